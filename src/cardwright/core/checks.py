@@ -1,0 +1,259 @@
+"""The checks before funding, in the order in which they refuse; each is a small function and a row of ``CHECKS``.
+
+The order is the wire reference's "Order of checks" (which checks exist is documented, their order is a choice).
+A check answers None or the reason for refusing. ``inputs`` names what it looked at and ``remedy`` what would have had
+to differ: both are only asked for when somebody wants a decision explained.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of
+from cardwright.core.messages import Authorization
+from cardwright.core.responses import Reason
+from cardwright.core.snapshot import AddressCheck, Snapshot
+from cardwright.core.words import CardState
+from cardwright.kit.clock import Instant, iso_day
+
+QUASI_CASH_MCCS = frozenset({"4829", "6050", "6051", "6540", "7801", "7802", "7995"})
+"""Money orders, casino chips, traveller's cheques, betting (ISO 18245)."""
+
+TERMINATED_REASONS = {
+    "10": Reason.CARD_LOST,
+    "23": Reason.CARD_STOLEN,
+    "06": Reason.CARD_SUSPICIOUS,
+    "08": Reason.CARD_SUSPICIOUS,
+}
+"""What a terminated card answers, by the reason code of its last transition (choice)."""
+
+Inputs = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A row of the list: its name, the function that decides, what it looks at, and what would have to differ."""
+
+    name: str
+    refusal: Callable[[Snapshot, Authorization, Instant], Reason | None]
+    inputs: Callable[[Snapshot, Authorization, Instant], Inputs]
+    remedy: str
+
+
+def card_is_active(seen: Snapshot, _asked: Authorization, _now: Instant) -> Reason | None:
+    match seen.card.state:
+        case CardState.ACTIVE:
+            return None
+        case CardState.UNACTIVATED:
+            return Reason.CARD_NOT_ACTIVATED
+        case CardState.SUSPENDED:
+            return None if seen.product.config.transaction_controls.ignore_card_suspended_state else Reason.CARD_SUSPENDED
+        case CardState.LIMITED:
+            return Reason.CARD_SUSPENDED
+        case CardState.TERMINATED:
+            return TERMINATED_REASONS.get(seen.card.reason_code or "", Reason.CARD_NOT_ACTIVE)
+
+
+def card_is_in_date(seen: Snapshot, asked: Authorization, now: Instant) -> Reason | None:
+    if now >= seen.card.expires_ms or asked.details.expiration_matches is False:
+        return Reason.CARD_EXPIRED
+    return None
+
+
+def holder_is_active(seen: Snapshot, _asked: Authorization, _now: Instant) -> Reason | None:
+    if not seen.user.status.is_active or not seen.owner.status.is_active:
+        return Reason.HOLDER_NOT_ACTIVE
+    return None
+
+
+def product_is_in_force(seen: Snapshot, _asked: Authorization, now: Instant) -> Reason | None:
+    product, today = seen.product, iso_day(now)
+    if not product.active or today < product.start_date or (product.end_date is not None and today > product.end_date):
+        return Reason.PRODUCT_NOT_IN_FORCE
+    return None
+
+
+def is_not_present(asked: Authorization) -> bool:
+    """Whether the message itself says that the card was not there: silence is an ordinary point of sale.
+
+    A simulation without ``card_options`` would formally be an e-commerce purchase; the real platform approves it on
+    products that allow none (wire reference, "Do not let check 5 break the tutorial").
+    """
+    return asked.details.card_present is False or asked.details.merchant.security_level is not None
+
+
+def point_of_interaction_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
+    poi = seen.product.config.poi
+    if asked.details.cash_back and not poi.atm:
+        return Reason.CASH_NOT_ALLOWED
+    if is_not_present(asked):
+        return None if poi.ecommerce else Reason.CARD_NOT_PRESENT_NOT_ALLOWED
+    if not poi.other.allow:
+        return Reason.TYPE_NOT_ALLOWED
+    # Who says nothing of presence is taken at his word: only an explicit card_present is present.
+    demands_presence = poi.other.card_presence_required or poi.other.cardholder_presence_required
+    return Reason.CARD_NOT_PRESENT_NOT_ALLOWED if demands_presence and not asked.details.card_present else None
+
+
+def quasi_cash_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
+    controls = seen.product.config.transaction_controls
+    if asked.details.merchant.mcc not in QUASI_CASH_MCCS or controls.allow_quasi_cash:
+        return None
+    return None if asked.details.mid in controls.quasi_cash_exempt_mids.split(",") else Reason.TYPE_NOT_ALLOWED
+
+
+def country_is_accepted(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
+    country = alpha3_of(asked.details.merchant.country)
+    match seen.product.config.transaction_controls.accepted_countries_token:
+        case "accept_us_only":
+            return None if country == "USA" else Reason.COUNTRY_NOT_ALLOWED
+        case "decline_ofac_countries":
+            return Reason.COUNTRY_NOT_ALLOWED if country in OFAC_COUNTRIES else None
+        case _:
+            return None
+
+
+def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
+    if asked.details.pin_matches is False:
+        return Reason.INCORRECT_PIN
+    controls = seen.product.config.transaction_controls
+    if controls.always_require_pin and asked.details.pin_matches is None:
+        return Reason.TYPE_NOT_ALLOWED
+    # A simulated message never carries chip data, so a product that insists on a chip takes none of them.
+    return Reason.TYPE_NOT_ALLOWED if controls.always_require_icc else None
+
+
+def security_code_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
+    matches = asked.details.security_code_matches
+    required = seen.product.config.transaction_controls.require_card_not_present_card_security_code and is_not_present(asked)
+    return Reason.SECURITY_CODE_FAILED if matches is False or (matches is None and required) else None
+
+
+def address_rule(seen: Snapshot, asked: Authorization) -> AddressCheck:
+    """The product's rule for this message: account verifications (amount 0) have their own."""
+    rules = seen.product.config.transaction_controls.address_verification
+    return rules.auth_messages if asked.amount else rules.av_messages
+
+
+def address_verdict(seen: Snapshot, asked: Authorization) -> str | None:
+    """The four-digit outcome of comparing the typed address with the cardholder's; None when none was typed."""
+    street, postal_code = asked.details.typed_street, asked.details.typed_postal_code
+    if street is None and postal_code is None:
+        return None
+    if not address_rule(seen, asked).validate:
+        return "0303"
+    return _part(street, seen.user.address1, _house_number) + _part(postal_code, seen.user.postal_code, _compact)
+
+
+def address_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
+    verdict = address_verdict(seen, asked)
+    if verdict is None:
+        return None
+    rule = address_rule(seen, asked)
+    wrong_street = verdict[:2] == "01" and rule.decline_on_address_number_mismatch
+    wrong_postal_code = verdict[2:] == "01" and rule.decline_on_postal_code_mismatch
+    return Reason.ADDRESS_FAILED if wrong_street or wrong_postal_code else None
+
+
+def _part(typed: str | None, on_file: str | None, form: Callable[[str], str]) -> str:
+    if not typed:
+        return "02"
+    return "00" if on_file is not None and form(typed) == form(on_file) else "01"
+
+
+def _house_number(street: str) -> str:
+    """Address verification compares the number of the house, not the spelling of the street."""
+    number = re.match(r"\s*(\d+)", street)
+    return number[1] if number else _compact(street)
+
+
+def _compact(text: str) -> str:
+    return "".join(text.split()).replace("-", "").casefold()
+
+
+CHECKS = (
+    Check(
+        "card_is_active", card_is_active,
+        lambda seen, _asked, _now: {
+            "card.state": seen.card.state, "card.reason_code": seen.card.reason_code,
+            "ignore_card_suspended_state": seen.product.config.transaction_controls.ignore_card_suspended_state,
+        },
+        "the card's state is ACTIVE (POST /v3/cardtransitions)",
+    ),
+    Check(
+        "card_is_in_date", card_is_in_date,
+        lambda seen, asked, now: {
+            "card.expires_ms": seen.card.expires_ms, "now_ms": now, "typed_expiration_matches": asked.details.expiration_matches,
+        },
+        "the purchase comes before the card's expiration_time, and a typed expiration equals the card's",
+    ),
+    Check(
+        "holder_is_active", holder_is_active,
+        lambda seen, _asked, _now: {"user.status": seen.user.status, "account_owner.status": seen.owner.status},
+        "the cardholder and the owner of the account are ACTIVE or LIMITED (POST /v3/usertransitions)",
+    ),
+    Check(
+        "product_is_in_force", product_is_in_force,
+        lambda seen, _asked, now: {
+            "product.active": seen.product.active, "product.start_date": seen.product.start_date,
+            "product.end_date": seen.product.end_date, "today": iso_day(now),
+        },
+        "the card product is active and today lies between its start_date and end_date (PUT /v3/cardproducts/{token})",
+    ),
+    Check(
+        "point_of_interaction_is_allowed", point_of_interaction_is_allowed,
+        lambda seen, asked, _now: {
+            "poi.ecommerce": seen.product.config.poi.ecommerce, "poi.atm": seen.product.config.poi.atm,
+            "poi.other.allow": seen.product.config.poi.other.allow,
+            "card_present": asked.details.card_present, "cash_back": asked.details.cash_back,
+        },
+        "the card product's config.poi allows this way of paying",
+    ),
+    Check(
+        "quasi_cash_is_allowed", quasi_cash_is_allowed,
+        lambda seen, asked, _now: {
+            "mcc": asked.details.merchant.mcc, "mid": asked.details.mid,
+            "allow_quasi_cash": seen.product.config.transaction_controls.allow_quasi_cash,
+        },
+        "the merchant's category is no quasi-cash, or the product allows quasi-cash or exempts the mid",
+    ),
+    Check(
+        "country_is_accepted", country_is_accepted,
+        lambda seen, asked, _now: {
+            "merchant.country": asked.details.merchant.country,
+            "accepted_countries_token": seen.product.config.transaction_controls.accepted_countries_token,
+        },
+        "the merchant's country is in the product's list of accepted countries",
+    ),
+    Check(
+        "pin_is_right", pin_is_right,
+        lambda seen, asked, _now: {
+            "pin_matches": asked.details.pin_matches,
+            "always_require_pin": seen.product.config.transaction_controls.always_require_pin,
+            "always_require_icc": seen.product.config.transaction_controls.always_require_icc,
+        },
+        "the right PIN is sent, and the product asks for no chip",
+    ),
+    Check(
+        "security_code_is_right", security_code_is_right,
+        lambda seen, asked, _now: {
+            "security_code_matches": asked.details.security_code_matches,
+            "required": seen.product.config.transaction_controls.require_card_not_present_card_security_code,
+        },
+        "the card security code is sent and right",
+    ),
+    Check(
+        "address_is_right", address_is_right,
+        lambda seen, asked, _now: {"address_verdict": address_verdict(seen, asked)},
+        "the typed address equals the cardholder's, or the product does not decline on a mismatch",
+    ),
+)
+
+
+def first_refusal(seen: Snapshot, asked: Authorization, now: Instant) -> Reason | None:
+    """The reason of the first check that refuses, None when all pass."""
+    for check in CHECKS:
+        if (reason := check.refusal(seen, asked, now)) is not None:
+            return reason
+    return None

@@ -1,0 +1,50 @@
+"""A decision told in full: every check in order, what it looked at, its verdict, and what would have had to differ."""
+
+from typing import Any
+
+from cardwright.core.checks import CHECKS
+from cardwright.core.decide import Decision, decide
+from cardwright.core.funding import fund
+from cardwright.core.messages import Message
+from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.snapshot import Snapshot
+from cardwright.kit.clock import Instant
+
+
+def explain(seen: Snapshot, message: Message, now: Instant) -> tuple[Decision, list[dict[str, Any]]]:
+    """The decision, made again, and its steps in order. After the first refusal a step's verdict is ``not_reached``."""
+    decision = decide(seen, message, now)
+    steps, refused = [], False
+    for check in CHECKS:
+        reason = check.refusal(seen, message, now)
+        verdict = "not_reached" if refused else "pass" if reason is None else "refuse"
+        step: dict[str, Any] = {"check": check.name, "verdict": verdict, "inputs": check.inputs(seen, message, now)}
+        if verdict == "refuse" and reason is not None:
+            step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": check.remedy}
+            refused = True
+        steps.append(step)
+    steps.append(_funding_step(seen, message, decision, refused))
+    return decision, steps
+
+
+def _funding_step(seen: Snapshot, message: Message, decision: Decision, refused: bool) -> dict[str, Any]:
+    places = exponent_of(seen.currency) or 0
+    ledger, held = seen.account.money(seen.currency)
+    step: dict[str, Any] = {
+        "check": "funds_are_found",
+        "verdict": "not_reached" if refused else "pass" if decision.is_approved else "refuse",
+        "inputs": {
+            "requested": decimal_text(message.requested, places),
+            "ledger_balance": decimal_text(ledger, places),
+            "on_hold": decimal_text(held, places),
+            "allow_gpa_auth": seen.product.config.transaction_controls.allow_gpa_auth,
+            "jit_funding": "program_funding_source" if seen.source else None,
+            "funding_source.active": seen.source.active if seen.source else None,
+            "loaded": decimal_text(decision.moved, places),
+        },
+    }
+    if step["verdict"] == "refuse":
+        reason = fund(seen, message).reason
+        remedy = "the funding source is active" if seen.source else "the account holds the amount, or the product has JIT Funding"
+        step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": remedy}
+    return step

@@ -1,0 +1,33 @@
+"""Where the money for a purchase comes from: the account itself, then Just-in-Time Funding (wire reference, "JIT Funding")."""
+
+import msgspec
+
+from cardwright.core.messages import Authorization
+from cardwright.core.responses import Reason
+from cardwright.core.snapshot import Snapshot
+
+
+class Funding(msgspec.Struct, frozen=True):
+    """How much is approved and how much of it is loaded for the purpose, in minor units; or why nothing is."""
+
+    reason: Reason
+    amount: int
+    load: int
+    order_refused: bool = False
+
+
+def fund(seen: Snapshot, asked: Authorization) -> Funding:
+    """Finds the money for what is asked. Managed JIT loads the whole shortage or nothing, never a part of it."""
+    requested = asked.requested
+    ledger, held = seen.account.money(seen.currency)
+    controls = seen.product.config.transaction_controls
+    usable = max(0, ledger - held) if controls.allow_gpa_auth else 0
+    if requested <= usable or requested == 0:
+        return Funding(Reason.APPROVED, requested, 0)
+    if seen.source is not None:
+        if not seen.source.active:
+            return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0, order_refused=True)
+        return Funding(Reason.APPROVED, requested, requested - usable)
+    if usable and controls.enable_partial_auth_approval and asked.details.merchant.partial_approval_capable:
+        return Funding(Reason.PARTIALLY_APPROVED, usable, 0)
+    return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)

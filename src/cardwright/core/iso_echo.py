@@ -1,0 +1,54 @@
+"""``raw_iso8583`` of a simulation's answer: the ISO 8583:2003 response message as a flat map, an audit aid.
+
+Amounts are numbers, everything else text (wire reference, "raw_iso8583"). It is only in the answer to the simulation:
+it is neither stored nor sent to webhooks.
+"""
+
+from cardwright.core.countries import numeric_country
+from cardwright.core.messages import Details
+from cardwright.core.money import decimal_text, exponent_of, numeric_of
+from cardwright.core.record import Recorded, approval_code, network_reference, trace_number
+from cardwright.core.render import to_json
+from cardwright.core.responses import REASON_OF
+from cardwright.kit.clock import iso
+
+PROCESSING_PURCHASE = "000000"
+AUTHORIZATION_RESPONSE = "2110"
+
+
+def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_code: str) -> str:
+    """The response message for an authorization. ``pan`` as the caller may see it, ``expiration`` as ``MMyy``."""
+    places = exponent_of(row.currency) or 0
+    digits = "".join(character for character in iso(row.created_ms) if character.isdigit())
+    reason, merchant = REASON_OF[row.code], details.merchant
+    approved = row.impacted is not None
+    return (
+        f'{{"0":"{AUTHORIZATION_RESPONSE}","2":"{pan}","3":"{PROCESSING_PURCHASE}","4":{decimal_text(row.request_amount, places)},'
+        f'"7":"{digits[4:]}","11":"{trace_number(row):0>12}","12":"{digits}","13":"{digits[2:8]}",'
+        f'"14":"{expiration[2:]}{expiration[:2]}","15":"{digits[:8]}","17":"{digits[4:8]}","21":"{network_reference(row)}",'
+        f'"24":"181","26":{_text(merchant.mcc)},"37":"{row.id}",'
+        + (f'"38":"{approval_code(row)}",' if approved else "")
+        + f'"39":"{reason.code if approved else "00" + reason.network_code}","42":{_text(details.mid)},'
+        f'"43":{{"2":{_text(merchant.name)},"3":{_text(merchant.address)},"4":{_text(merchant.city)},"5":{_text(merchant.state)},'
+        f'"6":{_text(merchant.postal_code)},"7":"{numeric_country(merchant.country)}"}},'
+        f'"44":{{"1":{_text(reason.memo)},"3":"{reason.network_code}","4":{_text(reason.memo)}}},'
+        + (f'"54":"{_balances(row, places)}",' if approved else "")
+        + f'"63":"DISCOVER","112":{{"101":{_quoted_amount(row.available, places)},"102":{_quoted_amount(row.ledger, places)},'
+        f'"103":"{numeric_of(row.currency)}"}},"113":{{"2":"106","29":"Y","34":"Y","35":"API"}},"180":{_text(short_code)}}}'
+    )
+
+
+def _balances(row: Recorded, places: int) -> str:
+    """ISO 8583 DE54: 21 characters for each amount, available first, then ledger."""
+    return "".join(
+        f"00{amount_type}{places}{numeric_of(row.currency)}{'D' if amount < 0 else 'C'}{abs(amount):012d}"
+        for amount_type, amount in (("02", row.available), ("01", row.ledger))
+    )
+
+
+def _quoted_amount(units: int, places: int) -> str:
+    return f'"{decimal_text(units, places)}"'
+
+
+def _text(value: str) -> str:
+    return to_json(value).decode()

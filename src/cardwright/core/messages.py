@@ -1,0 +1,77 @@
+"""The messages that move money, as the heart receives them, whichever door they came through."""
+
+from typing import Any
+
+import msgspec
+
+
+class Merchant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a purchase is made; the defaults are the wire's stand-in merchant. Keys are short because they are stored."""
+
+    mcc: str = msgspec.field(default="6411", name="c")
+    name: str = msgspec.field(default="Marqeta Storefront", name="n")
+    address: str = msgspec.field(default="330 Central Ave. St.", name="a")
+    city: str = msgspec.field(default="St. Petersburg", name="i")
+    state: str = msgspec.field(default="CA", name="s")
+    postal_code: str = msgspec.field(default="33705", name="z")
+    country: str = msgspec.field(default="USA", name="u")
+    partial_approval_capable: bool = msgspec.field(default=True, name="p")
+    security_level: str | None = msgspec.field(default=None, name="e")
+    phone: str | None = msgspec.field(default=None, name="t")
+    url: str | None = msgspec.field(default=None, name="w")
+    customer_service_phone: str | None = msgspec.field(default=None, name="h")
+
+
+STAND_IN_MERCHANT = Merchant()
+
+
+class Fee(msgspec.Struct, frozen=True, array_like=True):
+    """A network fee: wire type, amount in minor units, ``C`` or ``D``."""
+
+    type: str
+    amount: int
+    credit_debit: str
+
+
+class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
+
+    Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after
+    authorization).
+    """
+
+    mid: str = msgspec.field(name="m")
+    merchant: Merchant = msgspec.field(default=STAND_IN_MERCHANT, name="a")
+    cash_back: int = msgspec.field(default=0, name="b")
+    fees: tuple[Fee, ...] = msgspec.field(default=(), name="f")
+    is_pre_auth: bool = msgspec.field(default=False, name="p")
+    card_present: bool | None = msgspec.field(default=None, name="r")
+    expiration_matches: bool | None = msgspec.field(default=None, name="x")
+    security_code_matches: bool | None = msgspec.field(default=None, name="v")
+    pin_matches: bool | None = msgspec.field(default=None, name="n")
+    typed_street: str | None = msgspec.field(default=None, name="s")
+    typed_postal_code: str | None = msgspec.field(default=None, name="z")
+    network_metadata: dict[str, Any] | None = msgspec.field(default=None, name="w")
+    additional_data: str | None = msgspec.field(default=None, name="d")
+    address_verdict: str | None = msgspec.field(default=None, name="y")
+    order_refused: bool = msgspec.field(default=False, name="o")
+    chosen_token: str | None = msgspec.field(default=None, name="k")
+
+
+class Authorization(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a hold of ``amount`` plus cash back plus acquirer fees, all in minor units of the program's currency."""
+
+    amount: int
+    details: Details
+
+    @property
+    def requested(self) -> int:
+        """What the merchant asks in all: purchase, cash back, and the acquirer's surcharge."""
+        if not self.details.fees and not self.details.cash_back:
+            return self.amount
+        surcharge = sum(fee.amount for fee in self.details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
+        return self.amount + self.details.cash_back + surcharge
+
+
+Message = Authorization
+"""Every kind of message that the heart decides."""

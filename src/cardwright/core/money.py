@@ -1,0 +1,63 @@
+"""Amounts: whole minor units of a currency inside, exact decimals on the wire (ISO 4217 exponents)."""
+
+from decimal import Decimal
+from functools import lru_cache
+
+from iso4217 import Currency
+
+LARGEST = 10**12
+"""Amounts stay below a million million minor units: beyond any card purchase, far inside 64 bits."""
+
+
+class BadAmount(ValueError):
+    """The decimal cannot be an amount; the text says why and follows the field's name in an error message."""
+
+
+@lru_cache(maxsize=512)
+def exponent_of(currency: str) -> int | None:
+    """Decimal places of a currency (``USD`` 2, ``JPY`` 0, ``KWD`` 3); None when ISO 4217 has no such alphabetic code."""
+    try:
+        found = Currency(currency)
+    except ValueError:
+        return None
+    return found.exponent or 0
+
+
+@lru_cache(maxsize=512)
+def numeric_of(currency: str) -> str:
+    """The three-digit ISO 4217 number of a known alphabetic code (``USD`` is ``840``)."""
+    return f"{Currency(currency).number:03d}"
+
+
+def minor_units(amount: Decimal, currency: str) -> int:
+    """The amount in whole minor units. Raises BadAmount for NaN, infinities, negatives, too many decimals, too large."""
+    if not amount.is_finite():
+        raise BadAmount("must be a finite number")
+    if amount < 0:
+        raise BadAmount("must be greater than or equal to 0")
+    if amount.adjusted() > 14:
+        raise BadAmount(f"must be less than {LARGEST} minor units")
+    places = exponent_of(currency)
+    if places is None:
+        raise BadAmount(f"is in a currency that is not in ISO 4217: {currency}")
+    # The exponent is looked at only now: a zero such as 0e-999999 is finite and small, yet cannot be scaled.
+    if amount == 0:
+        return 0
+    if amount.as_tuple().exponent < -40:  # type: ignore[operator]  # finite: the exponent is an int
+        raise BadAmount(f"may have at most {places} decimals")
+    scaled = amount.scaleb(places)
+    if scaled != scaled.to_integral_value():
+        raise BadAmount(f"may have at most {places} decimals")
+    units = int(scaled)
+    if units >= LARGEST:
+        raise BadAmount(f"must be less than {LARGEST} minor units")
+    return units
+
+
+def decimal_text(units: int, places: int = 2) -> str:
+    """The wire's number for an amount in minor units: ``1234`` with two places is ``12.34``."""
+    if places == 0:
+        return str(units)
+    sign = "-" if units < 0 else ""
+    whole, rest = divmod(abs(units), 10**places)
+    return f"{sign}{whole}.{rest:0{places}d}"

@@ -1,0 +1,60 @@
+"""Card numbers: how they are composed, checked and shown."""
+
+from cardwright.kit.masks import PAN_MAX, PAN_MIN, luhn_sum, mask, passes_luhn
+
+__all__ = ["BARCODE_LENGTH", "DEFAULT_BIN", "PAN_LENGTH", "account_numbers", "barcode_from", "is_bin", "last_four", "luhn_digit",
+           "mask", "pan_from", "passes_luhn"]  # fmt: skip
+
+DEFAULT_BIN = "111111"
+"""What cards begin with unless the product says otherwise; the public sandbox of the reference uses the same.
+
+ISO/IEC 7812-1 gives the major industry 1 to airlines. Payment networks issue under 2 to 6, and the one travel card of the airlines
+has fifteen digits, so sixteen digits that begin with 111111 are nobody's card: a leak costs nothing and a live terminal refuses it.
+"""
+
+PAN_LENGTH = 16
+BARCODE_LENGTH = 20
+
+
+def luhn_digit(partial: str) -> str:
+    """The check digit that completes a number (ISO/IEC 7812-1 annex B)."""
+    return str(-luhn_sum(partial + "0") % 10)
+
+
+def is_bin(prefix: str) -> bool:
+    """Whether the text can begin our card numbers: 6 to 14 digits, the limits of a product's ``bin_prefix``."""
+    return 6 <= len(prefix) <= 14 and prefix.isascii() and prefix.isdigit()
+
+
+def account_numbers(prefix: str, length: int = PAN_LENGTH) -> int:
+    """How many different numbers ``pan_from`` can compose: draw ``number`` below this. ValueError as there."""
+    if not is_bin(prefix):
+        raise ValueError("a prefix has 6 to 14 digits")
+    if not PAN_MIN <= length <= PAN_MAX:
+        raise ValueError(f"a card number has {PAN_MIN} to {PAN_MAX} digits, not {length}")
+    if length < len(prefix) + 2:
+        raise ValueError(f"a prefix of {len(prefix)} digits leaves no account digit in {length}")
+    return int(10 ** (length - len(prefix) - 1))
+
+
+def pan_from(prefix: str, number: int, length: int = PAN_LENGTH) -> str:
+    """The card number of an account: prefix, ``number`` filled up with zeros, check digit.
+
+    ValueError for a prefix, a length or a number that does not fit; its text never has the number.
+    """
+    if not 0 <= number < account_numbers(prefix, length):
+        raise ValueError(f"the account number does not fit into {length - len(prefix) - 1} digits")
+    partial = f"{prefix}{number:0{length - len(prefix) - 1}d}"
+    return partial + luhn_digit(partial)
+
+
+def last_four(pan: str) -> str:
+    """The four digits by which a cardholder knows the card."""
+    return pan[-4:]
+
+
+def barcode_from(number: int) -> str:
+    """The barcode of a card: twenty digits. ValueError when the number has more."""
+    if not 0 <= number < 10**BARCODE_LENGTH:
+        raise ValueError(f"a barcode has {BARCODE_LENGTH} digits")
+    return f"{number:0{BARCODE_LENGTH}d}"

@@ -1,0 +1,160 @@
+"""What a decision sees: the configuration of one card and the money of its account, as plain values."""
+
+from typing import Any
+
+import msgspec
+
+from cardwright.core.words import CardState, HolderStatus
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """A value that decisions and renderings read; decoded from the JSON of a resource, whose other fields it ignores."""
+
+
+class CardFact(Fact):
+    """A card. ``expires_ms`` is the first instant at which it can no longer be used."""
+
+    token: str
+    user_token: str
+    card_product_token: str
+    state: CardState
+    last_four: str
+    expiration: str
+    expires_ms: int
+    reason_code: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class UserFact(Fact):
+    """A cardholder or the owner of the account that the card draws on."""
+
+    token: str
+    status: HolderStatus
+    address1: str | None = None
+    postal_code: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class AddressCheck(Fact):
+    """What an address mismatch does (``transaction_controls.address_verification``)."""
+
+    validate: bool
+    decline_on_address_number_mismatch: bool
+    decline_on_postal_code_mismatch: bool
+
+
+class AddressChecks(Fact):
+    """Rules for account verifications (amount 0) and for authorizations."""
+
+    av_messages: AddressCheck
+    auth_messages: AddressCheck
+
+
+class TransactionControls(Fact):
+    """The leaves of ``config.transaction_controls`` that an authorization is decided by."""
+
+    accepted_countries_token: str
+    always_require_pin: bool
+    always_require_icc: bool
+    allow_gpa_auth: bool
+    require_card_not_present_card_security_code: bool
+    ignore_card_suspended_state: bool
+    allow_quasi_cash: bool
+    enable_partial_auth_approval: bool
+    address_verification: AddressChecks
+    quasi_cash_exempt_mids: str = ""
+
+
+class OtherPoi(Fact):
+    """``config.poi.other``."""
+
+    allow: bool
+    card_presence_required: bool
+    cardholder_presence_required: bool
+
+
+class Poi(Fact):
+    """``config.poi``: where the cards of the product may be used."""
+
+    other: OtherPoi
+    ecommerce: bool
+    atm: bool
+
+
+class ProgramFunding(Fact):
+    """``config.jit_funding.program_funding_source``: Managed JIT Funding."""
+
+    enabled: bool
+    funding_source_token: str = ""
+    refunds_destination: str = ""
+
+
+class JitFunding(Fact):
+    """``config.jit_funding``."""
+
+    program_funding_source: ProgramFunding
+
+
+class ProductConfig(Fact):
+    """The branches of a card product's ``config`` that an authorization is decided by."""
+
+    poi: Poi
+    transaction_controls: TransactionControls
+    jit_funding: JitFunding
+
+
+class ProductFact(Fact):
+    """A card product. Dates are ``yyyy-MM-dd``, first and last day in UTC."""
+
+    token: str
+    active: bool
+    start_date: str
+    config: ProductConfig
+    end_date: str | None = None
+
+
+class SourceFact(Fact):
+    """A program funding source, as it appears inside orders."""
+
+    token: str
+    name: str
+    active: bool
+    created_time: str
+    last_modified_time: str
+
+
+class Account(msgspec.Struct, frozen=True, array_like=True):
+    """The money of one account holder: for each currency the ledger balance and the part of it that is on hold, minor units."""
+
+    balances: dict[str, tuple[int, int]] = {}
+
+    def money(self, currency: str) -> tuple[int, int]:
+        """Ledger balance and sum of open holds in a currency."""
+        return self.balances.get(currency, (0, 0))
+
+    def after(self, currency: str, ledger: int, held: int) -> "Account":
+        """The account when a currency stands at these figures."""
+        return Account({**self.balances, currency: (ledger, held)})
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """All that one decision sees. ``source`` is the funding source of the card's product, None without JIT funding."""
+
+    currency: str
+    card: CardFact
+    user: UserFact
+    owner: UserFact
+    product: ProductFact
+    source: SourceFact | None
+    account: Account
+
+    def after(self, account: Account) -> "Snapshot":
+        """What the next message of the same card sees."""
+        return Snapshot(self.currency, self.card, self.user, self.owner, self.product, self.source, account)
+
+
+def fact_from(kind: type[Any], doc: str | bytes, **extra: Any) -> Any:
+    """A fact read from a resource's JSON, with fields that only the database knows added."""
+    if not extra:
+        return msgspec.json.decode(doc, type=kind)
+    return msgspec.convert({**msgspec.json.decode(doc), **extra}, kind)

@@ -1,0 +1,1 @@
+"""The doors through which bytes come in and go out: HTTP and the command line."""

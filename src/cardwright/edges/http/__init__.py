@@ -1,0 +1,1 @@
+"""The HTTP door: bytes to shapes and back, one declarative route table."""

@@ -1,0 +1,63 @@
+"""The one source of time: real milliseconds since the epoch, and each program's own clock on top of them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+Instant = int
+"""Milliseconds since 1970-01-01T00:00:00Z."""
+
+DAY_MS = 86_400_000
+
+
+def system_ms() -> Instant:
+    """The operating system's time, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    """A clock for measuring durations, in milliseconds; never set back."""
+    return time.monotonic_ns() // 1_000_000
+
+
+RealClock = Callable[[], Instant]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramClock:
+    """What a program believes about time: real time plus an offset, or a frozen instant."""
+
+    offset_ms: int = 0
+    frozen_ms: Instant | None = None
+
+    def at(self, real_ms: Instant) -> Instant:
+        """The program's time when the real time is ``real_ms``."""
+        return real_ms + self.offset_ms if self.frozen_ms is None else self.frozen_ms
+
+
+def iso(instant: Instant) -> str:
+    """``yyyy-MM-ddTHH:mm:ssZ``, the wire's date-time: UTC, seconds, no fraction."""
+    return datetime.fromtimestamp(instant // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def iso_ms(instant: Instant) -> str:
+    """The wire's date-time with milliseconds, used by ``issuer_received_time`` and ``created_timestamp``."""
+    return f"{iso(instant)[:-1]}.{instant % 1000:03d}Z"
+
+
+def iso_day(instant: Instant) -> str:
+    """``yyyy-MM-dd`` of the UTC day that the instant belongs to."""
+    return iso(instant)[:10]
+
+
+def parse_instant(text: str) -> Instant:
+    """An instant from a date (``2026-01-31``) or date-time (with or without fraction and zone, UTC when without).
+
+    Raises ValueError when it is neither, or outside the years 1970 to 9999.
+    """
+    moment = datetime.fromisoformat(text)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment.year < 1970:
+        raise ValueError(f"before 1970: {text}")
+    return int(moment.timestamp()) * 1000 + moment.microsecond // 1000

@@ -1,0 +1,312 @@
+"""The outgoing guard: judges the URLs, addresses and headers of requests that our users make us send.
+
+Pure: nothing here looks a name up or opens a socket. `check_url` is asked when a URL is stored and again before it is
+used; `check_address` is asked for every address at the moment it is dialled, so a name that changes its mind between
+the two gains nothing.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final, Self
+
+URL_CHARS_MAX: Final = 512
+HEADERS_MAX: Final = 64
+HEADERS_CHARS_MAX: Final = 16_384
+
+_Address = IPv4Address | IPv6Address
+_Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class OutgoingPolicy:
+    """What outgoing requests may reach.
+
+    `allowed_hosts` holds what the operator vouches for, as `host` or `host:port`, compared exactly: such a host is judged
+    by the sandbox's rules, so it may be private and speak plain http, but it still cannot be a metadata service.
+    """
+
+    allow_http: bool
+    allow_private: bool
+    allowed_hosts: frozenset[str] = frozenset()
+
+    @classmethod
+    def sandbox(cls) -> Self:
+        """For developers' own machines: http and private addresses, because needing a tunnel is the loudest complaint."""
+        return cls(allow_http=True, allow_private=True)
+
+    @classmethod
+    def production(cls, allowed_hosts: Iterable[str] = ()) -> Self:
+        """https to public addresses, and the hosts the operator names. Raises ValueError for a name that could never match."""
+        return cls(allow_http=False, allow_private=False, allowed_hosts=frozenset(map(_vouched, allowed_hosts)))
+
+    def towards(self, url: str) -> "OutgoingPolicy":
+        """The policy that holds for this URL: our own, or the sandbox's when the operator vouches for its host."""
+        target = _parse_target(url)
+        if isinstance(target, _Target) and self.allowed_hosts & {target.host, f"{target.host}:{target.port}"}:
+            return OutgoingPolicy.sandbox()
+        return self
+
+
+def check_url(url: str, policy: OutgoingPolicy) -> str | None:
+    """Why this URL may not be posted to, or None when it may, as far as the text alone can tell."""
+    target = _parse_target(url)
+    if isinstance(target, str):
+        return target
+    rules = policy.towards(url)
+    if target.scheme == "http" and not rules.allow_http:
+        return "the URL must use https"
+    if target.address is not None:
+        return check_address(target.address, rules)
+    if target.host.split(".")[-1] == "localhost" and not rules.allow_private:
+        return "loopback address"  # RFC 6761: this name and all below it never leave the machine.
+    return None
+
+
+def check_address(address: str, policy: OutgoingPolicy) -> str | None:
+    """Why this resolved IP address may not be dialled, or None when it may.
+
+    An IPv6 address that carries an IPv4 address is judged by what it carries, because that is who answers.
+    """
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return "not an IP address"
+    if isinstance(ip, IPv6Address) and ip.scope_id is not None:
+        return "link-local address"  # Only link-local addresses need a zone, and those are never allowed.
+    return next((reason for face in _faces(ip) if (reason := _judge(face, policy)) is not None), None)
+
+
+def check_headers(headers: Mapping[str, str]) -> str | None:
+    """Why these request headers may not be sent, or None when they may: no line breaks, nothing that frames the message."""
+    if len(headers) > HEADERS_MAX:
+        return f"there are more than {HEADERS_MAX} headers"
+    if sum(len(name) + len(value) for name, value in headers.items()) > HEADERS_CHARS_MAX:
+        return f"the headers are longer than {HEADERS_CHARS_MAX} characters"
+    if not all(_HEADER_NAME.fullmatch(name) for name in headers):
+        return "a header name has a character that is not allowed"
+    if any(name.lower() in _FRAMING_HEADERS for name in headers):
+        return "a header would change how the request is framed or routed"
+    if not all(_is_plain(value) for value in headers.values()):
+        return "a header value has a character that is not allowed"
+    return None
+
+
+# --- URLs ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a well-formed URL points: lower-case host, IPv6 in brackets, and the address when the host is one."""
+
+    scheme: str
+    host: str
+    port: int
+    address: str | None
+
+
+_URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)[^#]*(?P<fragment>#.*)?")
+_AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?")
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# What the resolver's inet_aton reads as a number: a host that ends so is an address in disguise, whatever precedes it.
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _parse_target(url: str) -> _Target | str:
+    """Where the URL points, or why it is no URL for us. Stricter than any client, so no client reads it differently."""
+    if reason := _check_text(url):
+        return reason
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        return "the URL must be absolute, such as https://example.com/hook"
+    if parts["fragment"] is not None:
+        return "the URL must not have a fragment"
+    if (scheme := parts["scheme"].lower()) not in _DEFAULT_PORTS:
+        return "the URL must use https"
+    if "@" in parts["authority"]:
+        return "the URL must not hold a user name or password"
+    return _parse_authority(scheme, parts["authority"])
+
+
+def _check_text(url: str) -> str | None:
+    """Why the characters alone rule this URL out. Parsers disagree about blanks and backslashes, so there are none."""
+    if len(url) > URL_CHARS_MAX:
+        return f"the URL is longer than {URL_CHARS_MAX} characters"
+    if not url.isprintable() or any(map(str.isspace, url)):
+        return "the URL must not have blanks or control characters"
+    if "\\" in url:
+        return "the URL must not have a backslash"
+    return None
+
+
+def _parse_authority(scheme: str, authority: str) -> _Target | str:
+    """Host and port, or why they are wrong."""
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        return "the URL has a malformed host"
+    port = _DEFAULT_PORTS[scheme] if parts["port"] is None else _parse_port(parts["port"])
+    if port is None:
+        return "the URL has a bad port"
+    host = parts["host"].lower()
+    if host == "":
+        return "the URL has no host"
+    if host.startswith("["):
+        return _parse_ipv6(scheme, host[1:-1], port)
+    return _parse_name(scheme, host, port)
+
+
+def _parse_port(text: str) -> int | None:
+    return int(text) if _PORT.fullmatch(text) and int(text) <= 65_535 else None
+
+
+def _parse_ipv6(scheme: str, literal: str, port: int) -> _Target | str:
+    """A host in brackets. Written back in one spelling, so that comparing hosts compares addresses."""
+    try:
+        address = str(IPv6Address(literal))
+    except ValueError:
+        return "the URL has a malformed IPv6 address"
+    return _Target(scheme=scheme, host=f"[{address}]", port=port, address=address)
+
+
+def _parse_name(scheme: str, host: str, port: int) -> _Target | str:
+    """A host without brackets: a name, or an IPv4 address in its one honest spelling."""
+    if not host.isascii():
+        return "the host must be written in ASCII, an international name in its xn-- form"
+    name = host.removesuffix(".")
+    if _NUMBER.fullmatch(name.split(".")[-1]):
+        try:
+            return _Target(scheme=scheme, host=host, port=port, address=str(IPv4Address(host)))
+        except ValueError:
+            return "an IPv4 address must be written as four decimal numbers"
+    if len(name) > 253 or not _NAME.fullmatch(name):
+        return "the URL has a malformed host"
+    return _Target(scheme=scheme, host=name, port=port, address=None)
+
+
+def _vouched(entry: str) -> str:
+    """One allowed host in the spelling that `towards` compares with."""
+    target = _parse_target(f"https://{entry}")
+    if isinstance(target, str) or "/" in entry or "?" in entry:
+        raise ValueError(f"allowed host {entry!r}: expected host or host:port")
+    has_port = not entry.endswith("]") and ":" in entry
+    return f"{target.host}:{target.port}" if has_port else target.host
+
+
+# --- Addresses -----------------------------------------------------------------------------------------------------
+
+
+def _table(*rows: tuple[str, str]) -> tuple[tuple[_Network, str], ...]:
+    return tuple((ip_network(network), reason) for network, reason in rows)
+
+
+# Nobody's webhook lives here, not even in a sandbox. Metadata services hand out cloud credentials to whoever asks;
+# those outside the link-local range are named one by one (Azure's even is a public address).
+_NEVER: Final = _table(
+    ("0.0.0.0/8", "unspecified address"),
+    ("169.254.0.0/16", "link-local address"),
+    ("224.0.0.0/4", "multicast address"),
+    ("255.255.255.255/32", "broadcast address"),
+    ("100.100.100.200/32", "cloud metadata address"),
+    ("168.63.129.16/32", "cloud metadata address"),
+    ("192.0.0.192/32", "cloud metadata address"),
+    ("::/128", "unspecified address"),
+    ("fe80::/10", "link-local address"),
+    ("ff00::/8", "multicast address"),
+    ("fd00:ec2::254/128", "cloud metadata address"),
+    ("fd20:ce::254/128", "cloud metadata address"),
+)
+
+# The IANA special-purpose registries (RFC 6890 and its followers), written out because `ipaddress.is_global` differs
+# from one Python release to the next.
+_NOT_PUBLIC: Final = _table(
+    ("127.0.0.0/8", "loopback address"),
+    ("10.0.0.0/8", "private address"),
+    ("172.16.0.0/12", "private address"),
+    ("192.168.0.0/16", "private address"),
+    ("100.64.0.0/10", "private address"),
+    ("192.0.0.0/24", "reserved address"),
+    ("192.0.2.0/24", "documentation address"),
+    ("198.51.100.0/24", "documentation address"),
+    ("203.0.113.0/24", "documentation address"),
+    ("192.88.99.0/24", "reserved address"),
+    ("198.18.0.0/15", "benchmarking address"),
+    ("240.0.0.0/4", "reserved address"),
+    ("::1/128", "loopback address"),
+    ("fc00::/7", "private address"),
+    ("fec0::/10", "private address"),
+    ("64:ff9b:1::/48", "private address"),
+    ("2001:db8::/32", "documentation address"),
+    ("3fff::/20", "documentation address"),
+    ("2001::/23", "reserved address"),
+)
+_GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
+
+# IPv4-mapped, IPv4-translated, IPv4-compatible and NAT64: the last four bytes are the address that answers.
+_CARRIERS: Final = tuple(map(IPv6Network, ("::ffff:0:0/96", "::ffff:0:0:0/96", "::/96", "64:ff9b::/96")))
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
+
+
+def _faces(ip: _Address) -> Iterator[_Address]:
+    """The addresses that may answer when `ip` is dialled."""
+    if isinstance(ip, IPv4Address) or int(ip) < 2:  # :: and ::1 are themselves, not IPv4-compatible.
+        yield ip
+    elif any(ip in carrier for carrier in _CARRIERS):
+        yield _last_four_bytes(ip)
+    elif ip in _LOCAL_NAT64:
+        # RFC 8215 leaves open which bytes carry the IPv4 address, so the form itself is judged too, and is not public.
+        yield from (ip, _last_four_bytes(ip))
+    elif ip.sixtofour is not None:
+        yield ip.sixtofour
+    elif ip.teredo is not None:
+        yield from ip.teredo  # The relay and the client behind it.
+    else:
+        yield ip
+
+
+def _last_four_bytes(ip: IPv6Address) -> IPv4Address:
+    return IPv4Address(ip.packed[-4:])
+
+
+def _judge(ip: _Address, policy: OutgoingPolicy) -> str | None:
+    """Why this address, already unwrapped, may not be dialled."""
+    if reason := _look_up(_NEVER, ip):
+        return reason
+    if policy.allow_private:
+        return None
+    if reason := _look_up(_NOT_PUBLIC, ip):
+        return reason
+    return "reserved address" if isinstance(ip, IPv6Address) and ip not in _GLOBAL_UNICAST else None
+
+
+def _look_up(table: tuple[tuple[_Network, str], ...], ip: _Address) -> str | None:
+    return next((reason for network, reason in table if ip in network), None)
+
+
+# --- Headers -------------------------------------------------------------------------------------------------------
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# These belong to the HTTP client. Set by somebody else they end the message early, hide a second one behind it, or
+# choose another virtual host than the one that was judged.
+_FRAMING_HEADERS: Final = frozenset(
+    (
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+
+def _is_plain(value: str) -> bool:
+    return all(character.isprintable() or character == "\t" for character in value)

@@ -1,0 +1,1 @@
+"""The books: chart of accounts and what is always true of them."""

@@ -1,0 +1,1 @@
+"""One file for each API resource: shapes, rules, queries, actions, routes."""

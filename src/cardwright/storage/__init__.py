@@ -1,0 +1,1 @@
+"""Tables, databases and migrations for SQLite and PostgreSQL."""

@@ -1,0 +1,116 @@
+"""One database behind one door: SQLite in a file, or PostgreSQL, with the same plain-function interface."""
+
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+
+SQLITE_PRAGMAS = (
+    # Small pages keep a batch's WAL frames small: one changed row costs a page.
+    "PRAGMA page_size=2048",
+    "PRAGMA journal_mode=WAL",
+    # FULL, not NORMAL: what was answered must survive a power cut, not only a killed process.
+    "PRAGMA synchronous=FULL",
+    "PRAGMA busy_timeout=15000",
+    "PRAGMA foreign_keys=ON",
+    # A checkpoint inside somebody's commit costs that somebody a second; the server runs it beside the commits.
+    "PRAGMA wal_autocheckpoint=0",
+    "PRAGMA cache_size=-65536",
+)
+
+
+def connect_sqlite(path: str) -> sqlite3.Connection:
+    """A connection with our pragmas and no transaction control of its own; may be used from any one thread at a time."""
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    for pragma in SQLITE_PRAGMAS:
+        connection.execute(pragma)
+    return connection
+
+
+class Database:
+    """Connections for reading and for writing.
+
+    ``address`` is a file path, ``:memory:`` (a private file in RAM where the machine has a RAM disk, removed on
+    close) or ``postgresql://…``.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._scratch: Path | None = None
+        if address == ":memory:":
+            shared_memory = Path("/dev/shm")  # noqa: S108 - a RAM disk, the private directory inside has mode 0700
+            self._scratch = Path(tempfile.mkdtemp(prefix="cardwright-", dir=shared_memory if shared_memory.is_dir() else None))
+            address = str(self._scratch / "cardwright.db")
+        self.url = _url_of(address)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
+        self.write_gate = threading.Lock()
+        self.engine = self._sqlite_engine() if self.is_sqlite else create_engine(self.url, pool_size=16, max_overflow=16)
+
+    @property
+    def path(self) -> str:
+        """The file of a SQLite database."""
+        assert self.is_sqlite and self.url.database
+        return self.url.database
+
+    @property
+    def dsn(self) -> str:
+        """The libpq connection string of a PostgreSQL database."""
+        return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    @property
+    def place(self) -> str:
+        """Where the data lives, for people to read; without a password."""
+        return self.path if self.is_sqlite else self.url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes: committed at the end, rolled back on any exception."""
+        if not self.is_sqlite:
+            with self.engine.begin() as connection:
+                yield connection
+            return
+        with self.write_gate, self.engine.connect().execution_options(immediate=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Ends all connections; a database that lived in RAM is gone."""
+        self.engine.dispose()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _sqlite_engine(self) -> Engine:
+        path = self.url.database
+        assert path
+        engine = create_engine("sqlite://", creator=lambda: connect_sqlite(path), pool_size=16, max_overflow=16)
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # A read that turns into a write gets SQLITE_BUSY at once, whatever the timeout: writers begin as writers.
+            immediate = connection.get_execution_options().get("immediate", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+        return engine
+
+
+def _url_of(address: str) -> URL:
+    if address.startswith(("postgresql://", "postgres://")):
+        return make_url(address.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
+    if "://" in address:
+        raise ValueError(f"--db takes a file path, :memory: or postgresql://…, not {address.split('://')[0]}://")
+    return URL.create("sqlite", database=str(Path(address).expanduser()))
+
+
+Row = Any
+"""A SQLAlchemy row: its columns are attributes."""

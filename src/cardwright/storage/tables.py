@@ -1,0 +1,261 @@
+"""The tables of both databases, as SQLAlchemy Core metadata; migrations create exactly these."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite only hands out row numbers for a column declared INTEGER.
+Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _key() -> Column[int]:
+    return Column("id", Id, Identity(), primary_key=True)
+
+
+def _program() -> Column[int]:
+    return Column("program_id", Id, ForeignKey("programs.id"), nullable=False)
+
+
+def _resource(name: str, *columns: Column[object] | Index | UniqueConstraint) -> Table:
+    """A table of wire resources: ``doc`` is the JSON that a GET answers, the other columns are what SQL must see."""
+    return Table(
+        name,
+        metadata,
+        _key(),
+        _program(),
+        Column("token", String(36), nullable=False),
+        Column("request_hash", LargeBinary, nullable=False),
+        Column("created_ms", BigInteger, nullable=False),
+        Column("modified_ms", BigInteger, nullable=False),
+        Column("doc", Text, nullable=False),
+        *columns,
+        UniqueConstraint("program_id", "token"),
+    )
+
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+programs = Table(
+    "programs",
+    metadata,
+    _key(),
+    Column("token", String(36), nullable=False, unique=True),
+    Column("name", String(50), nullable=False),
+    Column("short_code", String(10), nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("clock_offset_ms", BigInteger, nullable=False),
+    Column("clock_frozen_ms", BigInteger),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    _program(),
+)
+
+# One row for each account: balances and velocity usage together, locked and written once a batch.
+holders = Table(
+    "holders",
+    metadata,
+    _key(),
+    _program(),
+    Column("revision", BigInteger, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Index(None, "program_id"),
+)
+
+funding_sources = _resource("funding_sources", Column("kind", String(20), nullable=False))
+
+card_products = _resource("card_products")
+
+users = _resource(
+    "users",
+    Column("holder_id", Id, ForeignKey("holders.id"), nullable=False),
+    Column("parent_id", Id, ForeignKey("users.id")),
+    Column("status", String(12), nullable=False),
+    Column("email", String(255)),
+    Column("phone", String(255)),
+    Column("sealed", LargeBinary),
+    UniqueConstraint("program_id", "email"),
+    Index(None, "parent_id"),
+    Index(None, "holder_id"),
+)
+
+user_transitions = _resource(
+    "user_transitions",
+    Column("user_id", Id, ForeignKey("users.id"), nullable=False),
+    Index(None, "user_id"),
+)
+
+cards = _resource(
+    "cards",
+    Column("holder_id", Id, ForeignKey("holders.id"), nullable=False),
+    Column("user_id", Id, ForeignKey("users.id"), nullable=False),
+    Column("product_id", Id, ForeignKey("card_products.id"), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("last_four", String(4), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("barcode", String(20), nullable=False),
+    Column("pan_digest", LargeBinary, nullable=False),
+    Column("pan_sealed", LargeBinary, nullable=False),
+    Column("pin_sealed", LargeBinary),
+    UniqueConstraint("program_id", "barcode"),
+    Index(None, "user_id"),
+    Index(None, "holder_id"),
+    Index(None, "program_id", "last_four"),
+    Index(None, "program_id", "pan_digest"),
+)
+
+# Every card number ever issued, so that none is issued twice: a reissue shares its source's row.
+pans = Table(
+    "pans",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    _program(),
+)
+
+card_transitions = _resource(
+    "card_transitions",
+    Column("card_id", Id, ForeignKey("cards.id"), nullable=False),
+    Index(None, "card_id"),
+)
+
+webhooks = _resource(
+    "webhooks",
+    Column("active", Boolean, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+# What a configuration object said from a revision on: an answer is rendered and a decision explained as of its own day.
+config_history = Table(
+    "config_history",
+    metadata,
+    Column("program_id", Id, ForeignKey("programs.id"), primary_key=True),
+    Column("kind", SmallInteger, primary_key=True),
+    Column("object_id", Id, primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("doc", Text, nullable=False),
+)
+
+# A row is one message and its outcome; the load or unload that it caused is the row's second face (`moved`).
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    _program(),
+    Column("holder_id", Id, nullable=False),
+    Column("card_id", Id, nullable=False),
+    Column("source_id", Id),
+    Column("kind", SmallInteger, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("first_state", SmallInteger, nullable=False),
+    Column("code", SmallInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("user_time_ms", BigInteger, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("request_amount", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("impacted", BigInteger),
+    Column("moved", BigInteger, nullable=False),
+    Column("hold_left", BigInteger, nullable=False),
+    Column("ledger", BigInteger, nullable=False),
+    Column("available", BigInteger, nullable=False),
+    Column("root_id", Id),
+    Column("seed", BigInteger, nullable=False),
+    Column("program_revision", BigInteger, nullable=False),
+    Column("holder_revision", BigInteger, nullable=False),
+    Column("details", LargeBinary, nullable=False),
+    Index(None, "program_id", "user_time_ms", "id"),
+    Index(None, "holder_id", "user_time_ms", "id"),
+)
+
+# Messages whose sender chose the token: a repeat finds the first one's outcome.
+message_tokens = Table(
+    "message_tokens",
+    metadata,
+    Column("program_id", Id, ForeignKey("programs.id"), primary_key=True),
+    Column("token", String(36), primary_key=True),
+    Column("transaction_id", Id, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),
+)
+
+JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit")
+
+# One entry a row, one account of the chart a column: the database itself refuses an entry that does not sum to zero.
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    _program(),
+    Column("holder_id", Id, nullable=False),
+    Column("source_id", Id),
+    Column("currency", String(3), nullable=False),
+    Column("booked_ms", BigInteger, nullable=False),
+    *(Column(account, BigInteger, nullable=False, server_default="0") for account in JOURNAL_ACCOUNTS),
+    CheckConstraint(" + ".join(JOURNAL_ACCOUNTS) + " = 0", name="balances"),
+)
+
+# Notifications on their way: one row for up to ten events to one address, written in the commit of what they tell.
+outbox = Table(
+    "outbox",
+    metadata,
+    _key(),
+    _program(),
+    Column("webhook_id", Id),
+    Column("target", LargeBinary),
+    Column("category", SmallInteger, nullable=False),
+    Column("refs", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
+    Column("tries", SmallInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("attempts", Text, nullable=False),
+    Index(None, "state", "due_ms"),
+)
+
+# What arrived at the addresses under /sandbox/inbox.
+inbox_messages = Table(
+    "inbox_messages",
+    metadata,
+    _key(),
+    _program(),
+    Column("box", String(64), nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index(None, "program_id", "box"),
+)

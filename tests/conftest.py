@@ -1,0 +1,53 @@
+"""What every test may ask for: a fresh database of either kind, and Hypothesis in the mood of the place."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.postgres import PostgresMissingError, TestPostgres
+
+# A shared machine is sometimes slow, which is no fault of the code: no deadlines. In CI a red run must be red again when
+# somebody looks into it, so examples there follow from the test alone; at a desk new ones are drawn every time.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+DATABASES = ("sqlite", "postgresql")
+
+
+def chosen_databases() -> tuple[str, ...]:
+    """All kinds, or the one that CARDWRIGHT_TEST_DB names."""
+    name = os.environ.get("CARDWRIGHT_TEST_DB", "").strip().lower().replace("postgresql", "postgres")
+    chosen = {"": DATABASES, "sqlite": ("sqlite",), "postgres": ("postgresql",)}.get(name)
+    if chosen is None:
+        raise pytest.UsageError(f"CARDWRIGHT_TEST_DB is {name!r}, but there are only: sqlite, postgres")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[TestPostgres]:
+    """A PostgreSQL server for this run, one for each worker; it starts in half a second when the first test asks for it."""
+    try:
+        server = TestPostgres(durable=False)
+    except PostgresMissingError as missing:
+        # Not a skip: a green run must mean that both databases were tried.
+        pytest.fail(str(missing), pytrace=False)
+    with server:
+        yield server
+
+
+@pytest.fixture(params=chosen_databases())
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database: a file's path for SQLite, a DSN for PostgreSQL; the test runs once with each."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "cardwright.db")
+        return
+    server: TestPostgres = request.getfixturevalue("postgres")
+    dsn = server.new_database()
+    try:
+        yield dsn
+    finally:
+        server.drop_database(dsn)

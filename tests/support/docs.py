@@ -1,0 +1,234 @@
+"""Reads fenced blocks out of Markdown, runs them as a reader would, and compares what they print with what is shown."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+SHELL = frozenset({"bash", "sh", "console"})
+RUNNABLE = SHELL | {"python"}
+BLOCK_SECONDS = 120
+
+FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+)(?P<info>.*)$")
+# "Output:", "It answers:" and the like may stand between a block and what it prints.
+LEAD_IN = re.compile(r"^\s*\S.{0,120}:\s*$")
+
+# What differs from run to run is made equal on both sides before they are compared.
+CHANGING = (
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<uuid>"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?"), "<time>"),
+)
+# Codes that are drawn anew each time; only their shape is compared.
+DRAWN = frozenset(
+    {"approval_code", "barcode", "cvv_number", "expiration", "last_four", "network_reference_id", "pan", "retrieval_reference_number", "stan"}
+)
+
+COMMAND = re.compile(r"(?:^|[;&|(]|\$ )\s*(?:\w+=\S*\s+)*(?:\S*/)?(make|cardwright)\s+([a-z][a-z0-9-]*)", re.M)
+CODE_SPAN = re.compile(r"`((?:make|cardwright) [^`\n]+)`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One fenced block. `shown` is the output that the page promises for it, `kind` whether that is json or text."""
+
+    file: Path
+    line: int
+    language: str
+    words: tuple[str, ...]
+    text: str
+    shown: str | None = None
+    kind: str = "text"
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    @property
+    def runs(self) -> bool:
+        return self.language in RUNNABLE and self.words[:1] != ("no-run",)
+
+    @property
+    def reason(self) -> str:
+        """Why it is not run; empty when nobody said why."""
+        return " ".join(self.words[1:])
+
+
+def fenced(file: Path) -> Iterator[tuple[Block, list[str]]]:
+    """Each block with the lines between the block before and itself."""
+    between: list[str] = []
+    lines = iter(enumerate(file.read_text(encoding="utf-8").splitlines(), start=1))
+    for number, line in lines:
+        opening = FENCE.match(line)
+        if opening is None:
+            between.append(line)
+            continue
+        body: list[str] = []
+        for _, inner in lines:
+            if inner.strip() == opening["fence"]:
+                break
+            body.append(inner.removeprefix(opening["indent"]))
+        else:
+            raise ValueError(f"{file}:{number}: this block is never closed")
+        language, *words = opening["info"].split() or [""]
+        yield Block(file=file, line=number, language=language, words=tuple(words), text="\n".join(body) + "\n"), between
+        between = []
+
+
+def blocks_of(file: Path) -> list[Block]:
+    """All blocks of a page; a json or text block right after one that runs becomes its `shown` output."""
+    found: list[Block] = []
+    pairable = False
+    for block, between in fenced(file):
+        said = [line for line in between if line.strip()]
+        close = not said or (len(said) == 1 and LEAD_IN.match(said[0]) is not None)
+        if pairable and close and block.language in ("json", "text"):
+            found[-1] = Block(**{**vars(found[-1]), "shown": block.text, "kind": block.language})
+            pairable = False
+            continue
+        block = _session(block) if block.language == "console" else block
+        found.append(block)
+        pairable = block.runs and block.shown is None
+    return found
+
+
+def _session(block: Block) -> Block:
+    """A console block is a dialogue: `$ ` and `> ` begin what is typed, all other lines are what is printed."""
+    typed = [line[2:] for line in block.text.splitlines() if line.startswith(("$ ", "> "))]
+    printed = [line for line in block.text.splitlines() if not line.startswith(("$ ", "> "))]
+    shown = "\n".join(printed) if any(line.strip() for line in printed) else None
+    return Block(**{**vars(block), "text": "\n".join(typed) + "\n", "shown": shown})
+
+
+def commands_of(file: Path) -> set[tuple[str, str]]:
+    """Every `make X` and `cardwright X` that a page tells its reader to type, also inside a sentence."""
+    shell = "\n".join(block.text for block in blocks_of(file) if block.language in SHELL)
+    prose = "\n".join(line for _, between in fenced(file) for line in between)
+    return set(COMMAND.findall(shell)) | set(COMMAND.findall("\n".join(CODE_SPAN.findall(prose))))
+
+
+class Reader:
+    """Somebody who types a page's blocks one after the other: one bash and one Python for the whole page."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self._folder = folder
+        self._names: dict[str, Any] = {"__name__": "__main__"}
+        self._bash = subprocess.Popen(
+            ["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=env, text=True, start_new_session=True
+        )
+        self._type("set -eu -o pipefail")
+
+    def run(self, block: Block) -> str:
+        """What the block prints to stdout. Raises AssertionError when it fails or hangs."""
+        return self._python(block) if block.language == "python" else self._shell(block)
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGKILL)
+        self._bash.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _type(self, line: str) -> None:
+        assert self._bash.stdin is not None
+        self._bash.stdin.write(f"{line}\n")
+        self._bash.stdin.flush()
+
+    def _shell(self, block: Block) -> str:
+        script, out, err = (self._folder / f".block-{block.line}.{ending}" for ending in ("sh", "out", "err"))
+        script.write_text(block.text)
+        # Sourced, so that variables stay; from a file, so that a command that reads stdin does not eat the rest.
+        self._type(f"source '{script}' </dev/null >'{out}' 2>'{err}'\necho done")
+        assert self._bash.stdout is not None
+        alarm = threading.Timer(BLOCK_SECONDS, os.killpg, (self._bash.pid, signal.SIGKILL))
+        alarm.start()
+        done = self._bash.stdout.readline() == "done\n"
+        alarm.cancel()
+        printed = out.read_text() if out.exists() else ""
+        said = err.read_text() if err.exists() else ""
+        assert done, f"{block.place}: failed, or took {BLOCK_SECONDS} s\n{block.text}\nstdout: {printed}\nstderr: {said}"
+        return printed
+
+    def _python(self, block: Block) -> str:
+        printed = io.StringIO()
+        # Empty lines before it make the traceback tell the page's own line numbers.
+        code = compile("\n" * block.line + block.text, str(block.file), "exec")
+        with contextlib.redirect_stdout(printed):
+            try:
+                exec(code, self._names)
+            except Exception as error:
+                raise AssertionError(f"{block.place}: {type(error).__name__}: {error}\nstdout: {printed.getvalue()}") from error
+        return printed.getvalue()
+
+
+def difference(block: Block, printed: str) -> str | None:
+    """What is wrong with the output, or None. `…` and `...` stand for anything."""
+    if block.shown is None:
+        return None
+    if block.kind == "json":
+        return _json_difference("$", parse_shown(block.shown), _parse_printed(printed))
+    return None if _fits(_trimmed(block.shown), _trimmed(printed)) else f"shown:\n{block.shown}\nprinted:\n{printed}"
+
+
+def parse_shown(text: str) -> Any:
+    """JSON in which `…` may stand alone: as the last entry of an object, or of a list, then as the text "…"."""
+    # Strings are matched first and kept, so that only an ellipsis outside them is rewritten.
+    text = re.sub(r'("(?:[^"\\]|\\.)*")|\.\.\.|…', lambda m: m[1] or '"…"', text)
+    return json.loads(re.sub(r',?\s*"…"(?=\s*})(?<!:\s"…")(?<!:"…")', "", text))
+
+
+def _parse_printed(text: str) -> Any:
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    # A block may print other things first; its last line is then the answer.
+    with contextlib.suppress(ValueError, IndexError):
+        return json.loads(text.strip().splitlines()[-1])
+    return text
+
+
+def _json_difference(at: str, shown: Any, real: Any) -> str | None:
+    if shown in ("…", "..."):
+        return None
+    match shown, real:
+        case dict(), dict():
+            if missing := [key for key in shown if key not in real]:
+                return f"{at}: not in the answer: {', '.join(missing)}"
+            pairs = [(f"{at}.{key}", _shape(key, shown[key]), _shape(key, real[key])) for key in shown]
+        case list(), list():
+            more = bool(shown) and shown[-1] == "…"
+            wanted = shown[:-1] if more else shown
+            if len(real) < len(wanted) or (len(real) > len(wanted) and not more):
+                return f"{at}: {len(wanted)} entries are shown, {len(real)} came"
+            pairs = [(f"{at}[{index}]", *pair) for index, pair in enumerate(zip(wanted, real, strict=False))]
+        case str(), str():
+            return None if _fits(shown, real) else f"{at}: shown {shown!r}, came {real!r}"
+        case _:
+            same = type(shown) is type(real) and shown == real
+            return None if same else f"{at}: shown {shown!r}, came {real!r}"
+    return next((found for pair in pairs if (found := _json_difference(*pair))), None)
+
+
+def _shape(key: str, value: Any) -> Any:
+    return re.sub(r"\d", "0", value) if key in DRAWN and isinstance(value, str) else value
+
+
+def _fits(shown: str, real: str) -> bool:
+    for pattern, name in CHANGING:
+        shown, real = pattern.sub(name, shown), pattern.sub(name, real)
+    pattern = ".*".join(re.escape(part) for part in re.split(r"\.\.\.|…", shown))
+    return re.fullmatch(pattern, real, re.DOTALL) is not None
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())

