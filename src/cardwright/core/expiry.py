@@ -27,15 +27,15 @@ class ExpirationUnit(StrEnum):
 def expiration_instant(start_ms: int, unit: str, value: int) -> int:
     """The instant (milliseconds since the epoch, UTC) at which a card issued at ``start_ms`` expires.
 
-    ``value`` units later, then rounded up as the Core API does: YEARS and MONTHS to the last second of the month reached, DAYS to the
-    last second of that day, the others not at all. The day of the month plays no part, so 31 January and one month is the end of
-    February. ValueError, naming the value, when it is negative, the unit unknown or the year beyond 9999.
+    ``value`` units later, then rounded up as the Core API does: YEARS and MONTHS to the last second of the month reached, DAYS to
+    the last second of that day, the others not at all. The day of the month plays no part, so 31 January and one month is the end
+    of February. ValueError, naming the value, when it is negative or reaches beyond the year 9999, and for an unknown unit.
     """
     if value < 0 or not _FIRST_MS <= start_ms <= _LAST_MS:
         raise ValueError(f"cannot count {value} {unit} from {start_ms} ms")
     expiration_ms = _reached(start_ms, ExpirationUnit(unit), value)
-    if expiration_ms > _LAST_MS:
-        raise _too_far(value, unit)
+    if expiration_ms is None or expiration_ms > _LAST_MS:
+        raise ValueError(f"{value} {unit} from {start_ms} ms reaches beyond the year 9999")
     return expiration_ms
 
 
@@ -58,12 +58,13 @@ def mmyy(instant_ms: int) -> str:
     return f"{day.month:02d}{day.year % 100:02d}"
 
 
-def _reached(start_ms: int, unit: ExpirationUnit, value: int) -> int:
+def _reached(start_ms: int, unit: ExpirationUnit, value: int) -> int | None:
+    """The rounded instant; perhaps none, or one too late, beyond the year 9999."""
     match unit:
         case ExpirationUnit.YEARS:
-            return _month_end_ms(start_ms, 12 * value, f"{value} {unit}")
+            return _month_end_ms(start_ms, 12 * value)
         case ExpirationUnit.MONTHS:
-            return _month_end_ms(start_ms, value, f"{value} {unit}")
+            return _month_end_ms(start_ms, value)
         case ExpirationUnit.DAYS:
             return (start_ms // _DAY_MS + value) * _DAY_MS + _LAST_SECOND_MS
         case ExpirationUnit.HOURS:
@@ -74,3 +75,17 @@ def _reached(start_ms: int, unit: ExpirationUnit, value: int) -> int:
             return start_ms + value * 1_000
         case _:
             assert_never(unit)
+
+
+def _month_end_ms(start_ms: int, months: int) -> int | None:
+    """The last second of the month that is so many months after the start's; none beyond the year 9999."""
+    start = _day_of(start_ms)
+    year, month_before = divmod(start.year * 12 + start.month - 1 + months, 12)
+    if year > date.max.year:
+        return None
+    last_day = date(year, month_before + 1, calendar.monthrange(year, month_before + 1)[1])
+    return (last_day - _EPOCH).days * _DAY_MS + _LAST_SECOND_MS
+
+
+def _day_of(instant_ms: int) -> date:
+    return _EPOCH + timedelta(days=instant_ms // _DAY_MS)

@@ -23,7 +23,8 @@ def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_c
     reason, merchant = REASON_OF[row.code], details.merchant
     approved = row.impacted is not None
     return (
-        f'{{"0":"{AUTHORIZATION_RESPONSE}","2":"{pan}","3":"{PROCESSING_PURCHASE}","4":{decimal_text(row.request_amount, places)},'
+        f'{{"0":"{AUTHORIZATION_RESPONSE}","2":"{pan}","3":"{PROCESSING_PURCHASE}",'
+        f'"4":{decimal_text(row.request_amount, places)},'
         f'"7":"{digits[4:]}","11":"{trace_number(row):0>12}","12":"{digits}","13":"{digits[2:8]}",'
         f'"14":"{expiration[2:]}{expiration[:2]}","15":"{digits[:8]}","17":"{digits[4:8]}","21":"{network_reference(row)}",'
         f'"24":"181","26":{_text(merchant.mcc)},"37":"{row.id}",'

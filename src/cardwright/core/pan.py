@@ -2,14 +2,26 @@
 
 from cardwright.kit.masks import PAN_MAX, PAN_MIN, luhn_sum, mask, passes_luhn
 
-__all__ = ["BARCODE_LENGTH", "DEFAULT_BIN", "PAN_LENGTH", "account_numbers", "barcode_from", "is_bin", "last_four", "luhn_digit",
-           "mask", "pan_from", "passes_luhn"]  # fmt: skip
+__all__ = [
+    "BARCODE_LENGTH",
+    "DEFAULT_BIN",
+    "PAN_LENGTH",
+    "account_numbers",
+    "barcode_from",
+    "is_bin",
+    "last_four",
+    "luhn_digit",
+    "mask",
+    "pan_from",
+    "passes_luhn",
+]
 
 DEFAULT_BIN = "111111"
-"""What cards begin with unless the product says otherwise; the public sandbox of the reference uses the same.
+"""What cards begin with unless the product says otherwise; Marqeta's public sandbox uses the same.
 
-ISO/IEC 7812-1 gives the major industry 1 to airlines. Payment networks issue under 2 to 6, and the one travel card of the airlines
-has fifteen digits, so sixteen digits that begin with 111111 are nobody's card: a leak costs nothing and a live terminal refuses it.
+It belongs to no real issuer. The first digit is the major industry, and ISO/IEC 7812-1 gives 1 to airlines; payment networks
+issue under 2 to 6, and the airlines' own travel card has fifteen digits. So sixteen digits that begin with 111111 are nobody's
+card, and no test with one can reach anybody's money.
 """
 
 PAN_LENGTH = 16

@@ -55,7 +55,9 @@ WEBHOOK_NOT_FOUND = Kind(404, "404012", "Webhook not found")
 EVENT_NOT_FOUND = Kind(404, "404013", "Event not found")
 ORIGINAL_NOT_FOUND = Kind(404, "404014", "Original transaction not found")
 METHOD_NOT_ALLOWED = Kind(405, "405001", "Method not allowed: this path takes {}")
-TOKEN_TAKEN = Kind(409, "409002", "General conflict exception: Token has already been associated with a different payload")  # observed
+TOKEN_TAKEN = Kind(  # observed
+    409, "409002", "General conflict exception: Token has already been associated with a different payload"
+)
 WEAK_PIN = Kind(412, "412001", "Weak PIN")
 BAD_STATUS_TRANSITION = Kind(412, "412003", "Invalid status transition: {}")
 TOO_LARGE = Kind(413, "413001", "Request Entity Too Large: {}")

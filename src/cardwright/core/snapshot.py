@@ -11,7 +11,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     """A value that decisions and renderings read; decoded from the JSON of a resource, whose other fields it ignores."""
 
 
-class CardFact(Fact):
+class CardFact(Fact, frozen=True, kw_only=True):
     """A card. ``expires_ms`` is the first instant at which it can no longer be used."""
 
     token: str
@@ -25,7 +25,7 @@ class CardFact(Fact):
     metadata: dict[str, str] = {}
 
 
-class UserFact(Fact):
+class UserFact(Fact, frozen=True, kw_only=True):
     """A cardholder or the owner of the account that the card draws on."""
 
     token: str
@@ -35,7 +35,7 @@ class UserFact(Fact):
     metadata: dict[str, str] = {}
 
 
-class AddressCheck(Fact):
+class AddressCheck(Fact, frozen=True, kw_only=True):
     """What an address mismatch does (``transaction_controls.address_verification``)."""
 
     validate: bool
@@ -43,14 +43,14 @@ class AddressCheck(Fact):
     decline_on_postal_code_mismatch: bool
 
 
-class AddressChecks(Fact):
+class AddressChecks(Fact, frozen=True, kw_only=True):
     """Rules for account verifications (amount 0) and for authorizations."""
 
     av_messages: AddressCheck
     auth_messages: AddressCheck
 
 
-class TransactionControls(Fact):
+class TransactionControls(Fact, frozen=True, kw_only=True):
     """The leaves of ``config.transaction_controls`` that an authorization is decided by."""
 
     accepted_countries_token: str
@@ -65,7 +65,7 @@ class TransactionControls(Fact):
     quasi_cash_exempt_mids: str = ""
 
 
-class OtherPoi(Fact):
+class OtherPoi(Fact, frozen=True, kw_only=True):
     """``config.poi.other``."""
 
     allow: bool
@@ -73,7 +73,7 @@ class OtherPoi(Fact):
     cardholder_presence_required: bool
 
 
-class Poi(Fact):
+class Poi(Fact, frozen=True, kw_only=True):
     """``config.poi``: where the cards of the product may be used."""
 
     other: OtherPoi
@@ -81,7 +81,7 @@ class Poi(Fact):
     atm: bool
 
 
-class ProgramFunding(Fact):
+class ProgramFunding(Fact, frozen=True, kw_only=True):
     """``config.jit_funding.program_funding_source``: Managed JIT Funding."""
 
     enabled: bool
@@ -89,21 +89,35 @@ class ProgramFunding(Fact):
     refunds_destination: str = ""
 
 
-class JitFunding(Fact):
+class JitFunding(Fact, frozen=True, kw_only=True):
     """``config.jit_funding``."""
 
     program_funding_source: ProgramFunding
 
 
-class ProductConfig(Fact):
+class CardLifeCycle(Fact, frozen=True, kw_only=True):
+    """``config.card_life_cycle``."""
+
+    card_service_code: int
+
+
+class Fulfillment(Fact, frozen=True, kw_only=True):
+    """``config.fulfillment``."""
+
+    all_zero_card_security_code: bool
+
+
+class ProductConfig(Fact, frozen=True, kw_only=True):
     """The branches of a card product's ``config`` that an authorization is decided by."""
 
     poi: Poi
     transaction_controls: TransactionControls
     jit_funding: JitFunding
+    card_life_cycle: CardLifeCycle
+    fulfillment: Fulfillment
 
 
-class ProductFact(Fact):
+class ProductFact(Fact, frozen=True, kw_only=True):
     """A card product. Dates are ``yyyy-MM-dd``, first and last day in UTC."""
 
     token: str
@@ -113,7 +127,7 @@ class ProductFact(Fact):
     end_date: str | None = None
 
 
-class SourceFact(Fact):
+class SourceFact(Fact, frozen=True, kw_only=True):
     """A program funding source, as it appears inside orders."""
 
     token: str

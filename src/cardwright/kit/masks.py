@@ -1,7 +1,8 @@
 """Masks: what may be shown of a card number, and how text and records lose their secrets before anybody reads them."""
 
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 
 REDACTED = "[redacted]"
 TOO_DEEP = "[too deep]"
@@ -12,18 +13,21 @@ PAN_MIN, PAN_MAX = 12, 19
 # A run longer than this that is no card number itself may still contain one, for example behind its ISO 8583 length ("16").
 USUAL_PAN = 16
 
-SECRET_NAMES = frozenset(
+# fmt: off
+SECRET_NAMES = frozenset({
     # cards
-    "pan primary_account_number card_number token_pan cvv cvv2 cvv_number icvv cvc cvc2 3csc chip_cvv_number "
-    "chip_cvv_contactless_number track1 track2 track_1_data track_2_data pin new_pin pin_block "
+    "pan", "primary_account_number", "card_number", "token_pan", "cvv", "cvv2", "cvv_number", "icvv", "cvc", "cvc2", "3csc",
+    "chip_cvv_number", "chip_cvv_contactless_number", "track1", "track2", "track_1_data", "track_2_data", "pin", "new_pin",
+    "pin_block",
     # credentials
-    "password new_password current_password old_password basic_auth_password secret client_secret webhook_secret "
-    "access_token application_token client_access_token control_token authorization proxy_authorization cookie set_cookie "
-    "master_key vault_key private_key api_key "
+    "password", "new_password", "current_password", "old_password", "basic_auth_password", "secret", "client_secret",
+    "webhook_secret", "access_token", "application_token", "client_access_token", "control_token", "authorization",
+    "proxy_authorization", "cookie", "set_cookie", "master_key", "vault_key", "private_key", "api_key",
     # people
-    "ssn tin nin sin identifications passport_number id_card_number account_number sender_account_number bank_account_number "
-    "iban".split()
-)
+    "ssn", "tin", "nin", "sin", "identifications", "passport_number", "id_card_number", "account_number",
+    "sender_account_number", "bank_account_number", "iban",
+})
+# fmt: on
 """Names of fields whose value is never shown, in lower case, with underscores."""
 
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
@@ -39,11 +43,12 @@ _NAMES = "|".join(sorted((name.replace("_", "[_-]") for name in SECRET_NAMES), k
 # "password": "x", 'pin': 1234, cvv_number='123', password=x; but not the prose "password: too short".
 _NAMED = re.compile(
     rf"""(?<![A-Za-z0-9])((?:{_NAMES})(?:\\*["'])?(?:\s*:\s*(?=b?\\*["']|\d)|\s*=\s*))"""
-    r"""(?:b?(\\*["'])[\s\S]{0,4096}?(?<!\\)\2|[^\s&,;)}\]]+)""",
+    r"""(?:\[redacted\]|b?(\\*["'])[\s\S]{0,4096}?(?<!\\)\2|[^\s&,;)}\]]+)""",
     re.IGNORECASE,
 )
-_HEADER = re.compile(r"""(authorization\\*["']?\s*[:=]\s*\\*["']?(?:basic|bearer)\s+)[^\s"'\\,]+""", re.IGNORECASE)
-_USERINFO = re.compile(r"(://)[^/\s@]*:[^/\s@]*@")
+# Authorization: Basic x, also as the pair of bytes in which servers keep headers.
+_HEADER = re.compile(r"""(authorization\\*["']?\s*[:=,]\s*b?\\*["']?(?:basic|bearer)\s+)[^\s"'\\,]+""", re.IGNORECASE)
+_USERINFO = re.compile(r"(://)[^/\s@:]*:[^/\s@]*@")
 
 
 def luhn_sum(digits: str) -> int:
@@ -80,7 +85,7 @@ def redact_mapping(value: object, depth: int = MAX_DEPTH) -> object:
     """A copy of a record that may be shown: secret names lose their value, text and numbers their card numbers.
 
     Dicts, lists, tuples, sets, text and bytes are walked ``depth`` levels deep; below stands ``[too deep]``. A pair whose first
-    item is a secret name is a header and loses its second. Other objects become their redacted ``repr``. Never raises.
+    item is a secret name is a header and loses its second. Other objects become their redacted ``repr``.
     """
     match value:
         case None | bool():
@@ -93,11 +98,11 @@ def redact_mapping(value: object, depth: int = MAX_DEPTH) -> object:
             return value if redact(repr(value)) == repr(value) else redact(repr(value))
         case bytes() | bytearray():
             return _redact_text(value.decode("latin-1")).encode("latin-1")
-        case Mapping() | list() | tuple() | Set() if depth == 0:
+        case Mapping() | list() | tuple() | AbstractSet() if depth == 0:
             return TOO_DEEP
         case Mapping():
             return {_redact_text(_text(key)): _redact_field(key, item, depth - 1) for key, item in value.items()}
-        case list() | tuple() | Set():
+        case list() | tuple() | AbstractSet():
             items = _redact_items(list(value), depth - 1)
             return tuple(items) if isinstance(value, tuple) else items
         case _:
@@ -127,7 +132,9 @@ def _redact_number(value: int) -> int | str:
     if abs(value) < 10 ** (PAN_MIN - 1):
         return value
     # Python refuses to write integers of more than 4,300 digits, and a log line must not fail for that.
-    text = str(int(value)) if abs(value) < 10**100 else "[long number]"
+    if abs(value) >= 10**100:
+        return "[long number]"
+    text = str(int(value))
     return value if redact(text) == text else redact(text)
 
 

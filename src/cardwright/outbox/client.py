@@ -106,7 +106,7 @@ class GuardedClient:
         except TimeoutError:
             return f"no {'free connection' if attempt.queued else 'answer'} within {timeout_ms} ms"
         except (aiohttp.ClientError, OSError, ValueError) as trouble:
-            return _refused(attempt.refusal) if attempt.refusal else _sentence(trouble)
+            return _sentence(trouble, attempt.refusal)
         finally:
             _attempt.reset(token)
 
@@ -154,7 +154,7 @@ def _open_socket(dialled: aiohttp.AddrInfoType) -> socket.socket:
 async def _read_at_most(content: aiohttp.StreamReader, body_max: int) -> bytes:
     """The first `body_max` bytes. What is left unread makes aiohttp drop the connection instead of reusing it."""
     body = bytearray()
-    while len(body) < body_max and (chunk := await content.read(body_max - len(body))):
+    while chunk := await content.read(body_max - len(body)):
         body += chunk
     return bytes(body)
 
@@ -186,7 +186,7 @@ def _refused(reason: str) -> str:
     return f"refused by the outgoing guard: {reason}"
 
 
-def _sentence(trouble: Exception) -> str:
+def _sentence(trouble: Exception, refusal: str | None) -> str:
     """What went wrong, in words of our own: the texts of exceptions hold URLs and headers, which may hold secrets."""
     match trouble:
         case aiohttp.ClientConnectorCertificateError():
@@ -195,14 +195,16 @@ def _sentence(trouble: Exception) -> str:
             return "TLS handshake failed"
         case aiohttp.ClientConnectorDNSError():
             return "host name could not be resolved"
-        case aiohttp.ServerDisconnectedError():
-            return "connection closed without an answer"
+        case aiohttp.ClientConnectorError() if refusal is not None:
+            return _refused(refusal)  # None of the name's addresses gave a connection, and this one was not tried.
+        case aiohttp.ClientConnectorError():
+            return _CONNECTION_TROUBLE.get(trouble.errno or 0, "connection failed")
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            return _HUNG_UP  # Orderly or not, while we wrote or while we read: which one sees is a matter of chance.
         case aiohttp.ClientPayloadError():
             return "the answer broke off"
         case aiohttp.ClientResponseError():
             return "the answer is not valid HTTP"
-        case OSError():
-            return _CONNECTION_TROUBLE.get(trouble.errno or 0, "connection failed")
         case _:
             return "the request could not be sent"
 
@@ -214,10 +216,12 @@ _CERTIFICATE_TROUBLE: Final = {
     64: "certificate is for another host",
 }
 
+_HUNG_UP: Final = "connection closed without an answer"
+
 _CONNECTION_TROUBLE: Final = {
     errno.ECONNREFUSED: "connection refused",
-    errno.ECONNRESET: "connection reset",
-    errno.EPIPE: "connection reset",
+    errno.ECONNRESET: _HUNG_UP,
+    errno.EPIPE: _HUNG_UP,
     errno.EHOSTUNREACH: "host unreachable",
     errno.ENETUNREACH: "host unreachable",
     errno.ETIMEDOUT: "host does not answer",

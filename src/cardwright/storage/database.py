@@ -43,7 +43,7 @@ class Database:
     def __init__(self, address: str) -> None:
         self._scratch: Path | None = None
         if address == ":memory:":
-            shared_memory = Path("/dev/shm")  # noqa: S108 - a RAM disk, the private directory inside has mode 0700
+            shared_memory = Path("/dev/shm")
             self._scratch = Path(tempfile.mkdtemp(prefix="cardwright-", dir=shared_memory if shared_memory.is_dir() else None))
             address = str(self._scratch / "cardwright.db")
         self.url = _url_of(address)
@@ -55,7 +55,8 @@ class Database:
     @property
     def path(self) -> str:
         """The file of a SQLite database."""
-        assert self.is_sqlite and self.url.database
+        assert self.is_sqlite
+        assert self.url.database
         return self.url.database
 
     @property

@@ -1,0 +1,6 @@
+"""The command ``cardwright``."""
+
+from cardwright.edges.cli.commands import main
+
+if __name__ == "__main__":
+    main()

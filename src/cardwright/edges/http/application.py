@@ -1,0 +1,102 @@
+"""The whole HTTP door as one ASGI application: the API, its explorer, health and metrics."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route as Path
+from starlette.types import ASGIApp
+
+from cardwright import __version__
+from cardwright.edges.http.api import Api, ASGIScope, Receive, Send
+from cardwright.edges.http.inbox_door import InboxDoor
+from cardwright.resources.catalog import ROUTES
+from cardwright.settings import Settings
+from cardwright.storage.migrate import newest, present
+from cardwright.wiring import Platform
+
+
+class Application:
+    """Dispatches by the first segment of the path; starts and stops the platform with the server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._platform: Platform | None = None
+        self._api: ASGIApp | None = None
+        self._inbox: ASGIApp | None = None
+        self._pages = Starlette(
+            routes=[
+                Path("/", lambda _request: RedirectResponse("/docs")),
+                Path("/healthz", self._healthz),
+                Path("/readyz", self._readyz),
+                Path("/metrics", self._metrics),
+            ]
+        )
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """One connection's event or one request."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._door_of(scope)(scope, receive, send)
+
+    def _door_of(self, scope: ASGIScope) -> Callable[[Any, Any, Any], Awaitable[None]]:
+        path: str = scope["path"]
+        assert self._api is not None
+        assert self._inbox is not None
+        if path.startswith("/v3/"):
+            return self._api
+        if path.startswith("/sandbox/inbox/") and scope["method"] == "POST":
+            return self._inbox
+        if path.startswith("/sandbox/"):
+            return self._api
+        return self._pages
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            self._platform = Platform(self._settings)
+            await self._platform.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+            return
+        app = self._platform.app
+        self._api = Api(app, ROUTES)
+        self._inbox = InboxDoor(app)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._platform.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _healthz(self, _request: Request) -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    async def _readyz(self, _request: Request) -> Response:
+        """The database answers and has the schema that this version works with."""
+        try:
+            revision = await asyncio.to_thread(self._schema)
+        except Exception as error:
+            return JSONResponse({"status": "unavailable", "database": type(error).__name__}, 503)
+        ready = revision == newest()
+        body = {"status": "ready" if ready else "migrations missing", "mode": self._settings.mode, "schema": revision}
+        return JSONResponse(body, 200 if ready else 503)
+
+    def _schema(self) -> str | None:
+        assert self._platform is not None
+        with self._platform.database.read() as db:
+            db.execute(text("SELECT 1"))
+        return present(self._platform.database)
+
+    async def _metrics(self, _request: Request) -> Response:
+        return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def from_environment() -> Application:
+    """The application as the server's workers make it: settings come from the environment."""
+    return Application(Settings())

@@ -1,0 +1,55 @@
+"""HTTP Basic credentials: an application token and an admin access token open one program."""
+
+import asyncio
+import base64
+import binascii
+from concurrent.futures import Executor
+
+from cardwright.core.problems import BAD_CREDENTIAL, Problem
+from cardwright.resources.app import App
+from cardwright.storage.programs import find_program_of
+
+KNOWN_MAX = 10_000
+
+
+class Credentials:
+    """Finds the program of a request's ``Authorization`` header.
+
+    Tokens are compared by their keyed hash only, so the time of a comparison tells nothing about them. Missing, wrong
+    and swapped halves all give the same answer (observed).
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._known: dict[bytes, int] = {}
+
+    async def program_of(self, header: bytes | None, threads: Executor) -> int:
+        """The program's id. Raises BAD_CREDENTIAL."""
+        digest = self._app.vault.credential_digest(*parse_basic(header))
+        program_id = self._known.get(digest)
+        if program_id is None:
+            program_id = await asyncio.get_running_loop().run_in_executor(threads, self._look_up, digest)
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[digest] = program_id
+        return program_id
+
+    def _look_up(self, digest: bytes) -> int:
+        with self._app.database.read() as db:
+            program_id = find_program_of(db, digest)
+        if program_id is None:
+            raise Problem(BAD_CREDENTIAL)
+        return program_id
+
+
+def parse_basic(header: bytes | None) -> tuple[str, str]:
+    """User name and password of a Basic header (RFC 7617). Raises BAD_CREDENTIAL when there is none."""
+    if header is None or header[:6].lower() != b"basic ":
+        raise Problem(BAD_CREDENTIAL)
+    try:
+        name, colon, password = base64.b64decode(header[6:].strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise Problem(BAD_CREDENTIAL) from None
+    if not colon:
+        raise Problem(BAD_CREDENTIAL)
+    return name, password

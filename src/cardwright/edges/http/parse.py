@@ -1,0 +1,150 @@
+"""From bytes to shapes: bodies and query strings, with every mistake answered in the wire's words and naming the field."""
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from cardwright.core.problems import (
+    INVALID_INPUT,
+    MALFORMED,
+    TOO_LARGE,
+    WRONG_CONTENT_TYPE,
+    Problem,
+    bad_parameter,
+)
+from cardwright.kit.page import Page
+from cardwright.resources.route import Paging
+
+BODY_MAX = 1_048_576
+"""The largest body, in bytes."""
+
+DEPTH_MAX = 32
+"""The deepest nesting of a body; the deepest legal one, a card product, has eight levels."""
+
+START_INDEX_MAX = 1_000_000_000
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `([^`]+)`")
+_SIZE = re.compile(r"^Expected `(?:str|array|object|bytes)` of length")
+
+
+def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> Any:
+    """The shape that a request's body holds. Strings that hold numbers or booleans are taken as such (observed)."""
+    if not content_type.lower().startswith("application/json"):
+        raise Problem(WRONG_CONTENT_TYPE, content_type.split(";")[0].strip() or "nothing")
+    check_depth(raw)
+    try:
+        body = msgspec.json.decode(raw, type=shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise problem_of(error, raw, shape) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Problem(MALFORMED, str(error)) from None
+    if b"\\u0000" in raw and (where := _nul_in(msgspec.json.decode(raw), "body")) is not None:
+        raise Problem(INVALID_INPUT, f"{where} may not contain the character U+0000")
+    return body
+
+
+def check_depth(raw: bytes) -> None:
+    """Refuses nesting beyond DEPTH_MAX before any parser recurses into it."""
+    if raw.count(b"{") + raw.count(b"[") <= DEPTH_MAX:
+        return
+    depth, quoted, escaped = 0, False, False
+    for byte in raw:
+        if escaped:
+            escaped = False
+        elif quoted:
+            escaped, quoted = byte == 0x5C, byte != 0x22
+        elif byte == 0x22:
+            quoted = True
+        elif byte in b"{[":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise Problem(MALFORMED, f"nested deeper than {DEPTH_MAX} levels")
+        elif byte in b"}]":
+            depth -= 1
+
+
+def problem_of(error: msgspec.ValidationError, raw: bytes, shape: type[msgspec.Struct]) -> Problem:
+    """A decoding error in the wire's words: 400001 for what is missing or of the wrong size, 400037 for the wrong type."""
+    match = _AT.match(str(error))
+    assert match is not None
+    what, where = match["what"], (match["where"] or "$").removeprefix("$").lstrip(".")
+    if missing := _MISSING.match(what):
+        names = [missing[1]] if where else _missing_names(raw, shape)
+        prefix = f"{where}." if where else ""
+        return Problem(INVALID_INPUT, ", ".join(f"{prefix}{name} may not be null" for name in names))
+    if _SIZE.match(what):
+        return Problem(INVALID_INPUT, f"{where or 'body'} size is wrong: {what}")
+    if what.startswith("Expected") and "got `null`" in what:
+        return Problem(INVALID_INPUT, f"{where or 'body'} may not be null")
+    return Problem(MALFORMED, f"{where or 'body'}: {what}")
+
+
+def parse_query(pairs: dict[str, str], shape: type[msgspec.Struct]) -> Any:
+    """The shape that a query string holds; parameters that the shape does not know are ignored."""
+    try:
+        return msgspec.convert(pairs, shape, strict=False)
+    except msgspec.ValidationError as error:
+        match = _AT.match(str(error))
+        assert match is not None
+        missing = _MISSING.match(match["what"])
+        name = missing[1] if missing else (match["where"] or "$").removeprefix("$.")
+        raise bad_parameter(name, "is required" if missing else match["what"]) from None
+
+
+def parse_pairs(query: bytes) -> dict[str, str]:
+    """The parameters of a query string; of a repeated one the last counts. Raises a problem for what is no text."""
+    try:
+        pairs = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50))
+    except (UnicodeDecodeError, ValueError):
+        raise bad_parameter("query string", "must be percent-encoded UTF-8 with at most 50 parameters") from None
+    for name, value in pairs.items():
+        if "\x00" in value or "\x00" in name:
+            raise bad_parameter(name.replace("\x00", "?"), "may not contain the character U+0000")
+    return pairs
+
+
+def parse_page(pairs: dict[str, str], paging: Paging) -> Page:
+    """The part of a list that the parameters ask for."""
+    count = _whole(pairs, "count", paging.count)
+    if count > paging.count_max:
+        raise Problem(TOO_LARGE, f"count may be at most {paging.count_max}")
+    if count < paging.count_min:
+        raise bad_parameter("count", f"must be between {paging.count_min} and {paging.count_max}")
+    start_index = _whole(pairs, "start_index", 0)
+    if not 0 <= start_index <= START_INDEX_MAX:
+        raise bad_parameter("start_index", f"must be between 0 and {START_INDEX_MAX}")
+    return Page(count, start_index, pairs.get("sort_by") or paging.sort_by)
+
+
+def _whole(pairs: dict[str, str], name: str, default: int) -> int:
+    text = pairs.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise bad_parameter(name, "must be a whole number")
+    return int(text)
+
+
+def _missing_names(raw: bytes, shape: type[msgspec.Struct]) -> list[str]:
+    """Every required field that is absent, not only the first that the decoder met."""
+    body = msgspec.json.decode(raw)
+    required = [field.encode_name for field in msgspec.structs.fields(shape) if field.required]
+    return [name for name in required if body.get(name) is None]
+
+
+def _nul_in(value: Any, where: str) -> str | None:
+    """The path of the first text with a NUL, which no database takes."""
+    match value:
+        case str():
+            return where if "\x00" in value else None
+        case dict():
+            inner = ((key, f"{where}.{key}".replace("\x00", "?") , item) for key, item in value.items())
+            found = (name if "\x00" in key else _nul_in(item, name) for key, name, item in inner)
+        case list():
+            found = (_nul_in(item, f"{where}[{index}]") for index, item in enumerate(value))
+        case _:
+            return None
+    return next((name for name in found if name is not None), None)

@@ -1,0 +1,58 @@
+"""Finding a route: a tree of path segments, where a literal segment goes before a parameter."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cardwright.resources.route import Route
+
+
+@dataclass(slots=True)
+class _Node:
+    literal: dict[str, "_Node"] = field(default_factory=dict)
+    parameter: "_Node | None" = None
+    routes: dict[str, tuple[Route, tuple[str, ...]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The routes of a path by verb, and the values of its parameters."""
+
+    routes: dict[str, tuple[Route, tuple[str, ...]]]
+    values: tuple[str, ...]
+
+
+class Router:
+    """All routes of one scope prefix."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._root = _Node()
+        for route in routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        node, names = self._root, []
+        for segment in route.path.strip("/").split("/"):
+            if segment.startswith("{"):
+                names.append(segment[1:-1])
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literal.setdefault(segment, _Node())
+        assert route.verb not in node.routes, f"two routes for {route.verb} {route.path}"
+        node.routes[route.verb] = (route, tuple(names))
+
+    def find(self, path: str) -> Found | None:
+        """The routes of a path, None when no route has it."""
+        return _walk(self._root, path.strip("/").split("/"), ())
+
+
+def _walk(node: _Node, segments: list[str], values: tuple[str, ...]) -> Found | None:
+    if not segments:
+        return Found(node.routes, values) if node.routes else None
+    head, rest = segments[0], segments[1:]
+    if head in node.literal and (found := _walk(node.literal[head], rest, values)) is not None:
+        return found
+    # An empty segment or a NUL names nothing.
+    if node.parameter is None or not head or "\x00" in head:
+        return None
+    return _walk(node.parameter, rest, (*values, head))

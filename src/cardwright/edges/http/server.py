@@ -1,0 +1,68 @@
+"""Runs the application under uvicorn, in one process or several."""
+
+import os
+import socket
+from pathlib import Path
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from cardwright.settings import Settings
+
+FIRST_PORT = 8181
+TRIES = 50
+
+
+class PortTaken(Exception):
+    """The port asked for belongs to somebody else."""
+
+
+def bind(host: str, port: int | None) -> socket.socket:
+    """A listening socket on the port asked for, or on the first free one from 8181 on. Raises PortTaken."""
+    for candidate in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + TRIES):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+        except OSError as error:
+            listener.close()
+            if port is not None:
+                raise PortTaken(f"{host}:{port}: {error.strerror}") from None
+            continue
+        listener.set_inheritable(True)
+        return listener
+    raise PortTaken(f"{host}: no free port from {FIRST_PORT} to {FIRST_PORT + TRIES - 1}")
+
+
+def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Path] | None) -> None:
+    """Serves until SIGTERM or SIGINT; requests under way are answered first."""
+    config = uvicorn.Config(
+        "cardwright.edges.http.application:from_environment",
+        factory=True,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        workers=settings.workers,
+        backlog=4096,
+        timeout_graceful_shutdown=10,
+        ssl_certfile=str(certificate[0]) if certificate else None,
+        ssl_keyfile=str(certificate[1]) if certificate else None,
+    )
+    os.environ.update(environment_of(settings))
+    if settings.workers > 1:
+        Multiprocess(config, [listener]).run()
+    else:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The settings as environment variables, for the application and its worker processes."""
+    values = settings.model_dump(exclude_none=True)
+    secrets = {"application_token", "access_token", "master_key"}
+    return {
+        f"CARDWRIGHT_{name.upper()}": value.get_secret_value() if name in secrets else str(value) for name, value in values.items()
+    }

@@ -1,0 +1,179 @@
+"""Configuration kept in the process, and the revisions by which the heart knows that it is still true."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+import msgspec
+from sqlalchemy import select
+
+from cardwright.core.render import Face, SourceFace, face_of, source_face_of
+from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
+from cardwright.outbox.events import Subscription, load_subscriptions
+from cardwright.storage.database import Database
+from cardwright.storage.hot import CardRow, HotStore
+from cardwright.storage.programs import get_program
+from cardwright.storage.records import find
+from cardwright.storage.tables import card_products, funding_sources
+
+CARDS_MAX = 100_000
+"""Cards kept in a process, about 2 KB each; the least recently used goes first."""
+
+CardKey = tuple[int, str]
+"""Program id and card token."""
+
+_card = msgspec.json.Decoder(CardFact)
+_user = msgspec.json.Decoder(UserFact)
+
+
+@dataclass(frozen=True, slots=True)
+class CardEntry:
+    """A card as decisions see it, true while its account's revision is ``revision``."""
+
+    key: CardKey
+    card_id: int
+    holder_id: int
+    revision: int
+    card: CardFact
+    user: UserFact
+    owner: UserFact
+    face: Face
+    pan_sealed: bytes
+    pin_sealed: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """A funding source and its rendered fragments."""
+
+    id: int
+    fact: SourceFact
+    face: SourceFace
+
+
+@dataclass(slots=True)
+class ProgramEntry:
+    """What a whole program shares, true while its revision is ``revision``; products and sources are added as cards need them."""
+
+    id: int
+    revision: int
+    currency: str
+    short_code: str
+    masks_sources: bool
+    subscriptions: list[Subscription]
+    products: dict[str, ProductFact] = field(default_factory=dict)
+    sources: dict[str, SourceEntry] = field(default_factory=dict)
+
+    def source_of(self, product: ProductFact) -> SourceEntry | None:
+        """The funding source that the product's Managed JIT Funding draws on, None without it."""
+        funding = product.config.jit_funding.program_funding_source
+        return self.sources[funding.funding_source_token] if funding.enabled else None
+
+
+class Cache:
+    """Cards and programs by key. Loading runs in threads, many cards in one query."""
+
+    def __init__(self, database: Database, store: HotStore, executor: Executor) -> None:
+        self._database = database
+        self._store = store
+        self._executor = executor
+        self._cards: OrderedDict[CardKey, CardEntry] = OrderedDict()
+        self._programs: dict[int, ProgramEntry] = {}
+        self._wanted: dict[CardKey, asyncio.Future[None]] = {}
+        self._loading: asyncio.Task[None] | None = None
+
+    def find_card(self, key: CardKey) -> CardEntry | None:
+        """The card if it is here; it may be out of date, which only its account's revision tells."""
+        entry = self._cards.get(key)
+        if entry is not None:
+            self._cards.move_to_end(key)
+        return entry
+
+    async def want_card(self, key: CardKey) -> CardEntry | None:
+        """The card, loaded when it is not here; None when there is none. All who wait at once share one query."""
+        if (entry := self.find_card(key)) is not None:
+            return entry
+        waiter = self._wanted.get(key)
+        if waiter is None:
+            waiter = self._wanted[key] = asyncio.get_running_loop().create_future()
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load_wanted())
+        await asyncio.shield(waiter)
+        return self._cards.get(key)
+
+    async def reload_cards(self, keys: Iterable[CardKey]) -> None:
+        """Loads cards again, whose account has a newer revision."""
+        wanted = list(keys)
+        rows = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.load_cards, wanted)
+        for key in wanted:
+            self._cards.pop(key, None)
+        self._keep(rows)
+
+    async def program(self, program_id: int, revision: int) -> ProgramEntry:
+        """The program's configuration at this revision or a later one."""
+        entry = self._programs.get(program_id)
+        if entry is None or entry.revision < revision:
+            entry = await asyncio.get_running_loop().run_in_executor(self._executor, self._load_program, program_id)
+            self._programs[program_id] = entry
+        return entry
+
+    async def products(self, program: ProgramEntry, tokens: Iterable[str]) -> None:
+        """Sees to it that the program's entry holds these card products and their funding sources."""
+        missing = {token for token in tokens if token not in program.products}
+        if missing:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._load_products, program, missing)
+
+    async def _load_wanted(self) -> None:
+        while self._wanted:
+            wanted, self._wanted = self._wanted, {}
+            try:
+                await self.reload_cards(wanted)
+            except Exception as error:
+                for waiter in wanted.values():
+                    waiter.set_exception(error)
+                continue
+            for waiter in wanted.values():
+                waiter.set_result(None)
+        self._loading = None
+
+    def _keep(self, rows: Sequence[CardRow]) -> None:
+        for row in rows:
+            entry = _entry_of(row)
+            self._cards[entry.key] = entry
+        while len(self._cards) > CARDS_MAX:
+            self._cards.popitem(last=False)
+
+    def _load_program(self, program_id: int) -> ProgramEntry:
+        with self._database.read() as db:
+            program = get_program(db, program_id)
+            subscriptions = load_subscriptions(db, program_id)
+        settings = program.settings
+        masked = settings.mask_funding_source_tokens
+        return ProgramEntry(program.id, program.revision, settings.currency, program.short_code, masked, subscriptions)
+
+    def _load_products(self, program: ProgramEntry, tokens: set[str]) -> None:
+        query = select(card_products.c.token, card_products.c.doc).where(
+            card_products.c.program_id == program.id, card_products.c.token.in_(tokens)
+        )
+        with self._database.read() as db:
+            found = {row.token: fact_from(ProductFact, row.doc) for row in db.execute(query)}
+            for product in found.values():
+                funding = product.config.jit_funding.program_funding_source
+                if funding.enabled and funding.funding_source_token not in program.sources:
+                    row = find(db, funding_sources, program.id, funding.funding_source_token)
+                    assert row is not None, "a product names a funding source that was there when it was made"
+                    fact = fact_from(SourceFact, row.doc)
+                    face = source_face_of(fact, masked=program.masks_sources)
+                    program.sources[fact.token] = SourceEntry(row.id, fact, face)
+        program.products.update(found)
+
+
+def _entry_of(row: CardRow) -> CardEntry:
+    card, user = _card.decode(row.card_doc), _user.decode(row.user_doc)
+    owner = user if row.owner_doc == row.user_doc else _user.decode(row.owner_doc)
+    return CardEntry(
+        (row.program_id, row.token), row.card_id, row.holder_id, row.revision, card, user, owner, face_of(card, user, owner),
+        bytes(row.pan_sealed), None if row.pin_sealed is None else bytes(row.pin_sealed),
+    )  # fmt: skip

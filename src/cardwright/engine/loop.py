@@ -1,0 +1,194 @@
+"""The loop around the heart: an inbox, and lanes that take from it whatever arrived while they were busy.
+
+There is no timer: a batch is what came in while the previous commit was under way. With two lanes one batch commits
+while the next is decided; no account is in both, so neither waits for the other's locks.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from cardwright.core.problems import BUSY, CARD_UNKNOWN, OUT_OF_ORDER, Problem
+from cardwright.engine.cache import Cache, CardEntry, CardKey
+from cardwright.engine.heart import Asked, IdSource, Outcome, Result, run_batch
+from cardwright.kit.clock import RealClock
+from cardwright.kit.faults import fault
+from cardwright.storage.hot import Conflict, HotStore, Lane, Unavailable
+
+INBOX_MAX = 10_000
+"""Messages that may wait; the next one is refused at once."""
+
+BATCH_MAX = 256
+"""Messages in one commit."""
+
+AGE_MAX_MS = 4_000
+"""A message that waited longer is refused: whoever asked has given up (network time limits are a few seconds)."""
+
+RETRIES_MAX = 20
+"""How often a batch that met another process's commit is run again before its messages are refused."""
+
+BATCHES = Histogram("cardwright_batch_messages", "Messages decided in one commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
+WAITING = Gauge("cardwright_inbox_messages", "Messages that wait for a batch")
+DECIDED = Counter("cardwright_messages_total", "Decided messages", ["outcome"])
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    asked: Asked
+    holder_id: int
+    answer: "asyncio.Future[Result]"
+
+
+class Engine:
+    """Takes messages, answers outcomes. One for each process; several processes may work on one PostgreSQL."""
+
+    def __init__(self, store: HotStore, cache: Cache, real_clock: RealClock, executor: Executor) -> None:
+        self.cache = cache
+        self._store = store
+        self._real_clock = real_clock
+        self._executor = executor
+        self._ids = IdSource()
+        self._inbox: deque[_Waiting] = deque()
+        self._busy: set[int] = set()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._lanes: list[asyncio.Task[None]] = []
+        self._refilling = asyncio.Lock()
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Opens the lanes. Raises what the database raises when it cannot be reached."""
+        for lane in [await self._store.open_lane() for _ in range(self._store.lanes_max)]:
+            self._lanes.append(asyncio.create_task(self._run_lane(lane)))
+
+    async def stop(self) -> None:
+        """Decides what is in the inbox, answers it, and closes the lanes."""
+        self._stopping = True
+        while self._idle:
+            self._wake()
+        await asyncio.gather(*self._lanes)
+
+    def restart_ids(self) -> None:
+        """Takes a fresh block of ids with the next batch, as after a reset."""
+        self._ids = IdSource()
+
+    async def card(self, key: CardKey) -> CardEntry:
+        """The card as this process last saw it. Raises CARD_UNKNOWN."""
+        entry = await self.cache.want_card(key)
+        if entry is None:
+            raise Problem(CARD_UNKNOWN)
+        return entry
+
+    async def submit(self, asked: Asked) -> Outcome:
+        """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
+        if len(self._inbox) >= INBOX_MAX or self._stopping:
+            raise Problem(BUSY, "the inbox is full, try again later")
+        entry = await self.card(asked.card)
+        waiting = _Waiting(asked, entry.holder_id, asyncio.get_running_loop().create_future())
+        self._inbox.append(waiting)
+        self._wake()
+        result = await waiting.answer
+        if isinstance(result, Problem):
+            raise result
+        return result
+
+    def _wake(self) -> None:
+        """Sets an idle lane to work, if there is one; a busy one looks into the inbox by itself when it is done."""
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _run_lane(self, lane: Lane) -> None:
+        while (batch := await self._next_batch()) is not None:
+            holders = {waiting.holder_id for waiting in batch}
+            self._busy |= holders
+            try:
+                lane = await self._serve(lane, batch)
+            finally:
+                self._busy -= holders
+        await lane.close()
+
+    async def _next_batch(self) -> list[_Waiting] | None:
+        """What may be decided now; waits for it. None when the engine stops and nothing is left."""
+        while not (batch := self._take()):
+            if self._stopping and not self._inbox:
+                return None
+            self._idle.append(waiter := asyncio.get_running_loop().create_future())
+            await waiter
+        return batch
+
+    def _take(self) -> list[_Waiting]:
+        """The oldest messages whose accounts are in no other lane; the others keep their place."""
+        batch, passed_over = list[_Waiting](), deque[_Waiting]()
+        oldest = self._real_clock() - AGE_MAX_MS
+        while self._inbox and len(batch) < BATCH_MAX:
+            waiting = self._inbox.popleft()
+            if waiting.answer.cancelled():
+                continue
+            if waiting.asked.received_ms < oldest:
+                waiting.answer.set_result(Problem(BUSY, f"waited longer than {AGE_MAX_MS} ms, try again later"))
+            elif waiting.holder_id in self._busy:
+                passed_over.append(waiting)
+            else:
+                batch.append(waiting)
+        self._inbox.extendleft(reversed(passed_over))
+        WAITING.set(len(self._inbox))
+        return batch
+
+    async def _serve(self, lane: Lane, batch: Sequence[_Waiting]) -> Lane:
+        """Decides a batch and answers it; gives back the lane, or a new one when the old one broke."""
+        try:
+            results = await self._decide(lane, batch)
+        except Unavailable as error:
+            log.error("the database failed a batch", error=str(error), messages=len(batch))
+            results = [Problem(OUT_OF_ORDER, "the database does not answer")] * len(batch)
+            lane = await self._reopen(lane)
+        fault("answer.before")
+        for waiting, result in zip(batch, results, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(result)
+        BATCHES.observe(len(batch))
+        DECIDED.labels("answered").inc(len(batch))
+        return lane
+
+    async def _decide(self, lane: Lane, batch: Sequence[_Waiting]) -> list[Result]:
+        """Runs the batch; when it conflicts with another process's commit, again, and at last one by one."""
+        if not self._ids.has(BATCH_MAX * self._store.lanes_max):
+            await self._refill()
+        asked = [waiting.asked for waiting in batch]
+        for _ in range(RETRIES_MAX):
+            try:
+                return await run_batch(lane, self.cache, self._ids, self._real_clock, asked)
+            except Conflict as conflict:
+                log.info("batch is run again", conflict=str(conflict), messages=len(batch))
+        return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
+
+    async def _refill(self) -> None:
+        async with self._refilling:
+            if not self._ids.has(BATCH_MAX * self._store.lanes_max):
+                block = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.next_ids)
+                self._ids.refill(block)
+
+    async def _reopen(self, lane: Lane) -> Lane:
+        """A new lane in place of a broken one, as soon as the database answers again."""
+        try:
+            await lane.close()
+        except Exception as error:
+            log.info("a broken lane did not close", error=str(error))
+        delay = 0.1
+        while not self._stopping:
+            try:
+                return await self._store.open_lane()
+            except Exception as error:
+                log.error("the database cannot be reached", error=str(error), retry_s=delay)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+        return lane

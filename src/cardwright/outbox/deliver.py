@@ -1,0 +1,247 @@
+"""Delivery: the loop that posts what the outbox holds, tries again what failed, and lets no endpoint hold up another."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import prometheus_client
+import structlog
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from cardwright.kit.clock import RealClock
+from cardwright.kit.faults import fault
+from cardwright.kit.vault import Vault
+from cardwright.outbox.client import GuardedClient
+from cardwright.outbox.endpoint import Endpoint, open_target, open_webhook
+from cardwright.outbox.events import Category, Delivery
+from cardwright.outbox.queue import Attempt, Claim, RetryRules, Room, claim, is_any_claimable, record
+from cardwright.outbox.render import RenderTransactions, load_elements, notification
+from cardwright.storage.database import Database, Row
+from cardwright.storage.tables import webhooks
+
+STOP_S: Final = 5.0
+"""How long `stop` waits for the answers to what is under way."""
+
+TROUBLE_S: Final = 1.0
+"""How long the loop rests when the database failed it."""
+
+OUTCOMES = prometheus_client.Counter("cardwright_deliveries_total", "Attempts to deliver a notification", ["outcome"])
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A claimed row, ready to be posted."""
+
+    claim: Claim
+    endpoint: Endpoint
+    body: bytes = field(repr=False)
+
+
+class Deliverer:
+    """Delivers notifications, each at least once. One for each process, in its event loop; processes share the work.
+
+    ``sends_max`` posts are under way at most, ``lane_max`` of them to one endpoint, and one to an endpoint that was silent
+    last time. Without a call of ``wake`` the outbox is looked at every ``poll_ms``, which is when retries are found. What
+    blocks runs in ``executor``; one thread is enough. The client must be closed after ``run`` has returned.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        client: GuardedClient,
+        real_clock: RealClock,
+        rules: RetryRules,
+        render_transactions: RenderTransactions,
+        executor: Executor,
+        *,
+        poll_ms: int = 250,
+        sends_max: int = 64,
+        lane_max: int = 8,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._client = client
+        self._real_clock = real_clock
+        self._rules = rules
+        self._render_transactions = render_transactions
+        self._executor = executor
+        self._poll_s = poll_ms / 1000
+        self._sends_max = sends_max
+        self._lane_max = lane_max
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._awake = asyncio.Event()
+        self._stopping = False
+        self._sends: set[asyncio.Task[None]] = set()
+        self._lanes: Counter[int] = Counter()
+        self._silent: set[int] = set()
+        self._done: list[Attempt] = []
+
+    async def run(self) -> None:
+        """Delivers until ``stop`` is called or the task is cancelled; then waits for the posts under way, at most ``STOP_S``."""
+        self._loop = asyncio.get_running_loop()
+        turns = asyncio.create_task(self._take_turns())
+        try:
+            # A turn has a transaction open: it is never broken off, only the last one.
+            await asyncio.shield(turns)
+        finally:
+            self._stopping = True
+            self._awake.set()
+            await turns
+            await self._finish()
+            self._loop = None
+
+    def stop(self) -> None:
+        """Ends ``run``. Nothing more is claimed; what gets no answer in time is due again."""
+        self._stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Tells that the outbox has news, from any thread; the loop looks at once, or right after the look it is at."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._awake.set)
+
+    # --- The loop ------------------------------------------------------------------------
+
+    async def _take_turns(self) -> None:
+        while not self._stopping:
+            # Cleared before the look: what comes in during it wakes the next one.
+            self._awake.clear()
+            try:
+                claimed = await self._turn()
+            except Exception:
+                log.exception("the outbox could not be read or written")
+                await self._rest(TROUBLE_S)
+                continue
+            if claimed == 0:
+                await self._rest(self._poll_s)
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._awake.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _turn(self) -> int:
+        """Writes down what was done, claims and sends what is due; answers how many rows were claimed."""
+        done, self._done = self._done, []
+        try:
+            claims = await self._in_thread(self._exchange, done, self._room())
+        except BaseException:
+            self._done = done + self._done
+            raise
+        if claims:
+            for prepared in await self._in_thread(self._prepare, claims):
+                self._begin(prepared)
+        return len(claims)
+
+    def _room(self) -> Room:
+        lanes = {lane: self._lane_max - sends for lane, sends in self._lanes.items()}
+        lanes |= {lane: max(0, 1 - self._lanes[lane]) for lane in self._silent}
+        # Counted by lanes: a task that has ended stays in `_sends` a moment longer.
+        free = 0 if self._stopping else self._sends_max - self._lanes.total()
+        return Room(free=free, each=self._lane_max, lanes=lanes)
+
+    def _begin(self, prepared: Message | Attempt) -> None:
+        if isinstance(prepared, Attempt):
+            self._done.append(prepared)
+            self._awake.set()
+            return
+        self._lanes[prepared.claim.lane] += 1
+        task = asyncio.create_task(self._send(prepared))
+        self._sends.add(task)
+        task.add_done_callback(self._sends.discard)
+
+    async def _finish(self) -> None:
+        if self._sends:
+            await asyncio.wait(self._sends, timeout=STOP_S)
+        for send in self._sends:
+            send.cancel()
+        await asyncio.gather(*self._sends)
+        try:
+            await self._turn()
+        except Exception:
+            log.exception("outcomes could not be written; their claims run out", attempts=len(self._done))
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+    # --- One post ------------------------------------------------------------------------
+
+    async def _send(self, message: Message) -> None:
+        attempt = await self._attempt(message)
+        lane = message.claim.lane
+        # One answer is enough to be trusted again; without one, the lane tries one post at a time.
+        (self._silent.add if attempt.status is None else self._silent.discard)(lane)
+        self._lanes[lane] -= 1
+        if not self._lanes[lane]:
+            del self._lanes[lane]
+        self._done.append(attempt)
+        self._awake.set()
+
+    async def _attempt(self, message: Message) -> Attempt:
+        at_ms, endpoint, body = self._real_clock(), message.endpoint, message.body
+        try:
+            answer = await self._client.post(endpoint.url, body, endpoint.headers(body), self._rules.timeout_ms)
+        except asyncio.CancelledError:
+            # Only `_finish` cancels: nobody knows whether it arrived, so it counts as a failure and is sent again.
+            return Attempt(claim=message.claim, at_ms=at_ms, error="Cardwright stopped before the answer came")
+        except Exception:
+            log.exception("a notification could not be posted", outbox_id=message.claim.id)
+            return Attempt(claim=message.claim, at_ms=at_ms, error="internal error")
+        return Attempt(
+            claim=message.claim, at_ms=at_ms, status=answer.status, duration_ms=answer.duration_ms, error=answer.error,
+            body=endpoint.shown(answer.body.decode(errors="replace")),
+        )  # fmt: skip
+
+    # --- In a thread ---------------------------------------------------------------------
+
+    def _exchange(self, done: Sequence[Attempt], room: Room) -> list[Claim]:
+        """Outcomes in, claims out, in one commit; none when there is neither."""
+        real_ms = self._real_clock()
+        if not done and not (room.free and self._is_any_claimable(real_ms, room)):
+            return []
+        if done:
+            fault("delivery.record.before")
+        with self._database.write() as db:
+            states = record(db, real_ms, self._rules, done)
+            claims = claim(db, real_ms, self._rules, room)
+        for attempt, state in zip(done, states, strict=True):
+            OUTCOMES.labels({Delivery.DUE: "failed", Delivery.DELIVERED: "delivered", Delivery.DEAD: "dead"}[state]).inc()
+            if state is Delivery.DEAD:
+                log.warning("a notification was given up", outbox_id=attempt.claim.id, error=attempt.error, status=attempt.status)
+        return claims
+
+    def _is_any_claimable(self, real_ms: int, room: Room) -> bool:
+        with self._database.read() as db:
+            return is_any_claimable(db, real_ms, room)
+
+    def _prepare(self, claims: Sequence[Claim]) -> list[Message | Attempt]:
+        """What to send for each claim. Outside the commit that claimed them: rendering takes longer than claiming."""
+        with self._database.read() as db:
+            found = select(webhooks).where(webhooks.c.id.in_({claim.webhook_id for claim in claims} - {None}))
+            hooks = {row.id: row for row in db.execute(found)}
+            return [self._prepare_one(db, claim, hooks.get(claim.webhook_id)) for claim in claims]
+
+    def _prepare_one(self, db: Connection, claim: Claim, hook: Row | None) -> Message | Attempt:
+        if claim.target is None and (hook is None or not hook.active):
+            why = "the webhook is gone" if hook is None else "the webhook is not active"
+            return Attempt(claim=claim, at_ms=self._real_clock(), error=why, is_last=True)
+        try:
+            category = Category(claim.category)
+            elements = load_elements(db, claim.program_id, category, claim.refs, self._render_transactions)
+            endpoint = open_webhook(self._vault, hook) if claim.target is None else open_target(self._vault, claim.target)
+        except SQLAlchemyError:
+            raise
+        except Exception:
+            # One message that trips over a bug, or was sealed under another key, spoils only itself.
+            log.exception("a notification could not be made", outbox_id=claim.id)
+            return Attempt(claim=claim, at_ms=self._real_clock(), error="the notification could not be made")
+        return Message(claim=claim, endpoint=endpoint, body=notification(category, elements))

@@ -1,0 +1,103 @@
+"""Where a notification goes and how it proves that it is ours: address, credentials and signature, sealed at rest."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from cardwright.kit.masks import REDACTED, redact_mapping
+from cardwright.kit.vault import Vault
+from cardwright.outbox.signature import SIGNATURE_HEADER, basic_auth, sign
+from cardwright.storage.database import Row
+
+DEFAULT_ALGORITHM = "HMAC_SHA_1"
+"""What signs when a webhook does not say (wire reference 9.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """An address and what a post to it carries; only the address is in the ``repr``.
+
+    No user name: no Authorization header. No secret: no signature.
+    """
+
+    url: str
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    secret: str | None = field(default=None, repr=False)
+    algorithm: str = DEFAULT_ALGORITHM
+    custom_header: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def headers(self, body: bytes) -> dict[str, str]:
+        """The request's headers; ours come last, so that no custom one replaces them."""
+        headers = {**self.custom_header, "Content-Type": "application/json"}
+        if self.username:
+            headers["Authorization"] = basic_auth(self.username, self.password)
+        if self.secret is not None:
+            headers[SIGNATURE_HEADER] = sign(self.secret, body, self.algorithm)
+        return headers
+
+    def shown(self, text: str) -> str:
+        """A text of the other side as it may be kept: an endpoint that echoes what it got would show our secrets."""
+        pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        for secret in filter(None, (pair, self.password, self.secret)):
+            text = text.replace(secret, REDACTED)
+        return str(redact_mapping(text))
+
+
+class _Sealed(msgspec.Struct, omit_defaults=True):
+    """The sealed JSON; ``endpoint`` is only there when the address belongs to one notification."""
+
+    endpoint: str = ""
+    username: str | None = None
+    password: str | None = None
+    secret: str | None = None
+
+
+class _Config(msgspec.Struct):
+    url: str
+    signature_algorithm: str = DEFAULT_ALGORITHM
+    custom_header: dict[str, str] = {}
+
+
+class _Doc(msgspec.Struct):
+    config: _Config
+
+
+TARGET_CONTEXT = "inline-webhook"
+"""The vault's context of ``outbox.target``: JSON with ``endpoint``, and perhaps ``username``, ``password`` and ``secret``."""
+
+
+def seal_webhook(vault: Vault, program_id: int, token: str, endpoint: Endpoint) -> bytes:
+    """What ``webhooks.sealed`` holds: user name, password and signing secret of a registered webhook."""
+    sealed = _Sealed(username=endpoint.username, password=endpoint.password, secret=endpoint.secret)
+    return vault.seal(msgspec.json.encode(sealed).decode(), _webhook_context(program_id, token))
+
+
+def open_webhook(vault: Vault, row: Row) -> Endpoint:
+    """The endpoint of a row of ``webhooks``. Raises VaultError when the row was sealed for another one."""
+    sealed = _open(vault, row.sealed, _webhook_context(row.program_id, row.token))
+    config = msgspec.json.decode(row.doc, type=_Doc).config
+    return _endpoint(config.url, sealed, config.signature_algorithm, config.custom_header)
+
+
+def open_target(vault: Vault, target: bytes) -> Endpoint:
+    """The endpoint that a simulation named for its own notification. Raises VaultError for anything else."""
+    sealed = _open(vault, target, TARGET_CONTEXT)
+    return _endpoint(sealed.endpoint, sealed, DEFAULT_ALGORITHM, {})
+
+
+def _endpoint(url: str, sealed: _Sealed, algorithm: str, custom_header: dict[str, str]) -> Endpoint:
+    return Endpoint(
+        url=url, username=sealed.username or "", password=sealed.password or "", secret=sealed.secret or None,
+        algorithm=algorithm, custom_header=custom_header,
+    )  # fmt: skip
+
+
+def _webhook_context(program_id: int, token: str) -> str:
+    return f"webhook:{program_id}:{token}"
+
+
+def _open(vault: Vault, envelope: bytes, context: str) -> _Sealed:
+    return msgspec.json.decode(vault.open(bytes(envelope), context), type=_Sealed)

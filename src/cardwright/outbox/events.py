@@ -1,0 +1,95 @@
+"""Events: what the platform tells, to whom, and the rows of the outbox that carry it."""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from cardwright.kit.clock import Instant
+from cardwright.storage.tables import outbox, webhooks
+
+BATCH_MAX = 10
+"""At most this many events of one category travel in one notification (wire reference, "Delivery")."""
+
+
+class Category(IntEnum):
+    """What an event is about: the base of its name, and the array that carries it in a notification."""
+
+    TRANSACTION = 1
+    CARD = 2
+    USER = 3
+
+    @property
+    def base(self) -> str:
+        """The first part of the event's name."""
+        return {1: "transaction", 2: "cardtransition", 3: "usertransition"}[self]
+
+    @property
+    def array(self) -> str:
+        """The notification's one top-level key."""
+        return {1: "transactions", 2: "cards", 3: "usertransitions"}[self]
+
+
+class Delivery(IntEnum):
+    """Where an outbox row stands."""
+
+    DUE = 1
+    DELIVERED = 2
+    DEAD = 3
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """A webhook, as far as matching needs it."""
+
+    id: int
+    events: tuple[str, ...]
+
+
+class _Doc(msgspec.Struct):
+    events: tuple[str, ...]
+
+
+def matches(subscribed: Sequence[str], name: str) -> bool:
+    """Whether a subscription covers an event: ``*``, ``<base>.*``, or the exact name, case-sensitive."""
+    return "*" in subscribed or name in subscribed or f"{name.split('.', 1)[0]}.*" in subscribed
+
+
+def load_subscriptions(db: Connection, program_id: int) -> list[Subscription]:
+    """The program's active webhooks, oldest first."""
+    query = select(webhooks.c.id, webhooks.c.doc).where(webhooks.c.program_id == program_id, webhooks.c.active)
+    rows = db.execute(query.order_by(webhooks.c.id))
+    return [Subscription(row.id, msgspec.json.decode(row.doc, type=_Doc).events) for row in rows]
+
+
+def interested(subscriptions: Iterable[Subscription], name: str) -> list[int]:
+    """The ids of the webhooks that get this event, each once."""
+    return [subscription.id for subscription in subscriptions if matches(subscription.events, name)]
+
+
+def publish(db: Connection, program_id: int, now: Instant, category: Category, name: str, ref: str) -> bool:
+    """Writes one event to the outbox for every webhook that subscribed to it; tells whether there was any."""
+    rows = [
+        outbox_row(program_id, now, category, [ref], webhook_id=webhook_id)
+        for webhook_id in interested(load_subscriptions(db, program_id), f"{category.base}.{name}")
+    ]
+    if rows:
+        db.execute(outbox.insert(), rows)
+    return bool(rows)
+
+
+def outbox_row(
+    program_id: int,
+    now: Instant,
+    category: Category,
+    refs: Sequence[str | int],
+    *,
+    webhook_id: int | None = None,
+    target: bytes | None = None,
+) -> dict[str, object]:
+    """A row of the outbox: due at once, to a registered webhook or to a sealed address of its own."""
+    return {
+        "program_id": program_id, "webhook_id": webhook_id, "target": target, "category": int(category),
+        "refs": msgspec.json.encode(refs).decode(), "state": int(Delivery.DUE), "due_ms": now, "tries": 0,
+        "created_ms": now, "attempts": "[]",
+    }

@@ -1,0 +1,208 @@
+"""The outbox as a queue: due rows are claimed under a lease, and what came of each attempt is written down."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Boolean, ColumnElement, Connection, Select, and_, bindparam, func, or_, select
+
+from cardwright.kit.clock import Instant, ProgramClock, iso_ms
+from cardwright.outbox.events import Delivery
+from cardwright.storage.tables import outbox, programs
+
+SENDING: Final = 4
+"""State of a row that a process has claimed, beside those of ``Delivery``.
+
+Its ``due_ms`` is then the real time until which the claim holds. Program time would not do: a frozen clock would keep a
+dead process's claim for ever, and a clock set ahead would end a living one's at once.
+"""
+
+LEASE_MARGIN_MS: Final = 20_000
+"""How much longer than an attempt may last a claim holds: time to write the outcome down, even on a slow disk."""
+
+BODY_KEPT: Final = 256
+"""Characters of an answer's body that are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRules:
+    """Retry n of a failed notification comes ``base_s ** n`` seconds, of program time, after the failure before it.
+
+    ``inline_retries`` holds for addresses that a simulation names itself. ``timeout_ms`` is real time, for one attempt.
+    Source: wire reference 9.6.
+    """
+
+    base_s: int = 4
+    retries: int = 10
+    inline_retries: int = 3
+    timeout_ms: int = 10_000
+
+
+class Claim(NamedTuple):
+    """A row of the outbox that this process may send until ``lease_ms``. ``lane`` is its endpoint, see ``Room``."""
+
+    id: int
+    program_id: int
+    webhook_id: int | None
+    target: bytes | None
+    category: int
+    refs: str
+    tries: int
+    attempts: str
+    lane: int
+    lease_ms: Instant
+
+
+@dataclass(slots=True)
+class Room:
+    """How many more rows may be claimed: ``free`` in all, ``each`` for a lane unless ``lanes`` says less.
+
+    A lane is a registered webhook's id, or the program's id, negative, for the addresses that its simulations name.
+    """
+
+    free: int
+    each: int
+    lanes: dict[int, int] = field(default_factory=dict)
+
+    def take(self, lane: int) -> bool:
+        """Takes a place in the lane; False when there is none."""
+        left = self.lanes.get(lane, self.each)
+        if self.free == 0 or left == 0:
+            return False
+        self.free -= 1
+        self.lanes[lane] = left - 1
+        return True
+
+    def full(self) -> list[int]:
+        """The lanes that have no place left."""
+        return [lane for lane, left in self.lanes.items() if left == 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of a claim: a status and the beginning of a body, or an error.
+
+    ``is_last``: there is nobody to send to any more, so nothing was sent and nothing will be.
+    """
+
+    claim: Claim
+    at_ms: Instant
+    status: int | None = None
+    duration_ms: int = 0
+    error: str | None = None
+    body: str = ""
+    is_last: bool = False
+
+    @property
+    def is_delivered(self) -> bool:
+        """Only 200 is a success: 201, 204 and redirects are not (wire reference 9.6)."""
+        return self.status == 200
+
+
+# --- Claims ------------------------------------------------------------------------------
+
+_LANE = func.coalesce(outbox.c.webhook_id, -outbox.c.program_id)
+_COLUMNS = (
+    outbox.c.id, outbox.c.program_id, outbox.c.webhook_id, outbox.c.target, outbox.c.category, outbox.c.refs, outbox.c.tries,
+    outbox.c.attempts, _LANE.label("lane"),
+)  # fmt: skip
+
+
+def is_any_claimable(db: Connection, real_ms: Instant, room: Room) -> bool:
+    """Whether ``claim`` would find anything if there were room at all; reads only, so that idling costs no commit."""
+    return any(db.execute(_look(where, room).limit(1)).first() for where in _claimable(real_ms))
+
+
+def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> list[Claim]:
+    """Claims due rows as far as there is room, which it takes; a lane without room does not stand in the others' way.
+
+    Rows that another process has locked are passed over; rows whose claim has run out are claimed anew.
+    """
+    lease_ms = real_ms + rules.timeout_ms + LEASE_MARGIN_MS
+    claims: list[Claim] = []
+    for where in _claimable(real_ms):
+        while room.free > 0 and (rows := db.execute(_locked(_look(where, room).limit(room.free))).all()):
+            taken = [Claim(**row._asdict(), lease_ms=lease_ms) for row in rows if room.take(row.lane)]
+            marked = outbox.update().where(outbox.c.id.in_([claim.id for claim in taken]))
+            db.execute(marked.values(state=SENDING, due_ms=lease_ms))
+            claims += taken
+    return claims
+
+
+def _claimable(real_ms: Instant) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Claims that ran out, in real time; and what is due by its program's clock.
+
+    The second names the latest of all clocks besides, a constant, so that the index on ``due_ms`` bounds the look.
+    """
+    program_now = func.coalesce(programs.c.clock_frozen_ms, programs.c.clock_offset_ms + real_ms)
+    latest = select(func.max(program_now)).select_from(programs).scalar_subquery()
+    ran_out = and_(outbox.c.state == SENDING, outbox.c.due_ms <= real_ms)
+    is_due = and_(outbox.c.state == int(Delivery.DUE), outbox.c.due_ms <= latest, outbox.c.due_ms <= program_now)
+    return ran_out, is_due
+
+
+def _look(where: ColumnElement[bool], room: Room) -> Select[Any]:
+    query = select(*_COLUMNS).join(programs, programs.c.id == outbox.c.program_id).where(where, _LANE.not_in(room.full()))
+    return query.order_by(outbox.c.due_ms, outbox.c.id)
+
+
+def _locked(query: Select[Any]) -> Select[Any]:
+    """PostgreSQL passes over what another process is claiming; SQLite has one writer and leaves the clause out."""
+    return query.with_for_update(of=outbox, skip_locked=True)
+
+
+# --- Outcomes ----------------------------------------------------------------------------
+
+# A success counts even when the claim ran out before it could be written; any other outcome is then the next claim's.
+_OUTCOME = (
+    outbox.update()
+    .where(
+        outbox.c.id == bindparam("row_id"),
+        or_(
+            bindparam("is_delivered", type_=Boolean),
+            and_(outbox.c.state == SENDING, outbox.c.due_ms == bindparam("lease_ms")),
+        ),
+    )
+    .values(state=bindparam("to_state"), due_ms=bindparam("to_due_ms"), tries=bindparam("to_tries"), attempts=bindparam("log"))
+)
+
+
+def record(db: Connection, real_ms: Instant, rules: RetryRules, attempts: Sequence[Attempt]) -> list[Delivery]:
+    """Writes down what came of each claim and tells where its row stands now."""
+    clocks = _load_clocks(db, {attempt.claim.program_id for attempt in attempts})
+    outcomes = [_outcome(attempt, clocks[attempt.claim.program_id], real_ms, rules) for attempt in attempts]
+    if outcomes:
+        db.execute(_OUTCOME, outcomes)
+    return [Delivery(outcome["to_state"]) for outcome in outcomes]
+
+
+def _load_clocks(db: Connection, program_ids: Iterable[int]) -> dict[int, ProgramClock]:
+    columns = (programs.c.id, programs.c.clock_offset_ms, programs.c.clock_frozen_ms)
+    rows = db.execute(select(*columns).where(programs.c.id.in_(program_ids)))
+    return {row.id: ProgramClock(row.clock_offset_ms, row.clock_frozen_ms) for row in rows}
+
+
+def _outcome(attempt: Attempt, clock: ProgramClock, real_ms: Instant, rules: RetryRules) -> dict[str, Any]:
+    claim, now = attempt.claim, clock.at(real_ms)
+    tries = claim.tries + (not attempt.is_last)
+    retries = rules.retries if claim.target is None else rules.inline_retries
+    if attempt.is_delivered:
+        state, due_ms = Delivery.DELIVERED, now
+    elif attempt.is_last or tries > retries:
+        state, due_ms = Delivery.DEAD, now
+    else:
+        state, due_ms = Delivery.DUE, now + 1000 * rules.base_s**tries
+    return {
+        "row_id": claim.id, "is_delivered": attempt.is_delivered, "lease_ms": claim.lease_ms,
+        "to_state": int(state), "to_due_ms": due_ms, "to_tries": tries, "log": _log(attempt, clock),
+    }  # fmt: skip
+
+
+def _log(attempt: Attempt, clock: ProgramClock) -> str:
+    """The row's list of attempts, one longer."""
+    line = {
+        "at": iso_ms(clock.at(attempt.at_ms)), "status": attempt.status, "duration_ms": attempt.duration_ms,
+        "error": attempt.error, "body": attempt.body[:BODY_KEPT],
+    }  # fmt: skip
+    return msgspec.json.encode([*msgspec.json.decode(attempt.claim.attempts), line]).decode()

@@ -1,0 +1,36 @@
+"""All routes of the platform, one list: the HTTP door, the OpenAPI document and the tests read it."""
+
+from cardwright.resources import (
+    balances,
+    card_products,
+    card_transitions,
+    cards,
+    decisions,
+    funding_sources,
+    inbox,
+    ping,
+    sandbox,
+    simulate,
+    transactions,
+    user_transitions,
+    users,
+    webhooks,
+)
+from cardwright.resources.route import Route
+
+ROUTES: tuple[Route, ...] = (
+    *ping.routes,
+    *funding_sources.routes,
+    *card_products.routes,
+    *users.routes,
+    *user_transitions.routes,
+    *cards.routes,
+    *card_transitions.routes,
+    *balances.routes,
+    *simulate.routes,
+    *transactions.routes,
+    *webhooks.routes,
+    *decisions.routes,
+    *inbox.routes,
+    *sandbox.routes,
+)

@@ -1,0 +1,85 @@
+"""Decisions: why a message was approved or declined, every check in order, as it was decided then."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from cardwright.core.explain import explain
+from cardwright.core.messages import Authorization
+from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.record import Recorded, token_of
+from cardwright.core.render import details_decoder
+from cardwright.core.responses import REASON_OF
+from cardwright.core.snapshot import Account, ProductFact, Snapshot, fact_from
+from cardwright.core.words import TYPES, State
+from cardwright.kit.clock import iso_ms
+from cardwright.resources.app import Call
+from cardwright.resources.route import Scope, get
+from cardwright.resources.transactions import facts_as_of, get_transaction, source_as_of
+from cardwright.storage import history
+from cardwright.storage.tables import card_products
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def message_of(row: Recorded) -> Authorization:
+    """The message that the row records, as it came in."""
+    details = details_decoder.decode(row.details)
+    surcharge = sum(fee.amount for fee in details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
+    asked = msgspec.structs.replace(details, address_verdict=None, order_refused=False, chosen_token=None)
+    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=asked)
+
+
+def account_before(row: Recorded) -> Account:
+    """The account as the decision found it: the balances after it, less what it did."""
+    did_load, did_hold = (row.moved, row.amount) if row.impacted is not None else (0, 0)
+    ledger = row.ledger - did_load
+    return Account({row.currency: (ledger, row.ledger - row.available - did_hold)})
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def snapshot_as_of(call: Call, row: Recorded) -> Snapshot:
+    """What the decision saw, from the history of its configuration."""
+    card, user, owner = facts_as_of(call.db, row)
+    by_token = select(card_products.c.id).where(
+        card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
+    )
+    product_id = call.db.execute(by_token).scalar_one()
+    doc = history.doc_as_of(call.db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
+    product: ProductFact = fact_from(ProductFact, doc)
+    source = source_as_of(call.db, row) if row.source_id is not None else None
+    return Snapshot(row.currency, card, user, owner, product, source, account_before(row))
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def get_decision(call: Call) -> dict[str, Any]:
+    """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
+    row, _side = get_transaction(call.db, call.program.id, call.token)
+    decision, steps = explain(snapshot_as_of(call, row), message_of(row), row.created_ms)
+    assert decision.reason.number == row.code, "a decision made again from its history is the same decision"
+    places = exponent_of(row.currency) or 0
+    reason = REASON_OF[row.code]
+    refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
+    return {
+        "transaction_token": details_decoder.decode(row.details).chosen_token or token_of(row),
+        "type": TYPES[row.kind],
+        "decided_time": iso_ms(row.created_ms),
+        "outcome": "DECLINED" if row.first_state == State.DECLINED else "APPROVED",
+        "response": {"code": reason.code, "memo": reason.memo},
+        "request_amount": decimal_text(row.request_amount, places),
+        "amount": decimal_text(row.amount, places),
+        "currency_code": row.currency,
+        "configuration": {"program_revision": row.program_revision, "account_revision": row.holder_revision},
+        **({"first_refusal": refusal["check"], "would_pass_if": refusal["would_pass_if"]} if refusal else {}),
+        "checks": steps,
+    }
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+routes = [get("/decisions/{token}", get_decision, dict[str, Any], scope=Scope.SANDBOX)]

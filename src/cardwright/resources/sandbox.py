@@ -1,0 +1,175 @@
+"""The sandbox: programs of one's own, time that one holds, and a clean slate."""
+
+import re
+from typing import Annotated, Any
+
+from msgspec import Meta, structs
+
+from cardwright.core.money import exponent_of
+from cardwright.core.problems import bad_field
+from cardwright.kit.clock import DAY_MS, Instant, ProgramClock, iso_ms, parse_instant
+from cardwright.resources.app import Call
+from cardwright.resources.base import Token
+from cardwright.resources.route import Scope, Shape, get, post, put
+from cardwright.storage.programs import (
+    ProgramSettings,
+    find_program_token,
+    insert_credential,
+    insert_program,
+    set_clock,
+    set_settings,
+)
+from cardwright.storage.reset import reset_program
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class ProgramCreate(Shape, frozen=True, kw_only=True):
+    """A new program, a world of its own with its own credentials."""
+
+    token: Token | None = None
+    name: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
+    currency: Annotated[str, Meta(min_length=3, max_length=3)] | None = None
+
+
+class ProgramAnswer(Shape, frozen=True, kw_only=True):
+    """A program and the credentials that open it; the only time that they are told."""
+
+    token: str
+    name: str
+    application_token: str
+    access_token: str
+
+
+class SettingsUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of a program's settings; what is absent stays."""
+
+    mask_funding_source_tokens: bool | None = None
+    mask_webhook_secrets: bool | None = None
+
+
+class ClockRequest(Shape, frozen=True, kw_only=True):
+    """What to do with the clock: exactly one of ``set`` (a date-time), ``by`` (``8d``, ``90m``, ``1500ms``), ``freeze``."""
+
+    set: str | None = None
+    by: str | None = None
+    freeze: bool | None = None
+
+
+class Nothing(Shape, frozen=True, kw_only=True):
+    """An empty body."""
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
+LATEST = parse_instant("9000-01-01")
+
+
+def parse_duration(field: str, text: str) -> int:
+    """Milliseconds of a duration such as ``8d`` or ``1h30m``. Raises a problem that names the field."""
+    parts = re.findall(r"(\d{1,12})(ms|s|m|h|d|w)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise bad_field(field, "must be a duration such as 8d, 1h30m or 250ms")
+    return sum(int(number) * UNITS_MS[unit] for number, unit in parts)
+
+
+def changed_clock(clock: ProgramClock, request: ClockRequest, real_ms: Instant) -> ProgramClock:
+    """The clock after the request. Time goes forward only: what happened before cannot be unmade, only reset."""
+    if sum(value is not None for value in (request.set, request.by, request.freeze)) != 1:
+        raise bad_field("set, by, freeze", "exactly one of them must be given")
+    now = clock.at(real_ms)
+    if request.freeze is not None:
+        return ProgramClock(now - real_ms, now if request.freeze else None)
+    target = now + parse_duration("by", request.by) if request.by is not None else _parse_time(request.set or "")
+    if target < now:
+        raise bad_field("set", f"must not be before the program's present time {iso_ms(now)}; POST /sandbox/reset starts again")
+    if target > LATEST:
+        raise bad_field("set" if request.set else "by", "must not lead beyond the year 9000")
+    return ProgramClock(target - real_ms, target if clock.frozen_ms is not None else None)
+
+
+def _parse_time(text: str) -> Instant:
+    try:
+        return parse_instant(text)
+    except ValueError:
+        raise bad_field("set", "must be a date-time, yyyy-MM-ddTHH:mm:ssZ") from None
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_program(call: Call, body: ProgramCreate) -> ProgramAnswer:
+    """Makes a program with credentials of its own, so that a test run has its own world."""
+    if body.currency is not None and exponent_of(body.currency) is None:
+        raise bad_field("currency", "must be an ISO 4217 alphabetic code")
+    token = body.token or call.app.ids.token()
+    while find_program_token(call.db, token) is not None:
+        if body.token is not None:
+            raise bad_field("token", "is the token of another program; leave it out to have one made")
+        # After a reset a seeded run draws the tokens of programs that are still there once more.
+        token = call.app.ids.token()
+    answer = ProgramAnswer(
+        token=token, name=body.name or token, application_token=call.app.ids.token(), access_token=call.app.ids.token()
+    )
+    program_id = insert_program(
+        call.db, token=token, name=answer.name, short_code="".join(filter(str.isalnum, token))[:4].lower() or "prog",
+        settings=ProgramSettings(currency=body.currency or call.program.settings.currency),
+        clock=call.program.clock, now=call.now,
+    )  # fmt: skip
+    digest = call.app.vault.credential_digest(answer.application_token, answer.access_token)
+    insert_credential(call.db, program_id, digest)
+    return answer
+
+
+def get_program_settings(call: Call) -> dict[str, Any]:
+    """Returns the program that the credentials open, and its settings."""
+    settings = structs.asdict(call.program.settings)
+    return {"token": call.program.token, "name": call.program.name, "revision": call.program.revision, "settings": settings}
+
+
+def update_program_settings(call: Call, body: SettingsUpdate) -> dict[str, Any]:
+    """Changes settings of the program."""
+    changes = {name: value for name, value in structs.asdict(body).items() if value is not None}
+    settings = structs.replace(call.program.settings, **changes)
+    set_settings(call.db, call.program.id, settings)
+    return {"token": call.program.token, "name": call.program.name, "settings": structs.asdict(settings)}
+
+
+def get_clock(call: Call) -> dict[str, Any]:
+    """Returns the program's time."""
+    return _clock_answer(call.program.clock, call.now)
+
+
+def change_clock(call: Call, body: ClockRequest) -> dict[str, Any]:
+    """Freezes, sets or advances the program's clock."""
+    real_ms = call.app.real_clock()
+    clock = changed_clock(call.program.clock, body, real_ms)
+    set_clock(call.db, call.program.id, clock)
+    call.published = True
+    return _clock_answer(clock, clock.at(real_ms))
+
+
+def _clock_answer(clock: ProgramClock, now: Instant) -> dict[str, Any]:
+    return {"now": iso_ms(now), "frozen": clock.frozen_ms is not None, "offset_ms": clock.offset_ms}
+
+
+def reset(call: Call, _body: Nothing) -> dict[str, Any]:
+    """Removes everything of the program but its credentials and settings, and sets its clock to where it began."""
+    removed = reset_program(call.db, call.program.id, call.app.first_clock)
+    call.app.ids.restart()
+    call.app.engine.restart_ids()
+    return removed
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+routes = [
+    post("/programs", ProgramCreate, create_program, ProgramAnswer, scope=Scope.SANDBOX_ONLY),
+    get("/program", get_program_settings, dict[str, Any], scope=Scope.SANDBOX),
+    put("/program", SettingsUpdate, update_program_settings, dict[str, Any], scope=Scope.SANDBOX),
+    get("/clock", get_clock, dict[str, Any], scope=Scope.SANDBOX),
+    post("/clock", ClockRequest, change_clock, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
+    post("/clock/advance", ClockRequest, change_clock, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
+    post("/reset", Nothing, reset, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
+]

@@ -1,0 +1,56 @@
+"""Revisions of configuration: who caches an object knows from a number whether it is still true, and what it said before.
+
+A change of a card or of its user raises the revision of the account that the card draws on, in the row that a decision
+locks anyway. A change of a product, a funding source or the program's settings raises the program's revision.
+"""
+
+from enum import IntEnum
+
+from sqlalchemy import Connection, select
+
+from cardwright.kit.clock import Instant
+from cardwright.storage.tables import config_history, holders, programs
+
+
+class Kind(IntEnum):
+    """What kind of object a row of the history is about."""
+
+    FUNDING_SOURCE = 1
+    CARD_PRODUCT = 2
+    USER = 3
+    CARD = 4
+
+
+def raise_program_revision(db: Connection, program_id: int) -> int:
+    """Counts a change of what a whole program shares and returns the new revision."""
+    statement = programs.update().where(programs.c.id == program_id).values(revision=programs.c.revision + 1)
+    return int(db.execute(statement.returning(programs.c.revision)).scalar_one())
+
+
+def raise_holder_revision(db: Connection, holder_id: int) -> int:
+    """Counts a change of a user or card that draws on the account, waiting for a batch that has it locked."""
+    statement = holders.update().where(holders.c.id == holder_id).values(revision=holders.c.revision + 1)
+    return int(db.execute(statement.returning(holders.c.revision)).scalar_one())
+
+
+def remember(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int, now: Instant, doc: str) -> None:
+    """Keeps what an object says from a revision on; the last word at one revision counts."""
+    key = {"program_id": program_id, "kind": kind, "object_id": object_id, "revision": revision}
+    changed = config_history.update().values(at_ms=now, doc=doc)
+    for column, value in key.items():
+        changed = changed.where(config_history.c[column] == value)
+    if db.execute(changed).rowcount == 0:
+        db.execute(config_history.insert().values(at_ms=now, doc=doc, **key))
+
+
+def doc_as_of(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int) -> str:
+    """What an object said at a revision; it must have existed."""
+    history = config_history.c
+    query = (
+        select(history.doc)
+        .where(history.program_id == program_id, history.kind == kind, history.object_id == object_id)
+        .where(history.revision <= revision)
+        .order_by(history.revision.desc())
+        .limit(1)
+    )
+    return str(db.execute(query).scalar_one())

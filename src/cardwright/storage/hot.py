@@ -1,0 +1,135 @@
+"""What the heart asks of a database: one read and one write a batch. Two implementations, one for each database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from cardwright.core.record import Recorded
+
+TRANSACTION_COLUMNS = Recorded._fields
+
+JOURNAL_COLUMNS = (
+    "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held",
+)  # fmt: skip
+
+OUTBOX_COLUMNS = (
+    "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
+)  # fmt: skip
+
+# What the heart must know of a card, its user and the owner of its account. The facts are the newest words of the
+# history; the owner is the first user of the account, whom the others share it with.
+CARD_COLUMNS = """
+    c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed,
+    (SELECT h.revision FROM holders h WHERE h.id = c.holder_id),
+    (SELECT f.doc FROM config_history f WHERE f.program_id = c.program_id AND f.kind = 4 AND f.object_id = c.id
+        ORDER BY f.revision DESC LIMIT 1),
+    (SELECT f.doc FROM config_history f WHERE f.program_id = c.program_id AND f.kind = 3 AND f.object_id = c.user_id
+        ORDER BY f.revision DESC LIMIT 1),
+    (SELECT f.doc FROM config_history f WHERE f.program_id = c.program_id AND f.kind = 3 AND f.object_id =
+        (SELECT min(u.id) FROM users u WHERE u.holder_id = c.holder_id)
+        ORDER BY f.revision DESC LIMIT 1)
+"""
+
+
+class CardRow(NamedTuple):
+    """A card as the heart loads it: keys, sealed secrets, and facts as JSON."""
+
+    program_id: int
+    token: str
+    card_id: int
+    holder_id: int
+    pan_sealed: bytes
+    pin_sealed: bytes | None
+    revision: int
+    card_doc: str
+    user_doc: str
+    owner_doc: str
+
+
+class HolderRow(NamedTuple):
+    """An account, locked for the batch: revision of its configuration, packed state."""
+
+    revision: int
+    state: bytes
+
+
+class ProgramRow(NamedTuple):
+    """A program as the batch finds it: revision of its configuration, clock."""
+
+    revision: int
+    offset_ms: int
+    frozen_ms: int | None
+
+
+class Replay(NamedTuple):
+    """A message with this token was decided before."""
+
+    transaction_id: int
+    request_hash: bytes
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one read brings."""
+
+    holders: dict[int, HolderRow]
+    programs: dict[int, ProgramRow]
+    replays: dict[tuple[int, str], Replay]
+    replayed: dict[int, Recorded]
+
+
+@dataclass(slots=True)
+class Write:
+    """What one commit leaves: rows in the order of the tables' columns above."""
+
+    holders: list[tuple[int, bytes]] = field(default_factory=list)
+    transactions: list[Recorded] = field(default_factory=list)
+    journal: list[tuple[Any, ...]] = field(default_factory=list)
+    outbox: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)
+
+
+class Conflict(Exception):
+    """Another process committed what this batch wanted to commit too (a token, a lock order): run it again."""
+
+
+class Unavailable(Exception):
+    """The database cannot be reached or refuses work; nothing of the batch was kept unless it says so."""
+
+
+class Lane(Protocol):
+    """One batch at a time: ``begin``, then ``commit`` or ``abort``."""
+
+    async def begin(self, holder_ids: Sequence[int], program_ids: Sequence[int], tokens: Sequence[tuple[int, str]]) -> Seen:
+        """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs."""
+        ...
+
+    async def commit(self, write: Write) -> None:
+        """Writes and commits. Raises Conflict when it must be run again, Unavailable when it failed."""
+        ...
+
+    async def abort(self) -> None:
+        """Ends the transaction without a trace."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        ...
+
+
+class HotStore(Protocol):
+    """The heart's door to a database."""
+
+    lanes_max: int
+
+    async def open_lane(self) -> Lane:
+        """A new lane with its own connection."""
+        ...
+
+    def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
+        """The cards with these (program id, token); unknown ones are left out. Blocks: called from a thread."""
+        ...
+
+    def next_ids(self) -> range:
+        """A block of transaction ids for this process alone, in steps of two: the second is the load side's."""
+        ...

@@ -1,0 +1,144 @@
+"""The heart's SQLite: one writer, a batch an immediate transaction, the commit's wait for the disk in a thread.
+
+Statements run on the event loop's own thread. Handing a batch to a writer thread would make both threads fight for the
+interpreter at every SQLite call; only the commit, which waits for the disk without the interpreter, is handed over.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from cardwright.core.record import Recorded
+from cardwright.storage.database import Database, connect_sqlite
+from cardwright.storage.hot import (
+    CARD_COLUMNS,
+    JOURNAL_COLUMNS,
+    OUTBOX_COLUMNS,
+    TRANSACTION_COLUMNS,
+    CardRow,
+    Conflict,
+    HolderRow,
+    ProgramRow,
+    Replay,
+    Seen,
+    Unavailable,
+    Write,
+)
+
+ID_BLOCK = 1_000_000
+
+Run = Callable[..., sqlite3.Cursor]
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+INSERT_TRANSACTION = _insert("transactions", TRANSACTION_COLUMNS)
+INSERT_JOURNAL = _insert("journal", JOURNAL_COLUMNS)
+INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
+INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
+SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
+SELECT_CARDS = (
+    f"SELECT {CARD_COLUMNS} FROM json_each(?) k "
+    "JOIN cards c ON c.program_id = json_extract(k.value, '$[0]') AND c.token = json_extract(k.value, '$[1]')"
+)
+
+
+class SqliteStore:
+    """Lanes on a SQLite file. There is one writer, so there is one lane."""
+
+    lanes_max = 1
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open_lane(self) -> "SqliteLane":
+        """The lane."""
+        return SqliteLane(self._database)
+
+    def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
+        """The cards with these (program id, token)."""
+        with self._database.read() as db:
+            return [CardRow(*row) for row in db.exec_driver_sql(SELECT_CARDS, (json.dumps(keys),))]
+
+    def next_ids(self) -> range:
+        """The ids after the last one used: there is only one process that decides on a SQLite file."""
+        with self._database.read() as db:
+            last = db.exec_driver_sql("SELECT coalesce(max(id), -1) FROM transactions").scalar_one()
+        return range(last + 2, last + 2 + ID_BLOCK, 2)
+
+
+class SqliteLane:
+    """See ``hot.Lane``."""
+
+    def __init__(self, database: Database) -> None:
+        self._gate = database.write_gate
+        self._connection = connect_sqlite(database.path)
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+
+    async def begin(self, holder_ids: Sequence[int], program_ids: Sequence[int], tokens: Sequence[tuple[int, str]]) -> Seen:
+        """Waits for its turn among the writers and reads."""
+        if not self._gate.acquire(blocking=False):
+            await asyncio.get_running_loop().run_in_executor(self._committer, self._gate.acquire)
+        try:
+            run = self._connection.execute
+            run("BEGIN IMMEDIATE")
+            return self._read(run, holder_ids, program_ids, tokens)
+        except sqlite3.Error as error:
+            self._end()
+            raise Unavailable(str(error)) from error
+
+    def _read(self, run: Run, holder_ids: Sequence[int], program_ids: Sequence[int], tokens: Sequence[tuple[int, str]]) -> Seen:
+        seen = Seen({}, {}, {}, {})
+        for holder_id in holder_ids:
+            found = run("SELECT revision, state FROM holders WHERE id = ?", (holder_id,)).fetchone()
+            if found is not None:
+                seen.holders[holder_id] = HolderRow(*found)
+        for program_id in program_ids:
+            row = run("SELECT revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ?", (program_id,)).fetchone()
+            seen.programs[program_id] = ProgramRow(*row)
+        for key in tokens:
+            query = "SELECT transaction_id, request_hash FROM message_tokens WHERE program_id = ? AND token = ?"
+            if (found := run(query, key).fetchone()) is not None:
+                seen.replays[key] = Replay(*found)
+                seen.replayed[found[0]] = Recorded(*run(SELECT_TRANSACTION, (found[0],)).fetchone())
+        return seen
+
+    async def commit(self, write: Write) -> None:
+        """Writes, and waits for the disk in a thread."""
+        many = self._connection.executemany
+        try:
+            many("UPDATE holders SET state = ?2 WHERE id = ?1", write.holders)
+            many(INSERT_TRANSACTION, write.transactions)
+            many(INSERT_JOURNAL, write.journal)
+            if write.outbox:
+                many(INSERT_OUTBOX, [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox])
+            if write.tokens:
+                many(INSERT_TOKEN, write.tokens)
+            await asyncio.get_running_loop().run_in_executor(self._committer, self._connection.execute, "COMMIT")
+        except sqlite3.IntegrityError as error:
+            self._end()
+            raise Conflict(str(error)) from error
+        except sqlite3.Error as error:
+            self._end()
+            raise Unavailable(str(error)) from error
+        self._gate.release()
+
+    async def abort(self) -> None:
+        """Ends the transaction without a trace."""
+        self._end()
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+        self._committer.shutdown()
+
+    def _end(self) -> None:
+        """Leaves the transaction, if there still is one, and lets the next writer in."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._gate.release()
+

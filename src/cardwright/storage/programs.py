@@ -1,0 +1,93 @@
+"""Programs: the worlds that objects belong to, their settings, clocks and credentials."""
+
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from cardwright.kit.clock import Instant, ProgramClock
+from cardwright.storage.database import Row
+from cardwright.storage.tables import credentials, programs
+
+
+class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator decides for a program; the wire has no field for these.
+
+    ``mask_funding_source_tokens`` shows them in orders as ten asterisks and the last four characters, as the real
+    platform does; off, because the guide promises the full token. ``mask_webhook_secrets`` is on, as on the real one.
+    """
+
+    currency: str = "USD"
+    mask_funding_source_tokens: bool = False
+    mask_webhook_secrets: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program as one transaction sees it. ``revision`` counts the changes of its products, sources and settings."""
+
+    id: int
+    token: str
+    name: str
+    short_code: str
+    settings: ProgramSettings
+    revision: int
+    clock: ProgramClock
+
+
+def get_program(db: Connection, program_id: int) -> Program:
+    """The program with this id, which must exist."""
+    return program_of(db.execute(select(programs).where(programs.c.id == program_id)).one())
+
+
+def program_of(row: Row) -> Program:
+    """A row of ``programs`` as a value."""
+    return Program(
+        id=row.id,
+        token=row.token,
+        name=row.name,
+        short_code=row.short_code,
+        settings=msgspec.json.decode(row.settings, type=ProgramSettings),
+        revision=row.revision,
+        clock=ProgramClock(row.clock_offset_ms, row.clock_frozen_ms),
+    )
+
+
+def find_program_of(db: Connection, digest: bytes) -> int | None:
+    """The id of the program that a credential's keyed hash opens."""
+    return db.scalar(select(credentials.c.program_id).where(credentials.c.digest == digest))
+
+
+def insert_program(
+    db: Connection, *, token: str, name: str, short_code: str, settings: ProgramSettings, clock: ProgramClock, now: Instant
+) -> int:
+    """Inserts a program at revision 1 and returns its id."""
+    columns = {
+        "token": token, "name": name, "short_code": short_code, "settings": msgspec.json.encode(settings).decode(),
+        "revision": 1, "clock_offset_ms": clock.offset_ms, "clock_frozen_ms": clock.frozen_ms, "created_ms": now,
+    }
+    key = db.execute(programs.insert().values(columns)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def insert_credential(db: Connection, program_id: int, digest: bytes) -> None:
+    """Lets a credential, known by its keyed hash only, open the program."""
+    db.execute(credentials.insert().values(digest=digest, program_id=program_id))
+
+
+def set_clock(db: Connection, program_id: int, clock: ProgramClock) -> None:
+    """Sets a program's clock; every process sees it with its next transaction."""
+    values = {"clock_offset_ms": clock.offset_ms, "clock_frozen_ms": clock.frozen_ms}
+    db.execute(programs.update().where(programs.c.id == program_id).values(values))
+
+
+def set_settings(db: Connection, program_id: int, settings: ProgramSettings) -> None:
+    """Sets a program's settings and counts the change."""
+    values = {"settings": msgspec.json.encode(settings).decode(), "revision": programs.c.revision + 1}
+    db.execute(programs.update().where(programs.c.id == program_id).values(values))
+
+
+def find_program_token(db: Connection, token: str) -> int | None:
+    """The id of the program with this token."""
+    return db.scalar(select(programs.c.id).where(programs.c.token == token))

@@ -1,0 +1,50 @@
+"""A clean slate: everything that a program has collected is removed, its credentials and settings stay."""
+
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+
+from cardwright.kit.clock import ProgramClock
+from cardwright.storage.programs import set_clock
+from cardwright.storage.tables import (
+    card_products,
+    card_transitions,
+    cards,
+    config_history,
+    funding_sources,
+    holders,
+    inbox_messages,
+    journal,
+    message_tokens,
+    meta,
+    outbox,
+    pans,
+    programs,
+    transactions,
+    user_transitions,
+    users,
+    webhooks,
+)
+
+# Children before parents, for the foreign keys' sake.
+RESET_ORDER = (
+    outbox, inbox_messages, message_tokens, journal, transactions, config_history, card_transitions, user_transitions,
+    cards, pans, users, holders, webhooks, card_products, funding_sources,
+)  # fmt: skip
+
+RESETTING = "resetting"
+"""The key in ``meta`` that lets a transaction delete from the append-only journal; it never outlives the transaction."""
+
+
+def reset_program(db: Connection, program_id: int, clock: ProgramClock) -> dict[str, Any]:
+    """Removes the program's objects in one transaction and tells how many of each."""
+    # Whoever wants to change or lock something of this program waits here until the slate is clean.
+    db.execute(select(programs.c.id).where(programs.c.id == program_id).with_for_update())
+    db.execute(meta.insert().values(key=RESETTING, value=str(program_id)))
+    removed = {}
+    for table in RESET_ORDER:
+        removed[table.name] = db.execute(delete(table).where(table.c.program_id == program_id)).rowcount
+    db.execute(delete(meta).where(meta.c.key == RESETTING))
+    set_clock(db, program_id, clock)
+    db.execute(programs.update().where(programs.c.id == program_id).values(revision=programs.c.revision + 1))
+    return {"removed": {name: count for name, count in removed.items() if count}}

@@ -1,0 +1,215 @@
+"""The vault gives back what it was given, to its owner only, and derives the same digests and codes each time."""
+
+import copy
+import logging
+import pickle
+import threading
+from collections import Counter
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cardwright.kit.vault import KEY_ID, NONCE_BYTES, CvvKind, Vault, VaultError, counted_nonces
+
+MASTER = bytes(range(32))
+VAULT = Vault(MASTER)
+PAN = "1111110000004326"
+KINDS: tuple[CvvKind, ...] = ("CVV2", "ICVV")
+
+pans = st.text("0123456789", min_size=12, max_size=19)
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(pans, names, names)
+def test_a_card_number_comes_back(pan: str, program: str, card_token: str) -> None:
+    """Decrypting what was encrypted for a program and card gives the same number."""
+    assert VAULT.decrypt_pan(VAULT.encrypt_pan(pan, program, card_token), program, card_token) == pan
+
+
+@given(st.data(), pans)
+def test_no_byte_can_be_changed(data: st.DataObject, pan: str) -> None:
+    """Changing any byte of an envelope, or cutting its end, is a VaultError."""
+    envelope = bytearray(VAULT.encrypt_pan(pan, "one", "card"))
+    at = data.draw(st.integers(0, len(envelope) - 1))
+    with pytest.raises(VaultError):
+        VAULT.decrypt_pan(bytes(envelope[:at]), "one", "card")
+    envelope[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(VaultError):
+        VAULT.decrypt_pan(bytes(envelope), "one", "card")
+
+
+def test_every_byte_is_guarded() -> None:
+    """The same for each position in turn, so that none is left to chance."""
+    envelope = VAULT.encrypt_pan(PAN, "one", "card")
+    for at in range(len(envelope)):
+        with pytest.raises(VaultError):
+            VAULT.decrypt_pan(envelope[:at] + bytes([envelope[at] ^ 1]) + envelope[at + 1 :], "one", "card")
+
+
+@pytest.mark.parametrize(("program", "card_token"), [("two", "card"), ("one", "other"), ("onec", "ard"), ("", "onecard")])
+def test_an_envelope_opens_only_for_its_owner(program: str, card_token: str) -> None:
+    """Another program, another card, and the same letters divided differently are refused."""
+    with pytest.raises(VaultError, match="another owner"):
+        VAULT.decrypt_pan(VAULT.encrypt_pan(PAN, "one", "card"), program, card_token)
+
+
+def test_another_master_key_opens_nothing() -> None:
+    """Envelopes of one master key are closed to a vault with another, for card numbers and for other secrets."""
+    stranger = Vault(bytes(32))
+    with pytest.raises(VaultError):
+        stranger.decrypt_pan(VAULT.encrypt_pan(PAN, "one", "card"), "one", "card")
+    with pytest.raises(VaultError):
+        stranger.open(VAULT.seal("text", "context"), "context")
+
+
+def test_the_envelope_is_aes_gcm_under_a_key_id() -> None:
+    """An envelope is the key id, a twelve-byte nonce and the ciphertext with its tag, and has no digit of the number in clear."""
+    envelope = VAULT.encrypt_pan(PAN, "one", "card")
+    assert envelope[0] == KEY_ID
+    assert len(envelope) == 1 + NONCE_BYTES + len(PAN) + 16
+    assert PAN.encode() not in envelope
+    with pytest.raises(VaultError, match="key 7"):
+        VAULT.decrypt_pan(b"\x07" + envelope[1:], "one", "card")
+
+
+def test_error_texts_have_no_secret() -> None:
+    """Neither the number, nor its owner, nor a cause that could show them, is in the error."""
+    with pytest.raises(VaultError) as refused:
+        VAULT.decrypt_pan(VAULT.encrypt_pan(PAN, "one", "card"), "one", "wrong-card")
+    assert PAN not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_each_envelope_has_its_own_nonce() -> None:
+    """A thousand envelopes of one number differ in their nonces, with the system's randomness and with a seeded source."""
+    for vault in (VAULT, Vault(MASTER, counted_nonces(42))):
+        nonces = {vault.encrypt_pan(PAN, "one", "card")[1 : 1 + NONCE_BYTES] for _ in range(1_000)}
+        assert len(nonces) == 1_000
+
+
+def test_a_seeded_run_gives_the_same_bytes() -> None:
+    """Two runs of one seed agree byte by byte; another seed does not."""
+    first, again, other = (Vault(MASTER, counted_nonces(seed)) for seed in (42, 42, 43))
+    for number in range(10):
+        pan = f"{number:016d}"
+        envelope = first.encrypt_pan(pan, "one", "card")
+        assert envelope == again.encrypt_pan(pan, "one", "card")
+        assert envelope != other.encrypt_pan(pan, "one", "card")
+
+
+def test_a_repeated_draw_does_not_repeat_a_nonce() -> None:
+    """Even a source that draws the same bytes again gives different texts different nonces: GCM would break otherwise."""
+    vault = Vault(MASTER, lambda: bytes(NONCE_BYTES))
+    envelopes = [vault.encrypt_pan(f"{number:016d}", "one", "card") for number in range(100)]
+    envelopes += [vault.encrypt_pan(PAN, "one", f"card {number}") for number in range(100)]
+    assert max(Counter(envelope[1 : 1 + NONCE_BYTES] for envelope in envelopes).values()) == 1
+
+
+def test_counted_nonces_are_unique_between_threads() -> None:
+    """Four threads that draw at once never get the same nonce."""
+    draw, drawn = counted_nonces(1), list[bytes]()
+    threads = [threading.Thread(target=lambda: drawn.extend([draw() for _ in range(5_000)])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(drawn)) == 20_000
+
+
+def test_digests() -> None:
+    """A digest is 32 bytes, the same each time, and differs by number, program, master key and division of the letters."""
+    digest = VAULT.pan_digest(PAN, "one")
+    assert len(digest) == 32
+    assert digest == Vault(MASTER).pan_digest(PAN, "one")
+    others = [VAULT.pan_digest(PAN, "two"), VAULT.pan_digest(PAN[::-1], "one"), Vault(bytes(32)).pan_digest(PAN, "one")]
+    assert digest not in others
+    assert VAULT.credential_digest("ab", "c") != VAULT.credential_digest("a", "bc")
+    assert VAULT.credential_digest("app", "token") == VAULT.credential_digest("app", "token")
+
+
+def test_each_purpose_has_its_own_key() -> None:
+    """The same words give unrelated digests for look-up and credentials, and a sealed text is no card number's envelope."""
+    assert VAULT.pan_digest("words", "more") != VAULT.credential_digest("more", "words")
+    with pytest.raises(VaultError):
+        VAULT.open(VAULT.encrypt_pan(PAN, "one", "card"), "one")
+    derived = [getattr(VAULT, name) for name in Vault.__slots__ if name.endswith("_key")]
+    assert len({MASTER, *derived}) == len(derived) + 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("1111110000004334", "0130", "101", "CVV2"),
+        (PAN, "0230", "101", "CVV2"),
+        (PAN, "0130", "201", "CVV2"),
+        (PAN, "0130", "101", "ICVV"),
+    ],
+)
+def test_a_security_code_is_bound_to_its_card(other: tuple[str, str, str, str]) -> None:
+    """Number, expiry, service code and kind each change the code. This master key was checked to give no chance hit."""
+    assert VAULT.cvv(PAN, "0130", "101") == VAULT.cvv(PAN, "0130", "101", "CVV2")
+    assert VAULT.cvv(*other) != VAULT.cvv(PAN, "0130", "101")  # type: ignore[arg-type]
+
+
+def test_security_codes_spread_evenly() -> None:
+    """Codes are three digits, and 20,000 cards fill the thousand codes about evenly (chi squared, 999 degrees of freedom)."""
+    codes = Counter(VAULT.cvv(f"{number:016d}", "0130", "101") for number in range(20_000))
+    assert all(len(code) == 3 and code.isdigit() for code in codes)
+    assert 850 < sum((codes[f"{code:03d}"] - 20) ** 2 / 20 for code in range(1_000)) < 1_150
+
+
+@given(names, names)
+def test_other_secrets_come_back(text: str, context: str) -> None:
+    """Opening what was sealed gives the text; another context does not open it."""
+    envelope = VAULT.seal(text, context)
+    assert VAULT.open(envelope, context) == text
+    with pytest.raises(VaultError):
+        VAULT.open(envelope, context + "x")
+
+
+def test_master_keys_are_64_hexadecimal_digits() -> None:
+    """A written master key makes the same vault as its bytes; anything else is refused without repeating it."""
+    assert Vault.from_hex(MASTER.hex()).pan_digest(PAN, "one") == VAULT.pan_digest(PAN, "one")
+    for wrong in ("", "00", "zz" * 32, "0" * 66):
+        with pytest.raises(ValueError, match="64 hexadecimal digits") as refused:
+            Vault.from_hex(wrong)
+        assert not wrong or wrong not in str(refused.value)
+        assert refused.value.__suppress_context__
+
+
+def test_a_vault_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither its text nor a log line of it has key bytes."""
+    logging.getLogger().warning("%r %s", VAULT, VAULT)
+    assert repr(VAULT) == "Vault(key_id=1)"
+    assert caplog.messages == ["Vault(key_id=1) Vault(key_id=1)"]
+
+
+def test_a_vault_does_not_travel() -> None:
+    """Pickling and copying are refused, and it has no ``__dict__`` to read."""
+    for carry in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="neither pickled nor copied"):
+            carry(VAULT)
+    assert not hasattr(VAULT, "__dict__")
+
+
+def test_the_format_is_frozen() -> None:
+    """An envelope written today opens by the documented recipe and not by the master key itself: old rows must stay readable."""
+    envelope = VAULT.seal("text", "context")
+    nonce, sealed = envelope[1 : 1 + NONCE_BYTES], envelope[1 + NONCE_BYTES :]
+    owner = b"\x00\x00\x00\x04seal\x00\x00\x00\x07context\x01"
+    key = HKDF(SHA256(), 32, salt=None, info=b"cardwright v1 seal").derive(MASTER)
+    assert AESGCM(key).decrypt(nonce, sealed, owner) == b"text"
+    with pytest.raises(InvalidTag):
+        AESGCM(MASTER).decrypt(nonce, sealed, owner)
+
+
+def test_digests_and_codes_are_frozen() -> None:
+    """Digests stored and codes printed today are the same after an upgrade."""
+    assert VAULT.pan_digest(PAN, "one").hex() == "7b3c980a7c3e9db33f1a1906ee8365e5d9a8f6973357c2a762e04468bec84042"
+    assert VAULT.credential_digest("app", "token").hex() == "76a8250a59d7f71d0b14a13ef2c2d5561f7c8f14a474bc3f9971eeb5008f8775"
+    assert [VAULT.cvv(PAN, "0130", "101", kind) for kind in KINDS] == ["789", "581"]

@@ -1,0 +1,570 @@
+"""The guarded client in a sandbox: what it makes of real servers, good, slow, rude and broken."""
+
+import asyncio
+import contextlib
+import datetime
+import gzip
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvloop
+from aiohttp import ThreadedResolver, web
+from aiohttp.abc import ResolveResult
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cardwright.kit.guard import OutgoingPolicy
+from cardwright.outbox.client import Answer, GuardedClient
+
+SANDBOX = OutgoingPolicy.sandbox()
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def monotonic_ms() -> int:
+    """Milliseconds that only ever grow."""
+    return time.monotonic_ns() // 1_000_000
+
+
+@asynccontextmanager
+async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """An aiohttp server that answers every path with `handler`; gives its port."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving_raw(handler: RawHandler) -> AsyncIterator[int]:
+    """A bare TCP server, for answers that no HTTP library would send; gives its port."""
+
+    async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await handler(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(guarded, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def a_client(
+    policy: OutgoingPolicy = SANDBOX, connections_max: int = 64, trusted_ca_pem: str | None = None
+) -> AsyncIterator[GuardedClient]:
+    """A client that is closed afterwards."""
+    client = GuardedClient(policy, monotonic_ms, connections_max=connections_max, trusted_ca_pem=trusted_ca_pem)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def post_once(
+    url: str, *, headers: Mapping[str, str] | None = None, timeout_ms: int = 2_000, trusted_ca_pem: str | None = None
+) -> Answer:
+    """One post of `{}` by a sandbox client of its own."""
+    async with a_client(trusted_ca_pem=trusted_ca_pem) as client:
+        return await client.post(url, b"{}", headers or {}, timeout_ms)
+
+
+def answering(raw: bytes, *, hang: bool = False) -> RawHandler:
+    """Reads the request's head, sends `raw`, and hangs up or keeps the line open."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(raw)
+        await writer.drain()
+        if hang:
+            await asyncio.sleep(5)
+
+    return handler
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_is_posted_arrives_and_what_is_answered_returns(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Method, path, body and headers arrive as given, and status and body come back; on both event loops."""
+    seen: list[tuple[str, str, bytes, dict[str, str]]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((request.method, request.raw_path, await request.read(), dict(request.headers)))
+        return web.Response(status=201, body=b'{"ok": true}')
+
+    async def story() -> Answer:
+        async with serving(handler) as port:
+            url = f"http://127.0.0.1:{port}/hook/%2Fx?a=1&b=%20"
+            return await post_once(url, headers={"Content-Type": "application/json", "X-Town": "Ávila"})
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        answer = runner.run(story())
+    assert (answer.status, answer.body, answer.error) == (201, b'{"ok": true}', None)
+    method, path, body, headers = seen[0]
+    assert (method, path, body) == ("POST", "/hook/%2Fx?a=1&b=%20", b"{}")
+    assert (headers["Content-Type"], headers["X-Town"], headers["Content-Length"]) == ("application/json", "Ávila", "2")
+    assert (headers["User-Agent"], headers["Accept-Encoding"]) == ("Cardwright", "identity")
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 404, 429, 500, 503])
+def test_every_status_is_an_answer(status: int) -> None:
+    """A refusal by the other side is news for the caller, not trouble of the network."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    async def story() -> Answer:
+        async with serving(handler) as port:
+            return await post_once(f"http://localhost:{port}/")
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.error) == (status, None)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_an_answer_and_not_an_order(status: int) -> None:
+    """The server's redirect comes back as its answer; nobody goes where it points."""
+    paths: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=status, headers={"Location": "/elsewhere"})
+
+    async def story() -> Answer:
+        async with serving(handler) as port:
+            return await post_once(f"http://127.0.0.1:{port}/hook")
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.error, paths) == (status, None, ["/hook"])
+
+
+def test_a_hanging_server_costs_the_timeout_and_no_more() -> None:
+    """A server that never answers gives an error after the time we gave it, though it is no whole number of seconds."""
+
+    async def story() -> Answer:
+        async with serving_raw(answering(b"", hang=True)) as port:
+            return await post_once(f"http://127.0.0.1:{port}/", timeout_ms=250)
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.body, answer.error) == (None, b"", "no answer within 250 ms")
+    assert 240 <= answer.duration_ms < 1_500
+
+
+def test_a_dripping_server_cannot_hold_the_line() -> None:
+    """The timeout covers the body too: one byte every few milliseconds does not prolong it."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+        for _ in range(200):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async def story() -> Answer:
+        async with serving_raw(drip) as port:
+            return await post_once(f"http://127.0.0.1:{port}/", timeout_ms=200)
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.error) == (None, "no answer within 200 ms")
+
+
+def test_a_name_server_that_hangs_is_a_timeout() -> None:
+    """The look-up of the name is inside the time we give."""
+
+    class Hanging(ThreadedResolver):
+        async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+            await asyncio.sleep(5)
+            return await super().resolve(host, port, family)
+
+    async def story() -> Answer:
+        client = GuardedClient(SANDBOX, monotonic_ms, resolver=Hanging())
+        try:
+            return await client.post("http://hooks.example.com/", b"{}", {}, 100)
+        finally:
+            await client.close()
+
+    assert asyncio.run(story()).error == "no answer within 100 ms"
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        (b"", "connection closed without an answer"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "the answer is not valid HTTP"),
+        (b"\x16\x03\x01\x00\x05garbage\r\n\r\n", "the answer is not valid HTTP"),
+        (b"HTTP/1.1 abc OK\r\n\r\n", "the answer is not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 10_000 + b"\r\n\r\n", "the answer is not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X-Many: x\r\n" * 200 + b"\r\n", "the answer is not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "the answer is not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1", "connection closed without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", "the answer broke off"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", "the answer is not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "the answer broke off"),
+    ],
+)
+def test_a_garbled_answer_is_no_answer(raw: bytes, error: str) -> None:
+    """Whatever comes back that is not one whole HTTP answer is an error with a sentence, never an exception."""
+
+    async def story() -> Answer:
+        async with serving_raw(answering(raw)) as port:
+            return await post_once(f"http://127.0.0.1:{port}/")
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.body, answer.error) == (None, b"", error)
+
+
+def test_a_reset_is_an_error() -> None:
+    """A connection torn down under the request is an error with a sentence."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    async def story() -> Answer:
+        async with serving_raw(reset) as port:
+            return await post_once(f"http://127.0.0.1:{port}/")
+
+    assert asyncio.run(story()).error == "connection closed without an answer"
+
+
+def test_a_closed_port_is_refused() -> None:
+    """Nobody listens: the error says so in two words."""
+
+    async def story() -> Answer:
+        async with serving_raw(answering(b"")) as port:
+            pass
+        return await post_once(f"http://127.0.0.1:{port}/")
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.error) == (None, "connection refused")
+
+
+def test_a_name_that_nobody_has_is_an_error() -> None:
+    """A name under .invalid (RFC 6761) never resolves."""
+    answer = asyncio.run(post_once("http://nobody.invalid/", timeout_ms=3_000))
+    assert (answer.status, answer.error) == (None, "host name could not be resolved")
+
+
+@pytest.mark.parametrize("length", [65_535, 65_536, 65_537, 1_000_000])
+def test_a_long_body_is_cut(length: int) -> None:
+    """Of a long answer the first 65,536 bytes are kept, and the client stays usable."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=b"x" * length)
+
+    async def story() -> None:
+        async with serving(handler) as port, a_client() as client:
+            for _ in range(2):
+                answer = await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000)
+                assert (answer.status, answer.error, len(answer.body)) == (200, None, min(length, 65_536))
+
+    asyncio.run(story())
+
+
+def test_an_endless_body_is_cut() -> None:
+    """An answer that never ends is an answer as soon as we have read enough of it."""
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+
+    async def story() -> Answer:
+        async with serving_raw(endless) as port:
+            return await post_once(f"http://127.0.0.1:{port}/")
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.error, answer.body) == (200, None, b"x" * 65_536)
+
+
+def test_a_packed_body_is_not_unpacked() -> None:
+    """Ten megabytes packed into a few kilobytes stay packed."""
+    bomb = gzip.compress(b"0" * 10_000_000)
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
+
+    async def story() -> Answer:
+        async with serving(handler) as port:
+            return await post_once(f"http://127.0.0.1:{port}/")
+
+    assert asyncio.run(story()).body == bomb
+
+
+def test_cookies_are_forgotten() -> None:
+    """What one answer sets is not sent with the next request."""
+    cookies: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        cookies.append(request.headers.get("Cookie"))
+        return web.Response(headers={"Set-Cookie": "who=you"})
+
+    async def story() -> None:
+        async with serving(handler) as port, a_client() as client:
+            for _ in range(2):
+                await client.post(f"http://localhost:{port}/", b"{}", {}, 2_000)
+
+    asyncio.run(story())
+    assert cookies == [None, None]
+
+
+def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would dial in our place, unjudged; so none is used."""
+    proxied: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        proxied.append(await reader.readline())
+
+    async def story() -> Answer:
+        async with serving_raw(proxy) as proxy_port, serving_raw(answering(b"")) as port:
+            for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+                monkeypatch.setenv(name, f"http://127.0.0.1:{proxy_port}")
+            monkeypatch.delenv("no_proxy", raising=False)
+            return await post_once(f"http://127.0.0.1:{port}/")
+
+    assert asyncio.run(story()).error == "connection closed without an answer"
+    assert proxied == []
+
+
+def test_connections_have_a_limit() -> None:
+    """Of ten posts at once, no more than the limit are ever under way; all are answered."""
+    under_way: list[int] = [0]
+    most: list[int] = [0]
+
+    async def handler(_: web.Request) -> web.Response:
+        under_way[0] += 1
+        most[0] = max(most[0], under_way[0])
+        await asyncio.sleep(0.02)
+        under_way[0] -= 1
+        return web.Response()
+
+    async def story() -> list[Answer]:
+        async with serving(handler) as port, a_client(connections_max=3) as client:
+            return await asyncio.gather(*(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 3_000) for _ in range(10)))
+
+    assert [answer.status for answer in asyncio.run(story())] == [200] * 10
+    assert most == [3]
+
+
+def test_waiting_for_our_own_connections_is_not_blamed_on_the_other_side() -> None:
+    """When all connections hang, the next post says that none was free, not that its server was silent."""
+
+    async def story() -> list[Answer]:
+        async with serving_raw(answering(b"", hang=True)) as port, a_client(connections_max=1) as client:
+            url = f"http://127.0.0.1:{port}/"
+            return list(await asyncio.gather(client.post(url, b"{}", {}, 400), client.post(url, b"{}", {}, 200)))
+
+    assert [answer.error for answer in asyncio.run(story())] == ["no answer within 400 ms", "no free connection within 200 ms"]
+
+
+def test_a_post_that_got_its_connection_late_blames_the_server_again() -> None:
+    """Once the wait for a connection is over, silence is the server's."""
+
+    async def story() -> list[Answer]:
+        async with serving_raw(answering(b"", hang=True)) as port, a_client(connections_max=1) as client:
+            url = f"http://127.0.0.1:{port}/"
+            return list(await asyncio.gather(client.post(url, b"{}", {}, 100), client.post(url, b"{}", {}, 400)))
+
+    assert [answer.error for answer in asyncio.run(story())] == ["no answer within 100 ms", "no answer within 400 ms"]
+
+
+def test_a_connection_serves_more_than_one_post() -> None:
+    """Posts that follow one another share a connection, each judged by the rules it was dialled under."""
+    peers: set[object] = set()
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        peers.add(request.transport.get_extra_info("peername"))
+        return web.Response(body=b"x")
+
+    async def story() -> None:
+        async with serving(handler) as port, a_client() as client:
+            for _ in range(5):
+                await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000)
+
+    asyncio.run(story())
+    assert len(peers) == 1
+
+
+def test_the_duration_is_measured_with_the_clock_we_are_given() -> None:
+    """A held clock gives exact durations, for answers and for refusals."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response()
+
+    async def story() -> None:
+        readings = iter([1_000, 1_250, 5_000, 5_007])
+        client = GuardedClient(SANDBOX, lambda: next(readings))
+        async with serving(handler) as port:
+            assert (await client.post(f"http://127.0.0.1:{port}/", b"", {}, 2_000)).duration_ms == 250
+            assert (await client.post("ftp://127.0.0.1/", b"", {}, 2_000)).duration_ms == 7
+        await client.close()
+
+    asyncio.run(story())
+
+
+def test_an_allowed_host_is_reached_in_production() -> None:
+    """An operator's own gateway, named with its port, is posted to over plain http; its neighbour is not."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response()
+
+    async def story() -> None:
+        async with serving(handler) as port, serving(handler) as other:
+            policy = OutgoingPolicy.production([f"localhost:{port}"])
+            async with a_client(policy) as client:
+                assert (await client.post(f"http://localhost:{port}/", b"{}", {}, 2_000)).status == 200
+                assert (await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000)).status is None
+                refused = await client.post(f"https://localhost:{other}/", b"{}", {}, 2_000)
+                assert refused.error == "refused by the outgoing guard: loopback address"
+
+    asyncio.run(story())
+
+
+def test_headers_that_bend_the_request_are_not_sent() -> None:
+    """A smuggled header never reaches the wire."""
+
+    async def handler(_: web.Request) -> web.Response:
+        raise AssertionError("nothing should arrive")
+
+    async def story() -> Answer:
+        async with serving(handler) as port:
+            return await post_once(f"http://127.0.0.1:{port}/", headers={"X-A": "b\r\nTransfer-Encoding: chunked"})
+
+    answer = asyncio.run(story())
+    assert answer.error == "refused by the outgoing guard: a header value has a character that is not allowed"
+
+
+def test_errors_and_reprs_tell_no_secrets() -> None:
+    """Whatever fails, neither the URL's path nor a header's value nor an answer's body shows in what gets logged."""
+
+    async def story() -> list[Answer]:
+        headers = {"Authorization": "Basic hush"}
+        async with (
+            serving_raw(answering(b"hush\r\n\r\n")) as garbled,
+            serving_raw(answering(b"", hang=True)) as hanging,
+            serving_raw(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhush")) as fine,
+        ):
+            targets = [f"http://127.0.0.1:{port}/hush?key=hush" for port in (garbled, hanging, fine, 1)]
+            targets += ["http://hush.invalid/hush", "http://169.254.169.254/hush", "http://u:hush@localhost/", "hush"]
+            return [await post_once(url, headers=headers, timeout_ms=300) for url in targets]
+
+    answers = asyncio.run(story())
+    assert [answer.status for answer in answers] == [None, None, 200, None, None, None, None, None]
+    assert "hush" not in repr(answers)
+
+
+def test_closing_ends_what_is_under_way() -> None:
+    """A post that is waiting when the client closes gives an error, and later posts are a bug."""
+
+    async def story() -> None:
+        async with serving_raw(answering(b"", hang=True)) as port:
+            client = GuardedClient(SANDBOX, monotonic_ms)
+            post = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000))
+            await asyncio.sleep(0.1)
+            await client.close()
+            assert (await post).error is not None
+            with pytest.raises(AssertionError, match="post after close"):
+                await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000)
+
+    asyncio.run(story())
+
+
+def test_cancelling_a_post_is_not_swallowed() -> None:
+    """A shutdown that cancels a post gets its CancelledError, not an Answer."""
+
+    async def story() -> None:
+        async with serving_raw(answering(b"", hang=True)) as port, a_client() as client:
+            post = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000))
+            await asyncio.sleep(0.1)
+            post.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await post
+
+    asyncio.run(story())
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------------
+
+
+def write_certificate(folder: Path, *, address: str, valid_days: tuple[int, int]) -> tuple[Path, ssl.SSLContext]:
+    """A self-signed certificate for an IP address, valid between two days counted from today; and a server's context."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cardwright test")])
+    today = datetime.datetime.now(datetime.UTC)
+    begin, end = (today + datetime.timedelta(days=days) for days in valid_days)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), begin, end)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, key_pem = folder / "certificate.pem", folder / "key.pem"
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem, key_pem)
+    return pem, context
+
+
+@pytest.mark.parametrize(
+    ("address", "valid_days", "is_trusted", "error"),
+    [
+        ("127.0.0.1", (-1, 1), True, None),
+        ("127.0.0.1", (-1, 1), False, "certificate not trusted"),
+        ("127.0.0.2", (-1, 1), True, "certificate is for another host"),
+        ("127.0.0.1", (-9, -1), True, "certificate has expired"),
+        ("127.0.0.1", (1, 9), True, "certificate not trusted"),
+    ],
+)
+def test_certificates_are_checked(
+    tmp_path: Path, address: str, valid_days: tuple[int, int], is_trusted: bool, error: str | None
+) -> None:
+    """Our own certificate is accepted when its file is given, for its own host and time only."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response()
+
+    async def story() -> Answer:
+        pem, tls = write_certificate(tmp_path, address=address, valid_days=valid_days)
+        async with serving(handler, tls) as port:
+            return await post_once(f"https://127.0.0.1:{port}/", trusted_ca_pem=str(pem) if is_trusted else None)
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.error) == (200 if error is None else None, error)
+
+
+def test_a_server_without_tls_is_an_error() -> None:
+    """https spoken to a server that speaks http fails in the handshake."""
+
+    async def story() -> Answer:
+        async with serving_raw(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port:
+            return await post_once(f"https://127.0.0.1:{port}/", timeout_ms=500)
+
+    assert asyncio.run(story()).status is None
+
+
+def test_a_missing_certificate_file_is_found_at_the_start() -> None:
+    """A wrong path in the settings fails when the client is made, not at the first post."""
+    with pytest.raises(OSError, match="No such file"):
+        GuardedClient(SANDBOX, monotonic_ms, trusted_ca_pem="/nowhere/ca.pem")

@@ -1,0 +1,609 @@
+"""Delivery against real receivers, on both databases: at least once, the same bytes each time, and nobody waits for the slow."""
+
+import asyncio
+import hmac
+import http.server
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha1, sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, select, update
+
+from cardwright.kit.clock import ProgramClock, iso_ms, monotonic_ms, system_ms
+from cardwright.kit.guard import OutgoingPolicy
+from cardwright.kit.vault import Vault
+from cardwright.outbox.client import GuardedClient
+from cardwright.outbox.deliver import Deliverer
+from cardwright.outbox.endpoint import TARGET_CONTEXT, Endpoint, seal_webhook
+from cardwright.outbox.events import Category, Delivery, outbox_row
+from cardwright.outbox.queue import LEASE_MARGIN_MS, SENDING, RetryRules
+from cardwright.storage.database import Database
+from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
+from cardwright.storage.tables import metadata, outbox, webhooks
+
+ROOT = Path(__file__).parents[2]
+VAULT = Vault(bytes(range(32)))
+PASSWORD = "Harb0r-Hook-Passw0rd!"
+SECRET = "Quiet-Harbor_7421!Lantern"
+QUICK = RetryRules(timeout_ms=400)
+
+
+# --- The other side ----------------------------------------------------------------------
+
+
+@dataclass
+class Receiver:
+    """An endpoint that keeps what it got. ``answers`` are statuses, taken one by one; when none is left, 200.
+
+    ``hang_s``: waits so long before each answer. ``on_request`` is called with each body before it is answered.
+    """
+
+    port: int
+    answers: list[int] = field(default_factory=list)
+    hang_s: float = 0
+    echo: bool = False
+    on_request: Callable[[bytes], None] = lambda body: None
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    under_way: int = 0
+    most_at_once: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def receive(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        with self.lock:
+            self.bodies.append(body)
+            self.headers.append(headers)
+            self.under_way += 1
+            self.most_at_once = max(self.most_at_once, self.under_way)
+            status = self.answers.pop(0) if self.answers else 200
+        self.on_request(body)
+        self.over.wait(self.hang_s)
+        with self.lock:
+            self.under_way -= 1
+        return status, repr(headers).encode() if self.echo else b"thanks"
+
+
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+    receiver: Receiver
+
+    def handle_error(self, *_: object) -> None:
+        """Callers that hang up are what these tests are about."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Server)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status, answer = self.server.receiver.receive(body, dict(self.headers.items()))
+        self.send_response(status)
+        if status in (301, 302, 307):
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0" if status == 204 else str(len(answer)))
+        self.end_headers()
+        self.wfile.write(b"" if status == 204 else answer)
+
+    def log_message(self, *_: object) -> None:
+        """Keeps the terminal quiet."""
+
+
+@contextmanager
+def a_receiver(**behaviour: Any) -> Iterator[Receiver]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.receiver = Receiver(server.server_address[1], **behaviour)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield server.receiver
+        finally:
+            server.receiver.over.set()
+            server.shutdown()
+
+
+# --- Our side ----------------------------------------------------------------------------
+
+
+def first_states(_: Connection, program_id: int, ids: list[int]) -> list[str]:
+    """Stands in for the rendering of transactions."""
+    return [f'{{"token":"{program_id}-{number}","type":"authorization"}}' for number in ids]
+
+
+class World:
+    """A database with a program in it, webhooks, and notifications to deliver."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        metadata.create_all(database.engine)
+        self.program_id = self.program("town")
+
+    def program(self, token: str, clock: ProgramClock = ProgramClock()) -> int:
+        with self.database.write() as db:
+            return insert_program(
+                db, token=token, name=token, short_code="100", settings=ProgramSettings(), clock=clock, now=system_ms()
+            )
+
+    def clock(self, clock: ProgramClock) -> None:
+        with self.database.write() as db:
+            set_clock(db, self.program_id, clock)
+
+    def webhook(self, url: str, *, program_id: int | None = None, active: bool = True, **more: Any) -> int:
+        program_id, token = program_id or self.program_id, f"hook-{more.pop('name', url[-12:])}"
+        endpoint = Endpoint(url=url, username="harbor", password=PASSWORD, **more)
+        config = {"url": url, "signature_algorithm": endpoint.algorithm, "custom_header": dict(endpoint.custom_header)}
+        row = {
+            "program_id": program_id, "token": token, "request_hash": b"", "created_ms": 0, "modified_ms": 0, "active": active,
+            "doc": msgspec.json.encode({"config": config}).decode(),
+            "sealed": seal_webhook(VAULT, program_id, token, endpoint),
+        }  # fmt: skip
+        with self.database.write() as db:
+            key = db.execute(webhooks.insert().values(row)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def notify(self, webhook_id: int | None, *refs: int, now: int | None = None, program_id: int | None = None) -> None:
+        rows = [
+            outbox_row(
+                program_id or self.program_id, system_ms() if now is None else now, Category.TRANSACTION, [ref],
+                webhook_id=webhook_id,
+            )
+            for ref in refs
+        ]  # fmt: skip
+        with self.database.write() as db:
+            db.execute(outbox.insert(), rows)
+
+    def notify_inline(self, ref: int, **target: str) -> None:
+        sealed = VAULT.seal(msgspec.json.encode(target).decode(), TARGET_CONTEXT)
+        with self.database.write() as db:
+            db.execute(outbox.insert().values(outbox_row(self.program_id, system_ms(), Category.TRANSACTION, [ref], target=sealed)))
+
+    def rows(self) -> list[Any]:
+        with self.database.read() as db:
+            return list(db.execute(select(outbox).order_by(outbox.c.id)))
+
+    def states(self) -> list[int]:
+        return [row.state for row in self.rows()]
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Those of the only row."""
+        (row,) = self.rows()
+        return msgspec.json.decode(row.attempts, type=list[dict[str, Any]])
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    database = Database(database_url)
+    try:
+        yield World(database)
+    finally:
+        database.close()
+
+
+@contextmanager
+def delivering(
+    database: Database, rules: RetryRules = QUICK, real_clock: Callable[[], int] = system_ms, **limits: int
+) -> Iterator[Deliverer]:
+    """A deliverer at work in an event loop of its own; stopped at the end."""
+    started = threading.Event()
+    found: list[Deliverer] = []
+
+    async def story() -> None:
+        client = GuardedClient(OutgoingPolicy.sandbox(), monotonic_ms)
+        deliverer = Deliverer(database, VAULT, client, real_clock, rules, first_states, threads, **{"poll_ms": 20, **limits})
+        found.append(deliverer)
+        started.set()
+        await deliverer.run()
+        await client.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        thread = threading.Thread(target=asyncio.run, args=(story(),))
+        thread.start()
+        assert started.wait(5)
+        try:
+            yield found[0]
+        finally:
+            found[0].stop()
+            thread.join(15)
+            assert not thread.is_alive(), "the deliverer did not stop"
+
+
+def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+# --- What arrives ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("algorithm", "digest"), [("HMAC_SHA_1", sha1), ("HMAC_SHA_256", sha256)])
+def test_a_notification_arrives_signed_and_with_credentials(world: World, algorithm: str, digest: Any) -> None:
+    """Body, Basic header, signature over the very bytes, custom header; and the row says delivered."""
+    with a_receiver() as receiver:
+        hook = world.webhook(receiver.url, secret=SECRET, algorithm=algorithm, custom_header={"X-Town": "Ávila"})
+        world.notify(hook, 7)
+        with delivering(world.database):
+            until(lambda: world.states() == [Delivery.DELIVERED])
+    headers = receiver.headers[0]
+    assert receiver.bodies == [b'{"transactions":[{"token":"1-7","type":"authorization"}]}']
+    assert headers["Authorization"] == "Basic aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ=="
+    assert headers["Content-Type"] == "application/json"
+    assert headers["X-Town"].encode("latin-1").decode() == "Ávila"
+    assert headers["X-Marqeta-Signature"] == hmac.new(SECRET.encode(), receiver.bodies[0], digest).hexdigest()
+    (attempt,) = world.attempts()
+    assert (attempt["status"], attempt["error"], attempt["body"]) == (200, None, "thanks")
+
+
+def test_without_secret_no_signature_without_user_no_credentials(world: World) -> None:
+    """An address that a simulation names may have no credentials; then nothing is sent in their place."""
+    with a_receiver() as receiver:
+        world.notify_inline(7, endpoint=receiver.url)
+        with delivering(world.database):
+            until(lambda: world.states() == [Delivery.DELIVERED])
+    assert {"Authorization", "X-Marqeta-Signature"}.isdisjoint(receiver.headers[0])
+
+
+def test_an_address_of_one_simulation_has_its_own_credentials(world: World) -> None:
+    """User name, password and secret of the simulation's own webhook are used."""
+    with a_receiver() as receiver:
+        world.notify_inline(7, endpoint=receiver.url, username="u", password="p", secret="s")
+        with delivering(world.database):
+            until(lambda: world.states() == [Delivery.DELIVERED])
+    assert receiver.headers[0]["Authorization"] == "Basic dTpw"
+    assert receiver.headers[0]["X-Marqeta-Signature"] == hmac.new(b"s", receiver.bodies[0], sha1).hexdigest()
+
+
+def test_a_wake_up_is_not_lost(world: World) -> None:
+    """Each notification is sent when `wake` is called, though the next look by itself would be in a minute."""
+    with a_receiver() as receiver:
+        hook = world.webhook(receiver.url)
+        with delivering(world.database, poll_ms=60_000) as deliverer:
+            time.sleep(0.2)
+            for number in range(1, 31):
+                world.notify(hook, number)
+                deliverer.wake()
+                until(lambda number=number: len(receiver.bodies) == number, 5)  # type: ignore[misc]
+
+
+# --- What fails --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [201, 204, 302, 400, 404, 410, 500, 503])
+def test_only_200_is_a_success(world: World, status: int) -> None:
+    """Any other answer, another 2xx or a redirect too, is a failure that is tried again four seconds later."""
+    frozen = 1_700_000_000_000
+    world.clock(ProgramClock(frozen_ms=frozen))
+    with a_receiver(answers=[status]) as receiver:
+        world.notify(world.webhook(receiver.url), 7, now=frozen)
+        with delivering(world.database):
+            until(lambda: world.rows()[0].tries == 1)
+    (row,) = world.rows()
+    assert (row.state, row.due_ms) == (Delivery.DUE, frozen + 4_000)
+    (attempt,) = world.attempts()
+    assert (attempt["status"], attempt["at"]) == (status, iso_ms(frozen))
+    assert len(receiver.bodies) == 1
+
+
+def test_retries_follow_the_program_clock(world: World) -> None:
+    """Ten retries, 4, 16, 64 … 4^10 seconds apart by the program's clock, each of the very same bytes; then it is given up."""
+    now = 1_700_000_000_000
+    world.clock(ProgramClock(frozen_ms=now))
+    with a_receiver(answers=[500] * 50) as receiver:
+        world.notify(world.webhook(receiver.url, secret=SECRET), 7, now=now)
+        with delivering(world.database, RetryRules(timeout_ms=400)):
+            for retry in range(1, 11):
+                until(lambda retry=retry: world.rows()[0].tries == retry)  # type: ignore[misc]
+                assert world.rows()[0].due_ms == now + 1000 * 4**retry
+                world.clock(ProgramClock(frozen_ms=now + 1000 * 4**retry - 1))
+                time.sleep(0.06)
+                assert len(receiver.bodies) == retry, "a millisecond too early"
+                now += 1000 * 4**retry
+                world.clock(ProgramClock(frozen_ms=now))
+            until(lambda: world.states() == [Delivery.DEAD])
+            world.clock(ProgramClock(frozen_ms=now + 10**10))
+            time.sleep(0.1)
+    assert len(receiver.bodies) == 11
+    assert len(set(receiver.bodies)) == 1
+    assert len({headers["X-Marqeta-Signature"] for headers in receiver.headers}) == 1
+    assert len(world.attempts()) == 11
+
+
+def test_an_offset_moves_due_times_too(world: World) -> None:
+    """A clock that runs ahead by a week finds a retry of next week due now."""
+    with a_receiver() as receiver:
+        world.notify(world.webhook(receiver.url), 7, now=system_ms() + 6 * 86_400_000)
+        with delivering(world.database):
+            time.sleep(0.2)
+            assert receiver.bodies == []
+            world.clock(ProgramClock(offset_ms=7 * 86_400_000))
+            until(lambda: world.states() == [Delivery.DELIVERED])
+
+
+def test_an_address_of_one_simulation_gets_a_few_tries(world: World) -> None:
+    """Its notification is given up after three retries."""
+    with a_receiver(answers=[500] * 50) as receiver:
+        world.notify_inline(7, endpoint=receiver.url)
+        with delivering(world.database):
+            for retry in range(1, 4):
+                until(lambda retry=retry: world.rows()[0].tries == retry)  # type: ignore[misc]
+                world.clock(ProgramClock(offset_ms=86_400_000 * retry))
+            until(lambda: world.states() == [Delivery.DEAD])
+    assert len(receiver.bodies) == 4
+
+
+@pytest.mark.parametrize("active", [False, None])
+def test_nobody_to_send_to_is_the_end(world: World, active: bool | None) -> None:
+    """A webhook that was switched off, or is no more, gets nothing; the row is dead and says why."""
+    with a_receiver() as receiver:
+        world.notify(4711 if active is None else world.webhook(receiver.url, active=False), 7)
+        with delivering(world.database):
+            until(lambda: world.states() == [Delivery.DEAD])
+    assert receiver.bodies == []
+    (attempt,) = world.attempts()
+    assert attempt["error"] == ("the webhook is gone" if active is None else "the webhook is not active")
+
+
+def test_refused_connections_and_forbidden_addresses_are_failures(world: World) -> None:
+    """Nobody listens, or the address may not be dialled: the reason is kept and the row is due again."""
+    world.notify(world.webhook("http://127.0.0.1:9/hook", name="deaf"), 1)
+    world.notify(world.webhook("http://169.254.169.254/latest", name="metadata"), 2)
+    with delivering(world.database):
+        until(lambda: [row.tries for row in world.rows()] == [1, 1])
+    errors = [msgspec.json.decode(row.attempts)[0]["error"] for row in world.rows()]
+    assert errors == ["connection refused", "refused by the outgoing guard: link-local address"]
+    assert world.states() == [Delivery.DUE, Delivery.DUE]
+
+
+def test_a_message_that_cannot_be_made_spoils_only_itself(world: World) -> None:
+    """A row that names nothing, and a target that another key sealed, fail by themselves; the others arrive."""
+    with a_receiver() as receiver:
+        hook = world.webhook(receiver.url)
+        with world.database.write() as db:
+            db.execute(outbox.insert().values(outbox_row(world.program_id, 0, Category.CARD, ["no such"], webhook_id=hook)))
+            db.execute(outbox.insert().values(outbox_row(world.program_id, 0, Category.TRANSACTION, [1], target=b"\x01" * 60)))
+        world.notify(hook, 7)
+        with delivering(world.database):
+            until(lambda: world.states() == [Delivery.DUE, Delivery.DUE, Delivery.DELIVERED])
+    assert [msgspec.json.decode(row.attempts)[0]["error"] for row in world.rows()[:2]] == ["the notification could not be made"] * 2
+
+
+def test_no_secret_is_kept_of_an_answer(world: World) -> None:
+    """An endpoint that echoes all it got leaves neither password, secret, credential pair nor card number in our books."""
+    with a_receiver(echo=True, answers=[500]) as receiver:
+        hook = world.webhook(receiver.url, secret=SECRET, custom_header={"A": f"{PASSWORD} {SECRET}", "B": "4111111111111111"})
+        world.notify(hook, 7)
+        with delivering(world.database):
+            until(lambda: world.rows()[0].tries == 1)
+    kept = world.rows()[0].attempts
+    assert PASSWORD in receiver.headers[0]["A"], "the endpoint did see it"
+    assert "[redacted]" in kept
+    for secret in (PASSWORD, SECRET, "aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ==", "4111111111111111"):
+        assert secret not in kept
+    assert len(world.attempts()[0]["body"]) <= 256
+
+
+# --- Nobody waits for the slow -----------------------------------------------------------
+
+
+def test_a_hanging_endpoint_holds_up_no_other(world: World) -> None:
+    """Two hundred messages for a hanging endpoint stand in the queue; the one behind them, for another, arrives at once."""
+    with a_receiver(hang_s=30) as hanging, a_receiver() as quick:
+        slow, fast = world.webhook(hanging.url, name="slow"), world.webhook(quick.url, name="fast")
+        world.notify(slow, *range(200))
+        world.notify(fast, 7)
+        with delivering(world.database, RetryRules(timeout_ms=3_000)):
+            until(lambda: len(quick.bodies) == 1, 2)
+            assert 0 < hanging.most_at_once <= 8
+            hanging.over.set()
+            until(lambda: set(world.states()) == {Delivery.DELIVERED})
+
+
+def test_a_silent_endpoint_is_tried_one_post_at_a_time(world: World) -> None:
+    """After a timeout a lane has one place, until the endpoint answers again; many silent ones leave room for others."""
+    with a_receiver(hang_s=30) as receiver:
+        world.notify(world.webhook(receiver.url), *range(20))
+        with delivering(world.database, RetryRules(timeout_ms=300)):
+            until(lambda: sum(row.tries for row in world.rows()) >= 8)
+            receiver.most_at_once = 0
+            before = len(receiver.bodies)
+            until(lambda: len(receiver.bodies) >= before + 2)
+            # Threads of the receiver still hang in the eight that were given up.
+            assert receiver.under_way <= 8 + len(receiver.bodies) - before
+            assert sum(state == SENDING for state in world.states()) <= 1
+            receiver.over.set()
+            until(lambda: sum(state == Delivery.DELIVERED for state in world.states()) >= 12)
+
+
+def test_a_backlog_of_thousands_is_drained(world: World) -> None:
+    """Two thousand messages, to one endpoint, each exactly once when nothing fails."""
+    with a_receiver() as receiver:
+        world.notify(world.webhook(receiver.url), *range(2_000))
+        with delivering(world.database, RetryRules(timeout_ms=5_000)):
+            until(lambda: len(receiver.bodies) >= 2_000, 60)
+            until(lambda: set(world.states()) == {Delivery.DELIVERED})
+    assert len(set(receiver.bodies)) == len(receiver.bodies) == 2_000
+
+
+# --- Two processes, kills and stops ------------------------------------------------------
+
+
+def test_two_deliverers_send_nothing_twice(world: World, database_url: str) -> None:
+    """Two on one database, both woken all the time: five hundred messages, each sent once, and both had a share."""
+    other = Database(database_url)
+    if other.is_sqlite:
+        other.write_gate = world.database.write_gate  # One process has one gate.
+    shares = [0, 0]
+    with a_receiver(hang_s=0.005) as receiver:
+        hook = world.webhook(receiver.url)
+        with delivering(world.database, RetryRules(timeout_ms=5_000)) as one, delivering(other, RetryRules(timeout_ms=5_000)) as two:
+            for start in range(0, 500, 10):
+                world.notify(hook, *range(start, start + 10))
+                one.wake()
+                two.wake()
+                time.sleep(0.004)
+                shares = [max(share, deliverer._lanes.total()) for share, deliverer in zip(shares, (one, two), strict=True)]
+            until(lambda: set(world.states()) == {Delivery.DELIVERED}, 30)
+    other.close()
+    assert len(set(receiver.bodies)) == len(receiver.bodies) == 500
+    assert min(shares) > 0, "only one of them worked, so this proves nothing"
+
+
+def test_the_program_clock_does_not_end_a_claim(world: World, database_url: str) -> None:
+    """While a post is under way the program's clock is set a year ahead; a second process still leaves the row alone."""
+    other = Database(database_url)
+    with a_receiver(hang_s=1) as receiver:
+        world.notify(world.webhook(receiver.url), 7)
+        with delivering(world.database, RetryRules(timeout_ms=5_000)), delivering(other):
+            until(lambda: len(receiver.bodies) == 1)
+            world.clock(ProgramClock(offset_ms=365 * 86_400_000))
+            time.sleep(0.5)
+            assert len(receiver.bodies) == 1
+            until(lambda: world.states() == [Delivery.DELIVERED])
+    other.close()
+
+
+def deliver_in_this_process(database_url: str) -> None:
+    """What the child process of the test below does until it is killed."""
+    database = Database(database_url)
+    with delivering(database, RetryRules(timeout_ms=1_000)):
+        time.sleep(60)
+
+
+def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: str) -> None:
+    """The process dies after the endpoint said 200 and before that was written; another sends the same bytes when the claim ends."""
+    # The program's clock stands still, which must not keep the dead process's claim alive.
+    world.clock(ProgramClock(frozen_ms=system_ms()))
+    command = "import sys; from tests.outbox.test_deliver import deliver_in_this_process as run; run(sys.argv[1])"
+    env = {**os.environ, "CARDWRIGHT_FAULT": "delivery.record.before:1"}
+    with a_receiver() as receiver:
+        world.notify(world.webhook(receiver.url, secret=SECRET), 7, now=0)
+        child = subprocess.run([sys.executable, "-c", command, database_url], cwd=ROOT, env=env, timeout=30, check=False)
+        assert child.returncode == -signal.SIGKILL
+        assert len(receiver.bodies) == 1
+        assert world.states() == [SENDING]
+        with delivering(world.database):
+            time.sleep(0.2)
+            assert len(receiver.bodies) == 1, "the claim still holds"
+        later = RetryRules().timeout_ms + LEASE_MARGIN_MS
+        with delivering(world.database, real_clock=lambda: system_ms() + later):
+            until(lambda: world.states() == [Delivery.DELIVERED])
+    assert len(receiver.bodies) == 2
+    assert receiver.bodies[0] == receiver.bodies[1]
+    assert receiver.headers[0]["X-Marqeta-Signature"] == receiver.headers[1]["X-Marqeta-Signature"]
+
+
+def test_a_success_counts_though_the_claim_ran_out(world: World) -> None:
+    """The row was claimed anew while a slow first post was answered: its 200 counts, a failure would not."""
+    with a_receiver(hang_s=0.5) as receiver:
+        world.notify(world.webhook(receiver.url), 7)
+        with delivering(world.database, RetryRules(timeout_ms=5_000)):
+            until(lambda: world.states() == [SENDING])
+            with world.database.write() as db:
+                db.execute(update(outbox).values(due_ms=outbox.c.due_ms + 1))
+            until(lambda: world.states() == [Delivery.DELIVERED])
+
+
+def test_a_stop_waits_for_answers_and_claims_nothing_more(world: World) -> None:
+    """What is under way is answered and written down; what came in meanwhile stays due."""
+    with a_receiver(hang_s=0.5) as receiver:
+        hook = world.webhook(receiver.url)
+        world.notify(hook, 1)
+        with delivering(world.database, RetryRules(timeout_ms=5_000)) as deliverer:
+            until(lambda: len(receiver.bodies) == 1)
+            deliverer.stop()
+            world.notify(hook, 2)
+    assert world.states() == [Delivery.DELIVERED, Delivery.DUE]
+    assert len(receiver.bodies) == 1
+
+
+def test_a_stop_does_not_wait_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A post without an answer is given up after STOP_S; it may have arrived, so it is due again and not lost."""
+    monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 0.2)
+    with a_receiver(hang_s=30) as receiver:
+        world.notify(world.webhook(receiver.url), 1)
+        began = time.monotonic()
+        with delivering(world.database, RetryRules(timeout_ms=20_000)):
+            until(lambda: len(receiver.bodies) == 1)
+        assert time.monotonic() - began < 5
+    assert world.states() == [Delivery.DUE]
+    assert world.attempts()[0]["error"] == "Cardwright stopped before the answer came"
+
+
+def test_cancelling_is_a_stop(world: World) -> None:
+    """A cancelled task leaves no row half-way: what was answered is written down."""
+
+    async def story(threads: ThreadPoolExecutor) -> None:
+        client = GuardedClient(OutgoingPolicy.sandbox(), monotonic_ms)
+        deliverer = Deliverer(world.database, VAULT, client, system_ms, QUICK, first_states, threads, poll_ms=20)
+        task = asyncio.create_task(deliverer.run())
+        while not receiver.bodies:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await client.close()
+
+    with a_receiver(hang_s=0.2) as receiver, ThreadPoolExecutor(1) as threads:
+        world.notify(world.webhook(receiver.url), 1)
+        asyncio.run(story(threads))
+    assert world.states() == [Delivery.DELIVERED]
+
+
+def test_trouble_with_the_database_is_survived(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outcome that could not be written is kept and written when the database is back: nothing is sent twice."""
+    monkeypatch.setattr("cardwright.outbox.deliver.TROUBLE_S", 0.05)
+    broken = threading.Event()
+    real_write = world.database.write
+
+    def write() -> Any:
+        if broken.is_set():
+            raise OSError("the disk is full")
+        return real_write()
+
+    with a_receiver(on_request=lambda body: broken.set()) as receiver:
+        world.notify(world.webhook(receiver.url), 1)
+        with delivering(world.database, RetryRules(timeout_ms=5_000)):
+            monkeypatch.setattr(world.database, "write", write)
+            until(lambda: receiver.bodies)
+            time.sleep(0.3)
+            assert world.states() == [SENDING]
+            broken.clear()
+            receiver.on_request = lambda body: None
+            until(lambda: world.states() == [Delivery.DELIVERED])
+    assert len(receiver.bodies) == 1
+
+
+def test_idling_writes_nothing(world: World) -> None:
+    """Looking for work takes no write transaction, whose lock others would wait for."""
+    world.notify(world.webhook("http://127.0.0.1:9/hook"), 1, now=system_ms() + 60_000)
+    looked = threading.Event()
+
+    def clock() -> int:
+        looked.set()
+        return system_ms()
+
+    with world.database.write(), delivering(world.database, real_clock=clock):
+        until(looked.is_set)
+        time.sleep(0.1)
+    assert world.states() == [Delivery.DUE]

@@ -1,0 +1,179 @@
+"""The reader of the documentation notices what a page gets wrong."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.docs import Block, Reader, blocks_of, commands_of, difference, parse_shown
+
+PAGE = """\
+A page.
+
+```bash
+GREETING="good morning"
+cat
+```
+
+```bash
+echo "{\\"greeting\\": \\"$GREETING\\", \\"more\\": [1, 2]}"
+```
+
+It answers:
+
+```json
+{ "greeting": "good …", … }
+```
+
+   ```python
+   seven = 7
+   ```
+
+```python
+print(seven * 6)
+```
+```text
+42
+```
+
+```bash no-run it would take an hour
+make storm SEED=1 && cardwright verify
+```
+
+```console
+$ echo one; \\
+> echo two
+one
+two
+```
+
+Then `make demo` and `cardwright serve --port 1`, but make sure of it.
+
+```json
+{"stands": "alone"}
+```
+"""
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    file = tmp_path / "page.md"
+    file.write_text(PAGE)
+    return file
+
+
+def block_showing(shown: str, kind: str = "text") -> Block:
+    return Block(file=Path("page.md"), line=1, language="bash", words=(), text="", shown=shown, kind=kind)
+
+
+def test_page_is_read_as_blocks(page: Path) -> None:
+    """Languages, reasons and promised outputs end up with the block that they belong to."""
+    blocks = blocks_of(page)
+    assert [block.language for block in blocks] == ["bash", "bash", "python", "python", "bash", "console", "json"]
+    assert [block.kind for block in blocks if block.shown] == ["json", "text", "text"]
+    assert [block.reason for block in blocks if not block.runs] == ["it would take an hour", ""]
+    assert blocks[2].text == "seven = 7\n"
+    assert blocks[2].line == PAGE.splitlines().index("   ```python") + 1
+
+
+def test_commands_are_found_in_blocks_and_in_prose(page: Path) -> None:
+    """What a reader may type is checked wherever it stands, and plain English is left alone."""
+    assert commands_of(page) == {("make", "storm"), ("cardwright", "verify"), ("make", "demo"), ("cardwright", "serve")}
+
+
+def test_page_runs(page: Path, tmp_path: Path) -> None:
+    """Variables stay from block to block, in bash and in Python, and a command that reads stdin does not eat the page."""
+    with Reader(tmp_path, dict(os.environ)) as reader:
+        assert [difference(block, reader.run(block)) for block in blocks_of(page) if block.runs] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "told"),
+    [
+        ("bash", "echo before; false; echo after", "stdout: before"),
+        ("bash", "false | true", "failed"),
+        ("bash", "echo $NOBODY_SET_THIS", "unbound variable"),
+        ("python", "print('before'); 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_block_that_fails_is_told_with_its_place(language: str, text: str, told: str, tmp_path: Path) -> None:
+    """A failing command anywhere in a block fails the page, and the message says where and what."""
+    block = Block(file=Path("page.md"), line=12, language=language, words=(), text=text)
+    with Reader(tmp_path, dict(os.environ)) as reader, pytest.raises(AssertionError) as failure:
+        reader.run(block)
+    assert "page.md:12" in str(failure.value)
+    assert told in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ('{"a": 1}', '{"a": 1, "b": 2}'),
+        ('{"a": 1.0}', '{"a": 1}'),
+        ('{"a": "…"}', '{"a": {"deep": true}}'),
+        ('{"a": "…", "b": 2}', '{"a": 1, "b": 2}'),
+        ('{"a": "2026-…Z"}', '{"a": "2026-01-02T03:04:05Z"}'),
+        ('{"a": 1, …}', '{"a": 1, "b": 2}'),
+        ('{\n "a": 1,\n ...\n}', '{"a": 1, "b": 2}'),
+        ('{"a": 1, …, "c": 3}', '{"a": 1, "b": 2, "c": 3}'),
+        ("{…}", '{"a": 1}'),
+        ('{"a": …}', '{"a": [1]}'),
+        ("[1, …]", "[1, 2, 3]"),
+        ('{"at": "2020-01-01T00:00:00Z"}', '{"at": "2026-10-11T12:13:14.567Z"}'),
+        ('{"t": "0a0b0c0d-0000-4000-8000-000000000000"}', '{"t": "ffffffff-ffff-4fff-8fff-ffffffffffff"}'),
+        ('{"approval_code": "123456"}', '{"approval_code": "987654"}'),
+        ('{"a": 1}', 'card made\n{"a": 1}\n'),
+    ],
+)
+def test_json_that_keeps_its_promise(shown: str, printed: str) -> None:
+    """What is shown must be there; more may be, and what changes with every run may differ."""
+    assert difference(block_showing(shown, "json"), printed) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "told"),
+    [
+        ('{"a": 1}', '{"a": 2}', "$.a"),
+        ('{"a": {"b": [1, 2]}}', '{"a": {"b": [1, 3]}}', "$.a.b[1]"),
+        ('{"a": 1}', '{"b": 1}', "not in the answer: a"),
+        ('{"a": true}', '{"a": 1}', "$.a"),
+        ('{"a": "1"}', '{"a": 1}', "$.a"),
+        ('{"a": null}', "{}", "not in the answer: a"),
+        ("[1]", "[1, 2]", "1 entries are shown, 2 came"),
+        ("[1, 2, …]", "[1]", "2 entries are shown, 1 came"),
+        ('{"approval_code": "123456"}', '{"approval_code": "12345"}', "$.approval_code"),
+        ('{"a": 1}', "Internal Server Error", "Internal Server Error"),
+        ('{"a": "good …"}', '{"a": "bad"}', "$.a"),
+    ],
+)
+def test_json_that_breaks_its_promise(shown: str, printed: str, told: str) -> None:
+    """A difference is found at any depth, and told with the path to it."""
+    assert told in (difference(block_showing(shown, "json"), printed) or "")
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("one\ntwo", "one  \ntwo\n", True),
+        ("one\n…\nfour", "one\ntwo\nthree\nfour\n", True),
+        ("took ... s", "took 12.3 s", True),
+        ("a.c", "abc", False),
+        ("one", "one\ntwo", False),
+    ],
+)
+def test_text(shown: str, printed: str, same: bool) -> None:
+    """Text is compared line for line, but for blanks at the ends and ellipses."""
+    assert (difference(block_showing(shown), printed) is None) is same
+
+
+def test_ellipsis_in_a_string_is_the_strings_own() -> None:
+    """Only an ellipsis that stands alone is rewritten; quotes inside strings do not confuse the reading."""
+    assert parse_shown('{"a": "x \\" … } ", "b": ["...", …]}') == {"a": 'x " … } ', "b": ["...", "…"]}
+
+
+def test_unclosed_block_is_an_error(tmp_path: Path) -> None:
+    """A page whose fence is never closed is not read as one long block."""
+    file = tmp_path / "page.md"
+    file.write_text("```bash\necho\n")
+    with pytest.raises(ValueError, match=r"page\.md:1"):
+        blocks_of(file)
