@@ -28,7 +28,7 @@ from cardwright.settings import Settings
 from cardwright.storage.database import Database
 from cardwright.storage.hot import HotStore
 from cardwright.storage.hot_postgres import PostgresStore
-from cardwright.storage.hot_sqlite import SqliteStore
+from cardwright.storage.hot_sqlite import Checkpointer, SqliteStore
 from cardwright.storage.programs import (
     ProgramSettings,
     find_program_of,
@@ -57,7 +57,7 @@ def settled(settings: Settings) -> Iterator[Settings]:
     if settings.db != ":memory:":
         yield settings
         return
-    ram = Path("/dev/shm")  # noqa: S108 - a RAM disk; the directory inside has mode 0700
+    ram = Path("/dev/shm")  # the directory inside has mode 0700
     with tempfile.TemporaryDirectory(prefix="cardwright-", dir=ram if ram.is_dir() else None) as directory:
         yield settings.model_copy(update={"db": str(Path(directory) / "cardwright.db"), "data_dir": Path(directory)})
 
@@ -182,10 +182,13 @@ class Platform:
             wake_outbox=self._deliverer.wake,
         )
         self._delivering: asyncio.Task[None] | None = None
+        self._checkpointer: Checkpointer | None = None
 
     async def start(self) -> None:
         """Opens the heart's lanes and begins delivering."""
         await self.app.engine.start()
+        if self.database.is_sqlite:
+            self._checkpointer = Checkpointer(self.database)
         self._delivering = asyncio.create_task(self._deliverer.run())
 
     async def stop(self) -> None:
@@ -197,6 +200,8 @@ class Platform:
         await self._client.close()
         for executor in self._executors:
             executor.shutdown()
+        if self._checkpointer is not None:
+            self._checkpointer.stop()
         self.database.close()
 
 

@@ -425,14 +425,12 @@ def test_a_silent_endpoint_is_tried_one_post_at_a_time(world: World) -> None:
         world.notify(world.webhook(receiver.url), *range(20))
         with delivering(world.database, RetryRules(timeout_ms=300)):
             until(lambda: sum(row.tries for row in world.rows()) >= 8)
-            receiver.most_at_once = 0
-            before = len(receiver.bodies)
-            until(lambda: len(receiver.bodies) >= before + 2)
-            # Threads of the receiver still hang in the eight that were given up.
-            assert receiver.under_way <= 8 + len(receiver.bodies) - before
-            assert sum(state == SENDING for state in world.states()) <= 1
+            for _ in range(30):
+                assert world.states().count(SENDING) <= 1
+                time.sleep(0.02)
+            assert sum(row.tries for row in world.rows()) >= 9
             receiver.over.set()
-            until(lambda: sum(state == Delivery.DELIVERED for state in world.states()) >= 12)
+            until(lambda: world.states().count(Delivery.DELIVERED) >= 10)
 
 
 def test_a_backlog_of_thousands_is_drained(world: World) -> None:
@@ -451,8 +449,6 @@ def test_a_backlog_of_thousands_is_drained(world: World) -> None:
 def test_two_deliverers_send_nothing_twice(world: World, database_url: str) -> None:
     """Two on one database, both woken all the time: five hundred messages, each sent once, and both had a share."""
     other = Database(database_url)
-    if other.is_sqlite:
-        other.write_gate = world.database.write_gate  # One process has one gate.
     shares = [0, 0]
     with a_receiver(hang_s=0.005) as receiver:
         hook = world.webhook(receiver.url)
@@ -513,15 +509,18 @@ def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: st
     assert receiver.headers[0]["X-Marqeta-Signature"] == receiver.headers[1]["X-Marqeta-Signature"]
 
 
-def test_a_success_counts_though_the_claim_ran_out(world: World) -> None:
-    """The row was claimed anew while a slow first post was answered: its 200 counts, a failure would not."""
-    with a_receiver(hang_s=0.5) as receiver:
+@pytest.mark.parametrize("status", [200, 500])
+def test_who_lost_the_claim_has_no_say(world: World, status: int) -> None:
+    """The row was claimed anew, or is another one after a reset, before the first post was answered: it stays as it is."""
+    with a_receiver(hang_s=0.3, answers=[status]) as receiver:
         world.notify(world.webhook(receiver.url), 7)
         with delivering(world.database, RetryRules(timeout_ms=5_000)):
             until(lambda: world.states() == [SENDING])
             with world.database.write() as db:
                 db.execute(update(outbox).values(due_ms=outbox.c.due_ms + 1))
-            until(lambda: world.states() == [Delivery.DELIVERED])
+            until(lambda: len(receiver.bodies) == 1)
+    (row,) = world.rows()
+    assert (row.state, row.tries, row.attempts) == (SENDING, 0, "[]")
 
 
 def test_a_stop_waits_for_answers_and_claims_nothing_more(world: World) -> None:

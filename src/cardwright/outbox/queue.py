@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Boolean, ColumnElement, Connection, Select, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, select
 
 from cardwright.kit.clock import Instant, ProgramClock, iso_ms
 from cardwright.outbox.events import Delivery
@@ -154,16 +154,10 @@ def _locked(query: Select[Any]) -> Select[Any]:
 
 # --- Outcomes ----------------------------------------------------------------------------
 
-# A success counts even when the claim ran out before it could be written; any other outcome is then the next claim's.
+# Whoever lost the claim has no say: the row is another's now, or not even the same row after a reset.
 _OUTCOME = (
     outbox.update()
-    .where(
-        outbox.c.id == bindparam("row_id"),
-        or_(
-            bindparam("is_delivered", type_=Boolean),
-            and_(outbox.c.state == SENDING, outbox.c.due_ms == bindparam("lease_ms")),
-        ),
-    )
+    .where(outbox.c.id == bindparam("row_id"), outbox.c.state == SENDING, outbox.c.due_ms == bindparam("lease_ms"))
     .values(state=bindparam("to_state"), due_ms=bindparam("to_due_ms"), tries=bindparam("to_tries"), attempts=bindparam("log"))
 )
 
@@ -194,8 +188,8 @@ def _outcome(attempt: Attempt, clock: ProgramClock, real_ms: Instant, rules: Ret
     else:
         state, due_ms = Delivery.DUE, now + 1000 * rules.base_s**tries
     return {
-        "row_id": claim.id, "is_delivered": attempt.is_delivered, "lease_ms": claim.lease_ms,
-        "to_state": int(state), "to_due_ms": due_ms, "to_tries": tries, "log": _log(attempt, clock),
+        "row_id": claim.id, "lease_ms": claim.lease_ms, "to_state": int(state), "to_due_ms": due_ms, "to_tries": tries,
+        "log": _log(attempt, clock),
     }  # fmt: skip
 
 

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from sqlalchemy import exists, select
 
 from cardwright.core.expiry import ExpirationUnit, mmyy
-from cardwright.core.pan import BARCODE_LENGTH, account_numbers, barcode_from, last_four, mask, pan_from
+from cardwright.core.pan import last_four, mask
 from cardwright.core.problems import (
     CARD_CREATION_OFF,
     CARD_SOURCE_INVALID,
@@ -23,6 +22,7 @@ from cardwright.kit.clock import iso
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.base import Metadata, Token
+from cardwright.resources.card_numbers import Number, draw_barcode, draw_number, number_of
 from cardwright.resources.card_product_config import Branch
 from cardwright.resources.card_products import leaf
 from cardwright.resources.card_record import (
@@ -45,7 +45,7 @@ from cardwright.resources.card_transitions import Cause, enter_state, record_tra
 from cardwright.resources.route import Shape
 from cardwright.storage import records
 from cardwright.storage.database import Row
-from cardwright.storage.tables import card_products, cards, pans, users
+from cardwright.storage.tables import card_products, cards, users
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -84,9 +84,6 @@ class CardCreate(Shape, frozen=True, kw_only=True):
 
 NEW_CARD = Cause(channel="SYSTEM", reason="New card", reason_code="00")
 ACTIVATED_AT_ISSUE = Cause(channel="SYSTEM", reason="New card activated", reason_code="00")
-
-DRAWS_MAX = 100
-"""How often an identifier is drawn until it is new."""
 
 
 class MinOffsetView(msgspec.Struct):
@@ -142,17 +139,6 @@ class ProductView(msgspec.Struct):
 
     token: str
     config: ConfigView
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A card number in clear, which its ``repr`` hides, and by what it is found again."""
-
-    pan: str
-    digest: bytes
-
-    def __repr__(self) -> str:
-        return f"Number({mask(self.pan)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,19 +254,6 @@ def memory_of(order: Order, card: Card, expiry: Expiry) -> CardMemory:
     )
 
 
-# --- Queries: this resource's SQL ----------------------------------------------------
-
-
-def is_taken_pan(call: Call, digest: bytes) -> bool:
-    """Whether a card number was ever issued."""
-    return bool(call.db.scalar(select(exists().where(pans.c.digest == digest))))
-
-
-def is_taken_barcode(call: Call, barcode: str) -> bool:
-    """Whether a card has this barcode."""
-    return bool(call.db.scalar(select(exists().where(cards.c.program_id == call.program.id, cards.c.barcode == barcode))))
-
-
 # --- Actions: what one can do with it ------------------------------------------------
 
 
@@ -288,13 +261,12 @@ def issue_card(call: Call, body: CardCreate, *, is_presented: bool) -> StoredCar
     """Makes a card, or finds the one that an equal request made."""
     check_body(body)
     metadata = base.text_metadata(body.metadata)
+    ended = lock_ended(call, body)
     if (replay := find_issued(call, body)) is not None:
         return replay
-    user, (product_id, product) = find_user(call, body.user_token), find_product(call, body.card_product_token)
-    sources = find_sources(call, body, user)
-    if (replay := find_issued(call, body)) is not None:
-        # The repeat came while the first was under way, and waited for its source.
-        return replay
+    user = find_user(call, body.user_token)
+    product_id, product = find_product(call, body.card_product_token)
+    sources = find_sources(call, body, user, ended)
     stored = insert_card(call, Order(body, user, product_id, product, sources, metadata, is_presented))
     record_transition(call, stored, "fulfillment.issued", NEW_CARD)
     if sources.replaced is not None:
@@ -330,30 +302,31 @@ def find_product(call: Call, token: str) -> tuple[int, ProductView]:
     return row.id, product
 
 
-def find_sources(call: Call, body: CardCreate, user: Row) -> Sources:
-    """The cards that the request names, each of the same user. Raises a problem for any other.
-
-    The one that may end with this request is locked; there is never more than one.
-    """
-    ended = find_source(call, body.reissue_pan_from_card_token or body.new_pan_from_card_token, user, is_locked=True)
-    pin = find_source(call, body.translate_pin_from_card_token, user)
-    if body.activation_actions is not None:
-        find_source(call, body.activation_actions.swap_digital_wallet_tokens_from_card_token, user)
-    if ended is None or not body.reissue_pan_from_card_token:
-        return Sources(reissued=None, replaced=ended, pin=pin)
-    if ended.card.state is CardState.TERMINATED and body.generate_new_pan is not True:
-        raise Problem(CARD_SOURCE_INVALID, "it is terminated, so its number cannot be used again")
-    return Sources(reissued=ended, replaced=None, pin=None if body.copy_pin_from_source_card is False else ended)
+def lock_ended(call: Call, body: CardCreate) -> StoredCard | None:
+    """The card whose place the new one takes, locked before the look for a repeat: a repeat at the same time waits here."""
+    token = body.reissue_pan_from_card_token or body.new_pan_from_card_token
+    return lock_card(call, token) if token else None
 
 
-def find_source(call: Call, token: str | None, user: Row, *, is_locked: bool = False) -> StoredCard | None:
-    """Another card of the user, None when none is named. Raises a problem when it is unknown or somebody else's."""
-    if not token:
-        return None
-    source = lock_card(call, CARD_UNKNOWN, token) if is_locked else stored_of(call, base.get_row(call, cards, CARD_UNKNOWN, token))
-    if source.user_id != user.id:
+def find_sources(call: Call, body: CardCreate, user: Row, ended: StoredCard | None) -> Sources:
+    """The cards that the request names. Raises a problem for one that is unknown, or not the user's, or cannot be reissued."""
+    reissued, replaced = (ended, None) if body.reissue_pan_from_card_token else (None, ended)
+    if ended is None and (body.reissue_pan_from_card_token or body.new_pan_from_card_token):
+        raise Problem(CARD_UNKNOWN)
+    pin = find_source(call, body.translate_pin_from_card_token)
+    swapped = find_source(call, leaf(body.activation_actions, "swap_digital_wallet_tokens_from_card_token"))
+    if any(source is not None and source.user_id != user.id for source in (ended, pin, swapped)):
         raise Problem(CARD_SOURCE_INVALID, "its source belongs to another user")
-    return source
+    if reissued is None:
+        return Sources(reissued, replaced, pin)
+    if reissued.card.state is CardState.TERMINATED and body.generate_new_pan is not True:
+        raise Problem(CARD_SOURCE_INVALID, "its source is terminated, so the number cannot be used again")
+    return Sources(reissued, replaced, pin=None if body.copy_pin_from_source_card is False else reissued)
+
+
+def find_source(call: Call, token: str | None) -> StoredCard | None:
+    """A card that the request names, None when it names none."""
+    return stored_of(call, base.get_row(call, cards, CARD_UNKNOWN, token)) if token else None
 
 
 def insert_card(call: Call, order: Order) -> StoredCard:
@@ -363,7 +336,7 @@ def insert_card(call: Call, order: Order) -> StoredCard:
     except ValueError:
         raise bad_field("expiration_offset.value", "reaches beyond the year 9999") from None
     token = order.body.token or call.app.ids.token()
-    number = draw_number(call, order.product) if order.reused is None else number_of(call, clear_pan(call, order.reused))
+    number = number_for(call, order)
     card = card_of(order, token, number, draw_barcode(call), expiry, iso(call.now))
     card_id, _ = base.insert(
         call, cards, order.body, card, holder_id=order.user.holder_id, user_id=order.user.id, product_id=order.product_id,
@@ -376,6 +349,14 @@ def insert_card(call: Call, order: Order) -> StoredCard:
     return stored_of(call, base.get_row(call, cards, CARD_UNKNOWN, token))
 
 
+def number_for(call: Call, order: Order) -> Number:
+    """The source's number for a reissue that keeps it, else a new one."""
+    if order.reused is not None:
+        return number_of(call, clear_pan(call, order.reused))
+    making = order.product.config.fulfillment
+    return draw_number(call, making.bin_prefix, making.pan_length)
+
+
 def copy_pin(call: Call, source: StoredCard, card_id: int) -> None:
     """Gives a card the PIN of another one, if that one has any: each PIN is sealed for its own card."""
     if source.pin_sealed is None:
@@ -383,29 +364,3 @@ def copy_pin(call: Call, source: StoredCard, card_id: int) -> None:
     vault = call.app.vault
     pin = vault.open(source.pin_sealed, pin_context(source.id))
     records.change(call.db, cards, card_id, pin_sealed=vault.seal(pin, pin_context(card_id)))
-
-
-def number_of(call: Call, pan: str) -> Number:
-    """A card number with its digest."""
-    return Number(pan, call.app.vault.pan_digest(pan, str(call.program.id)))
-
-
-def draw_number(call: Call, product: ProductView) -> Number:
-    """A number under the product's prefix that no card ever had; from now on it is taken."""
-    prefix, length = product.config.fulfillment.bin_prefix, product.config.fulfillment.pan_length
-    room = account_numbers(prefix, length)
-    for _ in range(DRAWS_MAX):
-        number = number_of(call, pan_from(prefix, call.app.ids.below(room), length))
-        if not is_taken_pan(call, number.digest):
-            call.db.execute(pans.insert().values(digest=number.digest, program_id=call.program.id))
-            return number
-    raise bad_field("card_product_token", "names a product that has no card number left")
-
-
-def draw_barcode(call: Call) -> str:
-    """A barcode that no card of the program has."""
-    for _ in range(DRAWS_MAX):
-        barcode = barcode_from(call.app.ids.below(10**BARCODE_LENGTH))
-        if not is_taken_barcode(call, barcode):
-            return barcode
-    raise AssertionError("10^20 barcodes cannot be used up")

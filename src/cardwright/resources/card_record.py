@@ -8,7 +8,6 @@ from msgspec import UNSET, Meta, UnsetType, structs
 from sqlalchemy import select
 
 from cardwright.core.expiry import ExpirationUnit, expiration_instant, mmyy
-from cardwright.core.problems import Kind, Problem
 from cardwright.core.snapshot import CardFact, Fact
 from cardwright.core.words import CardState
 from cardwright.kit.clock import Instant, iso
@@ -170,16 +169,14 @@ def stored_of(call: Call, row: Row) -> StoredCard:
     )
 
 
-def lock_card(call: Call, missing: Kind, token: str) -> StoredCard:
-    """The card with this token, kept from others until the commit. Raises ``missing`` when this program has none.
+def lock_card(call: Call, token: str) -> StoredCard | None:
+    """The card with this token, held against other changes until the commit; None when this program has none.
 
     The global order of locks: cards before accounts, a reissue before the card that it was made from.
     """
     found = select(cards).where(cards.c.program_id == call.program.id, cards.c.token == token)
     row = call.db.execute(found.with_for_update(key_share=True)).one_or_none()
-    if row is None:
-        raise Problem(missing)
-    return stored_of(call, row)
+    return None if row is None else stored_of(call, row)
 
 
 def remember_card(call: Call, card_id: int, holder_id: int, memory: CardMemory) -> None:
@@ -192,12 +189,13 @@ def change_card(call: Call, stored: StoredCard, after: Card, **settled: Any) -> 
     """Stores a changed card; ``settled`` are the changed fields of its memory that are not on the wire."""
     after = structs.replace(after, last_modified_time=iso(call.now))
     memory = structs.replace(
-        stored.memory, user_token=after.user_token, state=after.state, expiration=after.expiration, metadata=after.metadata, **settled
-    )
+        stored.memory, user_token=after.user_token, state=after.state, expiration=after.expiration, metadata=after.metadata,
+        **settled,
+    )  # fmt: skip
     records.change(
         call.db, cards, stored.id, doc=records.text_of(after), modified_ms=call.now, state=after.state,
         expires_ms=memory.expires_ms, user_id=stored.user_id, holder_id=stored.holder_id,
-    )
+    )  # fmt: skip
     remember_card(call, stored.id, stored.holder_id, memory)
     return replace(stored, card=after, memory=memory)
 

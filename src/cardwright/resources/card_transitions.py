@@ -31,17 +31,14 @@ from cardwright.resources.card_record import (
     lock_card,
 )
 from cardwright.resources.route import Paging, Shape, get, post
+from cardwright.resources.user_record import Channel, ReasonCode, User
+from cardwright.resources.user_secrets import keyed_hash, shown_number, unseal
 from cardwright.storage import records
 from cardwright.storage.database import Row
 from cardwright.storage.tables import card_transitions, cards, users
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
-Channel = Literal["API", "IVR", "FRAUD", "ADMIN", "SYSTEM"]
-ReasonCode = Literal[
-    "00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19",
-    "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "32", "86",
-]  # fmt: skip
 TransitionType = Literal[
     "fulfillment.issued", "state.activated", "state.suspended", "state.reinstated", "state.terminated", "state.limited",
     "fulfillment.digitally_presented",
@@ -160,13 +157,13 @@ def type_of(before: CardState, after: CardState) -> TransitionType:
     return "state.reinstated" if is_back else ENTERING[after]
 
 
-def is_right_number(given: str, known: str) -> bool:
+def is_right_number(given: str, known: str | UnsetType) -> bool:
     """Whether these are the last digits of the number, at least four of them."""
-    return len(given) >= 4 and known.endswith(given)
+    return known is not UNSET and len(given) >= 4 and known.endswith(given)
 
 
-def transition_of(card: Card, holder: dict[str, str], kind: TransitionType, cause: Cause, token: str, now: Instant) -> CardTransition:
-    """The record of what just happened to a card; ``holder`` is the metadata of its user."""
+def transition_of(card: Card, holder: User, kind: TransitionType, cause: Cause, token: str, now: Instant) -> CardTransition:
+    """The record of what just happened to a card."""
     return CardTransition(
         token=token,
         card_token=card.token,
@@ -187,7 +184,7 @@ def transition_of(card: Card, holder: dict[str, str], kind: TransitionType, caus
         expiration_time=card.expiration_time.replace("Z", ".000Z"),
         barcode=card.barcode,
         pin_is_set=card.pin_is_set,
-        user=Metadata(metadata=holder),
+        user=Metadata(metadata=holder.metadata),
         card=Metadata(metadata=card.metadata),
         bulk_issuance_token=card.bulk_issuance_token,
         created_timestamp=iso_ms(now),
@@ -199,14 +196,6 @@ def transition_of(card: Card, holder: dict[str, str], kind: TransitionType, caus
 
 
 # --- Queries: this resource's SQL ----------------------------------------------------
-
-
-class HolderView(msgspec.Struct):
-    """What a transition needs of the cardholder's document."""
-
-    metadata: dict[str, str]
-    birth_date: str | None = None
-    phone: str | None = None
 
 
 def get_holder(call: Call, user_id: int) -> Row:
@@ -221,9 +210,9 @@ def record_transition(
     call: Call, stored: StoredCard, kind: TransitionType, cause: Cause, validated: UserValidated | None = None
 ) -> str:
     """Keeps and tells what just happened to a card; every transition, whoever caused it, comes through here."""
-    holder = msgspec.json.decode(get_holder(call, stored.user_id).doc, type=HolderView)
+    holder = msgspec.json.decode(get_holder(call, stored.user_id).doc, type=User)
     token = cause.token or call.app.ids.token()
-    transition = transition_of(stored.card, holder.metadata, kind, cause, token, call.now)
+    transition = transition_of(stored.card, holder, kind, cause, token, call.now)
     if validated is not None:
         transition = structs.replace(transition, validations=Validated(user=validated))
     _, doc = base.insert(call, card_transitions, cause, transition, card_id=stored.id)
@@ -264,9 +253,9 @@ def lock_source(call: Call, stored: StoredCard) -> StoredCard | None:
     keeps_source = card.activation_actions is not UNSET and card.activation_actions.terminate_reissued_source_card is False
     if card.reissue_pan_from_card_token is UNSET or keeps_source:
         return None
-    source = lock_card(call, CARD_UNKNOWN, card.reissue_pan_from_card_token)
-    # A source without card number in common may have found another holder since; it is no longer this one's to end.
-    return source if source.user_id == stored.user_id else None
+    source = lock_card(call, card.reissue_pan_from_card_token)
+    # A source that has another number may have been given to another user since; it is no longer this one's to end.
+    return source if source is not None and source.user_id == stored.user_id else None
 
 
 def terminate_source(call: Call, source: StoredCard) -> None:
@@ -277,20 +266,35 @@ def terminate_source(call: Call, source: StoredCard) -> None:
 
 def create_transition(call: Call, body: CardTransitionCreate) -> str:
     """Changes a card's state: activates, limits, suspends, reinstates or terminates it."""
-    if (replay := base.find_replay(call, card_transitions, body)) is not None:
+    # The lock comes before the look for a repeat, so that of two equal requests at once the second finds the first one's work.
+    stored, compared = lock_card(call, body.card_token), without_secrets(call, body)
+    if (replay := base.find_replay(call, card_transitions, compared)) is not None:
         return replay
-    stored = lock_card(call, CARD_UNKNOWN, body.card_token)
-    if (replay := base.find_replay(call, card_transitions, body)) is not None:
-        # The repeat came while the first was under way, and waited for its card.
-        return replay
+    if stored is None:
+        raise Problem(CARD_UNKNOWN)
     state = CardState(body.state)
     if state not in NEXT[stored.card.state]:
         raise Problem(BAD_CARD_TRANSITION, f"{stored.card.state} to {state}")
     holder = get_holder(call, stored.user_id)
-    validated = validate(call, holder, body.validations)
+    validated = validate(call, holder, claims_of(body))
     if state is CardState.ACTIVE:
         check_may_activate(call, stored, HolderStatus(holder.status))
-    return enter_state(call, stored, state, body, validated)[1]
+    return enter_state(call, stored, state, compared, validated)[1]
+
+
+def claims_of(body: CardTransitionCreate) -> UserValidations:
+    """What the request wants to have checked."""
+    asked = body.validations.user if body.validations is not None else None
+    return asked or UserValidations()
+
+
+def without_secrets(call: Call, body: CardTransitionCreate) -> CardTransitionCreate:
+    """The request as it is compared with a repeat: a plain hash of four digits would give them away."""
+    ssn = claims_of(body).ssn
+    if ssn is None:
+        return body
+    hidden = structs.replace(claims_of(body), ssn=keyed_hash(call, "ssn", ssn))
+    return structs.replace(body, validations=Validations(user=hidden))
 
 
 def check_may_activate(call: Call, stored: StoredCard, holder: HolderStatus) -> None:
@@ -304,18 +308,17 @@ def check_may_activate(call: Call, stored: StoredCard, holder: HolderStatus) -> 
         raise Problem(BAD_CARD_TRANSITION, f"the card expired at {stored.card.expiration_time}")
 
 
-def validate(call: Call, holder: Row, asked: Validations | None) -> UserValidated:
+def validate(call: Call, holder: Row, claims: UserValidations) -> UserValidated:
     """Which claims are right. Raises a problem for the first wrong one; what the holder never told cannot be right.
 
     Nothing random is ever printed on a card here, so ``random_name_line1_postfix`` stays unchecked.
     """
-    claims = (asked.user if asked is not None else None) or UserValidations()
-    known = msgspec.json.decode(holder.doc, type=HolderView)
+    known = msgspec.json.decode(holder.doc, type=User)
     birth_date = None if claims.birth_date is None else base.parse_date("validations.user.birth_date", claims.birth_date)
     verdicts = {
         "birth_date": None if birth_date is None else birth_date == known.birth_date,
         "phone": None if claims.phone is None else claims.phone == known.phone,
-        "ssn": None if claims.ssn is None else is_right_number(claims.ssn, ssn_of(call, holder)),
+        "ssn": None if claims.ssn is None else is_right_number(claims.ssn, shown_number(unseal(call, holder), "SSN", True)),
     }
     for name, verdict in verdicts.items():
         if verdict is False:

@@ -179,7 +179,7 @@ def get_card_by_barcode(call: Call) -> str:
 
 
 def list_cards(call: Call) -> records.Listing:
-    """Lists the cards with the last four digits asked for; what is not four digits ends no card."""
+    """Lists the cards with the last four digits asked for; what is not four digits no card ends in."""
     listing = base.list_resources(call, cards, cards.c.last_four == call.query.last_four)
     return records.Listing(expanded(call, listing.docs), listing.is_more)
 
@@ -202,7 +202,9 @@ def expanded(call: Call, docs: Sequence[str]) -> list[str]:
 
 def update_card(call: Call, body: CardUpdate) -> str:
     """Changes a card's metadata and fulfilment, or its user while it was never activated."""
-    stored = lock_card(call, CARD_NOT_FOUND, call.token)
+    stored = lock_card(call, call.token)
+    if stored is None:
+        raise Problem(CARD_NOT_FOUND)
     base.check_same_token(call, body)
     after = structs.replace(stored.card, **base.changes_of(body))
     if body.metadata is not None:
@@ -231,7 +233,9 @@ def move_card(call: Call, stored: StoredCard, user_token: str) -> StoredCard:
 def show_pan(call: Call) -> str:
     """Returns a card with its number in clear, which presents it digitally."""
     asked: ShowCode = call.query
-    stored = lock_card(call, CARD_NOT_FOUND, call.token)
+    stored = lock_card(call, call.token)
+    if stored is None:
+        raise Problem(CARD_NOT_FOUND)
     if stored.card.fulfillment_status != "DIGITALLY_PRESENTED":
         stored = change_card(call, stored, structs.replace(stored.card, fulfillment_status="DIGITALLY_PRESENTED"))
         record_transition(call, stored, "fulfillment.digitally_presented", Cause(channel="SYSTEM"))
@@ -253,8 +257,9 @@ def get_by_pan(call: Call, body: PanLookup) -> PanOwner:
             raise bad_field("cvv_number", "does not match the card")
     card = found[0].card
     return PanOwner(
-        created_time=card.created_time, last_modified_time=card.last_modified_time, user_token=card.user_token, card_token=card.token
-    )
+        created_time=card.created_time, last_modified_time=card.last_modified_time, user_token=card.user_token,
+        card_token=card.token,
+    )  # fmt: skip
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -11,7 +11,7 @@ from cardwright.kit.clock import iso, iso_ms
 from cardwright.outbox.events import Category
 from cardwright.resources import base
 from cardwright.resources.app import Call
-from cardwright.resources.base import Token
+from cardwright.resources.base import Metadata, Token
 from cardwright.resources.route import Shape
 from cardwright.storage import history, records
 from cardwright.storage.database import Row
@@ -22,6 +22,12 @@ from cardwright.storage.tables import user_transitions, users
 IdentificationType = Literal[
     "SSN", "TIN", "SIN", "NIN", "PASSPORT_NUMBER", "DRIVERS_LICENSE", "BUSINESS_NUMBER", "BUSINESS_TAX_ID", "TAXPAYER_REFERENCE"
 ]
+Limit10 = Annotated[str, Meta(max_length=10)]
+Limit32 = Annotated[str, Meta(max_length=32)]
+Limit40 = Annotated[str, Meta(max_length=40)]
+Limit255 = Annotated[str, Meta(max_length=255)]
+Email = Annotated[str, Meta(min_length=1, max_length=255)]
+
 Channel = Literal["API", "IVR", "FRAUD", "ADMIN", "SYSTEM"]
 ReasonCode = Literal[
     "00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "17",
@@ -36,6 +42,49 @@ class Identification(Shape, frozen=True, kw_only=True, omit_defaults=True):
     value: Annotated[str, Meta(min_length=1, max_length=255)]
     expiration_date: Annotated[str, Meta(max_length=40)] | None = None
     issuing_country: Annotated[str, Meta(max_length=40)] | None = None
+
+    def __repr__(self) -> str:
+        return f"Identification(type={self.type!r})"
+
+
+class Profile(Shape, frozen=True, kw_only=True):
+    """What can be said of a user at creation and later. ``zip`` is an older name of ``postal_code``."""
+
+    first_name: Limit40 | None = None
+    middle_name: Limit40 | None = None
+    last_name: Limit40 | None = None
+    honorific: Limit10 | None = None
+    title: Limit255 | None = None
+    gender: Literal["F", "M"] | None = None
+    email: Email | None = None
+    phone: Annotated[str, Meta(max_length=16)] | None = None
+    password: Limit255 | None = None
+    birth_date: Limit40 | None = None
+    birth_place: Limit255 | None = None
+    nationality: Limit255 | None = None
+    address1: Limit255 | None = None
+    address2: Limit255 | None = None
+    city: Limit40 | None = None
+    state: Limit32 | None = None
+    postal_code: Limit10 | None = None
+    zip: Limit10 | None = None
+    country: Limit40 | None = None
+    company: Limit255 | None = None
+    corporate_card_holder: bool | None = None
+    account_holder_group_token: Annotated[str, Meta(max_length=36)] | None = None
+    identifications: Annotated[tuple[Identification, ...], Meta(max_length=20)] | None = None
+    ssn: str | None = None
+    passport_number: Limit40 | None = None
+    passport_expiration_date: Limit40 | None = None
+    id_card_number: Limit255 | None = None
+    id_card_expiration_date: Limit40 | None = None
+    ip_address: Annotated[str, Meta(max_length=39)] | None = None
+    notes: Limit255 | None = None
+    metadata: Metadata | None = None
+    token: Token | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(token={self.token!r})"
 
 
 class Authentication(Shape, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,9 +169,8 @@ class Transition(Shape, frozen=True, kw_only=True):
 
 def user_fact_doc(user: User) -> str:
     """The JSON of what a decision sees of the user."""
-    fact = UserFact(
-        token=user.token, status=user.status, address1=user.address1 or None, postal_code=user.postal_code or None, metadata=user.metadata
-    )
+    address1, postal_code = user.address1 or None, user.postal_code or None
+    fact = UserFact(token=user.token, status=user.status, address1=address1, postal_code=postal_code, metadata=user.metadata)
     return records.text_of(fact)
 
 

@@ -26,7 +26,7 @@ ROADS = {
 
 
 def may_change(before: HolderStatus, after: HolderStatus, channel: str) -> bool:
-    """Whether a status may follow another: repeating one always may, nothing follows TERMINATED, the roads bind channel API alone.
+    """Whether a status may follow another: a repeat always may, nothing follows TERMINATED, the roads bind channel API alone.
 
     TERMINATED is younger than the documented roads and is reached from everywhere: a request could not name it otherwise.
     """

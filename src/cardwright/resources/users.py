@@ -1,13 +1,11 @@
 """Users: the people who hold cards, each with an account of its own or with a share in a parent's."""
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType, structs
-from sqlalchemy import false, select
-from sqlalchemy.sql.elements import ColumnElement
+from msgspec import UNSET, UnsetType, structs
+from sqlalchemy import select
 
 from cardwright.core.problems import (
     EMAIL_TAKEN,
@@ -17,72 +15,30 @@ from cardwright.core.problems import (
     USER_NOT_FOUND,
     Problem,
     bad_field,
-    bad_parameter,
 )
 from cardwright.core.snapshot import Account
 from cardwright.core.words import HolderStatus
-from cardwright.kit.clock import iso
-from cardwright.resources import base
+from cardwright.kit.clock import Instant, iso
+from cardwright.resources import base, user_lookup, user_secrets
 from cardwright.resources.app import Call
-from cardwright.resources.base import Metadata, Token
-from cardwright.resources.route import Paging, Route, Shape, get, post, put
+from cardwright.resources.base import Token
+from cardwright.resources.route import Paging, get, post, put
 from cardwright.resources.user_record import (
     Authentication,
     Identification,
+    Profile,
     TransitionCreate,
     User,
     lock_users,
     record_transition,
     remember_user,
 )
+from cardwright.resources.user_secrets import Secrets, keyed_hash, seal, secrets_after, unseal
 from cardwright.storage import records
 from cardwright.storage.database import Row
 from cardwright.storage.tables import holders, users
 
 # --- Shapes: what travels on the wire ------------------------------------------------
-
-Limit10 = Annotated[str, Meta(max_length=10)]
-Limit32 = Annotated[str, Meta(max_length=32)]
-Limit40 = Annotated[str, Meta(max_length=40)]
-Limit255 = Annotated[str, Meta(max_length=255)]
-Email = Annotated[str, Meta(min_length=1, max_length=255)]
-
-
-class Profile(Shape, frozen=True, kw_only=True):
-    """What can be said of a user at creation and later. ``zip`` is an older name of ``postal_code``."""
-
-    first_name: Limit40 | None = None
-    middle_name: Limit40 | None = None
-    last_name: Limit40 | None = None
-    honorific: Limit10 | None = None
-    title: Limit255 | None = None
-    gender: Literal["F", "M"] | None = None
-    email: Email | None = None
-    phone: Annotated[str, Meta(max_length=16)] | None = None
-    password: Limit255 | None = None
-    birth_date: Limit40 | None = None
-    birth_place: Limit255 | None = None
-    nationality: Limit255 | None = None
-    address1: Limit255 | None = None
-    address2: Limit255 | None = None
-    city: Limit40 | None = None
-    state: Limit32 | None = None
-    postal_code: Limit10 | None = None
-    zip: Limit10 | None = None
-    country: Limit40 | None = None
-    company: Limit255 | None = None
-    corporate_card_holder: bool | None = None
-    account_holder_group_token: Annotated[str, Meta(max_length=36)] | None = None
-    identifications: Annotated[tuple[Identification, ...], Meta(max_length=20)] | None = None
-    ssn: str | None = None
-    passport_number: Limit40 | None = None
-    passport_expiration_date: Limit40 | None = None
-    id_card_number: Limit255 | None = None
-    id_card_expiration_date: Limit40 | None = None
-    ip_address: Annotated[str, Meta(max_length=39)] | None = None
-    notes: Limit255 | None = None
-    metadata: Metadata | None = None
-    token: Token | None = None
 
 
 class UserCreate(Profile, frozen=True, kw_only=True):
@@ -103,40 +59,6 @@ class UserUpdate(Profile, frozen=True, kw_only=True):
     uses_parent_account: bool | None = None
     active: bool | None = None
     status: HolderStatus | None = None
-
-
-class UserSearch(Shape, frozen=True, kw_only=True):
-    """What a user is looked for by; conditions hold together, names by their beginning."""
-
-    ssn: str | None = None
-    dda: str | None = None
-    first_name: Limit40 | None = None
-    last_name: Limit40 | None = None
-    phone: Limit255 | None = None
-    email: Email | None = None
-
-
-class NumberQuery(Shape, frozen=True, kw_only=True):
-    """Whether a number is wanted whole."""
-
-    full_ssn: bool = False
-
-
-class Numbers(Shape, frozen=True, kw_only=True):
-    """A user's identification numbers: whole, or the last four characters of each."""
-
-    ssn: str | UnsetType = UNSET
-    tin: str | UnsetType = UNSET
-    sin: str | UnsetType = UNSET
-    nin: str | UnsetType = UNSET
-
-
-class Secrets(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """What the vault keeps of a user: numbers as they were sent, of the password only a keyed hash."""
-
-    ssn: str | None = None
-    identifications: tuple[Identification, ...] = ()
-    password_hash: str | None = None
 
 
 # --- Rules: pure ---------------------------------------------------------------------
@@ -198,11 +120,33 @@ def profile_changes(body: Profile, *, shows_zip: bool) -> dict[str, Any]:
     return changes
 
 
-def authentication_of(user: User, password_changed: bool, now: str) -> Authentication | UnsetType:
+def authentication_of(user: User, password_changed: bool, now: Instant) -> Authentication | UnsetType:
     """What a user's answer says of its e-mail address and password; nothing when it has neither."""
     if password_changed:
-        return Authentication(email_verified=False, last_password_update_channel="USER_CHANGE", last_password_update_time=now)
-    return Authentication(email_verified=False) if user.authentication is UNSET and user.email is not UNSET else user.authentication
+        when = iso(now)
+        return Authentication(email_verified=False, last_password_update_channel="USER_CHANGE", last_password_update_time=when)
+    if user.authentication is UNSET and user.email is not UNSET:
+        return Authentication(email_verified=False)
+    return user.authentication
+
+
+def new_user(body: UserCreate, changes: dict[str, Any], token: str, now: Instant) -> User:
+    """The user that a request makes, with the fields that ``profile_changes`` found in it."""
+    # The wire takes `active: false` and declines the user's purchases from then on; the status that means this is SUSPENDED.
+    status = HolderStatus.SUSPENDED if body.active is False else HolderStatus.ACTIVE
+    stated: dict[str, Any] = {"corporate_card_holder": False, "metadata": {}} | changes
+    user = User(
+        **stated,
+        token=token,
+        active=status.is_active,
+        parent_token=UNSET if body.parent_token is None else body.parent_token,
+        uses_parent_account=body.uses_parent_account is True,
+        created_time=iso(now),
+        last_modified_time=iso(now),
+        account_holder_group_token=DEFAULT_GROUP,
+        status=status,
+    )
+    return structs.replace(user, authentication=authentication_of(user, bool(body.password), now))
 
 
 def check_unchangeable(before: User, body: UserUpdate) -> None:
@@ -212,18 +156,6 @@ def check_unchangeable(before: User, body: UserUpdate) -> None:
     for name in ("active", "status"):
         if getattr(body, name) not in (None, getattr(before, name)):
             raise bad_field(name, "is changed by POST /v3/usertransitions")
-
-
-def begins(name: str, start: str | None) -> bool:
-    """Whether a name begins with a text, whatever the case."""
-    return start is None or name.casefold().startswith(start.casefold())
-
-
-def shown_number(secrets: Secrets, kind: str, whole: bool) -> str | UnsetType:
-    """A number of one kind, whole or its last four characters; of several the first."""
-    named = [secrets.ssn] if kind == "SSN" and secrets.ssn is not None else []
-    numbers = named + [item.value for item in secrets.identifications if item.type == kind]
-    return (numbers[0] if whole else numbers[0][-4:]) if numbers else UNSET
 
 
 # --- Queries: this resource's SQL ----------------------------------------------------
@@ -247,33 +179,7 @@ def has_children(call: Call, user_id: int) -> bool:
     return call.db.scalar(select(users.c.id).where(users.c.parent_id == user_id).limit(1)) is not None
 
 
-def list_matching(call: Call, keep: Callable[[Row], bool], *conditions: ColumnElement[bool]) -> records.Listing:
-    """The call's page of the users that meet the conditions and that ``keep`` takes, read only as far as the page reaches.
-
-    Case is folded here and not in SQL: the two databases fold differently, and neither folds all of Unicode.
-    """
-    page = call.list_page
-    name = page.sort_by.removeprefix("-")
-    if name not in records.SYSTEM_SORTS:
-        raise bad_parameter("sort_by", f"must be one of {', '.join(records.SYSTEM_SORTS)}, not {name}")
-    keys = (users.c[records.SYSTEM_SORTS[name]], users.c.id)
-    order = [key.desc() if page.sort_by.startswith("-") else key.asc() for key in keys]
-    query = select(users.c.token, users.c.doc, users.c.sealed).where(users.c.program_id == call.program.id, *conditions)
-    docs: list[str] = []
-    with call.db.execution_options(yield_per=500).execute(query.order_by(*order)) as found:
-        for row in found:
-            docs += [row.doc] if keep(row) else []
-            if len(docs) > page.start_index + page.count:
-                break
-    return records.Listing(docs[page.start_index : page.start_index + page.count], len(docs) > page.start_index + page.count)
-
-
 # --- Actions: what one can do with it ------------------------------------------------
-
-
-def keyed_hash(call: Call, purpose: str, secret: str) -> str:
-    """A hash that nobody can guess a short secret from without the vault's key."""
-    return call.app.vault.credential_digest(f"{purpose} of {call.program.token}", secret).hex()
 
 
 def without_secrets(call: Call, body: UserCreate) -> UserCreate:
@@ -283,28 +189,6 @@ def without_secrets(call: Call, body: UserCreate) -> UserCreate:
         structs.replace(item, value=keyed_hash(call, "identification", item.value)) for item in body.identifications or ()
     )
     return structs.replace(body, **hidden, identifications=None if body.identifications is None else items)
-
-
-def secrets_after(call: Call, before: Secrets, body: Profile, token: str) -> Secrets:
-    """What the vault is to keep of the user."""
-    changes: dict[str, Any] = {name: value for name in ("ssn", "identifications") if (value := getattr(body, name)) is not None}
-    if body.password:
-        changes["password_hash"] = keyed_hash(call, f"password of {token}", body.password)
-    return structs.replace(before, **changes)
-
-
-def seal(call: Call, token: str, secrets: Secrets) -> bytes | None:
-    """The user's secrets in an envelope that opens for this user alone."""
-    if secrets == Secrets():
-        return None
-    return call.app.vault.seal(records.text_of(secrets), f"user:{call.program.token}:{token}")
-
-
-def unseal(call: Call, row: Row) -> Secrets:
-    """The secrets of a row of ``users``."""
-    if row.sealed is None:
-        return Secrets()
-    return msgspec.json.decode(call.app.vault.open(bytes(row.sealed), f"user:{call.program.token}:{row.token}"), type=Secrets)
 
 
 def find_parent(call: Call, token: str | None) -> Row | None:
@@ -322,8 +206,7 @@ def find_parent(call: Call, token: str | None) -> Row | None:
 def create_user(call: Call, body: UserCreate) -> str:
     """Creates a user, who can hold cards at once."""
     check_profile(body)
-    shared = body.uses_parent_account is True
-    if shared and body.parent_token is None:
+    if body.uses_parent_account and body.parent_token is None:
         raise bad_field("parent_token", "may not be null where uses_parent_account is true")
     changes = profile_changes(body, shows_zip=False)
     compared = without_secrets(call, body)
@@ -332,27 +215,14 @@ def create_user(call: Call, body: UserCreate) -> str:
     parent = find_parent(call, body.parent_token)
     email = None if body.email is None else body.email.casefold()
     check_email_is_free(call, email)
-    # The wire takes `active: false` and declines the user's purchases from then on; the status that means this is SUSPENDED.
-    status = HolderStatus.SUSPENDED if body.active is False else HolderStatus.ACTIVE
-    user = User(
-        **({"corporate_card_holder": False, "metadata": {}} | changes),
-        token=body.token or call.app.ids.token(),
-        active=status.is_active,
-        parent_token=UNSET if body.parent_token is None else body.parent_token,
-        uses_parent_account=shared,
-        created_time=iso(call.now),
-        last_modified_time=iso(call.now),
-        account_holder_group_token=DEFAULT_GROUP,
-        status=status,
-    )
-    user = structs.replace(user, authentication=authentication_of(user, bool(body.password), iso(call.now)))
-    holder_id = parent.holder_id if parent is not None and shared else open_account(call)
+    user = new_user(body, changes, body.token or call.app.ids.token(), call.now)
+    holder_id = parent.holder_id if parent is not None and body.uses_parent_account else open_account(call)
     user_id, doc = base.insert(
-        call, users, compared, user, holder_id=holder_id, parent_id=None if parent is None else parent.id, status=status,
+        call, users, compared, user, holder_id=holder_id, parent_id=None if parent is None else parent.id, status=user.status,
         email=email, phone=body.phone, sealed=seal(call, user.token, secrets_after(call, Secrets(), body, user.token)),
     )  # fmt: skip
     remember_user(call, user_id, holder_id, user)
-    first = TransitionCreate(status=status, reason_code="00", channel="SYSTEM", user_token=user.token)
+    first = TransitionCreate(status=user.status, reason_code="00", channel="SYSTEM", user_token=user.token)
     record_transition(call, user_id, user, first)
     return doc
 
@@ -406,7 +276,7 @@ def update_user(call: Call, body: UserUpdate) -> str:
     secrets = secrets_after(call, kept, body, row.token)
     after = structs.replace(before, **changes)
     password_changed = secrets.password_hash != kept.password_hash
-    after = structs.replace(after, authentication=authentication_of(after, password_changed, iso(call.now)))
+    after = structs.replace(after, authentication=authentication_of(after, password_changed, call.now))
     doc, changed = base.update(
         call, users, row, before, after, parent_id=parent_id, email=email, phone=row.phone if body.phone is None else body.phone,
         sealed=row.sealed if secrets == kept else seal(call, row.token, secrets),
@@ -422,40 +292,6 @@ def list_children(call: Call) -> records.Listing:
     return base.list_resources(call, users, users.c.parent_id == parent.id)
 
 
-def list_by_phone(call: Call) -> records.Listing:
-    """Lists the users with exactly this phone number."""
-    return base.list_resources(call, users, users.c.phone == call.path["phone_number"])
-
-
-def look_up(call: Call, body: UserSearch) -> records.Listing:
-    """Lists the users that match; a request without conditions lists all."""
-    conditions = [users.c.phone == body.phone] if body.phone is not None else []
-    conditions += [users.c.email == body.email.casefold()] if body.email is not None else []
-    # There are no deposit accounts here, so nobody has that one.
-    conditions += [false()] if body.dda is not None else []
-    conditions += [users.c.sealed.is_not(None)] if body.ssn is not None else []
-    if body.ssn is None and not body.first_name and not body.last_name:
-        return base.list_resources(call, users, *conditions)
-
-    def matches(row: Row) -> bool:
-        user = msgspec.json.decode(row.doc, type=User)
-        if not begins(user.first_name or "", body.first_name) or not begins(user.last_name or "", body.last_name):
-            return False
-        if body.ssn is None:
-            return True
-        secrets = unseal(call, row)
-        return body.ssn in (secrets.ssn, *(item.value for item in secrets.identifications))
-
-    return list_matching(call, matches, *conditions)
-
-
-def get_numbers(call: Call) -> Numbers:
-    """Returns a user's identification numbers: their last four digits, or whole on request."""
-    secrets = unseal(call, base.get_row(call, users, USER_NOT_FOUND))
-    kinds = ("SSN", "TIN", "SIN", "NIN")
-    return Numbers(**{kind.lower(): shown_number(secrets, kind, call.query.full_ssn) for kind in kinds})
-
-
 # --- Routes: parse, act, view --------------------------------------------------------
 
 routes = [
@@ -464,7 +300,6 @@ routes = [
     get("/users/{token}", get_user, User),
     put("/users/{token}", UserUpdate, update_user, User),
     get("/users/{parent_token}/children", list_children, User, paging=Paging()),
-    get("/users/phonenumber/{phone_number}", list_by_phone, User, paging=Paging()),
-    Route("POST", "/users/lookup", look_up, body=UserSearch, answer=User, paging=Paging()),
-    get("/users/{token}/ssn", get_numbers, Numbers, query=NumberQuery, fields=False),
+    *user_lookup.routes,
+    *user_secrets.routes,
 ]

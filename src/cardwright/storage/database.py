@@ -1,15 +1,13 @@
 """One database behind one door: SQLite in a file, or PostgreSQL, with the same plain-function interface."""
 
-import shutil
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 
 SQLITE_PRAGMAS = (
     # Small pages keep a batch's WAL frames small: one changed row costs a page.
@@ -34,18 +32,9 @@ def connect_sqlite(path: str) -> sqlite3.Connection:
 
 
 class Database:
-    """Connections for reading and for writing.
-
-    ``address`` is a file path, ``:memory:`` (a private file in RAM where the machine has a RAM disk, removed on
-    close) or ``postgresql://…``.
-    """
+    """Connections for reading and for writing. ``address`` is a file path or ``postgresql://…``."""
 
     def __init__(self, address: str) -> None:
-        self._scratch: Path | None = None
-        if address == ":memory:":
-            shared_memory = Path("/dev/shm")
-            self._scratch = Path(tempfile.mkdtemp(prefix="cardwright-", dir=shared_memory if shared_memory.is_dir() else None))
-            address = str(self._scratch / "cardwright.db")
         self.url = _url_of(address)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
@@ -86,15 +75,14 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Ends all connections; a database that lived in RAM is gone."""
+        """Ends all connections."""
         self.engine.dispose()
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _sqlite_engine(self) -> Engine:
         path = self.url.database
         assert path
-        engine = create_engine("sqlite://", creator=lambda: connect_sqlite(path), pool_size=16, max_overflow=16)
+        # The address is in the creator; without a pool named here SQLAlchemy would take this for a database in memory.
+        engine = create_engine("sqlite://", creator=lambda: connect_sqlite(path), poolclass=QueuePool, pool_size=16, max_overflow=16)
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:

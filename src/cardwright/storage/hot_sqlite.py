@@ -7,6 +7,7 @@ interpreter at every SQLite call; only the commit, which waits for the disk with
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -142,3 +143,30 @@ class SqliteLane:
             self._connection.execute("ROLLBACK")
         self._gate.release()
 
+
+
+class Checkpointer:
+    """Moves what is in the write-ahead log into the database file, beside the commits rather than inside somebody's.
+
+    Left to itself SQLite does it in the commit that fills the log, and that one waits for it, up to seconds.
+    """
+
+    def __init__(self, database: Database, every_s: float = 0.5) -> None:
+        self._path, self._every_s = database.path, every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after a last checkpoint."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        connection = connect_sqlite(self._path)
+        try:
+            while not self._stop.wait(self._every_s):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            connection.close()

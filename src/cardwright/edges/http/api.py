@@ -39,7 +39,7 @@ class Api:
 
     def __init__(self, app: App, routes: Iterable[Route], threads: int = 8) -> None:
         self._app = app
-        wire, sandbox = [], []
+        wire, sandbox = list[Route](), list[Route]()
         for route in routes:
             (sandbox if route.scope in (Scope.SANDBOX, Scope.SANDBOX_ONLY) else wire).append(route)
         self._routers = {"v3": Router(wire), "sandbox": Router(sandbox)}

@@ -1,0 +1,68 @@
+"""The inbox's own door: takes any webhook without a credential, as a stranger's server would, and fails when asked to."""
+
+import asyncio
+from collections.abc import Mapping
+
+from cardwright.core.problems import NOT_FOUND, Problem, bad_parameter
+from cardwright.edges.http.api import JSON_HEADER, ASGIScope, Receive, Send, read_body
+from cardwright.edges.http.parse import parse_pairs
+from cardwright.edges.http.problems import problem_body
+from cardwright.resources.app import App
+from cardwright.resources.inbox import BOX, accept
+from cardwright.resources.sandbox import parse_duration
+
+DELAY_MAX_MS = 30_000
+
+
+class InboxDoor:
+    """``POST /sandbox/inbox/{program}/{box}``: keeps the message and answers 200, or what the address asks for.
+
+    ``?status=500`` answers with that status, ``?delay=2s`` answers so much later; the message is kept in any case. Not there
+    in production mode, where nobody may write without a credential.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """One message."""
+        try:
+            status, body = await self._serve(scope, receive)
+        except Problem as problem:
+            status, body = problem.kind.status, problem_body(problem)
+        headers = [(b"content-length", b"%d" % len(body)), JSON_HEADER]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _serve(self, scope: ASGIScope, receive: Receive) -> tuple[int, bytes]:
+        program_token, box = self._place(scope["path"])
+        pairs = parse_pairs(scope["query_string"])
+        status, delay_ms = _status(pairs), _delay_ms(pairs)
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        body = await read_body(receive)
+        app = self._app
+        if not await asyncio.to_thread(accept, app.database, app.real_clock, program_token, box, headers, body):
+            raise Problem(NOT_FOUND, "no such program")
+        await asyncio.sleep(delay_ms / 1000)
+        return status, b"" if status in (204, 304) else b"{}"
+
+    def _place(self, path: str) -> tuple[str, str]:
+        """Program token and box of the path. Raises NOT_FOUND."""
+        parts = path.removeprefix("/sandbox/inbox/").split("/")
+        if not self._app.sandbox or len(parts) != 2 or not BOX.fullmatch(parts[1]) or "\x00" in parts[0]:
+            raise Problem(NOT_FOUND, "no such inbox; the path is /sandbox/inbox/{program}/{box}")
+        return parts[0], parts[1]
+
+
+def _status(pairs: Mapping[str, str]) -> int:
+    text = pairs.get("status", "200")
+    if not (text.isascii() and text.isdigit() and 200 <= int(text) <= 599):
+        raise bad_parameter("status", "must be between 200 and 599")
+    return int(text)
+
+
+def _delay_ms(pairs: Mapping[str, str]) -> int:
+    delay_ms = parse_duration("delay", pairs.get("delay", "0ms"))
+    if delay_ms > DELAY_MAX_MS:
+        raise bad_parameter("delay", f"may be at most {DELAY_MAX_MS // 1000}s")
+    return delay_ms

@@ -1,0 +1,153 @@
+"""A batch leaves the same rows as its messages one by one, on both databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from cardwright.core.problems import Problem
+from cardwright.engine.heart import Asked
+from tests.support.world import World, asked
+
+CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
+
+purchase = st.fixed_dictionaries(
+    {
+        "card": st.sampled_from(CARDS),
+        "amount": st.sampled_from((0, 1, 999, 1000, 40_00, 75_00, 100_00, 1_000_00)),
+        "seed": st.integers(0, 2**63 - 1),
+        "token": st.none() | st.sampled_from(("t1", "t2")),
+        "cash_back": st.sampled_from((0, 0, 500)),
+    }
+)
+
+
+@st.composite
+def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
+    """Messages, and where the batches end."""
+    messages = draw(st.lists(purchase, min_size=1, max_size=12))
+    cuts = draw(st.sets(st.integers(1, len(messages))))
+    return messages, sorted(cuts | {len(messages)})
+
+
+@pytest.fixture(scope="module")
+def world_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Worlds by address, made once: examples wipe what the heart wrote, not the cards."""
+    worlds: dict[str, World] = {}
+
+    def find(address: str) -> World:
+        if address not in worlds:
+            worlds[address] = populated(World(address))
+        return worlds[address]
+
+    yield find
+    for world in worlds.values():
+        world.close()
+
+
+def populated(world: World) -> World:
+    """Cards of every kind that decides differently."""
+    world.make("fundingsources/program", name="Bank", token="bank")
+    jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
+    alive = {"activate_upon_issue": True}
+    poi = {"atm": True}
+    config: dict[str, Any] = {"card_life_cycle": alive, "poi": poi}
+    world.make("cardproducts", name="JIT", token="jit", start_date="2025-01-01", config={**config, "jit_funding": jit})
+    world.make("cardproducts", name="GPA", token="gpa", start_date="2025-01-01", config=config)
+    for user in ("ana", "ben", "cy"):
+        world.make("users", token=user)
+    world.make("users", token="dee", parent_token="ana", uses_parent_account=True)
+    for token, user, product in (
+        ("jit", "ana", "jit"), ("gpa", "ben", "gpa"), ("second", "ana", "jit"), ("asleep", "ben", "jit"), ("closed", "cy", "jit"),
+        ("child", "dee", "jit"),
+    ):  # fmt: skip
+        world.make("cards", token=token, user_token=user, card_product_token=product)
+    world.make("cardtransitions", card_token="asleep", state="SUSPENDED", channel="API")
+    world.make("usertransitions", user_token="cy", status="SUSPENDED", reason_code="05", channel="API")
+    load_account(world, "ben", 100_00)
+    return world
+
+
+def load_account(world: World, user: str, amount: int) -> None:
+    """Puts money on an account, so that a preloaded card has something to spend, partially at the end."""
+    import msgspec
+
+    from cardwright.core.snapshot import Account
+
+    state = msgspec.msgpack.encode(Account({"USD": (amount, 0)}))
+    with world.database.write() as db:
+        query = text("UPDATE holders SET state = :state WHERE id = (SELECT holder_id FROM users WHERE token = :user)")
+        db.execute(query, {"state": state, "user": user})
+
+
+def wipe(world: World, accounts: dict[int, bytes]) -> None:
+    """Back to the cards and accounts as they were made."""
+    with world.database.write() as db:
+        db.execute(text("INSERT INTO meta (key, value) VALUES ('resetting', 'test')"))
+        for table in ("message_tokens", "outbox", "journal", "transactions"):
+            db.execute(text(f"DELETE FROM {table}"))
+        db.execute(text("DELETE FROM meta WHERE key = 'resetting'"))
+        for holder_id, state in accounts.items():
+            db.execute(text("UPDATE holders SET state = :state WHERE id = :id"), {"state": state, "id": holder_id})
+        if not world.database.is_sqlite:
+            db.execute(text("ALTER SEQUENCE transaction_blocks RESTART"))
+
+
+def outcomes(results: list[Any]) -> list[Any]:
+    """What the callers were told."""
+    return [result.kind.code if isinstance(result, Problem) else result.row for result in results]
+
+
+def check(world: World, messages: list[dict[str, Any]], cuts: list[int]) -> None:
+    """Decides the messages one by one and in batches, and compares rows and answers."""
+    arrived: list[Asked] = [
+        asked(world, one["card"], one["amount"], seed=one["seed"], token=one["token"], cash_back=one["cash_back"]) for one in messages
+    ]
+    batches = [arrived[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
+    accounts = {row[0]: row[3] for row in world.rows()["holders"]}
+    try:
+        told_singly = outcomes(world.run([[one] for one in arrived]))
+        left_singly = world.rows()
+        wipe(world, accounts)
+        assert outcomes(world.run(batches)) == told_singly
+        assert world.rows() == left_singly
+    finally:
+        wipe(world, accounts)
+
+
+@pytest.fixture
+def sqlite_world(world_of: Any, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The world on SQLite."""
+    path: Path = tmp_path_factory.getbasetemp() / "sequence.db"
+    return world_of(str(path))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def postgres_address(postgres: Any) -> Iterator[str]:
+    """A database of its own on PostgreSQL."""
+    dsn = postgres.new_database()
+    yield dsn
+    postgres.drop_database(dsn)
+
+
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+@settings(relaxed, max_examples=500)
+@given(case=partitioned())
+def test_any_partition_leaves_the_same_rows_on_sqlite(sqlite_world: World, case: tuple[list[dict[str, Any]], list[int]]) -> None:
+    """Any partition of any messages into batches leaves the same rows and gives the same answers on SQLite."""
+    check(sqlite_world, *case)
+
+
+@settings(relaxed, max_examples=500)
+@given(case=partitioned())
+def test_any_partition_leaves_the_same_rows_on_postgresql(
+    world_of: Any, postgres_address: str, case: tuple[list[dict[str, Any]], list[int]]
+) -> None:
+    """Any partition of any messages into batches leaves the same rows and gives the same answers on PostgreSQL."""
+    check(world_of(postgres_address), *case)

@@ -1,0 +1,128 @@
+"""A small world inside the test's own process: a database with cards, and the heart without its door."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from cardwright.core.messages import Authorization, Details, Merchant
+from cardwright.engine.cache import Cache
+from cardwright.engine.heart import Asked, IdSource, Result, run_batch
+from cardwright.kit.clock import ProgramClock
+from cardwright.kit.guard import OutgoingPolicy
+from cardwright.kit.ids import Ids
+from cardwright.kit.vault import Vault, counted_nonces
+from cardwright.resources import card_products, card_transitions, cards, funding_sources, user_transitions, users
+from cardwright.resources.app import App, Call
+from cardwright.storage.database import Database
+from cardwright.storage.hot import HotStore
+from cardwright.storage.hot_postgres import PostgresStore
+from cardwright.storage.hot_sqlite import SqliteStore
+from cardwright.storage.migrate import migrate
+from cardwright.storage.programs import ProgramSettings, get_program, insert_program
+from cardwright.storage.tables import holders, journal, message_tokens, outbox, transactions
+
+NOON = 1_767_268_800_000
+"""2026-01-01T12:00:00Z, where the world's clock stands still."""
+
+CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
+    "fundingsources/program": (funding_sources.create_source, funding_sources.SourceCreate),
+    "cardproducts": (card_products.create_product, card_products.ProductCreate),
+    "users": (users.create_user, users.UserCreate),
+    "cards": (cards.create_card, cards.CardCreate),
+    "cardtransitions": (card_transitions.create_transition, card_transitions.CardTransitionCreate),
+    "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
+}
+
+
+class World:
+    """One program on one database; objects are made by the very actions that the API calls."""
+
+    def __init__(self, address: str, seed: int = 7) -> None:
+        self.database = Database(address)
+        migrate(self.database)
+        self.ids = Ids(seed)
+        self.store: HotStore = SqliteStore(self.database) if self.database.is_sqlite else PostgresStore(self.database)
+        self.executor = ThreadPoolExecutor(2)
+        self.cache = Cache(self.database, self.store, self.executor)
+        parts: dict[str, Any] = {
+            "database": self.database, "ids": self.ids, "real_clock": lambda: NOON, "sandbox": True, "allow_simulate": True,
+            "vault": Vault(b"k" * 32, counted_nonces(seed)), "policy": OutgoingPolicy.sandbox(), "bin_prefix": "111111",
+            "first_clock": ProgramClock(0, NOON), "wake_outbox": lambda: None, "engine": None, "client": None,
+        }  # fmt: skip
+        self.app = App(**parts)
+        with self.database.write() as db:
+            self.program_id = insert_program(
+                db, token="world", name="World", short_code="wrld", settings=ProgramSettings(),
+                clock=ProgramClock(0, NOON), now=NOON,
+            )  # fmt: skip
+
+    def make(self, path: str, **body: Any) -> dict[str, Any]:
+        """Creates a resource as POST /v3/<path> would."""
+        action, shape = CREATORS[path]
+        with self.database.write() as db:
+            call = Call(self.app, db, get_program(db, self.program_id), NOON, {}, query=cards.ShowBoth() if path == "cards" else None)
+            answer = action(call, msgspec.convert(body, shape))
+        made: dict[str, Any] = msgspec.json.decode(answer)
+        return made
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self.executor.shutdown()
+        self.database.close()
+
+    def run(self, batches: Sequence[Sequence[Asked]]) -> list[Result]:
+        """Decides the batches one after the other on one lane, with the store's own ids."""
+        return asyncio.run(self._run(batches))
+
+    async def _run(self, batches: Sequence[Sequence[Asked]]) -> list[Result]:
+        lane, ids, results = await self.store.open_lane(), IdSource(), list[Result]()
+        ids.refill(self.store.next_ids())
+        for batch in batches:
+            for asked in batch:
+                await self.cache.want_card(asked.card)
+            results += await run_batch(lane, self.cache, ids, lambda: NOON, batch)
+        await lane.close()
+        return results
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Everything that the heart writes, as plain tuples."""
+        tables = (holders, transactions, journal, outbox, message_tokens)
+        with self.database.read() as db:
+            found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in tables}
+        return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
+@contextmanager
+def new_world(address: str | Path) -> Any:
+    """A world that is closed at the end."""
+    world = World(str(address))
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def asked(world: World, card: str, amount: int, *, seed: int, token: str | None = None, **details: Any) -> Asked:
+    """A purchase of ``amount`` minor units on its way into a batch."""
+    return Asked(
+        card=(world.program_id, card),
+        message=Authorization(amount=amount, details=Details(mid="m1", **details)),
+        seed=seed,
+        received_ms=NOON,
+        chosen_token=token,
+        request_hash=f"{card}{amount}{details}".encode() if token else b"",
+    )
+
+
+CAPABLE = Merchant()
+"""The stand-in merchant, whose terminal takes partial approvals."""
