@@ -2,10 +2,8 @@
 
 import asyncio
 import hmac
-import http.server
 import os
 import signal
-import socketserver
 import subprocess
 import sys
 import threading
@@ -13,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from pathlib import Path
 from typing import Any
@@ -33,92 +30,13 @@ from cardwright.outbox.queue import LEASE_MARGIN_MS, SENDING, RetryRules
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
 from cardwright.storage.tables import metadata, outbox, webhooks
+from tests.support.receiver import a_receiver
 
 ROOT = Path(__file__).parents[2]
 VAULT = Vault(bytes(range(32)))
 PASSWORD = "Harb0r-Hook-Passw0rd!"
 SECRET = "Quiet-Harbor_7421!Lantern"
 QUICK = RetryRules(timeout_ms=400)
-
-
-# --- The other side ----------------------------------------------------------------------
-
-
-@dataclass
-class Receiver:
-    """An endpoint that keeps what it got. ``answers`` are statuses, taken one by one; when none is left, 200.
-
-    ``hang_s``: waits so long before each answer. ``on_request`` is called with each body before it is answered.
-    """
-
-    port: int
-    answers: list[int] = field(default_factory=list)
-    hang_s: float = 0
-    echo: bool = False
-    on_request: Callable[[bytes], None] = lambda body: None
-    bodies: list[bytes] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    under_way: int = 0
-    most_at_once: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    over: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    def receive(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        with self.lock:
-            self.bodies.append(body)
-            self.headers.append(headers)
-            self.under_way += 1
-            self.most_at_once = max(self.most_at_once, self.under_way)
-            status = self.answers.pop(0) if self.answers else 200
-        self.on_request(body)
-        self.over.wait(self.hang_s)
-        with self.lock:
-            self.under_way -= 1
-        return status, repr(headers).encode() if self.echo else b"thanks"
-
-
-class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-    receiver: Receiver
-
-    def handle_error(self, *_: object) -> None:
-        """Callers that hang up are what these tests are about."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Server)
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        status, answer = self.server.receiver.receive(body, dict(self.headers.items()))
-        self.send_response(status)
-        if status in (301, 302, 307):
-            self.send_header("Location", "/elsewhere")
-        self.send_header("Content-Length", "0" if status == 204 else str(len(answer)))
-        self.end_headers()
-        self.wfile.write(b"" if status == 204 else answer)
-
-    def log_message(self, *_: object) -> None:
-        """Keeps the terminal quiet."""
-
-
-@contextmanager
-def a_receiver(**behaviour: Any) -> Iterator[Receiver]:
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.receiver = Receiver(server.server_address[1], **behaviour)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            yield server.receiver
-        finally:
-            server.receiver.over.set()
-            server.shutdown()
 
 
 # --- Our side ----------------------------------------------------------------------------
@@ -137,11 +55,10 @@ class World:
         metadata.create_all(database.engine)
         self.program_id = self.program("town")
 
-    def program(self, token: str, clock: ProgramClock = ProgramClock()) -> int:
+    def program(self, token: str) -> int:
+        parts: dict[str, Any] = {"settings": ProgramSettings(), "clock": ProgramClock(), "now": system_ms()}
         with self.database.write() as db:
-            return insert_program(
-                db, token=token, name=token, short_code="100", settings=ProgramSettings(), clock=clock, now=system_ms()
-            )
+            return insert_program(db, token=token, name=token, short_code="100", **parts)
 
     def clock(self, clock: ProgramClock) -> None:
         with self.database.write() as db:
@@ -174,8 +91,9 @@ class World:
 
     def notify_inline(self, ref: int, **target: str) -> None:
         sealed = VAULT.seal(msgspec.json.encode(target).decode(), TARGET_CONTEXT)
+        row = outbox_row(self.program_id, system_ms(), Category.TRANSACTION, [ref], target=sealed)
         with self.database.write() as db:
-            db.execute(outbox.insert().values(outbox_row(self.program_id, system_ms(), Category.TRANSACTION, [ref], target=sealed)))
+            db.execute(outbox.insert().values(row))
 
     def rows(self) -> list[Any]:
         with self.database.read() as db:
@@ -385,7 +303,8 @@ def test_a_message_that_cannot_be_made_spoils_only_itself(world: World) -> None:
         world.notify(hook, 7)
         with delivering(world.database):
             until(lambda: world.states() == [Delivery.DUE, Delivery.DUE, Delivery.DELIVERED])
-    assert [msgspec.json.decode(row.attempts)[0]["error"] for row in world.rows()[:2]] == ["the notification could not be made"] * 2
+    errors = [msgspec.json.decode(row.attempts)[0]["error"] for row in world.rows()[:2]]
+    assert errors == ["the notification could not be made"] * 2
 
 
 def test_no_secret_is_kept_of_an_answer(world: World) -> None:
@@ -451,8 +370,8 @@ def test_two_deliverers_send_nothing_twice(world: World, database_url: str) -> N
     other = Database(database_url)
     shares = [0, 0]
     with a_receiver(hang_s=0.005) as receiver:
-        hook = world.webhook(receiver.url)
-        with delivering(world.database, RetryRules(timeout_ms=5_000)) as one, delivering(other, RetryRules(timeout_ms=5_000)) as two:
+        hook, rules = world.webhook(receiver.url), RetryRules(timeout_ms=5_000)
+        with delivering(world.database, rules) as one, delivering(other, rules) as two:
             for start in range(0, 500, 10):
                 world.notify(hook, *range(start, start + 10))
                 one.wake()
@@ -487,7 +406,7 @@ def deliver_in_this_process(database_url: str) -> None:
 
 
 def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: str) -> None:
-    """The process dies after the endpoint said 200 and before that was written; another sends the same bytes when the claim ends."""
+    """Killed after the endpoint said 200 and before that is written: when the claim ends, another sends the same bytes."""
     # The program's clock stands still, which must not keep the dead process's claim alive.
     world.clock(ProgramClock(frozen_ms=system_ms()))
     command = "import sys; from tests.outbox.test_deliver import deliver_in_this_process as run; run(sys.argv[1])"
@@ -580,7 +499,7 @@ def test_trouble_with_the_database_is_survived(world: World, monkeypatch: pytest
             raise OSError("the disk is full")
         return real_write()
 
-    with a_receiver(on_request=lambda body: broken.set()) as receiver:
+    with a_receiver(on_request=broken.set) as receiver:
         world.notify(world.webhook(receiver.url), 1)
         with delivering(world.database, RetryRules(timeout_ms=5_000)):
             monkeypatch.setattr(world.database, "write", write)
@@ -588,7 +507,6 @@ def test_trouble_with_the_database_is_survived(world: World, monkeypatch: pytest
             time.sleep(0.3)
             assert world.states() == [SENDING]
             broken.clear()
-            receiver.on_request = lambda body: None
             until(lambda: world.states() == [Delivery.DELIVERED])
     assert len(receiver.bodies) == 1
 

@@ -432,9 +432,9 @@ def test_a_change_reaches_only_the_leaves_that_it_names(api: Client, source: str
 def test_plain_fields_change(api: Client) -> None:
     """Name, active and the two dates change; the token of the path may be repeated in the body."""
     made = product(api)
-    body = {"token": made["token"], "name": "Other", "active": False, "start_date": "2026-02-01T00:00:00Z", "end_date": "2026-03-01"}
-    changed = api.put(f"/cardproducts/{made['token']}", body).json
-    assert [changed[name] for name in ("name", "active", "start_date", "end_date")] == ["Other", False, "2026-02-01", "2026-03-01"]
+    said = {"name": "Other", "active": False, "start_date": "2026-02-01T00:00:00Z", "end_date": "2026-03-01"}
+    changed = api.put(f"/cardproducts/{made['token']}", {"token": made["token"], **said}).json
+    assert {name: changed[name] for name in said} == {**said, "start_date": "2026-02-01"}
     assert api.get(f"/cardproducts/{made['token']}").json == changed
 
 
@@ -471,7 +471,9 @@ def test_funding_can_be_switched_on_later(api: Client, source: str) -> None:
     """The token may come first and the switch later: what counts is what the product says in the end."""
     made = product(api, config={"jit_funding": {"program_funding_source": {"funding_source_token": source}}})
     switch = {"config": {"jit_funding": {"program_funding_source": {"enabled": True}}}}
-    assert api.put(f"/cardproducts/{made['token']}", switch).json["config"]["jit_funding"]["program_funding_source"]["enabled"] is True
+    changed = api.put(f"/cardproducts/{made['token']}", switch).json
+    funding = {"enabled": True, "funding_source_token": source, "refunds_destination": ""}
+    assert changed["config"]["jit_funding"]["program_funding_source"] == funding
 
 
 def test_a_switch_that_would_lose_the_source_is_refused(api: Client, source: str) -> None:
@@ -561,7 +563,7 @@ def test_funding_that_cannot_work_is_refused(
     api: Client, source: str, what: str, jit: dict[str, Any], code: str, names: str
 ) -> None:
     """Each wrong ``jit_funding`` is a 400 that names the field or the token, at creation and in an update alike."""
-    config = {"jit_funding": json.loads(json.dumps(jit).replace("SOURCE\"}", f"{source}\"}}") if "SOURCE\"}" in json.dumps(jit) else json.dumps(jit))}
+    config = {"jit_funding": json.loads(json.dumps(jit).replace('"SOURCE"', f'"{source}"'))}
     made = product(api)
     replies = [
         api.post("/cardproducts", {"name": "x", "start_date": "2026-01-01", "config": config}),

@@ -49,7 +49,7 @@ class InboxQuery(Shape, frozen=True, kw_only=True):
 
     type: str | None = None
     token: str | None = None
-    after: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    after: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     wait: str | None = None
     count: Annotated[int, Meta(ge=1)] = PAGING.count
     start_index: Annotated[int, Meta(ge=0, le=10**9)] = 0

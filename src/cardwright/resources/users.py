@@ -96,8 +96,8 @@ def check_profile(body: Profile) -> None:
 
 
 def masked(item: Identification) -> Identification:
-    """The identification as it is shown: the last four characters, of a number of four or fewer nothing."""
-    shown = f"___-__-{item.value[-4:]}" if len(item.value) > 4 else MASKED_SSN
+    """The identification as it is shown: the last four characters, where that is no more than half of them."""
+    shown = f"___-__-{item.value[-4:]}" if len(item.value) >= 8 else MASKED_SSN
     return structs.replace(item, value=shown)
 
 
@@ -167,11 +167,10 @@ def open_account(call: Call) -> int:
     return records.insert(call.db, holders, program_id=call.program.id, revision=1, state=state)
 
 
-def check_email_is_free(call: Call, email: str | None, own_id: int | None = None) -> None:
-    """Refuses an address that another user of the program has. ``email`` is folded."""
+def email_is_taken(call: Call, email: str | None, own_id: int | None = None) -> bool:
+    """Whether another user of the program has the address. ``email`` is folded."""
     query = select(users.c.id).where(users.c.program_id == call.program.id, users.c.email == email)
-    if email is not None and call.db.scalar(query) not in (None, own_id):
-        raise Problem(EMAIL_TAKEN)
+    return email is not None and call.db.scalar(query) not in (None, own_id)
 
 
 def has_children(call: Call, user_id: int) -> bool:
@@ -210,11 +209,14 @@ def create_user(call: Call, body: UserCreate) -> str:
         raise bad_field("parent_token", "may not be null where uses_parent_account is true")
     changes = profile_changes(body, shows_zip=False)
     compared = without_secrets(call, body)
+    email = None if body.email is None else body.email.casefold()
+    # Asked before the look for a repeat: an equal request may commit between the two, and then the look must find it.
+    taken = email_is_taken(call, email)
     if (replay := base.find_replay(call, users, compared)) is not None:
         return replay
     parent = find_parent(call, body.parent_token)
-    email = None if body.email is None else body.email.casefold()
-    check_email_is_free(call, email)
+    if taken:
+        raise Problem(EMAIL_TAKEN)
     user = new_user(body, changes, body.token or call.app.ids.token(), call.now)
     holder_id = parent.holder_id if parent is not None and body.uses_parent_account else open_account(call)
     user_id, doc = base.insert(
@@ -271,7 +273,8 @@ def update_user(call: Call, body: UserUpdate) -> str:
         parent_id = parent_after(call, row, before, parent_token, found)
         changes["parent_token"] = UNSET if parent_token is None else parent_token
     email = row.email if body.email is None else body.email.casefold()
-    check_email_is_free(call, email, row.id)
+    if email_is_taken(call, email, row.id):
+        raise Problem(EMAIL_TAKEN)
     kept = unseal(call, row)
     secrets = secrets_after(call, kept, body, row.token)
     after = structs.replace(before, **changes)

@@ -32,7 +32,7 @@ from cardwright.resources.transactions import Faces, get_transaction
 from cardwright.storage import history, records
 from cardwright.storage.database import Row
 from cardwright.storage.programs import get_program
-from cardwright.storage.tables import card_transitions, user_transitions, webhooks
+from cardwright.storage.tables import card_transitions, programs, user_transitions, webhooks
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -198,6 +198,14 @@ def shown_config(config: ConfigBody, *, masked: bool) -> Config:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
+def lock_program(db: Connection, program_id: int) -> None:
+    """Lets webhooks of a program change one at a time, so that of two which race for the last place the second counts the first.
+
+    The lock is the one of an UPDATE, which references to the program do not wait for.
+    """
+    db.execute(select(programs.c.id).where(programs.c.id == program_id).with_for_update(key_share=True))
+
+
 def count_active(db: Connection, program_id: int) -> int:
     """How many webhooks of the program are active."""
     query = select(func.count()).select_from(webhooks).where(webhooks.c.program_id == program_id, webhooks.c.active)
@@ -249,6 +257,7 @@ def create_webhook(call: Call, body: WebhookBody) -> str:
     """Creates a webhook, which is told of every event from now on that matches its subscriptions."""
     check_events(body.events)
     check_config(body.config, call.app.policy)
+    lock_program(call.db, call.program.id)
     if (replay := base.find_replay(call, webhooks, body)) is not None:
         return replay
     webhook = _webhook(call, body, body.token or call.app.ids.token(), created_time=iso(call.now))
@@ -270,6 +279,7 @@ def list_webhooks(call: Call) -> records.Listing:
 
 def update_webhook(call: Call, body: WebhookBody) -> str:
     """Replaces a webhook as a whole; what is absent goes back to its default."""
+    lock_program(call.db, call.program.id)
     row = base.get_row(call, webhooks, WEBHOOK_NOT_FOUND)
     base.check_same_token(call, body)
     check_events(body.events)
@@ -281,6 +291,7 @@ def update_webhook(call: Call, body: WebhookBody) -> str:
 
 def update_custom_headers(call: Call, body: CustomHeaders) -> str:
     """Adds custom headers to a webhook, or gives those that it has another value."""
+    lock_program(call.db, call.program.id)
     row = base.get_row(call, webhooks, WEBHOOK_NOT_FOUND)
     before = msgspec.json.decode(row.doc, type=Webhook)
     headers = before.config.custom_header | body.custom_header
@@ -332,10 +343,7 @@ def _replace(call: Call, row: Row, before: Webhook, after: Webhook, endpoint: En
 
 
 def _make_known(call: Call, becomes_active: bool) -> None:
-    """Lets every process see the change, and sees to the limit.
-
-    The new revision locks the program's row, so of two requests that race for the last place the second counts the first.
-    """
+    """Lets every process see the change, and sees to the limit."""
     history.raise_program_revision(call.db, call.program.id)
     if becomes_active and count_active(call.db, call.program.id) >= ACTIVE_MAX:
         raise bad_field("active", f"may be true for at most {ACTIVE_MAX} webhooks")

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from cardwright import __version__
 from cardwright.edges.http.api import Api, ASGIScope, Receive, Send
+from cardwright.edges.http.explorer import explorer_paths
 from cardwright.edges.http.inbox_door import InboxDoor
 from cardwright.resources.catalog import ROUTES
 from cardwright.settings import Settings
@@ -35,6 +36,7 @@ class Application:
                 Path("/healthz", self._healthz),
                 Path("/readyz", self._readyz),
                 Path("/metrics", self._metrics),
+                *explorer_paths(),
             ]
         )
 

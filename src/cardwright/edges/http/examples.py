@@ -1,0 +1,98 @@
+"""Examples for the OpenAPI document. Sent as they are, in the guide's order, they lead from nothing to a paid coffee."""
+
+from typing import Any
+
+HERE = "http://127.0.0.1:8181"
+"""The server's first port; the explorer puts its own address in its place."""
+
+TOKENS = {
+    "funding_source": "main_account",
+    "cardproduct": "coffee_card",
+    "user": "ana",
+    "card": "anas_card",
+    "webhook": "news",
+    "box": "news",
+    "phone_number": "+15105551212",
+    "event_type": "transaction.authorization",
+}
+"""A name for each kind of object that a path can ask for; the bodies below use the same."""
+
+BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/v3/ping"): {"token": "hello", "payload": "Is anybody there?"},
+    ("POST", "/v3/fundingsources/program"): {"token": "main_account", "name": "Main account"},
+    ("PUT", "/v3/fundingsources/program/{token}"): {"name": "Main account, renamed"},
+    ("POST", "/v3/cardproducts"): {
+        "token": "coffee_card",
+        "name": "Coffee card",
+        "start_date": "2026-01-01",
+        "config": {
+            "card_life_cycle": {"activate_upon_issue": True},
+            "fulfillment": {"payment_instrument": "VIRTUAL_PAN"},
+            "poi": {"ecommerce": True},
+            "jit_funding": {"program_funding_source": {"enabled": True, "funding_source_token": "main_account"}},
+        },
+    },
+    ("PUT", "/v3/cardproducts/{token}"): {"config": {"poi": {"atm": True}}},
+    ("POST", "/v3/users"): {
+        "token": "ana",
+        "first_name": "Ana",
+        "last_name": "Silva",
+        "email": "ana@example.com",
+        "phone": "+15105551212",
+        "metadata": {"favourite": "cappuccino"},
+    },
+    ("PUT", "/v3/users/{token}"): {"city": "Oakland"},
+    ("POST", "/v3/users/lookup"): {"email": "ana@example.com"},
+    ("POST", "/v3/usertransitions"): {"user_token": "ana", "status": "SUSPENDED", "reason_code": "02", "channel": "API"},
+    ("POST", "/v3/cards"): {"token": "anas_card", "user_token": "ana", "card_product_token": "coffee_card"},
+    ("PUT", "/v3/cards/{token}"): {"metadata": {"colour": "blue"}},
+    ("POST", "/v3/cards/getbypan"): {"pan": "1111110000000000"},
+    ("POST", "/v3/cardtransitions"): {"card_token": "anas_card", "state": "SUSPENDED", "reason_code": "00", "channel": "API"},
+    ("POST", "/v3/simulate/authorization"): {
+        "card_token": "anas_card",
+        "amount": 4.75,
+        "mid": "123456890",
+        "card_acceptor": {"name": "Corner Coffee", "mcc": "5814", "city": "Oakland", "state": "CA", "country": "USA"},
+    },
+    ("POST", "/v3/webhooks"): {
+        "token": "news",
+        "name": "News for the inbox",
+        "events": ["*"],
+        "config": {
+            "url": f"{HERE}/sandbox/inbox/default/news",
+            "basic_auth_username": "cardwright",
+            "basic_auth_password": "Change-me-to-20-or-more",
+        },
+    },
+    ("PUT", "/v3/webhooks/{token}"): {
+        "name": "News of transactions only",
+        "events": ["transaction.*"],
+        "config": {
+            "url": f"{HERE}/sandbox/inbox/default/news",
+            "basic_auth_username": "cardwright",
+            "basic_auth_password": "Change-me-to-20-or-more",
+        },
+    },
+    ("PUT", "/v3/webhooks/customheaders/{token}"): {"custom_header": {"x-from": "cardwright"}},
+    ("POST", "/sandbox/programs"): {"name": "A world of its own", "currency": "EUR"},
+    ("PUT", "/sandbox/program"): {"mask_webhook_secrets": False},
+    ("POST", "/sandbox/clock"): {"freeze": True},
+    ("POST", "/sandbox/clock/advance"): {"by": "8d"},
+    ("POST", "/sandbox/reset"): {},
+}
+"""Request bodies by verb and path."""
+
+Place = tuple[str, str]
+
+GUIDE: tuple[tuple[str, tuple[Place, ...]], ...] = (
+    ("A program funding source", (("POST", "/v3/fundingsources/program"),)),
+    ("A card product with Managed JIT Funding", (("POST", "/v3/cardproducts"),)),
+    ("A cardholder", (("POST", "/v3/users"),)),
+    ("A card, and a webhook for the news", (("POST", "/v3/cards"), ("POST", "/v3/webhooks"))),
+    ("A purchase", (("POST", "/v3/simulate/authorization"),)),
+    (
+        "The news, and the record",
+        (("GET", "/sandbox/inbox/{box}"), ("GET", "/v3/transactions/{token}"), ("GET", "/sandbox/decisions/{token}")),
+    ),
+)
+"""The six steps, and the operations of each."""

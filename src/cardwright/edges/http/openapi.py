@@ -1,0 +1,264 @@
+"""The OpenAPI 3.1 document, made from the route table, its shapes and the error table; nothing in it is said twice."""
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from http import HTTPStatus
+from types import ModuleType
+from typing import Any
+
+from cardwright import __version__
+from cardwright.core import problems
+from cardwright.edges.http.examples import BODIES, GUIDE, TOKENS
+from cardwright.edges.http.parse import START_INDEX_MAX
+from cardwright.edges.http.schemas import Schemas, prose
+from cardwright.resources import catalog
+from cardwright.resources.route import Paging, Reply, Route, Scope
+from cardwright.storage.records import Listing, encoder
+
+Json = dict[str, Any]
+
+ABOUT = """\
+A card-issuing platform with Just-in-Time Funding, wire-compatible with Marqeta's Core API.
+
+- **Credentials**: HTTP Basic on every request, the application token as user name and the access token as password.
+- **Tokens** name objects. Choose one when you create an object, or leave it out and one is made. The same request with the \
+same token may be repeated: it answers with the same object. Another request with that token is a 409.
+- **Amounts** are numbers in major units, `10.00`; a string with a number in it is taken too.
+- **Bodies** are read leniently: unknown fields are ignored, `null` counts as absent, `"true"` and `"10"` are taken for what \
+they spell.
+- **Lists** come in pages: add `count` to `start_index` until `is_more` is false.
+- **Times** are UTC. A program may have a clock of its own, see *Sandbox*.
+"""
+
+ERROR_RULES: dict[int, str] = {
+    400: "The request is not valid, or its body names an object that is not there.",
+    401: "The credentials are missing or wrong.",
+    403: "Not available in production mode.",
+    404: "The path names an object that is not there.",
+    409: "The token was used before, with another body.",
+    413: "The body or the page asked for is too large.",
+    415: "The body is not `application/json`.",
+}
+
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+SAME_AS = {
+    "balances": "user", "customheaders": "webhook", "decisions": "transaction", "parent": "user", "program": "funding_source",
+}  # fmt: skip
+"""Words in paths, and in names of parameters, that stand for another kind of object."""
+
+
+@cache
+def document_bytes() -> bytes:
+    """The document as it is served; made at the first call."""
+    return encoder.encode(document())
+
+
+def document() -> Json:
+    """The document. Every route of the catalog is an operation in it."""
+    schemas = Schemas(catalog.ROUTES)
+    homes, ids = home_of_routes(), operation_ids(catalog.ROUTES)
+    paths: dict[str, Json] = {}
+    for route in catalog.ROUTES:
+        operation = _operation(route, ids, _title(homes[route]), schemas)
+        paths.setdefault(full_path(route), {})[route.verb.lower()] = operation
+    tags = [{"name": _title(home), "description": prose(home.__doc__ or "")} for home in dict.fromkeys(homes.values())]
+    by_place = {(route.verb, full_path(route)): ids[route] for route in catalog.ROUTES}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Cardwright",
+            "version": __version__,
+            "description": ABOUT,
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"basic": []}],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}},
+            "schemas": dict(schemas.components()),
+            "responses": {_response_name(status): _problem_response(status) for status in _kinds_by_status()},
+        },
+        "x-guide": [{"title": title, "operations": [by_place[place] for place in places]} for title, places in GUIDE],
+    }
+
+
+# --- Names: every operation has one, and belongs to a resource --------------------------
+
+
+def full_path(route: Route) -> str:
+    """The path with the prefix of its scope."""
+    return ("/sandbox" if route.scope in (Scope.SANDBOX, Scope.SANDBOX_ONLY) else "/v3") + route.path
+
+
+def home_of_routes() -> dict[Route, ModuleType]:
+    """The resource of each route, in the order of the catalog: an action may live in a neighbour's file, its route may not."""
+    modules = [module for module in vars(catalog).values() if isinstance(module, ModuleType)]
+    homes = {route: module for module in modules for route in getattr(module, "routes", ())}
+    return {route: homes[route] for route in catalog.ROUTES}
+
+
+def operation_ids(routes: Sequence[Route]) -> dict[Route, str]:
+    """A name for each route: its action's, with the resource in front where two resources use it, the path's end where two
+    paths lead to one action."""
+    homes, ids = home_of_routes(), dict[Route, str]()
+    for route in routes:
+        name = route.action.__name__
+        if len({homes[other] for other in routes if other.action.__name__ == name}) > 1:
+            name = f"{_stem(homes[route])}_{name}"
+        if name in ids.values():
+            name = f"{name}_{_literals(route.path)[-1]}"
+        assert name not in ids.values(), f"two operations would be called {name}"
+        ids[route] = name
+    return ids
+
+
+def _stem(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _title(module: ModuleType) -> str:
+    return _stem(module).replace("_", " ").capitalize()
+
+
+def _literals(path: str) -> list[str]:
+    return [segment for segment in path.strip("/").split("/") if not segment.startswith("{")]
+
+
+# --- Operations ------------------------------------------------------------------------
+
+
+def _operation(route: Route, ids: dict[Route, str], tag: str, schemas: Schemas) -> Json:
+    operation: Json = {"operationId": ids[route], "tags": [tag], "summary": prose(route.summary)}
+    if description := _description(route):
+        operation["description"] = description
+    if parameters := [*_path_parameters(route), *_query_parameters(route, schemas)]:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        content = {"schema": schemas.of(route.body), **_example(route)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    operation["responses"] = {**_good_response(route, ids, schemas), **_bad_responses(route)}
+    return operation
+
+
+def _description(route: Route) -> str:
+    """The rest of the action's docstring, what the query struct says of its parameters, and where the route is not there."""
+    docstring = inspect.cleandoc(route.action.__doc__ or "")
+    parts = [docstring.partition("\n")[2], (route.query.__doc__ or "") if route.query is not None else ""]
+    if route.scope is Scope.SANDBOX_ONLY:
+        parts.append("Not available in production mode.")
+    if route.scope is Scope.SIMULATION:
+        parts.append("Available in production mode only when the setting `CARDWRIGHT_ALLOW_SIMULATE` is true.")
+    return "\n\n".join(text for part in parts if (text := prose(part)))
+
+
+def _example(route: Route) -> Json:
+    example = BODIES.get((route.verb, full_path(route)))
+    return {} if example is None else {"example": example}
+
+
+def _path_parameters(route: Route) -> Iterator[Json]:
+    for name in re.findall(r"{(\w+)}", route.path):
+        parameter = {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        token = TOKENS.get(kind_of(route.path, name))
+        yield parameter if token is None else {**parameter, "example": token}
+
+
+def _query_parameters(route: Route, schemas: Schemas) -> Iterator[Json]:
+    own = dict(schemas.fields_of(route.query)) if route.query is not None else {}
+    for name, (schema, is_required) in own.items():
+        yield {"name": name, "in": "query", "required": is_required, "schema": schema}
+    if route.paging is not None:
+        yield from (parameter for parameter in _paging_parameters(route.paging) if parameter["name"] not in own)
+    if route.fields:
+        text = "Names of fields, separated by commas; the answer has only these. A nested field needs its parents' names too."
+        yield {"name": "fields", "in": "query", "description": text, "schema": {"type": "string"}, "example": "token"}
+
+
+def _paging_parameters(paging: Paging) -> Iterator[Json]:
+    count = {"type": "integer", "minimum": paging.count_min, "maximum": paging.count_max, "default": paging.count}
+    start = {"type": "integer", "minimum": 0, "maximum": START_INDEX_MAX, "default": 0}
+    yield {"name": "count", "in": "query", "description": "How many objects at most.", "schema": count}
+    yield {"name": "start_index", "in": "query", "description": "The place of the first object.", "schema": start}
+    text = "The field to sort by; `-` in front turns the order round."
+    yield {"name": "sort_by", "in": "query", "description": text, "schema": {"type": "string", "default": paging.sort_by}}
+
+
+# --- Answers ---------------------------------------------------------------------------
+
+
+def _good_response(route: Route, ids: dict[Route, str], schemas: Schemas) -> Json:
+    returned = inspect.signature(route.action).return_annotation
+    if returned is None:
+        return {"204": {"description": "Done; there is no body."}}
+    if returned is Reply:
+        return {str(route.status): {"description": "What the other side answered.", "content": {"application/json": {}}}}
+    is_list = route.paging is not None or returned is Listing
+    schema = schemas.list_of(route.answer) if is_list else schemas.of(route.answer)
+    response: Json = {"description": HTTPStatus(route.status).phrase, "content": {"application/json": {"schema": schema}}}
+    if links := _links(route, ids):
+        response["links"] = links
+    return {str(route.status): response}
+
+
+def _bad_responses(route: Route) -> Json:
+    """The problems that follow from the route's form, and ``default`` for what its rules may refuse besides."""
+    has_body, has_query = route.body is not None, route.paging is not None or route.query is not None
+    applies = {
+        400: has_body or has_query,
+        401: True,
+        403: route.scope in (Scope.SANDBOX_ONLY, Scope.SIMULATION),
+        404: "{" in route.path,
+        409: route.verb == "POST" and route.status == 201,
+        413: has_body or route.paging is not None,
+        415: has_body,
+    }
+    found = {str(status): {"$ref": f"#/components/responses/{_response_name(status)}"} for status in applies if applies[status]}
+    return {**found, "default": {"description": "Any other problem.", "content": {"application/json": {"schema": PROBLEM}}}}
+
+
+def _kinds_by_status() -> dict[int, list[tuple[str, problems.Kind]]]:
+    kinds = [(name.lower(), kind) for name, kind in vars(problems).items() if isinstance(kind, problems.Kind)]
+    return {status: [(name, kind) for name, kind in kinds if kind.status == status] for status in ERROR_RULES}
+
+
+def _response_name(status: int) -> str:
+    return f"Problem{status}"
+
+
+def _problem_response(status: int) -> Json:
+    """A status with every problem that has it, from the table of problems."""
+    examples = {
+        name: {"value": {"error_code": kind.code, "error_message": kind.text.replace("{}", "…")}}
+        for name, kind in _kinds_by_status()[status]
+    }
+    return {"description": ERROR_RULES[status], "content": {"application/json": {"schema": PROBLEM, "examples": examples}}}
+
+
+# --- Links: where a token from an answer can be used -------------------------------------
+
+
+def kind_of(path: str, name: str) -> str:
+    """What a path's parameter names, a user, a card …: its own name tells it, or else the word before it."""
+    before = path.partition(f"/{{{name}}}")[0].rpartition("/")[2]
+    word = before if name == "token" else name.removesuffix("_token")
+    return SAME_AS.get(word, word.removesuffix("s"))
+
+
+def _links(route: Route, ids: dict[Route, str]) -> Json:
+    """The operations on what a route has made, which need nothing but its token."""
+    if route.verb != "POST" or route.status != 201:
+        return {}
+    kind, pointer = kind_of(f"{route.path}/{{token}}", "token"), "$response.body#/token"
+    if route.scope is Scope.SIMULATION:
+        kind, pointer = "transaction", "$response.body#/transaction/token"
+    links: Json = {}
+    for other in ids:
+        names = re.findall(r"{(\w+)}", other.path)
+        if len(names) == 1 and kind_of(other.path, names[0]) == kind:
+            links[ids[other]] = {"operationId": ids[other], "parameters": {names[0]: pointer}}
+    return links

@@ -1,0 +1,136 @@
+"""The route table's shapes as JSON Schemas, tidied up for readers: no ``anyOf`` where a list of types will do."""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from cardwright.resources.route import Route, Shape
+
+Schema = dict[str, Any]
+
+TEMPLATE = "#/components/schemas/{name}"
+TYPES = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
+
+AMOUNT: Schema = {
+    "description": "An amount in major units. Answers have a number; a request may have a string with a number in it.",
+    "type": ["number", "string"],
+    "pattern": r"^-?[0-9]+(\.[0-9]+)?$",
+    "examples": [10.5],
+}
+
+
+class Problem(Shape, frozen=True, kw_only=True):
+    """What went wrong. ``error_code`` is the HTTP status and three more digits."""
+
+    error_code: str
+    error_message: str
+
+
+class Schemas:
+    """Every shape of the routes by its name, and what a route points to."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        routes = list(routes)
+        wire = [shape for route in routes for shape in (route.body, route.answer) if shape is not None]
+        self._queries = {route.query for route in routes if route.query is not None}
+        types = list(dict.fromkeys([Problem, *wire, *self._queries]))
+        schemas, components = msgspec.json.schema_components(types, ref_template=TEMPLATE)
+        self._of: dict[Any, Schema] = dict(zip(types, map(tidied, schemas), strict=True))
+        self._components = {name: tidied(schema) for name, schema in components.items()}
+        self._lists: dict[str, Schema] = {}
+
+    def of(self, shape: Any) -> Schema:
+        """A shape's schema, or a reference to it."""
+        return self._of[shape]
+
+    def list_of(self, shape: Any) -> Schema:
+        """A reference to the envelope that a list of the shape comes in."""
+        item = self._of[shape]
+        name = f"{_name_of(item)}List"
+        self._lists[name] = envelope(item)
+        return {"$ref": TEMPLATE.format(name=name)}
+
+    def fields_of(self, query: type[msgspec.Struct]) -> Iterator[tuple[str, tuple[Schema, bool]]]:
+        """The parameters of a query: name, schema, whether it is required. There is no null in a query string."""
+        component = self._components[_name_of(self._of[query])]
+        for name, schema in component["properties"].items():
+            yield name, (without_null(schema), name in component.get("required", ()))
+
+    def components(self) -> Iterator[tuple[str, Schema]]:
+        """All that is referred to; query structs are spelt out as parameters and are not."""
+        left_out = {_name_of(self._of[query]) for query in self._queries}
+        yield "Amount", AMOUNT
+        yield from self._lists.items()
+        yield from ((name, schema) for name, schema in self._components.items() if name not in left_out)
+
+
+def _name_of(schema: Schema) -> str:
+    return str(schema.get("$ref", "Object")).rpartition("/")[2]
+
+
+def envelope(item: Schema) -> Schema:
+    """One page of a list."""
+    number = {"type": "integer"}
+    properties = {
+        "count": {**number, "description": "How many objects `data` has."},
+        "start_index": number,
+        "end_index": number,
+        "is_more": {"type": "boolean", "description": "Whether more follow."},
+        "data": {"type": "array", "items": item},
+    }
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def tidied(schema: Any) -> Any:
+    """A schema in the form that is easiest to read; it allows what it allowed before."""
+    match schema:
+        case {"type": "string", "format": "decimal"}:
+            return {"$ref": TEMPLATE.format(name="Amount")}
+        case {"anyOf": [*kinds], **rest}:
+            return {**tidied(rest), **_one_of_kinds([tidied(kind) for kind in kinds])}
+        case {"enum": [*values], **rest}:
+            return {**rest, "type": _types_of(values), "enum": values}
+        case dict():
+            return {name: prose(value) if name == "description" and isinstance(value, str) else tidied(value)
+                    for name, value in schema.items() if (name, value) not in (("default", None), ("required", []))}  # fmt: skip
+        case list():
+            return [tidied(item) for item in schema]
+        case _:
+            return schema
+
+
+def _one_of_kinds(kinds: list[Schema]) -> Schema:
+    """Several kinds in one schema where that is the same: keywords such as ``maxLength`` bind one type only."""
+    values = [value for kind in kinds for value in kind.get("enum", [None] if kind == {"type": "null"} else [])]
+    if all("enum" in kind or kind == {"type": "null"} for kind in kinds):
+        return {"type": _types_of(values), "enum": values}
+    if any(not isinstance(kind.get("type"), str) or "enum" in kind for kind in kinds):
+        return {"anyOf": kinds}
+    merged = {name: value for kind in kinds for name, value in kind.items()}
+    return {**merged, "type": [kind["type"] for kind in kinds]}
+
+
+def _types_of(values: list[Any]) -> str | list[str]:
+    types = list(dict.fromkeys(TYPES[type(value)] for value in values))
+    return types[0] if len(types) == 1 else types
+
+
+def without_null(schema: Schema) -> Schema:
+    """The schema for a place that cannot be null."""
+    match schema:
+        case {"anyOf": [kind, {"type": "null"}]}:
+            return {**kind, **{name: value for name, value in schema.items() if name != "anyOf"}}
+        case {"type": [kind, "null"], **rest}:
+            values = {"enum": [value for value in rest["enum"] if value is not None]} if "enum" in rest else {}
+            return {"type": kind, **rest, **values}
+        case _:
+            return schema
+
+
+def prose(docstring: str) -> str:
+    """A docstring as Markdown, without the notes on where we know it from."""
+    text = re.sub(r" \((?:observed|documented|wire reference)[^)]*\)", "", inspect.cleandoc(docstring))
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text.replace("``", "`")).strip()

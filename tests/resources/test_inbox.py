@@ -1,0 +1,453 @@
+"""The sandbox's inbox over the real API, on both databases: what arrives, what is shown of it, and the list of deliveries."""
+
+import http.client
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from cardwright.kit.clock import ProgramClock
+from cardwright.outbox.signature import sign
+from cardwright.resources import inbox
+from cardwright.resources.inbox import check_signature, does_fit, kept_headers, shown_authorization
+from cardwright.storage.database import Database
+from cardwright.storage.programs import ProgramSettings, insert_program
+from cardwright.storage.tables import inbox_messages, metadata
+from tests.support.server import Client, RunningServer
+
+PASSWORD = "Harb0r-Hook-Passw0rd!"
+SECRET = "Quiet-Harbor_7421!Lantern"
+PURCHASE = b'{"transactions":[{"type":"authorization","state":"PENDING","token":"t1","amount":10.00}]}'
+
+names = itertools.count()
+
+
+class Town(Client):
+    """A program of the test's own, and the address of its inbox."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server, self.program = server, f"program-{next(names)}"
+        with server.client() as first:
+            made = first.post("/sandbox/programs", {"token": self.program}).json
+        super().__init__(server.root_url, made["application_token"], made["access_token"])
+
+    def address(self, box: str = "box", more: str = "") -> str:
+        return f"{self.server.root_url}/sandbox/inbox/{self.program}/{box}{more}"
+
+    def inbox(self, box: str = "box", **query: Any) -> list[dict[str, Any]]:
+        reply = self.get(f"/sandbox/inbox/{box}", query=query or None)
+        assert reply.status == 200, reply.text
+        messages: list[dict[str, Any]] = reply.json["data"]
+        return messages
+
+    def webhook(self, url: str, **changes: Any) -> str:
+        config = {"url": url, "basic_auth_username": "harbor", "basic_auth_password": PASSWORD, **changes}
+        made = self.post("/webhooks", {"name": "harbor", "events": ["*"], "config": config})
+        assert made.status == 201, made.text
+        token: str = made.json["token"]
+        return token
+
+    def buy(self, amount: int, **more: Any) -> dict[str, Any]:
+        """A purchase with a card that is made for it."""
+        if self.get("/cards/card").status == 404:
+            self.post("/fundingsources/program", {"token": "source", "name": "bank"})
+            funding = {"enabled": True, "funding_source_token": "source", "refunds_destination": "GPA"}
+            config = {"jit_funding": {"program_funding_source": funding}, "card_life_cycle": {"activate_upon_issue": True}}
+            self.post("/cardproducts", {"token": "product", "name": "card", "start_date": "2025-01-01", "config": config})
+            self.post("/users", {"token": "ana"})
+            self.post("/cards", {"token": "card", "user_token": "ana", "card_product_token": "product"})
+        made = self.post("/simulate/authorization", {"card_token": "card", "amount": amount, "mid": "m1", **more})
+        assert made.status == 201, made.text
+        transaction: dict[str, Any] = made.json["transaction"]
+        return transaction
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    if request.param == "sqlite":
+        db = str(tmp_path_factory.mktemp("inbox") / "cardwright.db")
+    else:
+        db = request.getfixturevalue("postgres").new_database()
+    with RunningServer(db=db) as server:
+        yield server
+
+
+@pytest.fixture
+def town(server: RunningServer) -> Iterator[Town]:
+    with Town(server) as town:
+        yield town
+
+
+def send(url: str, body: bytes = PURCHASE, headers: dict[str, str] | None = None, verb: str = "POST") -> tuple[int, bytes]:
+    """One request of a stranger, without credentials."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=40)
+    try:
+        connection.request(verb, f"{parts.path}?{parts.query}" if parts.query else parts.path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# --- The door ----------------------------------------------------------------------------
+
+
+def test_a_stranger_may_post_and_only_the_program_may_read(town: Town) -> None:
+    """No credential is needed to post, the program's are needed to read, and another program sees nothing."""
+    assert send(town.address()) == (200, b"{}")
+    assert town.get("/sandbox/inbox/box", headers={"Authorization": "Basic eDp5"}).status == 401
+    with Town(town.server) as other:
+        assert other.inbox() == []
+    assert [message["body"]["transactions"][0]["token"] for message in town.inbox()] == ["t1"]
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 404, 500, 503])
+def test_it_fails_when_asked_to(town: Town, status: int) -> None:
+    """`status` in the address is the answer; the message is kept all the same."""
+    assert send(town.address(more=f"?status={status}"))[0] == status
+    assert len(town.inbox()) == 1
+
+
+def test_it_hangs_when_asked_to(town: Town) -> None:
+    """`delay` in the address holds the answer, not the message."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(send, town.address(more="?delay=1s"))
+        until(lambda: len(town.inbox()) == 1, 0.9)
+        assert answer.result() == (200, b"{}")
+    assert time.monotonic() - began >= 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/sandbox/inbox/no-such-program/box", 404),
+        ("/sandbox/inbox/{program}", 404),
+        ("/sandbox/inbox/{program}/box/more", 404),
+        ("/sandbox/inbox/{program}/b%20x", 404),
+        ("/sandbox/inbox/{program}/" + "x" * 65, 404),
+        ("/sandbox/inbox/%00/box", 404),
+        ("/sandbox/inbox/{program}/box?status=99", 400),
+        ("/sandbox/inbox/{program}/box?status=abc", 400),
+        ("/sandbox/inbox/{program}/box?delay=1", 400),
+        ("/sandbox/inbox/{program}/box?delay=31s", 400),
+    ],
+)
+def test_bad_addresses_are_refused(town: Town, path: str, status: int) -> None:
+    """An unknown program, a path of another shape and faults that cannot be had keep nothing."""
+    assert send(town.server.root_url + path.replace("{program}", town.program))[0] == status
+    assert town.inbox() == []
+
+
+def test_a_body_has_a_limit(town: Town) -> None:
+    """A megabyte is taken, a byte more is not."""
+    assert send(town.address(), b"x" * 1_048_576)[0] == 200
+    assert send(town.address(), b"x" * 1_048_577)[0] == 413
+    assert [len(message["body"]) for message in town.inbox()] == [1_048_576]
+
+
+def test_production_has_no_inbox() -> None:
+    """Where money is real nobody may write without a credential, nor read what was written."""
+    keys = {"CARDWRIGHT_MASTER_KEY": "ab" * 32}
+    with RunningServer(db=":memory:", mode="production", env=keys) as production, production.client() as client:
+        assert send(f"{production.root_url}/sandbox/inbox/default/box")[0] == 404
+        assert client.get("/sandbox/inbox/box").status == 403
+        assert client.get("/sandbox/deliveries").status == 200
+
+
+# --- What is shown -----------------------------------------------------------------------
+
+
+def test_passwords_are_not_kept(town: Town) -> None:
+    """Scheme and user name are shown; the password is gone."""
+    send(town.address(), headers={"Authorization": "Basic aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ==", "X-Pier": "7"})
+    (message,) = town.inbox()
+    assert message["headers"]["authorization"] == "Basic harbor:**********"
+    assert message["headers"]["x-pier"] == "7"
+    assert PASSWORD not in str(message)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("Basic dTpwOnE=", "Basic u:**********"),
+        ("basic dTpw", "basic u:**********"),
+        ("Basic dXA=", "Basic **********"),
+        ("Basic %%%", "Basic **********"),
+        ("Bearer secret", "Bearer **********"),
+        ("secret", "secret **********"),
+        ("", " **********"),
+    ],
+)
+def test_what_is_shown_of_credentials(value: str, shown: str) -> None:
+    """Whatever a header holds, nothing after the user name is shown."""
+    assert shown_authorization(value) == shown
+
+
+def test_repeated_headers_are_joined() -> None:
+    """Two headers of one name are one line, as HTTP reads them; two Authorization headers are both masked."""
+    headers = [("X-A", "1"), ("x-a", "2"), ("Authorization", "Basic dTpw"), ("AUTHORIZATION", "Bearer x")]
+    assert kept_headers(headers) == {"x-a": "1, 2", "authorization": "Basic u:**********, Bearer **********"}
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b'{"a":', b"\xff\xfe", b"[" * 100_000, b'{"a":NaN}'])
+def test_what_is_no_json_is_text(town: Town, body: bytes) -> None:
+    """Anything may arrive; what cannot be parsed is shown as text, and filters pass it by."""
+    assert send(town.address(), body)[0] == 200
+    (message,) = town.inbox()
+    assert message["body"] == body.decode(errors="replace")
+    assert town.inbox(type="authorization") == []
+
+
+def test_amounts_keep_their_digits(town: Town) -> None:
+    """JSON is shown as it came: 10.00 does not become 10.0."""
+    send(town.address())
+    assert '"amount":10.00' in town.get("/sandbox/inbox/box").text
+
+
+@pytest.mark.parametrize("algorithm", ["HMAC_SHA_1", "HMAC_SHA_256"])
+def test_signatures_are_checked(town: Town, algorithm: str) -> None:
+    """Valid with the webhook's secret, invalid with another or for another body; unknown where no webhook points."""
+    town.webhook(town.address("signed", "?status=200"), secret=SECRET, signature_algorithm=algorithm)
+    signature = sign(SECRET, PURCHASE, algorithm)
+    for box, body, header in [
+        ("signed", PURCHASE, signature),
+        ("signed", b"{}", signature),
+        ("signed", PURCHASE, "0" * len(signature)),
+        ("signed", PURCHASE, "nonsense"),
+        ("signed", PURCHASE, None),
+        ("other", PURCHASE, signature),
+    ]:
+        send(town.address(box), body, {"X-Marqeta-Signature": header} if header is not None else {})
+    shown = [message["signature"] for message in reversed(town.inbox("signed"))]
+    assert shown == [
+        {"present": True, "algorithm": algorithm, "valid": True},
+        {"present": True, "algorithm": algorithm, "valid": False},
+        {"present": True, "algorithm": algorithm, "valid": False},
+        {"present": True, "algorithm": None, "valid": False},
+        {"present": False, "algorithm": None, "valid": None},
+    ]
+    assert [message["signature"]["valid"] for message in town.inbox("other")] == [None]
+
+
+def test_a_signature_of_strange_characters_is_only_wrong() -> None:
+    """Text outside ASCII in the header, of the right length, raises nothing."""
+    assert check_signature("é" * 40, b"{}", [SECRET]).valid is False
+
+
+# --- Lists and waiting -------------------------------------------------------------------
+
+
+def test_pages_go_from_new_to_old(town: Town) -> None:
+    """The newest message comes first; the envelope counts as all lists do."""
+    for number in range(5):
+        send(town.address(), b'{"n":%d}' % number)
+    first = town.get("/sandbox/inbox/box", query={"count": 2}).json
+    rest = town.get("/sandbox/inbox/box", query={"count": 3, "start_index": 2}).json
+    assert [message["body"]["n"] for message in first["data"] + rest["data"]] == [4, 3, 2, 1, 0]
+    assert (first["count"], first["start_index"], first["end_index"], first["is_more"]) == (2, 0, 1, True)
+    assert (rest["start_index"], rest["end_index"], rest["is_more"]) == (2, 4, False)
+    middle = first["data"][1]["id"]
+    assert [message["body"]["n"] for message in town.inbox(after=middle)] == [4]
+
+
+@pytest.mark.parametrize(
+    "query", ["count=0", "count=x", "start_index=-1", "after=-1", "after=99999999999999999999", "wait=5", "wait=31s"]
+)
+def test_bad_parameters_are_refused(town: Town, query: str) -> None:
+    """A 400 for each, and 413 for a page that is too large."""
+    assert town.get(f"/sandbox/inbox/box?{query}").status == 400
+    assert town.get("/sandbox/inbox/box?count=101").status == 413
+
+
+@pytest.mark.parametrize(
+    ("query", "fits"),
+    [
+        ({}, True),
+        ({"type_": "authorization"}, True),
+        ({"type_": "authorization.clearing"}, True),
+        ({"type_": "refund"}, False),
+        ({"token": "t2"}, True),
+        ({"type_": "authorization", "token": "t2"}, False),
+        ({"type_": ""}, False),
+    ],
+)
+def test_filters_look_at_every_object(query: dict[str, str], fits: bool) -> None:
+    """Type and token must be those of one and the same object, be it the first of the message or the last."""
+    body = b'{"transactions":[{"type":"authorization","token":"t1"},{"type":"authorization.clearing","token":"t2"}]}'
+    assert does_fit(body, query.get("type_"), query.get("token")) is fits
+
+
+def test_a_user_transition_is_found_by_its_status() -> None:
+    """User transitions have no type on the wire; the event's name ends with the status."""
+    assert does_fit(b'{"usertransitions":[{"status":"ACTIVE","token":"u1"}]}', "active", None)
+
+
+def test_waiting_ends_with_the_message(town: Town) -> None:
+    """The answer comes with the first message that fits and is new, not with those that do not fit and not after the time."""
+    send(town.address())
+    (known,) = town.inbox(wait="5s")
+    with ThreadPoolExecutor(1) as threads, Client(town.server.root_url, "", "") as _:
+        began = time.monotonic()
+        answer = threads.submit(town.inbox, wait="10s", after=known["id"], type="refund")
+        time.sleep(0.3)
+        send(town.address())
+        time.sleep(0.3)
+        assert not answer.done()
+        send(town.address(), b'{"transactions":[{"type":"refund","token":"t9"}]}')
+        (message,) = answer.result(timeout=5)
+    assert time.monotonic() - began < 3
+    assert message["body"]["transactions"][0]["token"] == "t9"
+
+
+def test_waiting_in_vain_ends_in_time(town: Town) -> None:
+    """Nothing comes: an empty list, after the time and not much later."""
+    began = time.monotonic()
+    assert town.inbox(wait="500ms") == []
+    assert 0.5 <= time.monotonic() - began < 2
+
+
+def test_a_box_is_emptied(town: Town) -> None:
+    """DELETE answers 204 and empties this box alone; once more changes nothing."""
+    send(town.address())
+    send(town.address("other"))
+    assert [town.delete("/sandbox/inbox/box").status for _ in range(2)] == [204, 204]
+    assert (town.inbox(), len(town.inbox("other"))) == ([], 1)
+
+
+def test_nobody_misses_a_message(town: Town) -> None:
+    """Eight strangers post at once while a reader always asks for what came after the last id: it sees every message once."""
+    posted, seen, last = 200, list[int](), 0
+    over = threading.Event()
+
+    def read_on() -> None:
+        nonlocal last
+        while not over.is_set() or town.inbox(after=last):
+            for message in reversed(town.inbox(after=last, wait="200ms", count=100)):
+                seen.append(message["body"]["n"])
+                last = message["id"]
+
+    reader = threading.Thread(target=read_on)
+    reader.start()
+    with ThreadPoolExecutor(8) as threads:
+        statuses = set(threads.map(lambda number: send(town.address(), b'{"n":%d}' % number)[0], range(posted)))
+    over.set()
+    reader.join(30)
+    assert statuses == {200}
+    assert sorted(seen) == list(range(posted))
+
+
+def test_the_oldest_make_room(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box keeps its newest messages up to the limit; other boxes are not touched."""
+    monkeypatch.setattr(inbox, "BOX_MAX", 3)
+    database = Database(database_url)
+    try:
+        metadata.create_all(database.engine)
+        parts: dict[str, Any] = {"short_code": "town", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
+        with database.write() as db:
+            insert_program(db, token="town", name="town", **parts)
+        for box in ("a", "b", "a", "a", "a", "a"):
+            assert inbox.accept(database, lambda: 0, "town", box, [], b"{}")
+        with database.read() as db:
+            kept = [row.box for row in db.execute(inbox_messages.select().order_by(inbox_messages.c.id))]
+        assert kept == ["b", "a", "a", "a"]
+    finally:
+        database.close()
+
+
+# --- Deliveries --------------------------------------------------------------------------
+
+
+def test_a_purchase_arrives_in_the_inbox(town: Town) -> None:
+    """A registered webhook that points at the inbox: user, card and purchase arrive, each signed and shown as valid."""
+    town.webhook(town.address(), secret=SECRET)
+    transaction = town.buy(10)
+    (message,) = town.inbox(wait="10s", type="authorization")
+    assert message["body"] == {"transactions": [transaction]}
+    assert message["signature"] == {"present": True, "algorithm": "HMAC_SHA_1", "valid": True}
+    assert message["headers"]["authorization"] == "Basic harbor:**********"
+    assert [one["id"] for one in town.inbox(token=transaction["token"])] == [message["id"]]
+
+
+def test_a_simulation_may_name_the_inbox_itself(town: Town) -> None:
+    """No webhook is registered; the simulation's own one arrives and its signature is known to be valid."""
+    transaction = town.buy(10, webhook={"endpoint": town.address("mine"), "username": "u", "password": "p", "secret": "s3cret"})
+    (message,) = town.inbox("mine", wait="10s")
+    assert message["body"] == {"transactions": [transaction]}
+    assert message["headers"]["authorization"] == "Basic u:**********"
+    assert message["signature"]["valid"] is True
+
+
+def test_deliveries_are_listed_with_their_attempts(town: Town) -> None:
+    """A delivered one and one that failed: where they stand, what was tried, when the next try is due; secrets nowhere."""
+    good = town.webhook(town.address("good"), secret=SECRET)
+    bad = town.webhook(town.address("bad", "?status=500"))
+    transaction = town.buy(10)
+    query = {"transaction_token": transaction["token"]}
+    until(lambda: {one["tries"] for one in town.get("/sandbox/deliveries", query=query).json["data"]} == {1})
+    reply = town.get("/sandbox/deliveries", query=query)
+    shown = {one["webhook_token"]: one for one in reply.json["data"]}
+    assert shown.keys() == {good, bad}
+    assert {name: shown[good][name] for name in ("state", "category", "tokens", "url")} == {
+        "state": "DELIVERED",
+        "category": "transaction",
+        "tokens": [transaction["token"]],
+        "url": town.address("good"),
+    }
+    assert "due_time" not in shown[good]
+    assert (shown[good]["attempts"][0]["status"], shown[good]["attempts"][0]["body"]) == (200, "{}")
+    assert shown[bad]["state"] == "DUE"
+    assert shown[bad]["due_time"] > shown[bad]["created_time"]
+    assert shown[bad]["attempts"][0]["status"] == 500
+    assert PASSWORD not in reply.text
+    assert SECRET not in reply.text
+
+
+def test_deliveries_can_be_filtered(town: Town) -> None:
+    """By state, webhook and transaction; a token that names nothing has no deliveries, an unknown state is a mistake."""
+    good = town.webhook(town.address("good"))
+    first, second = town.buy(10), town.buy(11)
+    town.inbox("good", wait="10s", token=second["token"])
+
+    def found(**query: str) -> int:
+        reply = town.get("/sandbox/deliveries", query=query)
+        assert reply.status == 200
+        count: int = reply.json["count"]
+        return count
+
+    until(lambda: found(state="DELIVERED") == found())
+    assert found() == found(webhook_token=good) == 5  # A user, a card that is issued and activated, two purchases.
+    assert (found(transaction_token=first["token"]), found(transaction_token="none")) == (1, 0)
+    assert (found(webhook_token="none"), found(state="DEAD"), found(sort_by="createdTime")) == (0, 0, 5)
+    assert town.get("/sandbox/deliveries?state=LOST").status == 400
+    assert town.get("/sandbox/deliveries?sort_by=state").status == 400
+    with Town(town.server) as other:
+        assert other.get("/sandbox/deliveries").json["count"] == 0
+
+
+def test_retries_come_when_the_clock_is_advanced(town: Town) -> None:
+    """An endpoint fails; the clock is set on, retry by retry; after the tenth the delivery is dead and says why."""
+    town.webhook(town.address("bad", "?status=500"))
+    town.post("/sandbox/clock", {"freeze": True})
+    town.post("/users", {"token": "ana"})
+    for retry in range(1, 11):
+        until(lambda retry=retry: town.get("/sandbox/deliveries").json["data"][0]["tries"] == retry)  # type: ignore[misc]
+        town.post("/sandbox/clock", {"by": f"{4**retry}s"})
+    until(lambda: town.get("/sandbox/deliveries?state=DEAD").json["count"] == 1)
+    messages = town.inbox("bad")
+    assert len(messages) == 11
+    assert len({str(message["body"]) for message in messages}) == 1

@@ -1,0 +1,284 @@
+"""User transitions over the real API: the roads between statuses, their record, and what a change reaches."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from itertools import count, product
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cardwright.core.snapshot import UserFact
+from cardwright.core.words import HolderStatus
+from cardwright.resources.user_transitions import may_change
+from tests.support.server import Client, RunningServer
+
+_numbers = count(1)
+
+# The documented roads for channel API, as letters: U L A S C T. TERMINATED can be reached from everywhere and left by nobody.
+ROADS = {
+    "UNVERIFIED": "UACT",
+    "LIMITED": "LASCT",
+    "ACTIVE": "ASCUT",
+    "SUSPENDED": "SALUCT",
+    "CLOSED": "CALUST",
+    "TERMINATED": "T",
+}
+PAIRS = list(product(ROADS, ROADS))
+
+
+def fresh(word: str) -> str:
+    """A token that no other test uses."""
+    return f"{word}_{next(_numbers)}"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("user_transitions") / "cardwright.db"
+
+
+@pytest.fixture(scope="module")
+def server(database: Path) -> Iterator[RunningServer]:
+    with RunningServer(db=str(database)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def api(server: RunningServer) -> Iterator[Client]:
+    with server.client() as client:
+        yield client
+
+
+def user(api: Client, **fields: Any) -> str:
+    """A new user's token."""
+    reply = api.post("/users", fields)
+    assert reply.status == 201, reply.text
+    return str(reply.json["token"])
+
+
+def lead(api: Client, user_token: str, status: str, channel: str = "API", **more: Any) -> Any:
+    """The answer to a transition."""
+    body = {"user_token": user_token, "status": status, "reason_code": "05", "channel": channel, **more}
+    return api.post("/usertransitions", body)
+
+
+# --- The record ---------------------------------------------------------------------------------------
+
+
+def test_a_transition_is_shown_whole(api: Client) -> None:
+    """The answer has every field of the reference in its order, the time in two precisions, and the user's metadata."""
+    somebody = user(api, metadata={"berth": "7"})
+    token = fresh("ut")
+    reply = lead(api, somebody, "SUSPENDED", token=token, reason="Under review", idempotentHash="ignored")
+    made = reply.json
+    assert reply.status == 201
+    assert json.dumps(made) == json.dumps(
+        {
+            "token": token,
+            "status": "SUSPENDED",
+            "reason_code": "05",
+            "reason": "Under review",
+            "channel": "API",
+            "created_time": made["created_time"],
+            "last_modified_time": made["created_time"],
+            "user_token": somebody,
+            "created_timestamp": made["created_timestamp"],
+            "metadata": {"berth": "7"},
+        }
+    )
+    assert made["created_timestamp"][:19] + "Z" == made["created_time"]
+    assert len(made["created_timestamp"]) == len("2026-01-31T12:00:00.000Z")
+    assert api.get(f"/usertransitions/{token}").json == made
+    assert api.get(f"/usertransitions/{token}?fields=status").json == {"status": "SUSPENDED"}
+
+
+def test_what_is_not_said_is_made_or_left_out(api: Client) -> None:
+    """Without a token we make one; without a reason there is none in the answer."""
+    made = lead(api, user(api), "CLOSED").json
+    assert made["token"]
+    assert "reason" not in made
+
+
+@pytest.mark.parametrize("status", ROADS)
+def test_the_user_shows_its_status(api: Client, status: str) -> None:
+    """A transition changes the user's ``status`` and the ``active`` that follows from it, and its other fields stay."""
+    somebody = user(api, first_name="Mara")
+    before = api.get(f"/users/{somebody}").json
+    assert lead(api, somebody, status, channel="SYSTEM").status == 201
+    after = api.get(f"/users/{somebody}").json
+    active = status in ("ACTIVE", "LIMITED")
+    assert after == {**before, "status": status, "active": active, "last_modified_time": after["last_modified_time"]}
+
+
+def test_a_users_transitions_are_listed_newest_first(api: Client) -> None:
+    """Five at a time, the newest first, the first of all the user's creation; another user's are not among them."""
+    somebody = user(api)
+    lead(api, user(api), "SUSPENDED")
+    told = ["SUSPENDED", "ACTIVE", "SUSPENDED", "CLOSED", "LIMITED"]
+    for status in told:
+        assert lead(api, somebody, status).status == 201
+    url = f"/usertransitions/user/{somebody}"
+    page = api.get(url).json
+    assert [found["status"] for found in page["data"]] == told[::-1]
+    assert (page["count"], page["is_more"]) == (5, True)
+    oldest = api.get(f"{url}?sort_by=id&count=1&fields=status,channel,reason_code").json["data"]
+    assert oldest == [{"status": "ACTIVE", "channel": "SYSTEM", "reason_code": "00"}]
+    assert api.get(f"{url}?start_index=5").json["count"] == 1
+    assert api.get(f"{url}?count=101").status == 413
+
+
+def test_a_repeat_changes_nothing_twice(api: Client) -> None:
+    """The same token and body give the first transition again, even when the status has moved on; another body is 409."""
+    somebody, token = user(api), fresh("once")
+    first = lead(api, somebody, "SUSPENDED", token=token)
+    lead(api, somebody, "ACTIVE")
+    again = lead(api, somebody, "SUSPENDED", token=token)
+    assert (again.status, again.json) == (201, first.json)
+    assert api.get(f"/users/{somebody}").json["status"] == "ACTIVE"
+    assert api.get(f"/usertransitions/user/{somebody}").json["count"] == 3
+    other = lead(api, somebody, "CLOSED", token=token)
+    assert (other.status, other.json["error_code"]) == (409, "409002")
+
+
+@pytest.mark.parametrize("path", ["/usertransitions/nothing", "/usertransitions/user/nobody"])
+def test_unknown_tokens_are_not_found(api: Client, path: str) -> None:
+    """A path that names nothing is 404 with the message of the reference."""
+    reply = api.get(path)
+    assert (reply.status, reply.json) == (404, {"error_code": "404004", "error_message": "Cardholder not found"})
+
+
+# --- The roads ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "after"), PAIRS, ids=[f"{before} to {after}" for before, after in PAIRS])
+def test_a_program_keeps_to_the_roads(api: Client, before: str, after: str) -> None:
+    """Channel API follows the documented table; a refusal is 412 and leaves the user and its record as they were."""
+    somebody = user(api)
+    assert lead(api, somebody, before, channel="SYSTEM").status == 201
+    reply = lead(api, somebody, after)
+    if after[0] in ROADS[before]:
+        assert reply.status == 201
+    else:
+        assert (reply.status, reply.json["error_code"]) == (412, "412003")
+        assert f"{before} to {after}" in reply.json["error_message"]
+    assert api.get(f"/users/{somebody}").json["status"] == (after if reply.status == 201 else before)
+    assert api.get(f"/usertransitions/user/{somebody}").json["count"] == (3 if reply.status == 201 else 2)
+
+
+@pytest.mark.parametrize("channel", ["IVR", "FRAUD", "ADMIN", "SYSTEM"])
+def test_other_channels_are_free_but_for_the_end(channel: str) -> None:
+    """Whoever is not the program may lead a user anywhere, but not out of TERMINATED."""
+    for before, after in product(HolderStatus, HolderStatus):
+        expected = before is not HolderStatus.TERMINATED or after is before
+        assert may_change(before, after, channel) is expected
+
+
+def test_the_observed_walk_of_the_system(api: Client) -> None:
+    """The statuses that the reference's clients walk through with channel SYSTEM are accepted one after the other."""
+    somebody = user(api)
+    for status in ("UNVERIFIED", "LIMITED", "ACTIVE", "SUSPENDED", "CLOSED", "LIMITED", "SUSPENDED", "UNVERIFIED", "UNVERIFIED"):
+        assert lead(api, somebody, status, channel="SYSTEM", reason_code="00").status == 201
+
+
+# --- What a change reaches ----------------------------------------------------------------------------------
+
+
+def history_of(database: Path, user_token: str) -> list[tuple[int, UserFact]]:
+    with sqlite3.connect(database) as db:
+        rows = db.execute(
+            "SELECT h.revision, h.doc FROM config_history h JOIN users u ON u.id = h.object_id"
+            " WHERE h.kind = 3 AND u.token = ? ORDER BY h.revision",
+            [user_token],
+        ).fetchall()
+    return [(revision, msgspec.json.decode(doc, type=UserFact)) for revision, doc in rows]
+
+
+def revision_of(database: Path, user_token: str) -> int:
+    with sqlite3.connect(database) as db:
+        query = "SELECT h.revision FROM holders h JOIN users u ON u.holder_id = h.id WHERE u.token = ?"
+        return int(db.execute(query, [user_token]).fetchone()[0])
+
+
+def test_decisions_learn_of_it(api: Client, database: Path) -> None:
+    """A new status is a fact under a new revision of the account; repeating a status is recorded but is no news to decisions."""
+    somebody = user(api, address1="1 Quay")
+    lead(api, somebody, "SUSPENDED")
+    lead(api, somebody, "SUSPENDED")
+    told = history_of(database, somebody)
+    assert [(fact.status, fact.address1) for _, fact in told] == [("ACTIVE", "1 Quay"), ("SUSPENDED", "1 Quay")]
+    assert told[-1][0] == revision_of(database, somebody)
+    assert api.get(f"/usertransitions/user/{somebody}").json["count"] == 3
+
+
+def test_the_parents_account_learns_of_a_sharing_child(api: Client, database: Path) -> None:
+    """A child that spends its parent's money changes under the parent's revision."""
+    parent = user(api)
+    child = user(api, parent_token=parent, uses_parent_account=True)
+    start = revision_of(database, parent)
+    lead(api, child, "SUSPENDED")
+    assert revision_of(database, parent) == start + 1
+    assert history_of(database, child)[-1][0] == start + 1
+    assert api.get(f"/users/{parent}").json["status"] == "ACTIVE"
+
+
+def test_subscribers_are_told(api: Client, database: Path) -> None:
+    """Creation and every transition are events with the status in lower case, by the token of the transition."""
+    config = {"url": "http://127.0.0.1:9/hook", "basic_auth_username": "harbor", "basic_auth_password": "Harbor#2026harbor#2026"}
+    for events in (["usertransition.*"], ["usertransition.suspended"]):
+        hook = api.post("/webhooks", {"name": fresh("hook"), "active": True, "config": config, "events": events})
+        assert hook.status == 201, hook.text
+    somebody = user(api)
+    lead(api, somebody, "SUSPENDED")
+    lead(api, somebody, "SUSPENDED")
+    told = api.get(f"/usertransitions/user/{somebody}?sort_by=id").json["data"]
+    with sqlite3.connect(database) as db:
+        rows = [json.loads(refs) for (refs,) in db.execute("SELECT refs FROM outbox WHERE category = 3 ORDER BY id")]
+    creation, first, second = ([found["token"]] for found in told)
+    assert [row for row in rows if row in (creation, first, second)] == [creation, first, first, second, second]
+
+
+# --- Bad input ------------------------------------------------------------------------------------------------
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"user_token": None}, "400001", "user_token may not be null"),
+    ({"user_token": ""}, "400001", "user_token"),
+    ({"user_token": "x" * 37}, "400001", "user_token"),
+    ({"user_token": "nobody"}, "400003", "User not found"),
+    ({"status": None}, "400001", "status may not be null"),
+    ({"status": "HAPPY"}, "400037", "status"),
+    ({"status": "active"}, "400037", "status"),
+    ({"reason_code": None}, "400001", "reason_code may not be null"),
+    ({"reason_code": "33"}, "400037", "reason_code"),
+    ({"reason_code": "5"}, "400037", "reason_code"),
+    ({"channel": None}, "400001", "channel may not be null"),
+    ({"channel": "PIGEON"}, "400037", "channel"),
+    ({"reason": "x" * 256}, "400001", "reason"),
+    ({"token": ""}, "400001", "token"),
+    ({"token": "x" * 37}, "400001", "token"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "code", "names"), REFUSED, ids=[str(row[0])[:50] for row in REFUSED])
+def test_bad_input_is_refused_by_name(api: Client, wrong: dict[str, Any], code: str, names: str) -> None:
+    """Every wrong field is a 400 with the code of its kind and a message that names it; the user stays as it was."""
+    somebody = user(api)
+    body = {"user_token": somebody, "status": "SUSPENDED", "reason_code": "01", "channel": "API", **wrong}
+    reply = api.post("/usertransitions", body)
+    assert (reply.status, reply.json["error_code"]) == (400, code), reply.text
+    assert names in reply.json["error_message"]
+    assert api.get(f"/users/{somebody}").json["status"] == "ACTIVE"
+
+
+def test_all_missing_fields_are_named_at_once(api: Client) -> None:
+    """An empty object is told everything that it lacks."""
+    message = api.post("/usertransitions", {}).json["error_message"]
+    for field in ("user_token", "status", "reason_code", "channel"):
+        assert f"{field} may not be null" in message
+
+
+@pytest.mark.parametrize("code", [*(f"{number:02d}" for number in range(33)), "86"])
+def test_every_reason_code_is_known(api: Client, code: str) -> None:
+    """All reason codes of the reference are accepted and come back."""
+    assert lead(api, user(api), "SUSPENDED", reason_code=code).json["reason_code"] == code
