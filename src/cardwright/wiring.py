@@ -13,11 +13,12 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from cardwright.engine.cache import Cache
+from cardwright.engine.cache import Cache, ShowPan
 from cardwright.engine.loop import Engine
 from cardwright.kit.clock import ProgramClock, monotonic_ms, parse_instant, system_ms
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
+from cardwright.kit.masks import mask
 from cardwright.kit.vault import Vault, counted_nonces, random_nonce
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.deliver import Deliverer
@@ -26,8 +27,7 @@ from cardwright.resources.app import App
 from cardwright.resources.transactions import render_first_states
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
-from cardwright.storage.hot import HotStore
-from cardwright.storage.hot_postgres import PostgresStore
+from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.hot_sqlite import Checkpointer, SqliteStore
 from cardwright.storage.programs import (
     ProgramSettings,
@@ -39,6 +39,9 @@ from cardwright.storage.programs import (
 )
 
 DEFAULT_PROGRAM = "default"
+
+SECRETS_FILE = "secrets.json"
+"""The file in the data directory in which the first start leaves what was not given."""
 
 SEEDED_START = "2026-01-01T12:00:00+00:00"
 """With a seed the default program's clock stands still here until somebody moves it: time is an input like any other."""
@@ -90,11 +93,7 @@ def load_secrets(settings: Settings) -> Secrets:
 
     Raises Misconfigured when production mode has none.
     """
-    given = {
-        name: value.get_secret_value()
-        for name in ("master_key", "application_token", "access_token")
-        if (value := getattr(settings, name)) is not None
-    }
+    given = _given_secrets(settings)
     if len(given) == len(Secrets.__slots__):
         return Secrets(**given)
     if not settings.is_sandbox:
@@ -106,7 +105,24 @@ def load_secrets(settings: Settings) -> Secrets:
         "application_token": source.token() if source else secrets.token_urlsafe(24),
         "access_token": source.token() if source else secrets.token_urlsafe(24),
     }
-    return Secrets(**(_kept(data_dir_of(settings) / "secrets.json", made) | given))
+    return Secrets(**(_kept(data_dir_of(settings) / SECRETS_FILE, made) | given))
+
+
+def find_secrets(settings: Settings) -> dict[str, str]:
+    """The credentials that exist already, for those who only use them. Raises FileNotFoundError when some were never made."""
+    given = _given_secrets(settings)
+    if {"application_token", "access_token"} <= given.keys():
+        return given
+    kept: dict[str, str] = json.loads((data_dir_of(settings) / SECRETS_FILE).read_text())
+    return kept | given
+
+
+def _given_secrets(settings: Settings) -> dict[str, str]:
+    return {
+        name: value.get_secret_value()
+        for name in ("master_key", "application_token", "access_token")
+        if (value := getattr(settings, name)) is not None
+    }
 
 
 def _kept(path: Path, made: dict[str, str]) -> dict[str, str]:
@@ -151,6 +167,16 @@ def policy_of(settings: Settings) -> OutgoingPolicy:
     return OutgoingPolicy.sandbox() if settings.is_sandbox else OutgoingPolicy.production(allowed_hosts=hosts)
 
 
+def pan_shower(vault: Vault, *, sandbox: bool) -> ShowPan:
+    """How simulations show card numbers: in clear in the sandbox, where all are made up, else masked."""
+
+    def show(row: CardRow) -> str:
+        pan = vault.decrypt_pan(row.pan_sealed, str(row.program_id), row.token)
+        return pan if sandbox else mask(pan)
+
+    return show
+
+
 class Platform:
     """A running platform inside one process; made inside its event loop."""
 
@@ -159,10 +185,10 @@ class Platform:
         self.settings = settings
         self.database = Database(address_of(settings))
         self._executors = [ThreadPoolExecutor(2, thread_name_prefix=name) for name in ("cache", "outbox")]
-        store: HotStore = SqliteStore(self.database) if self.database.is_sqlite else PostgresStore(self.database)
-        cache = Cache(self.database, store, self._executors[0])
-        engine = Engine(store, cache, system_ms, self._executors[0])
+        store = _hot_store(self.database)
         vault, policy = make_vault(settings, keys), policy_of(settings)
+        cache = Cache(self.database, store, self._executors[0], pan_shower(vault, sandbox=settings.is_sandbox))
+        engine = Engine(store, cache, system_ms, self._executors[0])
         self._client = GuardedClient(policy, monotonic_ms)
         self._deliverer = Deliverer(
             self.database, vault, self._client, system_ms, RetryRules(), render_for_delivery, self._executors[1]
@@ -203,6 +229,15 @@ class Platform:
         if self._checkpointer is not None:
             self._checkpointer.stop()
         self.database.close()
+
+
+def _hot_store(database: Database) -> HotStore:
+    if database.is_sqlite:
+        return SqliteStore(database)
+    # psycopg takes a sixth of a second to import, which an instance on SQLite should not wait for.
+    from cardwright.storage.hot_postgres import PostgresStore
+
+    return PostgresStore(database)
 
 
 def render_for_delivery(db: Connection, program_id: int, row_ids: list[int]) -> list[str]:

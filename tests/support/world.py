@@ -49,7 +49,7 @@ class World:
         self.ids = Ids(seed)
         self.store: HotStore = SqliteStore(self.database) if self.database.is_sqlite else PostgresStore(self.database)
         self.executor = ThreadPoolExecutor(2)
-        self.cache = Cache(self.database, self.store, self.executor)
+        self.cache = Cache(self.database, self.store, self.executor, lambda row: "")
         parts: dict[str, Any] = {
             "database": self.database, "ids": self.ids, "real_clock": lambda: NOON, "sandbox": True, "allow_simulate": True,
             "vault": Vault(b"k" * 32, counted_nonces(seed)), "policy": OutgoingPolicy.sandbox(), "bin_prefix": "111111",

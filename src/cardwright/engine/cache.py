@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -24,6 +24,9 @@ CARDS_MAX = 100_000
 CardKey = tuple[int, str]
 """Program id and card token."""
 
+ShowPan = Callable[[CardRow], str]
+"""The card number as an answer to a simulation shows it: masked in production mode."""
+
 _card = msgspec.json.Decoder(CardFact)
 _user = msgspec.json.Decoder(UserFact)
 
@@ -42,6 +45,7 @@ class CardEntry:
     face: Face
     pan_sealed: bytes
     pin_sealed: bytes | None
+    shown_pan: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,11 @@ class ProgramEntry:
 class Cache:
     """Cards and programs by key. Loading runs in threads, many cards in one query."""
 
-    def __init__(self, database: Database, store: HotStore, executor: Executor) -> None:
+    def __init__(self, database: Database, store: HotStore, executor: Executor, show_pan: ShowPan) -> None:
         self._database = database
         self._store = store
         self._executor = executor
+        self._show_pan = show_pan
         self._cards: OrderedDict[CardKey, CardEntry] = OrderedDict()
         self._programs: dict[int, ProgramEntry] = {}
         self._wanted: dict[CardKey, asyncio.Future[None]] = {}
@@ -140,7 +145,7 @@ class Cache:
 
     def _keep(self, rows: Sequence[CardRow]) -> None:
         for row in rows:
-            entry = _entry_of(row)
+            entry = _entry_of(row, self._show_pan(row))
             self._cards[entry.key] = entry
         while len(self._cards) > CARDS_MAX:
             self._cards.popitem(last=False)
@@ -170,10 +175,10 @@ class Cache:
         program.products.update(found)
 
 
-def _entry_of(row: CardRow) -> CardEntry:
+def _entry_of(row: CardRow, shown_pan: str) -> CardEntry:
     card, user = _card.decode(row.card_doc), _user.decode(row.user_doc)
     owner = user if row.owner_doc == row.user_doc else _user.decode(row.owner_doc)
     return CardEntry(
         (row.program_id, row.token), row.card_id, row.holder_id, row.revision, card, user, owner, face_of(card, user, owner),
-        bytes(row.pan_sealed), None if row.pin_sealed is None else bytes(row.pin_sealed),
+        bytes(row.pan_sealed), None if row.pin_sealed is None else bytes(row.pin_sealed), shown_pan,
     )  # fmt: skip

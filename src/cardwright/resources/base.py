@@ -1,6 +1,7 @@
 """What all resources do alike: create once for each token, find by token or be told so, change in part, list in pages."""
 
-from datetime import date
+import re
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -9,7 +10,7 @@ from sqlalchemy import Table
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.problems import Kind, Problem, bad_field
-from cardwright.kit.clock import iso, iso_day, parse_instant
+from cardwright.kit.clock import iso
 from cardwright.resources.app import Call
 from cardwright.resources.route import Shape
 from cardwright.storage import records
@@ -17,6 +18,8 @@ from cardwright.storage.database import Row
 
 Token = Annotated[str, Meta(min_length=1, max_length=36)]
 """A resource's identifier: chosen by the client at creation or made by us, never changed."""
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 Metadata = dict[str, str | int | float | bool | None]
 """Metadata as a client may send it; scalars that are no text are stored as text (observed)."""
@@ -41,6 +44,14 @@ def insert(call: Call, table: Table, body: msgspec.Struct, resource: Any, **colu
 def get_row(call: Call, table: Table, missing: Kind, token: str | None = None) -> Row:
     """The row with the path's token (or the one given). Raises ``missing`` when this program has none."""
     row = records.find(call.db, table, call.program.id, call.token if token is None else token)
+    if row is None:
+        raise Problem(missing)
+    return row
+
+
+def lock_row(call: Call, table: Table, missing: Kind) -> Row:
+    """The row with the path's token, held against other changes until the end of this one. Raises ``missing``."""
+    row = records.lock(call.db, table, call.program.id, call.token)
     if row is None:
         raise Problem(missing)
     return row
@@ -72,15 +83,15 @@ def list_resources(call: Call, table: Table, *conditions: ColumnElement[bool]) -
 
 
 def parse_date(field: str, text: str) -> str:
-    """``yyyy-MM-dd`` from a date or a date-time, which is cut (observed). Raises a problem that names the field."""
+    """``yyyy-MM-dd`` from a date, or from a date-time, which is cut to the day that it names (observed)."""
+    day = text[: len("2026-01-31")]
     try:
-        return iso_day(parse_instant(text)) if "T" in text else _checked_day(text)
+        if not _DAY.fullmatch(day) or (len(text) > len(day) and text[len(day)] != "T"):
+            raise ValueError(text)
+        datetime.fromisoformat(text)
     except ValueError:
         raise bad_field(field, "must be a date, yyyy-MM-dd") from None
-
-
-def _checked_day(text: str) -> str:
-    return date.fromisoformat(text).isoformat()
+    return day
 
 
 def text_metadata(metadata: Metadata | None, field: str = "metadata") -> dict[str, str]:

@@ -4,7 +4,6 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
-from sqlalchemy import select
 
 from cardwright.core.expiry import expiration_of
 from cardwright.core.pan import account_numbers, is_bin
@@ -16,7 +15,6 @@ from cardwright.resources.base import Token
 from cardwright.resources.card_product_config import Branch, ProductConfig
 from cardwright.resources.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
-from cardwright.storage.database import Row
 from cardwright.storage.tables import card_products, funding_sources
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -230,15 +228,6 @@ def enabled_source(config: ProductConfig) -> str | None:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def lock_product(call: Call) -> Row:
-    """The product of the path, held against other changes until the end of this one."""
-    query = select(card_products).where(card_products.c.program_id == call.program.id, card_products.c.token == call.token)
-    row = call.db.execute(query.with_for_update(key_share=True)).one_or_none()
-    if row is None:
-        raise Problem(PRODUCT_NOT_FOUND)
-    return row
-
-
 def remember_product(call: Call, product_id: int, doc: str) -> None:
     """Lets every process see what the product says now, and later answers what it said until then."""
     revision = history.raise_program_revision(call.db, call.program.id)
@@ -305,7 +294,7 @@ def list_products(call: Call) -> records.Listing:
 
 def update_product(call: Call, body: ProductUpdate) -> str:
     """Changes a card product, at once for the authorizations of all its cards."""
-    row = lock_product(call)
+    row = base.lock_row(call, card_products, PRODUCT_NOT_FOUND)
     base.check_same_token(call, body)
     check_asked(body.config)
     before = msgspec.json.decode(row.doc, type=Product)

@@ -95,7 +95,7 @@ def list_sources(call: Call) -> records.Listing:
 
 def update_source(call: Call, body: SourceUpdate) -> str:
     """Renames, activates or deactivates a program funding source."""
-    row = base.get_row(call, funding_sources, SOURCE_NOT_FOUND)
+    row = base.lock_row(call, funding_sources, SOURCE_NOT_FOUND)
     base.check_same_token(call, body)
     before = msgspec.json.decode(row.doc, type=Source)
     doc, changed = base.update(call, funding_sources, row, before, structs.replace(before, **base.changes_of(body)))

@@ -43,7 +43,8 @@ class Reply:
 class Route:
     """One operation. ``body`` and ``answer`` are shapes; an ``async`` action is served by the heart, others get a transaction.
 
-    ``fields``: the answer can be cut to the fields that a caller names. ``writes``: a GET that leaves a trace.
+    ``fields``: the answer can be cut to the fields that a caller names. ``writes``: whether the action changes anything;
+    a POST that only looks something up does not, and need not wait for its turn among the writers.
     """
 
     verb: str
@@ -56,7 +57,7 @@ class Route:
     paging: Paging | None = None
     scope: Scope = Scope.WIRE
     fields: bool = True
-    writes: bool = False
+    writes: bool = True
 
     @property
     def summary(self) -> str:
@@ -66,7 +67,7 @@ class Route:
 
 def get(path: str, action: Callable[..., Any], answer: Any = None, **more: Any) -> Route:
     """A read; answers 200, and 404 when the path's token is unknown."""
-    return Route("GET", path, action, answer=answer, **more)
+    return Route("GET", path, action, answer=answer, writes=more.pop("writes", False), **more)
 
 
 def post(path: str, body: type[msgspec.Struct], action: Callable[..., Any], answer: Any = None, **more: Any) -> Route:

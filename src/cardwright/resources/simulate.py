@@ -10,7 +10,6 @@ from msgspec import Meta, field
 from cardwright.core.iso_echo import iso_echo
 from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Fee, Merchant
 from cardwright.core.money import BadAmount, minor_units
-from cardwright.core.pan import mask
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.engine.cache import CardEntry
@@ -210,16 +209,14 @@ async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -
     )
     if body.webhook is not None or outcome.program.subscriptions:
         app.wake_outbox()
-    return answer_of(app, outcome)
+    return answer_of(outcome)
 
 
-def answer_of(app: App, outcome: Outcome) -> bytes:
-    """The wire's answer to a simulation. In production mode the card number is masked in it too."""
+def answer_of(outcome: Outcome) -> bytes:
+    """The wire's answer to a simulation."""
     row, card, program, source = outcome
-    pan = app.vault.decrypt_pan(card.pan_sealed, str(program.id), card.card.token)
-    echo = iso_echo(
-        row, details_decoder.decode(row.details), pan if app.sandbox else mask(pan), card.card.expiration, program.short_code
-    )
+    details = details_decoder.decode(row.details)
+    echo = iso_echo(row, details, card.shown_pan, card.card.expiration, program.short_code)
     transaction = render(row, card.face, source.face if source is not None else None, row.first_state)
     return f'{{"transaction":{transaction},"raw_iso8583":{echo}}}'.encode()
 

@@ -148,7 +148,7 @@ def list_sides(
         part = select(transactions, literal(side, SmallInteger).label("side")).where(condition)
         parts.append(select(part.order_by(*order).limit(enough).subquery()))
     both = union_all(*parts).subquery()
-    keys = [both.c[SORTS[name]], both.c.id, both.c.side]
+    keys = [both.c[column] for column in (SORTS[name], "id", "side")]
     order = [key.desc() if descending else key.asc() for key in keys]
     rows = db.execute(select(both).order_by(*order).offset(page.start_index).limit(page.count + 1)).all()
     return [(recorded(row), row.side) for row in rows]

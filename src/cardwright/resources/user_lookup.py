@@ -6,7 +6,6 @@ import msgspec
 from sqlalchemy import false, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.core.problems import bad_parameter
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.route import Paging, Route, Shape, get
@@ -47,11 +46,7 @@ def list_matching(call: Call, keep: Callable[[Row], bool], *conditions: ColumnEl
     Case is folded here and not in SQL: the two databases fold differently, and neither folds all of Unicode.
     """
     page = call.list_page
-    name = page.sort_by.removeprefix("-")
-    if name not in records.SYSTEM_SORTS:
-        raise bad_parameter("sort_by", f"must be one of {', '.join(records.SYSTEM_SORTS)}, not {name}")
-    keys = (users.c[records.SYSTEM_SORTS[name]], users.c.id)
-    order = [key.desc() if page.sort_by.startswith("-") else key.asc() for key in keys]
+    order = records.order_of(users, page.sort_by)
     query = select(users.c.token, users.c.doc, users.c.sealed).where(users.c.program_id == call.program.id, *conditions)
     docs: list[str] = []
     with call.db.execute(query.order_by(*order).execution_options(yield_per=500)) as found:
@@ -96,5 +91,5 @@ def look_up(call: Call, body: UserSearch) -> records.Listing:
 
 routes = [
     get("/users/phonenumber/{phone_number}", list_by_phone, User, paging=Paging()),
-    Route("POST", "/users/lookup", look_up, body=UserSearch, answer=User, paging=Paging()),
+    Route("POST", "/users/lookup", look_up, body=UserSearch, answer=User, paging=Paging(), writes=False),
 ]

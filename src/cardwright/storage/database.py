@@ -82,7 +82,9 @@ class Database:
         path = self.url.database
         assert path
         # The address is in the creator; without a pool named here SQLAlchemy would take this for a database in memory.
-        engine = create_engine("sqlite://", creator=lambda: connect_sqlite(path), poolclass=QueuePool, pool_size=16, max_overflow=16)
+        engine = create_engine(
+            "sqlite://", creator=lambda: connect_sqlite(path), poolclass=QueuePool, pool_size=16, max_overflow=16
+        )
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:

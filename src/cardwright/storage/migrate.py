@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
-
 from cardwright.storage.database import Database
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Table, and_, select
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.elements import ColumnElement, UnaryExpression
 
 from cardwright.core.problems import TOKEN_TAKEN, Problem, bad_parameter
 from cardwright.kit.page import Page
@@ -70,15 +70,24 @@ def change(db: Connection, table: Table, row_id: int, **columns: Any) -> None:
     db.execute(table.update().where(table.c.id == row_id).values(**columns))
 
 
-def list_page(
-    db: Connection, table: Table, program_id: int, page: Page, *conditions: ColumnElement[bool]
-) -> Listing:
-    """The page's documents in its order; creation order breaks ties. Raises a problem for an unknown sort name."""
-    name = page.sort_by.removeprefix("-")
+def lock(db: Connection, table: Table, program_id: int, token: str) -> Row | None:
+    """The row with this token, held against other changes until the commit: a change reads it before it writes it."""
+    query = select(table).where(table.c.program_id == program_id, table.c.token == token)
+    return db.execute(query.with_for_update(key_share=True)).one_or_none()
+
+
+def order_of(table: Table, sort_by: str) -> list[UnaryExpression[Any]]:
+    """The order that a list is asked for in; creation order breaks ties. Raises a problem for an unknown sort name."""
+    name = sort_by.removeprefix("-")
     if name not in SYSTEM_SORTS:
-        raise bad_parameter("sort_by", f"must be one of {', '.join(SYSTEM_SORTS)}, not {name}")
+        raise bad_parameter("sort_by", f"must be one of {', '.join(SYSTEM_SORTS)}, not {name[:60]}")
     keys = (table.c[SYSTEM_SORTS[name]], table.c.id)
-    order = [key.desc() if page.sort_by.startswith("-") else key.asc() for key in keys]
-    query = select(table.c.doc).where(and_(table.c.program_id == program_id, *conditions)).order_by(*order)
+    return [key.desc() if sort_by.startswith("-") else key.asc() for key in keys]
+
+
+def list_page(db: Connection, table: Table, program_id: int, page: Page, *conditions: ColumnElement[bool]) -> Listing:
+    """The page's documents in its order. Raises a problem for an unknown sort name."""
+    query = select(table.c.doc).where(and_(table.c.program_id == program_id, *conditions))
+    query = query.order_by(*order_of(table, page.sort_by))
     docs = db.scalars(query.offset(page.start_index).limit(page.count + 1)).all()
     return Listing(docs[: page.count], len(docs) > page.count)

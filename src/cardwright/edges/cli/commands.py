@@ -1,53 +1,217 @@
-"""The commands: serve."""
+"""The commands and their options; what each does stands in a module of its own, imported when it is asked for."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cardwright.kit import logs
-from cardwright.settings import Mode, Settings
+from cardwright import __version__
+from cardwright.edges.cli.say import Failure, tell_failure
+from cardwright.edges.cli.status import Form
 
-cli = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+if TYPE_CHECKING:
+    # pydantic takes a fifth of a second to import: `cardwright --help` does without it.
+    from cardwright.settings import Settings
+
+# Nobody who reads a file or a pipe wants frames drawn into it.
+cli = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class ModeName(StrEnum):
+    """What ``--mode`` takes."""
+
+    SANDBOX = "sandbox"
+    PRODUCTION = "production"
+
+
+class LogLevel(StrEnum):
+    """What ``--log-level`` takes."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+Db = Annotated[
+    str | None,
+    typer.Option(envvar="CARDWRIGHT_DB", help="A file, :memory: or postgresql://…  [default: a file in the data directory]"),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="CARDWRIGHT_DATA_DIR", help="Where keys, credentials and the database live.  [default: .cardwright]"),
+]
+Mode = Annotated[ModeName | None, typer.Option(envvar="CARDWRIGHT_MODE", help="What is allowed.  [default: sandbox]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+def settings_from(**given: Any) -> "Settings":
+    """Options, then environment, then ``.env``. Raises Failure, which never shows a value: it may be a secret."""
+    from pydantic import ValidationError
+
+    from cardwright.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = [(f"CARDWRIGHT_{str(one['loc'][0]).upper()}", one["msg"]) for one in error.errors(include_input=False)]
+        raise Failure("; ".join(f"{name}: {text}" for name, text in wrong), f"unset {wrong[0][0]}", 2) from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"cardwright {__version__}")
+        raise typer.Exit
 
 
 @cli.callback()
-def root() -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")] = False,
+) -> None:
     """Cardwright: a self-hosted card-issuing platform with Just-in-Time Funding."""
 
 
 @cli.command()
 def serve(
-    db: Annotated[str | None, typer.Option(help="a file path, :memory: or postgresql://…")] = None,
-    host: Annotated[str | None, typer.Option()] = None,
-    port: Annotated[int | None, typer.Option()] = None,
-    workers: Annotated[int | None, typer.Option()] = None,
-    mode: Annotated[Mode | None, typer.Option()] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    data_dir: Annotated[Path | None, typer.Option()] = None,
-    tls: Annotated[bool | None, typer.Option()] = None,
+    db: Db = None,
+    host: Annotated[str | None, typer.Option(envvar="CARDWRIGHT_HOST", help="[default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(envvar="CARDWRIGHT_PORT", min=0, max=65535, help="[default: 8181 or the next free one; 0: any free one]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(envvar="CARDWRIGHT_WORKERS", min=1, help="Processes; more than one on PostgreSQL.  [default: 1]")
+    ] = None,
+    tls: Annotated[bool | None, typer.Option(envvar="CARDWRIGHT_TLS", help="Speak HTTPS, with a self-made certificate.")] = None,
+    mode: Mode = None,
+    seed: Annotated[
+        int | None, typer.Option(envvar="CARDWRIGHT_SEED", help="The same seed and the same calls give the same bytes.")
+    ] = None,
+    data_dir: DataDir = None,
+    allow_simulate: Annotated[
+        bool | None, typer.Option(envvar="CARDWRIGHT_ALLOW_SIMULATE", help="Let production mode take simulations.")
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(envvar="CARDWRIGHT_LOG_LEVEL", help="[default: warning]")
+    ] = None,
+    as_json: AsJson = False,
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
-    """Starts the platform."""
-    from cardwright.edges.http.server import bind, run
-    from cardwright.storage.database import Database
-    from cardwright.storage.migrate import migrate
-    from cardwright.wiring import address_of, data_dir_of, ensure_default_program, load_secrets, make_vault, settled
+    """Start the platform."""
+    settings = settings_from(
+        db=db, host=host, port=port, workers=workers, tls=tls, mode=mode, seed=seed, data_dir=data_dir,
+        allow_simulate=allow_simulate, log_level=log_level,
+    )  # fmt: skip
+    from cardwright.edges.cli.serve import serve
+    from cardwright.kit import logs
 
-    given = {k: v for k, v in locals().items() if k in Settings.model_fields and v is not None}
-    with settled(Settings(**given)) as settings:
+    try:
         logs.configure(settings.log_level, settings.log_json, sys.stderr)
-        data_dir_of(settings).mkdir(parents=True, exist_ok=True)
-        keys = load_secrets(settings)
-        listener = bind(settings.host, settings.port)
-        database = Database(address_of(settings))
-        migrate(database)
-        ensure_default_program(database, make_vault(settings, keys), settings, keys)
-        database.close()
-        print(f"http://{settings.host}:{listener.getsockname()[1]}/v3", keys.application_token, keys.access_token, flush=True)
-        run(settings, listener, None)
+    except ValueError as error:
+        raise Failure(f"CARDWRIGHT_LOG_LEVEL: {error}", "unset CARDWRIGHT_LOG_LEVEL", 2) from None
+    serve(settings, as_json=as_json, until_eof=until_eof)
+
+
+@cli.command()
+def demo(as_json: AsJson = False) -> None:
+    """Play the whole story in one terminal: a card, a purchase, its money, a decline."""
+    from cardwright.edges.cli.demo import demo
+
+    demo(as_json=as_json)
+
+
+@cli.command()
+def migrate(
+    db: Db = None,
+    data_dir: DataDir = None,
+    sql: Annotated[bool, typer.Option("--sql", help="Only print the statements.")] = False,
+) -> None:
+    """Bring the database to the schema of this version."""
+    from cardwright.edges.cli import books
+
+    books.migrate(settings_from(db=db, data_dir=data_dir), sql=sql)
+
+
+@cli.command()
+def verify(
+    db: Db = None,
+    data_dir: DataDir = None,
+    secrets: Annotated[bool, typer.Option("--secrets", help="Also look for card numbers in clear, in every column.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that the books balance, on a database that may be in use."""
+    from cardwright.edges.cli import books
+
+    if not books.verify(settings_from(db=db, data_dir=data_dir), secrets=secrets, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def reset(
+    db: Db = None,
+    data_dir: DataDir = None,
+    mode: Mode = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove everything that the default program has collected."""
+    from cardwright.edges.cli import books
+
+    books.reset(settings_from(db=db, data_dir=data_dir, mode=mode), is_sure=yes)
+
+
+@cli.command()
+def status(
+    db: Db = None,
+    data_dir: DataDir = None,
+    form: Annotated[Form, typer.Option("--output", "-o", help="How to write it.")] = Form.TEXT,
+) -> None:
+    """Show the running instance and what opens it."""
+    from cardwright.edges.cli.status import status
+
+    status(settings_from(db=db, data_dir=data_dir), form)
+
+
+@cli.command()
+def explain(
+    token: Annotated[str, typer.Argument(help="A transaction's token.")],
+    base_url: Annotated[
+        str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="Ask there instead of the instance that runs here.")
+    ] = None,
+    db: Db = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell why a purchase was approved or declined."""
+    from cardwright.edges.cli.explain import explain
+
+    explain(settings_from(db=db, data_dir=data_dir), token, base_url=base_url, as_json=as_json)
+
+
+@cli.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def execute(
+    command: Annotated[list[str] | None, typer.Argument(help="The command and its arguments.", metavar="-- COMMAND…")] = None,
+    db: Annotated[str | None, typer.Option(help="A database to use.  [default: one of its own, gone afterwards]")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed and the same calls give the same bytes.")] = None,
+) -> None:
+    """Run a command beside a fresh instance, which is in its environment as CARDWRIGHT_BASE_URL and so on."""
+    from cardwright.edges.cli.exec import run_beside
+
+    raise typer.Exit(run_beside(command or [], db=db, seed=seed))
 
 
 def main() -> None:
     """Runs the command line."""
-    cli()
+    try:
+        cli()
+    except Failure as failure:
+        tell_failure(failure)
+        sys.exit(failure.code)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, TOO_LARGE, Problem
 from cardwright.edges.http.credentials import Credentials
-from cardwright.edges.http.metrics import REQUESTS
+from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import BODY_MAX, parse_body, parse_page, parse_pairs, parse_query
 from cardwright.edges.http.problems import INTERNAL_BODY, problem_body
 from cardwright.edges.http.router import Router
@@ -60,7 +60,7 @@ class Api:
         headers = [(b"content-length", b"%d" % len(body))]
         if body:
             headers.append(JSON_HEADER)
-        REQUESTS.labels(scope["method"], str(status)).inc()
+        count_answer(scope["method"], status)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -116,7 +116,7 @@ class Api:
         database = self._app.database
         page = parse_page(pairs, route.paging) if route.paging is not None else None
         query = parse_query(pairs, route.query) if route.query is not None else None
-        with (database.read() if route.verb == "GET" and not route.writes else database.write()) as db:
+        with (database.write() if route.writes else database.read()) as db:
             program = get_program(db, program_id)
             now = program.clock.at(self._app.real_clock())
             call = Call(self._app, db, program, now, parameters, query, page)

@@ -13,7 +13,7 @@ TOKENS = {
     "webhook": "news",
     "box": "news",
     "phone_number": "+15105551212",
-    "event_type": "transaction.authorization",
+    "event_type": "transaction",
 }
 """A name for each kind of object that a path can ask for; the bodies below use the same."""
 

@@ -169,11 +169,11 @@ def _path_parameters(route: Route) -> Iterator[Json]:
 
 
 def _query_parameters(route: Route, schemas: Schemas) -> Iterator[Json]:
-    own = dict(schemas.fields_of(route.query)) if route.query is not None else {}
-    for name, (schema, is_required) in own.items():
-        yield {"name": name, "in": "query", "required": is_required, "schema": schema}
-    if route.paging is not None:
-        yield from (parameter for parameter in _paging_parameters(route.paging) if parameter["name"] not in own)
+    paging = list(_paging_parameters(route.paging)) if route.paging is not None else []
+    for name, (schema, is_required) in schemas.fields_of(route.query):
+        if name not in {parameter["name"] for parameter in paging}:
+            yield {"name": name, "in": "query", "required": is_required, "schema": schema}
+    yield from paging
     if route.fields:
         text = "Names of fields, separated by commas; the answer has only these. A nested field needs its parents' names too."
         yield {"name": "fields", "in": "query", "description": text, "schema": {"type": "string"}, "example": "token"}
@@ -198,7 +198,7 @@ def _good_response(route: Route, ids: dict[Route, str], schemas: Schemas) -> Jso
     if returned is Reply:
         return {str(route.status): {"description": "What the other side answered.", "content": {"application/json": {}}}}
     is_list = route.paging is not None or returned is Listing
-    schema = schemas.list_of(route.answer) if is_list else schemas.of(route.answer)
+    schema = (schemas.list_of if is_list else schemas.of)(route.answer, is_cut=route.fields)
     response: Json = {"description": HTTPStatus(route.status).phrase, "content": {"application/json": {"schema": schema}}}
     if links := _links(route, ids):
         response["links"] = links

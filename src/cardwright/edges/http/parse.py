@@ -27,6 +27,7 @@ START_INDEX_MAX = 1_000_000_000
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`")
+_RANGE = re.compile(r"^Expected `(?:int|float|decimal)` (?:<|>)")
 _SIZE = re.compile(r"^Expected `(?:str|array|object|bytes)` of length")
 
 
@@ -77,6 +78,8 @@ def problem_of(error: msgspec.ValidationError, raw: bytes, shape: type[msgspec.S
         return Problem(INVALID_INPUT, ", ".join(f"{prefix}{name} may not be null" for name in names))
     if _SIZE.match(what):
         return Problem(INVALID_INPUT, f"{where or 'body'} size is wrong: {what}")
+    if _RANGE.match(what):
+        return Problem(INVALID_INPUT, f"{where or 'body'} is out of range: {what}")
     if what.startswith("Expected") and "got `null`" in what:
         return Problem(INVALID_INPUT, f"{where or 'body'} may not be null")
     return Problem(MALFORMED, f"{where or 'body'}: {what}")

@@ -22,6 +22,9 @@ AMOUNT: Schema = {
 }
 
 
+PART: Schema = {"description": "What is left of an object when `fields` names only some of it.", "type": "object"}
+
+
 class Problem(Shape, frozen=True, kw_only=True):
     """What went wrong. ``error_code`` is the HTTP status and three more digits."""
 
@@ -42,19 +45,22 @@ class Schemas:
         self._components = {name: tidied(schema) for name, schema in components.items()}
         self._lists: dict[str, Schema] = {}
 
-    def of(self, shape: Any) -> Schema:
-        """A shape's schema, or a reference to it."""
-        return self._of[shape]
+    def of(self, shape: Any, *, is_cut: bool = False) -> Schema:
+        """A shape's schema, or a reference to it; ``is_cut`` where a caller can ask for less than the whole."""
+        schema = self._of[shape]
+        return {"anyOf": [schema, {"$ref": TEMPLATE.format(name="Part")}]} if is_cut and "$ref" in schema else schema
 
-    def list_of(self, shape: Any) -> Schema:
+    def list_of(self, shape: Any, *, is_cut: bool) -> Schema:
         """A reference to the envelope that a list of the shape comes in."""
-        item = self._of[shape]
-        name = f"{_name_of(item)}List"
-        self._lists[name] = envelope(item)
+        name = f"{_name_of(self._of[shape])}List"
+        made = envelope(self.of(shape, is_cut=is_cut))
+        assert self._lists.setdefault(name, made) == made, f"two kinds of lists would be called {name}"
         return {"$ref": TEMPLATE.format(name=name)}
 
-    def fields_of(self, query: type[msgspec.Struct]) -> Iterator[tuple[str, tuple[Schema, bool]]]:
+    def fields_of(self, query: type[msgspec.Struct] | None) -> Iterator[tuple[str, tuple[Schema, bool]]]:
         """The parameters of a query: name, schema, whether it is required. There is no null in a query string."""
+        if query is None:
+            return
         component = self._components[_name_of(self._of[query])]
         for name, schema in component["properties"].items():
             yield name, (without_null(schema), name in component.get("required", ()))
@@ -62,7 +68,7 @@ class Schemas:
     def components(self) -> Iterator[tuple[str, Schema]]:
         """All that is referred to; query structs are spelt out as parameters and are not."""
         left_out = {_name_of(self._of[query]) for query in self._queries}
-        yield "Amount", AMOUNT
+        yield from (("Amount", AMOUNT), ("Part", PART))
         yield from self._lists.items()
         yield from ((name, schema) for name, schema in self._components.items() if name not in left_out)
 

@@ -46,6 +46,7 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
         workers=settings.workers,
         backlog=4096,
         timeout_graceful_shutdown=10,
@@ -63,6 +64,5 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """The settings as environment variables, for the application and its worker processes."""
     values = settings.model_dump(exclude_none=True)
     secrets = {"application_token", "access_token", "master_key"}
-    return {
-        f"CARDWRIGHT_{name.upper()}": value.get_secret_value() if name in secrets else str(value) for name, value in values.items()
-    }
+    plain = {name: value.get_secret_value() if name in secrets else str(value) for name, value in values.items()}
+    return {f"CARDWRIGHT_{name.upper()}": value for name, value in plain.items()}

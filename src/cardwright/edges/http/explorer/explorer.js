@@ -21,6 +21,7 @@ function h(tag, attributes, ...children) {
 
 const resolve = (item) => (item?.$ref ? item.$ref.slice(2).split('/').reduce((node, key) => node[key], api) : item);
 const verbOf = (operation) => h('span', { class: `verb ${operation.verb}` }, operation.verb.toUpperCase());
+const breakable = (path) => path.split(/(?=\/)/).flatMap((part) => [h('wbr'), part]);
 const linkTo = (operation, text) => h('a', { href: `#${operation.id}` }, verbOf(operation), text);
 
 // Paragraphs, lists, `code` and **strong** are all that the document uses of Markdown.
@@ -51,7 +52,7 @@ function showList() {
   const fits = (one) => words.every((word) => `${one.verb} ${one.path} ${one.summary} ${one.tags}`.toLowerCase().includes(word));
   const groups = api.tags.map((tag) => {
     const items = [...operations.values()].filter((one) => one.tags.includes(tag.name) && fits(one));
-    const links = items.map((one) => h('li', {}, linkTo(one, h('span', { title: one.summary }, one.path.replace(/^\/v3/, '')))));
+    const links = items.map((one) => h('li', {}, linkTo(one, h('span', { title: one.summary }, breakable(one.path.replace(/^\/v3/, ''))))));
     return items.length ? h('details', { open: true }, h('summary', { title: tag.description }, tag.name), h('ul', {}, links)) : '';
   });
   $('operations').replaceChildren(...groups.filter(Boolean));
@@ -86,8 +87,8 @@ function welcomePage() {
   })));
   return [
     h('h1', {}, 'From nothing to a paid coffee, in six steps'),
-    h('p', {}, 'Fill in the credentials above; the server printed them when it started. Then open each step and press ',
-      h('strong', {}, 'Send'), ': the examples fit together as they are.'),
+    h('p', {}, 'Fill in the credentials above; the server printed them when it started, and they stay in this tab. Then open ',
+      'each step and press ', h('strong', {}, 'Send'), ': the examples fit together as they are.'),
     h('ol', { class: 'guide' }, steps),
     h('h2', {}, 'Good to know'),
     ...markdown(api.info.description),
@@ -98,7 +99,7 @@ function welcomePage() {
 function operationPage(operation) {
   const body = operation.requestBody?.content['application/json'];
   return [
-    h('h1', {}, inline(operation.summary)),
+    h('h1', {}, inline(operation.summary.replace(/\.$/, ''))),
     h('div', { class: 'place' }, verbOf(operation), h('code', {}, operation.path)),
     ...markdown(operation.description),
     h('div', { class: 'columns' },
@@ -114,29 +115,34 @@ function answerView([status, response]) {
   const json = content?.['application/json'];
   const codes = Object.values(json?.examples ?? {}).map(({ value }) => h('tr', {},
     h('td', {}, h('code', {}, value.error_code)), h('td', {}, value.error_message)));
-  const title = [h('code', {}, status), ' ', h('span', { class: 'soft' }, description)];
+  const title = [h('code', {}, status), ' ', h('span', { class: 'soft' }, inline(description))];
   if (!json?.schema) return h('div', {}, title);
   return h('details', { open: status < '300' }, h('summary', {}, title),
-    codes.length ? h('table', {}, h('tbody', {}, codes)) : schemaView(json.schema, true));
+    codes.length ? h('table', {}, h('tbody', {}, codes)) : schemaView(json.schema, false));
 }
 
 // --- Schemas ---
 
-function typeOf(schema) {
+// In a request null means absent and goes without saying.
+function typeOf(schema, isRequest) {
   if (schema.$ref) return schema.$ref.split('/').pop();
-  if (schema.anyOf) return schema.anyOf.map(typeOf).join(' or ');
-  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(' | ');
-  if (schema.type === 'array') return `list of ${typeOf(schema.items ?? {})}`;
-  return [schema.type ?? 'anything'].flat().join(' or ');
+  const shown = (kinds) => kinds.filter((kind) => kind !== 'null' || !isRequest).join(' or ');
+  if (schema.anyOf) return shown(schema.anyOf.map((kind) => typeOf(kind)));
+  if (schema.enum) return shown(schema.enum.map((value) => JSON.stringify(value)));
+  return shown([schema.type ?? 'anything'].flat().map((kind) => (kind === 'array' ? `list of ${typeOf(schema.items ?? {})}` : kind)));
 }
 
 function limitsOf(schema) {
-  const words = {
-    minLength: 'at least $ characters', maxLength: 'at most $ characters', minimum: 'at least $', maximum: 'at most $',
-    exclusiveMaximum: 'below $', minItems: 'at least $ items', maxItems: 'at most $ items', pattern: 'like $', default: 'default $',
+  const range = (least, most, unit) => {
+    if (most === undefined && !(least > 1)) return '';
+    const text = least === undefined ? `at most ${most}` : most === undefined ? `at least ${least}` : `${least} to ${most}`;
+    return least === most ? `${least}${unit}` : text + unit;
   };
-  const shown = (value) => (typeof value === 'object' ? JSON.stringify(value) : String(value));
-  return Object.entries(words).filter(([name]) => name in schema).map(([name, text]) => text.replace('$', () => shown(schema[name])));
+  return [
+    range(schema.minLength, schema.maxLength, ' characters'), range(schema.minItems, schema.maxItems, ' items'),
+    range(schema.minimum, schema.maximum, ''), schema.pattern ? `like ${schema.pattern}` : '',
+    'default' in schema ? `default ${JSON.stringify(schema.default)}` : '',
+  ].filter(Boolean);
 }
 
 // The schema inside: an object's own, or what a list or an alternative has in it.
@@ -146,20 +152,19 @@ function innerOf(schema) {
   return [item?.items, ...(item?.anyOf ?? [])].filter(Boolean).map(innerOf).find(Boolean);
 }
 
-function schemaView(schema, isOuter) {
-  const inner = innerOf(schema);
-  const text = isOuter ? markdown(resolve(schema).description) : [];
+function schemaView(schema, isRequest) {
+  const inner = innerOf(schema), text = markdown((inner ?? resolve(schema)).description);
   if (!inner) return h('div', {}, text, h('p', {}, h('code', {}, typeOf(schema))));
   return h('div', {}, text, h('ul', { class: 'fields' }, Object.entries(inner.properties)
-    .map(([name, field]) => fieldView(name, field, inner.required?.includes(name)))));
+    .map(([name, field]) => fieldView(name, field, inner.required?.includes(name), isRequest))));
 }
 
-function fieldView(name, field, isRequired) {
+function fieldView(name, field, isRequired, isRequest) {
   const about = [h('code', {}, name), isRequired ? h('span', { class: 'required', title: 'required' }, '*') : '', ' ',
-    h('span', { class: 'soft' }, [typeOf(field), ...limitsOf(field)].join(' · '),
+    h('span', { class: 'soft' }, [typeOf(field, isRequest), ...limitsOf(field)].join(' · '),
       field.description ? [' · ', ...inline(field.description)] : '')];
   if (!innerOf(field)) return h('li', {}, about);
-  const details = h('details', { ontoggle: () => details.children.length > 1 || details.append(schemaView(field)) }, h('summary', {}, about));
+  const details = h('details', { ontoggle: () => details.children.length > 1 || details.append(schemaView(field, isRequest)) }, h('summary', {}, about));
   return h('li', {}, details);
 }
 
@@ -199,15 +204,15 @@ function parameterView(operation, parameter, draft) {
   const { schema } = parameter;
   const values = schema.enum ?? (schema.type === 'boolean' ? [true, false] : null);
   const isPath = parameter.in === 'path';
-  const attributes = { id, name: parameter.name, required: parameter.required, spellcheck: 'false', placeholder: schema.default ?? (isPath ? '' : parameter.example) };
+  const attributes = { id, name: parameter.name, required: parameter.required, spellcheck: 'false', placeholder: schema.default ?? [schema.type].flat().join(' or ') };
   const input = values
     ? h('select', attributes, ['', ...values].map((value) => h('option', { value: String(value) }, String(value))))
     : h('input', attributes);
   input.value = draft[id] ?? (isPath ? remembered.get(`${operation.id} ${parameter.name}`) ?? parameter.example ?? '' : '');
-  const about = [[schema.type ?? ''].flat().join(' or '), ...limitsOf(schema)].filter(Boolean).join(' · ');
+  const about = [...limitsOf(schema), parameter.description].filter(Boolean).join(' · ');
   return h('div', { class: 'parameter' },
     h('label', { for: id }, parameter.name, parameter.required ? h('span', { class: 'required', title: 'required' }, '*') : ''), input,
-    h('span', { class: 'soft' }, about, parameter.description ? [' · ', ...inline(parameter.description)] : ''));
+    about ? h('span', { class: 'soft' }, inline(about)) : '');
 }
 
 function readForm(operation, form) {
@@ -232,6 +237,7 @@ async function send(operation, { verb, url, body }, answer) {
     const response = await fetch(url, { method: verb, headers, body, credentials: 'omit', cache: 'no-store' });
     const text = await response.text();
     answer.replaceChildren(resultView(response, text, performance.now() - start));
+    answer.scrollIntoView({ block: 'nearest' });
     remember(operation, response.status, text);
   } catch (error) {
     answer.replaceChildren(h('div', { class: 'answer' }, h('p', { class: 'bad' }, `The server does not answer: ${error.message}`)));

@@ -1,0 +1,62 @@
+"""`cardwright explain`: why a purchase was approved or declined, check by check."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from cardwright.edges.cli.client import Client
+from cardwright.edges.cli.instance import find_credentials, find_instance, root_of
+from cardwright.edges.cli.say import Failure, show_json, show_table
+
+if TYPE_CHECKING:
+    from cardwright.settings import Settings
+
+COLOURS = {"pass": "green", "refuse": "red", "not_reached": "dim"}
+
+
+def explain(settings: "Settings", token: str, *, base_url: str | None, as_json: bool) -> None:
+    """Shows a decision. Raises Failure when nobody answers or there is no such transaction."""
+    decision = decision_of(_client(settings, base_url), token)
+    if as_json:
+        show_json(decision)
+    else:
+        show_decision(decision)
+
+
+def decision_of(client: Client, token: str) -> dict[str, Any]:
+    """The decision about the transaction with this token."""
+    answer = client.request("GET", f"/sandbox/decisions/{token}")
+    if answer.status == 200:
+        decision: dict[str, Any] = answer.body
+        return decision
+    said = answer.body.get("error_message", answer.body) if isinstance(answer.body, dict) else answer.body
+    hint = "cardwright status   (are these its credentials?)" if answer.status == 401 else "the token is in transaction.token"
+    raise Failure(f"{token}: {answer.status} {said}", hint)
+
+
+def _client(settings: "Settings", base_url: str | None) -> Client:
+    pair = find_credentials(settings)
+    if base_url is None:
+        instance = find_instance(settings)
+        return Client(instance.root_url, pair.application_token, pair.access_token, instance.ca)
+    return Client(root_of(base_url), pair.application_token, pair.access_token, os.environ.get("CARDWRIGHT_CA"))
+
+
+def show_decision(decision: dict[str, Any]) -> None:
+    """The outcome, every check in order, and what would have had to differ."""
+    response, seen = decision["response"], decision["configuration"]
+    print(f"{decision['type']} {decision['transaction_token']}")
+    print(f"{decision['outcome']}: {response['code']} {response['memo']}")
+    print(
+        f"{decision['request_amount']} {decision['currency_code']} asked, decided {decision['decided_time']}, "
+        f"program revision {seen['program_revision']}, account revision {seen['account_revision']}\n"
+    )
+    rows = [(step["check"], step["verdict"].replace("_", " "), _inputs(step["inputs"])) for step in decision["checks"]]
+    show_table(("check", "verdict", "looked at"), rows, [COLOURS[step["verdict"]] for step in decision["checks"]])
+    if "first_refusal" in decision:
+        print(f"\nrefused by     {decision['first_refusal']}")
+        print(f"would pass if  {decision['would_pass_if']}")
+
+
+def _inputs(inputs: dict[str, Any]) -> str:
+    known = {name: value for name, value in inputs.items() if value is not None}
+    return ", ".join(f"{name} {str(value).lower() if isinstance(value, bool) else value}" for name, value in known.items())

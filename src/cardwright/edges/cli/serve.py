@@ -1,0 +1,257 @@
+"""`cardwright serve`: prepares the database, starts the server, and says where it answers once it does."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cardwright import __version__
+from cardwright.edges.cli.instance import Credentials, Instance, announced, environment_of
+from cardwright.edges.cli.say import Failure, show_fields
+
+if TYPE_CHECKING:
+    from cardwright.settings import Settings
+
+POSTGRES_HINT = "cardwright serve --db postgresql://user:password@host/database --workers 2"
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that mean every interface, and where this machine finds itself under them."""
+
+POLL_S = 0.01
+
+
+def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
+    """Runs an instance until SIGTERM or SIGINT. Raises Failure when it cannot start."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    if until_eof:
+        threading.Thread(target=_leave_at_eof, daemon=True).start()
+    check(settings)
+    from cardwright.edges.cli.books import opened
+    from cardwright.edges.http.server import PortTaken, bind, run
+    from cardwright.wiring import data_dir_of, settled
+
+    with ExitStack() as stack:
+        settings = stack.enter_context(settled(settings))
+        directory = _made(data_dir_of(settings).absolute())
+        stack.enter_context(only_server_of(settings))
+        try:
+            listener = bind(settings.host, settings.port)
+        except PortTaken as taken:
+            raise Failure(f"--port: {taken}", "cardwright serve   (without --port it takes the next free one)") from None
+        with opened(settings) as (database, keys):
+            place = database.place
+        certificate = certificate_for(settings, directory) if settings.tls else None
+        pair = Credentials(keys.application_token, keys.access_token)
+        instance = instance_of(settings, listener, certificate)
+        told = Told(settings, instance, pair, place, as_json)
+        stack.enter_context(announcing(told, directory))
+        run(settings, listener, certificate)
+        if not told.is_ready:
+            raise Failure("the server did not start; the log above says why", "cardwright serve --log-level info")
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """Ends the command. While the server runs it catches signals itself, and raises them again when it has answered all."""
+    raise SystemExit(0)
+
+
+def _leave_at_eof() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _made(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Failure(f"--data-dir {directory}: {error.strerror}", "cardwright serve --data-dir ~/.cardwright") from None
+    return directory
+
+
+# --- What cannot work ---------------------------------------------------------------------
+
+
+def check(settings: "Settings") -> None:
+    """Refuses settings that cannot work together. Raises Failure, which names the option and the way out."""
+    from cardwright.core.pan import is_bin
+    from cardwright.wiring import address_of
+
+    if settings.workers < 1:
+        raise Failure("--workers must be at least 1", "cardwright serve --workers 1", 2)
+    if settings.workers > 1 and "://" not in address_of(settings):
+        raise Failure(f"--workers {settings.workers} needs PostgreSQL: SQLite has one writer, so one process", POSTGRES_HINT, 2)
+    if settings.workers > 1 and settings.seed is not None:
+        text = f"--seed goes with --workers 1: {settings.workers} processes would draw the same identifiers"
+        raise Failure(text, f"cardwright serve --seed {settings.seed}", 2)
+    if not settings.is_sandbox:
+        _check_production(settings)
+    if not is_bin(settings.bin_prefix):
+        raise Failure("CARDWRIGHT_BIN_PREFIX must have 6 to 14 digits", "unset CARDWRIGHT_BIN_PREFIX", 2)
+    if settings.master_key is not None:
+        _check_key(settings.master_key.get_secret_value())
+
+
+def _check_production(settings: "Settings") -> None:
+    from cardwright.wiring import policy_of
+
+    if settings.seed is not None:
+        raise Failure("--seed goes with --mode sandbox: whoever knows the seed knows every token", "cardwright serve", 2)
+    try:
+        policy_of(settings)
+    except ValueError as error:
+        raise Failure(f"CARDWRIGHT_OUTGOING_HOSTS: {error}", "export CARDWRIGHT_OUTGOING_HOSTS=host:port,…", 2) from None
+    missing = [name for name in ("master_key", "application_token", "access_token") if getattr(settings, name) is None]
+    if missing:
+        names = [f"CARDWRIGHT_{name.upper()}" for name in missing]
+        hint = " ".join(f"{name}=$(openssl rand -hex 32)" for name in names)
+        raise Failure(f"--mode production needs {', '.join(names)}", f"export {hint}   (and keep them)", 2)
+
+
+def _check_key(master_key: str) -> None:
+    from cardwright.kit.vault import Vault
+
+    try:
+        Vault.from_hex(master_key)
+    except ValueError as error:
+        raise Failure(f"CARDWRIGHT_MASTER_KEY: {error}", "export CARDWRIGHT_MASTER_KEY=$(openssl rand -hex 32)", 2) from None
+
+
+@contextmanager
+def only_server_of(settings: "Settings") -> Iterator[None]:
+    """Holds a SQLite file against a second server, which would give its transactions the same ids. Raises Failure."""
+    from cardwright.wiring import address_of
+
+    address = address_of(settings)
+    if "://" in address:
+        yield
+        return
+    path = Path(address).expanduser()
+    try:
+        lock = open(path.with_name(f"{path.name}.lock"), "a+")  # noqa: SIM115 - closed by the with below
+    except OSError as error:
+        raise Failure(f"--db {path}: {error.strerror}", f"mkdir -p {path.parent}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "cardwright status   (or another --db)"
+            raise Failure(f"--db {path}: another server works on this file", hint) from None
+        yield
+
+
+# --- Where it answers ---------------------------------------------------------------------
+
+
+def certificate_for(settings: "Settings", directory: Path) -> tuple[Path, Path]:
+    """The self-made certificate and its key, for the names under which this machine is called."""
+    from cardwright.kit.tls import self_made_certificate
+
+    host = ANYWHERE.get(settings.host, settings.host)
+    return self_made_certificate(directory, [host, "localhost", "127.0.0.1", "::1", socket.gethostname()], datetime.now(UTC))
+
+
+def instance_of(settings: "Settings", listener: socket.socket, certificate: tuple[Path, Path] | None) -> Instance:
+    """What the instance says of itself."""
+    host = ANYWHERE.get(settings.host, settings.host)
+    name = f"[{host}]" if ":" in host else host
+    base_url = f"{'https' if certificate else 'http'}://{name}:{listener.getsockname()[1]}/v3"
+    ca = str(certificate[0]) if certificate else None
+    return Instance(base_url=base_url, pid=os.getpid(), mode=settings.mode.value, ca=ca)
+
+
+@dataclass(slots=True)
+class Told:
+    """What is said when the instance is ready, and whether it was."""
+
+    settings: "Settings"
+    instance: Instance
+    credentials: Credentials
+    place: str
+    as_json: bool
+    is_ready: bool = False
+
+    def tell(self) -> None:
+        """Says it, once."""
+        self.is_ready = True
+        print(json.dumps(self._data()) if self.as_json else f"Cardwright {__version__} is ready.\n", flush=True)
+        if not self.as_json:
+            show_fields(self._fields())
+            print('\nIn another terminal:  eval "$(cardwright status -o env)"', flush=True)
+
+    def _data(self) -> dict[str, Any]:
+        pair, instance = self.credentials, self.instance
+        told = {"base_url": instance.base_url, "mode": instance.mode, "pid": instance.pid, "data": self.place}
+        tokens = {"application_token": pair.application_token, "access_token": pair.access_token}
+        return told | tokens | ({"ca": instance.ca} if instance.ca else {})
+
+    def _fields(self) -> list[tuple[str, str]]:
+        root, settings, pair = self.instance.root_url, self.settings, self.credentials
+        # Who runs this in production keeps what it prints; the tokens are known there anyway.
+        kept = "as in CARDWRIGHT_{}" if not settings.is_sandbox else ""
+        return [
+            ("base URL", self.instance.base_url),
+            ("application token", kept.format("APPLICATION_TOKEN") or pair.application_token),
+            ("admin access token", kept.format("ACCESS_TOKEN") or pair.access_token),
+            ("explorer", f"{root}/docs"),
+            ("inbox for webhooks", f"{root}/sandbox/inbox/default/{{any name}}" if settings.is_sandbox else ""),
+            ("mode", f"{settings.mode.value}{f', {settings.workers} processes' if settings.workers > 1 else ''}"),
+            ("data", self.place),
+            ("certificate", self._trust()),
+        ]
+
+    def _trust(self) -> str:
+        if self.instance.ca is None:
+            return ""
+        variables = environment_of(self.instance.base_url, self.credentials, self.instance.ca)
+        return "self-made; trust it with  export " + " ".join(
+            f"{name}={variables[name]}" for name in ("CARDWRIGHT_CA", "REQUESTS_CA_BUNDLE")
+        )
+
+
+@contextmanager
+def announcing(told: Told, directory: Path) -> Iterator[None]:
+    """Asks the server whether it is ready, from a thread, and then says so and leaves word in the data directory."""
+    ended = threading.Event()
+    with ExitStack() as word:
+
+        def announce() -> None:
+            while not ended.is_set() and not _answers(told.instance):
+                time.sleep(POLL_S)
+            if not ended.is_set():
+                word.enter_context(announced(directory, told.instance))
+                told.tell()
+
+        thread = threading.Thread(target=announce, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _answers(instance: Instance) -> bool:
+    scheme, _, place = instance.root_url.partition("://")
+    if scheme == "https":
+        connection: HTTPConnection = HTTPSConnection(place, timeout=5, context=ssl.create_default_context(cafile=instance.ca))
+    else:
+        connection = HTTPConnection(place, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
