@@ -9,14 +9,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from cardwright.core.messages import Advice, Authorization, Clearing, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.engine.heart import Asked
 from tests.support.world import World, asked
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
 
+OPENING = tuple((card, 60_00) for card in ("jit", "gpa", "second", "child", "jit", "gpa"))
+"""Purchases that are there before the examples' messages, which may follow them; their rows are 1, 3, 5 …"""
+
 purchase = st.fixed_dictionaries(
     {
+        "kind": st.just(Authorization),
         "card": st.sampled_from(CARDS),
         "amount": st.sampled_from((0, 1, 999, 1000, 40_00, 75_00, 100_00, 1_000_00)),
         "seed": st.integers(0, 2**63 - 1),
@@ -26,10 +31,22 @@ purchase = st.fixed_dictionaries(
 )
 
 
+follow_up = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from((Clearing, Clearing, Reversal, Advice, Refund)),
+        "root": st.integers(0, len(OPENING) - 1),
+        "forced": st.sampled_from((False, False, True)),
+        "amount": st.sampled_from((1, 10_00, 30_00, 60_00, 75_00)),
+        "seed": st.integers(0, 2**63 - 1),
+        "token": st.none() | st.sampled_from(("t1", "t2")),
+    }
+)
+
+
 @st.composite
 def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
     """Messages, and where the batches end."""
-    messages = draw(st.lists(purchase, min_size=1, max_size=12))
+    messages = draw(st.lists(purchase | follow_up, min_size=1, max_size=12))
     cuts = draw(st.sets(st.integers(1, len(messages))))
     return messages, sorted(cuts | {len(messages)})
 
@@ -102,18 +119,26 @@ def outcomes(results: list[Any]) -> list[Any]:
     return [result.kind.code if isinstance(result, Problem) else result.row for result in results]
 
 
+def message_of(world: World, one: dict[str, Any]) -> Asked:
+    """The message that an example describes."""
+    known = {"amount": one["amount"], "seed": one["seed"], "token": one["token"], "kind": one["kind"]}
+    if one["kind"] is Authorization:
+        return asked(world, one["card"], **known, cash_back=one["cash_back"])
+    card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing
+    return asked(world, card, **known, root_id=1 + 2 * one["root"], forced=forced)
+
+
 def check(world: World, messages: list[dict[str, Any]], cuts: list[int]) -> None:
     """Decides the messages one by one and in batches, and compares rows and answers."""
-    arrived: list[Asked] = [
-        asked(world, one["card"], one["amount"], seed=one["seed"], token=one["token"], cash_back=one["cash_back"]) for one in messages
-    ]
+    opening = [asked(world, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
+    arrived = [message_of(world, one) for one in messages]
     batches = [arrived[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
     accounts = {row[0]: row[3] for row in world.rows()["holders"]}
     try:
-        told_singly = outcomes(world.run([[one] for one in arrived]))
+        told_singly = outcomes(world.run([opening, *([one] for one in arrived)]))
         left_singly = world.rows()
         wipe(world, accounts)
-        assert outcomes(world.run(batches)) == told_singly
+        assert outcomes(world.run([opening, *batches])) == told_singly
         assert world.rows() == left_singly
     finally:
         wipe(world, accounts)

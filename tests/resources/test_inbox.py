@@ -351,22 +351,54 @@ def test_nobody_misses_a_message(town: Town) -> None:
     assert sorted(seen) == list(range(posted))
 
 
-def test_the_oldest_make_room(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An empty database with one program, "town"."""
+    database = Database(database_url)
+    metadata.create_all(database.engine)
+    parts: dict[str, Any] = {"short_code": "town", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
+    with database.write() as db:
+        insert_program(db, token="town", name="town", **parts)
+    yield database
+    database.close()
+
+
+def boxes(database: Database) -> list[str]:
+    """The boxes of all messages, oldest first."""
+    with database.read() as db:
+        return [row.box for row in db.execute(inbox_messages.select().order_by(inbox_messages.c.id))]
+
+
+def test_no_message_appears_before_an_older_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a message has its number but is not committed, the next one waits: who asks for what came after misses nothing."""
+    numbered, go_on = threading.Event(), threading.Event()
+    real_place = inbox._is_in
+
+    def slow_place(program_id: int, box: str) -> Any:
+        if box == "slow" and not numbered.is_set():
+            numbered.set()
+            assert go_on.wait(10)
+        return real_place(program_id, box)
+
+    monkeypatch.setattr(inbox, "_is_in", slow_place)
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(inbox.accept, database, lambda: 0, "town", "slow", [], b"{}")
+        assert numbered.wait(10)
+        quick = threads.submit(inbox.accept, database, lambda: 0, "town", "quick", [], b"{}")
+        time.sleep(0.3)
+        assert boxes(database) == []
+        go_on.set()
+        assert slow.result(10)
+        assert quick.result(10)
+    assert boxes(database) == ["slow", "quick"]
+
+
+def test_the_oldest_make_room(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A box keeps its newest messages up to the limit; other boxes are not touched."""
     monkeypatch.setattr(inbox, "BOX_MAX", 3)
-    database = Database(database_url)
-    try:
-        metadata.create_all(database.engine)
-        parts: dict[str, Any] = {"short_code": "town", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
-        with database.write() as db:
-            insert_program(db, token="town", name="town", **parts)
-        for box in ("a", "b", "a", "a", "a", "a"):
-            assert inbox.accept(database, lambda: 0, "town", box, [], b"{}")
-        with database.read() as db:
-            kept = [row.box for row in db.execute(inbox_messages.select().order_by(inbox_messages.c.id))]
-        assert kept == ["b", "a", "a", "a"]
-    finally:
-        database.close()
+    for box in ("a", "b", "a", "a", "a", "a"):
+        assert inbox.accept(database, lambda: 0, "town", box, [], b"{}")
+    assert boxes(database) == ["b", "a", "a", "a"]
 
 
 # --- Deliveries --------------------------------------------------------------------------

@@ -180,6 +180,24 @@ def test_custom_headers_are_added_and_overwritten(client: Client) -> None:
     assert client.put("/webhooks/customheaders/none", {"custom_header": {}}).status == 404
 
 
+def test_headers_added_at_once_are_all_kept(server: RunningServer) -> None:
+    """Three clients each add a header at the same moment; in none of ten rounds does one undo another's."""
+    with server.client() as first:
+        program = first.post("/sandbox/programs", {"token": f"program-{next(names)}"}).json
+    clients = [Client(server.root_url, program["application_token"], program["access_token"]) for _ in range(3)]
+
+    def add(token: str, number: int) -> int:
+        return clients[number].put(f"/webhooks/customheaders/{token}", {"custom_header": {f"X-{number}": "1"}}).status
+
+    with ThreadPoolExecutor(3) as threads:
+        for _ in range(10):
+            token = clients[0].post("/webhooks", webhook(active=False)).json["token"]
+            assert set(threads.map(add, [token] * 3, range(3))) == {200}
+            assert clients[0].get(f"/webhooks/{token}").json["config"]["custom_header"] == {"X-0": "1", "X-1": "1", "X-2": "1"}
+    for client in clients:
+        client.close()
+
+
 def test_unknown_webhooks_are_not_found(client: Client, server: RunningServer) -> None:
     """404 for every verb, also for a webhook of another program, of which nothing is told."""
     with server.client() as other:

@@ -112,15 +112,20 @@ def new_world(address: str | Path) -> Any:
         world.close()
 
 
-def asked(world: World, card: str, amount: int, *, seed: int, token: str | None = None, **details: Any) -> Asked:
-    """A purchase of ``amount`` minor units on its way into a batch."""
+def asked(
+    world: World, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
+    kind: type[Any] = Authorization, forced: bool = False, **details: Any,
+) -> Asked:  # fmt: skip
+    """A message of ``amount`` minor units on its way into a batch; a purchase unless said otherwise."""
+    more = {"is_forced": True} if forced else {}
     return Asked(
         card=(world.program_id, card),
-        message=Authorization(amount=amount, details=Details(mid="m1", **details)),
+        message=kind(amount=amount, details=Details(mid="m1" if root_id is None else "", **details), **more),
         seed=seed,
         received_ms=NOON,
+        root_id=root_id,
         chosen_token=token,
-        request_hash=f"{card}{amount}{details}".encode() if token else b"",
+        request_hash=f"{card}{amount}{details}{kind}{root_id}".encode() if token else b"",
     )
 
 

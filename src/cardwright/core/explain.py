@@ -3,15 +3,18 @@
 from typing import Any
 
 from cardwright.core.checks import CHECKS
-from cardwright.core.decide import Decision, decide
+from cardwright.core.decide import decide
 from cardwright.core.funding import fund
-from cardwright.core.messages import Message
+from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.outcome import Decision
+from cardwright.core.record import Recorded
+from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
 from cardwright.kit.clock import Instant
 
 
-def explain(seen: Snapshot, message: Message, now: Instant) -> tuple[Decision, list[dict[str, Any]]]:
+def explain(seen: Snapshot, message: Authorization, now: Instant) -> tuple[Decision, list[dict[str, Any]]]:
     """The decision, made again, and its steps in order. After the first refusal a step's verdict is ``not_reached``."""
     decision = decide(seen, message, now)
     steps, refused = [], False
@@ -27,7 +30,7 @@ def explain(seen: Snapshot, message: Message, now: Instant) -> tuple[Decision, l
     return decision, steps
 
 
-def _funding_step(seen: Snapshot, message: Message, decision: Decision, refused: bool) -> dict[str, Any]:
+def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, refused: bool) -> dict[str, Any]:
     places = exponent_of(seen.currency) or 0
     ledger, held = seen.account.money(seen.currency)
     step: dict[str, Any] = {
@@ -48,3 +51,24 @@ def _funding_step(seen: Snapshot, message: Message, decision: Decision, refused:
         remedy = "the funding source is active" if seen.source else "the account holds the amount, or the product has JIT Funding"
         step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": remedy}
     return step
+
+
+FOLLOW_UP_REMEDIES = {
+    Reason.PREVIOUSLY_REVERSED: "the authorization still has a hold; this one was reversed in full",
+    Reason.PREVIOUSLY_COMPLETED: "the authorization still has a hold; this one was cleared",
+    Reason.INVALID_AMOUNT: "the amount is at most what is left of the hold",
+}
+
+
+def explain_follow_up(row: Recorded) -> list[dict[str, Any]]:
+    """The one step of a message that tells what has happened: it is checked against its chain, and by nothing else."""
+    places = exponent_of(row.currency) or 0
+    reason = REASON_OF[row.code]
+    step: dict[str, Any] = {
+        "check": "chain_has_room",
+        "verdict": "pass" if row.impacted is not None else "refuse",
+        "inputs": {"amount": decimal_text(row.amount, places), "follows_an_authorization": row.root_id is not None},
+    }
+    if reason in FOLLOW_UP_REMEDIES:
+        step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": FOLLOW_UP_REMEDIES[reason]}
+    return [step]

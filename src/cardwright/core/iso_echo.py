@@ -7,36 +7,60 @@ it is neither stored nor sent to webhooks.
 from cardwright.core.countries import numeric_country
 from cardwright.core.messages import Details
 from cardwright.core.money import decimal_text, exponent_of, numeric_of
-from cardwright.core.record import Recorded, approval_code, network_reference, trace_number
-from cardwright.core.render import to_json
+from cardwright.core.record import Recorded, approval_code, network_reference, root_token, trace_number
+from cardwright.core.render import REFUND, RELEASES, SETTLES, to_json
 from cardwright.core.responses import REASON_OF
 from cardwright.kit.clock import iso
 
-PROCESSING_PURCHASE = "000000"
-AUTHORIZATION_RESPONSE = "2110"
+# Message type and processing code by what a message does: asks, releases, settles.
+ASKING, RELEASING, SETTLING = ("2110", "000000"), ("2430", "000000"), ("2210", "900000")
+REFUNDING = ("2210", "200000")
 
 
 def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_code: str) -> str:
-    """The response message for an authorization. ``pan`` as the caller may see it, ``expiration`` as ``MMyy``."""
+    """The response message. ``pan`` as the caller may see it, ``expiration`` as ``MMyy``."""
     places = exponent_of(row.currency) or 0
     digits = "".join(character for character in iso(row.created_ms) if character.isdigit())
     reason, merchant = REASON_OF[row.code], details.merchant
-    approved = row.impacted is not None
+    approved, (mti, processing) = row.impacted is not None, _codes(row)
     return (
-        f'{{"0":"{AUTHORIZATION_RESPONSE}","2":"{pan}","3":"{PROCESSING_PURCHASE}",'
+        f'{{"0":"{mti}","2":"{pan}","3":"{processing}",'
         f'"4":{decimal_text(row.request_amount, places)},'
         f'"7":"{digits[4:]}","11":"{trace_number(row):0>12}","12":"{digits}","13":"{digits[2:8]}",'
         f'"14":"{expiration[2:]}{expiration[:2]}","15":"{digits[:8]}","17":"{digits[4:8]}","21":"{network_reference(row)}",'
-        f'"24":"181","26":{_text(merchant.mcc)},"37":"{row.id}",'
+        f'{_about(row, places)}"26":{_text(merchant.mcc)},"37":"{row.id}",'
         + (f'"38":"{approval_code(row)}",' if approved else "")
         + f'"39":"{reason.code if approved else "00" + reason.network_code}","42":{_text(details.mid)},'
         f'"43":{{"2":{_text(merchant.name)},"3":{_text(merchant.address)},"4":{_text(merchant.city)},"5":{_text(merchant.state)},'
         f'"6":{_text(merchant.postal_code)},"7":"{numeric_country(merchant.country)}"}},'
         f'"44":{{"1":{_text(reason.memo)},"3":"{reason.network_code}","4":{_text(reason.memo)}}},'
         + (f'"54":"{_balances(row, places)}",' if approved else "")
+        + _about_original(row)
         + f'"63":"DISCOVER","112":{{"101":{_quoted_amount(row.available, places)},"102":{_quoted_amount(row.ledger, places)},'
         f'"103":"{numeric_of(row.currency)}"}},"113":{{"2":"106","29":"Y","34":"Y","35":"API"}},"180":{_text(short_code)}}}'
     )
+
+
+def _codes(row: Recorded) -> tuple[str, str]:
+    if row.kind == REFUND:
+        return REFUNDING
+    return RELEASING if row.kind in RELEASES else SETTLING if row.kind in SETTLES else ASKING
+
+
+def _about(row: Recorded, places: int) -> str:
+    """Function code of a request; reason, and acquirer's id, of what follows one (ISO 8583 DE24, DE25, DE32)."""
+    if row.kind in RELEASES:
+        return f'"25":"0000","95":{{"1":{decimal_text(row.request_amount - row.amount, places)}}},'
+    return '"25":"9000","32":"000000",' if row.kind in SETTLES else '"24":"181",'
+
+
+def _about_original(row: Recorded) -> str:
+    """What a message follows (ISO 8583 DE56)."""
+    if row.root_id is None:
+        return ""
+    root = row._replace(id=row.root_id, created_ms=row.user_time_ms)
+    time = "".join(character for character in iso(root.created_ms) if character.isdigit())
+    return f'"56":{{"1":"2100","2":"{trace_number(root):0>12}","3":"{time}","7":"{root_token(row)}"}},'
 
 
 def _balances(row: Recorded, places: int) -> str:

@@ -56,6 +56,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     address_verdict: str | None = msgspec.field(default=None, name="y")
     order_refused: bool = msgspec.field(default=False, name="o")
     chosen_token: str | None = msgspec.field(default=None, name="k")
+    root_token: str | None = msgspec.field(default=None, name="q")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,11 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
 
     amount: int
     details: Details
+
+    @property
+    def follows(self) -> bool:
+        """It begins a chain."""
+        return False
 
     @property
     def requested(self) -> int:
@@ -73,5 +79,54 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
         return self.amount + self.details.cash_back + surcharge
 
 
-Message = Authorization
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """News that an authorization's total is lower now: ``amount`` is the new total."""
+
+    amount: int
+    details: Details
+
+    @property
+    def follows(self) -> bool:
+        """It changes the authorization that it names."""
+        return True
+
+
+class Reversal(msgspec.Struct, frozen=True, kw_only=True):
+    """The merchant lets go of ``amount`` of an authorization's hold."""
+
+    amount: int
+    details: Details
+
+    @property
+    def follows(self) -> bool:
+        """It changes the authorization that it names."""
+        return True
+
+
+class Clearing(msgspec.Struct, frozen=True, kw_only=True):
+    """The final ``amount``: money leaves. A forced one belongs to no authorization, it only borrows card and merchant."""
+
+    amount: int
+    details: Details
+    is_forced: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """It uses the hold of the authorization that it names, unless it is forced."""
+        return not self.is_forced
+
+
+class Refund(msgspec.Struct, frozen=True, kw_only=True):
+    """The merchant gives ``amount`` back; it is not matched to any purchase."""
+
+    amount: int
+    details: Details
+
+    @property
+    def follows(self) -> bool:
+        """It only borrows card and merchant from the transaction that it names."""
+        return False
+
+
+Message = Authorization | Advice | Reversal | Clearing | Refund
 """Every kind of message that the heart decides."""

@@ -9,9 +9,13 @@ ORDER = 2
 class Recorded(NamedTuple):
     """A row of ``transactions``, in the order of its columns: one message, its outcome, and the load it caused.
 
-    Amounts in minor units of ``currency``, instants in milliseconds. ``moved`` is what JIT Funding loaded (positive) or
-    took back (negative); ``ledger`` and ``available`` are the balances after the message; ``impacted`` is None when it
-    was refused. ``seed`` are 63 random bits from which token, approval code and trace numbers follow.
+    Amounts in minor units of ``currency``, instants in milliseconds. ``moved`` is the amount of the funding order in this
+    message: what JIT Funding loaded or a clearing captured (positive), or what went back to the source (negative);
+    ``ledger`` and ``available`` are the balances after the message; ``impacted`` is None when it was refused. ``seed``
+    are 63 random bits from which token, approval code and trace numbers follow; a chain shares those of its root.
+
+    Of a chain's root ``state``, ``hold_left``, ``load_left`` (the part of the hold that JIT Funding brought) and
+    ``cleared`` change as later messages arrive; everything else of every row is final.
     """
 
     id: int
@@ -32,6 +36,8 @@ class Recorded(NamedTuple):
     impacted: int | None
     moved: int
     hold_left: int
+    load_left: int
+    cleared: int
     ledger: int
     available: int
     root_id: int | None
@@ -51,6 +57,18 @@ def token_of(row: Recorded, face: int = 0) -> str:
     low = (0b10 << 62) | (row.id << 22) | ((seed & 0xFFFFF) << 2) | face
     text = f"{row.created_ms:012x}7{(seed >> 20) & 0xFFF:03x}{low:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def root_token(row: Recorded) -> str:
+    """The token of the chain's root, which a later message follows from the row itself: they share time and seed."""
+    assert row.root_id is not None, "a root follows nothing"
+    return token_of(row._replace(id=row.root_id, created_ms=row.user_time_ms))
+
+
+def order_token(row: Recorded) -> str:
+    """The token of the funding order, one for the whole chain."""
+    root = row if row.root_id is None else row._replace(id=row.root_id, created_ms=row.user_time_ms)
+    return token_of(root, ORDER)
 
 
 def id_and_face_of(token: str) -> tuple[int, int] | None:

@@ -12,17 +12,47 @@ import msgspec
 
 from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.record import LOAD_SIDE, ORDER, Recorded, approval_code, network_reference, token_of, trace_number
+from cardwright.core.record import (
+    LOAD_SIDE,
+    Recorded,
+    approval_code,
+    network_reference,
+    order_token,
+    root_token,
+    token_of,
+    trace_number,
+)
 from cardwright.core.responses import ADDRESS_VERDICTS, REASON_OF, SECURITY_CODE_VERDICTS, Reason
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact
-from cardwright.core.words import TYPES, State
-from cardwright.kit.clock import iso, iso_day, iso_ms
+from cardwright.core.words import TYPE_NUMBER, TYPES, State
+from cardwright.kit.clock import iso, iso_ms
 
 to_json = msgspec.json.encode
 details_decoder = msgspec.msgpack.Decoder(Details)
 
 PAYMENT_NODE = "c4a7d1e05b2f48369d80e6f3127ab5c9"
 """``issuer_payment_node``: 32 hex characters that name a server; ours are alike."""
+
+
+STATE_NAMES = {state.value: state.name for state in State}
+
+REFUND = TYPE_NUMBER["refund"]
+
+ASKS = frozenset({TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.cashback"]})
+"""Kinds that ask for a hold."""
+
+RELEASES = frozenset({TYPE_NUMBER["authorization.reversal"], TYPE_NUMBER["authorization.advice"]})
+"""Kinds that let go of a hold."""
+
+SETTLES = frozenset({TYPE_NUMBER["authorization.clearing"], REFUND})
+"""Kinds that move money for good."""
+
+LOAD_KINDS = {
+    **dict.fromkeys(ASKS | SETTLES, TYPE_NUMBER["gpa.credit.authorization"]),
+    **dict.fromkeys(RELEASES, TYPE_NUMBER["gpa.credit.authorization.reversal"]),
+    REFUND: TYPE_NUMBER["gpa.debit.authorization"],
+}
+"""The type of a row's load side, by the type of its card side."""
 
 
 class Face(NamedTuple):
@@ -63,45 +93,45 @@ def source_face_of(source: SourceFact, *, masked: bool) -> SourceFace:
 
 
 def render(row: Recorded, face: Face, source: SourceFace | None, state: int | None = None) -> str:
-    """The purchase side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
+    """The card's side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
     details = details_decoder.decode(row.details)
     places = exponent_of(row.currency) or 0
-    time = iso(row.created_ms)
-    approved = row.impacted is not None
+    time, kind = iso(row.created_ms), row.kind
+    preceding = ""
+    if row.root_id is not None:
+        preceding = f'"preceding_related_transaction_token":"{details.root_token or root_token(row)}",'
     return (
-        f'{{"type":"{TYPES[row.kind]}","state":"{State(row.state if state is None else state).name}","identifier":"{row.id}",'
+        f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
         f'"token":"{details.chosen_token or token_of(row)}",{face.tokens},"card_product_token":{face.product},'
-        f"{_gpa(row, row.impacted, places)}"
-        f"{_order(row, face, source, details, places, time)}"
+        f"{preceding}{_gpa(row, row.impacted, places)}{_order(row, face, source, details, places, time)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
-        f'"settlement_date":"{iso_day(row.created_ms)}T00:00:00Z",'
-        f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
-        f"{_fees_and_cash(details, places)}"
-        f'"currency_code":"{row.currency}",'
-        + (f'"approval_code":"{approval_code(row)}",' if approved else "")
-        + f'"response":{_response(row.code)},"network":"DISCOVER",'
-        f'"acquirer":{{"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
+        + ("" if kind in RELEASES else f'"settlement_date":"{time[:10]}T00:00:00Z",')
+        + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
+        f'{_fees_and_cash(details, places)}"currency_code":"{row.currency}",'
+        + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
+        + f'"response":{_response(row.code)},"network":"DISCOVER","acquirer":{{'
+        + ('"institution_id_code":"000000",' if kind in SETTLES else "")
+        + f'"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
-        f'"network_reference_id":"{network_reference(row)}","card_acceptor":{_card_acceptor(details.mid, details.merchant)},'
-        f"{_verifications(details)}"
-        '"is_recurring":false,"is_installment":false}'
+        f'"network_reference_id":"{network_reference(row)}",'
+        f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in ASKS, kind in SETTLES)},'
+        f'{_verifications(details)}"is_recurring":false,"is_installment":false}}'
     )
 
 
 def render_load(row: Recorded, face: Face, source: SourceFace | None) -> str:
-    """The load side of a row as JSON: the ``gpa.credit.authorization`` that funded the purchase."""
+    """The load's side of a row as JSON: what funded the purchase, or took the money back."""
     assert row.moved, "only a row that moved money has a load side"
     details = details_decoder.decode(row.details)
     places = exponent_of(row.currency) or 0
     time = iso(row.created_ms)
     return (
-        f'{{"type":"gpa.credit.authorization","state":"{State(row.state).name}","identifier":"{row.id + 1}",'
+        f'{{"type":"{TYPES[LOAD_KINDS[row.kind]]}","state":"{STATE_NAMES[row.state]}","identifier":"{row.id + 1}",'
         f'"token":"{token_of(row, LOAD_SIDE)}",{face.tokens},'
         f'"preceding_related_transaction_token":"{details.chosen_token or token_of(row)}",'
-        f"{_gpa(row, row.moved, places)}"
-        f"{_order(row, face, source, details, places, time)}"
+        f"{_gpa(row, row.moved, places)}{_order(row, face, source, details, places, time)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
-        f'"amount":{decimal_text(row.moved, places)},"currency_code":"{row.currency}","response":{_response(row.code)},'
+        f'"amount":{decimal_text(abs(row.moved), places)},"currency_code":"{row.currency}","response":{_response(row.code)},'
         f'"network":"MARQETA","subnetwork":"MANAGED_JIT",'
         f'"acquirer":{{"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}"}}'
@@ -119,19 +149,30 @@ def _gpa(row: Recorded, impacted: int | None, places: int) -> str:
 
 
 def _order(row: Recorded, face: Face, source: SourceFace | None, details: Details, places: int, time: str) -> str:
+    """``gpa_order`` (or for money that goes back without an authorization ``gpa_order_unload``), with the comma behind it."""
     if source is None or not (row.moved or details.order_refused):
         return ""
     if details.order_refused:
-        amount, state, response, load = row.request_amount, State.DECLINED, _response(Reason.ACCOUNT_LOAD_FAILED.number), ""
+        amount, state, response, load = row.request_amount, "DECLINED", _response(Reason.ACCOUNT_LOAD_FAILED.number), ""
     else:
-        amount, state, response = row.moved, State.PENDING, _response(Reason.APPROVED.number)
+        amount, state, response = abs(row.moved), _order_state(row), _response(Reason.APPROVED.number)
         load = f'"transaction_token":"{token_of(row, LOAD_SIDE)}",'
     text = decimal_text(amount, places)
-    return (
-        f'"gpa_order":{{"token":"{token_of(row, ORDER)}","amount":{text},"created_time":"{time}","last_modified_time":"{time}",'
-        f'{load}"state":"{state.name}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
-        f'"funding_source_token":{source.token},"user_token":{face.owner},"currency_code":"{row.currency}"}},'
+    common = (
+        f'"token":"{order_token(row)}","amount":{text},"created_time":"{iso(row.user_time_ms)}","last_modified_time":"{time}",'
+        f'{load}"state":"{state}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
+        f'"funding_source_token":{source.token}'
     )
+    if row.kind == REFUND:
+        return f'"gpa_order_unload":{{{common}}},'
+    return f'"gpa_order":{{{common},"user_token":{face.owner},"currency_code":"{row.currency}"}},'
+
+
+def _order_state(row: Recorded) -> str:
+    """PENDING while the hold lives, COMPLETION once money has moved, REVERSED after a full reversal."""
+    if row.kind in SETTLES:
+        return "COMPLETION"
+    return "REVERSED" if row.kind in RELEASES and row.first_state == State.CLEARED else "PENDING"
 
 
 @lru_cache(maxsize=64)
@@ -141,16 +182,17 @@ def _response(code: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _card_acceptor(mid: str, merchant: Merchant) -> str:
+def _card_acceptor(mid: str, merchant: Merchant, asks: bool, settles: bool) -> str:
     optional = {
         "phone": merchant.phone, "url": merchant.url, "customer_service_phone": merchant.customer_service_phone,
     }
     return to_json(
         {
-            "mid": mid, "mcc": merchant.mcc, "network_mid": mid, "mcc_groups": ["NONE"], "name": merchant.name,
+            "mid": mid, "mcc": merchant.mcc, "network_mid": mid, **({"mcc_groups": ["NONE"]} if asks else {}),
+            "name": merchant.name,
             "address": merchant.address, "city": merchant.city, "state": merchant.state,
             "postal_code": merchant.postal_code, "country": merchant.country,
-            "poi": {"partial_approval_capable": "1" if merchant.partial_approval_capable else "0"},
+            "poi": {"partial_approval_capable": "1" if merchant.partial_approval_capable and not settles else "0"},
             **{name: value for name, value in optional.items() if value is not None},
         }
     ).decode()

@@ -18,8 +18,11 @@ class Reason(Enum):
     CARD_STOLEN = ("1004", "Card stolen - pickup", "43")
     CARD_LOST = ("1005", "Card lost", "41")
     NOT_SUFFICIENT_FUNDS = ("1016", "Not sufficient funds", "51")
+    PREVIOUSLY_REVERSED = ("1017", "Previously reversed", "94")
+    PREVIOUSLY_COMPLETED = ("1018", "Previously completed", "94")
     CARD_NOT_ACTIVE = ("1806", "Card not active", "62")
     INCORRECT_PIN = ("1809", "Incorrect PIN", "55")
+    INVALID_AMOUNT = ("1810", "Invalid amount", "13")
     HOLDER_NOT_ACTIVE = ("1813", "Cardholder not active", "57")
     PRODUCT_NOT_IN_FORCE = ("1818", "Configuration error", "57")  # (choice) for an inactive or out-of-date card product
     ACCOUNT_LOAD_FAILED = ("1842", "Account load failed", "51")

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.words import CardState, HolderStatus
+from cardwright.core.words import CardState, HolderStatus, State
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,13 +146,33 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
         """Ledger balance and sum of open holds in a currency."""
         return self.balances.get(currency, (0, 0))
 
-    def after(self, currency: str, ledger: int, held: int) -> "Account":
-        """The account when a currency stands at these figures."""
-        return Account({**self.balances, currency: (ledger, held)})
+    def moved(self, currency: str, ledger: int, held: int) -> "Account":
+        """The account after its ledger balance and holds in a currency have changed by these amounts."""
+        if not ledger and not held:
+            return self
+        before = self.money(currency)
+        return Account({**self.balances, currency: (before[0] + ledger, before[1] + held)})
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """The root of the chain that a message belongs to: an authorization, and what is still open of it, in minor units.
+
+    ``load_left`` is the part of the hold that JIT Funding brought, ``cleared`` what has been cleared in all.
+    """
+
+    state: State
+    requested: int
+    hold_left: int
+    load_left: int
+    cleared: int
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """All that one decision sees. ``source`` is the funding source of the card's product, None without JIT funding."""
+    """All that one decision sees.
+
+    ``source`` is the funding source of the card's product, for a chain that of its root, None without JIT funding.
+    ``chain`` is None for a message that begins one.
+    """
 
     currency: str
     card: CardFact
@@ -161,10 +181,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     product: ProductFact
     source: SourceFact | None
     account: Account
-
-    def after(self, account: Account) -> "Snapshot":
-        """What the next message of the same card sees."""
-        return Snapshot(self.currency, self.card, self.user, self.owner, self.product, self.source, account)
+    chain: Chain | None = None
 
 
 def fact_from(kind: type[Any], doc: str | bytes, **extra: Any) -> Any:

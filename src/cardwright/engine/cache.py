@@ -11,9 +11,11 @@ from sqlalchemy import select
 
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
+from cardwright.engine.loader import Loader
 from cardwright.outbox.events import Subscription, load_subscriptions
-from cardwright.storage.database import Database
+from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
+from cardwright.storage.originals import Original, load_originals
 from cardwright.storage.programs import get_program
 from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
@@ -21,8 +23,14 @@ from cardwright.storage.tables import card_products, funding_sources
 CARDS_MAX = 100_000
 """Cards kept in a process, about 2 KB each; the least recently used goes first."""
 
+ORIGINALS_MAX = 50_000
+"""Transactions kept for the messages that follow them, about 0.3 KB each."""
+
 CardKey = tuple[int, str]
 """Program id and card token."""
+
+TokenKey = tuple[int, str]
+"""Program id and transaction token."""
 
 ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
@@ -70,10 +78,16 @@ class ProgramEntry:
     products: dict[str, ProductFact] = field(default_factory=dict)
     sources: dict[str, SourceEntry] = field(default_factory=dict)
 
+    sources_by_id: dict[int, SourceEntry] = field(default_factory=dict)
+
     def source_of(self, product: ProductFact) -> SourceEntry | None:
         """The funding source that the product's Managed JIT Funding draws on, None without it."""
         funding = product.config.jit_funding.program_funding_source
         return self.sources[funding.funding_source_token] if funding.enabled else None
+
+    def keep_source(self, entry: SourceEntry) -> None:
+        """Adds a funding source."""
+        self.sources[entry.fact.token] = self.sources_by_id[entry.id] = entry
 
 
 class Cache:
@@ -86,8 +100,9 @@ class Cache:
         self._show_pan = show_pan
         self._cards: OrderedDict[CardKey, CardEntry] = OrderedDict()
         self._programs: dict[int, ProgramEntry] = {}
-        self._wanted: dict[CardKey, asyncio.Future[None]] = {}
-        self._loading: asyncio.Task[None] | None = None
+        self._originals: OrderedDict[TokenKey, Original] = OrderedDict()
+        self._card_loader = Loader[CardKey](self.reload_cards)
+        self._original_loader = Loader[TokenKey](self._load_originals)
 
     def find_card(self, key: CardKey) -> CardEntry | None:
         """The card if it is here; it may be out of date, which only its account's revision tells."""
@@ -97,16 +112,35 @@ class Cache:
         return entry
 
     async def want_card(self, key: CardKey) -> CardEntry | None:
-        """The card, loaded when it is not here; None when there is none. All who wait at once share one query."""
-        if (entry := self.find_card(key)) is not None:
-            return entry
-        waiter = self._wanted.get(key)
-        if waiter is None:
-            waiter = self._wanted[key] = asyncio.get_running_loop().create_future()
-        if self._loading is None:
-            self._loading = asyncio.create_task(self._load_wanted())
-        await asyncio.shield(waiter)
-        return self._cards.get(key)
+        """The card, loaded when it is not here; None when there is none."""
+        if (entry := self.find_card(key)) is None:
+            await self._card_loader.want(key)
+            entry = self._cards.get(key)
+        return entry
+
+    def remember_original(self, key: TokenKey, original: Original) -> None:
+        """Keeps what later messages will ask for: a purchase is usually followed soon."""
+        self._originals[key] = original
+        if len(self._originals) > ORIGINALS_MAX:
+            self._originals.popitem(last=False)
+
+    def forget(self) -> None:
+        """Drops everything, as after a reset."""
+        self._cards.clear()
+        self._originals.clear()
+        self._programs.clear()
+
+    async def want_original(self, key: TokenKey) -> Original | None:
+        """The transaction with this token, None when the program has none. What is kept of it never changes."""
+        if key not in self._originals:
+            await self._original_loader.want(key)
+        return self._originals.get(key)
+
+    async def _load_originals(self, keys: Iterable[TokenKey]) -> None:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._executor, load_originals, self._database, list(keys))
+        for key, original in found.items():
+            self.remember_original(key, original)
 
     async def reload_cards(self, keys: Iterable[CardKey]) -> None:
         """Loads cards again, whose account has a newer revision."""
@@ -124,24 +158,17 @@ class Cache:
             self._programs[program_id] = entry
         return entry
 
+    async def sources(self, program: ProgramEntry, ids: Iterable[int]) -> None:
+        """Sees to it that the program's entry holds these funding sources."""
+        missing = {source_id for source_id in ids if source_id not in program.sources_by_id}
+        if missing:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._load_sources, program, missing)
+
     async def products(self, program: ProgramEntry, tokens: Iterable[str]) -> None:
         """Sees to it that the program's entry holds these card products and their funding sources."""
         missing = {token for token in tokens if token not in program.products}
         if missing:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._load_products, program, missing)
-
-    async def _load_wanted(self) -> None:
-        while self._wanted:
-            wanted, self._wanted = self._wanted, {}
-            try:
-                await self.reload_cards(wanted)
-            except Exception as error:
-                for waiter in wanted.values():
-                    waiter.set_exception(error)
-                continue
-            for waiter in wanted.values():
-                waiter.set_result(None)
-        self._loading = None
 
     def _keep(self, rows: Sequence[CardRow]) -> None:
         for row in rows:
@@ -158,6 +185,12 @@ class Cache:
         masked = settings.mask_funding_source_tokens
         return ProgramEntry(program.id, program.revision, settings.currency, program.short_code, masked, subscriptions)
 
+    def _load_sources(self, program: ProgramEntry, ids: set[int]) -> None:
+        query = select(funding_sources).where(funding_sources.c.program_id == program.id, funding_sources.c.id.in_(ids))
+        with self._database.read() as db:
+            for row in db.execute(query):
+                program.keep_source(_source_of(program, row))
+
     def _load_products(self, program: ProgramEntry, tokens: set[str]) -> None:
         query = select(card_products.c.token, card_products.c.doc).where(
             card_products.c.program_id == program.id, card_products.c.token.in_(tokens)
@@ -169,10 +202,13 @@ class Cache:
                 if funding.enabled and funding.funding_source_token not in program.sources:
                     row = find(db, funding_sources, program.id, funding.funding_source_token)
                     assert row is not None, "a product names a funding source that was there when it was made"
-                    fact = fact_from(SourceFact, row.doc)
-                    face = source_face_of(fact, masked=program.masks_sources)
-                    program.sources[fact.token] = SourceEntry(row.id, fact, face)
+                    program.keep_source(_source_of(program, row))
         program.products.update(found)
+
+
+def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
+    fact = fact_from(SourceFact, row.doc)
+    return SourceEntry(row.id, fact, source_face_of(fact, masked=program.masks_sources))
 
 
 def _entry_of(row: CardRow, shown_pan: str) -> CardEntry:

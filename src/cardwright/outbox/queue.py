@@ -144,7 +144,8 @@ def _claimable(real_ms: Instant) -> tuple[ColumnElement[bool], ColumnElement[boo
 
 def _look(where: ColumnElement[bool], room: Room) -> Select[Any]:
     query = select(*_COLUMNS).join(programs, programs.c.id == outbox.c.program_id).where(where, _LANE.not_in(room.full()))
-    return query.order_by(outbox.c.due_ms, outbox.c.id)
+    # In the order of the index and no further: ties broken by id would have a backlog sorted for every claim.
+    return query.order_by(outbox.c.due_ms)
 
 
 def _locked(query: Select[Any]) -> Select[Any]:

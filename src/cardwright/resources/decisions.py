@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from cardwright.core.explain import explain
+from cardwright.core.explain import explain, explain_follow_up
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
-from cardwright.core.render import details_decoder
+from cardwright.core.render import ASKS, details_decoder
 from cardwright.core.responses import REASON_OF
 from cardwright.core.snapshot import Account, ProductFact, Snapshot, fact_from
 from cardwright.core.words import TYPES, State
@@ -60,8 +60,7 @@ def snapshot_as_of(call: Call, row: Recorded) -> Snapshot:
 def get_decision(call: Call) -> dict[str, Any]:
     """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
     row, _side = get_transaction(call.db, call.program.id, call.token)
-    decision, steps = explain(snapshot_as_of(call, row), message_of(row), row.created_ms)
-    assert decision.reason.number == row.code, "a decision made again from its history is the same decision"
+    steps = explain_follow_up(row) if row.kind not in ASKS else _explain_again(call, row)
     places = exponent_of(row.currency) or 0
     reason = REASON_OF[row.code]
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
@@ -78,6 +77,12 @@ def get_decision(call: Call) -> dict[str, Any]:
         **({"first_refusal": refusal["check"], "would_pass_if": refusal["would_pass_if"]} if refusal else {}),
         "checks": steps,
     }
+
+
+def _explain_again(call: Call, row: Recorded) -> list[dict[str, Any]]:
+    decision, steps = explain(snapshot_as_of(call, row), message_of(row), row.created_ms)
+    assert decision.reason.number == row.code, "a decision made again from its history is the same decision"
+    return steps
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -158,7 +158,7 @@ def reset(call: Call, _body: Nothing) -> dict[str, Any]:
     """Removes everything of the program but its credentials and settings, and sets its clock to where it began."""
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
-    call.app.engine.restart_ids()
+    call.app.engine.forget()
     return removed
 
 

@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Meta, field
 
 from cardwright.core.iso_echo import iso_echo
-from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Fee, Merchant
+from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Fee, Merchant, Message
 from cardwright.core.money import BadAmount, minor_units
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
-from cardwright.engine.cache import CardEntry
+from cardwright.engine.cache import CardEntry, CardKey
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.guard import check_url
 from cardwright.resources.app import App, EngineCall
@@ -195,19 +195,32 @@ async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -
         amount=parse_amount("amount", body.amount, program.currency),
         details=await _details(app, card, body, program.currency),
     )
-    token = body.transaction_options.transaction_token if body.transaction_options is not None else None
-    outcome = await app.engine.submit(
-        Asked(
-            card=key,
-            message=message,
-            seed=app.ids.bits(63),
-            received_ms=app.real_clock(),
-            inline_target=_sealed_target(app, body.webhook) if body.webhook is not None else None,
-            chosen_token=token,
-            request_hash=request_hash(body) if token is not None else b"",
-        )
+    return await submit(app, key, message, body, body.transaction_options)
+
+
+async def submit(
+    app: App,
+    card: CardKey,
+    message: Message,
+    body: Shape,
+    options: TransactionOptions | None,
+    root_id: int | None = None,
+) -> bytes:
+    """Has a message decided and answers as the wire does; ``root_id`` is the row of the chain that it names."""
+    token = options.transaction_token if options is not None else None
+    webhook: SimulationWebhook | None = getattr(body, "webhook", None)
+    asked = Asked(
+        card=card,
+        message=message,
+        seed=app.ids.bits(63),
+        received_ms=app.real_clock(),
+        root_id=root_id,
+        inline_target=_sealed_target(app, webhook) if webhook is not None else None,
+        chosen_token=token,
+        request_hash=request_hash(body) if token is not None else b"",
     )
-    if body.webhook is not None or outcome.program.subscriptions:
+    outcome = await app.engine.submit(asked)
+    if webhook is not None or outcome.program.subscriptions:
         app.wake_outbox()
     return answer_of(outcome)
 

@@ -9,7 +9,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_parameter
 from cardwright.core.record import LOAD_SIDE, Recorded, id_and_face_of, token_of
-from cardwright.core.render import Face, SourceFace, face_of, render, render_load, source_face_of
+from cardwright.core.render import LOAD_KINDS, Face, SourceFace, face_of, render, render_load, source_face_of
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.kit.clock import DAY_MS, Instant, parse_instant
@@ -24,7 +24,6 @@ from cardwright.storage.tables import cards, funding_sources, message_tokens, tr
 # --- Shapes: what travels on the wire ------------------------------------------------
 
 CARD_SIDE = 0
-LOAD_TYPE = TYPE_NUMBER["gpa.credit.authorization"]
 DEFAULT_WINDOW_DAYS = 30
 
 
@@ -148,8 +147,8 @@ def list_sides(
         part = select(transactions, literal(side, SmallInteger).label("side")).where(condition)
         parts.append(select(part.order_by(*order).limit(enough).subquery()))
     both = union_all(*parts).subquery()
-    keys = [both.c[column] for column in (SORTS[name], "id", "side")]
-    order = [key.desc() if descending else key.asc() for key in keys]
+    both_keys: list[ColumnElement[Any]] = [both.c[column] for column in (SORTS[name], "id", "side")]
+    order = [key.desc() if descending else key.asc() for key in both_keys]
     rows = db.execute(select(both).order_by(*order).offset(page.start_index).limit(page.count + 1)).all()
     return [(recorded(row), row.side) for row in rows]
 
@@ -301,11 +300,8 @@ def _conditions(
     load_side = and_(load_side, row.moved != 0)
     if types is None:
         return card_side, load_side
-    card_types = types - {LOAD_TYPE}
-    return (
-        and_(card_side, row.kind.in_(card_types)) if card_types else None,
-        load_side if LOAD_TYPE in types else None,
-    )
+    loading = [kind for kind, load_kind in LOAD_KINDS.items() if load_kind in types]
+    return and_(card_side, row.kind.in_(types)), and_(load_side, row.kind.in_(loading)) if loading else None
 
 
 def _owner_condition(call: Call, query: TransactionQuery) -> ColumnElement[bool]:

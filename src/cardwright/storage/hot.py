@@ -9,7 +9,7 @@ from cardwright.core.record import Recorded
 TRANSACTION_COLUMNS = Recorded._fields
 
 JOURNAL_COLUMNS = (
-    "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held",
+    "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
 )  # fmt: skip
 
 OUTBOX_COLUMNS = (
@@ -61,6 +61,16 @@ class ProgramRow(NamedTuple):
     frozen_ms: int | None
 
 
+class ChainRow(NamedTuple):
+    """What changes of a chain's root when a later message arrives."""
+
+    id: int
+    state: int
+    hold_left: int
+    load_left: int
+    cleared: int
+
+
 class Replay(NamedTuple):
     """A message with this token was decided before."""
 
@@ -70,12 +80,22 @@ class Replay(NamedTuple):
 
 @dataclass(slots=True)
 class Seen:
-    """What one read brings."""
+    """What one read brings; ``rows`` are the transactions that the batch's messages follow, or repeat."""
 
     holders: dict[int, HolderRow]
     programs: dict[int, ProgramRow]
     replays: dict[tuple[int, str], Replay]
-    replayed: dict[int, Recorded]
+    rows: dict[int, Recorded]
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a batch must see. Holder ids are in ascending order: the order of locks."""
+
+    holder_ids: Sequence[int]
+    program_ids: Sequence[int]
+    row_ids: Sequence[int]
+    tokens: Sequence[tuple[int, str]]
 
 
 @dataclass(slots=True)
@@ -84,6 +104,7 @@ class Write:
 
     holders: list[tuple[int, bytes]] = field(default_factory=list)
     transactions: list[Recorded] = field(default_factory=list)
+    chains: dict[int, ChainRow] = field(default_factory=dict)
     journal: list[tuple[Any, ...]] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)
@@ -100,7 +121,7 @@ class Unavailable(Exception):
 class Lane(Protocol):
     """One batch at a time: ``begin``, then ``commit`` or ``abort``."""
 
-    async def begin(self, holder_ids: Sequence[int], program_ids: Sequence[int], tokens: Sequence[tuple[int, str]]) -> Seen:
+    async def begin(self, want: Want) -> Seen:
         """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs."""
         ...
 

@@ -21,12 +21,14 @@ from cardwright.storage.hot import (
     OUTBOX_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
+    ChainRow,
     Conflict,
     HolderRow,
     ProgramRow,
     Replay,
     Seen,
     Unavailable,
+    Want,
     Write,
 )
 
@@ -60,6 +62,9 @@ STATEMENTS = {
     "JOIN unnest($1::int8[], $2::text[]) AS k(program_id, token) ON m.program_id = k.program_id AND m.token = k.token",
     "transactions": f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ANY($1::int8[])",
     "holders": "UPDATE holders h SET state = v.state FROM unnest($1::int8[], $2::bytea[]) AS v(id, state) WHERE h.id = v.id",
+    "update_chains": "UPDATE transactions t SET state = v.state, hold_left = v.hold_left, load_left = v.load_left, "
+    "cleared = v.cleared FROM unnest($1::int8[], $2::int2[], $3::int8[], $4::int8[], $5::int8[]) "
+    "AS v(id, state, hold_left, load_left, cleared) WHERE t.id = v.id",
     "insert_transactions": _unfold("transactions", TRANSACTION_COLUMNS, TRANSACTION_TYPES),
     "insert_journal": _unfold("journal", JOURNAL_COLUMNS, {"currency": "text"}),
     "insert_outbox": _unfold("outbox", OUTBOX_COLUMNS, OUTBOX_TYPES),
@@ -185,13 +190,18 @@ class PostgresLane:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._wire.socket, self._on_readable)
 
-    async def begin(self, holder_ids: Sequence[int], program_ids: Sequence[int], tokens: Sequence[tuple[int, str]]) -> Seen:
-        """Locks and reads in one round trip; a second one only when a chosen token was seen before."""
+    async def begin(self, want: Want) -> Seen:
+        """Locks and reads in one round trip; a second one only when a chosen token was seen before.
+
+        Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
+        """
         self._send("begin")
-        self._send("lock_holders", int_array(holder_ids))
-        self._send("programs", int_array(program_ids))
-        if tokens:
-            programs, texts = zip(*tokens, strict=True)
+        self._send("lock_holders", int_array(want.holder_ids))
+        self._send("programs", int_array(want.program_ids))
+        if want.row_ids:
+            self._send("transactions", int_array(want.row_ids))
+        if want.tokens:
+            programs, texts = zip(*want.tokens, strict=True)
             self._send("replays", int_array(programs), text_array(texts))
         results = await self._trip()
         seen = Seen(
@@ -200,15 +210,20 @@ class PostgresLane:
             {},
             {},
         )
-        if tokens:
-            for program_id, token, transaction_id, digest in _rows(results[3]):
+        if want.row_ids:
+            self._take_rows(seen, results[3])
+        if want.tokens:
+            for program_id, token, transaction_id, digest in _rows(results[-1]):
                 key = (_integer(program_id), (token or b"").decode())
                 seen.replays[key] = Replay(_integer(transaction_id), digest or b"")
         if seen.replays:
             self._send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
-            rows = [_recorded(row) for row in _rows((await self._trip())[0])]
-            seen.replayed = {row.id: row for row in rows}
+            self._take_rows(seen, (await self._trip())[0])
         return seen
+
+    def _take_rows(self, seen: Seen, result: pq.abc.PGresult) -> None:
+        for row in map(_recorded, _rows(result)):
+            seen.rows[row.id] = row
 
     async def commit(self, write: Write) -> None:
         """Writes and commits in one round trip."""
@@ -217,6 +232,8 @@ class PostgresLane:
             self._send("holders", int_array(ids), bytes_array(states))
         if write.transactions:
             self._send("insert_transactions", *encode_rows(write.transactions, TRANSACTION_COLUMNS, TRANSACTION_TYPES))
+        if write.chains:
+            self._send("update_chains", *encode_rows(list(write.chains.values()), ChainRow._fields, {"state": "int2"}))
         if write.journal:
             self._send("insert_journal", *encode_rows(write.journal, JOURNAL_COLUMNS, {"currency": "text"}))
         if write.outbox:

@@ -25,6 +25,7 @@ from cardwright.storage.hot import (
     Replay,
     Seen,
     Unavailable,
+    Want,
     Write,
 )
 
@@ -40,6 +41,7 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 INSERT_TRANSACTION = _insert("transactions", TRANSACTION_COLUMNS)
 INSERT_JOURNAL = _insert("journal", JOURNAL_COLUMNS)
 INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
+UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5 WHERE id = ?1"
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
 SELECT_CARDS = (
@@ -80,32 +82,35 @@ class SqliteLane:
         self._connection = connect_sqlite(database.path)
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
-    async def begin(self, holder_ids: Sequence[int], program_ids: Sequence[int], tokens: Sequence[tuple[int, str]]) -> Seen:
+    async def begin(self, want: Want) -> Seen:
         """Waits for its turn among the writers and reads."""
         if not self._gate.acquire(blocking=False):
             await asyncio.get_running_loop().run_in_executor(self._committer, self._gate.acquire)
         try:
             run = self._connection.execute
             run("BEGIN IMMEDIATE")
-            return self._read(run, holder_ids, program_ids, tokens)
+            return self._read(run, want)
         except sqlite3.Error as error:
             self._end()
             raise Unavailable(str(error)) from error
 
-    def _read(self, run: Run, holder_ids: Sequence[int], program_ids: Sequence[int], tokens: Sequence[tuple[int, str]]) -> Seen:
+    def _read(self, run: Run, want: Want) -> Seen:
         seen = Seen({}, {}, {}, {})
-        for holder_id in holder_ids:
+        for holder_id in want.holder_ids:
             found = run("SELECT revision, state FROM holders WHERE id = ?", (holder_id,)).fetchone()
             if found is not None:
                 seen.holders[holder_id] = HolderRow(*found)
-        for program_id in program_ids:
+        for program_id in want.program_ids:
             row = run("SELECT revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ?", (program_id,)).fetchone()
             seen.programs[program_id] = ProgramRow(*row)
-        for key in tokens:
+        for row_id in want.row_ids:
+            if (found := run(SELECT_TRANSACTION, (row_id,)).fetchone()) is not None:
+                seen.rows[row_id] = Recorded(*found)
+        for key in want.tokens:
             query = "SELECT transaction_id, request_hash FROM message_tokens WHERE program_id = ? AND token = ?"
             if (found := run(query, key).fetchone()) is not None:
                 seen.replays[key] = Replay(*found)
-                seen.replayed[found[0]] = Recorded(*run(SELECT_TRANSACTION, (found[0],)).fetchone())
+                seen.rows[found[0]] = Recorded(*run(SELECT_TRANSACTION, (found[0],)).fetchone())
         return seen
 
     async def commit(self, write: Write) -> None:
@@ -114,6 +119,7 @@ class SqliteLane:
         try:
             many("UPDATE holders SET state = ?2 WHERE id = ?1", write.holders)
             many(INSERT_TRANSACTION, write.transactions)
+            many(UPDATE_CHAIN, write.chains.values())
             many(INSERT_JOURNAL, write.journal)
             if write.outbox:
                 many(INSERT_OUTBOX, [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox])

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -99,6 +100,8 @@ holders = Table(
     Column("revision", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False),
     Index(None, "program_id"),
+    # Room on every page, so that a new version of an account stays on it and no index has to be touched.
+    postgresql_with={"fillfactor": 60},
 )
 
 funding_sources = _resource("funding_sources", Column("kind", String(20), nullable=False))
@@ -197,6 +200,8 @@ transactions = Table(
     Column("impacted", BigInteger),
     Column("moved", BigInteger, nullable=False),
     Column("hold_left", BigInteger, nullable=False),
+    Column("load_left", BigInteger, nullable=False),
+    Column("cleared", BigInteger, nullable=False),
     Column("ledger", BigInteger, nullable=False),
     Column("available", BigInteger, nullable=False),
     Column("root_id", Id),
@@ -206,6 +211,7 @@ transactions = Table(
     Column("details", LargeBinary, nullable=False),
     Index(None, "program_id", "user_time_ms", "id"),
     Index(None, "holder_id", "user_time_ms", "id"),
+    Index(None, "root_id", postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL")),
 )
 
 # Messages whose sender chose the token: a repeat finds the first one's outcome.

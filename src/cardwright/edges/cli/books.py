@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cardwright.edges.cli.say import Failure, show_json, show_table, tell
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def database_of(settings: "Settings") -> Iterator["Database"]:
-    """The database of the settings. Raises Failure when it cannot be worked with."""
+def database_of(settings: "Settings", *, is_made: bool = False) -> Iterator["Database"]:
+    """The database of the settings; a SQLite file that is not there is only made when asked for. Raises Failure."""
     from sqlalchemy.exc import DBAPIError
 
     from cardwright.storage.database import Database
@@ -27,6 +28,8 @@ def database_of(settings: "Settings") -> Iterator["Database"]:
         database = Database(address_of(settings))
     except ValueError as error:
         raise Failure(str(error), "cardwright serve --db cardwright.db", 2) from None
+    if database.is_sqlite and not is_made and not Path(database.path).exists():
+        raise Failure(f"--db {database.place} does not exist", "cardwright serve   (makes it), or another --db")
     try:
         yield database
     except DBAPIError as error:
@@ -37,11 +40,11 @@ def database_of(settings: "Settings") -> Iterator["Database"]:
 
 
 @contextmanager
-def migrated(settings: "Settings") -> Iterator[tuple["Database", bool]]:
+def migrated(settings: "Settings", *, is_made: bool = False) -> Iterator[tuple["Database", bool]]:
     """The database at the schema of this version, and whether it had to be brought there."""
     from cardwright.storage.migrate import migrate, newest, present
 
-    with database_of(settings) as database:
+    with database_of(settings, is_made=is_made) as database:
         if (found := present(database)) is not None and found > newest():
             text = f"--db {database.place} is at revision {found}, which this version ({newest()}) does not know"
             raise Failure(text, "use the version that wrote it, or a newer one")
@@ -56,7 +59,7 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
     from cardwright.wiring import ensure_default_program, load_secrets, make_vault
 
     keys = load_secrets(settings)
-    with migrated(settings) as (database, _):
+    with migrated(settings, is_made=True) as (database, _):
         vault = make_vault(settings, keys)
         try:
             ensure_default_program(database, vault, settings, keys)
@@ -68,13 +71,16 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
 
 def migrate(settings: "Settings", *, sql: bool) -> None:
     """Brings the database to the schema of this version, or prints the statements that would."""
-    if sql:
-        from cardwright.storage.migrate import sql_of_all
+    from cardwright.storage.migrate import sql_of_all
+    from cardwright.wiring import data_dir_of
 
-        with database_of(settings) as database:
+    if sql:
+        with database_of(settings, is_made=True) as database:
             print(sql_of_all(database), end="")
         return
-    with migrated(settings) as (database, was_changed):
+    if settings.db is None:
+        data_dir_of(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
+    with migrated(settings, is_made=True) as (database, was_changed):
         tell(f"{database.place}: {'brought to' if was_changed else 'already at'} the schema of this version")
 
 

@@ -51,7 +51,11 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[Any]], styles: Sequ
         table.add_column(head)
     for number, row in enumerate(rows):
         table.add_row(*map(str, row), style=styles[number] if styles else None)
-    console().print(table)
+    page = console()
+    with page.capture() as drawn:
+        page.print(table)
+    # Rich fills every line up to the table's width.
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def tell(text: str) -> None:

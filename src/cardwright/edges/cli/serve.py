@@ -32,11 +32,11 @@ POLL_S = 0.01
 
 def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
     """Runs an instance until SIGTERM or SIGINT. Raises Failure when it cannot start."""
+    check(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     if until_eof:
         threading.Thread(target=_leave_at_eof, daemon=True).start()
-    check(settings)
     from cardwright.edges.cli.books import opened
     from cardwright.edges.http.server import PortTaken, bind, run
     from cardwright.wiring import data_dir_of, settled
@@ -50,7 +50,7 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         except PortTaken as taken:
             raise Failure(f"--port: {taken}", "cardwright serve   (without --port it takes the next free one)") from None
         with opened(settings) as (database, keys):
-            place = database.place
+            place = str(Path(database.place).absolute()) if database.is_sqlite else database.place
         certificate = certificate_for(settings, directory) if settings.tls else None
         pair = Credentials(keys.application_token, keys.access_token)
         instance = instance_of(settings, listener, certificate)
@@ -90,7 +90,11 @@ def check(settings: "Settings") -> None:
 
     if settings.workers < 1:
         raise Failure("--workers must be at least 1", "cardwright serve --workers 1", 2)
-    if settings.workers > 1 and "://" not in address_of(settings):
+    address = address_of(settings)
+    folder = Path(address).expanduser().parent
+    if settings.db is not None and "://" not in address and not folder.is_dir():
+        raise Failure(f"--db {address}: there is no folder {folder}", f"mkdir -p {folder}", 2)
+    if settings.workers > 1 and "://" not in address:
         raise Failure(f"--workers {settings.workers} needs PostgreSQL: SQLite has one writer, so one process", POSTGRES_HINT, 2)
     if settings.workers > 1 and settings.seed is not None:
         text = f"--seed goes with --workers 1: {settings.workers} processes would draw the same identifiers"
@@ -146,7 +150,7 @@ def only_server_of(settings: "Settings") -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            hint = "cardwright status   (or another --db)"
+            hint = "cardwright status, or cardwright serve --db another.db"
             raise Failure(f"--db {path}: another server works on this file", hint) from None
         yield
 

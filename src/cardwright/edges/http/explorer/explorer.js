@@ -183,7 +183,7 @@ function tryForm(operation, body) {
   const original = body && JSON.stringify(body.example ?? skeletonOf(body.schema), null, 2).replaceAll(PLACEHOLDER, location.origin);
   const text = body && h('textarea', { id: 'body', spellcheck: 'false', rows: Math.min(original.split('\n').length + 1, 28) });
   if (text) text.value = draft.body ?? original;
-  const answer = h('div', { role: 'status' });
+  const answer = h('div', {});
   const request = () => readForm(operation, form);
   const form = h('form', {
     onsubmit: (event) => { event.preventDefault(); send(operation, request(), answer); },
@@ -238,6 +238,7 @@ async function send(operation, { verb, url, body }, answer) {
     const text = await response.text();
     answer.replaceChildren(resultView(response, text, performance.now() - start));
     answer.scrollIntoView({ block: 'nearest' });
+    $('said').textContent = `The answer is ${response.status} ${response.statusText}.`; // For those who hear the page.
     remember(operation, response.status, text);
   } catch (error) {
     answer.replaceChildren(h('div', { class: 'answer' }, h('p', { class: 'bad' }, `The server does not answer: ${error.message}`)));

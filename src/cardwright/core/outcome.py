@@ -1,0 +1,62 @@
+"""What a decision says: the outcome of a message, what it books, and how its account and its chain stand afterwards."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from cardwright.core.responses import APPROVALS, Reason
+from cardwright.core.snapshot import Account, Chain, Snapshot
+from cardwright.core.words import State
+
+
+class Legs(NamedTuple):
+    """One journal entry: what each account of the chart gains, in minor units; the sum is zero.
+
+    ``program_funding`` is the funding source (negative: drawn), ``available`` and ``held`` the cardholder's account,
+    ``settlement`` what is owed to the network.
+    """
+
+    program_funding: int = 0
+    available: int = 0
+    held: int = 0
+    settlement: int = 0
+
+
+NOTHING = Legs()
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a message. Amounts in minor units of ``currency``.
+
+    ``requested`` was asked for, ``amount`` counts, ``impacted`` is the signed effect on the balances (None when refused),
+    ``moved`` the signed amount of the funding order in this message. ``hold_left`` and ``load_left`` are of a message that
+    begins a chain; ``chain`` is the chain's root after a message that follows one.
+    """
+
+    kind: int
+    state: State
+    reason: Reason
+    currency: str
+    requested: int
+    amount: int
+    impacted: int | None
+    moved: int
+    legs: Legs
+    account: Account
+    hold_left: int = 0
+    load_left: int = 0
+    order_refused: bool = False
+    chain: Chain | None = None
+
+    @property
+    def is_approved(self) -> bool:
+        """Whether the message was approved, in full or in part."""
+        return self.reason in APPROVALS
+
+
+def declined(seen: Snapshot, kind: int, reason: Reason, requested: int, *, order_refused: bool = False) -> Decision:
+    """A refusal: nothing moves."""
+    return Decision(
+        kind=kind, state=State.DECLINED, reason=reason, currency=seen.currency, requested=requested, amount=requested,
+        impacted=None, moved=0, legs=NOTHING, account=seen.account, order_refused=order_refused,
+    )  # fmt: skip

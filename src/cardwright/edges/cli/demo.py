@@ -1,0 +1,85 @@
+"""`cardwright demo`: starts an instance, plays the story on it and tells it as it goes."""
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from cardwright.edges.cli.explain import show_decision
+from cardwright.edges.cli.instance import fresh_instance
+from cardwright.edges.cli.say import Failure, console, show_json
+from cardwright.edges.cli.story import Promise, Step, Story, value_at
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINE_MAX = 110
+"""Characters of a request that are shown."""
+
+
+def demo(*, as_json: bool) -> None:
+    """Plays the story. Raises Failure when a step is refused or a promise is broken."""
+    started = time.monotonic()
+    with fresh_instance() as fresh:
+        story = Story(fresh.client)
+        if as_json:
+            steps = list(story.play())
+        else:
+            _tell_all(story)
+    seconds = round(time.monotonic() - started, 1)
+    broken = [promise.says for promise in story.promises if not promise.is_kept]
+    if as_json:
+        show_json(
+            {
+                "is_kept": not broken,
+                "seconds": seconds,
+                "promises": [asdict(promise) for promise in story.promises],
+                "steps": [asdict(step) for step in steps],
+            }
+        )
+    else:
+        print(f"\n{len(story.promises) - len(broken)} of {len(story.promises)} promises kept, in {seconds} s.")
+    if broken:
+        raise Failure(f"not as promised: {'; '.join(broken)}", "cardwright demo --json")
+
+
+def _tell_all(story: Story) -> None:
+    page, told = console(), 0
+    page.print(f"An instance of its own answers at {story.client.root_url}/v3. It is gone when the story ends.", style="dim")
+    for number, step in enumerate(story.play(), 1):
+        _tell(page, number, step)
+        for promise in story.promises[told:]:
+            _tell_promise(page, promise)
+        told = len(story.promises)
+
+
+def _tell(page: "Console", number: int, step: Step) -> None:
+    page.print(f"\n{number:>2}  {step.title}", style="bold")
+    page.print(f"    {step.verb} {step.path}", style="cyan")
+    if step.body is not None:
+        text = json.dumps(step.body, ensure_ascii=False)
+        page.print(f"    {text if len(text) <= LINE_MAX else text[:LINE_MAX] + ' …'}", style="dim")
+    if step.path.startswith("/sandbox/decisions/"):
+        print()
+        show_decision(step.answer)
+        return
+    fields = [(path, value) for path in step.shown if (value := value_at(step.answer, path)) is not None]
+    width = max(len(path) for path, _ in fields)
+    for path, value in fields:
+        page.print(f"    {path:<{width}}  {_plain(value)}")
+
+
+def _plain(value: object) -> str:
+    """A value as JSON writes it, but for the quotation marks; an amount keeps its cents."""
+    match value:
+        case str():
+            return value
+        case float():
+            return f"{value:.2f}"
+        case _:
+            return json.dumps(value)
+
+
+def _tell_promise(page: "Console", promise: Promise) -> None:
+    mark, style = ("ok", "green") if promise.is_kept else ("BROKEN", "bold red")
+    page.print(f"    {mark:<2}  {promise.says}", style=style)

@@ -1,0 +1,130 @@
+"""From decisions to rows: the transaction, its journal entry, what changes of its chain, and who is told."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from cardwright.core.checks import address_verdict
+from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Message
+from cardwright.core.outcome import Decision
+from cardwright.core.record import Recorded
+from cardwright.core.render import details_decoder
+from cardwright.core.snapshot import Chain, Snapshot
+from cardwright.core.words import TYPES, State
+from cardwright.kit.clock import Instant
+from cardwright.outbox.events import BATCH_MAX, Category, Subscription, interested, outbox_row
+from cardwright.storage.hot import ChainRow
+
+_pack = msgspec.msgpack.encode
+
+
+def chain_of(root: Recorded) -> Chain:
+    """A chain's root as a decision sees it."""
+    return Chain(State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared)
+
+
+def after_chain(root: Recorded, chain: Chain) -> Recorded:
+    """The chain's root after a decision."""
+    return root._replace(state=chain.state.value, hold_left=chain.hold_left, load_left=chain.load_left, cleared=chain.cleared)
+
+
+def chain_row(root: Recorded) -> ChainRow:
+    """What is written of a changed root."""
+    return ChainRow(root.id, root.state, root.hold_left, root.load_left, root.cleared)
+
+
+def completed(message: Message, original: Recorded) -> Message:
+    """A message with the merchant of the transaction that it names, as far as it names none itself."""
+    said, known = message.details, details_decoder.decode(original.details)
+    details = Details(
+        mid=said.mid or known.mid,
+        merchant=known.merchant if said.merchant == STAND_IN_MERCHANT else said.merchant,
+        fees=said.fees,
+        additional_data=said.additional_data,
+        root_token=(known.root_token or known.chosen_token) if message.follows else None,
+    )
+    return msgspec.structs.replace(message, details=details)
+
+
+def record(
+    *,
+    row_id: int,
+    keys: tuple[int, int, int, int | None],
+    revisions: tuple[int, int],
+    message: Message,
+    snapshot: Snapshot,
+    decision: Decision,
+    root: Recorded | None,
+    seed: int,
+    chosen_token: str | None,
+    now: Instant,
+    duration_ms: int,
+) -> Recorded:
+    """The row of a decided message. ``keys``: program, holder, card, funding source; ``revisions``: program's, account's.
+
+    A message that follows another shares the root's seed and the time at which the cardholder began it all.
+    """
+    ledger, held = decision.account.money(decision.currency)
+    program_id, holder_id, card_id, source_id = keys
+    return Recorded(
+        id=row_id,
+        program_id=program_id,
+        holder_id=holder_id,
+        card_id=card_id,
+        source_id=source_id,
+        kind=decision.kind,
+        state=decision.state.value,
+        first_state=decision.state.value,
+        code=decision.reason.number,
+        created_ms=now,
+        user_time_ms=now if root is None else root.user_time_ms,
+        duration_ms=duration_ms,
+        currency=decision.currency,
+        request_amount=decision.requested,
+        amount=decision.amount,
+        impacted=decision.impacted,
+        moved=decision.moved,
+        hold_left=decision.hold_left,
+        load_left=decision.load_left,
+        cleared=0,
+        ledger=ledger,
+        available=ledger - held,
+        root_id=None if root is None else root.id,
+        seed=seed if root is None else root.seed,
+        program_revision=revisions[0],
+        holder_revision=revisions[1],
+        details=_pack(_details(message, snapshot, decision, chosen_token)),
+    )
+
+
+def _details(message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None) -> Details:
+    verdict = address_verdict(snapshot, message) if isinstance(message, Authorization) else None
+    if verdict is None and not decision.order_refused and chosen_token is None:
+        return message.details
+    return msgspec.structs.replace(
+        message.details, address_verdict=verdict, order_refused=decision.order_refused, chosen_token=chosen_token
+    )
+
+
+def journal_entry(row: Recorded, decision: Decision) -> tuple[object, ...]:
+    """The journal row of a decision that moved money; it shares the transaction's id."""
+    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *decision.legs)
+
+
+def inline_notification(row: Recorded, target: bytes) -> dict[str, object]:
+    """The outbox row to the webhook that the request itself named."""
+    return outbox_row(row.program_id, row.created_ms, Category.TRANSACTION, [row.id], target=target)
+
+
+def notifications(rows: Sequence[Recorded], subscriptions: dict[int, list[Subscription]]) -> list[dict[str, object]]:
+    """One outbox row for up to ten events to one webhook. ``subscriptions`` by program id."""
+    refs: dict[tuple[int, int], list[Recorded]] = {}
+    for row in rows:
+        if subscribed := subscriptions[row.program_id]:
+            for webhook_id in interested(subscribed, f"transaction.{TYPES[row.kind]}"):
+                refs.setdefault((row.program_id, webhook_id), []).append(row)
+    return [
+        outbox_row(program_id, chunk[0].created_ms, Category.TRANSACTION, [row.id for row in chunk], webhook_id=webhook_id)
+        for (program_id, webhook_id), told in refs.items()
+        for chunk in (told[start : start + BATCH_MAX] for start in range(0, len(told), BATCH_MAX))
+    ]

@@ -1,0 +1,133 @@
+"""Simulations of what follows an authorization: advice, reversal, clearing, refund, forced clearing."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated
+
+from msgspec import Meta
+
+from cardwright.core.messages import Advice, Clearing, Details, Message, Refund, Reversal
+from cardwright.core.problems import ORIGINAL_NOT_FOUND, Problem, bad_field
+from cardwright.core.render import ASKS
+from cardwright.core.responses import APPROVALS, REASON_OF
+from cardwright.resources.app import EngineCall
+from cardwright.resources.route import Scope, Shape, post
+from cardwright.resources.simulate import (
+    CardAcceptor,
+    Mid,
+    NetworkFee,
+    SimulationAnswer,
+    SimulationWebhook,
+    TransactionOptions,
+    fees_of,
+    merchant_of,
+    parse_amount,
+    submit,
+)
+from cardwright.storage.originals import Original
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+OriginalToken = Annotated[str, Meta(min_length=1, max_length=36)]
+
+
+class FollowUp(Shape, frozen=True, kw_only=True):
+    """What all messages that name an earlier transaction say."""
+
+    original_transaction_token: OriginalToken
+    amount: Decimal
+    network_fees: tuple[NetworkFee, ...] | None = None
+    transaction_options: TransactionOptions | None = None
+    webhook: SimulationWebhook | None = None
+
+
+class AdviceRequest(FollowUp, frozen=True, kw_only=True):
+    """News of an authorization's new, lower total."""
+
+
+class ReversalRequest(FollowUp, frozen=True, kw_only=True):
+    """A release of a part of the hold or of all of it."""
+
+    find_original_window_days: int | None = None
+    is_advice: bool | None = None
+
+
+class ClearingRequest(FollowUp, frozen=True, kw_only=True):
+    """A clearing; with ``is_refund`` or ``force_post`` the original only lends card and merchant."""
+
+    is_refund: bool | None = None
+    force_post: bool | None = None
+    mid: Mid | int | None = None
+    card_acceptor: CardAcceptor | None = None
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def can_be_followed(original: Original) -> bool:
+    """Whether a reversal, advice or clearing may name it: an approved authorization, or a later member of its chain."""
+    is_member = original.root_id != original.row_id
+    return is_member or (original.kind in ASKS and REASON_OF[original.code] in APPROVALS)
+
+
+def clearing_of(body: ClearingRequest, amount: int, details: Details) -> Message:
+    """The message that a clearing request means."""
+    if body.is_refund:
+        return Refund(amount=amount, details=details)
+    return Clearing(amount=amount, details=details, is_forced=body.force_post is True)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+async def simulate_advice(call: EngineCall, body: AdviceRequest) -> bytes:
+    """Simulates an advice: the authorization's total is lower now."""
+    return await _follow(call, body, lambda amount, details: Advice(amount=amount, details=details))
+
+
+async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
+    """Simulates a reversal: the merchant lets go of a part of the hold or of all of it."""
+    _check_positive(body)
+    return await _follow(call, body, lambda amount, details: Reversal(amount=amount, details=details))
+
+
+async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
+    """Simulates a clearing, a refund or a forced clearing."""
+    _check_positive(body)
+    if body.is_refund and body.force_post:
+        raise bad_field("is_refund, force_post", "must not both be true")
+    return await _follow(call, body, lambda amount, details: clearing_of(body, amount, details))
+
+
+async def _follow(call: EngineCall, body: FollowUp, message_of: Callable[[int, Details], Message]) -> bytes:
+    app, program_id = call.app, call.program_id
+    program = await app.engine.cache.program(program_id, 0)
+    amount = parse_amount("amount", body.amount, program.currency)
+    mid, acceptor = (body.mid, body.card_acceptor) if isinstance(body, ClearingRequest) else (None, None)
+    options = body.transaction_options
+    details = Details(
+        mid="" if mid is None else str(mid),
+        merchant=merchant_of(acceptor),
+        fees=fees_of(body.network_fees, program.currency),
+        additional_data=options.additional_data if options is not None else None,
+    )
+    message: Message = message_of(amount, details)
+    original = await app.engine.original((program_id, body.original_transaction_token))
+    if message.follows and not can_be_followed(original):
+        raise Problem(ORIGINAL_NOT_FOUND)
+    root_id = original.root_id if message.follows else original.row_id
+    return await submit(app, (program_id, original.card_token), message, body, options, root_id)
+
+
+def _check_positive(body: FollowUp) -> None:
+    if body.amount == 0:
+        raise bad_field("amount", "must be greater than 0")
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+routes = [
+    post("/simulate/authorization/advice", AdviceRequest, simulate_advice, SimulationAnswer, scope=Scope.SIMULATION),
+    post("/simulate/reversal", ReversalRequest, simulate_reversal, SimulationAnswer, scope=Scope.SIMULATION),
+    post("/simulate/clearing", ClearingRequest, simulate_clearing, SimulationAnswer, scope=Scope.SIMULATION),
+]

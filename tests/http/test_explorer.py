@@ -1,0 +1,115 @@
+"""The API explorer: it comes from our own package whole, asks nobody else for anything, and works in a browser."""
+
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from email.message import Message
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cardwright.edges.http.examples import HERE
+from cardwright.edges.http.explorer import FILES, FOLDER
+from tests.support.server import RunningServer
+
+PAGE = FOLDER.joinpath("index.html").read_text(encoding="utf-8")
+SVG_NAME = "http://www.w3.org/2000/svg"
+CHROMIUM = shutil.which("chromium")
+
+# No sandbox, because tests may run as root; the rest keeps the browser from calling home.
+CHROMIUM_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server for all tests here."""
+    with RunningServer(db=str(tmp_path_factory.mktemp("explorer") / "cardwright.db")) as running:
+        yield running
+
+
+def fetch(server: RunningServer, path: str) -> tuple[int, Message, str]:
+    """An answer to somebody without credentials."""
+    with urllib.request.urlopen(server.root_url + path, timeout=10) as answer:
+        return answer.status, answer.headers, answer.read().decode()
+
+
+@pytest.mark.parametrize("path", [*FILES, "/openapi.json"])
+def test_file_is_served(server: RunningServer, path: str) -> None:
+    """Anybody may read the page, its files and the document; each says what it is, and the browser is told not to guess."""
+    status, headers, text = fetch(server, path)
+    assert status == 200
+    assert headers.get_content_type() == (FILES[path][1] if path in FILES else "application/json")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert text == FOLDER.joinpath(FILES[path][0]).read_text(encoding="utf-8") if path in FILES else msgspec.json.decode(text)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_policy_is_strict(server: RunningServer, path: str) -> None:
+    """Only files of this server may run, style or be called; nobody may put the page into a frame."""
+    policy = dict(part.strip().split(" ", 1) for part in fetch(server, path)[1]["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'self'"
+    assert set(policy.values()) == {"'self'", "'none'"}
+    assert policy["frame-ancestors"] == "'none'"
+
+
+def test_root_leads_to_the_page(server: RunningServer) -> None:
+    """Who opens the server's address in a browser finds the explorer."""
+    assert fetch(server, "/")[2] == PAGE
+    assert fetch(server, "/docs/")[2] == PAGE
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.iterdir()))
+def test_file_asks_no_stranger(name: str) -> None:
+    """No file of the explorer holds another machine's address: it works without a network."""
+    text = FOLDER.joinpath(name).read_text(encoding="utf-8").replace(SVG_NAME, "").replace(HERE, "")
+    assert not re.findall(r"(?:[a-z]+:)?//[\w.-]+\.\w+", text)
+    assert "@import" not in text
+
+
+def test_folder_is_what_is_served() -> None:
+    """The page names only files that are served, and no file lies about unused."""
+    named = set(re.findall(r'(?:src|href)="(/docs/[^"]+)"', PAGE))
+    assert named == set(FILES) - {"/docs"}
+    assert {path.name for path in FOLDER.iterdir()} == {name for name, _ in FILES.values()}
+
+
+def test_page_has_nothing_inline() -> None:
+    """Script and style are files of their own, because the policy runs nothing else."""
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=|javascript:", PAGE)
+
+
+def test_every_field_of_the_page_has_a_label() -> None:
+    """Who cannot see the page can still fill it in."""
+    page = re.sub(r"<label>.*?</label>", "", PAGE, flags=re.DOTALL)
+    assert all("aria-label=" in field for field in re.findall(r"<(?:input|button|nav)[^>]*>", page))
+
+
+def dom_of(server: RunningServer, profile: Path, fragment: str) -> str:
+    """The page as a browser has it after its script ran."""
+    assert CHROMIUM is not None
+    options = (*CHROMIUM_FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=5000", "--dump-dom")
+    command = [CHROMIUM, *options, f"{server.root_url}/docs{fragment}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_browser_shows_every_operation(server: RunningServer, tmp_path: Path) -> None:
+    """The script reads the document under the policy, and lists all that can be called."""
+    dom, paths = dom_of(server, tmp_path, ""), msgspec.json.decode(fetch(server, "/openapi.json")[2])["paths"]
+    for operation in [operation for verbs in paths.values() for operation in verbs.values()]:
+        assert f'href="#{operation["operationId"]}"' in dom
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_browser_shows_a_form_that_is_filled_in(server: RunningServer, tmp_path: Path) -> None:
+    """An operation's page has its parameters with labels, and its example ready to be sent."""
+    dom = dom_of(server, tmp_path, "#update_card")
+    assert '<label for="path-token">' in dom
+    assert '<textarea id="body"' in dom
+    assert ">Send</button>" in dom

@@ -1,0 +1,342 @@
+"""The OpenAPI document says what the platform does: every route, every shape, every problem, and examples that work."""
+
+import copy
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+import schemathesis
+
+from cardwright.core import problems
+from cardwright.edges.http import openapi, schemas
+from cardwright.edges.http.examples import BODIES, GUIDE, HERE
+from cardwright.resources.catalog import ROUTES
+from cardwright.resources.route import Route
+from tests.support.server import Client, Reply, RunningServer
+
+DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.document_bytes())
+OPERATIONS = {
+    (verb.upper(), path): operation for path, verbs in DOCUMENT["paths"].items() for verb, operation in verbs.items()
+}
+BODY_ROUTES = [route for route in ROUTES if route.body is not None]
+
+
+def name_of(route: Route) -> str:
+    return f"{route.verb} {openapi.full_path(route)}"
+
+
+def operation_of(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = OPERATIONS[route.verb, openapi.full_path(route)]
+    return operation
+
+
+def parameters_of(route: Route, place: str) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in operation_of(route).get("parameters", []) if one["in"] == place}
+
+
+def nodes_of(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object in the document."""
+    match node:
+        case dict():
+            yield node
+            for inner in node.values():
+                yield from nodes_of(inner)
+        case list():
+            for inner in node:
+                yield from nodes_of(inner)
+        case _:
+            pass
+
+
+def find(reference: str) -> Any:
+    node: Any = DOCUMENT
+    for key in reference.removeprefix("#/").split("/"):
+        node = node[key]
+    return node
+
+
+def validator_of(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+
+
+# --- The whole document ---------------------------------------------------------------------
+
+
+def test_document_is_openapi() -> None:
+    """It is valid OpenAPI 3.1, and a mistake in it would be noticed."""
+    schemathesis.openapi.from_dict(copy.deepcopy(DOCUMENT)).validate()
+    broken = copy.deepcopy(DOCUMENT)
+    del broken["info"]["title"]
+    with pytest.raises(jsonschema_rs.ValidationError):
+        schemathesis.openapi.from_dict(broken).validate()
+
+
+@pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
+def test_schema_is_json_schema(name: str) -> None:
+    """Every shape is valid JSON Schema, which OpenAPI's own schema does not look into."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    jsonschema_rs.meta.validate({**dialect, **DOCUMENT["components"]["schemas"][name]})
+
+
+def test_every_reference_leads_somewhere() -> None:
+    """No reference is broken, and nothing among the components is without one."""
+    references = {node["$ref"] for node in nodes_of(DOCUMENT) if isinstance(node.get("$ref"), str)}
+    for reference in references:
+        assert isinstance(find(reference), dict), reference
+    kinds = ("schemas", "responses")
+    assert references == {f"#/components/{kind}/{name}" for kind in kinds for name in DOCUMENT["components"][kind]}
+
+
+def test_every_route_is_an_operation() -> None:
+    """What can be called is in the document, and nothing else is."""
+    assert set(OPERATIONS) == {(route.verb, openapi.full_path(route)) for route in ROUTES}
+
+
+def test_operation_names_are_unique() -> None:
+    """Programs that are made from the document need a name for each operation."""
+    names = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z_]+", name) for name in names)
+
+
+def test_every_tag_is_explained() -> None:
+    """Operations belong to resources, in the order of the catalog, and each resource says what it is."""
+    used = list(dict.fromkeys(tag for operation in OPERATIONS.values() for tag in operation["tags"]))
+    assert [tag["name"] for tag in DOCUMENT["tags"]] == used
+    assert all(tag["description"].endswith(".") for tag in DOCUMENT["tags"])
+
+
+def test_document_is_made_quickly_and_once() -> None:
+    """The first reader waits for less than 200 ms, all others for nothing."""
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        openapi.document()
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.2
+    assert openapi.document_bytes() is openapi.document_bytes()
+
+
+# --- Operations -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=name_of)
+def test_operation_tells_its_route(route: Route) -> None:
+    """Summary, path parameters, body, answer and the problems that follow from the route's form."""
+    operation = operation_of(route)
+    assert operation["summary"] == schemas.prose(route.summary)
+    assert list(parameters_of(route, "path")) == re.findall(r"{(\w+)}", route.path)
+    assert ("requestBody" in operation) == (route.body is not None)
+    assert str(route.status) in operation["responses"]
+    assert "401" in operation["responses"]
+    assert ("404" in operation["responses"]) == ("{" in route.path)
+    assert ("415" in operation["responses"]) == (route.body is not None)
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.query is not None], ids=name_of)
+def test_operation_has_its_query_parameters(route: Route) -> None:
+    """Every field of the query struct is a parameter, and none of them can be null."""
+    assert route.query is not None
+    found = parameters_of(route, "query")
+    for field in msgspec.structs.fields(route.query):
+        assert found[field.encode_name].get("required", False) == field.required
+        assert "null" not in str(found[field.encode_name]["schema"])
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.paging is not None], ids=name_of)
+def test_list_tells_its_pages(route: Route) -> None:
+    """Limits and defaults are those of the route, and the answer is the envelope of a list."""
+    assert route.paging is not None
+    count = parameters_of(route, "query")["count"]["schema"]
+    assert (count["minimum"], count["maximum"], count["default"]) == (
+        route.paging.count_min, route.paging.count_max, route.paging.count,
+    )  # fmt: skip
+    assert parameters_of(route, "query")["sort_by"]["schema"]["default"] == route.paging.sort_by
+    content = operation_of(route)["responses"][str(route.status)]["content"]["application/json"]
+    assert set(find(content["schema"]["$ref"])["required"]) == {"count", "start_index", "end_index", "is_more", "data"}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=name_of)
+def test_fields_parameter_is_where_it_works(route: Route) -> None:
+    """``fields`` is offered where the answer can be cut, and there the answer may be a part."""
+    assert ("fields" in parameters_of(route, "query")) == route.fields
+    whole = validator_of({"$ref": "#/components/schemas/Source"})
+    part = validator_of({"anyOf": [{"$ref": "#/components/schemas/Source"}, {"$ref": "#/components/schemas/Part"}]})
+    assert (whole.is_valid({"token": "a"}), part.is_valid({"token": "a"})) == (False, True)
+
+
+def test_links_fit() -> None:
+    """A link names an operation and one of its path parameters."""
+    by_id = {operation["operationId"]: operation for operation in OPERATIONS.values()}
+    links = [link for node in nodes_of(DOCUMENT) for link in node.get("links", {}).values()]
+    for link in links:
+        names = {parameter["name"] for parameter in by_id[link["operationId"]]["parameters"] if parameter["in"] == "path"}
+        assert set(link["parameters"]) == names
+    made = OPERATIONS["POST", "/v3/cards"]["responses"]["201"]["links"]
+    assert {"get_card", "update_card", "show_pan"} <= set(made)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "kind"),
+    [
+        ("/users/{token}", "token", "user"),
+        ("/users/{parent_token}/children", "parent_token", "user"),
+        ("/cards/user/{token}", "token", "user"),
+        ("/balances/{token}", "token", "user"),
+        ("/fundingsources/program/{token}", "token", "funding_source"),
+        ("/transactions/fundingsource/{funding_source_token}", "funding_source_token", "funding_source"),
+        ("/programs/{token}", "token", "program"),
+        ("/transactions/{token}/related", "token", "transaction"),
+        ("/decisions/{token}", "token", "transaction"),
+        ("/webhooks/customheaders/{token}", "token", "webhook"),
+        ("/inbox/{box}", "box", "box"),
+    ],
+)
+def test_path_parameter_names_a_kind(path: str, name: str, kind: str) -> None:
+    """What a parameter names is read from the path, so that examples and links need no second table."""
+    assert openapi.kind_of(path, name) == kind
+
+
+def test_every_problem_is_told() -> None:
+    """Each row of the table of problems whose status an operation names is an example in the document."""
+    responses = DOCUMENT["components"]["responses"].values()
+    told = {
+        (example["value"]["error_code"], example["value"]["error_message"])
+        for response in responses
+        for example in response["content"]["application/json"]["examples"].values()
+    }
+    kinds = [kind for kind in vars(problems).values() if isinstance(kind, problems.Kind)]
+    expected = {(kind.code, kind.text.replace("{}", "…")) for kind in kinds if kind.status in openapi.ERROR_RULES}
+    assert told == expected
+    assert ("401001", "Invalid credential has been detected") in told
+
+
+# --- Shapes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("amount", "is_good"),
+    [(10, True), (4.75, True), ("10.00", True), ("ten", False), ("NaN", False), ("", False), (None, False), (True, False)],
+)
+def test_amounts_are_numbers_or_text_with_a_number(amount: object, is_good: bool) -> None:
+    """The wire's amounts are numbers, and a client that sends text is understood."""
+    body = {"type": "ISSUER_FEE", "credit_debit": "C", "amount": amount}
+    assert validator_of({"$ref": "#/components/schemas/NetworkFee"}).is_valid(body) == is_good
+
+
+STRING, INTEGER, NULL = {"type": "string", "maxLength": 2}, {"type": "integer", "minimum": 3}, {"type": "null"}
+VALUES: tuple[Any, ...] = (None, True, 1, 2, 3, 4.5, "", "a", "b", "abc", [], ["a"], [1], {}, {"a": 1}, {"a": None})
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"anyOf": [STRING, NULL], "default": None},
+        {"anyOf": [STRING, INTEGER, NULL]},
+        {"anyOf": [{"enum": ["a", "b"]}, NULL]},
+        {"anyOf": [{"enum": [1, 3]}, {"enum": ["a"]}]},
+        {"anyOf": [{"enum": ["a"]}, INTEGER]},
+        {"anyOf": [{"type": "array", "items": {"anyOf": [STRING, NULL]}}, NULL]},
+        {"type": "object", "properties": {"a": {"anyOf": [INTEGER, NULL], "default": None}}, "required": []},
+        {"type": "object", "additionalProperties": {"anyOf": [STRING, NULL]}, "default": {}},
+        {"enum": [1, "a", None]},
+        {},
+    ],
+    ids=str,
+)
+def test_tidying_changes_no_meaning(plain: dict[str, Any]) -> None:
+    """A tidied schema takes and refuses the same values as the one that it was made from."""
+    before, after = jsonschema_rs.Draft202012Validator(plain), jsonschema_rs.Draft202012Validator(schemas.tidied(plain))
+    assert [after.is_valid(value) for value in VALUES] == [before.is_valid(value) for value in VALUES]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [STRING, NULL]},
+        {"anyOf": [{"enum": ["a"]}, NULL]},
+        {"anyOf": [{"anyOf": [{"enum": ["a"]}, INTEGER]}, NULL]},
+        STRING,
+    ],
+    ids=str,
+)
+def test_without_null_only_null_is_refused(schema: dict[str, Any]) -> None:
+    """A parameter takes what the field takes, except null, which no query string can hold."""
+    before = jsonschema_rs.Draft202012Validator(schema)
+    after = jsonschema_rs.Draft202012Validator(schemas.without_null(schemas.tidied(schema)))
+    assert [after.is_valid(value) for value in VALUES] == [value is not None and before.is_valid(value) for value in VALUES]
+
+
+def test_prose_is_markdown_without_sources() -> None:
+    """Readers get paragraphs and code; where we know something from is for those who read the code."""
+    text = "Renames ``x`` (observed),\n    once.\n\n    More (wire reference, \"Errors\").\n    "
+    assert schemas.prose(text) == "Renames `x`, once.\n\nMore."
+
+
+# --- Examples -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", BODY_ROUTES, ids=name_of)
+def test_every_body_has_a_good_example(route: Route) -> None:
+    """The example is what the document calls valid and what the route takes."""
+    content = operation_of(route)["requestBody"]["content"]["application/json"]
+    validator_of(content["schema"]).validate(content["example"])
+    assert route.body is not None
+    msgspec.convert(content["example"], route.body, strict=False)
+
+
+def test_no_example_is_left_over() -> None:
+    """Examples and guide speak of routes that are there."""
+    assert set(BODIES) == {(route.verb, openapi.full_path(route)) for route in BODY_ROUTES}
+    assert {place for _, places in GUIDE for place in places} <= set(OPERATIONS)
+
+
+class Walker:
+    """Sends examples as they are; tokens that were made on the way go where the document's links say."""
+
+    def __init__(self, server: RunningServer, client: Client) -> None:
+        self._here, self._client = server.root_url, client
+        self._known: dict[tuple[str, str], str] = {}
+
+    def send(self, verb: str, place: str) -> Reply:
+        """The answer, which is a success and as the document says."""
+        operation = OPERATIONS[verb, place]
+        body = msgspec.json.encode(BODIES[verb, place]).replace(HERE.encode(), self._here.encode()) if verb == "POST" else None
+        query = "?wait=10s" if "/inbox/" in place else ""
+        answer = self._client.request(verb, self._path(operation, place) + query, body)
+        assert answer.status < 300, answer.text
+        response = operation["responses"][str(answer.status)]
+        validator_of(response["content"]["application/json"]["schema"]).validate(answer.json)
+        self._remember(response.get("links", {}), answer)
+        return answer
+
+    def _path(self, operation: dict[str, Any], place: str) -> str:
+        for one in operation.get("parameters", []):
+            if one["in"] == "path":
+                token = self._known.get((operation["operationId"], one["name"])) or one["example"]
+                place = place.replace(f"{{{one['name']}}}", token)
+        return place
+
+    def _remember(self, links: dict[str, Any], answer: Reply) -> None:
+        for link in links.values():
+            for name, pointer in link["parameters"].items():
+                value = answer.json
+                for key in pointer.partition("#/")[2].split("/"):
+                    value = value[key]
+                self._known[link["operationId"], name] = value
+
+
+def test_the_guide_works_as_it_stands(tmp_path: Path) -> None:
+    """Sent in order and unchanged, the examples lead to an approved purchase, its notification and its explanation."""
+    with RunningServer(db=str(tmp_path / "cardwright.db")) as server, server.client() as client:
+        walker = Walker(server, client)
+        answers = {place: walker.send(verb, place).json for _, places in GUIDE for verb, place in places}
+    assert answers["/v3/simulate/authorization"]["transaction"]["state"] == "PENDING"
+    assert answers["/sandbox/inbox/{box}"]["count"] == 1
+    assert answers["/sandbox/decisions/{token}"]["outcome"] == "APPROVED"
