@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cardwright.edges.http.examples import HERE
+from cardwright.edges.http.examples import HERE, PURCHASE
 from cardwright.edges.http.explorer import FILES, FOLDER
 from tests.support.server import RunningServer
 
@@ -77,6 +77,13 @@ def test_folder_is_what_is_served() -> None:
     named = set(re.findall(r'(?:src|href)="(/docs/[^"]+)"', PAGE))
     assert named == set(FILES) - {"/docs"}
     assert {path.name for path in FOLDER.iterdir()} == {name for name, _ in FILES.values()}
+
+
+def test_script_knows_what_examples_leave_open() -> None:
+    """What stands in an example for this server's address and for a purchase is what the script replaces."""
+    script = FOLDER.joinpath("explorer.js").read_text(encoding="utf-8")
+    assert f"HERE = '{HERE}'" in script
+    assert f"PURCHASE = '{PURCHASE}'" in script
 
 
 def test_page_has_nothing_inline() -> None:

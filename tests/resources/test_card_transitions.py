@@ -294,6 +294,7 @@ def test_transitions_of_a_card_come_newest_first(issuer: Issuer) -> None:
 )
 def test_expired_card_is_not_activated(issuer: Issuer, offset: dict[str, Any], last: str, first_without: str) -> None:
     """Days and longer: the named second still counts. Hours and shorter: the named time is the end. The state itself stays."""
+    issuer.set_clock("2026-01-01T12:00:00.700Z")
     user, product = issuer.user(), issuer.product()
     for token in ("in_time", "too_late", "active"):
         issuer.card(user, product, token=token, expiration_offset=offset)

@@ -174,8 +174,7 @@ def lock_card(call: Call, token: str) -> StoredCard | None:
 
     The global order of locks: cards before accounts, a reissue before the card that it was made from.
     """
-    found = select(cards).where(cards.c.program_id == call.program.id, cards.c.token == token)
-    row = call.db.execute(found.with_for_update(key_share=True)).one_or_none()
+    row = records.lock(call.db, cards, call.program.id, token)
     return None if row is None else stored_of(call, row)
 
 

@@ -272,5 +272,5 @@ routes = [
     get("/cards/user/{token}", list_cards_of_user, ExpandedCard, query=Expand, paging=Paging()),
     get("/cards/barcode/{barcode}", get_card_by_barcode, ExpandedCard, query=Expand),
     get("/cards/{token}/showpan", show_pan, ExpandedCard, query=ShowCode, writes=True),
-    post("/cards/getbypan", PanLookup, get_by_pan, PanOwner, status=200),
+    post("/cards/getbypan", PanLookup, get_by_pan, PanOwner, status=200, writes=False),
 ]

@@ -5,6 +5,9 @@ from typing import Any
 HERE = "http://127.0.0.1:8181"
 """The server's first port; the explorer puts its own address in its place."""
 
+PURCHASE = "token-of-the-purchase"
+"""Stands for a token that nobody knows beforehand; the explorer puts that of the last purchase in its place."""
+
 TOKENS = {
     "funding_source": "main_account",
     "cardproduct": "coffee_card",
@@ -54,6 +57,9 @@ BODIES: dict[tuple[str, str], Any] = {
         "mid": "123456890",
         "card_acceptor": {"name": "Corner Coffee", "mcc": "5814", "city": "Oakland", "state": "CA", "country": "USA"},
     },
+    ("POST", "/v3/simulate/authorization/advice"): {"original_transaction_token": PURCHASE, "amount": 4.25},
+    ("POST", "/v3/simulate/reversal"): {"original_transaction_token": PURCHASE, "amount": 4.75},
+    ("POST", "/v3/simulate/clearing"): {"original_transaction_token": PURCHASE, "amount": 4.75},
     ("POST", "/v3/webhooks"): {
         "token": "news",
         "name": "News for the inbox",

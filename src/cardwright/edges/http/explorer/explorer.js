@@ -1,7 +1,7 @@
 // The API explorer: shows what /openapi.json says, and lets one try it on the server that it came from.
 
 const $ = (id) => document.getElementById(id);
-const PLACEHOLDER = 'http://127.0.0.1:8181'; // What examples in the document call this server.
+const HERE = 'http://127.0.0.1:8181', PURCHASE = 'token-of-the-purchase'; // What stands in examples for what only we can know.
 const TOKEN = /"(?:\\.|[^"\\])*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null|[{}[\],:]/g;
 
 const remembered = new Map(); // Tokens from answers, by the operation and parameter that can use them.
@@ -180,7 +180,8 @@ function skeletonOf(schema) {
 function tryForm(operation, body) {
   const draft = drafts.get(operation.id) ?? {};
   const parameters = (operation.parameters ?? []).map((one) => parameterView(operation, one, draft));
-  const original = body && JSON.stringify(body.example ?? skeletonOf(body.schema), null, 2).replaceAll(PLACEHOLDER, location.origin);
+  const original = body && JSON.stringify(body.example ?? skeletonOf(body.schema), null, 2)
+    .replaceAll(HERE, location.origin).replaceAll(PURCHASE, remembered.get(PURCHASE) ?? PURCHASE);
   const text = body && h('textarea', { id: 'body', spellcheck: 'false', rows: Math.min(original.split('\n').length + 1, 28) });
   if (text) text.value = draft.body ?? original;
   const answer = h('div', {});
@@ -276,6 +277,7 @@ function pretty(text) {
 
 // An answer's links say which parameters of other operations its tokens are for.
 function remember(operation, status, text) {
+  if (operation.id === 'simulate_authorization' && status === 201) remembered.set(PURCHASE, JSON.parse(text).transaction.token);
   for (const link of Object.values(operation.responses[status]?.links ?? {})) {
     for (const [name, pointer] of Object.entries(link.parameters)) {
       const value = pointer.split('#/')[1].split('/').reduce((node, key) => node?.[key], JSON.parse(text));

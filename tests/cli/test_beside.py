@@ -1,0 +1,228 @@
+"""The commands that start an instance of their own, or talk to one: `exec`, `demo`, `explain`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cardwright.edges.cli import demo as demo_command
+from cardwright.edges.cli.client import Client
+from cardwright.edges.cli.instance import Fresh, fresh_instance
+from cardwright.edges.cli.story import Story
+
+# --- exec ---------------------------------------------------------------------------------
+
+LOOK_AROUND = """
+import base64, json, os, urllib.request
+env = {name: value for name, value in os.environ.items() if name.startswith("CARDWRIGHT_")}
+pair = f"{env['CARDWRIGHT_APPLICATION_TOKEN']}:{env['CARDWRIGHT_ACCESS_TOKEN']}".encode()
+request = urllib.request.Request(env["CARDWRIGHT_BASE_URL"] + "/ping")
+request.add_header("Authorization", "Basic " + base64.b64encode(pair).decode())
+print(json.dumps({**env, "ping": json.load(urllib.request.urlopen(request))}))
+raise SystemExit(7)
+"""
+
+
+def test_exec_gives_the_command_an_instance(spawn: Callable[..., Any]) -> None:
+    """The command finds a ready instance in its environment; its exit code is passed on, and nothing is left behind."""
+    done = spawn("exec", "--seed", 5, "--", sys.executable, "-c", LOOK_AROUND)
+    assert done.code == 7, done.err
+    seen = json.loads(done.out)
+    assert seen["ping"]["success"] is True
+    assert seen["CARDWRIGHT_BASE_URL"] == f"{seen['CARDWRIGHT_URL']}/v3"
+    assert list(Path.cwd().iterdir()) == []
+    again = spawn("exec", "--seed", 5, "--", sys.executable, "-c", LOOK_AROUND)
+    assert json.loads(again.out)["CARDWRIGHT_ACCESS_TOKEN"] == seen["CARDWRIGHT_ACCESS_TOKEN"], "the seed decides"
+
+
+def test_exec_uses_the_database_it_is_given(spawn: Callable[..., Any], cardwright: Callable[..., Any]) -> None:
+    """With --db the data stays, under keys that a later `serve` finds again."""
+    assert spawn("exec", "--db", "kept.db", "--", "true").code == 0
+    assert cardwright("verify", "--db", "kept.db").code == 0
+    assert Path(".cardwright/secrets.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [([], 2, "no command is given"), (["--", "no-such-program"], 127, "command not found"), (["--", "."], 126, "Permission")],
+)
+def test_exec_tells_what_cannot_be_run(command: list[str], code: int, told: str, spawn: Callable[..., Any]) -> None:
+    """The exit codes are those of a shell, and the reason is told."""
+    done = spawn("exec", *command)
+    assert done.code == code
+    assert told in done.err
+
+
+def test_exec_forwards_signals() -> None:
+    """A signal to `exec` reaches the command, whose answer to it becomes the exit code; then the instance is gone too."""
+    waits = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: os._exit(33)); print(os.environ['CARDWRIGHT_URL'], flush=True); time.sleep(60)"
+    command = [sys.executable, "-m", "cardwright", "exec", "--", sys.executable, "-c", waits]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        root_url = process.stdout.readline().strip()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 33
+    assert not is_answering(root_url)
+
+
+def test_instance_does_not_outlive_a_killed_parent() -> None:
+    """Even SIGKILL, which nobody can catch, leaves no instance behind."""
+    waits = "import os, time; print(os.environ['CARDWRIGHT_URL'], os.getpid(), flush=True); time.sleep(60)"
+    command = [sys.executable, "-m", "cardwright", "exec", "--", sys.executable, "-c", waits]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        root_url, child = process.stdout.readline().split()
+        assert is_answering(root_url)
+        process.kill()
+        process.wait()
+        os.kill(int(child), signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while is_answering(root_url) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_answering(root_url)
+
+
+def is_answering(root_url: str) -> bool:
+    try:
+        return Client(root_url).request("GET", "/healthz").status == 200
+    except Exception:
+        return False
+
+
+# --- explain ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Fresh]:
+    """One instance on which the whole story was played."""
+    with fresh_instance() as fresh:
+        story = Story(fresh.client)
+        list(story.play())
+        assert [promise for promise in story.promises if not promise.is_kept] == []
+        yield fresh
+
+
+@pytest.fixture
+def tokens(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens of the story's purchases, the declined one first; the environment knows the instance."""
+    for name, value in instance.environment.items():
+        monkeypatch.setenv(name, value)
+    found = instance.client.request("GET", "/v3/transactions?state=ALL&type=authorization").body["data"]
+    return [one["token"] for one in sorted(found, key=lambda one: str(one["state"]))]
+
+
+def test_explain_shows_the_first_refusal(tokens: list[str], cardwright: Callable[..., Any]) -> None:
+    """A declined purchase is explained by the check that refused it and by what would have had to differ."""
+    done = cardwright("explain", tokens[0])
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[1] == "DECLINED: 1003 Card suspended"
+    assert "refused by     card_is_active" in lines
+    assert any(line.startswith("card_is_active") and "refuse" in line and "card.state SUSPENDED" in line for line in lines)
+    assert any(line.startswith("card_is_in_date") and "not reached" in line for line in lines)
+    assert not any(line != line.rstrip() for line in lines)
+
+
+def test_explain_shows_an_approval(tokens: list[str], cardwright: Callable[..., Any]) -> None:
+    """An approved purchase passed every check."""
+    done = cardwright("explain", tokens[1])
+    assert "APPROVED: 0000" in done.out
+    assert "refuse" not in done.out
+    told = json.loads(cardwright("explain", tokens[1], "--json").out)
+    assert {check["verdict"] for check in told["checks"]} == {"pass"}
+
+
+def test_explain_tells_what_is_wrong(
+    tokens: list[str], cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown token, wrong credentials, no credentials and an address without a server are told apart."""
+    assert "404 Transaction not found" in cardwright("explain", "nothing").err
+    assert "nobody answers" in cardwright("explain", tokens[0], "--base-url", "http://127.0.0.1:1/v3").err
+    assert cardwright("explain", tokens[0], "--base-url", "here").code == 2
+    monkeypatch.setenv("CARDWRIGHT_ACCESS_TOKEN", "wrong")
+    assert "401 Invalid credential" in cardwright("explain", tokens[0]).err
+    monkeypatch.delenv("CARDWRIGHT_ACCESS_TOKEN")
+    done = cardwright("explain", tokens[0])
+    assert done.code == 1
+    assert "there are no credentials" in done.err
+
+
+# --- demo ---------------------------------------------------------------------------------
+
+
+def test_demo_keeps_its_promises(spawn: Callable[..., Any]) -> None:
+    """The story runs from an empty folder to its end in time, every promise is kept, and nothing is left behind."""
+    done = spawn("demo", "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert told["is_kept"] is True
+    assert len(told["promises"]) >= 15
+    assert [promise for promise in told["promises"] if not promise["is_kept"]] == []
+    paths = [step["path"] for step in told["steps"][:5]]
+    assert paths == ["/v3/fundingsources/program", "/v3/cardproducts", "/v3/users", "/v3/cards", "/v3/simulate/authorization"]
+    assert told["seconds"] < 15
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_demo_is_told_in_plain_lines(
+    instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where stdout is no terminal the story has neither colours nor blanks at the ends of its lines."""
+    instance.client.request("POST", "/sandbox/reset", {})
+    use(instance, monkeypatch)
+    done = cardwright("demo")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert "\x1b" not in done.out
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert [line[:2] for line in lines if line[:2].strip().isdigit()] == [f"{number:>2}" for number in range(1, 15)]
+    assert "    transaction.gpa_order.funding.source.type   program" in lines
+    assert "would pass if  the card's state is ACTIVE (POST /v3/cardtransitions)" in lines
+    assert "BROKEN" not in done.out
+
+
+def test_demo_fails_when_a_promise_is_broken(
+    instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A platform that answers otherwise than promised ends the demo with an error that says what was not so."""
+    instance.client.request("POST", "/sandbox/reset", {})
+    instance.client.request("PUT", "/sandbox/program", {"mask_funding_source_tokens": True})
+    use(instance, monkeypatch)
+    try:
+        done = cardwright("demo")
+    finally:
+        instance.client.request("PUT", "/sandbox/program", {"mask_funding_source_tokens": False})
+    assert done.code == 1
+    assert "not as promised: the order names the funding source made in step 1" in done.err
+    assert "BROKEN  the order names the funding source made in step 1" in done.out
+
+
+def use(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the demo play on an instance that is there already: starting another would prove nothing more."""
+
+    class Here:
+        def __enter__(self) -> Fresh:
+            return instance
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(demo_command, "fresh_instance", Here)
+
+
+def test_refused_step_ends_the_demo(
+    instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played twice on one instance the second story finds its tokens taken, and says which step was refused."""
+    use(instance, monkeypatch)
+    cardwright("demo")
+    instance.client.request("PUT", "/v3/users/demo_user", {"first_name": "Somebody else"})
+    done = cardwright("demo")
+    assert done.code == 1

@@ -1,0 +1,300 @@
+"""`cardwright serve` from its first check to its last answer: what it refuses, what it says, how it ends."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from cardwright.edges.cli.say import Failure
+from cardwright.edges.cli.serve import check
+from cardwright.settings import Settings
+from tests.support import free_port
+from tests.support.postgres import TestPostgres
+
+KEY = "ab" * 32
+PRODUCTION = {"mode": "production", "application_token": "app", "access_token": "access", "master_key": KEY}
+
+
+class Server:
+    """A server in a process of its own, and what it said when it was ready."""
+
+    def __init__(self, *arguments: object, **options: Any) -> None:
+        command = [sys.executable, "-m", "cardwright", "serve", "--json", *map(str, arguments)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(self.process.communicate()[1])
+        self.said: dict[str, Any] = json.loads(line)
+        self.place = urlsplit(self.said["base_url"])
+
+    def post(self, path: str) -> int:
+        """The status of a POST with an empty object."""
+        connection = http.client.HTTPConnection(str(self.place.hostname), self.place.port, timeout=30)
+        connection.request("POST", path, "{}", {"Content-Type": "application/json"})
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Its exit code after a signal."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.process.communicate()
+
+
+@contextmanager
+def running(*arguments: object, **options: Any) -> Iterator[Server]:
+    server = Server(*arguments, **options)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+# --- What it refuses ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "hint"),
+    [
+        ({"workers": 2}, "--workers 2", "--db postgresql://"),
+        ({"workers": 2, "db": ":memory:"}, "--workers 2", "--db postgresql://"),
+        ({"workers": 0}, "--workers", "--workers 1"),
+        ({"workers": 2, "seed": 1, "db": "postgresql://nobody/x"}, "--seed", "--seed 1"),
+        ({"db": "nowhere/x.db"}, "--db nowhere/x.db", "mkdir -p nowhere"),
+        ({"mode": "production"}, "CARDWRIGHT_MASTER_KEY", "export CARDWRIGHT_MASTER_KEY="),
+        ({**PRODUCTION, "access_token": None}, "CARDWRIGHT_ACCESS_TOKEN", "export CARDWRIGHT_ACCESS_TOKEN="),
+        ({**PRODUCTION, "seed": 1}, "--seed", "cardwright serve"),
+        ({**PRODUCTION, "outgoing_hosts": "no host"}, "CARDWRIGHT_OUTGOING_HOSTS", "export CARDWRIGHT_OUTGOING_HOSTS="),
+        ({**PRODUCTION, "master_key": "abc"}, "CARDWRIGHT_MASTER_KEY", "openssl rand -hex 32"),
+        ({"bin_prefix": "12"}, "CARDWRIGHT_BIN_PREFIX", "unset CARDWRIGHT_BIN_PREFIX"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(given: dict[str, Any], names: str, hint: str) -> None:
+    """Each mistake is told with the option that it is about and with what to type next."""
+    with pytest.raises(Failure) as failure:
+        check(Settings(**given))
+    assert names in str(failure.value)
+    assert hint in failure.value.hint
+    assert failure.value.code == 2
+
+
+def test_production_with_its_secrets_is_accepted() -> None:
+    """The check above refuses what is missing and not the mode."""
+    check(Settings(**PRODUCTION))
+
+
+def test_refused_start_tells_the_option(spawn: Callable[..., Any]) -> None:
+    """A mistake ends the command at once: the reason on stderr, nothing on stdout, exit code 2, no file made."""
+    done = spawn("serve", "--workers", 2)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: --workers 2 needs PostgreSQL")
+    assert "next:  cardwright serve --db postgresql://" in done.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_wrong_environment_is_told_without_its_value(spawn: Callable[..., Any]) -> None:
+    """A variable that is no setting's value is named; what it holds may be a secret and is not repeated."""
+    done = spawn("serve", env={**os.environ, "CARDWRIGHT_LOG_JSON": "hunter2"})
+    assert done.code == 2
+    assert "CARDWRIGHT_LOG_JSON" in done.err
+    assert "hunter2" not in done.err
+
+
+def test_taken_port_is_told(spawn: Callable[..., Any]) -> None:
+    """Who asks for a port gets that one or an error that says so."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        done = spawn("serve", "--port", holder.getsockname()[1])
+    assert done.code == 1
+    assert done.err.startswith("error: --port: 127.0.0.1:")
+    assert "next:  cardwright serve" in done.err
+
+
+def test_database_that_does_not_answer_is_told(spawn: Callable[..., Any]) -> None:
+    """An unreachable database is a sentence with its address, not a traceback."""
+    done = spawn("serve", "--db", f"postgresql://me:hunter2@127.0.0.1:{free_port()}/x", "--port", 0)
+    assert done.code == 1
+    assert done.err.startswith("error: --db postgresql://me:***@127.0.0.1:")
+    assert "Traceback" not in done.err
+    assert "hunter2" not in done.err
+
+
+# --- What it says -------------------------------------------------------------------------
+
+
+def test_two_servers_take_two_ports_but_not_one_file(spawn: Callable[..., Any]) -> None:
+    """Without a port the next free one is taken; a second server on the same SQLite file is refused."""
+    with running("--db", "one.db") as one, running("--db", "two.db") as two:
+        assert one.place.port != two.place.port
+        assert min(one.place.port or 0, two.place.port or 0) >= 8181
+        third = spawn("serve", "--db", "one.db", "--port", 0)
+        assert third.code == 1
+        assert "--db" in third.err
+        assert "another server works on this file" in third.err
+
+
+def test_life_of_an_instance(cardwright: Callable[..., Any], spawn: Callable[..., Any]) -> None:
+    """It says where it is, leaves word of it, is found by `status`, ends with exit code 0 and takes its word back."""
+    with running("--port", 0) as server:
+        said, word = server.said, Path(".cardwright/instance.json")
+        assert said["base_url"].endswith("/v3")
+        kept = json.loads(word.read_text())
+        assert kept == {"base_url": said["base_url"], "pid": server.process.pid, "mode": "sandbox"}
+
+        found = json.loads(cardwright("status", "-o", "json").out)
+        assert {name: found[name] for name in said if name in found} == {name: said[name] for name in said if name != "data"}
+        assert found["status"] == "ready"
+        assert f"base URL            {said['base_url']}" in cardwright("status").out
+
+        exported = cardwright("status", "-o", "env").out
+        shell = f'{exported}\nprintf "%s %s %s" "$CARDWRIGHT_BASE_URL" "$CARDWRIGHT_APPLICATION_TOKEN" "$CARDWRIGHT_ACCESS_TOKEN"'
+        read = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+        assert read == f"{said['base_url']} {said['application_token']} {said['access_token']}"
+
+        assert server.end() == 0
+        assert not word.exists()
+    gone = cardwright("status")
+    assert gone.code == 1
+    assert "no instance runs in --data-dir" in gone.err
+    assert "next:  cardwright serve" in gone.err
+
+
+def test_word_of_a_dead_instance_is_not_believed(cardwright: Callable[..., Any]) -> None:
+    """After a crash the file is still there; `status` asks and finds that nobody answers."""
+    folder = Path(".cardwright")
+    folder.mkdir()
+    word = {"base_url": f"http://127.0.0.1:{free_port()}/v3", "pid": 1, "mode": "sandbox"}
+    (folder / "instance.json").write_text(json.dumps(word))
+    (folder / "secrets.json").write_text('{"application_token": "a", "access_token": "b"}')
+    done = cardwright("status")
+    assert done.code == 1
+    assert "nobody answers at" in done.err
+
+
+def test_banner_tells_what_one_needs() -> None:
+    """People are told the base URL, both tokens, the explorer, the inbox, the mode and where the data lives."""
+    command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", "--seed", "7"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(11)]
+        process.terminate()
+    fields = dict(line.strip().split("  ", 1) for line in lines if "  " in line.strip())
+    told = {name: value.strip() for name, value in fields.items()}
+    assert told["base URL"].endswith("/v3")
+    assert told["explorer"] == told["base URL"].removesuffix("v3") + "docs"
+    assert told["inbox for webhooks"].endswith("/sandbox/inbox/default/{any name}")
+    assert told["mode"] == "sandbox"
+    assert told["data"] == str(Path.cwd() / ".cardwright" / "cardwright.db")
+    assert told["application token"]
+    assert told["admin access token"]
+
+
+def test_production_keeps_its_tokens_to_itself() -> None:
+    """What a production server prints ends in somebody's logs, so the tokens are not in it."""
+    secrets = {f"CARDWRIGHT_{name.upper()}": value for name, value in PRODUCTION.items()}
+    env = {**os.environ, **secrets, "CARDWRIGHT_APPLICATION_TOKEN": "hunter2-app", "CARDWRIGHT_ACCESS_TOKEN": "hunter2-access"}
+    command = [sys.executable, "-m", "cardwright", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.terminate()
+        printed = first + process.stdout.read()
+    assert "ready" in printed
+    assert "production" in printed
+    assert "hunter2" not in printed
+
+
+def test_tls_is_trusted_with_the_certificate_it_names(cardwright: Callable[..., Any]) -> None:
+    """With --tls the server speaks HTTPS under a certificate of its own, which `status` tells programs to trust."""
+    with running("--port", 0, "--tls") as server:
+        assert server.place.scheme == "https"
+        context = ssl.create_default_context(cafile=server.said["ca"])
+        for name in ("127.0.0.1", "localhost"):
+            connection = http.client.HTTPSConnection(name, server.place.port, context=context, timeout=10)
+            connection.request("GET", "/readyz")
+            assert connection.getresponse().status == 200
+            connection.close()
+        assert cardwright("status").code == 0
+        exported = cardwright("status", "-o", "env").out
+        assert f"export CARDWRIGHT_CA={server.said['ca']}" in exported
+        assert f"export REQUESTS_CA_BUNDLE={server.said['ca']}" in exported
+
+
+# --- How it ends --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_request_under_way_is_answered_before_the_end(number: int) -> None:
+    """A signal stops the taking of requests, not the answering."""
+    _end_during_a_request(number, "--db", ":memory:", "--port", 0)
+
+
+def test_request_under_way_is_answered_by_every_worker(postgres: TestPostgres) -> None:
+    """The same with two processes on PostgreSQL."""
+    _end_during_a_request(signal.SIGTERM, "--db", postgres.new_database(), "--port", 0, "--workers", 2)
+
+
+def _end_during_a_request(number: int, *arguments: object) -> None:
+    with running(*arguments) as server:
+        statuses: list[int] = []
+        slow = [
+            threading.Thread(target=lambda: statuses.append(server.post("/sandbox/inbox/default/slow?delay=1500ms")))
+            for _ in range(4)
+        ]
+        for thread in slow:
+            thread.start()
+        time.sleep(0.5)
+        assert server.end(number) == 0
+        for thread in slow:
+            thread.join()
+    assert statuses == [200] * len(slow)
+
+
+@pytest.mark.parametrize("after_s", [0.2, 0.6, 1.0])
+def test_signal_before_it_is_ready_ends_it_too(after_s: float) -> None:
+    """Whenever the signal comes, the command ends, and no file tells of an instance that does not run."""
+    command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(after_s)
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert "Traceback" not in said
+    assert not Path(".cardwright/instance.json").exists()
+
+
+def test_memory_leaves_nothing() -> None:
+    """A server in memory keeps its data in a folder that is gone when it ends."""
+    with running("--db", ":memory:", "--port", 0) as server:
+        folder = Path(server.said["data"]).parent
+        assert folder.is_dir()
+        assert server.end() == 0
+    assert not folder.exists()
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_quick_answers_import_little() -> None:
+    """What is not needed is not imported: `--help` and `--version` do without the database, the server and the settings."""
+    heavy = ("sqlalchemy", "uvicorn", "pydantic", "aiohttp", "alembic", "psycopg", "rich.console")
+    code = f"import cardwright.edges.cli.commands, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
