@@ -23,6 +23,7 @@ class Problem(Exception):
     def __init__(self, kind: Kind, detail: str = "") -> None:
         super().__init__(kind.text.format(detail) if "{}" in kind.text else kind.text)
         self.kind = kind
+        self.detail = detail
 
 
 INVALID_INPUT = Kind(400, "400001", "Invalid input(s): {}")  # observed

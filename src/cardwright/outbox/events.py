@@ -32,11 +32,17 @@ class Category(IntEnum):
 
 
 class Delivery(IntEnum):
-    """Where an outbox row stands."""
+    """Where an outbox row stands.
+
+    ``SENDING`` is a claim: a process is posting it, and ``due_ms`` is the real time until which the claim holds. Program
+    time would not do: a frozen clock would keep a dead process's claim for ever, and a clock set ahead would end a
+    living one's at once.
+    """
 
     DUE = 1
     DELIVERED = 2
     DEAD = 3
+    SENDING = 4
 
 
 class Subscription(msgspec.Struct, frozen=True):

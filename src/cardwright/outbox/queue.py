@@ -11,13 +11,6 @@ from cardwright.kit.clock import Instant, ProgramClock, iso_ms
 from cardwright.outbox.events import Delivery
 from cardwright.storage.tables import outbox, programs
 
-SENDING: Final = 4
-"""State of a row that a process has claimed, beside those of ``Delivery``.
-
-Its ``due_ms`` is then the real time until which the claim holds. Program time would not do: a frozen clock would keep a
-dead process's claim for ever, and a clock set ahead would end a living one's at once.
-"""
-
 LEASE_MARGIN_MS: Final = 20_000
 """How much longer than an attempt may last a claim holds: time to write the outcome down, even on a slow disk."""
 
@@ -125,7 +118,7 @@ def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> li
         while room.free > 0 and (rows := db.execute(_locked(_look(where, room).limit(room.free))).all()):
             taken = [Claim(**row._asdict(), lease_ms=lease_ms) for row in rows if room.take(row.lane)]
             marked = outbox.update().where(outbox.c.id.in_([claim.id for claim in taken]))
-            db.execute(marked.values(state=SENDING, due_ms=lease_ms))
+            db.execute(marked.values(state=Delivery.SENDING, due_ms=lease_ms))
             claims += taken
     return claims
 
@@ -137,7 +130,7 @@ def _claimable(real_ms: Instant) -> tuple[ColumnElement[bool], ColumnElement[boo
     """
     program_now = func.coalesce(programs.c.clock_frozen_ms, programs.c.clock_offset_ms + real_ms)
     latest = select(func.max(program_now)).select_from(programs).scalar_subquery()
-    ran_out = and_(outbox.c.state == SENDING, outbox.c.due_ms <= real_ms)
+    ran_out = and_(outbox.c.state == Delivery.SENDING, outbox.c.due_ms <= real_ms)
     is_due = and_(outbox.c.state == int(Delivery.DUE), outbox.c.due_ms <= latest, outbox.c.due_ms <= program_now)
     return ran_out, is_due
 
@@ -158,7 +151,7 @@ def _locked(query: Select[Any]) -> Select[Any]:
 # Whoever lost the claim has no say: the row is another's now, or not even the same row after a reset.
 _OUTCOME = (
     outbox.update()
-    .where(outbox.c.id == bindparam("row_id"), outbox.c.state == SENDING, outbox.c.due_ms == bindparam("lease_ms"))
+    .where(outbox.c.id == bindparam("row_id"), outbox.c.state == Delivery.SENDING, outbox.c.due_ms == bindparam("lease_ms"))
     .values(state=bindparam("to_state"), due_ms=bindparam("to_due_ms"), tries=bindparam("to_tries"), attempts=bindparam("log"))
 )
 

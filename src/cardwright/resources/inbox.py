@@ -19,7 +19,6 @@ from cardwright.kit.clock import Instant, RealClock, iso, iso_ms, monotonic_ms
 from cardwright.kit.vault import Vault
 from cardwright.outbox.endpoint import open_target, open_webhook
 from cardwright.outbox.events import Category, Delivery
-from cardwright.outbox.queue import SENDING
 from cardwright.outbox.signature import SIGNATURE_ALGORITHMS, SIGNATURE_HEADER, verify
 from cardwright.resources.app import Call, EngineCall
 from cardwright.resources.route import Paging, Route, Scope, Shape, get
@@ -98,7 +97,7 @@ class DeliveryShown(Shape, frozen=True, kw_only=True):
 
 # --- Rules: pure ---------------------------------------------------------------------
 
-STATES = {**{state.name: int(state) for state in Delivery}, "SENDING": SENDING}
+STATES = {state.name: int(state) for state in Delivery}
 STATE_NAMES = {number: name for name, number in STATES.items()}
 DIGITS = {"HMAC_SHA_1": 40, "HMAC_SHA_256": 64}
 

@@ -15,6 +15,7 @@ from cardwright.core.render import details_decoder, render
 from cardwright.engine.cache import CardEntry, CardKey
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.guard import check_url
+from cardwright.outbox.endpoint import TARGET_CONTEXT
 from cardwright.resources.app import App, EngineCall
 from cardwright.resources.route import Scope, Shape, post
 from cardwright.storage.records import request_hash
@@ -288,7 +289,7 @@ def _sealed_target(app: App, webhook: SimulationWebhook) -> bytes:
     """The request's own webhook, sealed: its password is a secret at rest like any other."""
     if (reason := check_url(webhook.endpoint, app.policy)) is not None:
         raise bad_field("webhook.endpoint", reason)
-    return app.vault.seal(msgspec.json.encode(webhook).decode(), "inline-webhook")
+    return app.vault.seal(msgspec.json.encode(webhook).decode(), TARGET_CONTEXT)
 
 
 def _present(metadata: NetworkMetadata) -> dict[str, Any]:

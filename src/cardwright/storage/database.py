@@ -1,13 +1,14 @@
 """One database behind one door: SQLite in a file, or PostgreSQL, with the same plain-function interface."""
 
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+
+from cardwright.kit.gate import Gate
 
 SQLITE_PRAGMAS = (
     # Small pages keep a batch's WAL frames small: one changed row costs a page.
@@ -38,7 +39,7 @@ class Database:
         self.url = _url_of(address)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
-        self.write_gate = threading.Lock()
+        self.write_gate = Gate()
         self.engine = self._sqlite_engine() if self.is_sqlite else create_engine(self.url, pool_size=16, max_overflow=16)
 
     @property

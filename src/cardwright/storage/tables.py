@@ -256,6 +256,7 @@ outbox = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("attempts", Text, nullable=False),
     Index(None, "state", "due_ms"),
+    Index(None, "program_id", "id"),
 )
 
 # What arrived at the addresses under /sandbox/inbox.
@@ -268,5 +269,5 @@ inbox_messages = Table(
     Column("received_ms", BigInteger, nullable=False),
     Column("headers", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    Index(None, "program_id", "box"),
+    Index(None, "program_id", "box", "id"),
 )

@@ -57,6 +57,8 @@ class Story:
         purchase = bought.answer["transaction"]
         self._check_purchase(purchase)
         yield bought
+        if "gpa_order" not in purchase:
+            return
         yield from self._look_back(purchase)
         yield self._ask(
             "The card is suspended", "POST", "/v3/cardtransitions",

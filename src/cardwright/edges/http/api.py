@@ -49,15 +49,19 @@ class Api:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """One request, from its credential to its answer. Nothing but the answer's status is logged or counted."""
+        headers: list[tuple[bytes, bytes]] = []
         try:
             status, body = await self._serve(scope, receive)
         except Problem as problem:
             status, body = problem.kind.status, problem_body(problem)
+            if problem.kind is METHOD_NOT_ALLOWED:
+                # RFC 9110, 15.5.6: who is told that a method is not allowed is told which are.
+                headers.append((b"allow", problem.detail.encode()))
         except Exception:
             # A bug: the caller learns nothing of it, the log everything.
             log.exception("unhandled error", path=scope["path"], verb=scope["method"])
             status, body = 500, INTERNAL_BODY
-        headers = [(b"content-length", b"%d" % len(body))]
+        headers.append((b"content-length", b"%d" % len(body)))
         if body:
             headers.append(JSON_HEADER)
         count_answer(scope["method"], status)

@@ -1,0 +1,49 @@
+"""The gate is handed on in the order of asking."""
+
+import threading
+import time
+
+from cardwright.kit.gate import Gate
+
+
+def test_those_who_wait_come_before_the_one_who_comes_back() -> None:
+    """A holder that releases and asks again is served after everybody who waited meanwhile, in their order."""
+    gate, served = Gate(), list[str]()
+
+    def wait_for_it(name: str) -> None:
+        with gate:
+            served.append(name)
+
+    gate.acquire()
+    threads = []
+    for number in range(5):
+        threads.append(threading.Thread(target=wait_for_it, args=(f"waiter {number}",)))
+        threads[-1].start()
+        while len(gate._waiting) <= number:
+            time.sleep(0.001)
+    assert not gate.acquire(blocking=False)
+    gate.release()
+    wait_for_it("holder")
+    for thread in threads:
+        thread.join()
+    assert served == [*(f"waiter {number}" for number in range(5)), "holder"]
+
+
+def test_never_two_at_once() -> None:
+    """Many threads that raise a counter under the gate lose no count."""
+    gate, counted = Gate(), [0]
+
+    def count() -> None:
+        for _ in range(500):
+            with gate:
+                before = counted[0]
+                time.sleep(0)
+                counted[0] = before + 1
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counted == [4000]
+    assert gate.acquire(blocking=False)
