@@ -60,11 +60,11 @@ def test_exec_uses_the_database_it_is_given(spawn: Callable[..., Any], cardwrigh
 
 @pytest.mark.parametrize(
     ("command", "code", "told"),
-    [([], 2, "no command is given"), (["--", "no-such-program"], 127, "command not found"), (["--", "."], 126, "Permission")],
+    [([], 2, "no command is given"), (["--", "no-such-program"], 127, "command not found"), (["--", "."], 127, "not executable")],
 )
-def test_exec_tells_what_cannot_be_run(command: list[str], code: int, told: str, spawn: Callable[..., Any]) -> None:
+def test_exec_tells_what_cannot_be_run(command: list[str], code: int, told: str, cardwright: Callable[..., Any]) -> None:
     """The exit codes are those of a shell, and the reason is told."""
-    done = spawn("exec", *command)
+    done = cardwright("exec", *command)
     assert done.code == code
     assert told in done.err
 

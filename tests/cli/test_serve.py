@@ -129,6 +129,14 @@ def test_taken_port_is_told(spawn: Callable[..., Any]) -> None:
     assert "next:  cardwright serve" in done.err
 
 
+@pytest.mark.parametrize("arguments", [("--host", "203.0.113.7"), ("--host", "no.such.host.invalid", "--port", 0)])
+def test_wrong_host_is_told(arguments: tuple[object, ...], spawn: Callable[..., Any]) -> None:
+    """An address that is not this machine's is not tried on fifty ports."""
+    done = spawn("serve", *arguments)
+    assert done.code == 1
+    assert done.err.startswith(f"error: --host {arguments[1]}")
+
+
 def test_database_that_does_not_answer_is_told(spawn: Callable[..., Any]) -> None:
     """An unreachable database is a sentence with its address, not a traceback."""
     done = spawn("serve", "--db", f"postgresql://me:hunter2@127.0.0.1:{free_port()}/x", "--port", 0)
@@ -257,12 +265,12 @@ def _end_during_a_request(number: int, *arguments: object) -> None:
     with running(*arguments) as server:
         statuses: list[int] = []
         slow = [
-            threading.Thread(target=lambda: statuses.append(server.post("/sandbox/inbox/default/slow?delay=1500ms")))
+            threading.Thread(target=lambda: statuses.append(server.post("/sandbox/inbox/default/slow?delay=900ms")))
             for _ in range(4)
         ]
         for thread in slow:
             thread.start()
-        time.sleep(0.5)
+        time.sleep(0.4)
         assert server.end(number) == 0
         for thread in slow:
             thread.join()

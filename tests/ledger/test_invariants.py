@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from cardwright.core.messages import Advice, Clearing, Refund, Reversal
+from cardwright.core.words import TYPE_NUMBER
+from cardwright.engine.heart import Asked
 from cardwright.ledger.card_numbers import numbers_in, pattern_of
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.outbox.events import Category, outbox_row
@@ -13,7 +16,21 @@ from cardwright.storage.database import Database
 from cardwright.storage.tables import message_tokens, outbox, transactions
 from tests.support.world import World, asked, new_world
 
-PURCHASES = 12
+PURCHASES, FOLLOW_UPS = 12, 9
+
+
+def follow_up(world: World, purchases: list[int]) -> None:
+    """Every kind of message that comes after a purchase: released, settled in part, over it and without one, given back."""
+
+    def after(number: int, kind: type[Any], amount: int, **more: Any) -> Asked:
+        card = ("ben_card", "ana_card")[number % 2]
+        return asked(world, card, amount, seed=number, kind=kind, root_id=purchases[number], **more)
+
+    batch = [
+        after(0, Reversal, 40), after(0, Clearing, 60), after(1, Reversal, 101), after(2, Clearing, 150), after(3, Advice, 200),
+        after(5, Clearing, 50), after(5, Refund, 20), after(6, Clearing, 30, forced=True), after(7, Reversal, 9999),
+    ]  # fmt: skip
+    world.run([batch])
 
 
 def populate(world: World) -> None:
@@ -30,7 +47,8 @@ def populate(world: World) -> None:
     batch[3] = asked(world, "ana_card", 500, seed=3, token="chosen")
     batch[4] = replace(batch[4], inline_target=b"sealed")
     declined = asked(world, "ben_card", 700, seed=99, expiration_matches=False)
-    world.run([batch[:5], batch[5:], [declined]])
+    first = [result.row.id for result in world.run([batch[:5], batch[5:], [declined]])]
+    follow_up(world, first)
     with world.database.write() as db:
         transition = db.exec_driver_sql("SELECT token FROM card_transitions").scalars().first()
         db.execute(outbox.insert(), [outbox_row(world.program_id, 0, Category.CARD, [transition], target=b"sealed")])
@@ -80,13 +98,15 @@ def test_empty_database_is_sound(database_url: str) -> None:
 
 
 ONE_ENTRY = "WHERE id = (SELECT min(id) FROM journal)"
+OPEN = "WHERE id = (SELECT max(id) FROM transactions WHERE hold_left > 0)"
+CLEARED = "WHERE id = (SELECT min(id) FROM transactions WHERE cleared > 0)"
 APPROVED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NOT NULL)"
-DECLINED = "WHERE impacted IS NULL"
+DECLINED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NULL AND root_id IS NULL)"
 ZERO_ENTRY = "INSERT INTO journal (id, program_id, holder_id, source_id, currency, booked_ms)"
 
 SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an entry gains a cent": (
-        f"UPDATE journal SET settlement = 1 {ONE_ENTRY}", {"entries_sum_to_zero", "ledger_sums_to_zero"},
+        f"UPDATE journal SET fees = 1 {ONE_ENTRY}", {"entries_sum_to_zero", "ledger_sums_to_zero"},
     ),
     "two entries are wrong by the same cent": (
         "UPDATE journal SET fees = CASE id WHEN (SELECT min(id) FROM journal) THEN 1 ELSE -1 END"
@@ -97,18 +117,19 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         f"UPDATE journal SET available = available - 5, transit = transit + 5 {ONE_ENTRY}", {"balances_are_sums_of_entries"},
     ),
     "money is held in the books only": (
-        f"UPDATE journal SET available = available - 5, held = held + 5 {ONE_ENTRY}", {"balances_are_sums_of_entries"},
+        f"UPDATE journal SET available = available - 5, held = held + 5 {ONE_ENTRY}",
+        {"balances_are_sums_of_entries", "chains_add_up"},
     ),
     "an entry belongs to nobody's account": (
         f"UPDATE journal SET holder_id = 4711 {ONE_ENTRY}",
         {"balances_are_sums_of_entries", "entry_has_its_transaction", "programs_stay_apart"},
     ),
     "a hold is larger than what is held": (
-        f"UPDATE transactions SET hold_left = hold_left + 1 {APPROVED}", {"held_is_open_holds"},
+        f"UPDATE transactions SET hold_left = hold_left + 1 {OPEN}", {"held_is_open_holds", "chains_add_up"},
     ),
     "an entry is lost": (
         f"DELETE FROM journal {ONE_ENTRY}",
-        {"balances_are_sums_of_entries", "approved_has_one_entry", "funding_is_what_was_moved"},
+        {"balances_are_sums_of_entries", "approved_has_one_entry", "funding_is_what_was_moved", "chains_add_up"},
     ),
     "a declined purchase is booked": (
         f"{ZERO_ENTRY} SELECT id, program_id, holder_id, source_id, currency, created_ms FROM transactions {DECLINED}",
@@ -120,10 +141,12 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     ),
     "an entry forgets its source": (f"UPDATE journal SET source_id = NULL {ONE_ENTRY}", {"entry_has_its_transaction"}),
     "a declined purchase holds money": (
-        f"UPDATE transactions SET hold_left = 1 {DECLINED}", {"declined_moves_nothing", "held_is_open_holds"},
+        f"UPDATE transactions SET hold_left = 1 {DECLINED}",
+        {"declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something"},
     ),
     "a declined purchase is funded": (
-        f"UPDATE transactions SET moved = 1 {DECLINED}", {"declined_moves_nothing", "funding_is_what_was_moved"},
+        f"UPDATE transactions SET moved = 1 {DECLINED}",
+        {"declined_moves_nothing", "funding_is_what_was_moved", "chains_add_up"},
     ),
     "an approved purchase is called declined": (
         f"UPDATE transactions SET first_state = 4 {APPROVED}", {"declined_moves_nothing"},
@@ -131,6 +154,31 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "funding books another amount": (
         f"UPDATE journal SET program_funding = program_funding - 1, transit = transit + 1 {ONE_ENTRY}",
         {"funding_is_what_was_moved"},
+    ),
+    "a hold is forgotten by its purchase": (
+        f"UPDATE transactions SET state = 2 {OPEN}", {"open_purchase_holds_something"},
+    ),
+    "a chain forgets what was cleared": (f"UPDATE transactions SET cleared = cleared - 1 {CLEARED}", {"chains_add_up"}),
+    "a chain believes in more loaded money": (f"UPDATE transactions SET load_left = load_left + 1 {OPEN}", {"chains_add_up"}),
+    "a message changes its chain": (
+        "UPDATE transactions SET root_id = (SELECT max(id) FROM transactions WHERE hold_left > 0)"
+        " WHERE id = (SELECT max(id) FROM transactions WHERE kind = 12 AND root_id IS NOT NULL)",
+        {"chains_add_up"},
+    ),
+    "a message follows nothing": (
+        "UPDATE transactions SET root_id = 99999 WHERE id = (SELECT min(id) FROM transactions WHERE root_id IS NOT NULL"
+        " AND first_state = 4)",
+        {"programs_stay_apart"},
+    ),
+    "the network is owed less": (
+        "UPDATE journal SET settlement = settlement - 5, transit = transit + 5 WHERE id = (SELECT min(id) FROM journal"
+        " WHERE settlement > 0)",
+        {"settlement_is_what_was_cleared"},
+    ),
+    "a clearing draws on funding twice": (
+        "UPDATE journal SET program_funding = program_funding - 5, transit = transit + 5 WHERE id = (SELECT max(id) FROM journal"
+        " WHERE settlement > 0)",
+        {"funding_is_what_was_moved", "chains_add_up"},
     ),
     "a transaction takes the id of a load": (f"UPDATE transactions SET id = id + 1 {DECLINED}", {"transaction_ids_are_odd"}),
     "a token points at nothing": (
@@ -191,12 +239,13 @@ def test_violations_say_where_and_what(world: World) -> None:
     world.run([[asked(world, "ana_card", 100, seed=number) for number in range(SHOWN_MAX)]])
     with world.database.write() as db:
         db.execute(message_tokens.update().values(transaction_id=99999))
-        db.execute(transactions.update().values(moved=1).where(transactions.c.impacted.is_not(None)))
+        approvals = transactions.c.impacted.is_not(None), transactions.c.kind == TYPE_NUMBER["authorization"]
+        db.execute(transactions.update().values(moved=1).where(*approvals))
     report = verify(world.database)
     assert not report.is_sound
     by_name = {finding.name: finding for finding in report.findings}
     funding, approved = by_name["funding_is_what_was_moved"], PURCHASES + SHOWN_MAX
-    assert (funding.examined, funding.broken, len(funding.violations)) == (approved + 1, approved, SHOWN_MAX)
+    assert (funding.examined, funding.broken, len(funding.violations)) == (approved + 1 + FOLLOW_UPS, approved, SHOWN_MAX)
     (token,) = by_name["message_token_has_its_transaction"].violations
     assert token.where == "message token chosen"
     assert (token.expected, token.found) == ("a transaction of its program", "transaction 99999")

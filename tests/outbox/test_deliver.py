@@ -26,7 +26,7 @@ from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.deliver import Deliverer
 from cardwright.outbox.endpoint import TARGET_CONTEXT, Endpoint, seal_webhook
 from cardwright.outbox.events import Category, Delivery, outbox_row
-from cardwright.outbox.queue import LEASE_MARGIN_MS, SENDING, RetryRules
+from cardwright.outbox.queue import LEASE_MARGIN_MS, RetryRules
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
 from cardwright.storage.tables import metadata, outbox, webhooks
@@ -346,7 +346,7 @@ def test_a_silent_endpoint_is_tried_one_post_at_a_time(world: World) -> None:
         with delivering(world.database, RetryRules(timeout_ms=300)):
             until(lambda: sum(row.tries for row in world.rows()) >= 8)
             for _ in range(30):
-                assert world.states().count(SENDING) <= 1
+                assert world.states().count(Delivery.SENDING) <= 1
                 time.sleep(0.02)
             assert sum(row.tries for row in world.rows()) >= 9
             receiver.over.set()
@@ -417,7 +417,7 @@ def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: st
         child = subprocess.run([sys.executable, "-c", command, database_url], cwd=ROOT, env=env, timeout=30, check=False)
         assert child.returncode == -signal.SIGKILL
         assert len(receiver.bodies) == 1
-        assert world.states() == [SENDING]
+        assert world.states() == [Delivery.SENDING]
         with delivering(world.database):
             time.sleep(0.2)
             assert len(receiver.bodies) == 1, "the claim still holds"
@@ -435,12 +435,12 @@ def test_who_lost_the_claim_has_no_say(world: World, status: int) -> None:
     with a_receiver(hang_s=0.3, answers=[status]) as receiver:
         world.notify(world.webhook(receiver.url), 7)
         with delivering(world.database, RetryRules(timeout_ms=5_000)):
-            until(lambda: world.states() == [SENDING])
+            until(lambda: world.states() == [Delivery.SENDING])
             with world.database.write() as db:
                 db.execute(update(outbox).values(due_ms=outbox.c.due_ms + 1))
             until(lambda: len(receiver.bodies) == 1)
     (row,) = world.rows()
-    assert (row.state, row.tries, row.attempts) == (SENDING, 0, "[]")
+    assert (row.state, row.tries, row.attempts) == (Delivery.SENDING, 0, "[]")
 
 
 def test_a_stop_waits_for_answers_and_claims_nothing_more(world: World) -> None:
@@ -506,7 +506,7 @@ def test_trouble_with_the_database_is_survived(world: World, monkeypatch: pytest
             monkeypatch.setattr(world.database, "write", write)
             until(lambda: receiver.bodies)
             time.sleep(0.3)
-            assert world.states() == [SENDING]
+            assert world.states() == [Delivery.SENDING]
             broken.clear()
             until(lambda: world.states() == [Delivery.DELIVERED])
     assert len(receiver.bodies) == 1

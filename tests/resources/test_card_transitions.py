@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from cardwright.resources.card_transitions import CardTransitionCreate
+from cardwright.storage.records import request_hash
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 from tests.support.server import RunningServer
 
@@ -240,6 +243,12 @@ def test_claimed_number_leaves_no_trace(issuer: Issuer, database: Path) -> None:
     other = {"token": "t", "validations": {"user": {"ssn": "3645"}}}
     assert problem_of(issuer.transition("c", "ACTIVE", **other)) == (409, "409002")
     assert b"918273645" not in b"".join(file.read_bytes() for file in database.parent.glob(f"{database.name}*"))
+    plain = {"card_token": "c", "state": "ACTIVE", "channel": "API", **body}
+    with sqlite3.connect(database) as db:
+        hashes = {digest for (digest,) in db.execute("SELECT request_hash FROM card_transitions WHERE token = 't'")}
+    # Nine digits are soon guessed from a plain hash of them.
+    assert hashes
+    assert request_hash(msgspec.convert(plain, CardTransitionCreate)) not in hashes
 
 
 def test_only_a_card_of_an_active_user_is_activated(issuer: Issuer) -> None:

@@ -59,16 +59,15 @@ def token_of(row: Recorded, face: int = 0) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def with_face(token: str, face: int) -> str:
+    """The token of the same row's other face: only its last hexadecimal digit differs."""
+    return token[:-1] + "0123456789abcdef"[int(token[-1], 16) | face]
+
+
 def root_token(row: Recorded) -> str:
     """The token of the chain's root, which a later message follows from the row itself: they share time and seed."""
     assert row.root_id is not None, "a root follows nothing"
     return token_of(row._replace(id=row.root_id, created_ms=row.user_time_ms))
-
-
-def order_token(row: Recorded) -> str:
-    """The token of the funding order, one for the whole chain."""
-    root = row if row.root_id is None else row._replace(id=row.root_id, created_ms=row.user_time_ms)
-    return token_of(root, ORDER)
 
 
 def id_and_face_of(token: str) -> tuple[int, int] | None:

@@ -14,13 +14,14 @@ from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import (
     LOAD_SIDE,
+    ORDER,
     Recorded,
     approval_code,
     network_reference,
-    order_token,
     root_token,
     token_of,
     trace_number,
+    with_face,
 )
 from cardwright.core.responses import ADDRESS_VERDICTS, REASON_OF, SECURITY_CODE_VERDICTS, Reason
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact
@@ -96,14 +97,14 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
     """The card's side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
     details = details_decoder.decode(row.details)
     places = exponent_of(row.currency) or 0
-    time, kind = iso(row.created_ms), row.kind
+    time, kind, own_token = iso(row.created_ms), row.kind, token_of(row)
     preceding = ""
     if row.root_id is not None:
         preceding = f'"preceding_related_transaction_token":"{details.root_token or root_token(row)}",'
     return (
         f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
-        f'"token":"{details.chosen_token or token_of(row)}",{face.tokens},"card_product_token":{face.product},'
-        f"{preceding}{_gpa(row, row.impacted, places)}{_order(row, face, source, details, places, time)}"
+        f'"token":"{details.chosen_token or own_token}",{face.tokens},"card_product_token":{face.product},'
+        f"{preceding}{_gpa(row, row.impacted, places)}{_order(row, face, source, details, places, time, own_token)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
         + ("" if kind in RELEASES else f'"settlement_date":"{time[:10]}T00:00:00Z",')
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
@@ -124,12 +125,12 @@ def render_load(row: Recorded, face: Face, source: SourceFace | None) -> str:
     assert row.moved, "only a row that moved money has a load side"
     details = details_decoder.decode(row.details)
     places = exponent_of(row.currency) or 0
-    time = iso(row.created_ms)
+    time, own_token = iso(row.created_ms), token_of(row)
     return (
         f'{{"type":"{TYPES[LOAD_KINDS[row.kind]]}","state":"{STATE_NAMES[row.state]}","identifier":"{row.id + 1}",'
-        f'"token":"{token_of(row, LOAD_SIDE)}",{face.tokens},'
-        f'"preceding_related_transaction_token":"{details.chosen_token or token_of(row)}",'
-        f"{_gpa(row, row.moved, places)}{_order(row, face, source, details, places, time)}"
+        f'"token":"{with_face(own_token, LOAD_SIDE)}",{face.tokens},'
+        f'"preceding_related_transaction_token":"{details.chosen_token or own_token}",'
+        f"{_gpa(row, row.moved, places)}{_order(row, face, source, details, places, time, own_token)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
         f'"amount":{decimal_text(abs(row.moved), places)},"currency_code":"{row.currency}","response":{_response(row.code)},'
         f'"network":"MARQETA","subnetwork":"MANAGED_JIT",'
@@ -148,7 +149,9 @@ def _gpa(row: Recorded, impacted: int | None, places: int) -> str:
     return f'"gpa":{{{balance},"balances":{{"{row.currency}":{{{balance}}}}}}},'
 
 
-def _order(row: Recorded, face: Face, source: SourceFace | None, details: Details, places: int, time: str) -> str:
+def _order(
+    row: Recorded, face: Face, source: SourceFace | None, details: Details, places: int, time: str, own_token: str
+) -> str:
     """``gpa_order`` (or for money that goes back without an authorization ``gpa_order_unload``), with the comma behind it."""
     if source is None or not (row.moved or details.order_refused):
         return ""
@@ -156,10 +159,12 @@ def _order(row: Recorded, face: Face, source: SourceFace | None, details: Detail
         amount, state, response, load = row.request_amount, "DECLINED", _response(Reason.ACCOUNT_LOAD_FAILED.number), ""
     else:
         amount, state, response = abs(row.moved), _order_state(row), _response(Reason.APPROVED.number)
-        load = f'"transaction_token":"{token_of(row, LOAD_SIDE)}",'
+        load = f'"transaction_token":"{with_face(own_token, LOAD_SIDE)}",'
     text = decimal_text(amount, places)
+    chain_token = own_token if row.root_id is None else root_token(row)
     common = (
-        f'"token":"{order_token(row)}","amount":{text},"created_time":"{iso(row.user_time_ms)}","last_modified_time":"{time}",'
+        f'"token":"{with_face(chain_token, ORDER)}","amount":{text},'
+        f'"created_time":"{iso(row.user_time_ms)}","last_modified_time":"{time}",'
         f'{load}"state":"{state}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
         f'"funding_source_token":{source.token}'
     )

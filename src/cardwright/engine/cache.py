@@ -15,7 +15,7 @@ from cardwright.engine.loader import Loader
 from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
-from cardwright.storage.originals import Original, load_originals
+from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
 from cardwright.storage.programs import get_program
 from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
@@ -28,9 +28,6 @@ ORIGINALS_MAX = 50_000
 
 CardKey = tuple[int, str]
 """Program id and card token."""
-
-TokenKey = tuple[int, str]
-"""Program id and transaction token."""
 
 ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
@@ -100,9 +97,9 @@ class Cache:
         self._show_pan = show_pan
         self._cards: OrderedDict[CardKey, CardEntry] = OrderedDict()
         self._programs: dict[int, ProgramEntry] = {}
-        self._originals: OrderedDict[TokenKey, Original] = OrderedDict()
-        self._card_loader = Loader[CardKey](self.reload_cards)
-        self._original_loader = Loader[TokenKey](self._load_originals)
+        self._originals: OrderedDict[int, Original] = OrderedDict()
+        self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
+        self._original_loader = Loader[TokenKey, Original](self._load_originals)
 
     def find_card(self, key: CardKey) -> CardEntry | None:
         """The card if it is here; it may be out of date, which only its account's revision tells."""
@@ -113,14 +110,11 @@ class Cache:
 
     async def want_card(self, key: CardKey) -> CardEntry | None:
         """The card, loaded when it is not here; None when there is none."""
-        if (entry := self.find_card(key)) is None:
-            await self._card_loader.want(key)
-            entry = self._cards.get(key)
-        return entry
+        return self.find_card(key) or await self._card_loader.want(key)
 
-    def remember_original(self, key: TokenKey, original: Original) -> None:
+    def remember_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
-        self._originals[key] = original
+        self._originals[original.row.id] = original
         if len(self._originals) > ORIGINALS_MAX:
             self._originals.popitem(last=False)
 
@@ -131,24 +125,26 @@ class Cache:
         self._programs.clear()
 
     async def want_original(self, key: TokenKey) -> Original | None:
-        """The transaction with this token, None when the program has none. What is kept of it never changes."""
-        if key not in self._originals:
-            await self._original_loader.want(key)
-        return self._originals.get(key)
+        """The transaction with this token, None when the program has none. What is used of it never changes."""
+        row_id = claimed_id(key[1])
+        original = self._originals.get(row_id) if row_id is not None else None
+        if original is not None and is_named(original.row, key):
+            return original
+        return await self._original_loader.want(key)
 
-    async def _load_originals(self, keys: Iterable[TokenKey]) -> None:
+    async def _load_originals(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._executor, load_originals, self._database, list(keys))
-        for key, original in found.items():
-            self.remember_original(key, original)
+        found = await loop.run_in_executor(self._executor, load_originals, self._database, keys)
+        for original in found.values():
+            self.remember_original(original)
+        return found
 
-    async def reload_cards(self, keys: Iterable[CardKey]) -> None:
-        """Loads cards again, whose account has a newer revision."""
-        wanted = list(keys)
-        rows = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.load_cards, wanted)
-        for key in wanted:
+    async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
+        """Loads cards as they are now; those that there are."""
+        rows = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.load_cards, keys)
+        for key in keys:
             self._cards.pop(key, None)
-        self._keep(rows)
+        return self._keep(rows)
 
     async def program(self, program_id: int, revision: int) -> ProgramEntry:
         """The program's configuration at this revision or a later one."""
@@ -170,12 +166,12 @@ class Cache:
         if missing:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._load_products, program, missing)
 
-    def _keep(self, rows: Sequence[CardRow]) -> None:
-        for row in rows:
-            entry = _entry_of(row, self._show_pan(row))
-            self._cards[entry.key] = entry
+    def _keep(self, rows: Sequence[CardRow]) -> dict[CardKey, CardEntry]:
+        entries = {entry.key: entry for entry in (_entry_of(row, self._show_pan(row)) for row in rows)}
+        self._cards.update(entries)
         while len(self._cards) > CARDS_MAX:
             self._cards.popitem(last=False)
+        return entries
 
     def _load_program(self, program_id: int) -> ProgramEntry:
         with self._database.read() as db:

@@ -139,9 +139,9 @@ async def _configure(cache: Cache, cards: dict[CardKey, CardEntry], seen: Seen, 
     """Replaces configuration that the locked revisions show to be out of date."""
     stale = [key for key, entry in cards.items() if _is_stale(entry, seen)]
     if stale:
-        await cache.reload_cards(stale)
+        fresh = await cache.reload_cards(stale)
         for key in stale:
-            entry = cache.find_card(key)
+            entry = fresh.get(key)
             if entry is None:
                 # The card went with a reset of its program; whoever asked for it is told so.
                 del cards[key]

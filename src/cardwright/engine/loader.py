@@ -1,38 +1,40 @@
 """Loading by key, where all who ask at the same time share one query."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
-class Loader(Generic[K]):
-    """Collects keys while a query is under way and loads them with the next; ``load`` puts what it finds where it belongs."""
+class Loader(Generic[K, V]):
+    """Collects keys while a query is under way and loads them with the next one."""
 
-    def __init__(self, load: Callable[[Iterable[K]], Awaitable[None]]) -> None:
+    def __init__(self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
         self._load = load
-        self._wanted: dict[K, asyncio.Future[None]] = {}
+        self._wanted: dict[K, asyncio.Future[V | None]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def want(self, key: K) -> None:
-        """Returns when the key has been looked for. Raises what the query raises."""
+    async def want(self, key: K) -> V | None:
+        """What the key leads to, None when to nothing. Raises what the query raises."""
         waiter = self._wanted.get(key)
         if waiter is None:
             waiter = self._wanted[key] = asyncio.get_running_loop().create_future()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        await asyncio.shield(waiter)
+        # Shielded: one caller that gives up must not take the others' answer along.
+        return await asyncio.shield(waiter)
 
     async def _run(self) -> None:
         while self._wanted:
             wanted, self._wanted = self._wanted, {}
             try:
-                await self._load(wanted)
+                found = await self._load(list(wanted))
             except Exception as error:
                 for waiter in wanted.values():
                     waiter.set_exception(error)
                 continue
-            for waiter in wanted.values():
-                waiter.set_result(None)
+            for key, waiter in wanted.items():
+                waiter.set_result(found.get(key))
         self._task = None

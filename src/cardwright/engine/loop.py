@@ -14,13 +14,12 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
-from cardwright.core.record import token_of
-from cardwright.engine.cache import Cache, CardEntry, CardKey, TokenKey
+from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Asked, IdSource, Outcome, Result, run_batch
 from cardwright.kit.clock import RealClock
 from cardwright.kit.faults import fault
 from cardwright.storage.hot import Conflict, HotStore, Lane, Unavailable
-from cardwright.storage.originals import Original
+from cardwright.storage.originals import Original, TokenKey
 
 INBOX_MAX = 10_000
 """Messages that may wait; the next one is refused at once."""
@@ -99,7 +98,7 @@ class Engine:
         result = await waiting.answer
         if isinstance(result, Problem):
             raise result
-        self._remember(result)
+        self.cache.remember_original(Original(result.row, result.card.card.token))
         return result
 
     async def original(self, key: TokenKey) -> Original:
@@ -108,11 +107,6 @@ class Engine:
         if original is None:
             raise Problem(ORIGINAL_NOT_FOUND)
         return original
-
-    def _remember(self, outcome: Outcome) -> None:
-        row = outcome.row
-        original = Original(row.id, row.id if row.root_id is None else row.root_id, outcome.card.card.token, row.kind, row.code)
-        self.cache.remember_original((row.program_id, token_of(row)), original)
 
     def _wake(self) -> None:
         """Sets an idle lane to work, if there is one; a busy one looks into the inbox by itself when it is done."""

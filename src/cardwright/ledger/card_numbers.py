@@ -8,14 +8,12 @@ from sqlalchemy import Column, Connection, LargeBinary, String, Table, select
 
 from cardwright.core.pan import DEFAULT_BIN, PAN_LENGTH
 from cardwright.kit.masks import passes_luhn
+from cardwright.ledger.walk import CHUNK, stream
 from cardwright.storage.history import Kind
 from cardwright.storage.tables import config_history, metadata
 
 SEALED = frozenset({"pan_sealed", "pin_sealed", "sealed", "target", "digest", "pan_digest", "request_hash"})
 """Columns that hold envelopes of the vault, or hashes: bytes in which no digit means anything."""
-
-CHUNK = 1_000
-"""Rows in memory at a time."""
 
 
 def card_numbers_in_clear(db: Connection) -> Iterator[tuple[str, str]]:
@@ -53,7 +51,7 @@ def _scan(
     db: Connection, table: Table, columns: Sequence[Column[object]], patterns: Sequence[re.Pattern[str]]
 ) -> Iterator[tuple[str, str]]:
     keys = list(table.primary_key.columns)
-    for row in db.execute(select(*keys, *columns), execution_options={"yield_per": CHUNK}):
+    for row in stream(db, select(*keys, *columns)):
         key = ", ".join(str(part) for part in row[: len(keys)] if not isinstance(part, bytes | memoryview))
         for column, value in zip(columns, row[len(keys) :], strict=True):
             for number in numbers_in(value, patterns) if value is not None else ():

@@ -117,6 +117,7 @@ def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> li
     for where in _claimable(real_ms):
         while room.free > 0 and (rows := db.execute(_locked(_look(where, room).limit(room.free))).all()):
             taken = [Claim(**row._asdict(), lease_ms=lease_ms) for row in rows if room.take(row.lane)]
+            assert taken, "a lane without room is not looked at"
             marked = outbox.update().where(outbox.c.id.in_([claim.id for claim in taken]))
             db.execute(marked.values(state=Delivery.SENDING, due_ms=lease_ms))
             claims += taken

@@ -66,8 +66,8 @@ class ClearingRequest(FollowUp, frozen=True, kw_only=True):
 
 def can_be_followed(original: Original) -> bool:
     """Whether a reversal, advice or clearing may name it: an approved authorization, or a later member of its chain."""
-    is_member = original.root_id != original.row_id
-    return is_member or (original.kind in ASKS and REASON_OF[original.code] in APPROVALS)
+    row = original.row
+    return row.root_id is not None or (row.kind in ASKS and REASON_OF[row.code] in APPROVALS)
 
 
 def clearing_of(body: ClearingRequest, amount: int, details: Details) -> Message:
@@ -115,7 +115,7 @@ async def _follow(call: EngineCall, body: FollowUp, message_of: Callable[[int, D
     original = await app.engine.original((program_id, body.original_transaction_token))
     if message.follows and not can_be_followed(original):
         raise Problem(ORIGINAL_NOT_FOUND)
-    root_id = original.root_id if message.follows else original.row_id
+    root_id = original.root_id if message.follows else original.row.id
     return await submit(app, (program_id, original.card_token), message, body, options, root_id)
 
 

@@ -1,11 +1,11 @@
 """`cardwright exec`: runs a command beside an instance made for it, and leaves nothing behind."""
 
-import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from cardwright.edges.cli.instance import fresh_instance
 from cardwright.edges.cli.say import Failure
@@ -18,6 +18,8 @@ def run_beside(command: Sequence[str], *, db: str | None, seed: int | None) -> i
     """The command's exit code; 128 more than the signal's number when a signal ended it, as a shell counts."""
     if not command:
         raise Failure("no command is given", "cardwright exec -- pytest", 2)
+    if shutil.which(command[0]) is None:
+        raise Failure(f"{command[0]}: command not found, or not executable", f"ls -l {command[0]}", 127)
     options = [] if seed is None else ["--seed", str(seed)]
     with fresh_instance(db=db, options=options) as fresh:
         code = _run(command, {**os.environ, **fresh.environment})
@@ -25,12 +27,7 @@ def run_beside(command: Sequence[str], *, db: str | None, seed: int | None) -> i
 
 
 def _run(command: Sequence[str], env: Mapping[str, str]) -> int:
-    try:
-        child = subprocess.Popen(command, env=env)
-    except FileNotFoundError:
-        raise Failure(f"{command[0]}: command not found", f"which {command[0]}", 127) from None
-    except OSError as error:
-        raise Failure(f"{command[0]}: {error.strerror}", f"ls -l {command[0]}", 126) from None
+    child = subprocess.Popen(command, env=env)
 
     def forward(number: int, _frame: object) -> None:
         # What the terminal sends to its foreground processes has reached the child as well.
@@ -38,7 +35,7 @@ def _run(command: Sequence[str], env: Mapping[str, str]) -> int:
             with suppress(ProcessLookupError):
                 child.send_signal(number)
 
-    with contextlib.ExitStack() as before:
+    with ExitStack() as before:
         for number in FORWARDED:
             before.callback(signal.signal, number, signal.signal(number, forward))
         return child.wait()

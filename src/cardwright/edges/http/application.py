@@ -1,6 +1,8 @@
 """The whole HTTP door as one ASGI application: the API, its explorer, health and metrics."""
 
 import asyncio
+import gc
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from cardwright import __version__
 from cardwright.edges.http.api import Api, ASGIScope, Receive, Send
 from cardwright.edges.http.explorer import explorer_paths
 from cardwright.edges.http.inbox_door import InboxDoor
+from cardwright.kit import logs
 from cardwright.resources.catalog import ROUTES
 from cardwright.settings import Settings
 from cardwright.storage.migrate import newest, present
@@ -70,6 +73,9 @@ class Application:
         app = self._platform.app
         self._api = Api(app, ROUTES)
         self._inbox = InboxDoor(app)
+        # What is loaded by now stays: looking through it again and again is what makes collections slow.
+        gc.collect()
+        gc.freeze()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._platform.stop()
@@ -101,4 +107,7 @@ class Application:
 
 def from_environment() -> Application:
     """The application as the server's workers make it: settings come from the environment."""
-    return Application(Settings())
+    settings = Settings()
+    # A worker is a process of its own: without this its log would go past the redaction.
+    logs.configure(settings.log_level, settings.log_json, sys.stderr)
+    return Application(settings)

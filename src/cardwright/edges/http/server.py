@@ -1,5 +1,6 @@
 """Runs the application under uvicorn, in one process or several."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from cardwright.edges.http.protocol import JoiningProtocol
 from cardwright.settings import Settings
 
 FIRST_PORT = 8181
 TRIES = 50
+BACKLOG = 4096
 
 
 class PortTaken(Exception):
@@ -18,15 +21,19 @@ class PortTaken(Exception):
 
 
 def bind(host: str, port: int | None) -> socket.socket:
-    """A listening socket on the port asked for, or on the first free one from 8181 on. Raises PortTaken."""
+    """A listening socket on the port asked for, or on the first free one from 8181 on. Raises PortTaken, OSError for the rest."""
     for candidate in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + TRIES):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, candidate))
+            # Only who listens keeps others off: two sockets that are merely bound may have the same port.
+            listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
             if port is not None:
                 raise PortTaken(f"{host}:{port}: {error.strerror}") from None
             continue
@@ -41,14 +48,14 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
         "cardwright.edges.http.application:from_environment",
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=JoiningProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
         proxy_headers=False,
         workers=settings.workers,
-        backlog=4096,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=10,
         ssl_certfile=str(certificate[0]) if certificate else None,
         ssl_keyfile=str(certificate[1]) if certificate else None,

@@ -1,0 +1,156 @@
+"""Invariants of the money: entries, balances, holds, and what a chain of messages still owes."""
+
+from collections.abc import Iterator
+from functools import reduce
+from heapq import merge
+from itertools import groupby
+from operator import add, itemgetter
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, or_, select
+
+from cardwright.core.snapshot import Account
+from cardwright.core.words import TYPE_NUMBER, State
+from cardwright.ledger.walk import Break, stream, truth, with_entries
+from cardwright.storage.tables import JOURNAL_ACCOUNTS, holders, journal, transactions
+
+# --- The books balance --------------------------------------------------------------------
+
+_ENTRY_SUM: ColumnElement[int] = reduce(add, (journal.c[account] for account in JOURNAL_ACCOUNTS))
+
+
+def entries_sum_to_zero(db: Connection) -> Iterator[Break]:
+    """Every journal entry sums to zero."""
+    for row in stream(db, select(journal.c.id, _ENTRY_SUM.label("total")).where(_ENTRY_SUM != 0)):
+        yield f"journal {row.id}", 0, row.total
+
+
+def ledger_sums_to_zero(db: Connection) -> Iterator[Break]:
+    """The ledger of every program sums to zero in every currency."""
+    total = func.sum(_ENTRY_SUM)
+    query = select(journal.c.program_id, journal.c.currency, total.label("total"))
+    for row in stream(db, query.group_by(journal.c.program_id, journal.c.currency).having(total != 0)):
+        yield f"program {row.program_id}, {row.currency}", 0, row.total
+
+
+def balances_are_sums_of_entries(db: Connection) -> Iterator[Break]:
+    """Every stored balance is the sum of its account's journal entries: available and held, and held alone."""
+    total = journal.c.available + journal.c.held
+    for holder_id, account, sums in _accounts(db, journal, func.sum(total), func.sum(journal.c.held)):
+        for currency in sorted(account.balances.keys() | sums.keys()):
+            stored, summed = account.money(currency), sums.get(currency, (0, 0))
+            if stored != summed:
+                yield f"holder {holder_id}, {currency} (ledger, held)", summed, stored
+
+
+def held_is_open_holds(db: Connection) -> Iterator[Break]:
+    """What is on hold on an account is what its transactions still hold."""
+    for holder_id, account, sums in _accounts(db, transactions, func.sum(transactions.c.hold_left)):
+        for currency in sorted(account.balances.keys() | sums.keys()):
+            stored, (open_holds,) = account.money(currency)[1], sums.get(currency, (0,))
+            if stored != open_holds:
+                yield f"holder {holder_id}, {currency} (held)", open_holds, stored
+
+
+_decode_account = msgspec.msgpack.Decoder(Account).decode
+
+
+def _accounts(
+    db: Connection, table: Table, *sums: ColumnElement[Any]
+) -> Iterator[tuple[int, Account, dict[str, tuple[int, ...]]]]:
+    """Every holder with its stored account and with sums over the table's rows by currency; in step, so that none is kept."""
+    states = select(holders.c.id, holders.c.state).order_by(holders.c.id)
+    summed = select(table.c.holder_id, table.c.currency, *sums).group_by(table.c.holder_id, table.c.currency)
+    streams = (stream(db, states), stream(db, summed.order_by(table.c.holder_id)))
+    for holder_id, rows in groupby(merge(*streams, key=itemgetter(0)), key=itemgetter(0)):
+        account, by_currency = Account(), dict[str, tuple[int, ...]]()
+        for _, first, *rest in rows:
+            if rest:
+                by_currency[first] = tuple(map(int, rest))
+            else:
+                account = _decode_account(bytes(first))
+        yield holder_id, account, by_currency
+
+
+def approved_has_one_entry(db: Connection) -> Iterator[Break]:
+    """Every approved transaction with an amount has its journal entry, every other transaction has none."""
+    moved_money = and_(transactions.c.impacted.is_not(None), transactions.c.amount != 0)
+    has_entry = journal.c.id.is_not(None)
+    query = select(transactions.c.id, moved_money.label("expected"), has_entry.label("found"))
+    query = query.outerjoin_from(transactions, journal, journal.c.id == transactions.c.id)
+    for row in stream(db, query.where(truth(moved_money) != truth(has_entry))):
+        yield f"transaction {row.id} (has an entry)", bool(row.expected), bool(row.found)
+
+
+def entry_has_its_transaction(db: Connection) -> Iterator[Break]:
+    """Every journal entry belongs to a transaction of the same program, account, funding source and currency."""
+    shared = ("program_id", "holder_id", "source_id", "currency")
+    query = select(journal.c.id, transactions.c.id.label("transaction_id"))
+    query = query.outerjoin_from(journal, transactions, transactions.c.id == journal.c.id)
+    differs = [transactions.c[name].is_distinct_from(journal.c[name]) for name in shared]
+    for row in stream(db, query.where(or_(transactions.c.id.is_(None), *differs))):
+        yield f"journal {row.id}", f"a transaction of the same {', '.join(shared)}", row.transaction_id and "another's"
+
+
+def declined_moves_nothing(db: Connection) -> Iterator[Break]:
+    """A declined transaction moves and holds nothing, and no other transaction is without an effect."""
+    row = transactions.c
+    is_declined, is_refused = row.first_state == int(State.DECLINED), row.impacted.is_(None)
+    leaves_something = and_(is_declined, or_(row.moved != 0, row.hold_left != 0, row.load_left != 0, row.cleared != 0))
+    query = select(row.id, row.first_state, row.impacted, row.moved, row.hold_left)
+    for one in stream(db, query.where(or_(truth(is_declined) != truth(is_refused), leaves_something))):
+        found = f"{State(one.first_state).name}, impacted {one.impacted}, moved {one.moved}, held {one.hold_left}"
+        yield f"transaction {one.id}", "DECLINED and nothing, or an effect", found
+
+
+# --- Orders and chains --------------------------------------------------------------------
+
+CLEARING, REFUND = TYPE_NUMBER["authorization.clearing"], TYPE_NUMBER["refund"]
+
+_FUNDED = func.coalesce(journal.c.program_funding, 0)
+_CAPTURED: ColumnElement[int] = transactions.c.moved + _FUNDED
+"""What a clearing took of the money that its chain had loaded: its order is that and what it loaded itself."""
+
+
+def funding_is_what_was_moved(db: Connection) -> Iterator[Break]:
+    """What an order moved came out of program funding or went back there, in the same entry; or a clearing took it of a hold."""
+    is_clearing = transactions.c.kind == CLEARING
+    held = func.coalesce(journal.c.held, 0)
+    is_wrong = or_(and_(~is_clearing, _CAPTURED != 0), and_(is_clearing, or_(_CAPTURED < 0, -held < _CAPTURED, _FUNDED > 0)))
+    query = with_entries(transactions.c.id, transactions.c.moved, _FUNDED.label("funded"))
+    for row in stream(db, query.where(is_wrong)):
+        yield f"journal {row.id} (program_funding)", -row.moved, row.funded
+
+
+def settlement_is_what_was_cleared(db: Connection) -> Iterator[Break]:
+    """What is owed to the network is what was cleared, less what was refunded."""
+    row = transactions.c
+    owed = case((row.impacted.is_(None), 0), (row.kind == CLEARING, row.amount), (row.kind == REFUND, -row.amount), else_=0)
+    settled = func.coalesce(journal.c.settlement, 0)
+    query = with_entries(row.id, owed.label("owed"), settled.label("settled")).where(owed != settled)
+    for one in stream(db, query):
+        yield f"journal {one.id} (settlement)", one.owed, one.settled
+
+
+def chains_add_up(db: Connection) -> Iterator[Break]:
+    """A chain still holds, still has loaded and has cleared what its messages say, all of them together."""
+    row = transactions.c
+    root = func.coalesce(row.root_id, row.id)
+    loaded = case((row.kind == CLEARING, -_CAPTURED), (row.kind == REFUND, 0), else_=row.moved)
+    # A forced clearing has no root: it belongs to no chain.
+    cleared = case((and_(row.kind == CLEARING, row.root_id.is_not(None)), row.amount), else_=0)
+    kept = (func.sum(row.hold_left), func.sum(row.load_left), func.sum(row.cleared))
+    said = (func.sum(func.coalesce(journal.c.held, 0)), func.sum(loaded), func.sum(cleared))
+    differs = or_(*(one != other for one, other in zip(kept, said, strict=True)))
+    for chain in stream(db, with_entries(root, *kept, *said).group_by(root).having(differs)):
+        root_id, *sums = map(int, chain)
+        yield f"chain of transaction {root_id} (holds, has loaded, has cleared)", tuple(sums[3:]), tuple(sums[:3])
+
+
+def open_purchase_holds_something(db: Connection) -> Iterator[Break]:
+    """A transaction that begins a chain is PENDING exactly as long as it holds something."""
+    row = transactions.c
+    differs = truth(row.state == int(State.PENDING)) != truth(row.hold_left > 0)
+    for one in stream(db, select(row.id, row.state, row.hold_left).where(row.root_id.is_(None), differs)):
+        yield f"transaction {one.id}", "PENDING and a hold, or neither", f"{State(one.state).name}, held {one.hold_left}"

@@ -1,0 +1,128 @@
+"""Invariants of what points at what: everything pointed at is there, and belongs to the same program."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, and_, func, or_, select
+
+from cardwright.ledger.walk import CHUNK, Break, stream
+from cardwright.outbox.events import Category
+from cardwright.storage.database import Row
+from cardwright.storage.history import Kind
+from cardwright.storage.tables import (
+    card_products,
+    card_transitions,
+    cards,
+    config_history,
+    funding_sources,
+    holders,
+    journal,
+    message_tokens,
+    outbox,
+    programs,
+    transactions,
+    user_transitions,
+    users,
+    webhooks,
+)
+
+# --- Everything that is pointed at is there -----------------------------------------------
+
+
+def transaction_ids_are_odd(db: Connection) -> Iterator[Break]:
+    """Every transaction has an odd id: the even one after it is its load side's."""
+    for row in stream(db, select(transactions.c.id).where(transactions.c.id % 2 == 0)):
+        yield f"transaction {row.id}", "an odd id", row.id
+
+
+def message_token_has_its_transaction(db: Connection) -> Iterator[Break]:
+    """Every token that a sender chose points at a transaction of its program."""
+    key = message_tokens.c
+    join = and_(transactions.c.id == key.transaction_id, transactions.c.program_id == key.program_id)
+    query = select(key.token, key.transaction_id).outerjoin_from(message_tokens, transactions, join)
+    for row in stream(db, query.where(transactions.c.id.is_(None))):
+        yield f"message token {row.token}", "a transaction of its program", f"transaction {row.transaction_id}"
+
+
+def notification_has_its_objects(db: Connection) -> Iterator[Break]:
+    """Every notification on its way tells of objects of its program that are there, to a webhook that is there."""
+    query = select(outbox.c.id, outbox.c.program_id, outbox.c.category, outbox.c.refs, outbox.c.webhook_id)
+    join = and_(webhooks.c.id == outbox.c.webhook_id, webhooks.c.program_id == outbox.c.program_id)
+    orphans = query.outerjoin_from(outbox, webhooks, join).where(outbox.c.webhook_id.is_not(None), webhooks.c.id.is_(None))
+    for row in stream(db, orphans):
+        yield f"outbox {row.id}", "a webhook of its program", f"webhook {row.webhook_id}"
+    for rows in db.execute(query, execution_options={"yield_per": CHUNK}).partitions():
+        for category in Category:
+            yield from _missing_objects(db, category, [row for row in rows if row.category == category])
+
+
+_KEYS = {
+    Category.TRANSACTION: transactions.c.id, Category.CARD: card_transitions.c.token, Category.USER: user_transitions.c.token,
+}  # fmt: skip
+"""The columns that the refs of a notification name."""
+
+
+def _missing_objects(db: Connection, category: Category, rows: list[Row]) -> Iterator[Break]:
+    key = _KEYS[category]
+    refs = {row.id: msgspec.json.decode(row.refs) for row in rows}
+    wanted = sorted({ref for named in refs.values() for ref in named})
+    present = set[tuple[int, Any]]()
+    for start in range(0, len(wanted), CHUNK):
+        found = select(key.table.c.program_id, key).where(key.in_(wanted[start : start + CHUNK]))
+        present |= {(row[0], row[1]) for row in db.execute(found)}
+    for row in rows:
+        for ref in refs[row.id]:
+            if (row.program_id, ref) not in present:
+                yield f"outbox {row.id}", f"{key.table.name} of its program", ref
+
+
+# What the history remembers, and the object whose revision counts the changes: the account drawn on, or the program.
+_REMEMBERED = (
+    (Kind.FUNDING_SOURCE, funding_sources, programs, funding_sources.c.program_id),
+    (Kind.CARD_PRODUCT, card_products, programs, card_products.c.program_id),
+    (Kind.USER, users, holders, users.c.holder_id),
+    (Kind.CARD, cards, holders, cards.c.holder_id),
+)
+
+
+def configuration_has_history(db: Connection) -> Iterator[Break]:
+    """The history knows every funding source, card product, user and card, up to a revision that has been reached."""
+    for kind, table, owner, owner_id in _REMEMBERED:
+        newest = select(func.max(config_history.c.revision)).where(
+            config_history.c.program_id == table.c.program_id,
+            config_history.c.kind == int(kind),
+            config_history.c.object_id == table.c.id,
+        )
+        known = newest.scalar_subquery()
+        query = select(table.c.id, known.label("known"), owner.c.revision).join_from(table, owner, owner.c.id == owner_id)
+        for row in stream(db, query.where(or_(known.is_(None), known > owner.c.revision))):
+            yield f"{table.name} {row.id}", f"a word of the history up to revision {row.revision}", row.known
+
+
+# --- Programs stay apart ------------------------------------------------------------------
+
+_POINTERS = (
+    (users, users.c.holder_id, holders), (users, users.c.parent_id, users), (cards, cards.c.holder_id, holders),
+    (cards, cards.c.user_id, users), (cards, cards.c.product_id, card_products),
+    (transactions, transactions.c.holder_id, holders), (transactions, transactions.c.card_id, cards),
+    (transactions, transactions.c.source_id, funding_sources), (transactions, transactions.c.root_id, transactions),
+    (journal, journal.c.holder_id, holders),
+)  # fmt: skip
+
+
+def programs_stay_apart(db: Connection) -> Iterator[Break]:
+    """Every user, card, transaction and entry points at objects of its own program only."""
+    for table, pointer, pointed in _POINTERS:
+        target = pointed.alias("target")
+        query = select(table.c.id, pointer.label("target_id"), table.c.program_id, target.c.program_id.label("other"))
+        query = query.outerjoin_from(table, target, target.c.id == pointer).where(pointer.is_not(None))
+        for row in stream(db, query.where(target.c.program_id.is_distinct_from(table.c.program_id))):
+            yield f"{table.name} {row.id}, {pointed.name} {row.target_id}", f"program {row.program_id}", f"program {row.other}"
+
+
+def card_draws_on_its_users_account(db: Connection) -> Iterator[Break]:
+    """Every card draws on the account that its user draws on."""
+    query = select(cards.c.id, cards.c.holder_id, users.c.holder_id.label("users")).join(users, users.c.id == cards.c.user_id)
+    for row in stream(db, query.where(cards.c.holder_id != users.c.holder_id)):
+        yield f"card {row.id}", f"holder {row.users}", f"holder {row.holder_id}"

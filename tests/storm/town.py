@@ -1,0 +1,103 @@
+"""What storms spend: cards on Just-in-Time Funding and cards on a preloaded account, made through the public API alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.server import Client, Reply
+
+SOURCE = "bank"
+"""The funding source of every card that draws on one."""
+
+ALIVE: dict[str, Any] = {
+    "fulfillment": {"payment_instrument": "VIRTUAL_PAN"},
+    "card_life_cycle": {"activate_upon_issue": True},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A card's token and its user's."""
+
+    token: str
+    user: str
+
+
+def made(reply: Reply) -> dict[str, Any]:
+    """What a create answered, which it must have done."""
+    assert reply.status in (200, 201), reply.text
+    return dict(reply.json)
+
+
+def build(client: Client, cards: int) -> list[Card]:
+    """A funding source, products and so many cards, each with an account of its own. May be repeated: tokens are fixed."""
+    made(client.post("/fundingsources/program", {"token": SOURCE, "name": "Bank"}))
+    jit = {"program_funding_source": {"enabled": True, "funding_source_token": SOURCE, "refunds_destination": "GPA"}}
+    for token, more in (("jit", {"jit_funding": jit}), ("prepaid", {})):
+        product = {"token": token, "name": token, "start_date": "2020-01-01", "config": {**ALIVE, **more}}
+        made(client.post("/cardproducts", product))
+    return [card(client, f"{number}") for number in range(cards)]
+
+
+def card(client: Client, name: str, product: str = "jit", user: str | None = None) -> Card:
+    """A card of a user of its own, or of one who is there already."""
+    if user is None:
+        made(client.post("/users", {"token": f"user-{name}"}))
+    user = user or f"user-{name}"
+    made(client.post("/cards", {"token": f"card-{name}", "user_token": user, "card_product_token": product}))
+    return Card(f"card-{name}", user)
+
+
+def preloaded(client: Client, name: str, cents: int) -> Card:
+    """A card that can spend so much and no more.
+
+    The money comes by a refund to another card of the same user, so that the books balance from the beginning.
+    """
+    lender = card(client, f"{name}-lender")
+    bought = made(client.post("/simulate/authorization", purchase(lender.token, cents, f"{name}-bought")))
+    assert bought["transaction"]["response"]["code"] == "0000"
+    refund = follow_up(f"{name}-bought", cents, f"{name}-refund") | {"is_refund": True}
+    made(client.post("/simulate/clearing", refund))
+    made(client.post("/simulate/reversal", follow_up(f"{name}-bought", cents, f"{name}-undone")))
+    spender = card(client, name, "prepaid", lender.user)
+    assert available_cents(client, spender.user) == cents
+    return spender
+
+
+def amount(cents: int) -> str:
+    """Cents as the wire takes them: a decimal, which may come as text."""
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def cents_of(number: float) -> int:
+    """Cents of a JSON number."""
+    return round(number * 100)
+
+
+def purchase(card_token: str, cents: int, token: str) -> dict[str, Any]:
+    """An authorization whose transaction has a token of our choice."""
+    return {"card_token": card_token, "amount": amount(cents), "mid": "storm", "transaction_options": {"transaction_token": token}}
+
+
+def follow_up(original: str, cents: int, token: str) -> dict[str, Any]:
+    """A clearing, reversal or advice of an earlier transaction."""
+    return {
+        "original_transaction_token": original,
+        "amount": amount(cents),
+        "transaction_options": {"transaction_token": token},
+    }
+
+
+def ledger_cents(client: Client, user: str) -> int:
+    """The ledger balance of a user's account."""
+    return cents_of(made(client.get(f"/balances/{user}"))["gpa"]["ledger_balance"])
+
+
+def available_cents(client: Client, user: str) -> int:
+    """What a user's account could still spend without a funding source."""
+    return cents_of(made(client.get(f"/balances/{user}"))["gpa"]["available_balance"])
+
+
+def held_cents(client: Client, users: Sequence[str]) -> int:
+    """What is on hold on these users' accounts."""
+    return sum(ledger_cents(client, user) - available_cents(client, user) for user in users)
