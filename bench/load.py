@@ -9,55 +9,115 @@ import asyncio
 import base64
 import random
 import time
+from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 NS = 1_000_000_000
+GIVE_UP_S = 30
+"""How long after the last request an answer is waited for; what has not come by then is lost."""
+
+NextRequest = Callable[[], bytes | None]
+"""The next request, None when there is none left."""
+
+
+class Place(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
 
 
 @dataclass(slots=True)
 class Result:
-    """What a run saw: latencies in nanoseconds, statuses by number, and how long it took."""
+    """What a run saw, a column for each fact: when a request was due, how long its answer took (ns), and its status.
 
-    latencies: list[int] = field(default_factory=list)
-    statuses: dict[int, int] = field(default_factory=dict)
-    seconds: float = 0.0
+    ``declined`` counts 2xx answers without the text that was looked for, ``lost`` requests that got no answer, and
+    ``late`` says how much later than appointed the generator itself sent a request (ns).
+    """
+
+    due: array[int] = field(default_factory=lambda: array("q"))
+    latency: array[int] = field(default_factory=lambda: array("q"))
+    status: array[int] = field(default_factory=lambda: array("h"))
+    late: array[int] = field(default_factory=lambda: array("q"))
     declined: int = 0
+    lost: int = 0
+    began: int = 0
+    seconds: float = 0.0
+
+    def add(self, due: int, now: int, status: int) -> None:
+        """Takes one answer."""
+        self.due.append(due)
+        self.latency.append(now - due)
+        self.status.append(status)
+
+    @property
+    def statuses(self) -> dict[int, int]:
+        """How many answers had each status."""
+        return {status: self.status.count(status) for status in sorted(set(self.status))}
+
+    @property
+    def succeeded(self) -> int:
+        """Answers of 2xx."""
+        return sum(count for status, count in self.statuses.items() if status < 300)
 
     @property
     def per_second(self) -> float:
         """Answers of 2xx in a second."""
-        return sum(count for status, count in self.statuses.items() if status < 300) / self.seconds
+        return self.succeeded / self.seconds if self.seconds else 0.0
+
+    def latencies_ms(self, begin: int = 0, end: int = 1 << 62, *, refused: bool | None = None) -> list[float]:
+        """Latencies of the requests that were due in [begin, end), sorted; of all, of refused ones (5xx) or of the others."""
+        rows = zip(self.due, self.latency, self.status, strict=True)
+        wanted = (row for row in rows if begin <= row[0] < end and (refused is None or (row[2] >= 500) is refused))
+        return sorted(latency / 1e6 for _, latency, _ in wanted)
 
     def quantile_ms(self, share: float) -> float:
         """The latency that this share of the requests stayed within, in milliseconds."""
-        if not self.latencies:
-            return 0.0
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / 1e6
+        return quantile(self.latencies_ms(), share)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value that this share of sorted values does not exceed; 0 when there are none."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
 class Connection(asyncio.Protocol):
     """One keep-alive connection with at most one request under way."""
 
-    def __init__(self, answered: Callable[["Connection", int, bytes], None]) -> None:
-        self._answered = answered
+    def __init__(self, answered: Callable[["Connection", int, bytes], None], broke: Callable[["Connection"], None]) -> None:
+        self._answered, self._broke = answered, broke
         self._buffer = b""
-        self.sent_at = 0
+        self.due = 0
+        self.is_busy = False
+        self.is_open = False
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         # uvloop's transports are not of asyncio's class.
         self.transport = cast(asyncio.Transport, transport)
+        self.is_open = True
 
-    def send(self, request: bytes, at: int) -> None:
-        """Sends a request; ``at`` is the instant from which its latency counts."""
+    def connection_lost(self, error: Exception | None) -> None:
+        """The server or we closed it; a request under way is lost."""
+        self.is_open = False
+        if self.is_busy:
+            self._broke(self)
+
+    def send(self, request: bytes, due: int) -> None:
+        """Sends a request; ``due`` is the instant from which its latency counts."""
         assert self.transport is not None
-        self.sent_at = at
+        self.due, self.is_busy = due, True
         self.transport.write(request)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self.transport is not None:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Collects an answer; its length is in its head."""
@@ -67,115 +127,287 @@ class Connection(asyncio.Protocol):
             return
         head = self._buffer[:head_end].lower()
         at = head.find(b"content-length:")
-        length = int(head[at + 15 : (head + b"\r\n").find(b"\r\n", at)])
+        length = int(head[at + 15 : (head + b"\r\n").find(b"\r\n", at)]) if at >= 0 else 0
         if len(self._buffer) < head_end + 4 + length:
             return
         body, self._buffer = self._buffer[head_end + 4 :], b""
+        self.is_busy = False
         self._answered(self, int(head[9:12]), body)
 
 
-def post(path: str, body: bytes, credentials: tuple[str, str], host: str = "localhost") -> bytes:
+# --- Closed loop --------------------------------------------------------------------------
+
+
+class _Closed:
+    """One closed run. Answers that arrive in the window [begin, end) count; nothing is sent after its end."""
+
+    def __init__(self, next_request: NextRequest, check: bytes, on_body: Callable[[bytes], None] | None) -> None:
+        self.result = Result()
+        self.begin, self.end = 0, 1 << 62
+        self.done = asyncio.get_running_loop().create_future()
+        self._next, self._check, self._on_body = next_request, check, on_body
+        self._open = 0
+        self._last = 0
+
+    def answered(self, connection: Connection, status: int, body: bytes) -> None:
+        now, result = time.monotonic_ns(), self.result
+        if self.begin <= now < self.end:
+            result.add(connection.due, now, status)
+            self._last = now
+            if status < 300 and self._check not in body:
+                result.declined += 1
+            if self._on_body is not None and status < 300:
+                self._on_body(body)
+        self.send(connection, now)
+
+    def send(self, connection: Connection, now: int) -> None:
+        request = self._next() if now < self.end else None
+        if request is not None:
+            connection.send(request, now)
+            return
+        connection.close()
+        self._leave()
+
+    def broke(self, _connection: Connection) -> None:
+        self.result.lost += 1
+        self._leave()
+
+    def start(self, connections: Sequence[Connection]) -> None:
+        self._open = len(connections)
+        for connection in connections:
+            self.send(connection, time.monotonic_ns())
+
+    def seconds(self) -> float:
+        return (min(self.end, self._last) - self.begin) / NS
+
+    def _leave(self) -> None:
+        self._open -= 1
+        if self._open == 0 and not self.done.done():
+            self.done.set_result(None)
+
+
+async def closed_loop(
+    place: Place,
+    next_request: NextRequest,
+    in_flight: int,
+    seconds: float | None = None,
+    *,
+    warm_s: float = 0.0,
+    check: bytes = b"",
+    on_body: Callable[[bytes], None] | None = None,
+    edge: Callable[[], None] | None = None,
+) -> Result:
+    """Keeps ``in_flight`` requests under way for a time, or until there are none left.
+
+    The first ``warm_s`` seconds do not count. ``check`` must be in every body, or it counts as declined; ``on_body`` gets
+    the bodies of successful answers. ``edge`` is called, in a thread, at the beginning and at the end of what counts.
+    """
+    loop = asyncio.get_running_loop()
+    run = _Closed(next_request, check, on_body)
+    pairs = [await loop.create_connection(lambda: Connection(run.answered, run.broke), *place) for _ in range(in_flight)]
+    run.begin = time.monotonic_ns() + int(warm_s * NS)
+    run.start([connection for _, connection in pairs])
+    await asyncio.sleep(warm_s)
+    if edge is not None:
+        await loop.run_in_executor(None, edge)
+        run.begin = time.monotonic_ns()
+        run.result = Result(began=run.begin)
+    if seconds is not None:
+        run.end = run.begin + int(seconds * NS)
+        await asyncio.wait([run.done], timeout=max(0.0, (run.end - time.monotonic_ns()) / NS))
+        if edge is not None:
+            await loop.run_in_executor(None, edge)
+        await asyncio.wait([run.done], timeout=GIVE_UP_S)
+    else:
+        await run.done
+        if edge is not None:
+            await loop.run_in_executor(None, edge)
+    run.result.seconds = run.seconds() if seconds is None else seconds
+    run.result.began = run.begin
+    return run.result
+
+
+# --- Open loop ----------------------------------------------------------------------------
+
+
+class _Open:
+    """One open run: connections are opened as they are needed, up to a limit; beyond it requests wait, and their wait counts."""
+
+    def __init__(self, place: Place, next_request: NextRequest, connections_max: int, check: bytes) -> None:
+        self.result = Result()
+        self.waiting: deque[int] = deque()
+        self.is_sending = True
+        self.loop = asyncio.get_running_loop()
+        self.done = self.loop.create_future()
+        self._place, self._next, self._check, self._connections_max = place, next_request, check, connections_max
+        self._free: list[Connection] = []
+        self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self.under_way = 0
+
+    def want(self, due: int) -> None:
+        """Sends a request now, if a connection is free, else as soon as one is."""
+        while self._free:
+            if (connection := self._free.pop()).is_open:
+                self._send(connection, due)
+                return
+            self._connections.discard(connection)
+        self.waiting.append(due)
+        if len(self._connections) + len(self._opening) < self._connections_max and len(self._opening) < len(self.waiting):
+            task = self.loop.create_task(self.open())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def open(self) -> None:
+        """Opens one more connection and puts it to use."""
+        try:
+            _, connection = await self.loop.create_connection(lambda: Connection(self.answered, self.broke), *self._place)
+        except OSError:
+            # The server takes no more: the request keeps waiting for one of the others.
+            return
+        self._connections.add(connection)
+        self._release(connection)
+
+    def answered(self, connection: Connection, status: int, body: bytes) -> None:
+        self.result.add(connection.due, time.monotonic_ns(), status)
+        if status < 300 and self._check not in body:
+            self.result.declined += 1
+        self.under_way -= 1
+        self._release(connection)
+        self._look()
+
+    def broke(self, connection: Connection) -> None:
+        self.result.lost += 1
+        self.under_way -= 1
+        self._connections.discard(connection)
+        self._look()
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.is_busy = False
+            connection.close()
+
+    def _send(self, connection: Connection, due: int) -> None:
+        request = self._next()
+        assert request is not None, "an open loop never runs out of requests"
+        self.under_way += 1
+        self.result.late.append(time.monotonic_ns() - due)
+        connection.send(request, due)
+
+    def _release(self, connection: Connection) -> None:
+        if self.waiting:
+            self._send(connection, self.waiting.popleft())
+        else:
+            self._free.append(connection)
+
+    def _look(self) -> None:
+        if not self.is_sending and self.under_way == 0 and not self.waiting and not self.done.done():
+            self.done.set_result(None)
+
+
+async def open_loop(
+    place: Place,
+    next_request: NextRequest,
+    phases: Sequence[tuple[float, float]],
+    *,
+    connections: int = 64,
+    connections_max: int = 2048,
+    check: bytes = b"",
+    seed: int = 1,
+) -> Result:
+    """Sends at random (Poisson) instants: ``phases`` are pairs of requests a second and seconds, one after the other.
+
+    ``connections`` are opened beforehand, more of them when requests find none free.
+    """
+    rng = random.Random(seed)
+    run = _Open(place, next_request, connections_max, check)
+    for _ in range(connections):
+        await run.open()
+    run.result.began = due = time.monotonic_ns()
+    for rate, seconds in phases:
+        end = due + int(seconds * NS)
+        while (due := due + int(rng.expovariate(rate) * NS)) < end:
+            if (left := due - time.monotonic_ns()) > 0:
+                await asyncio.sleep(left / NS)
+            elif len(run.result.late) % 64 == 0:
+                # Behind time, yet answers must be read.
+                await asyncio.sleep(0)
+            run.want(due)
+        due = end
+    run.is_sending = False
+    if run.under_way or run.waiting:
+        await asyncio.wait([run.done], timeout=GIVE_UP_S)
+    run.result.lost += run.under_way + len(run.waiting)
+    run.result.seconds = (time.monotonic_ns() - run.result.began) / NS
+    run.close()
+    return run.result
+
+
+def normal_after_ms(result: Result, since: int, limit_ms: float, window_ns: int = NS // 4) -> float:
+    """How long after ``since`` the 99th percentile of a quarter second's requests stays within a limit; inf when it never does."""
+    pairs = sorted((due, latency) for due, latency in zip(result.due, result.latency, strict=True) if due >= since)
+    last_bad = None
+    last_due = pairs[-1][0] if pairs else since
+    for begin in range(since, last_due + 1, window_ns):
+        low, high = bisect_left(pairs, (begin, -1)), bisect_left(pairs, (begin + window_ns, -1))
+        window = sorted(latency for _, latency in pairs[low:high])
+        if window and quantile(window, 0.99) > limit_ms * 1e6:
+            last_bad = begin + window_ns
+    if last_bad is None:
+        return 0.0
+    return float("inf") if last_bad > last_due else (last_bad - since) / 1e6
+
+
+# --- Requests -----------------------------------------------------------------------------
+
+TOKEN_SIZE = 36
+
+
+def post(path: str, body: bytes, credentials: tuple[str, str]) -> bytes:
     """The bytes of a POST."""
     token = base64.b64encode(":".join(credentials).encode()).decode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {token}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-async def closed_loop(
-    host: str, port: int, next_request: Callable[[], bytes], in_flight: int, seconds: float, check: bytes = b""
-) -> Result:
-    """Keeps ``in_flight`` requests under way for a time. ``check`` must be in every body, or it counts as declined."""
-    loop, result = asyncio.get_running_loop(), Result()
-    deadline = time.monotonic_ns() + int(seconds * NS)
-    open_connections, done = in_flight, loop.create_future()
-
-    def answered(connection: Connection, status: int, body: bytes) -> None:
-        nonlocal open_connections
-        now = time.monotonic_ns()
-        result.latencies.append(now - connection.sent_at)
-        result.statuses[status] = result.statuses.get(status, 0) + 1
-        if check not in body:
-            result.declined += 1
-        if now < deadline:
-            connection.send(next_request(), now)
-            return
-        assert connection.transport is not None
-        connection.transport.close()
-        open_connections -= 1
-        if open_connections == 0:
-            done.set_result(None)
-
-    pairs = [await loop.create_connection(lambda: Connection(answered), host, port) for _ in range(in_flight)]
-    started = time.monotonic_ns()
-    for _, connection in pairs:
-        connection.send(next_request(), time.monotonic_ns())
-    await done
-    result.seconds = (time.monotonic_ns() - started) / NS
-    return result
-
-
-async def open_loop(
-    host: str, port: int, next_request: Callable[[], bytes], rate: float, seconds: float, connections: int = 512
-) -> Result:
-    """Sends ``rate`` requests a second at random (Poisson) instants; a request without a free connection waits, and its wait counts."""
-    loop, result = asyncio.get_running_loop(), Result()
-    waiting: deque[int] = deque()
-    free: list[Connection] = []
-    finished, sending, under_way = loop.create_future(), True, 0
-
-    def answered(connection: Connection, status: int, _body: bytes) -> None:
-        nonlocal under_way
-        now = time.monotonic_ns()
-        result.latencies.append(now - connection.sent_at)
-        result.statuses[status] = result.statuses.get(status, 0) + 1
-        if waiting:
-            connection.send(next_request(), waiting.popleft())
-            return
-        under_way -= 1
-        free.append(connection)
-        if not sending and under_way == 0 and not finished.done():
-            finished.set_result(None)
-
-    for _ in range(connections):
-        _, connection = await loop.create_connection(lambda: Connection(answered), host, port)
-        free.append(connection)
-    started = time.monotonic_ns()
-    due, end = started, started + int(seconds * NS)
-    while due < end:
-        now = time.monotonic_ns()
-        while due <= now and due < end:
-            if free:
-                under_way += 1
-                free.pop().send(next_request(), due)
-            else:
-                waiting.append(due)
-            due += int(random.expovariate(rate) * NS)
-        await asyncio.sleep(min(0.001, max(0.0, (due - time.monotonic_ns()) / NS)))
-    sending = False
-    if under_way:
-        await finished
-    result.seconds = (time.monotonic_ns() - started) / NS
-    for connection in free:
-        assert connection.transport is not None
-        connection.transport.close()
-    return result
-
-
-def purchases(cards: Sequence[str], credentials: tuple[str, str], seed: int = 1) -> Callable[[], bytes]:
-    """Requests for purchases on cards drawn evenly; the drawing is done beforehand, the generator's time is the machine's."""
-    rng = random.Random(seed)
-    ready = [
-        post("/v3/simulate/authorization", b'{"card_token":"%s","amount":10,"mid":"1234567890"}' % card.encode(), credentials)
-        for card in rng.choices(cards, k=min(len(cards) * 4, 200_000))
-    ]
-    index = 0
+def purchases(tokens: bytes, credentials: tuple[str, str], seed: int = 1) -> NextRequest:
+    """Requests for purchases on cards drawn evenly. ``tokens`` are the cards' tokens, 36 characters each, without a gap."""
+    count, draw = len(tokens) // TOKEN_SIZE, random.Random(seed).random
+    before, after = _around(post("/v3/simulate/authorization", purchase(b"?" * TOKEN_SIZE), credentials))
 
     def next_request() -> bytes:
-        nonlocal index
-        index = (index + 1) % len(ready)
-        return ready[index]
+        at = int(draw() * count) * TOKEN_SIZE
+        return before + tokens[at : at + TOKEN_SIZE] + after
 
     return next_request
+
+
+def one_each(tokens: Sequence[bytes], template: bytes) -> NextRequest:
+    """One request for each token, in order; ``template`` has 36 question marks in its place."""
+    before, after = _around(template)
+    left = iter(tokens)
+
+    def next_request() -> bytes | None:
+        token = next(left, None)
+        return None if token is None else before + token + after
+
+    return next_request
+
+
+def purchase(token: bytes) -> bytes:
+    """The body of a purchase of ten on a card."""
+    return b'{"card_token":"%s","amount":10,"mid":"1234567890"}' % token
+
+
+def split(tokens: bytes, count: int | None = None) -> list[bytes]:
+    """Tokens one by one, at most ``count``."""
+    end = len(tokens) if count is None else min(len(tokens), count * TOKEN_SIZE)
+    return [tokens[at : at + TOKEN_SIZE] for at in range(0, end, TOKEN_SIZE)]
+
+
+def _around(request: bytes) -> tuple[bytes, bytes]:
+    before, _, after = request.partition(b"?" * TOKEN_SIZE)
+    return before, after

@@ -12,7 +12,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CardFact(Fact, frozen=True, kw_only=True):
-    """A card. ``expires_ms`` is the first instant at which it can no longer be used."""
+    """A card. ``expires_ms`` is the first instant at which it can no longer be used; ``service_code`` is that of its issue."""
 
     token: str
     user_token: str
@@ -21,6 +21,7 @@ class CardFact(Fact, frozen=True, kw_only=True):
     last_four: str
     expiration: str
     expires_ms: int
+    service_code: str
     reason_code: str | None = None
     metadata: dict[str, str] = {}
 
@@ -95,12 +96,6 @@ class JitFunding(Fact, frozen=True, kw_only=True):
     program_funding_source: ProgramFunding
 
 
-class CardLifeCycle(Fact, frozen=True, kw_only=True):
-    """``config.card_life_cycle``."""
-
-    card_service_code: int
-
-
 class Fulfillment(Fact, frozen=True, kw_only=True):
     """``config.fulfillment``."""
 
@@ -113,7 +108,6 @@ class ProductConfig(Fact, frozen=True, kw_only=True):
     poi: Poi
     transaction_controls: TransactionControls
     jit_funding: JitFunding
-    card_life_cycle: CardLifeCycle
     fulfillment: Fulfillment
 
 

@@ -82,11 +82,10 @@ class LifeTime(Fact, frozen=True, kw_only=True):
 class CardMemory(CardFact, frozen=True, kw_only=True):
     """What the history keeps of a card: what a decision sees, and what was settled at its issue but is on no wire.
 
-    A product's life-cycle settings apply to cards made afterwards, so a card must know those of its own day: its
-    service code, and the life time to measure again from its first activation, when the product said so.
+    A product's life-cycle settings apply to cards made afterwards, so a card must know those of its own day, also the
+    life time to measure again from its first activation, when the product said so.
     """
 
-    service_code: str
     life_from_activation: LifeTime | None = None
     is_activated: bool = False
 

@@ -277,7 +277,7 @@ async def _is_right_code(app: App, card: CardEntry, cvv: str) -> bool:
     pan = app.vault.decrypt_pan(card.pan_sealed, str(program.id), card.card.token)
     if product.config.fulfillment.all_zero_card_security_code and cvv == "000":
         return True
-    return app.vault.cvv(pan, card.card.expiration, str(product.config.card_life_cycle.card_service_code)) == cvv
+    return app.vault.cvv(pan, card.card.expiration, card.card.service_code) == cvv
 
 
 def _is_right_pin(app: App, card: CardEntry, pin: str) -> bool:

@@ -1,0 +1,132 @@
+"""The load generator counts right: against a toy server whose every answer, delay and refusal is known beforehand."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import cycle
+
+from bench.load import NS, Place, Result, closed_loop, normal_after_ms, one_each, open_loop, post, purchase, quantile, split
+
+REQUEST = post("/toy", purchase(b"?" * 36), ("application", "access"))
+
+Script = Iterator[tuple[int, bytes, float]]
+"""Status, body and delay in seconds of each answer in turn; status 0 hangs up."""
+
+
+async def with_toy(script: Script, use: Callable[[Place], Awaitable[Result]]) -> tuple[Result, list[bytes]]:
+    """Runs a load against a server that answers as the script says; gives back its result and the requests that arrived."""
+    seen = list[bytes]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.read(65_536):
+            seen.append(head)
+            status, body, delay = next(script)
+            await asyncio.sleep(delay)
+            if status == 0:
+                break
+            answer = b"HTTP/1.1 %d Whatever\r\nContent-Type: text/plain\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
+            # In two pieces, as a network may deliver it.
+            writer.write(answer + body[:3])
+            await writer.drain()
+            await asyncio.sleep(0)
+            writer.write(body[3:])
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        result = await use(Place(*server.sockets[0].getsockname()[:2]))
+    return result, seen
+
+
+def always(status: int = 201, body: bytes = b"approved", delay: float = 0.0) -> Script:
+    return cycle([(status, body, delay)])
+
+
+def test_closed_loop_counts_every_answer() -> None:
+    """Each request is answered once, by status, and a body without the text that was looked for counts as declined."""
+    script = cycle([(201, b"approved", 0.0), (201, b"refused!", 0.0), (503, b"busy", 0.0)])
+    requests = one_each([b"%036d" % number for number in range(300)], REQUEST)
+    result, seen = asyncio.run(with_toy(script, lambda place: closed_loop(place, requests, 4, check=b"approved")))
+    assert result.statuses == {201: 200, 503: 100}
+    assert (result.succeeded, result.declined, result.lost) == (200, 100, 0)
+    assert len(seen) == 300
+    assert len({request[-68:] for request in seen}) == 300
+
+
+def test_closed_loop_keeps_no_more_in_flight() -> None:
+    """With answers that take 20 ms, four in flight make about two hundred a second: never more, so none is sent early."""
+    script = always(delay=0.02)
+    result, _ = asyncio.run(with_toy(script, lambda place: closed_loop(place, lambda: REQUEST, 4, 0.5)))
+    assert 50 < result.per_second <= 4 / 0.02
+    assert result.quantile_ms(0.0) >= 20
+
+
+def test_warm_up_does_not_count() -> None:
+    """What is answered before the window is not among what is counted, and both edges of the window are told."""
+    slow_then_fast = iter([(201, b"approved", 0.1)] * 2 + [(201, b"approved", 0.001)] * 10_000)
+    edges = list[float]()
+    result, _ = asyncio.run(
+        with_toy(
+            slow_then_fast,
+            lambda place: closed_loop(place, lambda: REQUEST, 2, 0.3, warm_s=0.2, edge=lambda: edges.append(time.monotonic())),
+        )
+    )
+    assert result.quantile_ms(1.0) < 100
+    assert len(edges) == 2
+    assert edges[1] - edges[0] >= 0.29
+
+
+def test_open_loop_counts_from_the_appointed_time() -> None:
+    """A server that stalls once for 300 ms spoils every request that was due meanwhile, not only the one that it kept."""
+    script = iter([(201, b"approved", 0.0)] * 20 + [(201, b"approved", 0.3)] + [(201, b"approved", 0.0)] * 10_000)
+
+    def load(place: Place) -> Awaitable[Result]:
+        return open_loop(place, lambda: REQUEST, [(200.0, 1.0)], connections=1, connections_max=1)
+
+    result, _ = asyncio.run(with_toy(script, load))
+    assert 120 < len(result.latency) < 280
+    waited = sum(latency > 50e6 for latency in result.latency)
+    assert waited > 25, "requests due during the stall waited, and their wait is counted"
+    assert result.lost == 0
+
+
+def test_open_loop_opens_connections_when_it_needs_them() -> None:
+    """Requests do not queue behind slow answers as long as another connection may be opened."""
+
+    def load(place: Place) -> Awaitable[Result]:
+        return open_loop(place, lambda: REQUEST, [(100.0, 0.5)], connections=1, connections_max=100)
+
+    result, _ = asyncio.run(with_toy(always(delay=0.2), load))
+    assert result.statuses == {201: len(result.latency)}
+    assert 200 <= quantile(result.latencies_ms(), 0.9) < 350
+
+
+def test_request_without_an_answer_is_lost() -> None:
+    """A connection that the server closes instead of answering is a lost request, in both loops."""
+    script = iter([(201, b"approved", 0.0), (0, b"", 0.0)] + [(201, b"approved", 0.0)] * 10_000)
+    requests = one_each([b"%036d" % number for number in range(10)], REQUEST)
+    result, _ = asyncio.run(with_toy(script, lambda place: closed_loop(place, requests, 2)))
+    assert result.lost == 1
+    assert result.succeeded == 9
+    script = iter([(201, b"approved", 0.0), (0, b"", 0.0)] + [(201, b"approved", 0.0)] * 10_000)
+    result, seen = asyncio.run(with_toy(script, lambda place: open_loop(place, lambda: REQUEST, [(100.0, 0.3)])))
+    assert result.lost == 1
+    assert result.succeeded == len(seen) - 1
+
+
+def test_recovery_is_the_end_of_the_last_bad_window() -> None:
+    """The time until latencies are normal counts to the end of the last quarter second in which they were not."""
+    result = Result()
+    for number in range(100):
+        due = number * NS // 100
+        result.add(due, due + (NS if number < 40 else NS // 1000), 201)
+    assert normal_after_ms(result, 0, 25.0) == 500.0
+    assert normal_after_ms(result, NS // 2, 25.0) == 0.0
+    assert normal_after_ms(result, 0, 0.1) == float("inf")
+
+
+def test_tokens_are_split() -> None:
+    """Tokens stored without a gap come back one by one."""
+    tokens = [b"%036d" % number for number in range(5)]
+    assert split(b"".join(tokens)) == tokens
+    assert split(b"".join(tokens), 2) == tokens[:2]
