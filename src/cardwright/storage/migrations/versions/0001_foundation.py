@@ -1,14 +1,16 @@
 """The foundation: programs, resources, accounts, transactions, journal, outbox, inbox."""
 
+import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.schema import CreateSequence, Sequence
-
-from cardwright.storage.tables import metadata
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+# SQLite only hands out row numbers for a column declared INTEGER.
+ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 SQLITE_APPEND_ONLY = """
 CREATE TRIGGER journal_is_append_only_{verb} BEFORE {verb} ON journal
@@ -31,10 +33,296 @@ CREATE TRIGGER journal_is_not_truncated BEFORE TRUNCATE ON journal FOR EACH STAT
 
 def upgrade() -> None:
     """Creates every table, and what the databases need to keep the journal append-only."""
-    metadata.create_all(op.get_bind())
+    create_tables()
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):
             op.execute(SQLITE_APPEND_ONLY.format(verb=verb))
     else:
         op.execute(CreateSequence(Sequence("transaction_blocks")))
         op.execute(POSTGRES_APPEND_ONLY)
+
+
+def create_tables() -> None:
+    """The tables as they were when this migration was written; later changes are later migrations."""
+    op.create_table(
+        "journal",
+        sa.Column("id", ID, autoincrement=False, nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("holder_id", ID, nullable=False),
+        sa.Column("source_id", ID, nullable=True),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("booked_ms", sa.BigInteger(), nullable=False),
+        sa.Column("program_funding", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("available", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("settlement", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("fees", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("transit", sa.BigInteger(), server_default="0", nullable=False),
+        sa.CheckConstraint(
+            "program_funding + available + held + settlement + fees + transit = 0", name=op.f("ck_journal_balances")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_journal")),
+    )
+    op.create_table(
+        "message_tokens",
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("transaction_id", ID, nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("program_id", "token", name=op.f("pk_message_tokens")),
+    )
+    op.create_table(
+        "meta",
+        sa.Column("key", sa.String(length=40), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_meta")),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("webhook_id", ID, nullable=True),
+        sa.Column("target", sa.LargeBinary(), nullable=True),
+        sa.Column("category", sa.SmallInteger(), nullable=False),
+        sa.Column("refs", sa.Text(), nullable=False),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("due_ms", sa.BigInteger(), nullable=False),
+        sa.Column("tries", sa.SmallInteger(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+    )
+    op.create_index(op.f("ix_outbox_program_id_id"), "outbox", ["program_id", "id"])
+    op.create_index(op.f("ix_outbox_state_due_ms"), "outbox", ["state", "due_ms"])
+    op.create_table(
+        "programs",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=50), nullable=False),
+        sa.Column("short_code", sa.String(length=10), nullable=False),
+        sa.Column("settings", sa.Text(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("clock_offset_ms", sa.BigInteger(), nullable=False),
+        sa.Column("clock_frozen_ms", sa.BigInteger(), nullable=True),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_programs")),
+        sa.UniqueConstraint("token", name=op.f("uq_programs_token")),
+    )
+    op.create_table(
+        "transactions",
+        sa.Column("id", ID, autoincrement=False, nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("holder_id", ID, nullable=False),
+        sa.Column("card_id", ID, nullable=False),
+        sa.Column("source_id", ID, nullable=True),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("first_state", sa.SmallInteger(), nullable=False),
+        sa.Column("code", sa.SmallInteger(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("user_time_ms", sa.BigInteger(), nullable=False),
+        sa.Column("duration_ms", sa.Integer(), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("request_amount", sa.BigInteger(), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("impacted", sa.BigInteger(), nullable=True),
+        sa.Column("moved", sa.BigInteger(), nullable=False),
+        sa.Column("hold_left", sa.BigInteger(), nullable=False),
+        sa.Column("load_left", sa.BigInteger(), nullable=False),
+        sa.Column("cleared", sa.BigInteger(), nullable=False),
+        sa.Column("ledger", sa.BigInteger(), nullable=False),
+        sa.Column("available", sa.BigInteger(), nullable=False),
+        sa.Column("root_id", ID, nullable=True),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column("program_revision", sa.BigInteger(), nullable=False),
+        sa.Column("holder_revision", sa.BigInteger(), nullable=False),
+        sa.Column("details", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_transactions")),
+    )
+    op.create_index(op.f("ix_transactions_holder_id_user_time_ms_id"), "transactions", ["holder_id", "user_time_ms", "id"])
+    op.create_index(op.f("ix_transactions_program_id_user_time_ms_id"), "transactions", ["program_id", "user_time_ms", "id"])
+    op.create_index(
+        op.f("ix_transactions_root_id"),
+        "transactions",
+        ["root_id"],
+        postgresql_where=sa.text("root_id IS NOT NULL"),
+        sqlite_where=sa.text("root_id IS NOT NULL"),
+    )
+    op.create_table(
+        "card_products",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_card_products_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_card_products")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_card_products_program_id_token")),
+    )
+    op.create_table(
+        "config_history",
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("object_id", ID, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_config_history_program_id")),
+        sa.PrimaryKeyConstraint("program_id", "kind", "object_id", "revision", name=op.f("pk_config_history")),
+    )
+    op.create_table(
+        "credentials",
+        sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_credentials_program_id")),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_credentials")),
+    )
+    op.create_table(
+        "funding_sources",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_funding_sources_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_funding_sources")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_funding_sources_program_id_token")),
+    )
+    op.create_table(
+        "holders",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_holders_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_holders")),
+        postgresql_with={"fillfactor": 60},
+        postgresql_with={"fillfactor": 60},
+    )
+    op.create_index(op.f("ix_holders_program_id"), "holders", ["program_id"])
+    op.create_table(
+        "inbox_messages",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("box", sa.String(length=64), nullable=False),
+        sa.Column("received_ms", sa.BigInteger(), nullable=False),
+        sa.Column("headers", sa.Text(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_inbox_messages_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_inbox_messages")),
+    )
+    op.create_index(op.f("ix_inbox_messages_program_id_box_id"), "inbox_messages", ["program_id", "box", "id"])
+    op.create_table(
+        "pans",
+        sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_pans_program_id")),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_pans")),
+    )
+    op.create_table(
+        "webhooks",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_webhooks_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_webhooks_program_id_token")),
+    )
+    op.create_table(
+        "users",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("holder_id", ID, nullable=False),
+        sa.Column("parent_id", ID, nullable=True),
+        sa.Column("status", sa.String(length=12), nullable=False),
+        sa.Column("email", sa.String(length=255), nullable=True),
+        sa.Column("phone", sa.String(length=255), nullable=True),
+        sa.Column("sealed", sa.LargeBinary(), nullable=True),
+        sa.ForeignKeyConstraint(["holder_id"], ["holders.id"], name=op.f("fk_users_holder_id")),
+        sa.ForeignKeyConstraint(["parent_id"], ["users.id"], name=op.f("fk_users_parent_id")),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_users_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        sa.UniqueConstraint("program_id", "email", name=op.f("uq_users_program_id_email")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_users_program_id_token")),
+    )
+    op.create_index(op.f("ix_users_holder_id"), "users", ["holder_id"])
+    op.create_index(op.f("ix_users_parent_id"), "users", ["parent_id"])
+    op.create_table(
+        "cards",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("holder_id", ID, nullable=False),
+        sa.Column("user_id", ID, nullable=False),
+        sa.Column("product_id", ID, nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("last_four", sa.String(length=4), nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=False),
+        sa.Column("barcode", sa.String(length=20), nullable=False),
+        sa.Column("pan_digest", sa.LargeBinary(), nullable=False),
+        sa.Column("pan_sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("pin_sealed", sa.LargeBinary(), nullable=True),
+        sa.ForeignKeyConstraint(["holder_id"], ["holders.id"], name=op.f("fk_cards_holder_id")),
+        sa.ForeignKeyConstraint(["product_id"], ["card_products.id"], name=op.f("fk_cards_product_id")),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_cards_program_id")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_cards_user_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_cards")),
+        sa.UniqueConstraint("program_id", "barcode", name=op.f("uq_cards_program_id_barcode")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_cards_program_id_token")),
+    )
+    op.create_index(op.f("ix_cards_holder_id"), "cards", ["holder_id"])
+    op.create_index(op.f("ix_cards_program_id_last_four"), "cards", ["program_id", "last_four"])
+    op.create_index(op.f("ix_cards_program_id_pan_digest"), "cards", ["program_id", "pan_digest"])
+    op.create_index(op.f("ix_cards_user_id"), "cards", ["user_id"])
+    op.create_table(
+        "user_transitions",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("user_id", ID, nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_user_transitions_program_id")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_user_transitions_user_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_user_transitions")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_user_transitions_program_id_token")),
+    )
+    op.create_index(op.f("ix_user_transitions_user_id"), "user_transitions", ["user_id"])
+    op.create_table(
+        "card_transitions",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("card_id", ID, nullable=False),
+        sa.ForeignKeyConstraint(["card_id"], ["cards.id"], name=op.f("fk_card_transitions_card_id")),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_card_transitions_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_card_transitions")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_card_transitions_program_id_token")),
+    )
+    op.create_index(op.f("ix_card_transitions_card_id"), "card_transitions", ["card_id"])

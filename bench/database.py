@@ -1,0 +1,79 @@
+"""The databases of a run: one durable PostgreSQL for pgbench, the baseline and us, SQLite files on the same disk, and quick copies."""
+
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from cardwright.storage.database import connect_sqlite
+from tests.support.postgres import TestPostgres, with_database
+
+SETTINGS = {
+    "shared_buffers": "1GB",
+    "max_wal_size": "8GB",
+    # None within a run of a few minutes: a checkpoint in one round and not in the next would be noise.
+    "checkpoint_timeout": "30min",
+    "max_connections": "200",
+}
+"""Of the server, beside PostgreSQL's own defaults; fsync and synchronous_commit stay on."""
+
+
+def start_postgres() -> TestPostgres:
+    """The server that everything in a run shares, as durable as in production."""
+    return TestPostgres(durable=True, settings=SETTINGS)
+
+
+def settings_of(postgres: TestPostgres) -> dict[str, str]:
+    """What the server says of itself, for the report."""
+    names = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", *SETTINGS)
+    with psycopg.connect(postgres.dsn) as db:
+        return {name: str(db.execute("SELECT current_setting(%s)", (name,)).fetchone()[0]) for name in names}  # type: ignore[index]
+
+
+def name_of(dsn: str) -> str:
+    """The database's name in a DSN."""
+    return dsn.rpartition("/")[2]
+
+
+def is_sqlite(address: str) -> bool:
+    """Whether the address is a file."""
+    return "://" not in address
+
+
+def copy_database(postgres: TestPostgres, address: str, folder: Path) -> str:
+    """A copy of a database that nobody is connected to, by file: seconds for gigabytes."""
+    if is_sqlite(address):
+        target = folder / f"{uuid4().hex}.db"
+        shutil.copyfile(address, target)
+        return str(target)
+    name = f"cardwright_{uuid4().hex}"
+    with psycopg.connect(postgres.dsn, autocommit=True) as db:
+        # FILE_COPY, not WAL_LOG: the copy of a large template would otherwise go through the write-ahead log.
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        db.execute(statement.format(sql.Identifier(name), sql.Identifier(name_of(address))))
+    return with_database(postgres.dsn, name)
+
+
+def settle(postgres: TestPostgres, address: str) -> None:
+    """Brings everything that was seeded to its place, so that no measurement pays for it."""
+    if is_sqlite(address):
+        connection = connect_sqlite(address)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        return
+    with psycopg.connect(address, autocommit=True) as db:
+        db.execute("VACUUM ANALYZE")
+    with psycopg.connect(postgres.dsn, autocommit=True) as db:
+        db.execute("CHECKPOINT")
+
+
+def size_of(address: str) -> int:
+    """Bytes of the database with its indexes, without its log."""
+    if is_sqlite(address):
+        return Path(address).stat().st_size
+    with psycopg.connect(address) as db:
+        found = db.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert found is not None
+        return int(found[0])

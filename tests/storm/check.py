@@ -1,0 +1,152 @@
+"""What must be true after every restart: nothing acknowledged is lost, nothing happened twice, the books balance."""
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select, text
+
+from cardwright.ledger.invariants import findings
+from cardwright.storage.database import Database
+from cardwright.storage.tables import message_tokens, transactions
+from tests.storm import town
+from tests.storm.told import Memory, Told, differences
+from tests.support.receiver import Receiver
+from tests.support.server import Client
+
+if TYPE_CHECKING:
+    from tests.storm.kills import Figures
+
+REPEATS_MAX = 24
+"""How many acknowledged requests are sent again after each restart, half of them with another body."""
+
+NEWEST = 150
+"""How many answers are looked up after each restart, the newest; at the end all are."""
+
+
+def after_restart(client: Client, address: str, memory: Memory, figures: "Figures", dice: random.Random, *, since: int) -> None:
+    """All of it. Raises AssertionError, and OSError when the server dies meanwhile."""
+    answered = memory.answered()
+    lost = [told.token for told in (answered[-NEWEST:] if since else answered) if not _is_kept(client, told)]
+    assert not lost, f"acknowledged and lost: {lost}"
+    figures.looked_up += min(len(answered), NEWEST) if since else len(answered)
+    for told in memory.unanswered():
+        _resolve(client, told, figures)
+    _repeat(client, memory, figures, dice)
+    _compare_books(client, address, memory)
+    figures.verified += 1
+
+
+def _is_kept(client: Client, told: Told) -> bool:
+    assert told.answer is not None
+    found = client.get(f"/transactions/{told.token}")
+    if found.status == 404:
+        return False
+    assert found.status == 200, found.text
+    changed = list(differences(told.answer, found.json))
+    assert not changed, f"{told.token} is not what was told: {changed}"
+    return True
+
+
+def _resolve(client: Client, told: Told, figures: "Figures") -> None:
+    """Asks again with the same token and body: the outcome is the one that is there, or a new one."""
+    found = client.get(f"/transactions/{told.token}")
+    assert found.status in (200, 404), found.text
+    reply = client.post(told.path, told.body)
+    assert reply.status == 201, f"{told.token}: {reply.status} {reply.text}"
+    if found.status == 200:
+        figures.committed_untold += 1
+        changed = list(differences(found.json, reply.json["transaction"]))
+        assert not changed, f"{told.token} became another one: {changed}"
+    figures.unanswered += 1
+    told.answer = reply.json["transaction"]
+
+
+def _repeat(client: Client, memory: Memory, figures: "Figures", dice: random.Random) -> None:
+    """Sends some again: the same body gives the same bytes, another body is a conflict; neither has an effect."""
+    answered = memory.answered()
+    for number, told in enumerate(dice.sample(answered, min(REPEATS_MAX, len(answered)))):
+        if number % 2:
+            same = client.post(told.path, told.body)
+            assert (same.status, same.json["transaction"]) == (201, told.answer), f"{told.token}: {same.text}"
+            figures.repeated += 1
+        else:
+            other = client.post(told.path, {**told.body, "amount": town.amount(told.cents + 1)})
+            assert (other.status, other.json["error_code"]) == (409, "409002"), f"{told.token}: {other.text}"
+            figures.refused += 1
+
+
+def _compare_books(client: Client, address: str, memory: Memory) -> None:
+    """The invariants; no transaction beyond those that were asked for; balances as the answers add up to."""
+    with database_at(address) as database:
+        verify(database)
+        with database.read() as db:
+            counts = [db.scalar(select(func.count()).select_from(table)) for table in (transactions, message_tokens)]
+    assert counts == [len(memory.by_token)] * 2, f"{counts} rows for {len(memory.by_token)} requests"
+    for user in sorted({told.user for told in memory.by_token.values()}):
+        held = memory.held_cents(user)
+        # What Just-in-Time Funding brought is on hold or spent, so nothing is ever left over.
+        told = (town.ledger_cents(client, user), town.available_cents(client, user))
+        assert told == (held, 0), f"{user}: (ledger, available) {told}, by the answers {(held, 0)}"
+
+
+def verify(database: Database) -> None:
+    """The invariants of `cardwright verify`. Raises AssertionError."""
+    broken = [finding for finding in findings(database) if finding.broken]
+    assert not broken, "\n".join(f"{finding.name}: {finding.violations}" for finding in broken)
+
+
+@contextmanager
+def database_at(address: str) -> Iterator[Database]:
+    """The database from outside, as an auditor sees it."""
+    database = Database(address)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def expire_claims(address: str) -> None:
+    """Lets half a minute pass for the notifications that a dead process had claimed."""
+    with database_at(address) as database, database.write() as db:
+        db.execute(text("UPDATE outbox SET due_ms = 0 WHERE state = 4"))
+
+
+def deliveries(memory: Memory, figures: "Figures", inline: Receiver, hook: Receiver, patience_s: float) -> None:
+    """Every transaction reached the registered webhook, and the address that its own request named, at least once."""
+    wanted = {
+        "hook": (hook, set(memory.by_token)),
+        "inline": (inline, {token for token, told in memory.by_token.items() if "webhook" in told.body}),
+    }
+    deadline = time.monotonic() + patience_s
+    for name, (receiver, tokens) in wanted.items():
+        while (missing := tokens - heard(receiver).keys()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not missing, f"{name}: {len(missing)} of {len(tokens)} notifications never came, such as {sorted(missing)[:5]}"
+        figures.due += len(tokens)
+    for receiver, _ in wanted.values():
+        figures.delivered += sum(heard(receiver).values())
+        figures.delivered_again += sum(count - 1 for count in heard(receiver).values())
+        _compare_notifications(memory, receiver)
+
+
+def heard(receiver: Receiver) -> Counter[str]:
+    """How often a receiver was told of each transaction."""
+    return Counter(element["token"] for element in elements(receiver))
+
+
+def elements(receiver: Receiver) -> Iterator[dict[str, Any]]:
+    """Every transaction that a receiver was told of, repeats included."""
+    for body in list(receiver.bodies):
+        yield from json.loads(body)["transactions"]
+
+
+def _compare_notifications(memory: Memory, receiver: Receiver) -> None:
+    """A notification says what the answer said, each time it comes."""
+    for element in elements(receiver):
+        told = memory.by_token[element["token"]]
+        assert told.answer == element, f"{told.token}: {list(differences(told.answer or {}, element))}"

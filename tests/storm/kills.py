@@ -1,0 +1,215 @@
+"""The storm of kills: SIGKILL at random moments and at armed points under load, a restart, and everything compared."""
+
+import http.client
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+
+from tests.storm import check, town
+from tests.storm.shoppers import Crowd, Shopper
+from tests.storm.told import Memory
+from tests.support.receiver import Receiver, a_receiver
+from tests.support.server import Client, RunningServer
+
+SHOPPERS = 16
+CARDS = 24
+SLOWEST_S = 20.0
+"""When an armed point has not been reached by then, the server is killed all the same."""
+
+POINTS = ("commit.before", "commit.after", "answer.before", "delivery.record.before")
+"""The named points of ``kit/faults.py`` at which the process can be made to die."""
+
+BLOWS = ("random", "commit.after", "random", "answer.before", "random", "commit.before", "random", "delivery.record.before")
+"""What comes after what; a storm begins at the beginning."""
+
+HOOK = {
+    "token": "hook",
+    "name": "hook",
+    "events": ["transaction.*"],
+    "config": {"url": "", "basic_auth_username": "storm", "basic_auth_password": "Storm-of-20-characters-1"},
+}
+
+
+@dataclass(slots=True)
+class Figures:
+    """What a storm counted. Zeros are worth as much as the number of tries beside them."""
+
+    database: str = ""
+    blows: Counter[str] = field(default_factory=Counter)
+    missed: int = 0
+    early: int = 0
+    acknowledged: int = 0
+    unanswered: int = 0
+    committed_untold: int = 0
+    looked_up: int = 0
+    repeated: int = 0
+    refused: int = 0
+    verified: int = 0
+    due: int = 0
+    delivered: int = 0
+    delivered_again: int = 0
+    seconds: float = 0.0
+
+    @property
+    def kills(self) -> int:
+        """How often the server died."""
+        return self.blows.total()
+
+
+class ServerDied(Exception):
+    """An armed point was passed while the storm was still looking at what the last blow had left."""
+
+
+@dataclass
+class Storm:
+    """One database, its clients, and the servers that come and go on it."""
+
+    address: str
+    seed: int
+    workers: int | None
+    folder: Path
+    inline: Receiver
+    hook: Receiver
+    # Without patience the claims of a dead process are made to run out at once, which takes half a minute otherwise.
+    patient: bool
+    say: Callable[[str], None]
+    memory: Memory = field(default_factory=Memory)
+    figures: Figures = field(default_factory=Figures)
+    shoppers: list[Shopper] = field(default_factory=list)
+    checked: int = 0
+
+    @property
+    def dice(self) -> random.Random:
+        """Chances that depend on the seed and on how far the storm has come, not on how fast it went."""
+        return random.Random(f"{self.seed}-{self.figures.kills}")
+
+    def start(self, fault: str = "") -> RunningServer:
+        """A server on the storm's database, with a point armed or none."""
+        env = {"CARDWRIGHT_FAULT": fault} if fault else {}
+        return RunningServer(db=self.address, workers=self.workers, data_dir=self.folder, env=env)
+
+    def settle(self) -> None:
+        """The first start: cards, a webhook, clients."""
+        with self.start() as server, server.client() as client:
+            cards = town.build(client, CARDS)
+            config = {**HOOK["config"], "url": self.hook.url}  # type: ignore[dict-item]
+            town.made(client.post("/webhooks", {**HOOK, "config": config}))
+        seeds = f"{self.seed}"
+        self.shoppers = [Shopper(number, seeds, cards, self.memory, self.inline.url) for number in range(SHOPPERS)]
+
+    def strike(self, blow: str) -> None:
+        """One life of the server: it starts, what is there is looked at, it works, it dies."""
+        fault = "" if blow == "random" else f"{blow}:{self._passes(blow)}"
+        server = self.start(fault)
+        try:
+            try:
+                self._look(server)
+            except ServerDied:
+                server = self._again(server)
+                self.figures.early += 1
+            self._work(server, armed=bool(fault))
+        finally:
+            server.kill()
+            self._hear_last_words(server)
+            server.close()
+        self.figures.blows[blow] += 1
+        if not self.patient:
+            check.expire_claims(self.address)
+
+    def _passes(self, blow: str) -> int:
+        # The look at what is there passes some points too; those come first.
+        looks = {"answer.before": check.REPEATS_MAX, "delivery.record.before": 0}.get(blow, len(self.memory.unanswered()))
+        return looks + self.dice.randint(1, 40)
+
+    def _again(self, server: RunningServer) -> RunningServer:
+        server.kill()
+        self._hear_last_words(server)
+        server.close()
+        server = self.start()
+        self._look(server)
+        return server
+
+    def _look(self, server: RunningServer) -> None:
+        try:
+            with server.client() as client:
+                check.after_restart(client, self.address, self.memory, self.figures, self.dice, since=self.checked)
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerDied from error
+        self.checked = len(self.memory.answered())
+
+    def _work(self, server: RunningServer, *, armed: bool) -> None:
+        crowd = Crowd(server, self.shoppers)
+        if armed:
+            self.figures.missed += not crowd.failed.wait(SLOWEST_S)
+        else:
+            time.sleep(self.dice.uniform(0.05, 1.0))
+        server.kill()
+        crowd.stop()
+        assert not crowd.odd, f"answers that nobody should get: {crowd.odd[:5]}"
+
+    def _hear_last_words(self, server: RunningServer) -> None:
+        said = server.output()
+        for word in ("Traceback", "unhandled error", "could not be decided", "could not be made"):
+            assert word not in said, f"the server's log has {word!r}:\n{said[-6000:]}"
+
+    def end(self) -> None:
+        """The last start: every answer is looked up once more, and every notification must have arrived."""
+        with self.start() as server:
+            with server.client() as client:
+                check.after_restart(client, self.address, self.memory, self.figures, self.dice, since=0)
+            check.deliveries(self.memory, self.figures, self.inline, self.hook, patience_s=240 if self.patient else 60)
+        self.figures.acknowledged = len(self.memory.answered())
+
+
+def run(address: str, *, seed: int, blows: int, workers: int | None = None, patient: bool = True,
+        order: tuple[str, ...] = BLOWS, say: Callable[[str], None] = print) -> Figures:  # fmt: skip
+    """So many kills on one database. Raises AssertionError for the first promise that was not kept."""
+    started = time.monotonic()
+    with _storm(address, seed, workers, patient, say) as storm:
+        storm.figures.database = "PostgreSQL" if "://" in address else "SQLite"
+        storm.settle()
+        for number, blow in enumerate(islice(cycle(order), blows), 1):
+            storm.strike(blow)
+            say(f"{storm.figures.database} {number}/{blows} {blow}: {progress(storm.figures, storm.memory)}")
+        storm.end()
+    storm.figures.seconds = time.monotonic() - started
+    return storm.figures
+
+
+def progress(figures: Figures, memory: Memory) -> str:
+    """How far it is, in a line."""
+    return (
+        f"{len(memory.by_token)} requests, {len(memory.unanswered())} of them open, "
+        f"{figures.committed_untold} so far were committed and nobody was told"
+    )
+
+
+@contextmanager
+def _storm(
+    address: str, seed: int, workers: int | None, patient: bool, say: Callable[[str], None]
+) -> Iterator[Storm]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-storm-")))
+        inline, hook = (stack.enter_context(a_receiver()) for _ in range(2))
+        yield Storm(address, seed, workers, folder, inline, hook, patient, say)
+
+
+def unproven(figures: Figures) -> list[str]:
+    """Dangerous situations that were never reached: a storm without them proves nothing."""
+    wanted = {
+        "a commit that nobody was told of": figures.committed_untold,
+        "a notification that was sent and not marked": figures.delivered_again,
+        **{f"death at {point}": figures.blows[point] for point in POINTS},
+    }
+    return [name for name, count in wanted.items() if count == 0]
+
+
+def client_of(server: RunningServer) -> Client:
+    """A client that waits for as long as a loaded machine needs."""
+    return server.client(timeout_s=60)
