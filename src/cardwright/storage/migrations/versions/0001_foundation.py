@@ -202,7 +202,6 @@ def create_tables() -> None:
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_holders_program_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_holders")),
         postgresql_with={"fillfactor": 60},
-        postgresql_with={"fillfactor": 60},
     )
     op.create_index(op.f("ix_holders_program_id"), "holders", ["program_id"])
     op.create_table(
