@@ -36,6 +36,9 @@ DAY_MS = 86_400_000
 STORED_DAYS = 90
 """Over how long a past the stored transactions are spread."""
 
+STEP = 654_435_761
+"""Between one account number and the next: neither even nor a multiple of five, so all powers of ten are visited whole."""
+
 Execute = Callable[..., Any]
 Progress = Callable[[float], None]
 """Told the share of the work that is done."""
@@ -102,11 +105,10 @@ def people(count: int, drawn: random.Random, program_id: int, product_ids: dict[
     """What is each card's own. Numbers are drawn without a repeat, by stepping through all of them."""
     vault, program = Vault.from_hex(MASTER_KEY), str(program_id)
     room = account_numbers(PREFIX)
-    step, at = 2_654_435_761 % room | 1, drawn.randrange(room)
-    step += step % 5 == 0 and 2
+    at = drawn.randrange(room)
     products = sorted(product_ids.items())
     for number in range(1, count + 1):
-        at = (at + step) % room
+        at = (at + STEP) % room
         pan = pan_from(PREFIX, at)
         user, card = (str(uuid.UUID(int=drawn.getrandbits(128), version=4)) for _ in range(2))
         product_token, product_id = products[number % len(products)]

@@ -3,6 +3,10 @@
 Statements are prepared once for each connection. Rows travel as one binary array for each column and are unfolded by
 ``unnest``: a batch of 200 rows is one statement for each table. There is no thread to hand over to; the loop calls back
 when the socket has an answer.
+
+All statements between two synchronisation points are one transaction, so nobody says BEGIN or COMMIT: the first round
+trip asks for its answers with a flush, which leaves the transaction and its locks open, the second ends with the
+synchronisation that commits, or rolls back after an error.
 """
 
 import asyncio
@@ -52,9 +56,6 @@ def _unfold(table: str, columns: Sequence[str], types: dict[str, str]) -> str:
 
 
 STATEMENTS = {
-    "begin": "BEGIN",
-    "commit": "COMMIT",
-    "rollback": "ROLLBACK",
     # Rows are locked after sorting, so every process locks in the same order and none waits in a circle.
     "lock_holders": "SELECT id, revision, state FROM holders WHERE id = ANY($1::int8[]) ORDER BY id FOR NO KEY UPDATE",
     "programs": "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ANY($1::int8[])",
@@ -186,6 +187,7 @@ class PostgresLane:
         self._wire.enter_pipeline_mode()
         self._results: list[pq.abc.PGresult] = []
         self._error: Exception | None = None
+        self._unanswered = 0
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._wire.socket, self._on_readable)
@@ -195,7 +197,6 @@ class PostgresLane:
 
         Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
         """
-        self._send("begin")
         self._send("lock_holders", int_array(want.holder_ids))
         self._send("programs", int_array(want.program_ids))
         if want.row_ids:
@@ -203,22 +204,22 @@ class PostgresLane:
         if want.tokens:
             programs, texts = zip(*want.tokens, strict=True)
             self._send("replays", int_array(programs), text_array(texts))
-        results = await self._trip()
+        results = await self._ask()
         seen = Seen(
-            {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"") for row in _rows(results[1])},
-            {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in _rows(results[2])},
+            {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"") for row in _rows(results[0])},
+            {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in _rows(results[1])},
             {},
             {},
         )
         if want.row_ids:
-            self._take_rows(seen, results[3])
+            self._take_rows(seen, results[2])
         if want.tokens:
             for program_id, token, transaction_id, digest in _rows(results[-1]):
                 key = (_integer(program_id), (token or b"").decode())
                 seen.replays[key] = Replay(_integer(transaction_id), digest or b"")
         if seen.replays:
             self._send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
-            self._take_rows(seen, (await self._trip())[0])
+            self._take_rows(seen, (await self._ask())[0])
         return seen
 
     def _take_rows(self, seen: Seen, result: pq.abc.PGresult) -> None:
@@ -242,17 +243,11 @@ class PostgresLane:
         if write.tokens:
             programs, tokens, transactions, digests = zip(*write.tokens, strict=True)
             self._send("insert_tokens", int_array(programs), text_array(tokens), int_array(transactions), bytes_array(digests))
-        self._send("commit")
-        try:
-            await self._trip()
-        except Conflict:
-            await self.abort()
-            raise
+        await self._end()
 
     async def abort(self) -> None:
-        """Ends the transaction without a trace."""
-        self._send("rollback")
-        await self._trip()
+        """Ends the transaction; nothing was written in it."""
+        await self._end()
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -264,20 +259,34 @@ class PostgresLane:
             self._wire.send_query_prepared(name.encode(), arrays, [BINARY] * len(arrays), result_format=BINARY)
         except psycopg.OperationalError as error:
             raise Unavailable(str(error)) from error
+        self._unanswered += 1
 
-    async def _trip(self) -> list[pq.abc.PGresult]:
-        """Sends what was queued and waits for all the answers. Raises Conflict or Unavailable."""
+    async def _ask(self) -> list[pq.abc.PGresult]:
+        """Sends what was queued and waits for its answers; the transaction stays open unless one is an error."""
+        try:
+            await self._trip(self._wire.send_flush_request)
+        except (Conflict, Unavailable):
+            await self._end()
+            raise
+        return self._results
+
+    async def _end(self) -> None:
+        """Sends what was queued and ends the transaction: with a commit, or after an error without a trace."""
+        self._unanswered += 1
+        await self._trip(self._wire.pipeline_sync)
+
+    async def _trip(self, ask: Callable[[], None]) -> None:
+        """One round trip. Raises Conflict or Unavailable."""
         self._results, self._error = [], None
         self._waiter = self._loop.create_future()
         try:
-            self._wire.pipeline_sync()
+            ask()
             self._flush()
         except psycopg.OperationalError as error:
             raise Unavailable(str(error)) from error
         await self._waiter
         if self._error is not None:
             raise self._error
-        return self._results
 
     def _flush(self) -> None:
         if self._wire.flush() == 0:
@@ -289,34 +298,30 @@ class PostgresLane:
     def _on_readable(self) -> None:
         try:
             self._wire.consume_input()
-            while not self._wire.is_busy():
-                # None only separates the answers of two statements; the sync is the last of them.
-                if (result := self._wire.get_result()) is not None and self._take(result):
-                    return
-                if result is None and self._waiter is None:
-                    return
+            while self._unanswered and not self._wire.is_busy():
+                # None only separates the answers of two statements.
+                if (result := self._wire.get_result()) is not None:
+                    self._take(result)
         except psycopg.OperationalError as error:
             self._loop.remove_reader(self._wire.socket)
-            self._finish(Unavailable(str(error)))
+            self._error = Unavailable(str(error))
+            self._unanswered = 0
+        if not self._unanswered:
+            self._finish()
 
-    def _take(self, result: pq.abc.PGresult) -> bool:
-        """Takes one answer; True when it was the last."""
+    def _take(self, result: pq.abc.PGresult) -> None:
+        self._unanswered -= 1
         match result.status:
-            case pq.ExecStatus.PIPELINE_SYNC:
-                self._finish(self._error)
-                return True
             case pq.ExecStatus.FATAL_ERROR:
                 state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
                 text = f"{state} {(result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b'').decode()}"
                 self._error = Conflict(text) if state in RETRIABLE else Unavailable(text)
-            case pq.ExecStatus.PIPELINE_ABORTED:
+            case pq.ExecStatus.PIPELINE_ABORTED | pq.ExecStatus.PIPELINE_SYNC:
                 pass
             case _:
                 self._results.append(result)
-        return False
 
-    def _finish(self, error: Exception | None) -> None:
-        self._error = error
+    def _finish(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -1,0 +1,147 @@
+"""What a run costs: processor time of each side, write-ahead log, syncs, memory, and how much of the machine somebody else used."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+import psycopg
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A line of the process table. ``cpu_s`` has the time of children that have ended and were waited for."""
+
+    pid: int
+    parent: int
+    cpu_s: float
+
+
+def process_table() -> dict[int, Process]:
+    """Every process that there is now."""
+    table = {}
+    for folder in os.listdir("/proc"):
+        if not folder.isdigit():
+            continue
+        try:
+            text = Path("/proc", folder, "stat").read_text()
+        except OSError:
+            continue
+        # The name may contain anything, but it ends with the last parenthesis.
+        fields = text[text.rindex(")") + 2 :].split()
+        table[int(folder)] = Process(int(folder), int(fields[1]), sum(map(int, fields[11:15])) / TICKS)
+    return table
+
+
+def family_of(table: dict[int, Process], roots: Iterable[int]) -> set[int]:
+    """The processes and all that descend from them."""
+    children = defaultdict(list)
+    for process in table.values():
+        children[process.parent].append(process.pid)
+    found, left = set[int](), list(roots)
+    while left:
+        pid = left.pop()
+        if pid in table and pid not in found:
+            found.add(pid)
+            left += children[pid]
+    return found
+
+
+def machine_busy_s() -> float:
+    """Processor time that the whole machine has spent on anything."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(map(int, (user, nice, system, irq, softirq))) / TICKS
+
+
+def memory_mb(pids: Iterable[int]) -> float:
+    """Resident memory of processes."""
+    total = 0
+    for pid in pids:
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+        except OSError:
+            continue
+    return total / 1e6
+
+
+def postmaster_of(dsn: str) -> int | None:
+    """The process that all of the server's processes descend from; None where they are on another machine."""
+    with psycopg.connect(dsn) as db:
+        found = db.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'").fetchone()
+    process = process_table().get(found[0]) if found else None
+    return process.parent if process else None
+
+
+def batches_of(root_url: str) -> tuple[float, float]:
+    """Commits and messages that a server counted so far."""
+    with urlopen(f"{root_url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("cardwright_batch_messages_"))
+    return float(values["cardwright_batch_messages_count"]), float(values["cardwright_batch_messages_sum"])
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All the meters at one instant."""
+
+    at: float
+    cpu_s: dict[str, float]
+    machine_s: float
+    wal_bytes: int
+    wal_syncs: int
+    wal_images: int
+    batches: tuple[float, float]
+
+
+class Meter:
+    """Reads the meters at the edges of a run: ``edge`` is called twice, then ``costs`` says what one request cost.
+
+    ``roots`` are the processes of each side by name; ``dsn`` is the PostgreSQL whose log is looked at, ``root_url`` a
+    server of ours in one process, whose batches are counted.
+    """
+
+    def __init__(self, roots: dict[str, int], dsn: str | None = None, root_url: str | None = None) -> None:
+        self._roots = {"generator": os.getpid()} | roots
+        self._dsn, self._root_url = dsn, root_url
+        self._readings: list[Reading] = []
+
+    def edge(self) -> None:
+        """Takes a reading."""
+        table = process_table()
+        families = {name: family_of(table, [pid]) for name, pid in self._roots.items()}
+        # The servers descend from this process too; what is theirs is not the generator's.
+        families["generator"] -= set().union(*(pids for name, pids in families.items() if name != "generator"))
+        cpu_s = {name: sum(table[pid].cpu_s for pid in pids) for name, pids in families.items()}
+        wal = self._wal() if self._dsn is not None else (0, 0, 0)
+        batches = batches_of(self._root_url) if self._root_url is not None else (0.0, 0.0)
+        self._readings.append(Reading(time.monotonic(), cpu_s, machine_busy_s(), *wal, batches))
+
+    def costs(self, requests: int) -> dict[str, float]:
+        """What one of the requests between the edges cost; shares are of the whole machine."""
+        first, last = self._readings[0], self._readings[-1]
+        seconds, count = last.at - first.at, max(1, requests)
+        spent = {name: last.cpu_s[name] - first.cpu_s[name] for name in first.cpu_s}
+        machine_s = (os.cpu_count() or 1) * seconds
+        costs = {f"{name}_us": 1e6 * value / count for name, value in spent.items()}
+        costs["others_share"] = max(0.0, (last.machine_s - first.machine_s - sum(spent.values())) / machine_s)
+        if self._dsn is not None:
+            costs["wal_bytes"] = (last.wal_bytes - first.wal_bytes) / count
+            costs["wal_syncs"] = (last.wal_syncs - first.wal_syncs) / count
+            costs["wal_images"] = (last.wal_images - first.wal_images) / count
+        if self._root_url is not None and last.batches[0] > first.batches[0]:
+            costs["batch"] = (last.batches[1] - first.batches[1]) / (last.batches[0] - first.batches[0])
+        return costs
+
+    def _wal(self) -> tuple[int, int, int]:
+        assert self._dsn is not None
+        query = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint, wal_sync, wal_fpi FROM pg_stat_wal"
+        with psycopg.connect(self._dsn) as db:
+            row = db.execute(query).fetchone()
+        assert row is not None
+        return int(row[0]), int(row[1]), int(row[2])

@@ -1,0 +1,199 @@
+"""Stations: servers of ours, each on a database of its own, that live through a whole run and are measured in turn.
+
+They are made when something first asks for them, and kept, so that every round finds them as warm as the one before.
+"""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import uvloop
+
+from bench import baseline, pgbench
+from bench.database import copy_database, is_sqlite, settle, start_postgres
+from bench.load import NextRequest, Place, Result, closed_loop, one_each, post, purchase, purchases, split
+from bench.meter import Meter, family_of, memory_mb, postmaster_of, process_table
+from bench.seed import ENVIRONMENT, Seeded, seed_cards, seed_transactions
+from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, HOST, RunningServer
+
+CREDENTIALS = (APPLICATION_TOKEN, ACCESS_TOKEN)
+APPROVED = b'"response":{"code":"0000"'
+WARM_MAX = 120_000
+"""Cards that are used once before anything counts: more than a process keeps."""
+
+Say = Callable[[str, float | None], None]
+"""Told what is under way and, where it is known, the share of it that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything a run has: cards of the three stores, stored transactions, card products with many sources."""
+
+    small: int
+    main: int
+    large: int
+    stored: int
+    sources: int
+    pgbench_scale: int
+
+
+FULL = Sizes(small=1_000, main=100_000, large=1_000_000, stored=5_000_000, sources=100, pgbench_scale=pgbench.SCALE)
+QUICK = Sizes(small=1_000, main=20_000, large=100_000, stored=500_000, sources=20, pgbench_scale=pgbench.SCALE)
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A server of ours with cards on it."""
+
+    seeded: Seeded
+    server: RunningServer
+    workers: int
+    postmaster: int | None
+
+    @property
+    def place(self) -> Place:
+        """Where it listens."""
+        return Place(HOST, self.server.port)
+
+    @property
+    def memory_mb(self) -> float:
+        """Resident memory of all its processes."""
+        return memory_mb(family_of(process_table(), [self.server.pid]))
+
+    def meter(self) -> Meter:
+        """Meters for one run on it."""
+        roots = {"server": self.server.pid}
+        if is_sqlite(self.seeded.address):
+            return Meter(roots, root_url=self.server.root_url)
+        database = {"database": self.postmaster} if self.postmaster is not None else {}
+        # With several workers a scrape would hit any of them.
+        url = self.server.root_url if self.workers == 1 else None
+        return Meter(roots | database, dsn=self.seeded.address, root_url=url)
+
+    def purchases(self, seed: int) -> NextRequest:
+        """Purchases on cards drawn evenly."""
+        return purchases(self.seeded.tokens, CREDENTIALS, seed)
+
+    def warm(self) -> Result:
+        """One purchase on each card, as many as a process keeps and some more."""
+        template = post("/v3/simulate/authorization", purchase(b"?" * 36), CREDENTIALS)
+        return uvloop.run(closed_loop(self.place, one_each(split(self.seeded.tokens, WARM_MAX), template), 128, check=APPROVED))
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineStation:
+    """The straightforward design, with as many cards."""
+
+    place: Place
+    pid: int
+    dsn: str
+    tokens: bytes
+    postmaster: int | None
+
+    def meter(self) -> Meter:
+        """Meters for one run on it."""
+        database = {"database": self.postmaster} if self.postmaster is not None else {}
+        return Meter({"server": self.pid} | database, dsn=self.dsn)
+
+
+class Yard:
+    """Makes and keeps everything that is measured: the PostgreSQL server, templates, stations."""
+
+    def __init__(self, sizes: Sizes, say: Say) -> None:
+        self.sizes = sizes
+        self._say = say
+        self._stack = ExitStack()
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-bench-")))
+        self.postgres = self._stack.enter_context(start_postgres())
+        self.postmaster = postmaster_of(self.postgres.dsn)
+        self._templates: dict[tuple[str, int, int, int, int], Seeded] = {}
+        self._stations: dict[str, Station] = {}
+        self._baseline: BaselineStation | None = None
+        self._pgbench: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def station(self, kind: str, name: str) -> Station:
+        """``kind`` is ``sqlite`` or ``postgres``; ``name`` one of small, main, large, full, workers, one-source, own-sources."""
+        key = f"{kind} {name}"
+        if key not in self._stations:
+            sizes = self.sizes
+            cards, stored, products, sources = {
+                "small": (sizes.small, 0, 1, 1),
+                "main": (sizes.main, 0, 1, 1),
+                "workers": (sizes.main, 0, 1, 1),
+                "large": (sizes.large, 0, 1, 1),
+                "full": (sizes.large, sizes.stored, 1, 1),
+                "one-source": (sizes.main // 10, 0, sizes.sources, 1),
+                "own-sources": (sizes.main // 10, 0, sizes.sources, sizes.sources),
+            }[name]
+            self._stations[key] = self._open(key, self._seeded(kind, cards, stored, products, sources), 2 if name == "workers" else 1)
+        return self._stations[key]
+
+    def stations(self) -> dict[str, Station]:
+        """All that were made so far, by kind and name."""
+        return dict(self._stations)
+
+    def baseline(self) -> BaselineStation:
+        """The straightforward design's server."""
+        if self._baseline is None:
+            self._say("baseline: cards", None)
+            dsn = self.postgres.new_database()
+            tokens = baseline.seed_baseline(dsn, self.sizes.main)
+            settle(self.postgres, dsn)
+            place, pid = self._stack.enter_context(baseline.running(dsn))
+            self._baseline = BaselineStation(place, pid, dsn, tokens, self.postmaster)
+        return self._baseline
+
+    def pgbench(self) -> str:
+        """The DSN of pgbench's database."""
+        if self._pgbench is None:
+            self._say(f"pgbench: scale {self.sizes.pgbench_scale}", None)
+            self._pgbench = self.postgres.new_database()
+            pgbench.initialize(self._pgbench, self.sizes.pgbench_scale)
+            settle(self.postgres, self._pgbench)
+        return self._pgbench
+
+    def pgbench_meter(self) -> Meter:
+        """Meters for a run of pgbench."""
+        return Meter({"database": self.postmaster} if self.postmaster is not None else {}, dsn=self.pgbench())
+
+    def _open(self, key: str, seeded: Seeded, workers: int) -> Station:
+        self._say(f"{key}: server", None)
+        # A few connections more than the default pool would find in use by nobody else.
+        server = self._stack.enter_context(RunningServer(db=seeded.address, workers=workers, env=ENVIRONMENT))
+        station = Station(seeded, server, workers, self.postmaster)
+        self._say(f"{key}: warming up", None)
+        result = station.warm()
+        assert not result.declined, f"{key}: the warm-up was declined"
+        assert set(result.statuses) == {201}, f"{key}: the warm-up was answered {result.statuses}"
+        return station
+
+    def _seeded(self, kind: str, cards: int, stored: int, products: int, sources: int) -> Seeded:
+        """A copy of the template with these sizes."""
+        template = self._template(kind, cards, stored, products, sources)
+        address = copy_database(self.postgres, template.address, self.folder)
+        return Seeded(address, template.tokens, template.stored)
+
+    def _template(self, kind: str, cards: int, stored: int, products: int, sources: int) -> Seeded:
+        key = (kind, cards, stored, products, sources)
+        if key not in self._templates:
+            if stored:
+                empty = self._seeded(kind, cards, 0, products, sources)
+                told = f"{kind}: {stored:,} transactions"
+                self._templates[key] = seed_transactions(empty, stored, progress=lambda share: self._say(told, share))
+            else:
+                address = self.postgres.new_database() if kind == "postgres" else str(self.folder / f"template-{cards}-{sources}.db")
+                told = f"{kind}: {cards:,} cards"
+                self._templates[key] = seed_cards(
+                    address, cards, products=products, sources=sources, progress=lambda share: self._say(told, share)
+                )
+            settle(self.postgres, self._templates[key].address)
+        return self._templates[key]
