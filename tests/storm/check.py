@@ -87,8 +87,7 @@ def _compare_books(client: Client, address: str, memory: Memory) -> None:
         with database.read() as db:
             counts = [db.scalar(select(func.count()).select_from(table)) for table in (transactions, message_tokens)]
     assert counts == [len(memory.by_token)] * 2, f"{counts} rows for {len(memory.by_token)} requests"
-    for user in sorted({told.user for told in memory.by_token.values()}):
-        held = memory.held_cents(user)
+    for user, held in memory.held_cents().items():
         # What Just-in-Time Funding brought is on hold or spent, so nothing is ever left over.
         told = (town.ledger_cents(client, user), town.available_cents(client, user))
         assert told == (held, 0), f"{user}: (ledger, available) {told}, by the answers {(held, 0)}"
@@ -125,7 +124,7 @@ def deliveries(memory: Memory, figures: "Figures", inline: Receiver, hook: Recei
     deadline = time.monotonic() + patience_s
     for name, (receiver, tokens) in wanted.items():
         while (missing := tokens - heard(receiver).keys()) and time.monotonic() < deadline:
-            time.sleep(0.2)
+            time.sleep(0.5)
         assert not missing, f"{name}: {len(missing)} of {len(tokens)} notifications never came, such as {sorted(missing)[:5]}"
         figures.due += len(tokens)
     for receiver, _ in wanted.values():

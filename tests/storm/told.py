@@ -1,6 +1,7 @@
 """What clients asked and what they were told: the memory that a crash must not contradict."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,9 +55,12 @@ class Memory:
         """What nobody was told the outcome of."""
         return [told for told in self.by_token.values() if told.answer is None]
 
-    def held_cents(self, user: str) -> int:
-        """What must be on hold on a user's account, reckoned from nothing but the answers."""
-        return sum(hold_of(chain) for chain in self.chains.values() if chain[0].user == user)
+    def held_cents(self) -> Counter[str]:
+        """What must be on hold on each user's account, reckoned from nothing but the answers."""
+        held = Counter[str]()
+        for chain in self.chains.values():
+            held[chain[0].user] += hold_of(chain)
+        return held
 
 
 def hold_of(chain: list[Told]) -> int:

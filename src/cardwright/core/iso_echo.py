@@ -4,8 +4,10 @@ Amounts are numbers, everything else text (wire reference, "raw_iso8583"). It is
 it is neither stored nor sent to webhooks.
 """
 
+from functools import lru_cache
+
 from cardwright.core.countries import numeric_country
-from cardwright.core.messages import Details
+from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of, numeric_of
 from cardwright.core.record import Recorded, approval_code, network_reference, root_token, trace_number
 from cardwright.core.render import REFUND, RELEASES, SETTLES, to_json
@@ -20,8 +22,8 @@ REFUNDING = ("2210", "200000")
 def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_code: str) -> str:
     """The response message. ``pan`` as the caller may see it, ``expiration`` as ``MMyy``."""
     places = exponent_of(row.currency) or 0
-    digits = "".join(character for character in iso(row.created_ms) if character.isdigit())
-    reason, merchant = REASON_OF[row.code], details.merchant
+    digits = _digits(row.created_ms // 1000)
+    merchant = details.merchant
     approved, (mti, processing) = row.impacted is not None, _codes(row)
     return (
         f'{{"0":"{mti}","2":"{pan}","3":"{processing}",'
@@ -30,15 +32,30 @@ def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_c
         f'"14":"{expiration[2:]}{expiration[:2]}","15":"{digits[:8]}","17":"{digits[4:8]}","21":"{network_reference(row)}",'
         f'{_about(row, places)}"26":{_text(merchant.mcc)},"37":"{row.id}",'
         + (f'"38":"{approval_code(row)}",' if approved else "")
-        + f'"39":"{reason.code if approved else "00" + reason.network_code}","42":{_text(details.mid)},'
-        f'"43":{{"2":{_text(merchant.name)},"3":{_text(merchant.address)},"4":{_text(merchant.city)},"5":{_text(merchant.state)},'
-        f'"6":{_text(merchant.postal_code)},"7":"{numeric_country(merchant.country)}"}},'
-        f'"44":{{"1":{_text(reason.memo)},"3":"{reason.network_code}","4":{_text(reason.memo)}}},'
+        + _outcome_and_merchant(row.code, approved, details.mid, merchant)
         + (f'"54":"{_balances(row, places)}",' if approved else "")
         + _about_original(row)
         + f'"63":"DISCOVER","112":{{"101":{_quoted_amount(row.available, places)},"102":{_quoted_amount(row.ledger, places)},'
         f'"103":"{numeric_of(row.currency)}"}},"113":{{"2":"106","29":"Y","34":"Y","35":"API"}},"180":{_text(short_code)}}}'
     )
+
+
+@lru_cache(maxsize=4096)
+def _outcome_and_merchant(code: int, approved: bool, mid: str, merchant: Merchant) -> str:
+    """Action code, merchant and response data (ISO 8583 DE39, DE42, DE43, DE44): the same for many purchases."""
+    reason = REASON_OF[code]
+    return (
+        f'"39":"{reason.code if approved else "00" + reason.network_code}","42":{_text(mid)},'
+        f'"43":{{"2":{_text(merchant.name)},"3":{_text(merchant.address)},"4":{_text(merchant.city)},"5":{_text(merchant.state)},'
+        f'"6":{_text(merchant.postal_code)},"7":"{numeric_country(merchant.country)}"}},'
+        f'"44":{{"1":{_text(reason.memo)},"3":"{reason.network_code}","4":{_text(reason.memo)}}},'
+    )
+
+
+@lru_cache(maxsize=4096)
+def _digits(second: int) -> str:
+    """``YYYYMMDDhhmmss`` of a second since the epoch, UTC."""
+    return "".join(character for character in iso(second * 1000) if character.isdigit())
 
 
 def _codes(row: Recorded) -> tuple[str, str]:
@@ -59,16 +76,17 @@ def _about_original(row: Recorded) -> str:
     if row.root_id is None:
         return ""
     root = row._replace(id=row.root_id, created_ms=row.user_time_ms)
-    time = "".join(character for character in iso(root.created_ms) if character.isdigit())
+    time = _digits(root.created_ms // 1000)
     return f'"56":{{"1":"2100","2":"{trace_number(root):0>12}","3":"{time}","7":"{root_token(row)}"}},'
 
 
 def _balances(row: Recorded, places: int) -> str:
     """ISO 8583 DE54: 21 characters for each amount, available first, then ledger."""
-    return "".join(
-        f"00{amount_type}{places}{numeric_of(row.currency)}{'D' if amount < 0 else 'C'}{abs(amount):012d}"
-        for amount_type, amount in (("02", row.available), ("01", row.ledger))
-    )
+    return _balance("02", row.available, row.currency, places) + _balance("01", row.ledger, row.currency, places)
+
+
+def _balance(amount_type: str, amount: int, currency: str, places: int) -> str:
+    return f"00{amount_type}{places}{numeric_of(currency)}{'D' if amount < 0 else 'C'}{abs(amount):012d}"
 
 
 def _quoted_amount(units: int, places: int) -> str:

@@ -1,0 +1,249 @@
+"""What is measured, group by group. A round runs every group once, so that a busy minute of the machine touches all alike."""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvloop
+
+from bench import pgbench
+from bench.database import is_sqlite, size_of
+from bench.load import NextRequest, Result, closed_loop, normal_after_ms, one_each, open_loop, post, purchases, quantile
+from bench.stations import APPROVED, CREDENTIALS, Station, Yard
+
+KINDS = ("postgres", "sqlite")
+IN_FLIGHT = (1, 16, 64, 256)
+LADDER = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.25)
+"""Rates of the open loop as shares of the peak; twice the peak is the overload's."""
+
+OVERLOAD = 2.0
+AFTER_OVERLOAD = 0.5
+"""What the rate falls back to: half of the peak, whose latency is known."""
+
+NORMAL_MS = 25.0
+"""The p99 that counts as normal after an overload, unless half of the peak has a higher one by itself: then twice that."""
+
+CONNECTIONS_MAX = 14_000
+"""For the open loop: more than the inbox of a server of ours is long, so that it must refuse and cannot leave the queueing to us."""
+
+FOLLOW_UPS = {
+    "clearing": ("/v3/simulate/clearing", b""),
+    "reversal": ("/v3/simulate/reversal", b""),
+    "refund": ("/v3/simulate/clearing", b',"is_refund":true'),
+}
+
+
+@dataclass(slots=True)
+class Run:
+    """A run of the benchmark: its yard, how long each measurement takes, and the numbers so far, by name, one for each round."""
+
+    yard: Yard
+    seconds: float
+    warm_s: float
+    open_s: float
+    number: int = 0
+    measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    say: Callable[[str, float | None], None] = lambda _what, _share: None
+
+    def keep(self, name: str, **numbers: Any) -> dict[str, Any]:
+        """Keeps a round's numbers under a name."""
+        self.measured.setdefault(name, []).append({"round": self.number} | numbers)
+        return numbers
+
+    def rate_of(self, name: str) -> float | None:
+        """This round's rate under a name, if it was measured in this round."""
+        found = [row["rate"] for row in self.measured.get(name, []) if row["round"] == self.number]
+        return float(found[-1]) if found else None
+
+
+def numbers_of(result: Result) -> dict[str, Any]:
+    """A result as plain numbers."""
+    ordered = result.latencies_ms()
+    numbers: dict[str, Any] = {"rate": result.per_second, "count": len(ordered), "seconds": result.seconds}
+    numbers |= {f"p{share}_ms": quantile(ordered, share / 100) for share in (50, 90, 99)}
+    numbers["max_ms"] = quantile(ordered, 1.0)
+    numbers["statuses"] = {str(status): count for status, count in result.statuses.items()}
+    return numbers | {"declined": result.declined, "lost": result.lost}
+
+
+def closed(run: Run, station: Station, in_flight: int, seconds: float | None = None) -> dict[str, Any]:
+    """Purchases in a closed loop, and what one of them cost."""
+    meter, before = station.meter(), size_of(station.seeded.address)
+    result = _quietly(
+        lambda: closed_loop(
+            station.place, station.purchases(run.number * 1000 + in_flight), in_flight, seconds or run.seconds,
+            warm_s=run.warm_s, check=APPROVED, edge=meter.edge,
+        )  # fmt: skip
+    )
+    numbers = numbers_of(result) | meter.costs(len(result.latency))
+    if not is_sqlite(station.seeded.address) or in_flight > 1:
+        # Warm-up and rest included: nearly as many as were counted.
+        numbers["stored_bytes"] = (size_of(station.seeded.address) - before) / max(1, len(result.latency)) * _counted(run, seconds)
+    return numbers
+
+
+def _counted(run: Run, seconds: float | None) -> float:
+    return (seconds or run.seconds) / ((seconds or run.seconds) + run.warm_s)
+
+
+def _quietly(load: Callable[[], Any]) -> Any:
+    """Runs a load without the garbage collector, whose pauses would be taken for the server's."""
+    gc.collect()
+    gc.disable()
+    try:
+        return uvloop.run(load())
+    finally:
+        gc.enable()
+
+
+# --- Groups -------------------------------------------------------------------------------
+
+
+def yardstick(run: Run) -> None:
+    """pgbench with 32 clients and with one."""
+    for clients in (32, 1):
+        run.say(f"pgbench, {clients} clients", None)
+        run.keep(f"pgbench {clients}", **pgbench.run(run.yard.pgbench(), clients, run.seconds, run.yard.pgbench_meter()))
+
+
+def straightforward(run: Run) -> None:
+    """The baseline over HTTP."""
+    station = run.yard.baseline()
+    for in_flight in (1, 64):
+        run.say(f"baseline, {in_flight} in flight", None)
+        meter, requests = station.meter(), purchases(station.tokens, CREDENTIALS, run.number)
+        result = _quietly(
+            lambda requests=requests, in_flight=in_flight, meter=meter: closed_loop(
+                station.place, requests, in_flight, run.seconds, warm_s=run.warm_s, check=APPROVED, edge=meter.edge
+            )
+        )
+        run.keep(f"baseline {in_flight}", **numbers_of(result), **meter.costs(len(result.latency)))
+
+
+def main_store(run: Run) -> None:
+    """Closed loop on the main store, both databases."""
+    for kind in KINDS:
+        station = run.yard.station(kind, "main")
+        for in_flight in IN_FLIGHT:
+            run.say(f"{kind}, {in_flight} in flight", None)
+            run.keep(f"{kind} {in_flight}", **closed(run, station, in_flight))
+
+
+def scale(run: Run) -> None:
+    """The smallest store, the largest, and the largest with a past."""
+    for kind in KINDS:
+        for name in ("small", "large", "full"):
+            station = run.yard.station(kind, name)
+            run.say(f"{kind}, {name} store", None)
+            run.keep(f"{kind} {name}", **closed(run, station, 64), memory_mb=station.memory_mb)
+
+
+def workers(run: Run) -> None:
+    """Two processes on one PostgreSQL."""
+    station = run.yard.station("postgres", "workers")
+    for in_flight in (64, 256):
+        run.say(f"postgres, two workers, {in_flight} in flight", None)
+        run.keep(f"postgres two-workers {in_flight}", **closed(run, station, in_flight))
+
+
+def sources(run: Run) -> None:
+    """Every card on one funding source, and each product on its own."""
+    for name in ("one-source", "own-sources"):
+        station = run.yard.station("postgres", name)
+        run.say(f"postgres, {name}", None)
+        run.keep(f"postgres {name}", **closed(run, station, 64))
+
+
+def follow_ups(run: Run) -> None:
+    """Purchases, and then the message that follows each of them exactly once."""
+    for kind in KINDS:
+        station = run.yard.station(kind, "main")
+        for name, (path, more) in FOLLOW_UPS.items():
+            run.say(f"{kind}, {name}", None)
+            _follow(run, station, f"{kind} {name}", path, more)
+
+
+def _follow(run: Run, station: Station, name: str, path: str, more: bytes) -> None:
+    tokens = list[bytes]()
+
+    def keep_token(body: bytes) -> None:
+        at = body.index(b'"token":"') + 9
+        tokens.append(body[at : at + 36])
+
+    def load(requests: NextRequest, seconds: float | None, on_body: Callable[[bytes], None] | None, meter: Any) -> Result:
+        result: Result = _quietly(
+            lambda: closed_loop(station.place, requests, 64, seconds, check=APPROVED, on_body=on_body, edge=meter.edge)
+        )
+        return result
+
+    meter = station.meter()
+    first = load(station.purchases(run.number), max(1.0, run.seconds / 2), keep_token, meter)
+    run.keep(f"{name}: purchases", **numbers_of(first), **meter.costs(len(first.latency)))
+    body = b'{"original_transaction_token":"%s","amount":10%s}' % (b"?" * 36, more)
+    meter = station.meter()
+    then = load(one_each(tokens, post(path, body, CREDENTIALS)), None, None, meter)
+    run.keep(name, **numbers_of(then), **meter.costs(len(then.latency)))
+
+
+def open_loops(run: Run) -> None:
+    """Latency against rate, and what happens beyond the peak."""
+    for kind in KINDS:
+        station = run.yard.station(kind, "main")
+        peak = _peak(run, kind, station)
+        half_ms = NORMAL_MS / 2
+        for share in LADDER:
+            run.say(f"{kind}, open loop at {share:.0%} of {peak:,.0f}/s", None)
+            result = _open(run, station, [(peak * share, run.open_s)])
+            late = sorted(late / 1e6 for late in result.late)
+            numbers = run.keep(
+                f"{kind} open {share:g}", asked=peak * share, late_p99_ms=quantile(late, 0.99), **numbers_of(result)
+            )
+            half_ms = numbers["p99_ms"] if share == AFTER_OVERLOAD else half_ms
+        _overload(run, kind, station, peak, half_ms)
+
+
+def _peak(run: Run, kind: str, station: Station) -> float:
+    """The best rate of this round's closed loops."""
+    rates = [rate for in_flight in IN_FLIGHT if (rate := run.rate_of(f"{kind} {in_flight}")) is not None]
+    if not rates:
+        rates = [float(run.keep(f"{kind} 256", **closed(run, station, 256))["rate"])]
+    return max(rates)
+
+
+def _open(run: Run, station: Station, phases: list[tuple[float, float]]) -> Result:
+    requests = station.purchases(run.number)
+    result: Result = _quietly(
+        lambda: open_loop(station.place, requests, phases, connections_max=CONNECTIONS_MAX, check=APPROVED, seed=run.number)
+    )
+    return result
+
+
+def _overload(run: Run, kind: str, station: Station, peak: float, half_ms: float) -> None:
+    """Twice the peak, then half of it: every request must be answered in time or refused at once, and then all is as before."""
+    run.say(f"{kind}, open loop at {OVERLOAD:.0%} of {peak:,.0f}/s", None)
+    result = _open(run, station, [(peak * OVERLOAD, run.open_s), (peak * AFTER_OVERLOAD, max(6.0, 2 * run.open_s))])
+    end = result.began + int(run.open_s * 1e9)
+    answered = result.latencies_ms(result.began, end, refused=False)
+    refused = result.latencies_ms(result.began, end, refused=True)
+    limit = max(NORMAL_MS, 2 * half_ms)
+    run.keep(
+        f"{kind} overload", asked=peak * OVERLOAD, answered=len(answered), refused=len(refused), lost=result.lost,
+        declined=result.declined, statuses={str(status): count for status, count in result.statuses.items()},
+        rate=len(answered) / run.open_s, answered_p50_ms=quantile(answered, 0.5), answered_p99_ms=quantile(answered, 0.99),
+        answered_max_ms=quantile(answered, 1.0), refused_p50_ms=quantile(refused, 0.5), refused_p99_ms=quantile(refused, 0.99),
+        normal_ms=limit, normal_after_s=normal_after_ms(result, end, limit) / 1000,
+    )  # fmt: skip
+
+
+GROUPS: dict[str, Callable[[Run], None]] = {
+    "pgbench": yardstick,
+    "baseline": straightforward,
+    "closed": main_store,
+    "follow": follow_ups,
+    "sources": sources,
+    "workers": workers,
+    "scale": scale,
+    "open": open_loops,
+}
+"""By the names that `--only` takes."""

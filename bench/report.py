@@ -1,0 +1,268 @@
+"""From numbers to words: medians, the ratios that must be reached, tables for the terminal and for Markdown, and the plot."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Measured = Mapping[str, Sequence[Mapping[str, Any]]]
+
+IN_TIME_MS = 5_000
+"""How long an overloaded server may take for an answer: as long as a card network waits at most."""
+
+AT_ONCE_MS = 1_000
+"""How long it may take to refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A line of the list that must be reached. ``values`` has one number for each round; ``must`` and ``aim`` are limits."""
+
+    name: str
+    unit: str
+    must: float
+    aim: float
+    values: tuple[float, ...]
+    is_ceiling: bool = False
+
+    @property
+    def value(self) -> float:
+        """The median round's."""
+        return median(self.values)
+
+    @property
+    def verdict(self) -> str:
+        """Whether it was reached."""
+        if self._within(self.aim):
+            return "reached, aim too"
+        return "reached" if self._within(self.must) else "**missed**"
+
+    def text(self, value: float) -> str:
+        """A number with its unit, as it is read."""
+        if math.isinf(value):
+            return "never"
+        digits = 2 if self.unit == "×" else 0 if abs(value) >= 100 else 1
+        return f"{value:,.{digits}f}{' ' if self.unit != '×' else ''}{self.unit}"
+
+    def _within(self, limit: float) -> bool:
+        return self.value <= limit if self.is_ceiling else self.value >= limit
+
+
+def by_round(measured: Measured, name: str, field: str = "rate") -> dict[int, float]:
+    """A number of every round; where it was measured twice in one, the last."""
+    return {row["round"]: float(row[field]) for row in measured.get(name, ()) if row.get(field) is not None}
+
+
+def quotients(measured: Measured, over: str, under: str, field: str = "rate") -> tuple[float, ...]:
+    """The quotient of two measurements, round by round: what was measured in the same minute is compared."""
+    above, below = by_round(measured, over, field), by_round(measured, under, field)
+    return tuple(above[number] / below[number] for number in sorted(above.keys() & below.keys()) if below[number])
+
+
+def middle(measured: Measured, name: str, field: str = "rate") -> float | None:
+    """The median round's number."""
+    values = by_round(measured, name, field)
+    return median(values.values()) if values else None
+
+
+def goals(results: Mapping[str, Any]) -> list[Goal]:
+    """The lines that were measured."""
+    return [goal for goal in _goals(results["measured"], results["sizes"]) if goal.values]
+
+
+def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
+    main, large, stored, small = (f"{sizes[name]:,}" for name in ("main", "large", "stored", "small"))
+    postgres = f"PostgreSQL, 64 in flight, {main} cards"
+    yield Goal(f"{postgres} ÷ pgbench TPC-B-like, 32 clients", "×", 1.5, 2.5, quotients(found, "postgres 64", "pgbench 32"))
+    yield Goal(f"{postgres} ÷ straightforward design over HTTP", "×", 4, 8, quotients(found, "postgres 64", "baseline 64"))
+    yield Goal("SQLite ÷ PostgreSQL, 64 in flight", "×", 1.0, 1.5, quotients(found, "sqlite 64", "postgres 64"))
+    one = quotients(found, "postgres 1", "pgbench 1", "p50_ms")
+    yield Goal("PostgreSQL, 1 in flight: p50 ÷ p50 of a pgbench transaction", "×", 2.0, 1.3, one, is_ceiling=True)
+    for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
+        half = tuple(by_round(found, f"{kind} open 0.5", "p99_ms").values())
+        yield Goal(f"{title}: p99 at half of the peak rate", "ms", 25, 10, half, is_ceiling=True)
+        full = quotients(found, f"{kind} full", f"{kind} small")
+        yield Goal(f"{title}: {large} cards and {stored} transactions ÷ {small} cards, empty", "×", 0.85, 0.95, full)
+    yield Goal("PostgreSQL: all cards on one source ÷ own sources", "×", 0.95, 1.0, quotients(found, "postgres one-source", "postgres own-sources"))
+    for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
+        for name in ("clearing", "reversal", "refund"):
+            yield Goal(f"{title}: {name} ÷ authorization", "×", 0.8, 1.0, quotients(found, f"{kind} {name}", f"{kind} {name}: purchases"))
+        memory = tuple(by_round(found, f"{kind} full", "memory_mb").values())
+        yield Goal(f"{title}: memory of the process at {large} cards", "MB", 400, 200, memory, is_ceiling=True)
+        yield from _overload_goals(found, f"{kind} overload", f"{title}, open loop at twice the peak")
+
+
+def _overload_goals(found: Measured, name: str, title: str) -> Iterator[Goal]:
+    unanswered = tuple(
+        float(sum(count for status, count in row["statuses"].items() if status not in ("201", "503")) + row["lost"])
+        for row in found.get(name, ())
+    )
+    yield Goal(f"{title}: neither answered nor refused", "requests", 0, 0, unanswered, is_ceiling=True)
+    slowest = tuple(by_round(found, name, "answered_max_ms").values())
+    yield Goal(f"{title}: slowest answer", "ms", IN_TIME_MS, IN_TIME_MS / 2, slowest, is_ceiling=True)
+    refusal = tuple(by_round(found, name, "refused_p99_ms").values())
+    yield Goal(f"{title}: p99 of refusals", "ms", AT_ONCE_MS, AT_ONCE_MS / 10, refusal, is_ceiling=True)
+    normal = tuple(by_round(found, name, "normal_after_s").values())
+    yield Goal(f"{title}: p99 is normal again after", "s", 5, 1, normal, is_ceiling=True)
+
+
+# --- Tables -------------------------------------------------------------------------------
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """All tables."""
+    parts = [machine_lines(results), goal_table(goals(results)), rate_table(results["measured"]), cost_table(results["measured"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine_lines(results: Mapping[str, Any]) -> str:
+    """Where and how the run was made."""
+    machine, options = results["machine"], results["options"]
+    settings = ", ".join(f"{name} {value}" for name, value in results["postgres"].items())
+    others = [row["others_share"] for rows in results["measured"].values() for row in rows if "others_share" in row]
+    busy = f"median {median(others):.0%}, worst {max(others):.0%}" if others else "unknown"
+    return "\n".join(
+        [
+            f"* Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, {machine['system']}, "
+            f"Python {machine['python']}, SQLite {machine['sqlite']}",
+            f"* PostgreSQL: {settings}",
+            f"* Run: {machine['date']}, commit {machine['commit']}, {'quick' if options['quick'] else 'full'}, "
+            f"median of {options['rounds']} rounds of {options['seconds']:g} s; load average {machine['load']}",
+            f"* Share of the machine that other processes used during the measurements: {busy}",
+        ]
+    )
+
+
+def goal_table(lines: Sequence[Goal]) -> str:
+    """What must be reached, and whether it was."""
+    rows = [
+        (goal.name, goal.text(goal.value), f"{goal.text(min(goal.values))} … {goal.text(max(goal.values))}",
+         f"{'≤' if goal.is_ceiling else '≥'} {goal.text(goal.must)}", goal.text(goal.aim), goal.verdict)
+        for goal in lines
+    ]  # fmt: skip
+    return table(("", "median", "rounds", "must", "aim", ""), rows)
+
+
+def rate_table(measured: Measured) -> str:
+    """Rates and latencies of everything."""
+    rows = []
+    for name in measured:
+        if (rate := middle(measured, name)) is None:
+            continue
+        p50, p99 = middle(measured, name, "p50_ms"), middle(measured, name, "p99_ms")
+        problems = sum(row.get("declined", 0) + row.get("lost", 0) for row in measured[name])
+        rows.append((name, f"{rate:,.0f}", _number(p50), _number(p99), str(problems) if problems else ""))
+    return table(("measurement", "per second", "p50 ms", "p99 ms", "declined or lost"), rows)
+
+
+COSTS = (
+    ("server_us", "server µs"), ("database_us", "database µs"), ("generator_us", "generator µs"), ("batch", "messages a commit"),
+    ("wal_bytes", "WAL bytes"), ("wal_syncs", "WAL syncs"), ("stored_bytes", "stored bytes"), ("others_share", "others"),
+)  # fmt: skip
+
+
+def cost_table(measured: Measured) -> str:
+    """What one request cost."""
+    rows = []
+    for name in measured:
+        values = [middle(measured, name, field) for field, _ in COSTS]
+        if values[0] is None and values[1] is None:
+            continue
+        shown = [_number(value) for value in values[:-1]] + [f"{values[-1]:.0%}" if values[-1] is not None else ""]
+        rows.append((name, *shown))
+    return table(("one request of", *(title for _, title in COSTS)), rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+# --- Comparison ---------------------------------------------------------------------------
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What differs between two runs: the goals first, then every rate."""
+    old = {goal.name: goal for goal in goals(before)}
+    rows = [
+        (goal.name, goal.text(old[goal.name].value), goal.text(goal.value), _change(old[goal.name].value, goal.value), goal.verdict)
+        for goal in goals(after)
+        if goal.name in old
+    ]
+    parts = [table(("goal", "before", "after", "change", "now"), rows)]
+    for field, title in (("rate", "per second"), ("p99_ms", "p99 ms"), ("server_us", "server µs"), ("database_us", "database µs")):
+        pairs = [
+            (name, middle(before["measured"], name, field), middle(after["measured"], name, field)) for name in after["measured"]
+        ]
+        rows = [(name, _number(a), _number(b), _change(a, b)) for name, a, b in pairs if a is not None and b is not None]
+        parts.append(table((title, "before", "after", "change"), rows))
+    return "\n\n".join(parts)
+
+
+def _change(before: float, after: float) -> str:
+    return f"{after / before - 1:+.0%}" if before and math.isfinite(before) and math.isfinite(after) else ""
+
+
+# --- The plot -----------------------------------------------------------------------------
+
+COLOURS = {"postgres": "#31648c", "sqlite": "#c4612d"}
+TITLES = {"postgres": "PostgreSQL", "sqlite": "SQLite"}
+
+
+def plot(results: Mapping[str, Any], path: Path) -> bool:
+    """Latency against rate, as PNG and SVG; False when no open loop was measured."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "cardwright", "font.size": 10}
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    for kind, colour in COLOURS.items():
+        _draw_curve(axes, results["measured"], kind, colour)
+    if not axes.lines:
+        return False
+    axes.axhline(25, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set(yscale="log", xlabel="purchases asked for in a second (open loop)", ylabel="milliseconds from the appointed time")
+    axes.set_title(f"Latency against rate, {results['sizes']['main']:,} cards, {results['machine']['cores']} cores", loc="left")
+    axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    pyplot.close(figure)
+    return True
+
+
+def _draw_curve(axes: Any, measured: Measured, kind: str, colour: str) -> None:
+    names = [name for name in measured if name.startswith(f"{kind} open ")]
+    points: list[tuple[float, float, float]] = sorted(
+        (middle(measured, name, "asked") or 0.0, middle(measured, name, "p50_ms") or 0.0, middle(measured, name, "p99_ms") or 0.0)
+        for name in names
+    )
+    if not points:
+        return
+    rates, halves, tails = zip(*points, strict=True)
+    axes.plot(rates, tails, color=colour, marker="o", markersize=4, label=f"{TITLES[kind]} p99")
+    axes.plot(rates, halves, color=colour, marker="o", markersize=3, linestyle="--", linewidth=1, label=f"{TITLES[kind]} p50")
+    peak = points[-1][0] / float(names[-1].rpartition(" ")[2])
+    axes.axvline(peak, color=colour, linewidth=0.8, alpha=0.5)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A run's results."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
