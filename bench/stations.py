@@ -124,18 +124,22 @@ class Yard:
         """``kind`` is ``sqlite`` or ``postgres``; ``name`` one of small, main, large, full, workers, one-source, own-sources."""
         key = f"{kind} {name}"
         if key not in self._stations:
-            sizes = self.sizes
-            cards, stored, products, sources = {
-                "small": (sizes.small, 0, 1, 1),
-                "main": (sizes.main, 0, 1, 1),
-                "workers": (sizes.main, 0, 1, 1),
-                "large": (sizes.large, 0, 1, 1),
-                "full": (sizes.large, sizes.stored, 1, 1),
-                "one-source": (sizes.main // 10, 0, sizes.sources, 1),
-                "own-sources": (sizes.main // 10, 0, sizes.sources, sizes.sources),
-            }[name]
-            self._stations[key] = self._open(key, self._seeded(kind, cards, stored, products, sources), 2 if name == "workers" else 1)
+            self._stations[key] = self._open(key, self.copy(kind, name), 2 if name == "workers" else 1)
         return self._stations[key]
+
+    def copy(self, kind: str, name: str) -> Seeded:
+        """A fresh store as a station of this name has it."""
+        sizes = self.sizes
+        cards, stored, products, sources = {
+            "small": (sizes.small, 0, 1, 1),
+            "main": (sizes.main, 0, 1, 1),
+            "workers": (sizes.main, 0, 1, 1),
+            "large": (sizes.large, 0, 1, 1),
+            "full": (sizes.large, sizes.stored, 1, 1),
+            "one-source": (sizes.main // 10, 0, sizes.sources, 1),
+            "own-sources": (sizes.main // 10, 0, sizes.sources, sizes.sources),
+        }[name]
+        return self._seeded(kind, cards, stored, products, sources)
 
     def stations(self) -> dict[str, Station]:
         """All that were made so far, by kind and name."""
@@ -167,7 +171,6 @@ class Yard:
 
     def _open(self, key: str, seeded: Seeded, workers: int) -> Station:
         self._say(f"{key}: server", None)
-        # A few connections more than the default pool would find in use by nobody else.
         server = self._stack.enter_context(RunningServer(db=seeded.address, workers=workers, env=ENVIRONMENT))
         station = Station(seeded, server, workers, self.postmaster)
         self._say(f"{key}: warming up", None)

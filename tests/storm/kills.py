@@ -129,7 +129,7 @@ class Storm:
 
     def _passes(self, blow: str) -> int:
         # The look at what is there passes some points too; those come first.
-        looks = {"answer.before": check.REPEATS_MAX + SHOPPERS, "delivery.record.before": 60}.get(blow, SHOPPERS)
+        looks = {"answer.before": check.REPEATS_MAX + SHOPPERS, "delivery.record.before": 10}.get(blow, SHOPPERS)
         return looks + self.dice.randint(1, 40)
 
     def _look(self, server: RunningServer) -> None:

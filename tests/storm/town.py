@@ -76,7 +76,8 @@ def cents_of(number: float) -> int:
 
 def purchase(card_token: str, cents: int, token: str) -> dict[str, Any]:
     """An authorization whose transaction has a token of our choice."""
-    return {"card_token": card_token, "amount": amount(cents), "mid": "storm", "transaction_options": {"transaction_token": token}}
+    options = {"transaction_token": token}
+    return {"card_token": card_token, "amount": amount(cents), "mid": "storm", "transaction_options": options}
 
 
 def follow_up(original: str, cents: int, token: str) -> dict[str, Any]:

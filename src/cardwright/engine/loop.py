@@ -21,7 +21,7 @@ from cardwright.kit.faults import fault
 from cardwright.storage.hot import Conflict, HotStore, Lane, Unavailable
 from cardwright.storage.originals import Original, TokenKey
 
-INBOX_MAX = 10_000
+INBOX_MAX = 4_096
 """Messages that may wait; the next one is refused at once."""
 
 BATCH_MAX = 256
