@@ -62,7 +62,7 @@ INSERT_TRANSACTION = (
     "INSERT INTO transactions (token, user_id, card_id, amount, state, created, answer) VALUES (%s, %s, %s, %s, %s, %s, %s) "
     "RETURNING id"
 )
-INSERT_POSTINGS = "INSERT INTO postings (transaction_id, account, amount) VALUES (%s, %s, %s), (%s, %s, %s), (%s, %s, %s), (%s, %s, %s)"
+INSERT_POSTINGS = f"INSERT INTO postings (transaction_id, account, amount) VALUES {', '.join(['(%s, %s, %s)'] * 4)}"
 UPDATE_BALANCE = "UPDATE balances SET ledger = %s, held = %s WHERE user_id = %s"
 INSERT_OUTBOX = "INSERT INTO outbox (event, transaction_id, state, due) VALUES (%s, %s, 'DUE', %s)"
 
@@ -77,6 +77,10 @@ def seed_baseline(dsn: str, count: int) -> bytes:
 
 
 # --- The server ---------------------------------------------------------------------------
+
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
 
 
 class Request(msgspec.Struct):
@@ -95,7 +99,7 @@ class App:
         self._decoder = msgspec.json.Decoder(Request)
         self._encoder = msgspec.json.Encoder(decimal_format="number")
 
-    async def __call__(self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """One request, or the pool's opening and closing."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -107,7 +111,7 @@ class App:
         await send({"type": "http.response.start", "status": 201, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _lifespan(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         for _ in range(POOL):
             self._pool.put_nowait(await psycopg.AsyncConnection.connect(os.environ["BASELINE_DSN"], prepare_threshold=0))

@@ -1,14 +1,15 @@
 """What is measured, group by group. A round runs every group once, so that a busy minute of the machine touches all alike."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import uvloop
 
 from bench import pgbench
-from bench.database import is_sqlite, size_of
+from bench.database import size_of
 from bench.load import NextRequest, Result, closed_loop, normal_after_ms, one_each, open_loop, post, purchases, quantile
 from bench.stations import APPROVED, CREDENTIALS, Station, Yard
 
@@ -25,7 +26,7 @@ NORMAL_MS = 25.0
 """The p99 that counts as normal after an overload, unless half of the peak has a higher one by itself: then twice that."""
 
 CONNECTIONS_MAX = 14_000
-"""For the open loop: more than the inbox of a server of ours is long, so that it must refuse and cannot leave the queueing to us."""
+"""For the open loop: more than a server's inbox is long, so that it must refuse and cannot leave the queueing to us."""
 
 FOLLOW_UPS = {
     "clearing": ("/v3/simulate/clearing", b""),
@@ -67,27 +68,22 @@ def numbers_of(result: Result) -> dict[str, Any]:
     return numbers | {"declined": result.declined, "lost": result.lost}
 
 
-def closed(run: Run, station: Station, in_flight: int, seconds: float | None = None) -> dict[str, Any]:
+def closed(run: Run, station: Station, in_flight: int) -> dict[str, Any]:
     """Purchases in a closed loop, and what one of them cost."""
     meter, before = station.meter(), size_of(station.seeded.address)
+    requests = station.purchases(run.number * 1000 + in_flight)
     result = _quietly(
         lambda: closed_loop(
-            station.place, station.purchases(run.number * 1000 + in_flight), in_flight, seconds or run.seconds,
-            warm_s=run.warm_s, check=APPROVED, edge=meter.edge,
-        )  # fmt: skip
+            station.place, requests, in_flight, run.seconds, warm_s=run.warm_s, check=APPROVED, edge=meter.edge
+        )
     )
-    numbers = numbers_of(result) | meter.costs(len(result.latency))
-    if not is_sqlite(station.seeded.address) or in_flight > 1:
-        # Warm-up and rest included: nearly as many as were counted.
-        numbers["stored_bytes"] = (size_of(station.seeded.address) - before) / max(1, len(result.latency)) * _counted(run, seconds)
-    return numbers
+    # What grew during the warm-up is not of the requests that are counted.
+    grown = (size_of(station.seeded.address) - before) * run.seconds / (run.seconds + run.warm_s)
+    costs = meter.costs(len(result.latency))
+    return numbers_of(result) | costs | {"stored_bytes": grown / max(1, len(result.latency))}
 
 
-def _counted(run: Run, seconds: float | None) -> float:
-    return (seconds or run.seconds) / ((seconds or run.seconds) + run.warm_s)
-
-
-def _quietly(load: Callable[[], Any]) -> Any:
+def _quietly(load: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """Runs a load without the garbage collector, whose pauses would be taken for the server's."""
     gc.collect()
     gc.disable()
@@ -113,11 +109,8 @@ def straightforward(run: Run) -> None:
     for in_flight in (1, 64):
         run.say(f"baseline, {in_flight} in flight", None)
         meter, requests = station.meter(), purchases(station.tokens, CREDENTIALS, run.number)
-        result = _quietly(
-            lambda requests=requests, in_flight=in_flight, meter=meter: closed_loop(
-                station.place, requests, in_flight, run.seconds, warm_s=run.warm_s, check=APPROVED, edge=meter.edge
-            )
-        )
+        load = partial(closed_loop, warm_s=run.warm_s, check=APPROVED, edge=meter.edge)
+        result = _quietly(partial(load, station.place, requests, in_flight, run.seconds))
         run.keep(f"baseline {in_flight}", **numbers_of(result), **meter.costs(len(result.latency)))
 
 
@@ -172,10 +165,9 @@ def _follow(run: Run, station: Station, name: str, path: str, more: bytes) -> No
         tokens.append(body[at : at + 36])
 
     def load(requests: NextRequest, seconds: float | None, on_body: Callable[[bytes], None] | None, meter: Any) -> Result:
-        result: Result = _quietly(
+        return _quietly(
             lambda: closed_loop(station.place, requests, 64, seconds, check=APPROVED, on_body=on_body, edge=meter.edge)
         )
-        return result
 
     meter = station.meter()
     first = load(station.purchases(run.number), max(1.0, run.seconds / 2), keep_token, meter)
@@ -213,10 +205,9 @@ def _peak(run: Run, kind: str, station: Station) -> float:
 
 def _open(run: Run, station: Station, phases: list[tuple[float, float]]) -> Result:
     requests = station.purchases(run.number)
-    result: Result = _quietly(
+    return _quietly(
         lambda: open_loop(station.place, requests, phases, connections_max=CONNECTIONS_MAX, check=APPROVED, seed=run.number)
     )
-    return result
 
 
 def _overload(run: Run, kind: str, station: Station, peak: float, half_ms: float) -> None:

@@ -1,4 +1,4 @@
-"""The databases of a run: one durable PostgreSQL for pgbench, the baseline and us, SQLite files on the same disk, and quick copies."""
+"""The databases of a run: one durable PostgreSQL for everybody, SQLite files on the same disk, and quick copies of both."""
 
 import shutil
 from pathlib import Path

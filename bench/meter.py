@@ -1,4 +1,4 @@
-"""What a run costs: processor time of each side, write-ahead log, syncs, memory, and how much of the machine somebody else used."""
+"""What a run costs: processor time of each side, log, syncs, memory, and how much of the machine somebody else used."""
 
 import os
 import time

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -86,10 +86,12 @@ def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
         yield Goal(f"{title}: p99 at half of the peak rate", "ms", 25, 10, half, is_ceiling=True)
         full = quotients(found, f"{kind} full", f"{kind} small")
         yield Goal(f"{title}: {large} cards and {stored} transactions ÷ {small} cards, empty", "×", 0.85, 0.95, full)
-    yield Goal("PostgreSQL: all cards on one source ÷ own sources", "×", 0.95, 1.0, quotients(found, "postgres one-source", "postgres own-sources"))
+    shared = quotients(found, "postgres one-source", "postgres own-sources")
+    yield Goal("PostgreSQL: all cards on one source ÷ own sources", "×", 0.95, 1.0, shared)
     for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
         for name in ("clearing", "reversal", "refund"):
-            yield Goal(f"{title}: {name} ÷ authorization", "×", 0.8, 1.0, quotients(found, f"{kind} {name}", f"{kind} {name}: purchases"))
+            follow = quotients(found, f"{kind} {name}", f"{kind} {name}: purchases")
+            yield Goal(f"{title}: {name} ÷ authorization", "×", 0.8, 1.0, follow)
         memory = tuple(by_round(found, f"{kind} full", "memory_mb").values())
         yield Goal(f"{title}: memory of the process at {large} cards", "MB", 400, 200, memory, is_ceiling=True)
         yield from _overload_goals(found, f"{kind} overload", f"{title}, open loop at twice the peak")
@@ -191,21 +193,21 @@ def _number(value: float | None) -> str:
 # --- Comparison ---------------------------------------------------------------------------
 
 
+FIELDS = {"rate": "per second", "p99_ms": "p99 ms", "server_us": "server µs", "database_us": "database µs"}
+
+
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """What differs between two runs: the goals first, then every rate."""
-    old = {goal.name: goal for goal in goals(before)}
-    rows = [
-        (goal.name, goal.text(old[goal.name].value), goal.text(goal.value), _change(old[goal.name].value, goal.value), goal.verdict)
-        for goal in goals(after)
-        if goal.name in old
-    ]
-    parts = [table(("goal", "before", "after", "change", "now"), rows)]
-    for field, title in (("rate", "per second"), ("p99_ms", "p99 ms"), ("server_us", "server µs"), ("database_us", "database µs")):
+    old = {goal.name: goal.value for goal in goals(before)}
+    known = [(goal, old[goal.name]) for goal in goals(after) if goal.name in old]
+    lines = [(goal.name, goal.text(was), goal.text(goal.value), _change(was, goal.value), goal.verdict) for goal, was in known]
+    parts = [table(("goal", "before", "after", "change", "now"), lines)]
+    for field in ("rate", "p99_ms", "server_us", "database_us"):
         pairs = [
             (name, middle(before["measured"], name, field), middle(after["measured"], name, field)) for name in after["measured"]
         ]
         rows = [(name, _number(a), _number(b), _change(a, b)) for name, a, b in pairs if a is not None and b is not None]
-        parts.append(table((title, "before", "after", "change"), rows))
+        parts.append(table((FIELDS[field], "before", "after", "change"), rows))
     return "\n\n".join(parts)
 
 

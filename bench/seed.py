@@ -214,18 +214,11 @@ def _clone_people(execute: Execute, sqlite: bool) -> None:
     newest = "SELECT max(revision) FROM config_history WHERE kind = {0} AND object_id = {1}"
     said = f"people p CROSS JOIN config_history t WHERE t.kind = {{0}} AND t.object_id = {{1}} AND t.revision = ({newest})"
     execute(clone(holders, of.format("holders", holder_id), id="t.id + p.n"))
-    execute(
-        clone(
-            users, of.format("users", user_id), id="t.id + p.n", token="p.user_token", doc=user_doc, holder_id="t.holder_id + p.n"
-        )
-    )
-    execute(
-        clone(
-            cards, of.format("cards", card_id), id="t.id + p.n", token="p.card_token", doc=card_doc, user_id="t.user_id + p.n",
-            holder_id="t.holder_id + p.n", product_id="p.product_id", last_four="p.last_four", barcode="p.barcode",
-            pan_digest="p.digest", pan_sealed="p.sealed",
-        )  # fmt: skip
-    )
+    of_both = {"id": "t.id + p.n", "holder_id": "t.holder_id + p.n"}
+    execute(clone(users, of.format("users", user_id), **of_both, token="p.user_token", doc=user_doc))
+    of_card = of_both | {"token": "p.card_token", "doc": card_doc, "user_id": "t.user_id + p.n", "pan_digest": "p.digest"}
+    of_card |= {"pan_sealed": "p.sealed"} | {name: f"p.{name}" for name in ("product_id", "last_four", "barcode")}
+    execute(clone(cards, of.format("cards", card_id), **of_card))
     execute(clone(config_history, said.format(3, user_id), object_id="t.object_id + p.n", doc=user_doc))
     execute(clone(config_history, said.format(4, card_id), object_id="t.object_id + p.n", doc=fact_doc))
     execute(clone(pans, f"people p CROSS JOIN cards t WHERE t.id = {card_id}", digest="p.digest"))
@@ -246,11 +239,8 @@ def _clone_pairs(
     own = {"id": own_id, "holder_id": f"({proto['holder']} + 1 + (p.k * 15485863) % {count})"}
     at_ms = f"({begin_ms} + p.k * {apart_ms})"
     both = f"{series} CROSS JOIN {{}} t WHERE t.id IN ({proto['root']}, {proto['cleared']}) ORDER BY 1"
-    execute(
-        clone(
-            transactions, both.format("transactions"), **own, card_id=f"({proto['card']} + 1 + (p.k * 15485863) % {count})",
-            created_ms=at_ms, user_time_ms=at_ms, seed="((p.k * 2654435761) % 4611686018427387904)",
-            root_id=f"CASE WHEN t.root_id IS NULL THEN NULL ELSE {first} + p.k * 4 END",
-        )  # fmt: skip
-    )
+    more = {"card_id": f"({proto['card']} + 1 + (p.k * 15485863) % {count})", "created_ms": at_ms, "user_time_ms": at_ms}
+    more |= {"seed": "((p.k * 2654435761) % 4611686018427387904)"}
+    more |= {"root_id": f"CASE WHEN t.root_id IS NULL THEN NULL ELSE {first} + p.k * 4 END"}
+    execute(clone(transactions, both.format("transactions"), **own, **more))
     execute(clone(journal, both.format("journal"), **own, booked_ms=at_ms))

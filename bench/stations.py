@@ -193,7 +193,8 @@ class Yard:
                 told = f"{kind}: {stored:,} transactions"
                 self._templates[key] = seed_transactions(empty, stored, progress=lambda share: self._say(told, share))
             else:
-                address = self.postgres.new_database() if kind == "postgres" else str(self.folder / f"template-{cards}-{sources}.db")
+                file = self.folder / f"template-{cards}-{products}-{sources}.db"
+                address = self.postgres.new_database() if kind == "postgres" else str(file)
                 told = f"{kind}: {cards:,} cards"
                 self._templates[key] = seed_cards(
                     address, cards, products=products, sources=sources, progress=lambda share: self._say(told, share)

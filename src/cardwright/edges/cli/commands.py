@@ -42,13 +42,13 @@ class LogLevel(StrEnum):
 
 Db = Annotated[
     str | None,
-    typer.Option(envvar="CARDWRIGHT_DB", help="A file, :memory: or postgresql://…  [default: a file in the data directory]"),
+    typer.Option(envvar="CARDWRIGHT_DB", help="A file, :memory: or postgresql://…", show_default="a file in the data directory"),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(envvar="CARDWRIGHT_DATA_DIR", help="Where keys, credentials and the database live.  [default: .cardwright]"),
+    typer.Option(envvar="CARDWRIGHT_DATA_DIR", help="Where keys and the database live.", show_default=".cardwright"),
 ]
-Mode = Annotated[ModeName | None, typer.Option(envvar="CARDWRIGHT_MODE", help="What is allowed.  [default: sandbox]")]
+Mode = Annotated[ModeName | None, typer.Option(envvar="CARDWRIGHT_MODE", help="What is allowed.", show_default="sandbox")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
@@ -81,13 +81,18 @@ def root(
 @cli.command()
 def serve(
     db: Db = None,
-    host: Annotated[str | None, typer.Option(envvar="CARDWRIGHT_HOST", help="[default: 127.0.0.1]")] = None,
+    host: Annotated[
+        str | None, typer.Option(envvar="CARDWRIGHT_HOST", help="Where to listen.", show_default="127.0.0.1")
+    ] = None,
     port: Annotated[
         int | None,
-        typer.Option(envvar="CARDWRIGHT_PORT", min=0, max=65535, help="[default: 8181 or the next free one; 0: any free one]"),
+        typer.Option(
+            envvar="CARDWRIGHT_PORT", min=0, max=65535, help="0 takes any.", show_default="8181 or the next free one"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(envvar="CARDWRIGHT_WORKERS", min=1, help="Processes; more than one on PostgreSQL.  [default: 1]")
+        int | None,
+        typer.Option(envvar="CARDWRIGHT_WORKERS", min=1, help="Processes; more than one on PostgreSQL.", show_default="1"),
     ] = None,
     tls: Annotated[bool | None, typer.Option(envvar="CARDWRIGHT_TLS", help="Speak HTTPS, with a self-made certificate.")] = None,
     mode: Mode = None,
@@ -99,7 +104,7 @@ def serve(
         bool | None, typer.Option(envvar="CARDWRIGHT_ALLOW_SIMULATE", help="Let production mode take simulations.")
     ] = None,
     log_level: Annotated[
-        LogLevel | None, typer.Option(envvar="CARDWRIGHT_LOG_LEVEL", help="[default: warning]")
+        LogLevel | None, typer.Option(envvar="CARDWRIGHT_LOG_LEVEL", help="What is logged.", show_default="warning")
     ] = None,
     as_json: AsJson = False,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
@@ -197,7 +202,7 @@ def explain(
 @cli.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def execute(
     command: Annotated[list[str] | None, typer.Argument(help="The command and its arguments.", metavar="-- COMMAND…")] = None,
-    db: Annotated[str | None, typer.Option(help="A database to use.  [default: one of its own, gone afterwards]")] = None,
+    db: Annotated[str | None, typer.Option(help="A database to use.", show_default="one of its own, gone afterwards")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed and the same calls give the same bytes.")] = None,
 ) -> None:
     """Run a command beside a fresh instance, which is in its environment as CARDWRIGHT_BASE_URL and so on."""

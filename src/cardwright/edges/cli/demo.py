@@ -58,7 +58,8 @@ def _tell(page: "Console", number: int, step: Step) -> None:
     page.print(f"    {step.verb} {step.path}", style="cyan")
     if step.body is not None:
         text = json.dumps(step.body, ensure_ascii=False)
-        page.print(f"    {text if len(text) <= LINE_MAX else text[:LINE_MAX] + ' …'}", style="dim")
+        shown = text if len(text) <= LINE_MAX else f"{text[:LINE_MAX]} …"
+        page.print(f"    {shown}", style="dim", no_wrap=True, overflow="ellipsis")
     if step.path.startswith("/sandbox/decisions/"):
         print()
         show_decision(step.answer)

@@ -1,0 +1,266 @@
+"""Races between two processes on one PostgreSQL: the same token twice, the last cent, something switched off meanwhile."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from tests.storm import check, town
+from tests.storm.told import APPROVED
+from tests.storm.volley import Battery, Shot, processes_of
+from tests.support.server import Client, RunningServer
+
+IN_FLIGHT = 64
+SIDE_MIN = IN_FLIGHT // 4
+"""Connections that each process must serve, so that there is somebody to race with."""
+
+OVERLAP_MIN = 0.9
+"""The share of the races that must really have been under way at the same time, or they prove nothing."""
+
+CONFLICT = "batch is run again"
+"""What the log says when two processes wanted to commit the same token (level info)."""
+
+AUTHORIZATION = "/v3/simulate/authorization"
+PARTLY = "0002"
+NO_FUNDS = "1016"
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the races counted."""
+
+    pairs: int = 0
+    overlapping: int = 0
+    conflicts: int = 0
+    contradicted: int = 0
+    last_cents: int = 0
+    declined_for_another: int = 0
+    changes: int = 0
+    under_way: int = 0
+    refused_after: int = 0
+    births: int = 0
+    seconds: float = 0.0
+    processes: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Ring:
+    """Where races take place: open connections to a server with two processes, and which process serves each of them."""
+
+    client: Client
+    battery: Battery
+    figures: Figures
+    cards: list[town.Card]
+    numbers: Iterator[int]
+    sides: tuple[list[int], list[int]] = ([], [])
+
+    def token(self) -> str:
+        """One that nobody used before."""
+        return f"race-{next(self.numbers)}"
+
+    def take_sides(self) -> bool:
+        """Finds out by a purchase on each connection which of the two processes serves it; False when one serves nearly all."""
+        shots = self.battery.fire([self.purchase(self.cards[0], 100) for _ in range(IN_FLIGHT)])
+        served = list(processes_of(shots))
+        first = min(served)
+        self.sides = (
+            [place for place, process in enumerate(served) if process == first],
+            [place for place, process in enumerate(served) if process != first],
+        )
+        self.figures.processes = Counter(served)
+        return min(map(len, self.sides)) >= SIDE_MIN
+
+    def purchase(self, card: town.Card, cents: int, token: str | None = None) -> tuple[str, str, dict[str, Any]]:
+        """A request for a purchase."""
+        return ("POST", AUTHORIZATION, town.purchase(card.token, cents, token or self.token()))
+
+    def fire_pairs(self, pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Shot, Shot]]:
+        """Fires both of each pair at once, one at each process."""
+        places = [place for pair in zip(*self.sides, strict=False) for place in pair][: 2 * len(pairs)]
+        requests = [request for pair in pairs for request in pair][: len(places)]
+        shots = self.battery.fire(requests, places)
+        raced = list(zip(shots[::2], shots[1::2], strict=True))
+        self.figures.pairs += len(raced)
+        self.figures.overlapping += sum(one.overlaps(other) for one, other in raced)
+        return raced
+
+
+# --- One token, one effect ----------------------------------------------------------------
+
+
+def same_token(ring: Ring, rounds: int) -> None:
+    """The same request to both processes at once: one effect, and both are told the same bytes."""
+    for _ in range(rounds):
+        tokens = [ring.token() for _ in range(IN_FLIGHT // 2)]
+        before = ledger(ring, ring.cards[0])
+        raced = ring.fire_pairs([(ring.purchase(ring.cards[0], 700, token),) * 2 for token in tokens])
+        for one, other in raced:
+            assert (one.status, other.status) == (201, 201), (one.text, other.text)
+            assert one.json["transaction"] == other.json["transaction"], (one.text, other.text)
+        assert ledger(ring, ring.cards[0]) - before == 700 * len(raced)
+
+
+def contradicting_bodies(ring: Ring, rounds: int) -> None:
+    """The same token with different bodies to both processes at once: one is carried out, the other is a conflict.
+
+    On two cards nothing but the token's own uniqueness stands between the two: their accounts share no lock.
+    """
+    for number in range(rounds):
+        cards = (ring.cards[1], ring.cards[number % 2])
+        before = sum(ledger(ring, card) for card in set(cards))
+        tokens = [ring.token() for _ in range(IN_FLIGHT // 2)]
+        raced = ring.fire_pairs([(ring.purchase(cards[0], 300, one), ring.purchase(cards[1], 500, one)) for one in tokens])
+        for pair in raced:
+            assert sorted(shot.status for shot in pair) == [201, 409], [shot.text for shot in pair]
+        won = sum(town.cents_of(shot.json["transaction"]["amount"]) for pair in raced for shot in pair if shot.status == 201)
+        assert sum(ledger(ring, card) for card in set(cards)) - before == won
+        ring.figures.contradicted += len(raced)
+
+
+def births(ring: Ring, creates: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """A create with the same token and body, eight times at once: one object, and everybody is told the same bytes."""
+    for path, body in creates:
+        shots = ring.battery.fire([("POST", path, body)] * 8)
+        assert {shot.status for shot in shots} == {201}, [(shot.status, shot.text) for shot in shots]
+        assert len({shot.text for shot in shots}) == 1, [shot.text for shot in shots]
+        ring.figures.births += 1
+
+
+# --- Never over a limit -------------------------------------------------------------------
+
+
+def last_cent(ring: Ring, rounds: int) -> None:
+    """More purchases at once than a preloaded account can pay, each sent twice: exactly what is there is spent."""
+    for _ in range(rounds):
+        card = town.preloaded(ring.client, ring.token(), 10_50)
+        tokens = [ring.token() for _ in range(IN_FLIGHT // 2)]
+        raced = ring.fire_pairs([(ring.purchase(card, 1_00, token),) * 2 for token in tokens])
+        answers = [one.json["transaction"] for one, _ in raced]
+        codes = Counter(answer["response"]["code"] for answer in answers)
+        spent = sum(town.cents_of(answer["amount"]) for answer in answers if answer["response"]["code"] in (APPROVED, PARTLY))
+        assert codes == {APPROVED: 10, PARTLY: 1, NO_FUNDS: len(raced) - 11}, codes
+        assert spent == 10_50
+        assert town.available_cents(ring.client, card.user) == 0
+        ring.figures.last_cents += 1
+        ring.figures.declined_for_another += codes[NO_FUNDS]
+
+
+# --- What is switched off stays off --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Something that decides whether a card may pay, and the calls that turn it off and on."""
+
+    name: str
+    off: Callable[[Client, town.Card], Any]
+    on: Callable[[Client, town.Card], Any]
+
+
+def _transition(state: str) -> Callable[[Client, town.Card], Any]:
+    return lambda client, card: client.post("/cardtransitions", {"card_token": card.token, "state": state, "channel": "API"})
+
+
+def _status(status: str) -> Callable[[Client, town.Card], Any]:
+    body = {"status": status, "reason_code": "00", "channel": "API"}
+    return lambda client, card: client.post("/usertransitions", {**body, "user_token": card.user})
+
+
+def _active(path: str, active: bool) -> Callable[[Client, town.Card], Any]:
+    return lambda client, _card: client.put(path, {"active": active})
+
+
+SWITCHES = (
+    Switch("card suspended", _transition("SUSPENDED"), _transition("ACTIVE")),
+    Switch("user suspended", _status("SUSPENDED"), _status("ACTIVE")),
+    Switch("funding source off", *(_active(f"/fundingsources/program/{town.SOURCE}", state) for state in (False, True))),
+    Switch("card product off", *(_active("/cardproducts/jit", state) for state in (False, True))),
+)
+
+
+def switched_off(ring: Ring, switch: Switch, rounds: int) -> None:
+    """Purchases while something is switched off: none that is sent after the change's answer arrived is approved."""
+    card = ring.cards[2]
+    for number in range(rounds):
+
+        def turn_off() -> tuple[int, int]:
+            asked_ns = time.monotonic_ns()
+            town.made(switch.off(ring.client, card))
+            return asked_ns, time.monotonic_ns()
+
+        before_s = 0.05 + 0.01 * (number % 7)
+        shots, (asked_ns, answered_ns) = ring.battery.keep_firing(
+            lambda: ring.purchase(card, 100), turn_off, before_s=before_s, after_s=0.08
+        )
+        assert {shot.status for shot in shots} == {201}, Counter((shot.status, shot.text[:200]) for shot in shots if shot.status != 201)
+        after = [shot for shot in shots if shot.sent_ns > answered_ns]
+        approved = [shot.text for shot in after if code_of(shot) == APPROVED]
+        assert not approved, f"{switch.name}: approved after it was off: {approved[:2]}"
+        earlier = [shot for shot in shots if shot.answered_ns < asked_ns]
+        assert any(code_of(shot) == APPROVED for shot in earlier), f"{switch.name}: nothing was approved even before"
+        assert after, f"{switch.name}: nothing was asked afterwards"
+        ring.figures.changes += 1
+        ring.figures.under_way += len(shots) - len(earlier) - len(after)
+        ring.figures.refused_after += len(after)
+        town.made(switch.on(ring.client, card))
+
+
+def code_of(shot: Shot) -> str:
+    """The response code of a simulation's answer."""
+    return str(shot.json["transaction"]["response"]["code"])
+
+
+def ledger(ring: Ring, card: town.Card) -> int:
+    """The ledger balance of the card's account."""
+    return town.ledger_cents(ring.client, card.user)
+
+
+# --- All of it -----------------------------------------------------------------------------
+
+
+def run(address: str, *, rounds: int, creates: Sequence[tuple[str, dict[str, Any]]] = ()) -> Figures:
+    """Every race so many times on one empty PostgreSQL database. Raises AssertionError for a promise that was not kept."""
+    started, figures = time.monotonic(), Figures()
+    with RunningServer(db=address, workers=2, env={"CARDWRIGHT_LOG_LEVEL": "info"}) as server:
+        with server.client(timeout_s=60) as client, _ring(server, client, figures) as ring:
+            same_token(ring, rounds)
+            contradicting_bodies(ring, rounds)
+            births(ring, creates)
+            last_cent(ring, rounds)
+            for switch in SWITCHES:
+                switched_off(ring, switch, max(1, rounds // 2))
+        with check.database_at(address) as database:
+            check.verify(database)
+        figures.conflicts = server.output().count(CONFLICT)
+        assert "Traceback" not in server.output(), server.output()[-6000:]
+    figures.seconds = time.monotonic() - started
+    return figures
+
+
+@contextmanager
+def _ring(server: RunningServer, client: Client, figures: Figures) -> Iterator[Ring]:
+    """A ring in which both processes take part; the second may start a little later than the first."""
+    cards, numbers, deadline = town.build(client, 4), count(1), time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with Battery(server, IN_FLIGHT) as battery:
+            ring = Ring(client, battery, figures, cards, numbers)
+            if ring.take_sides():
+                yield ring
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"one process takes nearly all the connections: {figures.processes}")
+
+
+def unproven(figures: Figures) -> list[str]:
+    """Dangerous situations that were reached too seldom."""
+    wanted = {
+        "two processes at work": len(figures.processes) > 1,
+        "pairs under way at the same time": figures.overlapping >= OVERLAP_MIN * figures.pairs > 0,
+        "the same token in two processes": figures.conflicts > 0,
+        "a decline only because of a concurrent purchase": figures.declined_for_another > 0,
+        "purchases under way while something was switched off": figures.under_way > 0,
+    }
+    return [name for name, is_reached in wanted.items() if not is_reached]
