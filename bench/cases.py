@@ -26,7 +26,10 @@ NORMAL_MS = 25.0
 """The p99 that counts as normal after an overload, unless half of the peak has a higher one by itself: then twice that."""
 
 CONNECTIONS_MAX = 14_000
-"""For the open loop: more than a server's inbox is long, so that it must refuse and cannot leave the queueing to us."""
+"""For twice the peak: enough that it is the server who must queue or refuse, and cannot leave that to us.
+
+They are opened beforehand: a burst of new connections would measure the system's backlog, which drops what does not fit.
+"""
 
 FOLLOW_UPS = {
     "clearing": ("/v3/simulate/clearing", b""),
@@ -186,7 +189,7 @@ def open_loops(run: Run) -> None:
         half_ms = NORMAL_MS / 2
         for share in LADDER:
             run.say(f"{kind}, open loop at {share:.0%} of {peak:,.0f}/s", None)
-            result = _open(run, station, [(peak * share, run.open_s)])
+            result = _open(run, station, [(peak * share, run.open_s)], 256)
             late = sorted(late / 1e6 for late in result.late)
             numbers = run.keep(
                 f"{kind} open {share:g}", asked=peak * share, late_p99_ms=quantile(late, 0.99), **numbers_of(result)
@@ -203,17 +206,21 @@ def _peak(run: Run, kind: str, station: Station) -> float:
     return max(rates)
 
 
-def _open(run: Run, station: Station, phases: list[tuple[float, float]]) -> Result:
+def _open(run: Run, station: Station, phases: list[tuple[float, float]], connections: int) -> Result:
     requests = station.purchases(run.number)
     return _quietly(
-        lambda: open_loop(station.place, requests, phases, connections_max=CONNECTIONS_MAX, check=APPROVED, seed=run.number)
+        lambda: open_loop(
+            station.place, requests, phases, connections=connections, connections_max=CONNECTIONS_MAX, check=APPROVED,
+            seed=run.number,
+        )
     )
 
 
 def _overload(run: Run, kind: str, station: Station, peak: float, half_ms: float) -> None:
     """Twice the peak, then half of it: every request must be answered in time or refused at once, and then all is as before."""
     run.say(f"{kind}, open loop at {OVERLOAD:.0%} of {peak:,.0f}/s", None)
-    result = _open(run, station, [(peak * OVERLOAD, run.open_s), (peak * AFTER_OVERLOAD, max(6.0, 2 * run.open_s))])
+    phases = [(peak * OVERLOAD, run.open_s), (peak * AFTER_OVERLOAD, max(6.0, 2 * run.open_s))]
+    result = _open(run, station, phases, CONNECTIONS_MAX)
     end = result.began + int(run.open_s * 1e9)
     answered = result.latencies_ms(result.began, end, refused=False)
     refused = result.latencies_ms(result.began, end, refused=True)

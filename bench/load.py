@@ -20,6 +20,9 @@ NS = 1_000_000_000
 GIVE_UP_S = 30
 """How long after the last request an answer is waited for; what has not come by then is lost."""
 
+REFUSED = (429, 503)
+"""Statuses that mean: not now."""
+
 NextRequest = Callable[[], bytes | None]
 """The next request, None when there is none left."""
 
@@ -70,9 +73,9 @@ class Result:
         return self.succeeded / self.seconds if self.seconds else 0.0
 
     def latencies_ms(self, begin: int = 0, end: int = 1 << 62, *, refused: bool | None = None) -> list[float]:
-        """Latencies of the requests that were due in [begin, end), sorted; of all, of refused ones (5xx) or of the others."""
+        """Latencies of the requests that were due in [begin, end), sorted; of all, of refused ones or of the others."""
         rows = zip(self.due, self.latency, self.status, strict=True)
-        wanted = (row for row in rows if begin <= row[0] < end and (refused is None or (row[2] >= 500) is refused))
+        wanted = (row for row in rows if begin <= row[0] < end and (refused is None or (row[2] in REFUSED) is refused))
         return sorted(latency / 1e6 for _, latency, _ in wanted)
 
     def quantile_ms(self, share: float) -> float:

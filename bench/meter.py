@@ -70,6 +70,18 @@ def memory_mb(pids: Iterable[int]) -> float:
     return total / 1e6
 
 
+def written_bytes(pids: Iterable[int]) -> int:
+    """What processes have sent to a disk so far."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+        except OSError:
+            continue
+        total += next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
+    return total
+
+
 def postmaster_of(dsn: str) -> int | None:
     """The process that all of the server's processes descend from; None where they are on another machine."""
     with psycopg.connect(dsn) as db:
@@ -97,6 +109,7 @@ class Reading:
     wal_syncs: int
     wal_images: int
     batches: tuple[float, float]
+    written: int
 
 
 class Meter:
@@ -120,7 +133,8 @@ class Meter:
         cpu_s = {name: sum(table[pid].cpu_s for pid in pids) for name, pids in families.items()}
         wal = self._wal() if self._dsn is not None else (0, 0, 0)
         batches = batches_of(self._root_url) if self._root_url is not None else (0.0, 0.0)
-        self._readings.append(Reading(time.monotonic(), cpu_s, machine_busy_s(), *wal, batches))
+        written = written_bytes(set().union(*families.values()) - families["generator"])
+        self._readings.append(Reading(time.monotonic(), cpu_s, machine_busy_s(), *wal, batches, written))
 
     def costs(self, requests: int) -> dict[str, float]:
         """What one of the requests between the edges cost; shares are of the whole machine."""
@@ -130,6 +144,7 @@ class Meter:
         machine_s = (os.cpu_count() or 1) * seconds
         costs = {f"{name}_us": 1e6 * value / count for name, value in spent.items()}
         costs["others_share"] = max(0.0, (last.machine_s - first.machine_s - sum(spent.values())) / machine_s)
+        costs["written_bytes"] = (last.written - first.written) / count
         if self._dsn is not None:
             costs["wal_bytes"] = (last.wal_bytes - first.wal_bytes) / count
             costs["wal_syncs"] = (last.wal_syncs - first.wal_syncs) / count

@@ -37,6 +37,9 @@ PARTS = (
 )
 LIBRARY = "event loop and the rest"
 
+WAITING = ("_worker (concurrent/", "wait (threading.py", "Condition.wait (threading.py", "Event.wait (threading.py")
+"""Where idle threads stand; py-spy takes some of them for busy."""
+
 
 def profile(run: Run, folder: Path, name: str) -> dict[str, Any]:
     """Profiles both databases at 64 in flight; flame graphs are left in the folder. Empty where py-spy may not look."""
@@ -70,7 +73,8 @@ def _sampled(run: Run, station: Station) -> list[tuple[list[str], int]] | None:
         print(f"no profile: {said.decode()[-300:]}")
         return None
     rows = (line.rpartition(" ") for line in target.read_text().splitlines())
-    return [([_short(frame) for frame in stack.split(";")], int(count)) for stack, _, count in rows]
+    stacks = [([_short(frame) for frame in stack.split(";")], int(count)) for stack, _, count in rows]
+    return [(stack, count) for stack, count in stacks if not stack[-1].startswith(WAITING)]
 
 
 def _short(frame: str) -> str:
@@ -197,7 +201,7 @@ def statements(run: Run) -> dict[str, float]:
         after = batches_of(server.root_url)
         with log.open("rb") as file:
             file.seek(begin)
-            executed = Counter(re.findall(rb"  execute (begin|commit|lock_holders|programs|[a-z_]+):", file.read()))
+            executed = Counter(re.findall(rb"  execute ([a-z_]+):", file.read()))
     count = after[0] - commits
     hot = {name.decode(): number / count for name, number in executed.most_common() if number > count / 20}
     return {"messages": (after[1] - messages) / count, "statements": sum(hot.values()), **hot}

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.load import REFUSED
+
 Measured = Mapping[str, Sequence[Mapping[str, Any]]]
 
 IN_TIME_MS = 5_000
@@ -99,7 +101,7 @@ def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
 
 def _overload_goals(found: Measured, name: str, title: str) -> Iterator[Goal]:
     unanswered = tuple(
-        float(sum(count for status, count in row["statuses"].items() if status not in ("201", "503")) + row["lost"])
+        float(sum(count for status, count in row["statuses"].items() if int(status) not in (201, *REFUSED)) + row["lost"])
         for row in found.get(name, ())
     )
     yield Goal(f"{title}: neither answered nor refused", "requests", 0, 0, unanswered, is_ceiling=True)
@@ -162,7 +164,8 @@ def rate_table(measured: Measured) -> str:
 
 COSTS = (
     ("server_us", "server µs"), ("database_us", "database µs"), ("generator_us", "generator µs"), ("batch", "messages a commit"),
-    ("wal_bytes", "WAL bytes"), ("wal_syncs", "WAL syncs"), ("stored_bytes", "stored bytes"), ("others_share", "others"),
+    ("wal_bytes", "WAL bytes"), ("wal_syncs", "WAL syncs"), ("written_bytes", "written bytes"), ("stored_bytes", "stored bytes"),
+    ("others_share", "others"),
 )  # fmt: skip
 
 

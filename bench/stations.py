@@ -180,8 +180,10 @@ class Yard:
         return station
 
     def _seeded(self, kind: str, cards: int, stored: int, products: int, sources: int) -> Seeded:
-        """A copy of the template with these sizes."""
+        """A copy of the template with these sizes; the largest one itself, which nobody else wants."""
         template = self._template(kind, cards, stored, products, sources)
+        if stored:
+            return template
         address = copy_database(self.postgres, template.address, self.folder)
         return Seeded(address, template.tokens, template.stored)
 

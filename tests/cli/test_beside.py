@@ -153,7 +153,8 @@ def test_explain_tells_what_is_wrong(
     """An unknown token, wrong credentials, no credentials and an address without a server are told apart."""
     assert "404 Transaction not found" in cardwright("explain", "nothing").err
     assert "nobody answers" in cardwright("explain", tokens[0], "--base-url", "http://127.0.0.1:1/v3").err
-    assert cardwright("explain", tokens[0], "--base-url", "here").code == 2
+    for wrong in ("here", "http://here:x/v3", "ftp://here/v3"):
+        assert cardwright("explain", tokens[0], "--base-url", wrong).code == 2
     monkeypatch.setenv("CARDWRIGHT_ACCESS_TOKEN", "wrong")
     assert "401 Invalid credential" in cardwright("explain", tokens[0]).err
     monkeypatch.delenv("CARDWRIGHT_ACCESS_TOKEN")

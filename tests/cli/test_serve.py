@@ -216,17 +216,18 @@ def test_banner_tells_what_one_needs() -> None:
     assert told["admin access token"]
 
 
-def test_production_keeps_its_tokens_to_itself() -> None:
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_production_keeps_its_tokens_to_itself(form: list[str]) -> None:
     """What a production server prints ends in somebody's logs, so the tokens are not in it."""
     secrets = {f"CARDWRIGHT_{name.upper()}": value for name, value in PRODUCTION.items()}
     env = {**os.environ, **secrets, "CARDWRIGHT_APPLICATION_TOKEN": "hunter2-app", "CARDWRIGHT_ACCESS_TOKEN": "hunter2-access"}
-    command = [sys.executable, "-m", "cardwright", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", *form]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         process.terminate()
         printed = first + process.stdout.read()
-    assert "ready" in printed
+    assert "/v3" in printed
     assert "production" in printed
     assert "hunter2" not in printed
 

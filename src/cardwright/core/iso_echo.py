@@ -86,7 +86,7 @@ def _balances(row: Recorded, places: int) -> str:
 
 
 def _balance(amount_type: str, amount: int, currency: str, places: int) -> str:
-    return f"00{amount_type}{places}{numeric_of(currency)}{'D' if amount < 0 else 'C'}{abs(amount):012d}"
+    return f"00{amount_type}{numeric_of(currency)}{places}{'D' if amount < 0 else 'C'}{abs(amount):012d}"
 
 
 def _quoted_amount(units: int, places: int) -> str:

@@ -29,12 +29,13 @@ def database_of(settings: "Settings", *, is_made: bool = False) -> Iterator["Dat
     except ValueError as error:
         raise Failure(str(error), "cardwright serve --db cardwright.db", 2) from None
     if database.is_sqlite and not is_made and not Path(database.path).exists():
-        raise Failure(f"--db {database.place} does not exist", "cardwright serve   (makes it), or another --db")
+        raise Failure(f"--db {database.place} does not exist", f"cardwright migrate --db {database.place}   (makes it)")
     try:
         yield database
     except DBAPIError as error:
         reason = str(error.orig).strip().partition("\n")[0]
-        raise Failure(f"--db {database.place}: {reason}", "another --db, or see to that one") from None
+        hint = "cardwright serve --db another.db" if database.is_sqlite else f"psql '{database.place}'"
+        raise Failure(f"--db {database.place}: {reason}", hint) from None
     finally:
         database.close()
 
@@ -47,7 +48,7 @@ def migrated(settings: "Settings", *, is_made: bool = False) -> Iterator[tuple["
     with database_of(settings, is_made=is_made) as database:
         if (found := present(database)) is not None and found > newest():
             text = f"--db {database.place} is at revision {found}, which this version ({newest()}) does not know"
-            raise Failure(text, "use the version that wrote it, or a newer one")
+            raise Failure(text, "pip install --upgrade cardwright")
         yield database, migrate(database)
 
 

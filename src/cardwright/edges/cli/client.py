@@ -43,16 +43,26 @@ class Client:
             connection.close()
 
     def _connect(self) -> HTTPConnection:
-        parts = urlsplit(self.root_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Failure(f"{self.root_url} is no address like http://127.0.0.1:8181/v3", code=2)
-        if parts.scheme == "http":
-            return HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        scheme, host, port = _place(self.root_url)
+        if scheme == "http":
+            return HTTPConnection(host, port, timeout=TIMEOUT_S)
         try:
             context = ssl.create_default_context(cafile=self._ca)
         except OSError as error:
-            raise Failure(f"the certificate {self._ca} cannot be read: {error}") from None
-        return HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S, context=context)
+            raise Failure(f"CARDWRIGHT_CA {self._ca} cannot be read: {error}", "cardwright status -o env") from None
+        return HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
+
+
+def _place(root_url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of an address. Raises Failure for what is none."""
+    try:
+        parts = urlsplit(root_url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        # A port that is no number.
+        pass
+    raise Failure(f"--base-url {root_url} is no address", "cardwright explain TOKEN --base-url http://127.0.0.1:8181/v3", 2)
 
 
 def _content(raw: bytes) -> Any:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from cardwright.edges.cli.client import Client
 from cardwright.edges.cli.instance import find_credentials, find_instance, root_of
 from cardwright.edges.cli.say import Failure, show_json, show_table
+from cardwright.kit.clock import iso
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
@@ -29,7 +30,8 @@ def decision_of(client: Client, token: str) -> dict[str, Any]:
         decision: dict[str, Any] = answer.body
         return decision
     said = answer.body.get("error_message", answer.body) if isinstance(answer.body, dict) else answer.body
-    hint = "cardwright status   (are these its credentials?)" if answer.status == 401 else "the token is in transaction.token"
+    known = "cardwright explain TOKEN   (the transaction.token of an answer)"
+    hint = "cardwright status   (are these its credentials?)" if answer.status == 401 else known
     raise Failure(f"{token}: {answer.status} {said}", hint)
 
 
@@ -58,5 +60,11 @@ def show_decision(decision: dict[str, Any]) -> None:
 
 
 def _inputs(inputs: dict[str, Any]) -> str:
-    known = {name: value for name, value in inputs.items() if value is not None}
-    return ", ".join(f"{name} {str(value).lower() if isinstance(value, bool) else value}" for name, value in known.items())
+    return ", ".join(f"{name.removesuffix('_ms')} {_plain(name, value)}" for name, value in inputs.items() if value is not None)
+
+
+def _plain(name: str, value: object) -> str:
+    """A value for people: an instant as a time, a boolean as JSON writes it."""
+    if name.endswith("_ms") and isinstance(value, int):
+        return iso(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -198,9 +198,9 @@ class Told:
             print('\nIn another terminal:  eval "$(cardwright status -o env)"', flush=True)
 
     def _data(self) -> dict[str, Any]:
-        pair, instance = self.credentials, self.instance
+        instance = self.instance
         told = {"base_url": instance.base_url, "mode": instance.mode, "pid": instance.pid, "data": self.place}
-        tokens = {"application_token": pair.application_token, "access_token": pair.access_token}
+        tokens = asdict(self.credentials) if self.settings.is_sandbox else {}
         return told | tokens | ({"ca": instance.ca} if instance.ca else {})
 
     def _fields(self) -> list[tuple[str, str]]:
