@@ -86,6 +86,9 @@ def populated(world: World) -> World:
     world.make("cardtransitions", card_token="asleep", state="SUSPENDED", channel="API")
     world.make("usertransitions", user_token="cy", status="SUSPENDED", reason_code="05", channel="API")
     load_account(world, "ben", 100_00)
+    window = {"velocity_window": "DAY", "currency_code": "USD"}
+    world.make("velocitycontrols", token="much", amount_limit=150, **window)
+    world.make("velocitycontrols", token="often", amount_limit=900, usage_limit=3, association={"user_token": "ana"}, **window)
     return world
 
 

@@ -17,7 +17,15 @@ from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.vault import Vault, counted_nonces
-from cardwright.resources import card_products, card_transitions, cards, funding_sources, user_transitions, users
+from cardwright.resources import (
+    card_products,
+    card_transitions,
+    cards,
+    funding_sources,
+    user_transitions,
+    users,
+    velocity_controls,
+)
 from cardwright.resources.app import App, Call
 from cardwright.storage.database import Database
 from cardwright.storage.hot import HotStore
@@ -36,6 +44,7 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "users": (users.create_user, users.UserCreate),
     "cards": (cards.create_card, cards.CardCreate),
     "cardtransitions": (card_transitions.create_transition, card_transitions.CardTransitionCreate),
+    "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
 

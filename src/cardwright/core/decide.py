@@ -1,5 +1,6 @@
 """The decision: a pure function from what is seen and asked to an outcome and the account as it is afterwards."""
 
+from collections.abc import Iterator
 from typing import assert_never
 
 from cardwright.core.checks import first_refusal
@@ -7,8 +8,9 @@ from cardwright.core.funding import fund
 from cardwright.core.lifecycle import advise, clear, refund, reverse
 from cardwright.core.messages import Advice, Authorization, Clearing, Message, Refund, Reversal
 from cardwright.core.outcome import Decision, Legs, declined
-from cardwright.core.responses import APPROVALS
+from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
+from cardwright.core.velocity import Verdict, judge
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.kit.clock import Instant
 
@@ -33,6 +35,18 @@ def decide(seen: Snapshot, message: Message, now: Instant) -> Decision:
             assert_never(message)
 
 
+def verdicts(seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
+    """What each velocity control that applies says, in order: user's, card product's, program's, oldest first."""
+    for control, key in zip(seen.controls, seen.usage_keys, strict=True):
+        if (verdict := judge(control, seen.account.usages.get(key), asked, seen.currency, now)) is not None:
+            yield verdict
+
+
+def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
+    """The first velocity control that has no room for the purchase."""
+    return next((verdict for verdict in verdicts(seen, asked, now) if verdict.reason is not None), None)
+
+
 def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> Decision:
     """An authorization: refused by the first check that fails, else funded and held."""
     kind = AUTHORIZATION_CASHBACK if asked.details.cash_back else AUTHORIZATION
@@ -40,6 +54,9 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
     refusal = first_refusal(seen, asked, now)
     if refusal is not None:
         return declined(seen, kind, refusal, requested)
+    if seen.controls and (limit := first_limit(seen, asked, now)) is not None:
+        name = limit.control.name or limit.control.token
+        return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
     funding = fund(seen, asked)
     if funding.reason not in APPROVALS:
         return declined(seen, kind, funding.reason, requested, order_refused=funding.order_refused)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cardwright.core.checks import CHECKS
-from cardwright.core.decide import decide
+from cardwright.core.decide import decide, verdicts
 from cardwright.core.funding import fund
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
@@ -11,6 +11,7 @@ from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
+from cardwright.core.velocity import Verdict
 from cardwright.kit.clock import Instant
 
 
@@ -26,8 +27,37 @@ def explain(seen: Snapshot, message: Authorization, now: Instant) -> tuple[Decis
             step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": check.remedy}
             refused = True
         steps.append(step)
+    for said in verdicts(seen, message, now):
+        steps.append(_control_step(seen, said, refused))
+        refused = refused or said.reason is not None
     steps.append(_funding_step(seen, message, decision, refused))
     return decision, steps
+
+
+def _control_step(seen: Snapshot, verdict: Verdict, refused: bool) -> dict[str, Any]:
+    control, places = verdict.control, exponent_of(seen.currency) or 0
+    left = control.amount_limit - verdict.used_amount
+    step: dict[str, Any] = {
+        "check": "velocity_has_room",
+        "verdict": "not_reached" if refused else "pass" if verdict.reason is None else "refuse",
+        "inputs": {
+            "control": control.token,
+            "name": control.name,
+            "level": "user" if control.user_token else "card_product" if control.card_product_token else "program",
+            "velocity_window": control.window,
+            "amount_limit": decimal_text(control.amount_limit, places),
+            "used_before": decimal_text(verdict.used_amount, places),
+            "this_purchase": decimal_text(verdict.amount, places),
+            "left": decimal_text(max(0, left), places),
+            "usage_limit": control.usage_limit,
+            "uses_before": verdict.used_count,
+        },
+    }
+    if step["verdict"] == "refuse" and verdict.reason is not None:
+        by_count = verdict.reason is Reason.COUNT_LIMIT
+        remedy = "the control allows one use more" if by_count else f"the amount is at most {decimal_text(max(0, left), places)}"
+        step |= {"response": {"code": verdict.reason.code, "memo": verdict.reason.memo}, "would_pass_if": remedy}
+    return step
 
 
 def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, refused: bool) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def clear(seen: Snapshot, asked: Clearing) -> Decision:
         legs=Legs(program_funding=-load, available=load - extra, held=-from_hold, settlement=asked.amount),
         account=seen.account.moved(seen.currency, load - asked.amount, -from_hold),
         chain=None if asked.is_forced else after,
+        use=(extra, 1 if asked.is_forced else 0),
     )
 
 
@@ -86,6 +87,7 @@ def refund(seen: Snapshot, asked: Refund) -> Decision:
         moved=-back,
         legs=Legs(program_funding=back, available=kept, settlement=-asked.amount),
         account=seen.account.moved(seen.currency, kept, 0),
+        use=(-asked.amount, 0),
     )
 
 
@@ -115,4 +117,6 @@ def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: b
         chain=Chain(
             chain.state if hold_left else State.CLEARED, chain.requested, hold_left, chain.load_left - back, chain.cleared
         ),
+        # A purchase that is undone before anything of it was cleared was no use of the card.
+        use=(-amount, -1 if closing and not chain.cleared else 0),
     )

@@ -36,8 +36,9 @@ class Fee(msgspec.Struct, frozen=True, array_like=True):
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
-    Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after
-    authorization).
+    ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
+    control that refused. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
+    stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -57,6 +58,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     order_refused: bool = msgspec.field(default=False, name="o")
     chosen_token: str | None = msgspec.field(default=None, name="k")
     root_token: str | None = msgspec.field(default=None, name="q")
+    use: tuple[int, int] | None = msgspec.field(default=None, name="u")
+    limited_by: str | None = msgspec.field(default=None, name="l")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):

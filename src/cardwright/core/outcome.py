@@ -30,7 +30,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     ``requested`` was asked for, ``amount`` counts, ``impacted`` is the signed effect on the balances (None when refused),
     ``moved`` the signed amount of the funding order in this message. ``hold_left`` and ``load_left`` are of a message that
-    begins a chain; ``chain`` is the chain's root after a message that follows one.
+    begins a chain; ``chain`` is the chain's root after a message that follows one. ``use`` is what such a message adds to
+    velocity usage, amount and count; ``limited_by`` the name of the control that refused.
     """
 
     kind: int
@@ -47,6 +48,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     load_left: int = 0
     order_refused: bool = False
     chain: Chain | None = None
+    use: tuple[int, int] = (0, 0)
+    limited_by: str | None = None
 
     @property
     def is_approved(self) -> bool:
@@ -54,9 +57,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return self.reason in APPROVALS
 
 
-def declined(seen: Snapshot, kind: int, reason: Reason, requested: int, *, order_refused: bool = False) -> Decision:
+def declined(
+    seen: Snapshot, kind: int, reason: Reason, requested: int, *, order_refused: bool = False, limited_by: str | None = None
+) -> Decision:
     """A refusal: nothing moves."""
     return Decision(
         kind=kind, state=State.DECLINED, reason=reason, currency=seen.currency, requested=requested, amount=requested,
         impacted=None, moved=0, legs=NOTHING, account=seen.account, order_refused=order_refused,
+        limited_by=limited_by,
     )  # fmt: skip

@@ -54,6 +54,7 @@ TRANSITION_NOT_FOUND = Kind(404, "404009", "Transition not found")
 TRANSACTION_NOT_FOUND = Kind(404, "404011", "Transaction not found")
 WEBHOOK_NOT_FOUND = Kind(404, "404012", "Webhook not found")
 EVENT_NOT_FOUND = Kind(404, "404013", "Event not found")
+CONTROL_NOT_FOUND = Kind(404, "404015", "Velocity control not found")
 ORIGINAL_NOT_FOUND = Kind(404, "404014", "Original transaction not found")
 METHOD_NOT_ALLOWED = Kind(405, "405001", "Method not allowed: this path takes {}")
 TOKEN_TAKEN = Kind(  # observed

@@ -110,7 +110,7 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
         f'{_fees_and_cash(details, places)}"currency_code":"{row.currency}",'
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
-        + f'"response":{_response(row.code)},"network":"DISCOVER","acquirer":{{'
+        + f'"response":{_response(row.code, details.limited_by)},"network":"DISCOVER","acquirer":{{'
         + ('"institution_id_code":"000000",' if kind in SETTLES else "")
         + f'"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
@@ -180,10 +180,11 @@ def _order_state(row: Recorded) -> str:
     return "REVERSED" if row.kind in RELEASES and row.first_state == State.CLEARED else "PENDING"
 
 
-@lru_cache(maxsize=64)
-def _response(code: int) -> str:
+@lru_cache(maxsize=1024)
+def _response(code: int, limited_by: str | None = None) -> str:
     reason = REASON_OF[code]
-    return f'{{"code":"{reason.code}","memo":{_quoted(reason.memo)}}}'
+    more = "" if limited_by is None else f',"additional_information":{_quoted(limited_by)}'
+    return f'{{"code":"{reason.code}","memo":{_quoted(reason.memo)}{more}}}'
 
 
 @lru_cache(maxsize=4096)

@@ -27,6 +27,8 @@ class Reason(Enum):
     PRODUCT_NOT_IN_FORCE = ("1818", "Configuration error", "57")  # (choice) for an inactive or out-of-date card product
     ACCOUNT_LOAD_FAILED = ("1842", "Account load failed", "51")
     COUNTRY_NOT_ALLOWED = ("1864", "Transactions not allowed from this country", "57")  # memo (choice)
+    COUNT_LIMIT = ("1817", "Exceeding count limit", "65")  # code from a public client library, memo (choice)
+    AMOUNT_LIMIT = ("1834", "Exceeding amount limit", "61")  # code from a public client library, memo (choice)
     CARD_NOT_ACTIVATED = ("1901", "Card not activated", "62")
     SECURITY_CODE_FAILED = ("1952", "Card security code check failed", "57")  # (choice)
     ADDRESS_FAILED = ("1953", "Address verification failed", "57")  # (choice)

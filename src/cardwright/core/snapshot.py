@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from cardwright.core.velocity import Control, Usage, usage_key
 from cardwright.core.words import CardState, HolderStatus, State
 
 
@@ -132,9 +133,15 @@ class SourceFact(Fact, frozen=True, kw_only=True):
 
 
 class Account(msgspec.Struct, frozen=True, array_like=True):
-    """The money of one account holder: for each currency the ledger balance and the part of it that is on hold, minor units."""
+    """The money of one account holder, and its standing with velocity controls.
+
+    ``balances``: for each currency the ledger balance and the part of it that is on hold, minor units. ``has_history``
+    tells whether a control that the account has not met must look back.
+    """
 
     balances: dict[str, tuple[int, int]] = {}
+    usages: dict[str, Usage] = {}
+    has_history: bool = False
 
     def money(self, currency: str) -> tuple[int, int]:
         """Ledger balance and sum of open holds in a currency."""
@@ -145,7 +152,11 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
         if not ledger and not held:
             return self
         before = self.money(currency)
-        return Account({**self.balances, currency: (before[0] + ledger, before[1] + held)})
+        return Account({**self.balances, currency: (before[0] + ledger, before[1] + held)}, self.usages, self.has_history)
+
+    def using(self, usages: dict[str, Usage]) -> "Account":
+        """The account with these standings, after a message."""
+        return Account(self.balances, usages, True)
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -176,6 +187,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     source: SourceFact | None
     account: Account
     chain: Chain | None = None
+    controls: tuple[Control, ...] = ()
+
+    @property
+    def usage_keys(self) -> list[str]:
+        """Where the account keeps its usage of each of the controls, in their order."""
+        return [usage_key(control, self.user.token, self.owner.token) for control in self.controls]
 
 
 def fact_from(kind: type[Any], doc: str | bytes, **extra: Any) -> Any:

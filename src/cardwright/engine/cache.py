@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 import msgspec
 from sqlalchemy import select
 
+from cardwright.core.counting import Past
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
+from cardwright.core.velocity import Control
 from cardwright.engine.loader import Loader
 from cardwright.outbox.events import Subscription, load_subscriptions
+from cardwright.storage.controls import load_controls, load_events
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
@@ -28,6 +31,9 @@ ORIGINALS_MAX = 50_000
 
 CardKey = tuple[int, str]
 """Program id and card token."""
+
+PROGRAM_LEVEL = ("program", "")
+"""The key of the controls that apply to every card."""
 
 ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
@@ -76,6 +82,14 @@ class ProgramEntry:
     sources: dict[str, SourceEntry] = field(default_factory=dict)
 
     sources_by_id: dict[int, SourceEntry] = field(default_factory=dict)
+    controls: dict[tuple[str, str], tuple[Control, ...]] = field(default_factory=dict)
+
+    def controls_of(self, card: CardFact) -> tuple[Control, ...]:
+        """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
+        if not self.controls:
+            return ()
+        get = self.controls.get
+        return (*get(("user", card.user_token), ()), *get(("product", card.card_product_token), ()), *get(PROGRAM_LEVEL, ()))
 
     def source_of(self, product: ProductFact) -> SourceEntry | None:
         """The funding source that the product's Managed JIT Funding draws on, None without it."""
@@ -117,6 +131,14 @@ class Cache:
         self._originals[original.row.id] = original
         if len(self._originals) > ORIGINALS_MAX:
             self._originals.popitem(last=False)
+
+    async def events(self, holder_id: int, user_token: str) -> list[Past]:
+        """The history of an account as far as the user made it, for controls that must look back."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_events, holder_id, user_token)
+
+    def _load_events(self, holder_id: int, user_token: str) -> list[Past]:
+        with self._database.read() as db:
+            return load_events(db, holder_id, user_token)
 
     def forget(self) -> None:
         """Drops everything, as after a reset."""
@@ -177,9 +199,12 @@ class Cache:
         with self._database.read() as db:
             program = get_program(db, program_id)
             subscriptions = load_subscriptions(db, program_id)
+            controls = by_level(load_controls(db, program_id))
         settings = program.settings
         masked = settings.mask_funding_source_tokens
-        return ProgramEntry(program.id, program.revision, settings.currency, program.short_code, masked, subscriptions)
+        return ProgramEntry(
+            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, controls=controls
+        )
 
     def _load_sources(self, program: ProgramEntry, ids: set[int]) -> None:
         query = select(funding_sources).where(funding_sources.c.program_id == program.id, funding_sources.c.id.in_(ids))
@@ -200,6 +225,20 @@ class Cache:
                     assert row is not None, "a product names a funding source that was there when it was made"
                     program.keep_source(_source_of(program, row))
         program.products.update(found)
+
+
+def by_level(controls: Iterable[Control]) -> dict[tuple[str, str], tuple[Control, ...]]:
+    """Controls by whom they apply to, oldest first: looking up what applies costs the same whatever else there is."""
+    levels: dict[tuple[str, str], tuple[Control, ...]] = {}
+    for control in controls:
+        if control.user_token is not None:
+            level = ("user", control.user_token)
+        elif control.card_product_token is not None:
+            level = ("product", control.card_product_token)
+        else:
+            level = PROGRAM_LEVEL
+        levels[level] = (*levels.get(level, ()), control)
+    return levels
 
 
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:

@@ -11,18 +11,21 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
+from cardwright.core.counting import event_of, events_for
 from cardwright.core.decide import decide
 from cardwright.core.messages import Message
 from cardwright.core.outcome import Decision
 from cardwright.core.problems import CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, Problem
 from cardwright.core.record import Recorded
 from cardwright.core.snapshot import Account, Snapshot
+from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
 from cardwright.engine.cache import Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
 from cardwright.engine.recording import (
     after_chain,
     chain_of,
     chain_row,
     completed,
+    details_of,
     inline_notification,
     journal_entry,
     notifications,
@@ -158,7 +161,27 @@ async def _configure(cache: Cache, cards: dict[CardKey, CardEntry], seen: Seen, 
         sources = (row.source_id for row in seen.rows.values() if row.program_id == program_id)
         await cache.sources(program, (source_id for source_id in sources if source_id is not None))
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
+    for key, entry in cards.items():
+        account = accounts[entry.holder_id]
+        controls = programs[key[0]].controls_of(entry.card)
+        if account.has_history and controls:
+            accounts[entry.holder_id] = await _look_back(cache, entry, controls, account, now[key[0]])
     return _Batch(seen, cards, programs, now, real_ms, accounts, dict(seen.rows))
+
+
+async def _look_back(
+    cache: Cache, entry: CardEntry, controls: Sequence[Control], account: Account, now: Instant
+) -> Account:
+    """The account with the usage that its history gives to controls that are new to it, or were edited."""
+    owner, user = entry.owner.token, entry.user.token
+    missing = [control for control in controls if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
+    if not missing:
+        return account
+    events = await cache.events(entry.holder_id, user)
+    usages = dict(account.usages)
+    for control in missing:
+        usages[usage_key(control, user, owner)] = recounted(control, events_for(control, events), now)
+    return account.using(usages)
 
 
 def _is_stale(entry: CardEntry, seen: Seen) -> bool:
@@ -210,33 +233,37 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     source = program.source_of(product) if root is None else program.sources_by_id.get(root.source_id or 0)
     snapshot = Snapshot(
         program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
-        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None,
+        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, program.controls_of(entry.card),
     )  # fmt: skip
     now, program_row = batch.now[program.id], batch.seen.programs[program.id]
     decision = decide(snapshot, message, now)
+    details = details_of(message, snapshot, decision, asked.chosen_token)
     row = record(
         row_id=ids.next(),
         keys=(program.id, entry.holder_id, entry.card_id, source.id if source is not None else None),
         revisions=(program.revision, entry.revision),
-        message=message,
-        snapshot=snapshot,
         decision=decision,
+        details=details,
         root=root,
         seed=asked.seed,
-        chosen_token=asked.chosen_token,
         now=now,
         # On a frozen clock nothing takes any time, or the same calls would not give the same bytes.
         duration_ms=max(0, batch.real_ms - asked.received_ms) if program_row.frozen_ms is None else 0,
     )
     outcome = Outcome(row, entry, program, source)
-    _keep(batch, asked, outcome, decision, root)
+    usages = decision.account.usages
+    if snapshot.controls:
+        usages = counted(snapshot.controls, snapshot.usage_keys, usages, event_of(row, details), now)
+    _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
     return outcome
 
 
-def _keep(batch: _Batch, asked: Asked, outcome: Outcome, decision: Decision, root: Recorded | None) -> None:
+def _keep(
+    batch: _Batch, asked: Asked, outcome: Outcome, decision: Decision, root: Recorded | None, account: Account
+) -> None:
     """Takes a decision into the batch: the next message sees it, and it is among what will be written."""
     row, write = outcome.row, batch.write
-    batch.accounts[row.holder_id] = decision.account
+    batch.accounts[row.holder_id] = account
     write.transactions.append(row)
     if row.impacted:
         write.journal.append(journal_entry(row, decision))

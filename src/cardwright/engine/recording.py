@@ -51,12 +51,10 @@ def record(
     row_id: int,
     keys: tuple[int, int, int, int | None],
     revisions: tuple[int, int],
-    message: Message,
-    snapshot: Snapshot,
     decision: Decision,
+    details: Details,
     root: Recorded | None,
     seed: int,
-    chosen_token: str | None,
     now: Instant,
     duration_ms: int,
 ) -> Recorded:
@@ -93,17 +91,21 @@ def record(
         seed=seed if root is None else root.seed,
         program_revision=revisions[0],
         holder_revision=revisions[1],
-        details=_pack(_details(message, snapshot, decision, chosen_token)),
+        details=_pack(details),
     )
 
 
-def _details(message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None) -> Details:
-    verdict = address_verdict(snapshot, message) if isinstance(message, Authorization) else None
-    if verdict is None and not decision.order_refused and chosen_token is None:
-        return message.details
-    return msgspec.structs.replace(
-        message.details, address_verdict=verdict, order_refused=decision.order_refused, chosen_token=chosen_token
-    )
+def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None) -> Details:
+    """What is kept of a message beyond its amounts: what it said, and what the decision added."""
+    found = {
+        "address_verdict": address_verdict(snapshot, message) if isinstance(message, Authorization) else None,
+        "order_refused": decision.order_refused,
+        "chosen_token": chosen_token,
+        "use": decision.use if decision.use != (0, 0) else None,
+        "limited_by": decision.limited_by,
+    }
+    # Usually there is nothing, and a copy would be the dearest part of the row.
+    return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details
 
 
 def journal_entry(row: Recorded, decision: Decision) -> tuple[object, ...]:

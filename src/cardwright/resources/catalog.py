@@ -15,6 +15,7 @@ from cardwright.resources import (
     transactions,
     user_transitions,
     users,
+    velocity_controls,
     webhooks,
 )
 from cardwright.resources.route import Route
@@ -31,6 +32,7 @@ ROUTES: tuple[Route, ...] = (
     *simulate.routes,
     *simulate_followups.routes,
     *transactions.routes,
+    *velocity_controls.routes,
     *webhooks.routes,
     *decisions.routes,
     *inbox.routes,

@@ -3,22 +3,26 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import and_, func, select
 
+from cardwright.core.counting import events_for
 from cardwright.core.explain import explain, explain_follow_up
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
 from cardwright.core.render import ASKS, details_decoder
 from cardwright.core.responses import REASON_OF
-from cardwright.core.snapshot import Account, ProductFact, Snapshot, fact_from
+from cardwright.core.snapshot import Account, CardFact, ProductFact, Snapshot, fact_from
+from cardwright.core.velocity import Control, recounted, usage_key
 from cardwright.core.words import TYPES, State
+from cardwright.engine.cache import PROGRAM_LEVEL, by_level
 from cardwright.kit.clock import iso_ms
 from cardwright.resources.app import Call
 from cardwright.resources.route import Scope, get
 from cardwright.resources.transactions import facts_as_of, get_transaction, source_as_of
 from cardwright.storage import history
-from cardwright.storage.tables import card_products
+from cardwright.storage.controls import INACTIVE, control_from, load_events
+from cardwright.storage.tables import card_products, config_history
 
 # --- Rules: pure ---------------------------------------------------------------------
 
@@ -27,7 +31,7 @@ def message_of(row: Recorded) -> Authorization:
     """The message that the row records, as it came in."""
     details = details_decoder.decode(row.details)
     surcharge = sum(fee.amount for fee in details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
-    asked = msgspec.structs.replace(details, address_verdict=None, order_refused=False, chosen_token=None)
+    asked = msgspec.structs.replace(details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None)
     return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=asked)
 
 
@@ -51,7 +55,43 @@ def snapshot_as_of(call: Call, row: Recorded) -> Snapshot:
     doc = history.doc_as_of(call.db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
     product: ProductFact = fact_from(ProductFact, doc)
     source = source_as_of(call.db, row) if row.source_id is not None else None
-    return Snapshot(row.currency, card, user, owner, product, source, account_before(row))
+    controls = controls_as_of(call, row, card)
+    account = with_usage_before(call, row, account_before(row), controls, user.token, owner.token)
+    return Snapshot(row.currency, card, user, owner, product, source, account, controls=controls)
+
+
+def controls_as_of(call: Call, row: Recorded, card: CardFact) -> tuple[Control, ...]:
+    """The velocity controls that applied when the row was decided, in the order of their say."""
+    columns = config_history.c
+    newest = (
+        select(columns.object_id, func.max(columns.revision).label("revision"))
+        .where(columns.program_id == row.program_id, columns.kind == history.Kind.VELOCITY_CONTROL)
+        .where(columns.revision <= row.program_revision)
+        .group_by(columns.object_id)
+        .subquery()
+    )
+    query = select(columns.object_id, columns.doc).join(
+        newest, and_(newest.c.object_id == columns.object_id, newest.c.revision == columns.revision)
+    )
+    rows = call.db.execute(query.where(columns.program_id == row.program_id, columns.kind == history.Kind.VELOCITY_CONTROL))
+    kept = {found.object_id: found.doc for found in rows if found.doc != INACTIVE}
+    levels = by_level(control_from(key, kept[key]) for key in sorted(kept))
+    found_levels = (("user", card.user_token), ("product", card.card_product_token), PROGRAM_LEVEL)
+    return tuple(control for level in found_levels for control in levels.get(level, ()))
+
+
+def with_usage_before(
+    call: Call, row: Recorded, account: Account, controls: tuple[Control, ...], user: str, owner: str
+) -> Account:
+    """The account with the usage that the row's decision found: what came before it, counted again from history."""
+    if not controls:
+        return account
+    # Within one millisecond the order of ids is the order of decisions on one account.
+    past = [one for one in load_events(call.db, row.holder_id, user) if (one.at, one.row_id) < (row.created_ms, row.id)]
+    usages = {
+        usage_key(control, user, owner): recounted(control, events_for(control, past), row.created_ms) for control in controls
+    }
+    return account.using(usages)
 
 
 # --- Actions: what one can do with it ------------------------------------------------

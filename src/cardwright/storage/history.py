@@ -19,6 +19,7 @@ class Kind(IntEnum):
     CARD_PRODUCT = 2
     USER = 3
     CARD = 4
+    VELOCITY_CONTROL = 5
 
 
 def raise_program_revision(db: Connection, program_id: int) -> int:

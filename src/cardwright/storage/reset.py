@@ -23,13 +23,14 @@ from cardwright.storage.tables import (
     transactions,
     user_transitions,
     users,
+    velocity_controls,
     webhooks,
 )
 
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
     outbox, inbox_messages, message_tokens, journal, transactions, config_history, card_transitions, user_transitions,
-    cards, pans, users, holders, webhooks, card_products, funding_sources,
+    cards, pans, users, holders, velocity_controls, webhooks, card_products, funding_sources,
 )  # fmt: skip
 
 RESETTING = "resetting"

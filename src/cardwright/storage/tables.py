@@ -160,6 +160,16 @@ card_transitions = _resource(
     Index(None, "card_id"),
 )
 
+velocity_controls = _resource(
+    "velocity_controls",
+    Column("active", Boolean, nullable=False),
+    Column("user_token", String(36)),
+    Column("card_product_token", String(36)),
+    Column("fact", Text, nullable=False),
+    Index(None, "program_id", "user_token"),
+    Index(None, "program_id", "card_product_token"),
+)
+
 webhooks = _resource(
     "webhooks",
     Column("active", Boolean, nullable=False),

@@ -325,3 +325,24 @@ def create_tables() -> None:
         sa.UniqueConstraint("program_id", "token", name=op.f("uq_card_transitions_program_id_token")),
     )
     op.create_index(op.f("ix_card_transitions_card_id"), "card_transitions", ["card_id"])
+    op.create_table(
+        "velocity_controls",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("user_token", sa.String(length=36), nullable=True),
+        sa.Column("card_product_token", sa.String(length=36), nullable=True),
+        sa.Column("fact", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_velocity_controls_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_velocity_controls")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_velocity_controls_program_id_token")),
+    )
+    op.create_index(
+        op.f("ix_velocity_controls_program_id_card_product_token"), "velocity_controls", ["program_id", "card_product_token"]
+    )
+    op.create_index(op.f("ix_velocity_controls_program_id_user_token"), "velocity_controls", ["program_id", "user_token"])

@@ -1,0 +1,225 @@
+"""Velocity controls: how much and how often an account may be used within a window (wire reference, "Velocity controls").
+
+Usage is kept with the account, a small entry for each control and acting user, and changed by every message in the same
+commit. It is never summed over history on the way; only a control that an account has not met before, or that was edited,
+looks back once.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from cardwright.core.messages import Authorization
+from cardwright.core.responses import Reason
+from cardwright.kit.clock import DAY_MS, Instant
+
+
+class Window(StrEnum):
+    """A window's length, as on the wire. Calendar windows in UTC; start inclusive, end exclusive."""
+
+    DAY = "DAY"
+    WEEK = "WEEK"
+    MONTH = "MONTH"
+    LIFETIME = "LIFETIME"
+    TRANSACTION = "TRANSACTION"
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
+
+    ``mccs`` are single codes and ranges of the scope (of its MCC group too), None without such a scope. ``since_ms`` is
+    the control's creation, from which LIFETIME counts. ``key`` and ``fingerprint`` follow from the others (``settled``);
+    the fingerprint changes with everything that decides what is counted, and not with the limits.
+    """
+
+    id: int
+    token: str
+    name: str | None
+    amount_limit: int
+    usage_limit: int | None
+    window: Window
+    currency: str
+    since_ms: Instant
+    user_token: str | None = None
+    card_product_token: str | None = None
+    mid: str | None = None
+    mccs: tuple[str, ...] | None = None
+    approvals_only: bool = True
+    include_purchases: bool = True
+    include_cashback: bool = True
+    include_withdrawals: bool = True
+    key: str = ""
+    fingerprint: int = 0
+
+    def covers(self, mid: str, mcc: str) -> bool:
+        """Whether a merchant is in the control's scope; ids are compared as they are (``000123`` is not ``123``)."""
+        if self.mid is not None:
+            return self.mid == mid
+        return self.mccs is None or is_among(mcc, self.mccs)
+
+
+def settled(control: Control) -> Control:
+    """The control with what follows from its settings worked out: it is looked at for every purchase."""
+    said = (
+        control.window, control.currency, control.user_token, control.card_product_token, control.mid, control.mccs,
+        control.approvals_only, control.include_purchases, control.include_cashback, control.include_withdrawals,
+    )  # fmt: skip
+    return msgspec.structs.replace(control, key=str(control.id), fingerprint=crc32(repr(said).encode()))
+
+
+@lru_cache(maxsize=8192)
+def is_among(mcc: str, mccs: tuple[str, ...]) -> bool:
+    """Whether a category code is one of the codes, or inside one of the ranges, both ends included."""
+    return any(low <= mcc <= (high or low) for low, _, high in (code.partition("-") for code in mccs))
+
+
+class Use(NamedTuple):
+    """What a message adds to the usage of the controls that count it: minor units and times."""
+
+    amount: int
+    times: int
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """An account's standing with a control: of which settings, in which window, how much and how often."""
+
+    fingerprint: int
+    window: int
+    amount: int = 0
+    count: int = 0
+
+    def plus(self, use: Use) -> "Usage":
+        """The standing after a use."""
+        return Usage(self.fingerprint, self.window, self.amount + use.amount, self.count + use.times)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A message as controls count it. ``purchase`` and ``cash`` are signed amounts, ``count`` the signed number of uses."""
+
+    mid: str
+    mcc: str
+    currency: str
+    purchase: int
+    cash: int
+    count: int
+    is_approved: bool
+
+
+def window_number(window: Window, now: Instant) -> int:
+    """Which window of its kind an instant is in. Weeks begin on Sunday 00:00:00 UTC."""
+    day = now // DAY_MS
+    match window:
+        case Window.DAY:
+            return day
+        case Window.WEEK:
+            # 1970-01-01 was a Thursday, so day 3 was the first Sunday.
+            return (day - 3) // 7
+        case Window.MONTH:
+            moment = datetime.fromtimestamp(now // 1000, UTC)
+            return moment.year * 12 + moment.month
+        case Window.LIFETIME | Window.TRANSACTION:
+            return 0
+
+
+def window_end(window: Window, now: Instant) -> Instant | None:
+    """The first instant after the window that ``now`` is in; None when it has no end."""
+    match window:
+        case Window.DAY:
+            return (now // DAY_MS + 1) * DAY_MS
+        case Window.WEEK:
+            return (window_number(window, now) + 1) * 7 * DAY_MS + 3 * DAY_MS
+        case Window.MONTH:
+            year, month = divmod(window_number(window, now), 12)
+            start = datetime(year, month, 1, tzinfo=UTC) if month else datetime(year - 1, 12, 1, tzinfo=UTC)
+            after = start.replace(year=start.year + 1, month=1) if start.month == 12 else start.replace(month=start.month + 1)
+            return int(after.timestamp()) * 1000
+        case Window.LIFETIME | Window.TRANSACTION:
+            return None
+
+
+def use_of(control: Control, event: Event) -> Use | None:
+    """What an event adds to a control's usage, None when the control does not count it."""
+    if event.currency != control.currency or event.is_approved != control.approvals_only:
+        return None
+    if not control.covers(event.mid, event.mcc):
+        return None
+    amount = (event.purchase if control.include_purchases else 0) + (event.cash if control.include_cashback else 0)
+    return Use(amount, event.count) if amount else None
+
+
+def standing(control: Control, usage: Usage | None, now: Instant) -> Usage:
+    """The usage in the present window: what is kept if it is of this window, else nothing yet."""
+    number = window_number(control.window, now)
+    if usage is not None and usage.window == number and usage.fingerprint == control.fingerprint:
+        return usage
+    return Usage(control.fingerprint, number)
+
+
+class Verdict(NamedTuple):
+    """A control and what it says to a purchase: used before, asked now, and the reason for refusing, if any."""
+
+    control: Control
+    used_amount: int
+    used_count: int
+    amount: int
+    reason: Reason | None
+
+
+def judge(control: Control, usage: Usage | None, asked: Authorization, currency: str, now: Instant) -> Verdict | None:
+    """A control's verdict on a purchase; None when it does not apply. Equality with a limit passes."""
+    details = asked.details
+    if currency != control.currency or not control.covers(details.mid, details.merchant.mcc) or asked.requested == 0:
+        return None
+    purchase = asked.requested - details.cash_back
+    amount = (purchase if control.include_purchases else 0) + (details.cash_back if control.include_cashback else 0)
+    if amount == 0:
+        return None
+    if control.window is Window.TRANSACTION:
+        return Verdict(control, 0, 0, amount, Reason.AMOUNT_LIMIT if amount > control.amount_limit else None)
+    stands = standing(control, usage, now)
+    used_amount, used_count = max(0, stands.amount), max(0, stands.count)
+    reason = None
+    if used_amount + amount > control.amount_limit:
+        reason = Reason.AMOUNT_LIMIT
+    elif control.usage_limit is not None and used_count + 1 > control.usage_limit:
+        reason = Reason.COUNT_LIMIT
+    return Verdict(control, used_amount, used_count, amount, reason)
+
+
+def usage_key(control: Control, acting_user: str, owner: str) -> str:
+    """Where an account keeps its usage of a control: a control is a cap for each user, and several may share an account."""
+    return control.key if acting_user == owner else f"{control.key} {acting_user}"
+
+
+def counted(
+    controls: Sequence[Control], keys: Sequence[str], usages: dict[str, Usage], event: Event | None, now: Instant
+) -> dict[str, Usage]:
+    """The usages after an event; entries of controls that an account meets for the first time are begun."""
+    after = dict(usages)
+    for control, key in zip(controls, keys, strict=True):
+        if control.window is Window.TRANSACTION:
+            continue
+        stands = standing(control, usages.get(key), now)
+        use = use_of(control, event) if event is not None else None
+        after[key] = stands if use is None else stands.plus(use)
+    return after
+
+
+def needs_history(control: Control, usage: Usage | None) -> bool:
+    """Whether a control must look back: the account has not met it, or it was edited since."""
+    return control.window is not Window.TRANSACTION and (usage is None or usage.fingerprint != control.fingerprint)
+
+
+def recounted(control: Control, events: Iterable[tuple[Instant, Event]], now: Instant) -> Usage:
+    """The usage that history gives a control in its present window; LIFETIME does not look back beyond its creation."""
+    stands, is_lifetime = standing(control, None, now), control.window is Window.LIFETIME
+    for at, event in events:
+        is_old = at < control.since_ms if is_lifetime else window_number(control.window, at) != stands.window
+        if not is_old and (use := use_of(control, event)) is not None:
+            stands = stands.plus(use)
+    return stands

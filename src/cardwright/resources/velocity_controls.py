@@ -1,0 +1,353 @@
+"""Velocity controls: limits on how much and how often cards may be used within a window."""
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, structs
+from sqlalchemy import or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from cardwright.core.counting import events_for
+from cardwright.core.money import BadAmount, decimal_text, exponent_of, minor_units
+from cardwright.core.problems import (
+    CONTROL_NOT_FOUND,
+    PRODUCT_UNKNOWN,
+    USER_NOT_FOUND,
+    USER_UNKNOWN,
+    Problem,
+    bad_field,
+    bad_parameter,
+)
+from cardwright.core.snapshot import Account
+from cardwright.core.velocity import Control, Window, needs_history, recounted, standing, usage_key, window_end
+from cardwright.kit.clock import DAY_MS
+from cardwright.resources import base
+from cardwright.resources.app import Call
+from cardwright.resources.balances import account_decoder
+from cardwright.resources.base import Token
+from cardwright.resources.route import Paging, Route, Shape, get, post, put
+from cardwright.resources.transactions import owner_id_of
+from cardwright.storage import history, records
+from cardwright.storage.controls import INACTIVE, control_from, load_controls, load_events, product_token_of
+from cardwright.storage.database import Row
+from cardwright.storage.tables import card_products, cards, holders, users, velocity_controls
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+Name = Annotated[str, Meta(max_length=255)]
+Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+PROGRAM_CONTROLS_MAX = 90
+"""At most so many active program-level controls (wire reference, "Combination rules")."""
+
+
+class Association(Shape, frozen=True, kw_only=True):
+    """Whom a control limits: one user, the cards of one product, or without either everybody, each for himself."""
+
+    user_token: Token | UnsetType | None = UNSET
+    card_product_token: Token | UnsetType | None = UNSET
+
+
+class MerchantScope(Shape, frozen=True, kw_only=True):
+    """Where it limits: one merchant, one category or a group of them, or without any of these everywhere."""
+
+    mid: Annotated[str, Meta(min_length=1, max_length=36)] | UnsetType | None = UNSET
+    mcc: Annotated[str, Meta(min_length=1, max_length=4)] | UnsetType | None = UNSET
+    mcc_group: Token | UnsetType | None = UNSET
+
+
+class VelocityCreate(Shape, frozen=True, kw_only=True):
+    """A new velocity control."""
+
+    amount_limit: Decimal
+    velocity_window: Window
+    currency_code: Annotated[str, Meta(min_length=3, max_length=3)]
+    token: Token | None = None
+    name: Name | None = None
+    association: Association | None = None
+    merchant_scope: MerchantScope | None = None
+    usage_limit: Limit | None = None
+    approvals_only: bool | None = None
+    include_purchases: bool | None = None
+    include_withdrawals: bool | None = None
+    include_transfers: bool | None = None
+    include_cashback: bool | None = None
+    include_credits: bool | None = None
+    active: bool | None = None
+
+
+class VelocityUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of a velocity control; what is absent stays."""
+
+    amount_limit: Decimal | None = None
+    velocity_window: Window | None = None
+    currency_code: Annotated[str, Meta(min_length=3, max_length=3)] | None = None
+    token: str | None = None
+    name: Name | None = None
+    association: Association | None = None
+    merchant_scope: MerchantScope | None = None
+    usage_limit: Limit | None = None
+    approvals_only: bool | None = None
+    include_purchases: bool | None = None
+    include_withdrawals: bool | None = None
+    include_transfers: bool | None = None
+    include_cashback: bool | None = None
+    include_credits: bool | None = None
+    active: bool | None = None
+
+
+class VelocityControl(Shape, frozen=True, kw_only=True):
+    """A velocity control."""
+
+    token: str
+    name: str | UnsetType = UNSET
+    association: Association
+    merchant_scope: MerchantScope
+    usage_limit: int | UnsetType = UNSET
+    approvals_only: bool = True
+    include_purchases: bool = True
+    include_withdrawals: bool = True
+    include_transfers: bool = True
+    include_cashback: bool = True
+    include_credits: bool = False
+    currency_code: str
+    amount_limit: Decimal
+    velocity_window: Window
+    active: bool = True
+
+
+class ControlQuery(Shape, frozen=True, kw_only=True):
+    """Whose controls; the literal ``null`` means those that name no user, or no card product."""
+
+    user: str | None = None
+    card_product: str | None = None
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def checked(control: VelocityControl) -> VelocityControl:
+    """The control if it can be one. Raises a problem that names the field."""
+    if control.association.user_token and control.association.card_product_token:
+        raise bad_field("association", "may have a user_token or a card_product_token, not both")
+    scope = control.merchant_scope
+    if sum(1 for one in (scope.mid, scope.mcc, scope.mcc_group) if one) > 1:
+        raise bad_field("merchant_scope", "may have one of mid, mcc and mcc_group")
+    if scope.mcc_group:
+        raise bad_field("merchant_scope.mcc_group", "is not the token of an MCC group")
+    if scope.mcc and not (scope.mcc.isascii() and scope.mcc.isdigit()):
+        raise bad_field("merchant_scope.mcc", "must be up to four digits")
+    if control.velocity_window is Window.TRANSACTION and control.usage_limit is not UNSET:
+        raise bad_field("usage_limit", "must be absent when velocity_window is TRANSACTION")
+    amount_of(control)
+    return control
+
+
+def amount_of(control: VelocityControl) -> int:
+    """The amount limit in minor units."""
+    if exponent_of(control.currency_code) is None:
+        raise bad_field("currency_code", "must be an ISO 4217 alphabetic code")
+    try:
+        return minor_units(control.amount_limit, control.currency_code)
+    except BadAmount as error:
+        raise bad_field("amount_limit", str(error)) from None
+
+
+def fact_of(control: VelocityControl, since_ms: int) -> str:
+    """What decisions must know of a control, as JSON."""
+    scope = control.merchant_scope
+    fact = Control(
+        id=0,
+        token=control.token,
+        name=control.name or None,
+        amount_limit=amount_of(control),
+        usage_limit=None if control.usage_limit in (UNSET, -1) else int(control.usage_limit),
+        window=control.velocity_window,
+        currency=control.currency_code,
+        since_ms=since_ms,
+        user_token=control.association.user_token or None,
+        card_product_token=control.association.card_product_token or None,
+        mid=scope.mid or None,
+        mccs=(scope.mcc.zfill(4),) if scope.mcc else None,
+        approvals_only=control.approvals_only,
+        include_purchases=control.include_purchases,
+        include_cashback=control.include_cashback,
+        include_withdrawals=control.include_withdrawals,
+    )
+    return msgspec.json.encode(fact).decode()
+
+
+def without_nulls(part: Any) -> Any:
+    """The same shape, null counted as absent."""
+    return structs.replace(part, **{name: UNSET for name, value in structs.asdict(part).items() if value is None})
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def check_references(call: Call, control: VelocityControl) -> None:
+    """Refuses a control of an unknown user or card product."""
+    association = control.association
+    if association.user_token and records.find(call.db, users, call.program.id, association.user_token) is None:
+        raise Problem(USER_UNKNOWN)
+    product = association.card_product_token
+    if product and records.find(call.db, card_products, call.program.id, product) is None:
+        raise Problem(PRODUCT_UNKNOWN)
+
+
+def check_count(call: Call, control: VelocityControl) -> None:
+    """Refuses one program-level control too many."""
+    if control.association.user_token or control.association.card_product_token or not control.active:
+        return
+    others = [one for one in load_controls(call.db, call.program.id) if one.token != control.token]
+    if sum(1 for one in others if one.user_token is None and one.card_product_token is None) >= PROGRAM_CONTROLS_MAX:
+        raise bad_field("association", f"may be absent for at most {PROGRAM_CONTROLS_MAX} active controls of a program")
+
+
+def columns_of(control: VelocityControl, fact: str) -> dict[str, Any]:
+    """The columns beside the document."""
+    association = control.association
+    return {
+        "active": control.active, "fact": fact, "user_token": association.user_token or None,
+        "card_product_token": association.card_product_token or None,
+    }  # fmt: skip
+
+
+def remember_control(call: Call, control_id: int, control: VelocityControl, fact: str) -> None:
+    """Lets every process see the control as it is now, and later answers how it was until then."""
+    revision = history.raise_program_revision(call.db, call.program.id)
+    doc = fact if control.active else INACTIVE
+    history.remember(call.db, call.program.id, history.Kind.VELOCITY_CONTROL, control_id, revision, call.now, doc)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_control(call: Call, body: VelocityCreate) -> str:
+    """Creates a velocity control. It counts what has happened in its running window, unless that is LIFETIME."""
+    if (replay := base.find_replay(call, velocity_controls, body)) is not None:
+        return replay
+    said = base.changes_of(body)
+    control = VelocityControl(
+        **{
+            **said,
+            "token": body.token or call.app.ids.token(),
+            "association": without_nulls(body.association or Association()),
+            "merchant_scope": without_nulls(body.merchant_scope or MerchantScope()),
+        }
+    )
+    checked(control)
+    check_references(call, control)
+    check_count(call, control)
+    fact = fact_of(control, call.now)
+    control_id, doc = base.insert(call, velocity_controls, body, control, **columns_of(control, fact))
+    remember_control(call, control_id, control, fact)
+    return doc
+
+
+def get_control(call: Call) -> str:
+    """Returns a velocity control."""
+    return str(base.get_row(call, velocity_controls, CONTROL_NOT_FOUND).doc)
+
+
+def list_controls(call: Call) -> records.Listing:
+    """Lists velocity controls, of everybody or of one user or card product."""
+    query: ControlQuery = call.query
+    if query.user is not None and query.card_product is not None:
+        raise bad_parameter("user, card_product", "may not both be given")
+    return base.list_resources(
+        call, velocity_controls, *_named("user_token", query.user), *_named("card_product_token", query.card_product)
+    )
+
+
+def _named(column: str, wanted: str | None) -> list[ColumnElement[bool]]:
+    if wanted is None:
+        return []
+    return [velocity_controls.c[column].is_(None) if wanted == "null" else velocity_controls.c[column] == wanted]
+
+
+def update_control(call: Call, body: VelocityUpdate) -> str:
+    """Changes a velocity control. What it has counted is counted again under its new settings, never reset."""
+    row = base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND)
+    changes = base.changes_of(body)
+    for name in ("association", "merchant_scope"):
+        if name in changes:
+            changes[name] = without_nulls(changes[name])
+    return _save(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), **changes))
+
+
+def delete_control(call: Call) -> str:
+    """Switches a velocity control off."""
+    row = base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND)
+    return _save(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=False))
+
+
+def _save(call: Call, row: Row, control: VelocityControl) -> str:
+    checked(control)
+    check_references(call, control)
+    check_count(call, control)
+    doc = records.text_of(control)
+    if doc == row.doc:
+        return doc
+    fact = fact_of(control, row.created_ms)
+    records.change(call.db, velocity_controls, row.id, doc=doc, modified_ms=call.now, **columns_of(control, fact))
+    remember_control(call, row.id, control, fact)
+    return doc
+
+
+def list_available(call: Call) -> records.Listing:
+    """Lists what is left of each velocity control that applies to a user; those of a single transaction are left out."""
+    user = records.find(call.db, users, call.program.id, call.path["user_token"])
+    if user is None:
+        raise Problem(USER_NOT_FOUND)
+    products = {product_token_of(doc) for doc in call.db.scalars(select(cards.c.doc).where(cards.c.user_id == user.id))}
+    columns = velocity_controls.c
+    applies = or_(
+        columns.user_token == user.token,
+        columns.card_product_token.in_(products),
+        columns.user_token.is_(None) & columns.card_product_token.is_(None),
+    )
+    rows = call.db.execute(
+        select(velocity_controls)
+        .where(columns.program_id == call.program.id, columns.active, applies)
+        .order_by(*records.order_of(velocity_controls, call.list_page.sort_by))
+    ).all()
+    controls = [(row, control_from(row.id, row.fact)) for row in rows]
+    shown = [(row, control) for row, control in controls if control.window is not Window.TRANSACTION]
+    page = call.list_page
+    part = shown[page.start_index : page.start_index + page.count]
+    account: Account = account_decoder.decode(
+        call.db.execute(select(holders.c.state).where(holders.c.id == user.holder_id)).scalar_one()
+    )
+    owner = call.db.execute(select(users.c.token).where(users.c.id == owner_id_of(call.db, user.holder_id))).scalar_one()
+    docs = [_available(call, row, control, account, user, owner) for row, control in part]
+    return records.Listing(docs, len(shown) > page.start_index + page.count)
+
+
+def _available(call: Call, row: Row, control: Control, account: Account, user: Row, owner: str) -> str:
+    """A control's document with what is left of it."""
+    usage = account.usages.get(usage_key(control, user.token, owner))
+    if account.has_history and needs_history(control, usage):
+        usage = recounted(control, events_for(control, load_events(call.db, user.holder_id, user.token)), call.now)
+    stands = standing(control, usage, call.now)
+    places = exponent_of(control.currency) or 0
+    left = max(0, control.amount_limit - max(0, stands.amount))
+    uses = -1 if control.usage_limit is None else max(0, control.usage_limit - max(0, stands.count))
+    end = window_end(control.window, call.now)
+    days = "" if end is None else f',"days_remaining":{-(-(end - call.now) // DAY_MS)}'
+    available = f'"available":{{"amount":{decimal_text(left, places)},"uses":{uses}{days}}}'
+    return f"{str(row.doc)[:-1]},{available}}}"
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+PAGING = Paging(count_max=100)
+
+routes = [
+    post("/velocitycontrols", VelocityCreate, create_control, VelocityControl),
+    get("/velocitycontrols", list_controls, VelocityControl, query=ControlQuery, paging=PAGING),
+    get("/velocitycontrols/{token}", get_control, VelocityControl),
+    put("/velocitycontrols/{token}", VelocityUpdate, update_control, VelocityControl),
+    Route("DELETE", "/velocitycontrols/{token}", delete_control, answer=VelocityControl, fields=False),
+    get("/velocitycontrols/user/{user_token}/available", list_available, dict[str, Any], paging=PAGING),
+]

@@ -1,0 +1,276 @@
+"""Velocity controls: what is counted, in which window, and what is left; the reference's examples and each window's edge."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
+from cardwright.core.render import details_decoder
+from cardwright.core.velocity import Window, window_end, window_number
+from cardwright.engine.heart import Outcome
+from cardwright.kit.clock import ProgramClock, parse_instant
+from cardwright.kit.page import Page
+from cardwright.resources import velocity_controls as controls
+from cardwright.resources.app import Call
+from cardwright.storage.programs import get_program, set_clock
+from tests.support.world import World, asked
+
+KINDS: dict[str, tuple[type[Any], bool]] = {
+    "auth": (Authorization, False), "clear": (Clearing, False), "force": (Clearing, True), "reverse": (Reversal, False),
+    "advise": (Advice, False), "refund": (Refund, False),
+}  # fmt: skip
+
+# Each story: lines of "when | what | answer". What: a message of a card (`auth 80 at 5411 on u`, `reverse 80 of 2`), a new
+# control (`control NAME key=value …`), a change (`edit NAME …`, `off NAME`); the answer: a code, or `left AMOUNT USES` of a
+# control. Dates are UTC; the day is that of the line before when it is left out.
+STORIES = {
+    "amount and count within a day": """
+        2025-03-04 09:00 | control day amount_limit=120 usage_limit=4 user=u |
+        09:00            | auth 80                                           | 0000
+        09:01            | auth 40                                           | 0000
+        09:01            | left day                                          | 0.00 2
+        09:02            | auth 0.01                                         | 1834 day
+        23:59:59         | auth 0.01                                         | 1834 day
+        2025-03-05 00:00 | auth 120                                          | 0000
+    """,
+    "the third use": """
+        2025-03-04 09:00 | control uses amount_limit=1000 usage_limit=2 product=p | 
+        09:00            | auth 1 | 0000
+        09:00            | auth 1 | 0000
+        09:00            | auth 1 | 1817 uses
+        09:00            | left uses | 998.00 0
+    """,
+    "the tightest decides, the user's is named first": """
+        2025-03-04 09:00 | control once amount_limit=50 window=TRANSACTION product=p |
+        09:00            | control day amount_limit=120 user=u |
+        09:00            | auth 60 | 1834 once
+        09:00            | auth 50 | 0000
+        09:00            | auth 121 | 1834 day
+    """,
+    "a full reversal gives amount and use back": """
+        2025-03-04 09:00 | control day amount_limit=120 usage_limit=1 user=u |
+        09:00            | auth 100 | 0000
+        09:01            | auth 1 | 1817 day
+        09:02            | reverse 100 of 1 | 0000
+        09:03            | auth 110 | 0000
+    """,
+    "a partial one only the amount": """
+        2025-03-04 09:00 | control day amount_limit=120 usage_limit=2 user=u |
+        09:00            | auth 100 | 0000
+        09:02            | reverse 40 of 1 | 0000
+        09:03            | left day | 60.00 1
+        09:04            | advise 10 of 1 | 0000
+        09:05            | left day | 110.00 1
+    """,
+    "a clearing beyond the hold is counted and never refused": """
+        2025-03-04 09:00 | control day amount_limit=120 user=u |
+        09:00            | auth 100 | 0000
+        09:01            | clear 130 of 1 | 0000
+        09:02            | left day | 0.00 -1
+        09:03            | auth 1 | 1834 day
+    """,
+    "a refund lifts nothing above the limit": """
+        2025-03-04 09:00 | control day amount_limit=120 user=u |
+        09:00            | auth 50 | 0000
+        09:01            | clear 50 of 1 | 0000
+        09:02            | refund 70 of 1 | 0000
+        09:03            | left day | 120.00 -1
+    """,
+    "weeks begin on Sunday": """
+        2025-03-08 09:00 | control week amount_limit=100 window=WEEK user=u |
+        23:59:59         | auth 100 | 0000
+        23:59:59         | auth 1 | 1834 week
+        2025-03-09 00:00 | auth 100 | 0000
+        2025-03-15 23:59:59 | auth 1 | 1834 week
+    """,
+    "months begin on the first": """
+        2025-02-28 09:00 | control month amount_limit=100 window=MONTH user=u |
+        23:59:59         | auth 100 | 0000
+        23:59:59         | auth 1 | 1834 month
+        2025-03-01 00:00 | auth 100 | 0000
+        2025-03-31 23:59:59 | auth 1 | 1834 month
+    """,
+    "a new control looks back": """
+        2025-03-04 09:00 | auth 90 | 0000
+        10:00            | control day amount_limit=100 user=u |
+        10:30            | left day | 10.00 -1
+        11:00            | auth 20 | 1834 day
+        11:00            | auth 10 | 0000
+    """,
+    "a lifetime one does not": """
+        2025-03-04 09:00 | auth 90 | 0000
+        10:00            | control life amount_limit=100 window=LIFETIME user=u |
+        11:00            | auth 20 | 0000
+        2026-03-04 11:00 | auth 81 | 1834 life
+        11:00            | auth 80 | 0000
+    """,
+    "an edit counts again, and resets nothing": """
+        2025-03-04 09:00 | control day amount_limit=100 user=u |
+        09:00            | auth 60 at 5411 | 0000
+        09:01            | auth 30 at 5812 | 0000
+        09:02            | edit day mcc=5411 |
+        09:03            | left day | 40.00 -1
+        09:04            | auth 41 at 5411 | 1834 day
+        09:05            | edit day amount_limit=101 |
+        09:06            | auth 41 at 5411 | 0000
+        09:07            | off day |
+        09:08            | auth 500 at 5411 | 0000
+    """,
+    "a program's control is a cap for each user": """
+        2025-03-04 09:00 | control all amount_limit=100 |
+        09:00            | auth 100 on u | 0000
+        09:00            | auth 100 on w | 0000
+        09:00            | auth 1 on w | 1834 all
+    """,
+    "a child on its parent's account has its own": """
+        2025-03-04 09:00 | control all amount_limit=100 |
+        09:00            | auth 100 on u | 0000
+        09:00            | auth 100 on child | 0000
+        09:00            | auth 1 on child | 1834 all
+    """,
+    "only the merchants of its scope": """
+        2025-03-04 09:00 | control mcc amount_limit=30 mcc=5813 user=u |
+        09:00            | auth 30 at 5813 | 0000
+        09:00            | auth 500 at 5411 | 0000
+        09:00            | auth 1 at 5813 | 1834 mcc
+    """,
+    "declines are not counted, unless only they are": """
+        2025-03-04 09:00 | control once amount_limit=50 window=TRANSACTION user=u |
+        09:00            | control fails amount_limit=1000 usage_limit=2 approvals_only=false product=p |
+        09:00            | auth 60 | 1834 once
+        09:00            | auth 60 | 1834 once
+        09:00            | auth 40 | 1817 fails
+    """,
+    "a forced clearing counts as a use, an account verification as nothing": """
+        2025-03-04 09:00 | control day amount_limit=100 usage_limit=3 user=u |
+        09:00            | auth 0 | 0000
+        09:00            | auth 10 | 0000
+        09:00            | force 20 of 2 | 0000
+        09:00            | left day | 70.00 1
+    """,
+}
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    """Two users and a child with cards of a Managed JIT product."""
+    world = World(database_url)
+    world.make("fundingsources/program", name="Bank", token="bank")
+    jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
+    config = {"card_life_cycle": {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}, "jit_funding": jit}
+    world.make("cardproducts", name="p", token="p", start_date="2025-01-01", config=config)
+    for user in ("u", "w"):
+        world.make("users", token=user)
+    world.make("users", token="child", parent_token="u", uses_parent_account=True)
+    for user in ("u", "w", "child"):
+        world.make("cards", token=user, user_token=user, card_product_token="p")
+    yield world
+    world.close()
+
+
+class Story:
+    """Plays the lines of a story."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.outcomes: list[Outcome] = []
+        self.now = 0
+
+    def at(self, when: str, day: str) -> str:
+        """Sets the clock; answers the day."""
+        day, _, time = when.rpartition(" ") if " " in when else (day, "", when)
+        self.now = parse_instant(f"{day}T{time if time.count(':') == 2 else time + ':00'}")
+        with self.world.database.write() as db:
+            set_clock(db, self.world.program_id, ProgramClock(0, self.now))
+        return day
+
+    def act(self, action: Any, body: msgspec.Struct | None, **path: str) -> Any:
+        """Runs an action of the API."""
+        with self.world.database.write() as db:
+            program = get_program(db, self.world.program_id)
+            call = Call(self.world.app, db, program, self.now, path, page=Page(5, 0, controls.PAGING.sort_by))
+            return action(call, body) if body is not None else action(call)
+
+    def play(self, what: str) -> str:
+        """One line: what was answered."""
+        verb, *words = what.split()
+        match verb:
+            case "control":
+                body = {"token": words[0], "name": words[0], "velocity_window": "DAY", "currency_code": "USD"} | said(words[1:])
+                self.act(controls.create_control, msgspec.convert(body, controls.VelocityCreate, strict=False))
+                return ""
+            case "edit":
+                change = msgspec.convert(said(words[1:]), controls.VelocityUpdate, strict=False)
+                self.act(controls.update_control, change, token=words[0])
+                return ""
+            case "off":
+                self.act(controls.delete_control, None, token=words[0])
+                return ""
+            case "left":
+                docs = map(msgspec.json.decode, self.act(controls.list_available, None, user_token="u").docs)
+                left = next(doc["available"] for doc in docs if doc["token"] == words[0])
+                return f"{left['amount']:.2f} {left['uses']}"
+            case _:
+                return self.message(verb, words)
+
+    def message(self, verb: str, words: list[str]) -> str:
+        """A message of a card."""
+        more = dict(zip(words[1::2], words[2::2], strict=True))
+        kind, forced = KINDS[verb]
+        root = self.outcomes[int(more["of"]) - 1].row.id if "of" in more else None
+        details: dict[str, Any] = {}
+        if "at" in more:
+            details["merchant"] = Merchant(mcc=more["at"])
+        amount = round(float(words[0]) * 100)
+        message = asked(
+            self.world, more.get("on", "u"), amount, seed=len(self.outcomes), kind=kind, forced=forced, root_id=root, **details
+        )
+        (outcome,) = self.world.run([[message]])
+        assert isinstance(outcome, Outcome)
+        self.outcomes.append(outcome)
+        limited_by = details_decoder.decode(outcome.row.details).limited_by
+        return f"{outcome.row.code:04d}{f' {limited_by}' if limited_by else ''}"
+
+
+def said(words: list[str]) -> dict[str, Any]:
+    """``key=value`` words as fields of a control."""
+    pairs = dict(word.split("=") for word in words)
+    body: dict[str, Any] = {key: value for key, value in pairs.items() if key not in ("user", "product", "window", "mcc")}
+    if "window" in pairs:
+        body["velocity_window"] = pairs["window"]
+    if "mcc" in pairs:
+        body["merchant_scope"] = {"mcc": pairs["mcc"]}
+    if "user" in pairs:
+        body["association"] = {"user_token": pairs["user"]}
+    if "product" in pairs:
+        body["association"] = {"card_product_token": pairs["product"]}
+    return body
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_of_controls_goes_as_told(world: World, name: str) -> None:
+    """Each line of the story is answered as it says."""
+    story, day = Story(world), ""
+    for line in STORIES[name].strip().splitlines():
+        when, what, answer = (" ".join(cell.split()) for cell in line.split("|"))
+        day = story.at(when, day)
+        assert story.play(what) == answer, line
+
+
+EDGES = [
+    ("DAY", "2025-03-04T23:59:59.999", "2025-03-05T00:00:00", "2025-03-05T00:00:00"),
+    ("WEEK", "2025-03-08T23:59:59.999", "2025-03-09T00:00:00", "2025-03-09T00:00:00"),
+    ("WEEK", "2024-02-24T23:59:59.999", "2024-02-25T00:00:00", "2024-02-25T00:00:00"),
+    ("MONTH", "2024-02-29T23:59:59.999", "2024-03-01T00:00:00", "2024-03-01T00:00:00"),
+    ("MONTH", "2024-12-31T23:59:59.999", "2025-01-01T00:00:00", "2025-01-01T00:00:00"),
+]
+
+
+@pytest.mark.parametrize(("window", "last", "first", "end"), EDGES)
+def test_windows_end_where_the_next_begins(window: str, last: str, first: str, end: str) -> None:
+    """The last millisecond belongs to the old window, the next to the new one, and the end is told exactly."""
+    kind = Window(window)
+    assert window_number(kind, parse_instant(last)) + 1 == window_number(kind, parse_instant(first))
+    assert window_end(kind, parse_instant(last)) == parse_instant(end)
