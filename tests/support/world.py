@@ -58,7 +58,7 @@ class World:
         self.ids = Ids(seed)
         self.store: HotStore = SqliteStore(self.database) if self.database.is_sqlite else PostgresStore(self.database)
         self.executor = ThreadPoolExecutor(2)
-        self.cache = Cache(self.database, self.store, self.executor, lambda row: "")
+        self.cache = Cache(self.database, self.store, self.executor, lambda _row: "")
         parts: dict[str, Any] = {
             "database": self.database, "ids": self.ids, "real_clock": lambda: NOON, "sandbox": True, "allow_simulate": True,
             "vault": Vault(b"k" * 32, counted_nonces(seed)), "policy": OutgoingPolicy.sandbox(), "bin_prefix": "111111",
@@ -75,7 +75,8 @@ class World:
         """Creates a resource as POST /v3/<path> would."""
         action, shape = CREATORS[path]
         with self.database.write() as db:
-            call = Call(self.app, db, get_program(db, self.program_id), NOON, {}, query=cards.ShowBoth() if path == "cards" else None)
+            query = cards.ShowBoth() if path == "cards" else None
+            call = Call(self.app, db, get_program(db, self.program_id), NOON, {}, query=query)
             answer = action(call, msgspec.convert(body, shape))
         made: dict[str, Any] = msgspec.json.decode(answer)
         return made

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.storage.database import Row
-from cardwright.storage.tables import credentials, programs
+from cardwright.storage.tables import credentials, meta, programs
 
 
 class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,14 @@ def insert_program(
 def insert_credential(db: Connection, program_id: int, digest: bytes) -> None:
     """Lets a credential, known by its keyed hash only, open the program."""
     db.execute(credentials.insert().values(digest=digest, program_id=program_id))
+
+
+def kept_value(db: Connection, key: str, value: str) -> str:
+    """The value that the database keeps under a key: the one that was there, else this one from now on."""
+    found = db.scalar(select(meta.c.value).where(meta.c.key == key))
+    if found is None:
+        db.execute(meta.insert().values(key=key, value=value))
+    return value if found is None else str(found)
 
 
 def set_clock(db: Connection, program_id: int, clock: ProgramClock) -> None:
