@@ -60,6 +60,15 @@ floors: .venv/.ready ## who may import whom
 	@echo "== floors"
 	$(BIN)/lint-imports --no-logo
 
+.PHONY: bench
+bench: .venv/.ready ## performance, beside pgbench; BENCH=--quick for minutes instead of an hour, BENCH=--help for more
+	@$(UV) sync --frozen --inexact --quiet --group bench
+	$(BIN)/python -m bench $(BENCH)
+
+.PHONY: bench-compare
+bench-compare: .venv/.ready ## what changed between two runs: A=before.json B=after.json
+	$(BIN)/python -m bench.compare $(A) $(B)
+
 .PHONY: clean
 clean: ## remove the environment, the tools and all caches
 	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -307,3 +307,20 @@ def test_quick_answers_import_little() -> None:
     code = f"import cardwright.edges.cli.commands, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_another_master_key_is_noticed_at_start(tmp_path: Path) -> None:
+    """A database that was filled under one master key is not opened under another, and the error says what to set."""
+
+    def serve_under(key: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cardwright", "serve", "--db", str(tmp_path / "x.db"), "--until-eof"]
+        environment = {**os.environ, "CARDWRIGHT_MASTER_KEY": key}
+        return subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, timeout=60, check=False
+        )
+
+    assert serve_under("ab" * 32).returncode == 0
+    refused = serve_under("cd" * 32)
+    assert refused.returncode == 1
+    assert "another master key" in refused.stderr
+    assert "CARDWRIGHT_MASTER_KEY" in refused.stderr

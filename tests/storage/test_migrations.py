@@ -42,11 +42,12 @@ def test_the_journal_is_append_only(database_url: str) -> None:
     """A posting can neither be changed nor removed nor left unbalanced, whoever tries."""
     database = Database(database_url)
     migrate(database)
-    insert = "INSERT INTO journal (id, program_id, holder_id, currency, booked_ms, available, held) VALUES (1, 1, 1, 'USD', 0, {})"
+    columns = "id, program_id, holder_id, currency, booked_ms, available, held"
+    insert = f"INSERT INTO journal ({columns}) VALUES ({{}}, 1, 1, 'USD', 0, {{}})"
     with database.write() as db:
-        db.execute(text(insert.format("-5, 5")))
+        db.execute(text(insert.format(1, "-5, 5")))
     refused = 0
-    for statement in ("UPDATE journal SET held = 6, available = -6", "DELETE FROM journal", insert.format("-5, 6").replace("(1, 1", "(2, 1")):
+    for statement in ("UPDATE journal SET held = 6, available = -6", "DELETE FROM journal", insert.format(2, "-5, 6")):
         try:
             with database.write() as db:
                 db.execute(text(statement))

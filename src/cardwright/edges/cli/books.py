@@ -57,7 +57,7 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
     """The database as a server needs it, with the default program in it, and the keys to it."""
     from sqlalchemy.exc import IntegrityError
 
-    from cardwright.wiring import ensure_default_program, load_secrets, make_vault
+    from cardwright.wiring import Misconfigured, ensure_default_program, load_secrets, make_vault
 
     keys = load_secrets(settings)
     with migrated(settings, is_made=True) as (database, _):
@@ -67,6 +67,8 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
         except IntegrityError:
             # Another server made it since we looked; now it is found.
             ensure_default_program(database, vault, settings, keys)
+        except Misconfigured as error:
+            raise Failure(str(error), "cardwright serve --help") from None
         yield database, keys
 
 
