@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cardwright.edges.cli.books import opened
 from cardwright.edges.cli.say import Failure
 from cardwright.edges.cli.serve import check
 from cardwright.settings import Settings
@@ -311,16 +312,11 @@ def test_quick_answers_import_little() -> None:
 
 def test_another_master_key_is_noticed_at_start(tmp_path: Path) -> None:
     """A database that was filled under one master key is not opened under another, and the error says what to set."""
-
-    def serve_under(key: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cardwright", "serve", "--db", str(tmp_path / "x.db"), "--until-eof"]
-        environment = {**os.environ, "CARDWRIGHT_MASTER_KEY": key}
-        return subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, timeout=60, check=False
-        )
-
-    assert serve_under("ab" * 32).returncode == 0
-    refused = serve_under("cd" * 32)
-    assert refused.returncode == 1
-    assert "another master key" in refused.stderr
-    assert "CARDWRIGHT_MASTER_KEY" in refused.stderr
+    first, second = (
+        Settings(db=str(tmp_path / "x.db"), application_token="app", access_token="access", master_key=key)  # type: ignore[arg-type]
+        for key in (KEY, "cd" * 32)
+    )
+    with opened(first), opened(first):
+        pass
+    with pytest.raises(Failure, match="another master key; set CARDWRIGHT_MASTER_KEY"), opened(second):
+        pass

@@ -68,7 +68,7 @@ class Ring:
         deadline = time.monotonic() + PATIENCE_S
         while self.battery.refresh() or min(map(len, self.sides)) < SIDE_MIN:
             # A purchase on each connection tells which process serves it; the second process may start a little later.
-            shots = self.battery.fire([self.purchase(self.cards[0], 100) for _ in range(IN_FLIGHT)])
+            shots = self.battery.fire([self.purchase(self.cards[-1], 100) for _ in range(IN_FLIGHT)])
             served = list(processes_of(shots))
             assert time.monotonic() < deadline, f"one process takes nearly all the connections: {Counter(served)}"
             self.figures.processes = Counter(served)

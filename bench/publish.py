@@ -1,0 +1,81 @@
+"""Puts a run into the documentation: `python -m bench.publish RESULTS.json` writes tables and pictures of docs/performance.md.
+
+What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is ours; the words around it are written by hand.
+"""
+
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.report import cost_table, goal_table, goals, machine_lines, plot, rate_table, read, table
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+FOLDER = PAGE.with_suffix("")
+
+
+def main(file: Path) -> None:
+    """Rewrites the page's own parts and the pictures."""
+    results = read(file)
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in parts(results).items():
+        page, found = re.subn(
+            rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}", page,
+            flags=re.DOTALL,
+        )
+        assert found, f"the page has no place for {name}"
+    PAGE.write_text(page, encoding="utf-8")
+    plot(results, FOLDER / "latency.svg")
+    (FOLDER / "latency.png").unlink(missing_ok=True)
+    flame = file.with_name(f"{file.stem}-flame-postgres.svg")
+    if flame.exists():
+        shutil.copyfile(flame, FOLDER / "flame.svg")
+
+
+def parts(results: Mapping[str, Any]) -> dict[str, str]:
+    """The page's own parts by name."""
+    measured = results["measured"]
+    return {
+        "machine": machine_lines(results), "goals": goal_table(goals(results)), "rates": rate_table(measured),
+        "costs": cost_table(measured), "parts": parts_table(results.get("profile", {})),
+        "statements": statement_line(results.get("profile", {})), "books": book_lines(results.get("books", {})),
+    }  # fmt: skip
+
+
+def parts_table(profile: Mapping[str, Any]) -> str:
+    """Where the server's time goes: shares of the samples, and in microseconds of one authorization."""
+    kinds = [kind for kind in ("postgres", "sqlite") if kind in profile]
+    names = {part: None for kind in kinds for part in profile[kind]["parts"]}
+    rows = [(name, *(_share(profile[kind], name) for kind in kinds)) for name in names]
+    return table(("part of the server", *kinds), rows)
+
+
+def _share(profile: Mapping[str, Any], part: str) -> str:
+    share = profile["parts"].get(part, 0.0)
+    return f"{share * profile['server_us']:.0f} µs · {share:.0%}"
+
+
+def statement_line(profile: Mapping[str, Any]) -> str:
+    """What one commit sends to PostgreSQL."""
+    found = dict(profile.get("statements", {}))
+    if not found:
+        return "Not counted in this run."
+    messages, statements = found.pop("messages"), found.pop("statements")
+    return f"{statements:.1f} statements a commit ({', '.join(found)}), {messages:.1f} messages a commit in that run."
+
+
+def book_lines(books: Mapping[str, Any]) -> str:
+    """What the invariants said afterwards."""
+    lines = [
+        f"* {key}: {found['rows']:,} rows examined, {'all invariants hold' if found['sound'] else '**not sound**'}"
+        for key, found in books.items()
+    ]
+    return "\n".join(lines) or "Not verified in this run."
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m bench.publish RESULTS.json")
+    main(Path(sys.argv[1]))
