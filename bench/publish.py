@@ -3,7 +3,6 @@
 What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is ours; the words around it are written by hand.
 """
 
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,11 +20,10 @@ def main(file: Path) -> None:
     results = read(file)
     page = PAGE.read_text(encoding="utf-8")
     for name, text in parts(results).items():
-        page, found = re.subn(
-            rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}", page,
-            flags=re.DOTALL,
-        )
-        assert found, f"the page has no place for {name}"
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        assert begin in page, f"the page has no place for {name}"
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
     PAGE.write_text(page, encoding="utf-8")
     plot(results, FOLDER / "latency.svg")
     (FOLDER / "latency.png").unlink(missing_ok=True)

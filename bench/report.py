@@ -236,8 +236,9 @@ def plot(results: Mapping[str, Any], path: Path) -> bool:
     for kind, colour in COLOURS.items():
         _draw_curve(axes, results["measured"], kind, colour)
     if not axes.lines:
+        pyplot.close(figure)
         return False
-    axes.axhline(25, color="#999999", linewidth=0.8, linestyle=":")
+    axes.axhline(25, color="#999999", linewidth=0.8, linestyle=":", label="25 ms")
     axes.set(yscale="log", xlabel="purchases asked for in a second (open loop)", ylabel="milliseconds from the appointed time")
     axes.set_title(f"Latency against rate, {results['sizes']['main']:,} cards, {results['machine']['cores']} cores", loc="left")
     axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
@@ -264,7 +265,7 @@ def _draw_curve(axes: Any, measured: Measured, kind: str, colour: str) -> None:
     axes.plot(rates, tails, color=colour, marker="o", markersize=4, label=f"{TITLES[kind]} p99")
     axes.plot(rates, halves, color=colour, marker="o", markersize=3, linestyle="--", linewidth=1, label=f"{TITLES[kind]} p50")
     peak = points[-1][0] / float(names[-1].rpartition(" ")[2])
-    axes.axvline(peak, color=colour, linewidth=0.8, alpha=0.5)
+    axes.axvline(peak, color=colour, linewidth=0.8, alpha=0.5, label=f"{TITLES[kind]} peak, closed loop")
 
 
 def read(path: Path) -> dict[str, Any]:

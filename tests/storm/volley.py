@@ -122,13 +122,13 @@ class Battery:
         return self._loop.run_until_complete(asyncio.wait_for(_fire(raw, chosen), 60))
 
     def keep_firing(
-        self, next_request: Callable[[], tuple[str, str, Any]], meanwhile: Callable[[], T], before_s: float, after_s: float
+        self, next_request: Callable[[], tuple[str, str, Any]], meanwhile: Callable[[], T], before: int, after: int
     ) -> tuple[list[Shot], T]:
-        """Keeps every connection busy, from ``before_s`` before until ``after_s`` after something that another thread does."""
-        return self._loop.run_until_complete(self._keep_firing(next_request, meanwhile, before_s, after_s))
+        """Keeps every connection busy from ``before`` answers before until ``after`` answers after what a thread does."""
+        return self._loop.run_until_complete(self._keep_firing(next_request, meanwhile, before, after))
 
     async def _keep_firing(
-        self, next_request: Callable[[], tuple[str, str, Any]], meanwhile: Callable[[], T], before_s: float, after_s: float
+        self, next_request: Callable[[], tuple[str, str, Any]], meanwhile: Callable[[], T], before: int, after: int
     ) -> tuple[list[Shot], T]:
         shots, is_over = list[Shot](), asyncio.Event()
 
@@ -136,10 +136,14 @@ class Battery:
             while not is_over.is_set():
                 shots.append(await connection.send(self._bytes_of(*next_request())))
 
+        async def wait_for(answers: int) -> None:
+            while len(shots) < answers and not any(task.done() for task in firing):
+                await asyncio.sleep(0.002)
+
         firing = [asyncio.create_task(fire(connection)) for connection in self._connections.values()]
-        await asyncio.sleep(before_s)
+        await wait_for(before)
         done = await asyncio.get_running_loop().run_in_executor(None, meanwhile)
-        await asyncio.sleep(after_s)
+        await wait_for(len(shots) + after)
         is_over.set()
         await asyncio.gather(*firing)
         return shots, done

@@ -51,6 +51,17 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/v3/cards/{token}"): {"metadata": {"colour": "blue"}},
     ("POST", "/v3/cards/getbypan"): {"pan": "1111110000000000"},
     ("POST", "/v3/cardtransitions"): {"card_token": "anas_card", "state": "SUSPENDED", "reason_code": "00", "channel": "API"},
+    ("POST", "/v3/velocitycontrols"): {
+        "token": "coffee_budget",
+        "name": "Coffee budget of a day",
+        "association": {"user_token": "ana"},
+        "merchant_scope": {"mcc": "5814"},
+        "velocity_window": "DAY",
+        "amount_limit": 25.00,
+        "usage_limit": 4,
+        "currency_code": "USD",
+    },
+    ("PUT", "/v3/velocitycontrols/{token}"): {"amount_limit": 30.00},
     ("POST", "/v3/simulate/authorization"): {
         "card_token": "anas_card",
         "amount": 4.75,

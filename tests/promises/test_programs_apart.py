@@ -1,0 +1,191 @@
+"""Programs stay apart: every route, with every token of another program, in the path, in the body and in the query."""
+
+import base64
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import select
+
+from cardwright.storage.database import Database
+from cardwright.storage.tables import metadata, programs
+from tests.storm.naughty import fields_of, with_value
+from tests.storm.scenes import ALL, Place, Scene, ask, is_empty, names_in, place_of, working_values
+from tests.support.issuing import made_by
+from tests.support.server import Client, Reply, RunningServer
+
+GLOBAL = {("POST", "/sandbox/programs")}
+"""Programs are everybody's: their tokens are unique among all."""
+
+FREE_NAMES = {"box"}
+"""Parameters that a client makes up as he goes; there is nothing to be found or not found."""
+
+UNRESOLVED = {"bulk_issuance_token", "account_token", "account_holder_group_token"}
+"""Fields that are kept or refused without being looked up."""
+
+RESET = ("POST", "/sandbox/reset")
+
+# What removes its object comes after what looks at it.
+PLACES = sorted(ALL, key=lambda place: (place == RESET, place[0] == "DELETE"))
+
+UNAUTHORIZED = '{"error_code":"401001","error_message":"Invalid credential has been detected"}'
+
+
+@dataclass
+class Twins:
+    """Two programs with equal names for different things, and all that the second one knows and the first one must not."""
+
+    alpha: Scene
+    bravo: Scene
+    foreign: list[str]
+    address: str
+    before: dict[str, list[Any]]
+
+    def check(self, reply: Reply, *sent: str) -> None:
+        """No byte of the second program's is in the answer. What we sent ourselves may come back."""
+        text = reply.text
+        for value in sent:
+            text = text.replace(value, "")
+        leaked = [value for value in (self.bravo.mark, *self.foreign) if len(value) >= 7 and value in text]
+        assert not leaked, f"{leaked} in {reply.text}"
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
+    """The two programs on one server."""
+    address = str(tmp_path_factory.mktemp("twins") / "cardwright.db")
+    with RunningServer(db=address) as server:
+        alpha, bravo = (new_scene(server, name) for name in ("alpha-7q", "bravo-7q"))
+        more = Scene(bravo.client, server.root_url, bravo.program, bravo.mark, prefix="b-")
+        for scene in (bravo, more, alpha):
+            scene.make()
+        settle(bravo.client)
+        foreign = [value for value in {**bravo.found, **more.found} if value not in alpha.found]
+        yield Twins(alpha, bravo, foreign, address, rows_of(address, bravo.program))
+
+
+def new_scene(server: RunningServer, name: str) -> Scene:
+    with server.client() as operator:
+        made = made_by(operator.post("/sandbox/programs", {"token": name}))
+    return Scene(Client(server.root_url, made["application_token"], made["access_token"]), server.root_url, name, name)
+
+
+def settle(client: Client) -> None:
+    """Waits until the program has nothing more to tell anybody."""
+    for _ in range(200):
+        if all(is_empty(client.get("/sandbox/deliveries", query={"state": state})) for state in ("DUE", "SENDING")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("notifications are still under way")
+
+
+def rows_of(address: str, program: str) -> dict[str, list[Any]]:
+    """Everything that the database has of a program."""
+    database = Database(address)
+    with database.read() as db:
+        key = db.scalar(select(programs.c.id).where(programs.c.token == program))
+        tables = [table for table in metadata.sorted_tables if "program_id" in table.c]
+        found = {table.name: sorted(map(repr, db.execute(table.select().where(table.c.program_id == key)))) for table in tables}
+        found["programs"] = sorted(map(repr, db.execute(programs.select().where(programs.c.id == key))))
+    database.close()
+    return found
+
+
+def name_of(place: Place) -> str:
+    return " ".join(place)
+
+
+def test_there_is_something_to_leak(twins: Twins) -> None:
+    """The twins share their chosen tokens, and the second has many that the first has not."""
+    assert {"ana", "anas_card", "coffee_card", "main_account", "news"} <= twins.alpha.found.keys() & twins.bravo.found.keys()
+    assert len(twins.foreign) >= 20
+
+
+@pytest.mark.parametrize("place", PLACES, ids=name_of)
+def test_foreign_tokens_lead_nowhere(twins: Twins, place: Place) -> None:
+    """A route finds its own program's object, and with any token of the other program in its path nothing at all."""
+    own = working_values(twins.alpha, place)
+    assert own is not None, f"no object of the scene is found by {name_of(place)}: tests/storm/scenes.py must make one"
+    for number, name in enumerate(names_in(place[1])):
+        for token in twins.foreign:
+            values = [*own[:number], token, *own[number + 1 :]]
+            reply = ask(twins.alpha, place, values)
+            assert reply.status in (400, 404) or is_empty(reply) or name in FREE_NAMES, (values, reply.status, reply.text)
+            twins.check(reply, token)
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if place[0] == "GET"], ids=name_of)
+def test_equal_tokens_lead_home(twins: Twins, place: Place) -> None:
+    """Where both programs have the same token, and in every list, each sees its own."""
+    own = working_values(twins.alpha, place)
+    assert own is not None
+    twins.check(ask(twins.alpha, place, own, **({"count": "100"} if ALL[place].paging else {})))
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if ALL[place].query is not None], ids=name_of)
+def test_foreign_tokens_filter_nothing_in(twins: Twins, place: Place) -> None:
+    """A filter that names an object of the other program shows nothing of it."""
+    own = working_values(twins.alpha, place)
+    shape = ALL[place].query
+    assert own is not None
+    assert shape is not None
+    names = [one.name for one in msgspec.structs.fields(shape)]
+    for name in (name for name in names if "token" in name or name in ("user", "card_product")):
+        for token in twins.foreign:
+            twins.check(ask(twins.alpha, place, own, **{name: token}), token)
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if ALL[place].body and place not in GLOBAL], ids=name_of)
+def test_foreign_tokens_in_bodies_are_unknown(twins: Twins, place: Place) -> None:
+    """A body that refers to an object of the other program is refused like one that refers to nothing."""
+    own = working_values(twins.alpha, place)
+    shape = ALL[place].body
+    assert own is not None
+    assert shape is not None
+    referring = [one.path for one in fields_of(shape) if str(one.path[-1]).endswith("_token")]
+    for path in (path for path in referring if path[-1] not in UNRESOLVED | {"transaction_token"}):
+        for token in (token for token in twins.foreign if len(token) <= 36):
+            body = with_value(fresh(twins.alpha.body_of(place)), path, token)
+            reply = twins.alpha.client.request(place[0], place[1].replace("{token}", own[0] if own else ""), body)
+            assert 400 <= reply.status < 500, (path, token, reply.status, reply.text)
+            twins.check(reply, token)
+
+
+def fresh(body: dict[str, Any]) -> dict[str, Any]:
+    """A body that makes a new object rather than repeat an old one."""
+    return {name: value for name, value in body.items() if name not in ("token", "email")}
+
+
+@pytest.mark.parametrize("place", PLACES, ids=name_of)
+def test_wrong_credentials_open_nothing(twins: Twins, place: Place) -> None:
+    """Without, with half of, with swapped or with wrong credentials every route gives the same 401, whatever the body is."""
+    alpha, bravo = (pair_of(scene.client) for scene in (twins.alpha, twins.bravo))
+    swapped = [(alpha[0], bravo[1]), (bravo[0], alpha[1]), alpha[::-1]]
+    pairs = [("x", "y"), (alpha[0], "x"), ("x", alpha[1]), (alpha[0], ""), *swapped]
+    headers = [f"Basic {base64.b64encode(':'.join(pair).encode()).decode()}" for pair in pairs]
+    headers += ["", "Basic", "Basic !!", f"Basic {base64.b64encode(b'x').decode()}", f"Bearer {alpha[1]}", "Basic /w=="]
+    path = place[1].replace("{", "").replace("}", "")
+    for header in headers:
+        reply = twins.alpha.client.request(place[0], path, b"{" if ALL[place].body else None, headers={"Authorization": header})
+        assert (reply.status, reply.text) == (401, UNAUTHORIZED), header
+
+
+def pair_of(client: Client) -> tuple[str, str]:
+    """The credentials that a client uses."""
+    application, _, access = base64.b64decode(client._authorization.split()[1]).decode().partition(":")
+    return application, access
+
+
+def test_every_route_was_tried() -> None:
+    """The tests above are made from the catalog, so that a new route cannot be forgotten."""
+    assert set(PLACES) == {place_of(route) for route in ALL.values()}
+
+
+def test_the_other_program_is_as_it_was(twins: Twins) -> None:
+    """After all of that, our own deletions and resets included, not a row of the other program has changed."""
+    assert twins.alpha.client.post("/sandbox/reset", {}).status == 200
+    settle(twins.bravo.client)
+    assert rows_of(twins.address, twins.bravo.program) == twins.before

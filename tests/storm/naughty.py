@@ -1,0 +1,146 @@
+"""Bad input made from the shapes of the route table: every field of every body, each in every way that is wrong."""
+
+import copy
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+Path = tuple[str | int, ...]
+"""Where a value stands in a body: names of fields, and places in arrays."""
+
+MISSING = object()
+"""Takes the field out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a body, however deep: its place, what it may be besides null, and whether it must be there."""
+
+    path: Path
+    types: tuple[inspect.Type, ...]
+    is_required: bool
+
+    @property
+    def name(self) -> str:
+        """The name that an error message must have."""
+        return str(next(part for part in reversed(self.path) if isinstance(part, str)))
+
+
+def fields_of(shape: type[msgspec.Struct]) -> Iterator[Field]:
+    """Every field of a shape, and of the shapes within it."""
+    info = inspect.type_info(shape)
+    assert isinstance(info, inspect.StructType)
+    yield from _fields_in(info, ())
+
+
+def _fields_in(info: inspect.StructType, above: Path) -> Iterator[Field]:
+    for one in info.fields:
+        types = _types_of(one.type)
+        path = (*above, one.encode_name)
+        yield Field(path, types, one.required)
+        for kind in types:
+            match kind:
+                case inspect.StructType():
+                    yield from _fields_in(kind, path)
+                case inspect.VarTupleType(item_type=inspect.StructType() as inner):
+                    yield from _fields_in(inner, (*path, 0))
+                case _:
+                    pass
+
+
+def _types_of(kind: inspect.Type) -> tuple[inspect.Type, ...]:
+    """What a field may be, without null and without being absent."""
+    several = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return tuple(one for one in several if type(one).__name__ not in ("NoneType", "UnsetType"))
+
+
+def wrong_values(field: Field) -> Iterator[Any]:
+    """Values that no reading of the field's type allows."""
+    if field.is_required:
+        yield from (MISSING, None)
+    lists = [value for one in field.types for value in (_wrong_for(one),)]
+    # A field that may be text or a number is only wrong where both are.
+    yield from (value for value in lists[0] if all(_has(other, value) for other in lists[1:]))
+
+
+def _has(values: list[Any], value: Any) -> bool:
+    return any(type(one) is type(value) and one == value for one in values)
+
+
+def _wrong_for(kind: inspect.Type) -> list[Any]:
+    match kind:
+        case inspect.StrType():
+            too_long = ["x" * (kind.max_length + 1)] if kind.max_length else []
+            return [[], {}, 5, True, *too_long, *([""] if kind.min_length else [])]
+        case inspect.DecimalType():
+            return [[], {}, True, "abc", "", "NaN", "sNaN", "Infinity", "-Infinity", "1e999999", "-1", -1, "1.001", 1.001, 1e30]
+        case inspect.IntType():
+            return [[], {}, "abc", "", "1.5", 1.5, "NaN"]
+        case inspect.BoolType():
+            return [[], {}, "maybe", "", 5]
+        case inspect.LiteralType() | inspect.EnumType():
+            return [[], {}, 5, True, "NO_SUCH", ""]
+        case inspect.StructType() | inspect.DictType():
+            return [[], 5, "x", True]
+        case inspect.VarTupleType():
+            return [{}, 5, "x", True]
+        case _:
+            raise AssertionError(f"what is wrong for {kind}? Say so here")
+
+
+def with_value(body: Any, path: Path, value: Any, shape: type[msgspec.Struct] | None = None) -> Any:
+    """The body with another value in one place. What is missing on the way there is made, with a shape to be complete."""
+    changed = copy.deepcopy(body)
+    info = inspect.type_info(shape) if shape is not None else None
+    at = changed
+    for part, following in itertools.pairwise(path):
+        info = _inner(info, part)
+        missing = [] if isinstance(following, int) else _sample(info)
+        if isinstance(part, int):
+            at += [missing] * (part + 1 - len(at))
+        elif at.get(part) is None:
+            at[part] = missing
+        at = at[part]
+    if value is MISSING:
+        at.pop(path[-1], None)
+    else:
+        at[path[-1]] = value
+    return changed
+
+
+def _inner(info: inspect.Type | None, part: str | int) -> inspect.Type | None:
+    match info:
+        case inspect.StructType():
+            kinds = _types_of(next(one.type for one in info.fields if one.encode_name == part))
+            return next((kind for kind in kinds if isinstance(kind, inspect.StructType | inspect.VarTupleType)), None)
+        case inspect.VarTupleType():
+            return info.item_type
+        case _:
+            return None
+
+
+def _sample(info: inspect.Type | None) -> Any:
+    """A value of a type, with all that it must have."""
+    match info:
+        case None:
+            return {}
+        case inspect.StructType():
+            return {one.encode_name: _sample(_types_of(one.type)[0]) for one in info.fields if one.required}
+        case inspect.StrType():
+            return "x" * max(1, info.min_length or 0)
+        case inspect.DecimalType():
+            return "1.00"
+        case inspect.IntType():
+            return 1
+        case inspect.BoolType():
+            return True
+        case inspect.LiteralType():
+            return info.values[0]
+        case inspect.EnumType():
+            return next(iter(info.cls)).value
+        case _:
+            return []

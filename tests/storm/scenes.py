@@ -1,0 +1,182 @@
+"""One object of every kind in a program, made by the examples of the API's own document, and the routes that lead to them."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from cardwright.edges.http.examples import BODIES, HERE, PURCHASE, TOKENS
+from cardwright.edges.http.openapi import full_path
+from cardwright.resources.catalog import ROUTES
+from cardwright.resources.route import Route
+from tests.support.server import Client, Reply
+
+Place = tuple[str, str]
+"""Verb and full path of a route."""
+
+MORE: dict[Place, Any] = {
+    ("POST", "/v3/velocitycontrols"): {
+        "token": "daily", "name": "Daily", "amount_limit": 500, "velocity_window": "DAY", "currency_code": "USD",
+        "association": {"user_token": "ana"},
+    },
+    ("PUT", "/v3/velocitycontrols/{token}"): {"name": "Every day"},
+}  # fmt: skip
+"""Bodies for routes whose example is not in the document, and tokens for them."""
+
+EXAMPLES: dict[Place, Any] = {**MORE, **BODIES}
+
+LATER = ("/v3/cardtransitions", "/v3/usertransitions", "/sandbox/clock", "/sandbox/clock/advance", "/sandbox/reset")
+"""What ends or hinders other things waits until these are done."""
+
+SHOWN = frozenset({"name", "first_name", "last_name", "city", "payload", "favourite", "colour", "reason"})
+"""Fields whose text we choose, so that one program's differs from another's."""
+
+TELLTALE = re.compile(r"(^|_)token$|^barcode$|^phone$|^pan$|^identifier$")
+"""Names of fields by whose values something could be asked for."""
+
+WORDS = ("transaction", "cardtransition", "usertransition", TOKENS["box"], TOKENS["phone_number"], "gpa")
+"""What else a path may ask for."""
+
+
+def place_of(route: Route) -> Place:
+    """The key of a route in the tables above."""
+    return route.verb, full_path(route)
+
+
+ALL: dict[Place, Route] = {place_of(route): route for route in ROUTES}
+
+
+def names_in(path: str) -> list[str]:
+    """The parameters of a path."""
+    return re.findall(r"\{(\w+)\}", path)
+
+
+def filled(path: str, values: Sequence[str]) -> str:
+    """A path with values for its parameters."""
+    for name, value in zip(names_in(path), values, strict=True):
+        path = path.replace(f"{{{name}}}", quote(value, safe=""))
+    return path
+
+
+@dataclass
+class Scene:
+    """A program with something of everything in it. ``prefix`` stands before every token that a client chooses."""
+
+    client: Client
+    root_url: str
+    program: str
+    mark: str
+    prefix: str = ""
+    found: dict[str, None] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    purchase: str = ""
+
+    def make(self) -> None:
+        """Makes everything."""
+        places = [place for place in EXAMPLES if place[0] == "POST" and not place[1].startswith("/sandbox")]
+        for place in sorted(places, key=lambda place: place[1] in LATER):
+            if not names_in(place[1]):
+                self.send(place)
+
+    def send(self, place: Place, path: str | None = None) -> Reply:
+        """Sends the example of a route; what it answers is a source of further tokens."""
+        reply = self.client.request(place[0], path or place[1], self.body_of(place))
+        assert reply.status < 500, (place, reply.text)
+        if reply.status < 300:
+            self.learn(reply.json)
+        return reply
+
+    def body_of(self, place: Place) -> Any:
+        """The route's example in this program's words, after a purchase when it needs one."""
+        example = EXAMPLES.get(place)
+        if PURCHASE in str(example):
+            bought = self.client.post("/v3/simulate/authorization", self._dressed(EXAMPLES["POST", "/v3/simulate/authorization"]))
+            assert bought.status == 201, bought.text
+            self.purchase = bought.json["transaction"]["token"]
+            self.learn(bought.json)
+        return self._dressed(example)
+
+    def learn(self, answer: Any) -> None:
+        """Remembers the values in an answer by which something could be asked for."""
+        for name, value in named_values(answer):
+            if isinstance(value, str) and value:
+                self.words[name] = value
+                if TELLTALE.search(name):
+                    self.found[value] = None
+
+    def _dressed(self, value: Any, name: str = "") -> Any:
+        match value:
+            case dict():
+                return {key: self._dressed(item, key) for key, item in value.items()}
+            case list():
+                return [self._dressed(item, name) for item in value]
+            case str() if value == PURCHASE:
+                return self.purchase
+            case str() if name in SHOWN:
+                return f"{value} {self.mark}"
+            case str() if name == "email":
+                return f"{self.prefix}{self.mark}@example.com"
+            case str() if name == "url":
+                return value.replace(HERE, self.root_url).replace("/default/", f"/{self.program}/")
+            case str() if name == "token" or name.endswith("_token"):
+                return f"{self.prefix}{value}"
+            case _:
+                return value
+
+
+def named_values(answer: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in a JSON answer with the name of its field."""
+    match answer:
+        case dict():
+            for key, value in answer.items():
+                yield from named_values(value, key)
+        case list():
+            for value in answer:
+                yield from named_values(value, name)
+        case _:
+            yield name, answer
+
+
+def working_values(scene: Scene, place: Place) -> tuple[str, ...] | None:
+    """Values for the path's parameters with which the route finds something of the scene's; None when there are none.
+
+    An empty list is something too where a token that nobody has is not found.
+    """
+    names = names_in(place[1])
+    known = list(dict.fromkeys([*TOKENS.values(), *scene.found, *WORDS]))
+    second_best = None
+    for values in itertools.product(*([TOKENS[name]] if name == "event_type" else known for name in names)):
+        reply = ask(scene, place, values)
+        assert reply.status < 500, (place, values, reply.text)
+        if reply.status < 300 and not is_empty(reply):
+            return values
+        if reply.status < 300 and second_best is None:
+            second_best = values
+    is_choosy = not names or ask(scene, place, ["nobody"] * len(names)).status in (400, 404)
+    return second_best if is_choosy else None
+
+
+def ask(scene: Scene, place: Place, values: Sequence[str], **query: str) -> Reply:
+    """Calls a route with these values in its path, with its example as body."""
+    pairs = {**required_query(scene, place), **query}
+    path = filled(place[1], values) + (f"?{urlencode(pairs)}" if pairs else "")
+    reply = scene.client.request(place[0], path, scene.body_of(place))
+    if reply.status < 300:
+        scene.learn(reply.json)
+    return reply
+
+
+def required_query(scene: Scene, place: Place) -> dict[str, str]:
+    """What the route's query must have."""
+    shape = ALL[place].query
+    required = [one.name for one in msgspec.structs.fields(shape) if one.required] if shape is not None else []
+    return {name: scene.words[name] for name in required}
+
+
+def is_empty(reply: Reply) -> bool:
+    """Whether an answer is a list without entries."""
+    return isinstance(reply.json, dict) and reply.json.get("count") == 0
