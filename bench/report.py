@@ -15,6 +15,9 @@ Measured = Mapping[str, Sequence[Mapping[str, Any]]]
 IN_TIME_MS = 5_000
 """How long an overloaded server may take for an answer: as long as a card network waits at most."""
 
+CALM = 0.15
+"""The share of the machine that others may use before a measurement counts as disturbed."""
+
 AT_ONCE_MS = 1_000
 """How long it may take to refuse."""
 
@@ -27,20 +30,19 @@ class Goal:
     unit: str
     must: float
     aim: float
-    values: tuple[float, ...]
+    values: "Values"
     is_ceiling: bool = False
 
     @property
     def value(self) -> float:
         """The median round's."""
-        return median(self.values)
+        return median(self.values.numbers)
 
     @property
     def verdict(self) -> str:
         """Whether it was reached."""
-        if self._within(self.aim):
-            return "reached, aim too"
-        return "reached" if self._within(self.must) else "**missed**"
+        verdict = "reached, aim too" if self._within(self.aim) else "reached" if self._within(self.must) else "**missed**"
+        return f"{verdict} (disturbed)" if self.values.is_disturbed else verdict
 
     def text(self, value: float) -> str:
         """A number with its unit, as it is read."""
@@ -53,26 +55,47 @@ class Goal:
         return self.value <= limit if self.is_ceiling else self.value >= limit
 
 
-def by_round(measured: Measured, name: str, field: str = "rate") -> dict[int, float]:
-    """A number of every round; where it was measured twice in one, the last."""
-    return {row["round"]: float(row[field]) for row in measured.get(name, ()) if row.get(field) is not None}
+@dataclass(frozen=True, slots=True)
+class Values:
+    """A number for each round that counts: the calm ones, or all when there was none."""
+
+    numbers: tuple[float, ...]
+    is_disturbed: bool
 
 
-def quotients(measured: Measured, over: str, under: str, field: str = "rate") -> tuple[float, ...]:
-    """The quotient of two measurements, round by round: what was measured in the same minute is compared."""
+def values_of(rounds: Mapping[int, tuple[float, float]]) -> Values:
+    """From (number, share of the machine that others used) by round."""
+    calm = tuple(number for number, others in rounds.values() if others <= CALM)
+    return Values(calm or tuple(number for number, _ in rounds.values()), bool(rounds) and not calm)
+
+
+def by_round(measured: Measured, name: str, field: str = "rate") -> dict[int, tuple[float, float]]:
+    """A number of every round, with the share that others had; where it was measured twice in one, the last."""
+    rows = (row for row in measured.get(name, ()) if row.get(field) is not None)
+    return {row["round"]: (float(row[field]), float(row.get("others_share", 0.0))) for row in rows}
+
+
+def plain(measured: Measured, name: str, field: str = "rate") -> Values:
+    """One measurement's numbers."""
+    return values_of(by_round(measured, name, field))
+
+
+def quotients(measured: Measured, over: str, under: str, field: str = "rate") -> Values:
+    """The quotient of two measurements, round by round: what was measured in the same minutes is compared."""
     above, below = by_round(measured, over, field), by_round(measured, under, field)
-    return tuple(above[number] / below[number] for number in sorted(above.keys() & below.keys()) if below[number])
+    both = [number for number in sorted(above.keys() & below.keys()) if below[number][0]]
+    return values_of({n: (above[n][0] / below[n][0], max(above[n][1], below[n][1])) for n in both})
 
 
 def middle(measured: Measured, name: str, field: str = "rate") -> float | None:
-    """The median round's number."""
-    values = by_round(measured, name, field)
-    return median(values.values()) if values else None
+    """The median of the rounds that count."""
+    values = plain(measured, name, field).numbers
+    return median(values) if values else None
 
 
 def goals(results: Mapping[str, Any]) -> list[Goal]:
     """The lines that were measured."""
-    return [goal for goal in _goals(results["measured"], results["sizes"]) if goal.values]
+    return [goal for goal in _goals(results["measured"], results["sizes"]) if goal.values.numbers]
 
 
 def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
@@ -84,7 +107,7 @@ def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
     one = quotients(found, "postgres 1", "pgbench 1", "p50_ms")
     yield Goal("PostgreSQL, 1 in flight: p50 ÷ p50 of a pgbench transaction", "×", 2.0, 1.3, one, is_ceiling=True)
     for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
-        half = tuple(by_round(found, f"{kind} open 0.5", "p99_ms").values())
+        half = plain(found, f"{kind} open 0.5", "p99_ms")
         yield Goal(f"{title}: p99 at half of the peak rate", "ms", 25, 10, half, is_ceiling=True)
         full = quotients(found, f"{kind} full", f"{kind} small")
         yield Goal(f"{title}: {large} cards and {stored} transactions ÷ {small} cards, empty", "×", 0.85, 0.95, full)
@@ -94,22 +117,21 @@ def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
         for name in ("clearing", "reversal", "refund"):
             follow = quotients(found, f"{kind} {name}", f"{kind} {name}: purchases")
             yield Goal(f"{title}: {name} ÷ authorization", "×", 0.8, 1.0, follow)
-        memory = tuple(by_round(found, f"{kind} full", "memory_mb").values())
+        memory = plain(found, f"{kind} full", "memory_mb")
         yield Goal(f"{title}: memory of the process at {large} cards", "MB", 400, 200, memory, is_ceiling=True)
         yield from _overload_goals(found, f"{kind} overload", f"{title}, open loop at twice the peak")
 
 
 def _overload_goals(found: Measured, name: str, title: str) -> Iterator[Goal]:
-    unanswered = tuple(
-        float(sum(count for status, count in row["statuses"].items() if int(status) not in (201, *REFUSED)) + row["lost"])
-        for row in found.get(name, ())
-    )
-    yield Goal(f"{title}: neither answered nor refused", "requests", 0, 0, unanswered, is_ceiling=True)
-    slowest = tuple(by_round(found, name, "answered_max_ms").values())
+    rows = found.get(name, ())
+    others = (sum(count for status, count in row["statuses"].items() if int(status) not in (201, *REFUSED)) for row in rows)
+    unanswered = tuple(float(count + row["lost"]) for row, count in zip(rows, others, strict=True))
+    yield Goal(f"{title}: neither answered nor refused", "requests", 0, 0, Values(unanswered, False), is_ceiling=True)
+    slowest = plain(found, name, "answered_max_ms")
     yield Goal(f"{title}: slowest answer", "ms", IN_TIME_MS, IN_TIME_MS / 2, slowest, is_ceiling=True)
-    refusal = tuple(by_round(found, name, "refused_p99_ms").values())
+    refusal = plain(found, name, "refused_p99_ms")
     yield Goal(f"{title}: p99 of refusals", "ms", AT_ONCE_MS, AT_ONCE_MS / 10, refusal, is_ceiling=True)
-    normal = tuple(by_round(found, name, "normal_after_s").values())
+    normal = plain(found, name, "normal_after_s")
     yield Goal(f"{title}: p99 is normal again after", "s", 5, 1, normal, is_ceiling=True)
 
 
@@ -143,7 +165,7 @@ def machine_lines(results: Mapping[str, Any]) -> str:
 def goal_table(lines: Sequence[Goal]) -> str:
     """What must be reached, and whether it was."""
     rows = [
-        (goal.name, goal.text(goal.value), f"{goal.text(min(goal.values))} … {goal.text(max(goal.values))}",
+        (goal.name, goal.text(goal.value), f"{goal.text(min(goal.values.numbers))} … {goal.text(max(goal.values.numbers))}",
          f"{'≤' if goal.is_ceiling else '≥'} {goal.text(goal.must)}", goal.text(goal.aim), goal.verdict)
         for goal in lines
     ]  # fmt: skip

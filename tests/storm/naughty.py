@@ -12,6 +12,9 @@ from msgspec import inspect
 Path = tuple[str | int, ...]
 """Where a value stands in a body: names of fields, and places in arrays."""
 
+LEGAL = {"type": "ISSUER_FEE", "credit_debit": "C"}
+"""Values of fields that take only certain words although their type does not say so."""
+
 MISSING = object()
 """Takes the field out."""
 
@@ -35,6 +38,11 @@ def fields_of(shape: type[msgspec.Struct]) -> Iterator[Field]:
     info = inspect.type_info(shape)
     assert isinstance(info, inspect.StructType)
     yield from _fields_in(info, ())
+
+
+def texts_of(shape: type[msgspec.Struct]) -> Iterator[Field]:
+    """The fields that may be text."""
+    return (field for field in fields_of(shape) if any(isinstance(kind, inspect.StrType) for kind in field.types))
 
 
 def _fields_in(info: inspect.StructType, above: Path) -> Iterator[Field]:
@@ -83,7 +91,8 @@ def _wrong_for(kind: inspect.Type) -> list[Any]:
         case inspect.BoolType():
             return [[], {}, "maybe", "", 5]
         case inspect.LiteralType() | inspect.EnumType():
-            return [[], {}, 5, True, "NO_SUCH", ""]
+            known = {str(value) for value in (kind.values if isinstance(kind, inspect.LiteralType) else kind.cls)}
+            return [[], {}, 5, True, "NO_SUCH", *({""} - known)]
         case inspect.StructType() | inspect.DictType():
             return [[], 5, "x", True]
         case inspect.VarTupleType():
@@ -129,7 +138,8 @@ def _sample(info: inspect.Type | None) -> Any:
         case None:
             return {}
         case inspect.StructType():
-            return {one.encode_name: _sample(_types_of(one.type)[0]) for one in info.fields if one.required}
+            required = (one for one in info.fields if one.required)
+            return {one.encode_name: LEGAL.get(one.encode_name, _sample(_types_of(one.type)[0])) for one in required}
         case inspect.StrType():
             return "x" * max(1, info.min_length or 0)
         case inspect.DecimalType():

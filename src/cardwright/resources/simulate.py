@@ -23,6 +23,9 @@ from cardwright.storage.records import request_hash
 # --- Shapes: what travels on the wire ------------------------------------------------
 
 Mid = Annotated[str, Meta(min_length=1, max_length=50)]
+Number = Annotated[int, Meta(ge=0, lt=10**18)]
+"""A text of digits that a client sends as a number; the size of the text is checked where it is used."""
+
 Text255 = Annotated[str, Meta(max_length=255)]
 
 FEE_TYPES = (
@@ -51,13 +54,13 @@ class NetworkFee(Shape, frozen=True, kw_only=True):
 class CardAcceptor(Shape, frozen=True, kw_only=True):
     """The merchant and its terminal; what is absent is the stand-in merchant's."""
 
-    mcc: Annotated[str, Meta(max_length=5)] | int | None = None
+    mcc: Annotated[str, Meta(max_length=5)] | Number | None = None
     partial_approval_capable: bool | None = None
     name: Annotated[str, Meta(max_length=50)] | None = None
     address: Text255 | None = None
     city: Annotated[str, Meta(max_length=40)] | None = None
     state: Annotated[str, Meta(max_length=32)] | None = None
-    zip: Annotated[str, Meta(max_length=10)] | int | None = None
+    zip: Annotated[str, Meta(max_length=10)] | Number | None = None
     country: Annotated[str, Meta(max_length=40)] | None = None
     ecommerce_security_level_indicator: Text255 | None = None
     phone: Text255 | None = None
@@ -71,16 +74,16 @@ class BillingAddress(Shape, frozen=True, kw_only=True):
     first_name: Text255 | None = None
     last_name: Text255 | None = None
     address: Text255 | None = None
-    zip: Annotated[str, Meta(max_length=20)] | int | None = None
-    compressed_zip: Annotated[str, Meta(max_length=20)] | int | None = None
+    zip: Annotated[str, Meta(max_length=20)] | Number | None = None
+    compressed_zip: Annotated[str, Meta(max_length=20)] | Number | None = None
 
 
 class CardOptions(Shape, frozen=True, kw_only=True):
     """What was typed or shown at the till."""
 
-    cvv: Annotated[str, Meta(max_length=3)] | int | None = None
+    cvv: Annotated[str, Meta(max_length=3)] | Number | None = None
     card_present: bool | None = None
-    expiration: Annotated[str, Meta(min_length=4, max_length=4)] | int | None = None
+    expiration: Annotated[str, Meta(min_length=4, max_length=4)] | Number | None = None
     billing_address: BillingAddress | None = None
 
 
@@ -116,10 +119,10 @@ class AuthorizationRequest(Shape, frozen=True, kw_only=True):
 
     amount: Decimal
     card_token: Annotated[str, Meta(min_length=1, max_length=36)]
-    mid: Mid | int
+    mid: Mid | Number
     cash_back_amount: Decimal | None = None
     is_pre_auth: bool | None = None
-    pin: Annotated[str, Meta(min_length=1, max_length=50)] | int | None = None
+    pin: Annotated[str, Meta(min_length=1, max_length=50)] | Number | None = None
     card_options: CardOptions | None = None
     card_acceptor: CardAcceptor | None = None
     transaction_options: TransactionOptions | None = None
@@ -146,9 +149,13 @@ def parse_amount(name: str, amount: Decimal, currency: str) -> int:
         raise bad_field(name, str(error)) from None
 
 
-def text_or_none(value: str | int | None) -> str | None:
-    """Text that a client may have sent as a number; an empty text says nothing."""
-    return None if value is None or value == "" else str(value)
+def text_or_none(value: str | int | None, field: str = "", size_max: int = 18) -> str | None:
+    """Text that a client may have sent as a number; an empty text says nothing. Raises a problem when the number is too long."""
+    if value is None or value == "":
+        return None
+    if len(str(value)) > size_max and isinstance(value, int):
+        raise bad_field(field, f"may have at most {size_max} digits")
+    return str(value)
 
 
 def merchant_of(sent: CardAcceptor | None) -> Merchant:
@@ -161,7 +168,7 @@ def merchant_of(sent: CardAcceptor | None) -> Merchant:
         raise bad_field("card_acceptor.mcc", "must be four digits")
     given: Mapping[str, Any] = {
         "mcc": mcc and mcc.zfill(4), "name": sent.name, "address": sent.address, "city": sent.city, "state": sent.state,
-        "postal_code": text_or_none(sent.zip), "country": sent.country,
+        "postal_code": text_or_none(sent.zip, "card_acceptor.zip", 10), "country": sent.country,
         "security_level": sent.ecommerce_security_level_indicator,
         "phone": sent.phone, "url": sent.url, "customer_service_phone": sent.customer_service_phone,
     }
@@ -256,13 +263,14 @@ async def _with_verdicts(
     app: App, card: CardEntry, body: AuthorizationRequest, options: CardOptions, plain: Details
 ) -> Details:
     """Compares what was typed with the card, so that neither code nor PIN goes any further."""
-    cvv, pin, expiration = text_or_none(options.cvv), text_or_none(body.pin), text_or_none(options.expiration)
+    cvv, pin = text_or_none(options.cvv, "card_options.cvv", 3), text_or_none(body.pin)
+    expiration = text_or_none(options.expiration, "card_options.expiration", 4)
     address = options.billing_address
     postal_code = text_or_none(address.zip) or text_or_none(address.compressed_zip) if address is not None else None
     return msgspec.structs.replace(
         plain,
         card_present=options.card_present,
-        expiration_matches=None if expiration is None else expiration == card.card.expiration,
+        expiration_matches=None if expiration is None else expiration.zfill(4) == card.card.expiration,
         security_code_matches=None if cvv is None else await _is_right_code(app, card, cvv.zfill(3)),
         pin_matches=None if pin is None else _is_right_pin(app, card, pin),
         typed_street=(address.address or None) if address is not None else None,

@@ -16,6 +16,7 @@ from cardwright.resources.simulate import (
     CardAcceptor,
     Mid,
     NetworkFee,
+    Number,
     SimulationAnswer,
     SimulationWebhook,
     TransactionOptions,
@@ -48,7 +49,7 @@ class AdviceRequest(FollowUp, frozen=True, kw_only=True):
 class ReversalRequest(FollowUp, frozen=True, kw_only=True):
     """A release of a part of the hold or of all of it."""
 
-    find_original_window_days: int | None = None
+    find_original_window_days: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     is_advice: bool | None = None
 
 
@@ -57,7 +58,7 @@ class ClearingRequest(FollowUp, frozen=True, kw_only=True):
 
     is_refund: bool | None = None
     force_post: bool | None = None
-    mid: Mid | int | None = None
+    mid: Mid | Number | None = None
     card_acceptor: CardAcceptor | None = None
 
 
@@ -120,7 +121,7 @@ async def _follow(call: EngineCall, body: FollowUp, message_of: Callable[[int, D
 
 
 def _check_positive(body: FollowUp) -> None:
-    if body.amount == 0:
+    if body.amount.is_zero():
         raise bad_field("amount", "must be greater than 0")
 
 

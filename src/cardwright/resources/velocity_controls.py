@@ -269,6 +269,7 @@ def _named(column: str, wanted: str | None) -> list[ColumnElement[bool]]:
 def update_control(call: Call, body: VelocityUpdate) -> str:
     """Changes a velocity control. What it has counted is counted again under its new settings, never reset."""
     row = base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND)
+    base.check_same_token(call, body)
     changes = base.changes_of(body)
     for name in ("association", "merchant_scope"):
         if name in changes:

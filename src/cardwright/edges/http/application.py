@@ -9,15 +9,18 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp
 
 from cardwright import __version__
+from cardwright.core.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem
 from cardwright.edges.http.api import Api, ASGIScope, Receive, Send
 from cardwright.edges.http.explorer import explorer_paths
 from cardwright.edges.http.inbox_door import InboxDoor
+from cardwright.edges.http.problems import problem_body
 from cardwright.kit import logs
 from cardwright.resources.catalog import ROUTES
 from cardwright.settings import Settings
@@ -40,7 +43,8 @@ class Application:
                 Path("/readyz", self._readyz),
                 Path("/metrics", self._metrics),
                 *explorer_paths(),
-            ]
+            ],
+            exception_handlers={HTTPException: _page_problem},
         )
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -103,6 +107,17 @@ class Application:
 
     async def _metrics(self, _request: Request) -> Response:
         return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _page_problem(request: Request, error: Exception) -> Response:
+    """A path that is no page, or not with this verb, in the wire's error shape."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == METHOD_NOT_ALLOWED.status:
+        problem = Problem(METHOD_NOT_ALLOWED, headers.get("Allow", "GET"))
+    else:
+        problem = Problem(NOT_FOUND, f"no such path: {request.url.path}")
+    return Response(problem_body(problem), problem.kind.status, headers, "application/json;charset=UTF-8")
 
 
 def from_environment() -> Application:

@@ -1,6 +1,7 @@
 """The inbox's own door: takes any webhook without a credential, as a stranger's server would, and fails when asked to."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 
 from cardwright.core.problems import NOT_FOUND, Problem, bad_parameter
@@ -56,7 +57,7 @@ class InboxDoor:
 
 def _status(pairs: Mapping[str, str]) -> int:
     text = pairs.get("status", "200")
-    if not (text.isascii() and text.isdigit() and 200 <= int(text) <= 599):
+    if not re.fullmatch(r"[2-5][0-9]{2}", text):
         raise bad_parameter("status", "must be between 200 and 599")
     return int(text)
 

@@ -42,9 +42,17 @@ def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> An
         raise problem_of(error, raw, shape) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Problem(MALFORMED, str(error)) from None
-    if b"\\u0000" in raw and (where := _nul_in(msgspec.json.decode(raw), "body")) is not None:
+    if b"\\u0000" in raw and (where := _nul_in(plain(raw), "body")) is not None:
         raise Problem(INVALID_INPUT, f"{where} may not contain the character U+0000")
     return body
+
+
+def plain(raw: bytes) -> Any:
+    """A body without a shape. Its parser may fail where a shape's did not: that one passes over what it does not know."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Problem(MALFORMED, str(error)) from None
 
 
 def check_depth(raw: bytes) -> None:
@@ -133,7 +141,7 @@ def _whole(pairs: dict[str, str], name: str, default: int) -> int:
 
 def _missing_names(raw: bytes, shape: type[msgspec.Struct]) -> list[str]:
     """Every required field that is absent, not only the first that the decoder met."""
-    body = msgspec.json.decode(raw)
+    body = plain(raw)
     required = [field.encode_name for field in msgspec.structs.fields(shape) if field.required]
     return [name for name in required if body.get(name) is None]
 
