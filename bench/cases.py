@@ -1,7 +1,6 @@
 """What is measured, group by group. A round runs every group once, so that a busy minute of the machine touches all alike."""
 
 import gc
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +20,8 @@ IN_FLIGHT = (1, 16, 64, 256)
 TRIES = 3
 """How often something is measured when others used more of the machine meanwhile than CALM; the calmest try counts."""
 
-PATIENCE_S = 60.0
-"""How long a try waits for the machine to become calm."""
+PATIENCE_S = 600.0
+"""How long a run waits in all for the machine to become calm."""
 
 LADDER = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.25)
 """Rates of the open loop as shares of the peak; twice the peak is the overload's."""
@@ -81,13 +80,16 @@ def numbers_of(result: Result) -> dict[str, Any]:
     return numbers | {"declined": result.declined, "lost": result.lost}
 
 
+LOOK_S = 0.5
+"""How long one look at the machine's load takes."""
+
+
 def calmest(run: Run, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Measures when the machine is calm, and again when somebody else used it meanwhile."""
     tries = list[dict[str, Any]]()
     for _ in range(TRIES):
-        deadline = time.monotonic() + run.patience_s
-        while others_share_now() > CALM and time.monotonic() < deadline:
-            run.say("waiting: somebody else uses the machine", None)
+        while run.patience_s > 0 and others_share_now(LOOK_S) > CALM:
+            run.patience_s -= LOOK_S
         tries.append(measure())
         if tries[-1]["others_share"] <= CALM:
             break

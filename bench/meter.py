@@ -98,7 +98,7 @@ def batches_of(root_url: str) -> tuple[float, float]:
     return float(values["cardwright_batch_messages_count"]), float(values["cardwright_batch_messages_sum"])
 
 
-def others_share_now(seconds: float = 0.5) -> float:
+def others_share_now(seconds: float) -> float:
     """How much of the machine is in use while we and ours rest: the share that others would take from a measurement."""
     before = machine_busy_s()
     time.sleep(seconds)

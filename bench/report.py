@@ -117,7 +117,7 @@ def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
         for name in ("clearing", "reversal", "refund"):
             follow = quotients(found, f"{kind} {name}", f"{kind} {name}: purchases")
             yield Goal(f"{title}: {name} ÷ authorization", "×", 0.8, 1.0, follow)
-        memory = plain(found, f"{kind} full", "memory_mb")
+        memory = Values(plain(found, f"{kind} full", "memory_mb").numbers, False)
         yield Goal(f"{title}: memory of the process at {large} cards", "MB", 400, 200, memory, is_ceiling=True)
         yield from _overload_goals(found, f"{kind} overload", f"{title}, open loop at twice the peak")
 

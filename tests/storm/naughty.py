@@ -66,37 +66,49 @@ def _types_of(kind: inspect.Type) -> tuple[inspect.Type, ...]:
     return tuple(one for one in several if type(one).__name__ not in ("NoneType", "UnsetType"))
 
 
-def wrong_values(field: Field) -> Iterator[Any]:
-    """Values that no reading of the field's type allows."""
+def wrong_values(field: Field, number: int = 0) -> Iterator[Any]:
+    """Values that no reading of the field's type allows. Of the wrong types it takes one, another one for each ``number``."""
     if field.is_required:
         yield from (MISSING, None)
-    lists = [value for one in field.types for value in (_wrong_for(one),)]
+    strange = [value for value in ([], {}, 5, True, "x") if not any(_may_be(kind, value) for kind in field.types)]
+    yield strange[number % len(strange)]
     # A field that may be text or a number is only wrong where both are.
-    yield from (value for value in lists[0] if all(_has(other, value) for other in lists[1:]))
+    yield from (value for value in _wrong_for(field.types[0]) if not any(_may_be(kind, value) for kind in field.types[1:]))
 
 
-def _has(values: list[Any], value: Any) -> bool:
-    return any(type(one) is type(value) and one == value for one in values)
+def _may_be(kind: inspect.Type, value: Any) -> bool:
+    """Whether a type may take such a value, as far as a glance tells. Text that holds a number or a boolean is taken as one."""
+    match kind:
+        case inspect.StrType():
+            return isinstance(value, str)
+        case inspect.DecimalType() | inspect.IntType():
+            return isinstance(value, int) and not isinstance(value, bool)
+        case inspect.BoolType():
+            return isinstance(value, bool)
+        case inspect.StructType() | inspect.DictType():
+            return isinstance(value, dict)
+        case inspect.VarTupleType():
+            return isinstance(value, list)
+        case _:
+            return False
 
 
 def _wrong_for(kind: inspect.Type) -> list[Any]:
+    """What is wrong for a type although its form is right."""
     match kind:
         case inspect.StrType():
-            too_long = ["x" * (kind.max_length + 1)] if kind.max_length else []
-            return [[], {}, 5, True, *too_long, *([""] if kind.min_length else [])]
+            return [*(["x" * (kind.max_length + 1)] if kind.max_length else []), *([""] if kind.min_length else [])]
         case inspect.DecimalType():
-            return [[], {}, True, "abc", "", "NaN", "sNaN", "Infinity", "-Infinity", "1e999999", "-1", -1, "1.001", 1.001, 1e30]
+            return ["", "abc", "NaN", "sNaN", "Infinity", "-Infinity", "1e999999", "-1", -1, "1.001", 1.001, 1e30]
         case inspect.IntType():
-            return [[], {}, "abc", "", "1.5", 1.5, "NaN"]
+            return ["", "abc", "1.5", 1.5, "NaN"]
         case inspect.BoolType():
-            return [[], {}, "maybe", "", 5]
+            return ["", "maybe"]
         case inspect.LiteralType() | inspect.EnumType():
             known = {str(value) for value in (kind.values if isinstance(kind, inspect.LiteralType) else kind.cls)}
-            return [[], {}, 5, True, "NO_SUCH", *({""} - known)]
-        case inspect.StructType() | inspect.DictType():
-            return [[], 5, "x", True]
-        case inspect.VarTupleType():
-            return [{}, 5, "x", True]
+            return ["NO_SUCH", *({""} - known)]
+        case inspect.StructType() | inspect.DictType() | inspect.VarTupleType():
+            return []
         case _:
             raise AssertionError(f"what is wrong for {kind}? Say so here")
 
@@ -132,16 +144,16 @@ def _inner(info: inspect.Type | None, part: str | int) -> inspect.Type | None:
             return None
 
 
-def _sample(info: inspect.Type | None) -> Any:
+def _sample(info: inspect.Type | None, name: str = "") -> Any:
     """A value of a type, with all that it must have."""
     match info:
         case None:
             return {}
         case inspect.StructType():
             required = (one for one in info.fields if one.required)
-            return {one.encode_name: LEGAL.get(one.encode_name, _sample(_types_of(one.type)[0])) for one in required}
+            return {one.encode_name: _sample(_types_of(one.type)[0], one.encode_name) for one in required}
         case inspect.StrType():
-            return "x" * max(1, info.min_length or 0)
+            return LEGAL.get(name) or "x" * max(1, info.min_length or 0)
         case inspect.DecimalType():
             return "1.00"
         case inspect.IntType():

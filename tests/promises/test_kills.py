@@ -1,0 +1,26 @@
+"""Killed at any moment, nothing that anybody was told is lost: a short storm; `make storm` runs the long one."""
+
+from pathlib import Path
+
+from tests.storm import kills
+from tests.support.postgres import TestPostgres
+
+
+def test_nothing_acknowledged_is_lost_on_sqlite(tmp_path: Path) -> None:
+    """Deaths before an answer, with a notification sent and not marked, and at random: all answers hold, once each."""
+    order = ("answer.before", "delivery.record.before", "random")
+    told = kills.run(str(tmp_path / "cardwright.db"), seed=7, blows=len(order), order=order, patient=False)
+    assert told.kills == len(order)
+    assert told.committed_untold > 0, "nobody missed an answer to what was committed, so the storm proved nothing"
+    assert told.acknowledged > 100
+
+
+def test_nothing_acknowledged_is_lost_on_postgresql(postgres: TestPostgres) -> None:
+    """With two processes: deaths before and after a commit, and at random; all answers hold, once each."""
+    order = ("commit.before", "commit.after", "random")
+    address = postgres.new_database()
+    told = kills.run(address, seed=8, blows=len(order), order=order, workers=2, patient=False)
+    postgres.drop_database(address)
+    assert told.kills == len(order)
+    assert told.committed_untold > 0, "nobody missed an answer to what was committed, so the storm proved nothing"
+    assert told.acknowledged > 100

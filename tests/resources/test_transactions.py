@@ -1,0 +1,372 @@
+"""Transactions over HTTP: one by one, in lists with every filter and order, with their chain, and by funding source."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.issuing import problem_of
+from tests.support.server import RunningServer
+from tests.support.shop import Shop
+
+# The story that the lists are of. Each line: day and time, what happens, and the name that the tests call it by; `name+` is
+# its load side. A clearing has the purchase's user time, so it stands beside the purchase in the default order.
+STORY = """
+    01 09:00 | buy 10.10 jit      | coffee
+    02 00:00 | buy 20 child       | toys
+    02 23:59 | buy 30 plain       | refused
+    03 09:00 | buy 40 jit         | shoes
+    04 09:00 | clearing 40 shoes  | shoes cleared
+    05 09:00 | buy 50 jit         | hotel
+    06 09:00 | reversal 50 hotel  | hotel reversed
+    07 09:00 | clearing 5 shoes refund | shoes refunded
+"""
+
+PENDING = {"coffee", "coffee+", "toys", "toys+"}
+SETTLED = {"shoes cleared", "shoes cleared+", "shoes refunded", "shoes refunded+"}
+CLEARED = {"shoes", "shoes+", "hotel", "hotel+", "hotel reversed", "hotel reversed+"}
+DECLINED = {"refused"}
+ALL = PENDING | SETTLED | CLEARED | DECLINED
+
+
+class Told(Shop):
+    """A shop in which the story has happened; ``names`` finds a transaction's name by its token."""
+
+    def __init__(self, server: RunningServer) -> None:
+        super().__init__(server)
+        self.make("users", token="child", parent_token="ana", uses_parent_account=True)
+        self.make("cards", token="child", user_token="child", card_product_token="jit")
+        self.known: dict[str, dict[str, Any]] = {}
+        self.names: dict[str, str] = {}
+        for line in STORY.strip().splitlines():
+            when, what, name = (cell.strip() for cell in line.split("|"))
+            day, hour = when.split()
+            self.clock(f"2035-06-{day}T{hour}:00Z")
+            self.remember(name, self.act(*what.split()))
+        self.clock("2035-06-08T00:00:00Z")
+
+    def act(self, verb: str, amount: str, which: str, *more: str) -> dict[str, Any]:
+        """One line of the story."""
+        if verb == "buy":
+            return self.buy(amount, which)
+        return self.follow(verb, self.known[which], amount, **({"is_refund": True} if more else {}))
+
+    def remember(self, name: str, one: dict[str, Any]) -> None:
+        """Both sides of a transaction under its name."""
+        self.known[name], self.names[one["token"]] = one, name
+        order = one.get("gpa_order") or one.get("gpa_order_unload")
+        if order is not None:
+            self.names[order["transaction_token"]] = f"{name}+"
+
+    def named(self, path: str = "/transactions", **query: object) -> list[str]:
+        """The names of a list's transactions, in its order."""
+        return [self.names[one["token"]] for one in self.listed(path, **query)]
+
+    def load_token(self, name: str) -> str:
+        """The token of a load side."""
+        return next(token for token, known in self.names.items() if known == f"{name}+")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with RunningServer(db=str(tmp_path_factory.mktemp("transactions") / "cardwright.db")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def told(server: RunningServer) -> Iterator[Told]:
+    told = Told(server)
+    yield told
+    told.client.close()
+
+
+# --- Which -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, PENDING | SETTLED),
+        ({"state": ""}, PENDING | SETTLED),
+        ({"state": "PENDING"}, PENDING),
+        ({"state": "COMPLETION"}, SETTLED),
+        ({"state": "CLEARED"}, CLEARED),
+        ({"state": "DECLINED"}, DECLINED),
+        ({"state": "ERROR"}, set()),
+        ({"state": "CLEARED,DECLINED"}, CLEARED | DECLINED),
+        ({"state": "ALL"}, ALL),
+        ({"state": "ALL", "type": "authorization"}, {"coffee", "toys", "shoes", "hotel", "refused"}),
+        ({"type": "authorization"}, {"coffee", "toys"}),
+        ({"type": "authorization.clearing"}, {"shoes cleared"}),
+        ({"state": "ALL", "type": "authorization.reversal,refund"}, {"hotel reversed", "shoes refunded"}),
+        ({"type": "gpa.credit.authorization"}, {"coffee+", "toys+", "shoes cleared+"}),
+        ({"state": "ALL", "type": "gpa.credit.authorization.reversal"}, {"hotel reversed+"}),
+        ({"type": "gpa.debit.authorization"}, {"shoes refunded+"}),
+        ({"type": "authorization,gpa.credit.authorization", "state": "PENDING"}, PENDING),
+        ({"state": "ALL", "type": "pindebit"}, set()),
+        ({"state": "ALL", "card_token": "jit"}, ALL - {"toys", "toys+", "refused"}),
+        ({"state": "ALL", "card_token": "child"}, {"toys", "toys+"}),
+        ({"state": "ALL", "card_token": "plain"}, {"refused"}),
+        ({"state": "ALL", "card_token": "nobody"}, set()),
+        ({"state": "ALL", "user_token": "ana"}, ALL - {"refused"}),
+        ({"state": "ALL", "user_token": "child"}, set()),
+        ({"state": "ALL", "user_token": "bo"}, {"refused"}),
+        ({"state": "ALL", "user_token": "nobody"}, set()),
+        ({"state": "ALL", "acting_user_token": "ana"}, ALL - {"toys", "toys+", "refused"}),
+        ({"state": "ALL", "acting_user_token": "child"}, {"toys", "toys+"}),
+        ({"state": "ALL", "acting_user_token": "nobody"}, set()),
+        ({"state": "ALL", "user_token": "ana", "card_token": "plain"}, set()),
+        ({"state": "ALL", "business_token": "ana"}, set()),
+        ({"state": "ALL", "start_date": "2035-06-02", "end_date": "2035-06-02"}, {"toys", "toys+", "refused"}),
+        ({"state": "ALL", "start_date": "2035-06-01", "end_date": "2035-06-01"}, {"coffee", "coffee+"}),
+        ({"state": "ALL", "end_date": "2035-06-01T09:00:00"}, {"coffee", "coffee+"}),
+        ({"state": "ALL", "end_date": "2035-06-01T08:59:59.99"}, set()),
+        ({"state": "ALL", "start_date": "2035-06-07T09:00:00.00"}, {"shoes refunded", "shoes refunded+"}),
+        ({"state": "ALL", "start_date": "2035-06-07T09:00:01"}, set()),
+        ({"state": "ALL", "start_date": "2035-06-09", "end_date": "2035-06-01"}, set()),
+        ({"version": "v2", "verbose": "true", "no_such_parameter": "1"}, PENDING | SETTLED),
+    ],
+)
+def test_a_list_has_what_was_asked_for(told: Told, query: dict[str, str], expected: set[str]) -> None:
+    """Each filter leaves exactly the transactions that it names, loads among them."""
+    found = told.named(**query)
+    assert set(found) == expected
+    assert len(found) == len(expected)
+
+
+def test_the_default_window_is_thirty_days(server: RunningServer) -> None:
+    """Of a purchase of thirty days ago one still hears without asking, of an older one only with a start date."""
+    shop = Shop(server)
+    one = shop.buy(10)
+    shop.clock("2035-07-01T09:00:00Z")
+    assert one["token"] in [found["token"] for found in shop.listed()]
+    shop.clock("2035-07-01T09:00:00.001Z")
+    assert shop.listed() == []
+    assert one["token"] in [found["token"] for found in shop.listed(start_date="2035-06-01")]
+
+
+def test_a_list_can_begin_at_an_identifier(told: Told) -> None:
+    """`start_identifier` leaves out what has a smaller one, a load side by its own."""
+    everything = told.listed(state="ALL")
+    for one in everything:
+        expected = {other["token"] for other in everything if int(other["identifier"]) >= int(one["identifier"])}
+        assert {found["token"] for found in told.listed(state="ALL", start_identifier=one["identifier"])} == expected
+
+
+# --- In which order and how many ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("minus", ["", "-"])
+@pytest.mark.parametrize(
+    ("sort_by", "key"),
+    [
+        ("user_transaction_time", "user_transaction_time"),
+        ("userTransactionTime", "user_transaction_time"),
+        ("created_time", "created_time"),
+        ("createdTime", "created_time"),
+        ("last_modified_time", "created_time"),
+        ("lastModifiedTime", "created_time"),
+    ],
+)
+def test_a_list_is_in_order(told: Told, minus: str, sort_by: str, key: str) -> None:
+    """By time, then by identifier; a minus turns the whole list around."""
+    found = told.listed(state="ALL", sort_by=minus + sort_by)
+    assert len(found) == len(ALL)
+    assert found == sorted(found, key=lambda one: (one[key], int(one["identifier"])), reverse=bool(minus))
+
+
+def test_the_newest_purchase_comes_first(told: Told) -> None:
+    """Without an order it is the user's time, descending: a clearing stands beside its purchase."""
+    by_user, by_creation = told.named(state="ALL", type="authorization,authorization.clearing"), "shoes cleared"
+    assert by_user == ["hotel", "shoes cleared", "shoes", "refused", "toys", "coffee"]
+    created = told.named(state="ALL", type="authorization,authorization.clearing", sort_by="-created_time")
+    assert created.index(by_creation) == created.index("hotel") + 1 == 1
+
+
+def test_pages_have_no_gaps(told: Told) -> None:
+    """Pages of any size, one after the other, are the whole list, and each tells where it is and whether more follows."""
+    whole = told.named(state="ALL")
+    for count in (1, 2, 5, len(whole)):
+        pages = list[str]()
+        for start in itertools.count(0, count):
+            page = told.get("/transactions", state="ALL", count=count, start_index=start)
+            pages += [told.names[one["token"]] for one in page["data"]]
+            size = len(page["data"])
+            assert (page["count"], page["start_index"], page["end_index"]) == (size, start, start + size - 1)
+            assert page["is_more"] is (len(pages) < len(whole))
+            if not page["is_more"]:
+                break
+        assert pages == whole
+
+
+def test_a_page_has_ten(told: Told) -> None:
+    """Ten is the default size."""
+    page = told.get("/transactions", state="ALL")
+    assert (page["count"], page["end_index"], page["is_more"]) == (10, 9, True)
+
+
+def test_an_empty_list(told: Told) -> None:
+    """Nothing found is an answer too."""
+    empty = {"count": 0, "start_index": 0, "end_index": 0, "is_more": False, "data": []}
+    assert told.get("/transactions", card_token="nobody") == empty
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"count": 0}, 400), ({"count": 101}, 413), ({"count": "ten"}, 400), ({"start_index": -1}, 400),
+        ({"start_index": "x"}, 400), ({"sort_by": "amount"}, 400), ({"sort_by": "--created_time"}, 400),
+        ({"state": "OPEN"}, 400), ({"state": "PENDING,OPEN"}, 400), ({"type": "purchase"}, 400),
+        ({"type": "authorization,purchase"}, 400), ({"start_date": "yesterday"}, 400), ({"end_date": "2035-13-01"}, 400),
+        ({"start_date": "1950-01-01"}, 400), ({"start_date": "2035-W23-1"}, 400), ({"start_identifier": "x"}, 400),
+        ({"end_date": "2035-06-01T25:00:00"}, 400),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/transactions", "/transactions/{one}/related", "/transactions/fundingsource/harbor_funding"])
+def test_a_bad_parameter_is_named(told: Told, path: str, query: dict[str, object], status: int) -> None:
+    """What a list cannot be asked is refused in every one of the lists, with the name of the parameter."""
+    reply = told.client.get(path.replace("{one}", told.known["coffee"]["token"]), query=query)
+    assert (reply.status, next(iter(query)) in reply.text) == (status, True), reply.text
+
+
+# --- Which fields ------------------------------------------------------------------------
+
+
+def test_the_fields_filter_keeps_exact_decimals(told: Told) -> None:
+    """Only what was named comes back, at every level, and an amount keeps its two decimals."""
+    token = told.known["coffee"]["token"]
+    text = told.client.get(f"/transactions/{token}", query={"fields": "token,amount,gpa,ledger_balance"}).text
+    assert re.fullmatch(rf'{{"token":"{token}","gpa":{{"ledger_balance":\d+\.\d\d}},"amount":10\.10}}', text)
+    listed = told.client.get("/transactions", query={"fields": "amount", "type": "authorization"})
+    assert listed.text.endswith('"data":[{"amount":20.00},{"amount":10.10}]}')
+
+
+# --- One ---------------------------------------------------------------------------------
+
+
+def test_a_purchase_reads_as_it_was_answered(told: Told) -> None:
+    """A GET gives what the simulation gave; only the state of what has been cleared since is another."""
+    for name, one in told.known.items():
+        found = told.get(f"/transactions/{one['token']}")
+        assert found | {"state": one["state"]} == one
+        assert found["state"] == ("CLEARED" if name in CLEARED else one["state"])
+
+
+def test_a_load_has_the_references_fields(told: Told) -> None:
+    """The load side names the purchase, moves the money the other way, and has neither merchant nor approval code."""
+    purchase, load = told.known["coffee"], told.get(f"/transactions/{told.load_token('coffee')}")
+    assert (load["type"], load["state"], load["network"], load["subnetwork"]) == (
+        "gpa.credit.authorization", "PENDING", "MARQETA", "MANAGED_JIT",
+    )  # fmt: skip
+    assert load["preceding_related_transaction_token"] == purchase["token"]
+    assert load["token"] == purchase["gpa_order"]["transaction_token"]
+    assert load["gpa_order"] == purchase["gpa_order"]
+    assert (load["amount"], load["gpa"]["impacted_amount"]) == (10.10, 10.10)
+    assert int(load["identifier"]) == int(purchase["identifier"]) + 1
+    assert {"card_acceptor", "approval_code", "request_amount", "settlement_date"} & set(load) == set()
+
+
+def test_whose_a_purchase_is(told: Told) -> None:
+    """A child who uses the parent's account acts, the parent pays."""
+    toys = told.get(f"/transactions/{told.known['toys']['token']}")
+    assert (toys["user_token"], toys["acting_user_token"], toys["card_token"]) == ("ana", "child", "child")
+    assert toys["gpa_order"]["user_token"] == "ana"
+
+
+@pytest.mark.parametrize("path", ["/transactions/{}", "/transactions/{}/related", "/transactions/fundingsource/{}"])
+def test_unknown_tokens_are_not_found(server: RunningServer, told: Told, path: str) -> None:
+    """Nothing there, a token that only looks right, the load of a purchase without one, another program's: all are 404."""
+    foreign = Shop(server).buy(10)
+    first, last = told.known["refused"]["token"][:-1], told.known["refused"]["token"][-1]
+    load_of_refused = first + "0123456789abcdef"[int(last, 16) ^ 1]
+    for token in ("nobody", "00000000-0000-4000-8000-000000000000", foreign["token"], load_of_refused):
+        assert problem_of(told.client.get(path.format(token))) == (404, "404011")
+
+
+# --- What belongs together ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        ("coffee", ["coffee+"]),
+        ("refused", []),
+        ("shoes", ["shoes cleared+", "shoes cleared", "shoes+"]),
+        ("shoes cleared", ["shoes cleared+", "shoes+", "shoes"]),
+        ("hotel reversed", ["hotel reversed+", "hotel+", "hotel"]),
+        ("shoes refunded", ["shoes refunded+"]),
+    ],
+)
+def test_related_transactions_are_the_rest_of_the_chain(told: Told, of: str, expected: list[str]) -> None:
+    """All other members, whatever their state, loads too; a refund is no member of the purchase's chain."""
+    assert told.named(f"/transactions/{told.known[of]['token']}/related") == expected
+
+
+def test_a_loads_relatives_are_the_purchases(told: Told) -> None:
+    """Asked by its load a chain is the same but for the one that was asked for."""
+    found = told.named(f"/transactions/{told.load_token('shoes')}/related")
+    assert found == ["shoes cleared+", "shoes cleared", "shoes"]
+
+
+def test_related_transactions_are_filtered_and_paged(told: Told) -> None:
+    """Type, state and page work on a chain as on any list; its age does not matter."""
+    path = f"/transactions/{told.known['shoes']['token']}/related"
+    assert told.named(path, type="authorization.clearing") == ["shoes cleared"]
+    assert told.named(path, state="CLEARED") == ["shoes+"]
+    page = told.get(path, count=1, start_index=1)
+    assert (page["count"], page["start_index"], page["end_index"], page["is_more"]) == (1, 1, 1, True)
+    assert told.named(path, end_date="2035-06-02") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, {"coffee+", "toys+", "shoes cleared+", "shoes refunded+"}),
+        ({"state": "ALL"}, {name for name in ALL if name.endswith("+")}),
+        ({"state": "ALL", "polarity": "CREDIT"}, {"coffee+", "toys+", "shoes+", "shoes cleared+", "hotel+"}),
+        ({"state": "ALL", "polarity": "DEBIT"}, {"hotel reversed+", "shoes refunded+"}),
+        ({"polarity": "DEBIT"}, {"shoes refunded+"}),
+        ({"type": "authorization"}, set()),
+        ({"state": "ALL", "start_date": "2035-06-05", "end_date": "2035-06-05"}, {"hotel+", "hotel reversed+"}),
+    ],
+)
+def test_what_a_source_gave_and_got(told: Told, query: dict[str, str], expected: set[str]) -> None:
+    """The load sides of a funding source, by default the open and the settled ones; a polarity leaves one direction."""
+    assert set(told.named("/transactions/fundingsource/harbor_funding", **query)) == expected
+
+
+def test_a_bad_polarity(told: Told) -> None:
+    """A direction that does not exist is a 400."""
+    reply = told.client.get("/transactions/fundingsource/harbor_funding", query={"polarity": "UP"})
+    assert (reply.status, "polarity" in reply.json["error_message"]) == (400, True)
+
+
+def test_another_source_gave_nothing(told: Told) -> None:
+    """A source sees its own orders only."""
+    told.client.post("/fundingsources/program", {"token": "other", "name": "Other"})
+    assert told.named("/transactions/fundingsource/other", state="ALL") == []
+
+
+# --- Balances ----------------------------------------------------------------------------
+
+
+def test_balances_are_what_the_chains_left(told: Told) -> None:
+    """Open holds are on the ledger and not available; a child who shares an account sees the parent's."""
+    answer = told.get("/balances/ana")
+    usd = {"currency_code": "USD", "ledger_balance": 30.1, "available_balance": 0, "credit_balance": 0, "pending_credits": 0}
+    assert answer == {
+        "gpa": {**usd, "balances": {"USD": usd}},
+        "links": [{"rel": "msas", "method": "GET", "href": "/v3/balances/ana/msas"}],
+    }
+    assert told.get("/balances/child")["gpa"] == answer["gpa"]
+    assert '"ledger_balance":30.10,' in told.client.get("/balances/ana").text
+
+
+def test_balances_of_a_user_who_did_nothing(told: Told) -> None:
+    """A fresh account has zeros in the program's currency; an unknown user is a 404."""
+    told.client.post("/users", {"token": "fresh"})
+    assert told.money("fresh") == (0, 0)
+    assert '"ledger_balance":0.00,' in told.client.get("/balances/fresh").text
+    assert problem_of(told.client.get("/balances/nobody")) == (404, "404004")

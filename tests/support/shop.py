@@ -1,0 +1,81 @@
+"""A program with a card that Managed JIT Funding pays for and one with money of its own, and short words for shopping."""
+
+from typing import Any
+
+from tests.support.issuing import made_by, read_of
+from tests.support.server import Client, Reply, RunningServer
+
+JIT = {"enabled": True, "funding_source_token": "harbor_funding", "refunds_destination": "PROGRAM_FUNDING_SOURCE"}
+
+YEAR = "2035-06"
+"""The month in which the clock of a shop stands still, so that every date is known."""
+
+
+class Shop:
+    """A program of the test's own: card ``jit`` of user ``ana``, card ``plain`` (no JIT Funding) of user ``bo``."""
+
+    def __init__(self, server: RunningServer, *, frozen: bool = True, **program: Any) -> None:
+        self.server = server
+        with server.client() as operator:
+            self.program = made_by(operator.post("/sandbox/programs", program))
+        self.client = Client(server.root_url, self.program["application_token"], self.program["access_token"])
+        if frozen:
+            read_of(self.client.post("/sandbox/clock", {"freeze": True}))
+            self.clock(f"{YEAR}-01T09:00:00Z")
+        self.make("fundingsources/program", token="harbor_funding", name="Harbor Funding")
+        self.product("jit", jit_funding={"program_funding_source": JIT})
+        self.product("plain")
+        self.make("users", token="ana", address1="12 Main Street", postal_code="94501")
+        self.make("users", token="bo")
+        self.made = self.make("cards?show_cvv_number=true", token="jit", user_token="ana", card_product_token="jit")
+        self.make("cards", token="plain", user_token="bo", card_product_token="plain")
+
+    def product(self, token: str, **config: Any) -> None:
+        """A card product whose cards are active at once, spend anywhere, and online."""
+        life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 5}}
+        countries = {"accepted_countries_token": "decline_ofac_countries"}
+        anywhere = {"transaction_controls": countries, "poi": {"ecommerce": True, "atm": True}}
+        config = {"card_life_cycle": life, **anywhere, **config}
+        self.make("cardproducts", token=token, name=token, start_date="2020-01-01", config=config)
+
+    def make(self, path: str, **body: Any) -> dict[str, Any]:
+        """Creates a resource."""
+        return made_by(self.client.post(f"/{path}", body))
+
+    def clock(self, time: str) -> None:
+        """Sets the program's clock, which only goes forward."""
+        read_of(self.client.post("/sandbox/clock", {"set": time}))
+
+    def simulate(self, what: str, **body: Any) -> Reply:
+        """The answer to a simulation, whatever it is."""
+        return self.client.post(f"/simulate/{what}", body)
+
+    def auth(self, amount: Any = 10, card: str = "jit", **more: Any) -> dict[str, Any]:
+        """Transaction and raw message of a purchase."""
+        return made_by(self.simulate("authorization", card_token=card, amount=amount, **{"mid": "m1", **more}))
+
+    def buy(self, amount: Any = 10, card: str = "jit", **more: Any) -> dict[str, Any]:
+        """The transaction of a purchase."""
+        return dict(self.auth(amount, card, **more)["transaction"])
+
+    def follow(self, what: str, original: dict[str, Any], amount: Any, **more: Any) -> dict[str, Any]:
+        """The transaction of a clearing, a reversal or an advice that names another."""
+        body = {"original_transaction_token": original["token"], "amount": amount, **more}
+        return dict(made_by(self.simulate(what, **body))["transaction"])
+
+    def fill(self, amount: Any) -> None:
+        """Puts money on the card without JIT Funding: a refund stays on such an account."""
+        self.follow("clearing", self.buy(1, "plain"), amount, is_refund=True)
+
+    def get(self, path: str, **query: object) -> dict[str, Any]:
+        """What a GET answers."""
+        return read_of(self.client.get(path, query=query))
+
+    def listed(self, path: str = "/transactions", **query: object) -> list[dict[str, Any]]:
+        """A list's objects."""
+        return list(self.get(path, count=100, **query)["data"])
+
+    def money(self, user: str) -> tuple[float, float]:
+        """Ledger and available balance of a user."""
+        gpa = self.get(f"/balances/{user}")["gpa"]
+        return gpa["ledger_balance"], gpa["available_balance"]
