@@ -138,6 +138,9 @@ COUNTRIES = """
             | IRN           | 1864
             | 408           | 1864
             | SYR           | 1864
+            | Iran          | 1864
+            | North Korea   | 1864
+            | Syria         | 1864
 """
 
 CODES = """

@@ -288,7 +288,10 @@ def test_query_strings_that_are_none(server: RunningServer, scene: Scene, query:
     assert status in (200, 400, 414, 431), (status, body)
 
 
-@pytest.mark.parametrize("token", ["a b", "a?b", "a#b", "a%2Fb", "ä", "💳", "..", "a+b", "'", '"', "a&b=c", "a/b", "\\", "a;b", "<b>", "null"])
+ODD_TOKENS = ("a b", "a?b", "a#b", "a%2Fb", "ä", "💳", "..", "a+b", "'", '"', "a&b=c", "a/b", "\\", "a;b", "<b>", "null")
+
+
+@pytest.mark.parametrize("token", ODD_TOKENS)
 def test_odd_tokens_lead_back(scene: Scene, token: str) -> None:
     """Whatever a client may choose as a token is refused, or leads back to its object."""
     made = scene.client.post("/users", {"token": token})

@@ -32,7 +32,6 @@ EXAMPLES: dict[Place, Any] = {**MORE, **BODIES}
 UNDONE: dict[Place, dict[str, Any]] = {
     ("POST", "/v3/cardtransitions"): {"card_token": "anas_card", "state": "ACTIVE", "channel": "API"},
     ("POST", "/v3/usertransitions"): {"user_token": "ana", "status": "ACTIVE", "reason_code": "00", "channel": "API"},
-    ("POST", "/sandbox/clock"): {"freeze": False},
 }
 """What hinders everything else, and the body with which the same route makes it good again."""
 

@@ -1,22 +1,46 @@
 """Countries by any of their usual names (ISO 3166-1)."""
 
+import re
 from functools import lru_cache
 
-from iso3166 import countries
+from iso3166 import Country, countries
 
 OFAC_COUNTRIES = frozenset({"CUB", "IRN", "PRK", "SYR"})
 """What ``decline_ofac_countries`` refuses: the comprehensive programs of the US Treasury's sanctions list (choice)."""
 
 
+EVERYDAY_NAMES = {
+    "united states": "USA", "united states of america": "USA", "america": "USA", "united kingdom": "GBR", "great britain": "GBR",
+    "england": "GBR", "scotland": "GBR", "wales": "GBR", "russia": "RUS", "south korea": "KOR", "north korea": "PRK",
+    "syria": "SYR", "vietnam": "VNM", "laos": "LAO", "czech republic": "CZE", "turkey": "TUR", "ivory coast": "CIV",
+}  # fmt: skip
+"""Names in use that ISO 3166-1 words differently."""
+
+# ISO 3166-1 writes "Iran, Islamic Republic of": people write what stands before the comma or the bracket, which names
+# one country unless two begin alike, as the Koreas do.
+_SHORT = [(re.split(r"[,(]", country.name)[0].strip().casefold(), country.alpha3) for country in countries]
+_SHORT_NAMES = {name: alpha3 for name, alpha3 in _SHORT if [other for other, _ in _SHORT].count(name) == 1}
+
+
+def find_country(text: str) -> Country | None:
+    """A country by code (two or three letters, or number) or by any of its usual names; None when there is none."""
+    name = text.strip()
+    found = countries.get(name, None)
+    if found is None:
+        alpha3 = EVERYDAY_NAMES.get(name.casefold()) or _SHORT_NAMES.get(name.casefold())
+        found = countries.get(alpha3, None) if alpha3 is not None else None
+    return found
+
+
 @lru_cache(maxsize=1024)
 def alpha3_of(country: str) -> str:
-    """The three-letter code of a country given by code (two or three letters, or number) or name; else the text itself."""
-    found = countries.get(country.strip(), None)
+    """The three-letter code of a country given by code or name; else the text itself."""
+    found = find_country(country)
     return found.alpha3 if found is not None else country
 
 
 @lru_cache(maxsize=1024)
 def numeric_country(country: str) -> str:
     """The three-digit code of a country, ``000`` when it is not in ISO 3166-1."""
-    found = countries.get(country.strip(), None)
+    found = find_country(country)
     return found.numeric if found is not None else "000"

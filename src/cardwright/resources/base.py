@@ -82,11 +82,16 @@ def list_resources(call: Call, table: Table, *conditions: ColumnElement[bool]) -
     return records.list_page(call.db, table, call.program.id, call.list_page, *conditions)
 
 
+def is_day(text: str) -> bool:
+    """Whether the text has the form of a day, ``yyyy-MM-dd``."""
+    return _DAY.fullmatch(text) is not None
+
+
 def parse_date(field: str, text: str) -> str:
     """``yyyy-MM-dd`` from a date, or from a date-time, which is cut to the day that it names (observed)."""
     day = text[: len("2026-01-31")]
     try:
-        if not _DAY.fullmatch(day) or (len(text) > len(day) and text[len(day)] != "T"):
+        if not is_day(day) or (len(text) > len(day) and text[len(day)] != "T"):
             raise ValueError(text)
         datetime.fromisoformat(text)
     except ValueError:

@@ -80,13 +80,14 @@ def changed_clock(clock: ProgramClock, request: ClockRequest, real_ms: Instant) 
         raise bad_field("set, by, freeze", "exactly one of them must be given")
     now = clock.at(real_ms)
     if request.freeze is not None:
-        return ProgramClock(now - real_ms, now if request.freeze else None)
+        return ProgramClock(0, now) if request.freeze else ProgramClock(now - real_ms)
     target = now + parse_duration("by", request.by) if request.by is not None else _parse_time(request.set or "")
     if target < now:
         raise bad_field("set", f"must not be before the program's present time {iso_ms(now)}; POST /sandbox/reset starts again")
     if target > LATEST:
         raise bad_field("set" if request.set else "by", "must not lead beyond the year 9000")
-    return ProgramClock(target - real_ms, target if clock.frozen_ms is not None else None)
+    # A frozen clock says nothing of real time, or a seeded run would not repeat.
+    return ProgramClock(0, target) if clock.frozen_ms is not None else ProgramClock(target - real_ms)
 
 
 def _parse_time(text: str) -> Instant:
@@ -151,7 +152,9 @@ def change_clock(call: Call, body: ClockRequest) -> dict[str, Any]:
 
 
 def _clock_answer(clock: ProgramClock, now: Instant) -> dict[str, Any]:
-    return {"now": iso_ms(now), "frozen": clock.frozen_ms is not None, "offset_ms": clock.offset_ms}
+    is_frozen = clock.frozen_ms is not None
+    # Who stands still has no distance to the real time that would mean anything, and equal calls give equal bytes.
+    return {"now": iso_ms(now), "frozen": is_frozen, "offset_ms": 0 if is_frozen else clock.offset_ms}
 
 
 def reset(call: Call, _body: Nothing) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Transactions: what became of every message, one by one, in lists, and with what belongs together."""
 
 from collections.abc import Sequence
-from datetime import date
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from sqlalchemy import Connection, SmallInteger, and_, literal, or_, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -39,7 +39,7 @@ class TransactionQuery(Shape, frozen=True, kw_only=True):
     card_token: str | None = None
     state: str | None = None
     polarity: str | None = None
-    start_identifier: int | None = None
+    start_identifier: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     version: str | None = None
     verbose: str | None = None
 
@@ -87,12 +87,14 @@ def parse_window(query: TransactionQuery, now: Instant) -> tuple[Instant, Instan
     if not query.end_date:
         return start, now
     end = _bound("end_date", query.end_date)
-    return start, end + DAY_MS - 1 if len(query.end_date) == len("2026-01-31") else end
+    return start, end + DAY_MS - 1 if base.is_day(query.end_date) else end
 
 
 def _bound(name: str, text: str) -> Instant:
     try:
-        return parse_instant(date.fromisoformat(text).isoformat() if len(text) == len("2026-01-31") else text)
+        if not base.is_day(text[:10]) or text[10:11] not in ("", "T"):
+            raise ValueError(text)
+        return parse_instant(text)
     except ValueError:
         raise bad_parameter(name, "must be yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss") from None
 
@@ -293,11 +295,10 @@ def _conditions(
     if window or query.start_date or query.end_date:
         start, end = parse_window(query, call.now)
         common += [row.user_time_ms >= start, row.user_time_ms <= end]
-    if query.start_identifier is not None:
-        common.append(row.id >= query.start_identifier)
     types = parse_types(query.type)
-    card_side = load_side = and_(*common)
-    load_side = and_(load_side, row.moved != 0)
+    start = query.start_identifier if query.start_identifier is not None else 0
+    # The load's side of a row has the identifier after the card's.
+    card_side, load_side = and_(row.id >= start, *common), and_(row.id + 1 >= start, row.moved != 0, *common)
     if types is None:
         return card_side, load_side
     loading = [kind for kind, load_kind in LOAD_KINDS.items() if load_kind in types]
