@@ -16,8 +16,8 @@ def test_nothing_acknowledged_is_lost_on_sqlite(tmp_path: Path) -> None:
 
 
 def test_nothing_acknowledged_is_lost_on_postgresql(postgres: TestPostgres) -> None:
-    """With two processes: deaths before and after a commit, and at random; all answers hold, once each."""
-    order = ("commit.before", "commit.after", "random")
+    """With two processes: one dies right after a commit, and all at a random moment; all answers hold, once each."""
+    order = ("commit.after", "random")
     address = postgres.new_database()
     told = kills.run(address, seed=8, blows=len(order), order=order, workers=2, patient=False)
     postgres.drop_database(address)

@@ -23,6 +23,9 @@ PATIENCE_S = 60
 OVERLAP_MIN = 0.9
 """The share of the races that must really have been under way at the same time, or they prove nothing."""
 
+MEETINGS_MAX = 200
+"""After so many rounds without a conflict something else is wrong."""
+
 CONFLICT = "batch is run again"
 """What the log says when two processes wanted to commit the same token (level info)."""
 
@@ -42,6 +45,7 @@ class Figures:
     conflicts: int = 0
     contradicted: int = 0
     last_cents: int = 0
+    last_slots: int = 0
     declined_for_another: int = 0
     changes: int = 0
     under_way: int = 0
@@ -116,13 +120,16 @@ def same_token(ring: Ring, rounds: int) -> None:
         assert ledger(ring, ring.cards[0]) - before == 700 * len(raced)
 
 
-def contradicting_bodies(ring: Ring, rounds: int) -> None:
+def contradicting_bodies(ring: Ring, rounds: int, is_proven: Callable[[], bool]) -> None:
     """The same token with different bodies to both processes at once: one is carried out, the other is a conflict.
 
-    On two cards nothing but the token's own uniqueness stands between the two: their accounts share no lock.
+    On two cards nothing but the token's own uniqueness stands between the two: their accounts share no lock. It goes on
+    until two commits have really met.
     """
-    for number in range(rounds):
-        cards = (ring.cards[1], ring.cards[number % 2])
+    for number in range(MEETINGS_MAX):
+        if number >= rounds and is_proven():
+            return
+        cards = (ring.cards[1], ring.cards[1 if number % 4 == 3 else 0])
         before = sum(ledger(ring, card) for card in set(cards))
         tokens = [ring.token() for _ in range(IN_FLIGHT // 2)]
         raced = ring.fire_pairs([(ring.purchase(cards[0], 300, one), ring.purchase(cards[1], 500, one)) for one in tokens])
@@ -160,6 +167,22 @@ def last_cent(ring: Ring, rounds: int) -> None:
         assert town.available_cents(ring.client, card.user) == 0
         ring.figures.last_cents += 1
         ring.figures.declined_for_another += codes[NO_FUNDS]
+
+
+def last_slot(ring: Ring, rounds: int) -> None:
+    """More purchases at once than a velocity control lets through, each sent twice: exactly as many as it says."""
+    for number in range(rounds):
+        card = town.card(ring.client, ring.token())
+        control = {"association": {"user_token": card.user}, "currency_code": "USD", "velocity_window": "DAY"}
+        limits: dict[str, int] = ({"amount_limit": 10_000, "usage_limit": 5}, {"amount_limit": 17})[number % 2]
+        town.made(ring.client.post("/velocitycontrols", control | limits))
+        tokens = [ring.token() for _ in range(IN_FLIGHT // 2)]
+        raced = ring.fire_pairs([(ring.purchase(card, 3_00, token),) * 2 for token in tokens])
+        codes = Counter(code_of(one) for one, _ in raced)
+        assert codes[APPROVED] == 5, codes
+        assert ledger(ring, card) == 5 * 3_00
+        ring.figures.last_slots += 1
+        ring.figures.declined_for_another += len(raced) - 5
 
 
 # --- What is switched off stays off --------------------------------------------------------
@@ -256,9 +279,10 @@ def run(address: str, *, rounds: int, creates: Sequence[tuple[str, dict[str, Any
         with server.client(timeout_s=60) as client, Battery(server, IN_FLIGHT) as battery:
             ring = Ring(client, battery, figures, town.build(client, 4))
             same_token(ring, rounds)
-            contradicting_bodies(ring, rounds)
+            contradicting_bodies(ring, rounds, lambda: CONFLICT in server.output())
             births(ring, creates)
             last_cent(ring, rounds)
+            last_slot(ring, rounds)
             for switch in SWITCHES:
                 switched_off(ring, switch, max(1, rounds // 2))
         with check.database_at(address) as database:

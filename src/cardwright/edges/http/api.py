@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -70,11 +71,11 @@ class Api:
 
     async def _serve(self, scope: ASGIScope, receive: Receive) -> tuple[int, bytes]:
         headers = dict(scope["headers"])
-        prefix, _, path = scope["path"].lstrip("/").partition("/")
+        prefix, *segments = segments_of(scope["raw_path"])
         program_id = await self._credentials.program_of(headers.get(b"authorization"), self._threads)
-        found = self._routers[prefix].find(path)
+        found = self._routers[prefix].find(segments)
         if found is None:
-            raise Problem(NOT_FOUND, f"no such path: /{prefix}/{path}")
+            raise Problem(NOT_FOUND, f"no such path: {scope['path']}")
         if scope["method"] not in found.routes:
             raise Problem(METHOD_NOT_ALLOWED, ", ".join(found.routes))
         route, names = found.routes[scope["method"]]
@@ -125,6 +126,12 @@ class Api:
             now = program.clock.at(self._app.real_clock())
             call = Call(self._app, db, program, now, parameters, query, page)
             return route.action(call, *arguments), call.published
+
+
+def segments_of(raw_path: bytes) -> list[str]:
+    """The path's segments, each decoded by itself: a token may hold a slash, which then comes as ``%2F``."""
+    path = raw_path.decode("ascii").strip("/")
+    return [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
 
 
 async def read_body(receive: Receive) -> bytes:

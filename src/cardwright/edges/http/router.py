@@ -41,9 +41,9 @@ class Router:
         assert route.verb not in node.routes, f"two routes for {route.verb} {route.path}"
         node.routes[route.verb] = (route, tuple(names))
 
-    def find(self, path: str) -> Found | None:
+    def find(self, segments: list[str]) -> Found | None:
         """The routes of a path, None when no route has it."""
-        return _walk(self._root, path.strip("/").split("/"), ())
+        return _walk(self._root, segments, ())
 
 
 def _walk(node: _Node, segments: list[str], values: tuple[str, ...]) -> Found | None:
