@@ -41,6 +41,16 @@ test: lint types floors ## everything: lint, types, floors and all tests; DB=sql
 	@echo "== tests"
 	CARDWRIGHT_TEST_DB=$(DB) $(BIN)/pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
+SEED ?= 42
+KILLS ?= 200
+ROUNDS ?= 100
+# WRITE=1 puts the figures into TRUST.md.
+WRITE ?=
+
+.PHONY: storm
+storm: .venv/.ready ## kill the server under load, race two of them, and see that nothing is lost; SEED=42 KILLS=200 ROUNDS=100
+	$(BIN)/python -m tests.storm --seed $(SEED) --kills $(KILLS) --rounds $(ROUNDS) $(if $(WRITE),--write)
+
 .PHONY: docs
 docs: .venv/.ready ## run every command and example of the documentation
 	$(BIN)/pytest tests/test_docs.py

@@ -41,7 +41,7 @@ class Sizes:
 
 
 FULL = Sizes(small=1_000, main=100_000, large=1_000_000, stored=5_000_000, sources=100, pgbench_scale=pgbench.SCALE)
-QUICK = Sizes(small=1_000, main=20_000, large=100_000, stored=500_000, sources=20, pgbench_scale=pgbench.SCALE)
+QUICK = Sizes(small=1_000, main=100_000, large=200_000, stored=500_000, sources=20, pgbench_scale=pgbench.SCALE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,14 @@ NEWEST = 150
 """How many answers are looked up after each restart, the newest; at the end all are."""
 
 
-def after_restart(client: Client, address: str, memory: Memory, figures: "Figures", dice: random.Random, *, since: int) -> None:
-    """All of it. Raises AssertionError, and OSError when the server dies meanwhile."""
-    answered = memory.answered()
-    lost = [told.token for told in (answered[-NEWEST:] if since else answered) if not _is_kept(client, told)]
+def after_restart(
+    client: Client, address: str, memory: Memory, figures: "Figures", dice: random.Random, newest: int | None = NEWEST
+) -> None:
+    """All of it, with so many of the answers, or all when None. Raises AssertionError, and OSError when the server dies."""
+    answered = memory.answered()[-newest if newest is not None else None :]
+    lost = [told.token for told in answered if not _is_kept(client, told)]
     assert not lost, f"acknowledged and lost: {lost}"
-    figures.looked_up += min(len(answered), NEWEST) if since else len(answered)
+    figures.looked_up += len(answered)
     for told in memory.unanswered():
         _resolve(client, told, figures)
     _repeat(client, memory, figures, dice)

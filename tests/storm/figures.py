@@ -1,0 +1,76 @@
+"""What storms counted, as tables for people: each zero beside the number of tries that it stands on."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from tests.storm import kills, races
+
+BEGIN, END = "<!-- figures: make storm WRITE=1 -->", "<!-- end of figures -->"
+
+Line = tuple[str, ...]
+
+
+def table(head: Line, lines: Iterable[Line]) -> str:
+    """A Markdown table."""
+    rows = [head, ("---",) * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
+    """The storm of kills, a column for each database. A run that got here broke no promise: it would have stopped at once."""
+    columns = [
+        (
+            f"{run.kills:,}",
+            ", ".join(f"{count} {blow}" for blow, count in sorted(run.blows.items())),
+            f"{run.acknowledged:,}",
+            f"**{run.committed_untold:,}** of {run.unanswered:,}",
+            f"0 of {run.looked_up:,}",
+            f"0 of {run.repeated:,} · 0 of {run.refused:,}",
+            f"0 of {run.verified:,}",
+            f"0 of {run.due:,}",
+            f"**{run.delivered_again:,}** of {run.delivered:,}",
+            f"{run.seconds / 60:.0f} min",
+        )
+        for run in runs
+    ]
+    names = (
+        "SIGKILLs, each followed by a restart and all the checks",
+        "where the process died",
+        "acknowledged messages (purchases, clearings, reversals, advices)",
+        "*danger met:* requests without an answer whose transaction was committed",
+        "acknowledged and lost, or different on GET",
+        "repeated with another outcome · another body accepted",
+        "restarts after which an invariant, the number of rows or a balance was wrong",
+        "notifications that never arrived",
+        "*danger met:* notifications sent, not marked, and sent again with the same content",
+        "took",
+    )
+    head = (f"kills, seed {seed}, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs))
+    return table(head, (line for line in zip(names, *columns, strict=True)))
+
+
+def races_table(run: races.Figures, rounds: int) -> str:
+    """The races. A run that got here broke no promise."""
+    met = "*danger met:*"
+    lines = [
+        (f"{met} pairs under way at the same instant, one in each process", f"**{run.overlapping:,}** of {run.pairs:,}"),
+        (f"{met} commits that met the other process's commit of the same token", f"**{run.conflicts:,}**"),
+        ("the same token and body twice: two effects, or two answers", f"0 of {run.pairs - run.contradicted:,}"),
+        ("the same token, two bodies: both carried out, or neither", f"0 of {run.contradicted:,}"),
+        ("accounts overdrawn by purchases for the last cent", f"0 of {run.last_cents:,}"),
+        ("velocity limits exceeded", f"0 of {run.last_slots:,}"),
+        (f"{met} purchases declined only because of a concurrent one", f"**{run.declined_for_another:,}**"),
+        ("purchases sent after a card, user, product or source was switched off, and approved", f"0 of {run.refused_after:,}"),
+        (f"{met} purchases under way during those switches", f"**{run.under_way:,}** in {run.changes:,} switches"),
+        ("of these, approved and decided after the switch's answer (product and source)", f"{run.decided_late:,}"),
+        ("took", f"{run.seconds / 60:.0f} min"),
+    ]
+    return table((f"races, {rounds} rounds, {datetime.now(UTC):%Y-%m-%d}", "PostgreSQL, two processes"), lines)
+
+
+def written_into(page: str, figures: str) -> str:
+    """The page with its figures replaced."""
+    before, _, rest = page.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    assert found, f"the page has no place for figures: {BEGIN} … {END}"
+    return f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}"
