@@ -1,4 +1,4 @@
-"""`make storm`: kills on both databases, then races between processes, with all that was counted at the end."""
+"""`make storm`: kills on both databases, races between processes, a melee; all that was counted stands at the end."""
 
 import argparse
 import sys
@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.storm import kills, races
-from tests.storm.figures import kills_table, races_table, written_into
+from tests.storm import kills, melee, races
+from tests.storm.figures import kills_table, melee_table, races_table, written_into
 from tests.support.postgres import TestPostgres
 
 TRUST = Path(__file__).parent.parent.parent / "TRUST.md"
-PARTS = ("kills", "races")
+PARTS = ("kills", "races", "melee")
 DATABASES = ("sqlite", "postgres")
 
 
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raced = races.run(postgres.new_database(), rounds=asked.rounds)
             unproven += [f"races: {what}" for what in races.unproven(raced)]
             tables.append(races_table(raced, asked.rounds))
+        if "melee" in asked.parts:
+            tables.append(melee_table([_fight(name, postgres, asked) for name in asked.db]))
     print("\n\n".join(tables))
     if asked.write:
         TRUST.write_text(written_into(TRUST.read_text("utf-8"), "\n\n".join(tables)), "utf-8")
@@ -44,6 +46,13 @@ def _kill(name: str, postgres: TestPostgres, asked: argparse.Namespace) -> kills
         return kills.run(str(Path(folder, "cardwright.db")), seed=asked.seed, blows=count, say=_say)
 
 
+def _fight(name: str, postgres: TestPostgres, asked: argparse.Namespace) -> melee.Figures:
+    if name == "postgres":
+        return melee.run(postgres.new_database(), seconds=asked.melee, seed=asked.seed, workers=2)
+    with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
+        return melee.run(str(Path(folder, "cardwright.db")), seconds=asked.melee, seed=asked.seed)
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -53,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=42, help="the same seed asks for the same things and strikes alike")
     parser.add_argument("--kills", type=int, default=200, help="how often the server dies, shared between the databases")
     parser.add_argument("--rounds", type=int, default=100, help="how often each race is run")
+    parser.add_argument("--melee", type=float, default=60, help="how many seconds every route is called at once")
     parser.add_argument("--db", nargs="*", choices=DATABASES, default=DATABASES)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--write", action="store_true", help="put the figures into TRUST.md")

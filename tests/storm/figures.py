@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from tests.storm import kills, races
+from tests.storm import kills, melee, races
 
 BEGIN, END = "<!-- figures: make storm WRITE=1 -->", "<!-- end of figures -->"
 
@@ -63,9 +63,21 @@ def races_table(run: races.Figures, rounds: int) -> str:
         ("purchases sent after a card, user, product or source was switched off, and approved", f"0 of {run.refused_after:,}"),
         (f"{met} purchases under way during those switches", f"**{run.under_way:,}** in {run.changes:,} switches"),
         ("of these, approved and decided after the switch's answer (product and source)", f"{run.decided_late:,}"),
+        ("resets under load after which something was left over, or an invariant was wrong", f"0 of {run.resets:,}"),
         ("took", f"{run.seconds / 60:.0f} min"),
     ]
     return table((f"races, {rounds} rounds, {datetime.now(UTC):%Y-%m-%d}", "PostgreSQL, two processes"), lines)
+
+
+def melee_table(runs: Sequence[melee.Figures]) -> str:
+    """The melee, a column for each database. A run that got here had no 5xx and sound books at the end."""
+    statuses = sorted({status for run in runs for status in run.statuses})
+    lines = [
+        ("calls answered with 5xx", *(f"0 of {run.statuses.total():,}" for run in runs)),
+        *((f"answered {status}", *(f"{run.statuses[status]:,}" for run in runs)) for status in statuses),
+        ("took", *(f"{run.seconds / 60:.0f} min" for run in runs)),
+    ]
+    return table((f"melee, {melee.CLIENTS} clients, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs)), lines)
 
 
 def written_into(page: str, figures: str) -> str:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from sqlalchemy import func, select
+
 from cardwright.kit.clock import parse_instant
+from cardwright.storage.tables import transactions
 from tests.storm import check, town
 from tests.storm.told import APPROVED
 from tests.storm.volley import Battery, Shot, processes_of
@@ -52,6 +55,7 @@ class Figures:
     refused_after: int = 0
     decided_late: int = 0
     births: int = 0
+    resets: int = 0
     seconds: float = 0.0
     processes: Counter[int] = field(default_factory=Counter)
 
@@ -254,6 +258,30 @@ def switched_off(ring: Ring, switch: Switch, rounds: int) -> None:
         town.made(switch.on(ring.client, card))
 
 
+# --- A clean slate ---------------------------------------------------------------------------
+
+
+def clean_slate(ring: Ring, address: str, rounds: int) -> None:
+    """Resets while purchases run: a purchase is either removed or finds no card any more, and nothing of it is left over."""
+    for _ in range(rounds):
+        ring.battery.refresh()
+        shots, reply = ring.battery.keep_firing(
+            lambda: ring.purchase(ring.cards[next(ring.numbers) % len(ring.cards)], 100),
+            lambda: ring.client.post("/sandbox/reset", {}),
+            before=IN_FLIGHT,
+            after=2 * IN_FLIGHT,
+        )
+        assert reply.status == 200, reply.text
+        assert {shot.status for shot in shots} <= {201, 400}, Counter((shot.status, shot.text[:200]) for shot in shots)
+        with check.database_at(address) as database:
+            check.verify(database)
+            with database.read() as db:
+                left = db.scalar(select(func.count()).select_from(transactions))
+        assert left == 0, f"{left} transactions outlived a reset"
+        ring.cards = town.build(ring.client, len(ring.cards))
+        ring.figures.resets += 1
+
+
 def code_of(shot: Shot) -> str:
     """The response code of a simulation's answer."""
     return str(shot.json["transaction"]["response"]["code"])
@@ -285,8 +313,9 @@ def run(address: str, *, rounds: int, creates: Sequence[tuple[str, dict[str, Any
             last_slot(ring, rounds)
             for switch in SWITCHES:
                 switched_off(ring, switch, max(1, rounds // 2))
-        with check.database_at(address) as database:
-            check.verify(database)
+            with check.database_at(address) as database:
+                check.verify(database)
+            clean_slate(ring, address, max(1, rounds // 4))
         figures.conflicts = server.output().count(CONFLICT)
         assert "Traceback" not in server.output(), server.output()[-6000:]
     figures.seconds = time.monotonic() - started
