@@ -7,8 +7,8 @@ from tests.support.postgres import TestPostgres
 
 
 def test_nothing_acknowledged_is_lost_on_sqlite(tmp_path: Path) -> None:
-    """Deaths before an answer, with a notification sent and not marked, and at random: all answers hold, once each."""
-    order = ("answer.before", "delivery.record.before", "random")
+    """Deaths before a commit, after it, and with a notification sent and not marked: all answers hold, once each."""
+    order = ("commit.before", "answer.before", "delivery.record.before")
     told = kills.run(str(tmp_path / "cardwright.db"), seed=7, blows=len(order), order=order, patient=False)
     assert told.kills == len(order)
     assert told.committed_untold > 0, "nobody missed an answer to what was committed, so the storm proved nothing"

@@ -2,10 +2,13 @@
 
 import json
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, text
@@ -99,6 +102,13 @@ def verify(database: Database) -> None:
     """The invariants of `cardwright verify`. Raises AssertionError."""
     broken = [finding for finding in findings(database) if finding.broken]
     assert not broken, "\n".join(f"{finding.name}: {finding.violations}" for finding in broken)
+
+
+def verify_from_outside(address: str, data_dir: Path) -> None:
+    """`cardwright verify`, as an operator types it, card numbers in clear included. Raises AssertionError."""
+    command = [sys.executable, "-m", "cardwright", "verify", "--db", address, "--data-dir", str(data_dir), "--secrets", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=data_dir, check=False)
+    assert (run.returncode, json.loads(run.stdout)["sound"]) == (0, True), f"{run.stdout[-4000:]}{run.stderr[-2000:]}"
 
 
 @contextmanager

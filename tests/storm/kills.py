@@ -161,6 +161,7 @@ class Storm:
                 check.after_restart(client, self.address, self.memory, self.figures, self.dice, newest)
             check.deliveries(self.memory, self.figures, self.inline, self.hook, patience_s=240 if self.patient else 60)
         self.figures.acknowledged = len(self.memory.answered())
+        check.verify_from_outside(self.address, self.folder)
 
 
 def run(address: str, *, seed: int, blows: int, workers: int | None = None, patient: bool = True,
