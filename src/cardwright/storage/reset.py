@@ -41,6 +41,8 @@ def reset_program(db: Connection, program_id: int, clock: ProgramClock) -> dict[
     """Removes the program's objects in one transaction and tells how many of each."""
     # Whoever wants to change or lock something of this program waits here until the slate is clean.
     db.execute(select(programs.c.id).where(programs.c.id == program_id).with_for_update())
+    # And whoever decides on an account has committed before anything is deleted: what came later would be left behind.
+    db.execute(select(holders.c.id).where(holders.c.program_id == program_id).order_by(holders.c.id).with_for_update()).all()
     db.execute(meta.insert().values(key=RESETTING, value=str(program_id)))
     removed = {}
     for table in RESET_ORDER:
