@@ -142,7 +142,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an entry forgets its source": (f"UPDATE journal SET source_id = NULL {ONE_ENTRY}", {"entry_has_its_transaction"}),
     "a declined purchase holds money": (
         f"UPDATE transactions SET hold_left = 1 {DECLINED}",
-        {"declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something"},
+        {"declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something", "open_hold_has_an_end"},
     ),
     "a declined purchase is funded": (
         f"UPDATE transactions SET moved = 1 {DECLINED}",
@@ -158,6 +158,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a hold is forgotten by its purchase": (
         f"UPDATE transactions SET state = 2 {OPEN}", {"open_purchase_holds_something"},
     ),
+    "a hold never ends": (f"UPDATE transactions SET due_ms = 0 {OPEN}", {"open_hold_has_an_end"}),
     "a chain forgets what was cleared": (f"UPDATE transactions SET cleared = cleared - 1 {CLEARED}", {"chains_add_up"}),
     "a chain believes in more loaded money": (f"UPDATE transactions SET load_left = load_left + 1 {OPEN}", {"chains_add_up"}),
     "a message changes its chain": (
@@ -173,7 +174,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "the network is owed less": (
         "UPDATE journal SET settlement = settlement - 5, transit = transit + 5 WHERE id = (SELECT min(id) FROM journal"
         " WHERE settlement > 0)",
-        {"settlement_is_what_was_cleared"},
+        {"settlement_is_what_was_cleared", "chains_add_up"},
     ),
     "a clearing draws on funding twice": (
         "UPDATE journal SET program_funding = program_funding - 5, transit = transit + 5 WHERE id = (SELECT max(id) FROM journal"

@@ -62,7 +62,7 @@ class World:
         parts: dict[str, Any] = {
             "database": self.database, "ids": self.ids, "real_clock": lambda: NOON, "sandbox": True, "allow_simulate": True,
             "vault": Vault(b"k" * 32, counted_nonces(seed)), "policy": OutgoingPolicy.sandbox(), "bin_prefix": "111111",
-            "first_clock": ProgramClock(0, NOON), "wake_outbox": lambda: None, "engine": None, "client": None,
+            "first_clock": ProgramClock(0, NOON), "wake_outbox": lambda: None, "settle": None, "engine": None, "client": None,
         }  # fmt: skip
         self.app = App(**parts)
         with self.database.write() as db:

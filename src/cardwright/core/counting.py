@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from cardwright.core.kinds import ASKS
 from cardwright.core.messages import Details
 from cardwright.core.record import Recorded
-from cardwright.core.render import ASKS
 from cardwright.core.velocity import Control, Event
 from cardwright.kit.clock import Instant
 

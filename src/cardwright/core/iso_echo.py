@@ -7,10 +7,11 @@ it is neither stored nor sent to webhooks.
 from functools import lru_cache
 
 from cardwright.core.countries import numeric_country
+from cardwright.core.kinds import REFUND, RELEASES, SETTLES
 from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of, numeric_of
 from cardwright.core.record import Recorded, approval_code, network_reference, root_token, trace_number
-from cardwright.core.render import REFUND, RELEASES, SETTLES, to_json
+from cardwright.core.render import to_json
 from cardwright.core.responses import REASON_OF
 from cardwright.kit.clock import iso
 

@@ -13,9 +13,11 @@ import structlog
 
 from cardwright.core.counting import event_of, events_for
 from cardwright.core.decide import decide
-from cardwright.core.messages import Message
+from cardwright.core.holds import is_due
+from cardwright.core.kinds import INCREMENT
+from cardwright.core.messages import Expiry, Message
 from cardwright.core.outcome import Decision
-from cardwright.core.problems import CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, Problem
+from cardwright.core.problems import CARD_UNKNOWN, HOLD_NOT_DUE, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, Problem
 from cardwright.core.record import Recorded
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
@@ -30,6 +32,7 @@ from cardwright.engine.recording import (
     journal_entry,
     notifications,
     record,
+    with_increment,
 )
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.faults import fault
@@ -198,6 +201,9 @@ def _answer(batch: _Batch, ids: IdSource, asked: Asked) -> Result:
         # It went with a reset, or a seeded run gave its number to another purchase afterwards.
         if root is None or root.card_id != batch.cards[asked.card].card_id:
             return Problem(ORIGINAL_NOT_FOUND)
+        # Another process was faster, or the hold has been used or prolonged since it was found.
+        if isinstance(asked.message, Expiry) and not is_due(chain_of(root), batch.now[asked.card[0]]):
+            return Problem(HOLD_NOT_DUE)
     if asked.chosen_token is not None and (earlier := _find_earlier(batch, asked)) is not None:
         return earlier
     try:
@@ -270,6 +276,9 @@ def _keep(
     if root is not None and decision.chain is not None:
         batch.roots[root.id] = changed = after_chain(root, decision.chain)
         write.chains[root.id] = chain_row(changed)
+        if row.kind == INCREMENT:
+            batch.roots[root.id] = grown = with_increment(changed, row)
+            write.grown[root.id] = grown.details
     if asked.inline_target is not None:
         write.outbox.append(inline_notification(row, asked.inline_target))
     if asked.chosen_token is not None:

@@ -20,6 +20,7 @@ from cardwright.ledger.money import (
     funding_is_what_was_moved,
     held_is_open_holds,
     ledger_sums_to_zero,
+    open_hold_has_an_end,
     open_purchase_holds_something,
     settlement_is_what_was_cleared,
 )
@@ -158,6 +159,7 @@ INVARIANTS = (
     Invariant("P1", settlement_is_what_was_cleared, (transactions,)),
     Invariant("P1", chains_add_up, (transactions, journal)),
     Invariant("P1", open_purchase_holds_something, (transactions,)),
+    Invariant("P1", open_hold_has_an_end, (transactions,)),
     Invariant("P5", funding_is_what_was_moved, (transactions,)),
     Invariant("P3", transaction_ids_are_odd, (transactions,)),
     Invariant("P3", message_token_has_its_transaction, (message_tokens,)),

@@ -1,6 +1,6 @@
 """What every action is given: the running platform's parts, and the call that it serves."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,10 @@ from cardwright.storage.programs import Program
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode."""
+    """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode.
+
+    ``settle`` lets everything happen that is due in a program's present time.
+    """
 
     database: Database
     vault: Vault
@@ -34,6 +37,7 @@ class App:
     bin_prefix: str
     first_clock: ProgramClock
     wake_outbox: Callable[[], None]
+    settle: Callable[[int], Awaitable[None]]
 
 
 @dataclass(slots=True)

@@ -7,10 +7,11 @@ from sqlalchemy import and_, func, select
 
 from cardwright.core.counting import events_for
 from cardwright.core.explain import explain, explain_follow_up
+from cardwright.core.kinds import ASKS
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
-from cardwright.core.render import ASKS, details_decoder
+from cardwright.core.render import details_decoder
 from cardwright.core.responses import REASON_OF
 from cardwright.core.snapshot import Account, CardFact, ProductFact, Snapshot, fact_from
 from cardwright.core.velocity import Control, recounted, usage_key

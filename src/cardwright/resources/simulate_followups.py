@@ -6,9 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from cardwright.core.kinds import ASKS
 from cardwright.core.messages import Advice, Clearing, Details, Message, Refund, Reversal
 from cardwright.core.problems import ORIGINAL_NOT_FOUND, Problem, bad_field
-from cardwright.core.render import ASKS
 from cardwright.core.responses import APPROVALS, REASON_OF
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Scope, Shape, post

@@ -7,9 +7,10 @@ from msgspec import Meta
 from sqlalchemy import Connection, SmallInteger, and_, literal, or_, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
+from cardwright.core.kinds import LOAD_KINDS
 from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_parameter
 from cardwright.core.record import LOAD_SIDE, Recorded, id_and_face_of, token_of
-from cardwright.core.render import LOAD_KINDS, Face, SourceFace, face_of, render, render_load, source_face_of
+from cardwright.core.render import Face, SourceFace, face_of, render, render_load, source_face_of
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.kit.clock import DAY_MS, Instant, parse_instant

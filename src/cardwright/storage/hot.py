@@ -10,6 +10,7 @@ TRANSACTION_COLUMNS = Recorded._fields
 
 JOURNAL_COLUMNS = (
     "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
+    "overdraft",
 )  # fmt: skip
 
 OUTBOX_COLUMNS = (
@@ -69,6 +70,7 @@ class ChainRow(NamedTuple):
     hold_left: int
     load_left: int
     cleared: int
+    due_ms: int
 
 
 class Replay(NamedTuple):
@@ -100,11 +102,13 @@ class Want:
 
 @dataclass(slots=True)
 class Write:
-    """What one commit leaves: rows in the order of the tables' columns above."""
+    """What one commit leaves: rows in the order of the tables' columns above. ``grown`` are the details of chains' roots
+    that know of a further increment."""
 
     holders: list[tuple[int, bytes]] = field(default_factory=list)
     transactions: list[Recorded] = field(default_factory=list)
     chains: dict[int, ChainRow] = field(default_factory=dict)
+    grown: dict[int, bytes] = field(default_factory=dict)
     journal: list[tuple[Any, ...]] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)

@@ -41,7 +41,7 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 INSERT_TRANSACTION = _insert("transactions", TRANSACTION_COLUMNS)
 INSERT_JOURNAL = _insert("journal", JOURNAL_COLUMNS)
 INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
-UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5 WHERE id = ?1"
+UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 WHERE id = ?1"
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
 SELECT_CARDS = (
@@ -120,6 +120,8 @@ class SqliteLane:
             many("UPDATE holders SET state = ?2 WHERE id = ?1", write.holders)
             many(INSERT_TRANSACTION, write.transactions)
             many(UPDATE_CHAIN, write.chains.values())
+            if write.grown:
+                many("UPDATE transactions SET details = ?2 WHERE id = ?1", write.grown.items())
             many(INSERT_JOURNAL, write.journal)
             if write.outbox:
                 many(INSERT_OUTBOX, [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox])
