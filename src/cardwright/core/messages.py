@@ -89,8 +89,10 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def requested(self) -> int:
-        """What the merchant asks in all: purchase, cash back, and the acquirer's surcharge."""
+        """What is asked in all: purchase, cash back, and the acquirer's surcharge, which nobody pays to see or get money."""
         if not self.details.fees and not self.details.cash_back:
+            return self.amount
+        if self.form in (Form.BALANCE_INQUIRY, Form.ORIGINAL_CREDIT):
             return self.amount
         surcharge = sum(fee.amount for fee in self.details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
         return self.amount + self.details.cash_back + surcharge

@@ -48,6 +48,7 @@ def completed(message: Message, original: Recorded) -> Message:
         fees=said.fees,
         additional_data=said.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
+        card_present=known.card_present if message.follows else None,
         of_cash=message.follows and original.kind == WITHDRAWAL,
         increments=known.increments if message.follows else (),
     )

@@ -8,16 +8,19 @@ import msgspec
 from msgspec import Meta, field
 
 from cardwright.core.iso_echo import iso_echo
+from cardwright.core.kinds import Form
 from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Fee, Merchant, Message
 from cardwright.core.money import BadAmount, minor_units
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.engine.cache import CardEntry, CardKey
 from cardwright.engine.heart import Asked, Outcome
+from cardwright.kit.clock import DAY_MS
 from cardwright.kit.guard import check_url
 from cardwright.outbox.endpoint import TARGET_CONTEXT
 from cardwright.resources.app import App, EngineCall
 from cardwright.resources.route import Scope, Shape, post
+from cardwright.resources.sandbox import parse_duration
 from cardwright.storage.records import request_hash
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -27,6 +30,11 @@ Number = Annotated[int, Meta(ge=0, lt=10**18)]
 """A text of digits that a client sends as a number; the size of the text is checked where it is used."""
 
 Text255 = Annotated[str, Meta(max_length=255)]
+
+HOLD_DAYS_MAX = 100
+"""The longest that a pre-authorization may ask to be held: the wire's limit for the holds of a merchant category."""
+
+HOLD_MAX_MS = HOLD_DAYS_MAX * DAY_MS
 
 FEE_TYPES = (
     "ISSUER_FEE", "SWITCH_FEE", "PINDEBIT_ASSOC_FEE", "ACQUIRER_FEE", "INTERCHANGE_FEE",
@@ -93,10 +101,10 @@ class TransactionOptions(Shape, frozen=True, kw_only=True):
     additional_data: Text255 | None = None
     database_transaction_timeout: int | None = None
     transaction_timeout_threshold_seconds: int | None = None
-    pre_auth_time_limit: str | None = None
+    pre_auth_time_limit: Annotated[str, Meta(max_length=20)] | Number | None = None
     send_expiration_date: bool | None = None
     send_track_data: bool | None = None
-    card_expiration_date_yymm: Annotated[str, Meta(min_length=4, max_length=4)] | None = None
+    card_expiration_date_yymm: Annotated[str, Meta(min_length=4, max_length=4)] | Number | None = None
     encryption_key_id: str | None = None
     transaction_token: Annotated[str, Meta(min_length=1, max_length=36)] | None = None
     is_async: bool | None = None
@@ -114,14 +122,11 @@ class NetworkMetadata(Shape, frozen=True, kw_only=True):
     installment_payment: dict[str, Any] | None = None
 
 
-class AuthorizationRequest(Shape, frozen=True, kw_only=True):
-    """A purchase to be simulated."""
+class AskRequest(Shape, frozen=True, kw_only=True):
+    """What every message says that asks the issuer for something."""
 
-    amount: Decimal
     card_token: Annotated[str, Meta(min_length=1, max_length=36)]
     mid: Mid | Number
-    cash_back_amount: Decimal | None = None
-    is_pre_auth: bool | None = None
     pin: Annotated[str, Meta(min_length=1, max_length=50)] | Number | None = None
     card_options: CardOptions | None = None
     card_acceptor: CardAcceptor | None = None
@@ -129,6 +134,14 @@ class AuthorizationRequest(Shape, frozen=True, kw_only=True):
     network_metadata: NetworkMetadata | None = None
     network_fees: tuple[NetworkFee, ...] | None = None
     webhook: SimulationWebhook | None = None
+
+
+class AuthorizationRequest(AskRequest, frozen=True, kw_only=True):
+    """A purchase to be simulated."""
+
+    amount: Decimal
+    cash_back_amount: Decimal | None = None
+    is_pre_auth: bool | None = None
 
 
 class SimulationAnswer(Shape, frozen=True, kw_only=True):
@@ -176,16 +189,28 @@ def merchant_of(sent: CardAcceptor | None) -> Merchant:
     return Merchant(**known, partial_approval_capable=sent.partial_approval_capable is True)
 
 
-def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str) -> tuple[Fee, ...]:
+def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str, field: str = "network_fees") -> tuple[Fee, ...]:
     """Network fees in minor units. Raises a problem that names the field."""
     fees = []
     for index, fee in enumerate(sent or ()):
         if fee.type not in FEE_TYPES:
-            raise bad_field(f"network_fees[{index}].type", f"must be one of {', '.join(FEE_TYPES)}")
+            raise bad_field(f"{field}[{index}].type", f"must be one of {', '.join(FEE_TYPES)}")
         if fee.credit_debit not in ("C", "D"):
-            raise bad_field(f"network_fees[{index}].credit_debit", "must be C or D")
-        fees.append(Fee(fee.type, parse_amount(f"network_fees[{index}].amount", fee.amount, currency), fee.credit_debit))
+            raise bad_field(f"{field}[{index}].credit_debit", "must be C or D")
+        fees.append(Fee(fee.type, parse_amount(f"{field}[{index}].amount", fee.amount, currency), fee.credit_debit))
     return tuple(fees)
+
+
+def _hold_ms(options: TransactionOptions | None) -> int | None:
+    """How long a pre-authorization asks to be held: ``pre_auth_time_limit``, a duration such as ``90m``, or plain days."""
+    said = text_or_none(options.pre_auth_time_limit) if options is not None else None
+    if said is None:
+        return None
+    days = said.isascii() and said.isdigit()
+    limit = parse_duration("transaction_options.pre_auth_time_limit", f"{said}d" if days else said)
+    if not 0 < limit <= HOLD_MAX_MS:
+        raise bad_field("transaction_options.pre_auth_time_limit", f"must be more than nothing and at most {HOLD_DAYS_MAX} days")
+    return limit
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -193,17 +218,28 @@ def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str) -> tuple[Fee, ..
 
 async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
     """Simulates an authorization: a purchase is decided, funded and held. A decline is a 201 too."""
-    app, key = call.app, (call.program_id, body.card_token)
-    if body.card_options is not None or body.pin is not None:
+    return await ask(call, body, Form.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True)
+
+
+async def ask(
+    call: EngineCall, body: AskRequest, form: Form, amount: Decimal, cash_back: Decimal | None = None, *,
+    is_pre_auth: bool = False, **more: Any,
+) -> bytes:  # fmt: skip
+    """Has a message decided that asks the issuer for something; ``more`` goes into its details."""
+    app, key, options = call.app, (call.program_id, body.card_token), body.transaction_options
+    typed_expiry = options is not None and options.card_expiration_date_yymm is not None
+    if body.card_options is not None or body.pin is not None or typed_expiry:
         # What was typed is compared here, before any account is locked: with the card as it is now, not as it was cached.
         await app.engine.cache.reload_cards([key])
     card = await app.engine.card(key)
     program = await app.engine.cache.program(call.program_id, 0)
-    message = Authorization(
-        amount=parse_amount("amount", body.amount, program.currency),
-        details=await _details(app, card, body, program.currency),
-    )
-    return await submit(app, key, message, body, body.transaction_options)
+    if cash_back is not None:
+        more["cash_back"] = parse_amount("cash_back_amount", cash_back, program.currency)
+    if is_pre_auth:
+        more |= {"is_pre_auth": True, "hold_ms": _hold_ms(options)}
+    details = await _details(app, card, body, program.currency, more)
+    message = Authorization(amount=parse_amount("amount", amount, program.currency), details=details, form=form)
+    return await submit(app, key, message, body, options)
 
 
 async def submit(
@@ -213,8 +249,13 @@ async def submit(
     body: Shape,
     options: TransactionOptions | None,
     root_id: int | None = None,
+    *,
+    echo: bool = True,
 ) -> bytes:
-    """Has a message decided and answers as the wire does; ``root_id`` is the row of the chain that it names."""
+    """Has a message decided and answers as the wire does; ``root_id`` is the row of the chain that it names.
+
+    With ``echo`` the network's response message is part of the answer.
+    """
     token = options.transaction_token if options is not None else None
     webhook: SimulationWebhook | None = getattr(body, "webhook", None)
     asked = Asked(
@@ -230,37 +271,42 @@ async def submit(
     outcome = await app.engine.submit(asked)
     if webhook is not None or outcome.program.subscriptions:
         app.wake_outbox()
-    return answer_of(outcome)
+    return answer_of(outcome, echo=echo)
 
 
-def answer_of(outcome: Outcome) -> bytes:
+def answer_of(outcome: Outcome, *, echo: bool = True) -> bytes:
     """The wire's answer to a simulation."""
     row, card, program, source = outcome
-    details = details_decoder.decode(row.details)
-    echo = iso_echo(row, details, card.shown_pan, card.card.expiration, program.short_code)
     transaction = render(row, card.face, source.face if source is not None else None, row.first_state)
-    return f'{{"transaction":{transaction},"raw_iso8583":{echo}}}'.encode()
+    if not echo:
+        return f'{{"transaction":{transaction}}}'.encode()
+    details = details_decoder.decode(row.details)
+    raw = iso_echo(row, details, card.shown_pan, card.card.expiration, program.short_code)
+    return f'{{"transaction":{transaction},"raw_iso8583":{raw}}}'.encode()
 
 
-async def _details(app: App, card: CardEntry, body: AuthorizationRequest, currency: str) -> Details:
-    options, metadata = body.card_options, body.network_metadata
-    cash_back = parse_amount("cash_back_amount", body.cash_back_amount, currency) if body.cash_back_amount is not None else 0
+async def _details(app: App, card: CardEntry, body: AskRequest, currency: str, more: dict[str, Any]) -> Details:
+    said, metadata, options = body.card_options, body.network_metadata, body.transaction_options
     plain = Details(
         mid=str(body.mid),
         merchant=merchant_of(body.card_acceptor),
-        cash_back=cash_back,
         fees=fees_of(body.network_fees, currency),
-        is_pre_auth=body.is_pre_auth is True,
         network_metadata=_present(metadata) if metadata is not None else None,
-        additional_data=body.transaction_options.additional_data if body.transaction_options is not None else None,
+        additional_data=options.additional_data if options is not None else None,
+        **more,
     )
-    if options is None and body.pin is None:
+    if said is not None or body.pin is not None:
+        plain = await _with_verdicts(app, card, body, said or CardOptions(), plain)
+    sent = text_or_none(options.card_expiration_date_yymm, "card_expiration_date_yymm", 4) if options is not None else None
+    if sent is None:
         return plain
-    return await _with_verdicts(app, card, body, options or CardOptions(), plain)
+    expiration = card.card.expiration
+    matches = sent.zfill(4) == expiration[2:] + expiration[:2] and plain.expiration_matches is not False
+    return msgspec.structs.replace(plain, expiration_matches=matches)
 
 
 async def _with_verdicts(
-    app: App, card: CardEntry, body: AuthorizationRequest, options: CardOptions, plain: Details
+    app: App, card: CardEntry, body: AskRequest, options: CardOptions, plain: Details
 ) -> Details:
     """Compares what was typed with the card, so that neither code nor PIN goes any further."""
     cvv, pin = text_or_none(options.cvv, "card_options.cvv", 3), text_or_none(body.pin)
