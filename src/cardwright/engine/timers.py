@@ -83,9 +83,9 @@ class Timers:
         """Whether the hold is gone afterwards."""
         message = Expiry(details=Details(mid=""))
         # The seed of a message that follows another is its chain's; nothing is drawn, so a seeded run repeats.
-        asked = Asked((program_id, hold.card_token), message, 0, self._real_clock(), root_id=hold.row_id)
         try:
-            await self._engine.submit(asked)
+            card = await self._engine.card((program_id, hold.card_token))
+            await self._engine.submit(Asked(card, message, 0, self._real_clock(), root_id=hold.row_id))
         except Problem as problem:
             if problem.kind in (HOLD_NOT_DUE, ORIGINAL_NOT_FOUND):
                 return True

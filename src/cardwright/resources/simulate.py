@@ -13,7 +13,7 @@ from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, 
 from cardwright.core.money import BadAmount, minor_units
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
-from cardwright.engine.cache import CardEntry, CardKey
+from cardwright.engine.cache import CardEntry
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.clock import DAY_MS
 from cardwright.kit.guard import check_url
@@ -239,12 +239,12 @@ async def ask(
         more |= {"is_pre_auth": True, "hold_ms": _hold_ms(options)}
     details = await _details(app, card, body, program.currency, more)
     message = Authorization(amount=parse_amount("amount", amount, program.currency), details=details, form=form)
-    return await submit(app, key, message, body, options)
+    return await submit(app, card, message, body, options)
 
 
 async def submit(
     app: App,
-    card: CardKey,
+    card: CardEntry,
     message: Message,
     body: Shape,
     options: TransactionOptions | None,

@@ -139,12 +139,13 @@ async def _follow(
     )
     message: Message = message_of(amount, details)
     original = await app.engine.original((program_id, body.original_transaction_token))
+    card = await app.engine.card((program_id, original.card_token))
     if not message.follows:
-        return await submit(app, (program_id, original.card_token), message, body, options, original.row.id)
+        return await submit(app, card, message, body, options, original.row.id)
     root = await root_kind(call, original)
     if root is None or root not in roots or not can_be_named(FAMILIES[root], message):
         raise Problem(ORIGINAL_NOT_FOUND)
-    return await submit(app, (program_id, original.card_token), message, body, options, original.root_id)
+    return await submit(app, card, message, body, options, original.root_id)
 
 
 async def root_kind(call: EngineCall, original: Original) -> int | None:

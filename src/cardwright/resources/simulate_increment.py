@@ -48,7 +48,8 @@ async def simulate_increment(call: EngineCall, body: IncrementRequest) -> bytes:
         raise Problem(ORIGINAL_NOT_FOUND)
     details = Details(mid="", merchant=STAND_IN_MERCHANT, fees=fees_of(body.fees, program.currency, "fees"))
     message = Authorization(amount=amount, details=details, form=Form.INCREMENT)
-    return await submit(app, (program_id, original.card_token), message, body, None, original.root_id, echo=False)
+    card = await app.engine.card((program_id, original.card_token))
+    return await submit(app, card, message, body, None, original.root_id, echo=False)
 
 
 # --- Routes: parse, act, view --------------------------------------------------------
