@@ -9,7 +9,8 @@ from cardwright.core.kinds import Form
 from cardwright.core.problems import bad_field
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Scope, Shape, post
-from cardwright.resources.simulate import AskRequest, CardAcceptor, Number, SimulationAnswer, ask
+from cardwright.resources.simulate import ask
+from cardwright.resources.simulate_shapes import AskRequest, CardAcceptor, Number, SimulationAnswer
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 

@@ -14,7 +14,8 @@ from cardwright.core.render import details_decoder
 from cardwright.core.responses import APPROVALS, REASON_OF
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Scope, Shape, post
-from cardwright.resources.simulate import (
+from cardwright.resources.simulate import submit
+from cardwright.resources.simulate_shapes import (
     CardAcceptor,
     Mid,
     NetworkFee,
@@ -25,7 +26,6 @@ from cardwright.resources.simulate import (
     fees_of,
     merchant_of,
     parse_amount,
-    submit,
 )
 from cardwright.storage.originals import Original
 

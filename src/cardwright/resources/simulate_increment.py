@@ -10,8 +10,9 @@ from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details
 from cardwright.core.problems import ORIGINAL_NOT_FOUND, Problem, bad_field
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Scope, Shape, post
-from cardwright.resources.simulate import NetworkFee, SimulationWebhook, fees_of, parse_amount, submit
+from cardwright.resources.simulate import submit
 from cardwright.resources.simulate_followups import root_kind
+from cardwright.resources.simulate_shapes import NetworkFee, SimulationWebhook, fees_of, parse_amount
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
