@@ -141,7 +141,10 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an entry forgets its source": (f"UPDATE journal SET source_id = NULL {ONE_ENTRY}", {"entry_has_its_transaction"}),
     "a declined purchase holds money": (
         f"UPDATE transactions SET hold_left = 1 {DECLINED}",
-        {"declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something", "open_hold_has_an_end"},
+        {
+            "declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something",
+            "open_hold_has_an_end",
+        },
     ),
     "a declined purchase is funded": (
         f"UPDATE transactions SET moved = 1 {DECLINED}",

@@ -40,7 +40,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``use`` is what a message that follows another adds to velocity usage, amount and count; ``of_cash`` says that it
     follows a withdrawal. ``limited_by`` names the control that refused. ``hold_ms`` is how long a pre-authorization asks to
-    be held, ``released`` the rest of a hold that a completion gave back. ``increments`` are the tokens of a chain's
+    be held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
     increments: of its root, where they are the one thing that grows, and of what follows. Neither a typed security code
     nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
@@ -69,7 +69,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_account: str | None = msgspec.field(default=None, name="g")
     original_credit: dict[str, Any] | None = msgspec.field(default=None, name="j")
     released: int = msgspec.field(default=0, name="e")
-    increments: tuple[str, ...] = msgspec.field(default=(), name="i")
+    increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):

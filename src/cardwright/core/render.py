@@ -222,7 +222,7 @@ def _verifications(details: Details, places: int) -> str:
     if details.released:
         parts["amount_to_be_released"] = msgspec.Raw(decimal_text(details.released, places).encode())
     if details.increments:
-        parts["incremental_authorization_transaction_tokens"] = details.increments
+        parts["incremental_authorization_transaction_tokens"] = [token for _, token in details.increments]
     if details.merchant.security_level is not None:
         parts["cardholder_authentication_data"] = {"electronic_commerce_indicator": details.merchant.security_level}
     return to_json(parts).decode()[1:-1] + "," if parts else ""

@@ -26,6 +26,7 @@ from cardwright.engine.recording import (
     after_chain,
     chain_of,
     chain_row,
+    closed_increment,
     completed,
     details_of,
     inline_notification,
@@ -262,6 +263,8 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     if snapshot.controls:
         usages = counted(snapshot.controls, snapshot.usage_keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
+    if details.increments and decision.chain is not None and not decision.chain.hold_left:
+        batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
     return outcome
 
 

@@ -59,8 +59,13 @@ def with_increment(root: Recorded, increment: Recorded) -> Recorded:
     """A chain's root that knows of one increment more."""
     known = details_decoder.decode(root.details)
     chosen = details_decoder.decode(increment.details).chosen_token
-    grown = msgspec.structs.replace(known, increments=(*known.increments, chosen or token_of(increment)))
+    grown = msgspec.structs.replace(known, increments=(*known.increments, (increment.id, chosen or token_of(increment))))
     return root._replace(details=_pack(grown))
+
+
+def closed_increment(row_id: int) -> ChainRow:
+    """What is written of an increment when its authorization holds nothing any more: it has been taken up as well."""
+    return ChainRow(row_id, State.CLEARED.value, 0, 0, 0, 0)
 
 
 def record(
