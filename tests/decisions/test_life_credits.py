@@ -5,8 +5,8 @@ import pytest
 from tests.support.chains import check_table
 from tests.support.world import World
 
-# Letters of the postings: F funding source, A available, H held, S settlement, O the program's overdraft account. In the names of types
-# authorization is shortened to auth, and .auth_plus_capture is left out.
+# Letters of the postings: F funding source, A available, H held, S settlement, O the program's overdraft account.
+# In the names of types authorization is shortened to auth, and .auth_plus_capture is left out.
 
 # Refunds_destination PROGRAM_FUNDING_SOURCE.
 CREDITS_SOURCE = """
