@@ -37,7 +37,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
     ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
-    control that refused. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
+    control that refused. ``user_token`` and ``movement``, a piece of JSON, are of a transaction that no card made, whose
+    ``mid`` is empty. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
     stored after authorization).
     """
 
@@ -60,6 +61,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     root_token: str | None = msgspec.field(default=None, name="q")
     use: tuple[int, int] | None = msgspec.field(default=None, name="u")
     limited_by: str | None = msgspec.field(default=None, name="l")
+    user_token: str | None = msgspec.field(default=None, name="us")
+    movement: str | None = msgspec.field(default=None, name="mo")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):

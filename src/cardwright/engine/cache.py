@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import select
@@ -15,6 +16,7 @@ from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact
 from cardwright.core.velocity import Control
 from cardwright.engine.loader import Loader
 from cardwright.outbox.events import Subscription, load_subscriptions
+from cardwright.storage.accounts import Account, load_accounts
 from cardwright.storage.controls import load_controls, load_events
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
@@ -29,8 +31,13 @@ CARDS_MAX = 100_000
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
 
+T = TypeVar("T")
+
 CardKey = tuple[int, str]
 """Program id and card token."""
+
+AccountKey = tuple[int, str]
+"""Program id and token of a user, for his account or the one that he shares."""
 
 PROGRAM_LEVEL = ("program", "")
 """The key of the controls that apply to every card."""
@@ -57,6 +64,18 @@ class CardEntry:
     pan_sealed: bytes
     pin_sealed: bytes | None
     shown_pan: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountEntry:
+    """A user's account as movements see it, true while its revision is ``revision``."""
+
+    key: AccountKey
+    user_id: int
+    holder_id: int
+    revision: int
+    user: UserFact
+    owner: UserFact
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +129,11 @@ class Cache:
         self._executor = executor
         self._show_pan = show_pan
         self._cards: OrderedDict[CardKey, CardEntry] = OrderedDict()
+        self._accounts: OrderedDict[AccountKey, AccountEntry] = OrderedDict()
         self._programs: dict[int, ProgramEntry] = {}
         self._originals: OrderedDict[int, Original] = OrderedDict()
         self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
+        self._account_loader = Loader[AccountKey, AccountEntry](self.reload_accounts)
         self._original_loader = Loader[TokenKey, Original](self._load_originals)
 
     def find_card(self, key: CardKey) -> CardEntry | None:
@@ -125,6 +146,37 @@ class Cache:
     async def want_card(self, key: CardKey) -> CardEntry | None:
         """The card, loaded when it is not here; None when there is none."""
         return self.find_card(key) or await self._card_loader.want(key)
+
+    def find_account(self, key: AccountKey) -> AccountEntry | None:
+        """The user's account if it is here; it may be out of date, as a card may be."""
+        entry = self._accounts.get(key)
+        if entry is not None:
+            self._accounts.move_to_end(key)
+        return entry
+
+    async def want_account(self, key: AccountKey) -> AccountEntry | None:
+        """The user's account, loaded when it is not here; None when there is no such user."""
+        return self.find_account(key) or await self._account_loader.want(key)
+
+    async def reload_accounts(self, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
+        """Loads accounts as they are now; those that there are."""
+        found = await self.look(load_accounts, keys)
+        for key in keys:
+            self._accounts.pop(key, None)
+        entries = {key: _account_of(key, account) for key, account in found.items()}
+        self._accounts.update(entries)
+        while len(self._accounts) > CARDS_MAX:
+            self._accounts.popitem(last=False)
+        return entries
+
+    async def look(self, query: Callable[..., T], *arguments: object) -> T:
+        """What a query finds, in a transaction that only reads; it runs in a thread and gets the connection first."""
+
+        def run() -> T:
+            with self._database.read() as db:
+                return query(db, *arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
     def remember_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
@@ -143,6 +195,7 @@ class Cache:
     def forget(self) -> None:
         """Drops everything, as after a reset."""
         self._cards.clear()
+        self._accounts.clear()
         self._originals.clear()
         self._programs.clear()
 
@@ -239,6 +292,12 @@ def by_level(controls: Iterable[Control]) -> dict[tuple[str, str], tuple[Control
             level = PROGRAM_LEVEL
         levels[level] = (*levels.get(level, ()), control)
     return levels
+
+
+def _account_of(key: AccountKey, found: Account) -> AccountEntry:
+    user = _user.decode(found.user_doc)
+    owner = user if found.owner_doc == found.user_doc else _user.decode(found.owner_doc)
+    return AccountEntry(key, found.user_id, found.holder_id, found.revision, user, owner)
 
 
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
