@@ -42,7 +42,7 @@ from cardwright.storage.tables import movements
 
 
 class OrderCreate(Shape, frozen=True, kw_only=True):
-    """A new GPA order. Funding source addresses are for payment cards; the token is kept and shown."""
+    """A new GPA order. Funding source addresses are for payment cards and are not looked at."""
 
     amount: Decimal
     currency_code: CurrencyCode
@@ -50,7 +50,6 @@ class OrderCreate(Shape, frozen=True, kw_only=True):
     token: Token | None = None
     user_token: Token | None = None
     business_token: Token | None = None
-    funding_source_address_token: Token | None = None
     memo: Memo | None = None
     tags: Tags | None = None
     fees: tuple[FeeModel, ...] | None = None
@@ -69,7 +68,6 @@ class GpaOrder(Shape, frozen=True, kw_only=True):
     funding: FundingShown
     funding_source_token: str
     user_token: str
-    funding_source_address_token: str | UnsetType = UNSET
     memo: str | UnsetType = UNSET
     tags: str | UnsetType = UNSET
     currency_code: str
@@ -82,7 +80,6 @@ class UnloadCreate(Shape, frozen=True, kw_only=True):
     original_order_token: Token
     amount: Decimal
     token: Token | None = None
-    funding_source_address_token: Token | None = None
     memo: Tags0 | None = None
     tags: Tags0 | None = None
 
@@ -100,7 +97,6 @@ class GpaUnload(Shape, frozen=True, kw_only=True):
     funding: FundingShown
     funding_source_token: str
     original_order_token: str
-    funding_source_address_token: str | UnsetType = UNSET
     memo: str | UnsetType = UNSET
     tags: str | UnsetType = UNSET
 
@@ -124,7 +120,7 @@ async def create_order(call: EngineCall, body: OrderCreate) -> bytes:
         check_currency(body.currency_code, program)
         amount, sent = positive_amount(body.amount, currency), parse_fees(body.fees, currency)
         source_id = find_source(db, program, body.funding_source_token)
-        repeated = said(body, "user_token", "funding_source_address_token", "memo", "tags")
+        repeated = said(body, "user_token", "memo", "tags")
         charges = find_charges(db, program, sent, amount)
         return Ready((user,), Order(token=token, amount=amount, said=repeated, charges=charges), source_id)
 
@@ -139,7 +135,7 @@ async def create_unload(call: EngineCall, body: UnloadCreate) -> bytes:
         order = find_movement(db, program.id, MovementKind.ORDER, body.original_order_token)
         if order is None:
             raise Problem(ORDER_NOT_FOUND)
-        repeated = said(body, "original_order_token", "funding_source_address_token", "memo", "tags")
+        repeated = said(body, "original_order_token", "memo", "tags")
         user, source_id = payer_and_source(db, order.id)
         return Ready((user,), Unload(token=token, amount=amount, said=repeated), source_id, order.id, order.id)
 
