@@ -1,4 +1,4 @@
-"""Money without a card, as one table on both databases: what was before, what is asked, the answer, the balances, the postings."""
+"""Money without a card, a table on both databases: what was before, what is asked, the answer, the balances, the postings."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -209,8 +209,8 @@ def test_movement(town: Town, before: str, message: str, answer: str, balances: 
 
 
 PATHS = {
-    "order": "/gpaorders", "unload": "/gpaorders/unloads", "fee": "/feecharges", "pay": "/peertransfers", "repay": "/peertransfers",
-    "collect": "/programtransfers",
+    "order": "/gpaorders", "unload": "/gpaorders/unloads", "fee": "/feecharges", "pay": "/peertransfers",
+    "repay": "/peertransfers", "collect": "/programtransfers",
 }  # fmt: skip
 OBJECTS = {
     "order": "gpa_order", "unload": "gpa_order_unload", "fee": "fee_transfer", "pay": "peer_transfer", "repay": "peer_transfer",

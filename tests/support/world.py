@@ -11,8 +11,10 @@ import msgspec
 from sqlalchemy import select
 
 from cardwright.core.messages import Authorization, Details, Merchant
+from cardwright.core.movements import AnyMovement, Charge, FeeCharge, MovementKind, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.engine.cache import Cache
-from cardwright.engine.heart import Asked, IdSource, Result, run_batch
+from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
+from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
@@ -27,13 +29,15 @@ from cardwright.resources import (
     velocity_controls,
 )
 from cardwright.resources.app import App, Call
+from cardwright.storage import tables
 from cardwright.storage.database import Database
 from cardwright.storage.hot import HotStore
 from cardwright.storage.hot_postgres import PostgresStore
 from cardwright.storage.hot_sqlite import SqliteStore
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
-from cardwright.storage.tables import holders, journal, message_tokens, outbox, transactions
+from cardwright.storage.records import find
+from cardwright.storage.tables import holders, journal, message_tokens, movements, outbox, transactions
 
 NOON = 1_767_268_800_000
 """2026-01-01T12:00:00Z, where the world's clock stands still."""
@@ -86,25 +90,29 @@ class World:
         self.executor.shutdown()
         self.database.close()
 
-    def run(self, batches: Sequence[Sequence[Asked]]) -> list[Result]:
+    def run(self, batches: Sequence[Sequence[Ask]]) -> list[Result]:
         """Decides the batches one after the other on one lane, with the store's own ids."""
         return asyncio.run(self._run(batches))
 
-    async def _run(self, batches: Sequence[Sequence[Asked]]) -> list[Result]:
+    async def _run(self, batches: Sequence[Sequence[Ask]]) -> list[Result]:
         lane, ids, results = await self.store.open_lane(), IdSource(), list[Result]()
         ids.refill(self.store.next_ids())
         for batch in batches:
             for asked in batch:
-                await self.cache.want_card(asked.card)
+                if isinstance(asked, Asked):
+                    await self.cache.want_card(asked.card)
+                else:
+                    for key in asked.accounts:
+                        await self.cache.want_account(key)
             results += await run_batch(lane, self.cache, ids, lambda: NOON, batch)
         await lane.close()
         return results
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the heart writes, as plain tuples."""
-        tables = (holders, transactions, journal, outbox, message_tokens)
+        written = (holders, transactions, journal, outbox, message_tokens, movements)
         with self.database.read() as db:
-            found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in tables}
+            found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}
         return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in found.items()}
 
 
@@ -137,6 +145,28 @@ def asked(
         chosen_token=token,
         request_hash=f"{card}{amount}{details}{kind}{root_id}".encode() if token else b"",
     )
+
+
+KINDS: dict[type[Any], MovementKind] = {
+    Order: MovementKind.ORDER, Unload: MovementKind.UNLOAD, FeeCharge: MovementKind.FEE_CHARGE,
+    PeerTransfer: MovementKind.PEER_TRANSFER, ProgramTransfer: MovementKind.PROGRAM_TRANSFER,
+}  # fmt: skip
+
+
+def instructed(
+    world: World, kind: type[Any], users: Sequence[str], amount: int, *, seed: int, token: str | None = None,
+    fees: Sequence[int] = (), source: str | None = None, root_id: int | None = None,
+) -> Instructed:  # fmt: skip
+    """A movement of ``amount`` minor units on its way into a batch; ``fees`` in minor units too."""
+    charges = tuple(Charge(token=f"fee{fee}", amount=fee, fee=f'{{"token":"fee{fee}"}}') for fee in fees)
+    movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, said={"user_token": users[0]}, charges=charges)
+    with world.database.read() as db:
+        found = find(db, tables.funding_sources, world.program_id, source) if source else None
+    return Instructed(
+        accounts=tuple((world.program_id, user) for user in users), kind=KINDS[kind], movement=movement, seed=seed,
+        received_ms=NOON, request_hash=f"{kind}{users}{amount}{fees}{root_id}".encode(),
+        source_id=found.id if found is not None else None, root_id=root_id, ref_id=root_id,
+    )  # fmt: skip
 
 
 CAPABLE = Merchant()
