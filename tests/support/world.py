@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from cardwright.core.messages import Authorization, Details, Merchant
 from cardwright.core.movements import AnyMovement, Charge, FeeCharge, MovementKind, Order, PeerTransfer, ProgramTransfer, Unload
-from cardwright.engine.cache import Cache
+from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
 from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import ProgramClock
@@ -98,15 +98,24 @@ class World:
         lane, ids, results = await self.store.open_lane(), IdSource(), list[Result]()
         ids.refill(self.store.next_ids())
         for batch in batches:
-            for asked in batch:
-                if isinstance(asked, Asked):
-                    await self.cache.want_card(asked.card)
-                else:
-                    for key in asked.accounts:
-                        await self.cache.want_account(key)
-            results += await run_batch(lane, self.cache, ids, lambda: NOON, batch)
+            found = [await self.addressed(one) for one in batch]
+            results += await run_batch(lane, self.cache, ids, lambda: NOON, found)
         await lane.close()
+        await self.store.close()
         return results
+
+    async def addressed(self, one: Ask) -> Ask:
+        """The message with the card or the accounts in place of their keys."""
+        if isinstance(one, Asked):
+            return one._replace(card=await self.card(one.card))  # type: ignore[arg-type]
+        found = await self.cache.reload_accounts(one.accounts)  # type: ignore[arg-type]
+        return one._replace(accounts=tuple(found[key] for key in one.accounts))  # type: ignore[index]
+
+    async def card(self, key: CardKey) -> CardEntry:
+        """A card that there is."""
+        entry = self.cache.find_card(key) or await self.cache.load_card(key)
+        assert entry is not None
+        return entry
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the heart writes, as plain tuples."""
@@ -134,10 +143,11 @@ def asked(
     world: World, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
     kind: type[Any] = Authorization, forced: bool = False, **details: Any,
 ) -> Asked:  # fmt: skip
-    """A message of ``amount`` minor units on its way into a batch; a purchase unless said otherwise."""
+    """A message of ``amount`` minor units for ``World.run``, which puts the card in place of its key; a purchase by default."""
     more = {"is_forced": True} if forced else {}
+    key: Any = (world.program_id, card)
     return Asked(
-        card=(world.program_id, card),
+        card=key,
         message=kind(amount=amount, details=Details(mid="m1" if root_id is None else "", **details), **more),
         seed=seed,
         received_ms=NOON,
@@ -157,13 +167,14 @@ def instructed(
     world: World, kind: type[Any], users: Sequence[str], amount: int, *, seed: int, token: str | None = None,
     fees: Sequence[int] = (), source: str | None = None, root_id: int | None = None,
 ) -> Instructed:  # fmt: skip
-    """A movement of ``amount`` minor units on its way into a batch; ``fees`` in minor units too."""
+    """A movement of ``amount`` minor units for ``World.run``, as ``asked``; ``fees`` in minor units too."""
+    accounts: Any = tuple((world.program_id, user) for user in users)
     charges = tuple(Charge(token=f"fee{fee}", amount=fee, fee=f'{{"token":"fee{fee}"}}') for fee in fees)
     movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, said={"user_token": users[0]}, charges=charges)
     with world.database.read() as db:
         found = find(db, tables.funding_sources, world.program_id, source) if source else None
     return Instructed(
-        accounts=tuple((world.program_id, user) for user in users), kind=KINDS[kind], movement=movement, seed=seed,
+        accounts=accounts, kind=KINDS[kind], movement=movement, seed=seed,
         received_ms=NOON, request_hash=f"{kind}{users}{amount}{fees}{root_id}".encode(),
         source_id=found.id if found is not None else None, root_id=root_id, ref_id=root_id,
     )  # fmt: skip

@@ -5,10 +5,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from cardwright.core.counting import Past
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
@@ -16,7 +16,7 @@ from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact
 from cardwright.core.velocity import Control
 from cardwright.engine.loader import Loader
 from cardwright.outbox.events import Subscription, load_subscriptions
-from cardwright.storage.accounts import Account, load_accounts
+from cardwright.storage.accounts import Account, load_account
 from cardwright.storage.controls import load_controls, load_events
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
@@ -26,7 +26,7 @@ from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
 CARDS_MAX = 100_000
-"""Cards kept in a process, about 2 KB each; the least recently used goes first."""
+"""Cards kept in a process, about 1 KB each; the least recently used goes first."""
 
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
@@ -49,8 +49,7 @@ _card = msgspec.json.Decoder(CardFact)
 _user = msgspec.json.Decoder(UserFact)
 
 
-@dataclass(frozen=True, slots=True)
-class CardEntry:
+class CardEntry(NamedTuple):
     """A card as decisions see it, true while its account's revision is ``revision``."""
 
     key: CardKey
@@ -66,8 +65,7 @@ class CardEntry:
     shown_pan: str
 
 
-@dataclass(frozen=True, slots=True)
-class AccountEntry:
+class AccountEntry(NamedTuple):
     """A user's account as movements see it, true while its revision is ``revision``."""
 
     key: AccountKey
@@ -128,46 +126,29 @@ class Cache:
         self._store = store
         self._executor = executor
         self._show_pan = show_pan
-        self._cards: OrderedDict[CardKey, CardEntry] = OrderedDict()
-        self._accounts: OrderedDict[AccountKey, AccountEntry] = OrderedDict()
+        # Rows as they were loaded, not what is made of them: plain text and numbers take a third of the memory, and the
+        # collector has nothing to look through.
+        self._cards: OrderedDict[CardKey, tuple[CardRow, str]] = OrderedDict()
         self._programs: dict[int, ProgramEntry] = {}
         self._originals: OrderedDict[int, Original] = OrderedDict()
         self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
-        self._account_loader = Loader[AccountKey, AccountEntry](self.reload_accounts)
         self._original_loader = Loader[TokenKey, Original](self._load_originals)
 
     def find_card(self, key: CardKey) -> CardEntry | None:
         """The card if it is here; it may be out of date, which only its account's revision tells."""
-        entry = self._cards.get(key)
-        if entry is not None:
-            self._cards.move_to_end(key)
-        return entry
+        kept = self._cards.get(key)
+        if kept is None:
+            return None
+        self._cards.move_to_end(key)
+        return _entry_of(*kept)
 
-    async def want_card(self, key: CardKey) -> CardEntry | None:
-        """The card, loaded when it is not here; None when there is none."""
-        return self.find_card(key) or await self._card_loader.want(key)
-
-    def find_account(self, key: AccountKey) -> AccountEntry | None:
-        """The user's account if it is here; it may be out of date, as a card may be."""
-        entry = self._accounts.get(key)
-        if entry is not None:
-            self._accounts.move_to_end(key)
-        return entry
-
-    async def want_account(self, key: AccountKey) -> AccountEntry | None:
-        """The user's account, loaded when it is not here; None when there is no such user."""
-        return self.find_account(key) or await self._account_loader.want(key)
+    async def load_card(self, key: CardKey) -> CardEntry | None:
+        """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
+        return await self._card_loader.want(key)
 
     async def reload_accounts(self, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
-        """Loads accounts as they are now; those that there are."""
-        found = await self.look(load_accounts, keys)
-        for key in keys:
-            self._accounts.pop(key, None)
-        entries = {key: _account_of(key, account) for key, account in found.items()}
-        self._accounts.update(entries)
-        while len(self._accounts) > CARDS_MAX:
-            self._accounts.popitem(last=False)
-        return entries
+        """The accounts of these users as they are now; those that there are."""
+        return await self.look(find_accounts, keys)
 
     async def look(self, query: Callable[..., T], *arguments: object) -> T:
         """What a query finds, in a transaction that only reads; it runs in a thread and gets the connection first."""
@@ -195,7 +176,6 @@ class Cache:
     def forget(self) -> None:
         """Drops everything, as after a reset."""
         self._cards.clear()
-        self._accounts.clear()
         self._originals.clear()
         self._programs.clear()
 
@@ -216,10 +196,9 @@ class Cache:
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
         """Loads cards as they are now; those that there are."""
-        rows = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.load_cards, keys)
         for key in keys:
             self._cards.pop(key, None)
-        return self._keep(rows)
+        return self._keep(await self._store.load_cards(keys))
 
     async def program(self, program_id: int, revision: int) -> ProgramEntry:
         """The program's configuration at this revision or a later one."""
@@ -242,8 +221,11 @@ class Cache:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._load_products, program, missing)
 
     def _keep(self, rows: Sequence[CardRow]) -> dict[CardKey, CardEntry]:
-        entries = {entry.key: entry for entry in (_entry_of(row, self._show_pan(row)) for row in rows)}
-        self._cards.update(entries)
+        entries = dict[CardKey, CardEntry]()
+        for row in rows:
+            key, shown_pan = (row.program_id, row.token), self._show_pan(row)
+            self._cards[key] = row, shown_pan
+            entries[key] = _entry_of(row, shown_pan)
         while len(self._cards) > CARDS_MAX:
             self._cards.popitem(last=False)
         return entries
@@ -294,9 +276,15 @@ def by_level(controls: Iterable[Control]) -> dict[tuple[str, str], tuple[Control
     return levels
 
 
+def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
+    """The accounts of the users with these (program id, token); unknown users are left out."""
+    found = {key: load_account(db, *key) for key in keys}
+    return {key: _account_of(key, account) for key, account in found.items() if account is not None}
+
+
 def _account_of(key: AccountKey, found: Account) -> AccountEntry:
-    user = _user.decode(found.user_doc)
-    owner = user if found.owner_doc == found.user_doc else _user.decode(found.owner_doc)
+    user = _user.decode(found.user_fact)
+    owner = user if found.owner_fact is None else _user.decode(found.owner_fact)
     return AccountEntry(key, found.user_id, found.holder_id, found.revision, user, owner)
 
 
@@ -306,9 +294,9 @@ def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
 
 
 def _entry_of(row: CardRow, shown_pan: str) -> CardEntry:
-    card, user = _card.decode(row.card_doc), _user.decode(row.user_doc)
-    owner = user if row.owner_doc == row.user_doc else _user.decode(row.owner_doc)
+    card, user = _card.decode(row.card_fact), _user.decode(row.user_fact)
+    owner = user if row.owner_fact is None else _user.decode(row.owner_fact)
     return CardEntry(
         (row.program_id, row.token), row.card_id, row.holder_id, row.revision, card, user, owner, face_of(card, user, owner),
-        bytes(row.pan_sealed), None if row.pin_sealed is None else bytes(row.pin_sealed), shown_pan,
+        row.pan_sealed, row.pin_sealed, shown_pan,
     )  # fmt: skip

@@ -6,7 +6,7 @@ behind is what the next message of the same account sees. A batch leaves the sam
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -44,16 +44,16 @@ _pack = msgspec.msgpack.encode
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A message on its way into a batch.
 
-    ``root_id`` is the row of the chain that the message names. ``seed`` are the 63 random bits of its identifiers, drawn
-    on arrival; ``received_ms`` is real time. ``inline_target`` is the sealed address of a webhook that the request itself
-    names. ``request_hash`` belongs to a token that the sender chose.
+    ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
+    that the message names. ``seed`` are the 63 random bits of its identifiers, drawn on arrival; ``received_ms`` is real
+    time. ``inline_target`` is the sealed address of a webhook that the request itself names. ``request_hash`` belongs to a
+    token that the sender chose.
     """
 
-    card: CardKey
+    card: CardEntry
     message: Message
     seed: int
     received_ms: Instant
@@ -61,12 +61,6 @@ class Asked:
     inline_target: bytes | None = None
     chosen_token: str | None = None
     request_hash: bytes = b""
-    rows_max: ClassVar[int] = 1
-
-    @property
-    def program_id(self) -> int:
-        """The program that the card belongs to."""
-        return self.card[0]
 
 
 Ask = Asked | Instructed
@@ -126,19 +120,18 @@ class _Batch:
 async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask]) -> list[Result]:
     """Decides a batch in one transaction and answers each message, in order, after the commit.
 
-    Every card and account must be in the cache. Raises Conflict when the batch must be run again, Unavailable when the
-    database failed; nothing is kept in either case.
+    Raises Conflict when the batch must be run again, Unavailable when the database
+    failed; nothing is kept in either case.
     """
     spent = [one for one in asked if isinstance(one, Asked)]
     instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
-    cards = {one.card: entry for one in spent if (entry := cache.find_card(one.card)) is not None}
-    named = {key: cache.find_account(key) for one in instructed for key in one.accounts}
-    holders = {key: account for key, account in named.items() if account is not None}
+    cards = {one.card.key: one.card for one in spent}
+    holders = {entry.key: entry for one in instructed for entry in one.accounts}
     want = Want(
         holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
-        program_ids=sorted({one.program_id for one in asked}),
+        program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
         row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
-        tokens=[(one.card[0], one.chosen_token) for one in spent if one.chosen_token is not None],
+        tokens=[(one.card.key[0], one.chosen_token) for one in spent if one.chosen_token is not None],
         movements=[one.key for one in instructed],
     )
     seen = await lane.begin(want)
@@ -239,17 +232,22 @@ def _answer(batch: _Batch, ids: IdSource, asked: Ask) -> Result:
         return _decide(batch, ids, asked) if isinstance(asked, Asked) else _move(batch, ids, asked)
     except Exception:
         # Deciding touches nothing, so a message that trips over a bug spoils only itself.
-        log.exception("a message could not be decided", message=type(asked).__name__)
+        log.exception("a message could not be decided", about=_name_of(asked))
         return Problem(INTERNAL)
 
 
+def _name_of(asked: Ask) -> str:
+    return asked.card.key[1] if isinstance(asked, Asked) else asked.movement.token
+
+
 def _decide(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
-    if asked.card not in batch.cards:
+    card = batch.cards.get(asked.card.key)
+    if card is None:
         return Problem(CARD_UNKNOWN)
     if asked.root_id is not None:
         root = batch.roots.get(asked.root_id)
         # It went with a reset, or a seeded run gave its number to another purchase afterwards.
-        if root is None or root.card_id != batch.cards[asked.card].card_id:
+        if root is None or root.card_id != card.card_id:
             return Problem(ORIGINAL_NOT_FOUND)
     if asked.chosen_token is not None and (earlier := _find_earlier(batch, asked)) is not None:
         return earlier
@@ -258,7 +256,7 @@ def _decide(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
 
 def _find_earlier(batch: _Batch, asked: Asked) -> Outcome | Problem | None:
     """The outcome of the message that had this token first; a problem when that message said something else."""
-    key = (asked.card[0], asked.chosen_token or "")
+    key = (asked.card.key[0], asked.chosen_token or "")
     if key in batch.by_token:
         digest, outcome = batch.by_token[key]
         return outcome if digest == asked.request_hash else Problem(TOKEN_TAKEN)
@@ -268,11 +266,11 @@ def _find_earlier(batch: _Batch, asked: Asked) -> Outcome | Problem | None:
         return Problem(TOKEN_TAKEN)
     row, program = batch.seen.rows[replay.transaction_id], batch.programs[key[0]]
     source = program.sources_by_id.get(row.source_id) if row.source_id is not None else None
-    return Outcome(row, batch.cards[asked.card], program, source)
+    return Outcome(row, batch.cards[asked.card.key], program, source)
 
 
 def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
-    entry, program = batch.cards[asked.card], batch.programs[asked.card[0]]
+    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
     message = asked.message if named is None else completed(asked.message, named)
     root = named if message.follows else None
@@ -327,7 +325,7 @@ def _keep(
 
 def _move(batch: _Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
     """Decides a movement: all its transactions and its document, or the problem that stands in its way."""
-    entries = [batch.holders[key] for key in asked.accounts if key in batch.holders]
+    entries = [batch.holders[one.key] for one in asked.accounts if one.key in batch.holders]
     if len(entries) < len(asked.accounts):
         return Problem(USER_UNKNOWN)
     program = batch.programs[asked.program_id]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, USER_UNKNOWN, Problem
-from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey
+from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
+from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Outcome, Result, run_batch
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.kit.clock import RealClock
@@ -48,6 +48,7 @@ log = structlog.get_logger()
 class _Waiting:
     asked: Ask
     holder_ids: tuple[int, ...]
+    rows_max: int
     answer: "asyncio.Future[Result]"
 
 
@@ -78,6 +79,7 @@ class Engine:
         while self._idle:
             self._wake()
         await asyncio.gather(*self._lanes)
+        await self._store.close()
 
     def forget(self) -> None:
         """Drops what is cached and takes a fresh block of ids with the next batch, as after a reset."""
@@ -85,42 +87,33 @@ class Engine:
         self._ids = IdSource()
 
     async def card(self, key: CardKey) -> CardEntry:
-        """The card as this process last saw it. Raises CARD_UNKNOWN."""
-        entry = await self.cache.want_card(key)
+        """The card as this process last saw it. Raises CARD_UNKNOWN, and OUT_OF_ORDER without a database."""
+        try:
+            entry = self.cache.find_card(key) or await self.cache.load_card(key)
+        except Unavailable as error:
+            log.error("the database failed to give a card", error=str(error))
+            raise Problem(OUT_OF_ORDER, "the database does not answer") from None
         if entry is None:
             raise Problem(CARD_UNKNOWN)
         return entry
 
-    async def account(self, key: AccountKey) -> AccountEntry:
-        """The user's account as this process last saw it. Raises USER_UNKNOWN."""
-        entry = await self.cache.want_account(key)
-        if entry is None:
-            raise Problem(USER_UNKNOWN)
-        return entry
-
     async def submit(self, asked: Asked) -> Outcome:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
-        self._check_room()
-        entry = await self.card(asked.card)
-        result = await self._decided(asked, (entry.holder_id,))
+        result = await self._decided(asked, (asked.card.holder_id,), 1)
         assert isinstance(result, Outcome)
         self.cache.remember_original(Original(result.row, result.card.card.token))
         return result
 
     async def move(self, asked: Instructed) -> Moved:
         """Has a movement carried out, as ``submit`` has a card's message decided."""
-        self._check_room()
-        entries = [await self.account(key) for key in asked.accounts]
-        result = await self._decided(asked, tuple(entry.holder_id for entry in entries))
+        result = await self._decided(asked, tuple(entry.holder_id for entry in asked.accounts), asked.rows_max)
         assert isinstance(result, Moved)
         return result
 
-    def _check_room(self) -> None:
+    async def _decided(self, asked: Ask, holder_ids: tuple[int, ...], rows_max: int) -> Outcome | Moved:
         if len(self._inbox) >= INBOX_MAX or self._stopping:
             raise Problem(BUSY, "the inbox is full, try again later")
-
-    async def _decided(self, asked: Ask, holder_ids: tuple[int, ...]) -> Outcome | Moved:
-        waiting = _Waiting(asked, holder_ids, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(asked, holder_ids, rows_max, asyncio.get_running_loop().create_future())
         self._inbox.append(waiting)
         self._wake()
         result = await waiting.answer
@@ -179,7 +172,7 @@ class Engine:
                     busy = busy.union(waiting.holder_ids)
             else:
                 batch.append(waiting)
-                room -= waiting.asked.rows_max
+                room -= waiting.rows_max
         self._inbox.extendleft(reversed(passed_over))
         WAITING.set(len(self._inbox))
         return batch
@@ -210,7 +203,15 @@ class Engine:
                 return await run_batch(lane, self.cache, self._ids, self._real_clock, asked)
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
+                # A card may draw on another account by now, which the batch has found out and the cache knows.
+                asked = [self._looked_up(one) for one in asked]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
+
+    def _looked_up(self, asked: Ask) -> Ask:
+        """The message with its card as it is known by now; a user's account never becomes another."""
+        if isinstance(asked, Instructed):
+            return asked
+        return asked._replace(card=self.cache.find_card(asked.card.key) or asked.card)
 
     async def _refill(self) -> None:
         async with self._refilling:

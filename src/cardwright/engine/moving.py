@@ -1,7 +1,6 @@
 """Movements on their way through the heart: who asked for what, and the rows that a decided one becomes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +12,7 @@ from cardwright.core.record import Recorded, token_of
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account
 from cardwright.core.words import State
-from cardwright.engine.cache import AccountEntry, AccountKey, ProgramEntry, SourceEntry
+from cardwright.engine.cache import AccountEntry, ProgramEntry, SourceEntry
 from cardwright.engine.recording import chain_of
 from cardwright.kit.clock import Instant
 from cardwright.storage.hot import MovementKey
@@ -24,15 +23,14 @@ CHARGES_MAX = 20
 """Fees of one movement; each is a transaction of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instructed:
-    """A movement on its way into a batch, addressed to one account or two, the payer's first.
+class Instructed(NamedTuple):
+    """A movement on its way into a batch, addressed to one account or two, the payer's first, as they were last seen.
 
     ``root_id`` is the row of the order to unload from or of the fee to refund, ``ref_id`` what the resource refers to.
     The rest is as in ``heart.Asked``.
     """
 
-    accounts: tuple[AccountKey, ...]
+    accounts: tuple[AccountEntry, ...]
     kind: MovementKind
     movement: AnyMovement
     seed: int
@@ -45,7 +43,7 @@ class Instructed:
     @property
     def program_id(self) -> int:
         """The program that the accounts belong to."""
-        return self.accounts[0][0]
+        return self.accounts[0].key[0]
 
     @property
     def rows_max(self) -> int:

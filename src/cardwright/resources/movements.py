@@ -19,10 +19,12 @@ from cardwright.core.problems import (
     FUNDING_SOURCE_UNKNOWN,
     ONE_HOLDER,
     TOKEN_TAKEN,
+    USER_UNKNOWN,
     Kind,
     Problem,
     bad_field,
 )
+from cardwright.engine.cache import AccountEntry, find_accounts
 from cardwright.engine.moving import CHARGES_MAX, Instructed
 from cardwright.resources.app import Call, EngineCall
 from cardwright.resources.base import Token
@@ -191,6 +193,15 @@ def find_charges(
     return tuple(charges)
 
 
+def accounts_of(db: Connection, program_id: int, users: Sequence[str]) -> tuple[AccountEntry, ...]:
+    """The accounts of users. Raises a problem when one of them is unknown."""
+    keys = [(program_id, user) for user in users]
+    found = find_accounts(db, keys)
+    if len(found) < len(keys):
+        raise Problem(USER_UNKNOWN)
+    return tuple(found[key] for key in keys)
+
+
 def find_movement(db: Connection, program_id: int, kind: MovementKind, token: str) -> Any:
     """The movement's row, or None."""
     key = movements.c
@@ -240,19 +251,21 @@ async def carry_out(call: EngineCall, kind: MovementKind, body: Any, prepare: Pr
     chosen = getattr(body, "token", None)
     digest, token = records.request_hash(body), chosen or app.ids.token()
 
-    def look(db: Connection) -> Ready | str:
+    def look(db: Connection) -> tuple[Ready, tuple[AccountEntry, ...]] | str:
         replay = find_movement(db, call.program_id, kind, chosen) if chosen is not None else None
         if replay is None:
-            return prepare(db, get_program(db, call.program_id), token)
+            ready = prepare(db, get_program(db, call.program_id), token)
+            return ready, accounts_of(db, call.program_id, ready.users)
         if bytes(replay.request_hash) != digest:
             raise Problem(TOKEN_TAKEN)
         return str(replay.doc)
 
-    ready = await app.engine.cache.look(look)
-    if isinstance(ready, str):
-        return ready.encode()
+    found = await app.engine.cache.look(look)
+    if isinstance(found, str):
+        return found.encode()
+    ready, accounts = found
     asked = Instructed(
-        accounts=tuple((call.program_id, user) for user in ready.users), kind=kind, movement=ready.movement,
+        accounts=accounts, kind=kind, movement=ready.movement,
         seed=app.ids.bits(63), received_ms=received_ms, request_hash=digest, source_id=ready.source_id,
         root_id=ready.root_id, ref_id=ready.ref_id,
     )  # fmt: skip

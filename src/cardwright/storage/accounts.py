@@ -1,36 +1,34 @@
 """Accounts as movements name them: by the token of a user who draws on one."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from cardwright.storage.history import Kind, doc_as_of
 from cardwright.storage.tables import holders, users
 
 
 class Account(NamedTuple):
-    """A user and the account that he draws on, with the facts about him and its owner at the account's revision."""
+    """A user and the account that he draws on, with the facts about him and its owner; None for an owner who is the user."""
 
     user_id: int
     holder_id: int
     revision: int
-    user_doc: str
-    owner_doc: str
+    user_fact: str
+    owner_fact: str | None
 
 
-def load_accounts(db: Connection, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Account]:
-    """The accounts of the users with these (program id, token); unknown users are left out."""
-    found = {key: _find(db, *key) for key in keys}
-    return {key: account for key, account in found.items() if account is not None}
-
-
-def _find(db: Connection, program_id: int, token: str) -> Account | None:
-    query = select(users.c.id, users.c.holder_id, holders.c.revision).join(holders, holders.c.id == users.c.holder_id)
-    row = db.execute(query.where(users.c.program_id == program_id, users.c.token == token)).one_or_none()
+def load_account(db: Connection, program_id: int, token: str) -> Account | None:
+    """The account of the user with this token, seen at one instant; None when there is no such user."""
+    owners, sharing = users.alias("owners"), users.alias("sharing")
+    first = select(func.min(sharing.c.id)).where(sharing.c.holder_id == users.c.holder_id).scalar_subquery()
+    query = (
+        select(users.c.id, users.c.holder_id, holders.c.revision, users.c.fact, owners.c.id, owners.c.fact)
+        .join(holders, holders.c.id == users.c.holder_id)
+        .join(owners, owners.c.id == first)
+        .where(users.c.program_id == program_id, users.c.token == token)
+    )
+    row = db.execute(query).one_or_none()
     if row is None:
         return None
-    owner_id = db.execute(select(func.min(users.c.id)).where(users.c.holder_id == row.holder_id)).scalar_one()
-    # As of the revision that was read, whatever is committed meanwhile.
-    user, owner = (doc_as_of(db, program_id, Kind.USER, one, row.revision) for one in (row.id, owner_id))
-    return Account(row.id, row.holder_id, row.revision, user, owner)
+    user_id, holder_id, revision, fact, owner_id, owner_fact = row
+    return Account(user_id, holder_id, revision, fact, None if owner_id == user_id else owner_fact)
