@@ -217,7 +217,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an order has no transaction": (
         "UPDATE movements SET id = 99999 WHERE id = (SELECT max(id) FROM movements)", {"movement_has_its_transaction"},
     ),
-    "an order belongs to nobody": ("UPDATE movements SET user_id = 99999", {"programs_stay_apart"}),
+    "an order belongs to nobody": ("UPDATE movements SET holder_id = 99999", {"programs_stay_apart"}),
     "a transaction takes the id of a load": (f"UPDATE transactions SET id = id + 1 {DECLINED}", {"transaction_ids_are_odd"}),
     "a token points at nothing": (
         "UPDATE message_tokens SET transaction_id = 99999", {"message_token_has_its_transaction"},

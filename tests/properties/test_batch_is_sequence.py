@@ -19,7 +19,10 @@ from tests.support.world import World, asked, instructed
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
 
 OPENING = tuple((card, 60_00) for card in ("jit", "gpa", "second", "child", "jit", "gpa"))
-"""Purchases that are there before the examples' messages, which may follow them; their rows are 1, 3, 5 …"""
+"""Purchases that are there before the examples' messages, which may follow them; before them an order and its fee."""
+
+FIRST_PURCHASE = 5
+"""The row of the first of them; the others' are 7, 9, 11 …"""
 
 purchase = st.fixed_dictionaries(
     {
@@ -105,6 +108,11 @@ def populated(world: World) -> World:
     window = {"velocity_window": "DAY", "currency_code": "USD"}
     world.make("velocitycontrols", token="much", amount_limit=150, **window)
     world.make("velocitycontrols", token="often", amount_limit=900, usage_limit=3, association={"user_token": "ana"}, **window)
+    amounts = {"trigger_amount": 5, "reload_amount": 40}
+    world.make(
+        "autoreloads", token="filled", association={"user_token": "ben"}, funding_source_token="bank", currency_code="USD",
+        order_scope={"gpa": amounts},
+    )  # fmt: skip
     return world
 
 
@@ -153,7 +161,7 @@ def message_of(world: World, one: dict[str, Any]) -> Ask:
     if one["kind"] is Authorization:
         return asked(world, one["card"], **known, cash_back=one["cash_back"])
     card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing
-    return asked(world, card, **known, root_id=1 + 2 * one["root"], forced=forced)
+    return asked(world, card, **known, root_id=FIRST_PURCHASE + 2 * one["root"], forced=forced)
 
 
 def movement_of(world: World, one: dict[str, Any]) -> Ask:
@@ -163,7 +171,7 @@ def movement_of(world: World, one: dict[str, Any]) -> Ask:
     if kind is PeerTransfer:
         return instructed(world, kind, one["users"], amount, **known)
     if kind is Unload:
-        return instructed(world, kind, ["ben"], amount, source="bank", root_id=1 + 2 * len(OPENING), **known)
+        return instructed(world, kind, ["ben"], amount, source="bank", root_id=1, **known)
     if kind is FeeCharge:
         return instructed(world, kind, one["users"][:1], 0, fees=one["fees"] or (50,), **known)
     return instructed(world, kind, one["users"][:1], amount, fees=one["fees"], source="bank", **known)
@@ -171,8 +179,8 @@ def movement_of(world: World, one: dict[str, Any]) -> Ask:
 
 def check(world: World, messages: list[dict[str, Any]], cuts: list[int]) -> None:
     """Decides the messages one by one and in batches, and compares rows and answers."""
-    opening: list[Ask] = [asked(world, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
-    opening.append(instructed(world, Order, ["ben"], 80_00, seed=99, source="bank", fees=[100]))
+    opening: list[Ask] = [instructed(world, Order, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
+    opening += [asked(world, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
     arrived = [message_of(world, one) for one in messages]
     batches = [arrived[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
     accounts = {row[0]: row[3] for row in world.rows()["holders"]}

@@ -20,6 +20,7 @@ from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.vault import Vault, counted_nonces
 from cardwright.resources import (
+    auto_reloads,
     card_products,
     card_transitions,
     cards,
@@ -49,6 +50,7 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "cards": (cards.create_card, cards.CardCreate),
     "cardtransitions": (card_transitions.create_transition, card_transitions.CardTransitionCreate),
     "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
+    "autoreloads": (auto_reloads.create_reload, auto_reloads.ReloadCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
 

@@ -81,7 +81,8 @@ def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
     """What a transaction shows of the movement that it is a part of: name and object, without braces around them."""
     match step.kind:
         case kind if kind == GPA_CREDIT:
-            return f'"gpa_order":{doc}'
+            reload = asked.reload if isinstance(asked, Order) else None
+            return f'"gpa_order":{doc}' + (f',"auto_reload":{reload}' if reload is not None else "")
         case kind if kind == GPA_DEBIT:
             return f'"gpa_order_unload":{doc}'
         case kind if kind == PEER:

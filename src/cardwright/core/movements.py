@@ -68,7 +68,9 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(Movement, frozen=True, kw_only=True):
-    """Loads an account from a funding source, which pays the fees too."""
+    """Loads an account from a funding source, which pays the fees too; ``reload`` is the JSON of the auto reload behind it."""
+
+    reload: str | None = None
 
 
 class Unload(Movement, frozen=True, kw_only=True):
@@ -90,6 +92,25 @@ class PeerTransfer(Movement, frozen=True, kw_only=True):
 class ProgramTransfer(Movement, frozen=True, kw_only=True):
     """Moves money from an account to a program funding source; the account pays the fees."""
 
+
+class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
+    """An auto reload as the heart sees it: available money below ``trigger`` is filled up to ``goal``, in minor units."""
+
+    token: str
+    source_id: int
+    trigger: int
+    goal: int
+    user_token: str | None
+    card_product_token: str | None
+    doc: str
+
+    def order(self, token: str, user_token: str, available: int) -> Order:
+        """The order that fills the account up."""
+        return Order(token=token, amount=self.goal - available, said={"user_token": user_token}, reload=self.doc)
+
+
+SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})
+"""Movements that may set off an auto reload; an unload does not (wire reference, "Auto reloads")."""
 
 AnyMovement = Order | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 LOAD_SIDE = 1
 ORDER = 2
+RELOAD = 3
 
 
 class Recorded(NamedTuple):

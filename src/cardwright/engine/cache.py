@@ -11,13 +11,14 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from cardwright.core.counting import Past
+from cardwright.core.movements import AutoReload
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.velocity import Control
 from cardwright.engine.loader import Loader
 from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.accounts import Account, load_account
-from cardwright.storage.controls import load_controls, load_events
+from cardwright.storage.controls import load_controls, load_events, load_reloads
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
@@ -69,7 +70,6 @@ class AccountEntry(NamedTuple):
     """A user's account as movements see it, true while its revision is ``revision``."""
 
     key: AccountKey
-    user_id: int
     holder_id: int
     revision: int
     user: UserFact
@@ -100,6 +100,7 @@ class ProgramEntry:
 
     sources_by_id: dict[int, SourceEntry] = field(default_factory=dict)
     controls: dict[tuple[str, str], tuple[Control, ...]] = field(default_factory=dict)
+    reloads: dict[tuple[str, str], AutoReload] = field(default_factory=dict)
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
@@ -107,6 +108,12 @@ class ProgramEntry:
             return ()
         get = self.controls.get
         return (*get(("user", card.user_token), ()), *get(("product", card.card_product_token), ()), *get(PROGRAM_LEVEL, ()))
+
+    def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:
+        """The auto reload of an account: the holder's own, else the card product's, else the program's."""
+        get = self.reloads.get
+        of_product = get(("product", product_token)) if product_token is not None else None
+        return get(("user", owner_token)) or of_product or get(PROGRAM_LEVEL)
 
     def source_of(self, product: ProductFact) -> SourceEntry | None:
         """The funding source that the product's Managed JIT Funding draws on, None without it."""
@@ -235,10 +242,12 @@ class Cache:
             program = get_program(db, program_id)
             subscriptions = load_subscriptions(db, program_id)
             controls = by_level(load_controls(db, program_id))
+            reloads = {level_of(one): one for one in load_reloads(db, program_id)}
         settings = program.settings
         masked = settings.mask_funding_source_tokens
         return ProgramEntry(
-            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, controls=controls
+            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, controls=controls,
+            reloads=reloads,
         )
 
     def _load_sources(self, program: ProgramEntry, ids: set[int]) -> None:
@@ -266,14 +275,16 @@ def by_level(controls: Iterable[Control]) -> dict[tuple[str, str], tuple[Control
     """Controls by whom they apply to, oldest first: looking up what applies costs the same whatever else there is."""
     levels: dict[tuple[str, str], tuple[Control, ...]] = {}
     for control in controls:
-        if control.user_token is not None:
-            level = ("user", control.user_token)
-        elif control.card_product_token is not None:
-            level = ("product", control.card_product_token)
-        else:
-            level = PROGRAM_LEVEL
+        level = level_of(control)
         levels[level] = (*levels.get(level, ()), control)
     return levels
+
+
+def level_of(one: Control | AutoReload) -> tuple[str, str]:
+    """Whom a control or an auto reload is for: a user, a card product, or everybody."""
+    if one.user_token is not None:
+        return "user", one.user_token
+    return ("product", one.card_product_token) if one.card_product_token is not None else PROGRAM_LEVEL
 
 
 def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
@@ -285,7 +296,7 @@ def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey
 def _account_of(key: AccountKey, found: Account) -> AccountEntry:
     user = _user.decode(found.user_fact)
     owner = user if found.owner_fact is None else _user.decode(found.owner_fact)
-    return AccountEntry(key, found.user_id, found.holder_id, found.revision, user, owner)
+    return AccountEntry(key, found.holder_id, found.revision, user, owner)
 
 
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:

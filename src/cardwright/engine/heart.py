@@ -14,10 +14,10 @@ import structlog
 from cardwright.core.counting import event_of, events_for
 from cardwright.core.decide import decide
 from cardwright.core.messages import Message
-from cardwright.core.movements import decide_movement
+from cardwright.core.movements import SPENDING, MovementKind, decide_movement
 from cardwright.core.outcome import Decision
 from cardwright.core.problems import CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, USER_UNKNOWN, Problem
-from cardwright.core.record import Recorded
+from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
@@ -169,6 +169,8 @@ async def _configure(
         await cache.products(program, (entry.card.card_product_token for key, entry in cards.items() if key[0] == program_id))
         sources = (row.source_id for row in seen.rows.values() if row.program_id == program_id)
         await cache.sources(program, (source_id for source_id in sources if source_id is not None))
+        if program.reloads:
+            await cache.sources(program, (reload.source_id for reload in program.reloads.values()))
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
@@ -301,6 +303,9 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     if snapshot.controls:
         usages = counted(snapshot.controls, snapshot.usage_keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
+    if program.reloads and row.impacted is not None and row.impacted < 0:
+        spender = AccountEntry((program.id, entry.user.token), entry.holder_id, entry.revision, entry.user, entry.owner)
+        _reload(batch, ids, program, spender, entry.card.card_product_token, row)
     return outcome
 
 
@@ -332,8 +337,22 @@ def _move(batch: _Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
     if (earlier := _find_earlier_movement(batch, program, asked)) is not None:
         return earlier
     root = batch.roots.get(asked.root_id) if asked.root_id is not None else None
+    if asked.root_id is not None and (root is None or root.card_id is not None or root.holder_id != entries[0].holder_id):
+        # It went with a reset, or a seeded run gave its number to another transaction afterwards.
+        return Problem(ORIGINAL_NOT_FOUND)
+    first = len(batch.write.transactions)
+    moved = _carry_out(batch, ids, program, asked, entries, root)
+    if program.reloads and isinstance(moved, Moved) and (spent := batch.write.transactions[first]).kind in SPENDING:
+        _reload(batch, ids, program, entries[0], None, spent)
+    return moved
+
+
+def _carry_out(
+    batch: _Batch, ids: IdSource, program: ProgramEntry, asked: Instructed, entries: Sequence[AccountEntry], root: Recorded | None
+) -> Moved | Problem:
+    """Decides a movement whose accounts are known, and takes it into the batch."""
     source = program.sources_by_id.get(asked.source_id) if asked.source_id is not None else None
-    if (asked.root_id is not None and root is None) or (asked.source_id is not None and source is None):
+    if asked.source_id is not None and source is None:
         # It went with a reset.
         return Problem(ORIGINAL_NOT_FOUND)
     accounts = [batch.accounts[entry.holder_id] for entry in entries]
@@ -358,6 +377,23 @@ def _move(batch: _Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
     moved = Moved(doc, program)
     batch.by_movement[asked.key] = asked.request_hash, moved
     return moved
+
+
+def _reload(
+    batch: _Batch, ids: IdSource, program: ProgramEntry, spender: AccountEntry, product_token: str | None, spent: Recorded
+) -> None:
+    """Fills the account up when what was just spent left less than its auto reload wants; what cannot be ordered is not."""
+    reload = program.reload_of(spender.owner.token, product_token)
+    ledger, held = batch.accounts[spender.holder_id].money(program.currency)
+    available = ledger - held
+    if reload is None or available >= reload.trigger:
+        return
+    # The third face of a row's token is nobody's else, so an order of this token is made once for each row.
+    order = reload.order(with_face(token_of(spent), RELOAD), spender.user.token, available)
+    instructed = Instructed(
+        (spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id
+    )
+    _carry_out(batch, ids, program, instructed, [spender], None)
 
 
 def _find_earlier_movement(batch: _Batch, program: ProgramEntry, asked: Instructed) -> Moved | Problem | None:

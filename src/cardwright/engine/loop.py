@@ -31,8 +31,10 @@ BATCH_MAX = 256
 AGE_MAX_MS = 4_000
 """A message that waited longer is refused: whoever asked has given up (network time limits are a few seconds)."""
 
-ROWS_MAX = BATCH_MAX + CHARGES_MAX
-"""Transactions in one commit: a batch is full when its messages may become as many as BATCH_MAX, the last of them several."""
+ROWS_MAX = 2 * (BATCH_MAX + CHARGES_MAX)
+"""Transactions in one commit: a batch is full when its messages may become as many as BATCH_MAX, the last of them several;
+and each may set off an auto reload.
+"""
 
 RETRIES_MAX = 20
 """How often a batch that met another process's commit is run again before its messages are refused."""

@@ -139,8 +139,8 @@ def entry_of(row: Recorded, step: Step) -> tuple[object, ...]:
 
 def movement_row(asked: Instructed, entries: Sequence[AccountEntry], first: Recorded, doc: str) -> tuple[object, ...]:
     """The resource's row, which shares the id of its first transaction."""
-    other = entries[1].user_id if len(entries) > 1 else None
+    other = entries[1].holder_id if len(entries) > 1 else None
     return (
         first.id, first.program_id, int(asked.kind), asked.movement.token, asked.request_hash, first.created_ms,
-        first.created_ms, entries[0].user_id, other, asked.ref_id, doc,
+        first.created_ms, entries[0].holder_id, other, asked.ref_id, doc,
     )  # fmt: skip

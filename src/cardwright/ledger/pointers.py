@@ -133,8 +133,8 @@ _POINTERS = (
     (cards, cards.c.user_id, users), (cards, cards.c.product_id, card_products),
     (transactions, transactions.c.holder_id, holders), (transactions, transactions.c.card_id, cards),
     (transactions, transactions.c.source_id, funding_sources), (transactions, transactions.c.root_id, transactions),
-    (journal, journal.c.holder_id, holders), (movements, movements.c.user_id, users),
-    (movements, movements.c.other_user_id, users),
+    (journal, journal.c.holder_id, holders), (movements, movements.c.holder_id, holders),
+    (movements, movements.c.other_holder_id, holders),
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """All routes of the platform, one list: the HTTP door, the OpenAPI document and the tests read it."""
 
 from cardwright.resources import (
+    auto_reloads,
     balances,
     card_products,
     card_transitions,
@@ -37,6 +38,7 @@ ROUTES: tuple[Route, ...] = (
     *gpa_orders.routes,
     *fees.routes,
     *fee_charges.routes,
+    *auto_reloads.routes,
     *peer_transfers.routes,
     *program_transfers.routes,
     *simulate.routes,

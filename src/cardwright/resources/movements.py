@@ -24,6 +24,7 @@ from cardwright.core.problems import (
     Problem,
     bad_field,
 )
+from cardwright.core.render import details_decoder
 from cardwright.engine.cache import AccountEntry, find_accounts
 from cardwright.engine.moving import CHARGES_MAX, Instructed
 from cardwright.resources.app import Call, EngineCall
@@ -211,17 +212,17 @@ def find_movement(db: Connection, program_id: int, kind: MovementKind, token: st
 
 def payer_and_source(db: Connection, movement_id: int) -> tuple[str, int | None]:
     """The user whose account a movement was about, and its funding source."""
-    query = select(users.c.token, transactions.c.source_id).join_from(movements, users, users.c.id == movements.c.user_id)
-    row = db.execute(query.join(transactions, transactions.c.id == movements.c.id).where(movements.c.id == movement_id)).one()
-    return row.token, row.source_id
+    columns = transactions.c
+    row = db.execute(select(columns.details, columns.source_id).where(columns.id == movement_id)).one()
+    return details_decoder.decode(row.details).user_token or "", row.source_id
 
 
 def of_holder(call: Call, user_token: str | None, business_token: str | None) -> list[ColumnElement[bool]]:
-    """Whose movements a list shows; an unknown holder has none."""
+    """The movements of whose account a list shows; an unknown holder has none."""
     if user_token is None and business_token is None:
         return []
     user = records.find(call.db, users, call.program.id, user_token) if business_token is None else None
-    return [movements.c.user_id == (user.id if user is not None else -1)]
+    return [movements.c.holder_id == (user.holder_id if user is not None else -1)]
 
 
 def list_movements(call: Call, kind: MovementKind, *conditions: ColumnElement[bool]) -> records.Listing:

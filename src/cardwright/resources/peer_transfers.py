@@ -108,23 +108,23 @@ def get_transfer(call: Call) -> str:
 
 
 def list_transfers(call: Call) -> records.Listing:
-    """Lists the transfers that a user sent or received."""
-    user = _user_id(call)
-    return _list(call, or_(movements.c.user_id == user, movements.c.other_user_id == user))
+    """Lists the transfers from and to the account that a user draws on."""
+    holder = _holder_id(call)
+    return _list(call, or_(movements.c.holder_id == holder, movements.c.other_holder_id == holder))
 
 
 def list_sent(call: Call) -> records.Listing:
-    """Lists the transfers that a user sent."""
-    return _list(call, movements.c.user_id == _user_id(call))
+    """Lists the transfers from the account that a user draws on."""
+    return _list(call, movements.c.holder_id == _holder_id(call))
 
 
 def list_received(call: Call) -> records.Listing:
-    """Lists the transfers that a user received."""
-    return _list(call, movements.c.other_user_id == _user_id(call))
+    """Lists the transfers to the account that a user draws on."""
+    return _list(call, movements.c.other_holder_id == _holder_id(call))
 
 
-def _user_id(call: Call) -> int:
-    return int(base.get_row(call, users, USER_NOT_FOUND, call.path["user_token"]).id)
+def _holder_id(call: Call) -> int:
+    return int(base.get_row(call, users, USER_NOT_FOUND, call.path["user_token"]).holder_id)
 
 
 def _list(call: Call, condition: ColumnElement[bool]) -> records.Listing:

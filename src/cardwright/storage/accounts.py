@@ -10,7 +10,6 @@ from cardwright.storage.tables import holders, users
 class Account(NamedTuple):
     """A user and the account that he draws on, with the facts about him and its owner; None for an owner who is the user."""
 
-    user_id: int
     holder_id: int
     revision: int
     user_fact: str
@@ -31,4 +30,4 @@ def load_account(db: Connection, program_id: int, token: str) -> Account | None:
     if row is None:
         return None
     user_id, holder_id, revision, fact, owner_id, owner_fact = row
-    return Account(user_id, holder_id, revision, fact, None if owner_id == user_id else owner_fact)
+    return Account(holder_id, revision, fact, None if owner_id == user_id else owner_fact)

@@ -16,7 +16,8 @@ ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit")
 """Those of an entry that no card made."""
 
 MOVEMENT_COLUMNS = (
-    "id", "program_id", "kind", "token", "request_hash", "created_ms", "modified_ms", "user_id", "other_user_id", "ref_id", "doc",
+    "id", "program_id", "kind", "token", "request_hash", "created_ms", "modified_ms", "holder_id", "other_holder_id", "ref_id",
+    "doc",
 )  # fmt: skip
 
 OUTBOX_COLUMNS = (

@@ -244,18 +244,26 @@ movements = Table(
     Column("request_hash", LargeBinary, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("modified_ms", BigInteger, nullable=False),
-    Column("user_id", Id, nullable=False),
-    Column("other_user_id", Id),
+    Column("holder_id", Id, nullable=False),
+    Column("other_holder_id", Id),
     # What it is about: the order of an unload, the fee's transaction of a refund, the type of a program transfer.
     Column("ref_id", Id),
     Column("doc", Text, nullable=False),
     UniqueConstraint("program_id", "kind", "token"),
-    Index(None, "user_id"),
-    Index(None, "other_user_id"),
+    Index(None, "holder_id"),
+    Index(None, "other_holder_id"),
     Index(None, "ref_id"),
 )
 
 fees = _resource("fees")
+
+auto_reloads = _resource(
+    "auto_reloads",
+    Column("active", Boolean, nullable=False),
+    Column("user_token", String(36)),
+    Column("card_product_token", String(36)),
+    Column("fact", Text, nullable=False),
+)
 
 program_transfer_types = _resource(
     "program_transfer_types",

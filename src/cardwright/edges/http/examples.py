@@ -22,6 +22,7 @@ TOKENS = {
     "fee": "monthly",
     "feecharge": "march",
     "feetransfer": "april",
+    "autoreload": "never_empty",
     "peertransfer": "pizza",
     "type": "debts",
     "programtransfer": "debt_of_march",
@@ -76,6 +77,15 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v3/feecharges"): {"token": "march", "user_token": "ana", "fees": [{"token": "monthly", "memo": "March"}]},
     ("POST", "/v3/feetransfers"): {"token": "april", "user_token": "ana", "fees": [{"token": "monthly", "memo": "April"}]},
     ("POST", "/v3/feerefunds"): {"original_fee_transaction_token": FEE, "tags": "goodwill"},
+    ("POST", "/v3/autoreloads"): {
+        "token": "never_empty",
+        "association": {"card_product_token": "coffee_card"},
+        "funding_source_token": "main_account",
+        "currency_code": "USD",
+        "order_scope": {"gpa": {"trigger_amount": 5.00, "reload_amount": 25.00}},
+        "active": False,
+    },
+    ("PUT", "/v3/autoreloads/{token}"): {"order_scope": {"gpa": {"trigger_amount": 10.00, "reload_amount": 30.00}}},
     ("POST", "/v3/peertransfers"): {
         "token": "pizza",
         "sender_user_token": "ana",
