@@ -41,8 +41,9 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``use`` is what a message that follows another adds to velocity usage, amount and count; ``of_cash`` says that it
     follows a withdrawal. ``limited_by`` names the control that refused. ``hold_ms`` is how long a pre-authorization asks to
     be held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
-    increments: of its root, where they are the one thing that grows, and of what follows. Neither a typed security code
-    nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
+    increments: of its root, where they are the one thing that grows, and of what follows. ``user_token`` and ``movement``, a
+    piece of JSON, are of a transaction that no card made, whose ``mid`` is empty. Neither a typed security code nor a PIN is
+    in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -70,6 +71,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     original_credit: dict[str, Any] | None = msgspec.field(default=None, name="j")
     released: int = msgspec.field(default=0, name="e")
     increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
+    user_token: str | None = msgspec.field(default=None, name="us")
+    movement: str | None = msgspec.field(default=None, name="mo")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,19 +4,21 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from cardwright.core.counting import Past
+from cardwright.core.movements import AutoReload
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.velocity import Control
 from cardwright.engine.loader import Loader
 from cardwright.engine.shelf import Shelf
 from cardwright.outbox.events import Subscription, load_subscriptions
-from cardwright.storage.controls import load_controls, load_events
+from cardwright.storage.accounts import Account, load_account
+from cardwright.storage.controls import load_controls, load_events, load_reloads
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
@@ -30,8 +32,13 @@ CARDS_MAX = 100_000
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
 
+T = TypeVar("T")
+
 CardKey = tuple[int, str]
 """Program id and card token."""
+
+AccountKey = tuple[int, str]
+"""Program id and token of a user, for his account or the one that he shares."""
 
 PROGRAM_LEVEL = ("program", "")
 """The key of the controls that apply to every card."""
@@ -77,6 +84,16 @@ class CardEntry(NamedTuple):
     shown_pan: str
 
 
+class AccountEntry(NamedTuple):
+    """A user's account as movements see it, true while its revision is ``revision``."""
+
+    key: AccountKey
+    holder_id: int
+    revision: int
+    user: UserFact
+    owner: UserFact
+
+
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
     """A funding source and its rendered fragments."""
@@ -101,6 +118,7 @@ class ProgramEntry:
 
     sources_by_id: dict[int, SourceEntry] = field(default_factory=dict)
     controls: dict[tuple[str, str], tuple[Control, ...]] = field(default_factory=dict)
+    reloads: dict[tuple[str, str], AutoReload] = field(default_factory=dict)
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
@@ -108,6 +126,12 @@ class ProgramEntry:
             return ()
         get = self.controls.get
         return (*get(("user", card.user_token), ()), *get(("product", card.card_product_token), ()), *get(PROGRAM_LEVEL, ()))
+
+    def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:
+        """The auto reload of an account: the holder's own, else the card product's, else the program's."""
+        get = self.reloads.get
+        of_product = get(("product", product_token)) if product_token is not None else None
+        return get(("user", owner_token)) or of_product or get(PROGRAM_LEVEL)
 
     def source_of(self, product: ProductFact) -> SourceEntry | None:
         """The funding source that the product's Managed JIT Funding draws on, None without it."""
@@ -141,6 +165,19 @@ class Cache:
     async def load_card(self, key: CardKey) -> CardEntry | None:
         """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
         return await self._card_loader.want(key)
+
+    async def reload_accounts(self, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
+        """The accounts of these users as they are now; those that there are."""
+        return await self.look(find_accounts, keys)
+
+    async def look(self, query: Callable[..., T], *arguments: object) -> T:
+        """What a query finds, in a transaction that only reads; it runs in a thread and gets the connection first."""
+
+        def run() -> T:
+            with self._database.read() as db:
+                return query(db, *arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
     def remember_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
@@ -212,10 +249,12 @@ class Cache:
             program = get_program(db, program_id)
             subscriptions = load_subscriptions(db, program_id)
             controls = by_level(load_controls(db, program_id))
+            reloads = {level_of(one): one for one in load_reloads(db, program_id)}
         settings = program.settings
         masked = settings.mask_funding_source_tokens
         return ProgramEntry(
-            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, controls=controls
+            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, controls=controls,
+            reloads=reloads,
         )
 
     def _load_sources(self, program: ProgramEntry, ids: set[int]) -> None:
@@ -243,14 +282,28 @@ def by_level(controls: Iterable[Control]) -> dict[tuple[str, str], tuple[Control
     """Controls by whom they apply to, oldest first: looking up what applies costs the same whatever else there is."""
     levels: dict[tuple[str, str], tuple[Control, ...]] = {}
     for control in controls:
-        if control.user_token is not None:
-            level = ("user", control.user_token)
-        elif control.card_product_token is not None:
-            level = ("product", control.card_product_token)
-        else:
-            level = PROGRAM_LEVEL
+        level = level_of(control)
         levels[level] = (*levels.get(level, ()), control)
     return levels
+
+
+def level_of(one: Control | AutoReload) -> tuple[str, str]:
+    """Whom a control or an auto reload is for: a user, a card product, or everybody."""
+    if one.user_token is not None:
+        return "user", one.user_token
+    return ("product", one.card_product_token) if one.card_product_token is not None else PROGRAM_LEVEL
+
+
+def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
+    """The accounts of the users with these (program id, token); unknown users are left out."""
+    found = {key: load_account(db, *key) for key in keys}
+    return {key: _account_of(key, account) for key, account in found.items() if account is not None}
+
+
+def _account_of(key: AccountKey, found: Account) -> AccountEntry:
+    user = _user.decode(found.user_fact)
+    owner = user if found.owner_fact is None else _user.decode(found.owner_fact)
+    return AccountEntry(key, found.holder_id, found.revision, user, owner)
 
 
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:

@@ -18,6 +18,9 @@ from cardwright.storage.hot import ChainRow
 
 _pack = msgspec.msgpack.encode
 
+CARD_ACCOUNTS = 4
+"""What a card's message never books to, fees and transit, is last in the chart and left out of its entry."""
+
 
 def chain_of(root: Recorded) -> Chain:
     """A chain's root as a decision sees it."""
@@ -132,9 +135,9 @@ def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_
     return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details
 
 
-def journal_entry(row: Recorded, decision: Decision) -> tuple[object, ...]:
+def journal_entry(row: Recorded, legs: tuple[int, ...]) -> tuple[object, ...]:
     """The journal row of a decision that moved money; it shares the transaction's id."""
-    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *decision.legs)
+    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *legs)
 
 
 def inline_notification(row: Recorded, target: bytes) -> dict[str, object]:

@@ -1,13 +1,14 @@
-"""Velocity controls as decisions see them, and the history that they look back at."""
+"""Velocity controls and auto reloads as the heart sees them, and the history that controls look back at."""
 
 import msgspec
 from sqlalchemy import Connection, select
 
 from cardwright.core.counting import Past, event_of
+from cardwright.core.movements import AutoReload
 from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
 from cardwright.core.velocity import Control, settled
-from cardwright.storage.tables import cards, transactions, users, velocity_controls
+from cardwright.storage.tables import auto_reloads, cards, transactions, users, velocity_controls
 
 
 def load_controls(db: Connection, program_id: int) -> list[Control]:
@@ -20,6 +21,13 @@ def load_controls(db: Connection, program_id: int) -> list[Control]:
 def control_from(control_id: int, fact: str) -> Control:
     """A control from the JSON that is kept of it for decisions."""
     return settled(msgspec.convert({**msgspec.json.decode(fact), "id": control_id}, Control))
+
+
+def load_reloads(db: Connection, program_id: int) -> list[AutoReload]:
+    """The program's active auto reloads."""
+    columns = auto_reloads.c
+    query = select(columns.fact).where(columns.program_id == program_id, columns.active).order_by(columns.id)
+    return [msgspec.json.decode(fact, type=AutoReload) for fact in db.scalars(query)]
 
 
 INACTIVE = "null"

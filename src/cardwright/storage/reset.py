@@ -7,18 +7,22 @@ from sqlalchemy import Connection, delete, select
 from cardwright.kit.clock import ProgramClock
 from cardwright.storage.programs import set_clock
 from cardwright.storage.tables import (
+    auto_reloads,
     card_products,
     card_transitions,
     cards,
     config_history,
+    fees,
     funding_sources,
     holders,
     inbox_messages,
     journal,
     message_tokens,
     meta,
+    movements,
     outbox,
     pans,
+    program_transfer_types,
     programs,
     transactions,
     user_transitions,
@@ -29,8 +33,9 @@ from cardwright.storage.tables import (
 
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
-    outbox, inbox_messages, message_tokens, journal, transactions, config_history, card_transitions, user_transitions,
-    cards, pans, users, holders, velocity_controls, webhooks, card_products, funding_sources,
+    outbox, inbox_messages, message_tokens, movements, fees, auto_reloads, program_transfer_types, journal, transactions,
+    config_history, card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, webhooks,
+    card_products, funding_sources,
 )  # fmt: skip
 
 RESETTING = "resetting"
