@@ -186,9 +186,12 @@ def update_reload(call: Call, body: ReloadUpdate) -> str:
     if body.association is not None:
         changes["association"] = without_nulls(body.association)
     before = msgspec.json.decode(row.doc, type=Reload)
-    after = structs.replace(before, **changes, last_modified_time=iso(call.now))
-    if structs.replace(after, last_modified_time=before.last_modified_time) == before:
+    after = structs.replace(before, **changes)
+    # Checked before it is compared: a number that is none cannot even be that.
+    columns_of(call, after, row.id)
+    if after == before:
         return str(row.doc)
+    after = structs.replace(after, last_modified_time=iso(call.now))
     return base.update(call, auto_reloads, row, before, after, **columns_of(call, after, row.id))[0]
 
 
