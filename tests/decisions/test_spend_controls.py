@@ -390,7 +390,8 @@ def velocity_of(number: int, name: str, more: dict[str, str]) -> Control:
     return Control(
         id=number, token=name, name=name, amount_limit=units(more["limit"]),
         usage_limit=int(more["uses"]) if "uses" in more else None, window=Window(more.get("window", "DAY")), currency="USD",
-        since_ms=parse_instant(more.get("since", "2025-01-01")), user_token=more.get("user"), mid=more.get("mid"), mcc_group=more.get("mcc_group"), **flags,
+        since_ms=parse_instant(more.get("since", "2025-01-01")), user_token=more.get("user"),
+        mid=more.get("mid"), mcc_group=more.get("mcc_group"), **flags,
     )  # fmt: skip
 
 
