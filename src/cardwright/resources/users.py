@@ -178,7 +178,7 @@ def has_children(call: Call, user_id: int) -> bool:
 
 
 def status_of_new(call: Call, group_token: str | None) -> HolderStatus:
-    """The status with which a new member of a group begins, ACTIVE in the default one. Raises a problem when there is no such group."""
+    """The status with which a new member of a group begins. Raises a problem when there is no such group."""
     if not group_token:
         return HolderStatus.ACTIVE
     group = find_group(call, group_token)
