@@ -26,6 +26,7 @@ from cardwright.ledger.money import (
 from cardwright.ledger.pointers import (
     card_draws_on_its_users_account,
     configuration_has_history,
+    facts_are_the_newest_words,
     message_token_has_its_transaction,
     notification_has_its_objects,
     programs_stay_apart,
@@ -163,6 +164,7 @@ INVARIANTS = (
     Invariant("P3", message_token_has_its_transaction, (message_tokens,)),
     Invariant("P6", notification_has_its_objects, (outbox,)),
     Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
+    Invariant("P1", facts_are_the_newest_words, (users, cards)),
     Invariant("P9", programs_stay_apart, (users, cards, transactions, journal)),
     Invariant("P9", card_draws_on_its_users_account, (cards,)),
 )

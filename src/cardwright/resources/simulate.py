@@ -12,7 +12,7 @@ from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, 
 from cardwright.core.money import BadAmount, minor_units
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
-from cardwright.engine.cache import CardEntry, CardKey
+from cardwright.engine.cache import CardEntry
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.guard import check_url
 from cardwright.outbox.endpoint import TARGET_CONTEXT
@@ -203,12 +203,12 @@ async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -
         amount=parse_amount("amount", body.amount, program.currency),
         details=await _details(app, card, body, program.currency),
     )
-    return await submit(app, key, message, body, body.transaction_options)
+    return await submit(app, card, message, body, body.transaction_options)
 
 
 async def submit(
     app: App,
-    card: CardKey,
+    card: CardEntry,
     message: Message,
     body: Shape,
     options: TransactionOptions | None,
