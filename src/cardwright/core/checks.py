@@ -98,8 +98,10 @@ def point_of_interaction_is_allowed(seen: Snapshot, asked: Authorization, _now: 
 
 
 def cash_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    rules, is_cash = seen.spend.pre_kyc, asked.details.cash_back or asked.details.flow is Flow.WITHDRAWAL
-    return Reason.CASH_NOT_ALLOWED if rules is not None and is_cash and not rules.cash_access_enabled else None
+    rules = seen.spend.pre_kyc
+    if rules is None or rules.cash_access_enabled:
+        return None
+    return Reason.CASH_NOT_ALLOWED if asked.details.cash_back or asked.details.flow is Flow.WITHDRAWAL else None
 
 
 def quasi_cash_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:

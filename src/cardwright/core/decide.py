@@ -55,7 +55,8 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
     refusal = first_refusal(seen, asked, now)
     if refusal is not None:
         return declined(seen, kind, refusal, requested, limited_by=_name_of_control(seen, asked, now, refusal))
-    asked = raised(seen, asked)
+    if seen.spend.categories.increases:
+        asked = raised(seen, asked)
     if seen.controls and (limit := first_limit(seen, asked, now)) is not None:
         name = limit.control.name or limit.control.token
         return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)

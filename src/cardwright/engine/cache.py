@@ -13,8 +13,9 @@ from sqlalchemy import select
 from cardwright.core.counting import Past
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
-from cardwright.core.spend import Level, Spend, applying, by_level
+from cardwright.core.spend import NO_SPEND, Level, Spend, applying, by_level
 from cardwright.core.velocity import Control
+from cardwright.core.words import HolderStatus
 from cardwright.engine.loader import Loader
 from cardwright.engine.spend import SpendEntry, load_spend
 from cardwright.outbox.events import Subscription, load_subscriptions
@@ -90,6 +91,8 @@ class ProgramEntry:
 
     def spend_of(self, card: CardFact, user: UserFact, product: ProductFact, mcc: str) -> Spend:
         """The other spend controls that a purchase with the card in this category is subject to."""
+        if not self.spend.is_used and user.status is not HolderStatus.LIMITED:
+            return NO_SPEND
         return self.spend.of(card, user, product.config.transaction_controls, mcc)
 
     def keep_controls(self, found: Found) -> None:

@@ -7,7 +7,6 @@ from sqlalchemy import Connection
 
 from cardwright.core.snapshot import CardFact, TransactionControls, UserFact
 from cardwright.core.spend import (
-    NO_SPEND,
     Categories,
     CountryList,
     Groups,
@@ -56,8 +55,6 @@ class SpendEntry:
 
     def of(self, card: CardFact, user: UserFact, rules: TransactionControls, mcc: str) -> Spend:
         """What a purchase with the card at a merchant of this category is subject to."""
-        if not self.is_used and user.status is not HolderStatus.LIMITED:
-            return NO_SPEND
         exempt_group, is_limited = rules.quasi_cash_exempt_merchant_group_token, user.status is HolderStatus.LIMITED
         return Spend(
             applying(self.controls, card.user_token, card.card_product_token),

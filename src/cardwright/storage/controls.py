@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.counting import Past, event_of
@@ -66,11 +66,11 @@ def _facts(db: Connection, table: Table, program_id: int, of_users: Collection[s
 
 def has_user_controls(db: Connection, program_id: int) -> bool:
     """Whether any control of the program is for a single user: those are read when the user buys something."""
-    queries = (
-        select(table.c.id).where(table.c.program_id == program_id, table.c.user_token.is_not(None), table.c.active).limit(1)
+    found = (
+        select(table.c.id).where(table.c.program_id == program_id, table.c.user_token.is_not(None), table.c.active).exists()
         for table in SPEND_CONTROLS
     )
-    return any(db.scalar(query) is not None for query in queries)
+    return bool(db.scalar(select(or_(*found))))
 
 
 def count_program_controls(db: Connection, program_id: int, but: tuple[str, str]) -> int:
