@@ -220,6 +220,8 @@ def config(**controls: Any) -> dict[str, Any]:
         (HOLDERS, {"config": {"pre_kyc_controls": {"balance_max": -1}}}, "balance_max"),
         ("velocitycontrols", {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD",
                               "merchant_scope": {"mcc_group": "none"}}, "merchant_scope.mcc_group"),
+        ("velocitycontrols", {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD", "include_credits": True,
+                              "money_in_transaction": {"include_credits_types": ["ALL"]}}, "money_in_transaction"),
         ("users", {"account_holder_group_token": "none"}, "Account holder group not found"),
         ("cardproducts", {"name": "x", "start_date": "2020-01-01",
                           "config": {"transaction_controls": {"accepted_countries_token": "none"}}}, "accepted_countries_token"),
@@ -340,6 +342,15 @@ def test_a_budget_for_a_group_of_categories(shop: Shop) -> None:
     assert left() == 0
     change(shop, "/mccgroups/food", active=False)
     assert left() == 30
+
+
+def test_a_finer_choice_of_money_coming_in_is_kept(shop: Shop) -> None:
+    """It is shown as it was sent, and a control without it does not speak of it."""
+    window = {"amount_limit": 30, "velocity_window": "DAY", "currency_code": "USD"}
+    chosen = {"include_credits_types": ["ALL"], "include_network_load_types": ["NONE"]}
+    assert shop.make("velocitycontrols", token="v", money_in_transaction=chosen, **window)["money_in_transaction"] == chosen
+    assert "money_in_transaction" not in shop.make("velocitycontrols", **window)
+    assert problem_of(shop.client.put("/velocitycontrols/v", {"include_credits": True})) == (400, "400001")
 
 
 def test_a_pump_holds_more_than_it_asks(shop: Shop) -> None:

@@ -60,7 +60,11 @@ def applying(
     if not levels:
         return ()
     get = levels.get
-    return (*get(("user", user_token), ()), *get(("product", product_token), ()), *get(PROGRAM_LEVEL, ()))
+    users, products, program = get(("user", user_token), ()), get(("product", product_token), ()), get(PROGRAM_LEVEL, ())
+    # Usually there is one level only, and then nothing is copied.
+    if not users:
+        return (*products, *program) if products and program else products or program
+    return (*users, *products, *program) if products or program else users
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """Velocity controls: limits on how much and how often cards may be used within a window."""
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
@@ -51,6 +51,13 @@ class MerchantScope(Shape, frozen=True, kw_only=True):
     mcc_group: Token | UnsetType | None = UNSET
 
 
+class MoneyIn(Shape, frozen=True, kw_only=True, omit_defaults=True):
+    """Which money coming in counts: a finer choice than ``include_credits``, and not together with it."""
+
+    include_credits_types: tuple[Literal["CASH_DEPOSIT", "ALL", "NONE"], ...] | None = None
+    include_network_load_types: tuple[Literal["ALL", "NONE"], ...] | None = None
+
+
 class VelocityCreate(Shape, frozen=True, kw_only=True):
     """A new velocity control."""
 
@@ -68,6 +75,7 @@ class VelocityCreate(Shape, frozen=True, kw_only=True):
     include_transfers: bool | None = None
     include_cashback: bool | None = None
     include_credits: bool | None = None
+    money_in_transaction: MoneyIn | None = None
     active: bool | None = None
 
 
@@ -88,6 +96,7 @@ class VelocityUpdate(Shape, frozen=True, kw_only=True):
     include_transfers: bool | None = None
     include_cashback: bool | None = None
     include_credits: bool | None = None
+    money_in_transaction: MoneyIn | None = None
     active: bool | None = None
 
 
@@ -105,6 +114,7 @@ class VelocityControl(Shape, frozen=True, kw_only=True):
     include_transfers: bool = True
     include_cashback: bool = True
     include_credits: bool = False
+    money_in_transaction: MoneyIn | UnsetType = UNSET
     currency_code: str
     amount_limit: Decimal
     velocity_window: Window
@@ -126,6 +136,8 @@ def checked(control: VelocityControl) -> VelocityControl:
     check_parts(control.association, control.merchant_scope)
     if control.velocity_window is Window.TRANSACTION and control.usage_limit is not UNSET:
         raise bad_field("usage_limit", "must be absent when velocity_window is TRANSACTION")
+    if control.include_credits and control.money_in_transaction is not UNSET:
+        raise bad_field("money_in_transaction", "may not be given together with include_credits")
     amount_of(control)
     return control
 
@@ -138,6 +150,11 @@ def amount_of(control: VelocityControl) -> int:
         return minor_units(control.amount_limit, control.currency_code)
     except BadAmount as error:
         raise bad_field("amount_limit", str(error)) from None
+
+
+def counts_credits(money_in: MoneyIn | UnsetType) -> bool:
+    """Whether a finer choice takes all original credits; which of them are cash deposits no message says."""
+    return money_in is not UNSET and "ALL" in (money_in.include_credits_types or ())
 
 
 def fact_of(control: VelocityControl, since_ms: int) -> str:
@@ -161,7 +178,7 @@ def fact_of(control: VelocityControl, since_ms: int) -> str:
         include_purchases=control.include_purchases,
         include_cashback=control.include_cashback,
         include_withdrawals=control.include_withdrawals,
-        include_credits=control.include_credits,
+        include_credits=control.include_credits or counts_credits(control.money_in_transaction),
         include_transfers=control.include_transfers,
     )
     return msgspec.json.encode(fact).decode()
