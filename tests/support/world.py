@@ -20,11 +20,14 @@ from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.vault import Vault, counted_nonces
 from cardwright.resources import (
+    auth_controls,
     auto_reloads,
     card_products,
     card_transitions,
     cards,
+    exempt_mids,
     funding_sources,
+    mcc_groups,
     user_transitions,
     users,
     velocity_controls,
@@ -51,6 +54,9 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "cardtransitions": (card_transitions.create_transition, card_transitions.CardTransitionCreate),
     "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
     "autoreloads": (auto_reloads.create_reload, auto_reloads.ReloadCreate),
+    "authcontrols": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
+    "authcontrols/exemptmids": (exempt_mids.create_exemption, exempt_mids.ExemptionCreate),
+    "mccgroups": (mcc_groups.create_mcc_group, mcc_groups.MccGroupCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
 
