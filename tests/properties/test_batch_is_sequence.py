@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from cardwright.core.kinds import Form
-from cardwright.core.messages import Advice, Authorization, Clearing, Refund, Reversal
+from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.movements import FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
 from cardwright.engine.heart import Ask
@@ -34,6 +34,7 @@ purchase = st.fixed_dictionaries(
         "token": st.none() | st.sampled_from(("t1", "t2")),
         "cash_back": st.sampled_from((0, 0, 500)),
         "form": st.sampled_from((Form.PURCHASE, Form.PURCHASE, *sorted(set(Form) - {Form.INCREMENT}))),
+        "mcc": st.sampled_from(("5411", "5411", "5542", "5813")),
     }
 )
 
@@ -116,6 +117,11 @@ def populated(world: World) -> World:
         "autoreloads", token="filled", association={"user_token": "ben"}, funding_source_token="bank", currency_code="USD",
         order_scope={"gpa": amounts},
     )  # fmt: skip
+    increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
+    world.make("mccgroups", token="pumps", name="Pumps", mccs=("5542",), config=increase)
+    world.make("mccgroups", token="bars", name="Bars", mccs=("5812-5814",))
+    world.make("authcontrols", name="No bars", association={"user_token": "ana"}, merchant_scope={"mcc_group": "bars"})
+    world.make("velocitycontrols", amount_limit=40, merchant_scope={"mcc_group": "pumps"}, **window)
     return world
 
 
@@ -162,7 +168,7 @@ def message_of(world: World, one: dict[str, Any]) -> Ask:
         return movement_of(world, one)
     known = {"amount": one["amount"], "seed": one["seed"], "token": one["token"], "kind": one["kind"]}
     if "card" in one:
-        return asked(world, one["card"], **known, cash_back=one["cash_back"], form=one["form"])
+        return asked(world, one["card"], **known, cash_back=one["cash_back"], form=one["form"], merchant=Merchant(mcc=one["mcc"]))
     if one["kind"] is Authorization:
         known["form"] = Form.INCREMENT
     card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing

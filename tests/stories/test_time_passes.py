@@ -59,6 +59,30 @@ def test_a_hotel_that_grows_lives_longer(town: Town) -> None:
     assert ana.held == "0.00"
 
 
+def test_hotels_hold_longer_and_pumps_more(town: Town) -> None:
+    """MCC groups decide of life and size of a hold; what they added goes with the rest."""
+    for name, mcc, controls in (
+        ("hotels", "7011", {"hold_expiration_days": 30}), ("pumps", "5542", {"hold_increase": {"type": "AMOUNT", "value": 25}}),
+    ):  # fmt: skip
+        town.make("mccgroups", token=name, name=name, mccs=[mcc], config={"authorization_controls": controls})
+    ana, hotel, pump = town.person("ana"), town.merchant("Hotel", "7011"), town.merchant("Pump 4", "5542")
+    stay = hotel.authorize(ana.card, "100.00")
+
+    # The pump asks for 1 and 26 are held; the bill takes 20 of it.
+    fuel = pump.authorize(ana.card, "1.00")
+    assert (fuel.amount, ana.held) == ("26.00", "126.00")
+    pump.clear(fuel, "20.00")
+    assert ana.held == "106.00"
+
+    # After a week the pump's rest is gone, after thirty days the hotel's hold.
+    town.wait("7d")
+    assert (ana.held, fuel.state) == ("100.00", "CLEARED")
+    town.wait("22d")
+    assert ana.held == "100.00"
+    town.wait("1d")
+    assert (ana.held, stay.state) == ("0.00", "CLEARED")
+
+
 def test_a_pump_that_is_forgotten(town: Town) -> None:
     """A PIN debit pre-authorization expires too, in its own words and after its own time."""
     ben, pump = town.person("ben", jit=None), town.merchant("Pump 4", "5542")

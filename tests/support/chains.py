@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import select
 
 from cardwright.core.kinds import Form
-from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Merchant, Refund, Reversal
+from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.core.render import render, render_load
 from cardwright.engine.heart import Asked, Outcome
@@ -117,10 +117,12 @@ class Till:
         if verb in ASKS:
             merchant = Merchant(partial_approval_capable="alone" not in rest)
             hold = int(said["hold"][:-1]) * UNITS[said["hold"][-1]] if "hold" in said else None
+            form, mid = ASKS[verb], "m1" if verb != "grow" else ""
+            flow = FLOW_OF.get(form, Flow.PURCHASE)
             details = Details(
-                mid="m1" if verb != "grow" else "", merchant=merchant, cash_back=cash, hold_ms=hold, is_pre_auth=hold is not None
+                mid=mid, merchant=merchant, cash_back=cash, hold_ms=hold, is_pre_auth=hold is not None, flow=flow
             )
-            return Authorization(amount=amount, details=details, form=ASKS[verb])
+            return Authorization(amount=amount, details=details, form=form)
         more: dict[str, Any] = {"is_forced": True} if verb == "force" else {}
         if verb == "reverse":
             more = {"is_advice": "told" in rest, "window_days": int(said["within"]) if "within" in said else None}

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import select
 
 from cardwright.core.kinds import Form
-from cardwright.core.messages import Authorization, Details, Merchant
+from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant
 from cardwright.core.movements import AnyMovement, Charge, FeeCharge, MovementKind, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
@@ -21,11 +21,14 @@ from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.vault import Vault, counted_nonces
 from cardwright.resources import (
+    auth_controls,
     auto_reloads,
     card_products,
     card_transitions,
     cards,
+    exempt_mids,
     funding_sources,
+    mcc_groups,
     user_transitions,
     users,
     velocity_controls,
@@ -52,6 +55,9 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "cardtransitions": (card_transitions.create_transition, card_transitions.CardTransitionCreate),
     "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
     "autoreloads": (auto_reloads.create_reload, auto_reloads.ReloadCreate),
+    "authcontrols": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
+    "authcontrols/exemptmids": (exempt_mids.create_exemption, exempt_mids.ExemptionCreate),
+    "mccgroups": (mcc_groups.create_mcc_group, mcc_groups.MccGroupCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
 
@@ -148,6 +154,8 @@ def asked(
 ) -> Asked:  # fmt: skip
     """A message of ``amount`` minor units for ``World.run``, which puts the card in place of its key; a purchase by default."""
     more: dict[str, Any] = {"is_forced": True} if forced else {} if form is None else {"form": form}
+    if form in FLOW_OF:
+        details["flow"] = FLOW_OF[form]
     key: Any = (world.program_id, card)
     return Asked(
         card=key,

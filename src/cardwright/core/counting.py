@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cardwright.core.kinds import ASKS, FORM_OF
 from cardwright.core.messages import Details
 from cardwright.core.record import Recorded
-from cardwright.core.velocity import Control, Event, parts_of, use_count
+from cardwright.core.velocity import Control, Event, use_count
 from cardwright.kit.clock import Instant
 
 
@@ -37,8 +37,7 @@ def event_of(row: Recorded, details: Details) -> Event | None:
     if details.use is None or row.impacted is None:
         return None
     amount, count = details.use
-    purchase, cash = (0, amount) if details.of_cash else (amount, 0)
-    return Event(details.mid, details.merchant.mcc, row.currency, purchase, 0, count, True, withdrawal=cash)
+    return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True, details.flow)
 
 
 def _asked(row: Recorded, details: Details) -> Event | None:
@@ -47,8 +46,6 @@ def _asked(row: Recorded, details: Details) -> Event | None:
     amount = row.amount if approved else row.request_amount
     if amount == 0:
         return None
-    form = FORM_OF[row.kind]
-    purchase, cash, withdrawal, credit = parts_of(form, amount, details.cash_back)
-    return Event(
-        details.mid, details.merchant.mcc, row.currency, purchase, cash, use_count(form), approved, withdrawal, credit
-    )  # fmt: skip
+    cash = min(details.cash_back, amount)
+    count = use_count(FORM_OF[row.kind])
+    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, count, approved, details.flow)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from cardwright.core.checks import first_refusal
 from cardwright.core.funding import Funding, fund
-from cardwright.core.holds import due_time
+from cardwright.core.holds import due_time, raised
 from cardwright.core.kinds import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, Form
 from cardwright.core.lifecycle import advise, clear, credit, expire, refund, reverse
 from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Message, Refund, Reversal
@@ -58,7 +58,9 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
         return declined(seen, kind, closed, requested)
     refusal = first_refusal(seen, asked, now)
     if refusal is not None:
-        return declined(seen, kind, refusal, requested)
+        return declined(seen, kind, refusal, requested, limited_by=_name_of_control(seen, asked, now, refusal))
+    if seen.spend.categories.increases:
+        asked = raised(seen, asked)
     if seen.controls and (limit := first_limit(seen, asked, now)) is not None:
         name = limit.control.name or limit.control.token
         return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
@@ -118,3 +120,11 @@ def _settled(seen: Snapshot, kind: int, requested: int, funding: Funding) -> Dec
         load_left=load,
         cleared=amount,
     )
+
+
+def _name_of_control(seen: Snapshot, asked: Authorization, now: Instant, refusal: Reason) -> str | None:
+    """Which authorization control it was, where it was one: the cardholder is told its name."""
+    if refusal is not Reason.MERCHANT_NOT_ALLOWED:
+        return None
+    control = seen.spend.blocking(asked.details.mid, asked.details.merchant.mcc, now)
+    return None if control is None else control.name or control.token

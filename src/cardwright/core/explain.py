@@ -5,6 +5,7 @@ from typing import Any
 from cardwright.core.checks import CHECKS
 from cardwright.core.decide import decide, verdicts
 from cardwright.core.funding import fund
+from cardwright.core.holds import raised
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.outcome import Decision
@@ -27,11 +28,29 @@ def explain(seen: Snapshot, message: Authorization, now: Instant) -> tuple[Decis
             step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": check.remedy}
             refused = True
         steps.append(step)
+    message = raised(seen, message)
+    if message.increase:
+        steps.append(_increase_step(seen, message, refused))
     for said in verdicts(seen, message, now):
         steps.append(_control_step(seen, said, refused))
         refused = refused or said.reason is not None
     steps.append(_funding_step(seen, message, decision, refused))
     return decision, steps
+
+
+def _increase_step(seen: Snapshot, message: Authorization, refused: bool) -> dict[str, Any]:
+    """No check, but what the checks after it look at: how the merchant's MCC groups raise the hold."""
+    places, categories = exponent_of(seen.currency) or 0, seen.spend.categories
+    return {
+        "check": "hold_is_raised",
+        "verdict": "not_reached" if refused else "pass",
+        "inputs": {
+            "mcc": message.details.merchant.mcc,
+            "mcc_groups": list(categories.names),
+            "requested": decimal_text(message.requested, places),
+            "held": decimal_text(message.wanted, places),
+        },
+    }
 
 
 def _control_step(seen: Snapshot, verdict: Verdict, refused: bool) -> dict[str, Any]:
@@ -67,7 +86,7 @@ def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, re
         "check": "funds_are_found",
         "verdict": "not_reached" if refused else "pass" if decision.is_approved else "refuse",
         "inputs": {
-            "requested": decimal_text(message.requested, places),
+            "requested": decimal_text(message.wanted, places),
             "ledger_balance": decimal_text(ledger, places),
             "on_hold": decimal_text(held, places),
             "allow_gpa_auth": seen.product.config.transaction_controls.allow_gpa_auth,

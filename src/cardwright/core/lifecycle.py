@@ -32,6 +32,9 @@ def reverse(seen: Snapshot, asked: Reversal, now: Instant) -> Decision:
     at_once = chain.kind in SETTLED_AT_ONCE
     left = abs(chain.cleared) if at_once else chain.hold_left
     amount = min(asked.amount, left) if asked.is_advice else asked.amount
+    if 0 < chain.increase == left - amount:
+        # Who takes back all that he asked for takes back what an MCC group held beyond it too: he does not know of that.
+        amount = left
     if asked.window_days is not None and now - chain.since_ms > asked.window_days * DAY_MS:
         return declined(seen, family.reversal, Reason.ORIGINAL_NOT_FOUND, asked.amount)
     if not asked.is_advice and (refusal := _refusal(chain, amount, left)) is not None:

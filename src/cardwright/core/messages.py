@@ -1,10 +1,24 @@
 """The messages that move money, as the heart receives them, whichever door they came through."""
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from cardwright.core.kinds import Form
+
+
+class Flow(StrEnum):
+    """What a message is to the velocity controls, which say of each whether they count it (``include_purchases`` …)."""
+
+    PURCHASE = "p"
+    WITHDRAWAL = "w"
+    CREDIT = "c"
+    TRANSFER = "t"
+
+
+FLOW_OF = {Form.WITHDRAWAL: Flow.WITHDRAWAL, Form.ORIGINAL_CREDIT: Flow.CREDIT}
+"""What a form that is no purchase is to them."""
 
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
@@ -38,12 +52,12 @@ class Fee(msgspec.Struct, frozen=True, array_like=True):
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
-    ``use`` is what a message that follows another adds to velocity usage, amount and count; ``of_cash`` says that it
-    follows a withdrawal. ``limited_by`` names the control that refused. ``hold_ms`` is how long a pre-authorization asks to
+    ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
+    control that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of
+    JSON, are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to
     be held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
-    increments: of its root, where they are the one thing that grows, and of what follows. ``user_token`` and ``movement``, a
-    piece of JSON, are of a transaction that no card made, whose ``mid`` is empty. Neither a typed security code nor a PIN is
-    in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
+    increments: of its root, where they are the one thing that grows, and of what follows. Neither a typed security code
+    nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -65,10 +79,11 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     root_token: str | None = msgspec.field(default=None, name="q")
     use: tuple[int, int] | None = msgspec.field(default=None, name="u")
     limited_by: str | None = msgspec.field(default=None, name="l")
-    of_cash: bool = msgspec.field(default=False, name="h")
+    flow: Flow = msgspec.field(default=Flow.PURCHASE, name="j")
+    mcc_groups: tuple[str, ...] = msgspec.field(default=(), name="g")
     hold_ms: int | None = msgspec.field(default=None, name="t")
-    from_account: str | None = msgspec.field(default=None, name="g")
-    original_credit: dict[str, Any] | None = msgspec.field(default=None, name="j")
+    from_account: str | None = msgspec.field(default=None, name="fa")
+    original_credit: dict[str, Any] | None = msgspec.field(default=None, name="oc")
     released: int = msgspec.field(default=0, name="e")
     increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
     user_token: str | None = msgspec.field(default=None, name="us")
@@ -79,11 +94,13 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for ``amount`` plus cash back plus acquirer fees, all in minor units of the program's currency.
 
     ``form`` says what for: a hold, more of one, a purchase that is settled at once, cash, a balance, or a credit.
+    ``increase`` is what the merchant's MCC groups hold beyond that; the merchant neither asks for it nor knows of it.
     """
 
     amount: int
     details: Details
     form: Form = Form.PURCHASE
+    increase: int = 0
 
     @property
     def follows(self) -> bool:
@@ -99,6 +116,11 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
             return self.amount
         surcharge = sum(fee.amount for fee in self.details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
         return self.amount + self.details.cash_back + surcharge
+
+    @property
+    def wanted(self) -> int:
+        """What is to be held in all."""
+        return self.requested + self.increase
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,15 +8,15 @@ looks back once.
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
 
 from cardwright.core.kinds import Form
-from cardwright.core.messages import Authorization
+from cardwright.core.messages import Authorization, Flow
 from cardwright.core.responses import Reason
+from cardwright.core.spend import Groups, expanded
 from cardwright.kit.clock import DAY_MS, Instant
 
 
@@ -33,9 +33,9 @@ class Window(StrEnum):
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
 
-    ``mccs`` are single codes and ranges of the scope (of its MCC group too), None without such a scope. ``since_ms`` is
-    the control's creation, from which LIFETIME counts. ``key`` and ``fingerprint`` follow from the others (``settled``);
-    the fingerprint changes with everything that decides what is counted, and not with the limits.
+    ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
+    ``since_ms`` is the control's creation, from which LIFETIME counts. ``key``, ``codes`` and ``fingerprint`` follow from
+    the others (``settled``); the fingerprint changes with everything that decides what is counted, and not with the limits.
     """
 
     id: int
@@ -50,11 +50,14 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     card_product_token: str | None = None
     mid: str | None = None
     mccs: tuple[str, ...] | None = None
+    mcc_group: str | None = None
     approvals_only: bool = True
     include_purchases: bool = True
     include_cashback: bool = True
     include_withdrawals: bool = True
     include_credits: bool = False
+    include_transfers: bool = True
+    codes: frozenset[str] | None = None
     key: str = ""
     fingerprint: int = 0
 
@@ -62,23 +65,32 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a merchant is in the control's scope; ids are compared as they are (``000123`` is not ``123``)."""
         if self.mid is not None:
             return self.mid == mid
-        return self.mccs is None or is_among(mcc, self.mccs)
+        return self.codes is None or mcc in self.codes
+
+    def part_of(self, flow: Flow, purchase: int, cash: int) -> int:
+        """How much of a message the control looks at: its own amount and the cash paid out with it, as the flags say."""
+        match flow:
+            case Flow.PURCHASE:
+                return (purchase if self.include_purchases else 0) + (cash if self.include_cashback else 0)
+            case Flow.WITHDRAWAL:
+                return purchase + cash if self.include_withdrawals else 0
+            case Flow.CREDIT:
+                return purchase + cash if self.include_credits else 0
+            case Flow.TRANSFER:
+                return purchase + cash if self.include_transfers else 0
 
 
-def settled(control: Control) -> Control:
-    """The control with what follows from its settings worked out: it is looked at for every purchase."""
+def settled(control: Control, groups: Groups | None = None) -> Control:
+    """The control with what follows from its settings and its MCC group worked out: it is looked at for every purchase."""
+    if groups is not None and control.mcc_group is not None:
+        control = msgspec.structs.replace(control, mccs=groups.codes_of(control.mcc_group))
     said = (
         control.window, control.currency, control.user_token, control.card_product_token, control.mid, control.mccs,
         control.approvals_only, control.include_purchases, control.include_cashback, control.include_withdrawals,
-        control.include_credits,
+        control.include_credits, control.include_transfers,
     )  # fmt: skip
-    return msgspec.structs.replace(control, key=str(control.id), fingerprint=crc32(repr(said).encode()))
-
-
-@lru_cache(maxsize=8192)
-def is_among(mcc: str, mccs: tuple[str, ...]) -> bool:
-    """Whether a category code is one of the codes, or inside one of the ranges, both ends included."""
-    return any(low <= mcc <= (high or low) for low, _, high in (code.partition("-") for code in mccs))
+    codes = None if control.mccs is None else expanded(control.mccs)
+    return msgspec.structs.replace(control, key=str(control.id), codes=codes, fingerprint=crc32(repr(said).encode()))
 
 
 class Use(NamedTuple):
@@ -111,30 +123,7 @@ class Event(msgspec.Struct, frozen=True):
     cash: int
     count: int
     is_approved: bool
-    withdrawal: int = 0
-    credit: int = 0
-
-
-def counted_amount(control: Control, purchase: int, cash: int, withdrawal: int, credit: int) -> int:
-    """What a control counts of an amount that is made up of these."""
-    return (
-        (purchase if control.include_purchases else 0)
-        + (cash if control.include_cashback else 0)
-        + (withdrawal if control.include_withdrawals else 0)
-        + (credit if control.include_credits else 0)
-    )
-
-
-def parts_of(form: Form, amount: int, cash_back: int) -> tuple[int, int, int, int]:
-    """What an amount that was asked for is made up of: purchase, cash back, withdrawal, credit."""
-    match form:
-        case Form.WITHDRAWAL:
-            return 0, 0, amount, 0
-        case Form.ORIGINAL_CREDIT:
-            return 0, 0, 0, amount
-        case _:
-            cash = min(cash_back, amount)
-            return amount - cash, cash, 0, 0
+    flow: Flow = Flow.PURCHASE
 
 
 def window_number(window: Window, now: Instant) -> int:
@@ -175,7 +164,7 @@ def use_of(control: Control, event: Event) -> Use | None:
         return None
     if not control.covers(event.mid, event.mcc):
         return None
-    amount = counted_amount(control, event.purchase, event.cash, event.withdrawal, event.credit)
+    amount = control.part_of(event.flow, event.purchase, event.cash)
     return Use(amount, event.count) if amount else None
 
 
@@ -207,7 +196,7 @@ def judge(control: Control, usage: Usage | None, asked: Authorization, currency:
     details = asked.details
     if currency != control.currency or not control.covers(details.mid, details.merchant.mcc) or asked.requested == 0:
         return None
-    amount = counted_amount(control, *parts_of(asked.form, asked.requested, details.cash_back))
+    amount = control.part_of(details.flow, asked.wanted - details.cash_back, details.cash_back)
     if amount == 0:
         return None
     if control.window is Window.TRANSACTION:

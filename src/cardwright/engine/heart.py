@@ -180,6 +180,9 @@ async def _configure(
         now[program_id] = ProgramClock(row.offset_ms, row.frozen_ms).at(real_ms)
     for program_id, program in programs.items():
         await cache.products(program, (entry.card.card_product_token for key, entry in cards.items() if key[0] == program_id))
+        if program.spend.has_user_controls:
+            users = (entry.card.user_token for key, entry in cards.items() if key[0] == program_id)
+            await cache.user_controls(program, users)
         sources = (row.source_id for row in seen.rows.values() if row.program_id == program_id)
         await cache.sources(program, (source_id for source_id in sources if source_id is not None))
         if program.reloads:
@@ -298,6 +301,7 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     snapshot = Snapshot(
         program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
         batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, program.controls_of(entry.card),
+        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc),
     )  # fmt: skip
     now, program_row = batch.now[program.id], batch.seen.programs[program.id]
     decision = decide(snapshot, message, now)

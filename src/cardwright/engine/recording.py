@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import msgspec
 
 from cardwright.core.checks import address_verdict
-from cardwright.core.kinds import WITHDRAWAL
 from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Message
 from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded, token_of
@@ -25,8 +24,8 @@ CARD_ACCOUNTS = 4
 def chain_of(root: Recorded) -> Chain:
     """A chain's root as a decision sees it."""
     return Chain(
-        State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared, root.kind, root.due_ms,
-        root.created_ms,
+        State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared,
+        max(0, root.amount - root.request_amount), root.kind, root.due_ms, root.created_ms,
     )  # fmt: skip
 
 
@@ -49,10 +48,10 @@ def completed(message: Message, original: Recorded) -> Message:
         mid=said.mid or known.mid,
         merchant=known.merchant if said.merchant == STAND_IN_MERCHANT else said.merchant,
         fees=said.fees,
+        flow=known.flow,
         additional_data=said.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
         card_present=known.card_present if message.follows else None,
-        of_cash=message.follows and original.kind == WITHDRAWAL,
         increments=known.increments if message.follows else (),
     )
     return msgspec.structs.replace(message, details=details)
@@ -130,6 +129,7 @@ def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_
         "use": decision.use if decision.use != (0, 0) else None,
         "limited_by": decision.limited_by,
         "released": decision.released,
+        "mcc_groups": snapshot.spend.categories.names if isinstance(message, Authorization) else (),
     }
     # Usually there is nothing, and a copy would be the dearest part of the row.
     return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details

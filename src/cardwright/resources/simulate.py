@@ -7,7 +7,7 @@ import msgspec
 
 from cardwright.core.iso_echo import iso_echo
 from cardwright.core.kinds import Form
-from cardwright.core.messages import Authorization, Details, Message
+from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.engine.cache import CardEntry
@@ -54,6 +54,8 @@ async def ask(
     program = await app.engine.cache.program(call.program_id, 0)
     if cash_back is not None:
         more["cash_back"] = parse_amount("cash_back_amount", cash_back, program.currency)
+    if form in FLOW_OF:
+        more["flow"] = FLOW_OF[form]
     if is_pre_auth:
         more |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
     details = await _details(app, card, body, program.currency, more)

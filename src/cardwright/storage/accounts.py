@@ -1,10 +1,12 @@
-"""Accounts as movements name them: by the token of a user who draws on one."""
+"""Accounts as movements name them, by the token of a user who draws on one, and what fills them up by itself."""
 
 from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, func, select
 
-from cardwright.storage.tables import holders, users
+from cardwright.core.movements import AutoReload
+from cardwright.storage.tables import auto_reloads, holders, users
 
 
 class Account(NamedTuple):
@@ -31,3 +33,10 @@ def load_account(db: Connection, program_id: int, token: str) -> Account | None:
         return None
     user_id, holder_id, revision, fact, owner_id, owner_fact = row
     return Account(holder_id, revision, fact, None if owner_id == user_id else owner_fact)
+
+
+def load_reloads(db: Connection, program_id: int) -> list[AutoReload]:
+    """The program's active auto reloads."""
+    columns = auto_reloads.c
+    query = select(columns.fact).where(columns.program_id == program_id, columns.active).order_by(columns.id)
+    return [msgspec.json.decode(fact, type=AutoReload) for fact in db.scalars(query)]

@@ -48,7 +48,7 @@ INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
 UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 WHERE id = ?1"
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
-SELECT_CARD = SELECT_CARDS.format(keys="(SELECT ? AS program_id, ? AS token) k")
+SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND c.token = ?"
 
 
 class SqliteStore:

@@ -60,11 +60,21 @@ def show_decision(decision: dict[str, Any]) -> None:
 
 
 def _inputs(inputs: dict[str, Any]) -> str:
-    return ", ".join(f"{name.removesuffix('_ms')} {_plain(name, value)}" for name, value in inputs.items() if value is not None)
+    said = {name: value for name, value in inputs.items() if value not in (None, [])}
+    return ", ".join(f"{name.removesuffix('_ms')} {_plain(name, value)}" for name, value in said.items())
 
 
 def _plain(name: str, value: object) -> str:
     """A value for people: an instant as a time, a boolean as JSON writes it."""
     if name.endswith("_ms") and isinstance(value, int):
         return iso(value)
+    if isinstance(value, list):
+        return "; ".join(_named(one) for one in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _named(one: Any) -> str:
+    """A control or exemption that was looked at, by its name."""
+    if not isinstance(one, dict):
+        return str(one)
+    return f"{one['name'] or one['token']}{'' if one['applies'] else ' (not here, or not now)'}"
