@@ -461,48 +461,31 @@ def create_tables() -> None:
     )
     for column in ("holder_id", "other_holder_id", "ref_id"):
         op.create_index(op.f(f"ix_movements_{column}"), "movements", [column])
-    op.create_table(
-        "fees",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_fees_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_fees")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_fees_program_id_token")),
-    )
-    op.create_table(
-        "program_transfer_types",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
-        sa.Column("source_id", ID, nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_program_transfer_types_program_id")),
-        sa.ForeignKeyConstraint(["source_id"], ["funding_sources.id"], name=op.f("fk_program_transfer_types_source_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_program_transfer_types")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_program_transfer_types_program_id_token")),
-    )
-    op.create_table(
+    source = sa.ForeignKeyConstraint(["source_id"], ["funding_sources.id"], name=op.f("fk_program_transfer_types_source_id"))
+    create_resource("fees")
+    create_resource("program_transfer_types", sa.Column("source_id", ID, nullable=False), source)
+    create_resource(
         "auto_reloads",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_auto_reloads_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_auto_reloads")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_auto_reloads_program_id_token")),
+    )
+
+
+def create_resource(name: str, *more: sa.schema.SchemaItem) -> None:
+    """A table of wire resources with what all of them have, and more."""
+    op.create_table(
+        name,
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        *more,
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f(f"fk_{name}_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{name}")),
+        sa.UniqueConstraint("program_id", "token", name=op.f(f"uq_{name}_program_id_token")),
     )
