@@ -12,6 +12,14 @@ JOURNAL_COLUMNS = (
     "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
 )  # fmt: skip
 
+ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit")
+"""Those of an entry that no card made."""
+
+MOVEMENT_COLUMNS = (
+    "id", "program_id", "kind", "token", "request_hash", "created_ms", "modified_ms", "holder_id", "other_holder_id", "ref_id",
+    "doc",
+)  # fmt: skip
+
 OUTBOX_COLUMNS = (
     "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
 )  # fmt: skip
@@ -76,6 +84,17 @@ class Replay(NamedTuple):
     request_hash: bytes
 
 
+MovementKey = tuple[int, int, str]
+"""Program id, kind and token of a movement: each kind has a space of tokens of its own."""
+
+
+class MovementReplay(NamedTuple):
+    """A movement with this token was carried out before."""
+
+    request_hash: bytes
+    doc: str
+
+
 @dataclass(slots=True)
 class Seen:
     """What one read brings; ``rows`` are the transactions that the batch's messages follow, or repeat."""
@@ -84,6 +103,7 @@ class Seen:
     programs: dict[int, ProgramRow]
     replays: dict[tuple[int, str], Replay]
     rows: dict[int, Recorded]
+    movements: dict[MovementKey, MovementReplay] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +114,7 @@ class Want:
     program_ids: Sequence[int]
     row_ids: Sequence[int]
     tokens: Sequence[tuple[int, str]]
+    movements: Sequence[MovementKey] = ()
 
 
 @dataclass(slots=True)
@@ -106,6 +127,8 @@ class Write:
     journal: list[tuple[Any, ...]] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)
+    account_journal: list[tuple[Any, ...]] = field(default_factory=list)
+    movements: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 class Conflict(Exception):

@@ -11,11 +11,13 @@ from cardwright.storage.tables import (
     accepted_countries,
     account_holder_groups,
     auth_controls,
+    auto_reloads,
     card_products,
     card_transitions,
     cards,
     config_history,
     exempt_mids,
+    fees,
     funding_sources,
     holders,
     inbox_messages,
@@ -24,8 +26,10 @@ from cardwright.storage.tables import (
     merchant_groups,
     message_tokens,
     meta,
+    movements,
     outbox,
     pans,
+    program_transfer_types,
     programs,
     transactions,
     user_transitions,
@@ -36,9 +40,10 @@ from cardwright.storage.tables import (
 
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
-    outbox, inbox_messages, message_tokens, journal, transactions, config_history, card_transitions, user_transitions,
-    cards, pans, users, holders, velocity_controls, auth_controls, exempt_mids, mcc_groups, merchant_groups, accepted_countries,
-    account_holder_groups, webhooks, card_products, funding_sources,
+    outbox, inbox_messages, message_tokens, movements, fees, auto_reloads, program_transfer_types, journal, transactions,
+    config_history, card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, auth_controls,
+    exempt_mids, mcc_groups, merchant_groups, accepted_countries, account_holder_groups, webhooks, card_products,
+    funding_sources,
 )  # fmt: skip
 
 RESETTING = "resetting"

@@ -113,7 +113,7 @@ def create_tables() -> None:
         sa.Column("id", ID, autoincrement=False, nullable=False),
         sa.Column("program_id", ID, nullable=False),
         sa.Column("holder_id", ID, nullable=False),
-        sa.Column("card_id", ID, nullable=False),
+        sa.Column("card_id", ID, nullable=True),
         sa.Column("source_id", ID, nullable=True),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
         sa.Column("state", sa.SmallInteger(), nullable=False),
@@ -445,3 +445,49 @@ def create_tables() -> None:
         op.f("ix_velocity_controls_program_id_card_product_token"), "velocity_controls", ["program_id", "card_product_token"]
     )
     op.create_index(op.f("ix_velocity_controls_program_id_user_token"), "velocity_controls", ["program_id", "user_token"])
+    op.create_table(
+        "movements",
+        sa.Column("id", ID, autoincrement=False, nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("holder_id", ID, nullable=False),
+        sa.Column("other_holder_id", ID, nullable=True),
+        sa.Column("ref_id", ID, nullable=True),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_movements")),
+        sa.UniqueConstraint("program_id", "kind", "token", name=op.f("uq_movements_program_id_kind_token")),
+    )
+    for column in ("holder_id", "other_holder_id", "ref_id"):
+        op.create_index(op.f(f"ix_movements_{column}"), "movements", [column])
+    source = sa.ForeignKeyConstraint(["source_id"], ["funding_sources.id"], name=op.f("fk_program_transfer_types_source_id"))
+    create_resource("fees")
+    create_resource("program_transfer_types", sa.Column("source_id", ID, nullable=False), source)
+    create_resource(
+        "auto_reloads",
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("user_token", sa.String(length=36), nullable=True),
+        sa.Column("card_product_token", sa.String(length=36), nullable=True),
+        sa.Column("fact", sa.Text(), nullable=False),
+    )
+
+
+def create_resource(name: str, *more: sa.schema.SchemaItem) -> None:
+    """A table of wire resources with what all of them have, and more."""
+    op.create_table(
+        name,
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        *more,
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f(f"fk_{name}_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{name}")),
+        sa.UniqueConstraint("program_id", "token", name=op.f(f"uq_{name}_program_id_token")),
+    )
