@@ -24,7 +24,8 @@ OUTBOX_COLUMNS = (
     "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
 )  # fmt: skip
 
-# What the heart must know of a card, its user and the owner of its account: the first user of it, whom others share it with.
+# What the heart must know of a card, its user and the owner of its account. Only a child may draw on an account that is not
+# its own; the owner is the account's first user then.
 # {cards} is the table of cards as ``c`` with the way that a database takes keys.
 SELECT_CARDS = """
     SELECT c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed, h.revision, c.fact, u.fact,
@@ -32,7 +33,7 @@ SELECT_CARDS = """
     FROM {cards}
     JOIN users u ON u.id = c.user_id
     JOIN holders h ON h.id = c.holder_id
-    JOIN users o ON o.id = (SELECT min(x.id) FROM users x WHERE x.holder_id = c.holder_id)
+    LEFT JOIN users o ON u.parent_id IS NOT NULL AND o.id = (SELECT min(x.id) FROM users x WHERE x.holder_id = c.holder_id)
 """
 
 
