@@ -37,8 +37,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
     ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
-    control that refused. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
-    stored after authorization).
+    control that refused. ``network`` is None for the stand-in network. Neither a typed security code nor a PIN is in here,
+    only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -60,6 +60,9 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     root_token: str | None = msgspec.field(default=None, name="q")
     use: tuple[int, int] | None = msgspec.field(default=None, name="u")
     limited_by: str | None = msgspec.field(default=None, name="l")
+    network: str | None = msgspec.field(default=None, name="nw")
+    subnetwork: str | None = msgspec.field(default=None, name="sn")
+    pan_entry_mode: str | None = msgspec.field(default=None, name="pe")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):

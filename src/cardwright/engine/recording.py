@@ -42,6 +42,8 @@ def completed(message: Message, original: Recorded) -> Message:
         fees=said.fees,
         additional_data=said.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
+        network=said.network or known.network,
+        subnetwork=said.subnetwork if said.network is not None else known.subnetwork,
     )
     return msgspec.structs.replace(message, details=details)
 

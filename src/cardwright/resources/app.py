@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from cardwright.engine.loop import Engine
+from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
@@ -16,6 +17,7 @@ from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.events import Category, publish
 from cardwright.storage.database import Database
 from cardwright.storage.programs import Program
+from cardwright.storage.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class App:
     bin_prefix: str
     first_clock: ProgramClock
     wake_outbox: Callable[[], None]
+    ranks: Ranks = field(default_factory=Ranks)
+    bookmarks: Bookmarks = field(default_factory=Bookmarks)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The sandbox: programs of one's own, time that one holds, and a clean slate."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, structs
 
@@ -46,6 +46,7 @@ class SettingsUpdate(Shape, frozen=True, kw_only=True):
 
     mask_funding_source_tokens: bool | None = None
     mask_webhook_secrets: bool | None = None
+    transaction_model: Literal["v1", "v2"] | None = None
 
 
 class ClockRequest(Shape, frozen=True, kw_only=True):
@@ -162,6 +163,8 @@ def reset(call: Call, _body: Nothing) -> dict[str, Any]:
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
     call.app.engine.forget()
+    call.app.ranks.forget(call.program.id)
+    call.app.bookmarks.clear()
     return removed
 
 

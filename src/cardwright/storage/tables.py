@@ -222,6 +222,11 @@ transactions = Table(
     Index(None, "program_id", "user_time_ms", "id"),
     Index(None, "holder_id", "user_time_ms", "id"),
     Index(None, "root_id", postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL")),
+    # Only of what follows another: the others were made when they began, so a purchase pays nothing for this order.
+    Index(
+        None, "program_id", "created_ms", "id",
+        postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL"),
+    ),
 )
 
 # Messages whose sender chose the token: a repeat finds the first one's outcome.

@@ -142,6 +142,13 @@ def create_tables() -> None:
     op.create_index(op.f("ix_transactions_holder_id_user_time_ms_id"), "transactions", ["holder_id", "user_time_ms", "id"])
     op.create_index(op.f("ix_transactions_program_id_user_time_ms_id"), "transactions", ["program_id", "user_time_ms", "id"])
     op.create_index(
+        op.f("ix_transactions_program_id_created_ms_id"),
+        "transactions",
+        ["program_id", "created_ms", "id"],
+        postgresql_where=sa.text("root_id IS NOT NULL"),
+        sqlite_where=sa.text("root_id IS NOT NULL"),
+    )
+    op.create_index(
         op.f("ix_transactions_root_id"),
         "transactions",
         ["root_id"],
