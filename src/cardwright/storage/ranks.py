@@ -17,7 +17,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, func, literal, select, text, tuple_, union_all
@@ -26,10 +27,10 @@ from cardwright.storage.database import Row
 from cardwright.storage.hot_postgres import ID_BLOCK
 from cardwright.storage.tables import transactions
 
-BLOCK_ROWS = 512
+BLOCK_ROWS = 256
 """Rows in a block when it is cut; reading so many takes less than a millisecond."""
 
-BLOCK_ROWS_MAX = 2 * BLOCK_ROWS
+BLOCK_ROWS_MAX = 3 * BLOCK_ROWS // 2
 """A block that grew beyond this is cut again."""
 
 MANY_BLOCKS = 64
@@ -109,28 +110,32 @@ def _literal(key: Key) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows from ``edge`` on, up to the next block's."""
+    """Rows from ``edge`` on, up to the next block's. They lie between ``first_ms`` and ``last_ms``."""
 
     edge: Key
     counts: tuple[tuple[Alike, int], ...]
+    first_ms: int
+    last_ms: int
 
     def total(self, weight: Weight) -> int:
         """How many entries of a list are in it."""
         return sum(weight(alike) * count for alike, count in self.counts)
 
+    def is_within(self, places: Range) -> bool:
+        """Whether the whole of it lies in a range."""
+        return places.low <= (self.first_ms, 0) and (self.last_ms + 1, 0) <= places.high
+
 
 def read_blocks(db: Connection, program_id: int, order: Order, places: Range) -> list[Block]:
     """Counts the rows of a range in one statement; the first block begins where the range does."""
-    found: list[tuple[Key, list[tuple[Alike, int]]]] = []
-    number = None
-    for row in db.execute(_blocks_query(program_id, order, places)):
-        if row.block != number:
-            number = row.block
-            found.append((places.low, []))
-        if row.first_at is not None and number:
-            found[-1] = (row.first_at, row.first_id), found[-1][1]
-        found[-1][1].append((Alike(row.kind, row.state, row.source_id, row.direction), row.rows))
-    return [Block(edge, tuple(counts)) for edge, counts in found] or [Block(places.low, ())]
+    blocks: list[Block] = []
+    for number, rows in groupby(db.execute(_blocks_query(program_id, order, places)), key=attrgetter("block")):
+        alike = list(rows)
+        first = next((row.first_at, row.first_id) for row in alike if row.first_at is not None)
+        counts = tuple((Alike(row.kind, row.state, row.source_id, row.direction), row.rows) for row in alike)
+        span = min(row.low for row in alike), max(row.high for row in alike)
+        blocks.append(Block(first if number else places.low, counts, *span))
+    return blocks or [Block(places.low, (), places.low[0], places.low[0])]
 
 
 def _blocks_query(program_id: int, order: Order, places: Range) -> Select[Any]:
@@ -147,7 +152,8 @@ def _blocks_query(program_id: int, order: Order, places: Range) -> Select[Any]:
     alike = (one.block, one.kind, one.state, one.source_id, one.direction)
     is_first = one.nth == 0
     firsts = (func.min(case((is_first, one.at))).label("first_at"), func.min(case((is_first, one.id))).label("first_id"))
-    return select(*alike, func.count().label("rows"), *firsts).group_by(*alike).order_by(one.block)
+    span = (func.min(one.at).label("low"), func.max(one.at).label("high"))
+    return select(*alike, func.count().label("rows"), *firsts, *span).group_by(*alike).order_by(one.block)
 
 
 @dataclass(slots=True)
@@ -180,7 +186,7 @@ class Counted:
             high = self.edges[number + 1] if number + 1 < len(self.edges) else HIGHEST
             fresh = read_blocks(db, self.program_id, self.order, Range(self.edges[number], high))
             if len(fresh) == 2 and sum(count for block in fresh for _, count in block.counts) <= BLOCK_ROWS_MAX:
-                fresh = [Block(fresh[0].edge, fresh[0].counts + fresh[1].counts)]
+                fresh = [Block(fresh[0].edge, fresh[0].counts + fresh[1].counts, fresh[0].first_ms, fresh[1].last_ms)]
             self.blocks[number : number + 1] = fresh
             self.edges[number : number + 1] = [block.edge for block in fresh]
             for weight, totals in self.sums.values():
@@ -213,7 +219,8 @@ class Counted:
         totals = self.totals(name, weight)[first:end]
         # Only at its ends can the part that is asked for cut through a block.
         for number in {0, len(ranges) - 1}:
-            totals[number] = self.count(db, weight, ranges[number])
+            if self.blocks[first + number].counts and not self.blocks[first + number].is_within(places):
+                totals[number] = self.count(db, weight, ranges[number])
         if descending:
             ranges.reverse()
             totals.reverse()
@@ -274,18 +281,27 @@ class News:
     def rows(self, db: Connection) -> list[Row]:
         """Ids, times and roots of the program's new rows."""
         if db.dialect.name == "sqlite":
-            columns = select(_row.id, _row.user_time_ms, _row.created_ms, _row.root_id).where(_row.program_id == self._program_id)
+            columns = select(_row.program_id, _row.id, _row.user_time_ms, _row.created_ms, _row.root_id)
             found = list(db.execute(columns.where(_row.id > self._low(0))))
             self._look(db)
-            return found
-        # Asked before the rows are read: what had begun by the last look is then among them or never comes.
+            return self._own(found)
+        # Asked before the rows are read: what had begun by a look is then among them or never comes.
+        reached, by = self._seen
         is_complete = self._is_settled(db)
-        spans = self._spans(db)
-        found = list(db.execute(_IN_SPANS, {**spans, "program_id": self._program_id}))
+        self._look(db)
+        if self._is_settled(db):
+            is_complete, (reached, by) = True, self._seen
+        found = list(db.execute(_IN_SPANS, self._spans(db)))
         if is_complete:
-            self._read_to = self._seen[0]
-            self._look(db)
-        return found
+            self._read_to = reached
+        else:
+            # Under steady traffic some transaction is always under way; only an older look can come to rest.
+            self._seen = reached, by
+        return self._own(found)
+
+    def _own(self, rows: list[Row]) -> list[Row]:
+        # Not a condition of the query: it would lead the database to an index over everything that the program ever did.
+        return [row for row in rows if row.program_id == self._program_id]
 
     def _low(self, block: int) -> int:
         return self._read_to.get(block, block * ID_BLOCK)
@@ -317,8 +333,8 @@ _OLDEST_TRANSACTION = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text
 _NEXT_TRANSACTION = text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
 _SPANS = "unnest(CAST(:low AS bigint[]), CAST(:high AS bigint[])) AS s(low, high)"
 _IN_SPANS = text(
-    f"SELECT t.id, t.user_time_ms, t.created_ms, t.root_id FROM {_SPANS} "  # noqa: S608
-    "JOIN transactions t ON t.id > s.low AND t.id <= s.high WHERE t.program_id = :program_id"
+    f"SELECT t.program_id, t.id, t.user_time_ms, t.created_ms, t.root_id FROM {_SPANS} "  # noqa: S608
+    "JOIN transactions t ON t.id > s.low AND t.id <= s.high"
 )
 _NEWEST = text(f"SELECT (SELECT max(t.id) FROM transactions t WHERE t.id > s.low AND t.id <= s.high) FROM {_SPANS}")  # noqa: S608
 
