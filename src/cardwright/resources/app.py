@@ -13,6 +13,7 @@ from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.page import Page
 from cardwright.kit.vault import Vault
+from cardwright.ledger.settlement import Closings
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.events import Category, publish
 from cardwright.storage.database import Database
@@ -38,6 +39,7 @@ class App:
     wake_outbox: Callable[[], None]
     ranks: Ranks = field(default_factory=Ranks)
     bookmarks: Bookmarks = field(default_factory=Bookmarks)
+    closings: Closings = field(default_factory=Closings)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from cardwright.resources import (
     inbox,
     ping,
     sandbox,
+    settlement,
     simulate,
     simulate_followups,
     transactions,
@@ -37,4 +38,5 @@ ROUTES: tuple[Route, ...] = (
     *decisions.routes,
     *inbox.routes,
     *sandbox.routes,
+    *settlement.routes,
 )

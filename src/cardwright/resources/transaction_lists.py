@@ -325,10 +325,9 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
     return entries
 
 
-def load_rows(db: Connection, program_id: int, entries: list[Entry]) -> dict[int, Recorded]:
+def load_rows(db: Connection, entries: list[Entry]) -> dict[int, Recorded]:
     """The rows of a page by their ids."""
-    ids = {entry.id for entry in entries}
-    found = db.execute(select(transactions).where(transactions.c.id.in_(ids), transactions.c.program_id == program_id))
+    found = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
     return {row.id: Recorded(*row[: len(Recorded._fields)]) for row in found}
 
 

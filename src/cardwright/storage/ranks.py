@@ -213,24 +213,25 @@ class Counted:
         They hold at least ``take`` entries where there are so many, and no block without one.
         """
         first, end = self.block_of(places.low), bisect_left(self.edges, places.high)
-        highs = [*self.edges[first + 1 : end], places.high]
-        ranges = [Range(max(self.edges[first], places.low), highs[0])]
-        ranges += [Range(self.edges[first + number], high) for number, high in enumerate(highs[1:], 1)]
+
+        def part(number: int) -> Range:
+            high = self.edges[number + 1] if number + 1 < end else places.high
+            return Range(max(self.edges[number], places.low), high)
+
         totals = self.totals(name, weight)[first:end]
         # Only at its ends can the part that is asked for cut through a block.
-        for number in {0, len(ranges) - 1}:
-            if self.blocks[first + number].counts and not self.blocks[first + number].is_within(places):
-                totals[number] = self.count(db, weight, ranges[number])
+        for number in {first, end - 1}:
+            if self.blocks[number].counts and not self.blocks[number].is_within(places):
+                totals[number - first] = self.count(db, weight, part(number))
         if descending:
-            ranges.reverse()
             totals.reverse()
         added = list(accumulate(totals))
         at = bisect_right(added, skip)
         offset = skip - (added[at - 1] if at else 0)
-        chosen, goal = list[Range](), skip + take
+        chosen = list[Range]()
         while at < len(added):
-            chosen.append(ranges[at])
-            if added[at] >= goal:
+            chosen.append(part(end - 1 - at if descending else first + at))
+            if added[at] >= skip + take:
                 break
             at = bisect_right(added, added[at])
         return _joined(chosen), offset
