@@ -66,7 +66,7 @@ def test_a_week_of_settlement(server: RunningServer) -> None:
     till.follow("reversal", hotel, 100)
     friday = till.day("2035-06-01")
     assert figures(friday, "jit_load", "jit_load_reversal", "capture", "refund_unload", "entries") == (260, 100, 0, 0, 3)
-    assert friday["opening"] == {name: 0 for name in friday["opening"]}
+    assert friday["opening"] == ZERO
     assert figures(friday["closing"], "net_drawn", "on_hold", "settled", "available") == (160, 160, 0, 0)
     assert till.get(REPORT)["is_over"] is False
     # Saturday: the coffee is cleared with a tip, which is loaded at that moment.

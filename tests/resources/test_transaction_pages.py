@@ -221,7 +221,7 @@ COSTED: tuple[dict[str, Any], ...] = ({}, {"state": "ALL"}, {"state": "ALL", "ty
 
 
 def cost_of(world: World, query: dict[str, Any], sort_by: str, start: int) -> int:
-    """What the database does for a page when the counts are there: steps of SQLite's machine, or pages that PostgreSQL looks at."""
+    """What the database does for a page once the counts are there: steps of SQLite's machine, or pages PostgreSQL reads."""
     page_of(world, query, sort_by, start, 10)
     statements: list[tuple[str, Any]] = []
     steps = 0
