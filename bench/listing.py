@@ -41,7 +41,7 @@ def main(
 
 def _measured(kind: str, postgres: object, folder: Path, stored: int) -> dict[str, float]:
     address = postgres.new_database() if kind == "postgres" else str(folder / f"{stored}.db")  # type: ignore[attr-defined]
-    seeded = seed_transactions(seed_cards(address, CARDS), stored)
+    seed_transactions(seed_cards(address, CARDS), stored)
     settle(postgres, address)  # type: ignore[arg-type]
     with RunningServer(db=address, env=ENVIRONMENT) as server, server.client() as client:
         # A transaction of JIT Funding is listed with its load, so there are about twice as many entries.

@@ -215,9 +215,11 @@ def _clone_people(execute: Execute, sqlite: bool) -> None:
     said = f"people p CROSS JOIN config_history t WHERE t.kind = {{0}} AND t.object_id = {{1}} AND t.revision = ({newest})"
     execute(clone(holders, of.format("holders", holder_id), id="t.id + p.n"))
     of_both = {"id": "t.id + p.n", "holder_id": "t.holder_id + p.n"}
-    execute(clone(users, of.format("users", user_id), **of_both, token="p.user_token", doc=user_doc))
-    of_card = of_both | {"token": "p.card_token", "doc": card_doc, "user_id": "t.user_id + p.n", "pan_digest": "p.digest"}
-    of_card |= {"pan_sealed": "p.sealed"} | {name: f"p.{name}" for name in ("product_id", "last_four", "barcode")}
+    user_fact, card_fact = user_doc.replace("t.doc", "t.fact"), fact_doc.replace("t.doc", "t.fact")
+    execute(clone(users, of.format("users", user_id), **of_both, token="p.user_token", doc=user_doc, fact=user_fact))
+    of_card = of_both | {"token": "p.card_token", "doc": card_doc, "fact": card_fact, "user_id": "t.user_id + p.n"}
+    of_card |= {"pan_sealed": "p.sealed", "pan_digest": "p.digest"}
+    of_card |= {name: f"p.{name}" for name in ("product_id", "last_four", "barcode")}
     execute(clone(cards, of.format("cards", card_id), **of_card))
     execute(clone(config_history, said.format(3, user_id), object_id="t.object_id + p.n", doc=user_doc))
     execute(clone(config_history, said.format(4, card_id), object_id="t.object_id + p.n", doc=fact_doc))

@@ -1,7 +1,6 @@
 """The invariants hold on sound books, and each one notices what it is there for: a table of sabotage, on both databases."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,7 +44,7 @@ def populate(world: World) -> None:
     cards = ("ben_card", "ana_card")
     batch = [asked(world, cards[number % 2], 100 + number, seed=number) for number in range(PURCHASES)]
     batch[3] = asked(world, "ana_card", 500, seed=3, token="chosen")
-    batch[4] = replace(batch[4], inline_target=b"sealed")
+    batch[4] = batch[4]._replace(inline_target=b"sealed")
     declined = asked(world, "ben_card", 700, seed=99, expiration_matches=False)
     first = [result.row.id for result in world.run([batch[:5], batch[5:], [declined]])]
     follow_up(world, first)
@@ -142,7 +141,10 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an entry forgets its source": (f"UPDATE journal SET source_id = NULL {ONE_ENTRY}", {"entry_has_its_transaction"}),
     "a declined purchase holds money": (
         f"UPDATE transactions SET hold_left = 1 {DECLINED}",
-        {"declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something"},
+        {
+            "declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something",
+            "open_hold_has_an_end",
+        },
     ),
     "a declined purchase is funded": (
         f"UPDATE transactions SET moved = 1 {DECLINED}",
@@ -158,6 +160,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a hold is forgotten by its purchase": (
         f"UPDATE transactions SET state = 2 {OPEN}", {"open_purchase_holds_something"},
     ),
+    "a hold never ends": (f"UPDATE transactions SET due_ms = 0 {OPEN}", {"open_hold_has_an_end"}),
     "a chain forgets what was cleared": (f"UPDATE transactions SET cleared = cleared - 1 {CLEARED}", {"chains_add_up"}),
     "a chain believes in more loaded money": (f"UPDATE transactions SET load_left = load_left + 1 {OPEN}", {"chains_add_up"}),
     "a message changes its chain": (
@@ -173,7 +176,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "the network is owed less": (
         "UPDATE journal SET settlement = settlement - 5, transit = transit + 5 WHERE id = (SELECT min(id) FROM journal"
         " WHERE settlement > 0)",
-        {"settlement_is_what_was_cleared"},
+        {"settlement_is_what_was_cleared", "chains_add_up"},
     ),
     "a clearing draws on funding twice": (
         "UPDATE journal SET program_funding = program_funding - 5, transit = transit + 5 WHERE id = (SELECT max(id) FROM journal"
@@ -195,8 +198,15 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     ),
     "a source has no history": ("DELETE FROM config_history WHERE kind = 1", {"configuration_has_history"}),
     "a product has no history": ("DELETE FROM config_history WHERE kind = 2", {"configuration_has_history"}),
-    "a user has no history": ("DELETE FROM config_history WHERE kind = 3", {"configuration_has_history"}),
-    "a card has no history": ("DELETE FROM config_history WHERE kind = 4", {"configuration_has_history"}),
+    "a user has no history": (
+        "DELETE FROM config_history WHERE kind = 3", {"configuration_has_history", "facts_are_the_newest_words"},
+    ),
+    "a card has no history": (
+        "DELETE FROM config_history WHERE kind = 4", {"configuration_has_history", "facts_are_the_newest_words"},
+    ),
+    "a card is thought to be what it is not": (
+        "UPDATE cards SET fact = replace(fact, 'ACTIVE', 'SUSPENDED')", {"facts_are_the_newest_words"},
+    ),
     "a revision is taken back": ("UPDATE holders SET revision = 1", {"configuration_has_history"}),
     "an account changes hands": ("UPDATE holders SET program_id = 99", {"programs_stay_apart"}),
     "a purchase with an unknown card": (f"UPDATE transactions SET card_id = 99999 {APPROVED}", {"programs_stay_apart"}),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, update
 
+from cardwright.core.kinds import LOAD_KINDS
 from cardwright.core.record import LOAD_SIDE
-from cardwright.core.render import LOAD_KINDS
 from cardwright.core.words import TYPES, State
 from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.page import Page

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from cardwright.core.kinds import ASKS, FORM_OF
 from cardwright.core.messages import Details
 from cardwright.core.record import Recorded
-from cardwright.core.render import ASKS
-from cardwright.core.velocity import Control, Event
+from cardwright.core.velocity import Control, Event, parts_of, use_count
 from cardwright.kit.clock import Instant
 
 
@@ -37,7 +37,8 @@ def event_of(row: Recorded, details: Details) -> Event | None:
     if details.use is None or row.impacted is None:
         return None
     amount, count = details.use
-    return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True)
+    purchase, cash = (0, amount) if details.of_cash else (amount, 0)
+    return Event(details.mid, details.merchant.mcc, row.currency, purchase, 0, count, True, withdrawal=cash)
 
 
 def _asked(row: Recorded, details: Details) -> Event | None:
@@ -46,5 +47,8 @@ def _asked(row: Recorded, details: Details) -> Event | None:
     amount = row.amount if approved else row.request_amount
     if amount == 0:
         return None
-    cash = min(details.cash_back, amount)
-    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, 1, approved)
+    form = FORM_OF[row.kind]
+    purchase, cash, withdrawal, credit = parts_of(form, amount, details.cash_back)
+    return Event(
+        details.mid, details.merchant.mcc, row.currency, purchase, cash, use_count(form), approved, withdrawal, credit
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Snapshot
@@ -28,6 +29,8 @@ def fund(seen: Snapshot, asked: Authorization) -> Funding:
         if not seen.source.active:
             return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0, order_refused=True)
         return Funding(Reason.APPROVED, requested, requested - usable)
-    if usable and controls.enable_partial_auth_approval and asked.details.merchant.partial_approval_capable:
+    # A cash machine counts out the whole amount or nothing.
+    is_divisible = asked.form is not Form.WITHDRAWAL and asked.details.merchant.partial_approval_capable
+    if usable and controls.enable_partial_auth_approval and is_divisible:
         return Funding(Reason.PARTIALLY_APPROVED, usable, 0)
     return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)

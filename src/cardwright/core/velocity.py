@@ -14,6 +14,7 @@ from zlib import crc32
 
 import msgspec
 
+from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization
 from cardwright.core.responses import Reason
 from cardwright.kit.clock import DAY_MS, Instant
@@ -53,6 +54,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     include_purchases: bool = True
     include_cashback: bool = True
     include_withdrawals: bool = True
+    include_credits: bool = False
     key: str = ""
     fingerprint: int = 0
 
@@ -68,6 +70,7 @@ def settled(control: Control) -> Control:
     said = (
         control.window, control.currency, control.user_token, control.card_product_token, control.mid, control.mccs,
         control.approvals_only, control.include_purchases, control.include_cashback, control.include_withdrawals,
+        control.include_credits,
     )  # fmt: skip
     return msgspec.structs.replace(control, key=str(control.id), fingerprint=crc32(repr(said).encode()))
 
@@ -99,7 +102,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A message as controls count it. ``purchase`` and ``cash`` are signed amounts, ``count`` the signed number of uses."""
+    """A message as controls count it: signed amounts of each sort, and the signed number of uses (0 for an increment)."""
 
     mid: str
     mcc: str
@@ -108,6 +111,30 @@ class Event(msgspec.Struct, frozen=True):
     cash: int
     count: int
     is_approved: bool
+    withdrawal: int = 0
+    credit: int = 0
+
+
+def counted_amount(control: Control, purchase: int, cash: int, withdrawal: int, credit: int) -> int:
+    """What a control counts of an amount that is made up of these."""
+    return (
+        (purchase if control.include_purchases else 0)
+        + (cash if control.include_cashback else 0)
+        + (withdrawal if control.include_withdrawals else 0)
+        + (credit if control.include_credits else 0)
+    )
+
+
+def parts_of(form: Form, amount: int, cash_back: int) -> tuple[int, int, int, int]:
+    """What an amount that was asked for is made up of: purchase, cash back, withdrawal, credit."""
+    match form:
+        case Form.WITHDRAWAL:
+            return 0, 0, amount, 0
+        case Form.ORIGINAL_CREDIT:
+            return 0, 0, 0, amount
+        case _:
+            cash = min(cash_back, amount)
+            return amount - cash, cash, 0, 0
 
 
 def window_number(window: Window, now: Instant) -> int:
@@ -148,7 +175,7 @@ def use_of(control: Control, event: Event) -> Use | None:
         return None
     if not control.covers(event.mid, event.mcc):
         return None
-    amount = (event.purchase if control.include_purchases else 0) + (event.cash if control.include_cashback else 0)
+    amount = counted_amount(control, event.purchase, event.cash, event.withdrawal, event.credit)
     return Use(amount, event.count) if amount else None
 
 
@@ -158,6 +185,11 @@ def standing(control: Control, usage: Usage | None, now: Instant) -> Usage:
     if usage is not None and usage.window == number and usage.fingerprint == control.fingerprint:
         return usage
     return Usage(control.fingerprint, number)
+
+
+def use_count(form: Form) -> int:
+    """How many uses of the card a message is: an increment is more of one that was counted."""
+    return 0 if form is Form.INCREMENT else 1
 
 
 class Verdict(NamedTuple):
@@ -175,8 +207,7 @@ def judge(control: Control, usage: Usage | None, asked: Authorization, currency:
     details = asked.details
     if currency != control.currency or not control.covers(details.mid, details.merchant.mcc) or asked.requested == 0:
         return None
-    purchase = asked.requested - details.cash_back
-    amount = (purchase if control.include_purchases else 0) + (details.cash_back if control.include_cashback else 0)
+    amount = counted_amount(control, *parts_of(asked.form, asked.requested, details.cash_back))
     if amount == 0:
         return None
     if control.window is Window.TRANSACTION:
@@ -186,7 +217,7 @@ def judge(control: Control, usage: Usage | None, asked: Authorization, currency:
     reason = None
     if used_amount + amount > control.amount_limit:
         reason = Reason.AMOUNT_LIMIT
-    elif control.usage_limit is not None and used_count + 1 > control.usage_limit:
+    elif control.usage_limit is not None and used_count + use_count(asked.form) > control.usage_limit:
         reason = Reason.COUNT_LIMIT
     return Verdict(control, used_amount, used_count, amount, reason)
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import select
@@ -24,7 +25,7 @@ from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
 CARDS_MAX = 100_000
-"""Cards kept in a process, about 2 KB each; the least recently used goes first."""
+"""Cards kept in a process, about 1 KB each; the least recently used goes first."""
 
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
@@ -42,8 +43,7 @@ _card = msgspec.json.Decoder(CardFact)
 _user = msgspec.json.Decoder(UserFact)
 
 
-@dataclass(frozen=True, slots=True)
-class CardEntry:
+class CardEntry(NamedTuple):
     """A card as decisions see it, true while its account's revision is ``revision``."""
 
     key: CardKey
@@ -109,7 +109,9 @@ class Cache:
         self._store = store
         self._executor = executor
         self._show_pan = show_pan
-        self._cards: OrderedDict[CardKey, CardEntry] = OrderedDict()
+        # Rows as they were loaded, not what is made of them: plain text and numbers take a third of the memory, and the
+        # collector has nothing to look through.
+        self._cards: OrderedDict[CardKey, tuple[CardRow, str]] = OrderedDict()
         self._programs: dict[int, ProgramEntry] = {}
         self._originals: OrderedDict[int, Original] = OrderedDict()
         self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
@@ -117,14 +119,15 @@ class Cache:
 
     def find_card(self, key: CardKey) -> CardEntry | None:
         """The card if it is here; it may be out of date, which only its account's revision tells."""
-        entry = self._cards.get(key)
-        if entry is not None:
-            self._cards.move_to_end(key)
-        return entry
+        kept = self._cards.get(key)
+        if kept is None:
+            return None
+        self._cards.move_to_end(key)
+        return _entry_of(*kept)
 
-    async def want_card(self, key: CardKey) -> CardEntry | None:
-        """The card, loaded when it is not here; None when there is none."""
-        return self.find_card(key) or await self._card_loader.want(key)
+    async def load_card(self, key: CardKey) -> CardEntry | None:
+        """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
+        return await self._card_loader.want(key)
 
     def remember_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
@@ -163,10 +166,9 @@ class Cache:
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
         """Loads cards as they are now; those that there are."""
-        rows = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.load_cards, keys)
         for key in keys:
             self._cards.pop(key, None)
-        return self._keep(rows)
+        return self._keep(await self._store.load_cards(keys))
 
     async def program(self, program_id: int, revision: int) -> ProgramEntry:
         """The program's configuration at this revision or a later one."""
@@ -189,8 +191,11 @@ class Cache:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._load_products, program, missing)
 
     def _keep(self, rows: Sequence[CardRow]) -> dict[CardKey, CardEntry]:
-        entries = {entry.key: entry for entry in (_entry_of(row, self._show_pan(row)) for row in rows)}
-        self._cards.update(entries)
+        entries = dict[CardKey, CardEntry]()
+        for row in rows:
+            key, shown_pan = (row.program_id, row.token), self._show_pan(row)
+            self._cards[key] = row, shown_pan
+            entries[key] = _entry_of(row, shown_pan)
         while len(self._cards) > CARDS_MAX:
             self._cards.popitem(last=False)
         return entries
@@ -247,9 +252,9 @@ def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
 
 
 def _entry_of(row: CardRow, shown_pan: str) -> CardEntry:
-    card, user = _card.decode(row.card_doc), _user.decode(row.user_doc)
-    owner = user if row.owner_doc == row.user_doc else _user.decode(row.owner_doc)
+    card, user = _card.decode(row.card_fact), _user.decode(row.user_fact)
+    owner = user if row.owner_fact is None else _user.decode(row.owner_fact)
     return CardEntry(
         (row.program_id, row.token), row.card_id, row.holder_id, row.revision, card, user, owner, face_of(card, user, owner),
-        bytes(row.pan_sealed), None if row.pin_sealed is None else bytes(row.pin_sealed), shown_pan,
+        row.pan_sealed, row.pin_sealed, shown_pan,
     )  # fmt: skip

@@ -13,9 +13,11 @@ import structlog
 
 from cardwright.core.counting import event_of, events_for
 from cardwright.core.decide import decide
-from cardwright.core.messages import Message
+from cardwright.core.holds import is_due
+from cardwright.core.kinds import INCREMENT
+from cardwright.core.messages import Expiry, Message
 from cardwright.core.outcome import Decision
-from cardwright.core.problems import CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, Problem
+from cardwright.core.problems import CARD_UNKNOWN, HOLD_NOT_DUE, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, Problem
 from cardwright.core.record import Recorded
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
@@ -24,12 +26,14 @@ from cardwright.engine.recording import (
     after_chain,
     chain_of,
     chain_row,
+    closed_increment,
     completed,
     details_of,
     inline_notification,
     journal_entry,
     notifications,
     record,
+    with_increment,
 )
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.faults import fault
@@ -40,16 +44,16 @@ _pack = msgspec.msgpack.encode
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A message on its way into a batch.
 
-    ``root_id`` is the row of the chain that the message names. ``seed`` are the 63 random bits of its identifiers, drawn
-    on arrival; ``received_ms`` is real time. ``inline_target`` is the sealed address of a webhook that the request itself
-    names. ``request_hash`` belongs to a token that the sender chose.
+    ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
+    that the message names. ``seed`` are the 63 random bits of its identifiers, drawn on arrival; ``received_ms`` is real
+    time. ``inline_target`` is the sealed address of a webhook that the request itself names. ``request_hash`` belongs to a
+    token that the sender chose.
     """
 
-    card: CardKey
+    card: CardEntry
     message: Message
     seed: int
     received_ms: Instant
@@ -110,15 +114,15 @@ class _Batch:
 async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Asked]) -> list[Result]:
     """Decides a batch in one transaction and answers each message, in order, after the commit.
 
-    Every card must be in the cache. Raises Conflict when the batch must be run again, Unavailable when the database
+    Raises Conflict when the batch must be run again, Unavailable when the database
     failed; nothing is kept in either case.
     """
-    cards = {one.card: entry for one in asked if (entry := cache.find_card(one.card)) is not None}
+    cards = {one.card.key: one.card for one in asked}
     want = Want(
         holder_ids=sorted({entry.holder_id for entry in cards.values()}),
-        program_ids=sorted({one.card[0] for one in asked}),
+        program_ids=sorted({program_id for program_id, _ in cards}),
         row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
-        tokens=[(one.card[0], one.chosen_token) for one in asked if one.chosen_token is not None],
+        tokens=[(one.card.key[0], one.chosen_token) for one in asked if one.chosen_token is not None],
     )
     seen = await lane.begin(want)
     try:
@@ -191,26 +195,30 @@ def _is_stale(entry: CardEntry, seen: Seen) -> bool:
 
 def _answer(batch: _Batch, ids: IdSource, asked: Asked) -> Result:
     """One message's answer; what it changes is in the batch afterwards."""
-    if asked.card not in batch.cards:
+    card = batch.cards.get(asked.card.key)
+    if card is None:
         return Problem(CARD_UNKNOWN)
     if asked.root_id is not None:
         root = batch.roots.get(asked.root_id)
         # It went with a reset, or a seeded run gave its number to another purchase afterwards.
-        if root is None or root.card_id != batch.cards[asked.card].card_id:
+        if root is None or root.card_id != card.card_id:
             return Problem(ORIGINAL_NOT_FOUND)
+        # Another process was faster, or the hold has been used or prolonged since it was found.
+        if isinstance(asked.message, Expiry) and not is_due(chain_of(root), batch.now[asked.card.key[0]]):
+            return Problem(HOLD_NOT_DUE)
     if asked.chosen_token is not None and (earlier := _find_earlier(batch, asked)) is not None:
         return earlier
     try:
         return _decide_one(batch, ids, asked)
     except Exception:
         # Deciding touches nothing, so a message that trips over a bug spoils only itself.
-        log.exception("a message could not be decided", card=asked.card[1])
+        log.exception("a message could not be decided", card=asked.card.key[1])
         return Problem(INTERNAL)
 
 
 def _find_earlier(batch: _Batch, asked: Asked) -> Result | None:
     """The outcome of the message that had this token first; a problem when that message said something else."""
-    key = (asked.card[0], asked.chosen_token or "")
+    key = (asked.card.key[0], asked.chosen_token or "")
     if key in batch.by_token:
         digest, outcome = batch.by_token[key]
         return outcome if digest == asked.request_hash else Problem(TOKEN_TAKEN)
@@ -220,11 +228,11 @@ def _find_earlier(batch: _Batch, asked: Asked) -> Result | None:
         return Problem(TOKEN_TAKEN)
     row, program = batch.seen.rows[replay.transaction_id], batch.programs[key[0]]
     source = program.sources_by_id.get(row.source_id) if row.source_id is not None else None
-    return Outcome(row, batch.cards[asked.card], program, source)
+    return Outcome(row, batch.cards[asked.card.key], program, source)
 
 
 def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
-    entry, program = batch.cards[asked.card], batch.programs[asked.card[0]]
+    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
     message = asked.message if named is None else completed(asked.message, named)
     root = named if message.follows else None
@@ -255,6 +263,8 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     if snapshot.controls:
         usages = counted(snapshot.controls, snapshot.usage_keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
+    if details.increments and decision.chain is not None and not decision.chain.hold_left:
+        batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
     return outcome
 
 
@@ -270,6 +280,9 @@ def _keep(
     if root is not None and decision.chain is not None:
         batch.roots[root.id] = changed = after_chain(root, decision.chain)
         write.chains[root.id] = chain_row(changed)
+        if row.kind == INCREMENT:
+            batch.roots[root.id] = grown = with_increment(changed, row)
+            write.grown[root.id] = grown.details
     if asked.inline_target is not None:
         write.outbox.append(inline_notification(row, asked.inline_target))
     if asked.chosen_token is not None:

@@ -74,6 +74,7 @@ class Engine:
         while self._idle:
             self._wake()
         await asyncio.gather(*self._lanes)
+        await self._store.close()
 
     def forget(self) -> None:
         """Drops what is cached and takes a fresh block of ids with the next batch, as after a reset."""
@@ -81,8 +82,12 @@ class Engine:
         self._ids = IdSource()
 
     async def card(self, key: CardKey) -> CardEntry:
-        """The card as this process last saw it. Raises CARD_UNKNOWN."""
-        entry = await self.cache.want_card(key)
+        """The card as this process last saw it. Raises CARD_UNKNOWN, and OUT_OF_ORDER without a database."""
+        try:
+            entry = self.cache.find_card(key) or await self.cache.load_card(key)
+        except Unavailable as error:
+            log.error("the database failed to give a card", error=str(error))
+            raise Problem(OUT_OF_ORDER, "the database does not answer") from None
         if entry is None:
             raise Problem(CARD_UNKNOWN)
         return entry
@@ -91,8 +96,7 @@ class Engine:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
         if len(self._inbox) >= INBOX_MAX or self._stopping:
             raise Problem(BUSY, "the inbox is full, try again later")
-        entry = await self.card(asked.card)
-        waiting = _Waiting(asked, entry.holder_id, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(asked, asked.card.holder_id, asyncio.get_running_loop().create_future())
         self._inbox.append(waiting)
         self._wake()
         result = await waiting.answer
@@ -179,6 +183,8 @@ class Engine:
                 return await run_batch(lane, self.cache, self._ids, self._real_clock, asked)
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
+                # A card may draw on another account by now, which the batch has found out and the cache knows.
+                asked = [one._replace(card=self.cache.find_card(one.card.key) or one.card) for one in asked]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
 
     async def _refill(self) -> None:

@@ -20,12 +20,14 @@ from cardwright.ledger.money import (
     funding_is_what_was_moved,
     held_is_open_holds,
     ledger_sums_to_zero,
+    open_hold_has_an_end,
     open_purchase_holds_something,
     settlement_is_what_was_cleared,
 )
 from cardwright.ledger.pointers import (
     card_draws_on_its_users_account,
     configuration_has_history,
+    facts_are_the_newest_words,
     message_token_has_its_transaction,
     notification_has_its_objects,
     programs_stay_apart,
@@ -158,11 +160,13 @@ INVARIANTS = (
     Invariant("P1", settlement_is_what_was_cleared, (transactions,)),
     Invariant("P1", chains_add_up, (transactions, journal)),
     Invariant("P1", open_purchase_holds_something, (transactions,)),
+    Invariant("P1", open_hold_has_an_end, (transactions,)),
     Invariant("P5", funding_is_what_was_moved, (transactions,)),
     Invariant("P3", transaction_ids_are_odd, (transactions,)),
     Invariant("P3", message_token_has_its_transaction, (message_tokens,)),
     Invariant("P6", notification_has_its_objects, (outbox,)),
     Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
+    Invariant("P1", facts_are_the_newest_words, (users, cards)),
     Invariant("P9", programs_stay_apart, (users, cards, transactions, journal)),
     Invariant("P9", card_draws_on_its_users_account, (cards,)),
 )

@@ -1,6 +1,6 @@
 """What every action is given: the running platform's parts, and the call that it serves."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,10 @@ from cardwright.storage.ranks import Ranks
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode."""
+    """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode.
+
+    ``settle`` lets everything happen that is due in a program's present time.
+    """
 
     database: Database
     vault: Vault
@@ -37,6 +40,7 @@ class App:
     bin_prefix: str
     first_clock: ProgramClock
     wake_outbox: Callable[[], None]
+    settle: Callable[[int], Awaitable[None]]
     ranks: Ranks = field(default_factory=Ranks)
     bookmarks: Bookmarks = field(default_factory=Bookmarks)
     closings: Closings = field(default_factory=Closings)

@@ -7,12 +7,13 @@ from sqlalchemy import and_, func, select
 
 from cardwright.core.counting import events_for
 from cardwright.core.explain import explain, explain_follow_up
+from cardwright.core.kinds import ASKS, FORM_OF, SETTLED_AT_ONCE, Form
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
-from cardwright.core.render import ASKS, details_decoder
-from cardwright.core.responses import REASON_OF
-from cardwright.core.snapshot import Account, CardFact, ProductFact, Snapshot, fact_from
+from cardwright.core.render import details_decoder
+from cardwright.core.responses import REASON_OF, Reason
+from cardwright.core.snapshot import Account, CardFact, Chain, ProductFact, Snapshot, fact_from
 from cardwright.core.velocity import Control, recounted, usage_key
 from cardwright.core.words import TYPES, State
 from cardwright.engine.cache import PROGRAM_LEVEL, by_level
@@ -32,14 +33,20 @@ def message_of(row: Recorded) -> Authorization:
     details = details_decoder.decode(row.details)
     surcharge = sum(fee.amount for fee in details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
     asked = msgspec.structs.replace(details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None)
-    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=asked)
+    form = FORM_OF[row.kind]
+    if form in (Form.BALANCE_INQUIRY, Form.ORIGINAL_CREDIT):
+        surcharge = 0
+    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=asked, form=form)
 
 
 def account_before(row: Recorded) -> Account:
     """The account as the decision found it: the balances after it, less what it did."""
-    did_load, did_hold = (row.moved, row.amount) if row.impacted is not None else (0, 0)
-    ledger = row.ledger - did_load
-    return Account({row.currency: (ledger, row.ledger - row.available - did_hold)})
+    held = row.ledger - row.available
+    if row.impacted is None:
+        return Account({row.currency: (row.ledger, held)})
+    if row.kind in SETTLED_AT_ONCE:
+        return Account({row.currency: (row.ledger - row.moved - row.impacted, held)})
+    return Account({row.currency: (row.ledger - row.moved, held - row.amount)})
 
 
 # --- Queries: this resource's SQL ----------------------------------------------------
@@ -57,7 +64,9 @@ def snapshot_as_of(call: Call, row: Recorded) -> Snapshot:
     source = source_as_of(call.db, row) if row.source_id is not None else None
     controls = controls_as_of(call, row, card)
     account = with_usage_before(call, row, account_before(row), controls, user.token, owner.token)
-    return Snapshot(row.currency, card, user, owner, product, source, account, controls=controls)
+    # An increment is only asked about here when its authorization still held something.
+    chain = Chain(State.PENDING, 0, 1, 0, 0) if row.root_id is not None else None
+    return Snapshot(row.currency, card, user, owner, product, source, account, chain, controls)
 
 
 def controls_as_of(call: Call, row: Recorded, card: CardFact) -> tuple[Control, ...]:
@@ -100,9 +109,10 @@ def with_usage_before(
 def get_decision(call: Call) -> dict[str, Any]:
     """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
     row, _side = get_transaction(call.db, call.program.id, call.token)
-    steps, agrees = (explain_follow_up(row), True) if row.kind not in ASKS else _explain_again(call, row)
-    places = exponent_of(row.currency) or 0
     reason = REASON_OF[row.code]
+    tells = row.kind not in ASKS or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
+    steps, agrees = (explain_follow_up(row), True) if tells else _explain_again(call, row)
+    places = exponent_of(row.currency) or 0
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
     return {
         "transaction_token": details_decoder.decode(row.details).chosen_token or token_of(row),

@@ -1,5 +1,6 @@
 """The sandbox: programs of one's own, time that one holds, and a clean slate."""
 
+import asyncio
 import re
 from typing import Annotated, Any, Literal
 
@@ -8,12 +9,13 @@ from msgspec import Meta, structs
 from cardwright.core.money import exponent_of
 from cardwright.core.problems import bad_field
 from cardwright.kit.clock import DAY_MS, Instant, ProgramClock, iso_ms, parse_instant
-from cardwright.resources.app import Call
+from cardwright.resources.app import Call, EngineCall
 from cardwright.resources.base import Token
 from cardwright.resources.route import Scope, Shape, get, post, put
 from cardwright.storage.programs import (
     ProgramSettings,
     find_program_token,
+    get_program,
     insert_credential,
     insert_program,
     set_clock,
@@ -143,12 +145,21 @@ def get_clock(call: Call) -> dict[str, Any]:
     return _clock_answer(call.program.clock, call.now)
 
 
-def change_clock(call: Call, body: ClockRequest) -> dict[str, Any]:
-    """Freezes, sets or advances the program's clock."""
+async def change_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
+    """Freezes, sets or advances the program's clock; what is due then has happened when this answers."""
+    app = call.app
+    answer = await asyncio.to_thread(_set_clock, call, body)
+    await app.settle(call.program_id)
+    # Retries of notifications are due by the program's clock too.
+    app.wake_outbox()
+    return answer
+
+
+def _set_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
     real_ms = call.app.real_clock()
-    clock = changed_clock(call.program.clock, body, real_ms)
-    set_clock(call.db, call.program.id, clock)
-    call.published = True
+    with call.app.database.write() as db:
+        clock = changed_clock(get_program(db, call.program_id).clock, body, real_ms)
+        set_clock(db, call.program_id, clock)
     return _clock_answer(clock, clock.at(real_ms))
 
 

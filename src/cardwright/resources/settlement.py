@@ -79,7 +79,8 @@ def day_json(token: str | None, currency: str, day: Day) -> str:
     lines = ",".join(f'"{name}":{decimal_text(getattr(day.moved, name), places)}' for name in LINES)
     return (
         f'{{"funding_source_token":{quoted(token)},"currency_code":"{currency}",'
-        f'"opening":{standing_json(day.opening, places)},{lines},"entries":{day.moved.entries},"closing":{standing_json(day.closing, places)}}}'
+        f'"opening":{standing_json(day.opening, places)},{lines},'
+        f'"entries":{day.moved.entries},"closing":{standing_json(day.closing, places)}}}'
     )
 
 

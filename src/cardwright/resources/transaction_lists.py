@@ -8,9 +8,9 @@ from msgspec import Meta, structs
 from sqlalchemy import Connection, SmallInteger, and_, false, literal, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
+from cardwright.core.kinds import LOAD_KINDS
 from cardwright.core.problems import bad_parameter
 from cardwright.core.record import LOAD_SIDE, Recorded
-from cardwright.core.render import LOAD_KINDS
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.kit.clock import DAY_MS, Instant, parse_instant
 from cardwright.resources import base

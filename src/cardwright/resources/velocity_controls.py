@@ -173,6 +173,7 @@ def fact_of(control: VelocityControl, since_ms: int) -> str:
         include_purchases=control.include_purchases,
         include_cashback=control.include_cashback,
         include_withdrawals=control.include_withdrawals,
+        include_credits=control.include_credits,
     )
     return msgspec.json.encode(fact).decode()
 

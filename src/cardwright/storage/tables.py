@@ -1,5 +1,7 @@
 """The tables of both databases, as SQLAlchemy Core metadata; migrations create exactly these."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -44,6 +46,11 @@ def _program() -> Column[int]:
 def _hot_program() -> Column[int]:
     # No foreign key: PostgreSQL would look up and lock the program for every row of a batch, a third of its work.
     return Column("program_id", Id, nullable=False)
+
+
+def _fact() -> Column[Any]:
+    # The newest word of the history about the object, where a decision finds it; absent only within the commit that makes it.
+    return Column("fact", Text)
 
 
 def _resource(name: str, *columns: Column[object] | Index | UniqueConstraint) -> Table:
@@ -116,6 +123,7 @@ users = _resource(
     Column("email", String(255)),
     Column("phone", String(255)),
     Column("sealed", LargeBinary),
+    _fact(),
     UniqueConstraint("program_id", "email"),
     Index(None, "parent_id"),
     Index(None, "holder_id"),
@@ -139,6 +147,7 @@ cards = _resource(
     Column("pan_digest", LargeBinary, nullable=False),
     Column("pan_sealed", LargeBinary, nullable=False),
     Column("pin_sealed", LargeBinary),
+    _fact(),
     UniqueConstraint("program_id", "barcode"),
     Index(None, "user_id"),
     Index(None, "holder_id"),
@@ -212,6 +221,7 @@ transactions = Table(
     Column("hold_left", BigInteger, nullable=False),
     Column("load_left", BigInteger, nullable=False),
     Column("cleared", BigInteger, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
     Column("ledger", BigInteger, nullable=False),
     Column("available", BigInteger, nullable=False),
     Column("root_id", Id),
@@ -227,6 +237,8 @@ transactions = Table(
         None, "program_id", "created_ms", "id",
         postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL"),
     ),
+    # Open holds by the time at which they expire; whoever closes one takes it out.
+    Index(None, "program_id", "due_ms", postgresql_where=text("due_ms > 0"), sqlite_where=text("due_ms > 0")),
 )
 
 # Messages whose sender chose the token: a repeat finds the first one's outcome.
@@ -239,7 +251,7 @@ message_tokens = Table(
     Column("request_hash", LargeBinary, nullable=False),
 )
 
-JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit")
+JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit", "overdraft")
 
 # One entry a row, one account of the chart a column: the database itself refuses an entry that does not sum to zero.
 journal = Table(

@@ -71,6 +71,36 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v3/simulate/authorization/advice"): {"original_transaction_token": PURCHASE, "amount": 4.25},
     ("POST", "/v3/simulate/reversal"): {"original_transaction_token": PURCHASE, "amount": 4.75},
     ("POST", "/v3/simulate/clearing"): {"original_transaction_token": PURCHASE, "amount": 4.75},
+    ("POST", "/v3/simulate/financial"): {
+        "card_token": "anas_card",
+        "amount": 18.20,
+        "mid": "123456890",
+        "card_acceptor": {"name": "Corner Grocery", "mcc": "5411", "city": "Oakland", "state": "CA", "country": "USA"},
+    },
+    ("POST", "/v3/simulate/financial/advice"): {"original_transaction_token": PURCHASE, "amount": 4.75},
+    ("POST", "/v3/simulate/financial/withdrawal"): {
+        "card_token": "anas_card",
+        "amount": 60,
+        "mid": "123456890",
+        "account_type": "checking",
+    },
+    ("POST", "/v3/simulate/financial/balanceinquiry"): {
+        "card_token": "anas_card",
+        "mid": "123456890",
+        "account_type": "checking",
+        "card_acceptor": {"name": "Bank on the corner", "mcc": "6011"},
+    },
+    ("POST", "/v3/simulate/financial/originalcredit"): {
+        "card_token": "anas_card",
+        "amount": 25,
+        "mid": "123456890",
+        "type": "person_to_person",
+        "sender_data": {"funding_source": "debit", "sender_name": "Ben Moss"},
+    },
+    ("POST", "/v3/simulations/cardtransactions/authorization.incremental"): {
+        "preceding_related_transaction_token": PURCHASE,
+        "amount": 3.50,
+    },
     ("POST", "/v3/webhooks"): {
         "token": "news",
         "name": "News for the inbox",

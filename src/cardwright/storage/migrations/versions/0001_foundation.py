@@ -58,8 +58,9 @@ def create_tables() -> None:
         sa.Column("settlement", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("fees", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("transit", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("overdraft", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint(
-            "program_funding + available + held + settlement + fees + transit = 0", name=op.f("ck_journal_balances")
+            "program_funding + available + held + settlement + fees + transit + overdraft = 0", name=op.f("ck_journal_balances")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_journal")),
     )
@@ -130,6 +131,7 @@ def create_tables() -> None:
         sa.Column("hold_left", sa.BigInteger(), nullable=False),
         sa.Column("load_left", sa.BigInteger(), nullable=False),
         sa.Column("cleared", sa.BigInteger(), nullable=False),
+        sa.Column("due_ms", sa.BigInteger(), nullable=False),
         sa.Column("ledger", sa.BigInteger(), nullable=False),
         sa.Column("available", sa.BigInteger(), nullable=False),
         sa.Column("root_id", ID, nullable=True),
@@ -154,6 +156,13 @@ def create_tables() -> None:
         ["root_id"],
         postgresql_where=sa.text("root_id IS NOT NULL"),
         sqlite_where=sa.text("root_id IS NOT NULL"),
+    )
+    op.create_index(
+        op.f("ix_transactions_program_id_due_ms"),
+        "transactions",
+        ["program_id", "due_ms"],
+        postgresql_where=sa.text("due_ms > 0"),
+        sqlite_where=sa.text("due_ms > 0"),
     )
     op.create_table(
         "card_products",
@@ -260,6 +269,7 @@ def create_tables() -> None:
         sa.Column("email", sa.String(length=255), nullable=True),
         sa.Column("phone", sa.String(length=255), nullable=True),
         sa.Column("sealed", sa.LargeBinary(), nullable=True),
+        sa.Column("fact", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["holder_id"], ["holders.id"], name=op.f("fk_users_holder_id")),
         sa.ForeignKeyConstraint(["parent_id"], ["users.id"], name=op.f("fk_users_parent_id")),
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_users_program_id")),
@@ -288,6 +298,7 @@ def create_tables() -> None:
         sa.Column("pan_digest", sa.LargeBinary(), nullable=False),
         sa.Column("pan_sealed", sa.LargeBinary(), nullable=False),
         sa.Column("pin_sealed", sa.LargeBinary(), nullable=True),
+        sa.Column("fact", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["holder_id"], ["holders.id"], name=op.f("fk_cards_holder_id")),
         sa.ForeignKeyConstraint(["product_id"], ["card_products.id"], name=op.f("fk_cards_product_id")),
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_cards_program_id")),
