@@ -15,7 +15,8 @@ from tests.support.shop import JIT, Shop
 
 REPORT, LINES = "/sandbox/reports/settlement", "/sandbox/reports/settlement/lines"
 
-ZERO = dict.fromkeys(("net_drawn", "available", "on_hold", "settled", "fees", "transit"), 0)
+NAMED = {"program_funding": "net_drawn", "held": "on_hold", "settlement": "settled"}
+ZERO = {NAMED.get(account, account): 0 for account in JOURNAL_ACCOUNTS}
 
 SOURCE, ACCOUNT = "harbor_funding", None
 
@@ -122,7 +123,6 @@ def test_the_report_is_what_the_journal_says(server: RunningServer, place: Path)
         if number % 2:
             till.follow("clearing", one, 3, is_refund=True)
     till.clock("2035-06-20T00:00:00Z")
-    named = {"program_funding": "net_drawn", "held": "on_hold", "settlement": "settled"}
     with sqlite3.connect(place) as db:
         program = db.execute("SELECT id FROM programs WHERE token = ?", (till.program["token"],)).fetchone()[0]
         for source_id, token in db.execute("SELECT id, token FROM funding_sources WHERE program_id = ?", (program,)).fetchall():
@@ -134,7 +134,7 @@ def test_the_report_is_what_the_journal_says(server: RunningServer, place: Path)
                         query += "AND booked_ms < unixepoch(?) * 1000"
                         summed = Decimal(db.execute(query, (program, source_id, before)).fetchone()[0]) / 100
                         summed = -summed if account == "program_funding" else summed
-                        assert Decimal(str(day[side][named.get(account, account)])) == summed, (number, side, account)
+                        assert Decimal(str(day[side][NAMED.get(account, account)])) == summed, (number, side, account)
 
 
 def test_lines_come_in_pages(server: RunningServer) -> None:
@@ -160,10 +160,15 @@ def test_a_bad_day_is_named(server: RunningServer, path: str, date: str) -> None
     assert (reply.status, "date" in reply.json["error_message"]) == (400, True)
 
 
+def standing(*amounts: int) -> tuple[int, ...]:
+    """Accounts of the chart, the first ones with these amounts."""
+    return (*amounts, *NOTHING[len(amounts):])
+
+
 def test_what_does_not_tie_is_told() -> None:
     """The report's own check finds a leg without its line, a line without its leg, and accounts that do not sum to zero."""
-    sound = Day(NOTHING, Moved(jit_load=10, entries=1), (-10, 0, 10, 0, 0, 0))
+    sound = Day(NOTHING, Moved(jit_load=10, entries=1), standing(-10, 0, 10))
     assert sound.differences() == {}
-    assert Day(NOTHING, Moved(), (-10, 0, 10, 0, 0, 0)).differences() == {"program_funding": -10}
+    assert Day(NOTHING, Moved(), standing(-10, 0, 10)).differences() == {"program_funding": -10}
     assert Day(NOTHING, Moved(capture=5), NOTHING).differences() == {"settlement": -5}
-    assert Day((1, 0, 0, 0, 0, 0), Moved(), (1, 0, 0, 0, 0, 0)).differences() == {"closing": 1}
+    assert Day(standing(1), Moved(), standing(1)).differences() == {"closing": 1}

@@ -21,8 +21,8 @@ def row(row_id: int, at_ms: int, **changed: Any) -> dict[str, Any]:
         "id": row_id, "program_id": 1, "holder_id": 1, "card_id": 1, "source_id": 1, "kind": AUTHORIZATION,
         "state": int(State.PENDING), "first_state": int(State.PENDING), "code": 0, "created_ms": at_ms,
         "user_time_ms": at_ms, "duration_ms": 0, "currency": "USD", "request_amount": 1000, "amount": 1000,
-        "impacted": -1000, "moved": 1000, "hold_left": 1000, "load_left": 1000, "cleared": 0, "due_ms": 0, "ledger": 0, "available": 0,
-        "root_id": None, "seed": row_id * 7919, "program_revision": 1, "holder_revision": 1, "details": b"",
+        "impacted": -1000, "moved": 1000, "hold_left": 1000, "load_left": 1000, "cleared": 0, "due_ms": 0, "ledger": 0,
+        "available": 0, "root_id": None, "seed": row_id * 7919, "program_revision": 1, "holder_revision": 1, "details": b"",
     }  # fmt: skip
     return plain | changed
 

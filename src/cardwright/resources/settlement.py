@@ -38,6 +38,9 @@ class LinesQuery(DayQuery, frozen=True, kw_only=True):
 PAGING = Paging(count=100, count_max=1_000, sort_by="created_time")
 
 
+SHOWN_AS = {"program_funding": "net_drawn", "held": "on_hold", "settlement": "settled"}
+"""The report's names for accounts of the chart; the others have their own."""
+
 SIGN_OF = {"jit_load": 1, "jit_load_reversal": -1, "capture": 0, "refund_unload": -1, "refund_kept": 0}
 """What a line adds to the money that is drawn from its source."""
 
@@ -60,12 +63,11 @@ def parse_day(given: str | None, now: Instant) -> Instant:
 
 def standing_json(standing: Standing, places: int) -> str:
     """How the accounts stand: ``net_drawn`` is what the source is out of pocket, the others are where that money is."""
-    named = dict(zip(JOURNAL_ACCOUNTS, standing, strict=True))
-    shown = {
-        "net_drawn": -named["program_funding"], "available": named["available"], "on_hold": named["held"],
-        "settled": named["settlement"], "fees": named["fees"], "transit": named["transit"],
-    }  # fmt: skip
-    return "{" + ",".join(f'"{name}":{decimal_text(amount, places)}' for name, amount in shown.items()) + "}"
+    shown = (
+        f'"{SHOWN_AS.get(account, account)}":{decimal_text(-amount if account == "program_funding" else amount, places)}'
+        for account, amount in zip(JOURNAL_ACCOUNTS, standing, strict=True)
+    )
+    return "{" + ",".join(shown) + "}"
 
 
 def quoted(token: str | None) -> str:
