@@ -22,7 +22,7 @@ from cardwright.core.pan import account_numbers, barcode_from, pan_from
 from cardwright.kit.vault import Vault
 from cardwright.storage.tables import cards, config_history, holders, journal, pans, transactions, users
 from tests.support.issuing import made_by
-from tests.support.server import RunningServer
+from tests.support.server import Client, RunningServer
 
 MASTER_KEY = "5eed" * 16
 ENVIRONMENT = {"CARDWRIGHT_MASTER_KEY": MASTER_KEY}
@@ -99,6 +99,23 @@ def make_prototypes(address: str, products: int, sources: int) -> None:
         bought = made_by(client.post("/simulate/authorization", {"card_token": CARD, "amount": 10, "mid": "1234567890"}))
         clearing = {"original_transaction_token": bought["transaction"]["token"], "amount": 10}
         made_by(client.post("/simulate/clearing", clearing))
+
+
+WINDOWS = ("DAY", "WEEK", "MONTH", "LIFETIME", "TRANSACTION")
+
+
+def make_controls(client: Client, *, program: int, foreign: int) -> None:
+    """Velocity controls that refuse nothing: of the program, every one with other limits, and of users who buy nothing."""
+    for number in range(program):
+        window = WINDOWS[number % len(WINDOWS)]
+        body = {"currency_code": "USD", "amount_limit": 10**8 + number, "velocity_window": window, "name": f"Control {number}"}
+        body |= {} if window == "TRANSACTION" else {"usage_limit": 10**6 + number}
+        made_by(client.post("/velocitycontrols", body))
+    for number in range(foreign):
+        token = f"bench_stranger_{number}"
+        made_by(client.post("/users", {"token": token}))
+        body = {"currency_code": "USD", "amount_limit": 100, "velocity_window": "DAY", "association": {"user_token": token}}
+        made_by(client.post("/velocitycontrols", body))
 
 
 def people(count: int, drawn: random.Random, program_id: int, product_ids: dict[str, int]) -> Iterator[tuple[Any, ...]]:

@@ -1,7 +1,6 @@
 """Configuration kept in the process, and the revisions by which the heart knows that it is still true."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.velocity import Control
 from cardwright.engine.loader import Loader
+from cardwright.engine.shelf import Shelf
 from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.controls import load_controls, load_events
 from cardwright.storage.database import Database, Row
@@ -39,8 +39,26 @@ PROGRAM_LEVEL = ("program", "")
 ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
 
+
+class _Kept(msgspec.Struct, array_like=True, gc=False):
+    """What the cache keeps of a card, packed; the owner is None when it is the user."""
+
+    card_id: int
+    holder_id: int
+    revision: int
+    pan_sealed: bytes
+    pin_sealed: bytes | None
+    shown_pan: str
+    card: CardFact
+    user: UserFact
+    owner: UserFact | None
+
+
 _card = msgspec.json.Decoder(CardFact)
 _user = msgspec.json.Decoder(UserFact)
+_pack = msgspec.msgpack.encode
+_unpack_card = msgspec.msgpack.Decoder(_Kept).decode
+_unpack_original = msgspec.msgpack.Decoder(Original).decode
 
 
 class CardEntry(NamedTuple):
@@ -109,21 +127,16 @@ class Cache:
         self._store = store
         self._executor = executor
         self._show_pan = show_pan
-        # Rows as they were loaded, not what is made of them: plain text and numbers take a third of the memory, and the
-        # collector has nothing to look through.
-        self._cards: OrderedDict[CardKey, tuple[CardRow, str]] = OrderedDict()
+        self._cards = Shelf[CardKey](CARDS_MAX)
         self._programs: dict[int, ProgramEntry] = {}
-        self._originals: OrderedDict[int, Original] = OrderedDict()
+        self._originals = Shelf[int](ORIGINALS_MAX)
         self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
         self._original_loader = Loader[TokenKey, Original](self._load_originals)
 
     def find_card(self, key: CardKey) -> CardEntry | None:
         """The card if it is here; it may be out of date, which only its account's revision tells."""
-        kept = self._cards.get(key)
-        if kept is None:
-            return None
-        self._cards.move_to_end(key)
-        return _entry_of(*kept)
+        packed = self._cards.get(key)
+        return None if packed is None else _entry_of(key, _unpack_card(packed))
 
     async def load_card(self, key: CardKey) -> CardEntry | None:
         """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
@@ -131,9 +144,7 @@ class Cache:
 
     def remember_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
-        self._originals[original.row.id] = original
-        if len(self._originals) > ORIGINALS_MAX:
-            self._originals.popitem(last=False)
+        self._originals.put(original.row.id, _pack(original))
 
     async def events(self, holder_id: int, user_token: str) -> list[Past]:
         """The history of an account as far as the user made it, for controls that must look back."""
@@ -152,8 +163,8 @@ class Cache:
     async def want_original(self, key: TokenKey) -> Original | None:
         """The transaction with this token, None when the program has none. What is used of it never changes."""
         row_id = claimed_id(key[1])
-        original = self._originals.get(row_id) if row_id is not None else None
-        if original is not None and is_named(original.row, key):
+        packed = self._originals.get(row_id) if row_id is not None else None
+        if packed is not None and is_named((original := _unpack_original(packed)).row, key):
             return original
         return await self._original_loader.want(key)
 
@@ -166,8 +177,6 @@ class Cache:
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
         """Loads cards as they are now; those that there are."""
-        for key in keys:
-            self._cards.pop(key, None)
         return self._keep(await self._store.load_cards(keys))
 
     async def program(self, program_id: int, revision: int) -> ProgramEntry:
@@ -193,11 +202,9 @@ class Cache:
     def _keep(self, rows: Sequence[CardRow]) -> dict[CardKey, CardEntry]:
         entries = dict[CardKey, CardEntry]()
         for row in rows:
-            key, shown_pan = (row.program_id, row.token), self._show_pan(row)
-            self._cards[key] = row, shown_pan
-            entries[key] = _entry_of(row, shown_pan)
-        while len(self._cards) > CARDS_MAX:
-            self._cards.popitem(last=False)
+            key, kept = (row.program_id, row.token), _kept_of(row, self._show_pan(row))
+            self._cards.put(key, _pack(kept))
+            entries[key] = _entry_of(key, kept)
         return entries
 
     def _load_program(self, program_id: int) -> ProgramEntry:
@@ -251,10 +258,17 @@ def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
     return SourceEntry(row.id, fact, source_face_of(fact, masked=program.masks_sources))
 
 
-def _entry_of(row: CardRow, shown_pan: str) -> CardEntry:
-    card, user = _card.decode(row.card_fact), _user.decode(row.user_fact)
-    owner = user if row.owner_fact is None else _user.decode(row.owner_fact)
+def _kept_of(row: CardRow, shown_pan: str) -> _Kept:
+    owner = None if row.owner_fact is None else _user.decode(row.owner_fact)
+    return _Kept(
+        row.card_id, row.holder_id, row.revision, row.pan_sealed, row.pin_sealed, shown_pan, _card.decode(row.card_fact),
+        _user.decode(row.user_fact), owner,
+    )  # fmt: skip
+
+
+def _entry_of(key: CardKey, kept: _Kept) -> CardEntry:
+    card, user, owner = kept.card, kept.user, kept.owner or kept.user
     return CardEntry(
-        (row.program_id, row.token), row.card_id, row.holder_id, row.revision, card, user, owner, face_of(card, user, owner),
-        row.pan_sealed, row.pin_sealed, shown_pan,
+        key, kept.card_id, kept.holder_id, kept.revision, card, user, owner, face_of(card, user, owner), kept.pan_sealed,
+        kept.pin_sealed, kept.shown_pan,
     )  # fmt: skip

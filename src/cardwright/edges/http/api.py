@@ -154,14 +154,14 @@ def segments_of(raw_path: bytes) -> list[str]:
 def _answer(route: Route, result: Any, pairs: dict[str, str]) -> tuple[int, bytes]:
     """Status and bytes of what an action returned: ready JSON, a list page, a reply with its own status, a shape, nothing."""
     match result:
+        case bytes():
+            return route.status, result
         case Reply():
             return result.status, result.body.encode()
         case None:
             return 204, b""
         case str():
             text = result
-        case bytes():
-            return route.status, result
         case Listing():
             return route.status, _list_body(route, result, pairs)
         case _:

@@ -73,9 +73,11 @@ class Application:
         app = self._platform.app
         self._api = Api(app, ROUTES)
         self._inbox = InboxDoor(app)
-        # What is loaded by now stays: looking through it again and again is what makes collections slow.
+        # What is loaded by now stays, and requests leave next to no cycles behind: at the usual thresholds the collector
+        # takes a tenth of the process's time to find nothing.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._platform.stop()
