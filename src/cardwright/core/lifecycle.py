@@ -201,7 +201,7 @@ def _undo(seen: Snapshot, chain: Chain, amount: int) -> Decision:
 
 def _take_credit_back(seen: Snapshot, chain: Chain, amount: int) -> Decision:
     """The reversal of an original credit: first from where the money had gone on to, then from the account."""
-    gone_on = min(amount, -chain.load_left)
+    gone_on = max(0, min(amount, -chain.load_left))
     load = gone_on + _load_for(seen, amount - gone_on)
     short = _shortage(seen, amount - gone_on)
     return Decision(
