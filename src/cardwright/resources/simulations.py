@@ -132,6 +132,9 @@ async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset
 async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: frozenset[int]) -> bytes:
     """A clearing. A forced one belongs to no authorization: what it names only lends card and merchant."""
     named = event.preceding_related_transaction_token
+    if event.card_token is not None:
+        # Official clients send it along. What is named decides, but a card that is not there is no card.
+        await _card(call, event.card_token)
     if not event.force_post:
         if named is None:
             raise bad_field("preceding_related_transaction_token", "may not be null unless force_post is true")

@@ -125,7 +125,7 @@ BODIES: dict[tuple[str, str], Any] = {
 }
 """Request bodies by verb and path."""
 
-SHOP = {"mid": "123456890", "name": "Corner Coffee", "mcc": "5814", "country_code": "USA"}
+SHOP = {"mid": "123456891", "name": "Corner Bakery", "mcc": "5462", "country_code": "USA"}
 BEGUN = {"card_token": "anas_card", "amount": 4.75, "card_acceptor": SHOP}
 FOLLOWED = {"preceding_related_transaction_token": PURCHASE, "amount": 4.75}
 
@@ -137,7 +137,7 @@ EVENTS: dict[str, Any] = {
     "authorization.clearing": FOLLOWED,
     "authorization.reversal": FOLLOWED,
     "refund": BEGUN,
-    "pindebit": BEGUN | {"card_options": {"pin": "1234"}},
+    "pindebit": BEGUN,
     "pindebit.cashback": BEGUN | {"cash_back_amount": 20},
     "pindebit.atm.withdrawal": {"card_token": "anas_card", "amount": 60},
     "pindebit.balanceinquiry": {"card_token": "anas_card", "account_type": "checking"},
