@@ -183,6 +183,12 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a hold is forgotten by its purchase": (
         f"UPDATE transactions SET state = 2 {OPEN}", {"open_purchase_holds_something"},
     ),
+    "a transaction was made before it began": (
+        f"UPDATE transactions SET created_ms = created_ms + 1 {DECLINED}", {"chain_shares_its_time"},
+    ),
+    "a clearing is of another day": (
+        "UPDATE transactions SET user_time_ms = user_time_ms - 1 WHERE root_id IS NOT NULL", {"chain_shares_its_time"},
+    ),
     "a hold never ends": (f"UPDATE transactions SET due_ms = 0 {OPEN}", {"open_hold_has_an_end"}),
     "a chain forgets what was cleared": (f"UPDATE transactions SET cleared = cleared - 1 {CLEARED}", {"chains_add_up"}),
     "a chain believes in more loaded money": (f"UPDATE transactions SET load_left = load_left + 1 {OPEN}", {"chains_add_up"}),

@@ -71,6 +71,22 @@ def filled(path: str, values: Sequence[str]) -> str:
     return path
 
 
+COMPLETES = {("POST", "/v3/simulate/financial/advice"): "/v3/simulate/financial"}
+"""What follows a pre-authorization rather than any purchase, and where that is made."""
+
+_EVENTS = "/v3/simulations/cardtransactions"
+FOLLOWS = COMPLETES | {
+    ("POST", f"{_EVENTS}/{event}"): f"{_EVENTS}/{begun}"
+    for event, begun in {
+        "pindebit.reversal": "pindebit",
+        "pindebit.authorization.clearing": "pindebit.authorization",
+        "pindebit.authorization.reversal": "pindebit.authorization",
+        "original.credit.auth_plus_capture.reversal": "original.credit.auth_plus_capture",
+    }.items()
+}
+"""What follows something else than a purchase, and where that is made."""
+
+
 @dataclass
 class Scene:
     """A program with something of everything in it. ``prefix`` stands before every token that a client chooses."""
@@ -112,7 +128,7 @@ class Scene:
         """The route's example in this program's words, after a purchase when it needs one."""
         example = EXAMPLES.get(place)
         if PURCHASE in str(example):
-            path = COMPLETES.get(place, "/v3/simulate/authorization")
+            path = FOLLOWS.get(place, "/v3/simulate/authorization")
             more = {"is_pre_auth": True} if place in COMPLETES else {}
             bought = self.client.post(path, self._dressed({**EXAMPLES["POST", path], **more}))
             assert bought.status == 201, bought.text

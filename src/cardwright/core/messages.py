@@ -56,8 +56,9 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     control that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of
     JSON, are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to
     be held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
-    increments: of its root, where they are the one thing that grows, and of what follows. Neither a typed security code
-    nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
+    increments: of its root, where they are the one thing that grows, and of what follows. ``network`` is None for the
+    stand-in network. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
+    stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -81,6 +82,9 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limited_by: str | None = msgspec.field(default=None, name="l")
     flow: Flow = msgspec.field(default=Flow.PURCHASE, name="j")
     mcc_groups: tuple[str, ...] = msgspec.field(default=(), name="g")
+    network: str | None = msgspec.field(default=None, name="nw")
+    subnetwork: str | None = msgspec.field(default=None, name="sn")
+    pan_entry_mode: str | None = msgspec.field(default=None, name="pe")
     hold_ms: int | None = msgspec.field(default=None, name="t")
     from_account: str | None = msgspec.field(default=None, name="fa")
     original_credit: dict[str, Any] | None = msgspec.field(default=None, name="oc")

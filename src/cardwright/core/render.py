@@ -94,7 +94,7 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
         f'{_fees_and_cash(details, places)}"currency_code":"{row.currency}",'
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
-        + f'"response":{_response(row.code, details.limited_by)},"network":"DISCOVER","acquirer":{{'
+        + f'"response":{_response(row.code, details.limited_by)},{_network(details)}"acquirer":{{'
         + ('"institution_id_code":"000000",' if kind in SETTLES else "")
         + f'"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
@@ -186,6 +186,13 @@ def _card_acceptor(mid: str, merchant: Merchant, asks: bool, settles: bool, mcc_
             **{name: value for name, value in optional.items() if value is not None},
         }
     ).decode()
+
+
+def _network(details: Details) -> str:
+    if details.network is None:
+        return '"network":"DISCOVER",'
+    sub = "" if details.subnetwork is None else f'"subnetwork":"{details.subnetwork}",'
+    return f'"network":"{details.network}",{sub}'
 
 
 def _fees_and_cash(details: Details, places: int) -> str:

@@ -51,6 +51,8 @@ def completed(message: Message, original: Recorded) -> Message:
         flow=known.flow,
         additional_data=said.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
+        network=said.network or known.network,
+        subnetwork=said.subnetwork if said.network is not None else known.subnetwork,
         card_present=known.card_present if message.follows else None,
         increments=known.increments if message.follows else (),
     )

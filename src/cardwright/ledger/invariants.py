@@ -13,6 +13,7 @@ from cardwright.ledger.card_numbers import card_numbers_in_clear
 from cardwright.ledger.money import (
     approved_has_one_entry,
     balances_are_sums_of_entries,
+    chain_shares_its_time,
     chains_add_up,
     declined_moves_nothing,
     entries_sum_to_zero,
@@ -173,6 +174,7 @@ INVARIANTS = (
     Invariant("P1", order_keeps_no_debt, (transactions,)),
     Invariant("P1", chains_add_up, (transactions, journal)),
     Invariant("P1", open_purchase_holds_something, (transactions,)),
+    Invariant("P1", chain_shares_its_time, (transactions,)),
     Invariant("P1", open_hold_has_an_end, (transactions,)),
     Invariant("P5", funding_is_what_was_moved, (transactions,)),
     Invariant("P3", transaction_ids_are_odd, (transactions,)),

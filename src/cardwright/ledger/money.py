@@ -205,6 +205,17 @@ def open_purchase_holds_something(db: Connection) -> Iterator[Break]:
         yield f"transaction {one.id}", "PENDING and a hold, or neither", f"{State(one.state).name}, held {one.hold_left}"
 
 
+def chain_shares_its_time(db: Connection) -> Iterator[Break]:
+    """A transaction that follows none was made when it began, and what follows it began when it did."""
+    row, root = transactions.c, transactions.alias("root").c
+    query = select(row.id, row.created_ms, row.user_time_ms)
+    for one in stream(db, query.where(row.root_id.is_(None), row.created_ms != row.user_time_ms)):
+        yield f"transaction {one.id} (began)", one.created_ms, one.user_time_ms
+    query = select(row.id, root.user_time_ms.label("began"), row.user_time_ms).where(row.root_id == root.id)
+    for one in stream(db, query.where(row.user_time_ms != root.user_time_ms)):
+        yield f"transaction {one.id} (began)", one.began, one.user_time_ms
+
+
 def open_hold_has_an_end(db: Connection) -> Iterator[Break]:
     """A transaction has a time at which its hold expires exactly as long as it holds something."""
     row = transactions.c

@@ -7,15 +7,18 @@ from typing import Any
 from sqlalchemy import Connection
 
 from cardwright.engine.loop import Engine
+from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.page import Page
 from cardwright.kit.vault import Vault
+from cardwright.ledger.settlement import Closings
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.events import Category, publish
 from cardwright.storage.database import Database
 from cardwright.storage.programs import Program
+from cardwright.storage.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,9 @@ class App:
     first_clock: ProgramClock
     wake_outbox: Callable[[], None]
     settle: Callable[[int], Awaitable[None]]
+    ranks: Ranks = field(default_factory=Ranks)
+    bookmarks: Bookmarks = field(default_factory=Bookmarks)
+    closings: Closings = field(default_factory=Closings)
 
 
 @dataclass(slots=True)

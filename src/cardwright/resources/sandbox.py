@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, structs
 
@@ -48,6 +48,7 @@ class SettingsUpdate(Shape, frozen=True, kw_only=True):
 
     mask_funding_source_tokens: bool | None = None
     mask_webhook_secrets: bool | None = None
+    transaction_model: Literal["v1", "v2"] | None = None
 
 
 class ClockRequest(Shape, frozen=True, kw_only=True):
@@ -173,6 +174,8 @@ def reset(call: Call, _body: Nothing) -> dict[str, Any]:
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
     call.app.engine.forget()
+    call.app.ranks.forget(call.program.id)
+    call.app.bookmarks.clear()
     return removed
 
 

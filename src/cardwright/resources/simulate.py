@@ -10,6 +10,7 @@ from cardwright.core.kinds import Form
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
+from cardwright.core.transaction_model import as_v2
 from cardwright.engine.cache import CardEntry
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.guard import check_url
@@ -42,9 +43,9 @@ async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -
 
 async def ask(
     call: EngineCall, body: AskRequest, form: Form, amount: Decimal, cash_back: Decimal | None = None, *,
-    is_pre_auth: bool = False, **more: Any,
+    is_pre_auth: bool = False, echo: bool = True, **more: Any,
 ) -> bytes:  # fmt: skip
-    """Has a message decided that asks the issuer for something; ``more`` goes into its details."""
+    """Has a message decided that asks the issuer for something; ``more`` goes into its details. ``echo``: see ``submit``."""
     app, key, options = call.app, (call.program_id, body.card_token), body.transaction_options
     typed_expiry = options is not None and options.card_expiration_date_yymm is not None
     if body.card_options is not None or body.pin is not None or typed_expiry:
@@ -60,7 +61,7 @@ async def ask(
         more |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
     details = await _details(app, card, body, program.currency, more)
     message = Authorization(amount=parse_amount("amount", amount, program.currency), details=details, form=form)
-    return await submit(app, card, message, body, options)
+    return await submit(app, card, message, body, options, echo=echo)
 
 
 async def submit(
@@ -75,7 +76,7 @@ async def submit(
 ) -> bytes:
     """Has a message decided and answers as the wire does; ``root_id`` is the row of the chain that it names.
 
-    With ``echo`` the network's response message is part of the answer.
+    With ``echo`` the network's response message is part of the answer; without, the transaction is alone in it, in model v2.
     """
     token = options.transaction_token if options is not None else None
     webhook: SimulationWebhook | None = getattr(body, "webhook", None)
@@ -99,9 +100,9 @@ def answer_of(outcome: Outcome, *, echo: bool = True) -> bytes:
     """The wire's answer to a simulation."""
     row, card, program, source = outcome
     transaction = render(row, card.face, source.face if source is not None else None, row.first_state)
-    if not echo:
-        return f'{{"transaction":{transaction}}}'.encode()
     details = details_decoder.decode(row.details)
+    if not echo:
+        return f'{{"transaction":{as_v2(transaction, details)}}}'.encode()
     raw = iso_echo(row, details, card.shown_pan, card.card.expiration, program.short_code)
     return f'{{"transaction":{transaction},"raw_iso8583":{raw}}}'.encode()
 

@@ -263,6 +263,11 @@ transactions = Table(
     Index(None, "program_id", "user_time_ms", "id"),
     Index(None, "holder_id", "user_time_ms", "id"),
     Index(None, "root_id", postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL")),
+    # Only of what follows another: the others were made when they began, so a purchase pays nothing for this order.
+    Index(
+        None, "program_id", "created_ms", "id",
+        postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL"),
+    ),
     # Open holds by the time at which they expire; whoever closes one takes it out.
     Index(None, "program_id", "due_ms", postgresql_where=text("due_ms > 0"), sqlite_where=text("due_ms > 0")),
 )

@@ -143,7 +143,10 @@ def create_tables() -> None:
     )
     op.create_index(op.f("ix_transactions_holder_id_user_time_ms_id"), "transactions", ["holder_id", "user_time_ms", "id"])
     op.create_index(op.f("ix_transactions_program_id_user_time_ms_id"), "transactions", ["program_id", "user_time_ms", "id"])
-    for columns, some in ((["root_id"], sa.text("root_id IS NOT NULL")), (["program_id", "due_ms"], sa.text("due_ms > 0"))):
+    follows = sa.text("root_id IS NOT NULL")
+    for columns, some in (
+        (["root_id"], follows), (["program_id", "created_ms", "id"], follows), (["program_id", "due_ms"], sa.text("due_ms > 0")),
+    ):
         name = op.f(f"ix_transactions_{'_'.join(columns)}")
         op.create_index(name, "transactions", columns, postgresql_where=some, sqlite_where=some)
     op.create_table(
