@@ -5,7 +5,7 @@ commit. It is never summed over history on the way; only a control that an accou
 looks back once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -33,7 +33,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
 
     ``mccs`` are single codes and ranges of the scope (of its MCC group too), None without such a scope. ``since_ms`` is
-    the control's creation, from which LIFETIME counts. ``key`` and ``fingerprint`` follow from the others (``settled``);
+    the control's creation, from which LIFETIME counts. A ``shadow`` is counted like any other and refuses nobody. ``key`` and ``fingerprint`` follow from the others (``settled``);
     the fingerprint changes with everything that decides what is counted, and not with the limits.
     """
 
@@ -53,6 +53,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     include_purchases: bool = True
     include_cashback: bool = True
     include_withdrawals: bool = True
+    shadow: bool = False
     key: str = ""
     fingerprint: int = 0
 
@@ -76,6 +77,33 @@ def settled(control: Control) -> Control:
 def is_among(mcc: str, mccs: tuple[str, ...]) -> bool:
     """Whether a category code is one of the codes, or inside one of the ranges, both ends included."""
     return any(low <= mcc <= (high or low) for low, _, high in (code.partition("-") for code in mccs))
+
+
+PROGRAM_LEVEL = ("program", "")
+"""The key of the controls that apply to every card."""
+
+Levels = Mapping[tuple[str, str], tuple[Control, ...]]
+"""Controls by whom they apply to."""
+
+
+def by_level(controls: Iterable[Control]) -> dict[tuple[str, str], tuple[Control, ...]]:
+    """Controls by whom they apply to, oldest first: looking up what applies costs the same whatever else there is."""
+    levels: dict[tuple[str, str], tuple[Control, ...]] = {}
+    for control in controls:
+        if control.user_token is not None:
+            level = ("user", control.user_token)
+        elif control.card_product_token is not None:
+            level = ("product", control.card_product_token)
+        else:
+            level = PROGRAM_LEVEL
+        levels[level] = (*levels.get(level, ()), control)
+    return levels
+
+
+def applying(levels: Levels, user_token: str, product_token: str) -> tuple[Control, ...]:
+    """The controls that a purchase is measured by, in the order of their say: the user's, the card product's, the program's."""
+    get = levels.get
+    return (*get(("user", user_token), ()), *get(("product", product_token), ()), *get(PROGRAM_LEVEL, ()))
 
 
 class Use(NamedTuple):
@@ -124,6 +152,22 @@ def window_number(window: Window, now: Instant) -> int:
             return moment.year * 12 + moment.month
         case Window.LIFETIME | Window.TRANSACTION:
             return 0
+
+
+def window_start(control: Control, now: Instant) -> Instant | None:
+    """The first instant of the control's window that ``now`` is in; None when the window is the transaction itself."""
+    match control.window:
+        case Window.DAY:
+            return now // DAY_MS * DAY_MS
+        case Window.WEEK:
+            return window_number(Window.WEEK, now) * 7 * DAY_MS + 3 * DAY_MS
+        case Window.MONTH:
+            moment = datetime.fromtimestamp(now // 1000, UTC)
+            return int(datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp()) * 1000
+        case Window.LIFETIME:
+            return control.since_ms
+        case Window.TRANSACTION:
+            return None
 
 
 def window_end(window: Window, now: Instant) -> Instant | None:

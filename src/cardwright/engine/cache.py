@@ -12,7 +12,7 @@ from sqlalchemy import select
 from cardwright.core.counting import Past
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
-from cardwright.core.velocity import Control
+from cardwright.core.velocity import Control, applying, by_level
 from cardwright.engine.loader import Loader
 from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.controls import load_controls, load_events
@@ -31,9 +31,6 @@ ORIGINALS_MAX = 50_000
 
 CardKey = tuple[int, str]
 """Program id and card token."""
-
-PROGRAM_LEVEL = ("program", "")
-"""The key of the controls that apply to every card."""
 
 ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
@@ -83,13 +80,21 @@ class ProgramEntry:
 
     sources_by_id: dict[int, SourceEntry] = field(default_factory=dict)
     controls: dict[tuple[str, str], tuple[Control, ...]] = field(default_factory=dict)
+    shadows: dict[tuple[str, str], tuple[Control, ...]] = field(default_factory=dict)
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
         if not self.controls:
             return ()
-        get = self.controls.get
-        return (*get(("user", card.user_token), ()), *get(("product", card.card_product_token), ()), *get(PROGRAM_LEVEL, ()))
+        return applying(self.controls, card.user_token, card.card_product_token)
+
+    def counted_of(self, card: CardFact) -> tuple[Control, ...]:
+        """The controls whose usage a message of the card changes: those that it is measured by, and shadows."""
+        return (*self.controls_of(card), *self.shadows_of(card)) if self.shadows else self.controls_of(card)
+
+    def shadows_of(self, card: CardFact) -> tuple[Control, ...]:
+        """The shadow controls that look on when the card is used."""
+        return applying(self.shadows, card.user_token, card.card_product_token)
 
     def source_of(self, product: ProductFact) -> SourceEntry | None:
         """The funding source that the product's Managed JIT Funding draws on, None without it."""
@@ -199,12 +204,15 @@ class Cache:
         with self._database.read() as db:
             program = get_program(db, program_id)
             subscriptions = load_subscriptions(db, program_id)
-            controls = by_level(load_controls(db, program_id))
+            loaded = load_controls(db, program_id)
+        controls = by_level(control for control in loaded if not control.shadow)
+        shadows = by_level(control for control in loaded if control.shadow)
         settings = program.settings
         masked = settings.mask_funding_source_tokens
         return ProgramEntry(
-            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, controls=controls
-        )
+            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions,
+            controls=controls, shadows=shadows,
+        )  # fmt: skip
 
     def _load_sources(self, program: ProgramEntry, ids: set[int]) -> None:
         query = select(funding_sources).where(funding_sources.c.program_id == program.id, funding_sources.c.id.in_(ids))
@@ -225,20 +233,6 @@ class Cache:
                     assert row is not None, "a product names a funding source that was there when it was made"
                     program.keep_source(_source_of(program, row))
         program.products.update(found)
-
-
-def by_level(controls: Iterable[Control]) -> dict[tuple[str, str], tuple[Control, ...]]:
-    """Controls by whom they apply to, oldest first: looking up what applies costs the same whatever else there is."""
-    levels: dict[tuple[str, str], tuple[Control, ...]] = {}
-    for control in controls:
-        if control.user_token is not None:
-            level = ("user", control.user_token)
-        elif control.card_product_token is not None:
-            level = ("product", control.card_product_token)
-        else:
-            level = PROGRAM_LEVEL
-        levels[level] = (*levels.get(level, ()), control)
-    return levels
 
 
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:

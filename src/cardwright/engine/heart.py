@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from cardwright.core.counting import event_of, events_for
-from cardwright.core.decide import decide
+from cardwright.core.decide import decide, would_refuse
 from cardwright.core.messages import Message
 from cardwright.core.outcome import Decision
 from cardwright.core.problems import CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, Problem
@@ -113,13 +113,7 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     Every card must be in the cache. Raises Conflict when the batch must be run again, Unavailable when the database
     failed; nothing is kept in either case.
     """
-    cards = {one.card: entry for one in asked if (entry := cache.find_card(one.card)) is not None}
-    want = Want(
-        holder_ids=sorted({entry.holder_id for entry in cards.values()}),
-        program_ids=sorted({one.card[0] for one in asked}),
-        row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
-        tokens=[(one.card[0], one.chosen_token) for one in asked if one.chosen_token is not None],
-    )
+    cards, want = _wanted(cache, asked)
     seen = await lane.begin(want)
     try:
         batch = await _configure(cache, cards, seen, real_clock())
@@ -136,6 +130,17 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     await lane.commit(batch.write)
     fault("commit.after")
     return results
+
+
+def _wanted(cache: Cache, asked: Sequence[Asked]) -> tuple[dict[CardKey, CardEntry], Want]:
+    """The cards of a batch, and what it must read."""
+    cards = {one.card: entry for one in asked if (entry := cache.find_card(one.card)) is not None}
+    return cards, Want(
+        holder_ids=sorted({entry.holder_id for entry in cards.values()}),
+        program_ids=sorted({one.card[0] for one in asked}),
+        row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
+        tokens=[(one.card[0], one.chosen_token) for one in asked if one.chosen_token is not None],
+    )
 
 
 async def _configure(cache: Cache, cards: dict[CardKey, CardEntry], seen: Seen, real_ms: Instant) -> _Batch:
@@ -163,7 +168,7 @@ async def _configure(cache: Cache, cards: dict[CardKey, CardEntry], seen: Seen, 
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
-        controls = programs[key[0]].controls_of(entry.card)
+        controls = programs[key[0]].counted_of(entry.card)
         if account.has_history and controls:
             accounts[entry.holder_id] = await _look_back(cache, entry, controls, account, now[key[0]])
     return _Batch(seen, cards, programs, now, real_ms, accounts, dict(seen.rows))
@@ -223,7 +228,18 @@ def _find_earlier(batch: _Batch, asked: Asked) -> Result | None:
     return Outcome(row, batch.cards[asked.card], program, source)
 
 
-def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
+class _View(NamedTuple):
+    """What one message is decided by: the snapshot, the message as the transaction that it names completes it, its chain's
+    root, and the funding source."""
+
+    snapshot: Snapshot
+    message: Message
+    root: Recorded | None
+    source: SourceEntry | None
+
+
+def _see(batch: _Batch, asked: Asked) -> _View:
+    """The view of a message at this point of the batch."""
     entry, program = batch.cards[asked.card], batch.programs[asked.card[0]]
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
     message = asked.message if named is None else completed(asked.message, named)
@@ -235,6 +251,12 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
         program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
         batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, program.controls_of(entry.card),
     )  # fmt: skip
+    return _View(snapshot, message, root, source)
+
+
+def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
+    entry, program = batch.cards[asked.card], batch.programs[asked.card[0]]
+    snapshot, message, root, source = _see(batch, asked)
     now, program_row = batch.now[program.id], batch.seen.programs[program.id]
     decision = decide(snapshot, message, now)
     details = details_of(message, snapshot, decision, asked.chosen_token)
@@ -254,6 +276,10 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     usages = decision.account.usages
     if snapshot.controls:
         usages = counted(snapshot.controls, snapshot.usage_keys, usages, event_of(row, details), now)
+    if program.shadows:
+        shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card))
+        batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
+        usages = counted(shadowed.controls, shadowed.usage_keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
     return outcome
 
@@ -284,3 +310,36 @@ def _conclude(batch: _Batch) -> None:
     states = ((holder_id, _pack(batch.accounts[holder_id])) for holder_id in sorted(touched))
     write.holders = [(holder_id, state) for holder_id, state in states if state != batch.seen.holders[holder_id].state]
     write.outbox += notifications(write.transactions, {key: program.subscriptions for key, program in batch.programs.items()})
+
+
+class Trial(NamedTuple):
+    """What a message would have become: its outcome, and what it would have been decided by, and when.
+
+    ``snapshot`` is None when the message only repeats one that was decided before.
+    """
+
+    outcome: Outcome
+    snapshot: Snapshot | None
+    message: Message
+    now: Instant
+
+
+async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked) -> Trial | Problem:
+    """What a batch of this message alone would answer, by the same reading and deciding; then the batch is dropped.
+
+    Raises what ``run_batch`` raises. The row's id and seed mean nothing.
+    """
+    cards, want = _wanted(cache, [asked])
+    seen = await lane.begin(want)
+    try:
+        batch = await _configure(cache, cards, seen, real_clock())
+        view = _see(batch, asked) if asked.card in batch.cards else None
+        ids = IdSource()
+        ids.refill(range(1, 3, 2))
+        result = _answer(batch, ids, asked)
+    finally:
+        await lane.abort()
+    if isinstance(result, Problem) or view is None:
+        return result if isinstance(result, Problem) else Problem(CARD_UNKNOWN)
+    repeats = not batch.write.transactions
+    return Trial(result, None if repeats else view.snapshot, view.message, batch.now[asked.card[0]])

@@ -17,6 +17,7 @@ from cardwright.resources import (
     users,
     velocity_controls,
     webhooks,
+    whatif,
 )
 from cardwright.resources.route import Route
 
@@ -35,6 +36,7 @@ ROUTES: tuple[Route, ...] = (
     *velocity_controls.routes,
     *webhooks.routes,
     *decisions.routes,
+    *whatif.routes,
     *inbox.routes,
     *sandbox.routes,
 )

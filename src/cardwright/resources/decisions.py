@@ -1,21 +1,21 @@
 """Decisions: why a message was approved or declined, every check in order, as it was decided then."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import and_, func, select
 
-from cardwright.core.counting import events_for
+from cardwright.core.counting import asked_of, events_for
 from cardwright.core.explain import explain, explain_follow_up
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
+from cardwright.core.remedies import smallest_changes
 from cardwright.core.render import ASKS, details_decoder
 from cardwright.core.responses import REASON_OF
 from cardwright.core.snapshot import Account, CardFact, ProductFact, Snapshot, fact_from
-from cardwright.core.velocity import Control, recounted, usage_key
+from cardwright.core.velocity import Control, applying, by_level, recounted, usage_key
 from cardwright.core.words import TYPES, State
-from cardwright.engine.cache import PROGRAM_LEVEL, by_level
 from cardwright.kit.clock import iso_ms
 from cardwright.resources.app import Call
 from cardwright.resources.route import Scope, get
@@ -27,12 +27,19 @@ from cardwright.storage.tables import card_products, config_history
 # --- Rules: pure ---------------------------------------------------------------------
 
 
+class Again(NamedTuple):
+    """A decision made again: its steps, whether it came out as recorded, and what alone would have had it approved."""
+
+    steps: list[dict[str, Any]]
+    agrees: bool
+    changes: dict[str, Any]
+
+
 def message_of(row: Recorded) -> Authorization:
     """The message that the row records, as it came in."""
     details = details_decoder.decode(row.details)
-    surcharge = sum(fee.amount for fee in details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
     asked = msgspec.structs.replace(details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None)
-    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=asked)
+    return asked_of(row, asked)
 
 
 def account_before(row: Recorded) -> Account:
@@ -45,8 +52,8 @@ def account_before(row: Recorded) -> Account:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def snapshot_as_of(call: Call, row: Recorded) -> Snapshot:
-    """What the decision saw, from the history of its configuration."""
+def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, ...]]:
+    """What the decision saw, from the history of its configuration, and the shadow controls that looked on."""
     card, user, owner = facts_as_of(call.db, row)
     by_token = select(card_products.c.id).where(
         card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
@@ -57,11 +64,13 @@ def snapshot_as_of(call: Call, row: Recorded) -> Snapshot:
     source = source_as_of(call.db, row) if row.source_id is not None else None
     controls = controls_as_of(call, row, card)
     account = with_usage_before(call, row, account_before(row), controls, user.token, owner.token)
-    return Snapshot(row.currency, card, user, owner, product, source, account, controls=controls)
+    real = tuple(control for control in controls if not control.shadow)
+    shadows = tuple(control for control in controls if control.shadow)
+    return Snapshot(row.currency, card, user, owner, product, source, account, controls=real), shadows
 
 
 def controls_as_of(call: Call, row: Recorded, card: CardFact) -> tuple[Control, ...]:
-    """The velocity controls that applied when the row was decided, in the order of their say."""
+    """The velocity controls that applied when the row was decided, in the order of their say, shadows among them."""
     columns = config_history.c
     newest = (
         select(columns.object_id, func.max(columns.revision).label("revision"))
@@ -76,8 +85,7 @@ def controls_as_of(call: Call, row: Recorded, card: CardFact) -> tuple[Control, 
     rows = call.db.execute(query.where(columns.program_id == row.program_id, columns.kind == history.Kind.VELOCITY_CONTROL))
     kept = {found.object_id: found.doc for found in rows if found.doc != INACTIVE}
     levels = by_level(control_from(key, kept[key]) for key in sorted(kept))
-    found_levels = (("user", card.user_token), ("product", card.card_product_token), PROGRAM_LEVEL)
-    return tuple(control for level in found_levels for control in levels.get(level, ()))
+    return applying(levels, card.user_token, card.card_product_token)
 
 
 def with_usage_before(
@@ -100,7 +108,8 @@ def with_usage_before(
 def get_decision(call: Call) -> dict[str, Any]:
     """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
     row, _side = get_transaction(call.db, call.program.id, call.token)
-    steps, agrees = (explain_follow_up(row), True) if row.kind not in ASKS else _explain_again(call, row)
+    again = Again(explain_follow_up(row), True, {}) if row.kind not in ASKS else _explain_again(call, row)
+    steps = again.steps
     places = exponent_of(row.currency) or 0
     reason = REASON_OF[row.code]
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
@@ -115,18 +124,22 @@ def get_decision(call: Call) -> dict[str, Any]:
         "currency_code": row.currency,
         "configuration": {"program_revision": row.program_revision, "account_revision": row.holder_revision},
         **({"first_refusal": refusal["check"], "would_pass_if": refusal["would_pass_if"]} if refusal else {}),
-        "replay_agrees": agrees,
+        **({"would_be_approved_with_any_of": again.changes} if again.changes else {}),
+        "replay_agrees": again.agrees,
         "checks": steps,
     }
 
 
-def _explain_again(call: Call, row: Recorded) -> tuple[list[dict[str, Any]], bool]:
-    """The steps of the decision made again from its history, and whether it came out as it was recorded.
+def _explain_again(call: Call, row: Recorded) -> Again:
+    """The decision made again from its history.
 
-    It can only differ where velocity usage decided between purchases that two processes took in one millisecond.
+    It can only come out otherwise where velocity usage decided between purchases that two processes took in one
+    millisecond.
     """
-    decision, steps = explain(snapshot_as_of(call, row), message_of(row), row.created_ms)
-    return steps, decision.reason.number == row.code
+    seen, shadows = snapshot_as_of(call, row)
+    message = message_of(row)
+    decision, steps = explain(seen, message, row.created_ms, shadows)
+    return Again(steps, decision.reason.number == row.code, smallest_changes(seen, message, row.created_ms))
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -193,17 +193,22 @@ def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str) -> tuple[Fee, ..
 
 async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
     """Simulates an authorization: a purchase is decided, funded and held. A decline is a 201 too."""
+    key, message = await message_of(call, body)
+    return await submit(call.app, key, message, body, body.transaction_options)
+
+
+async def message_of(call: EngineCall, body: AuthorizationRequest) -> tuple[CardKey, Authorization]:
+    """The card and the message that a request asks for; what was typed at the till is compared here and goes no further."""
     app, key = call.app, (call.program_id, body.card_token)
     if body.card_options is not None or body.pin is not None:
         # What was typed is compared here, before any account is locked: with the card as it is now, not as it was cached.
         await app.engine.cache.reload_cards([key])
     card = await app.engine.card(key)
     program = await app.engine.cache.program(call.program_id, 0)
-    message = Authorization(
+    return key, Authorization(
         amount=parse_amount("amount", body.amount, program.currency),
         details=await _details(app, card, body, program.currency),
     )
-    return await submit(app, key, message, body, body.transaction_options)
 
 
 async def submit(

@@ -31,6 +31,9 @@ CARD_COLUMNS = """
 """
 
 
+SHADOW_HIT_COLUMNS = ("program_id", "control_id", "transaction_id")
+
+
 class CardRow(NamedTuple):
     """A card as the heart loads it: keys, sealed secrets, and facts as JSON."""
 
@@ -108,6 +111,7 @@ class Write:
     journal: list[tuple[Any, ...]] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)
+    shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 class Conflict(Exception):

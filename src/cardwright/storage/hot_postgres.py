@@ -23,6 +23,7 @@ from cardwright.storage.hot import (
     CARD_COLUMNS,
     JOURNAL_COLUMNS,
     OUTBOX_COLUMNS,
+    SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
     ChainRow,
@@ -69,6 +70,7 @@ STATEMENTS = {
     "insert_transactions": _unfold("transactions", TRANSACTION_COLUMNS, TRANSACTION_TYPES),
     "insert_journal": _unfold("journal", JOURNAL_COLUMNS, {"currency": "text"}),
     "insert_outbox": _unfold("outbox", OUTBOX_COLUMNS, OUTBOX_TYPES),
+    "insert_shadow_hits": _unfold("shadow_hits", SHADOW_HIT_COLUMNS, {}),
     "insert_tokens": _unfold(
         "message_tokens", ("program_id", "token", "transaction_id", "request_hash"), {"token": "text", "request_hash": "bytea"}
     ),
@@ -256,6 +258,8 @@ class PostgresLane:
         if write.tokens:
             programs, tokens, transactions, digests = zip(*write.tokens, strict=True)
             self._send("insert_tokens", int_array(programs), text_array(tokens), int_array(transactions), bytes_array(digests))
+        if write.shadow_hits:
+            self._send("insert_shadow_hits", *encode_rows(write.shadow_hits, SHADOW_HIT_COLUMNS, {}))
         await self._end()
 
     async def abort(self) -> None:

@@ -17,6 +17,7 @@ from cardwright.storage.hot import (
     CARD_COLUMNS,
     JOURNAL_COLUMNS,
     OUTBOX_COLUMNS,
+    SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
     Conflict,
@@ -43,6 +44,7 @@ INSERT_JOURNAL = _insert("journal", JOURNAL_COLUMNS)
 INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
 UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5 WHERE id = ?1"
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
+INSERT_SHADOW_HIT = _insert("shadow_hits", SHADOW_HIT_COLUMNS)
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
 SELECT_CARDS = (
     f"SELECT {CARD_COLUMNS} FROM json_each(?) k "
@@ -125,6 +127,8 @@ class SqliteLane:
                 many(INSERT_OUTBOX, [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox])
             if write.tokens:
                 many(INSERT_TOKEN, write.tokens)
+            if write.shadow_hits:
+                many(INSERT_SHADOW_HIT, write.shadow_hits)
             await asyncio.get_running_loop().run_in_executor(self._committer, self._connection.execute, "COMMIT")
         except sqlite3.IntegrityError as error:
             self._end()

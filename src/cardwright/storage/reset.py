@@ -7,6 +7,8 @@ from sqlalchemy import Connection, delete, select
 from cardwright.kit.clock import ProgramClock
 from cardwright.storage.programs import set_clock
 from cardwright.storage.tables import (
+    backtest_flips,
+    backtests,
     card_products,
     card_transitions,
     cards,
@@ -20,6 +22,7 @@ from cardwright.storage.tables import (
     outbox,
     pans,
     programs,
+    shadow_hits,
     transactions,
     user_transitions,
     users,
@@ -29,7 +32,7 @@ from cardwright.storage.tables import (
 
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
-    outbox, inbox_messages, message_tokens, journal, transactions, config_history, card_transitions, user_transitions,
+    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, journal, transactions, config_history, card_transitions, user_transitions,
     cards, pans, users, holders, velocity_controls, webhooks, card_products, funding_sources,
 )  # fmt: skip
 

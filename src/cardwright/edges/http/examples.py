@@ -68,6 +68,7 @@ BODIES: dict[tuple[str, str], Any] = {
         "mid": "123456890",
         "card_acceptor": {"name": "Corner Coffee", "mcc": "5814", "city": "Oakland", "state": "CA", "country": "USA"},
     },
+    ("POST", "/sandbox/whatif/authorization"): {"card_token": "anas_card", "amount": 4.75, "mid": "123456890"},
     ("POST", "/v3/simulate/authorization/advice"): {"original_transaction_token": PURCHASE, "amount": 4.25},
     ("POST", "/v3/simulate/reversal"): {"original_transaction_token": PURCHASE, "amount": 4.75},
     ("POST", "/v3/simulate/clearing"): {"original_transaction_token": PURCHASE, "amount": 4.75},

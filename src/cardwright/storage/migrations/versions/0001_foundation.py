@@ -338,6 +338,7 @@ def create_tables() -> None:
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
+        sa.Column("shadow", sa.SmallInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_velocity_controls_program_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_velocity_controls")),
         sa.UniqueConstraint("program_id", "token", name=op.f("uq_velocity_controls_program_id_token")),
@@ -346,3 +347,37 @@ def create_tables() -> None:
         op.f("ix_velocity_controls_program_id_card_product_token"), "velocity_controls", ["program_id", "card_product_token"]
     )
     op.create_index(op.f("ix_velocity_controls_program_id_user_token"), "velocity_controls", ["program_id", "user_token"])
+    op.create_table(
+        "shadow_hits",
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("control_id", ID, nullable=False),
+        sa.Column("transaction_id", ID, nullable=False),
+        sa.PrimaryKeyConstraint("program_id", "control_id", "transaction_id", name=op.f("pk_shadow_hits")),
+    )
+    op.create_table(
+        "backtests",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("job", sa.Text(), nullable=False),
+        sa.Column("cursor", ID, nullable=False),
+        sa.Column("sums", sa.Text(), nullable=False),
+        sa.Column("lease_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_backtests_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_backtests")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_backtests_program_id_token")),
+    )
+    op.create_table(
+        "backtest_flips",
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("backtest_id", ID, nullable=False),
+        sa.Column("number", ID, autoincrement=False, nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_backtest_flips_program_id")),
+        sa.PrimaryKeyConstraint("backtest_id", "number", name=op.f("pk_backtest_flips")),
+    )
