@@ -56,6 +56,8 @@ WEBHOOK_NOT_FOUND = Kind(404, "404012", "Webhook not found")
 EVENT_NOT_FOUND = Kind(404, "404013", "Event not found")
 CONTROL_NOT_FOUND = Kind(404, "404015", "Velocity control not found")
 ORIGINAL_NOT_FOUND = Kind(404, "404014", "Original transaction not found")
+BACKTEST_NOT_FOUND = Kind(404, "404041", "Backtest not found")
+SHADOW_NOT_FOUND = Kind(404, "404042", "Shadow control not found")
 METHOD_NOT_ALLOWED = Kind(405, "405001", "Method not allowed: this path takes {}")
 TOKEN_TAKEN = Kind(  # observed
     409, "409002", "General conflict exception: Token has already been associated with a different payload"

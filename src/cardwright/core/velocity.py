@@ -33,7 +33,9 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
 
     ``mccs`` are single codes and ranges of the scope (of its MCC group too), None without such a scope. ``since_ms`` is
-    the control's creation, from which LIFETIME counts. A ``shadow`` is counted like any other and refuses nobody. ``key`` and ``fingerprint`` follow from the others (``settled``);
+    the control's creation, from which LIFETIME counts; ``on_revision`` the program's revision at which it was last switched
+    on again: what happened while it was off was not counted on the way. A ``shadow`` is counted like any other and refuses
+    nobody. ``key`` and ``fingerprint`` follow from the others (``settled``);
     the fingerprint changes with everything that decides what is counted, and not with the limits.
     """
 
@@ -54,6 +56,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     include_cashback: bool = True
     include_withdrawals: bool = True
     shadow: bool = False
+    on_revision: int = 0
     key: str = ""
     fingerprint: int = 0
 
@@ -69,6 +72,7 @@ def settled(control: Control) -> Control:
     said = (
         control.window, control.currency, control.user_token, control.card_product_token, control.mid, control.mccs,
         control.approvals_only, control.include_purchases, control.include_cashback, control.include_withdrawals,
+        control.on_revision,
     )  # fmt: skip
     return msgspec.structs.replace(control, key=str(control.id), fingerprint=crc32(repr(said).encode()))
 

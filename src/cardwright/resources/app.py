@@ -34,6 +34,7 @@ class App:
     bin_prefix: str
     first_clock: ProgramClock
     wake_outbox: Callable[[], None]
+    wake_backtests: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)

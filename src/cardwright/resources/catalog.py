@@ -1,6 +1,7 @@
 """All routes of the platform, one list: the HTTP door, the OpenAPI document and the tests read it."""
 
 from cardwright.resources import (
+    backtests,
     balances,
     card_products,
     card_transitions,
@@ -37,6 +38,7 @@ ROUTES: tuple[Route, ...] = (
     *webhooks.routes,
     *decisions.routes,
     *whatif.routes,
+    *backtests.routes,
     *inbox.routes,
     *sandbox.routes,
 )

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import and_, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from cardwright.core.counting import asked_of, events_for
 from cardwright.core.explain import explain, explain_follow_up
@@ -54,19 +54,25 @@ def account_before(row: Recorded) -> Account:
 
 def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, ...]]:
     """What the decision saw, from the history of its configuration, and the shadow controls that looked on."""
-    card, user, owner = facts_as_of(call.db, row)
+    seen = configuration_as_of(call.db, row)
+    controls = controls_as_of(call, row, seen.card)
+    account = with_usage_before(call, row, account_before(row), controls, seen.user.token, seen.owner.token)
+    real = tuple(control for control in controls if not control.shadow)
+    shadows = tuple(control for control in controls if control.shadow)
+    return msgspec.structs.replace(seen, account=account, controls=real), shadows
+
+
+def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
+    """What the decision on a row saw of card, holder, product and funding source; without money, controls and chain."""
+    card, user, owner = facts_as_of(db, row)
     by_token = select(card_products.c.id).where(
         card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
     )
-    product_id = call.db.execute(by_token).scalar_one()
-    doc = history.doc_as_of(call.db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
+    product_id = db.execute(by_token).scalar_one()
+    doc = history.doc_as_of(db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
     product: ProductFact = fact_from(ProductFact, doc)
-    source = source_as_of(call.db, row) if row.source_id is not None else None
-    controls = controls_as_of(call, row, card)
-    account = with_usage_before(call, row, account_before(row), controls, user.token, owner.token)
-    real = tuple(control for control in controls if not control.shadow)
-    shadows = tuple(control for control in controls if control.shadow)
-    return Snapshot(row.currency, card, user, owner, product, source, account, controls=real), shadows
+    source = source_as_of(db, row) if row.source_id is not None else None
+    return Snapshot(row.currency, card, user, owner, product, source, Account())
 
 
 def controls_as_of(call: Call, row: Recorded, card: CardFact) -> tuple[Control, ...]:

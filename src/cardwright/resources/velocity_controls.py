@@ -37,6 +37,9 @@ from cardwright.storage.tables import card_products, cards, holders, users, velo
 
 Name = Annotated[str, Meta(max_length=255)]
 Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+SHADOW, PROMOTED = 1, 2
+"""What stands in the column ``shadow`` of a control that is one, and of one that was."""
+
 PROGRAM_CONTROLS_MAX = 90
 """At most so many active program-level controls (wire reference, "Combination rules")."""
 
@@ -126,6 +129,24 @@ class ControlQuery(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 
+def control_of(body: VelocityCreate, token: str) -> VelocityControl:
+    """The control that a request describes."""
+    said = {
+        **base.changes_of(body), "token": token, "association": without_nulls(body.association or Association()),
+        "merchant_scope": without_nulls(body.merchant_scope or MerchantScope()),
+    }  # fmt: skip
+    return VelocityControl(**said)
+
+
+def changed(control: VelocityControl, body: VelocityUpdate) -> VelocityControl:
+    """The control after a partial update."""
+    changes = base.changes_of(body)
+    for name in ("association", "merchant_scope"):
+        if name in changes:
+            changes[name] = without_nulls(changes[name])
+    return structs.replace(control, **changes)
+
+
 def checked(control: VelocityControl) -> VelocityControl:
     """The control if it can be one. Raises a problem that names the field."""
     if control.association.user_token and control.association.card_product_token:
@@ -153,7 +174,7 @@ def amount_of(control: VelocityControl) -> int:
         raise bad_field("amount_limit", str(error)) from None
 
 
-def fact_of(control: VelocityControl, since_ms: int) -> str:
+def fact_of(control: VelocityControl, since_ms: int, on_revision: int = 0, *, shadow: bool = False) -> str:
     """What decisions must know of a control, as JSON."""
     scope = control.merchant_scope
     fact = Control(
@@ -173,6 +194,8 @@ def fact_of(control: VelocityControl, since_ms: int) -> str:
         include_purchases=control.include_purchases,
         include_cashback=control.include_cashback,
         include_withdrawals=control.include_withdrawals,
+        shadow=shadow,
+        on_revision=on_revision,
     )
     return msgspec.json.encode(fact).decode()
 
@@ -213,9 +236,8 @@ def columns_of(control: VelocityControl, fact: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def remember_control(call: Call, control_id: int, control: VelocityControl, fact: str) -> None:
-    """Lets every process see the control as it is now, and later answers how it was until then."""
-    revision = history.raise_program_revision(call.db, call.program.id)
+def remember_control(call: Call, control_id: int, control: VelocityControl, fact: str, revision: int) -> None:
+    """Lets every process see the control as it is from a revision on, and later answers how it was until then."""
     doc = fact if control.active else INACTIVE
     history.remember(call.db, call.program.id, history.Kind.VELOCITY_CONTROL, control_id, revision, call.now, doc)
 
@@ -227,21 +249,13 @@ def create_control(call: Call, body: VelocityCreate) -> str:
     """Creates a velocity control. It counts what has happened in its running window, unless that is LIFETIME."""
     if (replay := base.find_replay(call, velocity_controls, body)) is not None:
         return replay
-    said = base.changes_of(body)
-    control = VelocityControl(
-        **{
-            **said,
-            "token": body.token or call.app.ids.token(),
-            "association": without_nulls(body.association or Association()),
-            "merchant_scope": without_nulls(body.merchant_scope or MerchantScope()),
-        }
-    )
+    control = control_of(body, body.token or call.app.ids.token())
     checked(control)
     check_references(call, control)
     check_count(call, control)
     fact = fact_of(control, call.now)
     control_id, doc = base.insert(call, velocity_controls, body, control, **columns_of(control, fact))
-    remember_control(call, control_id, control, fact)
+    remember_control(call, control_id, control, fact, history.raise_program_revision(call.db, call.program.id))
     return doc
 
 
@@ -270,11 +284,7 @@ def update_control(call: Call, body: VelocityUpdate) -> str:
     """Changes a velocity control. What it has counted is counted again under its new settings, never reset."""
     row = base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND)
     base.check_same_token(call, body)
-    changes = base.changes_of(body)
-    for name in ("association", "merchant_scope"):
-        if name in changes:
-            changes[name] = without_nulls(changes[name])
-    return _save(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), **changes))
+    return _save(call, row, changed(msgspec.json.decode(row.doc, type=VelocityControl), body))
 
 
 def delete_control(call: Call) -> str:
@@ -290,10 +300,22 @@ def _save(call: Call, row: Row, control: VelocityControl) -> str:
     doc = records.text_of(control)
     if doc == row.doc:
         return doc
-    fact = fact_of(control, row.created_ms)
-    records.change(call.db, velocity_controls, row.id, doc=doc, modified_ms=call.now, **columns_of(control, fact))
-    remember_control(call, row.id, control, fact)
+    save_control(call, row, control)
     return doc
+
+
+def save_control(call: Call, row: Row, control: VelocityControl, shadow: int | None = None) -> None:
+    """Stores a control as it is now. One that is switched on again counts anew what it has not seen meanwhile."""
+    revision = history.raise_program_revision(call.db, call.program.id)
+    before = control_from(row.id, row.fact)
+    shadow = row.shadow if shadow is None else shadow
+    on_revision = before.on_revision if row.active or not control.active else revision
+    fact = fact_of(control, row.created_ms, on_revision, shadow=shadow == SHADOW)
+    columns = columns_of(control, fact)
+    records.change(
+        call.db, velocity_controls, row.id, doc=records.text_of(control), modified_ms=call.now, shadow=shadow, **columns
+    )
+    remember_control(call, row.id, control, fact, revision)
 
 
 def list_available(call: Call) -> records.Listing:

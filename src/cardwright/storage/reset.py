@@ -32,8 +32,8 @@ from cardwright.storage.tables import (
 
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
-    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, journal, transactions, config_history, card_transitions, user_transitions,
-    cards, pans, users, holders, velocity_controls, webhooks, card_products, funding_sources,
+    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, journal, transactions, config_history,
+    card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, webhooks, card_products, funding_sources,
 )  # fmt: skip
 
 RESETTING = "resetting"
