@@ -29,6 +29,7 @@ from cardwright.ledger.pointers import (
     message_token_has_its_transaction,
     notification_has_its_objects,
     programs_stay_apart,
+    shadow_hit_has_its_purchase,
     transaction_ids_are_odd,
 )
 from cardwright.ledger.walk import Break
@@ -42,6 +43,7 @@ from cardwright.storage.tables import (
     message_tokens,
     metadata,
     outbox,
+    shadow_hits,
     transactions,
     users,
 )
@@ -161,6 +163,7 @@ INVARIANTS = (
     Invariant("P5", funding_is_what_was_moved, (transactions,)),
     Invariant("P3", transaction_ids_are_odd, (transactions,)),
     Invariant("P3", message_token_has_its_transaction, (message_tokens,)),
+    Invariant("P4", shadow_hit_has_its_purchase, (shadow_hits,)),
     Invariant("P6", notification_has_its_objects, (outbox,)),
     Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
     Invariant("P9", programs_stay_apart, (users, cards, transactions, journal)),

@@ -11,6 +11,7 @@ from cardwright.resources import (
     inbox,
     ping,
     sandbox,
+    shadow_controls,
     simulate,
     simulate_followups,
     transactions,
@@ -39,6 +40,7 @@ ROUTES: tuple[Route, ...] = (
     *decisions.routes,
     *whatif.routes,
     *backtests.routes,
+    *shadow_controls.routes,
     *inbox.routes,
     *sandbox.routes,
 )

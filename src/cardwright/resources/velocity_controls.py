@@ -13,6 +13,7 @@ from cardwright.core.money import BadAmount, decimal_text, exponent_of, minor_un
 from cardwright.core.problems import (
     CONTROL_NOT_FOUND,
     PRODUCT_UNKNOWN,
+    TOKEN_TAKEN,
     USER_NOT_FOUND,
     USER_UNKNOWN,
     Problem,
@@ -222,9 +223,16 @@ def check_count(call: Call, control: VelocityControl) -> None:
     """Refuses one program-level control too many."""
     if control.association.user_token or control.association.card_product_token or not control.active:
         return
-    others = [one for one in load_controls(call.db, call.program.id) if one.token != control.token]
+    others = [one for one in load_controls(call.db, call.program.id) if one.token != control.token and not one.shadow]
     if sum(1 for one in others if one.user_token is None and one.card_product_token is None) >= PROGRAM_CONTROLS_MAX:
         raise bad_field("association", f"may be absent for at most {PROGRAM_CONTROLS_MAX} active controls of a program")
+
+
+def no_shadow(row: Row) -> Row:
+    """The row unless it is a shadow control's, which is no velocity control yet. Raises CONTROL_NOT_FOUND."""
+    if row.shadow == SHADOW:
+        raise Problem(CONTROL_NOT_FOUND)
+    return row
 
 
 def columns_of(control: VelocityControl, fact: str) -> dict[str, Any]:
@@ -247,8 +255,10 @@ def remember_control(call: Call, control_id: int, control: VelocityControl, fact
 
 def create_control(call: Call, body: VelocityCreate) -> str:
     """Creates a velocity control. It counts what has happened in its running window, unless that is LIFETIME."""
-    if (replay := base.find_replay(call, velocity_controls, body)) is not None:
-        return replay
+    if (replay := records.find_replay(call.db, velocity_controls, call.program.id, body.token, body)) is not None:
+        if replay.shadow == SHADOW:
+            raise Problem(TOKEN_TAKEN)
+        return str(replay.doc)
     control = control_of(body, body.token or call.app.ids.token())
     checked(control)
     check_references(call, control)
@@ -261,7 +271,7 @@ def create_control(call: Call, body: VelocityCreate) -> str:
 
 def get_control(call: Call) -> str:
     """Returns a velocity control."""
-    return str(base.get_row(call, velocity_controls, CONTROL_NOT_FOUND).doc)
+    return str(no_shadow(base.get_row(call, velocity_controls, CONTROL_NOT_FOUND)).doc)
 
 
 def list_controls(call: Call) -> records.Listing:
@@ -269,9 +279,8 @@ def list_controls(call: Call) -> records.Listing:
     query: ControlQuery = call.query
     if query.user is not None and query.card_product is not None:
         raise bad_parameter("user, card_product", "may not both be given")
-    return base.list_resources(
-        call, velocity_controls, *_named("user_token", query.user), *_named("card_product_token", query.card_product)
-    )
+    named = [*_named("user_token", query.user), *_named("card_product_token", query.card_product)]
+    return base.list_resources(call, velocity_controls, velocity_controls.c.shadow != SHADOW, *named)
 
 
 def _named(column: str, wanted: str | None) -> list[ColumnElement[bool]]:
@@ -282,14 +291,14 @@ def _named(column: str, wanted: str | None) -> list[ColumnElement[bool]]:
 
 def update_control(call: Call, body: VelocityUpdate) -> str:
     """Changes a velocity control. What it has counted is counted again under its new settings, never reset."""
-    row = base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND)
+    row = no_shadow(base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND))
     base.check_same_token(call, body)
     return _save(call, row, changed(msgspec.json.decode(row.doc, type=VelocityControl), body))
 
 
 def delete_control(call: Call) -> str:
     """Switches a velocity control off."""
-    row = base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND)
+    row = no_shadow(base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND))
     return _save(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=False))
 
 
@@ -332,7 +341,7 @@ def list_available(call: Call) -> records.Listing:
     )
     rows = call.db.execute(
         select(velocity_controls)
-        .where(columns.program_id == call.program.id, columns.active, applies)
+        .where(columns.program_id == call.program.id, columns.active, columns.shadow != SHADOW, applies)
         .order_by(*records.order_of(velocity_controls, call.list_page.sort_by))
     ).all()
     controls = [(row, control_from(row.id, row.fact)) for row in rows]
