@@ -31,7 +31,8 @@ CONTROLS: list[tuple[str, dict[str, Any]]] = [
 def ruled(steps: list[Step], controls: list[tuple[str, dict[str, Any]]], changes: dict[int, Any]) -> list[Step]:
     """The history with these controls from its beginning, and changes of them at some steps."""
     first = [("create", token, body) for token, body in controls]
-    return [replace(step, changes=[*(first if number == 0 else []), *changes.get(number, [])]) for number, step in enumerate(steps)]
+    at = {**changes, 0: [*first, *changes.get(0, [])]}
+    return [replace(step, changes=at.get(number, [])) for number, step in enumerate(steps)]
 
 
 def backtest(world: World, at: int, **body: Any) -> tuple[Sums, list[dict[str, Any]]]:
@@ -107,8 +108,12 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
     ),
     "all at once": (
         {
-            "add": [{"token": "new", **DAY, "velocity_window": "LIFETIME", "amount_limit": 5000, "association": {"user_token": "u"}}],
-            "change": [{"token": "week", "amount_limit": 250}, {"token": "cash", "amount_limit": 5}, {"token": "life", "active": False}],
+            "add": [
+                {"token": "new", **DAY, "velocity_window": "LIFETIME", "amount_limit": 5000, "association": {"user_token": "u"}}
+            ],
+            "change": [
+                {"token": "week", "amount_limit": 250}, {"token": "cash", "amount_limit": 5}, {"token": "life", "active": False},
+            ],
             "remove": ["day"],
         },
         {

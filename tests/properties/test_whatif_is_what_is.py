@@ -48,7 +48,7 @@ def world(database_url: str) -> Iterator[World]:
     world.make("usertransitions", user_token="u6", status="SUSPENDED", reason_code="05", channel="API")
     day = {"velocity_window": "DAY", "currency_code": "USD"}
     world.make("velocitycontrols", token="much", amount_limit=900, association={"card_product_token": "jit"}, **day)
-    world.make("velocitycontrols", token="often", amount_limit=9000, usage_limit=2, merchant_scope={"mcc": "5812"}, **day)
+    world.make("velocitycontrols", token="often", amount_limit=9000, usage_limit=1, merchant_scope={"mcc": "5812"}, **day)
     yield world
     world.close()
 

@@ -176,7 +176,7 @@ NEW = {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD"}
         ({"velocity_controls": {"change": [{"amount_limit": 1}]}}, "velocity_controls.change[0].token"),
         ({"velocity_controls": {"change": [{"token": "nobody"}]}}, "velocity_controls.change[0].token"),
         ({"velocity_controls": {"change": [{"token": "day", "amount_limit": -1}]}}, "velocity_controls.change[0].amount_limit"),
-        ({"velocity_controls": {"change": [{"token": "day", "velocity_window": "EON"}]}}, "velocity_controls.change[0].velocity_window"),
+        ({"velocity_controls": {"change": [{"token": "day", "velocity_window": "EON"}]}}, "change[0].velocity_window"),
         ({"velocity_controls": {"add": [{**NEW, "merchant_scope": {"mid": "m", "mcc": "1"}}]}}, "velocity_controls.add[0].merch"),
         ({"velocity_controls": {"add": [{**NEW, "currency_code": "XYZ"}]}}, "velocity_controls.add[0].currency_code"),
         ({"velocity_controls": {"add": [NEW] * 101}}, "velocity_controls.add"),

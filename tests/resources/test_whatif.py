@@ -150,7 +150,7 @@ def test_the_smallest_change_is_enough_and_a_cent_less_is_not(shop: Shop) -> Non
 
 
 def test_no_change_of_a_control_helps_against_another_check(shop: Shop) -> None:
-    """A suspended card is refused first: nothing is promised of smaller amounts, though the controls still show how they stand."""
+    """A suspended card is refused first: nothing is promised of smaller amounts, and the controls still show how they stand."""
     velocity(shop, "day", 50)
     shop.make("cardtransitions", card_token="jit", state="SUSPENDED", reason_code="00", channel="API")
     would = whatif(shop, 60)

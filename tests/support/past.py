@@ -1,4 +1,4 @@
-"""Random histories: months of purchases and what follows them, told twice, so that what was tried can be compared with what is."""
+"""Random histories: months of purchases and what follows them, lived once and once more under other controls."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Shadow controls: velocity controls that look on. They count every purchase, say whom they would have refused, and refuse nobody."""
+"""Shadow controls: velocity controls that count every purchase, tell whom they would have refused, and refuse nobody."""
 
 from typing import Any
 
