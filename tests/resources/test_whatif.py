@@ -179,3 +179,13 @@ def test_production_offers_no_trials(tmp_path: Path) -> None:
     with RunningServer(db=str(tmp_path / "p.db"), mode="production", env=keys) as server, server.client() as client:
         reply = client.post("/sandbox/whatif/authorization", {"card_token": "c", "amount": 1, "mid": "m"})
         assert problem_of(reply) == (403, "403001")
+
+
+@pytest.mark.parametrize("token", ['a"b', "a\\b", "a\tb", "a\r\nb"])
+def test_a_chosen_token_may_hold_anything(shop: Shop, token: str) -> None:
+    """Quotation marks and control characters come back as they were sent, in trials, answers and what follows."""
+    chosen = {"transaction_options": {"transaction_token": token}}
+    assert whatif(shop, **chosen)["outcome"] == "APPROVED"
+    made = shop.buy(**chosen)
+    assert made["token"] == token
+    assert shop.follow("reversal", made, 10)["preceding_related_transaction_token"] == token

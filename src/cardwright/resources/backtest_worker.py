@@ -192,8 +192,6 @@ def _outcome(row: Recorded, places: int, limited_by: str | None) -> dict[str, ob
     return outcome | ({"declined_by": limited_by} if limited_by is not None else {})
 
 
-# --- The process --------------------------------------------------------------------------
-
 LENGTH_BYTES = 4
 
 
