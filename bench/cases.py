@@ -14,7 +14,7 @@ from bench.database import size_of
 from bench.load import NextRequest, Result, closed_loop, normal_after_ms, one_each, open_loop, post, purchases, quantile
 from bench.meter import others_share_now
 from bench.report import CALM
-from bench.stations import APPROVED, CREDENTIALS, BaselineStation, Station, Yard
+from bench.stations import APPROVED, CONTROLS, CREDENTIALS, BaselineStation, Station, Yard
 
 KINDS = ("postgres", "sqlite")
 IN_FLIGHT = (1, 16, 64, 256)
@@ -193,6 +193,15 @@ def sources(run: Run) -> None:
         run.keep(f"postgres {name}", **closed(run, station, 64))
 
 
+def controls(run: Run) -> None:
+    """No velocity controls, ten and ninety that all apply, and a thousand of other users."""
+    for kind in KINDS:
+        for name in CONTROLS:
+            station = run.yard.station(kind, name)
+            run.say(f"{kind}, {name}", None)
+            run.keep(f"{kind} {name}", **closed(run, station, 64))
+
+
 def follow_ups(run: Run) -> None:
     """Purchases, and then the message that follows each of them exactly once."""
     for kind in KINDS:
@@ -298,6 +307,7 @@ GROUPS: dict[str, Callable[[Run], None]] = {
     "closed": main_store,
     "follow": follow_ups,
     "sources": sources,
+    "controls": controls,
     "workers": workers,
     "scale": scale,
     "open": open_loops,

@@ -11,7 +11,7 @@ from cardwright.storage.database import connect_sqlite
 from tests.support.postgres import TestPostgres, with_database
 
 SETTINGS = {
-    "shared_buffers": "1GB",
+    "shared_buffers": "4GB",
     "max_wal_size": "8GB",
     # None within a run of a few minutes: a checkpoint in one round and not in the next would be noise.
     "checkpoint_timeout": "30min",

@@ -114,6 +114,11 @@ def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
     shared = quotients(found, "postgres one-source", "postgres own-sources")
     yield Goal("PostgreSQL: all cards on one source ÷ own sources", "×", 0.95, 1.0, shared)
     for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
+        many = quotients(found, f"{kind} controls-90", f"{kind} controls-0")
+        yield Goal(f"{title}: 90 velocity controls that apply ÷ none", "×", 0.6, 0.8, many)
+        others = quotients(found, f"{kind} controls-foreign", f"{kind} controls-0")
+        yield Goal(f"{title}: 1,000 velocity controls of other users ÷ none", "×", 0.95, 1.0, others)
+    for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
         for name in ("clearing", "reversal", "refund"):
             follow = quotients(found, f"{kind} {name}", f"{kind} {name}: purchases")
             yield Goal(f"{title}: {name} ÷ authorization", "×", 0.8, 1.0, follow)

@@ -22,7 +22,7 @@ from cardwright.core.pan import account_numbers, barcode_from, pan_from
 from cardwright.kit.vault import Vault
 from cardwright.storage.tables import cards, config_history, holders, journal, pans, transactions, users
 from tests.support.issuing import made_by
-from tests.support.server import RunningServer
+from tests.support.server import Client, RunningServer
 
 MASTER_KEY = "5eed" * 16
 ENVIRONMENT = {"CARDWRIGHT_MASTER_KEY": MASTER_KEY}
@@ -99,6 +99,23 @@ def make_prototypes(address: str, products: int, sources: int) -> None:
         bought = made_by(client.post("/simulate/authorization", {"card_token": CARD, "amount": 10, "mid": "1234567890"}))
         clearing = {"original_transaction_token": bought["transaction"]["token"], "amount": 10}
         made_by(client.post("/simulate/clearing", clearing))
+
+
+WINDOWS = ("DAY", "WEEK", "MONTH", "LIFETIME", "TRANSACTION")
+
+
+def make_controls(client: Client, *, program: int, foreign: int) -> None:
+    """Velocity controls that refuse nothing: of the program, every one with other limits, and of users who buy nothing."""
+    for number in range(program):
+        window = WINDOWS[number % len(WINDOWS)]
+        body = {"currency_code": "USD", "amount_limit": 10**8 + number, "velocity_window": window, "name": f"Control {number}"}
+        body |= {} if window == "TRANSACTION" else {"usage_limit": 10**6 + number}
+        made_by(client.post("/velocitycontrols", body))
+    for number in range(foreign):
+        token = f"bench_stranger_{number}"
+        made_by(client.post("/users", {"token": token}))
+        body = {"currency_code": "USD", "amount_limit": 100, "velocity_window": "DAY", "association": {"user_token": token}}
+        made_by(client.post("/velocitycontrols", body))
 
 
 def people(count: int, drawn: random.Random, program_id: int, product_ids: dict[str, int]) -> Iterator[tuple[Any, ...]]:
@@ -215,9 +232,11 @@ def _clone_people(execute: Execute, sqlite: bool) -> None:
     said = f"people p CROSS JOIN config_history t WHERE t.kind = {{0}} AND t.object_id = {{1}} AND t.revision = ({newest})"
     execute(clone(holders, of.format("holders", holder_id), id="t.id + p.n"))
     of_both = {"id": "t.id + p.n", "holder_id": "t.holder_id + p.n"}
-    execute(clone(users, of.format("users", user_id), **of_both, token="p.user_token", doc=user_doc))
-    of_card = of_both | {"token": "p.card_token", "doc": card_doc, "user_id": "t.user_id + p.n", "pan_digest": "p.digest"}
-    of_card |= {"pan_sealed": "p.sealed"} | {name: f"p.{name}" for name in ("product_id", "last_four", "barcode")}
+    user_fact, card_fact = user_doc.replace("t.doc", "t.fact"), fact_doc.replace("t.doc", "t.fact")
+    execute(clone(users, of.format("users", user_id), **of_both, token="p.user_token", doc=user_doc, fact=user_fact))
+    of_card = of_both | {"token": "p.card_token", "doc": card_doc, "fact": card_fact, "user_id": "t.user_id + p.n"}
+    of_card |= {"pan_sealed": "p.sealed", "pan_digest": "p.digest"}
+    of_card |= {name: f"p.{name}" for name in ("product_id", "last_four", "barcode")}
     execute(clone(cards, of.format("cards", card_id), **of_card))
     execute(clone(config_history, said.format(3, user_id), object_id="t.object_id + p.n", doc=user_doc))
     execute(clone(config_history, said.format(4, card_id), object_id="t.object_id + p.n", doc=fact_doc))

@@ -16,7 +16,7 @@ from bench import baseline, pgbench
 from bench.database import copy_database, is_sqlite, settle, start_postgres
 from bench.load import NextRequest, Place, Result, closed_loop, one_each, post, purchase, purchases, split
 from bench.meter import Meter, family_of, memory_mb, postmaster_of, process_table
-from bench.seed import ENVIRONMENT, Seeded, seed_cards, seed_transactions
+from bench.seed import ENVIRONMENT, Seeded, make_controls, seed_cards, seed_transactions
 from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, HOST, RunningServer
 
 CREDENTIALS = (APPLICATION_TOKEN, ACCESS_TOKEN)
@@ -42,6 +42,22 @@ class Sizes:
 
 FULL = Sizes(small=1_000, main=100_000, large=1_000_000, stored=5_000_000, sources=100, pgbench_scale=pgbench.SCALE)
 QUICK = Sizes(small=1_000, main=100_000, large=200_000, stored=500_000, sources=20, pgbench_scale=pgbench.SCALE)
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """How many velocity controls a store has: of the program, and of users none of whose cards are used."""
+
+    program: int = 0
+    foreign: int = 0
+
+
+CONTROLS = {
+    "controls-0": Controls(),
+    "controls-10": Controls(program=10),
+    "controls-90": Controls(program=90),
+    "controls-foreign": Controls(foreign=1_000),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +137,11 @@ class Yard:
         self._stack.close()
 
     def station(self, kind: str, name: str) -> Station:
-        """``kind`` is ``sqlite`` or ``postgres``; ``name`` one of small, main, large, full, workers, one-source, own-sources."""
+        """``kind`` is ``sqlite`` or ``postgres``; ``name`` one of those in ``copy``."""
         key = f"{kind} {name}"
         if key not in self._stations:
-            self._stations[key] = self._open(key, self.copy(kind, name), 2 if name == "workers" else 1)
+            controls = CONTROLS.get(name, Controls())
+            self._stations[key] = self._open(key, self.copy(kind, name), 2 if name == "workers" else 1, controls)
         return self._stations[key]
 
     def copy(self, kind: str, name: str) -> Seeded:
@@ -138,6 +155,7 @@ class Yard:
             "full": (sizes.large, sizes.stored, 1, 1),
             "one-source": (sizes.main // 10, 0, sizes.sources, 1),
             "own-sources": (sizes.main // 10, 0, sizes.sources, sizes.sources),
+            **dict.fromkeys(CONTROLS, (sizes.main // 10, 0, 1, 1)),
         }[name]
         return self._seeded(kind, cards, stored, products, sources)
 
@@ -169,9 +187,11 @@ class Yard:
         """Meters for a run of pgbench."""
         return Meter({"database": self.postmaster} if self.postmaster is not None else {}, dsn=self.pgbench())
 
-    def _open(self, key: str, seeded: Seeded, workers: int) -> Station:
+    def _open(self, key: str, seeded: Seeded, workers: int, controls: Controls) -> Station:
         self._say(f"{key}: server", None)
         server = self._stack.enter_context(RunningServer(db=seeded.address, workers=workers, env=ENVIRONMENT))
+        with server.client() as client:
+            make_controls(client, program=controls.program, foreign=controls.foreign)
         station = Station(seeded, server, workers, self.postmaster)
         self._say(f"{key}: warming up", None)
         result = station.warm()

@@ -79,9 +79,13 @@ MIDWAY = {
 
 
 def test_unchanged_controls_flip_nothing(worlds: Any) -> None:
-    """10,000 purchases under controls that were made, edited, switched off and on meanwhile come out as they did."""
-    steps = drawn(1, 10_000)
-    told = lived(worlds(), ruled(steps, CONTROLS, MIDWAY))
+    """10,000 purchases under controls that were made, edited, switched off and on meanwhile come out as they did.
+
+    On PostgreSQL 4,000: what differs there is how history is read.
+    """
+    world = worlds()
+    steps = drawn(1, 10_000 if world.database.is_sqlite else 4_000)
+    told = lived(world, ruled(steps, CONTROLS, MIDWAY))
     sums, flips = backtest(told.world, steps[-1].at)
     approvals = list(told.approvals.values())
     assert (sums.purchases, sums.approved_before) == (len(approvals), sum(approvals))

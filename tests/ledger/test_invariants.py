@@ -1,7 +1,6 @@
 """The invariants hold on sound books, and each one notices what it is there for: a table of sabotage, on both databases."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -53,7 +52,7 @@ def populate(world: World) -> None:
     cards = ("ben_card", "ana_card")
     batch = [asked(world, cards[number % 2], 100 + number, seed=number) for number in range(PURCHASES)]
     batch[3] = asked(world, "ana_card", 500, seed=3, token="chosen")
-    batch[4] = replace(batch[4], inline_target=b"sealed")
+    batch[4] = batch[4]._replace(inline_target=b"sealed")
     declined = asked(world, "ben_card", 700, seed=99, expiration_matches=False)
     first = [result.row.id for result in world.run([batch[:5], batch[5:], [declined]])]
     follow_up(world, first)
@@ -207,8 +206,15 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     ),
     "a source has no history": ("DELETE FROM config_history WHERE kind = 1", {"configuration_has_history"}),
     "a product has no history": ("DELETE FROM config_history WHERE kind = 2", {"configuration_has_history"}),
-    "a user has no history": ("DELETE FROM config_history WHERE kind = 3", {"configuration_has_history"}),
-    "a card has no history": ("DELETE FROM config_history WHERE kind = 4", {"configuration_has_history"}),
+    "a user has no history": (
+        "DELETE FROM config_history WHERE kind = 3", {"configuration_has_history", "facts_are_the_newest_words"},
+    ),
+    "a card has no history": (
+        "DELETE FROM config_history WHERE kind = 4", {"configuration_has_history", "facts_are_the_newest_words"},
+    ),
+    "a card is thought to be what it is not": (
+        "UPDATE cards SET fact = replace(fact, 'ACTIVE', 'SUSPENDED')", {"facts_are_the_newest_words"},
+    ),
     "a revision is taken back": ("UPDATE holders SET revision = 1", {"configuration_has_history"}),
     "an account changes hands": ("UPDATE holders SET program_id = 99", {"programs_stay_apart"}),
     "a purchase with an unknown card": (f"UPDATE transactions SET card_id = 99999 {APPROVED}", {"programs_stay_apart"}),

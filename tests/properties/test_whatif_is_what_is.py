@@ -85,11 +85,10 @@ async def compared(world: World, cases: int) -> set[int]:
     lane, trial_lane, ids = await world.store.open_lane(), await world.store.open_lane(), IdSource()
     ids.refill(world.store.next_ids())
     first = [asked(world, f"c{number}", 0, seed=number) for number in range(ACCOUNTS)]
-    for one in first:
-        await world.cache.want_card(one.card)
+    first = [await carded(world, one) for one in first]
     roots = [result.row.id for result in await run_batch(lane, world.cache, ids, lambda: NOON, first)]  # type: ignore[union-attr]
     for turn in range(cases // ACCOUNTS):
-        batch = [drawn(source, world, number, turn * ACCOUNTS + number) for number in range(ACCOUNTS)]
+        batch = [await carded(world, drawn(source, world, number, turn * ACCOUNTS + number)) for number in range(ACCOUNTS)]
         if not ids.has(2 * ACCOUNTS):
             ids.refill(world.store.next_ids())
         before = dump(world) if turn % DUMPS_EVERY == 0 else None
@@ -101,11 +100,18 @@ async def compared(world: World, cases: int) -> set[int]:
             agree(one, trial, result)
             codes.add(result.row.code if isinstance(result, Outcome) else -1)
         if turn % 7 == 0:
-            poor = [money(world, number, turn, roots[number]) for number in range(3, ACCOUNTS, 4)]
+            poor = [await carded(world, money(world, number, turn, roots[number])) for number in range(3, ACCOUNTS, 4)]
             await run_batch(lane, world.cache, ids, lambda: NOON, poor)
     for one_lane in (lane, trial_lane):
         await one_lane.close()
+    await world.store.close()
     return codes
+
+
+async def carded(world: World, one: Asked) -> Asked:
+    """The message with its card in place of the card's key."""
+    key: Any = one.card
+    return one._replace(card=await world.card(key))
 
 
 def agree(one: Asked, trial: Any, result: Any) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -138,7 +138,6 @@ class Told:
                 if unsent or (sent := self._sent(message, len(self.outcomes) + len(batch))) is None:
                     self.outcomes[key] = None
                 else:
-                    await world.cache.want_card(sent.card)
                     batch.append((key, sent))
             if step is steps[0]:
                 # The story's first message is named by others of the same step.
@@ -148,12 +147,15 @@ class Told:
                     sent = self._sent(message, len(self.outcomes))
                     assert sent is not None
                     batch.insert(0, (f"extra {step.at}", sent))
-                    await world.cache.want_card(sent.card)
             await self._decide(lane, ids, batch, step.at)
         await lane.close()
+        await world.store.close()
 
     async def _decide(self, lane: Any, ids: IdSource, batch: Sequence[tuple[Any, Asked]], at: int) -> None:
-        results = await run_batch(lane, self.world.cache, ids, lambda: at, [sent for _, sent in batch])
+        if not ids.has(len(batch)):
+            ids.refill(self.world.store.next_ids())
+        found = [sent._replace(card=await self.world.card(sent.card)) for _, sent in batch]
+        results = await run_batch(lane, self.world.cache, ids, lambda: at, found)
         for (key, _), result in zip(batch, results, strict=True):
             assert isinstance(result, Outcome), result
             self.outcomes[key] = result
@@ -189,4 +191,4 @@ class Told:
 def with_details(one: Asked, **details: Any) -> Asked:
     """The message with other details."""
     changed = msgspec.structs.replace(one.message.details, **details)
-    return replace(one, message=msgspec.structs.replace(one.message, details=changed))
+    return one._replace(message=msgspec.structs.replace(one.message, details=changed))

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import select
 
 from cardwright.core.messages import Authorization, Details, Merchant
-from cardwright.engine.cache import Cache
+from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Asked, IdSource, Result, run_batch
 from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
@@ -94,11 +94,17 @@ class World:
         lane, ids, results = await self.store.open_lane(), IdSource(), list[Result]()
         ids.refill(self.store.next_ids())
         for batch in batches:
-            for asked in batch:
-                await self.cache.want_card(asked.card)
-            results += await run_batch(lane, self.cache, ids, lambda: NOON, batch)
+            found = [one._replace(card=await self.card(one.card)) for one in batch]
+            results += await run_batch(lane, self.cache, ids, lambda: NOON, found)
         await lane.close()
+        await self.store.close()
         return results
+
+    async def card(self, key: CardKey) -> CardEntry:
+        """A card that there is."""
+        entry = self.cache.find_card(key) or await self.cache.load_card(key)
+        assert entry is not None
+        return entry
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the heart writes, as plain tuples."""
@@ -126,10 +132,11 @@ def asked(
     world: World, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
     kind: type[Any] = Authorization, forced: bool = False, **details: Any,
 ) -> Asked:  # fmt: skip
-    """A message of ``amount`` minor units on its way into a batch; a purchase unless said otherwise."""
+    """A message of ``amount`` minor units for ``World.run``, which puts the card in place of its key; a purchase by default."""
     more = {"is_forced": True} if forced else {}
+    key: Any = (world.program_id, card)
     return Asked(
-        card=(world.program_id, card),
+        card=key,
         message=kind(amount=amount, details=Details(mid="m1" if root_id is None else "", **details), **more),
         seed=seed,
         received_ms=NOON,

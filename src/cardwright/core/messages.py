@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 
-class Merchant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Merchant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
     """Where a purchase is made; the defaults are the wire's stand-in merchant. Keys are short because they are stored."""
 
     mcc: str = msgspec.field(default="6411", name="c")

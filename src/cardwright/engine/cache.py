@@ -1,10 +1,10 @@
 """Configuration kept in the process, and the revisions by which the heart knows that it is still true."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import select
@@ -14,6 +14,7 @@ from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.velocity import Control, applying, by_level
 from cardwright.engine.loader import Loader
+from cardwright.engine.shelf import Shelf
 from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.controls import load_controls, load_events
 from cardwright.storage.database import Database, Row
@@ -24,7 +25,7 @@ from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
 CARDS_MAX = 100_000
-"""Cards kept in a process, about 2 KB each; the least recently used goes first."""
+"""Cards kept in a process, about 1 KB each; the least recently used goes first."""
 
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
@@ -35,12 +36,29 @@ CardKey = tuple[int, str]
 ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
 
+
+class _Kept(msgspec.Struct, array_like=True, gc=False):
+    """What the cache keeps of a card, packed; the owner is None when it is the user."""
+
+    card_id: int
+    holder_id: int
+    revision: int
+    pan_sealed: bytes
+    pin_sealed: bytes | None
+    shown_pan: str
+    card: CardFact
+    user: UserFact
+    owner: UserFact | None
+
+
 _card = msgspec.json.Decoder(CardFact)
 _user = msgspec.json.Decoder(UserFact)
+_pack = msgspec.msgpack.encode
+_unpack_card = msgspec.msgpack.Decoder(_Kept).decode
+_unpack_original = msgspec.msgpack.Decoder(Original).decode
 
 
-@dataclass(frozen=True, slots=True)
-class CardEntry:
+class CardEntry(NamedTuple):
     """A card as decisions see it, true while its account's revision is ``revision``."""
 
     key: CardKey
@@ -114,28 +132,24 @@ class Cache:
         self._store = store
         self._executor = executor
         self._show_pan = show_pan
-        self._cards: OrderedDict[CardKey, CardEntry] = OrderedDict()
+        self._cards = Shelf[CardKey](CARDS_MAX)
         self._programs: dict[int, ProgramEntry] = {}
-        self._originals: OrderedDict[int, Original] = OrderedDict()
+        self._originals = Shelf[int](ORIGINALS_MAX)
         self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
         self._original_loader = Loader[TokenKey, Original](self._load_originals)
 
     def find_card(self, key: CardKey) -> CardEntry | None:
         """The card if it is here; it may be out of date, which only its account's revision tells."""
-        entry = self._cards.get(key)
-        if entry is not None:
-            self._cards.move_to_end(key)
-        return entry
+        packed = self._cards.get(key)
+        return None if packed is None else _entry_of(key, _unpack_card(packed))
 
-    async def want_card(self, key: CardKey) -> CardEntry | None:
-        """The card, loaded when it is not here; None when there is none."""
-        return self.find_card(key) or await self._card_loader.want(key)
+    async def load_card(self, key: CardKey) -> CardEntry | None:
+        """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
+        return await self._card_loader.want(key)
 
     def remember_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
-        self._originals[original.row.id] = original
-        if len(self._originals) > ORIGINALS_MAX:
-            self._originals.popitem(last=False)
+        self._originals.put(original.row.id, _pack(original))
 
     async def events(self, holder_id: int, user_token: str) -> list[Past]:
         """The history of an account as far as the user made it, for controls that must look back."""
@@ -154,8 +168,8 @@ class Cache:
     async def want_original(self, key: TokenKey) -> Original | None:
         """The transaction with this token, None when the program has none. What is used of it never changes."""
         row_id = claimed_id(key[1])
-        original = self._originals.get(row_id) if row_id is not None else None
-        if original is not None and is_named(original.row, key):
+        packed = self._originals.get(row_id) if row_id is not None else None
+        if packed is not None and is_named((original := _unpack_original(packed)).row, key):
             return original
         return await self._original_loader.want(key)
 
@@ -168,10 +182,7 @@ class Cache:
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
         """Loads cards as they are now; those that there are."""
-        rows = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.load_cards, keys)
-        for key in keys:
-            self._cards.pop(key, None)
-        return self._keep(rows)
+        return self._keep(await self._store.load_cards(keys))
 
     async def program(self, program_id: int, revision: int) -> ProgramEntry:
         """The program's configuration at this revision or a later one."""
@@ -194,10 +205,11 @@ class Cache:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._load_products, program, missing)
 
     def _keep(self, rows: Sequence[CardRow]) -> dict[CardKey, CardEntry]:
-        entries = {entry.key: entry for entry in (_entry_of(row, self._show_pan(row)) for row in rows)}
-        self._cards.update(entries)
-        while len(self._cards) > CARDS_MAX:
-            self._cards.popitem(last=False)
+        entries = dict[CardKey, CardEntry]()
+        for row in rows:
+            key, kept = (row.program_id, row.token), _kept_of(row, self._show_pan(row))
+            self._cards.put(key, _pack(kept))
+            entries[key] = _entry_of(key, kept)
         return entries
 
     def _load_program(self, program_id: int) -> ProgramEntry:
@@ -240,10 +252,17 @@ def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
     return SourceEntry(row.id, fact, source_face_of(fact, masked=program.masks_sources))
 
 
-def _entry_of(row: CardRow, shown_pan: str) -> CardEntry:
-    card, user = _card.decode(row.card_doc), _user.decode(row.user_doc)
-    owner = user if row.owner_doc == row.user_doc else _user.decode(row.owner_doc)
+def _kept_of(row: CardRow, shown_pan: str) -> _Kept:
+    owner = None if row.owner_fact is None else _user.decode(row.owner_fact)
+    return _Kept(
+        row.card_id, row.holder_id, row.revision, row.pan_sealed, row.pin_sealed, shown_pan, _card.decode(row.card_fact),
+        _user.decode(row.user_fact), owner,
+    )  # fmt: skip
+
+
+def _entry_of(key: CardKey, kept: _Kept) -> CardEntry:
+    card, user, owner = kept.card, kept.user, kept.owner or kept.user
     return CardEntry(
-        (row.program_id, row.token), row.card_id, row.holder_id, row.revision, card, user, owner, face_of(card, user, owner),
-        bytes(row.pan_sealed), None if row.pin_sealed is None else bytes(row.pin_sealed), shown_pan,
+        key, kept.card_id, kept.holder_id, kept.revision, card, user, owner, face_of(card, user, owner), kept.pan_sealed,
+        kept.pin_sealed, kept.shown_pan,
     )  # fmt: skip

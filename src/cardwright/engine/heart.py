@@ -40,16 +40,16 @@ _pack = msgspec.msgpack.encode
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A message on its way into a batch.
 
-    ``root_id`` is the row of the chain that the message names. ``seed`` are the 63 random bits of its identifiers, drawn
-    on arrival; ``received_ms`` is real time. ``inline_target`` is the sealed address of a webhook that the request itself
-    names. ``request_hash`` belongs to a token that the sender chose.
+    ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
+    that the message names. ``seed`` are the 63 random bits of its identifiers, drawn on arrival; ``received_ms`` is real
+    time. ``inline_target`` is the sealed address of a webhook that the request itself names. ``request_hash`` belongs to a
+    token that the sender chose.
     """
 
-    card: CardKey
+    card: CardEntry
     message: Message
     seed: int
     received_ms: Instant
@@ -110,10 +110,10 @@ class _Batch:
 async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Asked]) -> list[Result]:
     """Decides a batch in one transaction and answers each message, in order, after the commit.
 
-    Every card must be in the cache. Raises Conflict when the batch must be run again, Unavailable when the database
+    Raises Conflict when the batch must be run again, Unavailable when the database
     failed; nothing is kept in either case.
     """
-    cards, want = _wanted(cache, asked)
+    cards, want = _wanted(asked)
     seen = await lane.begin(want)
     try:
         batch = await _configure(cache, cards, seen, real_clock())
@@ -132,14 +132,14 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     return results
 
 
-def _wanted(cache: Cache, asked: Sequence[Asked]) -> tuple[dict[CardKey, CardEntry], Want]:
+def _wanted(asked: Sequence[Asked]) -> tuple[dict[CardKey, CardEntry], Want]:
     """The cards of a batch, and what it must read."""
-    cards = {one.card: entry for one in asked if (entry := cache.find_card(one.card)) is not None}
+    cards = {one.card.key: one.card for one in asked}
     return cards, Want(
         holder_ids=sorted({entry.holder_id for entry in cards.values()}),
-        program_ids=sorted({one.card[0] for one in asked}),
+        program_ids=sorted({program_id for program_id, _ in cards}),
         row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
-        tokens=[(one.card[0], one.chosen_token) for one in asked if one.chosen_token is not None],
+        tokens=[(one.card.key[0], one.chosen_token) for one in asked if one.chosen_token is not None],
     )
 
 
@@ -196,12 +196,13 @@ def _is_stale(entry: CardEntry, seen: Seen) -> bool:
 
 def _answer(batch: _Batch, ids: IdSource, asked: Asked) -> Result:
     """One message's answer; what it changes is in the batch afterwards."""
-    if asked.card not in batch.cards:
+    card = batch.cards.get(asked.card.key)
+    if card is None:
         return Problem(CARD_UNKNOWN)
     if asked.root_id is not None:
         root = batch.roots.get(asked.root_id)
         # It went with a reset, or a seeded run gave its number to another purchase afterwards.
-        if root is None or root.card_id != batch.cards[asked.card].card_id:
+        if root is None or root.card_id != card.card_id:
             return Problem(ORIGINAL_NOT_FOUND)
     if asked.chosen_token is not None and (earlier := _find_earlier(batch, asked)) is not None:
         return earlier
@@ -209,13 +210,13 @@ def _answer(batch: _Batch, ids: IdSource, asked: Asked) -> Result:
         return _decide_one(batch, ids, asked)
     except Exception:
         # Deciding touches nothing, so a message that trips over a bug spoils only itself.
-        log.exception("a message could not be decided", card=asked.card[1])
+        log.exception("a message could not be decided", card=asked.card.key[1])
         return Problem(INTERNAL)
 
 
 def _find_earlier(batch: _Batch, asked: Asked) -> Result | None:
     """The outcome of the message that had this token first; a problem when that message said something else."""
-    key = (asked.card[0], asked.chosen_token or "")
+    key = (asked.card.key[0], asked.chosen_token or "")
     if key in batch.by_token:
         digest, outcome = batch.by_token[key]
         return outcome if digest == asked.request_hash else Problem(TOKEN_TAKEN)
@@ -225,7 +226,7 @@ def _find_earlier(batch: _Batch, asked: Asked) -> Result | None:
         return Problem(TOKEN_TAKEN)
     row, program = batch.seen.rows[replay.transaction_id], batch.programs[key[0]]
     source = program.sources_by_id.get(row.source_id) if row.source_id is not None else None
-    return Outcome(row, batch.cards[asked.card], program, source)
+    return Outcome(row, batch.cards[asked.card.key], program, source)
 
 
 class _View(NamedTuple):
@@ -240,7 +241,7 @@ class _View(NamedTuple):
 
 def _see(batch: _Batch, asked: Asked) -> _View:
     """The view of a message at this point of the batch."""
-    entry, program = batch.cards[asked.card], batch.programs[asked.card[0]]
+    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
     message = asked.message if named is None else completed(asked.message, named)
     root = named if message.follows else None
@@ -255,7 +256,7 @@ def _see(batch: _Batch, asked: Asked) -> _View:
 
 
 def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
-    entry, program = batch.cards[asked.card], batch.programs[asked.card[0]]
+    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     snapshot, message, root, source = _see(batch, asked)
     now, program_row = batch.now[program.id], batch.seen.programs[program.id]
     decision = decide(snapshot, message, now)
@@ -329,11 +330,11 @@ async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked)
 
     Raises what ``run_batch`` raises. The row's id and seed mean nothing.
     """
-    cards, want = _wanted(cache, [asked])
+    cards, want = _wanted([asked])
     seen = await lane.begin(want)
     try:
         batch = await _configure(cache, cards, seen, real_clock())
-        view = _see(batch, asked) if asked.card in batch.cards else None
+        view = _see(batch, asked) if asked.card.key in batch.cards else None
         ids = IdSource()
         ids.refill(range(1, 3, 2))
         result = _answer(batch, ids, asked)
@@ -342,4 +343,4 @@ async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked)
     if isinstance(result, Problem) or view is None:
         return result if isinstance(result, Problem) else Problem(CARD_UNKNOWN)
     repeats = not batch.write.transactions
-    return Trial(result, None if repeats else view.snapshot, view.message, batch.now[asked.card[0]])
+    return Trial(result, None if repeats else view.snapshot, view.message, batch.now[asked.card.key[0]])

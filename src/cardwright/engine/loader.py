@@ -1,6 +1,7 @@
 """Loading by key, where all who ask at the same time share one query."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -13,18 +14,17 @@ class Loader(Generic[K, V]):
 
     def __init__(self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
         self._load = load
-        self._wanted: dict[K, asyncio.Future[V | None]] = {}
+        self._wanted: dict[K, list[asyncio.Future[V | None]]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def want(self, key: K) -> V | None:
         """What the key leads to, None when to nothing. Raises what the query raises."""
-        waiter = self._wanted.get(key)
-        if waiter is None:
-            waiter = self._wanted[key] = asyncio.get_running_loop().create_future()
+        # Each caller waits by itself: one that gives up must not take the others' answer along.
+        waiter: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
+        self._wanted.setdefault(key, []).append(waiter)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        # Shielded: one caller that gives up must not take the others' answer along.
-        return await asyncio.shield(waiter)
+        return await waiter
 
     async def _run(self) -> None:
         while self._wanted:
@@ -32,9 +32,12 @@ class Loader(Generic[K, V]):
             try:
                 found = await self._load(list(wanted))
             except Exception as error:
-                for waiter in wanted.values():
-                    waiter.set_exception(error)
+                for waiter in itertools.chain.from_iterable(wanted.values()):
+                    if not waiter.done():
+                        waiter.set_exception(error)
                 continue
-            for key, waiter in wanted.items():
-                waiter.set_result(found.get(key))
+            for key, waiters in wanted.items():
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(found.get(key))
         self._task = None

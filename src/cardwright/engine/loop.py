@@ -82,6 +82,7 @@ class Engine:
         await asyncio.gather(*self._lanes)
         async with self._trying:
             await self._close_trial_lane()
+        await self._store.close()
 
     def forget(self) -> None:
         """Drops what is cached and takes a fresh block of ids with the next batch, as after a reset."""
@@ -89,8 +90,12 @@ class Engine:
         self._ids = IdSource()
 
     async def card(self, key: CardKey) -> CardEntry:
-        """The card as this process last saw it. Raises CARD_UNKNOWN."""
-        entry = await self.cache.want_card(key)
+        """The card as this process last saw it. Raises CARD_UNKNOWN, and OUT_OF_ORDER without a database."""
+        try:
+            entry = self.cache.find_card(key) or await self.cache.load_card(key)
+        except Unavailable as error:
+            log.error("the database failed to give a card", error=str(error))
+            raise Problem(OUT_OF_ORDER, "the database does not answer") from None
         if entry is None:
             raise Problem(CARD_UNKNOWN)
         return entry
@@ -99,8 +104,7 @@ class Engine:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
         if len(self._inbox) >= INBOX_MAX or self._stopping:
             raise Problem(BUSY, "the inbox is full, try again later")
-        entry = await self.card(asked.card)
-        waiting = _Waiting(asked, entry.holder_id, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(asked, asked.card.holder_id, asyncio.get_running_loop().create_future())
         self._inbox.append(waiting)
         self._wake()
         result = await waiting.answer
@@ -117,7 +121,6 @@ class Engine:
         """
         if self._trials >= TRIALS_MAX or self._stopping:
             raise Problem(BUSY, "too many trials, try again later")
-        await self.card(asked.card)
         self._trials += 1
         try:
             async with self._trying:
@@ -228,6 +231,8 @@ class Engine:
                 return await run_batch(lane, self.cache, self._ids, self._real_clock, asked)
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
+                # A card may draw on another account by now, which the batch has found out and the cache knows.
+                asked = [one._replace(card=self.cache.find_card(one.card.key) or one.card) for one in asked]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
 
     async def _refill(self) -> None:

@@ -26,6 +26,7 @@ from cardwright.ledger.money import (
 from cardwright.ledger.pointers import (
     card_draws_on_its_users_account,
     configuration_has_history,
+    facts_are_the_newest_words,
     message_token_has_its_transaction,
     notification_has_its_objects,
     programs_stay_apart,
@@ -166,6 +167,7 @@ INVARIANTS = (
     Invariant("P4", shadow_hit_has_its_purchase, (shadow_hits,)),
     Invariant("P6", notification_has_its_objects, (outbox,)),
     Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
+    Invariant("P1", facts_are_the_newest_words, (users, cards)),
     Invariant("P9", programs_stay_apart, (users, cards, transactions, journal)),
     Invariant("P9", card_draws_on_its_users_account, (cards,)),
 )

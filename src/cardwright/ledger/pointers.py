@@ -121,6 +121,22 @@ def configuration_has_history(db: Connection) -> Iterator[Break]:
             yield f"{table.name} {row.id}", f"a word of the history up to revision {row.revision}", row.known
 
 
+def facts_are_the_newest_words(db: Connection) -> Iterator[Break]:
+    """What decisions read of users and cards is the newest word of the history about them."""
+    for kind, table in ((Kind.USER, users), (Kind.CARD, cards)):
+        newest = (
+            select(config_history.c.doc)
+            .where(config_history.c.program_id == table.c.program_id, config_history.c.kind == int(kind))
+            .where(config_history.c.object_id == table.c.id)
+            .order_by(config_history.c.revision.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        query = select(table.c.id, newest.label("newest"), table.c.fact).where(table.c.fact.is_distinct_from(newest))
+        for row in stream(db, query):
+            yield f"{table.name} {row.id}", f"{row.newest}", f"{row.fact}"
+
+
 # --- Programs stay apart ------------------------------------------------------------------
 
 _POINTERS = (

@@ -279,7 +279,7 @@ def issue_card(call: Call, body: CardCreate, *, is_presented: bool) -> StoredCar
 def find_issued(call: Call, body: CardCreate) -> StoredCard | None:
     """The card that an equal request with the same token made. Raises a problem when that one was different."""
     row = records.find_replay(call.db, cards, call.program.id, body.token, body)
-    return None if row is None else stored_of(call, row)
+    return None if row is None else stored_of(row)
 
 
 def find_user(call: Call, token: str) -> Row:
@@ -326,7 +326,7 @@ def find_sources(call: Call, body: CardCreate, user: Row, ended: StoredCard | No
 
 def find_source(call: Call, token: str | None) -> StoredCard | None:
     """A card that the request names, None when it names none."""
-    return stored_of(call, base.get_row(call, cards, CARD_UNKNOWN, token)) if token else None
+    return stored_of(base.get_row(call, cards, CARD_UNKNOWN, token)) if token else None
 
 
 def insert_card(call: Call, order: Order) -> StoredCard:
@@ -346,7 +346,7 @@ def insert_card(call: Call, order: Order) -> StoredCard:
     if order.sources.pin is not None:
         copy_pin(call, order.sources.pin, card_id)
     remember_card(call, card_id, order.user.holder_id, memory_of(order, card, expiry))
-    return stored_of(call, base.get_row(call, cards, CARD_UNKNOWN, token))
+    return stored_of(base.get_row(call, cards, CARD_UNKNOWN, token))
 
 
 def number_for(call: Call, order: Order) -> Number:

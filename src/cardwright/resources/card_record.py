@@ -149,19 +149,14 @@ def pin_context(card_id: int) -> str:
 
 # --- Queries: this resource's SQL ----------------------------------------------------
 
-LATEST = 2**63 - 1
-"""A revision that none is above."""
-
-
-def stored_of(call: Call, row: Row) -> StoredCard:
-    """A row of ``cards`` with the newest word of the history about it."""
-    memory = history.doc_as_of(call.db, call.program.id, history.Kind.CARD, row.id, LATEST)
+def stored_of(row: Row) -> StoredCard:
+    """A row of ``cards``, read."""
     return StoredCard(
         id=row.id,
         holder_id=row.holder_id,
         user_id=row.user_id,
         card=msgspec.json.decode(row.doc, type=Card),
-        memory=msgspec.json.decode(memory, type=CardMemory),
+        memory=msgspec.json.decode(row.fact, type=CardMemory),
         pan_sealed=bytes(row.pan_sealed),
         pan_digest=bytes(row.pan_digest),
         pin_sealed=None if row.pin_sealed is None else bytes(row.pin_sealed),
@@ -174,7 +169,7 @@ def lock_card(call: Call, token: str) -> StoredCard | None:
     The global order of locks: cards before accounts, a reissue before the card that it was made from.
     """
     row = records.lock(call.db, cards, call.program.id, token)
-    return None if row is None else stored_of(call, row)
+    return None if row is None else stored_of(row)
 
 
 def remember_card(call: Call, card_id: int, holder_id: int, memory: CardMemory) -> None:

@@ -244,7 +244,7 @@ def show_pan(call: Call) -> str:
 
 def get_by_pan(call: Call, body: PanLookup) -> PanOwner:
     """Finds a card by its number; of a card and its reissues, the newest one that agrees with what else is given."""
-    found = [stored_of(call, row) for row in find_by_pan(call, body.pan)]
+    found = [stored_of(row) for row in find_by_pan(call, body.pan)]
     if not found:
         raise Problem(CARD_UNKNOWN)
     if body.expiration is not None:

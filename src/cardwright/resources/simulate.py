@@ -12,7 +12,7 @@ from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, 
 from cardwright.core.money import BadAmount, minor_units
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
-from cardwright.engine.cache import CardEntry, CardKey
+from cardwright.engine.cache import CardEntry
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.guard import check_url
 from cardwright.outbox.endpoint import TARGET_CONTEXT
@@ -193,11 +193,11 @@ def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str) -> tuple[Fee, ..
 
 async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
     """Simulates an authorization: a purchase is decided, funded and held. A decline is a 201 too."""
-    key, message = await message_of(call, body)
-    return await submit(call.app, key, message, body, body.transaction_options)
+    card, message = await message_of(call, body)
+    return await submit(call.app, card, message, body, body.transaction_options)
 
 
-async def message_of(call: EngineCall, body: AuthorizationRequest) -> tuple[CardKey, Authorization]:
+async def message_of(call: EngineCall, body: AuthorizationRequest) -> tuple[CardEntry, Authorization]:
     """The card and the message that a request asks for; what was typed at the till is compared here and goes no further."""
     app, key = call.app, (call.program_id, body.card_token)
     if body.card_options is not None or body.pin is not None:
@@ -205,7 +205,7 @@ async def message_of(call: EngineCall, body: AuthorizationRequest) -> tuple[Card
         await app.engine.cache.reload_cards([key])
     card = await app.engine.card(key)
     program = await app.engine.cache.program(call.program_id, 0)
-    return key, Authorization(
+    return card, Authorization(
         amount=parse_amount("amount", body.amount, program.currency),
         details=await _details(app, card, body, program.currency),
     )
@@ -213,7 +213,7 @@ async def message_of(call: EngineCall, body: AuthorizationRequest) -> tuple[Card
 
 async def submit(
     app: App,
-    card: CardKey,
+    card: CardEntry,
     message: Message,
     body: Shape,
     options: TransactionOptions | None,

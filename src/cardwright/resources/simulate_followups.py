@@ -117,7 +117,8 @@ async def _follow(call: EngineCall, body: FollowUp, message_of: Callable[[int, D
     if message.follows and not can_be_followed(original):
         raise Problem(ORIGINAL_NOT_FOUND)
     root_id = original.root_id if message.follows else original.row.id
-    return await submit(app, (program_id, original.card_token), message, body, options, root_id)
+    card = await app.engine.card((program_id, original.card_token))
+    return await submit(app, card, message, body, options, root_id)
 
 
 def _check_positive(body: FollowUp) -> None:

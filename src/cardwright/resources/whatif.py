@@ -10,7 +10,6 @@ from cardwright.core.messages import Authorization
 from cardwright.core.problems import bad_field
 from cardwright.core.remedies import smallest_changes
 from cardwright.core.render import render
-from cardwright.core.snapshot import CardFact
 from cardwright.core.velocity import Control
 from cardwright.engine.heart import Asked, Trial
 from cardwright.kit.clock import iso_ms
@@ -66,13 +65,13 @@ def answer_of(trial: Trial, shadows: tuple[Control, ...]) -> dict[str, Any]:
 
 async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
     """Tells what a purchase would become: the whole decision, every check, and nothing written."""
-    key, message = await message_of(call, body)
+    card, message = await message_of(call, body)
     if body.webhook is not None and (reason := check_url(body.webhook.endpoint, call.app.policy)) is not None:
         raise bad_field("webhook.endpoint", reason)
     token = body.transaction_options.transaction_token if body.transaction_options is not None else None
     trial = await call.app.engine.try_out(
         Asked(
-            card=key,
+            card=card,
             message=message,
             seed=0,
             received_ms=call.app.real_clock(),
@@ -80,8 +79,8 @@ async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> byt
             request_hash=request_hash(body) if token is not None else b"",
         )
     )
-    card: CardFact = trial.outcome.card.card
-    return text_of(answer_of(trial, trial.outcome.program.shadows_of(card))).encode()
+    outcome = trial.outcome
+    return text_of(answer_of(trial, outcome.program.shadows_of(outcome.card.card))).encode()
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -9,7 +9,7 @@ from enum import IntEnum
 from sqlalchemy import Connection, select
 
 from cardwright.kit.clock import Instant
-from cardwright.storage.tables import config_history, holders, programs
+from cardwright.storage.tables import cards, config_history, holders, programs, users
 
 
 class Kind(IntEnum):
@@ -20,6 +20,9 @@ class Kind(IntEnum):
     USER = 3
     CARD = 4
     VELOCITY_CONTROL = 5
+
+
+_AT_HAND = {Kind.USER: users, Kind.CARD: cards}
 
 
 def raise_program_revision(db: Connection, program_id: int) -> int:
@@ -35,13 +38,18 @@ def raise_holder_revision(db: Connection, holder_id: int) -> int:
 
 
 def remember(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int, now: Instant, doc: str) -> None:
-    """Keeps what an object says from a revision on; the last word at one revision counts."""
+    """Keeps what an object says from a revision on; the last word at one revision counts.
+
+    What decisions read for each purchase, users and cards, has the newest word in its own row too.
+    """
     key = {"program_id": program_id, "kind": kind, "object_id": object_id, "revision": revision}
     changed = config_history.update().values(at_ms=now, doc=doc)
     for column, value in key.items():
         changed = changed.where(config_history.c[column] == value)
     if db.execute(changed).rowcount == 0:
         db.execute(config_history.insert().values(at_ms=now, doc=doc, **key))
+    if (table := _AT_HAND.get(kind)) is not None:
+        db.execute(table.update().where(table.c.id == object_id).values(fact=doc))
 
 
 def doc_as_of(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int) -> str:

@@ -16,18 +16,15 @@ OUTBOX_COLUMNS = (
     "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
 )  # fmt: skip
 
-# What the heart must know of a card, its user and the owner of its account. The facts are the newest words of the
-# history; the owner is the first user of the account, whom the others share it with.
-CARD_COLUMNS = """
-    c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed,
-    (SELECT h.revision FROM holders h WHERE h.id = c.holder_id),
-    (SELECT f.doc FROM config_history f WHERE f.program_id = c.program_id AND f.kind = 4 AND f.object_id = c.id
-        ORDER BY f.revision DESC LIMIT 1),
-    (SELECT f.doc FROM config_history f WHERE f.program_id = c.program_id AND f.kind = 3 AND f.object_id = c.user_id
-        ORDER BY f.revision DESC LIMIT 1),
-    (SELECT f.doc FROM config_history f WHERE f.program_id = c.program_id AND f.kind = 3 AND f.object_id =
-        (SELECT min(u.id) FROM users u WHERE u.holder_id = c.holder_id)
-        ORDER BY f.revision DESC LIMIT 1)
+# What the heart must know of a card, its user and the owner of its account: keys k(program_id, token) in, rows by key out.
+# The owner is the first user of the account, whom the others share it with.
+SELECT_CARDS = """
+    SELECT c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed, h.revision, c.fact, u.fact,
+        CASE WHEN o.id = u.id THEN NULL ELSE o.fact END
+    FROM {keys} JOIN cards c ON c.program_id = k.program_id AND c.token = k.token
+    JOIN users u ON u.id = c.user_id
+    JOIN holders h ON h.id = c.holder_id
+    JOIN users o ON o.id = (SELECT min(x.id) FROM users x WHERE x.holder_id = c.holder_id)
 """
 
 
@@ -35,7 +32,7 @@ SHADOW_HIT_COLUMNS = ("program_id", "control_id", "transaction_id")
 
 
 class CardRow(NamedTuple):
-    """A card as the heart loads it: keys, sealed secrets, and facts as JSON."""
+    """A card as the heart loads it: keys, sealed secrets, and facts as JSON; the owner's is None when it is the user."""
 
     program_id: int
     token: str
@@ -44,9 +41,9 @@ class CardRow(NamedTuple):
     pan_sealed: bytes
     pin_sealed: bytes | None
     revision: int
-    card_doc: str
-    user_doc: str
-    owner_doc: str
+    card_fact: str
+    user_fact: str
+    owner_fact: str | None
 
 
 class HolderRow(NamedTuple):
@@ -151,8 +148,12 @@ class HotStore(Protocol):
         """A new lane with its own connection."""
         ...
 
-    def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
-        """The cards with these (program id, token); unknown ones are left out. Blocks: called from a thread."""
+    async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
+        """The cards with these (program id, token); unknown ones are left out. Raises Unavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what the store itself has open; lanes are closed by those who opened them."""
         ...
 
     def next_ids(self) -> range:

@@ -1,33 +1,26 @@
-"""The heart's PostgreSQL: two round trips a batch, in libpq's pipeline mode, driven from the event loop.
+"""The heart's PostgreSQL: two round trips a batch, the first locks and reads, the second writes and commits.
 
-Statements are prepared once for each connection. Rows travel as one binary array for each column and are unfolded by
-``unnest``: a batch of 200 rows is one statement for each table. There is no thread to hand over to; the loop calls back
-when the socket has an answer.
-
-All statements between two synchronisation points are one transaction, so nobody says BEGIN or COMMIT: the first round
-trip asks for its answers with a flush, which leaves the transaction and its locks open, the second ends with the
-synchronisation that commits, or rolls back after an error.
+Rows travel as one binary array for each column and are unfolded by ``unnest``: a batch of 200 rows is one statement for
+each table.
 """
 
 import asyncio
-import struct
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import psycopg
 from psycopg import pq
 
 from cardwright.core.record import Recorded
+from cardwright.storage.arrays import bytes_array, encode_rows, int_array, text_array
 from cardwright.storage.database import Database
 from cardwright.storage.hot import (
-    CARD_COLUMNS,
     JOURNAL_COLUMNS,
     OUTBOX_COLUMNS,
+    SELECT_CARDS,
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
     ChainRow,
-    Conflict,
     HolderRow,
     ProgramRow,
     Replay,
@@ -36,14 +29,9 @@ from cardwright.storage.hot import (
     Want,
     Write,
 )
+from cardwright.storage.pipe import Pipe, Rows, rows_of
 
 ID_BLOCK = 20_000
-BINARY = 1
-RETRIABLE = frozenset({"23505", "40001", "40P01", "55P03"})
-"""Unique violation, serialization failure, deadlock, lock not available: run the batch again."""
-
-OIDS = {"int2": 21, "int4": 23, "int8": 20, "text": 25, "varchar": 1043, "bytea": 17}
-
 TRANSACTION_TYPES = {
     "kind": "int2", "state": "int2", "first_state": "int2", "code": "int2", "duration_ms": "int4", "currency": "text",
     "details": "bytea",
@@ -76,6 +64,8 @@ STATEMENTS = {
     ),
 }
 
+CARD_STATEMENTS = {"cards": SELECT_CARDS.format(keys="unnest($1::int8[], $2::text[]) AS k(program_id, token)")}
+
 SESSION = " ".join(
     f"-c {setting}"
     for setting in (
@@ -89,66 +79,13 @@ SESSION = " ".join(
     )
 )
 
-Encoded = list[bytes]
-
-
-@lru_cache(maxsize=2048)
-def _packer(count: int, code: str) -> struct.Struct:
-    return struct.Struct("!" + f"i{code}" * count)
-
-
-@lru_cache(maxsize=8192)
-def _header(oid: int, count: int, has_null: bool) -> bytes:
-    """The head of a one-dimensional array in PostgreSQL's binary form."""
-    return struct.pack("!iiiii", 1, int(has_null), oid, count, 1)
-
-
-_CODES = {"int2": ("h", 2), "int4": ("i", 4), "int8": ("q", 8)}
-_NULL = struct.pack("!i", -1)
-
-
-def int_array(values: Sequence[int | None], kind: str = "int8") -> bytes:
-    """Whole numbers as a binary array; one ``struct`` call for the usual case without NULLs."""
-    code, size = _CODES[kind]
-    if None not in values:
-        flat = [size] * (2 * len(values))
-        flat[1::2] = values  # type: ignore[assignment]  # there is no None
-        return _header(OIDS[kind], len(values), False) + _packer(len(values), code).pack(*flat)
-    one = _packer(1, code)
-    return _header(OIDS[kind], len(values), True) + b"".join(_NULL if v is None else one.pack(size, v) for v in values)
-
-
-def bytes_array(values: Sequence[bytes | None], kind: str = "bytea") -> bytes:
-    """Byte strings, or encoded text, as a binary array."""
-    length = struct.Struct("!i").pack
-    parts = [_NULL if value is None else length(len(value)) + value for value in values]
-    return _header(OIDS[kind], len(values), None in values) + b"".join(parts)
-
-
-def text_array(values: Sequence[str]) -> bytes:
-    """Text as a binary array."""
-    return bytes_array([value.encode() for value in values], "text")
-
-
-def _column_array(kind: str, values: Sequence[object]) -> bytes:
-    match kind:
-        case "text":
-            return text_array(values)  # type: ignore[arg-type]  # the column's type says so
-        case "bytea":
-            return bytes_array(values)  # type: ignore[arg-type]
-        case _:
-            return int_array(values, kind)  # type: ignore[arg-type]
-
-
-def encode_rows(rows: Sequence[Sequence[object]], columns: Sequence[str], types: dict[str, str]) -> Encoded:
-    """Rows as one array for each column."""
-    by_column = zip(*rows, strict=True)
-    return [_column_array(types.get(column, "int8"), values) for column, values in zip(columns, by_column, strict=True)]
-
-
 def _integer(value: bytes | None) -> int:
     assert value is not None
     return int.from_bytes(value, "big", signed=True)
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()
 
 
 def _maybe(value: bytes | None) -> int | None:
@@ -163,6 +100,8 @@ class PostgresStore:
     def __init__(self, database: Database) -> None:
         self._dsn = database.dsn
         self._database = database
+        self._reader: Pipe | None = None
+        self._reading = asyncio.Lock()
 
     async def open_lane(self) -> "PostgresLane":
         """A new lane; the connection is made in a thread."""
@@ -171,15 +110,32 @@ class PostgresStore:
     def _connect(self) -> psycopg.Connection:
         return psycopg.connect(self._dsn, autocommit=True, options=SESSION)
 
-    def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
-        """The cards with these (program id, token)."""
-        query = (
-            f"SELECT {CARD_COLUMNS} FROM unnest(%s::int8[], %s::text[]) AS k(program_id, token) "
-            "JOIN cards c ON c.program_id = k.program_id AND c.token = k.token"
-        )
+    async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
+        """The cards with these (program id, token), over a connection of their own that stays open."""
         programs, tokens = zip(*keys, strict=True)
-        with self._database.read() as db:
-            return [CardRow(*row) for row in db.exec_driver_sql(query, (list(programs), list(tokens)))]
+        async with self._reading:
+            try:
+                rows = await self._ask_for_cards(int_array(programs), text_array(tokens))
+            except Unavailable:
+                # It may have gone while nobody used it, as when the server was restarted.
+                await self.close()
+                rows = await self._ask_for_cards(int_array(programs), text_array(tokens))
+        return [_card(row) for row in rows]
+
+    async def _ask_for_cards(self, *arrays: bytes) -> Rows:
+        if self._reader is None:
+            try:
+                self._reader = Pipe(await asyncio.to_thread(self._connect), CARD_STATEMENTS)
+            except psycopg.OperationalError as error:
+                raise Unavailable(str(error)) from error
+        self._reader.send("cards", *arrays)
+        return rows_of((await self._reader.end())[0])
+
+    async def close(self) -> None:
+        """Ends the connection that cards are read over."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     def next_ids(self) -> range:
         """A block of ids that no other process gets."""
@@ -193,165 +149,83 @@ class PostgresLane:
     """See ``hot.Lane``."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
-        self._wire = connection.pgconn
-        for name, statement in STATEMENTS.items():
-            result = self._wire.prepare(name.encode(), statement.encode())
-            assert result.status == pq.ExecStatus.COMMAND_OK, result.error_message
-        self._wire.nonblocking = 1
-        self._wire.enter_pipeline_mode()
-        self._results: list[pq.abc.PGresult] = []
-        self._error: Exception | None = None
-        self._unanswered = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._wire.socket, self._on_readable)
+        self._pipe = Pipe(connection, STATEMENTS)
 
     async def begin(self, want: Want) -> Seen:
         """Locks and reads in one round trip; a second one only when a chosen token was seen before.
 
         Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
         """
-        self._send("lock_holders", int_array(want.holder_ids))
-        self._send("programs", int_array(want.program_ids))
+        self._pipe.send("lock_holders", int_array(want.holder_ids))
+        self._pipe.send("programs", int_array(want.program_ids))
         if want.row_ids:
-            self._send("transactions", int_array(want.row_ids))
+            self._pipe.send("transactions", int_array(want.row_ids))
         if want.tokens:
             programs, texts = zip(*want.tokens, strict=True)
-            self._send("replays", int_array(programs), text_array(texts))
-        results = await self._ask()
+            self._pipe.send("replays", int_array(programs), text_array(texts))
+        results = await self._pipe.ask()
         seen = Seen(
-            {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"") for row in _rows(results[0])},
-            {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in _rows(results[1])},
+            {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"") for row in rows_of(results[0])},
+            {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in rows_of(results[1])},
             {},
             {},
         )
         if want.row_ids:
             self._take_rows(seen, results[2])
         if want.tokens:
-            for program_id, token, transaction_id, digest in _rows(results[-1]):
+            for program_id, token, transaction_id, digest in rows_of(results[-1]):
                 key = (_integer(program_id), (token or b"").decode())
                 seen.replays[key] = Replay(_integer(transaction_id), digest or b"")
         if seen.replays:
-            self._send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
-            self._take_rows(seen, (await self._ask())[0])
+            self._pipe.send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
+            self._take_rows(seen, (await self._pipe.ask())[0])
         return seen
 
     def _take_rows(self, seen: Seen, result: pq.abc.PGresult) -> None:
-        for row in map(_recorded, _rows(result)):
+        for row in map(_recorded, rows_of(result)):
             seen.rows[row.id] = row
 
     async def commit(self, write: Write) -> None:
         """Writes and commits in one round trip."""
         if write.holders:
             ids, states = zip(*write.holders, strict=True)
-            self._send("holders", int_array(ids), bytes_array(states))
+            self._pipe.send("holders", int_array(ids), bytes_array(states))
         if write.transactions:
-            self._send("insert_transactions", *encode_rows(write.transactions, TRANSACTION_COLUMNS, TRANSACTION_TYPES))
+            self._pipe.send("insert_transactions", *encode_rows(write.transactions, TRANSACTION_COLUMNS, TRANSACTION_TYPES))
         if write.chains:
-            self._send("update_chains", *encode_rows(list(write.chains.values()), ChainRow._fields, {"state": "int2"}))
+            self._pipe.send("update_chains", *encode_rows(list(write.chains.values()), ChainRow._fields, {"state": "int2"}))
         if write.journal:
-            self._send("insert_journal", *encode_rows(write.journal, JOURNAL_COLUMNS, {"currency": "text"}))
+            self._pipe.send("insert_journal", *encode_rows(write.journal, JOURNAL_COLUMNS, {"currency": "text"}))
         if write.outbox:
             rows = [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]
-            self._send("insert_outbox", *encode_rows(rows, OUTBOX_COLUMNS, OUTBOX_TYPES))
+            self._pipe.send("insert_outbox", *encode_rows(rows, OUTBOX_COLUMNS, OUTBOX_TYPES))
         if write.tokens:
             programs, tokens, transactions, digests = zip(*write.tokens, strict=True)
-            self._send("insert_tokens", int_array(programs), text_array(tokens), int_array(transactions), bytes_array(digests))
+            keys = int_array(programs), text_array(tokens)
+            self._pipe.send("insert_tokens", *keys, int_array(transactions), bytes_array(digests))
         if write.shadow_hits:
-            self._send("insert_shadow_hits", *encode_rows(write.shadow_hits, SHADOW_HIT_COLUMNS, {}))
-        await self._end()
+            self._pipe.send("insert_shadow_hits", *encode_rows(write.shadow_hits, SHADOW_HIT_COLUMNS, {}))
+        await self._pipe.end()
 
     async def abort(self) -> None:
         """Ends the transaction; nothing was written in it."""
-        await self._end()
+        await self._pipe.end()
 
     async def close(self) -> None:
         """Ends the connection."""
-        self._loop.remove_reader(self._wire.socket)
-        self._connection.close()
-
-    def _send(self, name: str, *arrays: bytes) -> None:
-        try:
-            self._wire.send_query_prepared(name.encode(), arrays, [BINARY] * len(arrays), result_format=BINARY)
-        except psycopg.OperationalError as error:
-            raise Unavailable(str(error)) from error
-        self._unanswered += 1
-
-    async def _ask(self) -> list[pq.abc.PGresult]:
-        """Sends what was queued and waits for its answers; the transaction stays open unless one is an error."""
-        try:
-            await self._trip(self._wire.send_flush_request)
-        except (Conflict, Unavailable):
-            await self._end()
-            raise
-        return self._results
-
-    async def _end(self) -> None:
-        """Sends what was queued and ends the transaction: with a commit, or after an error without a trace."""
-        self._unanswered += 1
-        await self._trip(self._wire.pipeline_sync)
-
-    async def _trip(self, ask: Callable[[], None]) -> None:
-        """One round trip. Raises Conflict or Unavailable."""
-        self._results, self._error = [], None
-        self._waiter = self._loop.create_future()
-        try:
-            ask()
-            self._flush()
-        except psycopg.OperationalError as error:
-            raise Unavailable(str(error)) from error
-        await self._waiter
-        if self._error is not None:
-            raise self._error
-
-    def _flush(self) -> None:
-        if self._wire.flush() == 0:
-            self._loop.remove_writer(self._wire.socket)
-        else:
-            # The server takes no more for now; go on when it does.
-            self._loop.add_writer(self._wire.socket, self._flush)
-
-    def _on_readable(self) -> None:
-        try:
-            self._wire.consume_input()
-            while self._unanswered and not self._wire.is_busy():
-                # None only separates the answers of two statements.
-                if (result := self._wire.get_result()) is not None:
-                    self._take(result)
-        except psycopg.OperationalError as error:
-            self._loop.remove_reader(self._wire.socket)
-            self._error = Unavailable(str(error))
-            self._unanswered = 0
-        if not self._unanswered:
-            self._finish()
-
-    def _take(self, result: pq.abc.PGresult) -> None:
-        self._unanswered -= 1
-        match result.status:
-            case pq.ExecStatus.FATAL_ERROR:
-                state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-                text = f"{state} {(result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b'').decode()}"
-                self._error = Conflict(text) if state in RETRIABLE else Unavailable(text)
-            case pq.ExecStatus.PIPELINE_ABORTED | pq.ExecStatus.PIPELINE_SYNC:
-                pass
-            case _:
-                self._results.append(result)
-
-    def _finish(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._pipe.close()
 
 
-def _rows(result: pq.abc.PGresult) -> list[list[bytes | None]]:
-    get: Callable[[int, int], bytes | None] = result.get_value
-    columns = range(result.nfields)
-    return [[get(row, column) for column in columns] for row in range(result.ntuples)]
+def _card(row: Sequence[bytes | None]) -> CardRow:
+    program_id, token, card_id, holder_id, pan, pin, revision, card, user, owner = row
+    return CardRow(
+        _integer(program_id), _text(token), _integer(card_id), _integer(holder_id), pan or b"", pin, _integer(revision),
+        _text(card), _text(user), None if owner is None else _text(owner),
+    )  # fmt: skip
 
 
 _READERS: dict[str, Callable[[bytes | None], object]] = {
-    "text": lambda value: (value or b"").decode(),
+    "text": _text,
     "bytea": lambda value: value or b"",
 }
 

@@ -5,7 +5,6 @@ interpreter at every SQLite call; only the commit, which waits for the disk with
 """
 
 import asyncio
-import json
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -14,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from cardwright.core.record import Recorded
 from cardwright.storage.database import Database, connect_sqlite
 from cardwright.storage.hot import (
-    CARD_COLUMNS,
     JOURNAL_COLUMNS,
     OUTBOX_COLUMNS,
+    SELECT_CARDS,
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
@@ -46,10 +45,7 @@ UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = 
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
 INSERT_SHADOW_HIT = _insert("shadow_hits", SHADOW_HIT_COLUMNS)
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
-SELECT_CARDS = (
-    f"SELECT {CARD_COLUMNS} FROM json_each(?) k "
-    "JOIN cards c ON c.program_id = json_extract(k.value, '$[0]') AND c.token = json_extract(k.value, '$[1]')"
-)
+SELECT_CARD = SELECT_CARDS.format(keys="(SELECT ? AS program_id, ? AS token) k")
 
 
 class SqliteStore:
@@ -59,15 +55,27 @@ class SqliteStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._reader: sqlite3.Connection | None = None
 
     async def open_lane(self) -> "SqliteLane":
         """The lane."""
         return SqliteLane(self._database)
 
-    def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
-        """The cards with these (program id, token)."""
-        with self._database.read() as db:
-            return [CardRow(*row) for row in db.exec_driver_sql(SELECT_CARDS, (json.dumps(keys),))]
+    async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
+        """The cards with these (program id, token), over a connection of their own, which never waits for a writer."""
+        if self._reader is None:
+            self._reader = connect_sqlite(self._database.path)
+        found = (self._reader.execute(SELECT_CARD, key).fetchone() for key in keys)
+        try:
+            return [CardRow(*row) for row in found if row is not None]
+        except sqlite3.Error as error:
+            raise Unavailable(str(error)) from error
+
+    async def close(self) -> None:
+        """Ends the connection that cards are read over."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     def next_ids(self) -> range:
         """The ids after the last one used: there is only one process that decides on a SQLite file."""

@@ -1,5 +1,7 @@
 """The tables of both databases, as SQLAlchemy Core metadata; migrations create exactly these."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -44,6 +46,11 @@ def _program() -> Column[int]:
 def _hot_program() -> Column[int]:
     # No foreign key: PostgreSQL would look up and lock the program for every row of a batch, a third of its work.
     return Column("program_id", Id, nullable=False)
+
+
+def _fact() -> Column[Any]:
+    # The newest word of the history about the object, where a decision finds it; absent only within the commit that makes it.
+    return Column("fact", Text)
 
 
 def _resource(name: str, *columns: Column[object] | Index | UniqueConstraint) -> Table:
@@ -116,6 +123,7 @@ users = _resource(
     Column("email", String(255)),
     Column("phone", String(255)),
     Column("sealed", LargeBinary),
+    _fact(),
     UniqueConstraint("program_id", "email"),
     Index(None, "parent_id"),
     Index(None, "holder_id"),
@@ -139,6 +147,7 @@ cards = _resource(
     Column("pan_digest", LargeBinary, nullable=False),
     Column("pan_sealed", LargeBinary, nullable=False),
     Column("pin_sealed", LargeBinary),
+    _fact(),
     UniqueConstraint("program_id", "barcode"),
     Index(None, "user_id"),
     Index(None, "holder_id"),

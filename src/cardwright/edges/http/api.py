@@ -1,38 +1,51 @@
-"""The API door as an ASGI application: credential, route, body, action, answer; in that order, for every route alike."""
+"""The API door: credential, route, body, action, answer; in that order, for every route alike."""
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, TOO_LARGE, Problem
+from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, Problem
 from cardwright.edges.http.credentials import Credentials
 from cardwright.edges.http.metrics import count_answer
-from cardwright.edges.http.parse import BODY_MAX, parse_body, parse_page, parse_pairs, parse_query
+from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
 from cardwright.edges.http.problems import INTERNAL_BODY, problem_body
-from cardwright.edges.http.router import Router
+from cardwright.edges.http.router import Found, Router
 from cardwright.kit.page import only_fields
 from cardwright.resources.app import App, Call, EngineCall
 from cardwright.resources.route import Reply, Route, Scope
 from cardwright.storage.programs import get_program
 from cardwright.storage.records import Listing, encoder
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIScope = MutableMapping[str, Any]
-
-JSON_HEADER = (b"content-type", b"application/json;charset=UTF-8")
 log = structlog.get_logger()
 
 # Amounts keep their decimals on the way through a `fields` filter.
 _exact = msgspec.json.Decoder(float_hook=Decimal)
+
+
+class Request(NamedTuple):
+    """An API request as it came: the path still encoded, header names in lower case, of the body what was read."""
+
+    verb: str
+    path: bytes
+    query: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """Its answer: status, JSON, and the verbs that a path has when it was asked with another one."""
+
+    status: int
+    body: bytes
+    allow: str = ""
 
 
 class Api:
@@ -44,47 +57,43 @@ class Api:
         for route in routes:
             (sandbox if route.scope in (Scope.SANDBOX, Scope.SANDBOX_ONLY) else wire).append(route)
         self._routers = {"v3": Router(wire), "sandbox": Router(sandbox)}
+        # A path without parameters is found by itself; the hot one is.
+        self._literal = {
+            f"/{prefix}{route.path}".encode(): router.find(route.path.strip("/").split("/"))
+            for (prefix, router), of_prefix in zip(self._routers.items(), (wire, sandbox), strict=True)
+            for route in of_prefix
+            if "{" not in route.path
+        }
         self._is_async = {route: inspect.iscoroutinefunction(route.action) for route in (*wire, *sandbox)}
         self._credentials = Credentials(app)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="action")
 
-    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+    async def answer(self, request: Request) -> Answer:
         """One request, from its credential to its answer. Nothing but the answer's status is logged or counted."""
-        headers: list[tuple[bytes, bytes]] = []
+        allow = ""
         try:
-            status, body = await self._serve(scope, receive)
+            status, body = await self._serve(request)
         except Problem as problem:
             status, body = problem.kind.status, problem_body(problem)
-            if problem.kind is METHOD_NOT_ALLOWED:
-                # RFC 9110, 15.5.6: who is told that a method is not allowed is told which are.
-                headers.append((b"allow", problem.detail.encode()))
+            allow = problem.detail if problem.kind is METHOD_NOT_ALLOWED else ""
         except Exception:
             # A bug: the caller learns nothing of it, the log everything.
-            log.exception("unhandled error", path=scope["path"], verb=scope["method"])
+            log.exception("unhandled error", path=request.path, verb=request.verb)
             status, body = 500, INTERNAL_BODY
-        headers.append((b"content-length", b"%d" % len(body)))
-        if body:
-            headers.append(JSON_HEADER)
-        count_answer(scope["method"], status)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        count_answer(request.verb, status)
+        return Answer(status, body, allow)
 
-    async def _serve(self, scope: ASGIScope, receive: Receive) -> tuple[int, bytes]:
-        headers = dict(scope["headers"])
-        prefix, *segments = segments_of(scope["raw_path"])
-        program_id = await self._credentials.program_of(headers.get(b"authorization"), self._threads)
-        found = self._routers[prefix].find(segments)
-        if found is None:
-            raise Problem(NOT_FOUND, f"no such path: {scope['path']}")
-        if scope["method"] not in found.routes:
+    async def _serve(self, request: Request) -> tuple[int, bytes]:
+        program_id = await self._credentials.program_of(request.headers.get(b"authorization"), self._threads)
+        found = self._literal.get(request.path) or self._find(request.path)
+        if request.verb not in found.routes:
             raise Problem(METHOD_NOT_ALLOWED, ", ".join(found.routes))
-        route, names = found.routes[scope["method"]]
+        route, names = found.routes[request.verb]
         self._check_mode(route)
-        pairs = parse_pairs(scope["query_string"]) if scope["query_string"] else {}
+        pairs = parse_pairs(request.query) if request.query else {}
         arguments: list[Any] = []
         if route.body is not None:
-            raw = await read_body(receive)
-            arguments.append(parse_body(raw, headers.get(b"content-type", b"").decode("latin-1"), route.body))
+            arguments.append(parse_body(request.body, request.headers.get(b"content-type", b"").decode("latin-1"), route.body))
         parameters = dict(zip(names, found.values, strict=True))
         if self._is_async[route]:
             query = parse_query(pairs, route.query) if route.query is not None else None
@@ -97,6 +106,14 @@ class Api:
             if published:
                 self._app.wake_outbox()
         return _answer(route, result, pairs)
+
+    def _find(self, path: bytes) -> Found:
+        """The routes of a path. Raises NOT_FOUND."""
+        prefix, *segments = segments_of(path)
+        found = self._routers[prefix].find(segments)
+        if found is None:
+            raise Problem(NOT_FOUND, f"no such path: {unquote(path)}")
+        return found
 
     def _check_mode(self, route: Route) -> None:
         if self._app.sandbox or route.scope in (Scope.WIRE, Scope.SANDBOX):
@@ -134,33 +151,17 @@ def segments_of(raw_path: bytes) -> list[str]:
     return [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
 
 
-async def read_body(receive: Receive) -> bytes:
-    """The request's whole body. Raises a problem beyond BODY_MAX, without reading on."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False) and len(body) <= BODY_MAX:
-        return body
-    chunks, size = [body], len(body)
-    while message.get("more_body", False) and size <= BODY_MAX:
-        message = await receive()
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-    if size > BODY_MAX:
-        raise Problem(TOO_LARGE, f"the body may have at most {BODY_MAX} bytes")
-    return b"".join(chunks)
-
-
 def _answer(route: Route, result: Any, pairs: dict[str, str]) -> tuple[int, bytes]:
     """Status and bytes of what an action returned: ready JSON, a list page, a reply with its own status, a shape, nothing."""
     match result:
+        case bytes():
+            return route.status, result
         case Reply():
             return result.status, result.body.encode()
         case None:
             return 204, b""
         case str():
             text = result
-        case bytes():
-            return route.status, result
         case Listing():
             return route.status, _list_body(route, result, pairs)
         case _:

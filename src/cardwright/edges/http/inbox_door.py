@@ -2,16 +2,21 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
 
-from cardwright.core.problems import NOT_FOUND, Problem, bad_parameter
-from cardwright.edges.http.api import JSON_HEADER, ASGIScope, Receive, Send, read_body
-from cardwright.edges.http.parse import parse_pairs
+from cardwright.core.problems import NOT_FOUND, TOO_LARGE, Problem, bad_parameter
+from cardwright.edges.http.parse import BODY_MAX, parse_pairs
 from cardwright.edges.http.problems import problem_body
 from cardwright.resources.app import App
 from cardwright.resources.inbox import BOX, accept
 from cardwright.resources.sandbox import parse_duration
 
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIScope = MutableMapping[str, Any]
+
+JSON_HEADER = (b"content-type", b"application/json;charset=UTF-8")
 DELAY_MAX_MS = 30_000
 
 
@@ -53,6 +58,19 @@ class InboxDoor:
         if not self._app.sandbox or len(parts) != 2 or not BOX.fullmatch(parts[1]) or "\x00" in parts[0]:
             raise Problem(NOT_FOUND, "no such inbox; the path is /sandbox/inbox/{program}/{box}")
         return parts[0], parts[1]
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The request's whole body. Raises a problem beyond BODY_MAX, without reading on."""
+    chunks, size, more = list[bytes](), 0, True
+    while more:
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > BODY_MAX:
+            raise Problem(TOO_LARGE, f"the body may have at most {BODY_MAX} bytes")
+        more = message.get("more_body", False)
+    return b"".join(chunks)
 
 
 def _status(pairs: Mapping[str, str]) -> int:

@@ -33,6 +33,8 @@ _SIZE = re.compile(r"^Expected `(?:str|array|object|bytes)` of length")
 
 def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> Any:
     """The shape that a request's body holds. Strings that hold numbers or booleans are taken as such (observed)."""
+    if len(raw) > BODY_MAX:
+        raise Problem(TOO_LARGE, f"the body may have at most {BODY_MAX} bytes")
     if not content_type.lower().startswith("application/json"):
         raise Problem(WRONG_CONTENT_TYPE, content_type.split(";")[0].strip() or "nothing")
     check_depth(raw)

@@ -8,7 +8,7 @@ from pathlib import Path
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from cardwright.edges.http.protocol import JoiningProtocol
+from cardwright.edges.http.protocol import ApiProtocol
 from cardwright.settings import Settings
 
 FIRST_PORT = 8181
@@ -48,7 +48,8 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
         "cardwright.edges.http.application:from_environment",
         factory=True,
         loop="uvloop",
-        http=JoiningProtocol,
+        http=ApiProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
