@@ -89,6 +89,7 @@ def populated(world: World) -> World:
     window = {"velocity_window": "DAY", "currency_code": "USD"}
     world.make("velocitycontrols", token="much", amount_limit=150, **window)
     world.make("velocitycontrols", token="often", amount_limit=900, usage_limit=3, association={"user_token": "ana"}, **window)
+    world.make("shadow-controls", token="quiet", amount_limit=100, **window)
     return world
 
 
@@ -108,7 +109,7 @@ def wipe(world: World, accounts: dict[int, bytes]) -> None:
     """Back to the cards and accounts as they were made."""
     with world.database.write() as db:
         db.execute(text("INSERT INTO meta (key, value) VALUES ('resetting', 'test')"))
-        for table in ("message_tokens", "outbox", "journal", "transactions"):
+        for table in ("message_tokens", "outbox", "shadow_hits", "journal", "transactions"):
             db.execute(text(f"DELETE FROM {table}"))
         db.execute(text("DELETE FROM meta WHERE key = 'resetting'"))
         for holder_id, state in accounts.items():

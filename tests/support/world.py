@@ -22,6 +22,7 @@ from cardwright.resources import (
     card_transitions,
     cards,
     funding_sources,
+    shadow_controls,
     user_transitions,
     users,
     velocity_controls,
@@ -33,7 +34,7 @@ from cardwright.storage.hot_postgres import PostgresStore
 from cardwright.storage.hot_sqlite import SqliteStore
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
-from cardwright.storage.tables import holders, journal, message_tokens, outbox, transactions
+from cardwright.storage.tables import holders, journal, message_tokens, outbox, shadow_hits, transactions
 
 NOON = 1_767_268_800_000
 """2026-01-01T12:00:00Z, where the world's clock stands still."""
@@ -44,6 +45,10 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "users": (users.create_user, users.UserCreate),
     "cards": (cards.create_card, cards.CardCreate),
     "cardtransitions": (card_transitions.create_transition, card_transitions.CardTransitionCreate),
+    "shadow-controls": (
+        lambda call, body: msgspec.json.encode(shadow_controls.create_shadow(call, body)).decode(),
+        velocity_controls.VelocityCreate,
+    ),
     "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
@@ -108,7 +113,7 @@ class World:
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the heart writes, as plain tuples."""
-        tables = (holders, transactions, journal, outbox, message_tokens)
+        tables = (holders, transactions, journal, outbox, message_tokens, shadow_hits)
         with self.database.read() as db:
             found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in tables}
         return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in found.items()}
