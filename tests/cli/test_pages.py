@@ -65,10 +65,10 @@ def test_every_response_code_has_a_row() -> None:
 
 
 def test_order_of_checks_is_told() -> None:
-    """The list of checks on the same page has as many entries as there are checks, and the one for funds."""
+    """The list of checks on the same page has as many entries as there are checks, and those for velocity and funds."""
     page = (DOCS / "wire-choices.md").read_text(encoding="utf-8")
     (told,) = re.findall(r"^1\. card state.*?\n\n", page, re.MULTILINE | re.DOTALL)
-    assert len(re.findall(r"\d+\. ", told)) == len(CHECKS) + 1
+    assert len(re.findall(r"\d+\. ", told)) == len(CHECKS) + 2
 
 
 def test_every_dependency_is_accounted_for() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cardwright.core.checks import CHECKS, address_verdict
 from cardwright.core.decide import decide
-from cardwright.core.messages import Advice, Authorization, Clearing, Details, Fee, Merchant, Message, Refund, Reversal
+from cardwright.core.messages import Advice, Authorization, Clearing, Details, Fee, Flow, Merchant, Message, Refund, Reversal
 from cardwright.core.outcome import Decision
 from cardwright.core.responses import ADDRESS_VERDICTS, REASON_OF, Reason
 from cardwright.core.snapshot import (
@@ -30,6 +30,7 @@ from cardwright.core.snapshot import (
     TransactionControls,
     UserFact,
 )
+from cardwright.core.spend import MerchantRule, PreKyc, Spend
 from cardwright.core.velocity import Control, Window, settled
 from cardwright.core.words import CardState, HolderStatus, State
 from cardwright.kit.clock import parse_instant
@@ -41,6 +42,8 @@ from tests.support.world import NOON
 #   card      state, after a slash the reason code of its last transition; `expires` counts milliseconds from now
 #   product   `off`, `from DAY`, `to DAY`; today is 2026-01-01 unless `now` says otherwise
 #   poi       ecommerce, atm, no-other, needs-card, needs-holder
+#   newcomer  a LIMITED user: `plain`, one whose group is `free`, or one who draws `cash`; abroad: where the card is at home
+#   blocked   an authorization control that applies `everywhere`
 #   rules     leaves of transaction_controls: see RULES and `exempt=MID,MID`
 #   present   whether the message says that the card was there; `3ds` is a security level sent by a shop
 #   street, zip   as typed; on file are "12 Main Street" and "94-501 ab", or nothing with `address` none
@@ -232,17 +235,39 @@ ORDER_OF_REFUSALS = (
     ("holder", "SUSPENDED", "1813"),
     ("product", "off", "1818"),
     ("cash", "5", "1955"),
+    ("newcomer", "cash", "1955"),
     ("mcc", "7995", "1956"),
     ("country", "GBR", "1864"),
+    ("abroad", "DEU", "1864"),
     ("pin", "wrong", "1809"),
     ("cvv", "wrong", "1952"),
     ("zip", "10000", "1953"),
+    ("blocked", "everywhere", "1821"),
     ("limits", "count=0", "1817"),
     ("source", "inactive", "1016"),
 )
 """One fault for each check, in the order of the checks."""
 
+# A newcomer is LIMITED: he has not passed KYC, and his group's pre_kyc_controls allow him neither cash nor what is foreign.
+# His card is at home in the USA, or in the country that the column `abroad` names.
+NEWCOMERS = """
+    newcomer | poi | cash | country | abroad  | blocked    | answer
+    plain    |     |      |         |         |            | 0000 10 10
+    plain    | atm | 5    |         |         |            | 1955
+             | atm | 5    |         |         |            | 0000 15 15
+    cash     |     |      |         |         |            | 1955
+    plain    |     |      | GBR     |         |            | 1864
+    plain    |     |      | US      |         |            | 0000 10 10
+    plain    |     |      | GBR     | GBR     |            | 0000 10 10
+    plain    |     |      | GBR     | United Kingdom |     | 0000 10 10
+    plain    |     |      |         | GBR     |            | 1864
+    free     | atm | 5    | GBR     |         |            | 0000 15 15
+             |     |      | GBR     |         |            | 0000 10 10
+             |     |      |         |         | everywhere | 1821
+"""
+
 TABLES = {
+    "newcomers": NEWCOMERS,
     "card and holder": CARD_AND_HOLDER, "product": PRODUCT_DATES, "ways of paying": WAYS_OF_PAYING, "countries": COUNTRIES,
     "codes": CODES, "addresses": ADDRESSES, "money": MONEY,
 }  # fmt: skip
@@ -329,7 +354,7 @@ def product_of(row: dict[str, str]) -> ProductFact:
             ),
             transaction_controls=controls_of(row.get("rules", "")),
             jit_funding=JitFunding(program_funding_source=ProgramFunding(enabled=row.get("source") != "none")),
-            fulfillment=Fulfillment(all_zero_card_security_code=False),
+            fulfillment=Fulfillment(all_zero_card_security_code=False, bin_issue_country=row.get("abroad") or None),
         ),
     )  # fmt: skip
 
@@ -344,6 +369,17 @@ def limits_of(text: str) -> tuple[Control, ...]:
         usage_limit=int(value) if name == "count" else None, window=Window.DAY, currency="USD", since_ms=0,
     )  # fmt: skip
     return (settled(control),)
+
+
+def spend_of(row: dict[str, str]) -> Spend:
+    """What else is in the way of the card."""
+    newcomer, blocks = row.get("newcomer", ""), bool(row.get("blocked"))
+    is_new = newcomer != "" or row.get("abroad", "") != ""
+    free = PreKyc(cash_access_enabled=True, international_enabled=True)
+    return Spend(
+        controls=(MerchantRule(id=1, token="a", name="closed"),) if blocks else (),
+        pre_kyc=(free if newcomer == "free" else PreKyc()) if is_new else None,
+    )
 
 
 def seen_by(row: dict[str, str], now: int) -> Snapshot:
@@ -367,6 +403,7 @@ def seen_by(row: dict[str, str], now: int) -> Snapshot:
         # A part of the account is on hold always, so that ledger and available are never the same.
         account=Account({"USD": (money + 300, 300)}),
         controls=limits_of(row.get("limits", "")),
+        spend=spend_of(row),
     )  # fmt: skip
 
 
@@ -381,6 +418,7 @@ def asked_by(row: dict[str, str]) -> Authorization:
         mid=row.get("mid") or "m9", merchant=merchant, cash_back=units(row.get("cash") or "0"),
         fees=(Fee("ACQUIRER_FEE", units(fee[1:]), fee[0]), Fee("INTERCHANGE_FEE", 7, "D")) if fee else (),
         card_present=VERDICTS[row.get("present", "")], expiration_matches=VERDICTS[row.get("typed", "")],
+        flow=Flow.WITHDRAWAL if row.get("newcomer") == "cash" else Flow.PURCHASE,
         security_code_matches=VERDICTS[row.get("cvv", "")], pin_matches=VERDICTS[row.get("pin", "")],
         typed_street=row.get("street") or None, typed_postal_code=row.get("zip") or None,
     )  # fmt: skip
@@ -468,7 +506,8 @@ CELLS = {
     "mcc": ("", "7995"), "country": ("", "GBR"), "cvv": ("", "right", "wrong"), "pin": ("", "right", "wrong"),
     "rules": ("", "us-only", "no-gpa", "no-partial", "quasi-cash", "auth-zip", "require-cvv"),
     "source": ("active", "inactive", "none"), "money": ("", "4", "10", "500", "-5"), "terminal": ("", "incapable"),
-    "zip": ("", "10000"), "fee": ("", "D2", "C2"), "limits": ("", "amount=10", "count=0"), "amount": ("", "0", "10.01", "7"),
+    "zip": ("", "10000"), "fee": ("", "D2", "C2"), "limits": ("", "amount=10", "count=0"),
+    "newcomer": ("", "", "plain", "cash"), "blocked": ("", "", "everywhere"), "amount": ("", "0", "10.01", "7"),
 }  # fmt: skip
 
 any_row = st.fixed_dictionaries({column: st.sampled_from(cells) for column, cells in CELLS.items()})

@@ -49,6 +49,10 @@ def populate(world: World) -> None:
         call = Call(world.app, db, get_program(db, world.program_id), NOON, {})
         limit = {"token": "quiet", "amount_limit": 6, "velocity_window": "DAY", "currency_code": "USD"}
         shadow_controls.create_shadow(call, msgspec.convert(limit, velocity_controls.VelocityCreate))
+    world.make("velocitycontrols", amount_limit=1000, velocity_window="DAY", currency_code="USD")
+    world.make("mccgroups", token="bars", name="Bars", mccs=("5813",))
+    world.make("authcontrols", name="No bars", merchant_scope={"mcc_group": "bars"})
+    world.make("authcontrols/exemptmids", name="But this", mid="pub")
     cards = ("ben_card", "ana_card")
     batch = [asked(world, cards[number % 2], 100 + number, seed=number) for number in range(PURCHASES)]
     batch[3] = asked(world, "ana_card", 500, seed=3, token="chosen")
@@ -214,6 +218,14 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     ),
     "a card is thought to be what it is not": (
         "UPDATE cards SET fact = replace(fact, 'ACTIVE', 'SUSPENDED')", {"facts_are_the_newest_words"},
+    ),
+    "a control is not what it was said to be": (
+        "UPDATE velocity_controls SET fact = replace(fact, '1000', '2000')", {"controls_are_the_newest_words"},
+    ),
+    "a control is switched off in silence": ("UPDATE auth_controls SET active = false", {"controls_are_the_newest_words"}),
+    "an exemption has no history": ("DELETE FROM config_history WHERE kind = 11", {"controls_are_the_newest_words"}),
+    "a group grows in silence": (
+        "UPDATE mcc_groups SET fact = replace(fact, '5813', '5814')", {"controls_are_the_newest_words"},
     ),
     "a revision is taken back": ("UPDATE holders SET revision = 1", {"configuration_has_history"}),
     "an account changes hands": ("UPDATE holders SET program_id = 99", {"programs_stay_apart"}),

@@ -24,7 +24,7 @@ GLOBAL = {("POST", "/sandbox/programs")}
 FREE_NAMES = {"box"}
 """Parameters that a client makes up as he goes; there is nothing to be found or not found."""
 
-UNRESOLVED = {"bulk_issuance_token", "account_token", "account_holder_group_token", "quasi_cash_exempt_merchant_group_token"}
+UNRESOLVED = {"bulk_issuance_token", "account_token", "real_time_fee_group_token"}
 """Fields that are kept or refused without being looked up: nobody can make yet what they would name."""
 
 NEW = "transaction_token"

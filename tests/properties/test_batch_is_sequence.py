@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from cardwright.core.messages import Advice, Authorization, Clearing, Refund, Reversal
+from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.engine.heart import Asked
 from tests.support.world import World, asked
@@ -27,6 +27,7 @@ purchase = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1),
         "token": st.none() | st.sampled_from(("t1", "t2")),
         "cash_back": st.sampled_from((0, 0, 500)),
+        "mcc": st.sampled_from(("5411", "5411", "5542", "5813")),
     }
 )
 
@@ -90,6 +91,11 @@ def populated(world: World) -> World:
     world.make("velocitycontrols", token="much", amount_limit=150, **window)
     world.make("velocitycontrols", token="often", amount_limit=900, usage_limit=3, association={"user_token": "ana"}, **window)
     world.make("shadow-controls", token="quiet", amount_limit=100, **window)
+    increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
+    world.make("mccgroups", token="pumps", name="Pumps", mccs=("5542",), config=increase)
+    world.make("mccgroups", token="bars", name="Bars", mccs=("5812-5814",))
+    world.make("authcontrols", name="No bars", association={"user_token": "ana"}, merchant_scope={"mcc_group": "bars"})
+    world.make("velocitycontrols", amount_limit=40, merchant_scope={"mcc_group": "pumps"}, **window)
     return world
 
 
@@ -127,7 +133,7 @@ def message_of(world: World, one: dict[str, Any]) -> Asked:
     """The message that an example describes."""
     known = {"amount": one["amount"], "seed": one["seed"], "token": one["token"], "kind": one["kind"]}
     if one["kind"] is Authorization:
-        return asked(world, one["card"], **known, cash_back=one["cash_back"])
+        return asked(world, one["card"], **known, cash_back=one["cash_back"], merchant=Merchant(mcc=one["mcc"]))
     card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing
     return asked(world, card, **known, root_id=1 + 2 * one["root"], forced=forced)
 

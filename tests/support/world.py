@@ -18,10 +18,13 @@ from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.vault import Vault, counted_nonces
 from cardwright.resources import (
+    auth_controls,
     card_products,
     card_transitions,
     cards,
+    exempt_mids,
     funding_sources,
+    mcc_groups,
     shadow_controls,
     user_transitions,
     users,
@@ -50,6 +53,9 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
         velocity_controls.VelocityCreate,
     ),
     "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
+    "authcontrols": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
+    "authcontrols/exemptmids": (exempt_mids.create_exemption, exempt_mids.ExemptionCreate),
+    "mccgroups": (mcc_groups.create_mcc_group, mcc_groups.MccGroupCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
 

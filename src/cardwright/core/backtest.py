@@ -15,25 +15,15 @@ import msgspec
 from cardwright.core.counting import asked_of, event_of
 from cardwright.core.decide import decide
 from cardwright.core.funding import fund
+from cardwright.core.holds import raised
 from cardwright.core.lifecycle import ADVICE, CLEARING, REVERSAL
-from cardwright.core.messages import Advice, Clearing, Details, Message, Reversal
+from cardwright.core.messages import Advice, Authorization, Clearing, Details, Message, Reversal
 from cardwright.core.record import Recorded
 from cardwright.core.render import ASKS
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Account, Chain, Snapshot
-from cardwright.core.velocity import (
-    Control,
-    Event,
-    Levels,
-    Usage,
-    Verdict,
-    Window,
-    applying,
-    by_level,
-    counted,
-    judge,
-    usage_key,
-)
+from cardwright.core.spend import Level, applying, by_level
+from cardwright.core.velocity import Control, Event, Usage, Verdict, Window, counted, judge, usage_key
 from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
@@ -91,8 +81,8 @@ class Timeline:
         added = [_named(control) for control in change.added]
         epochs = [[_at(kept[key], revision) for key in sorted(kept)] for revision in self._revisions]
         in_force = [[*(control for control in epoch if control is not None), *added] for epoch in epochs]
-        self._levels: list[Levels] = [by_level(controls) for controls in in_force]
-        self._all: Levels = by_level({one.key: one for controls in in_force for one in controls}.values())
+        self._levels: list[dict[Level, tuple[Control, ...]]] = [by_level(controls) for controls in in_force]
+        self._all = by_level({one.key: one for controls in in_force for one in controls}.values())
         self._rules: dict[tuple[int, Holder], Rules] = {}
 
     def rules(self, revision: int, holder: Holder) -> Rules:
@@ -143,8 +133,8 @@ class Again(NamedTuple):
 
 
 class Replay:
-    """One account under a timeline. ``see`` tells what the decision on a row saw, without money, controls and chain; it is
-    only asked where a decision comes out otherwise."""
+    """One account under a timeline. ``see`` tells what the decision on a row saw, without money, velocity controls and
+    chain; it is only asked where a decision comes out otherwise, or a hold was raised."""
 
     def __init__(self, timeline: Timeline, holders: Mapping[int, Holder], see: Callable[[Recorded], Snapshot]) -> None:
         self._timeline = timeline
@@ -196,12 +186,19 @@ class Replay:
     def _limit(self, row: Recorded, details: Details, rules: Rules) -> Verdict | None:
         if not rules.judging:
             return None
-        asked, now = asked_of(row, details), row.created_ms
+        asked, now = self._asked(row, details), row.created_ms
         for control, key in zip(rules.judging, rules.judging_keys, strict=True):
             verdict = judge(control, self._usages.get(key), asked, row.currency, now)
             if verdict is not None and verdict.reason is not None:
                 return verdict
         return None
+
+    def _asked(self, row: Recorded, details: Details) -> Authorization:
+        """The purchase as the controls are asked: with its hold raised, where the merchant's MCC groups raised it."""
+        asked = asked_of(row, details)
+        if row.impacted is not None and row.amount > row.request_amount:
+            return msgspec.structs.replace(asked, increase=row.amount - row.request_amount)
+        return raised(self._see(row), asked) if row.impacted is None and details.mcc_groups else asked
 
     def _refused(self, row: Recorded, reason: Reason) -> Recorded:
         """An approved purchase that is declined now; the money that it took is still there."""
@@ -213,14 +210,15 @@ class Replay:
         """What becomes of a purchase that no control refuses, with the money that there would be."""
         was_approved = row.impacted is not None
         before = row.available + (row.amount - row.moved if was_approved else 0)
-        found = fund(self._with_money(self._see(row), before + self._more), asked_of(row, details))
+        asked = self._asked(row, details)
+        found = fund(self._with_money(self._see(row), before + self._more), asked)
         if found.reason not in APPROVALS:
             return self._refused(row, found.reason) if was_approved else row
         if was_approved and (found.amount, found.load) == (row.amount, row.moved):
             return row
         self._more -= (found.amount - found.load) - (row.amount - row.moved if was_approved else 0)
         self._held[row.id] = row.amount if was_approved else 0
-        self._revived[row.id] = Chain(State.PENDING, row.request_amount, found.amount, found.load, 0)
+        self._revived[row.id] = Chain(State.PENDING, row.request_amount, found.amount, found.load, 0, asked.increase)
         return row._replace(impacted=-found.amount, amount=found.amount, moved=found.load, code=found.reason.number)
 
     def _follow(self, row: Recorded, details: Details) -> Event | None:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of
-from cardwright.core.messages import Authorization
+from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of, numeric_country
+from cardwright.core.messages import Authorization, Flow
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import AddressCheck, Snapshot
+from cardwright.core.spend import MerchantRule, level_of
 from cardwright.core.words import CardState
 from cardwright.kit.clock import Instant, iso_day
 
@@ -96,11 +97,19 @@ def point_of_interaction_is_allowed(seen: Snapshot, asked: Authorization, _now: 
     return Reason.CARD_NOT_PRESENT_NOT_ALLOWED if demands_presence and not asked.details.card_present else None
 
 
+def cash_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
+    rules = seen.spend.pre_kyc
+    if rules is None or rules.cash_access_enabled:
+        return None
+    return Reason.CASH_NOT_ALLOWED if asked.details.cash_back or asked.details.flow is Flow.WITHDRAWAL else None
+
+
 def quasi_cash_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    controls = seen.product.config.transaction_controls
+    controls, mid = seen.product.config.transaction_controls, asked.details.mid
     if asked.details.merchant.mcc not in QUASI_CASH_MCCS or controls.allow_quasi_cash:
         return None
-    return None if asked.details.mid in controls.quasi_cash_exempt_mids.split(",") else Reason.TYPE_NOT_ALLOWED
+    is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in seen.spend.exempt_mids
+    return None if is_exempt else Reason.TYPE_NOT_ALLOWED
 
 
 def country_is_accepted(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
@@ -111,7 +120,21 @@ def country_is_accepted(seen: Snapshot, asked: Authorization, _now: Instant) -> 
         case "decline_ofac_countries":
             return Reason.COUNTRY_NOT_ALLOWED if country in OFAC_COUNTRIES else None
         case _:
-            return None
+            own = seen.spend.countries
+            accepts = own is not None and own.accepts(numeric_country(asked.details.merchant.country))
+            return None if accepts else Reason.COUNTRY_NOT_ALLOWED
+
+
+def home_country(seen: Snapshot) -> str:
+    """Where a card is at home: the country that its product names as the issuer's, else the USA (a choice)."""
+    return alpha3_of(seen.product.config.fulfillment.bin_issue_country or "USA")
+
+
+def country_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
+    rules = seen.spend.pre_kyc
+    if rules is None or rules.international_enabled:
+        return None
+    return None if alpha3_of(asked.details.merchant.country) == home_country(seen) else Reason.COUNTRY_NOT_ALLOWED
 
 
 def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
@@ -154,6 +177,37 @@ def address_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Rea
     wrong_street = verdict[:2] == "01" and rule.decline_on_address_number_mismatch
     wrong_postal_code = verdict[2:] == "01" and rule.decline_on_postal_code_mismatch
     return Reason.ADDRESS_FAILED if wrong_street or wrong_postal_code else None
+
+
+def merchant_is_allowed(seen: Snapshot, asked: Authorization, now: Instant) -> Reason | None:
+    """Authorization controls block where programs allow by default; a merchant that is exempt passes them all."""
+    spend = seen.spend
+    if not spend.controls:
+        return None
+    blocking = spend.blocking(asked.details.mid, asked.details.merchant.mcc, now)
+    return None if blocking is None else Reason.MERCHANT_NOT_ALLOWED
+
+
+def rule_inputs(rule: MerchantRule, asked: Authorization, now: Instant) -> Inputs:
+    """An authorization control or an exemption as an explanation shows it."""
+    scope = {"mid": rule.mid, "mcc": rule.mcc, "mcc_group": rule.mcc_group, "merchant_group_token": rule.merchant_group}
+    return {
+        "token": rule.token, "name": rule.name, "level": {"product": "card_product"}.get(level_of(rule)[0], level_of(rule)[0]),
+        "merchant_scope": {name: value for name, value in scope.items() if value is not None},
+        "applies": rule.acts_on(asked.details.mid, asked.details.merchant.mcc, now),
+    }  # fmt: skip
+
+
+def merchant_inputs(seen: Snapshot, asked: Authorization, now: Instant) -> Inputs:
+    """The merchant, and every control and exemption that is for this card."""
+    mid, mcc, spend = asked.details.mid, asked.details.merchant.mcc, seen.spend
+    blocking = spend.blocking(mid, mcc, now)
+    return {
+        "mid": mid, "mcc": mcc,
+        "refused_by": None if blocking is None else blocking.token,
+        "authorization_controls": [rule_inputs(one, asked, now) for one in spend.controls],
+        "exemptions": [rule_inputs(one, asked, now) for one in spend.exemptions],
+    }  # fmt: skip
 
 
 def _part(typed: str | None, on_file: str | None, form: Callable[[str], str]) -> str:
@@ -211,10 +265,21 @@ CHECKS = (
         "the card product's config.poi allows this way of paying",
     ),
     Check(
+        "cash_is_allowed_before_kyc", cash_is_allowed_before_kyc,
+        lambda seen, asked, _now: {
+            "user.status": seen.user.status, "account_holder_group": seen.user.account_holder_group_token,
+            "cash_access_enabled": seen.spend.pre_kyc is None or seen.spend.pre_kyc.cash_access_enabled,
+            "cash_back": asked.details.cash_back,
+        },
+        "the cardholder has passed KYC, or its group's pre_kyc_controls enable cash (PUT /v3/accountholdergroups/{token})",
+    ),
+    Check(
         "quasi_cash_is_allowed", quasi_cash_is_allowed,
         lambda seen, asked, _now: {
             "mcc": asked.details.merchant.mcc, "mid": asked.details.mid,
             "allow_quasi_cash": seen.product.config.transaction_controls.allow_quasi_cash,
+            "quasi_cash_exempt_merchant_group_token":
+                seen.product.config.transaction_controls.quasi_cash_exempt_merchant_group_token,
         },
         "the merchant's category is no quasi-cash, or the product allows quasi-cash or exempts the mid",
     ),
@@ -223,8 +288,18 @@ CHECKS = (
         lambda seen, asked, _now: {
             "merchant.country": asked.details.merchant.country,
             "accepted_countries_token": seen.product.config.transaction_controls.accepted_countries_token,
+            **({"name": own.name, "is_whitelist": own.is_whitelist} if (own := seen.spend.countries) is not None else {}),
         },
-        "the merchant's country is in the product's list of accepted countries",
+        "the product's list of accepted countries has the merchant's country, or is no whitelist and has it not",
+    ),
+    Check(
+        "country_is_allowed_before_kyc", country_is_allowed_before_kyc,
+        lambda seen, asked, _now: {
+            "user.status": seen.user.status, "account_holder_group": seen.user.account_holder_group_token,
+            "international_enabled": seen.spend.pre_kyc is None or seen.spend.pre_kyc.international_enabled,
+            "merchant.country": asked.details.merchant.country, "home_country": home_country(seen),
+        },
+        "the cardholder has passed KYC, or its group's pre_kyc_controls enable foreign countries",
     ),
     Check(
         "pin_is_right", pin_is_right,
@@ -247,6 +322,10 @@ CHECKS = (
         "address_is_right", address_is_right,
         lambda seen, asked, _now: {"address_verdict": address_verdict(seen, asked)},
         "the typed address equals the cardholder's, or the product does not decline on a mismatch",
+    ),
+    Check(
+        "merchant_is_allowed", merchant_is_allowed, merchant_inputs,
+        "no authorization control applies to the merchant, or the merchant is exempt (POST /v3/authcontrols/exemptmids)",
     ),
 )
 

@@ -43,7 +43,7 @@ def event_of(row: Recorded, details: Details) -> Event | None:
     if details.use is None or row.impacted is None:
         return None
     amount, count = details.use
-    return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True)
+    return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True, details.flow)
 
 
 def _asked(row: Recorded, details: Details) -> Event | None:
@@ -53,4 +53,4 @@ def _asked(row: Recorded, details: Details) -> Event | None:
     if amount == 0:
         return None
     cash = min(details.cash_back, amount)
-    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, 1, approved)
+    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, 1, approved, details.flow)

@@ -5,6 +5,7 @@ from typing import assert_never
 
 from cardwright.core.checks import first_refusal
 from cardwright.core.funding import fund
+from cardwright.core.holds import raised
 from cardwright.core.lifecycle import advise, clear, refund, reverse
 from cardwright.core.messages import Advice, Authorization, Clearing, Message, Refund, Reversal
 from cardwright.core.outcome import Decision, Legs, declined
@@ -51,7 +52,8 @@ def would_refuse(seen: Snapshot, asked: Message, decision: Decision, now: Instan
     """Those of the snapshot's controls that would have refused a purchase that was approved without them."""
     if not isinstance(asked, Authorization) or not decision.is_approved:
         return []
-    return [verdict.control for verdict in verdicts(seen, asked, now) if verdict.reason is not None]
+    said = verdicts(seen, raised(seen, asked), now)
+    return [verdict.control for verdict in said if verdict.reason is not None]
 
 
 def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> Decision:
@@ -60,7 +62,9 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
     requested = asked.requested
     refusal = first_refusal(seen, asked, now)
     if refusal is not None:
-        return declined(seen, kind, refusal, requested)
+        return declined(seen, kind, refusal, requested, limited_by=_name_of_control(seen, asked, now, refusal))
+    if seen.spend.categories.increases:
+        asked = raised(seen, asked)
     if seen.controls and (limit := first_limit(seen, asked, now)) is not None:
         name = limit.control.name or limit.control.token
         return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
@@ -83,3 +87,11 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
         hold_left=amount,
         load_left=load,
     )
+
+
+def _name_of_control(seen: Snapshot, asked: Authorization, now: Instant, refusal: Reason) -> str | None:
+    """Which authorization control it was, where it was one: the cardholder is told its name."""
+    if refusal is not Reason.MERCHANT_NOT_ALLOWED:
+        return None
+    control = seen.spend.blocking(asked.details.mid, asked.details.merchant.mcc, now)
+    return None if control is None else control.name or control.token

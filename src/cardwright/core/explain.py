@@ -8,6 +8,7 @@ import msgspec
 from cardwright.core.checks import CHECKS
 from cardwright.core.decide import decide, verdicts
 from cardwright.core.funding import fund
+from cardwright.core.holds import raised
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.outcome import Decision
@@ -36,6 +37,9 @@ def explain(
             refused = True
         steps.append(step)
     unrefused_by_checks = not refused
+    message = raised(seen, message)
+    if message.increase:
+        steps.append(_increase_step(seen, message, refused))
     for said in verdicts(seen, message, now):
         steps.append(_control_step(seen, said, now, "not_reached" if refused else "pass" if said.reason is None else "refuse"))
         refused = refused or said.reason is not None
@@ -44,6 +48,21 @@ def explain(
         steps.append({**_control_step(seen, said, now, would), "check": "shadow_control_has_room"})
     steps.append(_funding_step(seen, message, decision, refused))
     return decision, steps
+
+
+def _increase_step(seen: Snapshot, message: Authorization, refused: bool) -> dict[str, Any]:
+    """No check, but what the checks after it look at: how the merchant's MCC groups raise the hold."""
+    places, categories = exponent_of(seen.currency) or 0, seen.spend.categories
+    return {
+        "check": "hold_is_raised",
+        "verdict": "not_reached" if refused else "pass",
+        "inputs": {
+            "mcc": message.details.merchant.mcc,
+            "mcc_groups": list(categories.names),
+            "requested": decimal_text(message.requested, places),
+            "held": decimal_text(message.wanted, places),
+        },
+    }
 
 
 def _control_step(seen: Snapshot, said: Verdict, now: Instant, verdict: str) -> dict[str, Any]:
@@ -99,7 +118,7 @@ def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, re
         "check": "funds_are_found",
         "verdict": "not_reached" if refused else "pass" if decision.is_approved else "refuse",
         "inputs": {
-            "requested": decimal_text(message.requested, places),
+            "requested": decimal_text(message.wanted, places),
             "ledger_balance": decimal_text(ledger, places),
             "on_hold": decimal_text(held, places),
             "allow_gpa_auth": seen.product.config.transaction_controls.allow_gpa_auth,

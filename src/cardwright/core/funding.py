@@ -18,16 +18,18 @@ class Funding(msgspec.Struct, frozen=True):
 
 def fund(seen: Snapshot, asked: Authorization) -> Funding:
     """Finds the money for what is asked. Managed JIT loads the whole shortage or nothing, never a part of it."""
-    requested = asked.requested
+    wanted = asked.wanted
     ledger, held = seen.account.money(seen.currency)
     controls = seen.product.config.transaction_controls
     usable = max(0, ledger - held) if controls.allow_gpa_auth else 0
-    if requested <= usable or requested == 0:
-        return Funding(Reason.APPROVED, requested, 0)
+    if wanted <= usable or wanted == 0:
+        return Funding(Reason.APPROVED, wanted, 0)
     if seen.source is not None:
         if not seen.source.active:
             return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0, order_refused=True)
-        return Funding(Reason.APPROVED, requested, requested - usable)
-    if usable and controls.enable_partial_auth_approval and asked.details.merchant.partial_approval_capable:
+        return Funding(Reason.APPROVED, wanted, wanted - usable)
+    # A hold that an MCC group raises is approved whole or not at all (wire reference, "Partial approval").
+    may_be_partial = controls.enable_partial_auth_approval and not asked.increase
+    if usable and may_be_partial and asked.details.merchant.partial_approval_capable:
         return Funding(Reason.PARTIALLY_APPROVED, usable, 0)
     return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)

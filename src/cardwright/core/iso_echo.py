@@ -67,7 +67,7 @@ def _codes(row: Recorded) -> tuple[str, str]:
 def _about(row: Recorded, places: int) -> str:
     """Function code of a request; reason, and acquirer's id, of what follows one (ISO 8583 DE24, DE25, DE32)."""
     if row.kind in RELEASES:
-        return f'"25":"0000","95":{{"1":{decimal_text(row.request_amount - row.amount, places)}}},'
+        return f'"25":"0000","95":{{"1":{decimal_text(max(0, row.request_amount - row.amount), places)}}},'
     return '"25":"9000","32":"000000",' if row.kind in SETTLES else '"24":"181",'
 
 

@@ -28,7 +28,9 @@ def reverse(seen: Snapshot, asked: Reversal) -> Decision:
         return declined(seen, REVERSAL, done, asked.amount)
     if asked.amount > chain.hold_left:
         return declined(seen, REVERSAL, Reason.INVALID_AMOUNT, asked.amount)
-    return _release(seen, chain, REVERSAL, asked.amount, closing=asked.amount == chain.hold_left)
+    # Who takes back all that he asked for takes back what an MCC group held beyond it too: he does not know of that.
+    amount = chain.hold_left if 0 < chain.increase == chain.hold_left - asked.amount else asked.amount
+    return _release(seen, chain, REVERSAL, amount, closing=amount == chain.hold_left)
 
 
 def advise(seen: Snapshot, asked: Advice) -> Decision:

@@ -1,8 +1,18 @@
 """The messages that move money, as the heart receives them, whichever door they came through."""
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
+
+
+class Flow(StrEnum):
+    """What a message is to the velocity controls, which say of each whether they count it (``include_purchases`` …)."""
+
+    PURCHASE = "p"
+    WITHDRAWAL = "w"
+    CREDIT = "c"
+    TRANSFER = "t"
 
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
@@ -37,8 +47,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
     ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
-    control that refused. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
-    stored after authorization).
+    control that refused, ``mcc_groups`` those that held the merchant's category. Neither a typed security code nor a PIN
+    is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -60,13 +70,19 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     root_token: str | None = msgspec.field(default=None, name="q")
     use: tuple[int, int] | None = msgspec.field(default=None, name="u")
     limited_by: str | None = msgspec.field(default=None, name="l")
+    flow: Flow = msgspec.field(default=Flow.PURCHASE, name="j")
+    mcc_groups: tuple[str, ...] = msgspec.field(default=(), name="g")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for a hold of ``amount`` plus cash back plus acquirer fees, all in minor units of the program's currency."""
+    """Asks for a hold of ``amount`` plus cash back plus acquirer fees, all in minor units of the program's currency.
+
+    ``increase`` is what the merchant's MCC groups hold beyond that; the merchant neither asks for it nor knows of it.
+    """
 
     amount: int
     details: Details
+    increase: int = 0
 
     @property
     def follows(self) -> bool:
@@ -80,6 +96,11 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
             return self.amount
         surcharge = sum(fee.amount for fee in self.details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
         return self.amount + self.details.cash_back + surcharge
+
+    @property
+    def wanted(self) -> int:
+        """What is to be held in all."""
+        return self.requested + self.increase
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):

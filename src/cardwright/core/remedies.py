@@ -6,6 +6,7 @@ import msgspec
 
 from cardwright.core.checks import first_refusal
 from cardwright.core.decide import decide, verdicts
+from cardwright.core.holds import raised
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.snapshot import Snapshot
@@ -19,30 +20,26 @@ def smallest_changes(seen: Snapshot, asked: Authorization, now: Instant) -> dict
     Empty when no control refuses, or when an earlier check does: then no change of a control helps. ``not_before`` takes
     it that nothing else is bought until then.
     """
-    said = list(verdicts(seen, asked, now))
-    refusing = [verdict for verdict in said if verdict.reason is not None]
+    refusing = [verdict for verdict in verdicts(seen, raised(seen, asked), now) if verdict.reason is not None]
     if not refusing or first_refusal(seen, asked, now) is not None:
         return {}
     found = {
-        "request_amount_at_most": _amount(seen, asked, now, said),
+        "request_amount_at_most": _amount(seen, asked, now),
         "limits_at_least": _limits(seen, asked, now, refusing),
         "not_before": _time(seen, asked, now, refusing),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _amount(seen: Snapshot, asked: Authorization, now: Instant, said: list[Verdict]) -> str | None:
-    """The largest amount that fits into every control; what a control does not count of it is no matter to that control."""
-    room = (
-        verdict.control.amount_limit - verdict.used_amount + (asked.requested - verdict.amount)
-        for verdict in said
-        if verdict.control.include_purchases
-    )
-    most = min(room, default=0)
-    smaller = msgspec.structs.replace(asked, amount=asked.amount - (asked.requested - most))
-    if smaller.amount <= 0 or not decide(seen, smaller, now).is_approved:
-        return None
-    return decimal_text(most, exponent_of(seen.currency) or 0)
+def _amount(seen: Snapshot, asked: Authorization, now: Instant) -> str | None:
+    """The largest amount that would have been approved: what is too much stays too much when it grows."""
+    low, high = 0, asked.amount
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = decide(seen, msgspec.structs.replace(asked, amount=middle), now).is_approved
+        low, high = (middle, high) if fits else (low, middle)
+    most = msgspec.structs.replace(asked, amount=low)
+    return decimal_text(most.requested, exponent_of(seen.currency) or 0) if low else None
 
 
 def _limits(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[Verdict]) -> list[dict[str, Any]] | None:

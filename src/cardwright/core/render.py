@@ -115,7 +115,7 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
         + f'"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
         f'"network_reference_id":"{network_reference(row)}",'
-        f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in ASKS, kind in SETTLES)},'
+        f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in ASKS, kind in SETTLES, details.mcc_groups)},'
         f'{_verifications(details)}"is_recurring":false,"is_installment":false}}'
     )
 
@@ -188,13 +188,13 @@ def _response(code: int, limited_by: str | None = None) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _card_acceptor(mid: str, merchant: Merchant, asks: bool, settles: bool) -> str:
+def _card_acceptor(mid: str, merchant: Merchant, asks: bool, settles: bool, mcc_groups: tuple[str, ...]) -> str:
     optional = {
         "phone": merchant.phone, "url": merchant.url, "customer_service_phone": merchant.customer_service_phone,
     }
     return to_json(
         {
-            "mid": mid, "mcc": merchant.mcc, "network_mid": mid, **({"mcc_groups": ["NONE"]} if asks else {}),
+            "mid": mid, "mcc": merchant.mcc, "network_mid": mid, **({"mcc_groups": mcc_groups or ["NONE"]} if asks else {}),
             "name": merchant.name,
             "address": merchant.address, "city": merchant.city, "state": merchant.state,
             "postal_code": merchant.postal_code, "country": merchant.country,

@@ -28,6 +28,7 @@ class Reason(Enum):
     ACCOUNT_LOAD_FAILED = ("1842", "Account load failed", "51")
     COUNTRY_NOT_ALLOWED = ("1864", "Transactions not allowed from this country", "57")  # memo (choice)
     COUNT_LIMIT = ("1817", "Exceeding count limit", "65")  # code from a public client library, memo (choice)
+    MERCHANT_NOT_ALLOWED = ("1821", "Invalid merchant", "57")  # (choice) for an authorization control
     AMOUNT_LIMIT = ("1834", "Exceeding amount limit", "61")  # code from a public client library, memo (choice)
     CARD_NOT_ACTIVATED = ("1901", "Card not activated", "62")
     SECURITY_CODE_FAILED = ("1952", "Card security code check failed", "57")  # (choice)

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from cardwright.core.spend import NO_SPEND, Spend
 from cardwright.core.velocity import Control, Usage, usage_key
 from cardwright.core.words import CardState, HolderStatus, State
 
@@ -34,6 +35,7 @@ class UserFact(Fact, frozen=True, kw_only=True):
     status: HolderStatus
     address1: str | None = None
     postal_code: str | None = None
+    account_holder_group_token: str = "DEFAULT_AHG"
     metadata: dict[str, str] = {}
 
 
@@ -65,6 +67,8 @@ class TransactionControls(Fact, frozen=True, kw_only=True):
     enable_partial_auth_approval: bool
     address_verification: AddressChecks
     quasi_cash_exempt_mids: str = ""
+    quasi_cash_exempt_merchant_group_token: str | None = None
+    allow_mcc_group_authorization_controls: bool = True
 
 
 class OtherPoi(Fact, frozen=True, kw_only=True):
@@ -101,6 +105,7 @@ class Fulfillment(Fact, frozen=True, kw_only=True):
     """``config.fulfillment``."""
 
     all_zero_card_security_code: bool
+    bin_issue_country: str | None = None
 
 
 class ProductConfig(Fact, frozen=True, kw_only=True):
@@ -162,7 +167,8 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
 class Chain(msgspec.Struct, frozen=True):
     """The root of the chain that a message belongs to: an authorization, and what is still open of it, in minor units.
 
-    ``load_left`` is the part of the hold that JIT Funding brought, ``cleared`` what has been cleared in all.
+    ``load_left`` is the part of the hold that JIT Funding brought, ``cleared`` what has been cleared in all, ``increase``
+    what an MCC group held beyond what the merchant asked for.
     """
 
     state: State
@@ -170,6 +176,7 @@ class Chain(msgspec.Struct, frozen=True):
     hold_left: int
     load_left: int
     cleared: int
+    increase: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -188,6 +195,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     account: Account
     chain: Chain | None = None
     controls: tuple[Control, ...] = ()
+    spend: Spend = NO_SPEND
 
     @property
     def usage_keys(self) -> list[str]:

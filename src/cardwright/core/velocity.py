@@ -5,17 +5,17 @@ commit. It is never summed over history on the way; only a control that an accou
 looks back once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
 
-from cardwright.core.messages import Authorization
+from cardwright.core.messages import Authorization, Flow
 from cardwright.core.responses import Reason
+from cardwright.core.spend import Groups, expanded
 from cardwright.kit.clock import DAY_MS, Instant
 
 
@@ -32,11 +32,11 @@ class Window(StrEnum):
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
 
-    ``mccs`` are single codes and ranges of the scope (of its MCC group too), None without such a scope. ``since_ms`` is
-    the control's creation, from which LIFETIME counts; ``on_revision`` the program's revision at which it was last switched
-    on again: what happened while it was off was not counted on the way. A ``shadow`` is counted like any other and refuses
-    nobody. ``key`` and ``fingerprint`` follow from the others (``settled``);
-    the fingerprint changes with everything that decides what is counted, and not with the limits.
+    ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
+    ``since_ms`` is the control's creation, from which LIFETIME counts; ``on_revision`` the program's revision at which it
+    was last switched on again: what happened while it was off was not counted on the way. A ``shadow`` is counted like any
+    other and refuses nobody. ``key``, ``codes`` and ``fingerprint`` follow from the others (``settled``); the fingerprint
+    changes with everything that decides what is counted, and not with the limits.
     """
 
     id: int
@@ -51,12 +51,16 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     card_product_token: str | None = None
     mid: str | None = None
     mccs: tuple[str, ...] | None = None
+    mcc_group: str | None = None
     approvals_only: bool = True
     include_purchases: bool = True
     include_cashback: bool = True
     include_withdrawals: bool = True
+    include_credits: bool = False
+    include_transfers: bool = True
     shadow: bool = False
     on_revision: int = 0
+    codes: frozenset[str] | None = None
     key: str = ""
     fingerprint: int = 0
 
@@ -64,50 +68,32 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a merchant is in the control's scope; ids are compared as they are (``000123`` is not ``123``)."""
         if self.mid is not None:
             return self.mid == mid
-        return self.mccs is None or is_among(mcc, self.mccs)
+        return self.codes is None or mcc in self.codes
+
+    def part_of(self, flow: Flow, purchase: int, cash: int) -> int:
+        """How much of a message the control looks at: its own amount and the cash paid out with it, as the flags say."""
+        match flow:
+            case Flow.PURCHASE:
+                return (purchase if self.include_purchases else 0) + (cash if self.include_cashback else 0)
+            case Flow.WITHDRAWAL:
+                return purchase + cash if self.include_withdrawals else 0
+            case Flow.CREDIT:
+                return purchase + cash if self.include_credits else 0
+            case Flow.TRANSFER:
+                return purchase + cash if self.include_transfers else 0
 
 
-def settled(control: Control) -> Control:
-    """The control with what follows from its settings worked out: it is looked at for every purchase."""
+def settled(control: Control, groups: Groups | None = None) -> Control:
+    """The control with what follows from its settings and its MCC group worked out: it is looked at for every purchase."""
+    if groups is not None and control.mcc_group is not None:
+        control = msgspec.structs.replace(control, mccs=groups.codes_of(control.mcc_group))
     said = (
         control.window, control.currency, control.user_token, control.card_product_token, control.mid, control.mccs,
         control.approvals_only, control.include_purchases, control.include_cashback, control.include_withdrawals,
-        control.on_revision,
+        control.include_credits, control.include_transfers, control.on_revision,
     )  # fmt: skip
-    return msgspec.structs.replace(control, key=str(control.id), fingerprint=crc32(repr(said).encode()))
-
-
-@lru_cache(maxsize=8192)
-def is_among(mcc: str, mccs: tuple[str, ...]) -> bool:
-    """Whether a category code is one of the codes, or inside one of the ranges, both ends included."""
-    return any(low <= mcc <= (high or low) for low, _, high in (code.partition("-") for code in mccs))
-
-
-PROGRAM_LEVEL = ("program", "")
-"""The key of the controls that apply to every card."""
-
-Levels = Mapping[tuple[str, str], tuple[Control, ...]]
-"""Controls by whom they apply to."""
-
-
-def by_level(controls: Iterable[Control]) -> dict[tuple[str, str], tuple[Control, ...]]:
-    """Controls by whom they apply to, oldest first: looking up what applies costs the same whatever else there is."""
-    levels: dict[tuple[str, str], tuple[Control, ...]] = {}
-    for control in controls:
-        if control.user_token is not None:
-            level = ("user", control.user_token)
-        elif control.card_product_token is not None:
-            level = ("product", control.card_product_token)
-        else:
-            level = PROGRAM_LEVEL
-        levels[level] = (*levels.get(level, ()), control)
-    return levels
-
-
-def applying(levels: Levels, user_token: str, product_token: str) -> tuple[Control, ...]:
-    """The controls that a purchase is measured by, in the order of their say: the user's, the card product's, the program's."""
-    get = levels.get
-    return (*get(("user", user_token), ()), *get(("product", product_token), ()), *get(PROGRAM_LEVEL, ()))
+    codes = None if control.mccs is None else expanded(control.mccs)
+    return msgspec.structs.replace(control, key=str(control.id), codes=codes, fingerprint=crc32(repr(said).encode()))
 
 
 class Use(NamedTuple):
@@ -140,6 +126,7 @@ class Event(msgspec.Struct, frozen=True):
     cash: int
     count: int
     is_approved: bool
+    flow: Flow = Flow.PURCHASE
 
 
 def window_number(window: Window, now: Instant) -> int:
@@ -196,7 +183,7 @@ def use_of(control: Control, event: Event) -> Use | None:
         return None
     if not control.covers(event.mid, event.mcc):
         return None
-    amount = (event.purchase if control.include_purchases else 0) + (event.cash if control.include_cashback else 0)
+    amount = control.part_of(event.flow, event.purchase, event.cash)
     return Use(amount, event.count) if amount else None
 
 
@@ -223,8 +210,7 @@ def judge(control: Control, usage: Usage | None, asked: Authorization, currency:
     details = asked.details
     if currency != control.currency or not control.covers(details.mid, details.merchant.mcc) or asked.requested == 0:
         return None
-    purchase = asked.requested - details.cash_back
-    amount = (purchase if control.include_purchases else 0) + (details.cash_back if control.include_cashback else 0)
+    amount = control.part_of(details.flow, asked.wanted - details.cash_back, details.cash_back)
     if amount == 0:
         return None
     if control.window is Window.TRANSACTION:

@@ -12,11 +12,14 @@ from sqlalchemy import select
 from cardwright.core.counting import Past
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
-from cardwright.core.velocity import Control, applying, by_level
+from cardwright.core.spend import NO_SPEND, Level, Spend, applying, by_level
+from cardwright.core.velocity import Control
+from cardwright.core.words import HolderStatus
 from cardwright.engine.loader import Loader
 from cardwright.engine.shelf import Shelf
+from cardwright.engine.spend import SpendEntry, load_spend
 from cardwright.outbox.events import Subscription, load_subscriptions
-from cardwright.storage.controls import load_controls, load_events
+from cardwright.storage.controls import Found, load_events, load_found
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
@@ -97,13 +100,12 @@ class ProgramEntry:
     sources: dict[str, SourceEntry] = field(default_factory=dict)
 
     sources_by_id: dict[int, SourceEntry] = field(default_factory=dict)
-    controls: dict[tuple[str, str], tuple[Control, ...]] = field(default_factory=dict)
-    shadows: dict[tuple[str, str], tuple[Control, ...]] = field(default_factory=dict)
+    controls: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
+    shadows: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
+    spend: SpendEntry = field(default_factory=SpendEntry)
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
-        if not self.controls:
-            return ()
         return applying(self.controls, card.user_token, card.card_product_token)
 
     def counted_of(self, card: CardFact) -> tuple[Control, ...]:
@@ -113,6 +115,18 @@ class ProgramEntry:
     def shadows_of(self, card: CardFact) -> tuple[Control, ...]:
         """The shadow controls that look on when the card is used."""
         return applying(self.shadows, card.user_token, card.card_product_token)
+
+    def spend_of(self, card: CardFact, user: UserFact, product: ProductFact, mcc: str) -> Spend:
+        """The other spend controls that a purchase with the card in this category is subject to."""
+        if not self.spend.is_used and user.status is not HolderStatus.LIMITED:
+            return NO_SPEND
+        return self.spend.of(card, user, product.config.transaction_controls, mcc)
+
+    def keep_controls(self, found: Found) -> None:
+        """Adds controls that were read when their user bought something."""
+        self.controls.update(by_level(one for one in found.velocity if not one.shadow))
+        self.shadows.update(by_level(one for one in found.velocity if one.shadow))
+        self.spend.keep(found)
 
     def source_of(self, product: ProductFact) -> SourceEntry | None:
         """The funding source that the product's Managed JIT Funding draws on, None without it."""
@@ -198,6 +212,20 @@ class Cache:
         if missing:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._load_sources, program, missing)
 
+    async def user_controls(self, program: ProgramEntry, users: Iterable[str]) -> None:
+        """Sees to it that the program's entry holds the controls that are for these users alone."""
+        missing = set(users) - program.spend.users
+        if missing:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._load_user_controls, program, missing)
+        if len(program.spend.users) > CARDS_MAX and self._programs.get(program.id) is program:
+            # The entry is left to those who hold it, and the next batch begins a small one.
+            del self._programs[program.id]
+
+    def _load_user_controls(self, program: ProgramEntry, missing: set[str]) -> None:
+        with self._database.read() as db:
+            program.keep_controls(load_found(db, program.id, program.spend.groups, missing))
+        program.spend.users |= missing
+
     async def products(self, program: ProgramEntry, tokens: Iterable[str]) -> None:
         """Sees to it that the program's entry holds these card products and their funding sources."""
         missing = {token for token in tokens if token not in program.products}
@@ -216,15 +244,14 @@ class Cache:
         with self._database.read() as db:
             program = get_program(db, program_id)
             subscriptions = load_subscriptions(db, program_id)
-            loaded = load_controls(db, program_id)
-        controls = by_level(control for control in loaded if not control.shadow)
-        shadows = by_level(control for control in loaded if control.shadow)
+            spend, found = load_spend(db, program_id)
         settings = program.settings
         masked = settings.mask_funding_source_tokens
-        return ProgramEntry(
-            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions,
-            controls=controls, shadows=shadows,
-        )  # fmt: skip
+        entry = ProgramEntry(
+            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend
+        )
+        entry.keep_controls(found)
+        return entry
 
     def _load_sources(self, program: ProgramEntry, ids: set[int]) -> None:
         query = select(funding_sources).where(funding_sources.c.program_id == program.id, funding_sources.c.id.in_(ids))
@@ -244,6 +271,7 @@ class Cache:
                     row = find(db, funding_sources, program.id, funding.funding_source_token)
                     assert row is not None, "a product names a funding source that was there when it was made"
                     program.keep_source(_source_of(program, row))
+            program.spend.learn(db, program.id, (product.config.transaction_controls for product in found.values()))
         program.products.update(found)
 
 

@@ -163,6 +163,9 @@ async def _configure(cache: Cache, cards: dict[CardKey, CardEntry], seen: Seen, 
         now[program_id] = ProgramClock(row.offset_ms, row.frozen_ms).at(real_ms)
     for program_id, program in programs.items():
         await cache.products(program, (entry.card.card_product_token for key, entry in cards.items() if key[0] == program_id))
+        if program.spend.has_user_controls:
+            users = (entry.card.user_token for key, entry in cards.items() if key[0] == program_id)
+            await cache.user_controls(program, users)
         sources = (row.source_id for row in seen.rows.values() if row.program_id == program_id)
         await cache.sources(program, (source_id for source_id in sources if source_id is not None))
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
@@ -251,6 +254,7 @@ def _see(batch: _Batch, asked: Asked) -> _View:
     snapshot = Snapshot(
         program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
         batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, program.controls_of(entry.card),
+        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc),
     )  # fmt: skip
     return _View(snapshot, message, root, source)
 

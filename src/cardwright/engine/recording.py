@@ -20,7 +20,8 @@ _pack = msgspec.msgpack.encode
 
 def chain_of(root: Recorded) -> Chain:
     """A chain's root as a decision sees it."""
-    return Chain(State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared)
+    increase = max(0, root.amount - root.request_amount)
+    return Chain(State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared, increase)
 
 
 def after_chain(root: Recorded, chain: Chain) -> Recorded:
@@ -40,6 +41,7 @@ def completed(message: Message, original: Recorded) -> Message:
         mid=said.mid or known.mid,
         merchant=known.merchant if said.merchant == STAND_IN_MERCHANT else said.merchant,
         fees=said.fees,
+        flow=known.flow,
         additional_data=said.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
     )
@@ -103,6 +105,7 @@ def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_
         "chosen_token": chosen_token,
         "use": decision.use if decision.use != (0, 0) else None,
         "limited_by": decision.limited_by,
+        "mcc_groups": snapshot.spend.categories.names if isinstance(message, Authorization) else (),
     }
     # Usually there is nothing, and a copy would be the dearest part of the row.
     return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details

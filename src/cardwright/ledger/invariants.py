@@ -26,6 +26,7 @@ from cardwright.ledger.money import (
 from cardwright.ledger.pointers import (
     card_draws_on_its_users_account,
     configuration_has_history,
+    controls_are_the_newest_words,
     facts_are_the_newest_words,
     message_token_has_its_transaction,
     notification_has_its_objects,
@@ -36,17 +37,21 @@ from cardwright.ledger.pointers import (
 from cardwright.ledger.walk import Break
 from cardwright.storage.database import Database
 from cardwright.storage.tables import (
+    auth_controls,
     card_products,
     cards,
+    exempt_mids,
     funding_sources,
     holders,
     journal,
+    mcc_groups,
     message_tokens,
     metadata,
     outbox,
     shadow_hits,
     transactions,
     users,
+    velocity_controls,
 )
 
 SHOWN_MAX = 20
@@ -168,6 +173,7 @@ INVARIANTS = (
     Invariant("P6", notification_has_its_objects, (outbox,)),
     Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
     Invariant("P1", facts_are_the_newest_words, (users, cards)),
+    Invariant("P1", controls_are_the_newest_words, (velocity_controls, auth_controls, exempt_mids, mcc_groups)),
     Invariant("P9", programs_stay_apart, (users, cards, transactions, journal)),
     Invariant("P9", card_draws_on_its_users_account, (cards,)),
 )

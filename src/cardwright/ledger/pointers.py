@@ -4,21 +4,24 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, case, func, or_, select
 
 from cardwright.core.render import ASKS
 from cardwright.ledger.walk import CHUNK, Break, stream
 from cardwright.outbox.events import Category
 from cardwright.storage.database import Row
-from cardwright.storage.history import Kind
+from cardwright.storage.history import INACTIVE, Kind
 from cardwright.storage.tables import (
+    auth_controls,
     card_products,
     card_transitions,
     cards,
     config_history,
+    exempt_mids,
     funding_sources,
     holders,
     journal,
+    mcc_groups,
     message_tokens,
     outbox,
     programs,
@@ -135,6 +138,29 @@ def facts_are_the_newest_words(db: Connection) -> Iterator[Break]:
         query = select(table.c.id, newest.label("newest"), table.c.fact).where(table.c.fact.is_distinct_from(newest))
         for row in stream(db, query):
             yield f"{table.name} {row.id}", f"{row.newest}", f"{row.fact}"
+
+
+_CONTROLS = (
+    (Kind.VELOCITY_CONTROL, velocity_controls), (Kind.AUTH_CONTROL, auth_controls), (Kind.EXEMPTION, exempt_mids),
+    (Kind.MCC_GROUP, mcc_groups),
+)  # fmt: skip
+
+
+def controls_are_the_newest_words(db: Connection) -> Iterator[Break]:
+    """What decisions read of controls and MCC groups is the newest word of the history about them; off is a word too."""
+    for kind, table in _CONTROLS:
+        newest = (
+            select(config_history.c.doc)
+            .where(config_history.c.program_id == table.c.program_id, config_history.c.kind == int(kind))
+            .where(config_history.c.object_id == table.c.id)
+            .order_by(config_history.c.revision.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        read = case((table.c.active, table.c.fact), else_=INACTIVE)
+        query = select(table.c.id, newest.label("newest"), read.label("read")).where(read.is_distinct_from(newest))
+        for row in stream(db, query):
+            yield f"{table.name} {row.id}", f"{row.newest}", f"{row.read}"
 
 
 # --- Programs stay apart ------------------------------------------------------------------

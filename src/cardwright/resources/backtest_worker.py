@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from cardwright.core.backtest import Again, Change, Holder, Replay, Timeline
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
+from cardwright.core.render import details_decoder
 from cardwright.core.responses import REASON_OF
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.velocity import Verdict, Window
@@ -99,7 +100,7 @@ class _Worker:
 
     def __init__(self, timeline: Timeline, job: Job, from_ms: int, flips_max: int) -> None:
         self._timeline, self._job, self._from_ms, self._room = timeline, job, from_ms, flips_max
-        self._seen: dict[tuple[int, int, int, int | None], Snapshot] = {}
+        self._seen: dict[tuple[int, int, int, int | None, str], Snapshot] = {}
         self.sums, self.flips, self.rows = Sums(), list[str](), 0
 
     def work(self, db: Connection, ids: list[int]) -> None:
@@ -114,7 +115,8 @@ class _Worker:
         self.sums.accounts += len(ids)
 
     def _see(self, db: Connection, row: Recorded) -> Snapshot:
-        key = (row.card_id, row.holder_revision, row.program_revision, row.source_id)
+        mcc = details_decoder.decode(row.details).merchant.mcc
+        key = (row.card_id, row.holder_revision, row.program_revision, row.source_id, mcc)
         if key not in self._seen:
             self._seen[key] = configuration_as_of(db, row)
         return self._seen[key]

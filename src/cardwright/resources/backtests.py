@@ -12,18 +12,19 @@ from sqlalchemy.exc import IntegrityError
 
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.problems import BACKTEST_NOT_FOUND, BUSY, INVALID_INPUT, Problem, bad_field, bad_parameter
+from cardwright.core.spend import Groups
 from cardwright.core.velocity import Control
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_ms, parse_instant
 from cardwright.resources import base
 from cardwright.resources.app import Call, EngineCall
 from cardwright.resources.base import Token
+from cardwright.resources.control_parts import check_references
 from cardwright.resources.route import Paging, Route, Scope, Shape, get, post
 from cardwright.resources.velocity_controls import (
     VelocityControl,
     VelocityCreate,
     VelocityUpdate,
     changed,
-    check_references,
     checked,
     control_of,
     fact_of,
@@ -40,7 +41,7 @@ from cardwright.storage.backtests import (
     list_flips,
     remove,
 )
-from cardwright.storage.controls import control_from
+from cardwright.storage.controls import SHADOW, control_from, load_mcc_groups
 from cardwright.storage.database import Row
 from cardwright.storage.programs import get_program
 from cardwright.storage.tables import backtests, velocity_controls
@@ -234,7 +235,7 @@ def job_of(call: Call, body: BacktestCreate) -> Job:
         if update.active is False:
             removed.append(row.id)
             continue
-        replaced.append(control_from(row.id, fact_of(control, row.created_ms)))
+        replaced.append(control_from(row.id, fact_of(control, row.created_ms), _groups(call)))
         always += [row.id] if update.active else []
     named = [*removed, *(control.id for control in replaced)]
     if len(set(named)) < len(named):
@@ -249,18 +250,23 @@ def _added(call: Call, body: VelocityCreate, number: int, start: Instant) -> Con
     """A control that has never been, as if it had been made at the start of the range."""
     with naming(f"velocity_controls.add[{number}]"):
         control = _checked(call, control_of(body, body.token or f"added {number + 1}"))
-    return control_from(-1 - number, fact_of(control, start))
+    return control_from(-1 - number, fact_of(control, start), _groups(call))
+
+
+def _groups(call: Call) -> Groups:
+    """The MCC groups as they are now: what is tried points at those."""
+    return Groups(load_mcc_groups(call.db, call.program.id), {})
 
 
 def _checked(call: Call, control: VelocityControl) -> VelocityControl:
     checked(control)
-    check_references(call, control)
+    check_references(call, control.association, control.merchant_scope)
     return control
 
 
 def _find(call: Call, token: str, place: str) -> Row:
     row = records.find(call.db, velocity_controls, call.program.id, token)
-    if row is None or row.shadow == 1:
+    if row is None or row.shadow == SHADOW:
         raise bad_field(place, "is not the token of a velocity control")
     return row
 

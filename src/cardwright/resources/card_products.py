@@ -13,9 +13,10 @@ from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
 from cardwright.resources.card_product_config import Branch, ProductConfig
+from cardwright.resources.control_parts import check_group
 from cardwright.resources.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
-from cardwright.storage.tables import card_products, funding_sources
+from cardwright.storage.tables import accepted_countries, card_products, funding_sources, merchant_groups
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -116,9 +117,6 @@ DEFAULTS = msgspec.convert(
 )  # fmt: skip
 """What the reference's sandbox really fills in, which is not what its definition says; ``bin_prefix`` is the server's own."""
 
-COUNTRY_LISTS = ("accept_us_only", "decline_ofac_countries")
-"""The built-in lists of countries. There are no others here, and an unknown one would let every country through."""
-
 GATEWAY_KIND, PROGRAM_KIND = "programgateway", "program"
 JIT_SOURCES = {
     "paymentcard_funding_source": None, "programgateway_funding_source": GATEWAY_KIND, "program_funding_source": PROGRAM_KIND,
@@ -171,9 +169,6 @@ def check_asked(asked: ProductConfig | None) -> None:
     for present, absent in (("unit", "value"), ("value", "unit")):
         if leaf(asked, f"{offset}.{present}") is not None and leaf(asked, f"{offset}.{absent}") is None:
             raise bad_field(f"config.{offset}.{absent}", f"may not be null where {present} is given")
-    country_list = leaf(asked, "transaction_controls.accepted_countries_token")
-    if country_list is not None and country_list not in COUNTRY_LISTS:
-        raise bad_field("config.transaction_controls.accepted_countries_token", f"must be one of {', '.join(COUNTRY_LISTS)}")
     service_code = leaf(asked, "card_life_cycle.card_service_code")
     if service_code is not None and not 100 <= service_code <= 999:
         raise bad_field("config.card_life_cycle.card_service_code", "must have three digits")
@@ -254,6 +249,17 @@ def check_funding(call: Call, config: ProductConfig) -> None:
         raise Problem(FUNDING_SOURCE_UNKNOWN, f"config.{path} {token}")
 
 
+def check_lists(call: Call, asked: ProductConfig | None) -> None:
+    """Refuses a list of countries or a group of merchants that there is not: an unknown one would let everybody through."""
+    country_list, exempt = (
+        leaf(asked, f"transaction_controls.{name}")
+        for name in ("accepted_countries_token", "quasi_cash_exempt_merchant_group_token")
+    )
+    if country_list is not None and records.find(call.db, accepted_countries, call.program.id, country_list) is None:
+        raise bad_field("config.transaction_controls.accepted_countries_token", "is not the token of a list of countries")
+    check_group(call, merchant_groups, "config.transaction_controls.quasi_cash_exempt_merchant_group_token", exempt)
+
+
 def create_product(call: Call, body: ProductCreate) -> str:
     """Creates a card product."""
     check_asked(body.config)
@@ -267,6 +273,7 @@ def create_product(call: Call, body: ProductCreate) -> str:
     if (replay := base.find_replay(call, card_products, body)) is not None:
         return replay
     check_funding(call, config)
+    check_lists(call, body.config)
     product = Product(
         token=body.token or call.app.ids.token(),
         name=body.name,
@@ -307,6 +314,7 @@ def update_product(call: Call, body: ProductUpdate) -> str:
         check_life_time(config, call.now)
     check_fulfillment(config)
     check_funding(call, config)
+    check_lists(call, body.config)
     doc, changed = base.update(call, card_products, row, before, after)
     if changed:
         remember_product(call, row.id, doc)

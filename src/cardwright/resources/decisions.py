@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, select
 
 from cardwright.core.counting import asked_of, events_for
 from cardwright.core.explain import explain, explain_follow_up
@@ -13,16 +13,29 @@ from cardwright.core.record import Recorded, token_of
 from cardwright.core.remedies import smallest_changes
 from cardwright.core.render import ASKS, details_decoder
 from cardwright.core.responses import REASON_OF
-from cardwright.core.snapshot import Account, CardFact, ProductFact, Snapshot, fact_from
-from cardwright.core.velocity import Control, applying, by_level, recounted, usage_key
-from cardwright.core.words import TYPES, State
+from cardwright.core.snapshot import Account, CardFact, ProductFact, Snapshot, UserFact, fact_from
+from cardwright.core.spend import (
+    CountryList,
+    Groups,
+    MccGroup,
+    MerchantRule,
+    PreKyc,
+    Spend,
+    applying,
+    by_level,
+    categories_of,
+    resolved,
+)
+from cardwright.core.velocity import Control, recounted, usage_key
+from cardwright.core.words import TYPES, HolderStatus, State
 from cardwright.kit.clock import iso_ms
 from cardwright.resources.app import Call
 from cardwright.resources.route import Scope, get
 from cardwright.resources.transactions import facts_as_of, get_transaction, source_as_of
 from cardwright.storage import history
-from cardwright.storage.controls import INACTIVE, control_from, load_events
-from cardwright.storage.tables import card_products, config_history
+from cardwright.storage.controls import control_from, load_events, pre_kyc_of, rule_from
+from cardwright.storage.history import Kind
+from cardwright.storage.tables import card_products
 
 # --- Rules: pure ---------------------------------------------------------------------
 
@@ -38,7 +51,9 @@ class Again(NamedTuple):
 def message_of(row: Recorded) -> Authorization:
     """The message that the row records, as it came in."""
     details = details_decoder.decode(row.details)
-    asked = msgspec.structs.replace(details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None)
+    asked = msgspec.structs.replace(
+        details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None, mcc_groups=()
+    )
     return asked_of(row, asked)
 
 
@@ -55,7 +70,7 @@ def account_before(row: Recorded) -> Account:
 def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, ...]]:
     """What the decision saw, from the history of its configuration, and the shadow controls that looked on."""
     seen = configuration_as_of(call.db, row)
-    controls = controls_as_of(call, row, seen.card)
+    controls = controls_as_of(call.db, row, seen.card, groups_as_of(call.db, row))
     account = with_usage_before(call, row, account_before(row), controls, seen.user.token, seen.owner.token)
     real = tuple(control for control in controls if not control.shadow)
     shadows = tuple(control for control in controls if control.shadow)
@@ -63,7 +78,7 @@ def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, 
 
 
 def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
-    """What the decision on a row saw of card, holder, product and funding source; without money, controls and chain."""
+    """What the decision on a row saw of all that is configured; without money, velocity controls and chain."""
     card, user, owner = facts_as_of(db, row)
     by_token = select(card_products.c.id).where(
         card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
@@ -72,26 +87,53 @@ def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
     doc = history.doc_as_of(db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
     product: ProductFact = fact_from(ProductFact, doc)
     source = source_as_of(db, row) if row.source_id is not None else None
-    return Snapshot(row.currency, card, user, owner, product, source, Account())
+    spend = spend_as_of(db, row, card, user, product, groups_as_of(db, row))
+    return Snapshot(row.currency, card, user, owner, product, source, Account(), spend=spend)
 
 
-def controls_as_of(call: Call, row: Recorded, card: CardFact) -> tuple[Control, ...]:
-    """The velocity controls that applied when the row was decided, in the order of their say, shadows among them."""
-    columns = config_history.c
-    newest = (
-        select(columns.object_id, func.max(columns.revision).label("revision"))
-        .where(columns.program_id == row.program_id, columns.kind == history.Kind.VELOCITY_CONTROL)
-        .where(columns.revision <= row.program_revision)
-        .group_by(columns.object_id)
-        .subquery()
+def docs_as_of(db: Connection, row: Recorded, kind: Kind) -> list[tuple[int, str]]:
+    """Every object of a kind, as it was when the row was decided."""
+    return history.docs_as_of(db, row.program_id, kind, row.program_revision)
+
+
+def groups_as_of(db: Connection, row: Recorded) -> Groups:
+    """The groups that scopes pointed at."""
+    groups = [msgspec.json.decode(doc, type=MccGroup) for _, doc in docs_as_of(db, row, Kind.MCC_GROUP)]
+    merchants = [msgspec.json.decode(doc) for _, doc in docs_as_of(db, row, Kind.MERCHANT_GROUP)]
+    return Groups({one.token: one for one in groups}, {one["token"]: frozenset(one["mids"]) for one in merchants})
+
+
+def controls_as_of(db: Connection, row: Recorded, card: CardFact, groups: Groups) -> tuple[Control, ...]:
+    """The velocity controls that applied, in the order of their say, shadows among them."""
+    found = (control_from(key, fact, groups) for key, fact in docs_as_of(db, row, Kind.VELOCITY_CONTROL))
+    return applying(by_level(found), card.user_token, card.card_product_token)
+
+
+def rules_as_of(db: Connection, row: Recorded, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
+    """The authorization controls or exemptions that applied, in the order of their say."""
+    found = (resolved(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
+    return applying(by_level(found), card.user_token, card.card_product_token)
+
+
+def spend_as_of(db: Connection, row: Recorded, card: CardFact, user: UserFact, product: ProductFact, groups: Groups) -> Spend:
+    """The other rules that the decision looked at."""
+    rules = product.config.transaction_controls
+    lists = (msgspec.json.decode(doc, type=CountryList) for _, doc in docs_as_of(db, row, Kind.ACCEPTED_COUNTRIES))
+    pre_kyc = None
+    if user.status is HolderStatus.LIMITED:
+        docs = (doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP))
+        own = (doc for doc in docs if msgspec.json.decode(doc)["token"] == user.account_holder_group_token)
+        pre_kyc = next(map(pre_kyc_of, own), PreKyc())
+    mcc = details_decoder.decode(row.details).merchant.mcc
+    categories = categories_of(mcc, groups.mccs.values())
+    return Spend(
+        rules_as_of(db, row, card, groups, Kind.AUTH_CONTROL),
+        rules_as_of(db, row, card, groups, Kind.EXEMPTION),
+        categories,
+        next((one for one in lists if one.token == rules.accepted_countries_token), None),
+        groups.mids.get(rules.quasi_cash_exempt_merchant_group_token or "", frozenset()),
+        pre_kyc,
     )
-    query = select(columns.object_id, columns.doc).join(
-        newest, and_(newest.c.object_id == columns.object_id, newest.c.revision == columns.revision)
-    )
-    rows = call.db.execute(query.where(columns.program_id == row.program_id, columns.kind == history.Kind.VELOCITY_CONTROL))
-    kept = {found.object_id: found.doc for found in rows if found.doc != INACTIVE}
-    levels = by_level(control_from(key, kept[key]) for key in sorted(kept))
-    return applying(levels, card.user_token, card.card_product_token)
 
 
 def with_usage_before(

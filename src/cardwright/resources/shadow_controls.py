@@ -13,24 +13,21 @@ from cardwright.core.render import details_decoder
 from cardwright.kit.clock import iso, iso_ms
 from cardwright.resources import base
 from cardwright.resources.app import Call
+from cardwright.resources.control_parts import check_references, control_columns, remember
 from cardwright.resources.route import Paging, Route, Scope, Shape, get, post
 from cardwright.resources.sandbox import Nothing
 from cardwright.resources.transactions import recorded
 from cardwright.resources.velocity_controls import (
-    PROMOTED,
-    SHADOW,
     VelocityControl,
     VelocityCreate,
-    check_count,
-    check_references,
+    check_place,
     checked,
-    columns_of,
     control_of,
     fact_of,
-    remember_control,
     save_control,
 )
 from cardwright.storage import history, records
+from cardwright.storage.controls import PROMOTED, SHADOW
 from cardwright.storage.database import Row
 from cardwright.storage.records import Listing
 from cardwright.storage.tables import cards, shadow_hits, transactions, users, velocity_controls
@@ -111,10 +108,11 @@ def create_shadow(call: Call, body: VelocityCreate) -> ShadowControl:
         if body.active is False:
             raise bad_field("active", "must not be false: a shadow that looks at nothing finds nothing")
         control = checked(control_of(body, body.token or call.app.ids.token()))
-        check_references(call, control)
+        check_references(call, control.association, control.merchant_scope)
         fact = fact_of(control, call.now, shadow=True)
-        control_id, _ = base.insert(call, velocity_controls, body, control, shadow=SHADOW, **columns_of(control, fact))
-        remember_control(call, control_id, control, fact, history.raise_program_revision(call.db, call.program.id))
+        columns = control_columns(control.association, fact, active=True)
+        control_id, _ = base.insert(call, velocity_controls, body, control, shadow=SHADOW, **columns)
+        remember(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=True)
         row = records.find(call.db, velocity_controls, call.program.id, control.token)
     assert row is not None, "it was found or made"
     return shown(call, row)
@@ -168,7 +166,7 @@ def delete_shadow(call: Call) -> ShadowControl:
     """Switches a shadow control off; what it found stays. One that was promoted is deleted as a velocity control."""
     row = lock_shadow(call)
     if row.shadow == SHADOW and row.active:
-        save_control(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=False))
+        save_control(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=False), SHADOW)
     return shown(call, get_shadow_row(call))
 
 
@@ -177,8 +175,7 @@ def promote_shadow(call: Call, _body: Nothing) -> ShadowControl:
     row = lock_shadow(call)
     if row.shadow == SHADOW:
         control = structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=True)
-        check_references(call, control)
-        check_count(call, control)
+        check_place(call, control)
         save_control(call, row, control, PROMOTED)
     return shown(call, get_shadow_row(call))
 

@@ -170,7 +170,10 @@ class Transition(Shape, frozen=True, kw_only=True):
 def user_fact_doc(user: User) -> str:
     """The JSON of what a decision sees of the user."""
     address1, postal_code = user.address1 or None, user.postal_code or None
-    fact = UserFact(token=user.token, status=user.status, address1=address1, postal_code=postal_code, metadata=user.metadata)
+    fact = UserFact(
+        token=user.token, status=user.status, address1=address1, postal_code=postal_code,
+        account_holder_group_token=user.account_holder_group_token, metadata=user.metadata,
+    )  # fmt: skip
     return records.text_of(fact)
 
 

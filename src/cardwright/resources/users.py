@@ -20,6 +20,7 @@ from cardwright.core.snapshot import Account
 from cardwright.core.words import HolderStatus
 from cardwright.kit.clock import Instant, iso
 from cardwright.resources import base, user_lookup, user_secrets
+from cardwright.resources.account_holder_groups import FIRST_STATUS, find_group
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
 from cardwright.resources.route import Paging, get, post, put
@@ -35,6 +36,7 @@ from cardwright.resources.user_record import (
 )
 from cardwright.resources.user_secrets import Secrets, keyed_hash, seal, secrets_after, unseal
 from cardwright.storage import records
+from cardwright.storage.builtins import DEFAULT_GROUP
 from cardwright.storage.database import Row
 from cardwright.storage.tables import holders, users
 
@@ -63,9 +65,6 @@ class UserUpdate(Profile, frozen=True, kw_only=True):
 
 # --- Rules: pure ---------------------------------------------------------------------
 
-DEFAULT_GROUP = "DEFAULT_AHG"
-"""The one account holder group there is. It asks for no KYC, so its members are ACTIVE at once."""
-
 MASKED_SSN = "_" * 11
 
 PLAIN = frozenset(Profile.__struct_fields__) - {
@@ -90,9 +89,6 @@ def check_profile(body: Profile) -> None:
     for index, item in enumerate(body.identifications or ()):
         if item.type == "SSN" and not _SSN.fullmatch(item.value):
             raise bad_field(f"identifications[{index}].value", "must be nine digits, or the last four")
-    # An empty token is no token: the wire's limits begin at nought characters here.
-    if body.account_holder_group_token not in (None, "", DEFAULT_GROUP):
-        raise Problem(GROUP_UNKNOWN)
 
 
 def masked(item: Identification) -> Identification:
@@ -117,6 +113,9 @@ def profile_changes(body: Profile, *, shows_zip: bool) -> dict[str, Any]:
         changes["postal_code"] = postal_code
         # Who speaks of `zip` is answered with it too, and it is always a copy.
         changes |= {"zip": postal_code} if shows_zip or body.zip is not None else {}
+    # An empty token is no token: the wire's limits begin at nought characters here.
+    if body.account_holder_group_token:
+        changes["account_holder_group_token"] = body.account_holder_group_token
     return changes
 
 
@@ -130,11 +129,12 @@ def authentication_of(user: User, password_changed: bool, now: Instant) -> Authe
     return user.authentication
 
 
-def new_user(body: UserCreate, changes: dict[str, Any], token: str, now: Instant) -> User:
-    """The user that a request makes, with the fields that ``profile_changes`` found in it."""
+def new_user(body: UserCreate, changes: dict[str, Any], token: str, now: Instant, first_status: HolderStatus) -> User:
+    """The user that a request makes, with the fields that ``profile_changes`` found in it, and its group's first status."""
     # The wire takes `active: false` and declines the user's purchases from then on; the status that means this is SUSPENDED.
-    status = HolderStatus.SUSPENDED if body.active is False else HolderStatus.ACTIVE
-    stated: dict[str, Any] = {"corporate_card_holder": False, "metadata": {}} | changes
+    status = HolderStatus.SUSPENDED if body.active is False else first_status
+    defaults = {"corporate_card_holder": False, "metadata": {}, "account_holder_group_token": DEFAULT_GROUP}
+    stated: dict[str, Any] = defaults | changes
     user = User(
         **stated,
         token=token,
@@ -143,7 +143,6 @@ def new_user(body: UserCreate, changes: dict[str, Any], token: str, now: Instant
         uses_parent_account=body.uses_parent_account is True,
         created_time=iso(now),
         last_modified_time=iso(now),
-        account_holder_group_token=DEFAULT_GROUP,
         status=status,
     )
     return structs.replace(user, authentication=authentication_of(user, bool(body.password), now))
@@ -176,6 +175,16 @@ def email_is_taken(call: Call, email: str | None, own_id: int | None = None) -> 
 def has_children(call: Call, user_id: int) -> bool:
     """Whether the user is the parent of another."""
     return call.db.scalar(select(users.c.id).where(users.c.parent_id == user_id).limit(1)) is not None
+
+
+def status_of_new(call: Call, group_token: str | None) -> HolderStatus:
+    """The status with which a new member of a group begins. Raises a problem when there is no such group."""
+    if not group_token:
+        return HolderStatus.ACTIVE
+    group = find_group(call, group_token)
+    if group is None:
+        raise Problem(GROUP_UNKNOWN)
+    return FIRST_STATUS[group.config.kyc_required]
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -217,7 +226,8 @@ def create_user(call: Call, body: UserCreate) -> str:
     parent = find_parent(call, body.parent_token)
     if taken:
         raise Problem(EMAIL_TAKEN)
-    user = new_user(body, changes, body.token or call.app.ids.token(), call.now)
+    first_status = status_of_new(call, body.account_holder_group_token)
+    user = new_user(body, changes, body.token or call.app.ids.token(), call.now, first_status)
     holder_id = parent.holder_id if parent is not None and body.uses_parent_account else open_account(call)
     user_id, doc = base.insert(
         call, users, compared, user, holder_id=holder_id, parent_id=None if parent is None else parent.id, status=user.status,
@@ -268,6 +278,7 @@ def update_user(call: Call, body: UserUpdate) -> str:
     check_profile(body)
     check_unchangeable(before, body)
     changes = profile_changes(body, shows_zip=before.zip is not UNSET)
+    status_of_new(call, body.account_holder_group_token)
     parent_id = row.parent_id
     if parent_token is not UNSET:
         parent_id = parent_after(call, row, before, parent_token, found)

@@ -1,63 +1,61 @@
 """Velocity controls: limits on how much and how often cards may be used within a window."""
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 from sqlalchemy import or_, select
-from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.counting import events_for
 from cardwright.core.money import BadAmount, decimal_text, exponent_of, minor_units
-from cardwright.core.problems import (
-    CONTROL_NOT_FOUND,
-    PRODUCT_UNKNOWN,
-    TOKEN_TAKEN,
-    USER_NOT_FOUND,
-    USER_UNKNOWN,
-    Problem,
-    bad_field,
-    bad_parameter,
-)
+from cardwright.core.problems import CONTROL_NOT_FOUND, TOKEN_TAKEN, USER_NOT_FOUND, Problem, bad_field
 from cardwright.core.snapshot import Account
+from cardwright.core.spend import Groups
 from cardwright.core.velocity import Control, Window, needs_history, recounted, standing, usage_key, window_end
 from cardwright.kit.clock import DAY_MS
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.balances import account_decoder
 from cardwright.resources.base import Token
+from cardwright.resources.control_parts import (
+    Association,
+    Mcc,
+    Mid,
+    Name,
+    check_count,
+    check_parts,
+    check_references,
+    control_columns,
+    remember,
+    whose,
+    without_nulls,
+)
 from cardwright.resources.route import Paging, Route, Shape, get, post, put
 from cardwright.resources.transactions import owner_id_of
 from cardwright.storage import history, records
-from cardwright.storage.controls import INACTIVE, control_from, load_controls, load_events, product_token_of
+from cardwright.storage.controls import SHADOW, control_from, load_events, load_mcc_groups, product_token_of
 from cardwright.storage.database import Row
-from cardwright.storage.tables import card_products, cards, holders, users, velocity_controls
+from cardwright.storage.tables import cards, holders, users, velocity_controls
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
-Name = Annotated[str, Meta(max_length=255)]
 Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
-SHADOW, PROMOTED = 1, 2
-"""What stands in the column ``shadow`` of a control that is one, and of one that was."""
-
-PROGRAM_CONTROLS_MAX = 90
-"""At most so many active program-level controls (wire reference, "Combination rules")."""
-
-
-class Association(Shape, frozen=True, kw_only=True):
-    """Whom a control limits: one user, the cards of one product, or without either everybody, each for himself."""
-
-    user_token: Token | UnsetType | None = UNSET
-    card_product_token: Token | UnsetType | None = UNSET
 
 
 class MerchantScope(Shape, frozen=True, kw_only=True):
     """Where it limits: one merchant, one category or a group of them, or without any of these everywhere."""
 
-    mid: Annotated[str, Meta(min_length=1, max_length=36)] | UnsetType | None = UNSET
-    mcc: Annotated[str, Meta(min_length=1, max_length=4)] | UnsetType | None = UNSET
+    mid: Mid | UnsetType | None = UNSET
+    mcc: Mcc | UnsetType | None = UNSET
     mcc_group: Token | UnsetType | None = UNSET
+
+
+class MoneyIn(Shape, frozen=True, kw_only=True, omit_defaults=True):
+    """Which money coming in counts: a finer choice than ``include_credits``, and not together with it."""
+
+    include_credits_types: tuple[Literal["CASH_DEPOSIT", "ALL", "NONE"], ...] | None = None
+    include_network_load_types: tuple[Literal["ALL", "NONE"], ...] | None = None
 
 
 class VelocityCreate(Shape, frozen=True, kw_only=True):
@@ -77,6 +75,7 @@ class VelocityCreate(Shape, frozen=True, kw_only=True):
     include_transfers: bool | None = None
     include_cashback: bool | None = None
     include_credits: bool | None = None
+    money_in_transaction: MoneyIn | None = None
     active: bool | None = None
 
 
@@ -97,6 +96,7 @@ class VelocityUpdate(Shape, frozen=True, kw_only=True):
     include_transfers: bool | None = None
     include_cashback: bool | None = None
     include_credits: bool | None = None
+    money_in_transaction: MoneyIn | None = None
     active: bool | None = None
 
 
@@ -114,6 +114,7 @@ class VelocityControl(Shape, frozen=True, kw_only=True):
     include_transfers: bool = True
     include_cashback: bool = True
     include_credits: bool = False
+    money_in_transaction: MoneyIn | UnsetType = UNSET
     currency_code: str
     amount_limit: Decimal
     velocity_window: Window
@@ -150,17 +151,11 @@ def changed(control: VelocityControl, body: VelocityUpdate) -> VelocityControl:
 
 def checked(control: VelocityControl) -> VelocityControl:
     """The control if it can be one. Raises a problem that names the field."""
-    if control.association.user_token and control.association.card_product_token:
-        raise bad_field("association", "may have a user_token or a card_product_token, not both")
-    scope = control.merchant_scope
-    if sum(1 for one in (scope.mid, scope.mcc, scope.mcc_group) if one) > 1:
-        raise bad_field("merchant_scope", "may have one of mid, mcc and mcc_group")
-    if scope.mcc_group:
-        raise bad_field("merchant_scope.mcc_group", "is not the token of an MCC group")
-    if scope.mcc and not (scope.mcc.isascii() and scope.mcc.isdigit()):
-        raise bad_field("merchant_scope.mcc", "must be up to four digits")
+    check_parts(control.association, control.merchant_scope)
     if control.velocity_window is Window.TRANSACTION and control.usage_limit is not UNSET:
         raise bad_field("usage_limit", "must be absent when velocity_window is TRANSACTION")
+    if control.include_credits and control.money_in_transaction is not UNSET:
+        raise bad_field("money_in_transaction", "may not be given together with include_credits")
     amount_of(control)
     return control
 
@@ -173,6 +168,11 @@ def amount_of(control: VelocityControl) -> int:
         return minor_units(control.amount_limit, control.currency_code)
     except BadAmount as error:
         raise bad_field("amount_limit", str(error)) from None
+
+
+def counts_credits(money_in: MoneyIn | UnsetType) -> bool:
+    """Whether a finer choice takes all original credits; which of them are cash deposits no message says."""
+    return money_in is not UNSET and "ALL" in (money_in.include_credits_types or ())
 
 
 def fact_of(control: VelocityControl, since_ms: int, on_revision: int = 0, *, shadow: bool = False) -> str:
@@ -191,41 +191,26 @@ def fact_of(control: VelocityControl, since_ms: int, on_revision: int = 0, *, sh
         card_product_token=control.association.card_product_token or None,
         mid=scope.mid or None,
         mccs=(scope.mcc.zfill(4),) if scope.mcc else None,
+        mcc_group=scope.mcc_group or None,
         approvals_only=control.approvals_only,
         include_purchases=control.include_purchases,
         include_cashback=control.include_cashback,
         include_withdrawals=control.include_withdrawals,
+        include_credits=control.include_credits or counts_credits(control.money_in_transaction),
+        include_transfers=control.include_transfers,
         shadow=shadow,
         on_revision=on_revision,
     )
     return msgspec.json.encode(fact).decode()
 
 
-def without_nulls(part: Any) -> Any:
-    """The same shape, null counted as absent."""
-    return structs.replace(part, **{name: UNSET for name, value in structs.asdict(part).items() if value is None})
-
-
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def check_references(call: Call, control: VelocityControl) -> None:
-    """Refuses a control of an unknown user or card product."""
-    association = control.association
-    if association.user_token and records.find(call.db, users, call.program.id, association.user_token) is None:
-        raise Problem(USER_UNKNOWN)
-    product = association.card_product_token
-    if product and records.find(call.db, card_products, call.program.id, product) is None:
-        raise Problem(PRODUCT_UNKNOWN)
-
-
-def check_count(call: Call, control: VelocityControl) -> None:
-    """Refuses one program-level control too many."""
-    if control.association.user_token or control.association.card_product_token or not control.active:
-        return
-    others = [one for one in load_controls(call.db, call.program.id) if one.token != control.token and not one.shadow]
-    if sum(1 for one in others if one.user_token is None and one.card_product_token is None) >= PROGRAM_CONTROLS_MAX:
-        raise bad_field("association", f"may be absent for at most {PROGRAM_CONTROLS_MAX} active controls of a program")
+def check_place(call: Call, control: VelocityControl) -> None:
+    """Refuses what a control refers to when that is not there, and one program-level control too many."""
+    check_references(call, control.association, control.merchant_scope)
+    check_count(call, velocity_controls, control.token, control.association, active=control.active)
 
 
 def no_shadow(row: Row) -> Row:
@@ -235,19 +220,14 @@ def no_shadow(row: Row) -> Row:
     return row
 
 
-def columns_of(control: VelocityControl, fact: str) -> dict[str, Any]:
-    """The columns beside the document."""
-    association = control.association
-    return {
-        "active": control.active, "fact": fact, "user_token": association.user_token or None,
-        "card_product_token": association.card_product_token or None,
-    }  # fmt: skip
-
-
-def remember_control(call: Call, control_id: int, control: VelocityControl, fact: str, revision: int) -> None:
-    """Lets every process see the control as it is from a revision on, and later answers how it was until then."""
-    doc = fact if control.active else INACTIVE
-    history.remember(call.db, call.program.id, history.Kind.VELOCITY_CONTROL, control_id, revision, call.now, doc)
+def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) -> None:
+    """Stores a control as it is now. One that is switched on again counts anew what it has not seen meanwhile."""
+    before = control_from(row.id, row.fact)
+    on_revision = before.on_revision if row.active or not control.active else call.program.revision + 1
+    fact = fact_of(control, row.created_ms, on_revision, shadow=shadow == SHADOW)
+    columns = {**control_columns(control.association, fact, active=control.active), "shadow": shadow}
+    records.change(call.db, velocity_controls, row.id, doc=records.text_of(control), modified_ms=call.now, **columns)
+    remember(call, history.Kind.VELOCITY_CONTROL, row.id, fact, active=control.active)
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -261,11 +241,11 @@ def create_control(call: Call, body: VelocityCreate) -> str:
         return str(replay.doc)
     control = control_of(body, body.token or call.app.ids.token())
     checked(control)
-    check_references(call, control)
-    check_count(call, control)
+    check_place(call, control)
     fact = fact_of(control, call.now)
-    control_id, doc = base.insert(call, velocity_controls, body, control, **columns_of(control, fact))
-    remember_control(call, control_id, control, fact, history.raise_program_revision(call.db, call.program.id))
+    columns = control_columns(control.association, fact, active=control.active)
+    control_id, doc = base.insert(call, velocity_controls, body, control, **columns)
+    remember(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=control.active)
     return doc
 
 
@@ -277,16 +257,8 @@ def get_control(call: Call) -> str:
 def list_controls(call: Call) -> records.Listing:
     """Lists velocity controls, of everybody or of one user or card product."""
     query: ControlQuery = call.query
-    if query.user is not None and query.card_product is not None:
-        raise bad_parameter("user, card_product", "may not both be given")
-    named = [*_named("user_token", query.user), *_named("card_product_token", query.card_product)]
-    return base.list_resources(call, velocity_controls, velocity_controls.c.shadow != SHADOW, *named)
-
-
-def _named(column: str, wanted: str | None) -> list[ColumnElement[bool]]:
-    if wanted is None:
-        return []
-    return [velocity_controls.c[column].is_(None) if wanted == "null" else velocity_controls.c[column] == wanted]
+    conditions = whose(velocity_controls, query.user, query.card_product)
+    return base.list_resources(call, velocity_controls, velocity_controls.c.shadow != SHADOW, *conditions)
 
 
 def update_control(call: Call, body: VelocityUpdate) -> str:
@@ -304,27 +276,12 @@ def delete_control(call: Call) -> str:
 
 def _save(call: Call, row: Row, control: VelocityControl) -> str:
     checked(control)
-    check_references(call, control)
-    check_count(call, control)
+    check_place(call, control)
     doc = records.text_of(control)
     if doc == row.doc:
         return doc
-    save_control(call, row, control)
+    save_control(call, row, control, row.shadow)
     return doc
-
-
-def save_control(call: Call, row: Row, control: VelocityControl, shadow: int | None = None) -> None:
-    """Stores a control as it is now. One that is switched on again counts anew what it has not seen meanwhile."""
-    revision = history.raise_program_revision(call.db, call.program.id)
-    before = control_from(row.id, row.fact)
-    shadow = row.shadow if shadow is None else shadow
-    on_revision = before.on_revision if row.active or not control.active else revision
-    fact = fact_of(control, row.created_ms, on_revision, shadow=shadow == SHADOW)
-    columns = columns_of(control, fact)
-    records.change(
-        call.db, velocity_controls, row.id, doc=records.text_of(control), modified_ms=call.now, shadow=shadow, **columns
-    )
-    remember_control(call, row.id, control, fact, revision)
 
 
 def list_available(call: Call) -> records.Listing:
@@ -344,7 +301,8 @@ def list_available(call: Call) -> records.Listing:
         .where(columns.program_id == call.program.id, columns.active, columns.shadow != SHADOW, applies)
         .order_by(*records.order_of(velocity_controls, call.list_page.sort_by))
     ).all()
-    controls = [(row, control_from(row.id, row.fact)) for row in rows]
+    groups = Groups(load_mcc_groups(call.db, call.program.id))
+    controls = [(row, control_from(row.id, row.fact, groups)) for row in rows]
     shown = [(row, control) for row, control in controls if control.window is not Window.TRANSACTION]
     page = call.list_page
     part = shown[page.start_index : page.start_index + page.count]

@@ -10,6 +10,7 @@ from cardwright.core.backtest import Holder
 from cardwright.core.messages import Details
 from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
+from cardwright.core.spend import Groups, MccGroup
 from cardwright.core.velocity import Control
 from cardwright.kit.clock import Instant
 from cardwright.storage.controls import INACTIVE, control_from, product_token_of
@@ -72,17 +73,47 @@ class Sums(msgspec.Struct, kw_only=True):
 
 
 def load_versions(db: Connection, program_id: int) -> dict[int, list[tuple[int, Control | None]]]:
-    """All that the program's velocity controls ever said, by id in the order of revisions; shadows refuse nobody."""
+    """All that the program's velocity controls ever said, by id in the order of revisions; shadows refuse nobody.
+
+    A change of the MCC group that a control points at is a change of the control.
+    """
+    facts = _said(db, program_id, Kind.VELOCITY_CONTROL)
+    groups = _said(db, program_id, Kind.MCC_GROUP)
+    regroupings = [revision for said in groups.values() for revision, _ in said]
+    versions: dict[int, list[tuple[int, Control | None]]] = {}
+    for control_id, said in facts.items():
+        own = {revision for revision, _ in said}
+        for revision in sorted({*own, *(at for at in regroupings if at > min(own))}):
+            fact = _at(said, revision)
+            control = None if fact == INACTIVE else control_from(control_id, fact, _groups_at(groups, revision))
+            if revision in own or (control is not None and control.mcc_group is not None):
+                is_real = control is not None and not control.shadow
+                versions.setdefault(control_id, []).append((revision, control if is_real else None))
+    return versions
+
+
+def _at(said: list[tuple[int, str]], revision: int) -> str:
+    """The last word at a revision; an object that was not there yet is like one that is off."""
+    return next((doc for at, doc in reversed(said) if at <= revision), INACTIVE)
+
+
+def _groups_at(groups: dict[int, list[tuple[int, str]]], revision: int) -> Groups:
+    """The MCC groups that were active at a revision."""
+    docs = [doc for said in groups.values() if (doc := _at(said, revision)) != INACTIVE]
+    active = [msgspec.json.decode(doc, type=MccGroup) for doc in docs]
+    return Groups({group.token: group for group in active}, {})
+
+
+def _said(db: Connection, program_id: int, kind: Kind) -> dict[int, list[tuple[int, str]]]:
+    """What each object of a kind said from which revision on."""
     columns = config_history.c
     query = select(columns.object_id, columns.revision, columns.doc).where(
-        columns.program_id == program_id, columns.kind == Kind.VELOCITY_CONTROL
+        columns.program_id == program_id, columns.kind == kind
     )
-    versions: dict[int, list[tuple[int, Control | None]]] = {}
+    found: dict[int, list[tuple[int, str]]] = {}
     for row in db.execute(query.order_by(columns.object_id, columns.revision)):
-        control = None if row.doc == INACTIVE else control_from(row.object_id, row.doc)
-        said = None if control is None or control.shadow else control
-        versions.setdefault(row.object_id, []).append((row.revision, said))
-    return versions
+        found.setdefault(row.object_id, []).append((row.revision, row.doc))
+    return found
 
 
 def count_accounts(db: Connection, program_id: int) -> int:

@@ -6,7 +6,7 @@ locks anyway. A change of a product, a funding source or the program's settings 
 
 from enum import IntEnum
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, func, select
 
 from cardwright.kit.clock import Instant
 from cardwright.storage.tables import cards, config_history, holders, programs, users
@@ -20,6 +20,16 @@ class Kind(IntEnum):
     USER = 3
     CARD = 4
     VELOCITY_CONTROL = 5
+    AUTH_CONTROL = 10
+    EXEMPTION = 11
+    MCC_GROUP = 12
+    MERCHANT_GROUP = 13
+    ACCEPTED_COUNTRIES = 14
+    ACCOUNT_HOLDER_GROUP = 15
+
+
+INACTIVE = "null"
+"""What the history says of an object that is off."""
 
 
 _AT_HAND = {Kind.USER: users, Kind.CARD: cards}
@@ -63,3 +73,19 @@ def doc_as_of(db: Connection, program_id: int, kind: Kind, object_id: int, revis
         .limit(1)
     )
     return str(db.execute(query).scalar_one())
+
+
+def docs_as_of(db: Connection, program_id: int, kind: Kind, revision: int) -> list[tuple[int, str]]:
+    """Id and words of every object of a kind that there was and that was not off at a revision, oldest first."""
+    columns = config_history.c
+    newest = (
+        select(columns.object_id, func.max(columns.revision).label("revision"))
+        .where(columns.program_id == program_id, columns.kind == kind, columns.revision <= revision)
+        .group_by(columns.object_id)
+        .subquery()
+    )
+    query = select(columns.object_id, columns.doc).join(
+        newest, and_(newest.c.object_id == columns.object_id, newest.c.revision == columns.revision)
+    )
+    rows = db.execute(query.where(columns.program_id == program_id, columns.kind == kind).order_by(columns.object_id))
+    return [(row.object_id, row.doc) for row in rows if row.doc != INACTIVE]

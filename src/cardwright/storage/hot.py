@@ -16,12 +16,12 @@ OUTBOX_COLUMNS = (
     "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
 )  # fmt: skip
 
-# What the heart must know of a card, its user and the owner of its account: keys k(program_id, token) in, rows by key out.
-# The owner is the first user of the account, whom the others share it with.
+# What the heart must know of a card, its user and the owner of its account: the first user of it, whom others share it with.
+# {cards} is the table of cards as ``c`` with the way that a database takes keys.
 SELECT_CARDS = """
     SELECT c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed, h.revision, c.fact, u.fact,
         CASE WHEN o.id = u.id THEN NULL ELSE o.fact END
-    FROM {keys} JOIN cards c ON c.program_id = k.program_id AND c.token = k.token
+    FROM {cards}
     JOIN users u ON u.id = c.user_id
     JOIN holders h ON h.id = c.holder_id
     JOIN users o ON o.id = (SELECT min(x.id) FROM users x WHERE x.holder_id = c.holder_id)

@@ -64,7 +64,10 @@ STATEMENTS = {
     ),
 }
 
-CARD_STATEMENTS = {"cards": SELECT_CARDS.format(keys="unnest($1::int8[], $2::text[]) AS k(program_id, token)")}
+KEYED_CARDS = (
+    "unnest($1::int8[], $2::text[]) AS k(program_id, token) JOIN cards c ON c.program_id = k.program_id AND c.token = k.token"
+)
+CARD_STATEMENTS = {"cards": SELECT_CARDS.format(cards=KEYED_CARDS)}
 
 SESSION = " ".join(
     f"-c {setting}"

@@ -45,7 +45,7 @@ UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = 
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
 INSERT_SHADOW_HIT = _insert("shadow_hits", SHADOW_HIT_COLUMNS)
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
-SELECT_CARD = SELECT_CARDS.format(keys="(SELECT ? AS program_id, ? AS token) k")
+SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND c.token = ?"
 
 
 class SqliteStore:

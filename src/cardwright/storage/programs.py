@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from cardwright.kit.clock import Instant, ProgramClock
+from cardwright.storage.builtins import insert_built_ins
 from cardwright.storage.database import Row
 from cardwright.storage.tables import credentials, meta, programs
 
@@ -61,13 +62,14 @@ def find_program_of(db: Connection, digest: bytes) -> int | None:
 def insert_program(
     db: Connection, *, token: str, name: str, short_code: str, settings: ProgramSettings, clock: ProgramClock, now: Instant
 ) -> int:
-    """Inserts a program at revision 1 and returns its id."""
+    """Inserts a program at revision 1, with what exists in every program by itself, and returns its id."""
     columns = {
         "token": token, "name": name, "short_code": short_code, "settings": msgspec.json.encode(settings).decode(),
         "revision": 1, "clock_offset_ms": clock.offset_ms, "clock_frozen_ms": clock.frozen_ms, "created_ms": now,
     }
     key = db.execute(programs.insert().values(columns)).inserted_primary_key
     assert key is not None
+    insert_built_ins(db, int(key[0]), clock.at(now))
     return int(key[0])
 
 

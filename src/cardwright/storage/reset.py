@@ -5,18 +5,25 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from cardwright.kit.clock import ProgramClock
+from cardwright.storage.builtins import BUILT_IN
 from cardwright.storage.programs import set_clock
 from cardwright.storage.tables import (
+    accepted_countries,
+    account_holder_groups,
+    auth_controls,
     backtest_flips,
     backtests,
     card_products,
     card_transitions,
     cards,
     config_history,
+    exempt_mids,
     funding_sources,
     holders,
     inbox_messages,
     journal,
+    mcc_groups,
+    merchant_groups,
     message_tokens,
     meta,
     outbox,
@@ -33,7 +40,8 @@ from cardwright.storage.tables import (
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
     outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, journal, transactions, config_history,
-    card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, webhooks, card_products, funding_sources,
+    card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, auth_controls, exempt_mids, mcc_groups,
+    merchant_groups, accepted_countries, account_holder_groups, webhooks, card_products, funding_sources,
 )  # fmt: skip
 
 RESETTING = "resetting"
@@ -49,7 +57,11 @@ def reset_program(db: Connection, program_id: int, clock: ProgramClock) -> dict[
     db.execute(meta.insert().values(key=RESETTING, value=str(program_id)))
     removed = {}
     for table in RESET_ORDER:
-        removed[table.name] = db.execute(delete(table).where(table.c.program_id == program_id)).rowcount
+        statement = delete(table).where(table.c.program_id == program_id)
+        if table.name in BUILT_IN:
+            # What exists by itself cannot be changed, so it is as it was.
+            statement = statement.where(table.c.token.not_in(BUILT_IN[table.name]))
+        removed[table.name] = db.execute(statement).rowcount
     db.execute(delete(meta).where(meta.c.key == RESETTING))
     set_clock(db, program_id, clock)
     db.execute(programs.update().where(programs.c.id == program_id).values(revision=programs.c.revision + 1))

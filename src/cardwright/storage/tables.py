@@ -169,17 +169,51 @@ card_transitions = _resource(
     Index(None, "card_id"),
 )
 
-velocity_controls = _resource(
+def _control(name: str, *columns: Column[object]) -> Table:
+    """A table of controls: ``fact`` is what decisions must know, as JSON."""
+    return _resource(
+        name,
+        Column("active", Boolean, nullable=False),
+        Column("user_token", String(36)),
+        Column("card_product_token", String(36)),
+        Column("fact", Text, nullable=False),
+        *columns,
+        Index(None, "program_id", "user_token"),
+        Index(None, "program_id", "card_product_token"),
+    )
+
+
+velocity_controls = _control(
     "velocity_controls",
-    Column("active", Boolean, nullable=False),
-    Column("user_token", String(36)),
-    Column("card_product_token", String(36)),
-    Column("fact", Text, nullable=False),
     # 0: never a shadow; 1: counts and refuses nobody; 2: was one and is a real control now.
     Column("shadow", SmallInteger, nullable=False, server_default="0"),
-    Index(None, "program_id", "user_token"),
-    Index(None, "program_id", "card_product_token"),
 )
+
+auth_controls = _control("auth_controls")
+
+exempt_mids = _control("exempt_mids")
+
+# ``members`` has every code or merchant id between line feeds, so that SQL can tell who is in the group.
+mcc_groups = _resource(
+    "mcc_groups",
+    Column("active", Boolean, nullable=False),
+    Column("fact", Text, nullable=False),
+    Column("members", Text, nullable=False),
+)
+
+merchant_groups = _resource(
+    "merchant_groups",
+    Column("active", Boolean, nullable=False),
+    Column("members", Text, nullable=False),
+)
+
+accepted_countries = _resource(
+    "accepted_countries",
+    Column("name", Text, nullable=False),
+    Column("is_whitelist", Boolean, nullable=False),
+)
+
+account_holder_groups = _resource("account_holder_groups")
 
 webhooks = _resource(
     "webhooks",

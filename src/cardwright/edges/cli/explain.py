@@ -61,7 +61,8 @@ def _change(value: object) -> str:
 
 
 def _inputs(inputs: dict[str, Any]) -> str:
-    return ", ".join(f"{name.removesuffix('_ms')} {_plain(name, value)}" for name, value in inputs.items() if value is not None)
+    said = {name: value for name, value in inputs.items() if value not in (None, [])}
+    return ", ".join(f"{name.removesuffix('_ms')} {_plain(name, value)}" for name, value in said.items())
 
 
 def _plain(name: str, value: object) -> str:
@@ -69,5 +70,12 @@ def _plain(name: str, value: object) -> str:
     if name.endswith("_ms") and isinstance(value, int):
         return iso(value)
     if isinstance(value, list):
-        return "|".join(map(str, value))
+        return "; ".join(_named(one) for one in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _named(one: Any) -> str:
+    """A control or exemption that was looked at, by its name."""
+    if not isinstance(one, dict):
+        return str(one)
+    return f"{one['name'] or one['token']}{'' if one['applies'] else ' (not here, or not now)'}"

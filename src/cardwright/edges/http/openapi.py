@@ -45,7 +45,8 @@ ERROR_RULES: dict[int, str] = {
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 SAME_AS = {
-    "balances": "user", "customheaders": "webhook", "decisions": "transaction", "parent": "user", "program": "funding_source",
+    "acceptedcountries": "accepted_countries", "balances": "user", "customheaders": "webhook", "decisions": "transaction",
+    "parent": "user", "program": "funding_source",
 }  # fmt: skip
 """Words in paths, and in names of parameters, that stand for another kind of object."""
 

@@ -328,6 +328,103 @@ def create_tables() -> None:
     )
     op.create_index(op.f("ix_card_transitions_card_id"), "card_transitions", ["card_id"])
     op.create_table(
+        "auth_controls",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("user_token", sa.String(length=36), nullable=True),
+        sa.Column("card_product_token", sa.String(length=36), nullable=True),
+        sa.Column("fact", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_auth_controls_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_auth_controls")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_auth_controls_program_id_token")),
+    )
+    op.create_index(op.f("ix_auth_controls_program_id_card_product_token"), "auth_controls", ["program_id", "card_product_token"])
+    op.create_index(op.f("ix_auth_controls_program_id_user_token"), "auth_controls", ["program_id", "user_token"])
+    op.create_table(
+        "exempt_mids",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("user_token", sa.String(length=36), nullable=True),
+        sa.Column("card_product_token", sa.String(length=36), nullable=True),
+        sa.Column("fact", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_exempt_mids_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_exempt_mids")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_exempt_mids_program_id_token")),
+    )
+    op.create_index(op.f("ix_exempt_mids_program_id_card_product_token"), "exempt_mids", ["program_id", "card_product_token"])
+    op.create_index(op.f("ix_exempt_mids_program_id_user_token"), "exempt_mids", ["program_id", "user_token"])
+    op.create_table(
+        "mcc_groups",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("fact", sa.Text(), nullable=False),
+        sa.Column("members", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_mcc_groups_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcc_groups")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_mcc_groups_program_id_token")),
+    )
+    op.create_table(
+        "merchant_groups",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("members", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_merchant_groups_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_merchant_groups")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_merchant_groups_program_id_token")),
+    )
+    op.create_table(
+        "accepted_countries",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("is_whitelist", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_accepted_countries_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_accepted_countries")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_accepted_countries_program_id_token")),
+    )
+    op.create_table(
+        "account_holder_groups",
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_account_holder_groups_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_account_holder_groups")),
+        sa.UniqueConstraint("program_id", "token", name=op.f("uq_account_holder_groups_program_id_token")),
+    )
+    op.create_table(
         "velocity_controls",
         sa.Column("id", ID, sa.Identity(), nullable=False),
         sa.Column("program_id", ID, nullable=False),

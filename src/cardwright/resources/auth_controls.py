@@ -1,0 +1,193 @@
+"""Authorization controls: who may not buy where, and from when to when."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType, structs
+
+from cardwright.core.problems import AUTH_CONTROL_NOT_FOUND, bad_field
+from cardwright.core.spend import MerchantRule
+from cardwright.resources import base
+from cardwright.resources.app import Call
+from cardwright.resources.base import Token
+from cardwright.resources.control_parts import (
+    Association,
+    Mcc,
+    Mid,
+    Name,
+    check_count,
+    check_parts,
+    check_references,
+    checked_times,
+    control_columns,
+    is_active,
+    moment_of,
+    remember,
+    whose,
+    without_nulls,
+)
+from cardwright.resources.route import Paging, Shape, get, post, put
+from cardwright.storage import history, records
+from cardwright.storage.tables import auth_controls
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class AuthMerchantScope(Shape, frozen=True, kw_only=True):
+    """Where a control acts: one merchant or category, or a group of either; without any of these everywhere."""
+
+    mid: Mid | UnsetType | None = UNSET
+    mcc: Mcc | UnsetType | None = UNSET
+    mcc_group: Token | UnsetType | None = UNSET
+    merchant_group_token: Token | UnsetType | None = UNSET
+
+
+class AuthControlCreate(Shape, frozen=True, kw_only=True):
+    """A new authorization control. It needs an association or a merchant scope; with neither it would block everything."""
+
+    name: Name
+    token: Token | None = None
+    association: Association | None = None
+    merchant_scope: AuthMerchantScope | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+    active: bool | None = None
+
+
+class AuthControlUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of an authorization control; what is absent stays, association and merchant scope are replaced as a whole."""
+
+    token: str | None = None
+    name: Name | None = None
+    association: Association | None = None
+    merchant_scope: AuthMerchantScope | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+    active: bool | None = None
+
+
+class AuthControl(Shape, frozen=True, kw_only=True):
+    """An authorization control."""
+
+    token: str
+    name: str
+    association: Association
+    merchant_scope: AuthMerchantScope
+    start_time: str | UnsetType = UNSET
+    end_time: str | UnsetType = UNSET
+    active: bool = True
+
+
+class AuthControlQuery(Shape, frozen=True, kw_only=True):
+    """Whose controls; the literal ``null`` means those that name no user, or no card product. Inactive ones on demand."""
+
+    user: str | None = None
+    card_product: str | None = None
+    active: Literal["true", "false", "all"] = "true"
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def checked(control: AuthControl) -> AuthControl:
+    """The control if it can be one. Raises a problem that names the field."""
+    check_parts(control.association, control.merchant_scope)
+    parts = (*structs.astuple(control.association), *structs.astuple(control.merchant_scope))
+    if not any(part for part in parts if part is not UNSET):
+        raise bad_field("association, merchant_scope", "may not both be empty")
+    return structs.replace(control, **checked_times(control.start_time or None, control.end_time or None))
+
+
+def fact_of(control: AuthControl) -> str:
+    """What decisions must know of a control, as JSON."""
+    scope = control.merchant_scope
+    fact = MerchantRule(
+        id=0,
+        token=control.token,
+        name=control.name,
+        user_token=control.association.user_token or None,
+        card_product_token=control.association.card_product_token or None,
+        mid=scope.mid or None,
+        mcc=scope.mcc.zfill(4) if scope.mcc else None,
+        mcc_group=scope.mcc_group or None,
+        merchant_group=scope.merchant_group_token or None,
+        start_ms=moment_of("start_time", control.start_time) if control.start_time else None,
+        end_ms=moment_of("end_time", control.end_time) if control.end_time else None,
+    )
+    return msgspec.json.encode(fact).decode()
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def check_place(call: Call, control: AuthControl) -> None:
+    """Refuses what a control refers to when that is not there, and one program-level control too many."""
+    check_references(call, control.association, control.merchant_scope)
+    check_count(call, auth_controls, control.token, control.association, active=control.active)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_auth_control(call: Call, body: AuthControlCreate) -> str:
+    """Creates an authorization control, in force at once unless it names a time."""
+    said = base.changes_of(body)
+    control = checked(
+        AuthControl(
+            **{
+                **said,
+                "token": body.token or call.app.ids.token(),
+                "association": without_nulls(body.association or Association()),
+                "merchant_scope": without_nulls(body.merchant_scope or AuthMerchantScope()),
+            }
+        )
+    )
+    if (replay := base.find_replay(call, auth_controls, body)) is not None:
+        return replay
+    check_place(call, control)
+    fact = fact_of(control)
+    columns = control_columns(control.association, fact, active=control.active)
+    control_id, doc = base.insert(call, auth_controls, body, control, **columns)
+    remember(call, history.Kind.AUTH_CONTROL, control_id, fact, active=control.active)
+    return doc
+
+
+def get_auth_control(call: Call) -> str:
+    """Returns an authorization control."""
+    return str(base.get_row(call, auth_controls, AUTH_CONTROL_NOT_FOUND).doc)
+
+
+def list_auth_controls(call: Call) -> records.Listing:
+    """Lists authorization controls, of everybody or of one user or card product."""
+    query: AuthControlQuery = call.query
+    conditions = [*whose(auth_controls, query.user, query.card_product), *is_active(auth_controls, query.active)]
+    return base.list_resources(call, auth_controls, *conditions)
+
+
+def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
+    """Changes an authorization control, or switches it on and off."""
+    row = base.lock_row(call, auth_controls, AUTH_CONTROL_NOT_FOUND)
+    base.check_same_token(call, body)
+    changes = base.changes_of(body)
+    for name in ("association", "merchant_scope"):
+        if name in changes:
+            changes[name] = without_nulls(changes[name])
+    control = checked(structs.replace(msgspec.json.decode(row.doc, type=AuthControl), **changes))
+    check_place(call, control)
+    doc = records.text_of(control)
+    if doc != row.doc:
+        fact = fact_of(control)
+        columns = control_columns(control.association, fact, active=control.active)
+        records.change(call.db, auth_controls, row.id, doc=doc, modified_ms=call.now, **columns)
+        remember(call, history.Kind.AUTH_CONTROL, row.id, fact, active=control.active)
+    return doc
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+routes = [
+    post("/authcontrols", AuthControlCreate, create_auth_control, AuthControl),
+    get("/authcontrols", list_auth_controls, AuthControl, query=AuthControlQuery, paging=Paging(count_max=100)),
+    get("/authcontrols/{token}", get_auth_control, AuthControl),
+    put("/authcontrols/{token}", AuthControlUpdate, update_auth_control, AuthControl),
+]
