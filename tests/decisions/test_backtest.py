@@ -24,6 +24,7 @@ CONTROLS: list[tuple[str, dict[str, Any]]] = [
     ("month", {**DAY, "velocity_window": "MONTH", "amount_limit": 900}),
     ("once", {**DAY, "velocity_window": "TRANSACTION", "amount_limit": 55, "merchant_scope": {"mcc": "5999"}}),
     ("life", {**DAY, "velocity_window": "LIFETIME", "amount_limit": 9000, "association": {"user_token": "w"}}),
+    ("food", {**DAY, "amount_limit": 150, "merchant_scope": {"mcc_group": "food"}}),
     ("cash", {**DAY, "amount_limit": 15, "include_purchases": False, "merchant_scope": {"mid": "m2"}}),
 ]
 
@@ -72,6 +73,7 @@ MIDWAY = {
     20: [("create", "late", {**DAY, "amount_limit": 60, "merchant_scope": {"mcc": "5812"}})],
     35: [("update", "day", {"amount_limit": 70, "usage_limit": 3})],
     50: [("update", "week", {"active": False})],
+    55: [("regroup", "food", {"mccs": ("5411", "5800-5899")})],
     60: [("update", "month", {"merchant_scope": {"mcc": "5411"}, "amount_limit": 500})],
     80: [("update", "week", {"active": True})],
 }

@@ -12,6 +12,7 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, 
 from cardwright.core.record import token_of
 from cardwright.engine.heart import Asked, IdSource, Outcome, run_batch
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
+from cardwright.resources import mcc_groups
 from cardwright.resources import velocity_controls as controls
 from cardwright.resources.app import Call
 from cardwright.storage.programs import get_program, set_clock
@@ -34,6 +35,9 @@ def populated(world: World) -> World:
     for product in ("jit", "jit2"):
         world.make("cardproducts", name=product, token=product, start_date="2025-01-01", config={**config, "jit_funding": jit})
     world.make("cardproducts", name="plain", token="plain", start_date="2025-01-01", config=config)
+    increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
+    world.make("mccgroups", token="pumps", name="Pumps", mccs=("5999",), config=increase)
+    world.make("mccgroups", token="food", name="Food", mccs=("5411",))
     for user in ("u", "w", "bo"):
         world.make("users", token=user)
     world.make("users", token="child", parent_token="u", uses_parent_account=True)
@@ -181,6 +185,7 @@ class Told:
         actions: dict[str, tuple[Any, Any]] = {
             "create": (controls.create_control, controls.VelocityCreate),
             "update": (controls.update_control, controls.VelocityUpdate),
+            "regroup": (mcc_groups.update_mcc_group, mcc_groups.MccGroupUpdate),
         }
         action, shape = actions[verb]
         with self.world.database.write() as db:
