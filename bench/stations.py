@@ -13,7 +13,7 @@ from typing import Self
 import uvloop
 
 from bench import baseline, pgbench
-from bench.database import copy_database, is_sqlite, settle, start_postgres
+from bench.database import copy_database, is_sqlite, prewarm, settle, start_postgres
 from bench.load import NextRequest, Place, Result, closed_loop, one_each, post, purchase, purchases, split
 from bench.meter import Meter, family_of, memory_mb, postmaster_of, process_table
 from bench.seed import ENVIRONMENT, Seeded, make_controls, seed_cards, seed_transactions
@@ -194,6 +194,7 @@ class Yard:
             make_controls(client, program=controls.program, foreign=controls.foreign)
         station = Station(seeded, server, workers, self.postmaster)
         self._say(f"{key}: warming up", None)
+        prewarm(seeded.address)
         result = station.warm()
         assert not result.declined, f"{key}: the warm-up was declined"
         assert set(result.statuses) == {201}, f"{key}: the warm-up was answered {result.statuses}"

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
+from cardwright.core.movements import FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.words import TYPE_NUMBER
 from cardwright.engine.heart import Asked
 from cardwright.ledger.card_numbers import numbers_in, pattern_of
@@ -17,9 +18,9 @@ from cardwright.resources.app import Call
 from cardwright.storage.database import Database
 from cardwright.storage.programs import get_program
 from cardwright.storage.tables import message_tokens, outbox, transactions
-from tests.support.world import NOON, World, asked, new_world
+from tests.support.world import NOON, World, asked, instructed, new_world
 
-PURCHASES, FOLLOW_UPS = 12, 9
+PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 8
 
 
 def follow_up(world: World, purchases: list[int]) -> None:
@@ -33,6 +34,21 @@ def follow_up(world: World, purchases: list[int]) -> None:
         after(0, Reversal, 40), after(0, Clearing, 60), after(1, Reversal, 101), after(2, Clearing, 150), after(3, Advice, 200),
         after(5, Clearing, 50), after(5, Refund, 20), after(6, Clearing, 30, forced=True), after(7, Reversal, 9999),
     ]  # fmt: skip
+    world.run([batch])
+
+
+def move_money(world: World) -> None:
+    """Money without a card: an order with a fee, what is unloaded of it, a fee, and transfers to a friend and the program."""
+    order = instructed(world, Order, ["ana"], 1000, seed=201, fees=[10], source="source")
+    (_,) = world.run([[order]])
+    with world.database.read() as db:
+        root = db.exec_driver_sql("SELECT max(id) FROM movements").scalar_one()
+    batch = [
+        instructed(world, Unload, ["ana"], 300, seed=202, source="source", root_id=root),
+        instructed(world, FeeCharge, ["ana"], 0, seed=203, fees=[20]),
+        instructed(world, PeerTransfer, ["ana", "ben"], 200, seed=204),
+        instructed(world, ProgramTransfer, ["ana"], 100, seed=205, fees=[5], source="source"),
+    ]
     world.run([batch])
 
 
@@ -60,6 +76,7 @@ def populate(world: World) -> None:
     declined = asked(world, "ben_card", 700, seed=99, expiration_matches=False)
     first = [result.row.id for result in world.run([batch[:5], batch[5:], [declined]])]
     follow_up(world, first)
+    move_money(world)
     with world.database.write() as db:
         transition = db.exec_driver_sql("SELECT token FROM card_transitions").scalars().first()
         db.execute(outbox.insert(), [outbox_row(world.program_id, 0, Category.CARD, [transition], target=b"sealed")])
@@ -117,15 +134,17 @@ ZERO_ENTRY = "INSERT INTO journal (id, program_id, holder_id, source_id, currenc
 
 SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an entry gains a cent": (
-        f"UPDATE journal SET fees = 1 {ONE_ENTRY}", {"entries_sum_to_zero", "ledger_sums_to_zero"},
+        f"UPDATE journal SET fees = 1 {ONE_ENTRY}",
+        {"entries_sum_to_zero", "ledger_sums_to_zero", "fees_are_what_was_charged"},
     ),
     "two entries are wrong by the same cent": (
         "UPDATE journal SET fees = CASE id WHEN (SELECT min(id) FROM journal) THEN 1 ELSE -1 END"
         " WHERE id IN (SELECT id FROM journal ORDER BY id LIMIT 2)",
-        {"entries_sum_to_zero"},
+        {"entries_sum_to_zero", "fees_are_what_was_charged"},
     ),
     "an entry books to another account": (
-        f"UPDATE journal SET available = available - 5, transit = transit + 5 {ONE_ENTRY}", {"balances_are_sums_of_entries"},
+        f"UPDATE journal SET available = available - 5, transit = transit + 5 {ONE_ENTRY}",
+        {"balances_are_sums_of_entries", "what_is_sent_arrives"},
     ),
     "money is held in the books only": (
         f"UPDATE journal SET available = available - 5, held = held + 5 {ONE_ENTRY}",
@@ -164,7 +183,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     ),
     "funding books another amount": (
         f"UPDATE journal SET program_funding = program_funding - 1, transit = transit + 1 {ONE_ENTRY}",
-        {"funding_is_what_was_moved"},
+        {"funding_is_what_was_moved", "what_is_sent_arrives"},
     ),
     "a hold is forgotten by its purchase": (
         f"UPDATE transactions SET state = 2 {OPEN}", {"open_purchase_holds_something"},
@@ -184,13 +203,33 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "the network is owed less": (
         "UPDATE journal SET settlement = settlement - 5, transit = transit + 5 WHERE id = (SELECT min(id) FROM journal"
         " WHERE settlement > 0)",
-        {"settlement_is_what_was_cleared"},
+        {"settlement_is_what_was_cleared", "what_is_sent_arrives"},
     ),
     "a clearing draws on funding twice": (
         "UPDATE journal SET program_funding = program_funding - 5, transit = transit + 5 WHERE id = (SELECT max(id) FROM journal"
         " WHERE settlement > 0)",
-        {"funding_is_what_was_moved", "chains_add_up"},
+        {"funding_is_what_was_moved", "chains_add_up", "what_is_sent_arrives"},
     ),
+    "a fee is earned by nobody": (
+        "UPDATE journal SET fees = fees - 5, settlement = settlement + 5 WHERE id = (SELECT min(id) FROM journal WHERE fees > 0)",
+        {"fees_are_what_was_charged", "settlement_is_what_was_cleared"},
+    ),
+    "money is lost between two accounts": (
+        "UPDATE journal SET transit = transit - 5, settlement = settlement + 5 WHERE id = (SELECT min(id) FROM journal"
+        " WHERE transit > 0)",
+        {"what_is_sent_arrives", "settlement_is_what_was_cleared"},
+    ),
+    "more is unloaded than was loaded": (
+        "UPDATE transactions SET load_left = -1 WHERE id = (SELECT min(id) FROM movements)",
+        {"order_keeps_no_debt", "chains_add_up"},
+    ),
+    "an order forgets that it was unloaded": (
+        "UPDATE transactions SET load_left = load_left + 300 WHERE id = (SELECT min(id) FROM movements)", {"chains_add_up"},
+    ),
+    "an order has no transaction": (
+        "UPDATE movements SET id = 99999 WHERE id = (SELECT max(id) FROM movements)", {"movement_has_its_transaction"},
+    ),
+    "an order belongs to nobody": ("UPDATE movements SET holder_id = 99999", {"programs_stay_apart"}),
     "a transaction takes the id of a load": (f"UPDATE transactions SET id = id + 1 {DECLINED}", {"transaction_ids_are_odd"}),
     "a token points at nothing": (
         "UPDATE message_tokens SET transaction_id = 99999", {"message_token_has_its_transaction"},
@@ -275,7 +314,7 @@ def test_violations_say_where_and_what(world: World) -> None:
     assert not report.is_sound
     by_name = {finding.name: finding for finding in report.findings}
     funding, approved = by_name["funding_is_what_was_moved"], PURCHASES + SHOWN_MAX
-    assert (funding.examined, funding.broken, len(funding.violations)) == (approved + 1 + FOLLOW_UPS, approved, SHOWN_MAX)
+    assert (funding.examined, funding.broken, len(funding.violations)) == (approved + 1 + FOLLOW_UPS + MOVED, approved, SHOWN_MAX)
     (token,) = by_name["message_token_has_its_transaction"].violations
     assert token.where == "message token chosen"
     assert (token.expected, token.found) == ("a transaction of its program", "transaction 99999")

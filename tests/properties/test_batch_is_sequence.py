@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
+from cardwright.core.movements import FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
-from cardwright.engine.heart import Asked
-from tests.support.world import World, asked
+from cardwright.engine.heart import Ask
+from cardwright.engine.moving import Moved
+from tests.support.world import World, asked, instructed
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
 
 OPENING = tuple((card, 60_00) for card in ("jit", "gpa", "second", "child", "jit", "gpa"))
-"""Purchases that are there before the examples' messages, which may follow them; their rows are 1, 3, 5 …"""
+"""Purchases that are there before the examples' messages, which may follow them; before them an order and its fee."""
+
+FIRST_PURCHASE = 5
+"""The row of the first of them; the others' are 7, 9, 11 …"""
 
 purchase = st.fixed_dictionaries(
     {
@@ -44,10 +49,24 @@ follow_up = st.fixed_dictionaries(
 )
 
 
+USERS = ("ana", "ben", "cy")
+
+movement = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from((Order, Unload, FeeCharge, PeerTransfer, ProgramTransfer)),
+        "users": st.lists(st.sampled_from(USERS), min_size=2, max_size=2, unique=True),
+        "amount": st.sampled_from((1, 10_00, 30_00, 60_00, 75_00)),
+        "fees": st.sampled_from(((), (100,), (100, 0, 250))),
+        "seed": st.integers(0, 2**63 - 1),
+        "token": st.none() | st.sampled_from(("t1", "t2")),
+    }
+)
+
+
 @st.composite
 def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
     """Messages, and where the batches end."""
-    messages = draw(st.lists(purchase | follow_up, min_size=1, max_size=12))
+    messages = draw(st.lists(purchase | follow_up | movement, min_size=1, max_size=12))
     cuts = draw(st.sets(st.integers(1, len(messages))))
     return messages, sorted(cuts | {len(messages)})
 
@@ -90,6 +109,11 @@ def populated(world: World) -> World:
     window = {"velocity_window": "DAY", "currency_code": "USD"}
     world.make("velocitycontrols", token="much", amount_limit=150, **window)
     world.make("velocitycontrols", token="often", amount_limit=900, usage_limit=3, association={"user_token": "ana"}, **window)
+    amounts = {"trigger_amount": 5, "reload_amount": 40}
+    world.make(
+        "autoreloads", token="filled", association={"user_token": "ben"}, funding_source_token="bank", currency_code="USD",
+        order_scope={"gpa": amounts},
+    )  # fmt: skip
     world.make("shadow-controls", token="quiet", amount_limit=100, **window)
     increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
     world.make("mccgroups", token="pumps", name="Pumps", mccs=("5542",), config=increase)
@@ -115,7 +139,7 @@ def wipe(world: World, accounts: dict[int, bytes]) -> None:
     """Back to the cards and accounts as they were made."""
     with world.database.write() as db:
         db.execute(text("INSERT INTO meta (key, value) VALUES ('resetting', 'test')"))
-        for table in ("message_tokens", "outbox", "shadow_hits", "journal", "transactions"):
+        for table in ("message_tokens", "movements", "outbox", "shadow_hits", "journal", "transactions"):
             db.execute(text(f"DELETE FROM {table}"))
         db.execute(text("DELETE FROM meta WHERE key = 'resetting'"))
         for holder_id, state in accounts.items():
@@ -126,21 +150,44 @@ def wipe(world: World, accounts: dict[int, bytes]) -> None:
 
 def outcomes(results: list[Any]) -> list[Any]:
     """What the callers were told."""
-    return [result.kind.code if isinstance(result, Problem) else result.row for result in results]
+    return [told(result) for result in results]
 
 
-def message_of(world: World, one: dict[str, Any]) -> Asked:
+def told(result: Any) -> Any:
+    """What one of them was told."""
+    if isinstance(result, Problem):
+        return result.kind.code
+    return result.doc if isinstance(result, Moved) else result.row
+
+
+def message_of(world: World, one: dict[str, Any]) -> Ask:
     """The message that an example describes."""
+    if "users" in one:
+        return movement_of(world, one)
     known = {"amount": one["amount"], "seed": one["seed"], "token": one["token"], "kind": one["kind"]}
     if one["kind"] is Authorization:
         return asked(world, one["card"], **known, cash_back=one["cash_back"], merchant=Merchant(mcc=one["mcc"]))
     card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing
-    return asked(world, card, **known, root_id=1 + 2 * one["root"], forced=forced)
+    return asked(world, card, **known, root_id=FIRST_PURCHASE + 2 * one["root"], forced=forced)
+
+
+def movement_of(world: World, one: dict[str, Any]) -> Ask:
+    """The movement that an example describes; what is unloaded is the order that came before everything."""
+    kind, amount = one["kind"], one["amount"]
+    known = {"seed": one["seed"], "token": one["token"]}
+    if kind is PeerTransfer:
+        return instructed(world, kind, one["users"], amount, **known)
+    if kind is Unload:
+        return instructed(world, kind, ["ben"], amount, source="bank", root_id=1, **known)
+    if kind is FeeCharge:
+        return instructed(world, kind, one["users"][:1], 0, fees=one["fees"] or (50,), **known)
+    return instructed(world, kind, one["users"][:1], amount, fees=one["fees"], source="bank", **known)
 
 
 def check(world: World, messages: list[dict[str, Any]], cuts: list[int]) -> None:
     """Decides the messages one by one and in batches, and compares rows and answers."""
-    opening = [asked(world, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
+    opening: list[Ask] = [instructed(world, Order, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
+    opening += [asked(world, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
     arrived = [message_of(world, one) for one in messages]
     batches = [arrived[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
     accounts = {row[0]: row[3] for row in world.rows()["holders"]}

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from cardwright.edges.http.examples import BODIES, HERE, PURCHASE, TOKENS
+from cardwright.edges.http.examples import BODIES, FEE, HERE, PURCHASE, TOKENS
 from cardwright.edges.http.openapi import full_path
 from cardwright.resources.catalog import ROUTES
 from cardwright.resources.route import Route
@@ -91,9 +91,11 @@ class Scene:
     found: dict[str, None] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     purchase: str = ""
+    fee: str = ""
 
     def make(self) -> None:
-        """Makes everything."""
+        """Makes everything, and somebody to send money to."""
+        self.learn(self.client.post("/v3/users", self._dressed({"token": "ben"})).json)
         for place in EXAMPLES:
             is_made = not place[1].startswith("/sandbox") or place[1] in IN_THE_SANDBOX
             if place[0] == "POST" and is_made and not names_in(place[1]):
@@ -133,7 +135,18 @@ class Scene:
             assert bought.status == 201, bought.text
             self.purchase = bought.json["transaction"]["token"]
             self.learn(bought.json)
+        if FEE in str(example):
+            self.fee = self.charged()
         return self._dressed(example)
+
+    def charged(self) -> str:
+        """The transaction of a fee that was just charged, with money that was just loaded for it."""
+        for path in ("/v3/gpaorders", "/v3/feecharges"):
+            body = {name: value for name, value in EXAMPLES["POST", path].items() if name != "token"}
+            made = self.client.post(path, self._dressed(body))
+            assert made.status == 201, made.text
+        self.learn(made.json)
+        return str(made.json["fees"][0]["transaction_token"])
 
     def learn(self, answer: Any) -> None:
         """Remembers the values in an answer by which something could be asked for."""
@@ -152,6 +165,8 @@ class Scene:
                 return [self._dressed(item, name) for item in value]
             case str() if value == PURCHASE:
                 return self.purchase
+            case str() if value == FEE:
+                return self.fee
             case str() if name == "pan":
                 return self.words.get("pan", value)
             case str() if name in SHOWN:

@@ -11,14 +11,17 @@ import msgspec
 from sqlalchemy import select
 
 from cardwright.core.messages import Authorization, Details, Merchant
+from cardwright.core.movements import AnyMovement, Charge, FeeCharge, MovementKind, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.engine.cache import Cache, CardEntry, CardKey
-from cardwright.engine.heart import Asked, IdSource, Result, run_batch
+from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
+from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.vault import Vault, counted_nonces
 from cardwright.resources import (
     auth_controls,
+    auto_reloads,
     card_products,
     card_transitions,
     cards,
@@ -31,13 +34,15 @@ from cardwright.resources import (
     velocity_controls,
 )
 from cardwright.resources.app import App, Call
+from cardwright.storage import tables
 from cardwright.storage.database import Database
 from cardwright.storage.hot import HotStore
 from cardwright.storage.hot_postgres import PostgresStore
 from cardwright.storage.hot_sqlite import SqliteStore
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
-from cardwright.storage.tables import holders, journal, message_tokens, outbox, shadow_hits, transactions
+from cardwright.storage.records import find
+from cardwright.storage.tables import holders, journal, message_tokens, movements, outbox, shadow_hits, transactions
 
 NOON = 1_767_268_800_000
 """2026-01-01T12:00:00Z, where the world's clock stands still."""
@@ -53,6 +58,7 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
         velocity_controls.VelocityCreate,
     ),
     "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
+    "autoreloads": (auto_reloads.create_reload, auto_reloads.ReloadCreate),
     "authcontrols": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
     "authcontrols/exemptmids": (exempt_mids.create_exemption, exempt_mids.ExemptionCreate),
     "mccgroups": (mcc_groups.create_mcc_group, mcc_groups.MccGroupCreate),
@@ -97,19 +103,26 @@ class World:
         self.executor.shutdown()
         self.database.close()
 
-    def run(self, batches: Sequence[Sequence[Asked]]) -> list[Result]:
+    def run(self, batches: Sequence[Sequence[Ask]]) -> list[Result]:
         """Decides the batches one after the other on one lane, with the store's own ids."""
         return asyncio.run(self._run(batches))
 
-    async def _run(self, batches: Sequence[Sequence[Asked]]) -> list[Result]:
+    async def _run(self, batches: Sequence[Sequence[Ask]]) -> list[Result]:
         lane, ids, results = await self.store.open_lane(), IdSource(), list[Result]()
         ids.refill(self.store.next_ids())
         for batch in batches:
-            found = [one._replace(card=await self.card(one.card)) for one in batch]
+            found = [await self.addressed(one) for one in batch]
             results += await run_batch(lane, self.cache, ids, lambda: NOON, found)
         await lane.close()
         await self.store.close()
         return results
+
+    async def addressed(self, one: Ask) -> Ask:
+        """The message with the card or the accounts in place of their keys."""
+        if isinstance(one, Asked):
+            return one._replace(card=await self.card(one.card))  # type: ignore[arg-type]
+        found = await self.cache.reload_accounts(one.accounts)  # type: ignore[arg-type]
+        return one._replace(accounts=tuple(found[key] for key in one.accounts))  # type: ignore[index]
 
     async def card(self, key: CardKey) -> CardEntry:
         """A card that there is."""
@@ -119,9 +132,9 @@ class World:
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the heart writes, as plain tuples."""
-        tables = (holders, transactions, journal, outbox, message_tokens, shadow_hits)
+        written = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits)
         with self.database.read() as db:
-            found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in tables}
+            found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}
         return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in found.items()}
 
 
@@ -155,6 +168,29 @@ def asked(
         chosen_token=token,
         request_hash=f"{card}{amount}{details}{kind}{root_id}".encode() if token else b"",
     )
+
+
+KINDS: dict[type[Any], MovementKind] = {
+    Order: MovementKind.ORDER, Unload: MovementKind.UNLOAD, FeeCharge: MovementKind.FEE_CHARGE,
+    PeerTransfer: MovementKind.PEER_TRANSFER, ProgramTransfer: MovementKind.PROGRAM_TRANSFER,
+}  # fmt: skip
+
+
+def instructed(
+    world: World, kind: type[Any], users: Sequence[str], amount: int, *, seed: int, token: str | None = None,
+    fees: Sequence[int] = (), source: str | None = None, root_id: int | None = None,
+) -> Instructed:  # fmt: skip
+    """A movement of ``amount`` minor units for ``World.run``, as ``asked``; ``fees`` in minor units too."""
+    accounts: Any = tuple((world.program_id, user) for user in users)
+    charges = tuple(Charge(token=f"fee{fee}", amount=fee, fee=f'{{"token":"fee{fee}"}}') for fee in fees)
+    movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, said={"user_token": users[0]}, charges=charges)
+    with world.database.read() as db:
+        found = find(db, tables.funding_sources, world.program_id, source) if source else None
+    return Instructed(
+        accounts=accounts, kind=KINDS[kind], movement=movement, seed=seed,
+        received_ms=NOON, request_hash=f"{kind}{users}{amount}{fees}{root_id}".encode(),
+        source_id=found.id if found is not None else None, root_id=root_id, ref_id=root_id,
+    )  # fmt: skip
 
 
 CAPABLE = Merchant()

@@ -152,6 +152,10 @@ class Replay:
     def run(self, past: Iterable[tuple[Recorded, Details]], start_ms: Instant) -> Iterator[Again]:
         """Decides again what came at ``start_ms`` or later, in the order of time; what came before counts as it was."""
         for row, details in past:
+            if row.card_id is None:
+                # Loads, fees and transfers: no control counts them.
+                self._available = row.available
+                continue
             rules = self._timeline.rules(row.program_revision, self._holders[row.card_id])
             is_late = row.created_ms >= start_ms
             if row.kind in ASKS:

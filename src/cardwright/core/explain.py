@@ -144,6 +144,8 @@ FOLLOW_UP_REMEDIES = {
 def explain_follow_up(row: Recorded) -> list[dict[str, Any]]:
     """The one step of a message that tells what has happened: it is checked against its chain, and by nothing else."""
     places = exponent_of(row.currency) or 0
+    if row.card_id is None:
+        return [_movement_step(row, places)]
     reason = REASON_OF[row.code]
     step: dict[str, Any] = {
         "check": "chain_has_room",
@@ -153,3 +155,9 @@ def explain_follow_up(row: Recorded) -> list[dict[str, Any]]:
     if reason in FOLLOW_UP_REMEDIES:
         step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": FOLLOW_UP_REMEDIES[reason]}
     return [step]
+
+
+def _movement_step(row: Recorded, places: int) -> dict[str, Any]:
+    """What moves money without a card is carried out or leaves no trace, so its step always passes."""
+    inputs = {"amount": decimal_text(row.amount, places), "available_afterwards": decimal_text(row.available, places)}
+    return {"check": "account_is_in_order", "verdict": "pass", "inputs": inputs}

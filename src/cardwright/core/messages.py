@@ -47,8 +47,9 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
     ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
-    control that refused, ``mcc_groups`` those that held the merchant's category. Neither a typed security code nor a PIN
-    is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
+    control that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of
+    JSON, are of a transaction that no card made, whose ``mid`` is empty. Neither a typed security code nor a PIN is in here,
+    only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -72,6 +73,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limited_by: str | None = msgspec.field(default=None, name="l")
     flow: Flow = msgspec.field(default=Flow.PURCHASE, name="j")
     mcc_groups: tuple[str, ...] = msgspec.field(default=(), name="g")
+    user_token: str | None = msgspec.field(default=None, name="us")
+    movement: str | None = msgspec.field(default=None, name="mo")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):

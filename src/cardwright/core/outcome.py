@@ -13,13 +13,15 @@ class Legs(NamedTuple):
     """One journal entry: what each account of the chart gains, in minor units; the sum is zero.
 
     ``program_funding`` is the funding source (negative: drawn), ``available`` and ``held`` the cardholder's account,
-    ``settlement`` what is owed to the network.
+    ``settlement`` what is owed to the network; ``fees`` what the program earned, ``transit`` what is between two accounts.
     """
 
     program_funding: int = 0
     available: int = 0
     held: int = 0
     settlement: int = 0
+    fees: int = 0
+    transit: int = 0
 
 
 NOTHING = Legs()

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 LOAD_SIDE = 1
 ORDER = 2
+RELOAD = 3
 
 
 class Recorded(NamedTuple):
@@ -11,8 +12,9 @@ class Recorded(NamedTuple):
 
     Amounts in minor units of ``currency``, instants in milliseconds. ``moved`` is the amount of the funding order in this
     message: what JIT Funding loaded or a clearing captured (positive), or what went back to the source (negative);
-    ``ledger`` and ``available`` are the balances after the message; ``impacted`` is None when it was refused. ``seed``
-    are 63 random bits from which token, approval code and trace numbers follow; a chain shares those of its root.
+    ``ledger`` and ``available`` are the balances after the message; ``impacted`` is None when it was refused, ``card_id``
+    when no card was used. ``seed`` are 63 random bits from which token, approval code and trace numbers follow; a chain of
+    a card's messages shares those of its root.
 
     Of a chain's root ``state``, ``hold_left``, ``load_left`` (the part of the hold that JIT Funding brought) and
     ``cleared`` change as later messages arrive; everything else of every row is final.
@@ -21,7 +23,7 @@ class Recorded(NamedTuple):
     id: int
     program_id: int
     holder_id: int
-    card_id: int
+    card_id: int | None
     source_id: int | None
     kind: int
     state: int

@@ -4,21 +4,23 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from cardwright.core.counting import Past
+from cardwright.core.movements import AutoReload
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
-from cardwright.core.spend import NO_SPEND, Level, Spend, applying, by_level
+from cardwright.core.spend import NO_SPEND, PROGRAM_LEVEL, Level, Spend, applying, by_level, level_of
 from cardwright.core.velocity import Control
 from cardwright.core.words import HolderStatus
 from cardwright.engine.loader import Loader
 from cardwright.engine.shelf import Shelf
 from cardwright.engine.spend import SpendEntry, load_spend
 from cardwright.outbox.events import Subscription, load_subscriptions
+from cardwright.storage.accounts import Account, load_account, load_reloads
 from cardwright.storage.controls import Found, load_events, load_found
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
@@ -33,8 +35,13 @@ CARDS_MAX = 100_000
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
 
+T = TypeVar("T")
+
 CardKey = tuple[int, str]
 """Program id and card token."""
+
+AccountKey = tuple[int, str]
+"""Program id and token of a user, for his account or the one that he shares."""
 
 ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
@@ -77,6 +84,16 @@ class CardEntry(NamedTuple):
     shown_pan: str
 
 
+class AccountEntry(NamedTuple):
+    """A user's account as movements see it, true while its revision is ``revision``."""
+
+    key: AccountKey
+    holder_id: int
+    revision: int
+    user: UserFact
+    owner: UserFact
+
+
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
     """A funding source and its rendered fragments."""
@@ -103,6 +120,7 @@ class ProgramEntry:
     controls: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
     shadows: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
     spend: SpendEntry = field(default_factory=SpendEntry)
+    reloads: dict[Level, AutoReload] = field(default_factory=dict)
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
@@ -127,6 +145,12 @@ class ProgramEntry:
         self.controls.update(by_level(one for one in found.velocity if not one.shadow))
         self.shadows.update(by_level(one for one in found.velocity if one.shadow))
         self.spend.keep(found)
+
+    def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:
+        """The auto reload of an account: the holder's own, else the card product's, else the program's."""
+        get = self.reloads.get
+        of_product = get(("product", product_token)) if product_token is not None else None
+        return get(("user", owner_token)) or of_product or get(PROGRAM_LEVEL)
 
     def source_of(self, product: ProductFact) -> SourceEntry | None:
         """The funding source that the product's Managed JIT Funding draws on, None without it."""
@@ -160,6 +184,19 @@ class Cache:
     async def load_card(self, key: CardKey) -> CardEntry | None:
         """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
         return await self._card_loader.want(key)
+
+    async def reload_accounts(self, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
+        """The accounts of these users as they are now; those that there are."""
+        return await self.look(find_accounts, keys)
+
+    async def look(self, query: Callable[..., T], *arguments: object) -> T:
+        """What a query finds, in a transaction that only reads; it runs in a thread and gets the connection first."""
+
+        def run() -> T:
+            with self._database.read() as db:
+                return query(db, *arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
     def remember_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
@@ -245,10 +282,12 @@ class Cache:
             program = get_program(db, program_id)
             subscriptions = load_subscriptions(db, program_id)
             spend, found = load_spend(db, program_id)
+            reloads = {level_of(one): one for one in load_reloads(db, program_id)}
         settings = program.settings
         masked = settings.mask_funding_source_tokens
         entry = ProgramEntry(
-            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend
+            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend,
+            reloads=reloads,
         )
         entry.keep_controls(found)
         return entry
@@ -273,6 +312,18 @@ class Cache:
                     program.keep_source(_source_of(program, row))
             program.spend.learn(db, program.id, (product.config.transaction_controls for product in found.values()))
         program.products.update(found)
+
+
+def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
+    """The accounts of the users with these (program id, token); unknown users are left out."""
+    found = {key: load_account(db, *key) for key in keys}
+    return {key: _account_of(key, account) for key, account in found.items() if account is not None}
+
+
+def _account_of(key: AccountKey, found: Account) -> AccountEntry:
+    user = _user.decode(found.user_fact)
+    owner = user if found.owner_fact is None else _user.decode(found.owner_fact)
+    return AccountEntry(key, found.holder_id, found.revision, user, owner)
 
 
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:

@@ -4,9 +4,9 @@ The batch is one database transaction, and no network call but the database's ha
 behind is what the next message of the same account sees. A batch leaves the same rows as its messages one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -14,12 +14,14 @@ import structlog
 from cardwright.core.counting import event_of, events_for
 from cardwright.core.decide import decide, would_refuse
 from cardwright.core.messages import Message
+from cardwright.core.movements import SPENDING, MovementKind, decide_movement
 from cardwright.core.outcome import Decision
-from cardwright.core.problems import CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, Problem
-from cardwright.core.record import Recorded
+from cardwright.core.problems import CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, USER_UNKNOWN, Problem
+from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
-from cardwright.engine.cache import Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
+from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
+from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
 from cardwright.engine.recording import (
     after_chain,
     chain_of,
@@ -33,7 +35,9 @@ from cardwright.engine.recording import (
 )
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.faults import fault
-from cardwright.storage.hot import Conflict, Lane, Seen, Want, Write
+from cardwright.storage.hot import Conflict, Lane, MovementKey, Seen, Want, Write
+
+Entry = TypeVar("Entry", CardEntry, AccountEntry)
 
 _account = msgspec.msgpack.Decoder(Account)
 _pack = msgspec.msgpack.encode
@@ -59,6 +63,10 @@ class Asked(NamedTuple):
     request_hash: bytes = b""
 
 
+Ask = Asked | Instructed
+"""Whatever the heart decides: a message to a card, or one to accounts."""
+
+
 class Outcome(NamedTuple):
     """What a message became: its row, and what it takes to render it."""
 
@@ -68,7 +76,7 @@ class Outcome(NamedTuple):
     source: SourceEntry | None
 
 
-Result = Outcome | Problem
+Result = Outcome | Moved | Problem
 
 
 class IdSource:
@@ -98,6 +106,7 @@ class _Batch:
 
     seen: Seen
     cards: dict[CardKey, CardEntry]
+    holders: dict[AccountKey, AccountEntry]
     programs: dict[int, ProgramEntry]
     now: dict[int, Instant]
     real_ms: Instant
@@ -105,18 +114,21 @@ class _Batch:
     roots: dict[int, Recorded]
     write: Write = field(default_factory=Write)
     by_token: dict[tuple[int, str], tuple[bytes, Outcome]] = field(default_factory=dict)
+    by_movement: dict[MovementKey, tuple[bytes, Moved]] = field(default_factory=dict)
 
 
-async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Asked]) -> list[Result]:
+async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask]) -> list[Result]:
     """Decides a batch in one transaction and answers each message, in order, after the commit.
 
     Raises Conflict when the batch must be run again, Unavailable when the database
     failed; nothing is kept in either case.
     """
-    cards, want = _wanted(asked)
+    cards, holders, instructed, want = _wanted(asked)
     seen = await lane.begin(want)
     try:
-        batch = await _configure(cache, cards, seen, real_clock())
+        batch = await _configure(cache, cards, holders, seen, real_clock())
+        if instructed:
+            await _load_named_sources(cache, batch, instructed)
         results = [_answer(batch, ids, one) for one in asked]
         _conclude(batch)
     except BaseException:
@@ -132,31 +144,31 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     return results
 
 
-def _wanted(asked: Sequence[Asked]) -> tuple[dict[CardKey, CardEntry], Want]:
-    """The cards of a batch, and what it must read."""
-    cards = {one.card.key: one.card for one in asked}
-    return cards, Want(
-        holder_ids=sorted({entry.holder_id for entry in cards.values()}),
-        program_ids=sorted({program_id for program_id, _ in cards}),
+def _wanted(
+    asked: Sequence[Ask],
+) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[Instructed], Want]:
+    """The cards and accounts of a batch, its movements, and what it must read."""
+    spent = [one for one in asked if isinstance(one, Asked)]
+    instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
+    cards = {one.card.key: one.card for one in spent}
+    holders = {entry.key: entry for one in instructed for entry in one.accounts}
+    want = Want(
+        holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
+        program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
         row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
-        tokens=[(one.card.key[0], one.chosen_token) for one in asked if one.chosen_token is not None],
+        tokens=[(one.card.key[0], one.chosen_token) for one in spent if one.chosen_token is not None],
+        movements=[one.key for one in instructed],
     )
+    return cards, holders, instructed, want
 
 
-async def _configure(cache: Cache, cards: dict[CardKey, CardEntry], seen: Seen, real_ms: Instant) -> _Batch:
+async def _configure(
+    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant
+) -> _Batch:
     """Replaces configuration that the locked revisions show to be out of date."""
-    stale = [key for key, entry in cards.items() if _is_stale(entry, seen)]
-    if stale:
-        fresh = await cache.reload_cards(stale)
-        for key in stale:
-            entry = fresh.get(key)
-            if entry is None:
-                # The card went with a reset of its program; whoever asked for it is told so.
-                del cards[key]
-            elif _is_stale(entry, seen):
-                raise Conflict("a card draws on another account now")
-            else:
-                cards[key] = entry
+    await _refresh(cards, cache.reload_cards, seen)
+    if holders:
+        await _refresh(holders, cache.reload_accounts, seen)
     programs, now = {}, {}
     for program_id, row in seen.programs.items():
         programs[program_id] = await cache.program(program_id, row.revision)
@@ -168,13 +180,43 @@ async def _configure(cache: Cache, cards: dict[CardKey, CardEntry], seen: Seen, 
             await cache.user_controls(program, users)
         sources = (row.source_id for row in seen.rows.values() if row.program_id == program_id)
         await cache.sources(program, (source_id for source_id in sources if source_id is not None))
+        if program.reloads:
+            await cache.sources(program, (reload.source_id for reload in program.reloads.values()))
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
         controls = programs[key[0]].counted_of(entry.card)
         if account.has_history and controls:
             accounts[entry.holder_id] = await _look_back(cache, entry, controls, account, now[key[0]])
-    return _Batch(seen, cards, programs, now, real_ms, accounts, dict(seen.rows))
+    return _Batch(seen, cards, holders, programs, now, real_ms, accounts, dict(seen.rows))
+
+
+async def _refresh(
+    entries: dict[tuple[int, str], Entry],
+    reload: Callable[[Sequence[tuple[int, str]]], Awaitable[dict[tuple[int, str], Entry]]],
+    seen: Seen,
+) -> None:
+    """Loads the entries again that the locked accounts show to be out of date."""
+    stale = [key for key, entry in entries.items() if _is_stale(entry, seen)]
+    if not stale:
+        return
+    fresh = await reload(stale)
+    for key in stale:
+        entry = fresh.get(key)
+        if entry is None:
+            # It went with a reset of its program; whoever asked for it is told so.
+            del entries[key]
+        elif _is_stale(entry, seen):
+            raise Conflict("a card draws on another account now")
+        else:
+            entries[key] = entry
+
+
+async def _load_named_sources(cache: Cache, batch: _Batch, instructed: Sequence[Instructed]) -> None:
+    """The funding sources that movements name are seen at the revisions that the batch has locked."""
+    for program in batch.programs.values():
+        named = (one.source_id for one in instructed if one.program_id == program.id)
+        await cache.sources(program, (source_id for source_id in named if source_id is not None))
 
 
 async def _look_back(
@@ -192,13 +234,26 @@ async def _look_back(
     return account.using(usages)
 
 
-def _is_stale(entry: CardEntry, seen: Seen) -> bool:
+def _is_stale(entry: CardEntry | AccountEntry, seen: Seen) -> bool:
     holder = seen.holders.get(entry.holder_id)
     return holder is None or holder.revision != entry.revision
 
 
-def _answer(batch: _Batch, ids: IdSource, asked: Asked) -> Result:
+def _answer(batch: _Batch, ids: IdSource, asked: Ask) -> Result:
     """One message's answer; what it changes is in the batch afterwards."""
+    try:
+        return _decide(batch, ids, asked) if isinstance(asked, Asked) else _move(batch, ids, asked)
+    except Exception:
+        # Deciding touches nothing, so a message that trips over a bug spoils only itself.
+        log.exception("a message could not be decided", about=_name_of(asked))
+        return Problem(INTERNAL)
+
+
+def _name_of(asked: Ask) -> str:
+    return asked.card.key[1] if isinstance(asked, Asked) else asked.movement.token
+
+
+def _decide(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
     card = batch.cards.get(asked.card.key)
     if card is None:
         return Problem(CARD_UNKNOWN)
@@ -209,15 +264,10 @@ def _answer(batch: _Batch, ids: IdSource, asked: Asked) -> Result:
             return Problem(ORIGINAL_NOT_FOUND)
     if asked.chosen_token is not None and (earlier := _find_earlier(batch, asked)) is not None:
         return earlier
-    try:
-        return _decide_one(batch, ids, asked)
-    except Exception:
-        # Deciding touches nothing, so a message that trips over a bug spoils only itself.
-        log.exception("a message could not be decided", card=asked.card.key[1])
-        return Problem(INTERNAL)
+    return _decide_one(batch, ids, asked)
 
 
-def _find_earlier(batch: _Batch, asked: Asked) -> Result | None:
+def _find_earlier(batch: _Batch, asked: Asked) -> Outcome | Problem | None:
     """The outcome of the message that had this token first; a problem when that message said something else."""
     key = (asked.card.key[0], asked.chosen_token or "")
     if key in batch.by_token:
@@ -286,6 +336,9 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
         usages = counted(shadowed.controls, shadowed.usage_keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
+    if program.reloads and row.impacted is not None and row.impacted < 0:
+        spender = AccountEntry((program.id, entry.user.token), entry.holder_id, entry.revision, entry.user, entry.owner)
+        _reload(batch, ids, program, spender, entry.card.card_product_token, row)
     return outcome
 
 
@@ -308,6 +361,84 @@ def _keep(
         batch.by_token[row.program_id, asked.chosen_token] = asked.request_hash, outcome
 
 
+def _move(batch: _Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
+    """Decides a movement: all its transactions and its document, or the problem that stands in its way."""
+    entries = [batch.holders[one.key] for one in asked.accounts if one.key in batch.holders]
+    if len(entries) < len(asked.accounts):
+        return Problem(USER_UNKNOWN)
+    program = batch.programs[asked.program_id]
+    if (earlier := _find_earlier_movement(batch, program, asked)) is not None:
+        return earlier
+    root = batch.roots.get(asked.root_id) if asked.root_id is not None else None
+    if asked.root_id is not None and (root is None or root.card_id is not None or root.holder_id != entries[0].holder_id):
+        # It went with a reset, or a seeded run gave its number to another transaction afterwards.
+        return Problem(ORIGINAL_NOT_FOUND)
+    first = len(batch.write.transactions)
+    moved = _carry_out(batch, ids, program, asked, entries, root)
+    if program.reloads and isinstance(moved, Moved) and (spent := batch.write.transactions[first]).kind in SPENDING:
+        _reload(batch, ids, program, entries[0], None, spent)
+    return moved
+
+
+def _carry_out(
+    batch: _Batch, ids: IdSource, program: ProgramEntry, asked: Instructed, entries: Sequence[AccountEntry], root: Recorded | None
+) -> Moved | Problem:
+    """Decides a movement whose accounts are known, and takes it into the batch."""
+    source = program.sources_by_id.get(asked.source_id) if asked.source_id is not None else None
+    if asked.source_id is not None and source is None:
+        # It went with a reset.
+        return Problem(ORIGINAL_NOT_FOUND)
+    accounts = [batch.accounts[entry.holder_id] for entry in entries]
+    steps = decide_movement(view_of(program.currency, entries, accounts, source, root), asked.movement)
+    if isinstance(steps, Problem):
+        return steps
+    rows, after = list[Recorded](), dict[int, Account]()
+    for step in steps:
+        entry = entries[step.party]
+        account = after.get(entry.holder_id, accounts[step.party]).moved(program.currency, step.impacted, 0)
+        after[entry.holder_id] = account
+        rows.append(first_row(step, entry, program, asked, account, ids.next(), batch.now[program.id]))
+    done, doc = complete(rows, steps, entries, asked, source, root)
+    batch.accounts.update(after)
+    write = batch.write
+    write.transactions += done
+    write.account_journal += [entry_of(row, step) for row, step in zip(done, steps, strict=True) if row.impacted]
+    write.movements.append(movement_row(asked, entries, done[0], doc))
+    if root is not None and steps[0].chain is not None:
+        batch.roots[root.id] = changed = after_chain(root, steps[0].chain)
+        write.chains[root.id] = chain_row(changed)
+    moved = Moved(doc, program)
+    batch.by_movement[asked.key] = asked.request_hash, moved
+    return moved
+
+
+def _reload(
+    batch: _Batch, ids: IdSource, program: ProgramEntry, spender: AccountEntry, product_token: str | None, spent: Recorded
+) -> None:
+    """Fills the account up when what was just spent left less than its auto reload wants; what cannot be ordered is not."""
+    reload = program.reload_of(spender.owner.token, product_token)
+    ledger, held = batch.accounts[spender.holder_id].money(program.currency)
+    available = ledger - held
+    if reload is None or available >= reload.trigger:
+        return
+    # The third face of a row's token is nobody's else, so an order of this token is made once for each row.
+    order = reload.order(with_face(token_of(spent), RELOAD), spender.user.token, available)
+    instructed = Instructed(
+        (spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id
+    )
+    _carry_out(batch, ids, program, instructed, [spender], None)
+
+
+def _find_earlier_movement(batch: _Batch, program: ProgramEntry, asked: Instructed) -> Moved | Problem | None:
+    """The movement that had this token first; a problem when it said something else."""
+    if asked.key in batch.by_movement:
+        digest, moved = batch.by_movement[asked.key]
+        return moved if digest == asked.request_hash else Problem(TOKEN_TAKEN)
+    if (replay := batch.seen.movements.get(asked.key)) is None:
+        return None
+    return Moved(replay.doc, program) if replay.request_hash == asked.request_hash else Problem(TOKEN_TAKEN)
+
+
 def _conclude(batch: _Batch) -> None:
     """What is written once for the whole batch: each account that changed, and who is told."""
     write = batch.write
@@ -315,6 +446,10 @@ def _conclude(batch: _Batch) -> None:
     states = ((holder_id, _pack(batch.accounts[holder_id])) for holder_id in sorted(touched))
     write.holders = [(holder_id, state) for holder_id, state in states if state != batch.seen.holders[holder_id].state]
     write.outbox += notifications(write.transactions, {key: program.subscriptions for key, program in batch.programs.items()})
+
+
+TRIAL_IDS = 64
+"""Ids that mean nothing, enough for one purchase and the auto reloads that it sets off."""
 
 
 class Trial(NamedTuple):
@@ -334,17 +469,19 @@ async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked)
 
     Raises what ``run_batch`` raises. The row's id and seed mean nothing.
     """
-    cards, want = _wanted([asked])
+    cards, holders, _, want = _wanted([asked])
     seen = await lane.begin(want)
     try:
-        batch = await _configure(cache, cards, seen, real_clock())
+        batch = await _configure(cache, cards, holders, seen, real_clock())
         view = _see(batch, asked) if asked.card.key in batch.cards else None
         ids = IdSource()
-        ids.refill(range(1, 3, 2))
+        ids.refill(range(1, TRIAL_IDS, 2))
         result = _answer(batch, ids, asked)
     finally:
         await lane.abort()
-    if isinstance(result, Problem) or view is None:
-        return result if isinstance(result, Problem) else Problem(CARD_UNKNOWN)
+    if isinstance(result, Problem):
+        return result
+    assert view is not None
+    assert isinstance(result, Outcome), "a card's message has an outcome"
     repeats = not batch.write.transactions
     return Trial(result, None if repeats else view.snapshot, view.message, batch.now[asked.card.key[0]])

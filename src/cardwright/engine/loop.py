@@ -15,7 +15,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
 from cardwright.engine.cache import Cache, CardEntry, CardKey
-from cardwright.engine.heart import Asked, IdSource, Outcome, Result, Trial, run_batch, try_out
+from cardwright.engine.heart import Ask, Asked, IdSource, Outcome, Result, Trial, run_batch, try_out
+from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.kit.clock import RealClock
 from cardwright.kit.faults import fault
 from cardwright.storage.hot import Conflict, HotStore, Lane, Unavailable
@@ -32,6 +33,10 @@ AGE_MAX_MS = 4_000
 
 TRIALS_MAX = 64
 """Messages that may wait to be tried out; the next one is refused at once."""
+ROWS_MAX = 2 * (BATCH_MAX + CHARGES_MAX)
+"""Transactions in one commit: a batch is full when its messages may become as many as BATCH_MAX, the last of them several;
+and each may set off an auto reload.
+"""
 
 RETRIES_MAX = 20
 """How often a batch that met another process's commit is run again before its messages are refused."""
@@ -45,8 +50,9 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Waiting:
-    asked: Asked
-    holder_id: int
+    asked: Ask
+    holder_ids: tuple[int, ...]
+    rows_max: int
     answer: "asyncio.Future[Result]"
 
 
@@ -102,15 +108,26 @@ class Engine:
 
     async def submit(self, asked: Asked) -> Outcome:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
+        result = await self._decided(asked, (asked.card.holder_id,), 1)
+        assert isinstance(result, Outcome)
+        self.cache.remember_original(Original(result.row, result.card.card.token))
+        return result
+
+    async def move(self, asked: Instructed) -> Moved:
+        """Has a movement carried out, as ``submit`` has a card's message decided."""
+        result = await self._decided(asked, tuple(entry.holder_id for entry in asked.accounts), asked.rows_max)
+        assert isinstance(result, Moved)
+        return result
+
+    async def _decided(self, asked: Ask, holder_ids: tuple[int, ...], rows_max: int) -> Outcome | Moved:
         if len(self._inbox) >= INBOX_MAX or self._stopping:
             raise Problem(BUSY, "the inbox is full, try again later")
-        waiting = _Waiting(asked, asked.card.holder_id, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(asked, holder_ids, rows_max, asyncio.get_running_loop().create_future())
         self._inbox.append(waiting)
         self._wake()
         result = await waiting.answer
         if isinstance(result, Problem):
             raise result
-        self.cache.remember_original(Original(result.row, result.card.card.token))
         return result
 
     async def try_out(self, asked: Asked) -> Trial:
@@ -170,7 +187,7 @@ class Engine:
 
     async def _run_lane(self, lane: Lane) -> None:
         while (batch := await self._next_batch()) is not None:
-            holders = {waiting.holder_id for waiting in batch}
+            holders = {holder_id for waiting in batch for holder_id in waiting.holder_ids}
             self._busy |= holders
             try:
                 lane = await self._serve(lane, batch)
@@ -189,18 +206,22 @@ class Engine:
 
     def _take(self) -> list[_Waiting]:
         """The oldest messages whose accounts are in no other lane; the others keep their place."""
-        batch, passed_over = list[_Waiting](), deque[_Waiting]()
-        oldest = self._real_clock() - AGE_MAX_MS
-        while self._inbox and len(batch) < BATCH_MAX:
+        batch, passed_over, busy = list[_Waiting](), deque[_Waiting](), self._busy
+        oldest, room = self._real_clock() - AGE_MAX_MS, BATCH_MAX
+        while self._inbox and room > 0:
             waiting = self._inbox.popleft()
             if waiting.answer.cancelled():
                 continue
             if waiting.asked.received_ms < oldest:
                 waiting.answer.set_result(Problem(BUSY, f"waited longer than {AGE_MAX_MS} ms, try again later"))
-            elif waiting.holder_id in self._busy:
+            elif not busy.isdisjoint(waiting.holder_ids):
                 passed_over.append(waiting)
+                if len(waiting.holder_ids) > 1:
+                    # Who waits for one of two accounts is not overtaken at the other, or he might wait for ever.
+                    busy = busy.union(waiting.holder_ids)
             else:
                 batch.append(waiting)
+                room -= waiting.rows_max
         self._inbox.extendleft(reversed(passed_over))
         WAITING.set(len(self._inbox))
         return batch
@@ -223,7 +244,7 @@ class Engine:
 
     async def _decide(self, lane: Lane, batch: Sequence[_Waiting]) -> list[Result]:
         """Runs the batch; when it conflicts with another process's commit, again, and at last one by one."""
-        if not self._ids.has(BATCH_MAX * self._store.lanes_max):
+        if not self._ids.has(ROWS_MAX * self._store.lanes_max):
             await self._refill()
         asked = [waiting.asked for waiting in batch]
         for _ in range(RETRIES_MAX):
@@ -232,12 +253,18 @@ class Engine:
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
                 # A card may draw on another account by now, which the batch has found out and the cache knows.
-                asked = [one._replace(card=self.cache.find_card(one.card.key) or one.card) for one in asked]
+                asked = [self._looked_up(one) for one in asked]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
+
+    def _looked_up(self, asked: Ask) -> Ask:
+        """The message with its card as it is known by now; a user's account never becomes another."""
+        if isinstance(asked, Instructed):
+            return asked
+        return asked._replace(card=self.cache.find_card(asked.card.key) or asked.card)
 
     async def _refill(self) -> None:
         async with self._refilling:
-            if not self._ids.has(BATCH_MAX * self._store.lanes_max):
+            if not self._ids.has(ROWS_MAX * self._store.lanes_max):
                 block = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.next_ids)
                 self._ids.refill(block)
 

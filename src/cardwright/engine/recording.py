@@ -17,6 +17,9 @@ from cardwright.storage.hot import ChainRow
 
 _pack = msgspec.msgpack.encode
 
+CARD_ACCOUNTS = 4
+"""What a card's message never books to, fees and transit, is last in the chart and left out of its entry."""
+
 
 def chain_of(root: Recorded) -> Chain:
     """A chain's root as a decision sees it."""
@@ -113,7 +116,7 @@ def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_
 
 def journal_entry(row: Recorded, decision: Decision) -> tuple[object, ...]:
     """The journal row of a decision that moved money; it shares the transaction's id."""
-    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *decision.legs)
+    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *decision.legs[:CARD_ACCOUNTS])
 
 
 def inline_notification(row: Recorded, target: bytes) -> dict[str, object]:

@@ -107,6 +107,8 @@ def declined_moves_nothing(db: Connection) -> Iterator[Break]:
 # --- Orders and chains --------------------------------------------------------------------
 
 CLEARING, REFUND = TYPE_NUMBER["authorization.clearing"], TYPE_NUMBER["refund"]
+GPA_CREDIT, PROGRAM_TRANSFER = TYPE_NUMBER["gpa.credit"], TYPE_NUMBER["transfer.program"]
+FEE_CHARGE, FEE_REFUND = TYPE_NUMBER["fee.charge"], TYPE_NUMBER["fee.charge.refund"]
 
 _FUNDED = func.coalesce(journal.c.program_funding, 0)
 _CAPTURED: ColumnElement[int] = transactions.c.moved + _FUNDED
@@ -133,13 +135,47 @@ def settlement_is_what_was_cleared(db: Connection) -> Iterator[Break]:
         yield f"journal {one.id} (settlement)", one.owed, one.settled
 
 
+def fees_are_what_was_charged(db: Connection) -> Iterator[Break]:
+    """What the program earned in fees is what was charged, less what was refunded."""
+    row = transactions.c
+    earned = case((row.kind == FEE_CHARGE, row.amount), (row.kind == FEE_REFUND, -row.amount), else_=0)
+    booked = func.coalesce(journal.c.fees, 0)
+    query = with_entries(row.id, earned.label("earned"), booked.label("booked")).where(earned != booked)
+    for one in stream(db, query):
+        yield f"journal {one.id} (fees)", one.earned, one.booked
+
+
+def what_is_sent_arrives(db: Connection) -> Iterator[Break]:
+    """What a transfer takes from one account it gives to another: nothing stays in transit."""
+    root, between = func.coalesce(transactions.c.root_id, transactions.c.id), func.sum(journal.c.transit)
+    query = with_entries(root.label("root"), between.label("between"))
+    for chain in stream(db, query.where(journal.c.transit != 0).group_by(root).having(between != 0)):
+        yield f"transfer {chain.root} (in transit)", 0, int(chain.between)
+
+
+def order_keeps_no_debt(db: Connection) -> Iterator[Break]:
+    """No more is unloaded of an order than it loaded."""
+    row = transactions.c
+    for one in stream(db, select(row.id, row.load_left).where(row.load_left < 0)):
+        yield f"transaction {one.id} (left to unload)", "nothing or more", one.load_left
+
+
 def chains_add_up(db: Connection) -> Iterator[Break]:
-    """A chain still holds, still has loaded and has cleared what its messages say, all of them together."""
+    """A chain still holds, still has loaded and has cleared what its messages say, all of them together.
+
+    An order is such a chain: what it loaded is what can still be unloaded. So is a fee, which a refund clears.
+    """
     row = transactions.c
     root = func.coalesce(row.root_id, row.id)
-    loaded = case((row.kind == CLEARING, -_CAPTURED), (row.kind == REFUND, 0), else_=row.moved)
+    loaded = case(
+        (row.kind == CLEARING, -_CAPTURED),
+        (row.kind.in_((REFUND, PROGRAM_TRANSFER)), 0),
+        # What an order loads for its fees is spent at once.
+        (row.kind == GPA_CREDIT, row.request_amount),
+        else_=row.moved,
+    )
     # A forced clearing has no root: it belongs to no chain.
-    cleared = case((and_(row.kind == CLEARING, row.root_id.is_not(None)), row.amount), else_=0)
+    cleared = case((and_(row.kind.in_((CLEARING, FEE_REFUND)), row.root_id.is_not(None)), row.amount), else_=0)
     kept = (func.sum(row.hold_left), func.sum(row.load_left), func.sum(row.cleared))
     said = (func.sum(func.coalesce(journal.c.held, 0)), func.sum(loaded), func.sum(cleared))
     differs = or_(*(one != other for one, other in zip(kept, said, strict=True)))

@@ -23,6 +23,7 @@ from cardwright.storage.tables import (
     journal,
     mcc_groups,
     message_tokens,
+    movements,
     outbox,
     programs,
     shadow_hits,
@@ -51,6 +52,13 @@ def message_token_has_its_transaction(db: Connection) -> Iterator[Break]:
         yield f"message token {row.token}", "a transaction of its program", f"transaction {row.transaction_id}"
 
 
+def movement_has_its_transaction(db: Connection) -> Iterator[Break]:
+    """Every order, unload, fee and transfer has its first transaction, in its program and without a card."""
+    key = movements.c
+    join = and_(transactions.c.id == key.id, transactions.c.program_id == key.program_id, transactions.c.card_id.is_(None))
+    query = select(key.id, key.token).outerjoin_from(movements, transactions, join)
+    for row in stream(db, query.where(transactions.c.id.is_(None))):
+        yield f"movement {row.token}", f"transaction {row.id} of its program", None
 def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Break]:
     """Everything that a shadow control would have declined is an approved purchase of its program."""
     hit = shadow_hits.c
@@ -170,12 +178,13 @@ _POINTERS = (
     (cards, cards.c.user_id, users), (cards, cards.c.product_id, card_products),
     (transactions, transactions.c.holder_id, holders), (transactions, transactions.c.card_id, cards),
     (transactions, transactions.c.source_id, funding_sources), (transactions, transactions.c.root_id, transactions),
-    (journal, journal.c.holder_id, holders),
+    (journal, journal.c.holder_id, holders), (movements, movements.c.holder_id, holders),
+    (movements, movements.c.other_holder_id, holders),
 )  # fmt: skip
 
 
 def programs_stay_apart(db: Connection) -> Iterator[Break]:
-    """Every user, card, transaction and entry points at objects of its own program only."""
+    """Every user, card, transaction, entry and movement points at objects of its own program only."""
     for table, pointer, pointed in _POINTERS:
         target = pointed.alias("target")
         query = select(table.c.id, pointer.label("target_id"), table.c.program_id, target.c.program_id.label("other"))

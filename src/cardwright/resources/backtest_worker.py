@@ -100,7 +100,7 @@ class _Worker:
 
     def __init__(self, timeline: Timeline, job: Job, from_ms: int, flips_max: int) -> None:
         self._timeline, self._job, self._from_ms, self._room = timeline, job, from_ms, flips_max
-        self._seen: dict[tuple[int, int, int, int | None, str], Snapshot] = {}
+        self._seen: dict[tuple[int | None, int, int, int | None, str], Snapshot] = {}
         self.sums, self.flips, self.rows = Sums(), list[str](), 0
 
     def work(self, db: Connection, ids: list[int]) -> None:
@@ -136,6 +136,7 @@ class _Worker:
             count, amount = sums.declined_by.get(token, (0, 0))
             sums.declined_by[token] = (count + 1, amount + row.request_amount)
         if again.is_flipped:
+            assert row.card_id is not None, "a purchase has a card"
             self._flip(again, owned[row.card_id])
 
     def _flip(self, again: Again, card: CardOf) -> None:

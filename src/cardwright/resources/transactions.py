@@ -7,9 +7,10 @@ from msgspec import Meta
 from sqlalchemy import Connection, SmallInteger, and_, literal, or_, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
+from cardwright.core.movement_docs import account_face_of, render_account_side
 from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_parameter
 from cardwright.core.record import LOAD_SIDE, Recorded, id_and_face_of, token_of
-from cardwright.core.render import LOAD_KINDS, Face, SourceFace, face_of, render, render_load, source_face_of
+from cardwright.core.render import LOAD_KINDS, Face, SourceFace, details_decoder, face_of, render, render_load, source_face_of
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.kit.clock import DAY_MS, Instant, parse_instant
@@ -108,7 +109,7 @@ def get_transaction(db: Connection, program_id: int, token: str) -> tuple[Record
     if claimed is not None:
         row_id, side = claimed
         row = _find_row(db, program_id, row_id)
-        has_side = row is not None and (side == CARD_SIDE or (side == LOAD_SIDE and row.moved != 0))
+        has_side = row is not None and (side == CARD_SIDE or (side == LOAD_SIDE and has_load_side(row)))
         if row is not None and has_side and token_of(row, side) == token:
             return row, side
     key = message_tokens.c
@@ -117,6 +118,11 @@ def get_transaction(db: Connection, program_id: int, token: str) -> tuple[Record
     if row is None:
         raise Problem(TRANSACTION_NOT_FOUND)
     return row, CARD_SIDE
+
+
+def has_load_side(row: Recorded) -> bool:
+    """Whether the row is two transactions on the wire; without a card the order is the transaction itself."""
+    return row.moved != 0 and row.card_id is not None
 
 
 def _find_row(db: Connection, program_id: int, row_id: int) -> Recorded | None:
@@ -174,19 +180,32 @@ class Faces:
     def __init__(self, db: Connection, program_id: int, *, masked: bool) -> None:
         self._db, self._program_id, self._masked = db, program_id, masked
         self._faces: dict[tuple[int, int], Face] = {}
+        self._account_faces: dict[tuple[int, str, int], Face] = {}
         self._sources: dict[tuple[int, int], SourceFace] = {}
 
     def json(self, row: Recorded, side: int = CARD_SIDE, state: int | None = None) -> str:
         """One side of a row as JSON."""
+        if row.card_id is None:
+            return render_account_side(row, self.account_face(row), state)
         face, source = self.face(row), self.source(row)
         return render_load(row, face, source) if side == LOAD_SIDE else render(row, face, source, state)
 
     def face(self, row: Recorded) -> Face:
         """The card, its user and the owner of its account at the row's revision."""
+        assert row.card_id is not None
         key = (row.card_id, row.holder_revision)
         if key not in self._faces:
             self._faces[key] = face_of(*facts_as_of(self._db, row))
         return self._faces[key]
+
+    def account_face(self, row: Recorded) -> Face:
+        """The user whom a row without a card names, and the owner of the account, at the row's revision."""
+        token = details_decoder.decode(row.details).user_token
+        assert token is not None
+        key = (row.holder_id, token, row.holder_revision)
+        if key not in self._account_faces:
+            self._account_faces[key] = account_face_of(*people_as_of(self._db, row, token))
+        return self._account_faces[key]
 
     def source(self, row: Recorded) -> SourceFace | None:
         """The funding source at the row's revision."""
@@ -200,14 +219,20 @@ class Faces:
 
 def facts_as_of(db: Connection, row: Recorded) -> tuple[CardFact, UserFact, UserFact]:
     """Card, user and account owner as they were when the row was decided."""
+    assert row.card_id is not None
     card = fact_from(
         CardFact, history.doc_as_of(db, row.program_id, history.Kind.CARD, row.card_id, row.holder_revision)
     )
-    by_token = select(users.c.id).where(users.c.program_id == row.program_id, users.c.token == card.user_token)
+    return (card, *people_as_of(db, row, card.user_token))
+
+
+def people_as_of(db: Connection, row: Recorded, user_token: str) -> tuple[UserFact, UserFact]:
+    """User and account owner as they were when the row was decided."""
+    by_token = select(users.c.id).where(users.c.program_id == row.program_id, users.c.token == user_token)
     ids = (db.execute(by_token).scalar_one(), owner_id_of(db, row.holder_id))
     docs = [history.doc_as_of(db, row.program_id, history.Kind.USER, one, row.holder_revision) for one in ids]
     user, owner = (fact_from(UserFact, doc) for doc in docs)
-    return card, user, owner
+    return user, owner
 
 
 def source_as_of(db: Connection, row: Recorded) -> SourceFact:
@@ -261,10 +286,12 @@ def list_of_source(call: Call) -> Listing:
     polarity = call.query.polarity
     if polarity not in (None, "CREDIT", "DEBIT", "PENDING_CREDIT", "PENDING_DEBIT"):
         raise bad_parameter("polarity", "must be CREDIT, DEBIT, PENDING_CREDIT or PENDING_DEBIT")
-    _, load_side = _conditions(call, transactions.c.source_id == source.id, "PENDING,COMPLETION")
-    if load_side is not None and polarity is not None:
-        load_side = and_(load_side, transactions.c.moved > 0 if polarity.endswith("CREDIT") else transactions.c.moved < 0)
-    return _page(call, None, load_side)
+    card_side, load_side = _conditions(call, transactions.c.source_id == source.id, "PENDING,COMPLETION")
+    by_order: list[ColumnElement[bool]] = [transactions.c.card_id.is_(None)]
+    if polarity is not None:
+        direction = transactions.c.moved > 0 if polarity.endswith("CREDIT") else transactions.c.moved < 0
+        by_order, load_side = [*by_order, direction], and_(load_side, direction) if load_side is not None else None
+    return _page(call, and_(card_side, *by_order) if card_side is not None else None, load_side)
 
 
 def _faces(call: Call) -> Faces:
@@ -298,7 +325,8 @@ def _conditions(
     types = parse_types(query.type)
     start = query.start_identifier if query.start_identifier is not None else 0
     # The load's side of a row has the identifier after the card's.
-    card_side, load_side = and_(row.id >= start, *common), and_(row.id + 1 >= start, row.moved != 0, *common)
+    has_load_side = and_(row.moved != 0, row.card_id.is_not(None))
+    card_side, load_side = and_(row.id >= start, *common), and_(row.id + 1 >= start, has_load_side, *common)
     if types is None:
         return card_side, load_side
     loading = [kind for kind, load_kind in LOAD_KINDS.items() if load_kind in types]

@@ -12,11 +12,20 @@ JOURNAL_COLUMNS = (
     "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
 )  # fmt: skip
 
+ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit")
+"""Those of an entry that no card made."""
+
+MOVEMENT_COLUMNS = (
+    "id", "program_id", "kind", "token", "request_hash", "created_ms", "modified_ms", "holder_id", "other_holder_id", "ref_id",
+    "doc",
+)  # fmt: skip
+
 OUTBOX_COLUMNS = (
     "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
 )  # fmt: skip
 
-# What the heart must know of a card, its user and the owner of its account: the first user of it, whom others share it with.
+# What the heart must know of a card, its user and the owner of its account. Only a child may draw on an account that is not
+# its own; the owner is the account's first user then.
 # {cards} is the table of cards as ``c`` with the way that a database takes keys.
 SELECT_CARDS = """
     SELECT c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed, h.revision, c.fact, u.fact,
@@ -24,7 +33,7 @@ SELECT_CARDS = """
     FROM {cards}
     JOIN users u ON u.id = c.user_id
     JOIN holders h ON h.id = c.holder_id
-    JOIN users o ON o.id = (SELECT min(x.id) FROM users x WHERE x.holder_id = c.holder_id)
+    LEFT JOIN users o ON u.parent_id IS NOT NULL AND o.id = (SELECT min(x.id) FROM users x WHERE x.holder_id = c.holder_id)
 """
 
 
@@ -78,6 +87,17 @@ class Replay(NamedTuple):
     request_hash: bytes
 
 
+MovementKey = tuple[int, int, str]
+"""Program id, kind and token of a movement: each kind has a space of tokens of its own."""
+
+
+class MovementReplay(NamedTuple):
+    """A movement with this token was carried out before."""
+
+    request_hash: bytes
+    doc: str
+
+
 @dataclass(slots=True)
 class Seen:
     """What one read brings; ``rows`` are the transactions that the batch's messages follow, or repeat."""
@@ -86,6 +106,7 @@ class Seen:
     programs: dict[int, ProgramRow]
     replays: dict[tuple[int, str], Replay]
     rows: dict[int, Recorded]
+    movements: dict[MovementKey, MovementReplay] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +117,7 @@ class Want:
     program_ids: Sequence[int]
     row_ids: Sequence[int]
     tokens: Sequence[tuple[int, str]]
+    movements: Sequence[MovementKey] = ()
 
 
 @dataclass(slots=True)
@@ -108,6 +130,8 @@ class Write:
     journal: list[tuple[Any, ...]] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)
+    account_journal: list[tuple[Any, ...]] = field(default_factory=list)
+    movements: list[tuple[Any, ...]] = field(default_factory=list)
     shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
 
 

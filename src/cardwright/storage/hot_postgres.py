@@ -14,7 +14,9 @@ from cardwright.core.record import Recorded
 from cardwright.storage.arrays import bytes_array, encode_rows, int_array, text_array
 from cardwright.storage.database import Database
 from cardwright.storage.hot import (
+    ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
+    MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     SELECT_CARDS,
     SHADOW_HIT_COLUMNS,
@@ -22,6 +24,7 @@ from cardwright.storage.hot import (
     CardRow,
     ChainRow,
     HolderRow,
+    MovementReplay,
     ProgramRow,
     Replay,
     Seen,
@@ -37,6 +40,8 @@ TRANSACTION_TYPES = {
     "details": "bytea",
 }  # fmt: skip
 OUTBOX_TYPES = {"target": "bytea", "category": "int2", "refs": "text", "state": "int2", "tries": "int2", "attempts": "text"}
+
+MOVEMENT_TYPES = {"kind": "int2", "token": "text", "request_hash": "bytea", "doc": "text"}
 
 
 def _unfold(table: str, columns: Sequence[str], types: dict[str, str]) -> str:
@@ -57,6 +62,11 @@ STATEMENTS = {
     "AS v(id, state, hold_left, load_left, cleared) WHERE t.id = v.id",
     "insert_transactions": _unfold("transactions", TRANSACTION_COLUMNS, TRANSACTION_TYPES),
     "insert_journal": _unfold("journal", JOURNAL_COLUMNS, {"currency": "text"}),
+    "movements": "SELECT m.program_id, m.kind, m.token, m.request_hash, m.doc FROM movements m "
+    "JOIN unnest($1::int8[], $2::int2[], $3::text[]) AS k(program_id, kind, token) "
+    "ON m.program_id = k.program_id AND m.kind = k.kind AND m.token = k.token",
+    "insert_account_journal": _unfold("journal", ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}),
+    "insert_movements": _unfold("movements", MOVEMENT_COLUMNS, MOVEMENT_TYPES),
     "insert_outbox": _unfold("outbox", OUTBOX_COLUMNS, OUTBOX_TYPES),
     "insert_shadow_hits": _unfold("shadow_hits", SHADOW_HIT_COLUMNS, {}),
     "insert_tokens": _unfold(
@@ -166,7 +176,10 @@ class PostgresLane:
         if want.tokens:
             programs, texts = zip(*want.tokens, strict=True)
             self._pipe.send("replays", int_array(programs), text_array(texts))
+        if want.movements:
+            self._pipe.send("movements", *encode_rows(want.movements, ("program_id", "kind", "token"), MOVEMENT_TYPES))
         results = await self._pipe.ask()
+        repeated = rows_of(results.pop()) if want.movements else ()
         seen = Seen(
             {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"") for row in rows_of(results[0])},
             {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in rows_of(results[1])},
@@ -179,6 +192,9 @@ class PostgresLane:
             for program_id, token, transaction_id, digest in rows_of(results[-1]):
                 key = (_integer(program_id), (token or b"").decode())
                 seen.replays[key] = Replay(_integer(transaction_id), digest or b"")
+        for program_id, kind, token, digest, doc in repeated:
+            movement = _integer(program_id), _integer(kind), (token or b"").decode()
+            seen.movements[movement] = MovementReplay(digest or b"", (doc or b"").decode())
         if seen.replays:
             self._pipe.send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
             self._take_rows(seen, (await self._pipe.ask())[0])
@@ -206,6 +222,11 @@ class PostgresLane:
             programs, tokens, transactions, digests = zip(*write.tokens, strict=True)
             keys = int_array(programs), text_array(tokens)
             self._pipe.send("insert_tokens", *keys, int_array(transactions), bytes_array(digests))
+        if write.movements:
+            self._pipe.send("insert_movements", *encode_rows(write.movements, MOVEMENT_COLUMNS, MOVEMENT_TYPES))
+        if write.account_journal:
+            rows = write.account_journal
+            self._pipe.send("insert_account_journal", *encode_rows(rows, ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}))
         if write.shadow_hits:
             self._pipe.send("insert_shadow_hits", *encode_rows(write.shadow_hits, SHADOW_HIT_COLUMNS, {}))
         await self._pipe.end()

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from cardwright.core.record import Recorded
 from cardwright.storage.database import Database, connect_sqlite
 from cardwright.storage.hot import (
+    ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
+    MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     SELECT_CARDS,
     SHADOW_HIT_COLUMNS,
@@ -21,6 +23,7 @@ from cardwright.storage.hot import (
     CardRow,
     Conflict,
     HolderRow,
+    MovementReplay,
     ProgramRow,
     Replay,
     Seen,
@@ -40,6 +43,8 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 
 INSERT_TRANSACTION = _insert("transactions", TRANSACTION_COLUMNS)
 INSERT_JOURNAL = _insert("journal", JOURNAL_COLUMNS)
+INSERT_ACCOUNT_JOURNAL = _insert("journal", ACCOUNT_JOURNAL_COLUMNS)
+INSERT_MOVEMENT = _insert("movements", MOVEMENT_COLUMNS)
 INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
 UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5 WHERE id = ?1"
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
@@ -121,6 +126,10 @@ class SqliteLane:
             if (found := run(query, key).fetchone()) is not None:
                 seen.replays[key] = Replay(*found)
                 seen.rows[found[0]] = Recorded(*run(SELECT_TRANSACTION, (found[0],)).fetchone())
+        for movement in want.movements:
+            query = "SELECT request_hash, doc FROM movements WHERE program_id = ? AND kind = ? AND token = ?"
+            if (found := run(query, movement).fetchone()) is not None:
+                seen.movements[movement] = MovementReplay(*found)
         return seen
 
     async def commit(self, write: Write) -> None:
@@ -135,6 +144,10 @@ class SqliteLane:
                 many(INSERT_OUTBOX, [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox])
             if write.tokens:
                 many(INSERT_TOKEN, write.tokens)
+            if write.movements:
+                many(INSERT_MOVEMENT, write.movements)
+            if write.account_journal:
+                many(INSERT_ACCOUNT_JOURNAL, write.account_journal)
             if write.shadow_hits:
                 many(INSERT_SHADOW_HIT, write.shadow_hits)
             await asyncio.get_running_loop().run_in_executor(self._committer, self._connection.execute, "COMMIT")

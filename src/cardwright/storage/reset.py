@@ -11,6 +11,7 @@ from cardwright.storage.tables import (
     accepted_countries,
     account_holder_groups,
     auth_controls,
+    auto_reloads,
     backtest_flips,
     backtests,
     card_products,
@@ -18,6 +19,7 @@ from cardwright.storage.tables import (
     cards,
     config_history,
     exempt_mids,
+    fees,
     funding_sources,
     holders,
     inbox_messages,
@@ -26,8 +28,10 @@ from cardwright.storage.tables import (
     merchant_groups,
     message_tokens,
     meta,
+    movements,
     outbox,
     pans,
+    program_transfer_types,
     programs,
     shadow_hits,
     transactions,
@@ -39,9 +43,11 @@ from cardwright.storage.tables import (
 
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
-    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, journal, transactions, config_history,
-    card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, auth_controls, exempt_mids, mcc_groups,
-    merchant_groups, accepted_countries, account_holder_groups, webhooks, card_products, funding_sources,
+    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, movements, fees, auto_reloads,
+    program_transfer_types, journal, transactions,
+    config_history, card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, auth_controls,
+    exempt_mids, mcc_groups, merchant_groups, accepted_countries, account_holder_groups, webhooks, card_products,
+    funding_sources,
 )  # fmt: skip
 
 RESETTING = "resetting"

@@ -233,14 +233,14 @@ config_history = Table(
     Column("doc", Text, nullable=False),
 )
 
-# A row is one message and its outcome; the load or unload that it caused is the row's second face (`moved`).
+# A row is one message and its outcome; the load or unload that a card's message caused is the row's second face (`moved`).
 transactions = Table(
     "transactions",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=False),
     _hot_program(),
     Column("holder_id", Id, nullable=False),
-    Column("card_id", Id, nullable=False),
+    Column("card_id", Id),
     Column("source_id", Id),
     Column("kind", SmallInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),
@@ -267,6 +267,43 @@ transactions = Table(
     Index(None, "program_id", "user_time_ms", "id"),
     Index(None, "holder_id", "user_time_ms", "id"),
     Index(None, "root_id", postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL")),
+)
+
+# Orders, unloads, fees and transfers: what moved money without a card. The id is that of its first transaction.
+movements = Table(
+    "movements",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    _hot_program(),
+    Column("kind", SmallInteger, nullable=False),
+    Column("token", String(36), nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    Column("holder_id", Id, nullable=False),
+    Column("other_holder_id", Id),
+    # What it is about: the order of an unload, the fee's transaction of a refund, the type of a program transfer.
+    Column("ref_id", Id),
+    Column("doc", Text, nullable=False),
+    UniqueConstraint("program_id", "kind", "token"),
+    Index(None, "holder_id"),
+    Index(None, "other_holder_id"),
+    Index(None, "ref_id"),
+)
+
+fees = _resource("fees")
+
+auto_reloads = _resource(
+    "auto_reloads",
+    Column("active", Boolean, nullable=False),
+    Column("user_token", String(36)),
+    Column("card_product_token", String(36)),
+    Column("fact", Text, nullable=False),
+)
+
+program_transfer_types = _resource(
+    "program_transfer_types",
+    Column("source_id", Id, ForeignKey("funding_sources.id"), nullable=False),
 )
 
 # Messages whose sender chose the token: a repeat finds the first one's outcome.

@@ -8,6 +8,9 @@ HERE = "http://127.0.0.1:8181"
 PURCHASE = "token-of-the-purchase"
 """Stands for a token that nobody knows beforehand; the explorer puts that of the last purchase in its place."""
 
+FEE = "token-of-the-fee"
+"""Stands for the token of a transaction that charged a fee."""
+
 TOKENS = {
     "funding_source": "main_account",
     "cardproduct": "coffee_card",
@@ -16,6 +19,15 @@ TOKENS = {
     "webhook": "news",
     "backtest": "tighter_days",
     "shadow-control": "quiet_budget",
+    "gpaorder": "first_load",
+    "unload": "first_return",
+    "fee": "monthly",
+    "feecharge": "march",
+    "feetransfer": "april",
+    "autoreload": "never_empty",
+    "peertransfer": "pizza",
+    "type": "debts",
+    "programtransfer": "debt_of_march",
     "authcontrol": "no_betting",
     "exemptmid": "the_derby",
     "mccgroup": "betting",
@@ -59,6 +71,50 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/v3/cards/{token}"): {"metadata": {"colour": "blue"}},
     ("POST", "/v3/cards/getbypan"): {"pan": "1111110000000000"},
     ("POST", "/v3/cardtransitions"): {"card_token": "anas_card", "state": "SUSPENDED", "reason_code": "00", "channel": "API"},
+    ("POST", "/v3/fees"): {"token": "monthly", "name": "Monthly fee", "amount": 1.50, "currency_code": "USD"},
+    ("PUT", "/v3/fees/{token}"): {"memo": "Charged on the first of each month"},
+    ("POST", "/v3/gpaorders"): {
+        "token": "first_load",
+        "user_token": "ana",
+        "amount": 100.00,
+        "currency_code": "USD",
+        "funding_source_token": "main_account",
+        "memo": "Welcome",
+    },
+    ("POST", "/v3/gpaorders/unloads"): {"token": "first_return", "original_order_token": "first_load", "amount": 5.00},
+    ("POST", "/v3/feecharges"): {"token": "march", "user_token": "ana", "fees": [{"token": "monthly", "memo": "March"}]},
+    ("POST", "/v3/feetransfers"): {"token": "april", "user_token": "ana", "fees": [{"token": "monthly", "memo": "April"}]},
+    ("POST", "/v3/feerefunds"): {"original_fee_transaction_token": FEE, "tags": "goodwill"},
+    ("POST", "/v3/autoreloads"): {
+        "token": "never_empty",
+        "association": {"card_product_token": "coffee_card"},
+        "funding_source_token": "main_account",
+        "currency_code": "USD",
+        "order_scope": {"gpa": {"trigger_amount": 5.00, "reload_amount": 25.00}},
+        "active": False,
+    },
+    ("PUT", "/v3/autoreloads/{token}"): {"order_scope": {"gpa": {"trigger_amount": 10.00, "reload_amount": 30.00}}},
+    ("POST", "/v3/peertransfers"): {
+        "token": "pizza",
+        "sender_user_token": "ana",
+        "recipient_user_token": "ben",
+        "amount": 12.00,
+        "currency_code": "USD",
+        "memo": "Half of the pizza",
+    },
+    ("POST", "/v3/programtransfers/types"): {
+        "token": "debts",
+        "memo": "Debts collected",
+        "program_funding_source_token": "main_account",
+    },
+    ("PUT", "/v3/programtransfers/types/{token}"): {"tags": "debt"},
+    ("POST", "/v3/programtransfers"): {
+        "token": "debt_of_march",
+        "type_token": "debts",
+        "user_token": "ana",
+        "amount": 3.00,
+        "currency_code": "USD",
+    },
     ("POST", "/v3/velocitycontrols"): {
         "token": "coffee_budget",
         "name": "Coffee budget of a day",

@@ -113,7 +113,7 @@ def create_tables() -> None:
         sa.Column("id", ID, autoincrement=False, nullable=False),
         sa.Column("program_id", ID, nullable=False),
         sa.Column("holder_id", ID, nullable=False),
-        sa.Column("card_id", ID, nullable=False),
+        sa.Column("card_id", ID, nullable=True),
         sa.Column("source_id", ID, nullable=True),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
         sa.Column("state", sa.SmallInteger(), nullable=False),
@@ -148,19 +148,7 @@ def create_tables() -> None:
         postgresql_where=sa.text("root_id IS NOT NULL"),
         sqlite_where=sa.text("root_id IS NOT NULL"),
     )
-    op.create_table(
-        "card_products",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_card_products_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_card_products")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_card_products_program_id_token")),
-    )
+    create_resource("card_products")
     op.create_table(
         "config_history",
         sa.Column("program_id", ID, nullable=False),
@@ -179,19 +167,9 @@ def create_tables() -> None:
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_credentials_program_id")),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_credentials")),
     )
-    op.create_table(
+    create_resource(
         "funding_sources",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("kind", sa.String(length=20), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_funding_sources_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_funding_sources")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_funding_sources_program_id_token")),
     )
     op.create_table(
         "holders",
@@ -223,20 +201,10 @@ def create_tables() -> None:
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_pans_program_id")),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_pans")),
     )
-    op.create_table(
+    create_resource(
         "webhooks",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_webhooks_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_webhooks_program_id_token")),
     )
     op.create_table(
         "users",
@@ -311,141 +279,87 @@ def create_tables() -> None:
         sa.UniqueConstraint("program_id", "token", name=op.f("uq_user_transitions_program_id_token")),
     )
     op.create_index(op.f("ix_user_transitions_user_id"), "user_transitions", ["user_id"])
-    op.create_table(
+    create_resource(
         "card_transitions",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("card_id", ID, nullable=False),
         sa.ForeignKeyConstraint(["card_id"], ["cards.id"], name=op.f("fk_card_transitions_card_id")),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_card_transitions_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_card_transitions")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_card_transitions_program_id_token")),
     )
     op.create_index(op.f("ix_card_transitions_card_id"), "card_transitions", ["card_id"])
-    op.create_table(
+    create_resource(
         "auth_controls",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_auth_controls_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_auth_controls")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_auth_controls_program_id_token")),
     )
     op.create_index(op.f("ix_auth_controls_program_id_card_product_token"), "auth_controls", ["program_id", "card_product_token"])
     op.create_index(op.f("ix_auth_controls_program_id_user_token"), "auth_controls", ["program_id", "user_token"])
-    op.create_table(
+    create_resource(
         "exempt_mids",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_exempt_mids_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_exempt_mids")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_exempt_mids_program_id_token")),
     )
     op.create_index(op.f("ix_exempt_mids_program_id_card_product_token"), "exempt_mids", ["program_id", "card_product_token"])
     op.create_index(op.f("ix_exempt_mids_program_id_user_token"), "exempt_mids", ["program_id", "user_token"])
-    op.create_table(
+    create_resource(
         "mcc_groups",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("fact", sa.Text(), nullable=False),
         sa.Column("members", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_mcc_groups_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcc_groups")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_mcc_groups_program_id_token")),
     )
-    op.create_table(
+    create_resource(
         "merchant_groups",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("members", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_merchant_groups_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_merchant_groups")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_merchant_groups_program_id_token")),
     )
-    op.create_table(
+    create_resource(
         "accepted_countries",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("is_whitelist", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_accepted_countries_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_accepted_countries")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_accepted_countries_program_id_token")),
     )
-    op.create_table(
-        "account_holder_groups",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_account_holder_groups_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_account_holder_groups")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_account_holder_groups_program_id_token")),
-    )
-    op.create_table(
+    create_resource("account_holder_groups")
+    create_resource(
         "velocity_controls",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
         sa.Column("shadow", sa.SmallInteger(), server_default="0", nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_velocity_controls_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_velocity_controls")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_velocity_controls_program_id_token")),
     )
     op.create_index(
         op.f("ix_velocity_controls_program_id_card_product_token"), "velocity_controls", ["program_id", "card_product_token"]
     )
     op.create_index(op.f("ix_velocity_controls_program_id_user_token"), "velocity_controls", ["program_id", "user_token"])
+    op.create_table(
+        "movements",
+        sa.Column("id", ID, autoincrement=False, nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("holder_id", ID, nullable=False),
+        sa.Column("other_holder_id", ID, nullable=True),
+        sa.Column("ref_id", ID, nullable=True),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_movements")),
+        sa.UniqueConstraint("program_id", "kind", "token", name=op.f("uq_movements_program_id_kind_token")),
+    )
+    for column in ("holder_id", "other_holder_id", "ref_id"):
+        op.create_index(op.f(f"ix_movements_{column}"), "movements", [column])
+    source = sa.ForeignKeyConstraint(["source_id"], ["funding_sources.id"], name=op.f("fk_program_transfer_types_source_id"))
+    create_resource("fees")
+    create_resource("program_transfer_types", sa.Column("source_id", ID, nullable=False), source)
+    create_resource(
+        "auto_reloads",
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("user_token", sa.String(length=36), nullable=True),
+        sa.Column("card_product_token", sa.String(length=36), nullable=True),
+        sa.Column("fact", sa.Text(), nullable=False),
+    )
     op.create_table(
         "shadow_hits",
         sa.Column("program_id", ID, nullable=False),
@@ -453,23 +367,13 @@ def create_tables() -> None:
         sa.Column("transaction_id", ID, nullable=False),
         sa.PrimaryKeyConstraint("program_id", "control_id", "transaction_id", name=op.f("pk_shadow_hits")),
     )
-    op.create_table(
+    create_resource(
         "backtests",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=12), nullable=False),
         sa.Column("job", sa.Text(), nullable=False),
         sa.Column("cursor", ID, nullable=False),
         sa.Column("sums", sa.Text(), nullable=False),
         sa.Column("lease_ms", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_backtests_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_backtests")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_backtests_program_id_token")),
     )
     op.create_table(
         "backtest_flips",
@@ -479,4 +383,22 @@ def create_tables() -> None:
         sa.Column("doc", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_backtest_flips_program_id")),
         sa.PrimaryKeyConstraint("backtest_id", "number", name=op.f("pk_backtest_flips")),
+    )
+
+
+def create_resource(name: str, *more: sa.schema.SchemaItem) -> None:
+    """A table of wire resources with what all of them have, and more."""
+    op.create_table(
+        name,
+        sa.Column("id", ID, sa.Identity(), nullable=False),
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("token", sa.String(length=36), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        *more,
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f(f"fk_{name}_program_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{name}")),
+        sa.UniqueConstraint("program_id", "token", name=op.f(f"uq_{name}_program_id_token")),
     )

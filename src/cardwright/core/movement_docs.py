@@ -1,0 +1,147 @@
+"""Movements as the wire's JSON: the document that a GET of the resource answers, and the transactions that it consists of."""
+
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.movements import (
+    GPA_CREDIT,
+    GPA_DEBIT,
+    PEER,
+    PROGRAM,
+    AnyMovement,
+    Charge,
+    FeeCharge,
+    FeeRefund,
+    Order,
+    PeerTransfer,
+    ProgramTransfer,
+    Step,
+    Unload,
+)
+from cardwright.core.record import Recorded, token_of
+from cardwright.core.render import PAYMENT_NODE, STATE_NAMES, Face, SourceFace, details_decoder, to_json
+from cardwright.core.snapshot import UserFact
+from cardwright.core.words import TYPES
+from cardwright.kit.clock import iso, iso_ms
+
+APPROVED = '{"code":"0000","memo":"Approved or completed successfully"}'
+"""A movement that is not carried out leaves no transaction, so there is no other response."""
+
+Pairs = Iterable[tuple[str, str | None]]
+"""Names and JSON texts, in their order; what is None is left out."""
+
+
+def account_face_of(user: UserFact, owner: UserFact) -> Face:
+    """Encodes what is constant for the transactions of a user's account that no card made."""
+    people = f'"user":{{"metadata":{to_json(user.metadata).decode()}}}'
+    tokens = f'"user_token":{_text(owner.token)},"acting_user_token":{_text(user.token)}'
+    return Face(tokens=tokens, owner=_text(owner.token), product="", people=people)
+
+
+def document(asked: AnyMovement, rows: Sequence[Recorded], source: SourceFace | None) -> str:
+    """What a GET of the movement answers; ``rows`` are its transactions, the fees' last."""
+    main, places = rows[0], exponent_of(rows[0].currency) or 0
+    amount, created = decimal_text(asked.amount, places), _text(iso(main.created_ms))
+    said = {name: _text(value) for name, value in asked.said.items()}
+    fees = _fee_details(asked.charges, rows[len(rows) - len(asked.charges) :], places)
+    head, pairs = [("token", _text(asked.token))], list[tuple[str, str | None]](said.items())
+    match asked:
+        case Order() | Unload():
+            assert source is not None, "orders name their funding source"
+            drawn = decimal_text(main.amount, places)
+            pairs = [
+                ("amount", amount), ("created_time", created), ("last_modified_time", created),
+                ("transaction_token", _text(token_of(main))), ("state", '"COMPLETION"'),
+                ("response", APPROVED),
+                ("funding", f'{{"amount":{drawn},"source":{source.source}}}'), ("funding_source_token", source.token), *pairs,
+                *([("currency_code", _text(main.currency))] if isinstance(asked, Order) else []), ("fees", fees),
+            ]  # fmt: skip
+        case FeeCharge():
+            pairs = [*pairs, ("fees", fees or "[]"), ("created_time", created)]
+        case FeeRefund():
+            (charge,) = asked.charges
+            pairs = [
+                ("state", '"COMPLETION"'), ("fee", charge.fee), *pairs, ("transaction_token", _text(token_of(main))),
+                ("created_time", created),
+            ]  # fmt: skip
+        case PeerTransfer():
+            pairs = [("amount", amount), ("currency_code", _text(main.currency)), *pairs, ("created_time", created)]
+        case ProgramTransfer():
+            pairs = [
+                *pairs, ("amount", amount), ("currency_code", _text(main.currency)), ("fees", fees),
+                ("transaction_token", _text(token_of(main))), ("created_time", created),
+            ]  # fmt: skip
+        case _:
+            assert_never(asked)
+    return _object([*head, *pairs])
+
+
+def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
+    """What a transaction shows of the movement that it is a part of: name and object, without braces around them."""
+    match step.kind:
+        case kind if kind == GPA_CREDIT:
+            reload = asked.reload if isinstance(asked, Order) else None
+            return f'"gpa_order":{doc}' + (f',"auto_reload":{reload}' if reload is not None else "")
+        case kind if kind == GPA_DEBIT:
+            return f'"gpa_order_unload":{doc}'
+        case kind if kind == PEER:
+            return f'"peer_transfer":{doc}'
+        case kind if kind == PROGRAM:
+            return f'"program_transfer":{doc}'
+        case _:
+            assert step.charge is not None, "everything else is a fee"
+            return f'"fee":{step.charge.fee}' + (f',"fee_transfer":{doc}' if isinstance(asked, FeeCharge) else "")
+
+
+def render_account_side(row: Recorded, face: Face, state: int | None = None) -> str:
+    """A transaction that no card made, as JSON."""
+    assert row.impacted is not None, "a movement that is refused leaves no row"
+    details, places, time = details_decoder.decode(row.details), exponent_of(row.currency) or 0, iso(row.created_ms)
+    preceding = f'"preceding_related_transaction_token":"{details.root_token}",' if details.root_token is not None else ""
+    return (
+        f'{{"type":"{TYPES[row.kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
+        f'"token":"{token_of(row)}",{face.tokens},{preceding}{_gpa(row, places)}{details.movement},'
+        f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
+        f'"settlement_date":"{time[:10]}T00:00:00Z","request_amount":{decimal_text(row.request_amount, places)},'
+        f'"amount":{decimal_text(row.amount, places)},"currency_code":"{row.currency}","response":{APPROVED},'
+        f'"network":"MARQETA",{face.people},"issuer_received_time":"{iso_ms(row.created_ms)}",'
+        f'"issuer_payment_node":"{PAYMENT_NODE}","polarity":"{"CREDIT" if row.impacted > 0 else "DEBIT"}"}}'
+    )
+
+
+def _gpa(row: Recorded, places: int) -> str:
+    zero, effect = decimal_text(0, places), decimal_text(row.impacted or 0, places)
+    balance = (
+        f'"currency_code":"{row.currency}","ledger_balance":{decimal_text(row.ledger, places)},'
+        f'"available_balance":{decimal_text(row.available, places)},"credit_balance":{zero},"pending_credits":{zero},'
+        f'"impacted_amount":{effect}'
+    )
+    return f'"gpa":{{{balance},"balances":{{"{row.currency}":{{{balance}}}}}}},'
+
+
+def _fee_details(charges: Sequence[Charge], rows: Sequence[Recorded], places: int) -> str | None:
+    """The wire's ``fees``, each with its transaction; None when there are none."""
+    details = [
+        _object(
+            [
+                ("token", _text(charge.token)), ("memo", _maybe(charge.memo)), ("tags", _maybe(charge.tags)),
+                ("overrideAmount", None if charge.override is None else decimal_text(charge.override, places)),
+                ("transaction_token", _text(token_of(row))), ("fee", charge.fee),
+            ]
+        )
+        for charge, row in zip(charges, rows, strict=True)
+    ]  # fmt: skip
+    return f"[{','.join(details)}]" if details else None
+
+
+def _object(pairs: Pairs) -> str:
+    return "{" + ",".join(f'"{name}":{value}' for name, value in pairs if value is not None) + "}"
+
+
+def _text(value: str) -> str:
+    return to_json(value).decode()
+
+
+def _maybe(value: str | None) -> str | None:
+    return None if value is None else _text(value)

@@ -1,0 +1,259 @@
+"""Money on an account outside of card purchases: the messages that move it, and the pure function that decides them.
+
+A movement is carried out whole or not at all, and one that cannot be is a problem that leaves no trace: nobody stands at a
+till who would have to be told "declined" (wire reference, "GPA orders and unloads", "Fees", "Peer transfers", "Program
+transfers").
+"""
+
+from enum import IntEnum
+from typing import assert_never
+
+import msgspec
+
+from cardwright.core.outcome import Legs
+from cardwright.core.problems import (
+    FEE_REFUNDED,
+    FUNDING_SOURCE_UNKNOWN,
+    GPA_TOO_SMALL,
+    HOLDER_NOT_ACTIVE,
+    INSUFFICIENT_FUNDS,
+    UNLOAD_TOO_LARGE,
+    Problem,
+)
+from cardwright.core.snapshot import Account, Chain, SourceFact, UserFact
+from cardwright.core.words import TYPE_NUMBER
+
+GPA_CREDIT = TYPE_NUMBER["gpa.credit"]
+GPA_DEBIT = TYPE_NUMBER["gpa.debit"]
+FEE_CHARGE = TYPE_NUMBER["fee.charge"]
+FEE_REFUND = TYPE_NUMBER["fee.charge.refund"]
+PEER = TYPE_NUMBER["transfer.peer"]
+PROGRAM = TYPE_NUMBER["transfer.program"]
+
+
+class MovementKind(IntEnum):
+    """Which resource a movement is; each has a space of tokens of its own."""
+
+    ORDER = 1
+    UNLOAD = 2
+    FEE_CHARGE = 3
+    FEE_REFUND = 4
+    PEER_TRANSFER = 5
+    PROGRAM_TRANSFER = 6
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """A fee as it is charged: ``amount`` in minor units, ``fee`` the JSON of the fee on that day, the rest as sent."""
+
+    token: str
+    amount: int
+    fee: str
+    memo: str | None = None
+    tags: str | None = None
+    override: int | None = None
+
+
+class Movement(msgspec.Struct, frozen=True, kw_only=True):
+    """What every movement says: ``amount`` in minor units without fees; ``said`` is what its document repeats of the request."""
+
+    token: str
+    amount: int
+    said: dict[str, str] = {}
+    charges: tuple[Charge, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """The amount and all fees."""
+        return self.amount + sum(charge.amount for charge in self.charges)
+
+
+class Order(Movement, frozen=True, kw_only=True):
+    """Loads an account from a funding source, which pays the fees too; ``reload`` is the JSON of the auto reload behind it."""
+
+    reload: str | None = None
+
+
+class Unload(Movement, frozen=True, kw_only=True):
+    """Sends money of an earlier order back to its funding source."""
+
+
+class FeeCharge(Movement, frozen=True, kw_only=True):
+    """Takes fees from an account, all of them or none; ``amount`` is 0."""
+
+
+class FeeRefund(Movement, frozen=True, kw_only=True):
+    """Gives a fee back that was charged, once and whole."""
+
+
+class PeerTransfer(Movement, frozen=True, kw_only=True):
+    """Moves money from the first account to the second."""
+
+
+class ProgramTransfer(Movement, frozen=True, kw_only=True):
+    """Moves money from an account to a program funding source; the account pays the fees."""
+
+
+class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
+    """An auto reload as the heart sees it: available money below ``trigger`` is filled up to ``goal``, in minor units."""
+
+    token: str
+    source_id: int
+    trigger: int
+    goal: int
+    user_token: str | None
+    card_product_token: str | None
+    doc: str
+
+    def order(self, token: str, user_token: str, available: int) -> Order:
+        """The order that fills the account up."""
+        return Order(token=token, amount=self.goal - available, said={"user_token": user_token}, reload=self.doc)
+
+
+SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})
+"""Movements that may set off an auto reload; an unload does not (wire reference, "Auto reloads")."""
+
+AnyMovement = Order | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer
+
+
+class Party(msgspec.Struct, frozen=True):
+    """Whose account it is: the user who was named, the account's owner, and the money."""
+
+    user: UserFact
+    owner: UserFact
+    account: Account
+
+    @property
+    def is_active(self) -> bool:
+        """Whether user and owner may move money."""
+        return self.user.status.is_active and self.owner.status.is_active
+
+
+class View(msgspec.Struct, frozen=True):
+    """All that the decision on a movement sees: ``chain`` is the order to unload from, or the fee to refund."""
+
+    currency: str
+    parties: tuple[Party, ...]
+    source: SourceFact | None = None
+    chain: Chain | None = None
+
+    def available(self) -> int:
+        """What the first account has that no hold keeps."""
+        ledger, held = self.parties[0].account.money(self.currency)
+        return ledger - held
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction of a movement, in minor units: whose (the number of the party), what, and what it books.
+
+    ``load_left`` is what can be unloaded of it later; ``chain`` the root that it follows, as that is afterwards.
+    """
+
+    kind: int
+    requested: int
+    amount: int
+    legs: Legs
+    party: int = 0
+    moved: int = 0
+    load_left: int = 0
+    chain: Chain | None = None
+    charge: Charge | None = None
+
+    @property
+    def impacted(self) -> int:
+        """The signed effect on the account."""
+        return self.legs.available
+
+
+Steps = tuple[Step, ...]
+
+
+def decide_movement(seen: View, asked: AnyMovement) -> Steps | Problem:
+    """The transactions that a movement consists of, or why there is none. Touches nothing."""
+    match asked:
+        case Order():
+            return _load(seen, asked)
+        case Unload():
+            return _unload(seen, asked)
+        case FeeCharge():
+            return _charge(seen, asked)
+        case FeeRefund():
+            return _refund(seen, asked)
+        case PeerTransfer():
+            return _pass_on(seen, asked)
+        case ProgramTransfer():
+            return _hand_in(seen, asked)
+        case _:
+            assert_never(asked)
+
+
+def _load(seen: View, asked: Order) -> Steps | Problem:
+    assert seen.source is not None, "an order names its funding source"
+    if not seen.parties[0].is_active:
+        return Problem(HOLDER_NOT_ACTIVE)
+    if not seen.source.active:
+        return Problem(FUNDING_SOURCE_UNKNOWN, f"{seen.source.token} is not active")
+    total = asked.total
+    load = Step(
+        kind=GPA_CREDIT, requested=asked.amount, amount=total, moved=total, load_left=asked.amount,
+        legs=Legs(program_funding=-total, available=total),
+    )  # fmt: skip
+    return (load, *_fees(asked))
+
+
+def _unload(seen: View, asked: Unload) -> Steps | Problem:
+    """Who is not active any more gets no money, but his may go back."""
+    chain, amount = seen.chain, asked.amount
+    assert chain is not None, "an unload names its order"
+    if amount > chain.load_left:
+        return Problem(UNLOAD_TOO_LARGE)
+    if amount > seen.available():
+        return Problem(INSUFFICIENT_FUNDS)
+    after = msgspec.structs.replace(chain, load_left=chain.load_left - amount)
+    legs = Legs(program_funding=amount, available=-amount)
+    return (Step(kind=GPA_DEBIT, requested=amount, amount=amount, moved=-amount, legs=legs, chain=after),)
+
+
+def _charge(seen: View, asked: FeeCharge) -> Steps | Problem:
+    if not seen.parties[0].is_active:
+        return Problem(HOLDER_NOT_ACTIVE)
+    return Problem(INSUFFICIENT_FUNDS) if asked.total > seen.available() else _fees(asked)
+
+
+def _fees(asked: Movement) -> Steps:
+    return tuple(
+        Step(
+            kind=FEE_CHARGE, requested=charge.amount, amount=charge.amount, charge=charge,
+            legs=Legs(available=-charge.amount, fees=charge.amount),
+        )
+        for charge in asked.charges
+    )  # fmt: skip
+
+
+def _refund(seen: View, asked: FeeRefund) -> Steps | Problem:
+    chain, amount = seen.chain, asked.amount
+    assert chain is not None, "a refund names its fee"
+    if chain.cleared or not amount:
+        return Problem(FEE_REFUNDED)
+    legs = Legs(available=amount, fees=-amount)
+    after = msgspec.structs.replace(chain, cleared=amount)
+    return (Step(kind=FEE_REFUND, requested=amount, amount=amount, legs=legs, chain=after, charge=asked.charges[0]),)
+
+
+def _pass_on(seen: View, asked: PeerTransfer) -> Steps | Problem:
+    amount = asked.amount
+    if not all(party.is_active for party in seen.parties):
+        return Problem(HOLDER_NOT_ACTIVE)
+    if amount > seen.available():
+        return Problem(INSUFFICIENT_FUNDS)
+    legs = (Legs(available=-amount, transit=amount), Legs(available=amount, transit=-amount))
+    return tuple(Step(kind=PEER, requested=amount, amount=amount, party=party, legs=legs[party]) for party in (0, 1))
+
+
+def _hand_in(seen: View, asked: ProgramTransfer) -> Steps | Problem:
+    amount = asked.amount
+    if not seen.parties[0].is_active:
+        return Problem(HOLDER_NOT_ACTIVE)
+    if asked.total > seen.available():
+        return Problem(GPA_TOO_SMALL)
+    legs = Legs(program_funding=amount, available=-amount)
+    return (Step(kind=PROGRAM, requested=amount, amount=amount, moved=-amount, legs=legs), *_fees(asked))

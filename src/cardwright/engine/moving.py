@@ -1,0 +1,146 @@
+"""Movements on their way through the heart: who asked for what, and the rows that a decided one becomes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from cardwright.core.messages import Details
+from cardwright.core.movement_docs import document, fragment
+from cardwright.core.movements import AnyMovement, MovementKind, Party, Step, View
+from cardwright.core.record import Recorded, token_of
+from cardwright.core.responses import Reason
+from cardwright.core.snapshot import Account
+from cardwright.core.words import State
+from cardwright.engine.cache import AccountEntry, ProgramEntry, SourceEntry
+from cardwright.engine.recording import chain_of
+from cardwright.kit.clock import Instant
+from cardwright.storage.hot import MovementKey
+
+_pack = msgspec.msgpack.encode
+
+CHARGES_MAX = 20
+"""Fees of one movement; each is a transaction of its own."""
+
+
+class Instructed(NamedTuple):
+    """A movement on its way into a batch, addressed to one account or two, the payer's first, as they were last seen.
+
+    ``root_id`` is the row of the order to unload from or of the fee to refund, ``ref_id`` what the resource refers to.
+    The rest is as in ``heart.Asked``.
+    """
+
+    accounts: tuple[AccountEntry, ...]
+    kind: MovementKind
+    movement: AnyMovement
+    seed: int
+    received_ms: Instant
+    request_hash: bytes
+    source_id: int | None = None
+    root_id: int | None = None
+    ref_id: int | None = None
+
+    @property
+    def program_id(self) -> int:
+        """The program that the accounts belong to."""
+        return self.accounts[0].key[0]
+
+    @property
+    def rows_max(self) -> int:
+        """How many transactions it may become: one on each side, one for each fee."""
+        return len(self.accounts) + len(self.movement.charges)
+
+    @property
+    def key(self) -> MovementKey:
+        """By what a repeat is recognised."""
+        return self.program_id, int(self.kind), self.movement.token
+
+
+class Moved(NamedTuple):
+    """What a movement became: the document that its GET answers, and the program, which knows who is told."""
+
+    doc: str
+    program: ProgramEntry
+
+
+def view_of(
+    currency: str, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None, root: Recorded | None
+) -> View:
+    """What the decision sees."""
+    parties = tuple(Party(entry.user, entry.owner, account) for entry, account in zip(entries, accounts, strict=True))
+    return View(currency, parties, source.fact if source is not None else None, chain_of(root) if root is not None else None)
+
+
+def first_row(
+    step: Step, entry: AccountEntry, program: ProgramEntry, asked: Instructed, account: Account, row_id: int, now: Instant
+) -> Recorded:
+    """A step's row without its details, which need the tokens of all rows. ``account`` is as the step leaves it."""
+    ledger, held = account.money(program.currency)
+    return Recorded(
+        id=row_id,
+        program_id=program.id,
+        holder_id=entry.holder_id,
+        card_id=None,
+        # Only what moved money from or to the source is its business; fees are the program's own.
+        source_id=asked.source_id if step.moved else None,
+        kind=step.kind,
+        state=State.COMPLETION.value,
+        first_state=State.COMPLETION.value,
+        code=Reason.APPROVED.number,
+        created_ms=now,
+        user_time_ms=now,
+        duration_ms=0,
+        currency=program.currency,
+        request_amount=step.requested,
+        amount=step.amount,
+        impacted=step.impacted,
+        moved=step.moved,
+        hold_left=0,
+        load_left=step.load_left,
+        cleared=0,
+        ledger=ledger,
+        available=ledger - held,
+        root_id=asked.root_id,
+        seed=asked.seed,
+        program_revision=program.revision,
+        holder_revision=entry.revision,
+        details=b"",
+    )
+
+
+def complete(
+    rows: Sequence[Recorded], steps: Sequence[Step], entries: Sequence[AccountEntry], asked: Instructed,
+    source: SourceEntry | None, root: Recorded | None,
+) -> tuple[list[Recorded], str]:  # fmt: skip
+    """The rows with their details, and the movement's document, which they show."""
+    doc = document(asked.movement, rows, source.face if source is not None else None)
+    done = []
+    for row, step in zip(rows, steps, strict=True):
+        preceding = root if root is not None else rows[0]
+        details = Details(
+            mid="",
+            user_token=entries[step.party].user.token,
+            movement=fragment(asked.movement, step, doc),
+            root_token=token_of(preceding) if preceding.id != row.id else None,
+        )
+        done.append(row._replace(details=_pack(details), root_id=root_id_of(row, rows[0], step)))
+    return done, doc
+
+
+def root_id_of(row: Recorded, first: Recorded, step: Step) -> int | None:
+    """The chain that a row belongs to: the recipient's side of a transfer is in the sender's."""
+    return first.id if step.party and row.id != first.id else row.root_id
+
+
+def entry_of(row: Recorded, step: Step) -> tuple[object, ...]:
+    """The journal row of a step; it shares the transaction's id."""
+    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *step.legs)
+
+
+def movement_row(asked: Instructed, entries: Sequence[AccountEntry], first: Recorded, doc: str) -> tuple[object, ...]:
+    """The resource's row, which shares the id of its first transaction."""
+    other = entries[1].holder_id if len(entries) > 1 else None
+    return (
+        first.id, first.program_id, int(asked.kind), asked.movement.token, asked.request_hash, first.created_ms,
+        first.created_ms, entries[0].holder_id, other, asked.ref_id, doc,
+    )  # fmt: skip

@@ -1,0 +1,148 @@
+"""Fees: what can be charged to an account, on demand or with an order."""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, structs
+
+from cardwright.core.money import exponent_of
+from cardwright.core.problems import CURRENCY_UNSUPPORTED, FEE_NOT_FOUND, Problem
+from cardwright.kit.clock import iso
+from cardwright.resources import base
+from cardwright.resources.app import Call
+from cardwright.resources.base import Token
+from cardwright.resources.route import Paging, Shape, get, post, put
+from cardwright.resources.simulate import parse_amount
+from cardwright.storage import records
+from cardwright.storage.tables import fees
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+FeeName = Annotated[str, Meta(min_length=1, max_length=50)]
+FeeTags = Annotated[str, Meta(min_length=1, max_length=255)]
+Text255 = Annotated[str, Meta(max_length=255)]
+CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3)]
+
+
+class Category(StrEnum):
+    """Charged on demand, or together with a transaction through a fee group."""
+
+    STANDALONE = "STANDALONE"
+    REALTIME = "REALTIME"
+
+
+class FeeKind(StrEnum):
+    """An amount, or a percentage of what the fee is charged with."""
+
+    FLAT = "FLAT"
+    PERCENTAGE = "PERCENTAGE"
+
+
+class FeeAttributes(Shape, frozen=True, kw_only=True):
+    """Which transactions a real-time fee is meant for; kept as sent."""
+
+    region: Text255 | UnsetType | None = UNSET
+    status: Text255 | UnsetType | None = UNSET
+    transaction_type: Text255 | UnsetType | None = UNSET
+    reason: Text255 | UnsetType | None = UNSET
+
+
+class FeeCreate(Shape, frozen=True, kw_only=True):
+    """A new fee."""
+
+    name: FeeName
+    amount: Decimal
+    currency_code: CurrencyCode
+    token: Token | None = None
+    active: bool | None = None
+    category: Category | None = None
+    type: FeeKind | None = None
+    fee_attributes: FeeAttributes | None = None
+    memo: Text255 | None = None
+    tags: FeeTags | None = None
+
+
+class FeeUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of a fee; what is absent stays. What was charged before keeps its amount."""
+
+    name: FeeName | None = None
+    amount: Decimal | None = None
+    currency_code: CurrencyCode | None = None
+    token: Token | None = None
+    active: bool | None = None
+    category: Category | None = None
+    type: FeeKind | None = None
+    fee_attributes: FeeAttributes | None = None
+    memo: Text255 | None = None
+    tags: FeeTags | None = None
+
+
+class Fee(Shape, frozen=True, kw_only=True):
+    """A fee."""
+
+    token: str
+    name: str
+    amount: Decimal
+    active: bool = True
+    category: Category = Category.STANDALONE
+    type: FeeKind = FeeKind.FLAT
+    currency_code: str
+    fee_attributes: FeeAttributes | UnsetType = UNSET
+    memo: str | UnsetType = UNSET
+    tags: str | UnsetType = UNSET
+    created_time: str
+    last_modified_time: str
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def checked(fee: Fee) -> Fee:
+    """The fee if it can be one. Raises a problem that names the field; a percentage has at most two decimals."""
+    if exponent_of(fee.currency_code) is None:
+        raise Problem(CURRENCY_UNSUPPORTED, f"currency_code {fee.currency_code}")
+    parse_amount("amount", fee.amount, fee.currency_code if fee.type is FeeKind.FLAT else "USD")
+    return fee
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_fee(call: Call, body: FeeCreate) -> str:
+    """Creates a fee."""
+    if (replay := base.find_replay(call, fees, body)) is not None:
+        return replay
+    now = iso(call.now)
+    token = body.token or call.app.ids.token()
+    fee = checked(Fee(**base.changes_of(body), token=token, created_time=now, last_modified_time=now))
+    return base.insert(call, fees, body, fee)[1]
+
+
+def get_fee(call: Call) -> str:
+    """Returns a fee."""
+    return str(base.get_row(call, fees, FEE_NOT_FOUND).doc)
+
+
+def list_fees(call: Call) -> records.Listing:
+    """Lists fees."""
+    return base.list_resources(call, fees)
+
+
+def update_fee(call: Call, body: FeeUpdate) -> str:
+    """Changes a fee."""
+    row = base.lock_row(call, fees, FEE_NOT_FOUND)
+    base.check_same_token(call, body)
+    before = msgspec.json.decode(row.doc, type=Fee)
+    return base.update(call, fees, row, before, checked(structs.replace(before, **base.changes_of(body))))[0]
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+routes = [
+    post("/fees", FeeCreate, create_fee, Fee),
+    get("/fees", list_fees, Fee, paging=Paging(count=100, sort_by="-createdTime")),
+    get("/fees/{token}", get_fee, Fee, fields=False),
+    put("/fees/{token}", FeeUpdate, update_fee, Fee),
+]

@@ -1,0 +1,59 @@
+"""What a lane takes from the inbox: the oldest messages whose accounts are free, and nobody waits for ever."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from cardwright.engine.loop import BATCH_MAX, Engine, _Waiting
+
+MISSING: Any = None
+
+
+class Stub:
+    """Stands for a message that just arrived."""
+
+    received_ms = 0
+
+
+def taken(busy: set[int], inbox: Sequence[tuple[int, ...]], rows: int = 1) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """The accounts of what is taken while others are busy, and of what stays, in order."""
+
+    async def take() -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+        engine = Engine(MISSING, MISSING, lambda: 0, MISSING)
+        engine._busy = busy
+        stub: Any = Stub()
+        engine._inbox.extend(_Waiting(stub, holders, rows, asyncio.get_running_loop().create_future()) for holders in inbox)
+        batch = engine._take()
+        return [one.holder_ids for one in batch], [one.holder_ids for one in engine._inbox]
+
+    return asyncio.run(take())
+
+
+@pytest.mark.parametrize(
+    ("busy", "inbox", "batch", "left"),
+    [
+        (set(), [(1,), (2,), (1,)], [(1,), (2,), (1,)], []),
+        ({1}, [(1,), (2,), (1,)], [(2,)], [(1,), (1,)]),
+        (set(), [(1, 2), (2, 1), (3,)], [(1, 2), (2, 1), (3,)], []),
+        ({1}, [(1, 2), (3,)], [(3,)], [(1, 2)]),
+        ({2}, [(1, 2), (3,)], [(3,)], [(1, 2)]),
+        # A transfer waits for 1; whoever comes later must not keep 2 away from it, while the others go on.
+        ({1}, [(1, 2), (2,), (2, 3), (3,), (4,)], [(4,)], [(1, 2), (2,), (2, 3), (3,)]),
+        ({1}, [(2,), (1, 2), (2,)], [(2,)], [(1, 2), (2,)]),
+        # One account alone holds nobody else up.
+        ({1}, [(1,), (2,), (3,)], [(2,), (3,)], [(1,)]),
+    ],
+)
+def test_what_is_taken(
+    busy: set[int], inbox: list[tuple[int, ...]], batch: list[tuple[int, ...]], left: list[tuple[int, ...]]
+) -> None:
+    """No account is in two lanes, order is kept, and a transfer that waits is not overtaken at either of its accounts."""
+    assert taken(busy, inbox) == (batch, left)
+
+
+def test_a_batch_is_full_by_its_transactions() -> None:
+    """A movement that may become several transactions takes their room, so that a commit stays as small as it is."""
+    batch, left = taken(set(), [(1,)] * BATCH_MAX, rows=8)
+    assert (len(batch), len(left)) == (BATCH_MAX // 8, BATCH_MAX - BATCH_MAX // 8)

@@ -1,0 +1,348 @@
+"""A preloaded program beside a Just-in-Time one: money comes by orders, goes by purchases, fees and transfers, and is told."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from cardwright.ledger.invariants import verify
+from cardwright.storage.database import Database
+from tests.conftest import chosen_databases
+from tests.support.issuing import problem_of
+from tests.support.server import Client, Reply, RunningServer
+from tests.support.shop import Shop
+
+USD = {"currency_code": "USD"}
+ORDER = {"user_token": "bo", "amount": 1, "funding_source_token": "harbor_funding", **USD}
+PEER = {"sender_user_token": "bo", "recipient_user_token": "ana", "amount": 1, **USD}
+TRANSFER = {"type_token": "debts", "user_token": "bo", "amount": 1, **USD}
+FEE = {"name": "Fee", "amount": 1, **USD}
+
+
+class Bank(Shop):
+    """A shop with words for money without a card: user ``bo`` has one without JIT Funding, ``plain``, and ``ana`` has ``jit``."""
+
+    def order(self, user: str, amount: Any, **more: Any) -> dict[str, Any]:
+        """A load of an account."""
+        return self.make("gpaorders", user_token=user, amount=amount, funding_source_token="harbor_funding", **{**USD, **more})
+
+    def unload(self, order: str, amount: Any, **more: Any) -> Reply:
+        """The answer to an unload, whatever it is."""
+        return self.client.post("/gpaorders/unloads", {"original_order_token": order, "amount": amount, **more})
+
+    def pay(self, sender: str, recipient: str, amount: Any, **more: Any) -> Reply:
+        """The answer to a peer transfer, whatever it is."""
+        body = {"sender_user_token": sender, "recipient_user_token": recipient, "amount": amount, **USD, **more}
+        return self.client.post("/peertransfers", body)
+
+    def at_once(self, requests: list[tuple[str, dict[str, Any]]]) -> list[Reply]:
+        """The answers to POSTs that are sent at the same time, twelve at most, each thread with a connection of its own."""
+        mine = threading.local()
+
+        def connect() -> None:
+            mine.client = Client(self.server.root_url, self.program["application_token"], self.program["access_token"])
+
+        def send(request: tuple[str, dict[str, Any]]) -> Reply:
+            return mine.client.post(*request)  # type: ignore[no-any-return]
+
+        with ThreadPoolExecutor(12, initializer=connect) as threads:
+            return list(threads.map(send, requests))
+
+    def told(self) -> list[dict[str, Any]]:
+        """The transactions that the webhook was told of, in their order."""
+        self.settle()
+        box = self.listed("/sandbox/inbox/news")
+        told = [one for message in box for one in message["body"]["transactions"]]
+        return sorted(told, key=lambda one: int(one["identifier"]))
+
+    def settle(self) -> None:
+        """Waits until there is nothing more to tell."""
+        for _ in range(200):
+            if not any(self.listed("/sandbox/deliveries", state=state) for state in ("DUE", "SENDING")):
+                return
+            threading.Event().wait(0.05)
+        raise AssertionError("notifications are still under way")
+
+
+@pytest.fixture(scope="module", params=chosen_databases())
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server on each database; its books are checked at the end."""
+    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    address = postgres.new_database() if postgres else str(tmp_path_factory.mktemp("preloaded") / "cardwright.db")
+    with RunningServer(db=address) as server:
+        yield server
+    database = Database(address)
+    report = verify(database)
+    database.close()
+    assert report.is_sound, report.violations
+    if postgres:
+        postgres.drop_database(address)
+
+
+@pytest.fixture
+def bank(server: RunningServer) -> Iterator[Bank]:
+    bank = Bank(server)
+    yield bank
+    bank.client.close()
+
+
+def test_a_preloaded_card_from_first_to_last_cent(bank: Bank) -> None:
+    """Loaded on the first of June, spent in part, approved in part, and what is left goes back where it came from."""
+    order = bank.order("bo", 100, token="june", memo="Pocket money", tags="a,b")
+    assert (order["state"], order["amount"], order["memo"], order["tags"]) == ("COMPLETION", 100, "Pocket money", "a,b")
+    assert bank.money("bo") == (100, 100)
+
+    bank.clock("2035-06-03T12:00:00Z")
+    shoes = bank.buy(30, "plain")
+    assert ("gpa_order" in shoes, bank.money("bo")) == (False, (100, 70))
+
+    bank.clock("2035-06-05T12:00:00Z")
+    bank.follow("clearing", shoes, 30)
+    assert bank.money("bo") == (70, 70)
+
+    bank.clock("2035-06-06T12:00:00Z")
+    hotel = bank.buy(90, "plain")
+    assert (hotel["response"]["code"], hotel["request_amount"], hotel["amount"]) == ("0002", 90, 70)
+    assert bank.money("bo") == (70, 0)
+    assert problem_of(bank.unload("june", 1)) == (422, "422001")
+    bank.follow("reversal", hotel, 70)
+
+    bank.clock("2035-07-20T12:00:00Z")
+    back = bank.unload("june", 70, token="rest")
+    assert (back.status, back.json["original_order_token"], bank.money("bo")) == (201, "june", (0, 0))
+    assert problem_of(bank.unload("june", 30)) == (422, "422001")
+    assert problem_of(bank.unload("june", 31)) == (412, "412002")
+    assert bank.buy(1, "plain")["response"]["code"] == "1016"
+
+    # More than thirty days after the order, what happened now is in the list of now.
+    (newest,) = bank.listed(user_token="bo")
+    assert (newest["type"], newest["preceding_related_transaction_token"]) == ("gpa.debit", order["transaction_token"])
+    (related,) = bank.listed(f"/transactions/{order['transaction_token']}/related")
+    assert related == newest
+    sides = bank.listed("/transactions/fundingsource/harbor_funding", start_date="2035-06-01")
+    assert [(one["type"], one["gpa"]["impacted_amount"]) for one in sides] == [("gpa.debit", -70), ("gpa.credit", 100)]
+    assert [one["type"] for one in bank.listed("/transactions/fundingsource/harbor_funding", polarity="DEBIT")] == ["gpa.debit"]
+
+
+def test_own_money_is_spent_before_the_programs(bank: Bank) -> None:
+    """A JIT card whose account was loaded uses that first, and asks the funding source for what is missing."""
+    order = bank.order("ana", 20)
+    coffee = bank.buy(30, "jit")
+    assert (coffee["gpa_order"]["amount"], coffee["gpa_order"]["token"] != order["token"]) == (10, True)
+    bank.follow("clearing", coffee, 30)
+    assert bank.money("ana") == (0, 0)
+    types = [one["type"] for one in bank.listed("/transactions/fundingsource/harbor_funding")]
+    assert types == ["gpa.credit.authorization", "gpa.credit"]
+
+
+def test_two_friends_and_a_pizza(bank: Bank) -> None:
+    """Half of a pizza changes hands: both see their side, each finds it in the lists, and the webhook is told of both."""
+    url = f"{bank.server.root_url}/sandbox/inbox/{bank.program['token']}/news"
+    config = {"url": url, "basic_auth_username": "user", "basic_auth_password": "Password-of-20-letters"}
+    bank.make("webhooks", name="News", events=["transaction.*"], config=config)
+    bank.order("bo", 50)
+
+    bank.clock("2035-06-02T20:00:00Z")
+    paid = bank.pay("bo", "ana", 12.5, token="pizza", memo="Half")
+    assert paid.status == 201
+    assert (bank.money("bo"), bank.money("ana")) == ((37.5, 37.5), (12.5, 12.5))
+    bos, anas = (bank.listed(user_token=user, type="transfer.peer") for user in ("bo", "ana"))
+    assert [(one["gpa"]["impacted_amount"], one["polarity"], one["peer_transfer"]) for one in (*bos, *anas)] == [
+        (-12.5, "DEBIT", paid.json), (12.5, "CREDIT", paid.json),
+    ]  # fmt: skip
+    assert anas[0]["preceding_related_transaction_token"] == bos[0]["token"]
+    assert bank.told() == [*bank.listed(user_token="bo", type="gpa.credit"), *bos, *anas]
+
+    assert bank.pay("ana", "bo", 2).status == 201
+    for path, expected in (("", {"pizza", "back"}), ("/sender", {"pizza"}), ("/recipient", {"back"})):
+        found = bank.listed(f"/peertransfers/user/bo{path}")
+        assert {"pizza" if one["token"] == "pizza" else "back" for one in found} == expected
+    assert problem_of(bank.client.get("/peertransfers/user/nobody")) == (404, "404004")
+
+
+def test_a_childs_transfer_moves_the_parents_money(bank: Bank) -> None:
+    """A child that shares its parent's account pays from it; between the two of them nothing could move."""
+    bank.make("users", token="child", parent_token="bo", uses_parent_account=True)
+    bank.order("child", 10)
+    assert bank.pay("child", "ana", 4).status == 201
+    (side,) = bank.listed(user_token="bo", type="transfer.peer")
+    assert (side["user_token"], side["acting_user_token"], bank.money("bo")) == ("bo", "child", (6, 6))
+    assert problem_of(bank.pay("child", "bo", 1)) == (400, "400001")
+
+
+def test_a_fee_is_charged_and_given_back(bank: Bank) -> None:
+    """A fee keeps the amount of its day whatever becomes of the fee; its refund names it and comes once."""
+    bank.order("bo", 10)
+    bank.make("fees", token="monthly", name="Monthly", amount=1.5, tags="regular", **USD)
+    charged = bank.make("feecharges", user_token="bo", fees=[{"token": "monthly", "memo": "June"}], tags="june")
+    (detail,) = charged["fees"]
+    assert (detail["memo"], detail["fee"]["amount"], detail["fee"]["tags"], charged["tags"]) == ("June", 1.5, "regular", "june")
+
+    bank.clock("2035-07-01T09:00:00Z")
+    bank.client.request("PUT", "/fees/monthly", {"amount": 2, "name": "Dearer"})
+    assert bank.make("feetransfers", user_token="bo", fees=[{"token": "monthly"}])["fees"][0]["fee"]["amount"] == 2
+    assert bank.money("bo") == (6.5, 6.5)
+    refunded = bank.make("feerefunds", original_fee_transaction_token=detail["transaction_token"], tags="sorry")
+    assert (refunded["state"], refunded["fee"], refunded["tags"]) == ("COMPLETION", detail["fee"], "sorry")
+    assert bank.money("bo") == (8, 8)
+    again = bank.client.post("/feerefunds", {"original_fee_transaction_token": detail["transaction_token"]})
+    assert problem_of(again) == (422, "422004")
+    (one,) = bank.listed(type="fee.charge.refund")
+    assert (one["preceding_related_transaction_token"], one["fee"]) == (detail["transaction_token"], detail["fee"])
+    assert bank.get(f"/sandbox/decisions/{one['token']}")["outcome"] == "APPROVED"
+
+
+def test_lists_of_unloads_and_program_transfers(bank: Bank) -> None:
+    """By user, by order and by type; who or what is unknown has none."""
+    for user in ("ana", "bo"):
+        bank.order(user, 50, token=f"order_{user}")
+        assert bank.unload(f"order_{user}", 5, token=f"unload_{user}").status == 201
+    for kind, user in (("debts", "bo"), ("gifts", "bo"), ("gifts", "ana")):
+        body = {"token": kind, "memo": kind, "program_funding_source_token": "harbor_funding"}
+        bank.make("programtransfers/types", **body)
+        bank.make("programtransfers", token=f"{kind}_{user}", type_token=kind, user_token=user, amount=1, **USD)
+
+    def tokens(path: str, **query: str) -> list[str]:
+        return sorted(one["token"] for one in bank.listed(path, **query))
+
+    unloads, transfers = "/gpaorders/unloads", "/programtransfers"
+    assert tokens(unloads) == ["unload_ana", "unload_bo"]
+    assert tokens(unloads, user_token="bo") == tokens(unloads, original_order_token="order_bo") == ["unload_bo"]
+    assert tokens(unloads, user_token="nobody") == tokens(unloads, original_order_token="none") == []
+    assert tokens(unloads, user_token="ana", original_order_token="order_bo") == tokens(unloads, business_token="x") == []
+    assert tokens(transfers, type_token="gifts") == ["gifts_ana", "gifts_bo"]
+    assert tokens(transfers, user_token="bo") == ["debts_bo", "gifts_bo"]
+    assert tokens(transfers, user_token="ana", type_token="debts") == tokens(transfers, type_token="none") == []
+    assert tokens("/programtransfers/types") == ["debts", "gifts"]
+
+
+# --- Once, and no more than there is -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "change"),
+    [
+        ("/gpaorders", {"user_token": "bo", "amount": 1, "funding_source_token": "harbor_funding", **USD}, {"amount": 2}),
+        ("/gpaorders/unloads", {"original_order_token": "start", "amount": 1}, {"memo": "other"}),
+        ("/feecharges", {"user_token": "bo", "fees": [{"token": "fee"}]}, {"fees": [{"token": "fee", "memo": "other"}]}),
+        ("/peertransfers", {"sender_user_token": "bo", "recipient_user_token": "ana", "amount": 1, **USD}, {"amount": "1.01"}),
+        ("/programtransfers", {"type_token": "debts", "user_token": "bo", "amount": 1, **USD}, {"user_token": "ana"}),
+    ],
+)
+def test_a_repeat_moves_nothing_twice(bank: Bank, path: str, body: dict[str, Any], change: dict[str, Any]) -> None:
+    """The same token and body, many at once: one answer and one effect. Another body is a conflict. Kinds share no tokens."""
+    bank.order("bo", 100, token="start")
+    bank.make("fees", token="fee", name="Fee", amount=1, **USD)
+    bank.make("programtransfers/types", token="debts", memo="Debts", program_funding_source_token="harbor_funding")
+    body = {"token": "once", **body}
+    replies = bank.at_once([(path, body)] * 8)
+    assert {reply.status for reply in replies} == {201}
+    assert len({reply.text for reply in replies}) == 1
+    assert bank.client.post(path, body).text == replies[0].text
+    assert problem_of(bank.client.post(path, {**body, **change})) == (409, "409002")
+    assert bank.money("bo") == ((101, 101) if path == "/gpaorders" else (99, 99))
+    assert bank.order("bo", 5, token="once2")["token"] == "once2"
+
+
+def test_the_last_cent_goes_one_way(bank: Bank) -> None:
+    """Purchases, transfers, fees, unloads and program transfers race for the same ten; together they take no more than that."""
+    bank.order("bo", 10, token="ten")
+    bank.make("fees", token="fee", name="Fee", amount=4, **USD)
+    bank.make("programtransfers/types", token="debts", memo="Debts", program_funding_source_token="harbor_funding")
+    capable = {"partial_approval_capable": False, "name": "Till"}
+    purchase = {"card_token": "plain", "amount": 4, "mid": "m", "card_acceptor": capable}
+    ways: list[tuple[str, dict[str, Any]]] = [
+        ("/simulate/authorization", purchase),
+        ("/peertransfers", {**PEER, "amount": 4}),
+        ("/feecharges", {"user_token": "bo", "fees": [{"token": "fee"}]}),
+        ("/gpaorders/unloads", {"original_order_token": "ten", "amount": 4}),
+        ("/programtransfers", {**TRANSFER, "amount": 4}),
+    ]
+    replies = bank.at_once(ways * 2)
+    taken = [reply for reply in replies if reply.status == 201 and reply.json.get("transaction", {}).get("state") != "DECLINED"]
+    assert (len(taken), bank.money("bo")[1]) == (2, 2)
+    refused = {problem_of(reply)[1] for reply in replies if reply.status != 201}
+    assert refused <= {"422001", "412004"}
+
+
+def test_transfers_in_a_circle_neither_block_nor_lose(bank: Bank) -> None:
+    """Three users pay one another at the same time, in every direction, while two of them shop: nobody waits for ever."""
+    bank.make("users", token="cy")
+    for user in ("ana", "bo", "cy"):
+        bank.order(user, 100)
+    people = ("ana", "bo", "cy")
+    pairs = [(one, other) for one in people for other in people if one != other] * 8
+    requests = [("/peertransfers", {**PEER, "sender_user_token": one, "recipient_user_token": other}) for one, other in pairs]
+    requests += [("/simulate/authorization", {"card_token": "plain", "amount": 1, "mid": "m"})] * 20
+    assert {reply.status for reply in bank.at_once(requests)} == {201}
+    assert sum(bank.money(user)[0] for user in people) == 300
+    assert [bank.money(user)[0] for user in people] == [100, 100, 100]
+
+
+# --- Bad input ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "named"),
+    [
+        ("gpaorders", {**ORDER, "user_token": None}, "400014", "user_token"),
+        ("gpaorders", {**ORDER, "business_token": "b"}, "400014", "business_token"),
+        ("gpaorders", {**ORDER, "user_token": None, "business_token": "b"}, "400004", "Business"),
+        ("gpaorders", {**ORDER, "user_token": "nobody"}, "400003", "User"),
+        ("gpaorders", {**ORDER, "funding_source_token": "none"}, "400009", "none"),
+        ("gpaorders", {**ORDER, "funding_source_token": None}, "400001", "funding_source_token"),
+        ("gpaorders", {**ORDER, "currency_code": "EUR"}, "400015", "EUR"),
+        ("gpaorders", {**ORDER, "currency_code": "USDX"}, "400001", "currency_code"),
+        ("gpaorders", {**ORDER, "amount": -1}, "400001", "amount"),
+        ("gpaorders", {**ORDER, "amount": "1.001"}, "400001", "amount"),
+        ("gpaorders", {**ORDER, "amount": 10**13}, "400001", "amount"),
+        ("gpaorders", {**ORDER, "memo": "x" * 100}, "400001", "memo"),
+        ("gpaorders", {**ORDER, "tags": ""}, "400001", "tags"),
+        ("gpaorders", {**ORDER, "token": "x" * 37}, "400001", "token"),
+        ("gpaorders", {**ORDER, "fees": [{"token": "fee"}] * 21}, "400001", "fees"),
+        ("gpaorders", {**ORDER, "fees": [{"token": "fee", "overrideAmount": -1}]}, "400001", "overrideAmount"),
+        ("gpaorders", {**ORDER, "fees": [{}]}, "400001", "token"),
+        ("gpaorders/unloads", {"original_order_token": "none", "amount": 1}, "404008", "order"),
+        ("gpaorders/unloads", {"amount": 1}, "400001", "original_order_token"),
+        ("feecharges", {"user_token": "bo"}, "400001", "fees"),
+        ("feecharges", {"fees": [{"token": "fee"}]}, "400014", "user_token"),
+        ("feecharges", {"user_token": "nobody", "fees": [{"token": "fee"}]}, "400003", "User"),
+        ("feerefunds", {"original_fee_transaction_token": "none"}, "400020", "Fee"),
+        ("feerefunds", {}, "400001", "original_fee_transaction_token"),
+        ("peertransfers", {**PEER, "sender_user_token": None}, "400001", "sender_user_token"),
+        ("peertransfers", {**PEER, "sender_business_token": "b"}, "400001", "sender_business_token"),
+        ("peertransfers", {**PEER, "recipient_user_token": "nobody"}, "400003", "User"),
+        ("peertransfers", {**PEER, "recipient_user_token": None, "recipient_business_token": "b"}, "400004", "Business"),
+        ("peertransfers", {**PEER, "amount": 0}, "400001", "amount"),
+        ("programtransfers", {**TRANSFER, "type_token": "none"}, "404010", "type"),
+        ("programtransfers", {**TRANSFER, "currency_code": "JPY"}, "400015", "JPY"),
+        ("programtransfers/types", {"memo": "m", "program_funding_source_token": "none"}, "404007", "source"),
+        ("programtransfers/types", {"memo": "", "program_funding_source_token": "harbor_funding"}, "400001", "memo"),
+        ("fees", {**FEE, "currency_code": "XXZ"}, "400015", "XXZ"),
+        ("fees", {**FEE, "name": ""}, "400001", "name"),
+        ("fees", {**FEE, "amount": -1}, "400001", "amount"),
+        ("fees", {**FEE, "type": "ODD"}, "400037", "type"),
+        ("fees", {**FEE, "category": "REAL_TIME"}, "400037", "category"),
+    ],
+)
+def test_bad_input_moves_nothing(server: RunningServer, path: str, body: dict[str, Any], code: str, named: str) -> None:
+    """What cannot be meant is refused by name, and leaves accounts and lists as they were."""
+    bank = REFUSING.setdefault(server.root_url, None) or refusing(server)
+    reply = bank.client.post(f"/{path}", body)
+    assert problem_of(reply)[1] == code, reply.text
+    assert named in reply.json["error_message"]
+    assert (bank.money("bo"), len(bank.listed(state="ALL"))) == ((10, 10), 1)
+
+
+REFUSING: dict[str, Bank | None] = {}
+"""The program that is asked for what it must refuse, by server."""
+
+
+def refusing(server: RunningServer) -> Bank:
+    """Ten dollars that nobody gets."""
+    bank = REFUSING[server.root_url] = Bank(server)
+    bank.order("bo", 10)
+    bank.make("fees", token="fee", **FEE)
+    bank.make("programtransfers/types", token="debts", memo="Debts", program_funding_source_token="harbor_funding")
+    return bank
