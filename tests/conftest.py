@@ -18,6 +18,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 # What a test recorded under this name is told at the end of the run, by whichever process it ran in.
 TOLD_AT_THE_END = "not run"
 
+FIGURE = "figure"
+"""A figure that a test recorded under this name is told there too."""
+
 DATABASES = ("sqlite", "postgresql")
 
 
@@ -38,6 +41,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if told:
         terminalreporter.section("blocks of the documentation that are not run")
         terminalreporter.write_line("\n".join(told))
+    for figure in sorted({str(text) for report in calls for name, text in report.user_properties if name == FIGURE}):
+        terminalreporter.write_line(figure)
 
 
 @pytest.fixture(scope="session")

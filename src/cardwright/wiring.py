@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from cardwright.engine.cache import Cache, ShowPan
 from cardwright.engine.loop import Engine
+from cardwright.engine.timers import Timers
 from cardwright.kit.clock import ProgramClock, monotonic_ms, parse_instant, system_ms
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
@@ -199,6 +200,7 @@ class Platform:
         self.settings = settings
         self.database = Database(address_of(settings))
         self._executors = [ThreadPoolExecutor(2, thread_name_prefix=name) for name in ("cache", "outbox")]
+        self._executors.append(ThreadPoolExecutor(1, thread_name_prefix="timers"))
         store = _hot_store(self.database)
         vault, policy = make_vault(settings, keys), policy_of(settings)
         cache = Cache(self.database, store, self._executors[0], pan_shower(vault, sandbox=settings.is_sandbox))
@@ -207,6 +209,7 @@ class Platform:
         self._deliverer = Deliverer(
             self.database, vault, self._client, system_ms, RetryRules(), render_for_delivery, self._executors[1]
         )
+        self._timers = Timers(self.database, engine, system_ms, self._executors[2], self._deliverer.wake)
         self._backtests = BacktestRunner(self.database, address_of(settings), system_ms, self._executors[1])
         self.app = App(
             database=self.database,
@@ -221,20 +224,26 @@ class Platform:
             bin_prefix=settings.bin_prefix,
             first_clock=first_clock(settings),
             wake_outbox=self._deliverer.wake,
+            settle=self._timers.settle,
             wake_backtests=self._backtests.wake,
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._timing: asyncio.Task[None] | None = None
         self._checkpointer: Checkpointer | None = None
 
     async def start(self) -> None:
-        """Opens the heart's lanes and begins delivering."""
+        """Opens the heart's lanes, begins delivering, and lets time pass."""
         await self.app.engine.start()
         if self.database.is_sqlite:
             self._checkpointer = Checkpointer(self.database)
         self._tasks = [asyncio.create_task(self._deliverer.run()), asyncio.create_task(self._backtests.run())]
+        self._timing = asyncio.create_task(self._timers.run())
 
     async def stop(self) -> None:
         """Answers what is in the inbox, ends deliveries, closes every connection."""
+        self._timers.stop()
+        if self._timing is not None:
+            await self._timing
         await self.app.engine.stop()
         self._deliverer.stop()
         self._backtests.stop()

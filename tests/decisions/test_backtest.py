@@ -13,7 +13,7 @@ from cardwright.resources.backtest_worker import Order, Part, parts
 from cardwright.resources.backtests import BacktestCreate, job_of
 from cardwright.storage.backtests import Sums
 from cardwright.storage.programs import get_program
-from tests.support.past import Step, Told, drawn, populated
+from tests.support.histories import Step, Told, drawn, populated
 from tests.support.world import World
 
 DAY = {"velocity_window": "DAY", "currency_code": "USD"}

@@ -476,7 +476,7 @@ def test_the_order_of_refusals_has_every_check() -> None:
 def test_the_tables_have_every_reason_and_every_address_verdict() -> None:
     """No response that an authorization can give is without a row, nor any verdict on an address."""
     rows = [row for table in TABLES.values() for row in rows_of(table)]
-    follow_ups = {Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED, Reason.INVALID_AMOUNT}
+    follow_ups = {Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED, Reason.INVALID_AMOUNT, Reason.ORIGINAL_NOT_FOUND}
     assert {row["answer"].split()[0] for row in rows} == {
         reason.code for reason in set(Reason) - follow_ups - {Reason.ACCOUNT_LOAD_FAILED}
     }

@@ -486,7 +486,7 @@ def test_what_follows_a_raised_hold(row: dict[str, str]) -> None:
     amount, details = units(row["amount"]), Details(mid="m9")
     match row["message"]:
         case "reverse":
-            decision = reverse(seen, Reversal(amount=amount, details=details))
+            decision = reverse(seen, Reversal(amount=amount, details=details), time_of({}))
         case "clear":
             decision = clear(seen, Clearing(amount=amount, details=details))
         case _:
@@ -499,7 +499,7 @@ def test_what_follows_a_raised_hold(row: dict[str, str]) -> None:
 def test_an_ordinary_reversal_is_as_it_was() -> None:
     """Without an increase a partial reversal leaves the rest, also when the rest is what was asked at first."""
     seen = msgspec.structs.replace(RULES["holds"].seen({}), chain=Chain(State.PENDING, 100, 200, 200, 0))
-    decision = reverse(seen, Reversal(amount=100, details=Details(mid="m9")))
+    decision = reverse(seen, Reversal(amount=100, details=Details(mid="m9")), time_of({}))
     assert decision.chain is not None
     assert decision.chain.hold_left == 100
 

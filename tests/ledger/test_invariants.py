@@ -172,7 +172,10 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an entry forgets its source": (f"UPDATE journal SET source_id = NULL {ONE_ENTRY}", {"entry_has_its_transaction"}),
     "a declined purchase holds money": (
         f"UPDATE transactions SET hold_left = 1 {DECLINED}",
-        {"declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something"},
+        {
+            "declined_moves_nothing", "held_is_open_holds", "chains_add_up", "open_purchase_holds_something",
+            "open_hold_has_an_end",
+        },
     ),
     "a declined purchase is funded": (
         f"UPDATE transactions SET moved = 1 {DECLINED}",
@@ -188,6 +191,13 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a hold is forgotten by its purchase": (
         f"UPDATE transactions SET state = 2 {OPEN}", {"open_purchase_holds_something"},
     ),
+    "a transaction was made before it began": (
+        f"UPDATE transactions SET created_ms = created_ms + 1 {DECLINED}", {"chain_shares_its_time"},
+    ),
+    "a clearing is of another day": (
+        "UPDATE transactions SET user_time_ms = user_time_ms - 1 WHERE root_id IS NOT NULL", {"chain_shares_its_time"},
+    ),
+    "a hold never ends": (f"UPDATE transactions SET due_ms = 0 {OPEN}", {"open_hold_has_an_end"}),
     "a chain forgets what was cleared": (f"UPDATE transactions SET cleared = cleared - 1 {CLEARED}", {"chains_add_up"}),
     "a chain believes in more loaded money": (f"UPDATE transactions SET load_left = load_left + 1 {OPEN}", {"chains_add_up"}),
     "a message changes its chain": (
@@ -203,7 +213,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "the network is owed less": (
         "UPDATE journal SET settlement = settlement - 5, transit = transit + 5 WHERE id = (SELECT min(id) FROM journal"
         " WHERE settlement > 0)",
-        {"settlement_is_what_was_cleared", "what_is_sent_arrives"},
+        {"settlement_is_what_was_cleared", "what_is_sent_arrives", "chains_add_up"},
     ),
     "a clearing draws on funding twice": (
         "UPDATE journal SET program_funding = program_funding - 5, transit = transit + 5 WHERE id = (SELECT max(id) FROM journal"
@@ -212,12 +222,12 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     ),
     "a fee is earned by nobody": (
         "UPDATE journal SET fees = fees - 5, settlement = settlement + 5 WHERE id = (SELECT min(id) FROM journal WHERE fees > 0)",
-        {"fees_are_what_was_charged", "settlement_is_what_was_cleared"},
+        {"chains_add_up", "fees_are_what_was_charged", "settlement_is_what_was_cleared"},
     ),
     "money is lost between two accounts": (
         "UPDATE journal SET transit = transit - 5, settlement = settlement + 5 WHERE id = (SELECT min(id) FROM journal"
         " WHERE transit > 0)",
-        {"what_is_sent_arrives", "settlement_is_what_was_cleared"},
+        {"chains_add_up", "what_is_sent_arrives", "settlement_is_what_was_cleared"},
     ),
     "more is unloaded than was loaded": (
         "UPDATE transactions SET load_left = -1 WHERE id = (SELECT min(id) FROM movements)",

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from cardwright.core.kinds import Form
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.movements import FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
@@ -32,6 +33,7 @@ purchase = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1),
         "token": st.none() | st.sampled_from(("t1", "t2")),
         "cash_back": st.sampled_from((0, 0, 500)),
+        "form": st.sampled_from((Form.PURCHASE, Form.PURCHASE, *sorted(set(Form) - {Form.INCREMENT}))),
         "mcc": st.sampled_from(("5411", "5411", "5542", "5813")),
     }
 )
@@ -39,7 +41,8 @@ purchase = st.fixed_dictionaries(
 
 follow_up = st.fixed_dictionaries(
     {
-        "kind": st.sampled_from((Clearing, Clearing, Reversal, Advice, Refund)),
+        # An authorization that follows another is an increment.
+        "kind": st.sampled_from((Clearing, Clearing, Reversal, Advice, Refund, Authorization)),
         "root": st.integers(0, len(OPENING) - 1),
         "forced": st.sampled_from((False, False, True)),
         "amount": st.sampled_from((1, 10_00, 30_00, 60_00, 75_00)),
@@ -165,8 +168,10 @@ def message_of(world: World, one: dict[str, Any]) -> Ask:
     if "users" in one:
         return movement_of(world, one)
     known = {"amount": one["amount"], "seed": one["seed"], "token": one["token"], "kind": one["kind"]}
+    if "card" in one:
+        return asked(world, one["card"], **known, cash_back=one["cash_back"], form=one["form"], merchant=Merchant(mcc=one["mcc"]))
     if one["kind"] is Authorization:
-        return asked(world, one["card"], **known, cash_back=one["cash_back"], merchant=Merchant(mcc=one["mcc"]))
+        known["form"] = Form.INCREMENT
     card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing
     return asked(world, card, **known, root_id=FIRST_PURCHASE + 2 * one["root"], forced=forced)
 

@@ -10,7 +10,8 @@ from sqlalchemy import select
 
 from cardwright.core.messages import Fee, Merchant, Refund
 from cardwright.core.render import render
-from cardwright.engine.heart import Asked, IdSource, Outcome, Trial, run_batch, try_out
+from cardwright.engine.heart import Asked, IdSource, Outcome, run_batch
+from cardwright.engine.trial import Trial, try_out
 from cardwright.resources.whatif import answer_of
 from cardwright.storage.tables import metadata
 from tests.support.world import NOON, World, asked

@@ -46,6 +46,9 @@ UNDONE: dict[Place, dict[str, Any]] = {
 }
 """What hinders everything else, and the body with which the same route makes it good again."""
 
+COMPLETES = {("POST", "/v3/simulate/financial/advice"): "/v3/simulate/financial"}
+"""What follows a pre-authorization rather than any purchase, and where that is made."""
+
 FRUITLESS = {"/v3/fundingsources/user/{user_token}": ("ana",)}
 """Paths that never find anything, because nobody can make yet what they look for, and values that are as good as any."""
 
@@ -77,6 +80,22 @@ def filled(path: str, values: Sequence[str]) -> str:
     for name, value in zip(names_in(path), values, strict=True):
         path = path.replace(f"{{{name}}}", quote(value, safe=""))
     return path
+
+
+COMPLETES = {("POST", "/v3/simulate/financial/advice"): "/v3/simulate/financial"}
+"""What follows a pre-authorization rather than any purchase, and where that is made."""
+
+_EVENTS = "/v3/simulations/cardtransactions"
+FOLLOWS = COMPLETES | {
+    ("POST", f"{_EVENTS}/{event}"): f"{_EVENTS}/{begun}"
+    for event, begun in {
+        "pindebit.reversal": "pindebit",
+        "pindebit.authorization.clearing": "pindebit.authorization",
+        "pindebit.authorization.reversal": "pindebit.authorization",
+        "original.credit.auth_plus_capture.reversal": "original.credit.auth_plus_capture",
+    }.items()
+}
+"""What follows something else than a purchase, and where that is made."""
 
 
 @dataclass
@@ -131,7 +150,9 @@ class Scene:
         """The route's example in this program's words, after a purchase when it needs one."""
         example = EXAMPLES.get(place)
         if PURCHASE in str(example):
-            bought = self.client.post("/v3/simulate/authorization", self._dressed(EXAMPLES["POST", "/v3/simulate/authorization"]))
+            path = FOLLOWS.get(place, "/v3/simulate/authorization")
+            more = {"is_pre_auth": True} if place in COMPLETES else {}
+            bought = self.client.post(path, self._dressed({**EXAMPLES["POST", path], **more}))
             assert bought.status == 201, bought.text
             self.purchase = bought.json["transaction"]["token"]
             self.learn(bought.json)

@@ -1,199 +1,62 @@
-"""Random histories: months of purchases and what follows them, lived once and once more under other controls."""
+"""A past without its living through: rows of transactions by SQL, as many as a test wants, in no order an index could like."""
 
-import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
+from sqlalchemy import Connection
 
-from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
-from cardwright.core.record import token_of
-from cardwright.engine.heart import Asked, IdSource, Outcome, run_batch
-from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
-from cardwright.resources import mcc_groups
-from cardwright.resources import velocity_controls as controls
-from cardwright.resources.app import Call
-from cardwright.storage.programs import get_program, set_clock
-from tests.support.world import World, asked
+from cardwright.core.words import TYPE_NUMBER, State
+from cardwright.storage.tables import transactions
 
-BEGIN = parse_instant("2026-01-05T08:00:00")
+AUTHORIZATION, CLEARING = TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.clearing"]
+REVERSAL, REFUND = TYPE_NUMBER["authorization.reversal"], TYPE_NUMBER["refund"]
 
-CARDS = {"u1": ("u", "jit"), "u2": ("u", "jit2"), "w1": ("w", "jit"), "child1": ("child", "jit"), "bo1": ("bo", "plain")}
-"""Cards, their users and products; the child spends from the account of u, bo has no JIT Funding."""
-
-MCCS = ("5411", "5812", "5999")
+DAY_MS = 86_400_000
 
 
-def populated(world: World) -> World:
-    """The cards of the histories, in a world without controls."""
-    world.make("fundingsources/program", name="Bank", token="bank")
-    jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
-    life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
-    config: dict[str, Any] = {"card_life_cycle": life, "poi": {"atm": True}}
-    for product in ("jit", "jit2"):
-        world.make("cardproducts", name=product, token=product, start_date="2025-01-01", config={**config, "jit_funding": jit})
-    world.make("cardproducts", name="plain", token="plain", start_date="2025-01-01", config=config)
-    increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
-    world.make("mccgroups", token="pumps", name="Pumps", mccs=("5999",), config=increase)
-    world.make("mccgroups", token="food", name="Food", mccs=("5411",))
-    for user in ("u", "w", "bo"):
-        world.make("users", token=user)
-    world.make("users", token="child", parent_token="u", uses_parent_account=True)
-    for card, (user, product) in CARDS.items():
-        world.make("cards", token=card, user_token=user, card_product_token=product)
-    return world
+def row(row_id: int, at_ms: int, **changed: Any) -> dict[str, Any]:
+    """A purchase of 10.00 that JIT Funding paid for; what is said otherwise is otherwise."""
+    plain = {
+        "id": row_id, "program_id": 1, "holder_id": 1, "card_id": 1, "source_id": 1, "kind": AUTHORIZATION,
+        "state": int(State.PENDING), "first_state": int(State.PENDING), "code": 0, "created_ms": at_ms,
+        "user_time_ms": at_ms, "duration_ms": 0, "currency": "USD", "request_amount": 1000, "amount": 1000,
+        "impacted": -1000, "moved": 1000, "hold_left": 1000, "load_left": 1000, "cleared": 0, "due_ms": 0, "ledger": 0,
+        "available": 0, "root_id": None, "seed": row_id * 7919, "program_revision": 1, "holder_revision": 1, "details": b"",
+    }  # fmt: skip
+    return plain | changed
 
 
-@dataclass
-class Step:
-    """What happens at one time: changes of controls, then messages. A message names an earlier one by its number."""
-
-    at: int
-    changes: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
-    messages: list[dict[str, Any]] = field(default_factory=list)
+def write(db: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Stores the rows."""
+    db.execute(transactions.insert(), rows)
 
 
-def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
-    """So many purchases within so many days, in steps of about so many, each perhaps followed by something later on."""
-    source = random.Random(seed)
-    steps, made, opened = list[Step](), 0, list[tuple[int, str, int]]()
-    sizes = count // each + 1
-    at = BEGIN
-    while made < count:
-        step = Step(at)
-        for _ in range(source.randint(each // 2, 3 * each // 2)):
-            number = sum(len(one.messages) for one in steps) + len(step.messages)
-            if opened and source.random() < 0.3:
-                step.messages.append(_follow_up(source, opened.pop(source.randrange(len(opened)))))
-                continue
-            card = source.choice(tuple(CARDS))
-            amount = source.choice((0, 100, 999, 20_00, 35_50, 60_00))
-            cash = source.choice((0, 0, 0, 0, 10_00))
-            step.messages.append({"kind": Authorization, "card": card, "amount": amount, "cash_back": cash} | _shop(source))
-            made += 1
-            # What follows comes in a later step: it must know the purchase's number in the database.
-            opened.append((number, card, amount + cash))
-        opened = opened[-5 * each :]
-        steps.append(step)
-        at += source.randint(1, 2 * days * DAY_MS // sizes)
-    # Money for those who have no JIT Funding, a bit every few steps.
-    for step in steps[::5]:
-        step.messages.insert(0, {"kind": Refund, "card": "bo1", "amount": source.choice((30_00, 80_00)), "of": "first of bo"})
-    steps[0].messages.insert(0, {"kind": Authorization, "card": "bo1", "amount": 0, "cash_back": 0, "name": "first of bo"})
-    return steps
+def some_rows(drawn: random.Random, count: int, *, first_id: int, begin_ms: int, days: int = 30) -> list[dict[str, Any]]:
+    """Purchases and what followed them, of two programs and two sources; many at the same instant, as on a frozen clock."""
+    rows: list[dict[str, Any]] = []
+    at_ms = begin_ms
+    for row_id in range(first_id, first_id + 2 * count, 2):
+        at_ms += drawn.choice((0, 0, 0, 1, days * DAY_MS * 2 // count))
+        program_id = 1 if drawn.random() < 0.9 else 2
+        roots = [one for one in rows[-200:] if one["root_id"] is None and one["program_id"] == program_id]
+        if roots and drawn.random() < 0.4:
+            rows.append(follower(drawn, drawn.choice(roots), row_id, at_ms))
+            continue
+        moved = drawn.choice((0, 1000, 1000))
+        state = State.DECLINED if drawn.random() < 0.1 else State.PENDING
+        kind = drawn.choice((AUTHORIZATION, AUTHORIZATION, REFUND))
+        rows.append(row(row_id, at_ms, program_id=program_id, kind=kind, moved=-moved if kind == REFUND else moved,
+                        state=int(state), source_id=drawn.choice((1, 2)), holder_id=drawn.randrange(1, 50)))  # fmt: skip
+    return rows
 
 
-def _shop(source: random.Random) -> dict[str, Any]:
-    return {"mcc": source.choice(MCCS), "mid": source.choice(("m1", "m2"))}
-
-
-def _follow_up(source: random.Random, opened: tuple[int, str, int]) -> dict[str, Any]:
-    number, card, amount = opened
-    kind = source.choice((Clearing, Clearing, Reversal, Reversal, Advice, Refund))
-    part = source.choice((amount, amount, amount // 2, amount + 500))
-    return {"kind": kind, "card": card, "amount": max(part, 1), "of": number}
-
-
-class Told:
-    """A history as a world has lived it: what became of each message, by its number; None where nothing was sent.
-
-    Nobody clears what was declined; and of a history that is told ``again`` nothing is sent that was not sent then.
-    """
-
-    def __init__(self, world: World, again: "Told | None" = None) -> None:
-        self.world = world
-        self.again = again
-        self.outcomes: dict[Any, Outcome | None] = {}
-        self.names: dict[str, Outcome] = {}
-
-    @property
-    def approvals(self) -> dict[str, bool]:
-        """Whether each purchase was approved, by the name that the story gives it."""
-        purchases = {key: one for key, one in self.outcomes.items() if one is not None and self.kinds[key] is Authorization}
-        return {key: one.row.impacted is not None for key, one in purchases.items()}
-
-    @property
-    def tokens(self) -> dict[str, Any]:
-        """The story's name of each purchase, by its token."""
-        return {token_of(one.row): key for key, one in self.outcomes.items() if one is not None}
-
-    def play(self, steps: Sequence[Step]) -> "Told":
-        """Lives through the steps, each a batch at its time."""
-        asyncio.run(self._play(steps))
-        return self
-
-    async def _play(self, steps: Sequence[Step]) -> None:
-        world = self.world
-        lane, ids, number = await world.store.open_lane(), IdSource(), 0
-        ids.refill(world.store.next_ids())
-        self.kinds: dict[Any, Any] = {}
-        for step in steps:
-            self._at(step.at)
-            for verb, token, body in step.changes:
-                self._change(verb, token, body, step.at)
-            batch: list[tuple[Any, Asked]] = []
-            for message in step.messages:
-                key = message.get("name", f"extra {step.at}" if message.get("of") == "first of bo" else number)
-                number += isinstance(key, int)
-                self.kinds[key] = message["kind"]
-                unsent = self.again is not None and self.again.outcomes[key] is None
-                if unsent or (sent := self._sent(message, len(self.outcomes) + len(batch))) is None:
-                    self.outcomes[key] = None
-                else:
-                    batch.append((key, sent))
-            if step is steps[0]:
-                # The story's first message is named by others of the same step.
-                first, batch = batch[:1], batch[1:]
-                await self._decide(lane, ids, first, step.at)
-                for message in (one for one in step.messages if one.get("of") == "first of bo"):
-                    sent = self._sent(message, len(self.outcomes))
-                    assert sent is not None
-                    batch.insert(0, (f"extra {step.at}", sent))
-            await self._decide(lane, ids, batch, step.at)
-        await lane.close()
-        await world.store.close()
-
-    async def _decide(self, lane: Any, ids: IdSource, batch: Sequence[tuple[Any, Asked]], at: int) -> None:
-        if not ids.has(len(batch)):
-            ids.refill(self.world.store.next_ids())
-        found = [sent._replace(card=await self.world.card(sent.card)) for _, sent in batch]
-        results = await run_batch(lane, self.world.cache, ids, lambda: at, found)
-        for (key, _), result in zip(batch, results, strict=True):
-            assert isinstance(result, Outcome), result
-            self.outcomes[key] = result
-
-    def _sent(self, message: dict[str, Any], seed: int) -> Asked | None:
-        """The message, unless nobody would send it."""
-        kind, details = message["kind"], dict[str, Any]()
-        if kind is Authorization:
-            details = {"cash_back": message["cash_back"], "merchant": Merchant(mcc=message.get("mcc", "5411"))}
-            one = asked(self.world, message["card"], message["amount"], seed=seed, kind=kind, **details)
-            details = {"mid": message.get("mid", "m1")}
-            return with_details(one, **details)
-        original = self.outcomes.get(message["of"])
-        if original is None or (original.row.impacted is None and kind is Clearing):
-            return None
-        return asked(self.world, message["card"], message["amount"], seed=seed, kind=kind, root_id=original.row.id)
-
-    def _at(self, at: int) -> None:
-        with self.world.database.write() as db:
-            set_clock(db, self.world.program_id, ProgramClock(0, at))
-
-    def _change(self, verb: str, token: str, body: dict[str, Any], at: int) -> None:
-        actions: dict[str, tuple[Any, Any]] = {
-            "create": (controls.create_control, controls.VelocityCreate),
-            "update": (controls.update_control, controls.VelocityUpdate),
-            "regroup": (mcc_groups.update_mcc_group, mcc_groups.MccGroupUpdate),
-        }
-        action, shape = actions[verb]
-        with self.world.database.write() as db:
-            call = Call(self.world.app, db, get_program(db, self.world.program_id), at, {"token": token})
-            action(call, msgspec.convert({**body, **({"token": token} if verb == "create" else {})}, shape))
-
-
-def with_details(one: Asked, **details: Any) -> Asked:
-    """The message with other details."""
-    changed = msgspec.structs.replace(one.message.details, **details)
-    return one._replace(message=msgspec.structs.replace(one.message, details=changed))
+def follower(drawn: random.Random, root: dict[str, Any], row_id: int, at_ms: int) -> dict[str, Any]:
+    """A later message of a root's chain, which may close it."""
+    if drawn.random() < 0.7:
+        root["state"] = int(State.CLEARED)
+    kind = drawn.choice((CLEARING, REVERSAL))
+    return row(row_id, at_ms, kind=kind, state=int(drawn.choice((State.COMPLETION, State.PENDING, State.CLEARED))),
+               user_time_ms=root["user_time_ms"], root_id=root["id"], program_id=root["program_id"],
+               source_id=root["source_id"], holder_id=root["holder_id"],
+               moved=1000 if kind == CLEARING else -1000)  # fmt: skip

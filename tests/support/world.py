@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from cardwright.core.messages import Authorization, Details, Merchant
+from cardwright.core.kinds import Form
+from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant
 from cardwright.core.movements import AnyMovement, Charge, FeeCharge, MovementKind, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
@@ -79,7 +80,7 @@ class World:
         parts: dict[str, Any] = {
             "database": self.database, "ids": self.ids, "real_clock": lambda: NOON, "sandbox": True, "allow_simulate": True,
             "vault": Vault(b"k" * 32, counted_nonces(seed)), "policy": OutgoingPolicy.sandbox(), "bin_prefix": "111111",
-            "first_clock": ProgramClock(0, NOON), "wake_outbox": lambda: None, "engine": None, "client": None,
+            "first_clock": ProgramClock(0, NOON), "wake_outbox": lambda: None, "settle": None, "engine": None, "client": None,
         }  # fmt: skip
         self.app = App(**parts)
         with self.database.write() as db:
@@ -154,10 +155,12 @@ def new_world(address: str | Path) -> Any:
 
 def asked(
     world: World, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
-    kind: type[Any] = Authorization, forced: bool = False, **details: Any,
+    kind: type[Any] = Authorization, forced: bool = False, form: Form | None = None, **details: Any,
 ) -> Asked:  # fmt: skip
     """A message of ``amount`` minor units for ``World.run``, which puts the card in place of its key; a purchase by default."""
-    more = {"is_forced": True} if forced else {}
+    more: dict[str, Any] = {"is_forced": True} if forced else {} if form is None else {"form": form}
+    if form in FLOW_OF:
+        details["flow"] = FLOW_OF[form]
     key: Any = (world.program_id, card)
     return Asked(
         card=key,
@@ -166,7 +169,7 @@ def asked(
         received_ms=NOON,
         root_id=root_id,
         chosen_token=token,
-        request_hash=f"{card}{amount}{details}{kind}{root_id}".encode() if token else b"",
+        request_hash=f"{card}{amount}{details}{kind}{form}{root_id}".encode() if token else b"",
     )
 
 

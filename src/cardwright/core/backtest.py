@@ -14,13 +14,12 @@ import msgspec
 
 from cardwright.core.counting import asked_of, event_of
 from cardwright.core.decide import decide
-from cardwright.core.funding import fund
 from cardwright.core.holds import raised
-from cardwright.core.lifecycle import ADVICE, CLEARING, REVERSAL
-from cardwright.core.messages import Advice, Authorization, Clearing, Details, Message, Reversal
+from cardwright.core.kinds import ASKS, CLEARINGS, CREDIT, EXPIRIES, FAMILIES, INCREMENT, INQUIRY, RELEASES
+from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Message, Reversal
+from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded
-from cardwright.core.render import ASKS
-from cardwright.core.responses import APPROVALS, Reason
+from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account, Chain, Snapshot
 from cardwright.core.spend import Level, applying, by_level
 from cardwright.core.velocity import Control, Event, Usage, Verdict, Window, counted, judge, usage_key
@@ -32,12 +31,10 @@ LIMIT_CODES = frozenset({Reason.AMOUNT_LIMIT.number, Reason.COUNT_LIMIT.number})
 
 NO_FUNDS = Reason.NOT_SUFFICIENT_FUNDS.number
 
-FOLLOWERS: Mapping[int, Callable[[int, Details], Message]] = {
-    REVERSAL: lambda amount, details: Reversal(amount=amount, details=details),
-    ADVICE: lambda amount, details: Advice(amount=amount, details=details),
-    CLEARING: lambda amount, details: Clearing(amount=amount, details=details),
-}
-"""The messages that follow a purchase, by the type of their row."""
+CLOSED = frozenset({Reason.PREVIOUSLY_REVERSED.number, Reason.PREVIOUSLY_COMPLETED.number})
+"""Codes of an increment whose authorization held nothing."""
+
+ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advice is not None)
 
 
 class Holder(NamedTuple):
@@ -133,8 +130,8 @@ class Again(NamedTuple):
 
 
 class Replay:
-    """One account under a timeline. ``see`` tells what the decision on a row saw, without money, velocity controls and
-    chain; it is only asked where a decision comes out otherwise, or a hold was raised."""
+    """One account under a timeline. ``see`` tells what the decision on a row saw, without money and velocity controls; it is
+    only asked where a decision comes out otherwise, or a hold was raised."""
 
     def __init__(self, timeline: Timeline, holders: Mapping[int, Holder], see: Callable[[Recorded], Snapshot]) -> None:
         self._timeline = timeline
@@ -145,12 +142,15 @@ class Replay:
         self._more = 0
         self._available = 0
         self._undone: set[int] = set()
-        # Purchases that are open with another amount than then: their chains, and what was held then.
+        # Purchases that are open with another amount than then: their chains as they would be, and as they were.
         self._revived: dict[int, Chain] = {}
-        self._held: dict[int, int] = {}
+        self._recorded: dict[int, Chain] = {}
 
     def run(self, past: Iterable[tuple[Recorded, Details]], start_ms: Instant) -> Iterator[Again]:
-        """Decides again what came at ``start_ms`` or later, in the order of time; what came before counts as it was."""
+        """Decides again what came at ``start_ms`` or later, in the order of time; what came before counts as it was.
+
+        Yields what spends: a credit may be refused by a control too, and is followed up, but it is no purchase.
+        """
         for row, details in past:
             if row.card_id is None:
                 # Loads, fees and transfers: no control counts them.
@@ -161,12 +161,12 @@ class Replay:
             if row.kind in ASKS:
                 again, limit = self._purchase(row, details, rules) if is_late else (row, None)
                 event = event_of(again, details)
-                if is_late:
+                if is_late and row.kind not in (INQUIRY, CREDIT):
                     yield Again(row, again, details, limit)
             elif row.root_id in self._undone:
                 self._more -= row.available - self._available
                 event = None
-            elif row.root_id in self._revived and row.kind in FOLLOWERS:
+            elif row.root_id in self._revived:
                 event = self._follow(row, details)
             else:
                 event = event_of(row, details)
@@ -176,13 +176,17 @@ class Replay:
 
     def _purchase(self, row: Recorded, details: Details, rules: Rules) -> tuple[Recorded, Verdict | None]:
         was_approved = row.impacted is not None
-        if not was_approved and row.code not in LIMIT_CODES and row.code != NO_FUNDS:
+        is_reopened = row.root_id in self._revived
+        if row.root_id in self._undone:
+            # There is nothing that an increment could add to.
+            return (self._refused(row, Reason.PREVIOUSLY_REVERSED) if was_approved else row), None
+        if not (was_approved or row.code in LIMIT_CODES or row.code == NO_FUNDS or (is_reopened and row.code in CLOSED)):
             # A check that comes before the controls refused it.
             return row, None
         limit = self._limit(row, details, rules)
         if limit is not None:
             return (self._refused(row, limit.reason or Reason.AMOUNT_LIMIT) if was_approved else row), limit
-        if not self._more and row.code not in LIMIT_CODES:
+        if not (self._more or is_reopened or row.code in LIMIT_CODES):
             # With the same money as then, funding says the same.
             return row, None
         return self._funded(row, details), None
@@ -207,44 +211,70 @@ class Replay:
     def _refused(self, row: Recorded, reason: Reason) -> Recorded:
         """An approved purchase that is declined now; the money that it took is still there."""
         self._undone.add(row.id)
-        self._more += row.amount - row.moved
+        self._more -= effect_of(row)
         return row._replace(impacted=None, amount=row.request_amount, moved=0, code=reason.number)
 
     def _funded(self, row: Recorded, details: Details) -> Recorded:
         """What becomes of a purchase that no control refuses, with the money that there would be."""
         was_approved = row.impacted is not None
-        before = row.available + (row.amount - row.moved if was_approved else 0)
-        asked = self._asked(row, details)
-        found = fund(self._with_money(self._see(row), before + self._more), asked)
-        if found.reason not in APPROVALS:
-            return self._refused(row, found.reason) if was_approved else row
-        if was_approved and (found.amount, found.load) == (row.amount, row.moved):
+        seen = self._with_money(self._see(row), row.available - effect_of(row) + self._more)
+        if row.root_id in self._revived:
+            seen = msgspec.structs.replace(seen, chain=self._revived[row.root_id])
+        decision = decide(seen, asked_of(row, details), row.created_ms)
+        if not decision.is_approved:
+            return self._refused(row, decision.reason) if was_approved else row
+        if was_approved and (decision.amount, decision.moved) == (row.amount, row.moved):
+            self._grow(row, decision)
             return row
-        self._more -= (found.amount - found.load) - (row.amount - row.moved if was_approved else 0)
-        self._held[row.id] = row.amount if was_approved else 0
-        self._revived[row.id] = Chain(State.PENDING, row.request_amount, found.amount, found.load, 0, asked.increase)
-        return row._replace(impacted=-found.amount, amount=found.amount, moved=found.load, code=found.reason.number)
+        self._more += decision.legs.available - effect_of(row)
+        again = row._replace(
+            impacted=decision.impacted, amount=decision.amount, moved=decision.moved, code=decision.reason.number
+        )
+        if not self._grow(row, decision):
+            self._recorded[row.id] = chain_from(row, row.amount if was_approved else 0, row.moved, 0)
+            self._revived[row.id] = chain_from(again, decision.hold_left, decision.load_left, decision.cleared, decision.due_ms)
+        return again
+
+    def _grow(self, row: Recorded, decision: Decision) -> bool:
+        """Whether it was an increment; its authorization's chain, if that is another than then, has grown by it."""
+        if row.root_id in self._revived and decision.chain is not None:
+            self._revived[row.root_id] = decision.chain
+            if row.impacted is not None:
+                self._recorded[row.root_id] = self._recorded[row.root_id].after(hold=row.amount, load=row.moved)
+        return row.kind == INCREMENT
 
     def _follow(self, row: Recorded, details: Details) -> Event | None:
         """A message that finds another hold than it found then, or one where there was none."""
         root_id = row.root_id
         assert root_id is not None
-        asked = self._asked_amount(row, root_id)
-        seen = msgspec.structs.replace(self._see(row), chain=self._revived[root_id])
-        seen = self._with_money(seen, self._available + self._more)
-        decision = decide(seen, FOLLOWERS[row.kind](asked, details), row.created_ms)
+        message = self._told(row, details, self._recorded[root_id])
+        if row.impacted is not None:
+            cleared = row.amount if row.kind in CLEARINGS else 0
+            released = min(row.amount, self._recorded[root_id].hold_left) + details.released
+            self._recorded[root_id] = self._recorded[root_id].after(hold=-released, cleared=cleared)
+        chain = self._revived[root_id]
+        if isinstance(message, Expiry) and not chain.hold_left:
+            self._more -= row.available - self._available
+            return None
+        seen = msgspec.structs.replace(self._see(row), chain=chain)
+        decision = decide(self._with_money(seen, self._available + self._more), message, row.created_ms)
         if decision.chain is not None:
             self._revived[root_id] = decision.chain
         self._more += decision.legs.available - (row.available - self._available)
         again = row._replace(impacted=decision.impacted, amount=decision.amount, moved=decision.moved)
         return event_of(again, msgspec.structs.replace(details, use=decision.use if decision.use != (0, 0) else None))
 
-    def _asked_amount(self, row: Recorded, root_id: int) -> int:
-        """What a message asked for. Of an advice the row says only what it released of the hold that it found."""
-        held = self._held[root_id]
-        if row.impacted is not None:
-            self._held[root_id] = held - min(row.amount, held)
-        return held - row.amount if row.kind == ADVICE and row.impacted is not None else row.amount
+    def _told(self, row: Recorded, details: Details, recorded: Chain) -> Message:
+        """The message that a row records. Of an advice the row says only what it released of the hold that it found."""
+        if row.kind in EXPIRIES:
+            return Expiry(details=details)
+        if row.kind in CLEARINGS:
+            return Clearing(amount=row.amount, details=details)
+        if row.kind in ADVICES:
+            total = recorded.cleared + recorded.hold_left - row.amount if row.impacted is not None else row.amount
+            return Advice(amount=total, details=details)
+        assert row.kind in RELEASES, "every other kind asks"
+        return Reversal(amount=row.amount, details=details)
 
     def _with_money(self, seen: Snapshot, available: int) -> Snapshot:
         return msgspec.structs.replace(seen, account=Account({seen.currency: (available, 0)}))
@@ -260,3 +290,15 @@ class Replay:
 
 def _is_too_early(control: Control, now: Instant) -> bool:
     return control.window is Window.LIFETIME and now < control.since_ms
+
+
+def effect_of(row: Recorded) -> int:
+    """What a message that asks changed of what is available."""
+    return 0 if row.impacted is None else row.impacted + row.moved
+
+
+def chain_from(row: Recorded, hold_left: int, load_left: int, cleared: int, due_ms: Instant = 0) -> Chain:
+    """The chain that a row begins, with another hold than the row says."""
+    increase = max(0, row.amount - row.request_amount)
+    state = State.PENDING if hold_left else State.CLEARED
+    return Chain(state, row.request_amount, hold_left, load_left, cleared, increase, row.kind, due_ms, row.created_ms)

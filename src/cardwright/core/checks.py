@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of, numeric_country
+from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization, Flow
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import AddressCheck, Snapshot
@@ -20,6 +21,9 @@ from cardwright.kit.clock import Instant, iso_day
 
 QUASI_CASH_MCCS = frozenset({"4829", "6050", "6051", "6540", "7801", "7802", "7995"})
 """Money orders, casino chips, traveller's cheques, betting (ISO 18245)."""
+
+NOBODY_TYPES = frozenset({Form.INCREMENT, Form.ORIGINAL_CREDIT})
+"""Forms at which the cardholder is not there to show or type anything."""
 
 TERMINATED_REASONS = {
     "10": Reason.CARD_LOST,
@@ -86,6 +90,10 @@ def is_not_present(asked: Authorization) -> bool:
 
 def point_of_interaction_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     poi = seen.product.config.poi
+    if asked.form is Form.WITHDRAWAL:
+        return None if poi.atm else Reason.CASH_NOT_ALLOWED
+    if asked.form is Form.ORIGINAL_CREDIT:
+        return None
     if asked.details.cash_back and not poi.atm:
         return Reason.CASH_NOT_ALLOWED
     if is_not_present(asked):
@@ -107,6 +115,9 @@ def cash_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Insta
 def quasi_cash_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     controls, mid = seen.product.config.transaction_controls, asked.details.mid
     if asked.details.merchant.mcc not in QUASI_CASH_MCCS or controls.allow_quasi_cash:
+        return None
+    # Who sends money to a card is a money transmitter more often than not.
+    if asked.form is Form.ORIGINAL_CREDIT:
         return None
     is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in seen.spend.exempt_mids
     return None if is_exempt else Reason.TYPE_NOT_ALLOWED
@@ -140,6 +151,8 @@ def country_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: In
 def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     if asked.details.pin_matches is False:
         return Reason.INCORRECT_PIN
+    if asked.form in NOBODY_TYPES:
+        return None
     controls = seen.product.config.transaction_controls
     if controls.always_require_pin and asked.details.pin_matches is None:
         return Reason.TYPE_NOT_ALLOWED
@@ -149,6 +162,8 @@ def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason 
 
 def security_code_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     matches = asked.details.security_code_matches
+    if asked.form in NOBODY_TYPES:
+        return None
     required = seen.product.config.transaction_controls.require_card_not_present_card_security_code and is_not_present(asked)
     return Reason.SECURITY_CODE_FAILED if matches is False or (matches is None and required) else None
 
@@ -261,6 +276,7 @@ CHECKS = (
             "poi.ecommerce": seen.product.config.poi.ecommerce, "poi.atm": seen.product.config.poi.atm,
             "poi.other.allow": seen.product.config.poi.other.allow,
             "card_present": asked.details.card_present, "cash_back": asked.details.cash_back,
+            "is_withdrawal": asked.form is Form.WITHDRAWAL,
         },
         "the card product's config.poi allows this way of paying",
     ),

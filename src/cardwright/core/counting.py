@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from cardwright.core.kinds import ASKS, FORM_OF, Form
 from cardwright.core.messages import Authorization, Details
 from cardwright.core.record import Recorded
-from cardwright.core.render import ASKS
-from cardwright.core.velocity import Control, Event
+from cardwright.core.velocity import Control, Event, use_count
 from cardwright.kit.clock import Instant
 
 
@@ -28,8 +28,10 @@ def events_for(control: Control, past: Iterable[Past]) -> Iterator[tuple[Instant
 
 def asked_of(row: Recorded, details: Details) -> Authorization:
     """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
-    surcharge = sum(fee.amount for fee in details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
-    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details)
+    form = FORM_OF[row.kind]
+    fees = () if form in (Form.BALANCE_INQUIRY, Form.ORIGINAL_CREDIT) else details.fees
+    surcharge = sum(fee.amount for fee in fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
+    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details, form=form)
 
 
 def event_of(row: Recorded, details: Details) -> Event | None:
@@ -53,4 +55,5 @@ def _asked(row: Recorded, details: Details) -> Event | None:
     if amount == 0:
         return None
     cash = min(details.cash_back, amount)
-    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, 1, approved, details.flow)
+    count = use_count(FORM_OF[row.kind])
+    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, count, approved, details.flow)

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from cardwright.core.checks import first_refusal
-from cardwright.core.funding import fund
-from cardwright.core.holds import raised
-from cardwright.core.lifecycle import advise, clear, refund, reverse
-from cardwright.core.messages import Advice, Authorization, Clearing, Message, Refund, Reversal
+from cardwright.core.funding import Funding, fund
+from cardwright.core.holds import due_time, raised
+from cardwright.core.kinds import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, Form
+from cardwright.core.lifecycle import advise, clear, credit, expire, refund, reverse
+from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Message, Refund, Reversal
 from cardwright.core.outcome import Decision, Legs, declined
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.velocity import Control, Verdict, judge
-from cardwright.core.words import TYPE_NUMBER, State
+from cardwright.core.words import State
 from cardwright.kit.clock import Instant
-
-AUTHORIZATION = TYPE_NUMBER["authorization"]
-AUTHORIZATION_CASHBACK = TYPE_NUMBER["authorization.cashback"]
 
 
 def decide(seen: Snapshot, message: Message, now: Instant) -> Decision:
@@ -27,11 +27,13 @@ def decide(seen: Snapshot, message: Message, now: Instant) -> Decision:
         case Clearing():
             return clear(seen, message)
         case Reversal():
-            return reverse(seen, message)
+            return reverse(seen, message, now)
         case Advice():
             return advise(seen, message)
         case Refund():
             return refund(seen, message)
+        case Expiry():
+            return expire(seen, now)
         case _:
             assert_never(message)
 
@@ -57,9 +59,11 @@ def would_refuse(seen: Snapshot, asked: Message, decision: Decision, now: Instan
 
 
 def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> Decision:
-    """An authorization: refused by the first check that fails, else funded and held."""
-    kind = AUTHORIZATION_CASHBACK if asked.details.cash_back else AUTHORIZATION
-    requested = asked.requested
+    """What asks for something: refused by the first check that fails, else funded, and held or settled at once."""
+    form, requested = asked.form, asked.requested
+    kind = KIND_WITH_CASH[form] if asked.details.cash_back else KIND_OF[form]
+    if form is Form.INCREMENT and (closed := closed_reason(seen)) is not None:
+        return declined(seen, kind, closed, requested)
     refusal = first_refusal(seen, asked, now)
     if refusal is not None:
         return declined(seen, kind, refusal, requested, limited_by=_name_of_control(seen, asked, now, refusal))
@@ -68,13 +72,21 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
     if seen.controls and (limit := first_limit(seen, asked, now)) is not None:
         name = limit.control.name or limit.control.token
         return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
+    if form is Form.ORIGINAL_CREDIT:
+        return credit(seen, requested)
     funding = fund(seen, asked)
     if funding.reason not in APPROVALS:
         return declined(seen, kind, funding.reason, requested, order_refused=funding.order_refused)
+    if form in SINGLE_MESSAGE:
+        return _settled(seen, kind, requested, funding)
     amount, load = funding.amount, funding.load
+    due = due_time(seen, asked, now) if amount else 0
+    chain, begins = None, True
+    if form is Form.INCREMENT and seen.chain is not None:
+        chain, begins = replace(seen.chain.after(hold=amount, load=load), due_ms=max(due, seen.chain.due_ms)), False
     return Decision(
         kind=kind,
-        # An amount of zero is an account verification: nothing is held, so nothing will follow.
+        # An amount of zero is an account verification or a balance inquiry: nothing is held, so nothing will follow.
         state=State.PENDING if amount else State.CLEARED,
         reason=funding.reason,
         currency=seen.currency,
@@ -84,8 +96,37 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
         moved=load,
         legs=Legs(program_funding=-load, available=load - amount, held=amount),
         account=seen.account.moved(seen.currency, load, amount),
-        hold_left=amount,
+        hold_left=amount if begins else 0,
+        load_left=load if begins else 0,
+        due_ms=due if begins else 0,
+        chain=chain,
+    )
+
+
+def closed_reason(seen: Snapshot) -> Reason | None:
+    """Why an authorization cannot grow any more; None while it holds something."""
+    assert seen.chain is not None, "an increment names an authorization"
+    if seen.chain.hold_left:
+        return None
+    return Reason.PREVIOUSLY_COMPLETED if seen.chain.cleared else Reason.PREVIOUSLY_REVERSED
+
+
+def _settled(seen: Snapshot, kind: int, requested: int, funding: Funding) -> Decision:
+    """A purchase or withdrawal that is held and cleared in one message."""
+    amount, load = funding.amount, funding.load
+    return Decision(
+        kind=kind,
+        state=State.COMPLETION if amount else State.CLEARED,
+        reason=funding.reason,
+        currency=seen.currency,
+        requested=requested,
+        amount=amount,
+        impacted=-amount,
+        moved=load,
+        legs=Legs(program_funding=-load, available=load - amount, settlement=amount),
+        account=seen.account.moved(seen.currency, load - amount, 0),
         load_left=load,
+        cleared=amount,
     )
 
 

@@ -137,6 +137,7 @@ def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, re
 FOLLOW_UP_REMEDIES = {
     Reason.PREVIOUSLY_REVERSED: "the authorization still has a hold; this one was reversed in full",
     Reason.PREVIOUSLY_COMPLETED: "the authorization still has a hold; this one was cleared",
+    Reason.ORIGINAL_NOT_FOUND: "the original lies within find_original_window_days",
     Reason.INVALID_AMOUNT: "the amount is at most what is left of the hold",
 }
 

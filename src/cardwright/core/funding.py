@@ -2,6 +2,7 @@
 
 import msgspec
 
+from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Snapshot
@@ -28,8 +29,9 @@ def fund(seen: Snapshot, asked: Authorization) -> Funding:
         if not seen.source.active:
             return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0, order_refused=True)
         return Funding(Reason.APPROVED, wanted, wanted - usable)
-    # A hold that an MCC group raises is approved whole or not at all (wire reference, "Partial approval").
-    may_be_partial = controls.enable_partial_auth_approval and not asked.increase
+    # A hold that an MCC group raises is approved whole or not at all (wire reference, "Partial approval"), and a cash machine
+    # counts out the whole amount or nothing.
+    may_be_partial = controls.enable_partial_auth_approval and not asked.increase and asked.form is not Form.WITHDRAWAL
     if usable and may_be_partial and asked.details.merchant.partial_approval_capable:
         return Funding(Reason.PARTIALLY_APPROVED, usable, 0)
     return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)

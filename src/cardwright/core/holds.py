@@ -1,10 +1,29 @@
-"""How much is held, and for how long: what MCC groups change of both (wire reference, "MCC groups")."""
+"""How much is held, and for how long: what MCC groups and the message itself say of both.
+
+See "MCC groups" and "Expiry, partial approval, increments, duplicates" in the wire reference.
+"""
 
 import msgspec
 
+from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization, Flow
-from cardwright.core.snapshot import Snapshot
+from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.spend import HOLD_DAYS
+from cardwright.kit.clock import DAY_MS, Instant
+
+RAISED = (Form.PURCHASE, Form.PIN_HOLD)
+"""What is cleared later, and may be held higher than was asked for."""
+
+
+def due_time(seen: Snapshot, asked: Authorization, now: Instant) -> Instant:
+    """When what is left of a hold that is approved now will be let go of: a pre-authorization may say so itself."""
+    asks_for = asked.details.hold_ms
+    return now + (hold_expiration_days(seen) * DAY_MS if asks_for is None else asks_for)
+
+
+def is_due(chain: Chain, now: Instant) -> bool:
+    """Whether time is up for what is left of the hold."""
+    return chain.hold_left > 0 and 0 < chain.due_ms <= now
 
 
 def raised(seen: Snapshot, asked: Authorization) -> Authorization:
@@ -13,7 +32,8 @@ def raised(seen: Snapshot, asked: Authorization) -> Authorization:
     Only a purchase that is cleared later is raised, and neither an account verification nor what a product opts out of.
     """
     increases = seen.spend.categories.increases
-    if not increases or not _obeys(seen) or not asked.requested or asked.details.flow is not Flow.PURCHASE:
+    is_cleared_later = asked.form in RAISED and asked.details.flow is Flow.PURCHASE
+    if not increases or not _obeys(seen) or not asked.requested or not is_cleared_later:
         return asked
     return msgspec.structs.replace(asked, increase=max(one.of(asked.requested) for one in increases))
 

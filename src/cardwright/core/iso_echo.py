@@ -7,16 +7,21 @@ it is neither stored nor sent to webhooks.
 from functools import lru_cache
 
 from cardwright.core.countries import numeric_country
+from cardwright.core.kinds import CREDIT, INQUIRY, REFUND, RELEASES, SETTLED_AT_ONCE, SETTLES, WITHDRAWAL
 from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of, numeric_of
 from cardwright.core.record import Recorded, approval_code, network_reference, root_token, trace_number
-from cardwright.core.render import REFUND, RELEASES, SETTLES, to_json
+from cardwright.core.render import to_json
 from cardwright.core.responses import REASON_OF
 from cardwright.kit.clock import iso
 
-# Message type and processing code by what a message does: asks, releases, settles.
+# Message type and processing code (ISO 8583 DE3: cash 01, refund 20, credit 26, balance 31) by what a message does.
 ASKING, RELEASING, SETTLING = ("2110", "000000"), ("2430", "000000"), ("2210", "900000")
-REFUNDING = ("2210", "200000")
+CODES = {
+    **dict.fromkeys(RELEASES, RELEASING), **dict.fromkeys(SETTLES, SETTLING), REFUND: ("2210", "200000"),
+    WITHDRAWAL: ("2210", "010000"), INQUIRY: ("2110", "310000"), CREDIT: ("2210", "260000"),
+    **dict.fromkeys(SETTLED_AT_ONCE - {WITHDRAWAL, CREDIT}, ("2210", "000000")),
+}  # fmt: skip
 
 
 def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_code: str) -> str:
@@ -24,7 +29,7 @@ def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_c
     places = exponent_of(row.currency) or 0
     digits = _digits(row.created_ms // 1000)
     merchant = details.merchant
-    approved, (mti, processing) = row.impacted is not None, _codes(row)
+    approved, (mti, processing) = row.impacted is not None, CODES.get(row.kind, ASKING)
     return (
         f'{{"0":"{mti}","2":"{pan}","3":"{processing}",'
         f'"4":{decimal_text(row.request_amount, places)},'
@@ -56,12 +61,6 @@ def _outcome_and_merchant(code: int, approved: bool, mid: str, merchant: Merchan
 def _digits(second: int) -> str:
     """``YYYYMMDDhhmmss`` of a second since the epoch, UTC."""
     return "".join(character for character in iso(second * 1000) if character.isdigit())
-
-
-def _codes(row: Recorded) -> tuple[str, str]:
-    if row.kind == REFUND:
-        return REFUNDING
-    return RELEASING if row.kind in RELEASES else SETTLING if row.kind in SETTLES else ASKING
 
 
 def _about(row: Recorded, places: int) -> str:

@@ -1,63 +1,96 @@
-"""What follows an authorization: advice, reversal, clearing; and the refund, which follows nothing.
+"""What follows a message: advice, reversal, clearing, expiry; and the refund, which follows nothing.
 
 None of them is refused for the state of card, holder or spend controls: they tell what has happened (wire reference,
 "Rules for odd sequences" and "Funds flow per lifecycle step").
 """
 
+from cardwright.core.holds import is_due
+from cardwright.core.kinds import CREDIT, FAMILIES, FORCED_CLEARING, PIN_HOLD, REFUND, SETTLED_AT_ONCE, Family
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
 from cardwright.core.outcome import Decision, Legs, declined
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Chain, Snapshot
-from cardwright.core.words import TYPE_NUMBER, State
-
-ADVICE = TYPE_NUMBER["authorization.advice"]
-REVERSAL = TYPE_NUMBER["authorization.reversal"]
-CLEARING = TYPE_NUMBER["authorization.clearing"]
-REFUND = TYPE_NUMBER["refund"]
+from cardwright.core.words import State
+from cardwright.kit.clock import DAY_MS, Instant
 
 NO_CHAIN = Chain(State.CLEARED, 0, 0, 0, 0)
 """What a forced clearing finds: no hold to use."""
 
 
-def reverse(seen: Snapshot, asked: Reversal) -> Decision:
-    """Releases a part of the hold or all of it; what JIT Funding had brought goes back to where it came from first."""
-    chain = seen.chain
-    assert chain is not None, "a reversal names an authorization"
-    if chain.hold_left == 0:
-        done = Reason.PREVIOUSLY_COMPLETED if chain.cleared else Reason.PREVIOUSLY_REVERSED
-        return declined(seen, REVERSAL, done, asked.amount)
-    if asked.amount > chain.hold_left:
-        return declined(seen, REVERSAL, Reason.INVALID_AMOUNT, asked.amount)
-    # Who takes back all that he asked for takes back what an MCC group held beyond it too: he does not know of that.
-    amount = chain.hold_left if 0 < chain.increase == chain.hold_left - asked.amount else asked.amount
-    return _release(seen, chain, REVERSAL, amount, closing=amount == chain.hold_left)
+def chain_of(seen: Snapshot) -> tuple[Chain, Family]:
+    """The chain that a message names, and the types of what may follow it."""
+    assert seen.chain is not None, "a message that follows another names its chain"
+    return seen.chain, FAMILIES[seen.chain.kind]
+
+
+def reverse(seen: Snapshot, asked: Reversal, now: Instant) -> Decision:
+    """Releases a part of the hold or all of it; what JIT Funding had brought goes back to where it came from first.
+
+    What was settled at once is undone instead. A reversal that is an advice takes what there is.
+    """
+    chain, family = chain_of(seen)
+    at_once = chain.kind in SETTLED_AT_ONCE
+    left = abs(chain.cleared) if at_once else chain.hold_left
+    amount = min(asked.amount, left) if asked.is_advice else asked.amount
+    if 0 < chain.increase == left - amount:
+        # Who takes back all that he asked for takes back what an MCC group held beyond it too: he does not know of that.
+        amount = left
+    if asked.window_days is not None and now - chain.since_ms > asked.window_days * DAY_MS:
+        return declined(seen, family.reversal, Reason.ORIGINAL_NOT_FOUND, asked.amount)
+    if not asked.is_advice and (refusal := _refusal(chain, amount, left)) is not None:
+        return declined(seen, family.reversal, refusal, asked.amount)
+    if at_once:
+        undo = _take_credit_back if chain.kind == CREDIT else _undo
+        return undo(seen, chain, amount)
+    return _release(seen, chain, family.reversal, amount, closing=amount == left)
+
+
+def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
+    """Why so much of what is left cannot be let go of."""
+    if left == 0 and chain.requested:
+        is_cleared = chain.cleared and chain.kind not in SETTLED_AT_ONCE
+        return Reason.PREVIOUSLY_COMPLETED if is_cleared else Reason.PREVIOUSLY_REVERSED
+    return Reason.INVALID_AMOUNT if amount > left else None
 
 
 def advise(seen: Snapshot, asked: Advice) -> Decision:
-    """Lowers the authorization's total, which leaves it open; a higher total needs an increment instead."""
-    chain = seen.chain
-    assert chain is not None, "an advice names an authorization"
-    if asked.amount > chain.hold_left:
-        return declined(seen, ADVICE, Reason.INVALID_AMOUNT, asked.amount)
-    return _release(seen, chain, ADVICE, chain.hold_left - asked.amount, closing=False)
+    """Lowers the authorization's total, of which a part may be cleared already; a higher total needs an increment instead."""
+    chain, family = chain_of(seen)
+    assert family.advice is not None, "the door lets an advice name an authorization only"
+    back = chain.cleared + chain.hold_left - asked.amount
+    if (refusal := _refusal(chain, back, chain.hold_left)) is not None or back < 0:
+        return declined(seen, family.advice, refusal or Reason.INVALID_AMOUNT, asked.amount)
+    return _release(seen, chain, family.advice, back, closing=back == chain.hold_left)
+
+
+def expire(seen: Snapshot, now: Instant) -> Decision:
+    """Releases what is left of a hold whose time is up, which the caller has made sure of (``is_due``)."""
+    chain, family = chain_of(seen)
+    assert is_due(chain, now), "a hold expires when it is due, once"
+    assert family.expiry is not None, "only a hold expires"
+    return _release(seen, chain, family.expiry, chain.hold_left, closing=True)
 
 
 def clear(seen: Snapshot, asked: Clearing) -> Decision:
     """Money leaves: from the hold as far as it reaches, the rest from the account and JIT Funding at this moment.
 
-    A clearing cannot be refused. Without JIT Funding the account may go below zero (``overdraft_destination`` ``GPA``).
+    A clearing cannot be refused. Without JIT Funding the account may go below zero, or the program's overdraft account
+    gives what is missing (``overdraft_destination``). The completion of a PIN debit is final: the rest of the hold goes
+    back. The others leave it for a further clearing, a reversal or its expiry.
     """
     chain = seen.chain if seen.chain is not None and not asked.is_forced else NO_CHAIN
+    kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else FORCED_CLEARING
+    assert kind is not None, "the door lets a clearing name a hold only"
     from_hold = min(asked.amount, chain.hold_left)
     captured = min(from_hold, chain.load_left)
     extra = asked.amount - from_hold
     load = _load_for(seen, extra)
-    after = Chain(
-        State.CLEARED if from_hold == chain.hold_left else State.PENDING,
-        chain.requested, chain.hold_left - from_hold, chain.load_left - captured, chain.cleared + asked.amount,
-    )  # fmt: skip
+    short = _shortage(seen, extra)
+    rest = chain.hold_left - from_hold if chain.kind == PIN_HOLD else 0
+    back = min(rest, chain.load_left - captured)
+    after = chain.after(hold=-from_hold - rest, load=-captured - back, cleared=asked.amount)
     return Decision(
-        kind=CLEARING,
+        kind=kind,
         state=State.COMPLETION,
         reason=Reason.APPROVED,
         currency=seen.currency,
@@ -65,31 +98,48 @@ def clear(seen: Snapshot, asked: Clearing) -> Decision:
         amount=asked.amount,
         impacted=-asked.amount,
         moved=captured + load,
-        legs=Legs(program_funding=-load, available=load - extra, held=-from_hold, settlement=asked.amount),
-        account=seen.account.moved(seen.currency, load - asked.amount, -from_hold),
+        legs=Legs(
+            program_funding=back - load, available=load + short - extra + rest - back, held=-from_hold - rest,
+            settlement=asked.amount, overdraft=-short,
+        ),
+        account=seen.account.moved(seen.currency, load + short - asked.amount - back, -from_hold - rest),
+        cleared=asked.amount if asked.is_forced else 0,
+        released=rest,
         chain=None if asked.is_forced else after,
-        use=(extra, 1 if asked.is_forced else 0),
-    )
+        use=(extra - rest, 1 if asked.is_forced else 0),
+    )  # fmt: skip
 
 
 def refund(seen: Snapshot, asked: Refund) -> Decision:
     """Money comes back, to the account or at once on to the funding source, as the product's ``refunds_destination`` says."""
+    return _credit(seen, REFUND, asked.amount, use=(-asked.amount, 0))
+
+
+def credit(seen: Snapshot, requested: int) -> Decision:
+    """An original credit: money for the cardholder from somebody else, in one message; it goes where a refund goes."""
+    return _credit(seen, CREDIT, requested, use=(0, 0))
+
+
+def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Decision:
     funding = seen.product.config.jit_funding.program_funding_source
     # WATERFALL repays the JIT source first too: what it lent is what the account does not have (choice).
-    back = asked.amount if seen.source is not None and funding.refunds_destination != "GPA" else 0
-    kept = asked.amount - back
+    back = amount if seen.source is not None and funding.refunds_destination != "GPA" else 0
+    kept = amount - back
     return Decision(
-        kind=REFUND,
+        kind=kind,
         state=State.COMPLETION,
         reason=Reason.APPROVED,
         currency=seen.currency,
-        requested=asked.amount,
-        amount=asked.amount,
-        impacted=asked.amount,
+        requested=amount,
+        amount=amount,
+        impacted=amount,
         moved=-back,
-        legs=Legs(program_funding=back, available=kept, settlement=-asked.amount),
+        legs=Legs(program_funding=back, available=kept, settlement=-amount),
         account=seen.account.moved(seen.currency, kept, 0),
-        use=(-asked.amount, 0),
+        # Only a credit can be undone, which needs to know what of it has gone on to the funding source.
+        load_left=-back if kind == CREDIT else 0,
+        cleared=-amount,
+        use=use,
     )
 
 
@@ -102,23 +152,71 @@ def _load_for(seen: Snapshot, extra: int) -> int:
     return max(0, extra - usable)
 
 
+def _shortage(seen: Snapshot, extra: int) -> int:
+    """What the program's overdraft account gives for the part that neither hold nor account covers.
+
+    There are no merchant-specific accounts here, so every destination but the account itself is this one (choice).
+    """
+    if seen.source is not None or extra == 0 or seen.product.config.clearing_and_settlement.overdraft_destination == "GPA":
+        return 0
+    ledger, held = seen.account.money(seen.currency)
+    return max(0, extra - max(0, ledger - held))
+
+
 def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: bool) -> Decision:
     back = min(amount, chain.load_left)
-    hold_left = chain.hold_left - amount
     return Decision(
         kind=kind,
         state=State.CLEARED if closing else State.PENDING,
+        reason=Reason.APPROVED,
+        currency=seen.currency,
+        # With increments more can be let go of than was asked for at first.
+        requested=max(chain.requested, amount),
+        amount=amount,
+        impacted=amount,
+        moved=-back,
+        legs=Legs(program_funding=back, available=amount - back, held=-amount),
+        account=seen.account.moved(seen.currency, -back, -amount),
+        chain=chain.after(hold=-amount, load=-back),
+        # A purchase that is undone before anything of it was cleared was no use of the card.
+        use=(-amount, -1 if closing and amount and not chain.cleared else 0),
+    )
+
+
+def _undo(seen: Snapshot, chain: Chain, amount: int) -> Decision:
+    """The reversal of a purchase or withdrawal that was settled at once: the network gives the money back."""
+    back = min(amount, chain.load_left)
+    return Decision(
+        kind=FAMILIES[chain.kind].reversal,
+        state=State.CLEARED,
         reason=Reason.APPROVED,
         currency=seen.currency,
         requested=chain.requested,
         amount=amount,
         impacted=amount,
         moved=-back,
-        legs=Legs(program_funding=back, available=amount - back, held=-amount),
-        account=seen.account.moved(seen.currency, -back, -amount),
-        chain=Chain(
-            chain.state if hold_left else State.CLEARED, chain.requested, hold_left, chain.load_left - back, chain.cleared
-        ),
-        # A purchase that is undone before anything of it was cleared was no use of the card.
-        use=(-amount, -1 if closing and not chain.cleared else 0),
+        legs=Legs(program_funding=back, available=amount - back, settlement=-amount),
+        account=seen.account.moved(seen.currency, amount - back, 0),
+        chain=chain.after(load=-back, cleared=-amount),
+        use=(-amount, -1 if amount and amount == chain.cleared else 0),
+    )
+
+
+def _take_credit_back(seen: Snapshot, chain: Chain, amount: int) -> Decision:
+    """The reversal of an original credit: first from where the money had gone on to, then from the account."""
+    gone_on = max(0, min(amount, -chain.load_left))
+    load = gone_on + _load_for(seen, amount - gone_on)
+    short = _shortage(seen, amount - gone_on)
+    return Decision(
+        kind=FAMILIES[chain.kind].reversal,
+        state=State.COMPLETION,
+        reason=Reason.APPROVED,
+        currency=seen.currency,
+        requested=chain.requested,
+        amount=amount,
+        impacted=-amount,
+        moved=load,
+        legs=Legs(program_funding=-load, available=load + short - amount, settlement=amount, overdraft=-short),
+        account=seen.account.moved(seen.currency, load + short - amount, 0),
+        chain=chain.after(load=load, cleared=amount),
     )

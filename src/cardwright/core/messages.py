@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from cardwright.core.kinds import Form
+
 
 class Flow(StrEnum):
     """What a message is to the velocity controls, which say of each whether they count it (``include_purchases`` …)."""
@@ -13,6 +15,10 @@ class Flow(StrEnum):
     WITHDRAWAL = "w"
     CREDIT = "c"
     TRANSFER = "t"
+
+
+FLOW_OF = {Form.WITHDRAWAL: Flow.WITHDRAWAL, Form.ORIGINAL_CREDIT: Flow.CREDIT}
+"""What a form that is no purchase is to them."""
 
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
@@ -48,8 +54,11 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
     control that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of
-    JSON, are of a transaction that no card made, whose ``mid`` is empty. Neither a typed security code nor a PIN is in here,
-    only whether it was right (PCI DSS 3.3: not stored after authorization).
+    JSON, are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to
+    be held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
+    increments: of its root, where they are the one thing that grows, and of what follows. ``network`` is None for the
+    stand-in network. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
+    stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -73,29 +82,41 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limited_by: str | None = msgspec.field(default=None, name="l")
     flow: Flow = msgspec.field(default=Flow.PURCHASE, name="j")
     mcc_groups: tuple[str, ...] = msgspec.field(default=(), name="g")
+    network: str | None = msgspec.field(default=None, name="nw")
+    subnetwork: str | None = msgspec.field(default=None, name="sn")
+    pan_entry_mode: str | None = msgspec.field(default=None, name="pe")
+    hold_ms: int | None = msgspec.field(default=None, name="t")
+    from_account: str | None = msgspec.field(default=None, name="fa")
+    original_credit: dict[str, Any] | None = msgspec.field(default=None, name="oc")
+    released: int = msgspec.field(default=0, name="e")
+    increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
     user_token: str | None = msgspec.field(default=None, name="us")
     movement: str | None = msgspec.field(default=None, name="mo")
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for a hold of ``amount`` plus cash back plus acquirer fees, all in minor units of the program's currency.
+    """Asks for ``amount`` plus cash back plus acquirer fees, all in minor units of the program's currency.
 
+    ``form`` says what for: a hold, more of one, a purchase that is settled at once, cash, a balance, or a credit.
     ``increase`` is what the merchant's MCC groups hold beyond that; the merchant neither asks for it nor knows of it.
     """
 
     amount: int
     details: Details
+    form: Form = Form.PURCHASE
     increase: int = 0
 
     @property
     def follows(self) -> bool:
-        """It begins a chain."""
-        return False
+        """An increment adds to the authorization that it names; every other form begins a chain."""
+        return self.form is Form.INCREMENT
 
     @property
     def requested(self) -> int:
-        """What the merchant asks in all: purchase, cash back, and the acquirer's surcharge."""
+        """What is asked in all: purchase, cash back, and the acquirer's surcharge, which nobody pays to see or get money."""
         if not self.details.fees and not self.details.cash_back:
+            return self.amount
+        if self.form in (Form.BALANCE_INQUIRY, Form.ORIGINAL_CREDIT):
             return self.amount
         surcharge = sum(fee.amount for fee in self.details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
         return self.amount + self.details.cash_back + surcharge
@@ -119,10 +140,15 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reversal(msgspec.Struct, frozen=True, kw_only=True):
-    """The merchant lets go of ``amount`` of an authorization's hold."""
+    """The merchant lets go of ``amount`` of a hold, or undoes as much of a message that was settled at once.
+
+    An advice of it has happened already and is not declined. ``window_days``: how far back the original may lie.
+    """
 
     amount: int
     details: Details
+    is_advice: bool = False
+    window_days: int | None = None
 
     @property
     def follows(self) -> bool:
@@ -143,6 +169,17 @@ class Clearing(msgspec.Struct, frozen=True, kw_only=True):
         return not self.is_forced
 
 
+class Expiry(msgspec.Struct, frozen=True, kw_only=True):
+    """Time is up for what is left of a hold: the platform itself lets go of it."""
+
+    details: Details
+
+    @property
+    def follows(self) -> bool:
+        """It ends the authorization that it names."""
+        return True
+
+
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """The merchant gives ``amount`` back; it is not matched to any purchase."""
 
@@ -155,5 +192,5 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
         return False
 
 
-Message = Authorization | Advice | Reversal | Clearing | Refund
+Message = Authorization | Advice | Reversal | Clearing | Refund | Expiry
 """Every kind of message that the heart decides."""

@@ -30,6 +30,9 @@ FEE_REFUND = TYPE_NUMBER["fee.charge.refund"]
 PEER = TYPE_NUMBER["transfer.peer"]
 PROGRAM = TYPE_NUMBER["transfer.program"]
 
+CARDLESS = frozenset({GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, PEER, PROGRAM})
+"""Kinds of transactions that no card made; such a row has no load side."""
+
 
 class MovementKind(IntEnum):
     """Which resource a movement is; each has a space of tokens of its own."""

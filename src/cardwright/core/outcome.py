@@ -13,7 +13,8 @@ class Legs(NamedTuple):
     """One journal entry: what each account of the chart gains, in minor units; the sum is zero.
 
     ``program_funding`` is the funding source (negative: drawn), ``available`` and ``held`` the cardholder's account,
-    ``settlement`` what is owed to the network; ``fees`` what the program earned, ``transit`` what is between two accounts.
+    ``settlement`` what is owed to the network; ``fees`` what the program earned, ``transit`` what is between two accounts,
+    ``overdraft`` the program's own account for what clearings took beyond the money of a preloaded account (negative: given).
     """
 
     program_funding: int = 0
@@ -22,6 +23,7 @@ class Legs(NamedTuple):
     settlement: int = 0
     fees: int = 0
     transit: int = 0
+    overdraft: int = 0
 
 
 NOTHING = Legs()
@@ -32,8 +34,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     ``requested`` was asked for, ``amount`` counts, ``impacted`` is the signed effect on the balances (None when refused),
     ``moved`` the signed amount of the funding order in this message. ``hold_left`` and ``load_left`` are of a message that
-    begins a chain; ``chain`` is the chain's root after a message that follows one. ``use`` is what such a message adds to
-    velocity usage, amount and count; ``limited_by`` the name of the control that refused.
+    begins a chain, as are ``cleared``, what it settled itself, and ``due_ms``, when its hold expires. ``chain`` is the chain's
+    root after a message that follows one, ``released`` the rest of a hold that a completion gave back. ``use`` is what such a
+    message adds to velocity usage, amount and count; ``limited_by`` the name of the control that refused.
     """
 
     kind: int
@@ -48,6 +51,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     account: Account
     hold_left: int = 0
     load_left: int = 0
+    cleared: int = 0
+    due_ms: int = 0
+    released: int = 0
     order_refused: bool = False
     chain: Chain | None = None
     use: tuple[int, int] = (0, 0)

@@ -16,8 +16,9 @@ class Recorded(NamedTuple):
     when no card was used. ``seed`` are 63 random bits from which token, approval code and trace numbers follow; a chain of
     a card's messages shares those of its root.
 
-    Of a chain's root ``state``, ``hold_left``, ``load_left`` (the part of the hold that JIT Funding brought) and
-    ``cleared`` change as later messages arrive; everything else of every row is final.
+    Of a chain's root ``state``, ``hold_left``, ``load_left`` (what JIT Funding brought and would get back), ``cleared``
+    (what was settled in all) and ``due_ms`` (when what is left of the hold expires, 0 without one) change as later messages
+    arrive, and the increments in its details; everything else of every row is final.
     """
 
     id: int
@@ -40,6 +41,7 @@ class Recorded(NamedTuple):
     hold_left: int
     load_left: int
     cleared: int
+    due_ms: int
     ledger: int
     available: int
     root_id: int | None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cardwright.core.kinds import ASKS, INQUIRY, LOAD_KINDS, RELEASES, SETTLES, UNLOADS
 from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import (
@@ -25,7 +26,7 @@ from cardwright.core.record import (
 )
 from cardwright.core.responses import ADDRESS_VERDICTS, REASON_OF, SECURITY_CODE_VERDICTS, Reason
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact
-from cardwright.core.words import TYPE_NUMBER, TYPES, State
+from cardwright.core.words import TYPES, State
 from cardwright.kit.clock import iso, iso_ms
 
 to_json = msgspec.json.encode
@@ -36,24 +37,6 @@ PAYMENT_NODE = "c4a7d1e05b2f48369d80e6f3127ab5c9"
 
 
 STATE_NAMES = {state.value: state.name for state in State}
-
-REFUND = TYPE_NUMBER["refund"]
-
-ASKS = frozenset({TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.cashback"]})
-"""Kinds that ask for a hold."""
-
-RELEASES = frozenset({TYPE_NUMBER["authorization.reversal"], TYPE_NUMBER["authorization.advice"]})
-"""Kinds that let go of a hold."""
-
-SETTLES = frozenset({TYPE_NUMBER["authorization.clearing"], REFUND})
-"""Kinds that move money for good."""
-
-LOAD_KINDS = {
-    **dict.fromkeys(ASKS | SETTLES, TYPE_NUMBER["gpa.credit.authorization"]),
-    **dict.fromkeys(RELEASES, TYPE_NUMBER["gpa.credit.authorization.reversal"]),
-    REFUND: TYPE_NUMBER["gpa.debit.authorization"],
-}
-"""The type of a row's load side, by the type of its card side."""
 
 
 class Face(NamedTuple):
@@ -104,19 +87,20 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
     return (
         f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
         f'"token":"{_inside(details.chosen_token) or own_token}",{face.tokens},"card_product_token":{face.product},'
-        f"{preceding}{_gpa(row, row.impacted, places)}{_order(row, face, source, details, places, time, own_token)}"
+        f"{preceding}{_gpa(row, row.impacted if kind != INQUIRY else None, places)}"
+        f"{_order(row, face, source, details, places, time, own_token)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
         + ("" if kind in RELEASES else f'"settlement_date":"{time[:10]}T00:00:00Z",')
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
         f'{_fees_and_cash(details, places)}"currency_code":"{row.currency}",'
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
-        + f'"response":{_response(row.code, details.limited_by)},"network":"DISCOVER","acquirer":{{'
+        + f'"response":{_response(row.code, details.limited_by)},{_network(details)}"acquirer":{{'
         + ('"institution_id_code":"000000",' if kind in SETTLES else "")
         + f'"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
         f'"network_reference_id":"{network_reference(row)}",'
         f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in ASKS, kind in SETTLES, details.mcc_groups)},'
-        f'{_verifications(details)}"is_recurring":false,"is_installment":false}}'
+        f'{_verifications(details, places)}"is_recurring":false,"is_installment":false}}'
     )
 
 
@@ -168,14 +152,14 @@ def _order(
         f'{load}"state":"{state}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
         f'"funding_source_token":{source.token}'
     )
-    if row.kind == REFUND:
+    if row.kind in UNLOADS:
         return f'"gpa_order_unload":{{{common}}},'
     return f'"gpa_order":{{{common},"user_token":{face.owner},"currency_code":"{row.currency}"}},'
 
 
 def _order_state(row: Recorded) -> str:
     """PENDING while the hold lives, COMPLETION once money has moved, REVERSED after a full reversal."""
-    if row.kind in SETTLES:
+    if row.first_state == State.COMPLETION:
         return "COMPLETION"
     return "REVERSED" if row.kind in RELEASES and row.first_state == State.CLEARED else "PENDING"
 
@@ -204,6 +188,13 @@ def _card_acceptor(mid: str, merchant: Merchant, asks: bool, settles: bool, mcc_
     ).decode()
 
 
+def _network(details: Details) -> str:
+    if details.network is None:
+        return '"network":"DISCOVER",'
+    sub = "" if details.subnetwork is None else f'"subnetwork":"{details.subnetwork}",'
+    return f'"network":"{details.network}",{sub}'
+
+
 def _fees_and_cash(details: Details, places: int) -> str:
     if not details.fees and not details.cash_back:
         return '"issuer_interchange_amount":0,"acquirer_fee_amount":0,'
@@ -219,7 +210,7 @@ def _fees_and_cash(details: Details, places: int) -> str:
     )
 
 
-def _verifications(details: Details) -> str:
+def _verifications(details: Details, places: int) -> str:
     """What is only there when the message said more than amount, card and merchant."""
     parts: dict[str, Any] = {}
     if details.is_pre_auth:
@@ -231,6 +222,14 @@ def _verifications(details: Details) -> str:
         parts["address_verification"] = _address(details, details.address_verdict)
     if details.network_metadata is not None:
         parts["network_metadata"] = details.network_metadata
+    if details.from_account is not None:
+        parts["from_account"] = details.from_account
+    if details.original_credit is not None:
+        parts["original_credit"] = details.original_credit
+    if details.released:
+        parts["amount_to_be_released"] = msgspec.Raw(decimal_text(details.released, places).encode())
+    if details.increments:
+        parts["incremental_authorization_transaction_tokens"] = [token for _, token in details.increments]
     if details.merchant.security_level is not None:
         parts["cardholder_authentication_data"] = {"electronic_commerce_indicator": details.merchant.security_level}
     return to_json(parts).decode()[1:-1] + "," if parts else ""

@@ -26,6 +26,7 @@ class Reason(Enum):
     HOLDER_NOT_ACTIVE = ("1813", "Cardholder not active", "57")
     PRODUCT_NOT_IN_FORCE = ("1818", "Configuration error", "57")  # (choice) for an inactive or out-of-date card product
     ACCOUNT_LOAD_FAILED = ("1842", "Account load failed", "51")
+    ORIGINAL_NOT_FOUND = ("1816", "Original not found", "25")
     COUNTRY_NOT_ALLOWED = ("1864", "Transactions not allowed from this country", "57")  # memo (choice)
     COUNT_LIMIT = ("1817", "Exceeding count limit", "65")  # code from a public client library, memo (choice)
     MERCHANT_NOT_ALLOWED = ("1821", "Invalid merchant", "57")  # (choice) for an authorization control

@@ -6,7 +6,7 @@ import msgspec
 
 from cardwright.core.spend import NO_SPEND, Spend
 from cardwright.core.velocity import Control, Usage, usage_key
-from cardwright.core.words import CardState, HolderStatus, State
+from cardwright.core.words import TYPE_NUMBER, CardState, HolderStatus, State
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +108,12 @@ class Fulfillment(Fact, frozen=True, kw_only=True):
     bin_issue_country: str | None = None
 
 
+class ClearingAndSettlement(Fact, frozen=True, kw_only=True):
+    """``config.clearing_and_settlement``."""
+
+    overdraft_destination: str = "GPA"
+
+
 class ProductConfig(Fact, frozen=True, kw_only=True):
     """The branches of a card product's ``config`` that an authorization is decided by."""
 
@@ -115,6 +121,7 @@ class ProductConfig(Fact, frozen=True, kw_only=True):
     transaction_controls: TransactionControls
     jit_funding: JitFunding
     fulfillment: Fulfillment
+    clearing_and_settlement: ClearingAndSettlement = ClearingAndSettlement()
 
 
 class ProductFact(Fact, frozen=True, kw_only=True):
@@ -165,10 +172,12 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """The root of the chain that a message belongs to: an authorization, and what is still open of it, in minor units.
+    """The root of the chain that a message belongs to, and what is still open of it, in minor units.
 
-    ``load_left`` is the part of the hold that JIT Funding brought, ``cleared`` what has been cleared in all, ``increase``
-    what an MCC group held beyond what the merchant asked for.
+    ``load_left`` is what JIT Funding brought and would get back (negative: what it got and would give again), ``cleared``
+    what has been settled in all (negative: credited), ``increase`` what an MCC group held beyond what the merchant asked
+    for. ``kind`` is the root's type, ``since_ms`` when it was decided, ``due_ms`` when what is left of its hold expires, 0
+    without one.
     """
 
     state: State
@@ -177,6 +186,18 @@ class Chain(msgspec.Struct, frozen=True):
     load_left: int
     cleared: int
     increase: int = 0
+    kind: int = TYPE_NUMBER["authorization"]
+    due_ms: int = 0
+    since_ms: int = 0
+
+    def after(self, *, hold: int = 0, load: int = 0, cleared: int = 0) -> "Chain":
+        """The chain after these changes. A hold that is gone closes it; what never held anything stays as it is."""
+        hold_left = self.hold_left + hold
+        closes = hold != 0 and hold_left == 0
+        return msgspec.structs.replace(
+            self, state=State.CLEARED if closes else self.state, hold_left=hold_left, load_left=self.load_left + load,
+            cleared=self.cleared + cleared, due_ms=0 if closes else self.due_ms,
+        )
 
 
 class Snapshot(msgspec.Struct, frozen=True):

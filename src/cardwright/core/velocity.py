@@ -13,6 +13,7 @@ from zlib import crc32
 
 import msgspec
 
+from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization, Flow
 from cardwright.core.responses import Reason
 from cardwright.core.spend import Groups, expanded
@@ -117,7 +118,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A message as controls count it. ``purchase`` and ``cash`` are signed amounts, ``count`` the signed number of uses."""
+    """A message as controls count it: signed amounts of each sort, and the signed number of uses (0 for an increment)."""
 
     mid: str
     mcc: str
@@ -195,6 +196,11 @@ def standing(control: Control, usage: Usage | None, now: Instant) -> Usage:
     return Usage(control.fingerprint, number)
 
 
+def use_count(form: Form) -> int:
+    """How many uses of the card a message is: an increment is more of one that was counted."""
+    return 0 if form is Form.INCREMENT else 1
+
+
 class Verdict(NamedTuple):
     """A control and what it says to a purchase: used before, asked now, and the reason for refusing, if any."""
 
@@ -220,7 +226,7 @@ def judge(control: Control, usage: Usage | None, asked: Authorization, currency:
     reason = None
     if used_amount + amount > control.amount_limit:
         reason = Reason.AMOUNT_LIMIT
-    elif control.usage_limit is not None and used_count + 1 > control.usage_limit:
+    elif control.usage_limit is not None and used_count + use_count(asked.form) > control.usage_limit:
         reason = Reason.COUNT_LIMIT
     return Verdict(control, used_amount, used_count, amount, reason)
 

@@ -13,25 +13,38 @@ import structlog
 
 from cardwright.core.counting import event_of, events_for
 from cardwright.core.decide import decide, would_refuse
-from cardwright.core.messages import Message
+from cardwright.core.holds import is_due
+from cardwright.core.kinds import INCREMENT
+from cardwright.core.messages import Expiry, Message
 from cardwright.core.movements import SPENDING, MovementKind, decide_movement
 from cardwright.core.outcome import Decision
-from cardwright.core.problems import CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, TOKEN_TAKEN, USER_UNKNOWN, Problem
+from cardwright.core.problems import (
+    CARD_UNKNOWN,
+    HOLD_NOT_DUE,
+    INTERNAL,
+    ORIGINAL_NOT_FOUND,
+    TOKEN_TAKEN,
+    USER_UNKNOWN,
+    Problem,
+)
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
 from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
 from cardwright.engine.recording import (
+    CARD_ACCOUNTS,
     after_chain,
     chain_of,
     chain_row,
+    closed_increment,
     completed,
     details_of,
     inline_notification,
     journal_entry,
     notifications,
     record,
+    with_increment,
 )
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.faults import fault
@@ -123,13 +136,13 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     Raises Conflict when the batch must be run again, Unavailable when the database
     failed; nothing is kept in either case.
     """
-    cards, holders, instructed, want = _wanted(asked)
+    cards, holders, instructed, want = wanted(asked)
     seen = await lane.begin(want)
     try:
-        batch = await _configure(cache, cards, holders, seen, real_clock())
+        batch = await configure(cache, cards, holders, seen, real_clock())
         if instructed:
             await _load_named_sources(cache, batch, instructed)
-        results = [_answer(batch, ids, one) for one in asked]
+        results = [answer(batch, ids, one) for one in asked]
         _conclude(batch)
     except BaseException:
         # Whatever happened, the accounts must not stay locked.
@@ -144,7 +157,7 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     return results
 
 
-def _wanted(
+def wanted(
     asked: Sequence[Ask],
 ) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[Instructed], Want]:
     """The cards and accounts of a batch, its movements, and what it must read."""
@@ -162,7 +175,7 @@ def _wanted(
     return cards, holders, instructed, want
 
 
-async def _configure(
+async def configure(
     cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant
 ) -> _Batch:
     """Replaces configuration that the locked revisions show to be out of date."""
@@ -239,7 +252,7 @@ def _is_stale(entry: CardEntry | AccountEntry, seen: Seen) -> bool:
     return holder is None or holder.revision != entry.revision
 
 
-def _answer(batch: _Batch, ids: IdSource, asked: Ask) -> Result:
+def answer(batch: _Batch, ids: IdSource, asked: Ask) -> Result:
     """One message's answer; what it changes is in the batch afterwards."""
     try:
         return _decide(batch, ids, asked) if isinstance(asked, Asked) else _move(batch, ids, asked)
@@ -262,6 +275,9 @@ def _decide(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
         # It went with a reset, or a seeded run gave its number to another purchase afterwards.
         if root is None or root.card_id != card.card_id:
             return Problem(ORIGINAL_NOT_FOUND)
+        # Another process was faster, or the hold has been used or prolonged since it was found.
+        if isinstance(asked.message, Expiry) and not is_due(chain_of(root), batch.now[asked.card.key[0]]):
+            return Problem(HOLD_NOT_DUE)
     if asked.chosen_token is not None and (earlier := _find_earlier(batch, asked)) is not None:
         return earlier
     return _decide_one(batch, ids, asked)
@@ -292,7 +308,7 @@ class _View(NamedTuple):
     source: SourceEntry | None
 
 
-def _see(batch: _Batch, asked: Asked) -> _View:
+def see(batch: _Batch, asked: Asked) -> _View:
     """The view of a message at this point of the batch."""
     entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
@@ -311,7 +327,7 @@ def _see(batch: _Batch, asked: Asked) -> _View:
 
 def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
-    snapshot, message, root, source = _see(batch, asked)
+    snapshot, message, root, source = see(batch, asked)
     now, program_row = batch.now[program.id], batch.seen.programs[program.id]
     decision = decide(snapshot, message, now)
     details = details_of(message, snapshot, decision, asked.chosen_token)
@@ -336,6 +352,8 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
         usages = counted(shadowed.controls, shadowed.usage_keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
+    if details.increments and decision.chain is not None and not decision.chain.hold_left:
+        batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
     if program.reloads and row.impacted is not None and row.impacted < 0:
         spender = AccountEntry((program.id, entry.user.token), entry.holder_id, entry.revision, entry.user, entry.owner)
         _reload(batch, ids, program, spender, entry.card.card_product_token, row)
@@ -350,10 +368,16 @@ def _keep(
     batch.accounts[row.holder_id] = account
     write.transactions.append(row)
     if row.impacted:
-        write.journal.append(journal_entry(row, decision))
+        if decision.legs.overdraft:
+            write.account_journal.append(journal_entry(row, decision.legs))
+        else:
+            write.journal.append(journal_entry(row, decision.legs[:CARD_ACCOUNTS]))
     if root is not None and decision.chain is not None:
         batch.roots[root.id] = changed = after_chain(root, decision.chain)
         write.chains[root.id] = chain_row(changed)
+        if row.kind == INCREMENT:
+            batch.roots[root.id] = grown = with_increment(changed, row)
+            write.grown[root.id] = grown.details
     if asked.inline_target is not None:
         write.outbox.append(inline_notification(row, asked.inline_target))
     if asked.chosen_token is not None:
@@ -446,42 +470,3 @@ def _conclude(batch: _Batch) -> None:
     states = ((holder_id, _pack(batch.accounts[holder_id])) for holder_id in sorted(touched))
     write.holders = [(holder_id, state) for holder_id, state in states if state != batch.seen.holders[holder_id].state]
     write.outbox += notifications(write.transactions, {key: program.subscriptions for key, program in batch.programs.items()})
-
-
-TRIAL_IDS = 64
-"""Ids that mean nothing, enough for one purchase and the auto reloads that it sets off."""
-
-
-class Trial(NamedTuple):
-    """What a message would have become: its outcome, and what it would have been decided by, and when.
-
-    ``snapshot`` is None when the message only repeats one that was decided before.
-    """
-
-    outcome: Outcome
-    snapshot: Snapshot | None
-    message: Message
-    now: Instant
-
-
-async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked) -> Trial | Problem:
-    """What a batch of this message alone would answer, by the same reading and deciding; then the batch is dropped.
-
-    Raises what ``run_batch`` raises. The row's id and seed mean nothing.
-    """
-    cards, holders, _, want = _wanted([asked])
-    seen = await lane.begin(want)
-    try:
-        batch = await _configure(cache, cards, holders, seen, real_clock())
-        view = _see(batch, asked) if asked.card.key in batch.cards else None
-        ids = IdSource()
-        ids.refill(range(1, TRIAL_IDS, 2))
-        result = _answer(batch, ids, asked)
-    finally:
-        await lane.abort()
-    if isinstance(result, Problem):
-        return result
-    assert view is not None
-    assert isinstance(result, Outcome), "a card's message has an outcome"
-    repeats = not batch.write.transactions
-    return Trial(result, None if repeats else view.snapshot, view.message, batch.now[asked.card.key[0]])

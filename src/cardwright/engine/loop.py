@@ -15,8 +15,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
 from cardwright.engine.cache import Cache, CardEntry, CardKey
-from cardwright.engine.heart import Ask, Asked, IdSource, Outcome, Result, Trial, run_batch, try_out
+from cardwright.engine.heart import Ask, Asked, IdSource, Outcome, Result, run_batch
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
+from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
 from cardwright.kit.faults import fault
 from cardwright.storage.hot import Conflict, HotStore, Lane, Unavailable

@@ -98,6 +98,7 @@ def first_row(
         hold_left=0,
         load_left=step.load_left,
         cleared=0,
+        due_ms=0,
         ledger=ledger,
         available=ledger - held,
         root_id=asked.root_id,

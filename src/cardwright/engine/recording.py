@@ -7,7 +7,7 @@ import msgspec
 from cardwright.core.checks import address_verdict
 from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Message
 from cardwright.core.outcome import Decision
-from cardwright.core.record import Recorded
+from cardwright.core.record import Recorded, token_of
 from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.words import TYPES, State
@@ -23,18 +23,22 @@ CARD_ACCOUNTS = 4
 
 def chain_of(root: Recorded) -> Chain:
     """A chain's root as a decision sees it."""
-    increase = max(0, root.amount - root.request_amount)
-    return Chain(State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared, increase)
+    return Chain(
+        State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared,
+        max(0, root.amount - root.request_amount), root.kind, root.due_ms, root.created_ms,
+    )  # fmt: skip
 
 
 def after_chain(root: Recorded, chain: Chain) -> Recorded:
     """The chain's root after a decision."""
-    return root._replace(state=chain.state.value, hold_left=chain.hold_left, load_left=chain.load_left, cleared=chain.cleared)
+    return root._replace(
+        state=chain.state.value, hold_left=chain.hold_left, load_left=chain.load_left, cleared=chain.cleared, due_ms=chain.due_ms
+    )
 
 
 def chain_row(root: Recorded) -> ChainRow:
     """What is written of a changed root."""
-    return ChainRow(root.id, root.state, root.hold_left, root.load_left, root.cleared)
+    return ChainRow(root.id, root.state, root.hold_left, root.load_left, root.cleared, root.due_ms)
 
 
 def completed(message: Message, original: Recorded) -> Message:
@@ -47,8 +51,25 @@ def completed(message: Message, original: Recorded) -> Message:
         flow=known.flow,
         additional_data=said.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
+        network=said.network or known.network,
+        subnetwork=said.subnetwork if said.network is not None else known.subnetwork,
+        card_present=known.card_present if message.follows else None,
+        increments=known.increments if message.follows else (),
     )
     return msgspec.structs.replace(message, details=details)
+
+
+def with_increment(root: Recorded, increment: Recorded) -> Recorded:
+    """A chain's root that knows of one increment more."""
+    known = details_decoder.decode(root.details)
+    chosen = details_decoder.decode(increment.details).chosen_token
+    grown = msgspec.structs.replace(known, increments=(*known.increments, (increment.id, chosen or token_of(increment))))
+    return root._replace(details=_pack(grown))
+
+
+def closed_increment(row_id: int) -> ChainRow:
+    """What is written of an increment when its authorization holds nothing any more: it has been taken up as well."""
+    return ChainRow(row_id, State.CLEARED.value, 0, 0, 0, 0)
 
 
 def record(
@@ -89,7 +110,8 @@ def record(
         moved=decision.moved,
         hold_left=decision.hold_left,
         load_left=decision.load_left,
-        cleared=0,
+        cleared=decision.cleared,
+        due_ms=decision.due_ms,
         ledger=ledger,
         available=ledger - held,
         root_id=None if root is None else root.id,
@@ -108,15 +130,16 @@ def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_
         "chosen_token": chosen_token,
         "use": decision.use if decision.use != (0, 0) else None,
         "limited_by": decision.limited_by,
+        "released": decision.released,
         "mcc_groups": snapshot.spend.categories.names if isinstance(message, Authorization) else (),
     }
     # Usually there is nothing, and a copy would be the dearest part of the row.
     return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details
 
 
-def journal_entry(row: Recorded, decision: Decision) -> tuple[object, ...]:
+def journal_entry(row: Recorded, legs: tuple[int, ...]) -> tuple[object, ...]:
     """The journal row of a decision that moved money; it shares the transaction's id."""
-    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *decision.legs[:CARD_ACCOUNTS])
+    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *legs)
 
 
 def inline_notification(row: Recorded, target: bytes) -> dict[str, object]:

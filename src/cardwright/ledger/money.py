@@ -10,6 +10,15 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, or_, select
 
+from cardwright.core.kinds import (
+    CLEARINGS,
+    CREDIT,
+    CREDIT_REVERSAL,
+    PIN_COMPLETION,
+    PIN_REVERSAL,
+    REFUND,
+    SETTLED_AT_ONCE,
+)
 from cardwright.core.snapshot import Account
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.ledger.walk import Break, stream, truth, with_entries
@@ -106,7 +115,6 @@ def declined_moves_nothing(db: Connection) -> Iterator[Break]:
 
 # --- Orders and chains --------------------------------------------------------------------
 
-CLEARING, REFUND = TYPE_NUMBER["authorization.clearing"], TYPE_NUMBER["refund"]
 GPA_CREDIT, PROGRAM_TRANSFER = TYPE_NUMBER["gpa.credit"], TYPE_NUMBER["transfer.program"]
 FEE_CHARGE, FEE_REFUND = TYPE_NUMBER["fee.charge"], TYPE_NUMBER["fee.charge.refund"]
 
@@ -117,18 +125,24 @@ _CAPTURED: ColumnElement[int] = transactions.c.moved + _FUNDED
 
 def funding_is_what_was_moved(db: Connection) -> Iterator[Break]:
     """What an order moved came out of program funding or went back there, in the same entry; or a clearing took it of a hold."""
-    is_clearing = transactions.c.kind == CLEARING
+    is_clearing = transactions.c.kind.in_(CLEARINGS)
+    # Only a completion gives something of the hold back, so that only there the source can gain.
+    gives_nothing_back = transactions.c.kind != PIN_COMPLETION
     held = func.coalesce(journal.c.held, 0)
-    is_wrong = or_(and_(~is_clearing, _CAPTURED != 0), and_(is_clearing, or_(_CAPTURED < 0, -held < _CAPTURED, _FUNDED > 0)))
+    is_wrong = or_(
+        and_(~is_clearing, _CAPTURED != 0),
+        and_(is_clearing, or_(_CAPTURED < 0, -held < _CAPTURED, and_(gives_nothing_back, _FUNDED > 0))),
+    )
     query = with_entries(transactions.c.id, transactions.c.moved, _FUNDED.label("funded"))
     for row in stream(db, query.where(is_wrong)):
         yield f"journal {row.id} (program_funding)", -row.moved, row.funded
 
 
 def settlement_is_what_was_cleared(db: Connection) -> Iterator[Break]:
-    """What is owed to the network is what was cleared, less what was refunded."""
+    """What is owed to the network is what was settled, less what was credited or undone."""
     row = transactions.c
-    owed = case((row.impacted.is_(None), 0), (row.kind == CLEARING, row.amount), (row.kind == REFUND, -row.amount), else_=0)
+    gives, takes = CLEARINGS | (SETTLED_AT_ONCE - {CREDIT}) | {CREDIT_REVERSAL}, (REFUND, CREDIT, PIN_REVERSAL)
+    owed = case((row.impacted.is_(None), 0), (row.kind.in_(gives), row.amount), (row.kind.in_(takes), -row.amount), else_=0)
     settled = func.coalesce(journal.c.settlement, 0)
     query = with_entries(row.id, owed.label("owed"), settled.label("settled")).where(owed != settled)
     for one in stream(db, query):
@@ -156,32 +170,31 @@ def what_is_sent_arrives(db: Connection) -> Iterator[Break]:
 def order_keeps_no_debt(db: Connection) -> Iterator[Break]:
     """No more is unloaded of an order than it loaded."""
     row = transactions.c
-    for one in stream(db, select(row.id, row.load_left).where(row.load_left < 0)):
+    for one in stream(db, select(row.id, row.load_left).where(row.load_left < 0, row.kind == GPA_CREDIT)):
         yield f"transaction {one.id} (left to unload)", "nothing or more", one.load_left
 
 
 def chains_add_up(db: Connection) -> Iterator[Break]:
-    """A chain still holds, still has loaded and has cleared what its messages say, all of them together.
+    """A chain still holds, still has loaded and has settled what its messages say, all of them together.
 
     An order is such a chain: what it loaded is what can still be unloaded. So is a fee, which a refund clears.
     """
     row = transactions.c
     root = func.coalesce(row.root_id, row.id)
     loaded = case(
-        (row.kind == CLEARING, -_CAPTURED),
+        (row.kind.in_(CLEARINGS), -_CAPTURED),
         (row.kind.in_((REFUND, PROGRAM_TRANSFER)), 0),
         # What an order loads for its fees is spent at once.
         (row.kind == GPA_CREDIT, row.request_amount),
         else_=row.moved,
     )
-    # A forced clearing has no root: it belongs to no chain.
-    cleared = case((and_(row.kind.in_((CLEARING, FEE_REFUND)), row.root_id.is_not(None)), row.amount), else_=0)
+    cleared = case((row.kind == FEE_REFUND, row.amount), else_=func.coalesce(journal.c.settlement, 0))
     kept = (func.sum(row.hold_left), func.sum(row.load_left), func.sum(row.cleared))
     said = (func.sum(func.coalesce(journal.c.held, 0)), func.sum(loaded), func.sum(cleared))
     differs = or_(*(one != other for one, other in zip(kept, said, strict=True)))
     for chain in stream(db, with_entries(root, *kept, *said).group_by(root).having(differs)):
         root_id, *sums = map(int, chain)
-        yield f"chain of transaction {root_id} (holds, has loaded, has cleared)", tuple(sums[3:]), tuple(sums[:3])
+        yield f"chain of transaction {root_id} (holds, has loaded, has settled)", tuple(sums[3:]), tuple(sums[:3])
 
 
 def open_purchase_holds_something(db: Connection) -> Iterator[Break]:
@@ -190,3 +203,22 @@ def open_purchase_holds_something(db: Connection) -> Iterator[Break]:
     differs = truth(row.state == int(State.PENDING)) != truth(row.hold_left > 0)
     for one in stream(db, select(row.id, row.state, row.hold_left).where(row.root_id.is_(None), differs)):
         yield f"transaction {one.id}", "PENDING and a hold, or neither", f"{State(one.state).name}, held {one.hold_left}"
+
+
+def chain_shares_its_time(db: Connection) -> Iterator[Break]:
+    """A transaction that follows none was made when it began, and what follows it began when it did."""
+    row, root = transactions.c, transactions.alias("root").c
+    query = select(row.id, row.created_ms, row.user_time_ms)
+    for one in stream(db, query.where(row.root_id.is_(None), row.created_ms != row.user_time_ms)):
+        yield f"transaction {one.id} (began)", one.created_ms, one.user_time_ms
+    query = select(row.id, root.user_time_ms.label("began"), row.user_time_ms).where(row.root_id == root.id)
+    for one in stream(db, query.where(row.user_time_ms != root.user_time_ms)):
+        yield f"transaction {one.id} (began)", one.began, one.user_time_ms
+
+
+def open_hold_has_an_end(db: Connection) -> Iterator[Break]:
+    """A transaction has a time at which its hold expires exactly as long as it holds something."""
+    row = transactions.c
+    differs = truth(row.due_ms > 0) != truth(row.hold_left > 0)
+    for one in stream(db, select(row.id, row.due_ms, row.hold_left).where(differs)):
+        yield f"transaction {one.id}", "an end and a hold, or neither", f"end {one.due_ms}, held {one.hold_left}"

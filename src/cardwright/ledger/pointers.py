@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, and_, case, func, or_, select
 
-from cardwright.core.render import ASKS
+from cardwright.core.kinds import ASKS
 from cardwright.ledger.walk import CHUNK, Break, stream
 from cardwright.outbox.events import Category
 from cardwright.storage.database import Row

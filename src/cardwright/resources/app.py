@@ -1,26 +1,32 @@
 """What every action is given: the running platform's parts, and the call that it serves."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
 
 from cardwright.engine.loop import Engine
+from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.page import Page
 from cardwright.kit.vault import Vault
+from cardwright.ledger.settlement import Closings
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.events import Category, publish
 from cardwright.storage.database import Database
 from cardwright.storage.programs import Program
+from cardwright.storage.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode."""
+    """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode.
+
+    ``settle`` lets everything happen that is due in a program's present time.
+    """
 
     database: Database
     vault: Vault
@@ -34,7 +40,11 @@ class App:
     bin_prefix: str
     first_clock: ProgramClock
     wake_outbox: Callable[[], None]
+    settle: Callable[[int], Awaitable[None]]
     wake_backtests: Callable[[], None] = lambda: None
+    ranks: Ranks = field(default_factory=Ranks)
+    bookmarks: Bookmarks = field(default_factory=Bookmarks)
+    closings: Closings = field(default_factory=Closings)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from cardwright.resources.app import Call
 from cardwright.resources.base import Token
 from cardwright.resources.movements import CurrencyCode, check_currency, find_source
 from cardwright.resources.route import Paging, Shape, get, post, put
-from cardwright.resources.simulate import parse_amount
+from cardwright.resources.simulate_shapes import parse_amount
 from cardwright.storage import history, records
 from cardwright.storage.tables import auto_reloads, card_products, users
 

@@ -7,13 +7,14 @@ from sqlalchemy import Connection, select
 
 from cardwright.core.counting import asked_of, events_for
 from cardwright.core.explain import explain, explain_follow_up
+from cardwright.core.kinds import ASKS, SETTLED_AT_ONCE
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
 from cardwright.core.remedies import smallest_changes
-from cardwright.core.render import ASKS, details_decoder
-from cardwright.core.responses import REASON_OF
-from cardwright.core.snapshot import Account, CardFact, ProductFact, Snapshot, UserFact, fact_from
+from cardwright.core.render import details_decoder
+from cardwright.core.responses import REASON_OF, Reason
+from cardwright.core.snapshot import Account, CardFact, Chain, ProductFact, Snapshot, UserFact, fact_from
 from cardwright.core.spend import (
     CountryList,
     Groups,
@@ -59,9 +60,12 @@ def message_of(row: Recorded) -> Authorization:
 
 def account_before(row: Recorded) -> Account:
     """The account as the decision found it: the balances after it, less what it did."""
-    did_load, did_hold = (row.moved, row.amount) if row.impacted is not None else (0, 0)
-    ledger = row.ledger - did_load
-    return Account({row.currency: (ledger, row.ledger - row.available - did_hold)})
+    held = row.ledger - row.available
+    if row.impacted is None:
+        return Account({row.currency: (row.ledger, held)})
+    if row.kind in SETTLED_AT_ONCE:
+        return Account({row.currency: (row.ledger - row.moved - row.impacted, held)})
+    return Account({row.currency: (row.ledger - row.moved, held - row.amount)})
 
 
 # --- Queries: this resource's SQL ----------------------------------------------------
@@ -78,7 +82,7 @@ def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, 
 
 
 def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
-    """What the decision on a row saw of all that is configured; without money, velocity controls and chain."""
+    """What the decision on a row saw of all that is configured; without money and velocity controls."""
     card, user, owner = facts_as_of(db, row)
     by_token = select(card_products.c.id).where(
         card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
@@ -88,7 +92,9 @@ def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
     product: ProductFact = fact_from(ProductFact, doc)
     source = source_as_of(db, row) if row.source_id is not None else None
     spend = spend_as_of(db, row, card, user, product, groups_as_of(db, row))
-    return Snapshot(row.currency, card, user, owner, product, source, Account(), spend=spend)
+    # An increment is only asked about here when its authorization still held something.
+    chain = Chain(State.PENDING, 0, 1, 0, 0) if row.root_id is not None else None
+    return Snapshot(row.currency, card, user, owner, product, source, Account(), chain, spend=spend)
 
 
 def docs_as_of(db: Connection, row: Recorded, kind: Kind) -> list[tuple[int, str]]:
@@ -156,10 +162,11 @@ def with_usage_before(
 def get_decision(call: Call) -> dict[str, Any]:
     """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
     row, _side = get_transaction(call.db, call.program.id, call.token)
-    again = Again(explain_follow_up(row), True, {}) if row.kind not in ASKS else _explain_again(call, row)
+    reason = REASON_OF[row.code]
+    tells = row.kind not in ASKS or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
+    again = Again(explain_follow_up(row), True, {}) if tells else _explain_again(call, row)
     steps = again.steps
     places = exponent_of(row.currency) or 0
-    reason = REASON_OF[row.code]
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
     return {
         "transaction_token": details_decoder.decode(row.details).chosen_token or token_of(row),

@@ -14,7 +14,7 @@ from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
 from cardwright.resources.route import Paging, Shape, get, post, put
-from cardwright.resources.simulate import parse_amount
+from cardwright.resources.simulate_shapes import parse_amount
 from cardwright.storage import records
 from cardwright.storage.tables import fees
 

@@ -31,7 +31,7 @@ from cardwright.resources.app import Call, EngineCall
 from cardwright.resources.base import Token
 from cardwright.resources.fees import Category, Fee, FeeKind
 from cardwright.resources.route import Shape
-from cardwright.resources.simulate import parse_amount
+from cardwright.resources.simulate_shapes import parse_amount
 from cardwright.storage import records
 from cardwright.storage.programs import Program, get_program
 from cardwright.storage.tables import fees, funding_sources, movements, transactions, users

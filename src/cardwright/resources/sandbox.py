@@ -1,19 +1,21 @@
 """The sandbox: programs of one's own, time that one holds, and a clean slate."""
 
+import asyncio
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, structs
 
 from cardwright.core.money import exponent_of
 from cardwright.core.problems import bad_field
 from cardwright.kit.clock import DAY_MS, Instant, ProgramClock, iso_ms, parse_instant
-from cardwright.resources.app import Call
+from cardwright.resources.app import Call, EngineCall
 from cardwright.resources.base import Token
 from cardwright.resources.route import Scope, Shape, get, post, put
 from cardwright.storage.programs import (
     ProgramSettings,
     find_program_token,
+    get_program,
     insert_credential,
     insert_program,
     set_clock,
@@ -46,6 +48,7 @@ class SettingsUpdate(Shape, frozen=True, kw_only=True):
 
     mask_funding_source_tokens: bool | None = None
     mask_webhook_secrets: bool | None = None
+    transaction_model: Literal["v1", "v2"] | None = None
 
 
 class ClockRequest(Shape, frozen=True, kw_only=True):
@@ -142,12 +145,21 @@ def get_clock(call: Call) -> dict[str, Any]:
     return _clock_answer(call.program.clock, call.now)
 
 
-def change_clock(call: Call, body: ClockRequest) -> dict[str, Any]:
-    """Freezes, sets or advances the program's clock."""
+async def change_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
+    """Freezes, sets or advances the program's clock; what is due then has happened when this answers."""
+    app = call.app
+    answer = await asyncio.to_thread(_set_clock, call, body)
+    await app.settle(call.program_id)
+    # Retries of notifications are due by the program's clock too.
+    app.wake_outbox()
+    return answer
+
+
+def _set_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
     real_ms = call.app.real_clock()
-    clock = changed_clock(call.program.clock, body, real_ms)
-    set_clock(call.db, call.program.id, clock)
-    call.published = True
+    with call.app.database.write() as db:
+        clock = changed_clock(get_program(db, call.program_id).clock, body, real_ms)
+        set_clock(db, call.program_id, clock)
     return _clock_answer(clock, clock.at(real_ms))
 
 
@@ -162,6 +174,8 @@ def reset(call: Call, _body: Nothing) -> dict[str, Any]:
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
     call.app.engine.forget()
+    call.app.ranks.forget(call.program.id)
+    call.app.bookmarks.clear()
     return removed
 
 

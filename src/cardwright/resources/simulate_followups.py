@@ -1,18 +1,21 @@
-"""Simulations of what follows an authorization: advice, reversal, clearing, refund, forced clearing."""
+"""Simulations of what follows another message: advice, completion, reversal, clearing, refund, forced clearing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from decimal import Decimal
 from typing import Annotated
 
 from msgspec import Meta
 
+from cardwright.core.kinds import FAMILIES, PIN_HOLD, Family
 from cardwright.core.messages import Advice, Clearing, Details, Message, Refund, Reversal
 from cardwright.core.problems import ORIGINAL_NOT_FOUND, Problem, bad_field
-from cardwright.core.render import ASKS
+from cardwright.core.record import root_token
+from cardwright.core.render import details_decoder
 from cardwright.core.responses import APPROVALS, REASON_OF
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Scope, Shape, post
-from cardwright.resources.simulate import (
+from cardwright.resources.simulate import submit
+from cardwright.resources.simulate_shapes import (
     CardAcceptor,
     Mid,
     NetworkFee,
@@ -23,7 +26,6 @@ from cardwright.resources.simulate import (
     fees_of,
     merchant_of,
     parse_amount,
-    submit,
 )
 from cardwright.storage.originals import Original
 
@@ -66,9 +68,20 @@ class ClearingRequest(FollowUp, frozen=True, kw_only=True):
 
 
 def can_be_followed(original: Original) -> bool:
-    """Whether a reversal, advice or clearing may name it: an approved authorization, or a later member of its chain."""
+    """Whether a later message may name it: what was approved and begins a chain, or is a later member of one."""
     row = original.row
-    return row.root_id is not None or (row.kind in ASKS and REASON_OF[row.code] in APPROVALS)
+    return REASON_OF[row.code] in APPROVALS and (row.root_id is not None or row.kind in FAMILIES)
+
+
+def can_be_named(family: Family, message: Message) -> bool:
+    """Whether a chain of this family knows such a message: a PIN debit has no advice, what was settled at once no clearing."""
+    match message:
+        case Advice():
+            return family.advice is not None
+        case Clearing():
+            return family.clearing is not None
+        case _:
+            return True
 
 
 def clearing_of(body: ClearingRequest, amount: int, details: Details) -> Message:
@@ -87,9 +100,12 @@ async def simulate_advice(call: EngineCall, body: AdviceRequest) -> bytes:
 
 
 async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
-    """Simulates a reversal: the merchant lets go of a part of the hold or of all of it."""
+    """Simulates a reversal: the merchant lets go of a part of the hold or of all of it, or a finished message is undone."""
     _check_positive(body)
-    return await _follow(call, body, lambda amount, details: Reversal(amount=amount, details=details))
+    is_advice, days = body.is_advice is True, body.find_original_window_days
+    return await _follow(
+        call, body, lambda amount, details: Reversal(amount=amount, details=details, is_advice=is_advice, window_days=days)
+    )
 
 
 async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
@@ -100,7 +116,16 @@ async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
     return await _follow(call, body, lambda amount, details: clearing_of(body, amount, details))
 
 
-async def _follow(call: EngineCall, body: FollowUp, message_of: Callable[[int, Details], Message]) -> bytes:
+async def simulate_financial_advice(call: EngineCall, body: AdviceRequest) -> bytes:
+    """Simulates the completion of a PIN debit that was authorized before: the final amount, and the end of the hold."""
+    _check_positive(body)
+    return await _follow(call, body, lambda amount, details: Clearing(amount=amount, details=details), frozenset({PIN_HOLD}))
+
+
+async def _follow(
+    call: EngineCall, body: FollowUp, message_of: Callable[[int, Details], Message], roots: Container[int] = FAMILIES
+) -> bytes:
+    """Has a message decided that names an earlier one; ``roots``: the types that may begin the chain of what it changes."""
     app, program_id = call.app, call.program_id
     program = await app.engine.cache.program(program_id, 0)
     amount = parse_amount("amount", body.amount, program.currency)
@@ -114,11 +139,25 @@ async def _follow(call: EngineCall, body: FollowUp, message_of: Callable[[int, D
     )
     message: Message = message_of(amount, details)
     original = await app.engine.original((program_id, body.original_transaction_token))
-    if message.follows and not can_be_followed(original):
-        raise Problem(ORIGINAL_NOT_FOUND)
-    root_id = original.root_id if message.follows else original.row.id
     card = await app.engine.card((program_id, original.card_token))
-    return await submit(app, card, message, body, options, root_id)
+    if not message.follows:
+        return await submit(app, card, message, body, options, original.row.id)
+    root = await root_kind(call, original)
+    if root is None or root not in roots or not can_be_named(FAMILIES[root], message):
+        raise Problem(ORIGINAL_NOT_FOUND)
+    return await submit(app, card, message, body, options, original.root_id)
+
+
+async def root_kind(call: EngineCall, original: Original) -> int | None:
+    """The type that began the chain of what a message names; None when nothing can follow that."""
+    if not can_be_followed(original):
+        return None
+    row = original.row
+    if row.root_id is None:
+        return row.kind
+    details = details_decoder.decode(row.details)
+    root = await call.app.engine.original((call.program_id, details.root_token or root_token(row)))
+    return root.row.kind
 
 
 def _check_positive(body: FollowUp) -> None:
@@ -130,6 +169,7 @@ def _check_positive(body: FollowUp) -> None:
 
 routes = [
     post("/simulate/authorization/advice", AdviceRequest, simulate_advice, SimulationAnswer, scope=Scope.SIMULATION),
+    post("/simulate/financial/advice", AdviceRequest, simulate_financial_advice, SimulationAnswer, scope=Scope.SIMULATION),
     post("/simulate/reversal", ReversalRequest, simulate_reversal, SimulationAnswer, scope=Scope.SIMULATION),
     post("/simulate/clearing", ClearingRequest, simulate_clearing, SimulationAnswer, scope=Scope.SIMULATION),
 ]

@@ -1,104 +1,41 @@
 """Transactions: what became of every message, one by one, in lists, and with what belongs together."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from msgspec import Meta
-from sqlalchemy import Connection, SmallInteger, and_, literal, or_, select, union_all
+from sqlalchemy import Connection, Select, and_, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.movement_docs import account_face_of, render_account_side
 from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_parameter
 from cardwright.core.record import LOAD_SIDE, Recorded, id_and_face_of, token_of
-from cardwright.core.render import LOAD_KINDS, Face, SourceFace, details_decoder, face_of, render, render_load, source_face_of
+from cardwright.core.render import Face, SourceFace, details_decoder, face_of, render, render_load, source_face_of
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
-from cardwright.core.words import TYPE_NUMBER, State
-from cardwright.kit.clock import DAY_MS, Instant, parse_instant
-from cardwright.kit.page import Page
+from cardwright.core.transaction_model import MODELS, as_v2
 from cardwright.resources import base
 from cardwright.resources.app import Call
-from cardwright.resources.route import Paging, Shape, get
+from cardwright.resources.route import get
+from cardwright.resources.transaction_lists import (
+    CARD_SIDE,
+    PAGING,
+    Listed,
+    RelatedQuery,
+    Search,
+    SourceQuery,
+    TransactionQuery,
+    ViewQuery,
+    Wanted,
+    find_page,
+    load_rows,
+    name_of,
+    parse_direction,
+    parse_order,
+    parse_wanted,
+    places_of,
+)
 from cardwright.storage import history
 from cardwright.storage.records import Listing
 from cardwright.storage.tables import cards, funding_sources, message_tokens, transactions, users
-
-# --- Shapes: what travels on the wire ------------------------------------------------
-
-CARD_SIDE = 0
-DEFAULT_WINDOW_DAYS = 30
-
-
-class TransactionQuery(Shape, frozen=True, kw_only=True):
-    """The filters of a list of transactions; dates are ``yyyy-MM-dd`` or date-times."""
-
-    start_date: str | None = None
-    end_date: str | None = None
-    type: str | None = None
-    user_token: str | None = None
-    acting_user_token: str | None = None
-    business_token: str | None = None
-    card_token: str | None = None
-    state: str | None = None
-    polarity: str | None = None
-    start_identifier: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
-    version: str | None = None
-    verbose: str | None = None
-
-
-# --- Rules: pure ---------------------------------------------------------------------
-
-PAGING = Paging(count=10, count_max=100, sort_by="-user_transaction_time")
-
-SORTS = {
-    "user_transaction_time": "user_time_ms",
-    "userTransactionTime": "user_time_ms",
-    "created_time": "created_ms",
-    "createdTime": "created_ms",
-    "last_modified_time": "created_ms",
-    "lastModifiedTime": "created_ms",
-}
-
-
-def parse_states(text: str | None, default: str) -> frozenset[int]:
-    """The numbers of a comma list of states; ``ALL`` is every one. Raises a problem for an unknown name."""
-    names = (text or default).split(",")
-    if "ALL" in names:
-        return frozenset(State)
-    try:
-        return frozenset(State[name.strip()] for name in names)
-    except KeyError as error:
-        legal = ", ".join(state.name for state in State)
-        raise bad_parameter("state", f"must be of {legal} or ALL, not {error.args[0]}") from None
-
-
-def parse_types(text: str | None) -> frozenset[int] | None:
-    """The numbers of a comma list of types, None for all. Raises a problem for an unknown name."""
-    if not text:
-        return None
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in TYPE_NUMBER:
-            raise bad_parameter("type", f"is not a transaction type: {name[:60]}")
-    return frozenset(TYPE_NUMBER[name] for name in names)
-
-
-def parse_window(query: TransactionQuery, now: Instant) -> tuple[Instant, Instant]:
-    """First and last instant asked for, both inclusive: the last 30 days by default; a plain end date means its whole day."""
-    start = _bound("start_date", query.start_date) if query.start_date else now - DEFAULT_WINDOW_DAYS * DAY_MS
-    if not query.end_date:
-        return start, now
-    end = _bound("end_date", query.end_date)
-    return start, end + DAY_MS - 1 if base.is_day(query.end_date) else end
-
-
-def _bound(name: str, text: str) -> Instant:
-    try:
-        if not base.is_day(text[:10]) or text[10:11] not in ("", "T"):
-            raise ValueError(text)
-        return parse_instant(text)
-    except ValueError:
-        raise bad_parameter(name, "must be yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss") from None
-
 
 # --- Queries: this resource's SQL ----------------------------------------------------
 
@@ -134,31 +71,6 @@ def _find_row(db: Connection, program_id: int, row_id: int) -> Recorded | None:
 def recorded(row: Any) -> Recorded:
     """A selected row of ``transactions`` as a value."""
     return Recorded(*row[: len(Recorded._fields)])
-
-
-def list_sides(
-    db: Connection, page: Page, card_side: ColumnElement[bool] | None, load_side: ColumnElement[bool] | None
-) -> list[tuple[Recorded, int]]:
-    """One more than a page of transactions: card sides that fulfil one condition, load sides that fulfil the other."""
-    name = page.sort_by.removeprefix("-")
-    if name not in SORTS:
-        raise bad_parameter("sort_by", f"must be one of {', '.join(SORTS)}, not {name[:60]}")
-    descending = page.sort_by.startswith("-")
-    # Each side brings its own first rows in order, so the database never sorts more than what is asked for.
-    enough = page.start_index + page.count + 1
-    parts = []
-    for side, condition in ((CARD_SIDE, card_side), (LOAD_SIDE, load_side)):
-        if condition is None:
-            continue
-        keys = [transactions.c[SORTS[name]], transactions.c.id]
-        order = [key.desc() if descending else key.asc() for key in keys]
-        part = select(transactions, literal(side, SmallInteger).label("side")).where(condition)
-        parts.append(select(part.order_by(*order).limit(enough).subquery()))
-    both = union_all(*parts).subquery()
-    both_keys: list[ColumnElement[Any]] = [both.c[column] for column in (SORTS[name], "id", "side")]
-    order = [key.desc() if descending else key.asc() for key in both_keys]
-    rows = db.execute(select(both).order_by(*order).offset(page.start_index).limit(page.count + 1)).all()
-    return [(recorded(row), row.side) for row in rows]
 
 
 def find_own_holder(db: Connection, program_id: int, user_token: str) -> int | None:
@@ -245,8 +157,9 @@ def source_as_of(db: Connection, row: Recorded) -> SourceFact:
 
 def render_first_states(db: Connection, program_id: int, row_ids: Sequence[int], *, masked: bool) -> list[str]:
     """Transactions as their notifications tell them: in the state that they were first in, in the order of the ids."""
-    found = db.execute(select(transactions).where(transactions.c.id.in_(row_ids), transactions.c.program_id == program_id))
-    rows = {row.id: recorded(row) for row in found}
+    # The program is looked at here: as a condition it leads SQLite to the index over everything that the program ever did.
+    found = db.execute(select(transactions).where(transactions.c.id.in_(row_ids)))
+    rows = {row.id: recorded(row) for row in found if row.program_id == program_id}
     faces = Faces(db, program_id, masked=masked)
     return [faces.json(rows[row_id], state=rows[row_id].first_state) for row_id in row_ids]
 
@@ -257,13 +170,12 @@ def render_first_states(db: Connection, program_id: int, row_ids: Sequence[int],
 def get_one(call: Call) -> str:
     """Returns a transaction: the card's side or the load's."""
     row, side = get_transaction(call.db, call.program.id, call.token)
-    return _faces(call).json(row, side)
+    return _shown(call)(row, side)
 
 
 def list_transactions(call: Call) -> Listing:
     """Lists transactions; without filters those of the last 30 days that are PENDING or COMPLETION."""
-    owner = _owner_condition(call, call.query)
-    return _list(call, owner, "PENDING,COMPLETION")
+    return _page(call, "transactions", parse_wanted(call.query, "PENDING,COMPLETION"), owner=_owner_condition(call, call.query))
 
 
 def list_related(call: Call) -> Listing:
@@ -271,100 +183,90 @@ def list_related(call: Call) -> Listing:
     row, side = get_transaction(call.db, call.program.id, call.token)
     root = row.root_id if row.root_id is not None else row.id
     chain = or_(transactions.c.id == root, transactions.c.root_id == root)
-    itself = transactions.c.id != row.id
-    card_side, load_side = _conditions(call, chain, "ALL", window=False)
-    if card_side is not None and side == CARD_SIDE:
-        card_side = and_(card_side, itself)
-    if load_side is not None and side == LOAD_SIDE:
-        load_side = and_(load_side, itself)
-    return _page(call, card_side, load_side)
+    return _page(call, "related", parse_wanted(call.query, "ALL"), owner=chain, but=(row.id, side), window=False)
 
 
 def list_of_source(call: Call) -> Listing:
     """Lists what was drawn from and returned to a funding source."""
     source = base.get_row(call, funding_sources, TRANSACTION_NOT_FOUND, call.path["funding_source_token"])
-    polarity = call.query.polarity
-    if polarity not in (None, "CREDIT", "DEBIT", "PENDING_CREDIT", "PENDING_DEBIT"):
-        raise bad_parameter("polarity", "must be CREDIT, DEBIT, PENDING_CREDIT or PENDING_DEBIT")
-    card_side, load_side = _conditions(call, transactions.c.source_id == source.id, "PENDING,COMPLETION")
-    by_order: list[ColumnElement[bool]] = [transactions.c.card_id.is_(None)]
-    if polarity is not None:
-        direction = transactions.c.moved > 0 if polarity.endswith("CREDIT") else transactions.c.moved < 0
-        by_order, load_side = [*by_order, direction], and_(load_side, direction) if load_side is not None else None
-    return _page(call, and_(card_side, *by_order) if card_side is not None else None, load_side)
+    direction = parse_direction(call.query.polarity)
+    wanted = parse_wanted(
+        call.query, "PENDING,COMPLETION", source_id=source.id, direction=direction, has_card_sides=False
+    )
+    return _page(call, "source", wanted)
 
 
-def _faces(call: Call) -> Faces:
-    return Faces(call.db, call.program.id, masked=call.program.settings.mask_funding_source_tokens)
+def _page(
+    call: Call, what: str, wanted: Wanted, *, owner: ColumnElement[bool] | None = None,
+    but: tuple[int, int] | None = None, window: bool = True,
+) -> Listing:  # fmt: skip
+    query = call.query
+    order, descending = parse_order(call.list_page.sort_by)
+    show = _shown(call)
+    sides = wanted.sides(query.start_identifier or 0)
+    if but is not None:
+        sides = [(side, and_(one, transactions.c.id != but[0]) if side == but[1] else one) for side, one in sides]
+    listed = Listed(
+        Search(call.program.id, order, descending, sides, owner),
+        wanted,
+        places_of(query, call.now, window=window),
+        name_of(call, what),
+        is_countable=owner is None and not query.start_identifier,
+    )
+    entries, is_more = find_page(call, listed)
+    rows = load_rows(call.db, entries)
+    return Listing([show(rows[entry.id], entry.side) for entry in entries], is_more)
 
 
-def _list(call: Call, condition: ColumnElement[bool], states: str) -> Listing:
-    return _page(call, *_conditions(call, condition, states))
+def _shown(call: Call) -> Callable[[Recorded, int], str]:
+    """How the call wants a transaction shown: in the model that it names, else in the program's."""
+    model = (call.query.version or call.program.settings.transaction_model).lower()
+    if model not in MODELS:
+        raise bad_parameter("version", f"must be one of {', '.join(MODELS)}")
+    faces = Faces(call.db, call.program.id, masked=call.program.settings.mask_funding_source_tokens)
+    if model == "v1":
+        return faces.json
+    return lambda row, side: as_v2(faces.json(row, side), details_decoder.decode(row.details))
 
 
-def _page(call: Call, card_side: ColumnElement[bool] | None, load_side: ColumnElement[bool] | None) -> Listing:
-    if card_side is None and load_side is None:
-        return Listing([], False)
-    rows = list_sides(call.db, call.list_page, card_side, load_side)
-    faces = _faces(call)
-    return Listing([faces.json(row, side) for row, side in rows[: call.list_page.count]], len(rows) > call.list_page.count)
-
-
-def _conditions(
-    call: Call, condition: ColumnElement[bool], states: str, *, window: bool = True
-) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
-    """What the card's side and the load's side of a row must fulfil; None when no row of that side can."""
-    query, row = call.query, transactions.c
-    common = [row.program_id == call.program.id, condition]
-    wanted = parse_states(query.state, states)
-    if wanted != frozenset(State):
-        common.append(row.state.in_(wanted))
-    if window or query.start_date or query.end_date:
-        start, end = parse_window(query, call.now)
-        common += [row.user_time_ms >= start, row.user_time_ms <= end]
-    types = parse_types(query.type)
-    start = query.start_identifier if query.start_identifier is not None else 0
-    # The load's side of a row has the identifier after the card's.
-    has_load_side = and_(row.moved != 0, row.card_id.is_not(None))
-    card_side, load_side = and_(row.id >= start, *common), and_(row.id + 1 >= start, has_load_side, *common)
-    if types is None:
-        return card_side, load_side
-    loading = [kind for kind, load_kind in LOAD_KINDS.items() if load_kind in types]
-    return and_(card_side, row.kind.in_(types)), and_(load_side, row.kind.in_(loading)) if loading else None
-
-
-def _owner_condition(call: Call, query: TransactionQuery) -> ColumnElement[bool]:
-    """Whose transactions; an unknown token has none."""
+def _owner_condition(call: Call, query: TransactionQuery) -> ColumnElement[bool] | None:
+    """Whose transactions, None for everybody's; an unknown token has none."""
     found, program_id = list[ColumnElement[bool]](), call.program.id
     if query.user_token is not None:
         found.append(transactions.c.holder_id == (find_own_holder(call.db, program_id, query.user_token) or -1))
     if query.acting_user_token is not None:
-        acting = select(cards.c.id).join(users, users.c.id == cards.c.user_id)
-        acting = acting.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)
-        found.append(transactions.c.card_id.in_(acting.scalar_subquery()))
+        own = select(cards.c.id, cards.c.holder_id).join(users, users.c.id == cards.c.user_id)
+        own = own.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)
+        found += _of_cards(call, own)
     if query.card_token is not None:
-        card = call.db.execute(
-            select(cards.c.id, cards.c.holder_id).where(cards.c.program_id == program_id, cards.c.token == query.card_token)
-        ).one_or_none()
-        holder_id, card_id = (card.holder_id, card.id) if card is not None else (-1, -1)
-        # The account leads to its few transactions; a card has no index of its own.
-        found += [transactions.c.holder_id == holder_id, transactions.c.card_id == card_id]
-    if query.business_token is not None:
+        one = select(cards.c.id, cards.c.holder_id)
+        found += _of_cards(call, one.where(cards.c.program_id == program_id, cards.c.token == query.card_token))
+    # None of these exist here, so none of them has transactions.
+    nobody = (query.business_token, query.account_token, query.merchant_token, query.campaign_token)
+    if any(token is not None for token in nobody):
         found.append(transactions.c.id == -1)
-    return and_(transactions.c.program_id == program_id, *found)
+    return and_(*found) if found else None
+
+
+def _of_cards(call: Call, query: Select[Any]) -> list[ColumnElement[bool]]:
+    """The accounts lead to their few transactions; a card has no index of its own."""
+    rows = call.db.execute(query).all()
+    return [
+        transactions.c.holder_id.in_({row.holder_id for row in rows}), transactions.c.card_id.in_([row.id for row in rows]),
+    ]  # fmt: skip
 
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
 routes = [
     get("/transactions", list_transactions, dict[str, Any], query=TransactionQuery, paging=PAGING),
-    get("/transactions/{token}", get_one, dict[str, Any]),
-    get("/transactions/{token}/related", list_related, dict[str, Any], query=TransactionQuery, paging=PAGING),
+    get("/transactions/{token}", get_one, dict[str, Any], query=ViewQuery),
+    get("/transactions/{token}/related", list_related, dict[str, Any], query=RelatedQuery, paging=PAGING),
     get(
         "/transactions/fundingsource/{funding_source_token}",
         list_of_source,
         dict[str, Any],
-        query=TransactionQuery,
+        query=SourceQuery,
         paging=PAGING,
     ),
 ]

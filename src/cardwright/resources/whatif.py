@@ -6,17 +6,20 @@ from typing import Any
 import msgspec
 
 from cardwright.core.explain import explain
+from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization
 from cardwright.core.problems import bad_field
 from cardwright.core.remedies import smallest_changes
 from cardwright.core.render import render
 from cardwright.core.velocity import Control
-from cardwright.engine.heart import Asked, Trial
+from cardwright.engine.heart import Asked
+from cardwright.engine.trial import Trial
 from cardwright.kit.clock import iso_ms
 from cardwright.kit.guard import check_url
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Scope, post
-from cardwright.resources.simulate import AuthorizationRequest, message_of
+from cardwright.resources.simulate import message_of
+from cardwright.resources.simulate_shapes import AuthorizationRequest
 from cardwright.storage.records import request_hash, text_of
 
 # --- Rules: pure ---------------------------------------------------------------------
@@ -65,7 +68,9 @@ def answer_of(trial: Trial, shadows: tuple[Control, ...]) -> dict[str, Any]:
 
 async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
     """Tells what a purchase would become: the whole decision, every check, and nothing written."""
-    card, message = await message_of(call, body)
+    card, message = await message_of(
+        call, body, Form.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True
+    )
     if body.webhook is not None and (reason := check_url(body.webhook.endpoint, call.app.policy)) is not None:
         raise bad_field("webhook.endpoint", reason)
     token = body.transaction_options.transaction_token if body.transaction_options is not None else None

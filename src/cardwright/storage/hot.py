@@ -12,8 +12,8 @@ JOURNAL_COLUMNS = (
     "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
 )  # fmt: skip
 
-ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit")
-"""Those of an entry that no card made."""
+ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit", "overdraft")
+"""Those of an entry that no card made, and of a clearing that the program's overdraft account helped with."""
 
 MOVEMENT_COLUMNS = (
     "id", "program_id", "kind", "token", "request_hash", "created_ms", "modified_ms", "holder_id", "other_holder_id", "ref_id",
@@ -78,6 +78,7 @@ class ChainRow(NamedTuple):
     hold_left: int
     load_left: int
     cleared: int
+    due_ms: int
 
 
 class Replay(NamedTuple):
@@ -122,11 +123,13 @@ class Want:
 
 @dataclass(slots=True)
 class Write:
-    """What one commit leaves: rows in the order of the tables' columns above."""
+    """What one commit leaves: rows in the order of the tables' columns above. ``grown`` are the details of chains' roots
+    that know of a further increment."""
 
     holders: list[tuple[int, bytes]] = field(default_factory=list)
     transactions: list[Recorded] = field(default_factory=list)
     chains: dict[int, ChainRow] = field(default_factory=dict)
+    grown: dict[int, bytes] = field(default_factory=dict)
     journal: list[tuple[Any, ...]] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)

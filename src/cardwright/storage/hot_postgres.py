@@ -58,8 +58,11 @@ STATEMENTS = {
     "transactions": f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ANY($1::int8[])",
     "holders": "UPDATE holders h SET state = v.state FROM unnest($1::int8[], $2::bytea[]) AS v(id, state) WHERE h.id = v.id",
     "update_chains": "UPDATE transactions t SET state = v.state, hold_left = v.hold_left, load_left = v.load_left, "
-    "cleared = v.cleared FROM unnest($1::int8[], $2::int2[], $3::int8[], $4::int8[], $5::int8[]) "
-    "AS v(id, state, hold_left, load_left, cleared) WHERE t.id = v.id",
+    "cleared = v.cleared, due_ms = v.due_ms "
+    "FROM unnest($1::int8[], $2::int2[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) "
+    "AS v(id, state, hold_left, load_left, cleared, due_ms) WHERE t.id = v.id",
+    "grow_chains": "UPDATE transactions t SET details = v.details FROM unnest($1::int8[], $2::bytea[]) AS v(id, details) "
+    "WHERE t.id = v.id",
     "insert_transactions": _unfold("transactions", TRANSACTION_COLUMNS, TRANSACTION_TYPES),
     "insert_journal": _unfold("journal", JOURNAL_COLUMNS, {"currency": "text"}),
     "movements": "SELECT m.program_id, m.kind, m.token, m.request_hash, m.doc FROM movements m "
@@ -213,6 +216,8 @@ class PostgresLane:
             self._pipe.send("insert_transactions", *encode_rows(write.transactions, TRANSACTION_COLUMNS, TRANSACTION_TYPES))
         if write.chains:
             self._pipe.send("update_chains", *encode_rows(list(write.chains.values()), ChainRow._fields, {"state": "int2"}))
+        if write.grown:
+            self._pipe.send("grow_chains", int_array(list(write.grown)), bytes_array(list(write.grown.values())))
         if write.journal:
             self._pipe.send("insert_journal", *encode_rows(write.journal, JOURNAL_COLUMNS, {"currency": "text"}))
         if write.outbox:

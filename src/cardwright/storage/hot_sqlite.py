@@ -46,7 +46,7 @@ INSERT_JOURNAL = _insert("journal", JOURNAL_COLUMNS)
 INSERT_ACCOUNT_JOURNAL = _insert("journal", ACCOUNT_JOURNAL_COLUMNS)
 INSERT_MOVEMENT = _insert("movements", MOVEMENT_COLUMNS)
 INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
-UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5 WHERE id = ?1"
+UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 WHERE id = ?1"
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
 INSERT_SHADOW_HIT = _insert("shadow_hits", SHADOW_HIT_COLUMNS)
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
@@ -139,6 +139,8 @@ class SqliteLane:
             many("UPDATE holders SET state = ?2 WHERE id = ?1", write.holders)
             many(INSERT_TRANSACTION, write.transactions)
             many(UPDATE_CHAIN, write.chains.values())
+            if write.grown:
+                many("UPDATE transactions SET details = ?2 WHERE id = ?1", write.grown.items())
             many(INSERT_JOURNAL, write.journal)
             if write.outbox:
                 many(INSERT_OUTBOX, [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox])

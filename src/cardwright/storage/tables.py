@@ -257,6 +257,7 @@ transactions = Table(
     Column("hold_left", BigInteger, nullable=False),
     Column("load_left", BigInteger, nullable=False),
     Column("cleared", BigInteger, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
     Column("ledger", BigInteger, nullable=False),
     Column("available", BigInteger, nullable=False),
     Column("root_id", Id),
@@ -267,6 +268,13 @@ transactions = Table(
     Index(None, "program_id", "user_time_ms", "id"),
     Index(None, "holder_id", "user_time_ms", "id"),
     Index(None, "root_id", postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL")),
+    # Only of what follows another: the others were made when they began, so a purchase pays nothing for this order.
+    Index(
+        None, "program_id", "created_ms", "id",
+        postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL"),
+    ),
+    # Open holds by the time at which they expire; whoever closes one takes it out.
+    Index(None, "program_id", "due_ms", postgresql_where=text("due_ms > 0"), sqlite_where=text("due_ms > 0")),
 )
 
 # Orders, unloads, fees and transfers: what moved money without a card. The id is that of its first transaction.
@@ -325,7 +333,7 @@ shadow_hits = Table(
     Column("transaction_id", Id, primary_key=True),
 )
 
-JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit")
+JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit", "overdraft")
 
 # One entry a row, one account of the chart a column: the database itself refuses an entry that does not sum to zero.
 journal = Table(

@@ -172,6 +172,32 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v3/simulate/authorization/advice"): {"original_transaction_token": PURCHASE, "amount": 4.25},
     ("POST", "/v3/simulate/reversal"): {"original_transaction_token": PURCHASE, "amount": 4.75},
     ("POST", "/v3/simulate/clearing"): {"original_transaction_token": PURCHASE, "amount": 4.75},
+    ("POST", "/v3/simulate/financial"): {
+        "card_token": "anas_card",
+        "amount": 18.20,
+        "mid": "123456890",
+        "card_acceptor": {"name": "Corner Grocery", "mcc": "5411", "city": "Oakland", "state": "CA", "country": "USA"},
+    },
+    ("POST", "/v3/simulate/financial/advice"): {"original_transaction_token": PURCHASE, "amount": 4.75},
+    ("POST", "/v3/simulate/financial/withdrawal"): {
+        "card_token": "anas_card",
+        "amount": 60,
+        "mid": "123456890",
+        "account_type": "checking",
+    },
+    ("POST", "/v3/simulate/financial/balanceinquiry"): {
+        "card_token": "anas_card",
+        "mid": "123456890",
+        "account_type": "checking",
+        "card_acceptor": {"name": "Bank on the corner", "mcc": "6011"},
+    },
+    ("POST", "/v3/simulate/financial/originalcredit"): {
+        "card_token": "anas_card",
+        "amount": 25,
+        "mid": "123456890",
+        "type": "person_to_person",
+        "sender_data": {"funding_source": "debit", "sender_name": "Ben Moss"},
+    },
     ("POST", "/v3/webhooks"): {
         "token": "news",
         "name": "News for the inbox",
@@ -214,6 +240,33 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/sandbox/reset"): {},
 }
 """Request bodies by verb and path."""
+
+SHOP = {"mid": "123456891", "name": "Corner Bakery", "mcc": "5462", "country_code": "USA"}
+BEGUN = {"card_token": "anas_card", "amount": 4.75, "card_acceptor": SHOP}
+FOLLOWED = {"preceding_related_transaction_token": PURCHASE, "amount": 4.75}
+
+EVENTS: dict[str, Any] = {
+    "authorization": BEGUN | {"network": "VISA"},
+    "authorization.cashback": BEGUN | {"cash_back_amount": 20},
+    "authorization.incremental": FOLLOWED | {"amount": 3.50},
+    "authorization.advice": FOLLOWED | {"amount": 4.25},
+    "authorization.clearing": FOLLOWED,
+    "authorization.reversal": FOLLOWED,
+    "refund": BEGUN,
+    "pindebit": BEGUN,
+    "pindebit.cashback": BEGUN | {"cash_back_amount": 20},
+    "pindebit.atm.withdrawal": {"card_token": "anas_card", "amount": 60},
+    "pindebit.balanceinquiry": {"card_token": "anas_card", "account_type": "checking"},
+    "pindebit.reversal": FOLLOWED,
+    "pindebit.authorization": BEGUN,
+    "pindebit.authorization.clearing": FOLLOWED,
+    "pindebit.authorization.reversal": FOLLOWED,
+    "original.credit.auth_plus_capture": BEGUN,
+    "original.credit.auth_plus_capture.reversal": FOLLOWED,
+}
+"""Bodies of Simulations 2.0 by event type."""
+
+BODIES |= {("POST", f"/v3/simulations/cardtransactions/{name}"): body for name, body in EVENTS.items()}
 
 Place = tuple[str, str]
 

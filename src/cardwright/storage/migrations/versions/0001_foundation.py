@@ -58,8 +58,9 @@ def create_tables() -> None:
         sa.Column("settlement", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("fees", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("transit", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("overdraft", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint(
-            "program_funding + available + held + settlement + fees + transit = 0", name=op.f("ck_journal_balances")
+            "program_funding + available + held + settlement + fees + transit + overdraft = 0", name=op.f("ck_journal_balances")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_journal")),
     )
@@ -130,6 +131,7 @@ def create_tables() -> None:
         sa.Column("hold_left", sa.BigInteger(), nullable=False),
         sa.Column("load_left", sa.BigInteger(), nullable=False),
         sa.Column("cleared", sa.BigInteger(), nullable=False),
+        sa.Column("due_ms", sa.BigInteger(), nullable=False),
         sa.Column("ledger", sa.BigInteger(), nullable=False),
         sa.Column("available", sa.BigInteger(), nullable=False),
         sa.Column("root_id", ID, nullable=True),
@@ -141,13 +143,12 @@ def create_tables() -> None:
     )
     op.create_index(op.f("ix_transactions_holder_id_user_time_ms_id"), "transactions", ["holder_id", "user_time_ms", "id"])
     op.create_index(op.f("ix_transactions_program_id_user_time_ms_id"), "transactions", ["program_id", "user_time_ms", "id"])
-    op.create_index(
-        op.f("ix_transactions_root_id"),
-        "transactions",
-        ["root_id"],
-        postgresql_where=sa.text("root_id IS NOT NULL"),
-        sqlite_where=sa.text("root_id IS NOT NULL"),
-    )
+    follows = sa.text("root_id IS NOT NULL")
+    for columns, some in (
+        (["root_id"], follows), (["program_id", "created_ms", "id"], follows), (["program_id", "due_ms"], sa.text("due_ms > 0")),
+    ):
+        name = op.f(f"ix_transactions_{'_'.join(columns)}")
+        op.create_index(name, "transactions", columns, postgresql_where=some, sqlite_where=some)
     create_resource("card_products")
     op.create_table(
         "config_history",

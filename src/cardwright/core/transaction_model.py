@@ -1,0 +1,58 @@
+"""Transaction model v2: the names that its readers expect, made from model v1 (wire reference, "The transaction object").
+
+What is rendered for the hot path is model v1. Who asks for the other model gets the same values under its names.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from cardwright.core.messages import Details
+
+MODELS = ("v1", "v2")
+
+_exact = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+RENAMED = {"address": "street_address", "country": "country_code"}
+"""Fields of ``card_acceptor``."""
+
+LEFT_OUT = frozenset({"poi", "network_mid"})
+"""Fields of ``card_acceptor`` that v2 has not, or has in ``pos``."""
+
+IN_POS = ("is_recurring", "is_installment")
+"""Root fields of v1 that stand in ``pos``."""
+
+
+def as_v2(text: str, details: Details) -> str:
+    """A rendered transaction in model v2. A load side, which has no merchant, is the same in both."""
+    said: dict[str, Any] = _exact.decode(text)
+    if "card_acceptor" not in said:
+        return text
+    shown: dict[str, Any] = {}
+    for name, value in said.items():
+        if name == "card_acceptor":
+            shown |= {
+                "card_acceptor": {RENAMED.get(key, key): one for key, one in value.items() if key not in LEFT_OUT},
+                "pos": _pos(said, details),
+                "transaction_metadata": {"payment_channel": "ECOMMERCE" if details.card_present is False else "OTHER"},
+            }
+        elif name not in IN_POS:
+            shown[name] = value
+    return _encoder.encode(shown).decode()
+
+
+def _pos(said: dict[str, Any], details: Details) -> dict[str, Any]:
+    mode = {"pan_entry_mode": details.pan_entry_mode} if details.pan_entry_mode is not None else {}
+    present = {} if details.card_present is None else {
+        "card_holder_presence": details.card_present, "card_presence": details.card_present,
+    }  # fmt: skip
+    return {
+        **mode,
+        **present,
+        "pin_present": details.pin_matches is not None,
+        "partial_approval_capable": said["card_acceptor"]["poi"]["partial_approval_capable"] == "1",
+        "purchase_amount_only": False,
+        **{name: said[name] for name in IN_POS},
+    }

@@ -1,0 +1,158 @@
+"""What a day moved, by funding source: sums over the journal, each from the day's own rows and what the day before left.
+
+Units are minor units of each currency. A day is a UTC day of the program's clock (wire reference, "Reports and settlement view").
+"""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select, union_all
+
+from cardwright.kit.clock import DAY_MS, Instant
+from cardwright.storage.database import Row
+from cardwright.storage.ranks import LOWEST, Order, Range, parts_of, within
+from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal, transactions
+
+Place = tuple[int | None, str]
+"""Funding source (None: money that no source gave) and currency."""
+
+Standing = tuple[int, ...]
+"""What each account of the chart holds, in the order of ``JOURNAL_ACCOUNTS``."""
+
+NOTHING: Standing = (0,) * len(JOURNAL_ACCOUNTS)
+
+CLOSED_MS = 600_000
+"""How long after midnight a day's rows are taken to be complete: longer than any commit takes."""
+
+
+class Moved(NamedTuple):
+    """The lines of a day's report, none of them negative; ``entries`` counts the journal entries behind them."""
+
+    jit_load: int = 0
+    jit_load_reversal: int = 0
+    capture: int = 0
+    refund_unload: int = 0
+    refund_kept: int = 0
+    entries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A funding source's day in one currency."""
+
+    opening: Standing
+    moved: Moved
+    closing: Standing
+
+    def differences(self) -> dict[str, int]:
+        """What does not tie: the lines to the accounts, and the accounts to one another. Empty on sound books."""
+        change = dict(zip(JOURNAL_ACCOUNTS, (after - before for before, after in zip(self.opening, self.closing, strict=True)),
+                          strict=True))  # fmt: skip
+        moved = self.moved
+        ties = {
+            "program_funding": change["program_funding"] + moved.jit_load - moved.jit_load_reversal - moved.refund_unload,
+            "settlement": change["settlement"] - moved.capture + moved.refund_unload + moved.refund_kept,
+            "closing": sum(self.closing),
+        }
+        return {name: difference for name, difference in ties.items() if difference}
+
+
+_entry = journal.c
+_RETURNED: ColumnElement[int] = case((_entry.program_funding > 0, _entry.program_funding), else_=0)
+_IS_REFUND = _entry.settlement < 0
+
+LINES: dict[str, ColumnElement[int]] = {
+    "jit_load": case((_entry.program_funding < 0, -_entry.program_funding), else_=0),
+    "jit_load_reversal": case((_IS_REFUND, 0), else_=_RETURNED),
+    "capture": case((_entry.settlement > 0, _entry.settlement), else_=0),
+    "refund_unload": case((_IS_REFUND, _RETURNED), else_=0),
+    "refund_kept": case((_IS_REFUND, -_entry.settlement - _RETURNED), else_=0),
+}
+"""The lines of an entry: which of them are not zero says what it was."""
+
+
+def entries_between(program_id: int, places: Range, *columns: Any) -> list[Select[Any]]:
+    """Transactions made in a time, with their journal entries: of each part of the order in which they were made."""
+    joined = transactions.join(journal, _entry.id == transactions.c.id)
+    return [
+        select(column.label("at"), *columns).select_from(joined).where(
+            transactions.c.program_id == program_id, *conditions, *within(column, places)
+        )
+        for column, conditions in parts_of(Order.MADE)
+    ]  # fmt: skip
+
+
+def lines_of(db: Connection, program_id: int, places: Range, *columns: Any) -> Iterator[Row]:
+    """Every entry of a time with its lines, in the order in which they were made."""
+    lines = [line.label(name) for name, line in LINES.items()]
+    rows = union_all(*entries_between(program_id, places, transactions.c.id, *columns, *lines)).subquery()
+    yield from db.execute(select(rows).order_by(rows.c.at, rows.c.id), execution_options={"yield_per": 1_000})
+
+
+def _sums(db: Connection, program_id: int, places: Range) -> dict[Place, tuple[Standing, Moved]]:
+    accounts = [_entry[account].label(f"in_{account}") for account in JOURNAL_ACCOUNTS]
+    lines = [line.label(name) for name, line in LINES.items()]
+    shared = (transactions.c.source_id, _entry.currency, *accounts, *lines)
+    rows = union_all(*entries_between(program_id, places, *shared)).subquery().c
+    totals = [func.sum(rows[column.name]) for column in (*accounts, *lines)]
+    query = select(rows.source_id, rows.currency, *totals, func.count()).group_by(rows.source_id, rows.currency)
+    found = {}
+    for source_id, currency, *sums in db.execute(query):
+        numbers = [int(one) for one in sums]
+        size = len(JOURNAL_ACCOUNTS)
+        found[source_id, currency] = tuple(numbers[:size]), Moved(*numbers[size:])
+    return found
+
+
+@dataclass(slots=True)
+class _Closed:
+    """How a program's accounts stood at the beginning of some days, and a row by which a reset is noticed."""
+
+    anchor: tuple[int, int] | None
+    days: list[Instant] = field(default_factory=list)
+    standings: list[dict[Place, Standing]] = field(default_factory=list)
+
+
+class Closings:
+    """How programs stood at the end of days that are over: what is past never changes, so it is added up once in a process."""
+
+    def __init__(self) -> None:
+        self._programs: dict[int, _Closed] = {}
+        self._lock = threading.Lock()
+
+    def day(self, db: Connection, program_id: int, start: Instant, now: Instant) -> dict[Place, Day]:
+        """The day that begins at ``start``, as far as it has come by ``now``, of every source that ever moved anything."""
+        opening = self._opening(db, program_id, start, now)
+        moved = _sums(db, program_id, Range((start, 0), (start + DAY_MS, 0)))
+        days = {}
+        for place in opening.keys() | moved.keys():
+            before = opening.get(place, NOTHING)
+            change, lines = moved.get(place, (NOTHING, Moved()))
+            days[place] = Day(before, lines, tuple(one + other for one, other in zip(before, change, strict=True)))
+        return days
+
+    def _opening(self, db: Connection, program_id: int, start: Instant, now: Instant) -> dict[Place, Standing]:
+        first = select(transactions.c.id, transactions.c.seed).where(transactions.c.program_id == program_id)
+        row = db.execute(first.order_by(transactions.c.user_time_ms, transactions.c.id).limit(1)).one_or_none()
+        anchor = None if row is None else (row.id, row.seed)
+        with self._lock:
+            closed = self._programs.get(program_id)
+            if closed is None or closed.anchor != anchor:
+                closed = self._programs[program_id] = _Closed(anchor)
+            at = bisect_right(closed.days, start)
+            low, standing = ((closed.days[at - 1], 0), closed.standings[at - 1]) if at else (LOWEST, {})
+        if low != (start, 0):
+            found = _sums(db, program_id, Range(low, (start, 0)))
+            standing = {
+                place: tuple(map(sum, zip(standing.get(place, NOTHING), found.get(place, (NOTHING, None))[0], strict=True)))
+                for place in standing.keys() | found.keys()
+            }
+            if now - start >= CLOSED_MS:
+                with self._lock:
+                    at = bisect_right(closed.days, start)
+                    closed.days.insert(at, start)
+                    closed.standings.insert(at, standing)
+        return standing

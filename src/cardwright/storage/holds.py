@@ -1,0 +1,38 @@
+"""Open holds whose time is up, found by an index of open holds alone: closed ones, however many, are never looked at."""
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, select, text
+
+from cardwright.kit.clock import Instant, ProgramClock
+from cardwright.storage.tables import cards, programs, transactions
+
+# A literal, not a parameter: the databases take the index only where they see its own condition.
+_HAS_END = text("transactions.due_ms > 0")
+
+
+class DueHold(NamedTuple):
+    """The transaction that holds, and the token of its card."""
+
+    row_id: int
+    card_token: str
+
+
+def programs_with_due_holds(db: Connection, real_ms: Instant) -> list[int]:
+    """The ids of the programs in whose own time some hold should have ended."""
+    first = select(func.min(transactions.c.due_ms)).where(transactions.c.program_id == programs.c.id, _HAS_END).scalar_subquery()
+    query = select(programs.c.id, programs.c.clock_offset_ms, programs.c.clock_frozen_ms, first.label("first"))
+    rows = db.execute(query.order_by(programs.c.id))
+    return [
+        row.id for row in rows
+        if row.first is not None and row.first <= ProgramClock(row.clock_offset_ms, row.clock_frozen_ms).at(real_ms)
+    ]  # fmt: skip
+
+
+def load_due_holds(db: Connection, program_id: int, now: Instant, count: int) -> list[DueHold]:
+    """At most so many holds of a program whose time is up, those that were due first first."""
+    row = transactions.c
+    due = select(row.id, row.card_id, row.due_ms).where(row.program_id == program_id, row.due_ms <= now, _HAS_END)
+    first = due.order_by(row.due_ms, row.id).limit(count).subquery()
+    query = select(first.c.id, cards.c.token).join(cards, cards.c.id == first.c.card_id).order_by(first.c.due_ms, first.c.id)
+    return [DueHold(*found) for found in db.execute(query)]

@@ -1,0 +1,93 @@
+"""Holds that expire, beyond the stories: by the wall clock, after a restart, with two processes, many at a time."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.issuing import made_by
+from tests.support.server import Client, RunningServer
+from tests.support.shop import Shop
+
+EXPIRY = "authorization.reversal.issuerexpiration"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with RunningServer(db=str(tmp_path_factory.mktemp("expiry") / "cardwright.db")) as server:
+        yield server
+
+
+def expired(shop: Shop, within_s: float = 10) -> dict[str, Any]:
+    """The expiry of the only hold, once it is there."""
+    deadline = time.monotonic() + within_s
+    while not (found := shop.listed(type=EXPIRY, state="ALL")):
+        assert time.monotonic() < deadline, "the hold did not expire"
+        time.sleep(0.02)
+    (one,) = found
+    return one
+
+
+def test_a_running_clock_is_enough(server: RunningServer) -> None:
+    """Nobody touches the clock: a hold of a fifth of a second is gone soon, without any request."""
+    shop = Shop(server, frozen=False)
+    options = {"pre_auth_time_limit": "200ms"}
+    visit = shop.buy(80, is_pre_auth=True, transaction_options=options)
+    one = expired(shop)
+    assert (one["preceding_related_transaction_token"], one["amount"]) == (visit["token"], 80)
+    assert shop.money("ana") == (0, 0)
+
+
+def test_what_fell_due_while_nobody_was_there(tmp_path: Path) -> None:
+    """The server is killed with a hold open; started again it lets the hold expire by itself, once."""
+    with RunningServer(db=str(tmp_path / "cardwright.db")) as server:
+        shop = Shop(server, frozen=False)
+        visit = shop.buy(80, is_pre_auth=True, transaction_options={"pre_auth_time_limit": "1s"})
+        server.kill()
+        server.start()
+        shop.client = Client(server.root_url, shop.program["application_token"], shop.program["access_token"])
+        assert expired(shop)["preceding_related_transaction_token"] == visit["token"]
+
+
+def test_two_processes_expire_each_hold_once(postgres: Any) -> None:
+    """Both workers look at the same holds at once; every hold has one expiry, and the money is where it was."""
+    holds = 250
+    with RunningServer(db=postgres.new_database(), workers=2) as server:
+        shop = Shop(server)
+        for _ in range(holds):
+            made_by(shop.simulate("authorization", card_token="jit", amount=1, mid="m1"))
+        for leap in ("2035-06-08T08:59:59Z", "2035-06-08T09:00:00Z", "2035-06-20T09:00:00Z"):
+            shop.clock(leap)
+        found = [*shop.listed(type=EXPIRY, state="ALL"), *shop.listed(type=EXPIRY, state="ALL", start_index=100)]
+        found += shop.listed(type=EXPIRY, state="ALL", start_index=200)
+        assert set(Counter(one["preceding_related_transaction_token"] for one in found).values()) == {1}
+        assert len(found) == holds
+        assert shop.money("ana") == (0, 0)
+
+
+def test_bad_time_limits_name_the_field(server: RunningServer) -> None:
+    """A limit that is no duration, nothing at all, or longer than any hold may be, is refused, and nothing is held."""
+    shop = Shop(server)
+    for limit in ("soon", "0", "0s", "101", "2500h", "-1", 10**17):
+        options = {"pre_auth_time_limit": limit}
+        body = {"card_token": "jit", "amount": 1, "mid": "m1", "is_pre_auth": True, "transaction_options": options}
+        reply = shop.simulate("authorization", **body)
+        assert (reply.status, "pre_auth_time_limit" in reply.json["error_message"]) == (400, True), limit
+    assert shop.money("ana") == (0, 0)
+    # Without a pre-authorization it means nothing.
+    assert shop.buy(1, transaction_options={"pre_auth_time_limit": "3h"})["state"] == "PENDING"
+    shop.clock("2035-06-01T13:00:00Z")
+    assert shop.money("ana") == (1, 0)
+
+
+def test_a_reset_forgets_holds(server: RunningServer) -> None:
+    """After a reset nothing is left that could expire."""
+    shop = Shop(server)
+    shop.buy(5)
+    assert shop.client.post("/sandbox/reset", {}).status == 200
+    reply = shop.client.post("/sandbox/clock", {"set": "2036-01-01"})
+    assert reply.status == 200, reply.text
+    assert shop.listed(state="ALL", start_date="2026-01-01") == []

@@ -1,0 +1,174 @@
+"""The settlement report: dated days of a shop, compared with a naive sum over the journal."""
+
+import sqlite3
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cardwright.ledger.settlement import NOTHING, Day, Moved
+from cardwright.storage.tables import JOURNAL_ACCOUNTS
+from tests.support.server import RunningServer
+from tests.support.shop import JIT, Shop
+
+REPORT, LINES = "/sandbox/reports/settlement", "/sandbox/reports/settlement/lines"
+
+NAMED = {"program_funding": "net_drawn", "held": "on_hold", "settlement": "settled"}
+ZERO = {NAMED.get(account, account): 0 for account in JOURNAL_ACCOUNTS}
+
+SOURCE, ACCOUNT = "harbor_funding", None
+
+
+class Till(Shop):
+    """A shop with a second product, which keeps refunds on the account and another source pays for."""
+
+    def __init__(self, server: RunningServer) -> None:
+        super().__init__(server)
+        self.make("fundingsources/program", token="second", name="Second")
+        kept = {**JIT, "funding_source_token": "second", "refunds_destination": "GPA"}
+        self.product("keeper", jit_funding={"program_funding_source": kept})
+        self.make("cards", token="keeper", user_token="bo", card_product_token="keeper")
+
+    def day(self, date: str, source: str | None = SOURCE) -> dict[str, Any]:
+        """A source's day; the report must tie."""
+        report = self.get(REPORT, date=date)
+        assert report["check"] == {"ties": True, "differences": []}
+        quiet = {"opening": ZERO, "closing": ZERO}
+        return next((one for one in report["sources"] if one["funding_source_token"] == source), quiet)
+
+    def lines(self, date: str, **query: object) -> list[tuple[str, float, float]]:
+        """Kind, amount and running total of a day's lines."""
+        found = self.get(LINES, date=date, **query)["data"]
+        return [(one["kind"], one["amount"], one["net_drawn"]) for one in found]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("settlement") / "cardwright.db"
+
+
+@pytest.fixture(scope="module")
+def server(place: Path) -> Iterator[RunningServer]:
+    with RunningServer(db=str(place)) as server:
+        yield server
+
+
+def figures(day: dict[str, Any], *names: str) -> tuple[float, ...]:
+    return tuple(day[name] for name in names)
+
+
+def test_a_week_of_settlement(server: RunningServer) -> None:
+    """Money is drawn on the day of the purchase and captured on the day of the clearing; a day opens as the last one closed."""
+    till = Till(server)
+    # Friday: two purchases, one of them is let go of in part.
+    coffee, hotel = till.buy(10), till.buy(250)
+    till.follow("reversal", hotel, 100)
+    friday = till.day("2035-06-01")
+    assert figures(friday, "jit_load", "jit_load_reversal", "capture", "refund_unload", "entries") == (260, 100, 0, 0, 3)
+    assert friday["opening"] == ZERO
+    assert figures(friday["closing"], "net_drawn", "on_hold", "settled", "available") == (160, 160, 0, 0)
+    assert till.get(REPORT)["is_over"] is False
+    # Saturday: the coffee is cleared with a tip, which is loaded at that moment.
+    till.clock("2035-06-02T10:00:00Z")
+    cleared = till.follow("clearing", coffee, 12)
+    assert cleared["settlement_date"] == "2035-06-02T00:00:00Z"
+    saturday = till.day("2035-06-02")
+    assert saturday["opening"] == friday["closing"]
+    assert figures(saturday, "jit_load", "capture") == (2, 12)
+    assert figures(saturday["closing"], "net_drawn", "on_hold", "settled") == (162, 150, 12)
+    assert till.lines("2035-06-02") == [("JIT_LOAD", 2, 162), ("CAPTURE", 12, 162)]
+    # Monday: the hotel settles, and gives something back, which goes on to the source.
+    till.clock("2035-06-04T10:00:00Z")
+    till.follow("clearing", hotel, 150)
+    till.follow("clearing", hotel, 30, is_refund=True)
+    monday = till.day("2035-06-04")
+    assert figures(monday, "jit_load", "capture", "refund_unload", "refund_kept") == (0, 150, 30, 0)
+    assert figures(monday["closing"], "net_drawn", "on_hold", "settled", "available") == (132, 0, 132, 0)
+    assert till.lines("2035-06-04") == [("CAPTURE", 150, 162), ("REFUND_UNLOAD", 30, 132)]
+    # Sunday was quiet, and what is past has not changed.
+    sunday = till.day("2035-06-03")
+    assert sunday["opening"] == sunday["closing"] == saturday["closing"] == monday["opening"]
+    assert sunday["entries"] == 0
+    assert till.day("2035-06-01") == friday
+
+
+def test_a_refund_can_stay_on_the_account(server: RunningServer) -> None:
+    """What no source gets back is a line of its own, under the source of the card; money without a source has a place too."""
+    till = Till(server)
+    bought = till.buy(40, "keeper")
+    till.follow("clearing", bought, 40)
+    till.follow("clearing", bought, 15, is_refund=True)
+    till.fill(20)
+    second = till.day("2035-06-01", "second")
+    assert figures(second, "jit_load", "capture", "refund_unload", "refund_kept") == (40, 40, 0, 15)
+    assert figures(second["closing"], "net_drawn", "available", "settled") == (40, 15, 25)
+    own = till.day("2035-06-01", ACCOUNT)
+    assert figures(own, "jit_load", "refund_kept") == (0, 20)
+    assert figures(own["closing"], "net_drawn", "available", "on_hold", "settled") == (0, 19, 1, -20)
+    assert till.lines("2035-06-01", funding_source_token="second") == [
+        ("JIT_LOAD", 40, 40), ("CAPTURE", 40, 40), ("REFUND_KEPT", 15, 40),
+    ]  # fmt: skip
+
+
+def test_the_report_is_what_the_journal_says(server: RunningServer, place: Path) -> None:
+    """Every account of every day, opening and closing, as a second, naive walk over the journal finds it."""
+    till = Till(server)
+    for number, (card, amount) in enumerate([("jit", 10), ("keeper", 20), ("jit", 30), ("keeper", 7), ("jit", 99)]):
+        till.clock(f"2035-06-{number + 2:02d}T23:59:59.9Z")
+        one = till.buy(amount, card)
+        till.clock(f"2035-06-{number + 3:02d}T00:00:00Z")
+        till.follow("reversal" if number == 2 else "clearing", one, amount)
+        if number % 2:
+            till.follow("clearing", one, 3, is_refund=True)
+    till.clock("2035-06-20T00:00:00Z")
+    with sqlite3.connect(place) as db:
+        program = db.execute("SELECT id FROM programs WHERE token = ?", (till.program["token"],)).fetchone()[0]
+        for source_id, token in db.execute("SELECT id, token FROM funding_sources WHERE program_id = ?", (program,)).fetchall():
+            for number in (5, 1, 20, 9, 2, 6, 3, 4, 7):
+                day = till.day(f"2035-06-{number:02d}", token)
+                for side, before in (("opening", f"2035-06-{number:02d}"), ("closing", f"2035-06-{number + 1:02d}")):
+                    for account in JOURNAL_ACCOUNTS:
+                        query = f"SELECT coalesce(sum({account}), 0) FROM journal WHERE program_id = ? AND source_id = ? "
+                        query += "AND booked_ms < unixepoch(?) * 1000"
+                        summed = Decimal(db.execute(query, (program, source_id, before)).fetchone()[0]) / 100
+                        summed = -summed if account == "program_funding" else summed
+                        assert Decimal(str(day[side][NAMED.get(account, account)])) == summed, (number, side, account)
+
+
+def test_lines_come_in_pages(server: RunningServer) -> None:
+    """Pages of lines are the day's lines, each with the transaction and the order that it belongs to."""
+    till = Till(server)
+    bought = [till.buy(amount) for amount in (1, 2, 3)]
+    till.follow("clearing", bought[0], 1)
+    whole = till.get(LINES)["data"]
+    assert [one["kind"] for one in whole] == ["JIT_LOAD"] * 3 + ["CAPTURE"]
+    assert [one["transaction_token"] for one in whole[:3]] == [one["token"] for one in bought]
+    assert [one["gpa_order_token"] for one in whole[:3]] == [one["gpa_order"]["token"] for one in bought]
+    assert whole[3]["gpa_order_token"] == whole[0]["gpa_order_token"]
+    pages = [till.get(LINES, count=2, start_index=start) for start in (0, 2, 4)]
+    assert [one for page in pages for one in page["data"]] == whole
+    assert [page["is_more"] for page in pages] == [True, False, False]
+
+
+@pytest.mark.parametrize("path", [REPORT, LINES])
+@pytest.mark.parametrize("date", ["yesterday", "2035-13-01", "2035-06", "2035-06-01T00:00:00Z", "2035-06-02", "1969-12-31"])
+def test_a_bad_day_is_named(server: RunningServer, path: str, date: str) -> None:
+    """No day at all, and one that has not begun, are refused by name."""
+    reply = Shop(server).client.get(path, query={"date": date})
+    assert (reply.status, "date" in reply.json["error_message"]) == (400, True)
+
+
+def standing(*amounts: int) -> tuple[int, ...]:
+    """Accounts of the chart, the first ones with these amounts."""
+    return (*amounts, *NOTHING[len(amounts):])
+
+
+def test_what_does_not_tie_is_told() -> None:
+    """The report's own check finds a leg without its line, a line without its leg, and accounts that do not sum to zero."""
+    sound = Day(NOTHING, Moved(jit_load=10, entries=1), standing(-10, 0, 10))
+    assert sound.differences() == {}
+    assert Day(NOTHING, Moved(), standing(-10, 0, 10)).differences() == {"program_funding": -10}
+    assert Day(NOTHING, Moved(capture=5), NOTHING).differences() == {"settlement": -5}
+    assert Day(standing(1), Moved(), standing(1)).differences() == {"closing": 1}

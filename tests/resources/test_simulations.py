@@ -1,0 +1,275 @@
+"""Simulations 2.0: every event type, what official clients do with them, and the names of transaction model v2."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cardwright.resources.simulations import EVENTS
+from tests.support.issuing import problem_of
+from tests.support.server import Reply, RunningServer
+from tests.support.shop import Shop
+
+PATH = "/simulations/cardtransactions/{}"
+
+
+class Network(Shop):
+    """A shop that also speaks Simulations 2.0."""
+
+    def send(self, event: str, **body: Any) -> Reply:
+        """The answer to an event, whatever it is."""
+        return self.client.post(PATH.format(event), body)
+
+    def event(self, event: str, **body: Any) -> dict[str, Any]:
+        """The transaction that an event became."""
+        reply = self.send(event, **body)
+        assert reply.status == 201, reply.text
+        assert set(reply.json) == {"transaction"}
+        return dict(reply.json["transaction"])
+
+    def begin(self, event: str, amount: Any, **more: Any) -> dict[str, Any]:
+        """An event with card ``jit``."""
+        return self.event(event, card_token="jit", amount=amount, **more)
+
+    def after(self, event: str, original: dict[str, Any], amount: Any, **more: Any) -> dict[str, Any]:
+        """An event that names another."""
+        return self.event(event, preceding_related_transaction_token=original["token"], amount=amount, **more)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with RunningServer(db=str(tmp_path_factory.mktemp("simulations") / "cardwright.db")) as server:
+        yield server
+
+
+@pytest.fixture
+def network(server: RunningServer) -> Iterator[Network]:
+    network = Network(server)
+    yield network
+    network.client.close()
+
+
+def brief(one: dict[str, Any]) -> tuple[str, str, float]:
+    return one["type"], one["state"], one["amount"]
+
+
+# --- Which message -------------------------------------------------------------------------
+
+
+BEGINNINGS = [
+    # event, what it says besides card and amount 10 | type, state, amount, ledger of the account afterwards
+    ("authorization", {}, "authorization", "PENDING", 10, 10),
+    ("authorization", {"cash_back_amount": 5}, "authorization.cashback", "PENDING", 15, 15),
+    ("authorization.cashback", {"cash_back_amount": 10}, "authorization.cashback", "PENDING", 20, 20),
+    ("refund", {}, "refund", "COMPLETION", 10, 0),
+    ("pindebit", {}, "pindebit", "COMPLETION", 10, 0),
+    ("pindebit.cashback", {"cash_back_amount": 5}, "pindebit.cashback", "COMPLETION", 15, 0),
+    ("pindebit.atm.withdrawal", {}, "pindebit.atm.withdrawal", "COMPLETION", 10, 0),
+    ("pindebit.authorization", {}, "pindebit.authorization", "PENDING", 10, 10),
+    ("pindebit.balanceinquiry", {"account_type": "checking"}, "pindebit.balanceinquiry", "CLEARED", 0, 0),
+    ("original.credit.auth_plus_capture", {}, "original.credit.auth_plus_capture", "COMPLETION", 10, 0),
+    ("authorization.clearing", {"force_post": "true"}, "authorization.clearing", "COMPLETION", 10, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "said", "kind", "state", "amount", "ledger"), BEGINNINGS)
+def test_what_an_event_becomes(
+    network: Network, event: str, said: dict[str, Any], kind: str, state: str, amount: float, ledger: float
+) -> None:
+    """The event type of the path decides which message it is, and its money moves like that of the older simulations."""
+    one = network.begin(event, "10", **said)
+    assert (*brief(one), network.money("ana")[0]) == (kind, state, amount, ledger)
+    assert network.get(f"/transactions/{one['token']}", version="v2") == one
+
+
+FOLLOWERS = [
+    # what begins it | event, amount | type, state
+    ("authorization", "authorization.incremental", 4, "authorization.incremental", "PENDING"),
+    ("authorization", "authorization.advice", 4, "authorization.advice", "PENDING"),
+    ("authorization", "authorization.clearing", 10, "authorization.clearing", "COMPLETION"),
+    ("authorization", "authorization.reversal", 10, "authorization.reversal", "CLEARED"),
+    ("pindebit", "pindebit.reversal", 10, "pindebit.reversal", "CLEARED"),
+    ("pindebit.authorization", "pindebit.authorization.clearing", 10, "pindebit.authorization.clearing", "COMPLETION"),
+    ("pindebit.authorization", "pindebit.authorization.reversal", 10, "pindebit.authorization.reversal", "CLEARED"),
+    ("original.credit.auth_plus_capture", "original.credit.auth_plus_capture.reversal", 10,
+     "original.credit.auth_plus_capture.reversal", "COMPLETION"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("root", "event", "amount", "kind", "state"), FOLLOWERS)
+def test_what_follows(network: Network, root: str, event: str, amount: int, kind: str, state: str) -> None:
+    """What follows names what it follows, comes over the same network, and is refused for what another family began."""
+    begun = network.begin(root, 10, network="MASTERCARD", sub_network="MAESTRO")
+    one = network.after(event, begun, amount)
+    assert (one["type"], one["state"], one["preceding_related_transaction_token"]) == (kind, state, begun["token"])
+    assert (one["network"], one["subnetwork"]) == ("MASTERCARD", "MAESTRO")
+    for other in {family for family, *_ in FOLLOWERS} - {root}:
+        stranger = network.begin(other, 10)
+        reply = network.send(event, preceding_related_transaction_token=stranger["token"], amount=1)
+        assert problem_of(reply) == (404, "404014")
+
+
+def test_every_event_type_is_tested() -> None:
+    """The tables above have every row of the table of events."""
+    assert {event.name for event in EVENTS} == {event for event, *_ in BEGINNINGS} | {event for _, event, *_ in FOLLOWERS}
+
+
+# --- What official clients do --------------------------------------------------------------
+
+
+def test_a_clearing_with_more_than_it_needs(network: Network) -> None:
+    """Card, merchant number at the root and the merchant's address come along, and do no harm."""
+    one = network.begin("authorization", 12)
+    cleared = network.after(
+        "authorization.clearing", one, 12, card_token="jit", mid="11111", card_acceptor={"mid": "11111", "address": "1 Main"}
+    )
+    assert brief(cleared) == ("authorization.clearing", "COMPLETION", 12)
+    assert cleared["card_acceptor"]["street_address"] == "1 Main"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("clearing", 15, 0)],
+        [("clearing", 50, 0), ("clearing", 50, 0)],
+        [("reversal", 12, 0)],
+        [("advice", 40, 0), ("clearing", 40, 1)],
+        [("advice", 40, 0), ("clearing", 40, 0)],
+        [("incremental", 40, 0), ("clearing", 140, 1)],
+        [("incremental", 40, 0), ("incremental", 20, 1), ("clearing", 160, 2)],
+        [("clearing", 25, 0), ("reversal", 25, 0)],
+    ],
+)
+def test_what_official_clients_do_to_an_authorization(network: Network, steps: list[tuple[str, int, int]]) -> None:
+    """Each step names an earlier one by its place in the chain, is accepted, and at the end nothing is held."""
+    amounts = {"clearing": 15, "reversal": 12, "advice": 100, "incremental": 100}
+    first = amounts[steps[0][0]] if len(steps) == 1 else 50 if steps[-1][0] == "reversal" else 100
+    chain = [network.begin("authorization", 12 if steps == [("clearing", 15, 0)] else first)]
+    for event, amount, named in steps:
+        one = network.after(f"authorization.{event}", chain[named], amount)
+        assert one["response"]["code"] == "0000"
+        chain.append(one)
+    assert network.money("ana") == (0, 0)
+
+
+def test_a_forced_clearing_with_nothing_else(network: Network) -> None:
+    """Texts for flag and amount, a card, and nothing else."""
+    one = network.event("authorization.clearing", force_post="true", amount="7.70", card_token="jit")
+    assert brief(one) == ("authorization.clearing", "COMPLETION", 7.70)
+    named = network.after("authorization.clearing", one, 2, force_post=True)
+    assert (named["amount"], named["card_acceptor"]["mid"]) == (2, one["card_acceptor"]["mid"])
+
+
+def test_a_refund_after_the_bill(network: Network) -> None:
+    """Amount and card are enough; the money goes back to where it came from."""
+    one = network.begin("authorization", 12)
+    network.after("authorization.clearing", one, 12)
+    assert brief(network.begin("refund", 12)) == ("refund", "COMPLETION", 12)
+    assert network.money("ana") == (0, 0)
+
+
+def test_a_refusal_is_an_answer(network: Network) -> None:
+    """A decline is a 201 too; a wrong PIN is one."""
+    declined = network.event("authorization", card_token="plain", amount=5)
+    assert (declined["state"], declined["response"]["code"]) == ("DECLINED", "1016")
+    wrong = network.begin("pindebit", 5, card_options={"pin": "9999"})
+    assert (wrong["state"], wrong["response"]["code"]) == ("DECLINED", "1809")
+
+
+# --- What it looks like --------------------------------------------------------------------
+
+
+def test_model_v2_by_its_names(network: Network) -> None:
+    """The names of transaction model v2, pinned; model v1 has the same values under its own."""
+    one = network.begin(
+        "authorization", 10, pos={"pan_entry_mode": "MANUAL", "partial_approval_capable": True},
+        card_acceptor={
+            "mid": "1000200030", "mcc": "5814", "name": "Corner", "address": "1 Main", "zip": 94501, "country_code": "USA",
+        },
+        card_options={"card_present": False},
+    )  # fmt: skip
+    assert one["card_acceptor"] == {
+        "mid": "1000200030", "mcc": "5814", "mcc_groups": ["NONE"], "name": "Corner", "street_address": "1 Main",
+        "city": "St. Petersburg", "state": "CA", "postal_code": "94501", "country_code": "USA",
+    }  # fmt: skip
+    assert one["pos"] == {
+        "pan_entry_mode": "MANUAL", "card_holder_presence": False, "card_presence": False, "pin_present": False,
+        "partial_approval_capable": True, "purchase_amount_only": False, "is_recurring": False, "is_installment": False,
+    }  # fmt: skip
+    assert one["transaction_metadata"] == {"payment_channel": "ECOMMERCE"}
+    assert (one["network"], one["subnetwork"]) == ("VISA", "VISANET")
+    assert {"is_recurring", "is_installment"} & set(one) == set()
+    older = network.get(f"/transactions/{one['token']}", version="v1")
+    assert older["card_acceptor"]["address"] == "1 Main"
+    assert older["card_acceptor"]["poi"] == {"partial_approval_capable": "1"}
+    assert "pos" not in older
+    same = set(one) - {"pos", "transaction_metadata", "card_acceptor"}
+    assert {name: older[name] for name in same} == {name: one[name] for name in same}
+
+
+def test_silence_is_a_card_at_a_visa_terminal(network: Network) -> None:
+    """Unlike in the older simulations the card is present, the terminal takes no part approvals, and the network is VISA."""
+    one = network.begin("authorization", 10)
+    assert (one["pos"]["card_presence"], one["pos"]["partial_approval_capable"]) == (True, False)
+    assert (network.begin("pindebit", 10)["subnetwork"], one["subnetwork"]) == ("VISANETDEBIT", "VISANET")
+    assert "subnetwork" not in network.begin("authorization", 10, network="PULSE")
+
+
+def test_the_programs_model(network: Network) -> None:
+    """The program's setting is what lists and single transactions are read in; a call may say otherwise."""
+    one = network.buy(10)
+    network.client.put("/sandbox/program", {"transaction_model": "v2"})
+    assert "pos" in network.get(f"/transactions/{one['token']}")
+    listed = network.listed(type="authorization,gpa.credit.authorization")
+    assert [("pos" in found, "card_acceptor" in found) for found in listed] == [(False, False), (True, True)]
+    assert "pos" not in network.get(f"/transactions/{one['token']}", version="v1")
+    assert network.client.put("/sandbox/program", {"transaction_model": "v3"}).status == 400
+
+
+@pytest.mark.parametrize("path", ["/transactions", "/transactions/{}", "/transactions/{}/related",
+                                  "/transactions/fundingsource/harbor_funding"])  # fmt: skip
+def test_an_unknown_model_is_named(network: Network, path: str) -> None:
+    """There are two models, on every path that shows transactions."""
+    for query in ({"version": "v3"}, {"verbose": "perhaps"}):
+        reply = network.client.get(path.format(network.buy(10)["token"]), query=query)
+        assert (reply.status, next(iter(query)) in reply.json["error_message"]) == (400, True)
+
+
+# --- What is wrong -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "body", "status", "named"),
+    [
+        ("authorization", {"amount": 1}, 400, "card_token"),
+        ("authorization", {"card_token": "jit"}, 400, "amount"),
+        ("authorization", {"card_token": "jit", "amount": -1}, 400, "amount"),
+        ("authorization", {"card_token": "jit", "amount": "x"}, 400, "amount"),
+        ("authorization", {"card_token": "nobody", "amount": 1}, 404, "Card not found"),
+        ("authorization", {"card_token": "jit", "amount": 1, "network": "AMEX"}, 400, "network"),
+        ("authorization", {"card_token": "jit", "amount": 1, "sub_network": "X"}, 400, "sub_network"),
+        ("authorization", {"card_token": "jit", "amount": 1, "currency_code": "EUR"}, 400, "currency_code"),
+        ("authorization", {"card_token": "jit", "amount": 1, "pos": {"pan_entry_mode": "SHOUTED"}}, 400, "pan_entry_mode"),
+        ("authorization", {"card_token": "jit", "amount": 1, "card_acceptor": {"mcc": "food"}}, 400, "card_acceptor.mcc"),
+        ("authorization", {"card_token": "jit", "amount": 1, "fees": [{"type": "TIP", "amount": 1, "credit_debit": "D"}]},
+         400, "fees[0].type"),
+        ("authorization.cashback", {"card_token": "jit", "amount": 1}, 400, "cash_back_amount"),
+        ("pindebit.atm.withdrawal", {"card_token": "jit", "amount": 0}, 400, "amount"),
+        ("pindebit.atm.withdrawal", {"card_token": "jit", "amount": 1, "cash_back_amount": 1}, 400, "cash_back_amount"),
+        ("pindebit.balanceinquiry", {"card_token": "jit"}, 400, "account_type"),
+        ("pindebit.balanceinquiry", {"card_token": "jit", "account_type": "sock"}, 400, "account_type"),
+        ("authorization.reversal", {"amount": 1}, 400, "preceding_related_transaction_token"),
+        ("authorization.reversal", {"amount": 1, "preceding_related_transaction_token": "nobody"}, 404, "Original transaction"),
+        ("authorization.clearing", {"amount": 1}, 400, "preceding_related_transaction_token"),
+        ("authorization.clearing", {"amount": 1, "force_post": True}, 400, "card_token"),
+        ("authorization.clearing", {"amount": 0, "force_post": True, "card_token": "jit"}, 400, "amount"),
+        ("refund", {"amount": 1, "card_token": "nobody"}, 404, "Card not found"),
+        ("refund", {"amount": 0, "card_token": "jit"}, 400, "amount"),
+        ("authorization.standin", {"card_token": "jit", "amount": 1}, 404, "no such path"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(network: Network, event: str, body: dict[str, Any], status: int, named: str) -> None:
+    """A request that cannot become a message is refused with the name of what is wrong, and nothing is written."""
+    reply = network.send(event, **body)
+    assert (reply.status, named in reply.text) == (status, True), reply.text
+    assert network.listed(state="ALL") == []

@@ -1,0 +1,310 @@
+"""Pages of transactions: any page of any list is the one that plain counting finds, costs the same, and follows its neighbour."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, update
+
+from cardwright.core.kinds import LOAD_KINDS
+from cardwright.core.record import LOAD_SIDE
+from cardwright.core.words import TYPES, State
+from cardwright.kit.bookmarks import Bookmarks
+from cardwright.kit.page import Page
+from cardwright.resources.app import Call
+from cardwright.resources.transaction_lists import (
+    Listed,
+    Search,
+    TransactionQuery,
+    find_page,
+    name_of,
+    parse_order,
+    parse_wanted,
+    places_of,
+)
+from cardwright.storage import ranks
+from cardwright.storage.programs import get_program
+from cardwright.storage.ranks import Order, Ranks
+from cardwright.storage.tables import transactions
+from tests.support import past
+from tests.support.world import NOON, World, new_world
+
+BEGIN = NOON - 30 * past.DAY_MS
+SORTS = ("user_transaction_time", "-user_transaction_time", "created_time", "-created_time")
+FILTERS: tuple[dict[str, str], ...] = (
+    {}, {"state": "ALL"}, {"state": "PENDING"}, {"state": "DECLINED"}, {"state": "ERROR"},
+    {"state": "ALL", "type": "refund"}, {"state": "ALL", "type": "gpa.credit.authorization"},
+    {"state": "CLEARED", "type": "authorization"},
+    {"state": "ALL", "start_date": "2025-12-15", "end_date": "2025-12-20"},
+)  # fmt: skip
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    with new_world(database_url) as world:
+        yield world
+
+
+def call_of(world: World, db: Connection, query: dict[str, Any], sort_by: str, start: int, count: int) -> Call:
+    shape = TransactionQuery(**query)
+    return Call(world.app, db, get_program(db, world.program_id), NOON, {}, query=shape, page=Page(count, start, sort_by))
+
+
+def listed_of(call: Call) -> Listed:
+    """The list of the whole program that a call asks for."""
+    order, descending = parse_order(call.list_page.sort_by)
+    wanted = parse_wanted(call.query, "PENDING,COMPLETION")
+    search = Search(call.program.id, order, descending, wanted.sides(), None)
+    return Listed(search, wanted, places_of(call.query, NOON, window=True), name_of(call, "all"), is_countable=True)
+
+
+def page_of(world: World, query: dict[str, Any], sort_by: str, start: int, count: int) -> list[tuple[int, int]]:
+    """Row and side of a page's entries, found without the help of the page before."""
+    world.app.bookmarks.clear()
+    with world.database.read() as db:
+        call = call_of(world, db, query, sort_by, start, count)
+        return [(one.id, one.side) for one in find_page(call, listed_of(call))[0]]
+
+
+def naive(world: World, rows: list[dict[str, Any]], query: dict[str, Any], sort_by: str) -> list[tuple[int, int]]:
+    """The whole list as a loop over all rows finds it."""
+    states = {"PENDING", "COMPLETION"} if "state" not in query else set(query["state"].split(","))
+    key = "created_ms" if "created" in sort_by else "user_time_ms"
+    with world.database.read() as db:
+        places = places_of(TransactionQuery(**query), NOON, window=True)
+        assert get_program(db, world.program_id).id == 1
+    found = []
+    for row, side in itertools.product(rows, (0, LOAD_SIDE)):
+        kind = TYPES[row["kind"] if side == 0 else LOAD_KINDS[row["kind"]]]
+        fits = row["program_id"] == 1 and ("ALL" in states or State(row["state"]).name in states)
+        fits = fits and query.get("type", kind) == kind and (side == 0 or row["moved"] != 0)
+        if fits and places.low <= (row[key], row["id"]) < places.high:
+            found.append((row[key], row["id"], side))
+    return [(row_id, side) for _, row_id, side in sorted(found, reverse=sort_by.startswith("-"))]
+
+
+def check(world: World, rows: list[dict[str, Any]], drawn: random.Random) -> None:
+    """Compares pages at the beginning, in the middle and at the end of every list."""
+    for query, sort_by in itertools.product(FILTERS, SORTS):
+        whole = naive(world, rows, query, sort_by)
+        for start in {0, 3, drawn.randrange(len(whole) + 1), len(whole) // 2, max(0, len(whole) - 4)}:
+            assert page_of(world, query, sort_by, start, 7) == whole[start : start + 7], (query, sort_by, start)
+
+
+def test_every_page_is_the_one_that_counting_finds(world: World) -> None:
+    """Any filter, order and offset, before and after new rows have arrived in the middle of the past and closed old holds."""
+    drawn = random.Random(5)
+    rows = past.some_rows(drawn, 6000, first_id=1, begin_ms=BEGIN)
+    with world.database.write() as db:
+        past.write(db, rows)
+        if not world.database.is_sqlite:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 1)")
+    check(world, rows, drawn)
+    for first_id in (12_001, 12_401):
+        fresh = past.some_rows(drawn, 150, first_id=first_id, begin_ms=NOON - past.DAY_MS, days=1)
+        roots = [one for one in rows if one["root_id"] is None and one["program_id"] == 1]
+        late = [past.follower(drawn, drawn.choice(roots), first_id + 300 + 2 * number, NOON - 5) for number in range(40)]
+        with world.database.write() as db:
+            past.write(db, [*fresh, *late])
+            for one in late:
+                root = next(root for root in roots if root["id"] == one["root_id"])
+                db.execute(update(transactions).where(transactions.c.id == root["id"]).values(state=root["state"]))
+        rows += [*fresh, *late]
+        check(world, rows, drawn)
+
+
+def test_a_late_commit_is_not_missed(world: World) -> None:
+    """On PostgreSQL a row with a lower number may be committed after one with a higher; it counts from then on."""
+    if world.database.is_sqlite:
+        pytest.skip("SQLite has one writer")
+    rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
+    with world.database.write() as db:
+        db.exec_driver_sql("SELECT setval('transaction_blocks', 2)")
+        past.write(db, rows)
+    early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
+    late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
+    newest, query = "-user_transaction_time", {"state": "ALL"}
+
+    def seen(known: list[dict[str, Any]]) -> None:
+        assert page_of(world, query, newest, 3000, 5) == naive(world, known, query, newest)[3000:3005]
+
+    seen(rows)
+    with world.database.engine.connect() as slow, slow.begin():
+        past.write(slow, early)
+        with world.database.write() as db:
+            past.write(db, late)
+        for _ in range(3):
+            seen(rows + late)
+    for _ in range(3):
+        seen(rows + late + early)
+
+
+def test_another_processs_reset_is_noticed(world: World) -> None:
+    """Counts of rows that are gone are given up, also by a process that did not reset the program itself."""
+    rows = past.some_rows(random.Random(1), 3000, first_id=1, begin_ms=BEGIN)
+    with world.database.write() as db:
+        past.write(db, rows)
+    assert page_of(world, {"state": "ALL"}, SORTS[1], 2000, 3) == naive(world, rows, {"state": "ALL"}, SORTS[1])[2000:2003]
+    fresh = [past.row(row_id, NOON - row_id) for row_id in range(1, 2001, 2)]
+    with world.database.write() as db:
+        db.execute(transactions.delete())
+        past.write(db, fresh)
+    assert page_of(world, {"state": "ALL"}, SORTS[1], 900, 3) == naive(world, fresh, {"state": "ALL"}, SORTS[1])[900:903]
+
+
+# --- While others write -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sort_by", SORTS)
+@pytest.mark.parametrize("query", [{"state": "ALL"}, {}, {"state": "ALL", "end_date": "2026-01-01"}])
+def test_pages_follow_one_another_while_rows_arrive(world: World, sort_by: str, query: dict[str, str]) -> None:
+    """Who pages through a list gets each entry that is in it all the while once, whatever arrives in front or in between."""
+    drawn = random.Random(9)
+    rows = past.some_rows(drawn, 900, first_id=1, begin_ms=BEGIN)
+    with world.database.write() as db:
+        past.write(db, rows)
+    before = naive(world, rows, query, sort_by)
+    gone, got, start, row_id = set[int](), list[tuple[int, int]](), 0, 2001
+    roots = [one for one in rows if one["root_id"] is None and one["program_id"] == 1]
+    world.app.bookmarks.clear()
+    while True:
+        with world.database.read() as db:
+            call = call_of(world, db, query, sort_by, start, 20)
+            entries, is_more = find_page(call, listed_of(call))
+        got += [(one.id, one.side) for one in entries]
+        if not is_more:
+            break
+        start += len(entries)
+        root = drawn.choice(roots)
+        state = root["state"]
+        new = [past.row(row_id, NOON), past.follower(drawn, root, row_id + 2, NOON)]
+        row_id += 4
+        with world.database.write() as db:
+            past.write(db, new)
+            db.execute(update(transactions).where(transactions.c.id == root["id"]).values(state=root["state"]))
+        rows += new
+        gone |= {root["id"]} if state != root["state"] and not query.get("state") else set()
+    assert len(got) == len(set(got))
+    assert [one for one in before if one[0] not in gone] == [one for one in got if one in before and one[0] not in gone]
+
+
+def test_a_bookmark_is_left_behind(world: World) -> None:
+    """Page zero always begins anew, and a bookmark of long ago counts no more."""
+    rows = [past.row(row_id, NOON - 1000 + row_id) for row_id in range(1, 41, 2)]
+    with world.database.write() as db:
+        past.write(db, rows)
+
+    def ids(start: int) -> list[int]:
+        with world.database.read() as db:
+            call = call_of(world, db, {"type": "authorization"}, SORTS[1], start, 5)
+            return [one.id for one in find_page(call, listed_of(call))[0]]
+
+    assert ids(0) == [39, 37, 35, 33, 31]
+    with world.database.write() as db:
+        past.write(db, [past.row(41, NOON)])
+    assert ids(5) == [29, 27, 25, 23, 21]
+    assert ids(0) == [41, 39, 37, 35, 33]
+    assert ids(5) == [31, 29, 27, 25, 23]
+    bookmarks = Bookmarks()
+    bookmarks.put("list", 5, (1, 2, 3), 1000)
+    assert bookmarks.find("list", 5, 601_000) == (1, 2, 3)
+    assert bookmarks.find("list", 5, 601_001) is None
+    assert bookmarks.find("list", 6, 1000) is None
+
+
+# --- What it costs ------------------------------------------------------------------------
+
+
+COSTED: tuple[dict[str, Any], ...] = ({}, {"state": "ALL"}, {"state": "ALL", "type": "refund"}, {"state": "ERROR"})
+
+
+def cost_of(world: World, query: dict[str, Any], sort_by: str, start: int) -> int:
+    """What the database does for a page once the counts are there: steps of SQLite's machine, or pages PostgreSQL reads."""
+    page_of(world, query, sort_by, start, 10)
+    statements: list[tuple[str, Any]] = []
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
+
+    if world.database.is_sqlite:
+        with world.database.read() as db:
+            raw = db.connection.dbapi_connection
+            world.app.bookmarks.clear()
+            raw.set_progress_handler(count, 10)
+            call = call_of(world, db, query, sort_by, start, 10)
+            find_page(call, listed_of(call))
+            raw.set_progress_handler(None, 0)
+        return steps
+    event.listen(world.database.engine, "before_cursor_execute", note)
+    try:
+        page_of(world, query, sort_by, start, 10)
+    finally:
+        event.remove(world.database.engine, "before_cursor_execute", note)
+    with world.database.read() as db:
+        for statement, parameters in statements:
+            if statement.lstrip().startswith("SELECT"):
+                plan = db.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters).scalar_one()
+                steps += plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+    return steps
+
+
+def test_a_page_costs_the_same_however_long_the_past(world: World) -> None:
+    """At 50,000 rows the first page and pages in the middle make the database do at most half as much again as at 2,000.
+
+    A page skips up to a block of rows, so of several in the middle the dearest counts.
+    """
+    costs: list[dict[tuple[str, str, str], int]] = []
+    drawn, stored = random.Random(3), 0
+    for count in (2_000, 48_000):
+        begin = BEGIN + past.DAY_MS * len(costs)
+        rows = past.some_rows(drawn, count, first_id=2 * stored + 1, begin_ms=begin, days=20)
+        stored += count
+        with world.database.write() as db:
+            past.write(db, rows)
+            if not world.database.is_sqlite:
+                db.exec_driver_sql("SELECT setval('transaction_blocks', 10)")
+        if not world.database.is_sqlite:
+            with world.database.engine.connect() as db:
+                db.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE transactions")
+        # Blocks that grew may be half as large again as fresh ones, at any size of the past.
+        world.app.ranks.forget(world.program_id)
+        places = {"first": [0], "middle": [stored // 3 + 61 * number for number in range(8)]}
+        costs.append({
+            (str(query), sort_by, where): max(cost_of(world, query, sort_by, start) for start in starts)
+            for query in COSTED for sort_by in SORTS[1::2] for where, starts in places.items()
+        })  # fmt: skip
+    for place, cost in costs[1].items():
+        assert cost <= 1.5 * costs[0][place] + 100, (place, costs[0][place], cost)
+
+
+def test_the_counts_are_not_built_for_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pages of an ordinary list are found at its end; nobody counts for them."""
+    with world.database.write() as db:
+        past.write(db, past.some_rows(random.Random(2), 5000, first_id=1, begin_ms=BEGIN))
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("counted")
+
+    monkeypatch.setattr(ranks, "read_blocks", fail)
+    for start in (0, 10, 200):
+        assert len(page_of(world, {}, "-user_transaction_time", start, 10)) == 10
+    with pytest.raises(AssertionError, match="counted"):
+        page_of(world, {}, "-user_transaction_time", 3000, 10)
+
+
+def test_counts_of_many_programs_and_filters_are_dropped(world: World) -> None:
+    """What is kept in memory has a limit: the least recently used goes."""
+    kept = Ranks()
+    with world.database.read() as db:
+        for program_id in range(ranks.PROGRAMS_MAX + 3):
+            kept.find(db, program_id, Order.BEGUN, "all", lambda _: 1, ranks.Range(ranks.LOWEST, ranks.HIGHEST),
+                      skip=0, take=1, descending=True)  # fmt: skip
+    assert len(kept._programs) == ranks.PROGRAMS_MAX

@@ -1,0 +1,171 @@
+"""Messages as the rows of a text table: each is decided by the heart, and the row says what must come of it."""
+
+import re
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from cardwright.core.kinds import Form
+from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
+from cardwright.core.problems import Problem
+from cardwright.core.render import render, render_load
+from cardwright.engine.heart import Asked, Outcome
+from cardwright.kit.clock import DAY_MS, ProgramClock
+from cardwright.ledger.invariants import verify
+from cardwright.storage.programs import get_program, set_clock
+from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal
+from tests.support.world import NOON, World
+
+UNITS = {"m": 60_000, "h": 3_600_000, "d": DAY_MS}
+
+ASKS = {
+    "auth": Form.PURCHASE, "pin": Form.PIN_PURCHASE, "pinhold": Form.PIN_HOLD, "atm": Form.WITHDRAWAL,
+    "inquiry": Form.BALANCE_INQUIRY, "credit": Form.ORIGINAL_CREDIT, "grow": Form.INCREMENT,
+}  # fmt: skip
+FOLLOWS = {"clear": Clearing, "reverse": Reversal, "advise": Advice, "refund": Refund, "force": Clearing}
+
+LETTERS = dict(zip("FAHSCTO", JOURNAL_ACCOUNTS, strict=True))
+"""Accounts of the journal in a row: funding source, available, held, settlement, (fees, transit,) overdraft."""
+
+SHORT = {".auth_plus_capture": "", "authorization": "auth"}
+"""What a row leaves out of the name of a type, or shortens."""
+
+PRODUCTS: dict[str, dict[str, Any]] = {
+    "jit": {"jit": "PROGRAM_FUNDING_SOURCE"},
+    "keeps": {"jit": "GPA"},
+    "waterfall": {"jit": "WATERFALL"},
+    "plain": {},
+    "overdraft": {"clearing_and_settlement": {"overdraft_destination": "GLOBAL_OVERDRAFT_ACCOUNT"}},
+    "whole": {"transaction_controls": {"enable_partial_auth_approval": False}},
+    "no-atm": {"poi": {"atm": False}},
+    "dry": {"jit": "PROGRAM_FUNDING_SOURCE", "source": "dry"},
+    "fenced": {"jit": "GPA", "transaction_controls": {"allow_gpa_auth": False}},
+}
+"""Card products: what differs from a product whose cards are active at once and take cash from machines."""
+
+
+def populate(world: World) -> None:
+    """The products."""
+    world.make("fundingsources/program", name="Bank", token="bank")
+    world.make("fundingsources/program", name="Dry", token="dry", active=False)
+    for name, said in PRODUCTS.items():
+        said = dict(said)
+        destination, source = said.pop("jit", None), said.pop("source", "bank")
+        funding = {"enabled": destination is not None, "refunds_destination": destination or ""}
+        config = {"card_life_cycle": {"activate_upon_issue": True}, "poi": {"atm": True}, **said}
+        config["jit_funding"] = {"program_funding_source": {**funding, "funding_source_token": source if destination else ""}}
+        world.make("cardproducts", name=name, token=name, start_date="2025-01-01", config=config)
+
+
+def check_table(world: World, product: str, table: str) -> None:
+    """Has every row of a table decided, on a new account with a card of the product, and compares what came of it."""
+    till = Till(world, product)
+    expected = rows_of(table)
+    assert [till.row(row.split(" | ")[0]) for row in expected] == expected
+    assert verify(world.database).violations == []
+
+
+class Till:
+    """Turns a table's words into messages about one card, and outcomes into a table's words.
+
+    ``auth 20+5`` is a purchase with cash back, ``auth 20 alone`` one at a terminal that takes no partial approval,
+    ``auth 20 hold 3h`` a pre-authorization; ``grow 5 of 1`` an increment of what row 1 began; ``reverse 5 of 1 told`` an
+    advice of a reversal, ``within 3`` one that looks back three days; ``wait 7d`` lets time pass; ``expire 1`` comes from the
+    timers.
+    """
+
+    def __init__(self, world: World, product: str) -> None:
+        self.world, self.card = world, world.make("users")["token"]
+        world.make("cards", token=self.card, user_token=self.card, card_product_token=product)
+        with world.database.read() as db:
+            self.now = get_program(db, world.program_id).clock.at(NOON)
+        self.outcomes: list[Outcome | None] = []
+
+    def row(self, words: str) -> str:
+        """The row of the table as it really is."""
+        verb, *rest = words.split()
+        if verb == "wait":
+            return self._wait(words, rest[0])
+        (result,) = self.world.run([[self._asked(verb, rest)]])
+        if isinstance(result, Problem):
+            self.outcomes.append(None)
+            return f"{words} | {result.kind.code} | - | - | -"
+        self.outcomes.append(result)
+        return f"{words} | {told(self.world, result)}"
+
+    def _wait(self, words: str, text: str) -> str:
+        self.now += int(text[:-1]) * UNITS[text[-1]]
+        with self.world.database.write() as db:
+            set_clock(db, self.world.program_id, ProgramClock(0, self.now))
+        self.outcomes.append(None)
+        return f"{words} | - | - | - | -"
+
+    def _asked(self, verb: str, rest: list[str]) -> Asked:
+        said = dict(zip(rest[1::2], rest[2::2], strict=False)) if verb != "expire" else {"of": rest[0]}
+        root = self.outcomes[int(said["of"]) - 1] if "of" in said else None
+        if verb == "expire":
+            message: Any = Expiry(details=Details(mid=""))
+        else:
+            amount, _, cash = (rest[0] if rest else "0").partition("+")
+            message = self._message(verb, round(float(amount) * 100), int(cash or 0) * 100, rest, said)
+        key: Any = (self.world.program_id, self.card)
+        root_id = None if root is None else root.row.root_id or root.row.id
+        return Asked(key, message, len(self.outcomes), NOON, root_id=root_id)
+
+    def _message(self, verb: str, amount: int, cash: int, rest: list[str], said: dict[str, str]) -> Any:
+        if verb in ASKS:
+            merchant = Merchant(partial_approval_capable="alone" not in rest)
+            hold = int(said["hold"][:-1]) * UNITS[said["hold"][-1]] if "hold" in said else None
+            form, mid = ASKS[verb], "m1" if verb != "grow" else ""
+            flow = FLOW_OF.get(form, Flow.PURCHASE)
+            details = Details(
+                mid=mid, merchant=merchant, cash_back=cash, hold_ms=hold, is_pre_auth=hold is not None, flow=flow
+            )
+            return Authorization(amount=amount, details=details, form=form)
+        more: dict[str, Any] = {"is_forced": True} if verb == "force" else {}
+        if verb == "reverse":
+            more = {"is_advice": "told" in rest, "window_days": int(said["within"]) if "within" in said else None}
+        return FOLLOWS[verb](amount=amount, details=Details(mid=""), **more)
+
+
+def told(world: World, outcome: Outcome) -> str:
+    """Type, state and code; order; impact, ledger and available; postings. The load's side is rendered too and must agree."""
+    face, source, row = outcome.card.face, outcome.source.face if outcome.source else None, outcome.row
+    one: dict[str, Any] = msgspec.json.decode(render(row, face, source))
+    order = one.get("gpa_order") or one.get("gpa_order_unload")
+    if order is not None and row.moved:
+        load = msgspec.json.decode(render_load(row, face, source))
+        assert order["transaction_token"] == load["token"]
+        assert load["preceding_related_transaction_token"] == one["token"]
+        assert abs(load["gpa"]["impacted_amount"]) == order["amount"]
+    impacted = one["gpa"].get("impacted_amount")
+    unload = "un" if "gpa_order_unload" in one else ""
+    code, kind = one["response"]["code"], one["type"]
+    for word, short in SHORT.items():
+        kind = kind.replace(word, short)
+    balances = f"{one['gpa']['ledger_balance']:g} {one['gpa']['available_balance']:g}"
+    return " | ".join(
+        (
+            f"{kind} {one['state']}{'' if code == '0000' else f' {code}'}",
+            f"{unload}{order['state']} {order['amount']:g}" if order else "-",
+            f"{'-' if impacted is None else f'{impacted:+g}' if impacted else '0'} {balances}",
+            postings(world, row.id),
+        )
+    )
+
+
+def postings(world: World, row_id: int) -> str:
+    """The legs of an entry, such as ``F-10 H+10``."""
+    columns = [journal.c[account] for account in LETTERS.values()]
+    with world.database.read() as db:
+        found = db.execute(select(*columns).where(journal.c.id == row_id)).one_or_none()
+    if found is None:
+        return "-"
+    return " ".join(f"{letter}{units / 100:+g}" for letter, units in zip(LETTERS, found, strict=True) if units)
+
+
+def rows_of(table: str) -> list[str]:
+    """The rows of a table with single spaces; a remark after ``#`` is no part of its row."""
+    lines = [line.split("#")[0] for line in table.strip().splitlines()]
+    return [" | ".join(re.sub(r"\s+", " ", cell.strip()) for cell in line.split("|")) for line in lines[1:] if "|" in line]
