@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
+from cardwright.core.kinds import WITH_CASH, Form
+from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Flow, Merchant, Refund, Reversal
 from cardwright.core.record import token_of
 from cardwright.engine.heart import Asked, IdSource, Outcome, run_batch
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
@@ -22,6 +23,8 @@ BEGIN = parse_instant("2026-01-05T08:00:00")
 
 CARDS = {"u1": ("u", "jit"), "u2": ("u", "jit2"), "w1": ("w", "jit"), "child1": ("child", "jit"), "bo1": ("bo", "plain")}
 """Cards, their users and products; the child spends from the account of u, bo has no JIT Funding."""
+
+FORMS = (*(Form.PURCHASE,) * 6, Form.PIN_PURCHASE, Form.WITHDRAWAL, Form.PIN_HOLD)
 
 MCCS = ("5411", "5812", "5999")
 
@@ -58,7 +61,7 @@ class Step:
 def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
     """So many purchases within so many days, in steps of about so many, each perhaps followed by something later on."""
     source = random.Random(seed)
-    steps, made, opened = list[Step](), 0, list[tuple[int, str, int]]()
+    steps, made, opened = list[Step](), 0, list[tuple[int, str, int, Form]]()
     sizes = count // each + 1
     at = BEGIN
     while made < count:
@@ -71,10 +74,13 @@ def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
             card = source.choice(tuple(CARDS))
             amount = source.choice((0, 100, 999, 20_00, 35_50, 60_00))
             cash = source.choice((0, 0, 0, 0, 10_00))
-            step.messages.append({"kind": Authorization, "card": card, "amount": amount, "cash_back": cash} | _shop(source))
+            form = source.choice(FORMS)
+            cash = cash if form in WITH_CASH else 0
+            said = {"kind": Authorization, "card": card, "amount": amount, "cash_back": cash, "form": form}
+            step.messages.append(said | _shop(source))
             made += 1
             # What follows comes in a later step: it must know the purchase's number in the database.
-            opened.append((number, card, amount + cash))
+            opened.append((number, card, amount + cash, form))
         opened = opened[-5 * each :]
         steps.append(step)
         at += source.randint(1, 2 * days * DAY_MS // sizes)
@@ -89,9 +95,10 @@ def _shop(source: random.Random) -> dict[str, Any]:
     return {"mcc": source.choice(MCCS), "mid": source.choice(("m1", "m2"))}
 
 
-def _follow_up(source: random.Random, opened: tuple[int, str, int]) -> dict[str, Any]:
-    number, card, amount = opened
-    kind = source.choice((Clearing, Clearing, Reversal, Reversal, Advice, Refund))
+def _follow_up(source: random.Random, opened: tuple[int, str, int, Form]) -> dict[str, Any]:
+    number, card, amount, form = opened
+    kinds = {Form.PURCHASE: (Clearing, Clearing, Reversal, Reversal, Advice, Refund), Form.PIN_HOLD: (Clearing, Reversal)}
+    kind = source.choice(kinds.get(form, (Reversal,)))
     part = source.choice((amount, amount, amount // 2, amount + 500))
     return {"kind": kind, "card": card, "amount": max(part, 1), "of": number}
 
@@ -169,9 +176,11 @@ class Told:
         kind, details = message["kind"], dict[str, Any]()
         if kind is Authorization:
             details = {"cash_back": message["cash_back"], "merchant": Merchant(mcc=message.get("mcc", "5411"))}
+            form = message.get("form", Form.PURCHASE)
+            details["flow"] = FLOW_OF.get(form, Flow.PURCHASE)
             one = asked(self.world, message["card"], message["amount"], seed=seed, kind=kind, **details)
-            details = {"mid": message.get("mid", "m1")}
-            return with_details(one, **details)
+            one = one._replace(message=msgspec.structs.replace(one.message, form=form))
+            return with_details(one, mid=message.get("mid", "m1"))
         original = self.outcomes.get(message["of"])
         if original is None or (original.row.impacted is None and kind is Clearing):
             return None
