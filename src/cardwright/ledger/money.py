@@ -206,13 +206,16 @@ def open_purchase_holds_something(db: Connection) -> Iterator[Break]:
 
 
 def chain_shares_its_time(db: Connection) -> Iterator[Break]:
-    """A transaction that follows none was made when it began, and what follows it began when it did."""
+    """A transaction that follows none was made when it began, and what follows a purchase began when that did.
+
+    What follows an order, an unload or a refunded fee, is a deed of its own, and does not change the order's state.
+    """
     row, root = transactions.c, transactions.alias("root").c
     query = select(row.id, row.created_ms, row.user_time_ms)
     for one in stream(db, query.where(row.root_id.is_(None), row.created_ms != row.user_time_ms)):
         yield f"transaction {one.id} (began)", one.created_ms, one.user_time_ms
     query = select(row.id, root.user_time_ms.label("began"), row.user_time_ms).where(row.root_id == root.id)
-    for one in stream(db, query.where(row.user_time_ms != root.user_time_ms)):
+    for one in stream(db, query.where(row.card_id.is_not(None), row.user_time_ms != root.user_time_ms)):
         yield f"transaction {one.id} (began)", one.began, one.user_time_ms
 
 

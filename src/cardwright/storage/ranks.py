@@ -391,7 +391,8 @@ class _Program:
     def _take_in(self, rows: Sequence[Row], db: Connection) -> None:
         for order, counted in self._counted.items():
             keys = {(getattr(row, order.value), row.id) for row in rows}
-            # A root began when what follows it began, and was made then too.
+            # A root began when what follows it began, and was made then too. Of an order without a card neither is so, but its
+            # state never changes.
             keys |= {(row.user_time_ms, row.root_id) for row in rows if row.root_id is not None}
             counted.recount(db, keys)
 
