@@ -21,6 +21,7 @@ from cardwright.storage.hot import (
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     SELECT_CARDS,
+    SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
     ChainRow,
@@ -72,6 +73,7 @@ STATEMENTS = {
     "insert_account_journal": _unfold("journal", ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}),
     "insert_movements": _unfold("movements", MOVEMENT_COLUMNS, MOVEMENT_TYPES),
     "insert_outbox": _unfold("outbox", OUTBOX_COLUMNS, OUTBOX_TYPES),
+    "insert_shadow_hits": _unfold("shadow_hits", SHADOW_HIT_COLUMNS, {}),
     "insert_tokens": _unfold(
         "message_tokens", ("program_id", "token", "transaction_id", "request_hash"), {"token": "text", "request_hash": "bytea"}
     ),
@@ -232,6 +234,8 @@ class PostgresLane:
         if write.account_journal:
             rows = write.account_journal
             self._pipe.send("insert_account_journal", *encode_rows(rows, ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}))
+        if write.shadow_hits:
+            self._pipe.send("insert_shadow_hits", *encode_rows(write.shadow_hits, SHADOW_HIT_COLUMNS, {}))
         await self._pipe.end()
 
     async def abort(self) -> None:
