@@ -29,7 +29,7 @@ from cardwright.core.problems import (
 )
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
-from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
+from cardwright.core.velocity import Control, counted, needs_history, recounted, strictest, usage_key
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
 from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
 from cardwright.engine.recording import (
@@ -237,7 +237,8 @@ async def _look_back(
 ) -> Account:
     """The account with the usage that its history gives to controls that are new to it, or were edited."""
     owner, user = entry.owner.token, entry.user.token
-    missing = [control for control in controls if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
+    few = strictest(tuple(controls))
+    missing = [control for control in few if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
     if not missing:
         return account
     events = await cache.events(entry.holder_id, user)
@@ -345,12 +346,12 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     )
     outcome = Outcome(row, entry, program, source)
     usages = decision.account.usages
-    if snapshot.controls:
-        usages = counted(snapshot.controls, snapshot.usage_keys, usages, event_of(row, details), now)
     if program.shadows:
         shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card))
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
-        usages = counted(shadowed.controls, shadowed.usage_keys, usages, event_of(row, details), now)
+    if count := strictest(program.counted_of(entry.card)):
+        keys = [usage_key(control, entry.user.token, entry.owner.token) for control in count]
+        usages = counted(count, keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
     if details.increments and decision.chain is not None and not decision.chain.hold_left:
         batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
