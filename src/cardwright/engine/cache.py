@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import asdict
 from sqlalchemy import Connection, select
 
 from cardwright.core.counting import Past
@@ -29,8 +30,8 @@ from cardwright.storage.programs import get_program
 from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
-CARDS_MAX = 100_000
-"""Cards kept in a process, about 1 KB each; the least recently used goes first."""
+CARDS_MAX = 300_000
+"""Cards kept in a process, about 0.6 KB each; the oldest goes first."""
 
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
@@ -47,6 +48,14 @@ ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
 
 
+class _Card(CardFact, frozen=True, kw_only=True, array_like=True):
+    """A card's fact without the names of its fields, which take more room than what they say."""
+
+
+class _User(UserFact, frozen=True, kw_only=True, array_like=True):
+    """A user's fact, likewise."""
+
+
 class _Kept(msgspec.Struct, array_like=True, gc=False):
     """What the cache keeps of a card, packed; the owner is None when it is the user."""
 
@@ -56,9 +65,9 @@ class _Kept(msgspec.Struct, array_like=True, gc=False):
     pan_sealed: bytes
     pin_sealed: bytes | None
     shown_pan: str
-    card: CardFact
-    user: UserFact
-    owner: UserFact | None
+    card: _Card
+    user: _User
+    owner: _User | None
 
 
 _card = msgspec.json.Decoder(CardFact)
@@ -355,10 +364,10 @@ def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
 
 
 def _kept_of(row: CardRow, shown_pan: str) -> _Kept:
-    owner = None if row.owner_fact is None else _user.decode(row.owner_fact)
+    owner = None if row.owner_fact is None else _User(**asdict(_user.decode(row.owner_fact)))
     return _Kept(
-        row.card_id, row.holder_id, row.revision, row.pan_sealed, row.pin_sealed, shown_pan, _card.decode(row.card_fact),
-        _user.decode(row.user_fact), owner,
+        row.card_id, row.holder_id, row.revision, row.pan_sealed, row.pin_sealed, shown_pan,
+        _Card(**asdict(_card.decode(row.card_fact))), _User(**asdict(_user.decode(row.user_fact))), owner,
     )  # fmt: skip
 
 
