@@ -14,7 +14,7 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Me
 from cardwright.core.outcome import Decision, Legs, declined
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.velocity import Verdict, judge
+from cardwright.core.velocity import Control, Verdict, judge
 from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
@@ -48,6 +48,14 @@ def verdicts(seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Ver
 def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
     """The first velocity control that has no room for the purchase."""
     return next((verdict for verdict in verdicts(seen, asked, now) if verdict.reason is not None), None)
+
+
+def would_refuse(seen: Snapshot, asked: Message, decision: Decision, now: Instant) -> list[Control]:
+    """Those of the snapshot's controls that would have refused a purchase that was approved without them."""
+    if not isinstance(asked, Authorization) or not decision.is_approved:
+        return []
+    said = verdicts(seen, raised(seen, asked), now)
+    return [verdict.control for verdict in said if verdict.reason is not None]
 
 
 def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> Decision:

@@ -34,8 +34,10 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
 
     ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
-    ``since_ms`` is the control's creation, from which LIFETIME counts. ``key``, ``codes`` and ``fingerprint`` follow from
-    the others (``settled``); the fingerprint changes with everything that decides what is counted, and not with the limits.
+    ``since_ms`` is the control's creation, from which LIFETIME counts; ``on_revision`` the program's revision at which it
+    was last switched on again: what happened while it was off was not counted on the way. A ``shadow`` is counted like any
+    other and refuses nobody. ``key``, ``codes`` and ``fingerprint`` follow from the others (``settled``); the fingerprint
+    changes with everything that decides what is counted, and not with the limits.
     """
 
     id: int
@@ -57,6 +59,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     include_withdrawals: bool = True
     include_credits: bool = False
     include_transfers: bool = True
+    shadow: bool = False
+    on_revision: int = 0
     codes: frozenset[str] | None = None
     key: str = ""
     fingerprint: int = 0
@@ -87,7 +91,7 @@ def settled(control: Control, groups: Groups | None = None) -> Control:
     said = (
         control.window, control.currency, control.user_token, control.card_product_token, control.mid, control.mccs,
         control.approvals_only, control.include_purchases, control.include_cashback, control.include_withdrawals,
-        control.include_credits, control.include_transfers,
+        control.include_credits, control.include_transfers, control.on_revision,
     )  # fmt: skip
     codes = None if control.mccs is None else expanded(control.mccs)
     return msgspec.structs.replace(control, key=str(control.id), codes=codes, fingerprint=crc32(repr(said).encode()))
@@ -140,6 +144,22 @@ def window_number(window: Window, now: Instant) -> int:
             return moment.year * 12 + moment.month
         case Window.LIFETIME | Window.TRANSACTION:
             return 0
+
+
+def window_start(control: Control, now: Instant) -> Instant | None:
+    """The first instant of the control's window that ``now`` is in; None when the window is the transaction itself."""
+    match control.window:
+        case Window.DAY:
+            return now // DAY_MS * DAY_MS
+        case Window.WEEK:
+            return window_number(Window.WEEK, now) * 7 * DAY_MS + 3 * DAY_MS
+        case Window.MONTH:
+            moment = datetime.fromtimestamp(now // 1000, UTC)
+            return int(datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp()) * 1000
+        case Window.LIFETIME:
+            return control.since_ms
+        case Window.TRANSACTION:
+            return None
 
 
 def window_end(window: Window, now: Instant) -> Instant | None:
