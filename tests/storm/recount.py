@@ -29,6 +29,9 @@ AT_ONCE = ("pindebit", "pindebit.cashback", "pindebit.atm.withdrawal")
 
 OVER_AMOUNT, OVER_COUNT = 1834, 1817
 
+MEANWHILE_MS = 1_000
+"""A batch that is under way may know a control of its user that was changed after the revision which it notes."""
+
 IDS_OF_A_PROCESS = 20_000
 """Within one millisecond ids tell the order of one process's decisions, and not that of two."""
 
@@ -59,6 +62,7 @@ class Version:
     """A control as it stood from a revision of its program on; None is one that is off."""
 
     revision: int
+    at_ms: int
     said: Mapping[str, Any] | None
 
 
@@ -82,37 +86,63 @@ class Limit:
 
 
 @dataclass(slots=True)
+class Verdict:
+    """``breaches``: purchases approved over a limit, and purchases refused by a control though every limit had room.
+
+    ``newer`` counts those that are right only by a control that was changed after the revision which they note.
+    """
+
+    breaches: list[str] = field(default_factory=list)
+    newer: int = 0
+
+
+@dataclass(slots=True)
 class Books:
     """Everything of one program that limits are about: who did what, in the order of the decisions, and the controls."""
 
     deeds: dict[str, list[Deed]]
     limits: list[Limit]
     mccs: dict[str, set[str]]
+    products: dict[str, set[str]]
 
-    def breaches(self) -> list[str]:
-        """Purchases approved over a limit in force, and purchases refused by a control though every limit had room."""
-        found = list[str]()
+    def judged(self) -> "Verdict":
+        """Every purchase against every limit that was in force when it was decided."""
+        whole = Verdict()
         for user, deeds in self.deeds.items():
             # Two processes may decide within one millisecond, and then nothing tells who was first.
             orders = (sorted(deeds, key=key) for key in (_order, _other_order))
-            found += min((self._breaches_of(user, order) for order in orders), key=len)
-        return found
+            one = min((self._judged(user, order) for order in orders), key=lambda verdict: len(verdict.breaches))
+            whole.breaches += one.breaches
+            whole.newer += one.newer
+        return whole
 
-    def _breaches_of(self, user: str, deeds: Sequence[Deed]) -> list[str]:
-        found = list[str]()
+    def _judged(self, user: str, deeds: Sequence[Deed]) -> "Verdict":
+        verdict = Verdict()
         for place, deed in enumerate(deeds):
             if not deed.is_purchase or not (deed.is_approved or deed.code in (OVER_AMOUNT, OVER_COUNT)):
                 continue
-            over = [text for limit in self.limits if (text := self._over(limit, user, deeds[:place], deed)) is not None]
-            if deed.is_approved:
-                found += over
-            elif not over:
-                found.append(f"{user}: purchase {deed.row_id} was refused with {deed.code}, and every limit had room")
-        return found
+            wrong = self._wrong(user, deeds[:place], deed, deed.revision)
+            if wrong and any(not self._wrong(user, deeds[:place], deed, later) for later in self._later(deed)):
+                verdict.newer += 1
+            else:
+                verdict.breaches += wrong
+        return verdict
 
-    def _over(self, limit: Limit, user: str, before: Iterable[Deed], deed: Deed) -> str | None:
-        """How a purchase goes over a limit as it stood when the purchase was decided; None when it does not."""
-        said = limit.at(deed.revision)
+    def _wrong(self, user: str, before: Sequence[Deed], deed: Deed, revision: int) -> list[str]:
+        """What is wrong with the decision on a purchase by the limits of a revision."""
+        found = (self._over(limit, limit.at(revision), user, before, deed) for limit in self.limits)
+        over = [text for text in found if text is not None]
+        if deed.is_approved:
+            return over
+        return [] if over else [f"{user}: purchase {deed.row_id} was refused with {deed.code}, and every limit had room"]
+
+    def _later(self, deed: Deed) -> list[int]:
+        """Revisions after the one that a purchase notes and at which a control was changed while it was under way."""
+        versions = (version for limit in self.limits for version in limit.versions if version.revision > deed.revision)
+        return [version.revision for version in versions if version.at_ms <= deed.created_ms + MEANWHILE_MS]
+
+    def _over(self, limit: Limit, said: Mapping[str, Any] | None, user: str, before: Iterable[Deed], deed: Deed) -> str | None:
+        """How a purchase goes over a limit; None when it does not."""
         if said is None or not self._applies(said, user, deed) or (asked := part(said, deed)) == 0:
             return None
         single = said["window"] == "TRANSACTION"
@@ -123,9 +153,7 @@ class Books:
             return f"{user}: {limit.token}: used {count} times and once more by {deed.row_id}, allowed {said['usage_limit']}"
         return None
 
-    def usage(
-        self, limit: Limit, said: Mapping[str, Any], user: str, deeds: Iterable[Deed], now: datetime
-    ) -> tuple[int, int]:
+    def usage(self, limit: Limit, said: Mapping[str, Any], user: str, deeds: Iterable[Deed], now: datetime) -> tuple[int, int]:
         """How much and how often a user has used a control's limit in the window that an instant is in."""
         amount = count = 0
         for deed in deeds:
@@ -141,7 +169,7 @@ class Books:
 
     def left(self, user: str, now: datetime) -> dict[str, tuple[int, int]]:
         """What each control has left for a user, in minor units and uses (-1: as many as one likes), as the API must say."""
-        products = {deed.product for deed in self.deeds.get(user, ())}
+        products = self.products.get(user, ())
         result = dict[str, tuple[int, int]]()
         for limit in self.limits:
             said = limit.now
@@ -192,7 +220,9 @@ def window(name: str, at: datetime) -> tuple[int, ...]:
 def read(database: Database, program_id: int, only: Collection[str] | None = None) -> Books:
     """The books of a program, of these users alone if any are named."""
     with database.read() as db:
-        return Books(_deeds(db, program_id, only), _limits(db, program_id, only), _mccs(db, program_id))
+        return Books(
+            _deeds(db, program_id, only), _limits(db, program_id, only), _mccs(db, program_id), _products(db, program_id)
+        )
 
 
 def _deeds(db: Connection, program_id: int, only: Collection[str] | None) -> dict[str, list[Deed]]:
@@ -269,6 +299,15 @@ class _Chain:
         return -amount, -1 if amount and self.held == 0 and not self.taken else 0
 
 
+def _products(db: Connection, program_id: int) -> dict[str, set[str]]:
+    """The card products of each user's cards."""
+    found = defaultdict[str, set[str]](set)
+    query = select(users.c.token, cards.c.doc).join(cards, cards.c.user_id == users.c.id).where(users.c.program_id == program_id)
+    for row in db.execute(query):
+        found[row.token].add(msgspec.json.decode(row.doc)["card_product_token"])
+    return found
+
+
 def _limits(db: Connection, program_id: int, only: Collection[str] | None) -> list[Limit]:
     columns = velocity_controls.c
     query = select(columns.id, columns.token, columns.created_ms).where(columns.program_id == program_id).order_by(columns.id)
@@ -284,7 +323,7 @@ def _limits(db: Connection, program_id: int, only: Collection[str] | None) -> li
         past = past.where(config_history.c.object_id.in_(limits))
     for row in db.execute(past):
         if row.object_id in limits:
-            limits[row.object_id].versions.append(Version(row.revision, _said(row.doc)))
+            limits[row.object_id].versions.append(Version(row.revision, row.at_ms, _said(row.doc)))
     return list(limits.values())
 
 
