@@ -75,9 +75,8 @@ class Timeline:
     def __init__(self, versions: Mapping[int, Sequence[tuple[int, Control | None]]], change: Change) -> None:
         kept = {key: _changed(key, said, change) for key, said in versions.items() if key not in change.removed}
         self._revisions = sorted({0, *(revision for said in kept.values() for revision, _ in said)})
-        added = [_named(control) for control in change.added]
         epochs = [[_at(kept[key], revision) for key in sorted(kept)] for revision in self._revisions]
-        in_force = [[*(control for control in epoch if control is not None), *added] for epoch in epochs]
+        in_force = [[*(control for control in epoch if control is not None), *change.added] for epoch in epochs]
         self._levels: list[dict[Level, tuple[Control, ...]]] = [by_level(controls) for controls in in_force]
         self._all = by_level({one.key: one for controls in in_force for one in controls}.values())
         self._rules: dict[tuple[int, Holder], Rules] = {}
@@ -97,18 +96,13 @@ class Timeline:
         return Rules(judging, keys[0], counting, keys[1], any(one.window is Window.LIFETIME for one in counting))
 
 
-def _named(control: Control) -> Control:
-    """A control whose usage is kept apart from that of its other versions, as far as they count other things."""
-    return msgspec.structs.replace(control, key=f"{control.id}.{control.fingerprint}")
-
-
 def _changed(
     key: int, said: Sequence[tuple[int, Control | None]], change: Change
 ) -> list[tuple[int, Control | None]]:
     if key in change.replaced:
-        new = _named(change.replaced[key])
+        new = change.replaced[key]
         return [(0, new)] if key in change.always else [(at, None if one is None else new) for at, one in said]
-    return [(at, None if one is None else _named(one)) for at, one in said]
+    return list(said)
 
 
 def _at(said: Sequence[tuple[int, Control | None]], revision: int) -> Control | None:

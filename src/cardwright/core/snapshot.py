@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from cardwright.core.spend import NO_SPEND, Spend
-from cardwright.core.velocity import Control, Usage, usage_key
+from cardwright.core.velocity import Control, Usage
 from cardwright.core.words import TYPE_NUMBER, CardState, HolderStatus, State
 
 
@@ -204,7 +204,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """All that one decision sees.
 
     ``source`` is the funding source of the card's product, for a chain that of its root, None without JIT funding.
-    ``chain`` is None for a message that begins one.
+    ``chain`` is None for a message that begins one. ``few`` are the strictest of ``controls``, where they were worked out.
     """
 
     currency: str
@@ -217,11 +217,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     chain: Chain | None = None
     controls: tuple[Control, ...] = ()
     spend: Spend = NO_SPEND
+    few: tuple[Control, ...] | None = None
 
-    @property
-    def usage_keys(self) -> list[str]:
-        """Where the account keeps its usage of each of the controls, in their order."""
-        return [usage_key(control, self.user.token, self.owner.token) for control in self.controls]
 
 
 def fact_from(kind: type[Any], doc: str | bytes, **extra: Any) -> Any:

@@ -198,9 +198,9 @@ async def configure(
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
-        controls = programs[key[0]].counted_of(entry.card)
-        if account.has_history and controls:
-            accounts[entry.holder_id] = await _look_back(cache, entry, controls, account, now[key[0]])
+        counted_controls = programs[key[0]].measure_of(entry.card).counted
+        if account.has_history and counted_controls:
+            accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, now[key[0]])
     return _Batch(seen, cards, holders, programs, now, real_ms, accounts, dict(seen.rows))
 
 
@@ -317,10 +317,11 @@ def see(batch: _Batch, asked: Asked) -> _View:
     product = program.products[entry.card.card_product_token]
     # A chain stays with the funding source that it began with.
     source = program.source_of(product) if root is None else program.sources_by_id.get(root.source_id or 0)
+    measure = program.measure_of(entry.card)
     snapshot = Snapshot(
         program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
-        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, program.controls_of(entry.card),
-        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc),
+        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, measure.controls,
+        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc), measure.few,
     )  # fmt: skip
     return _View(snapshot, message, root, source)
 
@@ -345,12 +346,12 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     )
     outcome = Outcome(row, entry, program, source)
     usages = decision.account.usages
-    if snapshot.controls:
-        usages = counted(snapshot.controls, snapshot.usage_keys, usages, event_of(row, details), now)
     if program.shadows:
-        shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card))
+        shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card), few=None)
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
-        usages = counted(shadowed.controls, shadowed.usage_keys, usages, event_of(row, details), now)
+    if controls := program.measure_of(entry.card).counted:
+        keys = [usage_key(control, entry.user.token, entry.owner.token) for control in controls]
+        usages = counted(controls, keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
     if details.increments and decision.chain is not None and not decision.chain.hold_left:
         batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}

@@ -78,7 +78,7 @@ def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, 
     account = with_usage_before(call, row, account_before(row), controls, seen.user.token, seen.owner.token)
     real = tuple(control for control in controls if not control.shadow)
     shadows = tuple(control for control in controls if control.shadow)
-    return msgspec.structs.replace(seen, account=account, controls=real), shadows
+    return msgspec.structs.replace(seen, account=account, controls=real, few=None), shadows
 
 
 def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
