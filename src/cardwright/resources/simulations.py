@@ -150,6 +150,8 @@ async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: froze
 
 async def simulate_refund(call: EngineCall, event: AskEvent) -> bytes:
     """A refund, which is matched to no purchase."""
+    if event.cash_back_amount:
+        raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
     return await _standalone(call, event, event.amount, event.card_token, None, _refund)
 
 
