@@ -13,7 +13,8 @@ from sqlalchemy import select
 from cardwright.core.kinds import Form
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant
 from cardwright.core.movements import AnyMovement, Charge, FeeCharge, MovementKind, Order, PeerTransfer, ProgramTransfer, Unload
-from cardwright.engine.cache import Cache, CardEntry, CardKey
+from cardwright.engine.cache import Cache
+from cardwright.engine.cards import CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
 from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import ProgramClock

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import msgspec
-from msgspec.structs import asdict
 from sqlalchemy import Connection, select
 
 from cardwright.core.counting import Past
 from cardwright.core.movements import AutoReload
-from cardwright.core.render import Face, SourceFace, face_of, source_face_of
+from cardwright.core.render import SourceFace, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.spend import NO_SPEND, PROGRAM_LEVEL, Level, Spend, applying, by_level, level_of
 from cardwright.core.velocity import Control, strictest
 from cardwright.core.words import HolderStatus
+from cardwright.engine.cards import CardEntry, CardKey, Cards
 from cardwright.engine.loader import Loader
 from cardwright.engine.shelf import Shelf
 from cardwright.engine.spend import SpendEntry, load_spend
@@ -30,16 +30,13 @@ from cardwright.storage.programs import get_program
 from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
-CARDS_MAX = 300_000
-"""Cards kept in a process, about 0.6 KB each; the oldest goes first."""
-
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
 
-T = TypeVar("T")
+USERS_MAX = 300_000
+"""Users of a program of whom it is kept whether they have controls of their own."""
 
-CardKey = tuple[int, str]
-"""Program id and card token."""
+T = TypeVar("T")
 
 AccountKey = tuple[int, str]
 """Program id and token of a user, for his account or the one that he shares."""
@@ -48,49 +45,9 @@ ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
 
 
-class _Card(CardFact, frozen=True, kw_only=True, array_like=True):
-    """A card's fact without the names of its fields, which take more room than what they say."""
-
-
-class _User(UserFact, frozen=True, kw_only=True, array_like=True):
-    """A user's fact, likewise."""
-
-
-class _Kept(msgspec.Struct, array_like=True, gc=False):
-    """What the cache keeps of a card, packed; the owner is None when it is the user."""
-
-    card_id: int
-    holder_id: int
-    revision: int
-    pan_sealed: bytes
-    pin_sealed: bytes | None
-    shown_pan: str
-    card: _Card
-    user: _User
-    owner: _User | None
-
-
-_card = msgspec.json.Decoder(CardFact)
 _user = msgspec.json.Decoder(UserFact)
 _pack = msgspec.msgpack.encode
-_unpack_card = msgspec.msgpack.Decoder(_Kept).decode
 _unpack_original = msgspec.msgpack.Decoder(Original).decode
-
-
-class CardEntry(NamedTuple):
-    """A card as decisions see it, true while its account's revision is ``revision``."""
-
-    key: CardKey
-    card_id: int
-    holder_id: int
-    revision: int
-    card: CardFact
-    user: UserFact
-    owner: UserFact
-    face: Face
-    pan_sealed: bytes
-    pin_sealed: bytes | None
-    shown_pan: str
 
 
 class AccountEntry(NamedTuple):
@@ -202,7 +159,7 @@ class Cache:
         self._store = store
         self._executor = executor
         self._show_pan = show_pan
-        self._cards = Shelf[CardKey](CARDS_MAX)
+        self._cards = Cards()
         self._programs: dict[int, ProgramEntry] = {}
         self._originals = Shelf[int](ORIGINALS_MAX)
         self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
@@ -210,8 +167,7 @@ class Cache:
 
     def find_card(self, key: CardKey) -> CardEntry | None:
         """The card if it is here; it may be out of date, which only its account's revision tells."""
-        packed = self._cards.get(key)
-        return None if packed is None else _entry_of(key, _unpack_card(packed))
+        return self._cards.find(key)
 
     async def load_card(self, key: CardKey) -> CardEntry | None:
         """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
@@ -265,7 +221,15 @@ class Cache:
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
         """Loads cards as they are now; those that there are."""
-        return self._keep(await self._store.load_cards(keys))
+        return {row.key: self._cards.keep(row, self._show_pan(row)) for row in await self._store.load_cards(keys)}
+
+    async def card_with_secrets(self, key: CardKey) -> tuple[CardEntry, CardRow] | None:
+        """The card as it is now, with its row; None when there is none.
+
+        Secrets are not kept: what compares them is rare, and must not compare with yesterday's.
+        """
+        rows = await self._store.load_cards([key])
+        return (self._cards.keep(rows[0], self._show_pan(rows[0])), rows[0]) if rows else None
 
     async def program(self, program_id: int, revision: int) -> ProgramEntry:
         """The program's configuration at this revision or a later one."""
@@ -286,7 +250,7 @@ class Cache:
         missing = set(users) - program.spend.users
         if missing:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._load_user_controls, program, missing)
-        if len(program.spend.users) > CARDS_MAX and self._programs.get(program.id) is program:
+        if len(program.spend.users) > USERS_MAX and self._programs.get(program.id) is program:
             # The entry is left to those who hold it, and the next batch begins a small one.
             del self._programs[program.id]
 
@@ -300,14 +264,6 @@ class Cache:
         missing = {token for token in tokens if token not in program.products}
         if missing:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._load_products, program, missing)
-
-    def _keep(self, rows: Sequence[CardRow]) -> dict[CardKey, CardEntry]:
-        entries = dict[CardKey, CardEntry]()
-        for row in rows:
-            key, kept = (row.program_id, row.token), _kept_of(row, self._show_pan(row))
-            self._cards.put(key, _pack(kept))
-            entries[key] = _entry_of(key, kept)
-        return entries
 
     def _load_program(self, program_id: int) -> ProgramEntry:
         with self._database.read() as db:
@@ -361,19 +317,3 @@ def _account_of(key: AccountKey, found: Account) -> AccountEntry:
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
     fact = fact_from(SourceFact, row.doc)
     return SourceEntry(row.id, fact, source_face_of(fact, masked=program.masks_sources))
-
-
-def _kept_of(row: CardRow, shown_pan: str) -> _Kept:
-    owner = None if row.owner_fact is None else _User(**asdict(_user.decode(row.owner_fact)))
-    return _Kept(
-        row.card_id, row.holder_id, row.revision, row.pan_sealed, row.pin_sealed, shown_pan,
-        _Card(**asdict(_card.decode(row.card_fact))), _User(**asdict(_user.decode(row.user_fact))), owner,
-    )  # fmt: skip
-
-
-def _entry_of(key: CardKey, kept: _Kept) -> CardEntry:
-    card, user, owner = kept.card, kept.user, kept.owner or kept.user
-    return CardEntry(
-        key, kept.card_id, kept.holder_id, kept.revision, card, user, owner, face_of(card, user, owner), kept.pan_sealed,
-        kept.pin_sealed, kept.shown_pan,
-    )  # fmt: skip

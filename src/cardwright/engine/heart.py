@@ -30,7 +30,8 @@ from cardwright.core.problems import (
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
-from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
+from cardwright.engine.cache import AccountEntry, AccountKey, Cache, ProgramEntry, SourceEntry
+from cardwright.engine.cards import CardEntry, CardKey
 from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
 from cardwright.engine.recording import (
     CARD_ACCOUNTS,

@@ -6,21 +6,23 @@ while the next is decided; no account is in both, so neither waits for the other
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
-from cardwright.engine.cache import Cache, CardEntry, CardKey
+from cardwright.engine.cache import Cache
+from cardwright.engine.cards import CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Outcome, Result, run_batch
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
 from cardwright.kit.faults import fault
-from cardwright.storage.hot import Conflict, HotStore, Lane, Unavailable
+from cardwright.storage.hot import CardRow, Conflict, HotStore, Lane, Unavailable
 from cardwright.storage.originals import Original, TokenKey
 
 INBOX_MAX = 4_096
@@ -45,6 +47,8 @@ RETRIES_MAX = 20
 BATCHES = Histogram("cardwright_batch_messages", "Messages decided in one commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
 WAITING = Gauge("cardwright_inbox_messages", "Messages that wait for a batch")
 DECIDED = Counter("cardwright_messages_total", "Decided messages", ["outcome"])
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -98,14 +102,12 @@ class Engine:
 
     async def card(self, key: CardKey) -> CardEntry:
         """The card as this process last saw it. Raises CARD_UNKNOWN, and OUT_OF_ORDER without a database."""
-        try:
-            entry = self.cache.find_card(key) or await self.cache.load_card(key)
-        except Unavailable as error:
-            log.error("the database failed to give a card", error=str(error))
-            raise Problem(OUT_OF_ORDER, "the database does not answer") from None
-        if entry is None:
-            raise Problem(CARD_UNKNOWN)
-        return entry
+        entry = self.cache.find_card(key)
+        return entry if entry is not None else await _there(self.cache.load_card(key))
+
+    async def card_with_secrets(self, key: CardKey) -> tuple[CardEntry, CardRow]:
+        """The card as it is now, with the row that its secrets are sealed in. Raises what ``card`` raises."""
+        return await _there(self.cache.card_with_secrets(key))
 
     async def submit(self, asked: Asked) -> Outcome:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
@@ -284,3 +286,15 @@ class Engine:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
         return lane
+
+
+async def _there(found: Awaitable[T | None]) -> T:
+    """What was found of a card. Raises CARD_UNKNOWN, and OUT_OF_ORDER without a database."""
+    try:
+        entry = await found
+    except Unavailable as error:
+        log.error("the database failed to give a card", error=str(error))
+        raise Problem(OUT_OF_ORDER, "the database does not answer") from None
+    if entry is None:
+        raise Problem(CARD_UNKNOWN)
+    return entry

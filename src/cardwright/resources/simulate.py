@@ -11,7 +11,7 @@ from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.core.transaction_model import as_v2
-from cardwright.engine.cache import CardEntry
+from cardwright.engine.cards import CardEntry
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.guard import check_url
 from cardwright.outbox.endpoint import TARGET_CONTEXT
@@ -31,6 +31,7 @@ from cardwright.resources.simulate_shapes import (
     parse_amount,
     text_or_none,
 )
+from cardwright.storage.hot import CardRow
 from cardwright.storage.records import request_hash
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -57,10 +58,12 @@ async def message_of(
     """The card and the message that a request asks for; what was typed at the till is compared here and goes no further."""
     app, key, options = call.app, (call.program_id, body.card_token), body.transaction_options
     typed_expiry = options is not None and options.card_expiration_date_yymm is not None
+    sealed: CardRow | None = None
     if body.card_options is not None or body.pin is not None or typed_expiry:
         # What was typed is compared here, before any account is locked: with the card as it is now, not as it was cached.
-        await app.engine.cache.reload_cards([key])
-    card = await app.engine.card(key)
+        card, sealed = await app.engine.card_with_secrets(key)
+    else:
+        card = await app.engine.card(key)
     program = await app.engine.cache.program(call.program_id, 0)
     if cash_back is not None:
         more["cash_back"] = parse_amount("cash_back_amount", cash_back, program.currency)
@@ -68,7 +71,7 @@ async def message_of(
         more["flow"] = FLOW_OF[form]
     if is_pre_auth:
         more |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
-    details = await _details(app, card, body, program.currency, more)
+    details = await _details(app, card, sealed, body, program.currency, more)
     return card, Authorization(amount=parse_amount("amount", amount, program.currency), details=details, form=form)
 
 
@@ -115,7 +118,9 @@ def answer_of(outcome: Outcome, *, echo: bool = True) -> bytes:
     return f'{{"transaction":{transaction},"raw_iso8583":{raw}}}'.encode()
 
 
-async def _details(app: App, card: CardEntry, body: AskRequest, currency: str, more: dict[str, Any]) -> Details:
+async def _details(
+    app: App, card: CardEntry, sealed: CardRow | None, body: AskRequest, currency: str, more: dict[str, Any]
+) -> Details:
     said, metadata, options = body.card_options, body.network_metadata, body.transaction_options
     plain = Details(
         mid=str(body.mid),
@@ -125,8 +130,8 @@ async def _details(app: App, card: CardEntry, body: AskRequest, currency: str, m
         additional_data=options.additional_data if options is not None else None,
         **more,
     )
-    if said is not None or body.pin is not None:
-        plain = await _with_verdicts(app, card, body, said or CardOptions(), plain)
+    if sealed is not None and (said is not None or body.pin is not None):
+        plain = await _with_verdicts(app, card, sealed, body, said or CardOptions(), plain)
     sent = text_or_none(options.card_expiration_date_yymm, "card_expiration_date_yymm", 4) if options is not None else None
     if sent is None:
         return plain
@@ -136,7 +141,7 @@ async def _details(app: App, card: CardEntry, body: AskRequest, currency: str, m
 
 
 async def _with_verdicts(
-    app: App, card: CardEntry, body: AskRequest, options: CardOptions, plain: Details
+    app: App, card: CardEntry, sealed: CardRow, body: AskRequest, options: CardOptions, plain: Details
 ) -> Details:
     """Compares what was typed with the card, so that neither code nor PIN goes any further."""
     cvv, pin = text_or_none(options.cvv, "card_options.cvv", 3), text_or_none(body.pin)
@@ -147,26 +152,26 @@ async def _with_verdicts(
         plain,
         card_present=options.card_present,
         expiration_matches=None if expiration is None else expiration.zfill(4) == card.card.expiration,
-        security_code_matches=None if cvv is None else await _is_right_code(app, card, cvv.zfill(3)),
-        pin_matches=None if pin is None else _is_right_pin(app, card, pin),
+        security_code_matches=None if cvv is None else await _is_right_code(app, card, sealed, cvv.zfill(3)),
+        pin_matches=None if pin is None else _is_right_pin(app, sealed, pin),
         typed_street=(address.address or None) if address is not None else None,
         typed_postal_code=postal_code,
     )
 
 
-async def _is_right_code(app: App, card: CardEntry, cvv: str) -> bool:
+async def _is_right_code(app: App, card: CardEntry, sealed: CardRow, cvv: str) -> bool:
     program = await app.engine.cache.program(card.key[0], 0)
     await app.engine.cache.products(program, [card.card.card_product_token])
     product = program.products[card.card.card_product_token]
-    pan = app.vault.decrypt_pan(card.pan_sealed, str(program.id), card.card.token)
+    pan = app.vault.decrypt_pan(sealed.pan_sealed, str(program.id), card.card.token)
     if product.config.fulfillment.all_zero_card_security_code and cvv == "000":
         return True
     return app.vault.cvv(pan, card.card.expiration, card.card.service_code) == cvv
 
 
-def _is_right_pin(app: App, card: CardEntry, pin: str) -> bool:
+def _is_right_pin(app: App, sealed: CardRow, pin: str) -> bool:
     """A card without a PIN has no right one."""
-    return card.pin_sealed is not None and app.vault.open(card.pin_sealed, f"pin:{card.card_id}") == pin
+    return sealed.pin_sealed is not None and app.vault.open(sealed.pin_sealed, f"pin:{sealed.card_id}") == pin
 
 
 def _sealed_target(app: App, webhook: SimulationWebhook) -> bytes:

@@ -14,7 +14,7 @@ from cardwright.core.kinds import PIN_HOLD, SETTLED_AT_ONCE, Form
 from cardwright.core.messages import STAND_IN_MERCHANT, Advice, Authorization, Clearing, Details, Message, Refund, Reversal
 from cardwright.core.problems import CARD_NOT_FOUND, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, Problem, bad_field
 from cardwright.core.words import TYPE_NUMBER
-from cardwright.engine.cache import CardEntry
+from cardwright.engine.cards import CardEntry
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Route, Scope, post
 from cardwright.resources.simulate import ask, submit

@@ -54,6 +54,11 @@ class CardRow(NamedTuple):
     user_fact: str
     owner_fact: str | None
 
+    @property
+    def key(self) -> tuple[int, str]:
+        """Program id and token."""
+        return self.program_id, self.token
+
 
 class HolderRow(NamedTuple):
     """An account, locked for the batch: revision of its configuration, packed state."""
