@@ -59,8 +59,10 @@ def create_tables() -> None:
         sa.Column("fees", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("transit", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("overdraft", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("deposits", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint(
-            "program_funding + available + held + settlement + fees + transit + overdraft = 0", name=op.f("ck_journal_balances")
+            "program_funding + available + held + settlement + fees + transit + overdraft + deposits = 0",
+            name=op.f("ck_journal_balances"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_journal")),
     )
@@ -382,49 +384,17 @@ def create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mcc_groups")),
         sa.UniqueConstraint("program_id", "token", name=op.f("uq_mcc_groups_program_id_token")),
     )
-    op.create_table(
+    create_resource(
         "merchant_groups",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("members", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_merchant_groups_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_merchant_groups")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_merchant_groups_program_id_token")),
     )
-    op.create_table(
+    create_resource(
         "accepted_countries",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("is_whitelist", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_accepted_countries_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_accepted_countries")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_accepted_countries_program_id_token")),
     )
-    op.create_table(
-        "account_holder_groups",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_account_holder_groups_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_account_holder_groups")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_account_holder_groups_program_id_token")),
-    )
+    create_resource("account_holder_groups")
     op.create_table(
         "velocity_controls",
         sa.Column("id", ID, sa.Identity(), nullable=False),
@@ -466,6 +436,15 @@ def create_tables() -> None:
         op.create_index(op.f(f"ix_movements_{column}"), "movements", [column])
     source = sa.ForeignKeyConstraint(["source_id"], ["funding_sources.id"], name=op.f("fk_program_transfer_types_source_id"))
     create_resource("fees")
+    create_resource(
+        "deposit_accounts",
+        sa.Column("user_id", ID, nullable=False),
+        sa.Column("account_number", sa.String(length=17), nullable=False),
+        sa.Column("immediate", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_deposit_accounts_user_id")),
+        sa.UniqueConstraint("program_id", "account_number", name=op.f("uq_deposit_accounts_program_id_account_number")),
+    )
+    op.create_index(op.f("ix_deposit_accounts_user_id"), "deposit_accounts", ["user_id"])
     create_resource("program_transfer_types", sa.Column("source_id", ID, nullable=False), source)
     create_resource(
         "auto_reloads",
