@@ -3,20 +3,24 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
-from cardwright.core.movements import FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
-from cardwright.core.words import TYPE_NUMBER
+from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
+from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.engine.heart import Asked
 from cardwright.ledger.card_numbers import numbers_in, pattern_of
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.outbox.events import Category, outbox_row
+from cardwright.resources import shadow_controls, velocity_controls
+from cardwright.resources.app import Call
 from cardwright.storage.database import Database
+from cardwright.storage.programs import get_program
 from cardwright.storage.tables import message_tokens, outbox, transactions
-from tests.support.world import World, asked, instructed, new_world
+from tests.support.world import NOON, World, asked, instructed, new_world
 
-PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 8
+PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 15
 
 
 def follow_up(world: World, purchases: list[int]) -> None:
@@ -46,6 +50,25 @@ def move_money(world: World) -> None:
         instructed(world, ProgramTransfer, ["ana"], 100, seed=205, fees=[5], source="source"),
     ]
     world.run([batch])
+    send_deposits(world)
+
+
+def send_deposits(world: World) -> None:
+    """A direct deposit that is there, one that waits, one that was returned, and a debit that was paid."""
+    far, said = 10**14, {"user_token": "ben", "direct_deposit_account_token": "account"}
+    credit, debit = {"is_credit": True, "said": said}, {"is_credit": False, "said": said}
+    returned = instructed(world, Deposit, ["ben"], 60, seed=301, settles_ms=far, **credit)
+    world.run([[returned]])
+    with world.database.read() as db:
+        root = db.exec_driver_sql("SELECT max(id) FROM movements").scalar_one()
+    back = {"to": State.CLEARED, "channel": "API", "reason": "Return", "reason_code": "R03"}
+    batch = [
+        instructed(world, DepositTransition, ["ben"], 0, seed=302, root_id=root, **back),
+        instructed(world, Deposit, ["ben"], 50, seed=303, settles_ms=0, **credit),
+        instructed(world, Deposit, ["ben"], 20, seed=304, settles_ms=0, **debit),
+        instructed(world, Deposit, ["ben"], 70, seed=305, settles_ms=far, **credit),
+    ]
+    world.run([batch])
 
 
 def populate(world: World) -> None:
@@ -57,6 +80,10 @@ def populate(world: World) -> None:
     for name in ("ana", "ben"):
         world.make("users", token=name)
         world.make("cards", token=f"{name}_card", user_token=name, card_product_token="product")
+    with world.database.write() as db:
+        call = Call(world.app, db, get_program(db, world.program_id), NOON, {})
+        limit = {"token": "quiet", "amount_limit": 6, "velocity_window": "DAY", "currency_code": "USD"}
+        shadow_controls.create_shadow(call, msgspec.convert(limit, velocity_controls.VelocityCreate))
     world.make("velocitycontrols", amount_limit=1000, velocity_window="DAY", currency_code="USD")
     world.make("mccgroups", token="bars", name="Bars", mccs=("5813",))
     world.make("authcontrols", name="No bars", merchant_scope={"mcc_group": "bars"})
@@ -123,6 +150,8 @@ CLEARED = "WHERE id = (SELECT min(id) FROM transactions WHERE cleared > 0)"
 APPROVED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NOT NULL)"
 DECLINED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NULL AND root_id IS NULL)"
 ZERO_ENTRY = "INSERT INTO journal (id, program_id, holder_id, source_id, currency, booked_ms)"
+
+PENDING = TYPE_NUMBER["directdeposit.credit.pending"]
 
 SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an entry gains a cent": (
@@ -221,6 +250,18 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         " WHERE transit > 0)",
         {"chains_add_up", "what_is_sent_arrives", "settlement_is_what_was_cleared"},
     ),
+    "a deposit comes from nowhere": (
+        "UPDATE journal SET deposits = deposits - 5, transit = transit + 5 WHERE id = (SELECT min(id) FROM journal"
+        " WHERE deposits < 0)",
+        {"deposits_are_what_banks_sent", "what_is_sent_arrives"},
+    ),
+    "a deposit is said to have been refused": (
+        f"UPDATE transactions SET state = 4 WHERE kind = {PENDING} AND state = 3", {"deposit_ends_as_it_was_told"},
+    ),
+    "a deposit waits for ever": (
+        f"UPDATE transactions SET due_ms = 0 WHERE kind = {PENDING} AND state = 1",
+        {"open_purchase_holds_something", "open_hold_has_an_end"},
+    ),
     "more is unloaded than was loaded": (
         "UPDATE transactions SET load_left = -1 WHERE id = (SELECT min(id) FROM movements)",
         {"order_keeps_no_debt", "chains_add_up"},
@@ -235,6 +276,10 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a transaction takes the id of a load": (f"UPDATE transactions SET id = id + 1 {DECLINED}", {"transaction_ids_are_odd"}),
     "a token points at nothing": (
         "UPDATE message_tokens SET transaction_id = 99999", {"message_token_has_its_transaction"},
+    ),
+    "a shadow would have declined nothing": (
+        "UPDATE shadow_hits SET transaction_id = 99999 WHERE transaction_id = (SELECT max(transaction_id) FROM shadow_hits)",
+        {"shadow_hit_has_its_purchase"},
     ),
     "a notification tells of an unknown transaction": (
         "UPDATE outbox SET refs = '[99999]' WHERE category = 1", {"notification_has_its_objects"},

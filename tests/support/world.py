@@ -12,7 +12,18 @@ from sqlalchemy import select
 
 from cardwright.core.kinds import Form
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant
-from cardwright.core.movements import AnyMovement, Charge, FeeCharge, MovementKind, Order, PeerTransfer, ProgramTransfer, Unload
+from cardwright.core.movements import (
+    AnyMovement,
+    Charge,
+    Deposit,
+    DepositTransition,
+    FeeCharge,
+    MovementKind,
+    Order,
+    PeerTransfer,
+    ProgramTransfer,
+    Unload,
+)
 from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
 from cardwright.engine.moving import Instructed
@@ -29,6 +40,7 @@ from cardwright.resources import (
     exempt_mids,
     funding_sources,
     mcc_groups,
+    shadow_controls,
     user_transitions,
     users,
     velocity_controls,
@@ -42,7 +54,7 @@ from cardwright.storage.hot_sqlite import SqliteStore
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
 from cardwright.storage.records import find
-from cardwright.storage.tables import holders, journal, message_tokens, movements, outbox, transactions
+from cardwright.storage.tables import holders, journal, message_tokens, movements, outbox, shadow_hits, transactions
 
 NOON = 1_767_268_800_000
 """2026-01-01T12:00:00Z, where the world's clock stands still."""
@@ -53,6 +65,10 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "users": (users.create_user, users.UserCreate),
     "cards": (cards.create_card, cards.CardCreate),
     "cardtransitions": (card_transitions.create_transition, card_transitions.CardTransitionCreate),
+    "shadow-controls": (
+        lambda call, body: msgspec.json.encode(shadow_controls.create_shadow(call, body)).decode(),
+        velocity_controls.VelocityCreate,
+    ),
     "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
     "autoreloads": (auto_reloads.create_reload, auto_reloads.ReloadCreate),
     "authcontrols": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
@@ -128,7 +144,7 @@ class World:
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the heart writes, as plain tuples."""
-        written = (holders, transactions, journal, outbox, message_tokens, movements)
+        written = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits)
         with self.database.read() as db:
             found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}
         return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in found.items()}
@@ -171,17 +187,20 @@ def asked(
 KINDS: dict[type[Any], MovementKind] = {
     Order: MovementKind.ORDER, Unload: MovementKind.UNLOAD, FeeCharge: MovementKind.FEE_CHARGE,
     PeerTransfer: MovementKind.PEER_TRANSFER, ProgramTransfer: MovementKind.PROGRAM_TRANSFER,
+    Deposit: MovementKind.DEPOSIT, DepositTransition: MovementKind.DEPOSIT_TRANSITION,
 }  # fmt: skip
 
 
 def instructed(
     world: World, kind: type[Any], users: Sequence[str], amount: int, *, seed: int, token: str | None = None,
     fees: Sequence[int] = (), source: str | None = None, root_id: int | None = None,
+    **more: Any,
 ) -> Instructed:  # fmt: skip
     """A movement of ``amount`` minor units for ``World.run``, as ``asked``; ``fees`` in minor units too."""
     accounts: Any = tuple((world.program_id, user) for user in users)
     charges = tuple(Charge(token=f"fee{fee}", amount=fee, fee=f'{{"token":"fee{fee}"}}') for fee in fees)
-    movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, said={"user_token": users[0]}, charges=charges)
+    fields: dict[str, Any] = {"said": {"user_token": users[0]}, **more}
+    movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, charges=charges, **fields)
     with world.database.read() as db:
         found = find(db, tables.funding_sources, world.program_id, source) if source else None
     return Instructed(
