@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from cardwright.core.counting import events_for
 from cardwright.core.explain import explain, explain_follow_up
-from cardwright.core.kinds import ASKS, FORM_OF, SETTLED_AT_ONCE, Form
+from cardwright.core.kinds import ANNOUNCED, ASKS, CREDITS, FORM_OF, SETTLED_AT_ONCE, Form
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
@@ -48,7 +48,7 @@ def message_of(row: Recorded) -> Authorization:
         details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None, mcc_groups=()
     )
     form = FORM_OF[row.kind]
-    if form in (Form.BALANCE_INQUIRY, Form.ORIGINAL_CREDIT):
+    if form is Form.BALANCE_INQUIRY or form in CREDITS:
         surcharge = 0
     return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=asked, form=form)
 
@@ -56,7 +56,7 @@ def message_of(row: Recorded) -> Authorization:
 def account_before(row: Recorded) -> Account:
     """The account as the decision found it: the balances after it, less what it did."""
     held = row.ledger - row.available
-    if row.impacted is None:
+    if row.impacted is None or row.kind in ANNOUNCED:
         return Account({row.currency: (row.ledger, held)})
     if row.kind in SETTLED_AT_ONCE:
         return Account({row.currency: (row.ledger - row.moved - row.impacted, held)})

@@ -60,6 +60,79 @@ class PointOfSale(Shape, frozen=True, kw_only=True):
     ) = None  # fmt: skip
 
 
+class Conversion(Shape, frozen=True, kw_only=True):
+    """What the merchant charged in its own currency; nothing is converted here."""
+
+    original_amount: Decimal | None = None
+    conversion_rate: Decimal | None = None
+    original_currency_code: Annotated[str, Meta(min_length=3, max_length=3)] | Number | None = None
+
+
+Funds = Literal[
+    "CREDIT", "DEBIT", "PREPAID", "DEPOSIT_ACCOUNT", "CASH", "MOBILE_MONEY_ACCOUNT", "NON_VISA_CREDIT", "CHECK", "ACH"
+]
+AccountType = Literal[
+    "OTHER", "RTN_BANK_ACCOUNT", "IBAN", "CARD_ACCOUNT", "EMAIL", "PHONE_NUMBER",
+    "BANK_ACCOUNT_NUMBER_AND_BANK_IDENTIFICATION_CODE", "WALLET_ID", "SOCIAL_NETWORK_ID",
+]  # fmt: skip
+Sort = Literal[
+    "ACCOUNT_TO_ACCOUNT", "PERSON_TO_PERSON", "WALLET_TRANSFER", "MONEY_TRANSFER_BY_BANK", "BUSINESS_TO_BUSINESS",
+    "DISBURSEMENT", "GOVERNMENT_DISBURSEMENT", "GAMBLING_PAYOUT", "LOYALTY", "MERCHANT_DISBURSEMENT",
+    "ONLINE_GAMBLING_PAYOUT", "PENSION_DISBURSEMENT", "PREPAID_LOADS", "CARD_BILL_PAYMENT", "BILL_PAYMENT", "CASH_CLAIM",
+    "CASH_IN", "CASH_OUT", "MOBILE_AIR_TIME_PAYMENT", "MONEY_TRANSFER_BY_MERCHANT", "FACE_TO_FACE_MERCHANT_PAYMENT",
+    "GOVERNMENT_PAYMENT", "PAYMENTS_GOODS_SERVICES", "FUNDS_TRANSFER", "GENERAL_BUSINESS_TO_BUSINESS_TRANSFER",
+    "BUSINESS_TO_BUSINESS_TRANSFER", "CASH_DEPOSIT", "PURCHASE_REPAYMENT", "AFT_OR_OCT_ELIGIBILITY",
+    "CONSUMER_BILL_PAYMENT", "REQUEST_TO_PAY", "LIQUID_ASSET", "FAST_REFUND", "GAMING_PAYMENT",
+]  # fmt: skip
+"""What money is sent for; the two kinds of transfers share one list, which is a little longer for account funding (choice)."""
+
+
+class AccountFunding(Shape, frozen=True, kw_only=True):
+    """For what a card pays into another account, and who gets it."""
+
+    first_name: Text255
+    funding_source: Funds
+    receiver_account_type: AccountType
+    transaction_type: Sort
+    last_name: Text255 | None = None
+    receiver_name: Text255 | None = None
+    transaction_purpose: Text255 | None = None
+
+
+class OriginalCreditData(Shape, frozen=True, kw_only=True):
+    """For what money is sent to a card, and by whom."""
+
+    funding_source: Funds | None = None
+    screening_score: Annotated[str, Meta(max_length=3)] | Number | None = None
+    sender_account_type: AccountType | None = None
+    sender_name: Text255 | None = None
+    transaction_type: Sort | None = None
+
+
+class Person(Shape, frozen=True, kw_only=True):
+    """Somebody's name in parts."""
+
+    first_name: Text255 | None = None
+    middle_name: Text255 | None = None
+    last_name: Text255 | None = None
+
+
+class Verdict(Shape, frozen=True, kw_only=True):
+    """What came of comparing names."""
+
+    code: Text255 | None = None
+    memo: Text255 | None = None
+
+
+class NameVerification(Shape, frozen=True, kw_only=True):
+    """A question whose name is on the account, with its answer: both are the network's."""
+
+    request: Person | None = None
+    on_file: Person | None = None
+    response: Verdict | None = None
+    request_type: Literal["SENDER", "RECEIVER"] | None = None
+
+
 class CardEvent(Shape, frozen=True, kw_only=True):
     """What every event may say."""
 
@@ -73,6 +146,10 @@ class CardEvent(Shape, frozen=True, kw_only=True):
     ) = None
     currency_code: Annotated[str, Meta(min_length=3, max_length=3)] | None = None
     webhook: SimulationWebhook | None = None
+    currency_conversion: Conversion | None = None
+    account_funding: AccountFunding | None = None
+    original_credit: OriginalCreditData | None = None
+    account_name_verification: NameVerification | None = None
 
 
 class AskEvent(CardEvent, frozen=True, kw_only=True):
