@@ -1,4 +1,4 @@
-"""The families of card events beyond purchases and PIN debits: cash, quasi-cash, account funding, announced credits, as tables."""
+"""The families of card events beyond purchases and PIN debits: cash, quasi-cash, account funding, announcements, as tables."""
 
 import pytest
 
@@ -48,39 +48,44 @@ HELD_AND_AT_ONCE = """
 
 # Money that is announced changes nothing before it is there; a PIN refund is there at once and can be taken back.
 ANNOUNCED = """
-    message                                  | type state code                             | order           | impact ledger available | postings
-    announce 10                              | refund.auth PENDING                         | -               | 0 0 0                   | -
-    clear 10 of 1                            | refund.auth.clearing COMPLETION             | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
-    clear 3 of 1                             | refund.auth.clearing COMPLETION             | unCOMPLETION 3  | +3 0 0                  | F+3 S-3
-    reverse 1 of 1                           | refund.auth.reversal DECLINED 1018          | -               | - 0 0                   | -
-    announce 20                              | refund.auth PENDING                         | -               | 0 0 0                   | -
-    advise 15 of 5                           | refund.auth.advice PENDING                  | -               | 0 0 0                   | -
-    advise 16 of 5                           | refund.auth.advice DECLINED 1810            | -               | - 0 0                   | -
-    clear 6 of 5                             | refund.auth.clearing COMPLETION             | unCOMPLETION 6  | +6 0 0                  | F+6 S-6
-    reverse 10 of 5                          | refund.auth.reversal DECLINED 1810          | -               | - 0 0                   | -
-    reverse 9 of 5                           | refund.auth.reversal CLEARED                | -               | 0 0 0                   | -
-    reverse 9 of 5                           | refund.auth.reversal DECLINED 1018          | -               | - 0 0                   | -
-    announce 5                               | refund.auth PENDING                         | -               | 0 0 0                   | -
-    wait 7d                                  | -                                           | -               | -                       | -
-    expire 12                                | refund.auth.reversal CLEARED                | -               | 0 0 0                   | -
-    force 7 as refund.auth.clearing          | refund.auth.clearing COMPLETION             | unCOMPLETION 7  | +7 0 0                  | F+7 S-7
-    credithold 30                            | original.credit.auth PENDING                | -               | 0 0 0                   | -
-    clear 10 of 16                           | original.credit.auth.clearing CLEARED       | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
-    clear 20 of 16                           | original.credit.auth.clearing CLEARED       | unCOMPLETION 20 | +20 0 0                 | F+20 S-20
-    reverse 5 of 16                          | original.credit.auth.reversal DECLINED 1018 | -               | - 0 0                   | -
-    credithold 9                             | original.credit.auth PENDING                | -               | 0 0 0                   | -
-    reverse 4 of 20                          | original.credit.auth.reversal PENDING       | -               | 0 0 0                   | -
-    reverse 5 of 20                          | original.credit.auth.reversal CLEARED       | -               | 0 0 0                   | -
-    credithold 9                             | original.credit.auth PENDING                | -               | 0 0 0                   | -
-    wait 7d                                  | -                                           | -               | -                       | -
-    expire 23                                | original.credit.auth.reversal CLEARED       | -               | 0 0 0                   | -
-    force 4 as original.credit.auth.clearing | original.credit.auth.clearing CLEARED       | unCOMPLETION 4  | +4 0 0                  | F+4 S-4
-    pinrefund 12                             | pindebit.refund COMPLETION                  | unCOMPLETION 12 | +12 0 0                 | F+12 S-12
-    reverse 5 of 27                          | pindebit.refund.reversal CLEARED            | COMPLETION 5    | -5 0 0                  | F-5 S+5
-    reverse 8 of 27                          | pindebit.refund.reversal DECLINED 1810      | -               | - 0 0                   | -
-    reverse 7 of 27                          | pindebit.refund.reversal CLEARED            | COMPLETION 7    | -7 0 0                  | F-7 S+7
-    reverse 1 of 27                          | pindebit.refund.reversal DECLINED 1017      | -               | - 0 0                   | -
-    force 6 as auth.clearing.atm.withdrawal  | auth.clearing.atm.withdrawal COMPLETION     | COMPLETION 6    | -6 0 0                  | F-6 S+6
+    message         | type state code                             | order           | impact ledger available | postings
+    announce 10     | refund.auth PENDING                         | -               | 0 0 0                   | -
+    clear 10 of 1   | refund.auth.clearing COMPLETION             | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
+    clear 3 of 1    | refund.auth.clearing COMPLETION             | unCOMPLETION 3  | +3 0 0                  | F+3 S-3
+    reverse 1 of 1  | refund.auth.reversal DECLINED 1018          | -               | - 0 0                   | -
+    announce 20     | refund.auth PENDING                         | -               | 0 0 0                   | -
+    advise 15 of 5  | refund.auth.advice PENDING                  | -               | 0 0 0                   | -
+    advise 16 of 5  | refund.auth.advice DECLINED 1810            | -               | - 0 0                   | -
+    clear 6 of 5    | refund.auth.clearing COMPLETION             | unCOMPLETION 6  | +6 0 0                  | F+6 S-6
+    reverse 10 of 5 | refund.auth.reversal DECLINED 1810          | -               | - 0 0                   | -
+    reverse 9 of 5  | refund.auth.reversal CLEARED                | -               | 0 0 0                   | -
+    reverse 9 of 5  | refund.auth.reversal DECLINED 1018          | -               | - 0 0                   | -
+    announce 5      | refund.auth PENDING                         | -               | 0 0 0                   | -
+    wait 7d         | -                                           | -               | -                       | -
+    expire 12       | refund.auth.reversal CLEARED                | -               | 0 0 0                   | -
+    credithold 30   | original.credit.auth PENDING                | -               | 0 0 0                   | -
+    clear 10 of 15  | original.credit.auth.clearing CLEARED       | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
+    clear 20 of 15  | original.credit.auth.clearing CLEARED       | unCOMPLETION 20 | +20 0 0                 | F+20 S-20
+    reverse 5 of 15 | original.credit.auth.reversal DECLINED 1018 | -               | - 0 0                   | -
+    credithold 9    | original.credit.auth PENDING                | -               | 0 0 0                   | -
+    reverse 4 of 19 | original.credit.auth.reversal PENDING       | -               | 0 0 0                   | -
+    reverse 5 of 19 | original.credit.auth.reversal CLEARED       | -               | 0 0 0                   | -
+    credithold 9    | original.credit.auth PENDING                | -               | 0 0 0                   | -
+    wait 7d         | -                                           | -               | -                       | -
+    expire 22       | original.credit.auth.reversal CLEARED       | -               | 0 0 0                   | -
+    pinrefund 12    | pindebit.refund COMPLETION                  | unCOMPLETION 12 | +12 0 0                 | F+12 S-12
+    reverse 5 of 25 | pindebit.refund.reversal CLEARED            | COMPLETION 5    | -5 0 0                  | F-5 S+5
+    reverse 8 of 25 | pindebit.refund.reversal DECLINED 1810      | -               | - 0 0                   | -
+    reverse 7 of 25 | pindebit.refund.reversal CLEARED            | COMPLETION 7    | -7 0 0                  | F-7 S+7
+    reverse 1 of 25 | pindebit.refund.reversal DECLINED 1017      | -               | - 0 0                   | -
+"""
+
+# Clearings of nothing, under names of their own.
+FORCED = """
+    message               | type state code                         | order          | impact ledger available | postings
+    force 7 as announce   | refund.auth.clearing COMPLETION         | unCOMPLETION 7 | +7 0 0                  | F+7 S-7
+    force 4 as credithold | original.credit.auth.clearing CLEARED   | unCOMPLETION 4 | +4 0 0                  | F+4 S-4
+    force 6 as cash       | auth.clearing.atm.withdrawal COMPLETION | COMPLETION 6   | -6 0 0                  | F-6 S+6
 """
 
 # The same with money of its own: what is announced cannot be spent.
@@ -158,6 +163,7 @@ DRY = """
 TABLES = [
     pytest.param("jit", HELD_AND_AT_ONCE, id="held_and_at_once"),
     pytest.param("jit", ANNOUNCED, id="announced"),
+    pytest.param("jit", FORCED, id="forced"),
     pytest.param("plain", PLAIN, id="plain"),
     pytest.param("keeps", KEPT, id="kept"),
     pytest.param("whole", NO_QUASI_CASH, id="no_quasi_cash"),

@@ -92,7 +92,8 @@ EDGES = {
     *((kind, start, "advise", end) for kind in ADVISED for start, end in (
         ("PENDING", "PENDING"), ("PENDING", "CLEARED"), ("PENDING", "refused"), ("CLEARED", "refused"), ("CLEARED", "CLEARED"),
     ) if (start, end) != ("CLEARED", "CLEARED") or kind not in NOT_NOTHING),
-    *((Form.PURCHASE, start, "grow", end) for start, end in (("PENDING", "PENDING"), ("PENDING", "refused"), ("CLEARED", "refused"))),
+    (Form.PURCHASE, "PENDING", "grow", "PENDING"), (Form.PURCHASE, "PENDING", "grow", "refused"),
+    (Form.PURCHASE, "CLEARED", "grow", "refused"),
     *((kind, "COMPLETION", "reverse", end) for kind in AT_ONCE for end in ("COMPLETION", "refused")),
     *((kind, "CLEARED", "reverse", end) for kind in AT_ONCE if kind not in NOT_NOTHING for end in ("CLEARED", "refused")),
 }  # fmt: skip
@@ -154,7 +155,10 @@ class Life(RuleBasedStateMachine):
 
     # --- Messages ---------------------------------------------------------------------------
 
-    @rule(form=st.sampled_from((Form.PURCHASE, Form.PURCHASE, *HOLDS)), amount=st.sampled_from((60, 20, 300)), capable=st.booleans())
+    @rule(
+        form=st.sampled_from((Form.PURCHASE, Form.PURCHASE, *HOLDS)), amount=st.sampled_from((60, 20, 300)),
+        capable=st.booleans(),
+    )  # fmt: skip
     def hold(self, form: Kind, amount: int, capable: bool) -> None:
         """A purchase to be cleared later: what most of the others follow."""
         self.ask_for(form, amount, 0, capable)

@@ -6,11 +6,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from cardwright.core.kinds import ANNOUNCED_REFUND, PIN_REFUND, Form
+from cardwright.core.kinds import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUND, Form
 from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.core.render import render, render_load
-from cardwright.core.words import TYPE_NUMBER
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
@@ -73,10 +72,10 @@ def check_table(world: World, product: str, table: str) -> None:
 class Till:
     """Turns a table's words into messages about one card, and outcomes into a table's words.
 
-    ``auth 20+5`` is a purchase with cash back, ``auth 20 alone`` one at a terminal that takes no partial approval,
-    ``auth 20 hold 3h`` a pre-authorization; ``grow 5 of 1`` an increment of what row 1 began; ``reverse 5 of 1 told`` an
-    advice of a reversal, ``force 5 as auth.clearing`` a clearing of nothing under a name of its own, ``within 3`` one that looks back three days; ``wait 7d`` lets time pass; ``expire 1`` comes from the
-    timers.
+    ``auth 20+5`` is a purchase with cash back, ``auth 20 alone`` one at a terminal that takes no partial approval, ``auth 20
+    hold 3h`` a pre-authorization; ``grow 5 of 1`` an increment of what row 1 began; ``reverse 5 of 1 told`` an advice of a
+    reversal, ``force 5 as cash`` a clearing of no cash that was asked for, ``within 3`` one that looks back
+    three days; ``wait 7d`` lets time pass; ``expire 1`` comes from the timers.
     """
 
     def __init__(self, world: World, product: str) -> None:
@@ -131,7 +130,8 @@ class Till:
             return Refund(amount=amount, details=Details(mid="m1"), kind=REFUNDS[verb])
         more: dict[str, Any] = {"is_forced": True} if verb == "force" else {}
         if "as" in said:
-            more["forced_as"] = TYPE_NUMBER[said["as"].replace("auth", "authorization")]
+            begins = REFUNDS[said["as"]] if said["as"] in REFUNDS else KIND_OF[ASKS[said["as"]]]
+            more["forced_as"] = FAMILIES[begins].clearing
         if verb == "reverse":
             more = {"is_advice": "told" in rest, "window_days": int(said["within"]) if "within" in said else None}
         return FOLLOWS[verb](amount=amount, details=Details(mid=""), **more)

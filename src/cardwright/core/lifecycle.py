@@ -88,9 +88,10 @@ def expire(seen: Snapshot, now: Instant) -> Decision:
 def clear(seen: Snapshot, asked: Clearing) -> Decision:
     """Money leaves: from the hold as far as it reaches, the rest from the account and JIT Funding at this moment.
 
-    A clearing cannot be refused; one of what was announced brings money instead. Without JIT Funding the account may go below zero, or the program's overdraft account
-    gives what is missing (``overdraft_destination``). The completions of PIN debit, cash and quasi-cash are final: the rest
-    of the hold goes back. The others leave it for a further clearing, a reversal or its expiry.
+    A clearing cannot be refused; one of what was announced brings money instead. Without JIT Funding the account may go below
+    zero, or the program's overdraft account gives what is missing (``overdraft_destination``). The completions of PIN debit,
+    cash and quasi-cash are final: the rest of the hold goes back. The others leave it for a further clearing, a reversal or
+    its expiry.
     """
     chain = seen.chain if seen.chain is not None and not asked.is_forced else NO_CHAIN
     kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else asked.forced_as

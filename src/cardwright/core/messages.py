@@ -55,14 +55,13 @@ class Fee(msgspec.Struct, frozen=True, array_like=True):
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
-    ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
-    control that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of
-    JSON, are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to
-    be held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
+    ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the control
+    that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of JSON,
+    are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to be
+    held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
     increments: of its root, where they are the one thing that grows, and of what follows. ``network`` is None for the
-    stand-in network. ``echoed`` is a JSON object of what
-    the transaction shows as it was sent. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
-    stored after authorization).
+    stand-in network. ``echoed`` is a JSON object of what the transaction shows as it was sent. Neither a typed security code
+    nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")

@@ -1,9 +1,10 @@
-"""The shapes of Simulations 2.0: what an event says, whatever its type."""
+"""The shapes of Simulations 2.0: what an event says, whatever its type, and what of it is shown as it was sent."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+import msgspec
+from msgspec import Meta, structs
 
 from cardwright.resources.route import Shape
 from cardwright.resources.simulate_shapes import BillingAddress, NetworkFee, Number, SimulationWebhook
@@ -194,3 +195,40 @@ class EventAnswer(Shape, frozen=True, kw_only=True):
     """The transaction that the event became, in transaction model v2."""
 
     transaction: dict[str, Any]
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+ECHOED = {
+    "currency_conversion": ("",),
+    "account_funding": ("account.funding.",),
+    "original_credit": ("original.credit.",),
+    "account_name_verification": ("authorization", "pindebit"),
+}
+"""Objects of a request that the transaction shows as they were sent, and how the types begin that know them."""
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def within_family(name: str, event: CardEvent) -> CardEvent:
+    """The event without what belongs to types of other families, which is ignored as unknown fields are."""
+    strange = [field for field, families in ECHOED.items() if not name.startswith(families)]
+    said = {field: None for field in strange if getattr(event, field) is not None}
+    return structs.replace(event, **said) if said else event
+
+
+def echoed_of(event: CardEvent) -> str | None:
+    """What the transaction shows as it was sent, as a JSON object; None when nothing of the sort was sent."""
+    said = {name: _without_nulls(value) for name in ECHOED if (value := getattr(event, name)) is not None}
+    if not said:
+        return None
+    if "currency_conversion" in said:
+        said["currency_conversion"] = {"network": said["currency_conversion"]}
+    return _encoder.encode(said).decode()
+
+
+def _without_nulls(value: Any) -> Any:
+    if not isinstance(value, msgspec.Struct):
+        # A code or a score is text, even where it was sent as a number.
+        return str(value) if isinstance(value, int) else value
+    return {name: _without_nulls(one) for name, one in structs.asdict(value).items() if one is not None}

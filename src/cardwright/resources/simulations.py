@@ -8,7 +8,6 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import structs
 
 from cardwright.core.kinds import (
@@ -21,7 +20,18 @@ from cardwright.core.kinds import (
     PIN_REVERSAL,
     Form,
 )
-from cardwright.core.messages import FLOW_OF, STAND_IN_MERCHANT, Advice, Authorization, Clearing, Details, Flow, Message, Refund, Reversal
+from cardwright.core.messages import (
+    FLOW_OF,
+    STAND_IN_MERCHANT,
+    Advice,
+    Authorization,
+    Clearing,
+    Details,
+    Flow,
+    Message,
+    Refund,
+    Reversal,
+)
 from cardwright.core.problems import CARD_NOT_FOUND, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, Problem, bad_field
 from cardwright.core.words import TYPE_NUMBER
 from cardwright.engine.cache import CardEntry
@@ -46,6 +56,8 @@ from cardwright.resources.simulation_shapes import (
     EventAnswer,
     FollowEvent,
     InquiryEvent,
+    echoed_of,
+    within_family,
 )
 
 # --- Rules: pure ---------------------------------------------------------------------
@@ -66,16 +78,6 @@ PIN_DEBIT = frozenset(kind for kind, family in FAMILIES.items() if family.revers
 ANNOUNCED_CREDIT = frozenset({KIND_OF[Form.CREDIT_HOLD]})
 REFUNDED = frozenset({ANNOUNCED_REFUND})
 """What may begin the chain that an event follows."""
-
-ECHOED = {
-    "currency_conversion": ("",),
-    "account_funding": ("account.funding.",),
-    "original_credit": ("original.credit.",),
-    "account_name_verification": ("authorization", "pindebit"),
-}
-"""Objects of a request that the transaction shows as they were sent, and how the types begin that know them."""
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 MessageOf = Callable[[int, Details], Message]
 
@@ -113,30 +115,6 @@ def acceptor_of(event: CardEvent) -> CardAcceptor:
 def mid_of(event: CardEvent) -> str:
     """The merchant's number, empty when the event names none."""
     return "" if event.card_acceptor is None or event.card_acceptor.mid is None else str(event.card_acceptor.mid)
-
-
-def within_family(name: str, event: CardEvent) -> CardEvent:
-    """The event without what belongs to types of other families, which is ignored as unknown fields are."""
-    strange = [field for field, families in ECHOED.items() if not name.startswith(families)]
-    said = {field: None for field in strange if getattr(event, field) is not None}
-    return structs.replace(event, **said) if said else event
-
-
-def echoed_of(event: CardEvent) -> str | None:
-    """What the transaction shows as it was sent, as a JSON object; None when nothing of the sort was sent."""
-    said = {name: _without_nulls(value) for name in ECHOED if (value := getattr(event, name)) is not None}
-    if not said:
-        return None
-    if "currency_conversion" in said:
-        said["currency_conversion"] = {"network": said["currency_conversion"]}
-    return _encoder.encode(said).decode()
-
-
-def _without_nulls(value: Any) -> Any:
-    if not isinstance(value, msgspec.Struct):
-        # A code or a score is text, even where it was sent as a number.
-        return str(value) if isinstance(value, int) else value
-    return {name: _without_nulls(one) for name, one in structs.asdict(value).items() if one is not None}
 
 
 def check_positive(amount: Decimal) -> None:
