@@ -25,6 +25,7 @@ from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.deliver import Deliverer
 from cardwright.outbox.queue import RetryRules
 from cardwright.resources.app import App
+from cardwright.resources.backtest_runner import BacktestRunner
 from cardwright.resources.transactions import render_first_states
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
@@ -209,6 +210,7 @@ class Platform:
             self.database, vault, self._client, system_ms, RetryRules(), render_for_delivery, self._executors[1]
         )
         self._timers = Timers(self.database, engine, system_ms, self._executors[2], self._deliverer.wake)
+        self._backtests = BacktestRunner(self.database, address_of(settings), system_ms, self._executors[1])
         self.app = App(
             database=self.database,
             vault=vault,
@@ -223,8 +225,9 @@ class Platform:
             first_clock=first_clock(settings),
             wake_outbox=self._deliverer.wake,
             settle=self._timers.settle,
+            wake_backtests=self._backtests.wake,
         )
-        self._delivering: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._timing: asyncio.Task[None] | None = None
         self._checkpointer: Checkpointer | None = None
 
@@ -233,7 +236,7 @@ class Platform:
         await self.app.engine.start()
         if self.database.is_sqlite:
             self._checkpointer = Checkpointer(self.database)
-        self._delivering = asyncio.create_task(self._deliverer.run())
+        self._tasks = [asyncio.create_task(self._deliverer.run()), asyncio.create_task(self._backtests.run())]
         self._timing = asyncio.create_task(self._timers.run())
 
     async def stop(self) -> None:
@@ -243,8 +246,8 @@ class Platform:
             await self._timing
         await self.app.engine.stop()
         self._deliverer.stop()
-        if self._delivering is not None:
-            await self._delivering
+        self._backtests.stop()
+        await asyncio.gather(*self._tasks)
         await self._client.close()
         for executor in self._executors:
             executor.shutdown()

@@ -523,13 +523,13 @@ def test_ranges_have_both_their_ends(mccs: tuple[str, ...], size: int, inside: s
 
 
 def test_a_group_that_changes_is_counted_again() -> None:
-    """The fingerprint of a control follows its group's members, so that every account looks back; its limits leave it alone."""
+    """What a control counts follows its group's members, so that every account looks back; its limits leave it alone."""
 
-    def fingerprint(codes: str, limit: str = "30") -> int:
+    def counted(codes: str, limit: str = "30") -> str:
         groups = Groups({"drinks": group_of("drinks", codes, [])})
-        return settled(velocity_of(1, "v", {"limit": limit, "mcc_group": "drinks"}), groups).fingerprint
+        return settled(velocity_of(1, "v", {"limit": limit, "mcc_group": "drinks"}), groups).key
 
-    assert fingerprint("5812-5814") == fingerprint("5812-5814", "50") != fingerprint("5812-5815")
+    assert counted("5812-5814") == counted("5812-5814", "50") != counted("5812-5815")
 
 
 def test_an_explanation_names_the_controls() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
@@ -12,9 +13,12 @@ from cardwright.engine.heart import Asked
 from cardwright.ledger.card_numbers import numbers_in, pattern_of
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.outbox.events import Category, outbox_row
+from cardwright.resources import shadow_controls, velocity_controls
+from cardwright.resources.app import Call
 from cardwright.storage.database import Database
+from cardwright.storage.programs import get_program
 from cardwright.storage.tables import message_tokens, outbox, transactions
-from tests.support.world import World, asked, instructed, new_world
+from tests.support.world import NOON, World, asked, instructed, new_world
 
 PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 8
 
@@ -57,6 +61,10 @@ def populate(world: World) -> None:
     for name in ("ana", "ben"):
         world.make("users", token=name)
         world.make("cards", token=f"{name}_card", user_token=name, card_product_token="product")
+    with world.database.write() as db:
+        call = Call(world.app, db, get_program(db, world.program_id), NOON, {})
+        limit = {"token": "quiet", "amount_limit": 6, "velocity_window": "DAY", "currency_code": "USD"}
+        shadow_controls.create_shadow(call, msgspec.convert(limit, velocity_controls.VelocityCreate))
     world.make("velocitycontrols", amount_limit=1000, velocity_window="DAY", currency_code="USD")
     world.make("mccgroups", token="bars", name="Bars", mccs=("5813",))
     world.make("authcontrols", name="No bars", merchant_scope={"mcc_group": "bars"})
@@ -235,6 +243,10 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a transaction takes the id of a load": (f"UPDATE transactions SET id = id + 1 {DECLINED}", {"transaction_ids_are_odd"}),
     "a token points at nothing": (
         "UPDATE message_tokens SET transaction_id = 99999", {"message_token_has_its_transaction"},
+    ),
+    "a shadow would have declined nothing": (
+        "UPDATE shadow_hits SET transaction_id = 99999 WHERE transaction_id = (SELECT max(transaction_id) FROM shadow_hits)",
+        {"shadow_hit_has_its_purchase"},
     ),
     "a notification tells of an unknown transaction": (
         "UPDATE outbox SET refs = '[99999]' WHERE category = 1", {"notification_has_its_objects"},

@@ -117,6 +117,7 @@ def populated(world: World) -> World:
         "autoreloads", token="filled", association={"user_token": "ben"}, funding_source_token="bank", currency_code="USD",
         order_scope={"gpa": amounts},
     )  # fmt: skip
+    world.make("shadow-controls", token="quiet", amount_limit=100, **window)
     increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
     world.make("mccgroups", token="pumps", name="Pumps", mccs=("5542",), config=increase)
     world.make("mccgroups", token="bars", name="Bars", mccs=("5812-5814",))
@@ -141,7 +142,7 @@ def wipe(world: World, accounts: dict[int, bytes]) -> None:
     """Back to the cards and accounts as they were made."""
     with world.database.write() as db:
         db.execute(text("INSERT INTO meta (key, value) VALUES ('resetting', 'test')"))
-        for table in ("message_tokens", "movements", "outbox", "journal", "transactions"):
+        for table in ("message_tokens", "movements", "outbox", "shadow_hits", "journal", "transactions"):
             db.execute(text(f"DELETE FROM {table}"))
         db.execute(text("DELETE FROM meta WHERE key = 'resetting'"))
         for holder_id, state in accounts.items():

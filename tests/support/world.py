@@ -29,6 +29,7 @@ from cardwright.resources import (
     exempt_mids,
     funding_sources,
     mcc_groups,
+    shadow_controls,
     user_transitions,
     users,
     velocity_controls,
@@ -42,7 +43,7 @@ from cardwright.storage.hot_sqlite import SqliteStore
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
 from cardwright.storage.records import find
-from cardwright.storage.tables import holders, journal, message_tokens, movements, outbox, transactions
+from cardwright.storage.tables import holders, journal, message_tokens, movements, outbox, shadow_hits, transactions
 
 NOON = 1_767_268_800_000
 """2026-01-01T12:00:00Z, where the world's clock stands still."""
@@ -53,6 +54,10 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "users": (users.create_user, users.UserCreate),
     "cards": (cards.create_card, cards.CardCreate),
     "cardtransitions": (card_transitions.create_transition, card_transitions.CardTransitionCreate),
+    "shadow-controls": (
+        lambda call, body: msgspec.json.encode(shadow_controls.create_shadow(call, body)).decode(),
+        velocity_controls.VelocityCreate,
+    ),
     "velocitycontrols": (velocity_controls.create_control, velocity_controls.VelocityCreate),
     "autoreloads": (auto_reloads.create_reload, auto_reloads.ReloadCreate),
     "authcontrols": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
@@ -128,7 +133,7 @@ class World:
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the heart writes, as plain tuples."""
-        written = (holders, transactions, journal, outbox, message_tokens, movements)
+        written = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits)
         with self.database.read() as db:
             found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}
         return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in found.items()}

@@ -1,6 +1,6 @@
 """The decision: a pure function from what is seen and asked to an outcome and the account as it is afterwards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -14,7 +14,7 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Me
 from cardwright.core.outcome import Decision, Legs, declined
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.velocity import Verdict, judge
+from cardwright.core.velocity import Control, Verdict, judge, strictest, usage_key
 from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
@@ -40,14 +40,30 @@ def decide(seen: Snapshot, message: Message, now: Instant) -> Decision:
 
 def verdicts(seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
     """What each velocity control that applies says, in order: user's, card product's, program's, oldest first."""
-    for control, key in zip(seen.controls, seen.usage_keys, strict=True):
-        if (verdict := judge(control, seen.account.usages.get(key), asked, seen.currency, now)) is not None:
+    return _verdicts(seen.controls, seen, asked, now)
+
+
+def _verdicts(controls: Iterable[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
+    usages, user, owner = seen.account.usages, seen.user.token, seen.owner.token
+    for control in controls:
+        if (verdict := judge(control, usages.get(usage_key(control, user, owner)), asked, seen.currency, now)) is not None:
             yield verdict
 
 
 def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
     """The first velocity control that has no room for the purchase."""
+    few = strictest(seen.controls)
+    if len(few) < len(seen.controls) and all(verdict.reason is None for verdict in _verdicts(few, seen, asked, now)):
+        return None
     return next((verdict for verdict in verdicts(seen, asked, now) if verdict.reason is not None), None)
+
+
+def would_refuse(seen: Snapshot, asked: Message, decision: Decision, now: Instant) -> list[Control]:
+    """Those of the snapshot's controls that would have refused a purchase that was approved without them."""
+    if not isinstance(asked, Authorization) or not decision.is_approved:
+        return []
+    said = verdicts(seen, raised(seen, asked), now)
+    return [verdict.control for verdict in said if verdict.reason is not None]
 
 
 def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> Decision:

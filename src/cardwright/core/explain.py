@@ -1,6 +1,9 @@
 """A decision told in full: every check in order, what it looked at, its verdict, and what would have had to differ."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from cardwright.core.checks import CHECKS
 from cardwright.core.decide import decide, verdicts
@@ -12,12 +15,17 @@ from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.velocity import Verdict
-from cardwright.kit.clock import Instant
+from cardwright.core.velocity import Control, Verdict, window_end, window_start
+from cardwright.kit.clock import Instant, iso_ms
 
 
-def explain(seen: Snapshot, message: Authorization, now: Instant) -> tuple[Decision, list[dict[str, Any]]]:
-    """The decision, made again, and its steps in order. After the first refusal a step's verdict is ``not_reached``."""
+def explain(
+    seen: Snapshot, message: Authorization, now: Instant, shadows: Sequence[Control] = ()
+) -> tuple[Decision, list[dict[str, Any]]]:
+    """The decision, made again, and its steps in order. After the first refusal a step's verdict is ``not_reached``.
+
+    Shadow controls have their say after the real ones: what they would have done, which nobody heeds.
+    """
     decision = decide(seen, message, now)
     steps, refused = [], False
     for check in CHECKS:
@@ -28,12 +36,16 @@ def explain(seen: Snapshot, message: Authorization, now: Instant) -> tuple[Decis
             step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": check.remedy}
             refused = True
         steps.append(step)
+    unrefused_by_checks = not refused
     message = raised(seen, message)
     if message.increase:
         steps.append(_increase_step(seen, message, refused))
     for said in verdicts(seen, message, now):
-        steps.append(_control_step(seen, said, refused))
+        steps.append(_control_step(seen, said, now, "not_reached" if refused else "pass" if said.reason is None else "refuse"))
         refused = refused or said.reason is not None
+    for said in verdicts(msgspec.structs.replace(seen, controls=tuple(shadows)), message, now) if shadows else ():
+        would = "not_reached" if not unrefused_by_checks else "pass" if said.reason is None else "would_refuse"
+        steps.append({**_control_step(seen, said, now, would), "check": "shadow_control_has_room"})
     steps.append(_funding_step(seen, message, decision, refused))
     return decision, steps
 
@@ -53,30 +65,50 @@ def _increase_step(seen: Snapshot, message: Authorization, refused: bool) -> dic
     }
 
 
-def _control_step(seen: Snapshot, verdict: Verdict, refused: bool) -> dict[str, Any]:
-    control, places = verdict.control, exponent_of(seen.currency) or 0
-    left = control.amount_limit - verdict.used_amount
+def _control_step(seen: Snapshot, said: Verdict, now: Instant, verdict: str) -> dict[str, Any]:
+    control, places = said.control, exponent_of(seen.currency) or 0
+    left = max(0, control.amount_limit - said.used_amount)
     step: dict[str, Any] = {
         "check": "velocity_has_room",
-        "verdict": "not_reached" if refused else "pass" if verdict.reason is None else "refuse",
+        "verdict": verdict,
         "inputs": {
             "control": control.token,
             "name": control.name,
-            "level": "user" if control.user_token else "card_product" if control.card_product_token else "program",
+            **_scope(control),
             "velocity_window": control.window,
+            **_window(control, now),
             "amount_limit": decimal_text(control.amount_limit, places),
-            "used_before": decimal_text(verdict.used_amount, places),
-            "this_purchase": decimal_text(verdict.amount, places),
-            "left": decimal_text(max(0, left), places),
+            "used_before": decimal_text(said.used_amount, places),
+            "this_purchase": decimal_text(said.amount, places),
+            "left": decimal_text(left, places),
             "usage_limit": control.usage_limit,
-            "uses_before": verdict.used_count,
+            "uses_before": said.used_count,
+            "uses_left": None if control.usage_limit is None else max(0, control.usage_limit - said.used_count),
+            "has_room": said.reason is None,
         },
     }
-    if step["verdict"] == "refuse" and verdict.reason is not None:
-        by_count = verdict.reason is Reason.COUNT_LIMIT
-        remedy = "the control allows one use more" if by_count else f"the amount is at most {decimal_text(max(0, left), places)}"
-        step |= {"response": {"code": verdict.reason.code, "memo": verdict.reason.memo}, "would_pass_if": remedy}
+    if verdict in ("refuse", "would_refuse") and said.reason is not None:
+        by_count = said.reason is Reason.COUNT_LIMIT
+        remedy = "the control allows one use more" if by_count else f"the amount is at most {decimal_text(left, places)}"
+        step |= {"response": {"code": said.reason.code, "memo": said.reason.memo}, "would_pass_if": remedy}
     return step
+
+
+def _scope(control: Control) -> dict[str, Any]:
+    """Whom and where the control limits; what it does not name is not there."""
+    level = "user" if control.user_token else "card_product" if control.card_product_token else "program"
+    named = {
+        "user_token": control.user_token, "card_product_token": control.card_product_token, "mid": control.mid,
+        "mccs": control.mccs,
+    }  # fmt: skip
+    return {"level": level, **{name: value for name, value in named.items() if value is not None}}
+
+
+def _window(control: Control, now: Instant) -> dict[str, Any]:
+    """First instant of the running window and of the next one; a transaction is its own window."""
+    start, end = window_start(control, now), window_end(control.window, now)
+    bounds = {"window_start": start, "window_end": end}
+    return {name: iso_ms(instant) for name, instant in bounds.items() if instant is not None}
 
 
 def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, refused: bool) -> dict[str, Any]:

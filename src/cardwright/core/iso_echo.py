@@ -10,7 +10,7 @@ from cardwright.core.countries import numeric_country
 from cardwright.core.kinds import CREDITED, INQUIRY, REFUND, RELEASES, SETTLED_AT_ONCE, SETTLES, WITHDRAWAL
 from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of, numeric_of
-from cardwright.core.record import Recorded, approval_code, network_reference, root_token, trace_number
+from cardwright.core.record import Recorded, approval_code, network_reference, root_token, root_trace_number, trace_number
 from cardwright.core.render import to_json
 from cardwright.core.responses import REASON_OF
 from cardwright.kit.clock import iso
@@ -74,9 +74,8 @@ def _about_original(row: Recorded) -> str:
     """What a message follows (ISO 8583 DE56)."""
     if row.root_id is None:
         return ""
-    root = row._replace(id=row.root_id, created_ms=row.user_time_ms)
-    time = _digits(root.created_ms // 1000)
-    return f'"56":{{"1":"2100","2":"{trace_number(root):0>12}","3":"{time}","7":"{root_token(row)}"}},'
+    time = _digits(row.user_time_ms // 1000)
+    return f'"56":{{"1":"2100","2":"{root_trace_number(row):0>12}","3":"{time}","7":"{root_token(row)}"}},'
 
 
 def _balances(row: Recorded, places: int) -> str:

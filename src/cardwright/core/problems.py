@@ -75,6 +75,8 @@ MERCHANT_GROUP_NOT_FOUND = Kind(404, "404019", "Merchant group not found")
 COUNTRIES_NOT_FOUND = Kind(404, "404020", "Accepted countries not found")
 HOLDER_GROUP_NOT_FOUND = Kind(404, "404021", "Account holder group not found")
 ORIGINAL_NOT_FOUND = Kind(404, "404014", "Original transaction not found")
+BACKTEST_NOT_FOUND = Kind(404, "404041", "Backtest not found")
+SHADOW_NOT_FOUND = Kind(404, "404042", "Shadow control not found")
 METHOD_NOT_ALLOWED = Kind(405, "405001", "Method not allowed: this path takes {}")
 TOKEN_TAKEN = Kind(  # observed
     409, "409002", "General conflict exception: Token has already been associated with a different payload"

@@ -1,5 +1,6 @@
 """A transaction as it is stored, and the identifiers that follow from it."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 LOAD_SIDE = 1
@@ -57,10 +58,15 @@ def token_of(row: Recorded, face: int = 0) -> str:
     It carries the row's id, so that finding a transaction by token needs no index of its own: 48 bits of time, 12
     random, 40 bits of id, 20 random, 2 bits for the face.
     """
-    seed = row.seed
-    low = (0b10 << 62) | (row.id << 22) | ((seed & 0xFFFFF) << 2) | face
-    text = f"{row.created_ms:012x}7{(seed >> 20) & 0xFFF:03x}{low:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return _token(row.id, row.created_ms, row.seed, face)
+
+
+# A message that follows another names it four times over, in its answer and on its way there.
+@lru_cache(maxsize=4096)
+def _token(row_id: int, created_ms: int, seed: int, face: int) -> str:
+    low = (row_id << 22) | ((seed & 0xFFFFF) << 2) | face
+    high, random = created_ms >> 16, (seed >> 20) & 0xFFF
+    return f"{high:08x}-{created_ms & 0xFFFF:04x}-7{random:03x}-{0x8000 | low >> 48:04x}-{low & 0xFFFFFFFFFFFF:012x}"
 
 
 def with_face(token: str, face: int) -> str:
@@ -71,7 +77,7 @@ def with_face(token: str, face: int) -> str:
 def root_token(row: Recorded) -> str:
     """The token of the chain's root, which a later message follows from the row itself: they share time and seed."""
     assert row.root_id is not None, "a root follows nothing"
-    return token_of(row._replace(id=row.root_id, created_ms=row.user_time_ms))
+    return _token(row.root_id, row.user_time_ms, row.seed, 0)
 
 
 def id_and_face_of(token: str) -> tuple[int, int] | None:
@@ -93,7 +99,17 @@ def approval_code(row: Recorded) -> str:
 
 def trace_number(row: Recorded) -> str:
     """The acquirer's system trace audit number, six digits, one for each message (ISO 8583 DE11)."""
-    return f"{((row.seed >> 23) + row.id) % 1_000_000:06d}"
+    return _trace(row.seed, row.id)
+
+
+def root_trace_number(row: Recorded) -> str:
+    """The trace number of the chain's root."""
+    assert row.root_id is not None, "a root follows nothing"
+    return _trace(row.seed, row.root_id)
+
+
+def _trace(seed: int, row_id: int) -> str:
+    return f"{((seed >> 23) + row_id) % 1_000_000:06d}"
 
 
 def network_reference(row: Recorded) -> str:

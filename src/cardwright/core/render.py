@@ -83,10 +83,10 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
     time, kind, own_token = iso(row.created_ms), row.kind, token_of(row)
     preceding = ""
     if row.root_id is not None:
-        preceding = f'"preceding_related_transaction_token":"{details.root_token or root_token(row)}",'
+        preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or root_token(row)}",'
     return (
         f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
-        f'"token":"{details.chosen_token or own_token}",{face.tokens},"card_product_token":{face.product},'
+        f'"token":"{_inside(details.chosen_token) or own_token}",{face.tokens},"card_product_token":{face.product},'
         f"{preceding}{_gpa(row, row.impacted if kind != INQUIRY else None, places)}"
         f"{_order(row, face, source, details, places, time, own_token)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
@@ -113,7 +113,7 @@ def render_load(row: Recorded, face: Face, source: SourceFace | None) -> str:
     return (
         f'{{"type":"{TYPES[LOAD_KINDS[row.kind]]}","state":"{STATE_NAMES[row.state]}","identifier":"{row.id + 1}",'
         f'"token":"{with_face(own_token, LOAD_SIDE)}",{face.tokens},'
-        f'"preceding_related_transaction_token":"{details.chosen_token or own_token}",'
+        f'"preceding_related_transaction_token":"{_inside(details.chosen_token) or own_token}",'
         f"{_gpa(row, row.moved, places)}{_order(row, face, source, details, places, time, own_token)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
         f'"amount":{decimal_text(abs(row.moved), places)},"currency_code":"{row.currency}","response":{_response(row.code)},'
@@ -248,6 +248,11 @@ def _address(details: Details, verdict: str) -> dict[str, Any]:
 
 def _quoted(text: str) -> str:
     return to_json(text).decode()
+
+
+def _inside(chosen: str | None) -> str:
+    """A token that a client chose, as it stands between quotation marks: it may hold some itself. Empty without one."""
+    return to_json(chosen).decode()[1:-1] if chosen is not None else ""
 
 
 def _bool(value: bool) -> str:

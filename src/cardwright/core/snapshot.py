@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from cardwright.core.spend import NO_SPEND, Spend
-from cardwright.core.velocity import Control, Usage, usage_key
+from cardwright.core.velocity import Control, Usage
 from cardwright.core.words import TYPE_NUMBER, CardState, HolderStatus, State
 
 
@@ -218,10 +218,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     controls: tuple[Control, ...] = ()
     spend: Spend = NO_SPEND
 
-    @property
-    def usage_keys(self) -> list[str]:
-        """Where the account keeps its usage of each of the controls, in their order."""
-        return [usage_key(control, self.user.token, self.owner.token) for control in self.controls]
 
 
 def fact_from(kind: type[Any], doc: str | bytes, **extra: Any) -> Any:

@@ -8,8 +8,9 @@ looks back once.
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
-from zlib import crc32
 
 import msgspec
 
@@ -30,12 +31,14 @@ class Window(StrEnum):
     TRANSACTION = "TRANSACTION"
 
 
-class Control(msgspec.Struct, frozen=True, kw_only=True):
+class Control(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
 
     ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
-    ``since_ms`` is the control's creation, from which LIFETIME counts. ``key``, ``codes`` and ``fingerprint`` follow from
-    the others (``settled``); the fingerprint changes with everything that decides what is counted, and not with the limits.
+    ``since_ms`` is the control's creation, from which LIFETIME counts; ``on_revision`` the program's revision at which it
+    was last switched on again: what happened while it was off was not counted on the way. A ``shadow`` is counted like any
+    other and refuses nobody. ``codes`` and ``key`` follow from the others (``settled``): the key stands for everything that
+    decides what is counted, so controls that differ in their limits alone share it, and with it their usage.
     """
 
     id: int
@@ -57,9 +60,10 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     include_withdrawals: bool = True
     include_credits: bool = False
     include_transfers: bool = True
+    shadow: bool = False
+    on_revision: int = 0
     codes: frozenset[str] | None = None
     key: str = ""
-    fingerprint: int = 0
 
     def covers(self, mid: str, mcc: str) -> bool:
         """Whether a merchant is in the control's scope; ids are compared as they are (``000123`` is not ``123``)."""
@@ -87,10 +91,25 @@ def settled(control: Control, groups: Groups | None = None) -> Control:
     said = (
         control.window, control.currency, control.user_token, control.card_product_token, control.mid, control.mccs,
         control.approvals_only, control.include_purchases, control.include_cashback, control.include_withdrawals,
-        control.include_credits, control.include_transfers,
+        control.include_credits, control.include_transfers, control.on_revision,
+        control.since_ms if control.window is Window.LIFETIME else None,
     )  # fmt: skip
     codes = None if control.mccs is None else expanded(control.mccs)
-    return msgspec.structs.replace(control, key=str(control.id), codes=codes, fingerprint=crc32(repr(said).encode()))
+    return msgspec.structs.replace(control, codes=codes, key=blake2b(repr(said).encode(), digest_size=8).hexdigest())
+
+
+@lru_cache(maxsize=4096)
+def strictest(controls: tuple[Control, ...]) -> tuple[Control, ...]:
+    """One control for everything that is counted, with the smallest limits of those that count it: what passes these passes
+    all, and ninety controls cost no more than the few things that they count."""
+    found: dict[str, Control] = {}
+    for control in controls:
+        other = found.setdefault(control.key, control)
+        limits = [one.usage_limit for one in (control, other) if one.usage_limit is not None]
+        found[control.key] = msgspec.structs.replace(
+            other, amount_limit=min(control.amount_limit, other.amount_limit), usage_limit=min(limits, default=None)
+        )
+    return tuple(found.values())
 
 
 class Use(NamedTuple):
@@ -101,16 +120,15 @@ class Use(NamedTuple):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """An account's standing with a control: of which settings, in which window, how much and how often."""
+    """How much of something that controls count, and how often, in which window."""
 
-    fingerprint: int
     window: int
     amount: int = 0
     count: int = 0
 
     def plus(self, use: Use) -> "Usage":
         """The standing after a use."""
-        return Usage(self.fingerprint, self.window, self.amount + use.amount, self.count + use.times)
+        return Usage(self.window, self.amount + use.amount, self.count + use.times)
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -126,6 +144,8 @@ class Event(msgspec.Struct, frozen=True):
     flow: Flow = Flow.PURCHASE
 
 
+# A batch has one present instant, and its messages ask for the same few windows.
+@lru_cache(maxsize=4096)
 def window_number(window: Window, now: Instant) -> int:
     """Which window of its kind an instant is in. Weeks begin on Sunday 00:00:00 UTC."""
     day = now // DAY_MS
@@ -140,6 +160,22 @@ def window_number(window: Window, now: Instant) -> int:
             return moment.year * 12 + moment.month
         case Window.LIFETIME | Window.TRANSACTION:
             return 0
+
+
+def window_start(control: Control, now: Instant) -> Instant | None:
+    """The first instant of the control's window that ``now`` is in; None when the window is the transaction itself."""
+    match control.window:
+        case Window.DAY:
+            return now // DAY_MS * DAY_MS
+        case Window.WEEK:
+            return window_number(Window.WEEK, now) * 7 * DAY_MS + 3 * DAY_MS
+        case Window.MONTH:
+            moment = datetime.fromtimestamp(now // 1000, UTC)
+            return int(datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp()) * 1000
+        case Window.LIFETIME:
+            return control.since_ms
+        case Window.TRANSACTION:
+            return None
 
 
 def window_end(window: Window, now: Instant) -> Instant | None:
@@ -171,9 +207,7 @@ def use_of(control: Control, event: Event) -> Use | None:
 def standing(control: Control, usage: Usage | None, now: Instant) -> Usage:
     """The usage in the present window: what is kept if it is of this window, else nothing yet."""
     number = window_number(control.window, now)
-    if usage is not None and usage.window == number and usage.fingerprint == control.fingerprint:
-        return usage
-    return Usage(control.fingerprint, number)
+    return usage if usage is not None and usage.window == number else Usage(number)
 
 
 def use_count(form: Form) -> int:
@@ -212,14 +246,14 @@ def judge(control: Control, usage: Usage | None, asked: Authorization, currency:
 
 
 def usage_key(control: Control, acting_user: str, owner: str) -> str:
-    """Where an account keeps its usage of a control: a control is a cap for each user, and several may share an account."""
+    """Where an account keeps the usage of what a control counts: a cap is each user's, and several may share an account."""
     return control.key if acting_user == owner else f"{control.key} {acting_user}"
 
 
 def counted(
     controls: Sequence[Control], keys: Sequence[str], usages: dict[str, Usage], event: Event | None, now: Instant
 ) -> dict[str, Usage]:
-    """The usages after an event; entries of controls that an account meets for the first time are begun."""
+    """The usages after an event; entries of what an account meets for the first time are begun."""
     after = dict(usages)
     for control, key in zip(controls, keys, strict=True):
         if control.window is Window.TRANSACTION:
@@ -231,8 +265,8 @@ def counted(
 
 
 def needs_history(control: Control, usage: Usage | None) -> bool:
-    """Whether a control must look back: the account has not met it, or it was edited since."""
-    return control.window is not Window.TRANSACTION and (usage is None or usage.fingerprint != control.fingerprint)
+    """Whether a control must look back: nothing has counted for the account yet what it counts."""
+    return control.window is not Window.TRANSACTION and usage is None
 
 
 def recounted(control: Control, events: Iterable[tuple[Instant, Event]], now: Instant) -> Usage:

@@ -118,12 +118,21 @@ class ProgramEntry:
 
     sources_by_id: dict[int, SourceEntry] = field(default_factory=dict)
     controls: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
+    shadows: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
     spend: SpendEntry = field(default_factory=SpendEntry)
     reloads: dict[Level, AutoReload] = field(default_factory=dict)
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
         return applying(self.controls, card.user_token, card.card_product_token)
+
+    def counted_of(self, card: CardFact) -> tuple[Control, ...]:
+        """The controls whose usage a message of the card changes: those that it is measured by, and shadows."""
+        return (*self.controls_of(card), *self.shadows_of(card)) if self.shadows else self.controls_of(card)
+
+    def shadows_of(self, card: CardFact) -> tuple[Control, ...]:
+        """The shadow controls that look on when the card is used."""
+        return applying(self.shadows, card.user_token, card.card_product_token)
 
     def spend_of(self, card: CardFact, user: UserFact, product: ProductFact, mcc: str) -> Spend:
         """The other spend controls that a purchase with the card in this category is subject to."""
@@ -133,7 +142,8 @@ class ProgramEntry:
 
     def keep_controls(self, found: Found) -> None:
         """Adds controls that were read when their user bought something."""
-        self.controls.update(by_level(found.velocity))
+        self.controls.update(by_level(one for one in found.velocity if not one.shadow))
+        self.shadows.update(by_level(one for one in found.velocity if one.shadow))
         self.spend.keep(found)
 
     def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from cardwright.core.counting import event_of, events_for
-from cardwright.core.decide import decide
+from cardwright.core.decide import decide, would_refuse
 from cardwright.core.holds import is_due
 from cardwright.core.kinds import INCREMENT
 from cardwright.core.messages import Expiry, Message
@@ -29,7 +29,7 @@ from cardwright.core.problems import (
 )
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
-from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
+from cardwright.core.velocity import Control, counted, needs_history, recounted, strictest, usage_key
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
 from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
 from cardwright.engine.recording import (
@@ -136,23 +136,13 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     Raises Conflict when the batch must be run again, Unavailable when the database
     failed; nothing is kept in either case.
     """
-    spent = [one for one in asked if isinstance(one, Asked)]
-    instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
-    cards = {one.card.key: one.card for one in spent}
-    holders = {entry.key: entry for one in instructed for entry in one.accounts}
-    want = Want(
-        holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
-        program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
-        row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
-        tokens=[(one.card.key[0], one.chosen_token) for one in spent if one.chosen_token is not None],
-        movements=[one.key for one in instructed],
-    )
+    cards, holders, instructed, want = wanted(asked)
     seen = await lane.begin(want)
     try:
-        batch = await _configure(cache, cards, holders, seen, real_clock())
+        batch = await configure(cache, cards, holders, seen, real_clock())
         if instructed:
             await _load_named_sources(cache, batch, instructed)
-        results = [_answer(batch, ids, one) for one in asked]
+        results = [answer(batch, ids, one) for one in asked]
         _conclude(batch)
     except BaseException:
         # Whatever happened, the accounts must not stay locked.
@@ -167,7 +157,25 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     return results
 
 
-async def _configure(
+def wanted(
+    asked: Sequence[Ask],
+) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[Instructed], Want]:
+    """The cards and accounts of a batch, its movements, and what it must read."""
+    spent = [one for one in asked if isinstance(one, Asked)]
+    instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
+    cards = {one.card.key: one.card for one in spent}
+    holders = {entry.key: entry for one in instructed for entry in one.accounts}
+    want = Want(
+        holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
+        program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
+        row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
+        tokens=[(one.card.key[0], one.chosen_token) for one in spent if one.chosen_token is not None],
+        movements=[one.key for one in instructed],
+    )
+    return cards, holders, instructed, want
+
+
+async def configure(
     cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant
 ) -> _Batch:
     """Replaces configuration that the locked revisions show to be out of date."""
@@ -190,7 +198,7 @@ async def _configure(
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
-        controls = programs[key[0]].controls_of(entry.card)
+        controls = programs[key[0]].counted_of(entry.card)
         if account.has_history and controls:
             accounts[entry.holder_id] = await _look_back(cache, entry, controls, account, now[key[0]])
     return _Batch(seen, cards, holders, programs, now, real_ms, accounts, dict(seen.rows))
@@ -229,7 +237,8 @@ async def _look_back(
 ) -> Account:
     """The account with the usage that its history gives to controls that are new to it, or were edited."""
     owner, user = entry.owner.token, entry.user.token
-    missing = [control for control in controls if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
+    few = strictest(tuple(controls))
+    missing = [control for control in few if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
     if not missing:
         return account
     events = await cache.events(entry.holder_id, user)
@@ -244,7 +253,7 @@ def _is_stale(entry: CardEntry | AccountEntry, seen: Seen) -> bool:
     return holder is None or holder.revision != entry.revision
 
 
-def _answer(batch: _Batch, ids: IdSource, asked: Ask) -> Result:
+def answer(batch: _Batch, ids: IdSource, asked: Ask) -> Result:
     """One message's answer; what it changes is in the batch afterwards."""
     try:
         return _decide(batch, ids, asked) if isinstance(asked, Asked) else _move(batch, ids, asked)
@@ -290,7 +299,18 @@ def _find_earlier(batch: _Batch, asked: Asked) -> Outcome | Problem | None:
     return Outcome(row, batch.cards[asked.card.key], program, source)
 
 
-def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
+class _View(NamedTuple):
+    """What one message is decided by: the snapshot, the message as the transaction that it names completes it, its chain's
+    root, and the funding source."""
+
+    snapshot: Snapshot
+    message: Message
+    root: Recorded | None
+    source: SourceEntry | None
+
+
+def see(batch: _Batch, asked: Asked) -> _View:
+    """The view of a message at this point of the batch."""
     entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
     message = asked.message if named is None else completed(asked.message, named)
@@ -303,6 +323,12 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
         batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, program.controls_of(entry.card),
         program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc),
     )  # fmt: skip
+    return _View(snapshot, message, root, source)
+
+
+def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
+    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
+    snapshot, message, root, source = see(batch, asked)
     now, program_row = batch.now[program.id], batch.seen.programs[program.id]
     decision = decide(snapshot, message, now)
     details = details_of(message, snapshot, decision, asked.chosen_token)
@@ -320,8 +346,12 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     )
     outcome = Outcome(row, entry, program, source)
     usages = decision.account.usages
-    if snapshot.controls:
-        usages = counted(snapshot.controls, snapshot.usage_keys, usages, event_of(row, details), now)
+    if program.shadows:
+        shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card))
+        batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
+    if count := strictest(program.counted_of(entry.card)):
+        keys = [usage_key(control, entry.user.token, entry.owner.token) for control in count]
+        usages = counted(count, keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
     if details.increments and decision.chain is not None and not decision.chain.hold_left:
         batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}

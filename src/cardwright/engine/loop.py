@@ -17,6 +17,7 @@ from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT
 from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Outcome, Result, run_batch
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
+from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
 from cardwright.kit.faults import fault
 from cardwright.storage.hot import Conflict, HotStore, Lane, Unavailable
@@ -31,6 +32,8 @@ BATCH_MAX = 256
 AGE_MAX_MS = 4_000
 """A message that waited longer is refused: whoever asked has given up (network time limits are a few seconds)."""
 
+TRIALS_MAX = 64
+"""Messages that may wait to be tried out; the next one is refused at once."""
 ROWS_MAX = 2 * (BATCH_MAX + CHARGES_MAX)
 """Transactions in one commit: a batch is full when its messages may become as many as BATCH_MAX, the last of them several;
 and each may set off an auto reload.
@@ -69,6 +72,9 @@ class Engine:
         self._lanes: list[asyncio.Task[None]] = []
         self._refilling = asyncio.Lock()
         self._stopping = False
+        self._trying = asyncio.Lock()
+        self._trial_lane: Lane | None = None
+        self._trials = 0
 
     async def start(self) -> None:
         """Opens the lanes. Raises what the database raises when it cannot be reached."""
@@ -81,6 +87,8 @@ class Engine:
         while self._idle:
             self._wake()
         await asyncio.gather(*self._lanes)
+        async with self._trying:
+            await self._close_trial_lane()
         await self._store.close()
 
     def forget(self) -> None:
@@ -122,6 +130,46 @@ class Engine:
         if isinstance(result, Problem):
             raise result
         return result
+
+    async def try_out(self, asked: Asked) -> Trial:
+        """What a message would become if it came now; nothing is written. Raises BUSY when too many ask, and what the
+        message itself would raise.
+
+        It has a lane of its own, opened when the first one asks, so the batches wait for nothing but the accounts' locks.
+        """
+        if self._trials >= TRIALS_MAX or self._stopping:
+            raise Problem(BUSY, "too many trials, try again later")
+        self._trials += 1
+        try:
+            async with self._trying:
+                result = await self._try_out(asked)
+        finally:
+            self._trials -= 1
+        if isinstance(result, Problem):
+            raise result
+        return result
+
+    async def _try_out(self, asked: Asked) -> Trial | Problem:
+        for _ in range(RETRIES_MAX):
+            try:
+                if self._trial_lane is None:
+                    self._trial_lane = await self._store.open_lane()
+                return await try_out(self._trial_lane, self.cache, self._real_clock, asked)
+            except Conflict as conflict:
+                log.info("trial is run again", conflict=str(conflict))
+            except Unavailable as error:
+                log.error("the database failed a trial", error=str(error))
+                await self._close_trial_lane()
+                return Problem(OUT_OF_ORDER, "the database does not answer")
+        return Problem(BUSY, "too many conflicts, try again later")
+
+    async def _close_trial_lane(self) -> None:
+        lane, self._trial_lane = self._trial_lane, None
+        try:
+            if lane is not None:
+                await lane.close()
+        except Exception as error:
+            log.info("a broken lane did not close", error=str(error))
 
     async def original(self, key: TokenKey) -> Original:
         """The transaction that a message names. Raises ORIGINAL_NOT_FOUND."""

@@ -37,6 +37,7 @@ from cardwright.ledger.pointers import (
     movement_has_its_transaction,
     notification_has_its_objects,
     programs_stay_apart,
+    shadow_hit_has_its_purchase,
     transaction_ids_are_odd,
 )
 from cardwright.ledger.walk import Break
@@ -54,6 +55,7 @@ from cardwright.storage.tables import (
     metadata,
     movements,
     outbox,
+    shadow_hits,
     transactions,
     users,
     velocity_controls,
@@ -180,6 +182,7 @@ INVARIANTS = (
     Invariant("P3", transaction_ids_are_odd, (transactions,)),
     Invariant("P3", message_token_has_its_transaction, (message_tokens,)),
     Invariant("P3", movement_has_its_transaction, (movements,)),
+    Invariant("P4", shadow_hit_has_its_purchase, (shadow_hits,)),
     Invariant("P6", notification_has_its_objects, (outbox,)),
     Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
     Invariant("P1", facts_are_the_newest_words, (users, cards)),

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, and_, case, func, or_, select
 
+from cardwright.core.kinds import ASKS
 from cardwright.ledger.walk import CHUNK, Break, stream
 from cardwright.outbox.events import Category
 from cardwright.storage.database import Row
@@ -25,6 +26,7 @@ from cardwright.storage.tables import (
     movements,
     outbox,
     programs,
+    shadow_hits,
     transactions,
     user_transitions,
     users,
@@ -57,6 +59,22 @@ def movement_has_its_transaction(db: Connection) -> Iterator[Break]:
     query = select(key.id, key.token).outerjoin_from(movements, transactions, join)
     for row in stream(db, query.where(transactions.c.id.is_(None))):
         yield f"movement {row.token}", f"transaction {row.id} of its program", None
+def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Break]:
+    """Everything that a shadow control would have declined is an approved purchase of its program."""
+    hit = shadow_hits.c
+    query = (
+        select(hit.control_id, hit.transaction_id)
+        .outerjoin_from(
+            shadow_hits, transactions, and_(transactions.c.id == hit.transaction_id, transactions.c.program_id == hit.program_id)
+        )
+        .outerjoin(
+            velocity_controls,
+            and_(velocity_controls.c.id == hit.control_id, velocity_controls.c.program_id == hit.program_id),
+        )
+    )
+    wrong = or_(transactions.c.impacted.is_(None), transactions.c.kind.not_in(ASKS), velocity_controls.c.shadow.not_in((1, 2)))
+    for row in stream(db, query.where(or_(wrong, velocity_controls.c.id.is_(None)))):
+        yield f"shadow control {row.control_id}", "an approved purchase of its program", f"transaction {row.transaction_id}"
 
 
 def notification_has_its_objects(db: Connection) -> Iterator[Break]:

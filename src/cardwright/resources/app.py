@@ -41,6 +41,7 @@ class App:
     first_clock: ProgramClock
     wake_outbox: Callable[[], None]
     settle: Callable[[int], Awaitable[None]]
+    wake_backtests: Callable[[], None] = lambda: None
     ranks: Ranks = field(default_factory=Ranks)
     bookmarks: Bookmarks = field(default_factory=Bookmarks)
     closings: Closings = field(default_factory=Closings)

@@ -5,6 +5,7 @@ from cardwright.resources import (
     account_holder_groups,
     auth_controls,
     auto_reloads,
+    backtests,
     balances,
     card_products,
     card_transitions,
@@ -23,6 +24,7 @@ from cardwright.resources import (
     program_transfers,
     sandbox,
     settlement,
+    shadow_controls,
     simulate,
     simulate_financial,
     simulate_followups,
@@ -32,6 +34,7 @@ from cardwright.resources import (
     users,
     velocity_controls,
     webhooks,
+    whatif,
 )
 from cardwright.resources.route import Route
 
@@ -64,6 +67,9 @@ ROUTES: tuple[Route, ...] = (
     *accepted_countries.routes,
     *webhooks.routes,
     *decisions.routes,
+    *whatif.routes,
+    *backtests.routes,
+    *shadow_controls.routes,
     *inbox.routes,
     *sandbox.routes,
     *settlement.routes,

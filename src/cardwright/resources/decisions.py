@@ -1,16 +1,17 @@
 """Decisions: why a message was approved or declined, every check in order, as it was decided then."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from cardwright.core.counting import events_for
+from cardwright.core.counting import asked_of, events_for
 from cardwright.core.explain import explain, explain_follow_up
-from cardwright.core.kinds import ANNOUNCED, ASKS, CREDITS, FORM_OF, SETTLED_AT_ONCE, Form
+from cardwright.core.kinds import ANNOUNCED, ASKS, SETTLED_AT_ONCE
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
+from cardwright.core.remedies import smallest_changes
 from cardwright.core.render import details_decoder
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Account, CardFact, Chain, ProductFact, Snapshot, UserFact, fact_from
@@ -40,17 +41,21 @@ from cardwright.storage.tables import card_products
 # --- Rules: pure ---------------------------------------------------------------------
 
 
+class Again(NamedTuple):
+    """A decision made again: its steps, whether it came out as recorded, and what alone would have had it approved."""
+
+    steps: list[dict[str, Any]]
+    agrees: bool
+    changes: dict[str, Any]
+
+
 def message_of(row: Recorded) -> Authorization:
     """The message that the row records, as it came in."""
     details = details_decoder.decode(row.details)
-    surcharge = sum(fee.amount for fee in details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
     asked = msgspec.structs.replace(
         details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None, mcc_groups=()
     )
-    form = FORM_OF[row.kind]
-    if form is Form.BALANCE_INQUIRY or form in CREDITS:
-        surcharge = 0
-    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=asked, form=form)
+    return asked_of(row, asked)
 
 
 def account_before(row: Recorded) -> Account:
@@ -66,63 +71,70 @@ def account_before(row: Recorded) -> Account:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def snapshot_as_of(call: Call, row: Recorded) -> Snapshot:
-    """What the decision saw, from the history of its configuration."""
-    card, user, owner = facts_as_of(call.db, row)
+def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, ...]]:
+    """What the decision saw, from the history of its configuration, and the shadow controls that looked on."""
+    seen = configuration_as_of(call.db, row)
+    controls = controls_as_of(call.db, row, seen.card, groups_as_of(call.db, row))
+    account = with_usage_before(call, row, account_before(row), controls, seen.user.token, seen.owner.token)
+    real = tuple(control for control in controls if not control.shadow)
+    shadows = tuple(control for control in controls if control.shadow)
+    return msgspec.structs.replace(seen, account=account, controls=real), shadows
+
+
+def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
+    """What the decision on a row saw of all that is configured; without money and velocity controls."""
+    card, user, owner = facts_as_of(db, row)
     by_token = select(card_products.c.id).where(
         card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
     )
-    product_id = call.db.execute(by_token).scalar_one()
-    doc = history.doc_as_of(call.db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
+    product_id = db.execute(by_token).scalar_one()
+    doc = history.doc_as_of(db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
     product: ProductFact = fact_from(ProductFact, doc)
-    source = source_as_of(call.db, row) if row.source_id is not None else None
-    groups = groups_as_of(call, row)
-    controls = controls_as_of(call, row, card, groups)
-    account = with_usage_before(call, row, account_before(row), controls, user.token, owner.token)
-    spend = spend_as_of(call, row, card, user, product, groups)
+    source = source_as_of(db, row) if row.source_id is not None else None
+    spend = spend_as_of(db, row, card, user, product, groups_as_of(db, row))
     # An increment is only asked about here when its authorization still held something.
     chain = Chain(State.PENDING, 0, 1, 0, 0) if row.root_id is not None else None
-    return Snapshot(row.currency, card, user, owner, product, source, account, chain, controls, spend)
+    return Snapshot(row.currency, card, user, owner, product, source, Account(), chain, spend=spend)
 
 
-def docs_as_of(call: Call, row: Recorded, kind: Kind) -> list[tuple[int, str]]:
+def docs_as_of(db: Connection, row: Recorded, kind: Kind) -> list[tuple[int, str]]:
     """Every object of a kind, as it was when the row was decided."""
-    return history.docs_as_of(call.db, row.program_id, kind, row.program_revision)
+    return history.docs_as_of(db, row.program_id, kind, row.program_revision)
 
 
-def groups_as_of(call: Call, row: Recorded) -> Groups:
+def groups_as_of(db: Connection, row: Recorded) -> Groups:
     """The groups that scopes pointed at."""
-    groups = [msgspec.json.decode(doc, type=MccGroup) for _, doc in docs_as_of(call, row, Kind.MCC_GROUP)]
-    merchants = [msgspec.json.decode(doc) for _, doc in docs_as_of(call, row, Kind.MERCHANT_GROUP)]
+    groups = [msgspec.json.decode(doc, type=MccGroup) for _, doc in docs_as_of(db, row, Kind.MCC_GROUP)]
+    merchants = [msgspec.json.decode(doc) for _, doc in docs_as_of(db, row, Kind.MERCHANT_GROUP)]
     return Groups({one.token: one for one in groups}, {one["token"]: frozenset(one["mids"]) for one in merchants})
 
 
-def controls_as_of(call: Call, row: Recorded, card: CardFact, groups: Groups) -> tuple[Control, ...]:
-    """The velocity controls that applied, in the order of their say."""
-    found = (control_from(key, fact, groups) for key, fact in docs_as_of(call, row, Kind.VELOCITY_CONTROL))
+def controls_as_of(db: Connection, row: Recorded, card: CardFact, groups: Groups) -> tuple[Control, ...]:
+    """The velocity controls that applied, in the order of their say, shadows among them."""
+    found = (control_from(key, fact, groups) for key, fact in docs_as_of(db, row, Kind.VELOCITY_CONTROL))
     return applying(by_level(found), card.user_token, card.card_product_token)
 
 
-def rules_as_of(call: Call, row: Recorded, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
+def rules_as_of(db: Connection, row: Recorded, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
     """The authorization controls or exemptions that applied, in the order of their say."""
-    found = (resolved(rule_from(key, fact), groups) for key, fact in docs_as_of(call, row, kind))
+    found = (resolved(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
     return applying(by_level(found), card.user_token, card.card_product_token)
 
 
-def spend_as_of(call: Call, row: Recorded, card: CardFact, user: UserFact, product: ProductFact, groups: Groups) -> Spend:
+def spend_as_of(db: Connection, row: Recorded, card: CardFact, user: UserFact, product: ProductFact, groups: Groups) -> Spend:
     """The other rules that the decision looked at."""
     rules = product.config.transaction_controls
-    lists = (msgspec.json.decode(doc, type=CountryList) for _, doc in docs_as_of(call, row, Kind.ACCEPTED_COUNTRIES))
+    lists = (msgspec.json.decode(doc, type=CountryList) for _, doc in docs_as_of(db, row, Kind.ACCEPTED_COUNTRIES))
     pre_kyc = None
     if user.status is HolderStatus.LIMITED:
-        docs = (doc for _, doc in docs_as_of(call, row, Kind.ACCOUNT_HOLDER_GROUP))
+        docs = (doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP))
         own = (doc for doc in docs if msgspec.json.decode(doc)["token"] == user.account_holder_group_token)
         pre_kyc = next(map(pre_kyc_of, own), PreKyc())
     mcc = details_decoder.decode(row.details).merchant.mcc
     categories = categories_of(mcc, groups.mccs.values())
     return Spend(
-        rules_as_of(call, row, card, groups, Kind.AUTH_CONTROL),
-        rules_as_of(call, row, card, groups, Kind.EXEMPTION),
+        rules_as_of(db, row, card, groups, Kind.AUTH_CONTROL),
+        rules_as_of(db, row, card, groups, Kind.EXEMPTION),
         categories,
         next((one for one in lists if one.token == rules.accepted_countries_token), None),
         groups.mids.get(rules.quasi_cash_exempt_merchant_group_token or "", frozenset()),
@@ -152,7 +164,8 @@ def get_decision(call: Call) -> dict[str, Any]:
     row, _side = get_transaction(call.db, call.program.id, call.token)
     reason = REASON_OF[row.code]
     tells = row.kind not in ASKS or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
-    steps, agrees = (explain_follow_up(row), True) if tells else _explain_again(call, row)
+    again = Again(explain_follow_up(row), True, {}) if tells else _explain_again(call, row)
+    steps = again.steps
     places = exponent_of(row.currency) or 0
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
     return {
@@ -166,18 +179,22 @@ def get_decision(call: Call) -> dict[str, Any]:
         "currency_code": row.currency,
         "configuration": {"program_revision": row.program_revision, "account_revision": row.holder_revision},
         **({"first_refusal": refusal["check"], "would_pass_if": refusal["would_pass_if"]} if refusal else {}),
-        "replay_agrees": agrees,
+        **({"would_be_approved_with_any_of": again.changes} if again.changes else {}),
+        "replay_agrees": again.agrees,
         "checks": steps,
     }
 
 
-def _explain_again(call: Call, row: Recorded) -> tuple[list[dict[str, Any]], bool]:
-    """The steps of the decision made again from its history, and whether it came out as it was recorded.
+def _explain_again(call: Call, row: Recorded) -> Again:
+    """The decision made again from its history.
 
-    It can only differ where velocity usage decided between purchases that two processes took in one millisecond.
+    It can only come out otherwise where velocity usage decided between purchases that two processes took in one
+    millisecond.
     """
-    decision, steps = explain(snapshot_as_of(call, row), message_of(row), row.created_ms)
-    return steps, decision.reason.number == row.code
+    seen, shadows = snapshot_as_of(call, row)
+    message = message_of(row)
+    decision, steps = explain(seen, message, row.created_ms, shadows)
+    return Again(steps, decision.reason.number == row.code, smallest_changes(seen, message, row.created_ms))
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -46,6 +46,15 @@ async def ask(
     is_pre_auth: bool = False, echo: bool = True, **more: Any,
 ) -> bytes:  # fmt: skip
     """Has a message decided that asks the issuer for something; ``more`` goes into its details. ``echo``: see ``submit``."""
+    card, message = await message_of(call, body, form, amount, cash_back, is_pre_auth=is_pre_auth, **more)
+    return await submit(call.app, card, message, body, body.transaction_options, echo=echo)
+
+
+async def message_of(
+    call: EngineCall, body: AskRequest, form: Form, amount: Decimal, cash_back: Decimal | None = None, *,
+    is_pre_auth: bool = False, **more: Any,
+) -> tuple[CardEntry, Authorization]:  # fmt: skip
+    """The card and the message that a request asks for; what was typed at the till is compared here and goes no further."""
     app, key, options = call.app, (call.program_id, body.card_token), body.transaction_options
     typed_expiry = options is not None and options.card_expiration_date_yymm is not None
     if body.card_options is not None or body.pin is not None or typed_expiry:
@@ -60,8 +69,7 @@ async def ask(
     if is_pre_auth:
         more |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
     details = await _details(app, card, body, program.currency, more)
-    message = Authorization(amount=parse_amount("amount", amount, program.currency), details=details, form=form)
-    return await submit(app, card, message, body, options, echo=echo)
+    return card, Authorization(amount=parse_amount("amount", amount, program.currency), details=details, form=form)
 
 
 async def submit(

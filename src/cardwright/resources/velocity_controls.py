@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 
 from cardwright.core.counting import events_for
 from cardwright.core.money import BadAmount, decimal_text, exponent_of, minor_units
-from cardwright.core.problems import CONTROL_NOT_FOUND, USER_NOT_FOUND, Problem, bad_field
+from cardwright.core.problems import CONTROL_NOT_FOUND, TOKEN_TAKEN, USER_NOT_FOUND, Problem, bad_field
 from cardwright.core.snapshot import Account
 from cardwright.core.spend import Groups
 from cardwright.core.velocity import Control, Window, needs_history, recounted, standing, usage_key, window_end
@@ -34,7 +34,7 @@ from cardwright.resources.control_parts import (
 from cardwright.resources.route import Paging, Route, Shape, get, post, put
 from cardwright.resources.transactions import owner_id_of
 from cardwright.storage import history, records
-from cardwright.storage.controls import control_from, load_events, load_mcc_groups, product_token_of
+from cardwright.storage.controls import SHADOW, control_from, load_events, load_mcc_groups, product_token_of
 from cardwright.storage.database import Row
 from cardwright.storage.tables import cards, holders, users, velocity_controls
 
@@ -131,6 +131,24 @@ class ControlQuery(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 
+def control_of(body: VelocityCreate, token: str) -> VelocityControl:
+    """The control that a request describes."""
+    said = {
+        **base.changes_of(body), "token": token, "association": without_nulls(body.association or Association()),
+        "merchant_scope": without_nulls(body.merchant_scope or MerchantScope()),
+    }  # fmt: skip
+    return VelocityControl(**said)
+
+
+def changed(control: VelocityControl, body: VelocityUpdate) -> VelocityControl:
+    """The control after a partial update."""
+    changes = base.changes_of(body)
+    for name in ("association", "merchant_scope"):
+        if name in changes:
+            changes[name] = without_nulls(changes[name])
+    return structs.replace(control, **changes)
+
+
 def checked(control: VelocityControl) -> VelocityControl:
     """The control if it can be one. Raises a problem that names the field."""
     check_parts(control.association, control.merchant_scope)
@@ -157,7 +175,7 @@ def counts_credits(money_in: MoneyIn | UnsetType) -> bool:
     return money_in is not UNSET and "ALL" in (money_in.include_credits_types or ())
 
 
-def fact_of(control: VelocityControl, since_ms: int) -> str:
+def fact_of(control: VelocityControl, since_ms: int, on_revision: int = 0, *, shadow: bool = False) -> str:
     """What decisions must know of a control, as JSON."""
     scope = control.merchant_scope
     fact = Control(
@@ -180,6 +198,8 @@ def fact_of(control: VelocityControl, since_ms: int) -> str:
         include_withdrawals=control.include_withdrawals,
         include_credits=control.include_credits or counts_credits(control.money_in_transaction),
         include_transfers=control.include_transfers,
+        shadow=shadow,
+        on_revision=on_revision,
     )
     return msgspec.json.encode(fact).decode()
 
@@ -193,22 +213,33 @@ def check_place(call: Call, control: VelocityControl) -> None:
     check_count(call, velocity_controls, control.token, control.association, active=control.active)
 
 
+def no_shadow(row: Row) -> Row:
+    """The row unless it is a shadow control's, which is no velocity control yet. Raises CONTROL_NOT_FOUND."""
+    if row.shadow == SHADOW:
+        raise Problem(CONTROL_NOT_FOUND)
+    return row
+
+
+def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) -> None:
+    """Stores a control as it is now. One that is switched on again counts anew what it has not seen meanwhile."""
+    before = control_from(row.id, row.fact)
+    on_revision = before.on_revision if row.active or not control.active else call.program.revision + 1
+    fact = fact_of(control, row.created_ms, on_revision, shadow=shadow == SHADOW)
+    columns = {**control_columns(control.association, fact, active=control.active), "shadow": shadow}
+    records.change(call.db, velocity_controls, row.id, doc=records.text_of(control), modified_ms=call.now, **columns)
+    remember(call, history.Kind.VELOCITY_CONTROL, row.id, fact, active=control.active)
+
+
 # --- Actions: what one can do with it ------------------------------------------------
 
 
 def create_control(call: Call, body: VelocityCreate) -> str:
     """Creates a velocity control. It counts what has happened in its running window, unless that is LIFETIME."""
-    if (replay := base.find_replay(call, velocity_controls, body)) is not None:
-        return replay
-    said = base.changes_of(body)
-    control = VelocityControl(
-        **{
-            **said,
-            "token": body.token or call.app.ids.token(),
-            "association": without_nulls(body.association or Association()),
-            "merchant_scope": without_nulls(body.merchant_scope or MerchantScope()),
-        }
-    )
+    if (replay := records.find_replay(call.db, velocity_controls, call.program.id, body.token, body)) is not None:
+        if replay.shadow == SHADOW:
+            raise Problem(TOKEN_TAKEN)
+        return str(replay.doc)
+    control = control_of(body, body.token or call.app.ids.token())
     checked(control)
     check_place(call, control)
     fact = fact_of(control, call.now)
@@ -220,29 +251,26 @@ def create_control(call: Call, body: VelocityCreate) -> str:
 
 def get_control(call: Call) -> str:
     """Returns a velocity control."""
-    return str(base.get_row(call, velocity_controls, CONTROL_NOT_FOUND).doc)
+    return str(no_shadow(base.get_row(call, velocity_controls, CONTROL_NOT_FOUND)).doc)
 
 
 def list_controls(call: Call) -> records.Listing:
     """Lists velocity controls, of everybody or of one user or card product."""
     query: ControlQuery = call.query
-    return base.list_resources(call, velocity_controls, *whose(velocity_controls, query.user, query.card_product))
+    conditions = whose(velocity_controls, query.user, query.card_product)
+    return base.list_resources(call, velocity_controls, velocity_controls.c.shadow != SHADOW, *conditions)
 
 
 def update_control(call: Call, body: VelocityUpdate) -> str:
     """Changes a velocity control. What it has counted is counted again under its new settings, never reset."""
-    row = base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND)
+    row = no_shadow(base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND))
     base.check_same_token(call, body)
-    changes = base.changes_of(body)
-    for name in ("association", "merchant_scope"):
-        if name in changes:
-            changes[name] = without_nulls(changes[name])
-    return _save(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), **changes))
+    return _save(call, row, changed(msgspec.json.decode(row.doc, type=VelocityControl), body))
 
 
 def delete_control(call: Call) -> str:
     """Switches a velocity control off."""
-    row = base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND)
+    row = no_shadow(base.lock_row(call, velocity_controls, CONTROL_NOT_FOUND))
     return _save(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=False))
 
 
@@ -252,10 +280,7 @@ def _save(call: Call, row: Row, control: VelocityControl) -> str:
     doc = records.text_of(control)
     if doc == row.doc:
         return doc
-    fact = fact_of(control, row.created_ms)
-    columns = control_columns(control.association, fact, active=control.active)
-    records.change(call.db, velocity_controls, row.id, doc=doc, modified_ms=call.now, **columns)
-    remember(call, history.Kind.VELOCITY_CONTROL, row.id, fact, active=control.active)
+    save_control(call, row, control, row.shadow)
     return doc
 
 
@@ -273,7 +298,7 @@ def list_available(call: Call) -> records.Listing:
     )
     rows = call.db.execute(
         select(velocity_controls)
-        .where(columns.program_id == call.program.id, columns.active, applies)
+        .where(columns.program_id == call.program.id, columns.active, columns.shadow != SHADOW, applies)
         .order_by(*records.order_of(velocity_controls, call.list_page.sort_by))
     ).all()
     groups = Groups(load_mcc_groups(call.db, call.program.id))

@@ -31,6 +31,9 @@ from cardwright.storage.tables import (
 MEMBER_END = "\n"
 """Stands before and behind every member of a group in ``members``; a member cannot contain it."""
 
+SHADOW, PROMOTED = 1, 2
+"""What stands in the column ``shadow`` of a velocity control that is one, and of one that was."""
+
 SPEND_CONTROLS = (velocity_controls, auth_controls, exempt_mids)
 
 NO_GROUPS = Groups()
@@ -81,6 +84,8 @@ def count_program_controls(db: Connection, program_id: int, but: tuple[str, str]
         query = select(func.count()).where(
             columns.program_id == program_id, columns.active, columns.user_token.is_(None), columns.card_product_token.is_(None)
         )
+        if table is velocity_controls:
+            query = query.where(columns.shadow != SHADOW)
         found += db.execute(query.where(columns.token != but[1]) if table.name == but[0] else query).scalar_one()
     return found
 

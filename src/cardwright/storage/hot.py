@@ -37,6 +37,9 @@ SELECT_CARDS = """
 """
 
 
+SHADOW_HIT_COLUMNS = ("program_id", "control_id", "transaction_id")
+
+
 class CardRow(NamedTuple):
     """A card as the heart loads it: keys, sealed secrets, and facts as JSON; the owner's is None when it is the user."""
 
@@ -132,6 +135,7 @@ class Write:
     tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)
     account_journal: list[tuple[Any, ...]] = field(default_factory=list)
     movements: list[tuple[Any, ...]] = field(default_factory=list)
+    shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 class Conflict(Exception):

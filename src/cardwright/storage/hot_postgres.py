@@ -5,7 +5,9 @@ each table.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 from psycopg import pq
@@ -19,6 +21,7 @@ from cardwright.storage.hot import (
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     SELECT_CARDS,
+    SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
     ChainRow,
@@ -70,6 +73,7 @@ STATEMENTS = {
     "insert_account_journal": _unfold("journal", ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}),
     "insert_movements": _unfold("movements", MOVEMENT_COLUMNS, MOVEMENT_TYPES),
     "insert_outbox": _unfold("outbox", OUTBOX_COLUMNS, OUTBOX_TYPES),
+    "insert_shadow_hits": _unfold("shadow_hits", SHADOW_HIT_COLUMNS, {}),
     "insert_tokens": _unfold(
         "message_tokens", ("program_id", "token", "transaction_id", "request_hash"), {"token": "text", "request_hash": "bytea"}
     ),
@@ -230,6 +234,8 @@ class PostgresLane:
         if write.account_journal:
             rows = write.account_journal
             self._pipe.send("insert_account_journal", *encode_rows(rows, ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}))
+        if write.shadow_hits:
+            self._pipe.send("insert_shadow_hits", *encode_rows(write.shadow_hits, SHADOW_HIT_COLUMNS, {}))
         await self._pipe.end()
 
     async def abort(self) -> None:
@@ -249,13 +255,22 @@ def _card(row: Sequence[bytes | None]) -> CardRow:
     )  # fmt: skip
 
 
-_READERS: dict[str, Callable[[bytes | None], object]] = {
-    "text": _text,
-    "bytea": lambda value: value or b"",
-}
+# All numbers of a row are read with one call, a NULL as a zero that is taken back afterwards.
+_CODES = {"int2": "h", "int4": "i", "int8": "q"}
+_COLUMN_TYPES = [TRANSACTION_TYPES.get(column, "int8") for column in TRANSACTION_COLUMNS]
+_OTHERS = [at for at, kind in enumerate(_COLUMN_TYPES) if kind not in _CODES]
+_NUMBERS = struct.Struct("!" + "".join(_CODES.get(kind, "x") for kind in _COLUMN_TYPES))
+_ZEROS = [bytes(struct.calcsize(_CODES.get(kind, "x"))) for kind in _COLUMN_TYPES]
 
 
-def _recorded(row: Sequence[bytes | None]) -> Recorded:
-    readers = (_READERS.get(TRANSACTION_TYPES.get(column, "int8"), _maybe) for column in TRANSACTION_COLUMNS)
-    values = [read(value) for read, value in zip(readers, row, strict=True)]
-    return Recorded(*values)  # type: ignore[arg-type]  # the columns' order is Recorded's
+def _recorded(row: list[bytes | None]) -> Recorded:
+    others = [row[at] or b"" for at in _OTHERS]
+    for at in _OTHERS:
+        row[at] = b"\0"
+    packed = b"".join([zero if value is None else value for value, zero in zip(row, _ZEROS, strict=True)])
+    values: list[Any] = list(_NUMBERS.unpack(packed))
+    for at, other in zip(_OTHERS, others, strict=True):
+        values.insert(at, other.decode() if _COLUMN_TYPES[at] == "text" else other)
+    if None in row:
+        values = [None if value is None else number for value, number in zip(row, values, strict=True)]
+    return Recorded(*values)

@@ -18,6 +18,7 @@ from cardwright.storage.hot import (
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     SELECT_CARDS,
+    SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
     Conflict,
@@ -47,6 +48,7 @@ INSERT_MOVEMENT = _insert("movements", MOVEMENT_COLUMNS)
 INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
 UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 WHERE id = ?1"
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
+INSERT_SHADOW_HIT = _insert("shadow_hits", SHADOW_HIT_COLUMNS)
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
 SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND c.token = ?"
 
@@ -148,6 +150,8 @@ class SqliteLane:
                 many(INSERT_MOVEMENT, write.movements)
             if write.account_journal:
                 many(INSERT_ACCOUNT_JOURNAL, write.account_journal)
+            if write.shadow_hits:
+                many(INSERT_SHADOW_HIT, write.shadow_hits)
             await asyncio.get_running_loop().run_in_executor(self._committer, self._connection.execute, "COMMIT")
         except sqlite3.IntegrityError as error:
             self._end()

@@ -12,6 +12,8 @@ from cardwright.storage.tables import (
     account_holder_groups,
     auth_controls,
     auto_reloads,
+    backtest_flips,
+    backtests,
     card_products,
     card_transitions,
     cards,
@@ -31,6 +33,7 @@ from cardwright.storage.tables import (
     pans,
     program_transfer_types,
     programs,
+    shadow_hits,
     transactions,
     user_transitions,
     users,
@@ -40,7 +43,8 @@ from cardwright.storage.tables import (
 
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
-    outbox, inbox_messages, message_tokens, movements, fees, auto_reloads, program_transfer_types, journal, transactions,
+    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, movements, fees, auto_reloads,
+    program_transfer_types, journal, transactions,
     config_history, card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, auth_controls,
     exempt_mids, mcc_groups, merchant_groups, accepted_countries, account_holder_groups, webhooks, card_products,
     funding_sources,

@@ -169,7 +169,7 @@ card_transitions = _resource(
     Index(None, "card_id"),
 )
 
-def _control(name: str) -> Table:
+def _control(name: str, *columns: Column[object]) -> Table:
     """A table of controls: ``fact`` is what decisions must know, as JSON."""
     return _resource(
         name,
@@ -177,12 +177,17 @@ def _control(name: str) -> Table:
         Column("user_token", String(36)),
         Column("card_product_token", String(36)),
         Column("fact", Text, nullable=False),
+        *columns,
         Index(None, "program_id", "user_token"),
         Index(None, "program_id", "card_product_token"),
     )
 
 
-velocity_controls = _control("velocity_controls")
+velocity_controls = _control(
+    "velocity_controls",
+    # 0: never a shadow; 1: counts and refuses nobody; 2: was one and is a real control now.
+    Column("shadow", SmallInteger, nullable=False, server_default="0"),
+)
 
 auth_controls = _control("auth_controls")
 
@@ -319,6 +324,15 @@ message_tokens = Table(
     Column("request_hash", LargeBinary, nullable=False),
 )
 
+# Purchases that were approved and that a shadow control would have refused.
+shadow_hits = Table(
+    "shadow_hits",
+    metadata,
+    Column("program_id", Id, primary_key=True),
+    Column("control_id", Id, primary_key=True),
+    Column("transaction_id", Id, primary_key=True),
+)
+
 JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit", "overdraft")
 
 # One entry a row, one account of the chart a column: the database itself refuses an entry that does not sum to zero.
@@ -365,4 +379,25 @@ inbox_messages = Table(
     Column("headers", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Index(None, "program_id", "box", "id"),
+)
+
+# History decided again under other controls: what was asked, how far it is, and what came of it so far. `lease_ms` is the
+# real time until which a process works on it.
+backtests = _resource(
+    "backtests",
+    Column("state", String(12), nullable=False),
+    Column("job", Text, nullable=False),
+    Column("cursor", Id, nullable=False),
+    Column("sums", Text, nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),
+)
+
+# The purchases that a backtest decided otherwise, in the order in which it found them.
+backtest_flips = Table(
+    "backtest_flips",
+    metadata,
+    _program(),
+    Column("backtest_id", Id, primary_key=True),
+    Column("number", Id, primary_key=True, autoincrement=False),
+    Column("doc", Text, nullable=False),
 )

@@ -199,6 +199,30 @@ def explain(
     explain(settings_from(db=db, data_dir=data_dir), token, base_url=base_url, as_json=as_json)
 
 
+@cli.command()
+def backtest(
+    file: Annotated[Path, typer.Argument(help="What to try, as POST /sandbox/backtests takes it; - for standard input.")],
+    max_approval_drop: Annotated[
+        float | None, typer.Option(min=0, help="Fail when the approval rate drops by more percentage points.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="Ask there instead of the instance that runs here.")
+    ] = None,
+    db: Db = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try a change of spend controls on history."""
+    from decimal import Decimal
+
+    from cardwright.edges.cli.backtest import backtest
+
+    drop = None if max_approval_drop is None else Decimal(str(max_approval_drop))
+    settings = settings_from(db=db, data_dir=data_dir)
+    if not backtest(settings, file, base_url=base_url, as_json=as_json, max_approval_drop=drop):
+        raise typer.Exit(1)
+
+
 @cli.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def execute(
     command: Annotated[list[str] | None, typer.Argument(help="The command and its arguments.", metavar="-- COMMAND…")] = None,

@@ -1,22 +1,21 @@
 """`cardwright explain`: why a purchase was approved or declined, check by check."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from cardwright.edges.cli.client import Client
-from cardwright.edges.cli.instance import find_credentials, find_instance, root_of
+from cardwright.edges.cli.instance import client_of
 from cardwright.edges.cli.say import Failure, show_json, show_table
 from cardwright.kit.clock import iso
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
 
-COLOURS = {"pass": "green", "refuse": "red", "not_reached": "dim"}
+COLOURS = {"pass": "green", "refuse": "red", "would_refuse": "yellow", "not_reached": "dim"}
 
 
 def explain(settings: "Settings", token: str, *, base_url: str | None, as_json: bool) -> None:
     """Shows a decision. Raises Failure when nobody answers or there is no such transaction."""
-    decision = decision_of(_client(settings, base_url), token)
+    decision = decision_of(client_of(settings, base_url), token)
     if as_json:
         show_json(decision)
     else:
@@ -35,14 +34,6 @@ def decision_of(client: Client, token: str) -> dict[str, Any]:
     raise Failure(f"{token}: {answer.status} {said}", hint)
 
 
-def _client(settings: "Settings", base_url: str | None) -> Client:
-    pair = find_credentials(settings)
-    if base_url is None:
-        instance = find_instance(settings)
-        return Client(instance.root_url, pair.application_token, pair.access_token, instance.ca)
-    return Client(root_of(base_url), pair.application_token, pair.access_token, os.environ.get("CARDWRIGHT_CA"))
-
-
 def show_decision(decision: dict[str, Any]) -> None:
     """The outcome, every check in order, and what would have had to differ."""
     response, seen = decision["response"], decision["configuration"]
@@ -57,6 +48,16 @@ def show_decision(decision: dict[str, Any]) -> None:
     if "first_refusal" in decision:
         print(f"\nrefused by     {decision['first_refusal']}")
         print(f"would pass if  {decision['would_pass_if']}")
+    for name, value in decision.get("would_be_approved_with_any_of", {}).items():
+        print(f"enough were    {name.replace('_', ' ')} {_change(value)}")
+
+
+def _change(value: object) -> str:
+    """One of the changes that would have been enough, each limit by its control."""
+    if not isinstance(value, list):
+        return str(value)
+    limits = [(one["control"], name, one[name]) for one in value for name in ("amount_limit", "usage_limit") if name in one]
+    return ", ".join(f"{control} {name} {limit}" for control, name, limit in limits)
 
 
 def _inputs(inputs: dict[str, Any]) -> str:

@@ -149,19 +149,7 @@ def create_tables() -> None:
     ):
         name = op.f(f"ix_transactions_{'_'.join(columns)}")
         op.create_index(name, "transactions", columns, postgresql_where=some, sqlite_where=some)
-    op.create_table(
-        "card_products",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_card_products_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_card_products")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_card_products_program_id_token")),
-    )
+    create_resource("card_products")
     op.create_table(
         "config_history",
         sa.Column("program_id", ID, nullable=False),
@@ -180,19 +168,9 @@ def create_tables() -> None:
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_credentials_program_id")),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_credentials")),
     )
-    op.create_table(
+    create_resource(
         "funding_sources",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("kind", sa.String(length=20), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_funding_sources_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_funding_sources")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_funding_sources_program_id_token")),
     )
     op.create_table(
         "holders",
@@ -224,20 +202,10 @@ def create_tables() -> None:
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_pans_program_id")),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_pans")),
     )
-    op.create_table(
+    create_resource(
         "webhooks",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_webhooks_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_webhooks_program_id_token")),
     )
     op.create_table(
         "users",
@@ -312,135 +280,54 @@ def create_tables() -> None:
         sa.UniqueConstraint("program_id", "token", name=op.f("uq_user_transitions_program_id_token")),
     )
     op.create_index(op.f("ix_user_transitions_user_id"), "user_transitions", ["user_id"])
-    op.create_table(
+    create_resource(
         "card_transitions",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("card_id", ID, nullable=False),
         sa.ForeignKeyConstraint(["card_id"], ["cards.id"], name=op.f("fk_card_transitions_card_id")),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_card_transitions_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_card_transitions")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_card_transitions_program_id_token")),
     )
     op.create_index(op.f("ix_card_transitions_card_id"), "card_transitions", ["card_id"])
-    op.create_table(
+    create_resource(
         "auth_controls",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_auth_controls_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_auth_controls")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_auth_controls_program_id_token")),
     )
     op.create_index(op.f("ix_auth_controls_program_id_card_product_token"), "auth_controls", ["program_id", "card_product_token"])
     op.create_index(op.f("ix_auth_controls_program_id_user_token"), "auth_controls", ["program_id", "user_token"])
-    op.create_table(
+    create_resource(
         "exempt_mids",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_exempt_mids_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_exempt_mids")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_exempt_mids_program_id_token")),
     )
     op.create_index(op.f("ix_exempt_mids_program_id_card_product_token"), "exempt_mids", ["program_id", "card_product_token"])
     op.create_index(op.f("ix_exempt_mids_program_id_user_token"), "exempt_mids", ["program_id", "user_token"])
-    op.create_table(
+    create_resource(
         "mcc_groups",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("fact", sa.Text(), nullable=False),
         sa.Column("members", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_mcc_groups_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcc_groups")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_mcc_groups_program_id_token")),
     )
-    op.create_table(
+    create_resource(
         "merchant_groups",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("members", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_merchant_groups_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_merchant_groups")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_merchant_groups_program_id_token")),
     )
-    op.create_table(
+    create_resource(
         "accepted_countries",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("is_whitelist", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_accepted_countries_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_accepted_countries")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_accepted_countries_program_id_token")),
     )
-    op.create_table(
-        "account_holder_groups",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_account_holder_groups_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_account_holder_groups")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_account_holder_groups_program_id_token")),
-    )
-    op.create_table(
+    create_resource("account_holder_groups")
+    create_resource(
         "velocity_controls",
-        sa.Column("id", ID, sa.Identity(), nullable=False),
-        sa.Column("program_id", ID, nullable=False),
-        sa.Column("token", sa.String(length=36), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("modified_ms", sa.BigInteger(), nullable=False),
-        sa.Column("doc", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_velocity_controls_program_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_velocity_controls")),
-        sa.UniqueConstraint("program_id", "token", name=op.f("uq_velocity_controls_program_id_token")),
+        sa.Column("shadow", sa.SmallInteger(), server_default="0", nullable=False),
     )
     op.create_index(
         op.f("ix_velocity_controls_program_id_card_product_token"), "velocity_controls", ["program_id", "card_product_token"]
@@ -473,6 +360,30 @@ def create_tables() -> None:
         sa.Column("user_token", sa.String(length=36), nullable=True),
         sa.Column("card_product_token", sa.String(length=36), nullable=True),
         sa.Column("fact", sa.Text(), nullable=False),
+    )
+    op.create_table(
+        "shadow_hits",
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("control_id", ID, nullable=False),
+        sa.Column("transaction_id", ID, nullable=False),
+        sa.PrimaryKeyConstraint("program_id", "control_id", "transaction_id", name=op.f("pk_shadow_hits")),
+    )
+    create_resource(
+        "backtests",
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("job", sa.Text(), nullable=False),
+        sa.Column("cursor", ID, nullable=False),
+        sa.Column("sums", sa.Text(), nullable=False),
+        sa.Column("lease_ms", sa.BigInteger(), nullable=False),
+    )
+    op.create_table(
+        "backtest_flips",
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("backtest_id", ID, nullable=False),
+        sa.Column("number", ID, autoincrement=False, nullable=False),
+        sa.Column("doc", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_backtest_flips_program_id")),
+        sa.PrimaryKeyConstraint("backtest_id", "number", name=op.f("pk_backtest_flips")),
     )
 
 

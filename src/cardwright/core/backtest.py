@@ -1,0 +1,301 @@
+"""A backtest of one account: its history decided again under other controls, counted and judged by the rules of every day.
+
+What a purchase asked, and everything but the controls that were in force, is taken as history has it. Whatever was declined
+by a check that comes before the controls stays declined. What then follows from a decision that comes out otherwise is
+followed up: a purchase that is declined now uses nothing, its clearing and reversal do nothing, and the money that it took
+is there for others; one that is approved now uses the window and the money.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from cardwright.core.counting import asked_of, event_of
+from cardwright.core.decide import decide
+from cardwright.core.holds import raised
+from cardwright.core.kinds import ANNOUNCED, ASKS, CLEARINGS, CREDIT, EXPIRIES, FAMILIES, INCREMENT, INQUIRY, RELEASES
+from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Message, Reversal
+from cardwright.core.outcome import Decision
+from cardwright.core.record import Recorded
+from cardwright.core.responses import Reason
+from cardwright.core.snapshot import Account, Chain, Snapshot
+from cardwright.core.spend import Level, applying, by_level
+from cardwright.core.velocity import Control, Event, Usage, Verdict, Window, counted, judge, usage_key
+from cardwright.core.words import State
+from cardwright.kit.clock import Instant
+
+LIMIT_CODES = frozenset({Reason.AMOUNT_LIMIT.number, Reason.COUNT_LIMIT.number})
+"""Codes of a purchase that a velocity control refused: all checks before the controls had let it pass."""
+
+NO_FUNDS = Reason.NOT_SUFFICIENT_FUNDS.number
+
+CLOSED = frozenset({Reason.PREVIOUSLY_REVERSED.number, Reason.PREVIOUSLY_COMPLETED.number})
+"""Codes of an increment whose authorization held nothing."""
+
+NO_PURCHASE = ANNOUNCED | {INQUIRY, CREDIT}
+"""Kinds that spend nothing, and so are not among what is told."""
+
+ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advice is not None)
+
+
+class Holder(NamedTuple):
+    """A card as a backtest sees it: its user, the owner of the account, its product."""
+
+    user_token: str
+    owner_token: str
+    product_token: str
+
+
+class Change(NamedTuple):
+    """What is tried: controls in place of those with their ids, in force as often as those were, or all the time when
+    ``always``; controls that are taken away; controls that are new."""
+
+    replaced: Mapping[int, Control] = {}
+    always: frozenset[int] = frozenset()
+    removed: frozenset[int] = frozenset()
+    added: Sequence[Control] = ()
+
+
+class Rules(NamedTuple):
+    """What a purchase of one card is measured by, and what counts its messages, with where the usages are kept."""
+
+    judging: tuple[Control, ...]
+    judging_keys: list[str]
+    counting: tuple[Control, ...]
+    counting_keys: list[str]
+    has_lifetime: bool
+
+
+class Timeline:
+    """Which controls are in force at which revision of a program, when a change is laid over its history.
+
+    Every version of a control is counted from the beginning, whether in force or not: that is what looking back gives.
+    ``versions``: for each control its (revision, what it said from then on; None while it was off), in the order of time.
+    """
+
+    def __init__(self, versions: Mapping[int, Sequence[tuple[int, Control | None]]], change: Change) -> None:
+        kept = {key: _changed(key, said, change) for key, said in versions.items() if key not in change.removed}
+        self._revisions = sorted({0, *(revision for said in kept.values() for revision, _ in said)})
+        epochs = [[_at(kept[key], revision) for key in sorted(kept)] for revision in self._revisions]
+        in_force = [[*(control for control in epoch if control is not None), *change.added] for epoch in epochs]
+        self._levels: list[dict[Level, tuple[Control, ...]]] = [by_level(controls) for controls in in_force]
+        self._all = by_level({one.key: one for controls in in_force for one in controls}.values())
+        self._rules: dict[tuple[int, Holder], Rules] = {}
+
+    def rules(self, revision: int, holder: Holder) -> Rules:
+        """What applies to a card at a revision."""
+        key = (bisect_right(self._revisions, revision) - 1, holder)
+        if (rules := self._rules.get(key)) is None:
+            rules = self._rules[key] = self._made(*key)
+        return rules
+
+    def _made(self, epoch: int, holder: Holder) -> Rules:
+        user, owner, product = holder
+        judging = applying(self._levels[epoch], user, product)
+        counting = applying(self._all, user, product)
+        keys = [[usage_key(one, user, owner) for one in controls] for controls in (judging, counting)]
+        return Rules(judging, keys[0], counting, keys[1], any(one.window is Window.LIFETIME for one in counting))
+
+
+def _changed(
+    key: int, said: Sequence[tuple[int, Control | None]], change: Change
+) -> list[tuple[int, Control | None]]:
+    if key in change.replaced:
+        new = change.replaced[key]
+        return [(0, new)] if key in change.always else [(at, None if one is None else new) for at, one in said]
+    return list(said)
+
+
+def _at(said: Sequence[tuple[int, Control | None]], revision: int) -> Control | None:
+    return next((one for at, one in reversed(said) if at <= revision), None)
+
+
+class Again(NamedTuple):
+    """A purchase decided again: its row as history has it and as it would be, and what the controls said, if one refused."""
+
+    row: Recorded
+    again: Recorded
+    details: Details
+    limit: Verdict | None
+
+    @property
+    def is_flipped(self) -> bool:
+        """Whether it comes out otherwise."""
+        return (self.row.impacted is None) != (self.again.impacted is None)
+
+
+class Replay:
+    """One account under a timeline. ``see`` tells what the decision on a row saw, without money and velocity controls; it is
+    only asked where a decision comes out otherwise, or a hold was raised."""
+
+    def __init__(self, timeline: Timeline, holders: Mapping[int, Holder], see: Callable[[Recorded], Snapshot]) -> None:
+        self._timeline = timeline
+        self._holders = holders
+        self._see = see
+        self._usages: dict[str, Usage] = {}
+        # What is available beyond what history says, and where history stood.
+        self._more = 0
+        self._available = 0
+        self._undone: set[int] = set()
+        # Purchases that are open with another amount than then: their chains as they would be, and as they were.
+        self._revived: dict[int, Chain] = {}
+        self._recorded: dict[int, Chain] = {}
+
+    def run(self, past: Iterable[tuple[Recorded, Details]], start_ms: Instant) -> Iterator[Again]:
+        """Decides again what came at ``start_ms`` or later, in the order of time; what came before counts as it was.
+
+        Yields what spends: a credit may be refused by a control too, and is followed up, but it is no purchase.
+        """
+        for row, details in past:
+            if row.card_id is None:
+                # Loads, fees and transfers: no control counts them.
+                self._available = row.available
+                continue
+            rules = self._timeline.rules(row.program_revision, self._holders[row.card_id])
+            is_late = row.created_ms >= start_ms
+            if row.kind in ASKS:
+                again, limit = self._purchase(row, details, rules) if is_late else (row, None)
+                event = event_of(again, details)
+                if is_late and row.kind not in NO_PURCHASE:
+                    yield Again(row, again, details, limit)
+            elif row.root_id in self._undone:
+                self._more -= row.available - self._available
+                event = None
+            elif row.root_id in self._revived:
+                event = self._follow(row, details)
+            else:
+                event = event_of(row, details)
+            self._available = row.available
+            if rules.counting:
+                self._count(rules, event, row.created_ms)
+
+    def _purchase(self, row: Recorded, details: Details, rules: Rules) -> tuple[Recorded, Verdict | None]:
+        was_approved = row.impacted is not None
+        is_reopened = row.root_id in self._revived
+        if row.root_id in self._undone:
+            # There is nothing that an increment could add to.
+            return (self._refused(row, Reason.PREVIOUSLY_REVERSED) if was_approved else row), None
+        if not (was_approved or row.code in LIMIT_CODES or row.code == NO_FUNDS or (is_reopened and row.code in CLOSED)):
+            # A check that comes before the controls refused it.
+            return row, None
+        limit = self._limit(row, details, rules)
+        if limit is not None:
+            return (self._refused(row, limit.reason or Reason.AMOUNT_LIMIT) if was_approved else row), limit
+        if not (self._more or is_reopened or row.code in LIMIT_CODES):
+            # With the same money as then, funding says the same.
+            return row, None
+        return self._funded(row, details), None
+
+    def _limit(self, row: Recorded, details: Details, rules: Rules) -> Verdict | None:
+        if not rules.judging:
+            return None
+        asked, now = self._asked(row, details), row.created_ms
+        for control, key in zip(rules.judging, rules.judging_keys, strict=True):
+            verdict = judge(control, self._usages.get(key), asked, row.currency, now)
+            if verdict is not None and verdict.reason is not None:
+                return verdict
+        return None
+
+    def _asked(self, row: Recorded, details: Details) -> Authorization:
+        """The purchase as the controls are asked: with its hold raised, where the merchant's MCC groups raised it."""
+        asked = asked_of(row, details)
+        if row.impacted is not None and row.amount > row.request_amount:
+            return msgspec.structs.replace(asked, increase=row.amount - row.request_amount)
+        return raised(self._see(row), asked) if row.impacted is None and details.mcc_groups else asked
+
+    def _refused(self, row: Recorded, reason: Reason) -> Recorded:
+        """An approved purchase that is declined now; the money that it took is still there."""
+        self._undone.add(row.id)
+        self._more -= effect_of(row)
+        return row._replace(impacted=None, amount=row.request_amount, moved=0, code=reason.number)
+
+    def _funded(self, row: Recorded, details: Details) -> Recorded:
+        """What becomes of a purchase that no control refuses, with the money that there would be."""
+        was_approved = row.impacted is not None
+        seen = self._with_money(self._see(row), row.available - effect_of(row) + self._more)
+        if row.root_id in self._revived:
+            seen = msgspec.structs.replace(seen, chain=self._revived[row.root_id])
+        decision = decide(seen, asked_of(row, details), row.created_ms)
+        if not decision.is_approved:
+            return self._refused(row, decision.reason) if was_approved else row
+        if was_approved and (decision.amount, decision.moved) == (row.amount, row.moved):
+            self._grow(row, decision)
+            return row
+        self._more += decision.legs.available - effect_of(row)
+        again = row._replace(
+            impacted=decision.impacted, amount=decision.amount, moved=decision.moved, code=decision.reason.number
+        )
+        if not self._grow(row, decision):
+            self._recorded[row.id] = chain_from(row, row.amount if was_approved else 0, row.moved, 0)
+            self._revived[row.id] = chain_from(again, decision.hold_left, decision.load_left, decision.cleared, decision.due_ms)
+        return again
+
+    def _grow(self, row: Recorded, decision: Decision) -> bool:
+        """Whether it was an increment; its authorization's chain, if that is another than then, has grown by it."""
+        if row.root_id in self._revived and decision.chain is not None:
+            self._revived[row.root_id] = decision.chain
+            if row.impacted is not None:
+                self._recorded[row.root_id] = self._recorded[row.root_id].after(hold=row.amount, load=row.moved)
+        return row.kind == INCREMENT
+
+    def _follow(self, row: Recorded, details: Details) -> Event | None:
+        """A message that finds another hold than it found then, or one where there was none."""
+        root_id = row.root_id
+        assert root_id is not None
+        message = self._told(row, details, self._recorded[root_id])
+        if row.impacted is not None:
+            cleared = row.amount if row.kind in CLEARINGS else 0
+            released = min(row.amount, self._recorded[root_id].hold_left) + details.released
+            self._recorded[root_id] = self._recorded[root_id].after(hold=-released, cleared=cleared)
+        chain = self._revived[root_id]
+        if isinstance(message, Expiry) and not chain.hold_left:
+            self._more -= row.available - self._available
+            return None
+        seen = msgspec.structs.replace(self._see(row), chain=chain)
+        decision = decide(self._with_money(seen, self._available + self._more), message, row.created_ms)
+        if decision.chain is not None:
+            self._revived[root_id] = decision.chain
+        self._more += decision.legs.available - (row.available - self._available)
+        again = row._replace(impacted=decision.impacted, amount=decision.amount, moved=decision.moved)
+        return event_of(again, msgspec.structs.replace(details, use=decision.use if decision.use != (0, 0) else None))
+
+    def _told(self, row: Recorded, details: Details, recorded: Chain) -> Message:
+        """The message that a row records. Of an advice the row says only what it released of the hold that it found."""
+        if row.kind in EXPIRIES:
+            return Expiry(details=details)
+        if row.kind in CLEARINGS:
+            return Clearing(amount=row.amount, details=details)
+        if row.kind in ADVICES:
+            total = recorded.cleared + recorded.hold_left - row.amount if row.impacted is not None else row.amount
+            return Advice(amount=total, details=details)
+        assert row.kind in RELEASES, "every other kind asks"
+        return Reversal(amount=row.amount, details=details)
+
+    def _with_money(self, seen: Snapshot, available: int) -> Snapshot:
+        return msgspec.structs.replace(seen, account=Account({seen.currency: (available, 0)}))
+
+    def _count(self, rules: Rules, event: Event | None, now: Instant) -> None:
+        controls, keys = rules.counting, rules.counting_keys
+        if rules.has_lifetime:
+            # A control counts nothing from before it was made.
+            pairs = [pair for pair in zip(controls, keys, strict=True) if not _is_too_early(pair[0], now)]
+            controls, keys = tuple(one for one, _ in pairs), [key for _, key in pairs]
+        self._usages = counted(controls, keys, self._usages, event, now)
+
+
+def _is_too_early(control: Control, now: Instant) -> bool:
+    return control.window is Window.LIFETIME and now < control.since_ms
+
+
+def effect_of(row: Recorded) -> int:
+    """What a message that asks changed of what is available."""
+    return 0 if row.impacted is None else row.impacted + row.moved
+
+
+def chain_from(row: Recorded, hold_left: int, load_left: int, cleared: int, due_ms: Instant = 0) -> Chain:
+    """The chain that a row begins, with another hold than the row says."""
+    increase = max(0, row.amount - row.request_amount)
+    state = State.PENDING if hold_left else State.CLEARED
+    return Chain(state, row.request_amount, hold_left, load_left, cleared, increase, row.kind, due_ms, row.created_ms)

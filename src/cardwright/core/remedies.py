@@ -1,0 +1,79 @@
+"""What alone would have had a purchase approved that a control refused: each answer is tried with the decision itself."""
+
+from typing import Any
+
+import msgspec
+
+from cardwright.core.checks import first_refusal
+from cardwright.core.decide import decide, verdicts
+from cardwright.core.holds import raised
+from cardwright.core.messages import Authorization
+from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.snapshot import Snapshot
+from cardwright.core.velocity import Control, Verdict, window_end
+from cardwright.kit.clock import Instant, iso_ms
+
+
+def smallest_changes(seen: Snapshot, asked: Authorization, now: Instant) -> dict[str, Any]:
+    """Any one of these would have been enough: a smaller amount, higher limits, a later time; without those that would not.
+
+    Empty when no control refuses, or when an earlier check does: then no change of a control helps. ``not_before`` takes
+    it that nothing else is bought until then.
+    """
+    refusing = [verdict for verdict in verdicts(seen, raised(seen, asked), now) if verdict.reason is not None]
+    if not refusing or first_refusal(seen, asked, now) is not None:
+        return {}
+    found = {
+        "request_amount_at_most": _amount(seen, asked, now),
+        "limits_at_least": _limits(seen, asked, now, refusing),
+        "not_before": _time(seen, asked, now, refusing),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _amount(seen: Snapshot, asked: Authorization, now: Instant) -> str | None:
+    """The largest amount that would have been approved: what is too much stays too much when it grows."""
+    low, high = 0, asked.amount
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = decide(seen, msgspec.structs.replace(asked, amount=middle), now).is_approved
+        low, high = (middle, high) if fits else (low, middle)
+    most = msgspec.structs.replace(asked, amount=low)
+    return decimal_text(most.requested, exponent_of(seen.currency) or 0) if low else None
+
+
+def _limits(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[Verdict]) -> list[dict[str, Any]] | None:
+    """The lowest limits with which the controls that refuse would all have had room."""
+    raised = {verdict.control.id: _with_room(verdict) for verdict in refusing}
+    roomy = msgspec.structs.replace(seen, controls=tuple(raised.get(one.id, one) for one in seen.controls))
+    if not decide(roomy, asked, now).is_approved:
+        return None
+    places = exponent_of(seen.currency) or 0
+    return [_raise(verdict.control, raised[verdict.control.id], places) for verdict in refusing]
+
+
+def _with_room(verdict: Verdict) -> Control:
+    control, uses = verdict.control, verdict.control.usage_limit
+    return msgspec.structs.replace(
+        control,
+        amount_limit=max(control.amount_limit, verdict.used_amount + verdict.amount),
+        usage_limit=None if uses is None else max(uses, verdict.used_count + 1),
+    )
+
+
+def _raise(before: Control, after: Control, places: int) -> dict[str, Any]:
+    said: dict[str, Any] = {"control": before.token}
+    if after.amount_limit != before.amount_limit:
+        said["amount_limit"] = decimal_text(after.amount_limit, places)
+    if after.usage_limit != before.usage_limit:
+        said["usage_limit"] = after.usage_limit
+    return said
+
+
+def _time(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[Verdict]) -> str | None:
+    """The first instant at which the windows of all controls that refuse have rolled over."""
+    ends = [window_end(verdict.control.window, now) for verdict in refusing]
+    known = [end for end in ends if end is not None]
+    if len(known) < len(ends) or not decide(seen, asked, max(known)).is_approved:
+        return None
+    return iso_ms(max(known))

@@ -1,0 +1,234 @@
+"""What backtests read of a program's history, and where they keep their progress and what they found."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, delete, func, select
+
+from cardwright.core.backtest import Holder
+from cardwright.core.messages import Details
+from cardwright.core.record import Recorded
+from cardwright.core.render import details_decoder
+from cardwright.core.spend import Groups, MccGroup
+from cardwright.core.velocity import Control
+from cardwright.kit.clock import Instant
+from cardwright.storage.controls import INACTIVE, control_from, product_token_of
+from cardwright.storage.database import Row
+from cardwright.storage.history import Kind
+from cardwright.storage.tables import backtest_flips, backtests, cards, config_history, holders, transactions, users
+
+QUEUED, RUNNING, DONE, FAILED = "QUEUED", "RUNNING", "DONE", "FAILED"
+UNFINISHED = (QUEUED, RUNNING)
+
+ROWS_AT_ONCE = 2_000
+"""Rows of one account's history in memory."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backtest has to do: a program's history between two instants, the second excluded, and the change to try.
+
+    Controls of ``added`` have ids below zero; those of ``replaced`` have the ids of the controls whose place they take.
+    """
+
+    program_id: int
+    start_ms: Instant
+    end_ms: Instant
+    accounts: int
+    replaced: tuple[Control, ...] = ()
+    always: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+    added: tuple[Control, ...] = ()
+
+
+class Sums(msgspec.Struct, kw_only=True):
+    """What a backtest has found so far; amounts in minor units. ``declined_by``: control token to purchases and amount."""
+
+    accounts: int = 0
+    purchases: int = 0
+    approved_before: int = 0
+    amount_before: int = 0
+    approved_after: int = 0
+    amount_after: int = 0
+    to_declined: int = 0
+    to_declined_amount: int = 0
+    to_approved: int = 0
+    to_approved_amount: int = 0
+    flips: int = 0
+    declined_by: dict[str, tuple[int, int]] = {}
+    error: str | None = None
+
+    def add(self, other: "Sums") -> None:
+        """Takes in what was found in further accounts."""
+        for name in self.__struct_fields__:
+            mine = getattr(self, name)
+            if isinstance(mine, int):
+                setattr(self, name, mine + getattr(other, name))
+        for token, (count, amount) in other.declined_by.items():
+            before = self.declined_by.get(token, (0, 0))
+            self.declined_by[token] = (before[0] + count, before[1] + amount)
+
+
+# --- History ------------------------------------------------------------------------------
+
+
+def load_versions(db: Connection, program_id: int) -> dict[int, list[tuple[int, Control | None]]]:
+    """All that the program's velocity controls ever said, by id in the order of revisions; shadows refuse nobody.
+
+    A change of the MCC group that a control points at is a change of the control.
+    """
+    facts = _said(db, program_id, Kind.VELOCITY_CONTROL)
+    groups = _said(db, program_id, Kind.MCC_GROUP)
+    regroupings = [revision for said in groups.values() for revision, _ in said]
+    versions: dict[int, list[tuple[int, Control | None]]] = {}
+    for control_id, said in facts.items():
+        own = {revision for revision, _ in said}
+        for revision in sorted({*own, *(at for at in regroupings if at > min(own))}):
+            fact = _at(said, revision)
+            control = None if fact == INACTIVE else control_from(control_id, fact, _groups_at(groups, revision))
+            if revision in own or (control is not None and control.mcc_group is not None):
+                is_real = control is not None and not control.shadow
+                versions.setdefault(control_id, []).append((revision, control if is_real else None))
+    return versions
+
+
+def _at(said: list[tuple[int, str]], revision: int) -> str:
+    """The last word at a revision; an object that was not there yet is like one that is off."""
+    return next((doc for at, doc in reversed(said) if at <= revision), INACTIVE)
+
+
+def _groups_at(groups: dict[int, list[tuple[int, str]]], revision: int) -> Groups:
+    """The MCC groups that were active at a revision."""
+    docs = [doc for said in groups.values() if (doc := _at(said, revision)) != INACTIVE]
+    active = [msgspec.json.decode(doc, type=MccGroup) for doc in docs]
+    return Groups({group.token: group for group in active}, {})
+
+
+def _said(db: Connection, program_id: int, kind: Kind) -> dict[int, list[tuple[int, str]]]:
+    """What each object of a kind said from which revision on."""
+    columns = config_history.c
+    query = select(columns.object_id, columns.revision, columns.doc).where(
+        columns.program_id == program_id, columns.kind == kind
+    )
+    found: dict[int, list[tuple[int, str]]] = {}
+    for row in db.execute(query.order_by(columns.object_id, columns.revision)):
+        found.setdefault(row.object_id, []).append((row.revision, row.doc))
+    return found
+
+
+def count_accounts(db: Connection, program_id: int) -> int:
+    """How many accounts a backtest of the program goes through."""
+    return db.scalar(select(func.count()).select_from(holders).where(holders.c.program_id == program_id)) or 0
+
+
+def next_accounts(db: Connection, program_id: int, after: int, count: int) -> list[int]:
+    """The next accounts of the program, in the order of their ids."""
+    query = select(holders.c.id).where(holders.c.program_id == program_id, holders.c.id > after)
+    return list(db.scalars(query.order_by(holders.c.id).limit(count)))
+
+
+class CardOf(NamedTuple):
+    """A card of an account: its token, and what a backtest must know of it."""
+
+    token: str
+    holder: Holder
+
+
+def load_cards_of(db: Connection, holder_ids: Sequence[int]) -> dict[int, CardOf]:
+    """The cards of accounts by id."""
+    first = select(users.c.holder_id, func.min(users.c.id).label("owner_id")).where(users.c.holder_id.in_(holder_ids))
+    owners = first.group_by(users.c.holder_id).subquery()
+    owner = users.alias()
+    query = (
+        select(cards.c.id, cards.c.token, cards.c.doc, users.c.token.label("user_token"), owner.c.token.label("owner_token"))
+        .join(users, users.c.id == cards.c.user_id)
+        .join(owners, owners.c.holder_id == cards.c.holder_id)
+        .join(owner, owner.c.id == owners.c.owner_id)
+        .where(cards.c.holder_id.in_(holder_ids))
+    )
+    return {
+        row.id: CardOf(row.token, Holder(row.user_token, row.owner_token, product_token_of(row.doc)))
+        for row in db.execute(query)
+    }
+
+
+def history_of(
+    db: Connection, holder_ids: Sequence[int], start_ms: Instant, end_ms: Instant
+) -> Iterator[tuple[Recorded, Details]]:
+    """What happened on accounts, one account after the other, each in the order of time."""
+    query = (
+        select(transactions)
+        .where(transactions.c.holder_id.in_(holder_ids), transactions.c.created_ms < end_ms)
+        .where(transactions.c.created_ms >= start_ms)
+        .order_by(transactions.c.holder_id, transactions.c.created_ms, transactions.c.id)
+    )
+    decode, make = details_decoder.decode, Recorded._make
+    for rows in db.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).partitions():
+        for found in rows:
+            row = make(found)
+            yield row, decode(row.details)
+
+
+# --- Progress -----------------------------------------------------------------------------
+
+
+class Claimed(NamedTuple):
+    """A backtest that this process works on."""
+
+    id: int
+    program_id: int
+    job: Job
+    cursor: int
+    sums: Sums
+
+
+def claim(db: Connection, real_ms: Instant, lease_ms: int) -> Claimed | None:
+    """Takes the oldest backtest that nobody works on; None when there is none."""
+    columns = backtests.c
+    query = select(backtests).where(columns.state.in_(UNFINISHED), columns.lease_ms < real_ms).order_by(columns.id).limit(1)
+    row = db.execute(query.with_for_update(skip_locked=True)).one_or_none()
+    if row is None:
+        return None
+    db.execute(backtests.update().where(columns.id == row.id).values(state=RUNNING, lease_ms=real_ms + lease_ms))
+    job = msgspec.json.decode(row.job, type=Job)
+    return Claimed(row.id, row.program_id, job, row.cursor, msgspec.json.decode(row.sums, type=Sums))
+
+
+def is_idle(db: Connection, real_ms: Instant) -> bool:
+    """Whether there is nothing to claim."""
+    columns = backtests.c
+    return db.scalar(select(columns.id).where(columns.state.in_(UNFINISHED), columns.lease_ms < real_ms).limit(1)) is None
+
+
+def keep(db: Connection, claimed: Claimed, cursor: int, flips: Sequence[str], **columns: Any) -> bool:
+    """Keeps progress from the claimed cursor to the next; False when the backtest is not this process's any more."""
+    mine = (backtests.c.id == claimed.id, backtests.c.state == RUNNING, backtests.c.cursor == claimed.cursor)
+    if db.execute(backtests.update().where(*mine).values(cursor=cursor, **columns)).rowcount == 0:
+        return False
+    first = claimed.sums.flips - len(flips)
+    if flips:
+        rows = [
+            {"program_id": claimed.program_id, "backtest_id": claimed.id, "number": first + number, "doc": doc}
+            for number, doc in enumerate(flips, 1)
+        ]
+        db.execute(backtest_flips.insert(), rows)
+    return True
+
+
+def remove(db: Connection, row: Row) -> None:
+    """Removes a backtest and what it found; whoever works on it notices."""
+    db.execute(delete(backtest_flips).where(backtest_flips.c.backtest_id == row.id))
+    db.execute(delete(backtests).where(backtests.c.id == row.id))
+
+
+def count_unfinished(db: Connection, program_id: int) -> int:
+    """How many backtests of the program wait or run."""
+    query = select(func.count()).select_from(backtests)
+    return db.scalar(query.where(backtests.c.program_id == program_id, backtests.c.state.in_(UNFINISHED))) or 0
+
+
+def list_flips(db: Connection, backtest_id: int, start: int, count: int) -> list[str]:
+    """Flips from a position on."""
+    columns = backtest_flips.c
+    query = select(columns.doc).where(columns.backtest_id == backtest_id, columns.number > start)
+    return list(db.scalars(query.order_by(columns.number).limit(count)))

@@ -1,0 +1,76 @@
+"""`cardwright backtest`: a change of controls tried on an instance, for people, for machines, and for builds that must fail."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cardwright.edges.cli.instance import Fresh, fresh_instance
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Fresh]:
+    """An instance with three purchases under a control of a hundred a day."""
+    with fresh_instance() as fresh:
+        client = fresh.client
+
+        def made(path: str, **body: Any) -> None:
+            assert client.request("POST", f"/v3/{path}", body).status == 201
+
+        jit = {"enabled": True, "funding_source_token": "bank"}
+        config = {"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": {"program_funding_source": jit}}
+        made("fundingsources/program", token="bank", name="Bank")
+        made("cardproducts", token="p", name="P", start_date="2020-01-01", config=config)
+        made("users", token="ana")
+        made("cards", token="c", user_token="ana", card_product_token="p")
+        made("velocitycontrols", token="day", amount_limit=100, velocity_window="DAY", currency_code="USD")
+        for amount in (10, 20, 40):
+            made("simulate/authorization", card_token="c", amount=amount, mid="m1")
+        yield fresh
+
+
+@pytest.fixture(autouse=True)
+def environment(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands find the instance where `cardwright status -o env` says it is."""
+    for name, value in instance.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def written(limit: int) -> Path:
+    """A file that asks for another limit."""
+    path = Path("change.json")
+    path.write_text(json.dumps({"velocity_controls": {"change": [{"token": "day", "amount_limit": limit}]}}))
+    return path
+
+
+def test_a_change_is_told(cardwright: Callable[..., Any]) -> None:
+    """Rates before and after, who refuses, and the purchases that come out otherwise; without a bound it is no failure."""
+    done = cardwright("backtest", written(50))
+    assert done.code == 0, done.err
+    assert "1 would be declined (40.00), 0 would be approved (0.00)" in done.out
+    (flip,) = [line for line in done.out.splitlines() if "40.00 USD" in line]
+    assert [word for word in flip.split() if word not in ("40.00", "USD")][1:] == ["ana", "m1", "APPROVED", "DECLINED", "day"]
+    assert not any(line != line.rstrip() for line in done.out.splitlines())
+
+
+@pytest.mark.parametrize(("limit", "bound", "code"), [(50, 33.33, 1), (50, 33.34, 0), (100, 0, 0), (200, 0, 0), (1, 99, 1)])
+def test_a_build_fails_when_too_much_is_declined(limit: int, bound: float, code: int, cardwright: Callable[..., Any]) -> None:
+    """A third of the purchases more or less: the bound is in percentage points, and equality passes."""
+    done = cardwright("backtest", written(limit), "--json", "--max-approval-drop", bound)
+    assert done.code == code, done.err
+    told = json.loads(done.out)
+    assert (told["state"], told["purchases"], len(told["first_flips"])) == ("DONE", 3, told["flips"]["kept"])
+    assert ("drops by" in done.err) == (code == 1)
+
+
+def test_what_cannot_be_tried(cardwright: Callable[..., Any]) -> None:
+    """No file, no JSON, and no such control are told apart, and are not mistaken for a bad rate."""
+    assert (cardwright("backtest", "nothing.json").code, cardwright("backtest", "change.json").code) == (2, 2)
+    Path("change.json").write_text("{")
+    assert "is no JSON" in cardwright("backtest", "change.json").err
+    Path("change.json").write_text('{"velocity_controls": {"remove": ["nobody"]}}')
+    done = cardwright("backtest", "change.json")
+    assert (done.code, "velocity_controls.remove[0]" in done.err) == (2, True)
+    assert cardwright("backtest", "change.json", "--base-url", "http://127.0.0.1:1/v3").code == 1

@@ -1,0 +1,140 @@
+"""What a purchase would become is what it becomes, and trying it out leaves no trace, on both databases."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from cardwright.core.messages import Fee, Merchant, Refund
+from cardwright.core.render import render
+from cardwright.engine.heart import Asked, IdSource, Outcome, run_batch
+from cardwright.engine.trial import Trial, try_out
+from cardwright.resources.whatif import answer_of
+from cardwright.storage.tables import metadata
+from tests.support.world import NOON, World, asked
+
+CASES = {"sqlite": 10_000, "postgresql": 1_000}
+"""PostgreSQL is another door to the same decision, and each trial is a round trip to it."""
+
+ACCOUNTS = 100
+DUMPS_EVERY = 5
+
+MERCHANTS = tuple(
+    Merchant(mcc=mcc, country=country, partial_approval_capable=partial)
+    for mcc in ("5411", "7995", "5812") for country in ("USA", "USA", "CUB") for partial in (True, False)
+)  # fmt: skip
+
+TOUCHING = ("transactions", "journal", "holders", "outbox", "message_tokens", "shadow_hits")
+"""What a purchase changes: if these were always empty, nothing would be proved."""
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    """A hundred cardholders, with and without JIT Funding, under controls and a shadow's eye, some of them not active."""
+    world = World(database_url)
+    world.make("fundingsources/program", name="Bank", token="bank")
+    jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
+    countries = {"accepted_countries_token": "decline_ofac_countries"}
+    config: dict[str, Any] = {"card_life_cycle": {"activate_upon_issue": True}, "transaction_controls": countries}
+    world.make("cardproducts", name="jit", token="jit", start_date="2025-01-01", config={**config, "jit_funding": jit})
+    world.make("cardproducts", name="plain", token="plain", start_date="2025-01-01", config={**config, "poi": {"atm": True}})
+    for number in range(ACCOUNTS):
+        world.make("users", token=f"u{number}")
+        product = "plain" if number % 4 == 3 else "jit"
+        world.make("cards", token=f"c{number}", user_token=f"u{number}", card_product_token=product)
+    world.make("cardtransitions", card_token="c5", state="SUSPENDED", channel="API")
+    world.make("usertransitions", user_token="u6", status="SUSPENDED", reason_code="05", channel="API")
+    day = {"velocity_window": "DAY", "currency_code": "USD"}
+    world.make("velocitycontrols", token="much", amount_limit=900, association={"card_product_token": "jit"}, **day)
+    world.make("velocitycontrols", token="often", amount_limit=9000, usage_limit=1, merchant_scope={"mcc": "5812"}, **day)
+    yield world
+    world.close()
+
+
+def drawn(source: random.Random, world: World, number: int, seed: int) -> Asked:
+    """Any purchase."""
+    details: dict[str, Any] = {
+        "merchant": source.choice(MERCHANTS),
+        "cash_back": source.choice((0, 0, 0, 500)),
+        "card_present": source.choice((None, None, True, False)),
+        "security_code_matches": source.choice((None, None, None, True, False)),
+        "pin_matches": source.choice((None, None, None, None, False)),
+        "expiration_matches": source.choice((None, None, None, None, False)),
+        "fees": source.choice(((), (), (Fee("ACQUIRER_FEE", 150, "D"),))),
+    }
+    token = f"t{number}-{source.randrange(60)}" if source.random() < 0.2 else None
+    return asked(world, f"c{number}", source.choice((0, 1, 40_00, 75_50, 120_00, 950_00)), seed=seed, token=token, **details)
+
+
+def money(world: World, number: int, seed: int, root_id: int) -> Asked:
+    """Something for an account that has no JIT Funding."""
+    return asked(world, f"c{number}", 100_00, seed=seed, kind=Refund, root_id=root_id)
+
+
+def dump(world: World) -> dict[str, list[Any]]:
+    """Every row of every table."""
+    with world.database.read() as db:
+        return {table.name: sorted(map(repr, db.execute(select(table)))) for table in metadata.sorted_tables}
+
+
+async def compared(world: World, cases: int) -> set[int]:
+    """Tries out every purchase and then makes it; the codes that were seen."""
+    source, codes = random.Random(5), set[int]()
+    lane, trial_lane, ids = await world.store.open_lane(), await world.store.open_lane(), IdSource()
+    ids.refill(world.store.next_ids())
+    first = [asked(world, f"c{number}", 0, seed=number) for number in range(ACCOUNTS)]
+    first = [await carded(world, one) for one in first]
+    roots = [result.row.id for result in await run_batch(lane, world.cache, ids, lambda: NOON, first)]  # type: ignore[union-attr]
+    for turn in range(cases // ACCOUNTS):
+        batch = [await carded(world, drawn(source, world, number, turn * ACCOUNTS + number)) for number in range(ACCOUNTS)]
+        if not ids.has(2 * ACCOUNTS):
+            ids.refill(world.store.next_ids())
+        before = dump(world) if turn % DUMPS_EVERY == 0 else None
+        trials = [await try_out(trial_lane, world.cache, lambda: NOON, one) for one in batch]
+        if before is not None:
+            assert dump(world) == before
+        results = await run_batch(lane, world.cache, ids, lambda: NOON, batch)
+        for one, trial, result in zip(batch, trials, results, strict=True):
+            agree(one, trial, result)
+            codes.add(result.row.code if isinstance(result, Outcome) else -1)
+        if turn % 7 == 0:
+            poor = [await carded(world, money(world, number, turn, roots[number])) for number in range(3, ACCOUNTS, 4)]
+            await run_batch(lane, world.cache, ids, lambda: NOON, poor)
+    for one_lane in (lane, trial_lane):
+        await one_lane.close()
+    await world.store.close()
+    return codes
+
+
+async def carded(world: World, one: Asked) -> Asked:
+    """The message with its card in place of the card's key."""
+    key: Any = one.card
+    return one._replace(card=await world.card(key))
+
+
+def agree(one: Asked, trial: Any, result: Any) -> None:
+    """The trial told what then became of the message, to the last field that is not drawn; the trace ends in the same verdict."""
+    if not isinstance(trial, Trial):
+        assert trial.kind == result.kind
+        return
+    assert isinstance(result, Outcome)
+    tried, made = trial.outcome.row, result.row
+    repeats = trial.snapshot is None
+    same = made if repeats else made._replace(id=tried.id, seed=tried.seed)
+    assert tried == same
+    assert render(tried, result.card.face, None) == render(same, result.card.face, None)
+    if not repeats:
+        answer = answer_of(trial, ())
+        refused = [step["response"]["code"] for step in answer["checks"] if step["verdict"] == "refuse"]
+        assert refused == ([f"{made.code:04d}"] if made.impacted is None else [])
+
+
+def test_a_trial_agrees_with_the_decision(world: World) -> None:
+    """10,000 purchases of all kinds: the trial's row is the row that follows, and no table shows that there was one."""
+    codes = asyncio.run(compared(world, CASES["sqlite" if world.database.is_sqlite else "postgresql"]))
+    # Approved, in part, and refused by card, holder, country, PIN, security code, quasi-cash, funds and both limits.
+    assert codes >= {0, 2, 1001, 1003, 1016, 1809, 1813, 1817, 1834, 1864, 1952, 1956}
+    assert all(dump(world)[name] for name in TOUCHING if name not in ("outbox", "shadow_hits"))

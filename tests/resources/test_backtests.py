@@ -1,0 +1,228 @@
+"""Backtests over HTTP: begun, watched, read page by page, taken away; and what cannot be one."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from cardwright.resources.backtest_worker import MODULE
+from cardwright.storage.database import Database
+from cardwright.storage.tables import backtests
+from tests.support.issuing import made_by, problem_of, read_of
+from tests.support.server import RunningServer
+from tests.support.shop import Shop
+
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on either database."""
+    if request.param == "sqlite":
+        with RunningServer(db=str(tmp_path_factory.mktemp("backtests") / "cardwright.db")) as server:
+            yield server
+        return
+    postgres = request.getfixturevalue("postgres")
+    dsn = postgres.new_database()
+    with RunningServer(db=dsn) as server:
+        yield server
+    postgres.drop_database(dsn)
+
+
+@pytest.fixture
+def shop(server: RunningServer) -> Iterator[Shop]:
+    shop = Shop(server)
+    yield shop
+    shop.client.close()
+
+
+def limit(shop: Shop, token: str, amount: int, **more: Any) -> dict[str, Any]:
+    """Makes a velocity control of a day."""
+    return shop.make("velocitycontrols", token=token, amount_limit=amount, velocity_window="DAY", currency_code="USD", **more)
+
+
+def ended(shop: Shop, token: str) -> dict[str, Any]:
+    """The backtest when it has come to its end."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        found = shop.get(f"/sandbox/backtests/{token}")
+        if found["state"] not in ("QUEUED", "RUNNING", "INTERRUPTED"):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"still {found}")
+
+
+def tried(shop: Shop, **body: Any) -> dict[str, Any]:
+    """A backtest from its beginning to its end."""
+    made = made_by(shop.client.post("/sandbox/backtests", body))
+    assert made["state"] in ("QUEUED", "RUNNING")
+    found = ended(shop, made["token"])
+    assert found["state"] == "DONE", found
+    return found
+
+
+def test_a_lower_limit_is_tried(shop: Shop) -> None:
+    """Two of three purchases would be declined; the one after them would fit again, and money and rates say so."""
+    limit(shop, "day", 100)
+    bought = [shop.buy(amount) for amount in (30, 40, 20)]
+    shop.follow("reversal", bought[1], 40)
+    bought += [shop.buy(15), shop.buy(200)]
+    found = tried(shop, name="Tighter", velocity_controls={"change": [{"token": "day", "amount_limit": 50}]})
+    assert (found["name"], found["purchases"]) == ("Tighter", 5)
+    assert found["before"] == {"approved": 4, "declined": 1, "approved_amount": "105.00", "approval_rate": 80.0}
+    # 30; 40 is too much now; 20 fits to the cent; the reversal of what was declined gives nothing back, so 15 does not.
+    assert found["after"] == {"approved": 2, "declined": 3, "approved_amount": "50.00", "approval_rate": 40.0}
+    assert found["approval_rate_change"] == -40.0
+    assert found["flips"] == {
+        "to_declined": 2, "to_declined_amount": "55.00", "to_approved": 0, "to_approved_amount": "0.00", "kept": 2,
+    }  # fmt: skip
+    assert found["declined_by"] == [{"control": "day", "purchases": 3, "request_amount": "255.00"}]
+    flips = shop.get(f"/sandbox/backtests/{found['token']}/flips")
+    assert [flip["transaction_token"] for flip in flips["data"]] == [bought[1]["token"], bought[3]["token"]]
+    first = flips["data"][0]
+    assert (first["user_token"], first["card_token"], first["request_amount"]) == ("ana", "jit", "40.00")
+    assert first["before"] == {
+        "outcome": "APPROVED", "response": {"code": "0000", "memo": "Approved or completed successfully"}, "amount": "40.00"
+    }  # fmt: skip
+    assert first["after"]["response"]["code"] == "1834"
+    assert (first["after"]["control"], first["after"]["used_before"], first["after"]["amount_limit"]) == ("day", "30.00", "50.00")
+    assert shop.get(f"/sandbox/backtests/{found['token']}/flips", count=1, start_index=1)["data"] == flips["data"][1:]
+
+
+def test_a_control_is_taken_away_and_another_tried(shop: Shop) -> None:
+    """What was declined passes now, and what the new control refuses is told with it."""
+    limit(shop, "day", 50)
+    declined = shop.buy(60)
+    approved = shop.buy(45)
+    new = {"amount_limit": 200, "usage_limit": 1, "velocity_window": "DAY", "currency_code": "USD", "name": "Once a day"}
+    found = tried(shop, velocity_controls={"remove": ["day"], "add": [new]})
+    flips = shop.listed(f"/sandbox/backtests/{found['token']}/flips")
+    assert {flip["transaction_token"]: flip["after"]["outcome"] for flip in flips} == {
+        declined["token"]: "APPROVED", approved["token"]: "DECLINED",
+    }  # fmt: skip
+    assert flips[0]["before"]["declined_by"] == "day"
+    assert (flips[1]["after"]["control"], flips[1]["after"]["control_name"]) == ("added 1", "Once a day")
+    assert flips[1]["after"]["response"]["code"] == "1817"
+
+
+def test_a_range_is_tried(shop: Shop) -> None:
+    """Only purchases of the range are decided again; what came before still fills the window."""
+    shop.buy(30)
+    shop.clock("2035-06-01T15:00:00Z")
+    second = shop.buy(30)
+    shop.clock("2035-06-02T09:00:00Z")
+    shop.buy(60)
+    new = {"amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD"}
+    body = {"start_date": "2035-06-01T12:00:00Z", "end_date": "2035-06-01", "velocity_controls": {"add": [new]}}
+    found = tried(shop, **body)
+    assert (found["start_time"], found["end_time"]) == ("2035-06-01T12:00:00.000Z", "2035-06-02T00:00:00.000Z")
+    assert found["purchases"] == 1
+    assert [flip["transaction_token"] for flip in shop.listed(f"/sandbox/backtests/{found['token']}/flips")] == [second["token"]]
+
+
+def test_what_other_checks_declined_stays_declined(shop: Shop) -> None:
+    """A country, and money that is not there: no control changes that."""
+    limit(shop, "day", 10)
+    shop.buy(5, card_acceptor={"country": "CUB"})
+    shop.buy(5, "plain")
+    shop.buy(20, "plain")
+    found = tried(shop, velocity_controls={"remove": ["day"]})
+    assert (found["purchases"], found["flips"]["kept"], found["after"]["approved"]) == (3, 0, 0)
+
+
+def test_nothing_is_changed_by_it(shop: Shop) -> None:
+    """Balances, transactions and controls are as they were, and an empty program is tried as quickly."""
+    found = tried(shop)
+    assert (found["purchases"], found["before"]["approval_rate"], found["approval_rate_change"]) == (0, None, None)
+    limit(shop, "day", 100)
+    shop.buy(10)
+    before = [shop.get(path) for path in ("/transactions", "/balances/ana", "/velocitycontrols/user/ana/available")]
+    tried(shop, velocity_controls={"change": [{"token": "day", "amount_limit": 1}]})
+    assert [shop.get(path) for path in ("/transactions", "/balances/ana", "/velocitycontrols/user/ana/available")] == before
+
+
+def test_the_same_request_is_one_backtest(shop: Shop) -> None:
+    """Repeated it is the same; with another body a conflict."""
+    body = {"token": "one", "velocity_controls": {}}
+    made_by(shop.client.post("/sandbox/backtests", body))
+    assert made_by(shop.client.post("/sandbox/backtests", body))["token"] == "one"
+    assert problem_of(shop.client.post("/sandbox/backtests", {**body, "name": "another"})) == (409, "409002")
+
+
+def test_a_backtest_is_taken_away(shop: Shop) -> None:
+    """With its flips, whether it was done or not; another program's is not found."""
+    found = tried(shop)
+    assert shop.client.delete(f"/sandbox/backtests/{found['token']}").status == 204
+    for path in (found["token"], f"{found['token']}/flips"):
+        assert problem_of(shop.client.get(f"/sandbox/backtests/{path}")) == (404, "404041")
+    other = Shop(shop.server)
+    assert problem_of(shop.client.get(f"/sandbox/backtests/{tried(other)['token']}")) == (404, "404041")
+
+
+NEW = {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"start_date": "yesterday"}, "start_date"),
+        ({"start_date": "2099-01-01"}, "start_date"),
+        ({"start_date": "2035-05-01", "end_date": "2035-04-01"}, "end_date"),
+        ({"velocity_controls": []}, "velocity_controls"),
+        ({"velocity_controls": {"remove": ["nobody"]}}, "velocity_controls.remove[0]"),
+        ({"velocity_controls": {"remove": ["day", "day"]}}, "velocity_controls"),
+        ({"velocity_controls": {"change": [{"amount_limit": 1}]}}, "velocity_controls.change[0].token"),
+        ({"velocity_controls": {"change": [{"token": "nobody"}]}}, "velocity_controls.change[0].token"),
+        ({"velocity_controls": {"change": [{"token": "day", "amount_limit": -1}]}}, "velocity_controls.change[0].amount_limit"),
+        ({"velocity_controls": {"change": [{"token": "day", "velocity_window": "EON"}]}}, "change[0].velocity_window"),
+        ({"velocity_controls": {"add": [{**NEW, "merchant_scope": {"mid": "m", "mcc": "1"}}]}}, "velocity_controls.add[0].merch"),
+        ({"velocity_controls": {"add": [{**NEW, "currency_code": "XYZ"}]}}, "velocity_controls.add[0].currency_code"),
+        ({"velocity_controls": {"add": [NEW] * 101}}, "velocity_controls.add"),
+    ],
+)
+def test_what_is_no_backtest(shop: Shop, body: dict[str, Any], field: str) -> None:
+    """A range that is none, a control that is not there or cannot be one: a 400 that names the place."""
+    limit(shop, "day", 100)
+    reply = shop.client.post("/sandbox/backtests", body)
+    assert (reply.status, field in reply.json["error_message"]) == (400, True), reply.text
+
+
+def test_an_unknown_user_in_a_control(shop: Shop) -> None:
+    """A control of somebody who is not there cannot be tried either."""
+    body = {"velocity_controls": {"add": [{**NEW, "association": {"user_token": "nobody"}}]}}
+    assert problem_of(shop.client.post("/sandbox/backtests", body)) == (400, "400003")
+
+
+def test_a_list_has_one_order(shop: Shop) -> None:
+    """Flips come in the order in which they were found; another one is refused by name."""
+    found = tried(shop)
+    reply = shop.client.get(f"/sandbox/backtests/{found['token']}/flips?sort_by=-createdTime")
+    assert (reply.status, "sort_by" in reply.json["error_message"]) == (400, True)
+
+
+def test_an_interrupted_backtest_goes_on(tmp_path: Any) -> None:
+    """Of one whose process was lost it is said so, and who looks at it has it go on from where it stood."""
+    address = str(tmp_path / "cardwright.db")
+    with RunningServer(db=address) as server:
+        shop = Shop(server)
+        limit(shop, "day", 100)
+        bought = shop.buy(60)
+        found = tried(shop, token="mine", velocity_controls={"change": [{"token": "day", "amount_limit": 50}]})
+        server.kill()
+        database = Database(address)
+        with database.write() as db:
+            # As a server leaves it that was killed after it had begun.
+            db.execute(update(backtests).values(state="RUNNING", lease_ms=1, cursor=0, sums="{}"))
+            db.exec_driver_sql("DELETE FROM backtest_flips")
+        database.close()
+        server.start()
+        shop.client.close()
+        pair = shop.program["application_token"], shop.program["access_token"]
+        shop.client = type(shop.client)(server.root_url, *pair)
+        again = ended(shop, "mine")
+        assert again == found
+        assert [flip["transaction_token"] for flip in shop.listed("/sandbox/backtests/mine/flips")] == [bought["token"]]
+        assert read_of(shop.client.get("/sandbox/backtests/mine"))["state"] == "DONE"
+        assert MODULE not in server.output()

@@ -1,0 +1,150 @@
+"""Shadow controls: they count like real ones, tell what they would have refused, refuse nobody, and can become real."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.issuing import made_by, problem_of, read_of
+from tests.support.server import RunningServer
+from tests.support.shop import Shop
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on either database."""
+    if request.param == "sqlite":
+        with RunningServer(db=str(tmp_path_factory.mktemp("shadows") / "cardwright.db")) as server:
+            yield server
+        return
+    postgres = request.getfixturevalue("postgres")
+    dsn = postgres.new_database()
+    with RunningServer(db=dsn) as server:
+        yield server
+    postgres.drop_database(dsn)
+
+
+@pytest.fixture
+def shop(server: RunningServer) -> Iterator[Shop]:
+    shop = Shop(server)
+    yield shop
+    shop.client.close()
+
+
+def shadow(shop: Shop, amount: int = 50, **more: Any) -> dict[str, Any]:
+    """Makes a shadow control of a day."""
+    body = {"token": "quiet", "amount_limit": amount, "velocity_window": "DAY", "currency_code": "USD", **more}
+    return made_by(shop.client.post("/sandbox/shadow-controls", body))
+
+
+def found(shop: Shop) -> tuple[str, int, str]:
+    """State, purchases and amount of the shadow."""
+    one = shop.get("/sandbox/shadow-controls/quiet")
+    return one["state"], one["would_have_declined"]["purchases"], one["would_have_declined"]["amount"]
+
+
+def left(shop: Shop) -> float:
+    """What is left of the only real control of ana."""
+    (one,) = shop.listed("/velocitycontrols/user/ana/available")
+    return float(one["available"]["amount"])
+
+
+def promote(shop: Shop) -> dict[str, Any]:
+    return read_of(shop.client.post("/sandbox/shadow-controls/quiet/promote", {}))
+
+
+def test_a_shadow_refuses_nobody_and_tells_whom_it_would_have(shop: Shop) -> None:
+    """Purchases beyond its limit are approved, counted and listed; those that were declined anyway are not its doing."""
+    made = shadow(shop, name="Fifty")
+    assert (made["state"], made["control"]["name"], made["control"]["amount_limit"]) == ("ACTIVE", "Fifty", 50)
+    fitting, too_much = shop.buy(40), shop.buy(20)
+    shop.buy(20, card_acceptor={"country": "CUB"})
+    assert (fitting["state"], too_much["state"], too_much["response"]["code"]) == ("PENDING", "PENDING", "0000")
+    assert found(shop) == ("ACTIVE", 1, "20.00")
+    (decline,) = shop.listed("/sandbox/shadow-controls/quiet/declines")
+    assert decline == {
+        "transaction_token": too_much["token"], "created_time": "2035-06-01T09:00:00.000Z", "user_token": "ana",
+        "card_token": "jit", "mid": "m1", "mcc": "6411", "amount": "20.00", "currency_code": "USD",
+    }  # fmt: skip
+    shop.follow("reversal", fitting, 40)
+    shop.buy(30)
+    assert found(shop) == ("ACTIVE", 1, "20.00"), "what was given back is there again"
+    assert [one["token"] for one in shop.listed("/sandbox/shadow-controls")] == ["quiet"]
+
+
+def test_the_decision_shows_the_shadow(shop: Shop) -> None:
+    """Its verdict stands among the others and is nobody's refusal, in the explanation and in what-if alike."""
+    shadow(shop)
+    one = shop.buy(60)
+    for answer in (
+        shop.get(f"/sandbox/decisions/{one['token']}"),
+        read_of(shop.client.post("/sandbox/whatif/authorization", {"card_token": "jit", "amount": 60, "mid": "m1"})),
+    ):
+        step = next(step for step in answer["checks"] if step["check"] == "shadow_control_has_room")
+        assert (step["verdict"], step["inputs"]["control"], step["response"]["code"]) == ("would_refuse", "quiet", "1834")
+        assert (answer["outcome"], "first_refusal" in answer) == ("APPROVED", False)
+
+
+def test_a_promoted_shadow_refuses_with_its_usage_intact(shop: Shop) -> None:
+    """From then on it is a velocity control like any other: what it has counted is used up, and it is listed as one."""
+    shadow(shop, velocity_window="LIFETIME")
+    shop.buy(40)
+    assert shop.listed("/velocitycontrols") == []
+    assert shop.client.get("/velocitycontrols/quiet").status == 404
+    assert promote(shop)["state"] == "PROMOTED"
+    assert left(shop) == 10.0
+    assert shop.buy(11)["response"]["code"] == "1834"
+    assert shop.buy(10)["response"]["code"] == "0000"
+    assert shop.get("/velocitycontrols/quiet")["amount_limit"] == 50
+    assert found(shop) == ("PROMOTED", 0, "0.00")
+    assert promote(shop)["state"] == "PROMOTED"
+
+
+def test_a_deleted_shadow_looks_no_more(shop: Shop) -> None:
+    """What it found stays, what follows is not its business; promoted after that it counts the day anew."""
+    shadow(shop)
+    shop.buy(60)
+    assert read_of(shop.client.delete("/sandbox/shadow-controls/quiet"))["state"] == "OFF"
+    shop.buy(70)
+    assert found(shop) == ("OFF", 1, "60.00")
+    promote(shop)
+    assert left(shop) == 0.0
+    assert shop.buy(1)["response"]["code"] == "1834"
+
+
+def test_a_shadow_is_no_velocity_control_yet(shop: Shop) -> None:
+    """By the wire's own API it is not there: not to be read, changed, switched off or made again; nor is one the other way."""
+    shadow(shop)
+    body = {"token": "quiet", "amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD"}
+    assert problem_of(shop.client.post("/velocitycontrols", body)) == (409, "409002")
+    assert problem_of(shop.client.put("/velocitycontrols/quiet", {"amount_limit": 1})) == (404, "404015")
+    assert problem_of(shop.client.delete("/velocitycontrols/quiet")) == (404, "404015")
+    assert shop.listed("/velocitycontrols/user/ana/available") == []
+    real = {**body, "token": "real"}
+    made_by(shop.client.post("/velocitycontrols", real))
+    assert problem_of(shop.client.post("/sandbox/shadow-controls", real)) == (409, "409002")
+    for verb, path in (("GET", ""), ("DELETE", ""), ("POST", "/promote"), ("GET", "/declines")):
+        reply = shop.client.request(verb, f"/sandbox/shadow-controls/real{path}", {} if verb == "POST" else None)
+        assert problem_of(reply) == (404, "404042")
+
+
+def test_a_backtest_knows_no_shadows(shop: Shop) -> None:
+    """A shadow refuses nobody in a backtest either, and cannot be changed by one."""
+    shadow(shop)
+    reply = shop.client.post("/sandbox/backtests", {"velocity_controls": {"remove": ["quiet"]}})
+    assert (reply.status, "remove[0]" in reply.json["error_message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"amount_limit": -1}, "amount_limit"), ({"active": False}, "active"), ({"currency_code": "XYZ"}, "currency_code"),
+        ({"velocity_window": "EON"}, "velocity_window"), ({"association": {"user_token": "nobody"}}, "User not found"),
+    ],
+)  # fmt: skip
+def test_what_is_no_shadow(shop: Shop, more: dict[str, Any], text: str) -> None:
+    """What could not be a velocity control cannot be its shadow."""
+    body = {"amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD", **more}
+    reply = shop.client.post("/sandbox/shadow-controls", body)
+    assert (reply.status, text in reply.json["error_message"]) == (400, True), reply.text
+    assert shop.listed("/sandbox/shadow-controls") == []

@@ -1,0 +1,191 @@
+"""What if, over HTTP: the answer is the transaction that the same request then becomes, and why; nothing is written."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cardwright.resources.whatif import without_drawn
+from cardwright.storage.database import Database
+from cardwright.storage.tables import metadata
+from tests.support.issuing import problem_of, read_of
+from tests.support.server import RunningServer
+from tests.support.shop import Shop
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("whatif") / "cardwright.db")
+
+
+@pytest.fixture(scope="module")
+def server(address: str) -> Iterator[RunningServer]:
+    with RunningServer(db=address) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(server: RunningServer) -> Iterator[Shop]:
+    shop = Shop(server)
+    yield shop
+    shop.client.close()
+
+
+def whatif(shop: Shop, amount: Any = 10, card: str = "jit", **more: Any) -> dict[str, Any]:
+    """What would become of a purchase."""
+    return read_of(shop.client.post("/sandbox/whatif/authorization", {"card_token": card, "amount": amount, "mid": "m1", **more}))
+
+
+def rows(address: str) -> dict[str, list[str]]:
+    """Everything in the database."""
+    database = Database(address)
+    with database.read() as db:
+        found = {table.name: sorted(map(repr, db.execute(table.select()))) for table in metadata.sorted_tables}
+    database.close()
+    return found
+
+
+def velocity(shop: Shop, token: str, amount: Any, **more: Any) -> None:
+    """Makes a velocity control."""
+    shop.make("velocitycontrols", **{"velocity_window": "DAY", **more}, token=token, amount_limit=amount, currency_code="USD")
+
+
+def test_the_answer_is_what_then_happens(shop: Shop) -> None:
+    """Any request: the transaction that would be is the one that is, but for what is drawn; its trace names the same refusal."""
+    velocity(shop, "day", 200, usage_limit=9)
+    source = random.Random(3)
+    outcomes = set[str]()
+    for number in range(60):
+        body: dict[str, Any] = {
+            "amount": source.choice((0, 3, 25.5, 90)),
+            "card": source.choice(("jit", "jit", "plain")),
+            "card_acceptor": source.choice((None, {"country": "CUB"}, {"mcc": 5812}, {"partial_approval_capable": True})),
+            "card_options": source.choice((None, None, {"cvv": "999"}, {"card_present": False})),
+            "cash_back_amount": source.choice((None, None, 5)),
+            "network_metadata": source.choice((None, {"product_id": "x"})),
+        }
+        would = whatif(shop, **body)
+        made = shop.buy(**body)
+        assert would["transaction"] == without_drawn(made), number
+        assert would["outcome"] == ("DECLINED" if made["state"] == "DECLINED" else "APPROVED")
+        refused = [step["response"] for step in would["checks"] if step["verdict"] == "refuse"]
+        code_and_memo = {name: made["response"][name] for name in ("code", "memo")}
+        assert refused == ([code_and_memo] if made["state"] == "DECLINED" else [])
+        outcomes.add(made["response"]["code"])
+        if number % 20 == 0:
+            shop.fill(30)
+    assert {"0000", "1016", "1834"} <= outcomes
+
+
+def test_nothing_is_written(shop: Shop, address: str) -> None:
+    """Approved or declined, chosen token or webhook: every table is as it was, and nothing later is numbered otherwise."""
+    velocity(shop, "day", 50)
+    shop.buy(1)
+    before = rows(address)
+    chosen = {"transaction_options": {"transaction_token": "mine"}}
+    hook = {"webhook": {"endpoint": "http://127.0.0.1:9/", "username": "u", "password": "p"}}
+    for more in ({}, {"amount": 60}, chosen, hook, {"pin": "1234"}, {"card": "plain"}):
+        whatif(shop, **more)
+    assert rows(address) == before
+    assert whatif(shop, **chosen)["outcome"] == "APPROVED"
+
+
+def test_a_token_that_was_used_repeats(shop: Shop) -> None:
+    """A token that names a transaction already: the answer tells of that one, or of the conflict, as the simulation would."""
+    chosen = {"transaction_options": {"transaction_token": "mine"}}
+    made = shop.buy(10, **chosen)
+    would = whatif(shop, 10, **chosen)
+    assert (would["repeats"], would["transaction"]) == ("mine", made)
+    reply = shop.client.post("/sandbox/whatif/authorization", {"card_token": "jit", "amount": 11, "mid": "m1", **chosen})
+    assert problem_of(reply) == (409, "409002")
+
+
+def step(answer: dict[str, Any], control: str) -> dict[str, Any]:
+    """What the answer says of a control."""
+    return next(one for one in answer["checks"] if one["inputs"].get("control") == control)
+
+
+def test_a_control_tells_all_of_itself(shop: Shop) -> None:
+    """Whom, where and when it limits, how much there was, is and would be left; and what alone would have been enough."""
+    velocity(shop, "week", 100, velocity_window="WEEK", name="A week", merchant_scope={"mcc": "5812"}, usage_limit=5)
+    shop.buy(70, card_acceptor={"mcc": "5812"})
+    would = whatif(shop, 40, card_acceptor={"mcc": "5812"})
+    assert step(would, "week") == {
+        "check": "velocity_has_room",
+        "verdict": "refuse",
+        "inputs": {
+            "control": "week", "name": "A week", "level": "program", "mccs": ["5812"], "velocity_window": "WEEK",
+            "window_start": "2035-05-27T00:00:00.000Z", "window_end": "2035-06-03T00:00:00.000Z", "amount_limit": "100.00",
+            "used_before": "70.00", "this_purchase": "40.00", "left": "30.00", "usage_limit": 5, "uses_before": 1,
+            "uses_left": 4, "has_room": False,
+        },
+        "response": {"code": "1834", "memo": "Exceeding amount limit"},
+        "would_pass_if": "the amount is at most 30.00",
+    }  # fmt: skip
+    assert would["would_be_approved_with_any_of"] == {
+        "request_amount_at_most": "30.00",
+        "limits_at_least": [{"control": "week", "amount_limit": "110.00"}],
+        "not_before": "2035-06-03T00:00:00.000Z",
+    }
+
+
+def test_the_smallest_change_is_enough_and_a_cent_less_is_not(shop: Shop) -> None:
+    """What is told is tried: the amount passes and a cent more does not; the limits do, and the time does."""
+    velocity(shop, "day", 50, usage_limit=2)
+    velocity(shop, "month", 80, velocity_window="MONTH", association={"user_token": "ana"})
+    shop.buy(45)
+    declined = shop.buy(60)
+    changes = shop.get(f"/sandbox/decisions/{declined['token']}")["would_be_approved_with_any_of"]
+    assert changes == {
+        "request_amount_at_most": "5.00",
+        "limits_at_least": [{"control": "month", "amount_limit": "105.00"}, {"control": "day", "amount_limit": "105.00"}],
+        "not_before": "2035-07-01T00:00:00.000Z",
+    } or "not_before" not in changes
+    assert (whatif(shop, 5)["outcome"], whatif(shop, 5.01)["outcome"]) == ("APPROVED", "DECLINED")
+    for change in changes["limits_at_least"]:
+        read_of(shop.client.put(f"/velocitycontrols/{change['control']}", {"amount_limit": float(change["amount_limit"])}))
+    assert (whatif(shop, 60)["outcome"], whatif(shop, 60.01)["outcome"]) == ("APPROVED", "DECLINED")
+
+
+def test_no_change_of_a_control_helps_against_another_check(shop: Shop) -> None:
+    """A suspended card is refused first: nothing is promised of smaller amounts, and the controls still show how they stand."""
+    velocity(shop, "day", 50)
+    shop.make("cardtransitions", card_token="jit", state="SUSPENDED", reason_code="00", channel="API")
+    would = whatif(shop, 60)
+    assert (would["first_refusal"], "would_be_approved_with_any_of" in would) == ("card_is_active", False)
+    assert (step(would, "day")["verdict"], step(would, "day")["inputs"]["has_room"]) == ("not_reached", False)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        ({}, 400, "amount"), ({"amount": -1}, 400, "amount"), ({"card_token": "nobody"}, 400, "Card not found"),
+        ({"webhook": {"endpoint": "ftp://x"}}, 400, "webhook.endpoint"), ({"card_acceptor": {"mcc": "abc"}}, 400, "mcc"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_simulated_cannot_be_tried(shop: Shop, body: dict[str, Any], status: int, text: str) -> None:
+    """The same body is refused in the same words."""
+    whole = {"card_token": "jit", "amount": 10, "mid": "m1", **body} if body else {}
+    tried = shop.client.post("/sandbox/whatif/authorization", whole)
+    assert (tried.status, text in tried.json["error_message"]) == (status, True), tried.text
+    assert tried.json == shop.client.post("/simulate/authorization", whole).json
+
+
+def test_production_offers_no_trials(tmp_path: Path) -> None:
+    """Who could try security codes without a trace could find them."""
+    keys = {"CARDWRIGHT_MASTER_KEY": "0" * 64}
+    with RunningServer(db=str(tmp_path / "p.db"), mode="production", env=keys) as server, server.client() as client:
+        reply = client.post("/sandbox/whatif/authorization", {"card_token": "c", "amount": 1, "mid": "m"})
+        assert problem_of(reply) == (403, "403001")
+
+
+@pytest.mark.parametrize("token", ['a"b', "a\\b", "a\tb", "a\r\nb"])
+def test_a_chosen_token_may_hold_anything(shop: Shop, token: str) -> None:
+    """Quotation marks and control characters come back as they were sent, in trials, answers and what follows."""
+    chosen = {"transaction_options": {"transaction_token": token}}
+    assert whatif(shop, **chosen)["outcome"] == "APPROVED"
+    made = shop.buy(**chosen)
+    assert made["token"] == token
+    assert shop.follow("reversal", made, 10)["preceding_related_transaction_token"] == token

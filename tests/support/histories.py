@@ -1,0 +1,208 @@
+"""Random histories: months of purchases and what follows them, lived once and once more under other controls."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from cardwright.core.kinds import WITH_CASH, Form
+from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Flow, Merchant, Refund, Reversal
+from cardwright.core.record import token_of
+from cardwright.engine.heart import Asked, IdSource, Outcome, run_batch
+from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
+from cardwright.resources import mcc_groups
+from cardwright.resources import velocity_controls as controls
+from cardwright.resources.app import Call
+from cardwright.storage.programs import get_program, set_clock
+from tests.support.world import World, asked
+
+BEGIN = parse_instant("2026-01-05T08:00:00")
+
+CARDS = {"u1": ("u", "jit"), "u2": ("u", "jit2"), "w1": ("w", "jit"), "child1": ("child", "jit"), "bo1": ("bo", "plain")}
+"""Cards, their users and products; the child spends from the account of u, bo has no JIT Funding."""
+
+FORMS = (*(Form.PURCHASE,) * 6, Form.PIN_PURCHASE, Form.WITHDRAWAL, Form.PIN_HOLD)
+
+MCCS = ("5411", "5812", "5999")
+
+
+def populated(world: World) -> World:
+    """The cards of the histories, in a world without controls."""
+    world.make("fundingsources/program", name="Bank", token="bank")
+    jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
+    life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
+    config: dict[str, Any] = {"card_life_cycle": life, "poi": {"atm": True}}
+    for product in ("jit", "jit2"):
+        world.make("cardproducts", name=product, token=product, start_date="2025-01-01", config={**config, "jit_funding": jit})
+    world.make("cardproducts", name="plain", token="plain", start_date="2025-01-01", config=config)
+    increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
+    world.make("mccgroups", token="pumps", name="Pumps", mccs=("5999",), config=increase)
+    world.make("mccgroups", token="food", name="Food", mccs=("5411",))
+    for user in ("u", "w", "bo"):
+        world.make("users", token=user)
+    world.make("users", token="child", parent_token="u", uses_parent_account=True)
+    for card, (user, product) in CARDS.items():
+        world.make("cards", token=card, user_token=user, card_product_token=product)
+    return world
+
+
+@dataclass
+class Step:
+    """What happens at one time: changes of controls, then messages. A message names an earlier one by its number."""
+
+    at: int
+    changes: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+
+def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
+    """So many purchases within so many days, in steps of about so many, each perhaps followed by something later on."""
+    source = random.Random(seed)
+    steps, made, opened = list[Step](), 0, list[tuple[int, str, int, Form]]()
+    sizes = count // each + 1
+    at = BEGIN
+    while made < count:
+        step = Step(at)
+        for _ in range(source.randint(each // 2, 3 * each // 2)):
+            number = sum(len(one.messages) for one in steps) + len(step.messages)
+            if opened and source.random() < 0.3:
+                step.messages.append(_follow_up(source, opened.pop(source.randrange(len(opened)))))
+                continue
+            card = source.choice(tuple(CARDS))
+            amount = source.choice((0, 100, 999, 20_00, 35_50, 60_00))
+            cash = source.choice((0, 0, 0, 0, 10_00))
+            form = source.choice(FORMS)
+            cash = cash if form in WITH_CASH else 0
+            said = {"kind": Authorization, "card": card, "amount": amount, "cash_back": cash, "form": form}
+            step.messages.append(said | _shop(source))
+            made += 1
+            # What follows comes in a later step: it must know the purchase's number in the database.
+            opened.append((number, card, amount + cash, form))
+        opened = opened[-5 * each :]
+        steps.append(step)
+        at += source.randint(1, 2 * days * DAY_MS // sizes)
+    # Money for those who have no JIT Funding, a bit every few steps.
+    for step in steps[::5]:
+        step.messages.insert(0, {"kind": Refund, "card": "bo1", "amount": source.choice((30_00, 80_00)), "of": "first of bo"})
+    steps[0].messages.insert(0, {"kind": Authorization, "card": "bo1", "amount": 0, "cash_back": 0, "name": "first of bo"})
+    return steps
+
+
+def _shop(source: random.Random) -> dict[str, Any]:
+    return {"mcc": source.choice(MCCS), "mid": source.choice(("m1", "m2"))}
+
+
+def _follow_up(source: random.Random, opened: tuple[int, str, int, Form]) -> dict[str, Any]:
+    number, card, amount, form = opened
+    kinds = {Form.PURCHASE: (Clearing, Clearing, Reversal, Reversal, Advice, Refund), Form.PIN_HOLD: (Clearing, Reversal)}
+    kind = source.choice(kinds.get(form, (Reversal,)))
+    part = source.choice((amount, amount, amount // 2, amount + 500))
+    return {"kind": kind, "card": card, "amount": max(part, 1), "of": number}
+
+
+class Told:
+    """A history as a world has lived it: what became of each message, by its number; None where nothing was sent.
+
+    Nobody clears what was declined; and of a history that is told ``again`` nothing is sent that was not sent then.
+    """
+
+    def __init__(self, world: World, again: "Told | None" = None) -> None:
+        self.world = world
+        self.again = again
+        self.outcomes: dict[Any, Outcome | None] = {}
+        self.names: dict[str, Outcome] = {}
+
+    @property
+    def approvals(self) -> dict[str, bool]:
+        """Whether each purchase was approved, by the name that the story gives it."""
+        purchases = {key: one for key, one in self.outcomes.items() if one is not None and self.kinds[key] is Authorization}
+        return {key: one.row.impacted is not None for key, one in purchases.items()}
+
+    @property
+    def tokens(self) -> dict[str, Any]:
+        """The story's name of each purchase, by its token."""
+        return {token_of(one.row): key for key, one in self.outcomes.items() if one is not None}
+
+    def play(self, steps: Sequence[Step]) -> "Told":
+        """Lives through the steps, each a batch at its time."""
+        asyncio.run(self._play(steps))
+        return self
+
+    async def _play(self, steps: Sequence[Step]) -> None:
+        world = self.world
+        lane, ids, number = await world.store.open_lane(), IdSource(), 0
+        ids.refill(world.store.next_ids())
+        self.kinds: dict[Any, Any] = {}
+        for step in steps:
+            self._at(step.at)
+            for verb, token, body in step.changes:
+                self._change(verb, token, body, step.at)
+            batch: list[tuple[Any, Asked]] = []
+            for message in step.messages:
+                key = message.get("name", f"extra {step.at}" if message.get("of") == "first of bo" else number)
+                number += isinstance(key, int)
+                self.kinds[key] = message["kind"]
+                unsent = self.again is not None and self.again.outcomes[key] is None
+                if unsent or (sent := self._sent(message, len(self.outcomes) + len(batch))) is None:
+                    self.outcomes[key] = None
+                else:
+                    batch.append((key, sent))
+            if step is steps[0]:
+                # The story's first message is named by others of the same step.
+                first, batch = batch[:1], batch[1:]
+                await self._decide(lane, ids, first, step.at)
+                for message in (one for one in step.messages if one.get("of") == "first of bo"):
+                    sent = self._sent(message, len(self.outcomes))
+                    assert sent is not None
+                    batch.insert(0, (f"extra {step.at}", sent))
+            await self._decide(lane, ids, batch, step.at)
+        await lane.close()
+        await world.store.close()
+
+    async def _decide(self, lane: Any, ids: IdSource, batch: Sequence[tuple[Any, Asked]], at: int) -> None:
+        if not ids.has(len(batch)):
+            ids.refill(self.world.store.next_ids())
+        found = [sent._replace(card=await self.world.card(sent.card)) for _, sent in batch]
+        results = await run_batch(lane, self.world.cache, ids, lambda: at, found)
+        for (key, _), result in zip(batch, results, strict=True):
+            assert isinstance(result, Outcome), result
+            self.outcomes[key] = result
+
+    def _sent(self, message: dict[str, Any], seed: int) -> Asked | None:
+        """The message, unless nobody would send it."""
+        kind, details = message["kind"], dict[str, Any]()
+        if kind is Authorization:
+            details = {"cash_back": message["cash_back"], "merchant": Merchant(mcc=message.get("mcc", "5411"))}
+            form = message.get("form", Form.PURCHASE)
+            details["flow"] = FLOW_OF.get(form, Flow.PURCHASE)
+            one = asked(self.world, message["card"], message["amount"], seed=seed, kind=kind, **details)
+            one = one._replace(message=msgspec.structs.replace(one.message, form=form))
+            return with_details(one, mid=message.get("mid", "m1"))
+        original = self.outcomes.get(message["of"])
+        if original is None or (original.row.impacted is None and kind is Clearing):
+            return None
+        return asked(self.world, message["card"], message["amount"], seed=seed, kind=kind, root_id=original.row.id)
+
+    def _at(self, at: int) -> None:
+        with self.world.database.write() as db:
+            set_clock(db, self.world.program_id, ProgramClock(0, at))
+
+    def _change(self, verb: str, token: str, body: dict[str, Any], at: int) -> None:
+        actions: dict[str, tuple[Any, Any]] = {
+            "create": (controls.create_control, controls.VelocityCreate),
+            "update": (controls.update_control, controls.VelocityUpdate),
+            "regroup": (mcc_groups.update_mcc_group, mcc_groups.MccGroupUpdate),
+        }
+        action, shape = actions[verb]
+        with self.world.database.write() as db:
+            call = Call(self.world.app, db, get_program(db, self.world.program_id), at, {"token": token})
+            action(call, msgspec.convert({**body, **({"token": token} if verb == "create" else {})}, shape))
+
+
+def with_details(one: Asked, **details: Any) -> Asked:
+    """The message with other details."""
+    changed = msgspec.structs.replace(one.message.details, **details)
+    return one._replace(message=msgspec.structs.replace(one.message, details=changed))
