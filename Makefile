@@ -51,6 +51,12 @@ WRITE ?=
 storm: .venv/.ready ## kill the server under load, race two of them, and see that nothing is lost; SEED=42 KILLS=200 ROUNDS=100
 	$(BIN)/python -m tests.storm --seed $(SEED) --kills $(KILLS) --rounds $(ROUNDS) $(if $(WRITE),--write)
 
+RACES ?= 2000
+
+.PHONY: races
+races: .venv/.ready ## race two processes for the last room under velocity controls; RACES=2000 rounds of each kind
+	$(BIN)/python -m tests.storm.limits --races $(RACES)
+
 .PHONY: docs
 docs: .venv/.ready ## run every command and example of the documentation
 	$(BIN)/pytest tests/test_docs.py

@@ -72,7 +72,7 @@ def measure(wanted: list[str], quick: bool, rounds: int, seconds: float, out: Pa
                 console.print(what)
 
         with Yard(sizes, say) as yard:
-            run = Run(yard, seconds, 0.5 if quick else 1.5, 2.0 if quick else 6.0, 30.0 if quick else PATIENCE_S, say=say)
+            run = Run(yard, seconds, max(0.5, seconds / 5), max(2.0, seconds * 0.75), 30.0 if quick else PATIENCE_S, say=say)
             results |= {"measured": run.measured, "postgres": settings_of(yard.postgres)}
             try:
                 for run.number in range(1, rounds + 1):

@@ -21,7 +21,7 @@ IN_FLIGHT = (1, 16, 64, 256)
 TRIES = 3
 """How often something is measured when others used more of the machine meanwhile than CALM; the calmest try counts."""
 
-PATIENCE_S = 600.0
+PATIENCE_S = 300.0
 """How long a run spends in all on waiting for a calm machine and on measuring again; then it takes what it gets, marked."""
 
 LADDER = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.25)

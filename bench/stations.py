@@ -21,7 +21,7 @@ from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, HOST, RunningS
 
 CREDENTIALS = (APPLICATION_TOKEN, ACCESS_TOKEN)
 APPROVED = b'"response":{"code":"0000"'
-WARM_MAX = 120_000
+WARM_MAX = 320_000
 """Cards that are used once before anything counts: more than a process keeps."""
 
 Say = Callable[[str, float | None], None]

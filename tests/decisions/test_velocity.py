@@ -1,10 +1,12 @@
 """Velocity controls: what is counted, in which window, and what is left; the reference's examples and each window's edge."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import func
 
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.render import details_decoder
@@ -15,6 +17,8 @@ from cardwright.kit.page import Page
 from cardwright.resources import velocity_controls as controls
 from cardwright.resources.app import Call
 from cardwright.storage.programs import get_program, set_clock
+from cardwright.storage.tables import config_history
+from tests.storm import recount
 from tests.support.world import World, asked
 
 KINDS: dict[str, tuple[type[Any], bool]] = {
@@ -182,10 +186,14 @@ class Story:
     def at(self, when: str, day: str) -> str:
         """Sets the clock; answers the day."""
         day, _, time = when.rpartition(" ") if " " in when else (day, "", when)
-        self.now = parse_instant(f"{day}T{time if time.count(':') == 2 else time + ':00'}")
-        with self.world.database.write() as db:
-            set_clock(db, self.world.program_id, ProgramClock(0, self.now))
+        self.set(parse_instant(f"{day}T{time if time.count(':') == 2 else time + ':00'}"))
         return day
+
+    def set(self, now: int) -> None:
+        """Sets the clock to an instant."""
+        self.now = now
+        with self.world.database.write() as db:
+            set_clock(db, self.world.program_id, ProgramClock(0, now))
 
     def act(self, action: Any, body: msgspec.Struct | None, **path: str) -> Any:
         """Runs an action of the API."""
@@ -215,6 +223,11 @@ class Story:
                 return f"{left['amount']:.2f} {left['uses']}"
             case _:
                 return self.message(verb, words)
+
+    def left(self, user: str) -> dict[str, tuple[int, int]]:
+        """What the API says that each control has left for a user: minor units and uses."""
+        docs = map(msgspec.json.decode, self.act(controls.list_available, None, user_token=user).docs)
+        return {doc["token"]: (round(doc["available"]["amount"] * 100), doc["available"]["uses"]) for doc in docs}
 
     def message(self, verb: str, words: list[str]) -> str:
         """A message of a card."""
@@ -258,6 +271,23 @@ def test_a_story_of_controls_goes_as_told(world: World, name: str) -> None:
         when, what, answer = (" ".join(cell.split()) for cell in line.split("|"))
         day = story.at(when, day)
         assert story.play(what) == answer, line
+    books = recount.read(world.database, world.program_id)
+    assert books.judged() == recount.Verdict()
+    for user in ("u", "w", "child"):
+        assert books.left(user, datetime.fromtimestamp(story.now / 1000, UTC)) == story.left(user)
+
+
+def test_the_second_count_finds_what_is_wrong(world: World) -> None:
+    """A limit that had been lower, or higher, when purchases were decided: each wrong approval and refusal is found."""
+    story = Story(world)
+    story.set(parse_instant("2025-03-04T09:00:00"))
+    story.play("control day amount_limit=20 usage_limit=2 user=u")
+    assert [story.play("auth 10") for _ in range(3)] == ["0000", "0000", "1834 day"]
+    for old, new, found in (("2000", "1999", 1), ("1999", "2000", 0), ("2000", "5000", 0), ('limit":2,', 'limit":3,', 1)):
+        with world.database.write() as db:
+            doc = config_history.c.doc
+            db.execute(config_history.update().where(config_history.c.kind == 5).values(doc=func.replace(doc, old, new)))
+        assert len(recount.read(world.database, world.program_id).judged().breaches) == found, (old, new)
 
 
 EDGES = [
@@ -275,3 +305,57 @@ def test_windows_end_where_the_next_begins(window: str, last: str, first: str, e
     kind = Window(window)
     assert window_number(kind, parse_instant(last)) + 1 == window_number(kind, parse_instant(first))
     assert window_end(kind, parse_instant(last)) == parse_instant(end)
+
+
+# The last second of a window and the first of the next. A message carries no time of its own: what counts is the program's
+# clock, and an instant is the same in whichever zone it is written, so midnight elsewhere is no edge.
+LAST_SECONDS = [
+    ("DAY", "2025-03-04T23:59:59Z", "2025-03-05T00:00:00Z"),
+    ("DAY", "2025-03-06T00:59:59+01:00", "2025-03-06T01:00:00+01:00"),
+    ("DAY", "2025-03-06T18:59:59-05:00", "2025-03-06T19:00:00-05:00"),
+    ("DAY", "2025-03-08T05:29:59+05:30", "2025-03-08T05:30:00+05:30"),
+    ("DAY", "2028-02-29T00:59:59+01:00", "2028-02-29T01:00:00+01:00"),
+    ("WEEK", "2025-03-08T23:59:59Z", "2025-03-09T00:00:00Z"),
+    ("WEEK", "2025-03-23T13:59:59+14:00", "2025-03-23T14:00:00+14:00"),
+    ("WEEK", "2025-04-05T11:59:59-12:00", "2025-04-05T12:00:00-12:00"),
+    ("WEEK", "2026-01-03T18:59:59-05:00", "2026-01-03T19:00:00-05:00"),
+    ("MONTH", "2025-03-31T23:59:59Z", "2025-04-01T00:00:00Z"),
+    ("MONTH", "2025-05-01T01:59:59+02:00", "2025-05-01T02:00:00+02:00"),
+    ("MONTH", "2025-12-31T15:59:59-08:00", "2025-12-31T16:00:00-08:00"),
+    ("MONTH", "2028-03-01T08:59:59+09:00", "2028-03-01T09:00:00+09:00"),
+]
+NO_EDGES = [
+    ("DAY", "2025-06-04T23:59:59+01:00", "2025-06-05T00:00:00+01:00"),
+    ("DAY", "2025-06-04T23:59:59-05:00", "2025-06-05T00:00:00-05:00"),
+    ("WEEK", "2025-06-07T23:59:59+02:00", "2025-06-08T00:00:00+02:00"),
+    ("WEEK", "2025-06-08T23:59:59Z", "2025-06-09T00:00:00Z"),
+    ("MONTH", "2025-07-31T23:59:59-08:00", "2025-08-01T00:00:00-08:00"),
+    ("MONTH", "2025-07-31T23:59:59+09:00", "2025-08-01T00:00:00+09:00"),
+    ("LIFETIME", "2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z"),
+    ("LIFETIME", "2026-12-31T23:59:59+09:00", "2031-01-01T00:00:00Z"),
+]
+
+
+def test_each_window_ends_to_the_second_whatever_the_time_zone(world: World) -> None:
+    """What is used up in the last second is free again in the next exactly where a window ends, by amount and by count."""
+    story = Story(world)
+    edges = [(*row, True) for row in LAST_SECONDS] + [(*row, False) for row in NO_EDGES]
+    for number, (window, last, first, is_edge) in enumerate(edges):
+        for kind, limits, code in (("a", "amount_limit=10", "1834"), ("c", "amount_limit=99 usage_limit=1", "1817")):
+            name, mcc = f"{kind}{number}", f"{2000 + 2 * number + (kind == 'c')}"
+            story.set(parse_instant(last))
+            story.play(f"control {name} {limits} window={window} user=u mcc={mcc}")
+            said = [story.play(f"auth 10 at {mcc}"), story.play(f"auth 1 at {mcc}")]
+            story.set(parse_instant(first))
+            said += [story.play(f"auth 10 at {mcc}"), story.play(f"auth 1 at {mcc}")]
+            full = f"{code} {name}"
+            assert said == ["0000", full, "0000" if is_edge else full, full], (window, last, first, said)
+            story.play(f"off {name}")
+
+
+def test_a_transaction_is_a_window_of_its_own(world: World) -> None:
+    """In one second as many purchases pass as one likes, each up to the limit; a cent more than it is refused."""
+    story = Story(world)
+    story.set(parse_instant("2025-03-04T23:59:59+01:00"))
+    story.play("control once amount_limit=10 window=TRANSACTION user=u")
+    assert [story.play(what) for what in ("auth 10", "auth 10.01", "auth 10", "auth 10")] == ["0000", "1834 once", "0000", "0000"]

@@ -65,13 +65,16 @@ class Memory:
 
 def hold_of(chain: list[Told]) -> int:
     """What is still on hold of one authorization: the answers of its chain, one after the other."""
-    hold = 0
+    hold = cleared = 0
     for told in (told for told in chain if told.is_approved):
         match told.path.rpartition("/")[2]:
-            case "authorization" | "advice":
+            case "authorization":
                 hold = told.cents
+            case "advice":
+                # The new total has what was cleared of it already.
+                hold = told.cents - cleared
             case "clearing":
-                hold = max(0, hold - told.cents)
+                hold, cleared = max(0, hold - told.cents), cleared + told.cents
             case "reversal":
                 hold -= told.cents
     return hold

@@ -121,6 +121,17 @@ class Battery:
         raw = [self._bytes_of(*request) for request in requests]
         return self._loop.run_until_complete(asyncio.wait_for(_fire(raw, chosen), 60))
 
+    def fire_watching(
+        self, requests: Sequence[tuple[str, str, Any]], places: Sequence[int], ahead: Sequence[int], head_s: float
+    ) -> list[Shot]:
+        """The same, one after the other, reading between any two what has been answered: the times are true to a hair.
+
+        Requests whose numbers are in ``ahead`` have a start of so many seconds.
+        """
+        chosen = [self._connections[place] for place in places]
+        raw = [self._bytes_of(*request) for request in requests]
+        return self._loop.run_until_complete(asyncio.wait_for(_fire_watching(raw, chosen, ahead, head_s), 60))
+
     def keep_firing(
         self, next_request: Callable[[], tuple[str, str, Any]], meanwhile: Callable[[], T], before: int, after: int
     ) -> tuple[list[Shot], T]:
@@ -160,6 +171,18 @@ class Battery:
 async def _fire(raw: Sequence[bytes], chosen: Sequence[Connection]) -> list[Shot]:
     waiting = [connection.send(request) for connection, request in zip(chosen, raw, strict=True)]
     return [await answer for answer in waiting]
+
+
+async def _fire_watching(raw: Sequence[bytes], chosen: Sequence[Connection], ahead: Sequence[int], head_s: float) -> list[Shot]:
+    waiting = {number: chosen[number].send(raw[number]) for number in ahead}
+    if ahead:
+        await asyncio.sleep(head_s)
+    for number in range(len(raw)):
+        if number not in waiting:
+            # The loop looks at all connections before it comes back.
+            await asyncio.sleep(0)
+            waiting[number] = chosen[number].send(raw[number])
+    return [await waiting[number] for number in range(len(raw))]
 
 
 def processes_of(shots: Sequence[Shot]) -> Iterator[int]:

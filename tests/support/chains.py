@@ -28,8 +28,8 @@ ASKS = {
 FOLLOWS = {"clear": Clearing, "reverse": Reversal, "advise": Advice, "refund": Refund, "force": Clearing}
 REFUNDS = {"announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
 
-LETTERS = dict(zip("FAHSCTO", JOURNAL_ACCOUNTS, strict=True))
-"""Accounts of the journal in a row: funding source, available, held, settlement, (fees, transit,) overdraft."""
+LETTERS = dict(zip("FAHSCTOD", JOURNAL_ACCOUNTS, strict=True))
+"""Accounts of the journal in a row: funding source, available, held, settlement, (fees, transit,) overdraft, (deposits)."""
 
 SHORT = {".auth_plus_capture": "", "authorization": "auth"}
 """What a row leaves out of the name of a type, or shortens."""

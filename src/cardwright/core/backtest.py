@@ -15,7 +15,7 @@ import msgspec
 from cardwright.core.counting import asked_of, event_of
 from cardwright.core.decide import decide
 from cardwright.core.holds import raised
-from cardwright.core.kinds import ANNOUNCED, ASKS, CLEARINGS, CREDIT, EXPIRIES, FAMILIES, INCREMENT, INQUIRY, RELEASES
+from cardwright.core.kinds import ASKS, CLEARINGS, CREDIT, EXPIRIES, FAMILIES, INCREMENT, INQUIRY, PROMISED, RELEASES
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Message, Reversal
 from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded
@@ -34,7 +34,7 @@ NO_FUNDS = Reason.NOT_SUFFICIENT_FUNDS.number
 CLOSED = frozenset({Reason.PREVIOUSLY_REVERSED.number, Reason.PREVIOUSLY_COMPLETED.number})
 """Codes of an increment whose authorization held nothing."""
 
-NO_PURCHASE = ANNOUNCED | {INQUIRY, CREDIT}
+NO_PURCHASE = PROMISED | {INQUIRY, CREDIT}
 """Kinds that spend nothing, and so are not among what is told."""
 
 ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advice is not None)

@@ -14,7 +14,7 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Me
 from cardwright.core.outcome import Decision, Legs, declined
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.velocity import Control, Verdict, judge, strictest, usage_key
+from cardwright.core.velocity import Control, Verdict, judge, usage_key
 from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
@@ -52,8 +52,7 @@ def _verdicts(controls: Iterable[Control], seen: Snapshot, asked: Authorization,
 
 def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
     """The first velocity control that has no room for the purchase."""
-    few = strictest(seen.controls)
-    if len(few) < len(seen.controls) and all(verdict.reason is None for verdict in _verdicts(few, seen, asked, now)):
+    if seen.few is not None and all(verdict.reason is None for verdict in _verdicts(seen.few, seen, asked, now)):
         return None
     return next((verdict for verdict in verdicts(seen, asked, now) if verdict.reason is not None), None)
 

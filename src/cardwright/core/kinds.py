@@ -101,7 +101,7 @@ FAMILIES = {
 }  # fmt: skip
 """What may follow the message that begins a chain, by its type."""
 
-ANNOUNCED = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})
+PROMISED = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})
 """Kinds that announce money: no balance changes before it is cleared, and ``hold_left`` is what is still to come."""
 
 ASKS = frozenset(FORM_OF)
@@ -127,13 +127,13 @@ PIN_HOLD = KIND_OF[Form.PIN_HOLD]
 PIN_REVERSAL = TYPE_NUMBER["pindebit.reversal"]
 FORCED_CLEARING = TYPE_NUMBER["authorization.clearing"]
 
-CREDITED = frozenset({CREDIT, PIN_REFUND})
+CARD_CREDITS = frozenset({CREDIT, PIN_REFUND})
 """Kinds that bring money for good in one message, which can be taken back."""
 
-TAKEN_BACK = frozenset(FAMILIES[kind].reversal for kind in CREDITED)
+TAKEN_BACK = frozenset(FAMILIES[kind].reversal for kind in CARD_CREDITS)
 """Kinds that take such money back."""
 
-UNDOES = frozenset(FAMILIES[kind].reversal for kind in SETTLED_AT_ONCE - CREDITED)
+UNDOES = frozenset(FAMILIES[kind].reversal for kind in SETTLED_AT_ONCE - CARD_CREDITS)
 """Kinds that undo what was paid at once."""
 
 CLEARED_ONCE = frozenset({PIN_HOLD, KIND_OF[Form.ATM_HOLD], KIND_OF[Form.QUASI_HOLD]})
@@ -144,7 +144,7 @@ COMPLETIONS = frozenset(clearing for kind in CLEARED_ONCE if (clearing := FAMILI
 
 EXPIRIES = frozenset(family.expiry for family in FAMILIES.values() if family.expiry is not None)
 
-CREDIT_CLEARINGS = frozenset(clearing for kind in ANNOUNCED if (clearing := FAMILIES[kind].clearing) is not None)
+CREDIT_CLEARINGS = frozenset(clearing for kind in PROMISED if (clearing := FAMILIES[kind].clearing) is not None)
 """Kinds that bring money which was announced."""
 
 CLEARINGS = frozenset(family.clearing for family in FAMILIES.values() if family.clearing is not None) - CREDIT_CLEARINGS
@@ -159,7 +159,7 @@ RELEASES = frozenset(
 SETTLES = CLEARINGS | CREDIT_CLEARINGS | {REFUND}
 """Kinds that move money for good, after another message or by themselves."""
 
-UNLOADS = CREDITED | CREDIT_CLEARINGS | {REFUND}
+UNLOADS = CARD_CREDITS | CREDIT_CLEARINGS | {REFUND}
 """Kinds whose money goes back to the funding source: they carry ``gpa_order_unload``."""
 
 LOAD_KINDS = {

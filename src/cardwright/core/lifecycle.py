@@ -8,15 +8,15 @@ import msgspec
 
 from cardwright.core.holds import due_time, is_due
 from cardwright.core.kinds import (
-    ANNOUNCED,
     ANNOUNCED_REFUND,
+    CARD_CREDITS,
     CLEARED_ONCE,
     CREDIT,
     CREDIT_CLEARINGS,
-    CREDITED,
     FAMILIES,
     PIN_REFUND,
     PIN_REVERSAL,
+    PROMISED,
     SETTLED_AT_ONCE,
     Family,
 )
@@ -54,7 +54,7 @@ def reverse(seen: Snapshot, asked: Reversal, now: Instant) -> Decision:
     if not asked.is_advice and (refusal := _refusal(chain, amount, left)) is not None:
         return declined(seen, family.reversal, refusal, asked.amount)
     if at_once:
-        undo = _take_credit_back if chain.kind in CREDITED else _undo
+        undo = _take_credit_back if chain.kind in CARD_CREDITS else _undo
         return undo(seen, chain, amount)
     return _release(seen, chain, family.reversal, amount, closing=amount == left)
 
@@ -181,7 +181,7 @@ def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Dec
         legs=Legs(program_funding=back, available=kept, settlement=-amount),
         account=seen.account.moved(seen.currency, kept, 0),
         # What can be undone needs to know what of it has gone on to the funding source.
-        load_left=-back if kind in CREDITED else 0,
+        load_left=-back if kind in CARD_CREDITS else 0,
         cleared=-amount,
         use=use,
     )
@@ -208,7 +208,7 @@ def _shortage(seen: Snapshot, extra: int) -> int:
 
 
 def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: bool) -> Decision:
-    if chain.kind in ANNOUNCED:
+    if chain.kind in PROMISED:
         return Decision(
             kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=seen.currency,
             requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=seen.account,

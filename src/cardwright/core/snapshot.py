@@ -204,7 +204,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """All that one decision sees.
 
     ``source`` is the funding source of the card's product, for a chain that of its root, None without JIT funding.
-    ``chain`` is None for a message that begins one.
+    ``chain`` is None for a message that begins one. ``few`` are the strictest of ``controls``, where they were worked out.
     """
 
     currency: str
@@ -217,6 +217,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     chain: Chain | None = None
     controls: tuple[Control, ...] = ()
     spend: Spend = NO_SPEND
+    few: tuple[Control, ...] | None = None
 
 
 

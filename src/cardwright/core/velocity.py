@@ -31,7 +31,7 @@ class Window(StrEnum):
     TRANSACTION = "TRANSACTION"
 
 
-class Control(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
+class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
 
     ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
@@ -98,7 +98,6 @@ def settled(control: Control, groups: Groups | None = None) -> Control:
     return msgspec.structs.replace(control, codes=codes, key=blake2b(repr(said).encode(), digest_size=8).hexdigest())
 
 
-@lru_cache(maxsize=4096)
 def strictest(controls: tuple[Control, ...]) -> tuple[Control, ...]:
     """One control for everything that is counted, with the smallest limits of those that count it: what passes these passes
     all, and ninety controls cost no more than the few things that they count."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import asdict
 from sqlalchemy import Connection, select
 
 from cardwright.core.counting import Past
@@ -14,7 +15,7 @@ from cardwright.core.movements import AutoReload
 from cardwright.core.render import Face, SourceFace, face_of, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.spend import NO_SPEND, PROGRAM_LEVEL, Level, Spend, applying, by_level, level_of
-from cardwright.core.velocity import Control
+from cardwright.core.velocity import Control, strictest
 from cardwright.core.words import HolderStatus
 from cardwright.engine.loader import Loader
 from cardwright.engine.shelf import Shelf
@@ -29,8 +30,8 @@ from cardwright.storage.programs import get_program
 from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
-CARDS_MAX = 100_000
-"""Cards kept in a process, about 1 KB each; the least recently used goes first."""
+CARDS_MAX = 300_000
+"""Cards kept in a process, about 0.6 KB each; the oldest goes first."""
 
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.3 KB each."""
@@ -47,6 +48,14 @@ ShowPan = Callable[[CardRow], str]
 """The card number as an answer to a simulation shows it: masked in production mode."""
 
 
+class _Card(CardFact, frozen=True, kw_only=True, array_like=True):
+    """A card's fact without the names of its fields, which take more room than what they say."""
+
+
+class _User(UserFact, frozen=True, kw_only=True, array_like=True):
+    """A user's fact, likewise."""
+
+
 class _Kept(msgspec.Struct, array_like=True, gc=False):
     """What the cache keeps of a card, packed; the owner is None when it is the user."""
 
@@ -56,9 +65,9 @@ class _Kept(msgspec.Struct, array_like=True, gc=False):
     pan_sealed: bytes
     pin_sealed: bytes | None
     shown_pan: str
-    card: CardFact
-    user: UserFact
-    owner: UserFact | None
+    card: _Card
+    user: _User
+    owner: _User | None
 
 
 _card = msgspec.json.Decoder(CardFact)
@@ -103,6 +112,18 @@ class SourceEntry:
     face: SourceFace
 
 
+class Measure(NamedTuple):
+    """The velocity controls that apply to a card, the strictest of them, and one for everything that is counted, for shadows
+    too."""
+
+    controls: tuple[Control, ...] = ()
+    few: tuple[Control, ...] = ()
+    counted: tuple[Control, ...] = ()
+
+
+NO_MEASURE = Measure()
+
+
 @dataclass(slots=True)
 class ProgramEntry:
     """What a whole program shares, true while its revision is ``revision``; products and sources are added as cards need them."""
@@ -121,14 +142,24 @@ class ProgramEntry:
     shadows: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
     spend: SpendEntry = field(default_factory=SpendEntry)
     reloads: dict[Level, AutoReload] = field(default_factory=dict)
+    measures: dict[tuple[str, str], Measure] = field(default_factory=dict)
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
         return applying(self.controls, card.user_token, card.card_product_token)
 
-    def counted_of(self, card: CardFact) -> tuple[Control, ...]:
-        """The controls whose usage a message of the card changes: those that it is measured by, and shadows."""
-        return (*self.controls_of(card), *self.shadows_of(card)) if self.shadows else self.controls_of(card)
+    def measure_of(self, card: CardFact) -> Measure:
+        """What a purchase with the card is measured by, worked out once for each card product, and each user with controls."""
+        if not self.controls and not self.shadows:
+            return NO_MEASURE
+        user = ("user", card.user_token)
+        key = (card.user_token if user in self.controls or user in self.shadows else "", card.card_product_token)
+        measure = self.measures.get(key)
+        if measure is None:
+            controls, shadows = self.controls_of(card), self.shadows_of(card)
+            measure = Measure(controls, strictest(controls), strictest((*controls, *shadows)))
+            self.measures[key] = measure
+        return measure
 
     def shadows_of(self, card: CardFact) -> tuple[Control, ...]:
         """The shadow controls that look on when the card is used."""
@@ -144,6 +175,7 @@ class ProgramEntry:
         """Adds controls that were read when their user bought something."""
         self.controls.update(by_level(one for one in found.velocity if not one.shadow))
         self.shadows.update(by_level(one for one in found.velocity if one.shadow))
+        self.measures.clear()
         self.spend.keep(found)
 
     def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:
@@ -332,10 +364,10 @@ def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
 
 
 def _kept_of(row: CardRow, shown_pan: str) -> _Kept:
-    owner = None if row.owner_fact is None else _user.decode(row.owner_fact)
+    owner = None if row.owner_fact is None else _User(**asdict(_user.decode(row.owner_fact)))
     return _Kept(
-        row.card_id, row.holder_id, row.revision, row.pan_sealed, row.pin_sealed, shown_pan, _card.decode(row.card_fact),
-        _user.decode(row.user_fact), owner,
+        row.card_id, row.holder_id, row.revision, row.pan_sealed, row.pin_sealed, shown_pan,
+        _Card(**asdict(_card.decode(row.card_fact))), _User(**asdict(_user.decode(row.user_fact))), owner,
     )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from cardwright.core.decide import decide, would_refuse
 from cardwright.core.holds import is_due
 from cardwright.core.kinds import INCREMENT
 from cardwright.core.messages import Expiry, Message
-from cardwright.core.movements import SPENDING, MovementKind, decide_movement
+from cardwright.core.movement_docs import deposit_after
+from cardwright.core.movements import SPENDING, DepositTransition, MovementKind, decide_movement
 from cardwright.core.outcome import Decision
 from cardwright.core.problems import (
     CARD_UNKNOWN,
@@ -29,7 +30,7 @@ from cardwright.core.problems import (
 )
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
-from cardwright.core.velocity import Control, counted, needs_history, recounted, strictest, usage_key
+from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
 from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
 from cardwright.engine.recording import (
@@ -198,9 +199,9 @@ async def configure(
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
-        controls = programs[key[0]].counted_of(entry.card)
-        if account.has_history and controls:
-            accounts[entry.holder_id] = await _look_back(cache, entry, controls, account, now[key[0]])
+        counted_controls = programs[key[0]].measure_of(entry.card).counted
+        if account.has_history and counted_controls:
+            accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, now[key[0]])
     return _Batch(seen, cards, holders, programs, now, real_ms, accounts, dict(seen.rows))
 
 
@@ -237,8 +238,7 @@ async def _look_back(
 ) -> Account:
     """The account with the usage that its history gives to controls that are new to it, or were edited."""
     owner, user = entry.owner.token, entry.user.token
-    few = strictest(tuple(controls))
-    missing = [control for control in few if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
+    missing = [control for control in controls if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
     if not missing:
         return account
     events = await cache.events(entry.holder_id, user)
@@ -318,10 +318,11 @@ def see(batch: _Batch, asked: Asked) -> _View:
     product = program.products[entry.card.card_product_token]
     # A chain stays with the funding source that it began with.
     source = program.source_of(product) if root is None else program.sources_by_id.get(root.source_id or 0)
+    measure = program.measure_of(entry.card)
     snapshot = Snapshot(
         program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
-        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, program.controls_of(entry.card),
-        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc),
+        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, measure.controls,
+        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc), measure.few,
     )  # fmt: skip
     return _View(snapshot, message, root, source)
 
@@ -347,11 +348,11 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     outcome = Outcome(row, entry, program, source)
     usages = decision.account.usages
     if program.shadows:
-        shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card))
+        shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card), few=None)
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
-    if count := strictest(program.counted_of(entry.card)):
-        keys = [usage_key(control, entry.user.token, entry.owner.token) for control in count]
-        usages = counted(count, keys, usages, event_of(row, details), now)
+    if controls := program.measure_of(entry.card).counted:
+        keys = [usage_key(control, entry.user.token, entry.owner.token) for control in controls]
+        usages = counted(controls, keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
     if details.increments and decision.chain is not None and not decision.chain.hold_left:
         batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
@@ -414,7 +415,7 @@ def _carry_out(
         # It went with a reset.
         return Problem(ORIGINAL_NOT_FOUND)
     accounts = [batch.accounts[entry.holder_id] for entry in entries]
-    steps = decide_movement(view_of(program.currency, entries, accounts, source, root), asked.movement)
+    steps = decide_movement(view_of(program.currency, entries, accounts, source, root, batch.now[program.id]), asked.movement)
     if isinstance(steps, Problem):
         return steps
     rows, after = list[Recorded](), dict[int, Account]()
@@ -432,6 +433,9 @@ def _carry_out(
     if root is not None and steps[0].chain is not None:
         batch.roots[root.id] = changed = after_chain(root, steps[0].chain)
         write.chains[root.id] = chain_row(changed)
+        if isinstance(asked.movement, DepositTransition):
+            now = batch.now[program.id]
+            write.reworded[root.id] = now, deposit_after(asked.movement, steps[0], root, now)
     moved = Moved(doc, program)
     batch.by_movement[asked.key] = asked.request_hash, moved
     return moved

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from cardwright.core.counting import asked_of, events_for
 from cardwright.core.explain import explain, explain_follow_up
-from cardwright.core.kinds import ANNOUNCED, ASKS, SETTLED_AT_ONCE
+from cardwright.core.kinds import ASKS, PROMISED, SETTLED_AT_ONCE
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
@@ -61,7 +61,7 @@ def message_of(row: Recorded) -> Authorization:
 def account_before(row: Recorded) -> Account:
     """The account as the decision found it: the balances after it, less what it did."""
     held = row.ledger - row.available
-    if row.impacted is None or row.kind in ANNOUNCED:
+    if row.impacted is None or row.kind in PROMISED:
         return Account({row.currency: (row.ledger, held)})
     if row.kind in SETTLED_AT_ONCE:
         return Account({row.currency: (row.ledger - row.moved - row.impacted, held)})
@@ -78,7 +78,7 @@ def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, 
     account = with_usage_before(call, row, account_before(row), controls, seen.user.token, seen.owner.token)
     real = tuple(control for control in controls if not control.shadow)
     shadows = tuple(control for control in controls if control.shadow)
-    return msgspec.structs.replace(seen, account=account, controls=real), shadows
+    return msgspec.structs.replace(seen, account=account, controls=real, few=None), shadows
 
 
 def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:

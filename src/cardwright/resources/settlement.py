@@ -35,7 +35,7 @@ class LinesQuery(DayQuery, frozen=True, kw_only=True):
 
 # --- Rules: pure ---------------------------------------------------------------------
 
-PAGING = Paging(count=100, count_max=1_000, sort_by="created_time")
+PAGING = Paging(count=100, count_max=100, sort_by="created_time")
 
 
 SHOWN_AS = {"program_funding": "net_drawn", "held": "on_hold", "settlement": "settled"}

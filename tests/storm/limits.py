@@ -1,0 +1,408 @@
+"""Races for the last room under a velocity control, between two processes on one PostgreSQL; `make races RACES=2000`.
+
+A round is four or so purchases of one user at the same instant, half of them at each process, of which each would be
+approved if it came alone. What was approved is compared with the limits there and then, and afterwards with a second,
+naive count over all that is stored (`recount.py`).
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tests.storm import check, recount, town
+from tests.storm.races import AUTHORIZATION, IN_FLIGHT, OVERLAP_MIN, Ring, code_of
+from tests.storm.races import Figures as PairFigures
+from tests.storm.told import APPROVED
+from tests.storm.volley import Battery, Shot
+from tests.support.postgres import TestPostgres
+from tests.support.server import RunningServer
+
+REQUESTS = 4
+"""Requests of one round that are sent at once, two to each process."""
+
+MORE_MAX = 20
+"""After so many times the rounds that were asked for without a decline for another's sake something else is wrong."""
+
+ROUNDS_OF_A_USER = 8
+"""So many rounds, each at a merchant of its own with a control of its own, before others take the place of the users."""
+
+REVERSAL = "/v3/simulate/reversal"
+
+HEAD_MAX = 8
+"""How long a reversal's start may be, in quickest answers: one of a volley takes longer than one that comes alone."""
+
+BUSY = 429
+TRIES_MAX = 5
+
+OVER_AMOUNT, OVER_COUNT = "1834", "1817"
+PROGRAM_ID = 1
+
+Request = tuple[str, str, Any]
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the rounds of one kind came to."""
+
+    kind: str
+    rounds: int = 0
+    overlapping: int = 0
+    purchases: int = 0
+    approved: int = 0
+    declined_for_another: int = 0
+    undecided: int = 0
+    recounted: int = 0
+    compared: int = 0
+    breaches: int = 0
+    newer: int = 0
+    busy: int = 0
+    seconds: float = 0.0
+
+    @property
+    def unproven(self) -> list[str]:
+        """Dangerous situations that were reached too seldom."""
+        wanted = {
+            "rounds under way at the same time": self.overlapping >= OVERLAP_MIN * self.rounds > 0,
+            "a decline only because of a concurrent request": self.declined_for_another > 0,
+            "rounds answered in time": self.busy <= self.rounds,
+        }
+        return [f"{self.kind}: {name}" for name, is_reached in wanted.items() if not is_reached]
+
+
+@dataclass(slots=True)
+class Arena:
+    """A user with cards, and where the present round takes place: a merchant and a control that is for it alone."""
+
+    user: str
+    cards: list[str]
+    name: str = ""
+    cents: int = 0
+    room: int = 0
+
+    def control(self, amount: int, uses: int = -1) -> Request:
+        """A request for the round's control."""
+        body = {
+            "token": self.name, "association": {"user_token": self.user}, "merchant_scope": {"mid": self.name},
+            "currency_code": "USD", "velocity_window": "DAY", "amount_limit": town.amount(amount), "usage_limit": uses,
+        }  # fmt: skip
+        return ("POST", "/v3/velocitycontrols", body)
+
+    def purchases(self, number: int, salt: str) -> list[Request]:
+        """So many requests for a purchase, with the user's cards in turn."""
+        tokens = [f"{self.name}-{salt}{place}" for place in range(number)]
+        cards = [self.cards[place % len(self.cards)] for place in range(number)]
+        bodies = [town.purchase(card, self.cents, token) for card, token in zip(cards, tokens, strict=True)]
+        return [("POST", AUTHORIZATION, {**body, "mid": self.name}) for body in bodies]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of race.
+
+    ``before`` are the requests, one after the other, that make the round ready, ``at_once`` those that race; the control
+    lets ``room`` purchases of the arena's ``cents`` through at the end of it. ``most`` purchases may be approved, those
+    counted that were decided before something changed. ``is_exact``: the race itself takes all the room that there is;
+    otherwise purchases sent afterwards must get what it left.
+    """
+
+    name: str
+    says: str
+    before: Callable[[Arena, random.Random], list[Request]]
+    at_once: Callable[[Arena], list[Request]]
+    most: Callable[[Arena], int]
+    is_exact: bool = True
+    cards: int = 1
+
+
+def _slots(arena: Arena, dice: random.Random) -> list[Request]:
+    return [arena.control(REQUESTS * arena.cents, arena.room)]
+
+
+def _cents(arena: Arena, dice: random.Random) -> list[Request]:
+    # As much as so many purchases cost, or a cent less than one more would.
+    return [arena.control(arena.room * arena.cents + dice.choice((0, arena.cents - 1)))]
+
+
+def _either(arena: Arena, dice: random.Random) -> list[Request]:
+    return dice.choice((_slots, _cents))(arena, dice)
+
+
+def _wide(arena: Arena, dice: random.Random) -> list[Request]:
+    arena.room = 1
+    return [arena.control(2 * arena.cents)]
+
+
+def _nothing(arena: Arena, dice: random.Random) -> list[Request]:
+    arena.room = 1
+    return []
+
+
+def _used_up(arena: Arena, dice: random.Random) -> list[Request]:
+    # By amount, or by count: a full reversal gives both back.
+    arena.room = 1
+    control = dice.choice((arena.control(2 * arena.cents - 1), arena.control(9 * arena.cents, 1)))
+    return [control, *arena.purchases(1, "first")]
+
+
+def _with(arena: Arena, request: Request) -> list[Request]:
+    """Three purchases and something else, which is not always sent first."""
+    requests = arena.purchases(REQUESTS - 1, "")
+    requests.insert(arena.cents % REQUESTS, request)
+    return requests
+
+
+def _four(arena: Arena) -> list[Request]:
+    return arena.purchases(REQUESTS, "")
+
+
+def _lowering(arena: Arena) -> list[Request]:
+    body = {"token": arena.name, "amount_limit": town.amount(arena.cents)}
+    return _with(arena, ("PUT", f"/v3/velocitycontrols/{arena.name}", body))
+
+
+def _creating(arena: Arena) -> list[Request]:
+    return _with(arena, arena.control(2 * arena.cents - 1))
+
+
+def _reversing(arena: Arena) -> list[Request]:
+    body = town.follow_up(f"{arena.name}-first0", arena.cents, f"{arena.name}-undone")
+    return _with(arena, ("POST", REVERSAL, body))
+
+
+def _room(arena: Arena) -> int:
+    return arena.room
+
+
+KINDS = (
+    Kind("slot", "the last slot, by count", _slots, _four, _room),
+    Kind("cent", "the last cent, by amount", _cents, _four, _room),
+    Kind("lowered", "a limit lowered meanwhile", _wide, _lowering, lambda _: 2, is_exact=False),
+    Kind("created", "a control created meanwhile", _nothing, _creating, lambda _: 3, is_exact=False),
+    Kind("reversal", "a reversal gives room back meanwhile", _used_up, _reversing, _room, is_exact=False),
+    Kind("cards", "several cards of one user", _either, _four, _room, cards=4),
+)
+
+
+class Race:
+    """The rounds of all kinds on one server."""
+
+    def __init__(self, ring: Ring, address: str, seed: int, say: Callable[[str], None]) -> None:
+        self.ring, self.address, self.dice, self.say = ring, address, random.Random(seed), say
+        self.numbers: Iterator[int] = count(1)
+        self.quickest_ns = 0
+
+    def measure(self) -> None:
+        """How quick an answer is at best, when nobody else asks."""
+        alone = [self.ring.battery.fire([self.ring.purchase(self.ring.cards[0], 100)])[0] for _ in range(50)]
+        self.quickest_ns = min(shot.answered_ns - shot.sent_ns for shot in alone)
+        self.say(f"the quickest answer took {self.quickest_ns / 1e6:.2f} ms")
+
+    def run(self, kind: Kind, rounds: int) -> Figures:
+        """So many rounds of a kind, and more until the danger was met. Raises AssertionError when a limit was not kept."""
+        figures, started, told = Figures(kind.name), time.monotonic(), time.monotonic()
+        wanted = rounds
+        while figures.rounds < wanted:
+            self.ring.make_ready()
+            size = min(wanted - figures.rounds, *(len(side) // (REQUESTS // 2) for side in self.ring.sides))
+            arenas = self.people(kind, size)
+            for _ in range(ROUNDS_OF_A_USER):
+                if (left := wanted - figures.rounds) > 0:
+                    self.volley(kind, arenas[:left], figures)
+            self.compare([arena.user for arena in arenas], figures)
+            if figures.rounds == wanted < MORE_MAX * rounds and not figures.declined_for_another:
+                wanted += rounds
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                self.say(f"{kind.name}: {figures.rounds:,} of {rounds:,} rounds, {figures.overlapping:,} truly overlapping")
+        figures.seconds = time.monotonic() - started
+        return figures
+
+    def people(self, kind: Kind, number: int) -> list[Arena]:
+        """Users with cards, made at once."""
+        arenas = []
+        for _ in range(number):
+            name = f"{kind.name}-{next(self.numbers)}"
+            arenas.append(Arena(f"user-{name}", [f"card-{name}-{place}" for place in range(kind.cards)]))
+        self.sent([("POST", "/v3/users", {"token": arena.user}) for arena in arenas])
+        bodies = [
+            {"token": card, "user_token": arena.user, "card_product_token": "jit"} for arena in arenas for card in arena.cards
+        ]
+        self.sent([("POST", "/v3/cards", body) for body in bodies])
+        return arenas
+
+    def sent(self, requests: Sequence[Request]) -> list[Shot]:
+        """Answers to requests, sent as many at a time as there are connections; each must succeed, if not at the first try."""
+        shots = list[Shot]()
+        for start in range(0, len(requests), IN_FLIGHT):
+            part = requests[start : start + IN_FLIGHT]
+            for _ in range(TRIES_MAX):
+                self.ring.battery.refresh()
+                answers = self.ring.battery.fire(part)
+                # The same token and body again is the same request.
+                if all(shot.status != BUSY for shot in answers):
+                    break
+            shots += answers
+        odd = Counter((shot.status, shot.text[:200]) for shot in shots if shot.status not in (200, 201))
+        assert not odd, odd
+        return shots
+
+    def volley(self, kind: Kind, arenas: Sequence[Arena], figures: Figures) -> None:
+        """A round in each of the arenas."""
+        ready = []
+        for arena in arenas:
+            arena.name, arena.cents = f"{kind.name}-{next(self.numbers)}", self.dice.randrange(2, 20_000)
+            arena.room = self.dice.randrange(1, REQUESTS)
+            ready.append(kind.before(arena, self.dice))
+        for step in range(max(map(len, ready))):
+            self.sent([requests[step] for requests in ready if len(requests) > step])
+        races = [kind.at_once(arena) for arena in arenas]
+        self.ring.make_ready()
+        # One request of each four to one process, the next to the other.
+        places = [place for pair in zip(*self.ring.sides, strict=False) for place in pair]
+        requests = [request for race in races for request in race]
+        if len(places) < len(requests):
+            # Other connections are open now, and they are shared out less evenly; the rest of the rounds are not run.
+            arenas = arenas[: len(places) // REQUESTS]
+            requests = requests[: len(arenas) * REQUESTS]
+        # Undoing takes a little longer than buying: with a start it meets the purchases midway.
+        undoing = [number for number, (_, path, _) in enumerate(requests) if path == REVERSAL]
+        head_s = self.dice.random() * HEAD_MAX * self.quickest_ns / 1e9
+        shots = self.ring.battery.fire_watching(requests, places[: len(requests)], undoing, head_s)
+        decided = []
+        for number, arena in enumerate(arenas):
+            where = slice(number * REQUESTS, (number + 1) * REQUESTS)
+            if any(shot.status == BUSY for shot in shots[where]):
+                # A machine that is too slow to answer in time says so; the round proves nothing, and is run in another's place.
+                figures.busy += 1
+                continue
+            self.judge(kind, arena, requests, shots, where, figures)
+            decided.append(arena)
+        if not kind.is_exact and decided:
+            self.afterwards(kind, decided, figures)
+
+    def judge(
+        self, kind: Kind, arena: Arena, requests: Sequence[Request], shots: Sequence[Shot], where: slice, figures: Figures
+    ) -> None:
+        """Looks at one round: not more was approved than the limit lets through, and nothing refused without a reason."""
+        raced = shots[where]
+        assert {shot.status for shot in raced} <= {200, 201}, [(shot.status, shot.text) for shot in raced]
+        is_overlapping = max(shot.sent_ns for shot in raced) < min(shot.answered_ns for shot in raced)
+        bought = [shot for (_, path, _), shot in zip(requests[where], raced, strict=True) if path == AUTHORIZATION]
+        codes = Counter(code_of(shot) for shot in bought)
+        approved = codes[APPROVED]
+        assert set(codes) <= {APPROVED, OVER_AMOUNT, OVER_COUNT}, codes
+        assert approved <= kind.most(arena), f"{kind.name}: {arena}: {codes}"
+        if kind.is_exact:
+            assert approved == arena.room, f"{kind.name}: {arena}: {codes}"
+        figures.rounds += 1
+        figures.overlapping += is_overlapping
+        figures.purchases += len(bought)
+        figures.approved += approved
+        # Alone each would have been approved, that is how rounds are made; but of a reversal's only after it.
+        figures.declined_for_another += len(bought) - approved if kind.name != "reversal" or approved else 0
+        arena.room -= approved
+
+    def afterwards(self, kind: Kind, arenas: Sequence[Arena], figures: Figures) -> None:
+        """What the race left of the room can be had afterwards, and no more: who asks now is bound by the change."""
+        shots = self.sent([request for arena in arenas for request in arena.purchases(2, "after")])
+        for number, arena in enumerate(arenas):
+            codes = Counter(code_of(shot) for shot in shots[2 * number : 2 * number + 2])
+            assert codes[APPROVED] == max(0, arena.room), f"{kind.name}: {arena}: afterwards {codes}"
+            figures.undecided += arena.room > 0
+
+    def compare(self, users: Sequence[str], figures: Figures) -> None:
+        """Counts again all that these users did, and asks the server what it thinks that they have left."""
+        with check.database_at(self.address) as database:
+            books = recount.read(database, PROGRAM_ID, users)
+        verdict = books.judged()
+        figures.breaches += len(verdict.breaches)
+        figures.newer += verdict.newer
+        assert not verdict.breaches, verdict.breaches[:5]
+        figures.recounted += sum(map(len, books.deeds.values()))
+        for user in users:
+            figures.compared += agree(
+                self.ring.client.get(f"/velocitycontrols/user/{user}/available?count=100").json, books, user
+            )
+
+
+def agree(said: Any, books: recount.Books, user: str) -> int:
+    """How many controls the server and the naive count agree about. Raises AssertionError when they differ over one."""
+    told = {
+        one["token"]: (town.cents_of(one["available"]["amount"]), one["available"]["uses"])
+        for one in said["data"]
+    }  # fmt: skip
+    counted = books.left(user, datetime.now(UTC))
+    assert told == counted, {token: (told.get(token), counted.get(token)) for token in told.keys() | counted.keys()
+                             if told.get(token) != counted.get(token)}  # fmt: skip
+    return len(told)
+
+
+def run(
+    address: str, *, rounds: int, seed: int = 42, kinds: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
+) -> list[Figures]:
+    """So many rounds of each kind on one empty PostgreSQL database. Raises AssertionError for a limit that was not kept."""
+    found = []
+    with RunningServer(db=address, workers=2) as server:
+        with server.client(timeout_s=60) as client, Battery(server, IN_FLIGHT) as battery:
+            race = Race(Ring(client, battery, PairFigures(), town.build(client, 2)), address, seed, say)
+            race.ring.make_ready()
+            race.measure()
+            for kind in KINDS:
+                if kind.name in (kinds or (kind.name,)):
+                    found.append(race.run(kind, rounds))
+                    say(json.dumps(asdict(found[-1])))
+            with check.database_at(address) as database:
+                check.verify(database)
+        assert "Traceback" not in server.output(), server.output()[-6000:]
+    return found
+
+
+def table(found: Sequence[Figures]) -> str:
+    """The figures for people, each zero beside the number of tries that it stands on."""
+    head = ("velocity limits in a race", "limits exceeded, or room refused", "*danger met:* truly overlapping",
+            "*danger met:* declined only because of a concurrent request", "counted again naively", "took")  # fmt: skip
+    says = {kind.name: kind.says for kind in KINDS}
+    lines = [
+        (
+            says[one.kind], f"{one.breaches} of {one.rounds:,} rounds", f"**{one.overlapping:,}** of {one.rounds:,}",
+            f"**{one.declined_for_another:,}** of {one.purchases:,}", f"{one.recounted:,} messages, {one.compared:,} controls",
+            f"{one.seconds:.0f} s",
+        )
+        for one in found
+    ]  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the races. Exits with 1 when a promise was not kept, and when a danger was never met: that proves nothing."""
+    parser = argparse.ArgumentParser(prog="python -m tests.storm.limits", description=__doc__)
+    parser.add_argument("--races", type=int, default=2_000, help="rounds of each kind")
+    parser.add_argument("--kinds", nargs="*", choices=[kind.name for kind in KINDS], default=[])
+    parser.add_argument("--seed", type=int, default=42, help="the same seed asks for the same things")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+    asked = parser.parse_args(arguments)
+    with TestPostgres(durable=False) as postgres:
+        found = run(
+            postgres.new_database(), rounds=asked.races, seed=asked.seed, kinds=asked.kinds,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )  # fmt: skip
+    print(table(found))
+    if asked.json:
+        asked.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", "utf-8")
+    unproven = [what for one in found for what in one.unproven]
+    for what in unproven:
+        print(f"never met, so nothing is proven: {what}", file=sys.stderr)
+    return 1 if unproven else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
