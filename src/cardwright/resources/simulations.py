@@ -129,8 +129,8 @@ def check_positive(amount: Decimal) -> None:
 async def simulate_ask(call: EngineCall, event: AskEvent, form: Form) -> bytes:
     """An event that asks the issuer for something. A decline is a 201 too."""
     await _check(call, event)
-    if form is not Form.PURCHASE and form is not Form.PIN_PURCHASE and event.cash_back_amount:
-        raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
+    if form is not Form.PURCHASE and form is not Form.PIN_PURCHASE:
+        _check_no_cash(event)
     if form in FLOW_OF:
         check_positive(event.amount)
     is_pre_auth = event.is_preauthorization is True or form is Form.PIN_HOLD
@@ -177,6 +177,7 @@ async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: froze
 
 async def simulate_refund(call: EngineCall, event: AskEvent, kind: int) -> bytes:
     """A refund, which is matched to no purchase."""
+    _check_no_cash(event)
     return await _standalone(call, event, event.amount, event.card_token, None, partial(_refund, kind=kind))
 
 
@@ -238,6 +239,11 @@ async def _check(call: EngineCall, event: CardEvent) -> None:
     if event.currency_code is not None and event.currency_code.upper() != program.currency:
         raise bad_field("currency_code", f"must be the program's, {program.currency}")
     fees_of(event.fees, program.currency, "fees")
+
+
+def _check_no_cash(event: AskEvent) -> None:
+    if event.cash_back_amount:
+        raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
 
 
 async def _said(call: EngineCall, event: CardEvent, amount: Decimal) -> tuple[int, Details]:
