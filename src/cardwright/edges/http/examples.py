@@ -282,6 +282,11 @@ SHOP = {"mid": "123456891", "name": "Corner Bakery", "mcc": "5462", "country_cod
 BEGUN = {"card_token": "anas_card", "amount": 4.75, "card_acceptor": SHOP}
 FOLLOWED = {"preceding_related_transaction_token": PURCHASE, "amount": 4.75}
 
+ACCOUNT_FUNDING = {
+    "first_name": "Ana", "funding_source": "DEBIT", "receiver_account_type": "CARD_ACCOUNT",
+    "transaction_type": "ACCOUNT_TO_ACCOUNT",
+}  # fmt: skip
+
 EVENTS: dict[str, Any] = {
     "authorization": BEGUN | {"network": "VISA"},
     "authorization.cashback": BEGUN | {"cash_back_amount": 20},
@@ -289,17 +294,36 @@ EVENTS: dict[str, Any] = {
     "authorization.advice": FOLLOWED | {"amount": 4.25},
     "authorization.clearing": FOLLOWED,
     "authorization.reversal": FOLLOWED,
+    "authorization.atm.withdrawal": {"card_token": "anas_card", "amount": 60},
+    "authorization.clearing.atm.withdrawal": FOLLOWED,
+    "authorization.quasi.cash": BEGUN,
+    "authorization.clearing.quasi.cash": FOLLOWED,
+    "account.funding.authorization": BEGUN | {"account_funding": ACCOUNT_FUNDING},
+    "account.funding.authorization.clearing": FOLLOWED,
+    "account.funding.authorization.reversal": FOLLOWED,
+    "account.funding.auth_plus_capture": BEGUN | {"account_funding": ACCOUNT_FUNDING},
+    "account.funding.auth_plus_capture.reversal": FOLLOWED,
     "refund": BEGUN,
+    "refund.authorization": BEGUN,
+    "refund.authorization.advice": FOLLOWED | {"amount": 4.25},
+    "refund.authorization.clearing": FOLLOWED,
+    "refund.authorization.reversal": FOLLOWED,
     "pindebit": BEGUN,
     "pindebit.cashback": BEGUN | {"cash_back_amount": 20},
     "pindebit.atm.withdrawal": {"card_token": "anas_card", "amount": 60},
     "pindebit.balanceinquiry": {"card_token": "anas_card", "account_type": "checking"},
+    "pindebit.quasi.cash": BEGUN,
     "pindebit.reversal": FOLLOWED,
+    "pindebit.refund": BEGUN,
+    "pindebit.refund.reversal": FOLLOWED,
     "pindebit.authorization": BEGUN,
     "pindebit.authorization.clearing": FOLLOWED,
     "pindebit.authorization.reversal": FOLLOWED,
     "original.credit.auth_plus_capture": BEGUN,
     "original.credit.auth_plus_capture.reversal": FOLLOWED,
+    "original.credit.authorization": BEGUN,
+    "original.credit.authorization.clearing": FOLLOWED,
+    "original.credit.authorization.reversal": FOLLOWED,
 }
 """Bodies of Simulations 2.0 by event type."""
 
