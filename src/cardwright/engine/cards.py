@@ -70,7 +70,7 @@ class _Kept(msgspec.Struct, array_like=True, gc=False):
     holder_id: int
     revision: int
     shown_pan: str
-    user_token: str
+    user_token: bytes
     traits: int | _Traits
     owner: _User | None
 
@@ -101,7 +101,7 @@ class Cards:
         owner = None if row.owner_fact is None else _User(**asdict(_user.decode(row.owner_fact)))
         traits = _traits_of(card, user)
         number = traits if traits.is_personal else self._number(traits)
-        kept = _Kept(row.card_id, row.holder_id, row.revision, shown_pan, user.token, number, owner)
+        kept = _Kept(row.card_id, row.holder_id, row.revision, shown_pan, _short(user.token), number, owner)
         # The copy has just the room that it needs; the packer's own result has what it needed on the way.
         self._shelf.put(_place(key), bytes(memoryview(_pack(kept))))
         return self._entry(key, kept)
@@ -120,13 +120,14 @@ class Cards:
 
     def _entry(self, key: CardKey, kept: _Kept) -> CardEntry:
         traits = self._shared[kept.traits] if isinstance(kept.traits, int) else kept.traits
+        user_token = _long(kept.user_token)
         card = CardFact(
-            token=key[1], user_token=kept.user_token, card_product_token=traits.card_product_token, state=traits.state,
+            token=key[1], user_token=user_token, card_product_token=traits.card_product_token, state=traits.state,
             last_four=kept.shown_pan[-4:], expiration=traits.expiration, expires_ms=traits.expires_ms,
             service_code=traits.service_code, reason_code=traits.reason_code, metadata=traits.card_metadata,
         )  # fmt: skip
         user = UserFact(
-            token=kept.user_token, status=traits.status, address1=traits.address1, postal_code=traits.postal_code,
+            token=user_token, status=traits.status, address1=traits.address1, postal_code=traits.postal_code,
             account_holder_group_token=traits.account_holder_group_token, metadata=traits.user_metadata,
         )  # fmt: skip
         owner = kept.owner or user
@@ -136,7 +137,28 @@ class Cards:
 
 def _place(key: CardKey) -> bytes:
     # One byte string is half of what a pair of a number and a text takes.
-    return b"%d:%b" % (key[0], key[1].encode())
+    return b"%d:%b" % (key[0], _short(key[1]))
+
+
+def _short(token: str) -> bytes:
+    """A token in less room: a UUID as the wire writes it as its 16 bytes after a ``u``, any other text after a ``t``."""
+    if len(token) == 36 and token[8] == token[13] == token[18] == token[23] == "-" and token.islower():
+        try:
+            digits = bytes.fromhex(token.replace("-", ""))
+        except ValueError:
+            digits = b""
+        # Spaces are no digits, but are passed over.
+        if len(digits) == 16:
+            return b"u" + digits
+    return b"t" + token.encode()
+
+
+def _long(short: bytes) -> str:
+    """The token that ``_short`` made shorter."""
+    if short.startswith(b"t"):
+        return short[1:].decode()
+    digits = short.hex()
+    return f"{digits[2:10]}-{digits[10:14]}-{digits[14:18]}-{digits[18:22]}-{digits[22:]}"
 
 
 def _traits_of(card: CardFact, user: UserFact) -> _Traits:

@@ -34,6 +34,9 @@ from cardwright.storage.hot import (
 
 ID_BLOCK = 1_000_000
 
+FRAMES_MAX = 50_000
+"""Pages of 2 KiB in the write-ahead log after which it begins anew."""
+
 Run = Callable[..., sqlite3.Cursor]
 
 
@@ -70,6 +73,8 @@ class SqliteStore:
         """The cards with these (program id, token), over a connection of their own, which never waits for a writer."""
         if self._reader is None:
             self._reader = connect_sqlite(self._database.path)
+            # What it keeps is void with the next commit of anybody else.
+            self._reader.execute("PRAGMA cache_size=-1024")
         found = (self._reader.execute(SELECT_CARD, key).fetchone() for key in keys)
         try:
             return [CardRow(*row) for row in found if row is not None]
@@ -180,15 +185,17 @@ class SqliteLane:
         self._gate.release()
 
 
-
 class Checkpointer:
     """Moves what is in the write-ahead log into the database file, beside the commits rather than inside somebody's.
 
-    Left to itself SQLite does it in the commit that fills the log, and that one waits for it, up to seconds.
+    Left to itself SQLite does it in the commit that fills the log, and that one waits for it, up to seconds. Under steady load
+    there is always a commit that is not moved yet, and the log would grow without end: when it is long, the writers pause
+    for the last few commits to be moved, and the next one begins the log anew.
     """
 
-    def __init__(self, database: Database, every_s: float = 0.5) -> None:
-        self._path, self._every_s = database.path, every_s
+    def __init__(self, database: Database, every_s: float = 0.5, frames_max: int = FRAMES_MAX) -> None:
+        self._path, self._gate = database.path, database.write_gate
+        self._every_s, self._frames_max = every_s, frames_max
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self._thread.start()
@@ -200,9 +207,29 @@ class Checkpointer:
 
     def _run(self) -> None:
         connection = connect_sqlite(self._path)
+        # The writers wait while this one does.
+        connection.execute("PRAGMA busy_timeout=50")
         try:
             while not self._stop.wait(self._every_s):
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                if self._is_long(connection) and self._is_long(connection):
+                    with self._gate:
+                        _checkpoint(connection, "RESTART")
         finally:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            _checkpoint(connection, "PASSIVE")
             connection.close()
+
+    def _is_long(self, connection: sqlite3.Connection) -> bool:
+        """Moves what there is; whether the log could and should begin anew afterwards.
+
+        A long one is looked at twice: the second checkpoint has to move only what was committed during the first, and the
+        last one, for which all wait, what was committed during the second.
+        """
+        frames, moved = _checkpoint(connection, "PASSIVE")
+        # Somebody who reads an older state, for a snapshot, needs the log as it is.
+        return moved == frames > self._frames_max
+
+
+def _checkpoint(connection: sqlite3.Connection, how: str) -> tuple[int, int]:
+    """Pages in the log, and how many of them are in the database file by now."""
+    _, frames, moved = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+    return frames, moved
