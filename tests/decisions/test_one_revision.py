@@ -5,8 +5,9 @@ purchase sees the change or not, its explanation from history must come out as t
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -63,6 +64,9 @@ ACTIONS: dict[str, tuple[Callable[[Call, Any], Any], type[msgspec.Struct]]] = {
 DAY = {"velocity_window": "DAY", "currency_code": "USD", "amount_limit": 1}
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Case(NamedTuple):
     """A change while a purchase is decided: what is there before, the change, what purchases are answered before and after
     it; ``controls`` are of the product, ``mcc`` is the shop's."""
@@ -70,9 +74,9 @@ class Case(NamedTuple):
     before: tuple[tuple[str, dict[str, Any]], ...]
     change: tuple[str, dict[str, Any]]
     codes: tuple[str, str]
-    controls: dict[str, Any] = {}
+    controls: Mapping[str, Any] = NOTHING
     mcc: str = "5411"
-    user: dict[str, Any] = {}
+    user: Mapping[str, Any] = NOTHING
 
 
 def mine(**body: Any) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def counter(postgres: TestPostgres) -> Iterator[Counter]:
 
 def named(said: Any, name: str) -> Any:
     """The same with the round's name wherever there is a dollar sign."""
-    if isinstance(said, dict):
+    if isinstance(said, Mapping):
         return {key: named(value, name) for key, value in said.items()}
     return said.replace("$", name) if isinstance(said, str) else said
 
@@ -195,6 +199,7 @@ def act(world: World, action: str, body: dict[str, Any], name: str) -> None:
 
 def make_ready(world: World, case: Case, name: str) -> None:
     """A user with a card of a product of his own, and what there is besides."""
+    controls = named(case.controls, name)
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": f"of-{name}"}}
     early = [one for one in case.before if one[0] in ("create countries", "create merchants", "create mccs", "create holders")]
     for action, body in early:
@@ -202,9 +207,7 @@ def make_ready(world: World, case: Case, name: str) -> None:
     world.make("fundingsources/program", name="Bank", token=f"of-{name}")
     world.make(
         "cardproducts", name="p", token=f"of-{name}", start_date="2025-01-01",
-        config={
-            "card_life_cycle": {"activate_upon_issue": True}, "jit_funding": jit, "transaction_controls": named(case.controls, name)
-        },
+        config={"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": jit, "transaction_controls": controls},
     )  # fmt: skip
     world.make("users", token=f"u-{name}", **named(case.user, name))
     world.make("cards", token=f"c-{name}", user_token=f"u-{name}", card_product_token=f"of-{name}")

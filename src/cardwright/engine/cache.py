@@ -316,7 +316,7 @@ class Cache:
         return entries
 
     def _load_program(self, program_id: int, entry: ProgramEntry | None, needs: Needs) -> ProgramEntry:
-        """The entry with what it lacked; another one when the program has changed meanwhile: what is read now is no part of it."""
+        """The entry with what it lacked; another one when the program has changed since: what is read now is no part of it."""
         with self._database.read() as db:
             program = get_program(db, program_id)
             if entry is None or entry.revision != program.revision:
