@@ -33,7 +33,10 @@ BLOCKS: list[tuple[str, str, dict[str, Any]]] = [
     ("block", "dinner", {"name": "No dinner", "association": {"user_token": "u"}, "merchant_scope": {"mcc": "5812"}}),
     ("block", "pumps", {"name": "P", "association": {"card_product_token": "jit2"}, "merchant_scope": {"mcc_group": "pumps"}}),
     ("block", "fairs", {"name": "F", "association": {"user_token": "w"}, "merchant_scope": {"merchant_group_token": "fair"}}),
-    ("block", "lent", {"name": "L", "merchant_scope": {"mcc_group": "food"}, "start_time": "2026-01-15", "end_time": "2026-02-01"}),
+    (
+        "block", "lent",
+        {"name": "L", "merchant_scope": {"mcc_group": "food"}, "start_time": "2026-01-15", "end_time": "2026-02-01"},
+    ),
     ("exempt", "friends", {"name": "Friends", "association": {"card_product_token": "jit2"}, "mid": "m1"}),
 ]  # fmt: skip
 """Authorization controls and an exemption, with the group of merchants that one of them names."""

@@ -14,7 +14,7 @@ from cardwright.core.problems import BACKTEST_NOT_FOUND, BUSY, Problem, bad_fiel
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_ms, parse_instant
 from cardwright.resources import base
 from cardwright.resources.app import Call, EngineCall
-from cardwright.resources.backtest_changes import AuthChanges, ExemptionChanges, Trial, VelocityChanges
+from cardwright.resources.backtest_changes import Attempt, AuthChanges, ExemptionChanges, VelocityChanges
 from cardwright.resources.backtest_worker import AUTH, VELOCITY, ControlType
 from cardwright.resources.base import Token
 from cardwright.resources.route import Paging, Route, Scope, Shape, get, post
@@ -197,12 +197,12 @@ def get_row(call: Call) -> Row:
 def job_of(call: Call, body: BacktestCreate) -> Job:
     """The job that a request asks for, every control checked as if it were made or changed in earnest."""
     start, end = parse_range(body, call.now)
-    trial = Trial(call, start)
+    attempt = Attempt(call, start)
     return Job(
         program_id=call.program.id, start_ms=start, end_ms=end, accounts=count_accounts(call.db, call.program.id),
-        velocity=trial.velocity(body.velocity_controls or VelocityChanges()),
-        auth=trial.auth(body.auth_controls or AuthChanges()),
-        exempt=trial.exempt(body.exempt_mids or ExemptionChanges()),
+        velocity=attempt.velocity(body.velocity_controls or VelocityChanges()),
+        auth=attempt.auth(body.auth_controls or AuthChanges()),
+        exempt=attempt.exempt(body.exempt_mids or ExemptionChanges()),
     )  # fmt: skip
 
 
