@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
-from cardwright.core.movements import FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
-from cardwright.core.words import TYPE_NUMBER
+from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
+from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.engine.heart import Asked
 from cardwright.ledger.card_numbers import numbers_in, pattern_of
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
@@ -20,7 +20,7 @@ from cardwright.storage.programs import get_program
 from cardwright.storage.tables import message_tokens, outbox, transactions
 from tests.support.world import NOON, World, asked, instructed, new_world
 
-PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 8
+PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 15
 
 
 def follow_up(world: World, purchases: list[int]) -> None:
@@ -48,6 +48,25 @@ def move_money(world: World) -> None:
         instructed(world, FeeCharge, ["ana"], 0, seed=203, fees=[20]),
         instructed(world, PeerTransfer, ["ana", "ben"], 200, seed=204),
         instructed(world, ProgramTransfer, ["ana"], 100, seed=205, fees=[5], source="source"),
+    ]
+    world.run([batch])
+    send_deposits(world)
+
+
+def send_deposits(world: World) -> None:
+    """A direct deposit that is there, one that waits, one that was returned, and a debit that was paid."""
+    far, said = 10**14, {"user_token": "ben", "direct_deposit_account_token": "account"}
+    credit, debit = {"is_credit": True, "said": said}, {"is_credit": False, "said": said}
+    returned = instructed(world, Deposit, ["ben"], 60, seed=301, settles_ms=far, **credit)
+    world.run([[returned]])
+    with world.database.read() as db:
+        root = db.exec_driver_sql("SELECT max(id) FROM movements").scalar_one()
+    back = {"to": State.CLEARED, "channel": "API", "reason": "Return", "reason_code": "R03"}
+    batch = [
+        instructed(world, DepositTransition, ["ben"], 0, seed=302, root_id=root, **back),
+        instructed(world, Deposit, ["ben"], 50, seed=303, settles_ms=0, **credit),
+        instructed(world, Deposit, ["ben"], 20, seed=304, settles_ms=0, **debit),
+        instructed(world, Deposit, ["ben"], 70, seed=305, settles_ms=far, **credit),
     ]
     world.run([batch])
 
@@ -131,6 +150,8 @@ CLEARED = "WHERE id = (SELECT min(id) FROM transactions WHERE cleared > 0)"
 APPROVED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NOT NULL)"
 DECLINED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NULL AND root_id IS NULL)"
 ZERO_ENTRY = "INSERT INTO journal (id, program_id, holder_id, source_id, currency, booked_ms)"
+
+PENDING = TYPE_NUMBER["directdeposit.credit.pending"]
 
 SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "an entry gains a cent": (
@@ -228,6 +249,18 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         "UPDATE journal SET transit = transit - 5, settlement = settlement + 5 WHERE id = (SELECT min(id) FROM journal"
         " WHERE transit > 0)",
         {"chains_add_up", "what_is_sent_arrives", "settlement_is_what_was_cleared"},
+    ),
+    "a deposit comes from nowhere": (
+        "UPDATE journal SET deposits = deposits - 5, transit = transit + 5 WHERE id = (SELECT min(id) FROM journal"
+        " WHERE deposits < 0)",
+        {"deposits_are_what_banks_sent", "what_is_sent_arrives"},
+    ),
+    "a deposit is said to have been refused": (
+        f"UPDATE transactions SET state = 4 WHERE kind = {PENDING} AND state = 3", {"deposit_ends_as_it_was_told"},
+    ),
+    "a deposit waits for ever": (
+        f"UPDATE transactions SET due_ms = 0 WHERE kind = {PENDING} AND state = 1",
+        {"open_purchase_holds_something", "open_hold_has_an_end"},
     ),
     "more is unloaded than was loaded": (
         "UPDATE transactions SET load_left = -1 WHERE id = (SELECT min(id) FROM movements)",

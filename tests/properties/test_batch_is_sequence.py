@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from cardwright.core.kinds import Form
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
-from cardwright.core.movements import FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
+from cardwright.core.movements import Deposit, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
 from cardwright.engine.heart import Ask
 from cardwright.engine.moving import Moved
@@ -56,7 +56,7 @@ USERS = ("ana", "ben", "cy")
 
 movement = st.fixed_dictionaries(
     {
-        "kind": st.sampled_from((Order, Unload, FeeCharge, PeerTransfer, ProgramTransfer)),
+        "kind": st.sampled_from((Order, Unload, FeeCharge, PeerTransfer, ProgramTransfer, Deposit)),
         "users": st.lists(st.sampled_from(USERS), min_size=2, max_size=2, unique=True),
         "amount": st.sampled_from((1, 10_00, 30_00, 60_00, 75_00)),
         "fees": st.sampled_from(((), (100,), (100, 0, 250))),
@@ -186,6 +186,10 @@ def movement_of(world: World, one: dict[str, Any]) -> Ask:
         return instructed(world, kind, ["ben"], amount, source="bank", root_id=1, **known)
     if kind is FeeCharge:
         return instructed(world, kind, one["users"][:1], 0, fees=one["fees"] or (50,), **known)
+    if kind is Deposit:
+        # Some come and some go, some at once and some later.
+        days = {"is_credit": amount % 2 == 0, "settles_ms": amount % 3 * 10**14}
+        return instructed(world, kind, one["users"][:1], amount, **days, **known)
     return instructed(world, kind, one["users"][:1], amount, fees=one["fees"], source="bank", **known)
 
 

@@ -163,6 +163,7 @@ def test_masking_hides_the_funding_source_everywhere(shop: Shop) -> None:
     answer = read_of(shop.client.put("/sandbox/program", {"mask_funding_source_tokens": True}))
     assert answer["settings"] == {
         "currency": "USD", "mask_funding_source_tokens": True, "mask_webhook_secrets": True, "transaction_model": "v1",
+        "deposit_accounts": False,
     }  # fmt: skip
     assert read_of(shop.client.get("/sandbox/program"))["settings"] == answer["settings"]
     assert source_tokens(shop.buy(10)) == masked

@@ -14,7 +14,12 @@ PATH = "/simulations/cardtransactions/{}"
 
 
 class Network(Shop):
-    """A shop that also speaks Simulations 2.0."""
+    """A shop that also speaks Simulations 2.0, and sells chips."""
+
+    def product(self, token: str, **config: Any) -> None:
+        """A card product that pays for quasi-cash as well."""
+        controls = {"accepted_countries_token": "decline_ofac_countries", "allow_quasi_cash": True}
+        super().product(token, transaction_controls=controls, **config)
 
     def send(self, event: str, **body: Any) -> Reply:
         """The answer to an event, whatever it is."""
@@ -69,6 +74,18 @@ BEGINNINGS = [
     ("pindebit.balanceinquiry", {"account_type": "checking"}, "pindebit.balanceinquiry", "CLEARED", 0, 0),
     ("original.credit.auth_plus_capture", {}, "original.credit.auth_plus_capture", "COMPLETION", 10, 0),
     ("authorization.clearing", {"force_post": "true"}, "authorization.clearing", "COMPLETION", 10, 0),
+    ("authorization.atm.withdrawal", {}, "authorization.atm.withdrawal", "PENDING", 10, 10),
+    ("authorization.quasi.cash", {}, "authorization.quasi.cash", "PENDING", 10, 10),
+    ("account.funding.authorization", {}, "account.funding.authorization", "PENDING", 10, 10),
+    ("account.funding.auth_plus_capture", {}, "account.funding.auth_plus_capture", "COMPLETION", 10, 0),
+    ("refund.authorization", {}, "refund.authorization", "PENDING", 10, 0),
+    ("pindebit.quasi.cash", {}, "pindebit.quasi.cash", "COMPLETION", 10, 0),
+    ("pindebit.refund", {}, "pindebit.refund", "COMPLETION", 10, 0),
+    ("original.credit.authorization", {}, "original.credit.authorization", "PENDING", 10, 0),
+    *((name, {"force_post": True}, name, "CLEARED" if "credit" in name else "COMPLETION", 10, 0) for name in (
+        "authorization.clearing.atm.withdrawal", "authorization.clearing.quasi.cash", "account.funding.authorization.clearing",
+        "refund.authorization.clearing", "pindebit.authorization.clearing", "original.credit.authorization.clearing",
+    )),
 ]  # fmt: skip
 
 
@@ -93,6 +110,23 @@ FOLLOWERS = [
     ("pindebit.authorization", "pindebit.authorization.reversal", 10, "pindebit.authorization.reversal", "CLEARED"),
     ("original.credit.auth_plus_capture", "original.credit.auth_plus_capture.reversal", 10,
      "original.credit.auth_plus_capture.reversal", "COMPLETION"),
+    ("authorization.atm.withdrawal", "authorization.clearing.atm.withdrawal", 9,
+     "authorization.clearing.atm.withdrawal", "COMPLETION"),
+    ("authorization.quasi.cash", "authorization.clearing.quasi.cash", 9, "authorization.clearing.quasi.cash", "COMPLETION"),
+    ("account.funding.authorization", "account.funding.authorization.clearing", 10,
+     "account.funding.authorization.clearing", "COMPLETION"),
+    ("account.funding.authorization", "account.funding.authorization.reversal", 10,
+     "account.funding.authorization.reversal", "CLEARED"),
+    ("account.funding.auth_plus_capture", "account.funding.auth_plus_capture.reversal", 10,
+     "account.funding.auth_plus_capture.reversal", "COMPLETION"),
+    ("refund.authorization", "refund.authorization.advice", 4, "refund.authorization.advice", "PENDING"),
+    ("refund.authorization", "refund.authorization.clearing", 10, "refund.authorization.clearing", "COMPLETION"),
+    ("refund.authorization", "refund.authorization.reversal", 10, "refund.authorization.reversal", "CLEARED"),
+    ("pindebit.refund", "pindebit.refund.reversal", 10, "pindebit.refund.reversal", "CLEARED"),
+    ("original.credit.authorization", "original.credit.authorization.clearing", 10,
+     "original.credit.authorization.clearing", "CLEARED"),
+    ("original.credit.authorization", "original.credit.authorization.reversal", 10,
+     "original.credit.authorization.reversal", "CLEARED"),
 ]  # fmt: skip
 
 
@@ -103,7 +137,10 @@ def test_what_follows(network: Network, root: str, event: str, amount: int, kind
     one = network.after(event, begun, amount)
     assert (one["type"], one["state"], one["preceding_related_transaction_token"]) == (kind, state, begun["token"])
     assert (one["network"], one["subnetwork"]) == ("MASTERCARD", "MAESTRO")
-    for other in {family for family, *_ in FOLLOWERS} - {root}:
+    # Advice and reversal of an authorization are those of cash and quasi-cash too, and PIN debits share their reversal.
+    shared = {"authorization.advice", "authorization.reversal"}
+    akin = {"authorization.atm.withdrawal", "authorization.quasi.cash"} if event in shared else set()
+    for other in {family for family, *_ in FOLLOWERS} - {root} - akin:
         stranger = network.begin(other, 10)
         reply = network.send(event, preceding_related_transaction_token=stranger["token"], amount=1)
         assert problem_of(reply) == (404, "404014")
@@ -112,6 +149,93 @@ def test_what_follows(network: Network, root: str, event: str, amount: int, kind
 def test_every_event_type_is_tested() -> None:
     """The tables above have every row of the table of events."""
     assert {event.name for event in EVENTS} == {event for event, *_ in BEGINNINGS} | {event for _, event, *_ in FOLLOWERS}
+
+
+CARD_PATHS = """
+    account.funding.auth_plus_capture account.funding.auth_plus_capture.reversal account.funding.authorization
+    account.funding.authorization.clearing account.funding.authorization.reversal authorization authorization.advice
+    authorization.atm.withdrawal authorization.cashback authorization.clearing authorization.clearing.atm.withdrawal
+    authorization.clearing.quasi.cash authorization.incremental authorization.quasi.cash authorization.reversal
+    original.credit.auth_plus_capture original.credit.auth_plus_capture.reversal original.credit.authorization
+    original.credit.authorization.clearing pindebit pindebit.atm.withdrawal pindebit.authorization
+    pindebit.authorization.clearing pindebit.authorization.reversal pindebit.balanceinquiry pindebit.cashback
+    pindebit.quasi.cash pindebit.refund refund refund.authorization refund.authorization.clearing refund.authorization.reversal
+"""
+"""The event types that the wire has a path for; two more are direct deposits."""
+
+
+def test_the_wires_paths_are_there() -> None:
+    """All 32 card events of the wire, and besides them only what ends or changes one of them."""
+    wire, ours = set(CARD_PATHS.split()), {event.name for event in EVENTS}
+    assert len(wire) == 32
+    assert ours >= wire
+    assert ours - wire == {
+        "pindebit.reversal", "pindebit.refund.reversal", "refund.authorization.advice", "original.credit.authorization.reversal",
+    }  # fmt: skip
+
+
+def test_the_rest_of_cash_goes_back_at_once(network: Network) -> None:
+    """Cash that was not paid out is released with the clearing, which says how much; account funding keeps the rest held."""
+    for root, clearing, held in (
+        ("authorization.atm.withdrawal", "authorization.clearing.atm.withdrawal", 0),
+        ("authorization.quasi.cash", "authorization.clearing.quasi.cash", 0),
+        ("account.funding.authorization", "account.funding.authorization.clearing", 4),
+    ):
+        one = network.after(clearing, begun := network.begin(root, 10), 6)
+        assert one.get("amount_to_be_released", 0) == 4 - held
+        assert network.money("ana") == (held, 0)
+        if held:
+            network.after("account.funding.authorization.reversal", begun, held)
+
+
+FUNDING_DATA = {
+    "first_name": "Ana", "funding_source": "DEBIT", "receiver_account_type": "IBAN", "transaction_type": "PERSON_TO_PERSON",
+}  # fmt: skip
+CREDIT_DATA = {"transaction_type": "DISBURSEMENT", "funding_source": "CASH", "sender_name": "Ben", "screening_score": "999"}
+NAMES = {"request": {"first_name": "Ana", "last_name": "Lopez"}, "request_type": "SENDER"}
+CONVERSION = {"original_amount": 8.10, "conversion_rate": 1.2346, "original_currency_code": "826"}
+
+
+@pytest.mark.parametrize(
+    ("event", "field", "said"),
+    [
+        ("account.funding.authorization", "account_funding", FUNDING_DATA),
+        ("account.funding.auth_plus_capture", "account_funding", FUNDING_DATA),
+        ("original.credit.authorization", "original_credit", CREDIT_DATA),
+        ("original.credit.auth_plus_capture", "original_credit", CREDIT_DATA),
+        ("authorization", "account_name_verification", NAMES),
+        ("pindebit", "account_name_verification", NAMES),
+        ("refund.authorization", "currency_conversion", CONVERSION),
+        ("authorization", "currency_conversion", CONVERSION),
+        ("pindebit", "currency_conversion", {"original_amount": 8.105, "original_currency_code": "414"}),
+        ("original.credit.authorization", "currency_conversion", {"original_amount": 8, "original_currency_code": "yen"}),
+        ("account.funding.authorization", "currency_conversion", {"conversion_rate": 1.23456789012345}),
+    ],
+)
+def test_what_is_shown_as_it_was_sent(network: Network, event: str, field: str, said: dict[str, Any]) -> None:
+    """What the network says of a transfer, a name or a foreign currency comes back as it was, from the store too."""
+    one = network.begin(event, 10, **{field: said})
+    assert one[field] == said
+    assert network.get(f"/transactions/{one['token']}", version="v2") == one
+    older = network.get(f"/transactions/{one['token']}", version="v1")[field]
+    assert older == ({"network": said} if field == "currency_conversion" else said)
+
+
+def test_what_belongs_to_another_family_is_ignored(network: Network) -> None:
+    """A refund has no receiver and no sender."""
+    one = network.begin("refund", 10, account_funding=FUNDING_DATA, original_credit=CREDIT_DATA, account_name_verification=NAMES)
+    assert {"account_funding", "original_credit", "account_name_verification"} & set(one) == set()
+
+
+def test_announced_money_is_told_and_explained(network: Network) -> None:
+    """The webhook hears of an announced credit under its own type, and its decision is explained like any other."""
+    inbox = f"{network.server.root_url}/sandbox/inbox/{network.program['token']}/listener"
+    one = network.begin("original.credit.authorization", 10, webhook={"endpoint": inbox})
+    path, query = "/sandbox/inbox/listener", {"type": one["type"], "wait": "5s", "count": 1}
+    (told,) = network.get(path, **query)["data"]
+    assert [found["token"] for found in told["body"]["transactions"]] == [one["token"]]
+    explained = network.client.get(f"/sandbox/decisions/{one['token']}").json
+    assert (explained["outcome"], explained["replay_agrees"]) == ("APPROVED", True)
 
 
 # --- What official clients do --------------------------------------------------------------
@@ -265,6 +389,26 @@ def test_an_unknown_model_is_named(network: Network, path: str) -> None:
         ("authorization.clearing", {"amount": 0, "force_post": True, "card_token": "jit"}, 400, "amount"),
         ("refund", {"amount": 1, "card_token": "nobody"}, 404, "Card not found"),
         ("refund", {"amount": 0, "card_token": "jit"}, 400, "amount"),
+        ("refund.authorization", {"amount": 0, "card_token": "jit"}, 400, "amount"),
+        ("pindebit.refund", {"amount": 1, "card_token": "nobody"}, 404, "Card not found"),
+        ("original.credit.authorization", {"card_token": "jit", "amount": 0}, 400, "amount"),
+        ("authorization.atm.withdrawal", {"card_token": "jit", "amount": 0}, 400, "amount"),
+        ("authorization.quasi.cash", {"card_token": "jit", "amount": 1, "cash_back_amount": 1}, 400, "cash_back_amount"),
+        ("account.funding.authorization", {"card_token": "jit", "amount": 1, "account_funding": {}}, 400, "first_name"),
+        ("account.funding.authorization", {"card_token": "jit", "amount": 1,
+         "account_funding": {**FUNDING_DATA, "funding_source": "GOLD"}}, 400, "funding_source"),
+        ("original.credit.authorization", {"card_token": "jit", "amount": 1, "original_credit": {"transaction_type": "GIFT"}},
+         400, "transaction_type"),
+        *((event, {"card_token": "jit", "amount": 1, "currency_conversion": {field: value, **more}}, 400, field)
+          for event in ("authorization", "refund") for field, value, more in (
+            ("conversion_rate", "x", {}), ("conversion_rate", "NaN", {}), ("conversion_rate", "-Infinity", {}),
+            ("conversion_rate", -0.5, {}), ("conversion_rate", "1234567890.123456789", {}), ("conversion_rate", "1e18", {}),
+            ("conversion_rate", "0e-999999", {}), ("original_amount", "Infinity", {}), ("original_amount", "1e999999", {}),
+            ("original_amount", -1, {}), ("original_amount", "8.105", {}),
+            ("original_amount", 8.5, {"original_currency_code": "JPY"}),
+            ("original_amount", "8.1055", {"original_currency_code": 414}),
+            ("original_currency_code", 8400, {}),
+        )),
         ("authorization.standin", {"card_token": "jit", "amount": 1}, 404, "no such path"),
     ],
 )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from cardwright.core.kinds import Form
+from cardwright.core.kinds import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUND, Form
 from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.core.render import render, render_load
@@ -22,20 +22,23 @@ UNITS = {"m": 60_000, "h": 3_600_000, "d": DAY_MS}
 ASKS = {
     "auth": Form.PURCHASE, "pin": Form.PIN_PURCHASE, "pinhold": Form.PIN_HOLD, "atm": Form.WITHDRAWAL,
     "inquiry": Form.BALANCE_INQUIRY, "credit": Form.ORIGINAL_CREDIT, "grow": Form.INCREMENT,
+    "cash": Form.ATM_HOLD, "chips": Form.QUASI_HOLD, "pinchips": Form.PIN_QUASI,
+    "fund": Form.FUNDING, "fundhold": Form.FUNDING_HOLD, "credithold": Form.CREDIT_HOLD,
 }  # fmt: skip
 FOLLOWS = {"clear": Clearing, "reverse": Reversal, "advise": Advice, "refund": Refund, "force": Clearing}
+REFUNDS = {"announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
 
-LETTERS = dict(zip("FAHSCTO", JOURNAL_ACCOUNTS, strict=True))
-"""Accounts of the journal in a row: funding source, available, held, settlement, (fees, transit,) overdraft."""
+LETTERS = dict(zip("FAHSCTOD", JOURNAL_ACCOUNTS, strict=True))
+"""Accounts of the journal in a row: funding source, available, held, settlement, (fees, transit,) overdraft, (deposits)."""
 
 SHORT = {".auth_plus_capture": "", "authorization": "auth"}
 """What a row leaves out of the name of a type, or shortens."""
 
 PRODUCTS: dict[str, dict[str, Any]] = {
-    "jit": {"jit": "PROGRAM_FUNDING_SOURCE"},
-    "keeps": {"jit": "GPA"},
+    "jit": {"jit": "PROGRAM_FUNDING_SOURCE", "transaction_controls": {"allow_quasi_cash": True}},
+    "keeps": {"jit": "GPA", "transaction_controls": {"allow_quasi_cash": True}},
     "waterfall": {"jit": "WATERFALL"},
-    "plain": {},
+    "plain": {"transaction_controls": {"allow_quasi_cash": True}},
     "overdraft": {"clearing_and_settlement": {"overdraft_destination": "GLOBAL_OVERDRAFT_ACCOUNT"}},
     "whole": {"transaction_controls": {"enable_partial_auth_approval": False}},
     "no-atm": {"poi": {"atm": False}},
@@ -69,10 +72,10 @@ def check_table(world: World, product: str, table: str) -> None:
 class Till:
     """Turns a table's words into messages about one card, and outcomes into a table's words.
 
-    ``auth 20+5`` is a purchase with cash back, ``auth 20 alone`` one at a terminal that takes no partial approval,
-    ``auth 20 hold 3h`` a pre-authorization; ``grow 5 of 1`` an increment of what row 1 began; ``reverse 5 of 1 told`` an
-    advice of a reversal, ``within 3`` one that looks back three days; ``wait 7d`` lets time pass; ``expire 1`` comes from the
-    timers.
+    ``auth 20+5`` is a purchase with cash back, ``auth 20 alone`` one at a terminal that takes no partial approval, ``auth 20
+    hold 3h`` a pre-authorization; ``grow 5 of 1`` an increment of what row 1 began; ``reverse 5 of 1 told`` an advice of a
+    reversal, ``force 5 as cash`` a clearing of no cash that was asked for, ``within 3`` one that looks back
+    three days; ``wait 7d`` lets time pass; ``expire 1`` comes from the timers.
     """
 
     def __init__(self, world: World, product: str) -> None:
@@ -123,7 +126,12 @@ class Till:
                 mid=mid, merchant=merchant, cash_back=cash, hold_ms=hold, is_pre_auth=hold is not None, flow=flow
             )
             return Authorization(amount=amount, details=details, form=form)
+        if verb in REFUNDS:
+            return Refund(amount=amount, details=Details(mid="m1"), kind=REFUNDS[verb])
         more: dict[str, Any] = {"is_forced": True} if verb == "force" else {}
+        if "as" in said:
+            begins = REFUNDS[said["as"]] if said["as"] in REFUNDS else KIND_OF[ASKS[said["as"]]]
+            more["forced_as"] = FAMILIES[begins].clearing
         if verb == "reverse":
             more = {"is_advice": "told" in rest, "window_days": int(said["within"]) if "within" in said else None}
         return FOLLOWS[verb](amount=amount, details=Details(mid=""), **more)

@@ -12,7 +12,18 @@ from sqlalchemy import select
 
 from cardwright.core.kinds import Form
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant
-from cardwright.core.movements import AnyMovement, Charge, FeeCharge, MovementKind, Order, PeerTransfer, ProgramTransfer, Unload
+from cardwright.core.movements import (
+    AnyMovement,
+    Charge,
+    Deposit,
+    DepositTransition,
+    FeeCharge,
+    MovementKind,
+    Order,
+    PeerTransfer,
+    ProgramTransfer,
+    Unload,
+)
 from cardwright.engine.cache import Cache, CardEntry, CardKey
 from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
 from cardwright.engine.moving import Instructed
@@ -176,17 +187,20 @@ def asked(
 KINDS: dict[type[Any], MovementKind] = {
     Order: MovementKind.ORDER, Unload: MovementKind.UNLOAD, FeeCharge: MovementKind.FEE_CHARGE,
     PeerTransfer: MovementKind.PEER_TRANSFER, ProgramTransfer: MovementKind.PROGRAM_TRANSFER,
+    Deposit: MovementKind.DEPOSIT, DepositTransition: MovementKind.DEPOSIT_TRANSITION,
 }  # fmt: skip
 
 
 def instructed(
     world: World, kind: type[Any], users: Sequence[str], amount: int, *, seed: int, token: str | None = None,
     fees: Sequence[int] = (), source: str | None = None, root_id: int | None = None,
+    **more: Any,
 ) -> Instructed:  # fmt: skip
     """A movement of ``amount`` minor units for ``World.run``, as ``asked``; ``fees`` in minor units too."""
     accounts: Any = tuple((world.program_id, user) for user in users)
     charges = tuple(Charge(token=f"fee{fee}", amount=fee, fee=f'{{"token":"fee{fee}"}}') for fee in fees)
-    movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, said={"user_token": users[0]}, charges=charges)
+    fields: dict[str, Any] = {"said": {"user_token": users[0]}, **more}
+    movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, charges=charges, **fields)
     with world.database.read() as db:
         found = find(db, tables.funding_sources, world.program_id, source) if source else None
     return Instructed(

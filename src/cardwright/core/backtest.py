@@ -14,7 +14,7 @@ import msgspec
 from cardwright.core.counting import asked_of, event_of
 from cardwright.core.decide import decide
 from cardwright.core.holds import raised
-from cardwright.core.kinds import ASKS, CLEARINGS, CREDIT, EXPIRIES, FAMILIES, INCREMENT, INQUIRY, RELEASES
+from cardwright.core.kinds import ASKS, CLEARINGS, CREDIT, EXPIRIES, FAMILIES, INCREMENT, INQUIRY, PROMISED, RELEASES
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Message, Reversal
 from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded
@@ -33,6 +33,9 @@ NO_FUNDS = Reason.NOT_SUFFICIENT_FUNDS.number
 
 CLOSED = frozenset({Reason.PREVIOUSLY_REVERSED.number, Reason.PREVIOUSLY_COMPLETED.number})
 """Codes of an increment whose authorization held nothing."""
+
+NO_PURCHASE = PROMISED | {INQUIRY, CREDIT}
+"""Kinds that spend nothing, and so are not among what is told."""
 
 ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advice is not None)
 
@@ -90,7 +93,7 @@ class Replay:
             if row.kind in ASKS:
                 again, refusal = self._purchase(row, details, rules) if is_late else (row, None)
                 event = event_of(again, details)
-                if is_late and row.kind not in (INQUIRY, CREDIT):
+                if is_late and row.kind not in NO_PURCHASE:
                     yield Again(row, again, details, refusal)
             elif row.root_id in self._undone:
                 self._more -= row.available - self._available

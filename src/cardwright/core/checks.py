@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of, numeric_country
-from cardwright.core.kinds import Form
+from cardwright.core.kinds import CASH_MACHINE, CREDITS, QUASI_CASH, Form
 from cardwright.core.messages import Authorization, Flow
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import AddressCheck, Snapshot
@@ -22,7 +22,7 @@ from cardwright.kit.clock import Instant, iso_day
 QUASI_CASH_MCCS = frozenset({"4829", "6050", "6051", "6540", "7801", "7802", "7995"})
 """Money orders, casino chips, traveller's cheques, betting (ISO 18245)."""
 
-NOBODY_TYPES = frozenset({Form.INCREMENT, Form.ORIGINAL_CREDIT})
+NOBODY_TYPES = CREDITS | {Form.INCREMENT}
 """Forms at which the cardholder is not there to show or type anything."""
 
 TERMINATED_REASONS = {
@@ -90,9 +90,9 @@ def is_not_present(asked: Authorization) -> bool:
 
 def point_of_interaction_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     poi = seen.product.config.poi
-    if asked.form is Form.WITHDRAWAL:
+    if asked.form in CASH_MACHINE:
         return None if poi.atm else Reason.CASH_NOT_ALLOWED
-    if asked.form is Form.ORIGINAL_CREDIT:
+    if asked.form in CREDITS:
         return None
     if asked.details.cash_back and not poi.atm:
         return Reason.CASH_NOT_ALLOWED
@@ -114,10 +114,11 @@ def cash_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Insta
 
 def quasi_cash_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     controls, mid = seen.product.config.transaction_controls, asked.details.mid
-    if asked.details.merchant.mcc not in QUASI_CASH_MCCS or controls.allow_quasi_cash:
+    is_quasi_cash = asked.form in QUASI_CASH or asked.details.merchant.mcc in QUASI_CASH_MCCS
+    if not is_quasi_cash or controls.allow_quasi_cash:
         return None
     # Who sends money to a card is a money transmitter more often than not.
-    if asked.form is Form.ORIGINAL_CREDIT:
+    if asked.form in CREDITS:
         return None
     is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in seen.spend.exempt_mids
     return None if is_exempt else Reason.TYPE_NOT_ALLOWED
@@ -276,7 +277,7 @@ CHECKS = (
             "poi.ecommerce": seen.product.config.poi.ecommerce, "poi.atm": seen.product.config.poi.atm,
             "poi.other.allow": seen.product.config.poi.other.allow,
             "card_present": asked.details.card_present, "cash_back": asked.details.cash_back,
-            "is_withdrawal": asked.form is Form.WITHDRAWAL,
+            "is_withdrawal": asked.form in CASH_MACHINE,
         },
         "the card product's config.poi allows this way of paying",
     ),
@@ -292,12 +293,12 @@ CHECKS = (
     Check(
         "quasi_cash_is_allowed", quasi_cash_is_allowed,
         lambda seen, asked, _now: {
-            "mcc": asked.details.merchant.mcc, "mid": asked.details.mid,
+            "mcc": asked.details.merchant.mcc, "mid": asked.details.mid, "is_quasi_cash": asked.form in QUASI_CASH,
             "allow_quasi_cash": seen.product.config.transaction_controls.allow_quasi_cash,
             "quasi_cash_exempt_merchant_group_token":
                 seen.product.config.transaction_controls.quasi_cash_exempt_merchant_group_token,
         },
-        "the merchant's category is no quasi-cash, or the product allows quasi-cash or exempts the mid",
+        "neither message nor merchant's category is quasi-cash, or the product allows quasi-cash or exempts the mid",
     ),
     Check(
         "country_is_accepted", country_is_accepted,

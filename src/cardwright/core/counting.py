@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cardwright.core.kinds import ASKS, FORM_OF, Form
+from cardwright.core.kinds import ASKS, CREDITS, FORM_OF, Form
 from cardwright.core.messages import Authorization, Details
 from cardwright.core.record import Recorded
 from cardwright.core.velocity import Control, Event, use_count
@@ -29,7 +29,7 @@ def events_for(control: Control, past: Iterable[Past]) -> Iterator[tuple[Instant
 def asked_of(row: Recorded, details: Details) -> Authorization:
     """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
     form = FORM_OF[row.kind]
-    fees = () if form in (Form.BALANCE_INQUIRY, Form.ORIGINAL_CREDIT) else details.fees
+    fees = () if form is Form.BALANCE_INQUIRY or form in CREDITS else details.fees
     surcharge = sum(fee.amount for fee in fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
     return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details, form=form)
 

@@ -9,7 +9,7 @@ from cardwright.core.checks import first_refusal
 from cardwright.core.funding import Funding, fund
 from cardwright.core.holds import due_time, raised
 from cardwright.core.kinds import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, Form
-from cardwright.core.lifecycle import advise, clear, credit, expire, refund, reverse
+from cardwright.core.lifecycle import advise, announce, clear, credit, expire, refund, reverse
 from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Message, Refund, Reversal
 from cardwright.core.outcome import Decision, Legs, declined
 from cardwright.core.responses import APPROVALS, Reason
@@ -31,7 +31,7 @@ def decide(seen: Snapshot, message: Message, now: Instant) -> Decision:
         case Advice():
             return advise(seen, message)
         case Refund():
-            return refund(seen, message)
+            return refund(seen, message, now)
         case Expiry():
             return expire(seen, now)
         case _:
@@ -81,13 +81,15 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
         return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
     if form is Form.ORIGINAL_CREDIT:
         return credit(seen, requested)
+    if form is Form.CREDIT_HOLD:
+        return announce(seen, kind, requested, due_time(seen, asked.details, now))
     funding = fund(seen, asked)
     if funding.reason not in APPROVALS:
         return declined(seen, kind, funding.reason, requested, order_refused=funding.order_refused)
     if form in SINGLE_MESSAGE:
         return _settled(seen, kind, requested, funding)
     amount, load = funding.amount, funding.load
-    due = due_time(seen, asked, now) if amount else 0
+    due = due_time(seen, asked.details, now) if amount else 0
     chain, begins = None, True
     if form is Form.INCREMENT and seen.chain is not None:
         chain, begins = replace(seen.chain.after(hold=amount, load=load), due_ms=max(due, seen.chain.due_ms)), False

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from cardwright.core.kinds import Form
+from cardwright.core.kinds import CASH_MACHINE
 from cardwright.core.messages import Authorization
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Snapshot
@@ -31,7 +31,7 @@ def fund(seen: Snapshot, asked: Authorization) -> Funding:
         return Funding(Reason.APPROVED, wanted, wanted - usable)
     # A hold that an MCC group raises is approved whole or not at all (wire reference, "Partial approval"), and a cash machine
     # counts out the whole amount or nothing.
-    may_be_partial = controls.enable_partial_auth_approval and not asked.increase and asked.form is not Form.WITHDRAWAL
+    may_be_partial = controls.enable_partial_auth_approval and not asked.increase and asked.form not in CASH_MACHINE
     if usable and may_be_partial and asked.details.merchant.partial_approval_capable:
         return Funding(Reason.PARTIALLY_APPROVED, usable, 0)
     return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)

@@ -6,7 +6,7 @@ See "MCC groups" and "Expiry, partial approval, increments, duplicates" in the w
 import msgspec
 
 from cardwright.core.kinds import Form
-from cardwright.core.messages import Authorization, Flow
+from cardwright.core.messages import Authorization, Details, Flow
 from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.spend import HOLD_DAYS
 from cardwright.kit.clock import DAY_MS, Instant
@@ -15,9 +15,9 @@ RAISED = (Form.PURCHASE, Form.PIN_HOLD)
 """What is cleared later, and may be held higher than was asked for."""
 
 
-def due_time(seen: Snapshot, asked: Authorization, now: Instant) -> Instant:
+def due_time(seen: Snapshot, said: Details, now: Instant) -> Instant:
     """When what is left of a hold that is approved now will be let go of: a pre-authorization may say so itself."""
-    asks_for = asked.details.hold_ms
+    asks_for = said.hold_ms
     return now + (hold_expiration_days(seen) * DAY_MS if asks_for is None else asks_for)
 
 

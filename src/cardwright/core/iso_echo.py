@@ -7,7 +7,7 @@ it is neither stored nor sent to webhooks.
 from functools import lru_cache
 
 from cardwright.core.countries import numeric_country
-from cardwright.core.kinds import CREDIT, INQUIRY, REFUND, RELEASES, SETTLED_AT_ONCE, SETTLES, WITHDRAWAL
+from cardwright.core.kinds import CARD_CREDITS, INQUIRY, REFUND, RELEASES, SETTLED_AT_ONCE, SETTLES, WITHDRAWAL
 from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of, numeric_of
 from cardwright.core.record import Recorded, approval_code, network_reference, root_token, root_trace_number, trace_number
@@ -19,8 +19,8 @@ from cardwright.kit.clock import iso
 ASKING, RELEASING, SETTLING = ("2110", "000000"), ("2430", "000000"), ("2210", "900000")
 CODES = {
     **dict.fromkeys(RELEASES, RELEASING), **dict.fromkeys(SETTLES, SETTLING), REFUND: ("2210", "200000"),
-    WITHDRAWAL: ("2210", "010000"), INQUIRY: ("2110", "310000"), CREDIT: ("2210", "260000"),
-    **dict.fromkeys(SETTLED_AT_ONCE - {WITHDRAWAL, CREDIT}, ("2210", "000000")),
+    WITHDRAWAL: ("2210", "010000"), INQUIRY: ("2110", "310000"), **dict.fromkeys(CARD_CREDITS, ("2210", "260000")),
+    **dict.fromkeys(SETTLED_AT_ONCE - CARD_CREDITS - {WITHDRAWAL}, ("2210", "000000")),
 }  # fmt: skip
 
 

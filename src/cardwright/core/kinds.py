@@ -11,15 +11,30 @@ class Form(StrEnum):
 
     PURCHASE = "authorization"
     INCREMENT = "authorization.incremental"
+    ATM_HOLD = "authorization.atm.withdrawal"
+    QUASI_HOLD = "authorization.quasi.cash"
+    FUNDING_HOLD = "account.funding.authorization"
     PIN_HOLD = "pindebit.authorization"
     PIN_PURCHASE = "pindebit"
     WITHDRAWAL = "pindebit.atm.withdrawal"
     BALANCE_INQUIRY = "pindebit.balanceinquiry"
+    PIN_QUASI = "pindebit.quasi.cash"
+    FUNDING = "account.funding.auth_plus_capture"
     ORIGINAL_CREDIT = "original.credit.auth_plus_capture"
+    CREDIT_HOLD = "original.credit.authorization"
 
 
-SINGLE_MESSAGE = frozenset({Form.PIN_PURCHASE, Form.WITHDRAWAL})
+SINGLE_MESSAGE = frozenset({Form.PIN_PURCHASE, Form.WITHDRAWAL, Form.PIN_QUASI, Form.FUNDING})
 """Forms that hold and settle in one."""
+
+CASH_MACHINE = frozenset({Form.WITHDRAWAL, Form.ATM_HOLD})
+"""Forms that ask a machine for cash."""
+
+QUASI_CASH = frozenset({Form.QUASI_HOLD, Form.PIN_QUASI})
+"""Forms that buy what is as good as cash."""
+
+CREDITS = frozenset({Form.ORIGINAL_CREDIT, Form.CREDIT_HOLD})
+"""Forms that bring money: nothing is paid, so nobody has to find it, and there is no surcharge."""
 
 WITH_CASH = {Form.PURCHASE: "authorization.cashback", Form.PIN_PURCHASE: "pindebit.cashback"}
 """The type of a form that also asks for cash at the till."""
@@ -54,37 +69,86 @@ FAMILIES = {
         TYPE_NUMBER["pindebit.authorization.reversal"], TYPE_NUMBER["pindebit.authorization.clearing"],
         expiry=TYPE_NUMBER["pindebit.authorization.reversal.issuerexpiration"],
     ),
+    TYPE_NUMBER["authorization.atm.withdrawal"]: _family(
+        "authorization.reversal", "authorization.clearing.atm.withdrawal", *_SIGNATURE
+    ),
+    TYPE_NUMBER["authorization.quasi.cash"]: _family(
+        "authorization.reversal", "authorization.clearing.quasi.cash", *_SIGNATURE
+    ),
+    # The wire knows no expiry of the families below by name: the general one for what holds money, else the reversal (choice).
+    TYPE_NUMBER["account.funding.authorization"]: Family(
+        TYPE_NUMBER["account.funding.authorization.reversal"], TYPE_NUMBER["account.funding.authorization.clearing"],
+        expiry=TYPE_NUMBER["authorization.reversal.issuerexpiration"],
+    ),
+    TYPE_NUMBER["refund.authorization"]: _family(
+        "refund.authorization.reversal", "refund.authorization.clearing", "refund.authorization.advice",
+        "refund.authorization.reversal",
+    ),
+    TYPE_NUMBER["original.credit.authorization"]: Family(
+        TYPE_NUMBER["original.credit.authorization.reversal"], TYPE_NUMBER["original.credit.authorization.clearing"],
+        expiry=TYPE_NUMBER["original.credit.authorization.reversal"],
+    ),
     **dict.fromkeys(
-        (TYPE_NUMBER["pindebit"], TYPE_NUMBER["pindebit.cashback"], TYPE_NUMBER["pindebit.atm.withdrawal"]),
+        (
+            TYPE_NUMBER["pindebit"], TYPE_NUMBER["pindebit.cashback"], TYPE_NUMBER["pindebit.atm.withdrawal"],
+            TYPE_NUMBER["pindebit.quasi.cash"],
+        ),
         _family("pindebit.reversal"),
     ),
+    TYPE_NUMBER["account.funding.auth_plus_capture"]: _family("account.funding.auth_plus_capture.reversal"),
+    TYPE_NUMBER["pindebit.refund"]: _family("pindebit.refund.reversal"),
     TYPE_NUMBER["original.credit.auth_plus_capture"]: _family("original.credit.auth_plus_capture.reversal"),
 }  # fmt: skip
 """What may follow the message that begins a chain, by its type."""
+
+PROMISED = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})
+"""Kinds that announce money: no balance changes before it is cleared, and ``hold_left`` is what is still to come."""
 
 ASKS = frozenset(FORM_OF)
 """Kinds that ask for something and may be refused by the checks."""
 
 SETTLED_AT_ONCE = frozenset(
     TYPE_NUMBER[name]
-    for name in ("pindebit", "pindebit.cashback", "pindebit.atm.withdrawal", "original.credit.auth_plus_capture")
-)
-"""Kinds that ask and move money for good in one message."""
+    for name in (
+        "pindebit", "pindebit.cashback", "pindebit.atm.withdrawal", "pindebit.quasi.cash", "pindebit.refund",
+        "account.funding.auth_plus_capture", "original.credit.auth_plus_capture",
+    )
+)  # fmt: skip
+"""Kinds that move money for good in one message, which can be undone."""
 
 INQUIRY = KIND_OF[Form.BALANCE_INQUIRY]
 INCREMENT = KIND_OF[Form.INCREMENT]
 WITHDRAWAL = KIND_OF[Form.WITHDRAWAL]
 CREDIT = KIND_OF[Form.ORIGINAL_CREDIT]
-CREDIT_REVERSAL = FAMILIES[CREDIT].reversal
 REFUND = TYPE_NUMBER["refund"]
+ANNOUNCED_REFUND = TYPE_NUMBER["refund.authorization"]
+PIN_REFUND = TYPE_NUMBER["pindebit.refund"]
 PIN_HOLD = KIND_OF[Form.PIN_HOLD]
 PIN_REVERSAL = TYPE_NUMBER["pindebit.reversal"]
-PIN_COMPLETION = TYPE_NUMBER["pindebit.authorization.clearing"]
 FORCED_CLEARING = TYPE_NUMBER["authorization.clearing"]
+
+CARD_CREDITS = frozenset({CREDIT, PIN_REFUND})
+"""Kinds that bring money for good in one message, which can be taken back."""
+
+TAKEN_BACK = frozenset(FAMILIES[kind].reversal for kind in CARD_CREDITS)
+"""Kinds that take such money back."""
+
+UNDOES = frozenset(FAMILIES[kind].reversal for kind in SETTLED_AT_ONCE - CARD_CREDITS)
+"""Kinds that undo what was paid at once."""
+
+CLEARED_ONCE = frozenset({PIN_HOLD, KIND_OF[Form.ATM_HOLD], KIND_OF[Form.QUASI_HOLD]})
+"""Kinds whose clearing is final: the rest of the hold goes back with it."""
+
+COMPLETIONS = frozenset(clearing for kind in CLEARED_ONCE if (clearing := FAMILIES[kind].clearing) is not None)
+"""The clearings of those."""
 
 EXPIRIES = frozenset(family.expiry for family in FAMILIES.values() if family.expiry is not None)
 
-CLEARINGS = frozenset(family.clearing for family in FAMILIES.values() if family.clearing is not None)
+CREDIT_CLEARINGS = frozenset(clearing for kind in PROMISED if (clearing := FAMILIES[kind].clearing) is not None)
+"""Kinds that bring money which was announced."""
+
+CLEARINGS = frozenset(family.clearing for family in FAMILIES.values() if family.clearing is not None) - CREDIT_CLEARINGS
+"""Kinds that take money which was held."""
 
 RELEASES = frozenset(
     {family.reversal for family in FAMILIES.values()} | EXPIRIES
@@ -92,16 +156,16 @@ RELEASES = frozenset(
 )  # fmt: skip
 """Kinds that let go of a hold, or undo what was settled at once."""
 
-SETTLES = CLEARINGS | {REFUND}
+SETTLES = CLEARINGS | CREDIT_CLEARINGS | {REFUND}
 """Kinds that move money for good, after another message or by themselves."""
 
-UNLOADS = frozenset({REFUND, CREDIT})
+UNLOADS = CARD_CREDITS | CREDIT_CLEARINGS | {REFUND}
 """Kinds whose money goes back to the funding source: they carry ``gpa_order_unload``."""
 
 LOAD_KINDS = {
     **dict.fromkeys(ASKS | SETTLES, TYPE_NUMBER["gpa.credit.authorization"]),
     **dict.fromkeys(RELEASES, TYPE_NUMBER["gpa.credit.authorization.reversal"]),
     **dict.fromkeys(UNLOADS, TYPE_NUMBER["gpa.debit.authorization"]),
-    CREDIT_REVERSAL: TYPE_NUMBER["gpa.credit.authorization"],
+    **dict.fromkeys(TAKEN_BACK, TYPE_NUMBER["gpa.credit.authorization"]),
 }
 """The type of a row's load side, by the type of its card side."""

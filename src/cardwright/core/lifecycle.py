@@ -1,13 +1,27 @@
-"""What follows a message: advice, reversal, clearing, expiry; and the refund, which follows nothing.
+"""What follows a message: advice, reversal, clearing, expiry; and refunds and other credits, which follow nothing.
 
 None of them is refused for the state of card, holder or spend controls: they tell what has happened (wire reference,
 "Rules for odd sequences" and "Funds flow per lifecycle step").
 """
 
-from cardwright.core.holds import is_due
-from cardwright.core.kinds import CREDIT, FAMILIES, FORCED_CLEARING, PIN_HOLD, REFUND, SETTLED_AT_ONCE, Family
+import msgspec
+
+from cardwright.core.holds import due_time, is_due
+from cardwright.core.kinds import (
+    ANNOUNCED_REFUND,
+    CARD_CREDITS,
+    CLEARED_ONCE,
+    CREDIT,
+    CREDIT_CLEARINGS,
+    FAMILIES,
+    PIN_REFUND,
+    PIN_REVERSAL,
+    PROMISED,
+    SETTLED_AT_ONCE,
+    Family,
+)
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
-from cardwright.core.outcome import Decision, Legs, declined
+from cardwright.core.outcome import NOTHING, Decision, Legs, declined
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.words import State
@@ -40,7 +54,7 @@ def reverse(seen: Snapshot, asked: Reversal, now: Instant) -> Decision:
     if not asked.is_advice and (refusal := _refusal(chain, amount, left)) is not None:
         return declined(seen, family.reversal, refusal, asked.amount)
     if at_once:
-        undo = _take_credit_back if chain.kind == CREDIT else _undo
+        undo = _take_credit_back if chain.kind in CARD_CREDITS else _undo
         return undo(seen, chain, amount)
     return _release(seen, chain, family.reversal, amount, closing=amount == left)
 
@@ -56,8 +70,8 @@ def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
 def advise(seen: Snapshot, asked: Advice) -> Decision:
     """Lowers the authorization's total, of which a part may be cleared already; a higher total needs an increment instead."""
     chain, family = chain_of(seen)
-    assert family.advice is not None, "the door lets an advice name an authorization only"
-    back = chain.cleared + chain.hold_left - asked.amount
+    assert family.advice is not None, "the door lets an advice name a hold or an announcement that knows one"
+    back = abs(chain.cleared) + chain.hold_left - asked.amount
     if (refusal := _refusal(chain, back, chain.hold_left)) is not None or back < 0:
         return declined(seen, family.advice, refusal or Reason.INVALID_AMOUNT, asked.amount)
     return _release(seen, chain, family.advice, back, closing=back == chain.hold_left)
@@ -74,19 +88,22 @@ def expire(seen: Snapshot, now: Instant) -> Decision:
 def clear(seen: Snapshot, asked: Clearing) -> Decision:
     """Money leaves: from the hold as far as it reaches, the rest from the account and JIT Funding at this moment.
 
-    A clearing cannot be refused. Without JIT Funding the account may go below zero, or the program's overdraft account
-    gives what is missing (``overdraft_destination``). The completion of a PIN debit is final: the rest of the hold goes
-    back. The others leave it for a further clearing, a reversal or its expiry.
+    A clearing cannot be refused; one of what was announced brings money instead. Without JIT Funding the account may go below
+    zero, or the program's overdraft account gives what is missing (``overdraft_destination``). The completions of PIN debit,
+    cash and quasi-cash are final: the rest of the hold goes back. The others leave it for a further clearing, a reversal or
+    its expiry.
     """
     chain = seen.chain if seen.chain is not None and not asked.is_forced else NO_CHAIN
-    kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else FORCED_CLEARING
+    kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else asked.forced_as
     assert kind is not None, "the door lets a clearing name a hold only"
+    if kind in CREDIT_CLEARINGS:
+        return _bring(seen, kind, asked.amount, None if chain is NO_CHAIN else chain)
     from_hold = min(asked.amount, chain.hold_left)
     captured = min(from_hold, chain.load_left)
     extra = asked.amount - from_hold
     load = _load_for(seen, extra)
     short = _shortage(seen, extra)
-    rest = chain.hold_left - from_hold if chain.kind == PIN_HOLD else 0
+    rest = chain.hold_left - from_hold if chain.kind in CLEARED_ONCE else 0
     back = min(rest, chain.load_left - captured)
     after = chain.after(hold=-from_hold - rest, load=-captured - back, cleared=asked.amount)
     return Decision(
@@ -110,9 +127,36 @@ def clear(seen: Snapshot, asked: Clearing) -> Decision:
     )  # fmt: skip
 
 
-def refund(seen: Snapshot, asked: Refund) -> Decision:
-    """Money comes back, to the account or at once on to the funding source, as the product's ``refunds_destination`` says."""
-    return _credit(seen, REFUND, asked.amount, use=(-asked.amount, 0))
+def refund(seen: Snapshot, asked: Refund, now: Instant) -> Decision:
+    """Money comes back, to the account or at once on to the funding source, as the product's ``refunds_destination`` says.
+
+    One that is only announced does so when it is cleared.
+    """
+    if asked.kind == ANNOUNCED_REFUND:
+        return announce(seen, asked.kind, asked.amount, due_time(seen, asked.details, now))
+    return _credit(seen, asked.kind, asked.amount, use=(-asked.amount, 0))
+
+
+def announce(seen: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
+    """Money is said to be on its way. No balance changes and nobody may spend it before it is there (wire reference, 9.5)."""
+    return Decision(
+        kind=kind, state=State.PENDING, reason=Reason.APPROVED, currency=seen.currency, requested=amount, amount=amount,
+        impacted=0, moved=0, legs=NOTHING, account=seen.account, hold_left=amount, due_ms=due,
+    )  # fmt: skip
+
+
+def _bring(seen: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:
+    """The clearing of what was announced, or of what never was: it goes where a refund goes."""
+    is_refund = kind == FAMILIES[ANNOUNCED_REFUND].clearing
+    brought = msgspec.structs.replace(
+        _credit(seen, kind, amount, use=(-amount if is_refund else 0, 0)),
+        # An original credit ends in CLEARED, as the wire's table of its types says.
+        state=State.COMPLETION if is_refund else State.CLEARED,
+    )
+    if chain is None:
+        return brought
+    after = chain.after(hold=-min(amount, chain.hold_left), cleared=-amount)
+    return msgspec.structs.replace(brought, cleared=0, chain=after)
 
 
 def credit(seen: Snapshot, requested: int) -> Decision:
@@ -136,8 +180,8 @@ def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Dec
         moved=-back,
         legs=Legs(program_funding=back, available=kept, settlement=-amount),
         account=seen.account.moved(seen.currency, kept, 0),
-        # Only a credit can be undone, which needs to know what of it has gone on to the funding source.
-        load_left=-back if kind == CREDIT else 0,
+        # What can be undone needs to know what of it has gone on to the funding source.
+        load_left=-back if kind in CARD_CREDITS else 0,
         cleared=-amount,
         use=use,
     )
@@ -164,6 +208,12 @@ def _shortage(seen: Snapshot, extra: int) -> int:
 
 
 def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: bool) -> Decision:
+    if chain.kind in PROMISED:
+        return Decision(
+            kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=seen.currency,
+            requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=seen.account,
+            chain=chain.after(hold=-amount),
+        )  # fmt: skip
     back = min(amount, chain.load_left)
     return Decision(
         kind=kind,
@@ -185,10 +235,10 @@ def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: b
 
 def _undo(seen: Snapshot, chain: Chain, amount: int) -> Decision:
     """The reversal of a purchase or withdrawal that was settled at once: the network gives the money back."""
-    back = min(amount, chain.load_left)
+    back, kind = min(amount, chain.load_left), FAMILIES[chain.kind].reversal
     return Decision(
-        kind=FAMILIES[chain.kind].reversal,
-        state=State.CLEARED,
+        kind=kind,
+        state=State.CLEARED if kind == PIN_REVERSAL else State.COMPLETION,
         reason=Reason.APPROVED,
         currency=seen.currency,
         requested=chain.requested,
@@ -203,13 +253,14 @@ def _undo(seen: Snapshot, chain: Chain, amount: int) -> Decision:
 
 
 def _take_credit_back(seen: Snapshot, chain: Chain, amount: int) -> Decision:
-    """The reversal of an original credit: first from where the money had gone on to, then from the account."""
+    """The reversal of an original credit or a PIN refund: first from where the money had gone on to, then from the account."""
     gone_on = max(0, min(amount, -chain.load_left))
     load = gone_on + _load_for(seen, amount - gone_on)
     short = _shortage(seen, amount - gone_on)
+    is_refund = chain.kind == PIN_REFUND
     return Decision(
         kind=FAMILIES[chain.kind].reversal,
-        state=State.COMPLETION,
+        state=State.CLEARED if is_refund else State.COMPLETION,
         reason=Reason.APPROVED,
         currency=seen.currency,
         requested=chain.requested,
@@ -219,4 +270,6 @@ def _take_credit_back(seen: Snapshot, chain: Chain, amount: int) -> Decision:
         legs=Legs(program_funding=-load, available=load + short - amount, settlement=amount, overdraft=-short),
         account=seen.account.moved(seen.currency, load + short - amount, 0),
         chain=chain.after(load=load, cleared=amount),
+        # What a refund took off the use of the card counts again.
+        use=(amount, 0) if is_refund else (0, 0),
     )

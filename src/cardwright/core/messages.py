@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.kinds import Form
+from cardwright.core.kinds import CREDITS, FORCED_CLEARING, REFUND, Form
 
 
 class Flow(StrEnum):
@@ -17,7 +17,10 @@ class Flow(StrEnum):
     TRANSFER = "t"
 
 
-FLOW_OF = {Form.WITHDRAWAL: Flow.WITHDRAWAL, Form.ORIGINAL_CREDIT: Flow.CREDIT}
+FLOW_OF = {
+    Form.WITHDRAWAL: Flow.WITHDRAWAL, Form.ATM_HOLD: Flow.WITHDRAWAL,
+    Form.ORIGINAL_CREDIT: Flow.CREDIT, Form.CREDIT_HOLD: Flow.CREDIT,
+}  # fmt: skip
 """What a form that is no purchase is to them."""
 
 
@@ -52,13 +55,13 @@ class Fee(msgspec.Struct, frozen=True, array_like=True):
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
-    ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the
-    control that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of
-    JSON, are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to
-    be held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
+    ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the control
+    that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of JSON,
+    are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to be
+    held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
     increments: of its root, where they are the one thing that grows, and of what follows. ``network`` is None for the
-    stand-in network. Neither a typed security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not
-    stored after authorization).
+    stand-in network. ``echoed`` is a JSON object of what the transaction shows as it was sent. Neither a typed security code
+    nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -88,6 +91,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hold_ms: int | None = msgspec.field(default=None, name="t")
     from_account: str | None = msgspec.field(default=None, name="fa")
     original_credit: dict[str, Any] | None = msgspec.field(default=None, name="oc")
+    echoed: str | None = msgspec.field(default=None, name="ec")
     released: int = msgspec.field(default=0, name="e")
     increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
     user_token: str | None = msgspec.field(default=None, name="us")
@@ -116,7 +120,7 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
         """What is asked in all: purchase, cash back, and the acquirer's surcharge, which nobody pays to see or get money."""
         if not self.details.fees and not self.details.cash_back:
             return self.amount
-        if self.form in (Form.BALANCE_INQUIRY, Form.ORIGINAL_CREDIT):
+        if self.form is Form.BALANCE_INQUIRY or self.form in CREDITS:
             return self.amount
         surcharge = sum(fee.amount for fee in self.details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
         return self.amount + self.details.cash_back + surcharge
@@ -157,11 +161,15 @@ class Reversal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Clearing(msgspec.Struct, frozen=True, kw_only=True):
-    """The final ``amount``: money leaves. A forced one belongs to no authorization, it only borrows card and merchant."""
+    """The final ``amount``: money leaves, or comes where it was announced.
+
+    A forced one belongs to no authorization, it only borrows card and merchant; ``forced_as`` is the type it is recorded as.
+    """
 
     amount: int
     details: Details
     is_forced: bool = False
+    forced_as: int = FORCED_CLEARING
 
     @property
     def follows(self) -> bool:
@@ -181,10 +189,11 @@ class Expiry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """The merchant gives ``amount`` back; it is not matched to any purchase."""
+    """The merchant gives ``amount`` back, or announces it; it is not matched to any purchase. ``kind`` is its type."""
 
     amount: int
     details: Details
+    kind: int = REFUND
 
     @property
     def follows(self) -> bool:

@@ -1,16 +1,25 @@
 """Movements as the wire's JSON: the document that a GET of the resource answers, and the transactions that it consists of."""
 
 from collections.abc import Iterable, Sequence
-from typing import assert_never
+from decimal import Decimal
+from typing import Any, assert_never
+
+import msgspec
 
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.movements import (
+    ANNOUNCED,
+    CREDITED,
+    DEBITED,
+    DEPOSIT_STATES,
     GPA_CREDIT,
     GPA_DEBIT,
     PEER,
     PROGRAM,
     AnyMovement,
     Charge,
+    Deposit,
+    DepositTransition,
     FeeCharge,
     FeeRefund,
     Order,
@@ -22,8 +31,11 @@ from cardwright.core.movements import (
 from cardwright.core.record import Recorded, token_of
 from cardwright.core.render import PAYMENT_NODE, STATE_NAMES, Face, SourceFace, details_decoder, to_json
 from cardwright.core.snapshot import UserFact
-from cardwright.core.words import TYPES
-from cardwright.kit.clock import iso, iso_ms
+from cardwright.core.words import TYPES, State
+from cardwright.kit.clock import Instant, iso, iso_ms
+
+_exact = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number")
 
 APPROVED = '{"code":"0000","memo":"Approved or completed successfully"}'
 """A movement that is not carried out leaves no transaction, so there is no other response."""
@@ -39,8 +51,11 @@ def account_face_of(user: UserFact, owner: UserFact) -> Face:
     return Face(tokens=tokens, owner=_text(owner.token), product="", people=people)
 
 
-def document(asked: AnyMovement, rows: Sequence[Recorded], source: SourceFace | None) -> str:
-    """What a GET of the movement answers; ``rows`` are its transactions, the fees' last."""
+def document(
+    asked: AnyMovement, rows: Sequence[Recorded], source: SourceFace | None, steps: Sequence[Step] = (),
+    root: Recorded | None = None,
+) -> str:  # fmt: skip
+    """What a GET of the movement answers; ``rows`` are its transactions, the fees' last, ``root`` the deposit of a transition."""
     main, places = rows[0], exponent_of(rows[0].currency) or 0
     amount, created = decimal_text(asked.amount, places), _text(iso(main.created_ms))
     said = {name: _text(value) for name, value in asked.said.items()}
@@ -72,9 +87,50 @@ def document(asked: AnyMovement, rows: Sequence[Recorded], source: SourceFace | 
                 *pairs, ("amount", amount), ("currency_code", _text(main.currency)), ("fees", fees),
                 ("transaction_token", _text(token_of(main))), ("created_time", created),
             ]  # fmt: skip
+        case Deposit():
+            pairs = [
+                ("type", '"CREDIT"' if asked.is_credit else '"DEBIT"'), *_deposit_state(asked, rows[0], steps[-1]),
+                ("amount", amount), *pairs, ("created_time", created), ("last_modified_time", created),
+            ]  # fmt: skip
+        case DepositTransition():
+            assert root is not None, "a transition names its deposit"
+            deposit, chain = _deposit_in(root), steps[0].chain
+            assert chain is not None, "a transition changes its deposit"
+            state, code = DEPOSIT_STATES[chain.state], steps[0].reason_code or asked.reason_code
+            pairs = [
+                ("channel", _text(asked.channel)), ("reason", _text(asked.reason)), ("reason_code", _maybe(code)),
+                ("type", f'"state.{state.lower()}"'), ("state", _text(state)), ("direct_deposit_token", _text(deposit["token"])),
+                ("direct_deposit_account_token", _text(deposit["direct_deposit_account_token"])),
+                ("transaction_token", _text(token_of(main))), ("created_time", created),
+            ]  # fmt: skip
         case _:
             assert_never(asked)
     return _object([*head, *pairs])
+
+
+def _deposit_state(asked: Deposit, row: Recorded, last: Step) -> list[tuple[str, str | None]]:
+    """State and reason of a deposit that has just arrived."""
+    state, way = DEPOSIT_STATES[State(row.state)], "credit" if asked.is_credit else "debit"
+    reason = f"New {way}" if last.kind in ANNOUNCED else (f"Returned {way}" if last.reason_code is not None else f"Applied {way}")
+    return [("state", _text(state)), ("state_reason", _text(reason)), ("state_reason_code", _maybe(last.reason_code))]
+
+
+def _deposit_in(root: Recorded) -> dict[str, Any]:
+    """The deposit as its first transaction shows it."""
+    shown = f"{{{details_decoder.decode(root.details).movement}}}"
+    return dict(_exact.decode(shown)["direct_deposit"])
+
+
+def deposit_after(asked: DepositTransition, step: Step, root: Recorded, now: Instant) -> str:
+    """A deposit's document as a transition leaves it."""
+    assert step.chain is not None, "a transition changes its deposit"
+    code = step.reason_code or asked.reason_code
+    news = {"state": DEPOSIT_STATES[step.chain.state], "state_reason": asked.reason, "state_reason_code": code}
+    return _object(
+        (name, _encoder.encode(value).decode())
+        for name, value in ({**_deposit_in(root), **news, "last_modified_time": iso(now)}).items()
+        if value is not None
+    )
 
 
 def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
@@ -87,6 +143,8 @@ def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
             return f'"gpa_order_unload":{doc}'
         case kind if kind == PEER:
             return f'"peer_transfer":{doc}'
+        case kind if kind in CREDITED or kind in DEBITED:
+            return f'"direct_deposit":{doc}'
         case kind if kind == PROGRAM:
             return f'"program_transfer":{doc}'
         case _:
@@ -106,8 +164,15 @@ def render_account_side(row: Recorded, face: Face, state: int | None = None) -> 
         f'"settlement_date":"{time[:10]}T00:00:00Z","request_amount":{decimal_text(row.request_amount, places)},'
         f'"amount":{decimal_text(row.amount, places)},"currency_code":"{row.currency}","response":{APPROVED},'
         f'"network":"MARQETA",{face.people},"issuer_received_time":"{iso_ms(row.created_ms)}",'
-        f'"issuer_payment_node":"{PAYMENT_NODE}","polarity":"{"CREDIT" if row.impacted > 0 else "DEBIT"}"}}'
+        f'"issuer_payment_node":"{PAYMENT_NODE}","polarity":"{_polarity(row)}"}}'
     )
+
+
+def _polarity(row: Recorded) -> str:
+    """Which way money goes, or would go."""
+    if row.kind in ANNOUNCED:
+        return "PENDING_CREDIT" if row.kind == CREDITED.pending else "PENDING_DEBIT"
+    return "CREDIT" if (row.impacted or 0) > 0 else "DEBIT"
 
 
 def _gpa(row: Recorded, places: int) -> str:

@@ -6,12 +6,13 @@ transfers").
 """
 
 from enum import IntEnum
-from typing import assert_never
+from typing import Literal, NamedTuple, assert_never
 
 import msgspec
 
 from cardwright.core.outcome import Legs
 from cardwright.core.problems import (
+    BAD_DEPOSIT_TRANSITION,
     FEE_REFUNDED,
     FUNDING_SOURCE_UNKNOWN,
     GPA_TOO_SMALL,
@@ -21,7 +22,7 @@ from cardwright.core.problems import (
     Problem,
 )
 from cardwright.core.snapshot import Account, Chain, SourceFact, UserFact
-from cardwright.core.words import TYPE_NUMBER
+from cardwright.core.words import TYPE_NUMBER, State
 
 GPA_CREDIT = TYPE_NUMBER["gpa.credit"]
 GPA_DEBIT = TYPE_NUMBER["gpa.debit"]
@@ -30,7 +31,28 @@ FEE_REFUND = TYPE_NUMBER["fee.charge.refund"]
 PEER = TYPE_NUMBER["transfer.peer"]
 PROGRAM = TYPE_NUMBER["transfer.program"]
 
-CARDLESS = frozenset({GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, PEER, PROGRAM})
+
+class DepositTypes(NamedTuple):
+    """The types of a direct deposit's transactions, by what they do."""
+
+    pending: int
+    applied: int
+    rejected: int
+    pending_reversal: int
+    reversal: int
+
+
+_ENDS = (".pending", "", ".reject", ".pending.reversal", ".reversal")
+CREDITED = DepositTypes(*(TYPE_NUMBER[f"directdeposit.credit{end}"] for end in _ENDS))
+DEBITED = DepositTypes(*(TYPE_NUMBER[f"directdeposit.debit{end}"] for end in _ENDS))
+
+ANNOUNCED = frozenset({CREDITED.pending, DEBITED.pending})
+"""Kinds that begin the chain of a deposit; such a row is PENDING, and has an end, until the deposit takes effect or is off."""
+
+NEWS = ANNOUNCED | {CREDITED.rejected, DEBITED.rejected, CREDITED.pending_reversal, DEBITED.pending_reversal}
+"""Kinds of a deposit's transactions that move nothing."""
+
+CARDLESS = frozenset({GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, PEER, PROGRAM, *CREDITED, *DEBITED})
 """Kinds of transactions that no card made; such a row has no load side."""
 
 
@@ -43,6 +65,8 @@ class MovementKind(IntEnum):
     FEE_REFUND = 4
     PEER_TRANSFER = 5
     PROGRAM_TRANSFER = 6
+    DEPOSIT = 7
+    DEPOSIT_TRANSITION = 8
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +120,36 @@ class ProgramTransfer(Movement, frozen=True, kw_only=True):
     """Moves money from an account to a program funding source; the account pays the fees."""
 
 
+DEPOSIT_STATES = {
+    State.PENDING: "PENDING", State.COMPLETION: "APPLIED", State.CLEARED: "REVERSED", State.DECLINED: "REJECTED",
+}  # fmt: skip
+"""What a direct deposit's state is called; it is kept as the state of its first transaction."""
+
+APPLY_REASON = "Settlement date"
+"""Why a deposit takes effect by itself (choice)."""
+
+
+class Deposit(Movement, frozen=True, kw_only=True):
+    """Money that a bank sends to an account or takes from it, on a day: at ``settles_ms``, or ``at_once`` before it."""
+
+    is_credit: bool
+    settles_ms: int
+    at_once: bool = False
+
+
+class DepositTransition(Movement, frozen=True, kw_only=True):
+    """Lets a direct deposit take effect, undoes it, or refuses it. ``channel`` SYSTEM is the platform's own, on the day.
+
+    ``ends_ms`` is when what has taken effect cannot be returned for this reason any more.
+    """
+
+    to: Literal[State.COMPLETION, State.CLEARED, State.DECLINED]
+    channel: str
+    reason: str
+    reason_code: str | None = None
+    ends_ms: int | None = None
+
+
 class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
     """An auto reload as the heart sees it: available money below ``trigger`` is filled up to ``goal``, in minor units."""
 
@@ -115,7 +169,7 @@ class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
 SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})
 """Movements that may set off an auto reload; an unload does not (wire reference, "Auto reloads")."""
 
-AnyMovement = Order | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer
+AnyMovement = Order | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer | Deposit | DepositTransition
 
 
 class Party(msgspec.Struct, frozen=True):
@@ -138,6 +192,7 @@ class View(msgspec.Struct, frozen=True):
     parties: tuple[Party, ...]
     source: SourceFact | None = None
     chain: Chain | None = None
+    now: int = 0
 
     def available(self) -> int:
         """What the first account has that no hold keeps."""
@@ -149,6 +204,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction of a movement, in minor units: whose (the number of the party), what, and what it books.
 
     ``load_left`` is what can be unloaded of it later; ``chain`` the root that it follows, as that is afterwards.
+    ``follows``: it belongs to the chain of the movement's first transaction. ``state`` is that of the row after the movement,
+    ``first_state`` the one that it began with, ``due_ms`` when it takes effect by itself, ``reason_code`` a bank's word.
     """
 
     kind: int
@@ -160,6 +217,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     load_left: int = 0
     chain: Chain | None = None
     charge: Charge | None = None
+    follows: bool = False
+    state: State = State.COMPLETION
+    first_state: State = State.COMPLETION
+    due_ms: int = 0
+    reason_code: str | None = None
 
     @property
     def impacted(self) -> int:
@@ -185,6 +247,10 @@ def decide_movement(seen: View, asked: AnyMovement) -> Steps | Problem:
             return _pass_on(seen, asked)
         case ProgramTransfer():
             return _hand_in(seen, asked)
+        case Deposit():
+            return _announce(seen, asked)
+        case DepositTransition():
+            return _change(seen, asked)
         case _:
             assert_never(asked)
 
@@ -260,3 +326,66 @@ def _hand_in(seen: View, asked: ProgramTransfer) -> Steps | Problem:
         return Problem(GPA_TOO_SMALL)
     legs = Legs(program_funding=amount, available=-amount)
     return (Step(kind=PROGRAM, requested=amount, amount=amount, moved=-amount, legs=legs), *_fees(asked))
+
+
+# --- Direct deposits ------------------------------------------------------------------------
+
+
+def _announce(seen: View, asked: Deposit) -> Steps:
+    """Every deposit is announced first; what is due, or of an account that takes nothing, goes on at once."""
+    types, due = CREDITED if asked.is_credit else DEBITED, asked.settles_ms
+    applies = asked.at_once or due <= seen.now
+    further = _applied(seen, types, asked.amount) if applies or not seen.parties[0].is_active else None
+    pending = Step(
+        kind=types.pending, requested=asked.amount, amount=asked.amount, legs=Legs(), first_state=State.PENDING,
+        state=State.PENDING if further is None else _state_after(further), due_ms=due if further is None else 0,
+    )  # fmt: skip
+    return (pending,) if further is None else (pending, msgspec.structs.replace(further, follows=True))
+
+
+def _applied(seen: View, types: DepositTypes, amount: int) -> Step:
+    """Money comes or goes; a debit that the account cannot pay is returned, and so is all that is for somebody inactive."""
+    code = None
+    if not seen.parties[0].is_active:
+        code = "R16"
+    elif types is DEBITED and amount > seen.available():
+        code = "R01"
+    if code is not None:
+        return Step(kind=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=code)
+    gained = amount if types is CREDITED else -amount
+    return Step(kind=types.applied, requested=amount, amount=amount, legs=Legs(available=gained, deposits=-gained))
+
+
+def _state_after(step: Step) -> State:
+    """The deposit's state when this was its latest transaction."""
+    return State.DECLINED if step.kind in (CREDITED.rejected, DEBITED.rejected) else State.COMPLETION
+
+
+def _change(seen: View, asked: DepositTransition) -> Steps | Problem:
+    chain = seen.chain
+    assert chain is not None, "a transition names its deposit"
+    types, amount = CREDITED if chain.kind == CREDITED.pending else DEBITED, chain.requested
+    before, is_pending = chain.state, chain.state is State.PENDING
+    if not (is_pending or (before is State.COMPLETION and asked.to is State.CLEARED)):
+        return Problem(BAD_DEPOSIT_TRANSITION, f"{DEPOSIT_STATES[before]} to {DEPOSIT_STATES[asked.to]}")
+    if not is_pending and asked.ends_ms is not None and seen.now >= asked.ends_ms:
+        return Problem(BAD_DEPOSIT_TRANSITION, f"the time for a return for the reason {asked.reason_code} is over")
+    match asked.to:
+        case State.COMPLETION:
+            step = _applied(seen, types, amount)
+            after = _state_after(step)
+        case State.DECLINED:
+            step = Step(kind=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=asked.reason_code)
+            after = State.DECLINED
+        case State.CLEARED:
+            step, after = _undone(types, amount, is_pending=is_pending, code=asked.reason_code), State.CLEARED
+        case _:
+            assert_never(asked.to)
+    return (msgspec.structs.replace(step, chain=msgspec.structs.replace(chain, state=after, due_ms=0)),)
+
+
+def _undone(types: DepositTypes, amount: int, *, is_pending: bool, code: str | None) -> Step:
+    """The exact opposite of what was applied, even where the account has less by now: the bank has its money back."""
+    kind, given_back = (types.pending_reversal, 0) if is_pending else (types.reversal, amount)
+    gained = -given_back if types is CREDITED else given_back
+    return Step(kind=kind, requested=amount, amount=amount, legs=Legs(available=gained, deposits=-gained), reason_code=code)

@@ -14,7 +14,8 @@ class Legs(NamedTuple):
 
     ``program_funding`` is the funding source (negative: drawn), ``available`` and ``held`` the cardholder's account,
     ``settlement`` what is owed to the network; ``fees`` what the program earned, ``transit`` what is between two accounts,
-    ``overdraft`` the program's own account for what clearings took beyond the money of a preloaded account (negative: given).
+    ``overdraft`` the program's own account for what clearings took beyond the money of a preloaded account (negative: given),
+    ``deposits`` what banks sent by direct deposit (negative) or took.
     """
 
     program_funding: int = 0
@@ -24,6 +25,7 @@ class Legs(NamedTuple):
     fees: int = 0
     transit: int = 0
     overdraft: int = 0
+    deposits: int = 0
 
 
 NOTHING = Legs()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cardwright.core.kinds import ASKS, INQUIRY, LOAD_KINDS, RELEASES, SETTLES, UNLOADS
+from cardwright.core.kinds import ASKS, INQUIRY, LOAD_KINDS, RELEASES, SETTLES, TAKEN_BACK, UNDOES, UNLOADS
 from cardwright.core.messages import Details, Merchant
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import (
@@ -159,7 +159,9 @@ def _order(
 
 def _order_state(row: Recorded) -> str:
     """PENDING while the hold lives, COMPLETION once money has moved, REVERSED after a full reversal."""
-    if row.first_state == State.COMPLETION:
+    if row.kind in UNDOES:
+        return "REVERSED"
+    if row.first_state == State.COMPLETION or row.kind in SETTLES or row.kind in TAKEN_BACK:
         return "COMPLETION"
     return "REVERSED" if row.kind in RELEASES and row.first_state == State.CLEARED else "PENDING"
 
@@ -232,7 +234,8 @@ def _verifications(details: Details, places: int) -> str:
         parts["incremental_authorization_transaction_tokens"] = [token for _, token in details.increments]
     if details.merchant.security_level is not None:
         parts["cardholder_authentication_data"] = {"electronic_commerce_indicator": details.merchant.security_level}
-    return to_json(parts).decode()[1:-1] + "," if parts else ""
+    echoed = "" if details.echoed is None else details.echoed[1:-1] + ","
+    return echoed + (to_json(parts).decode()[1:-1] + "," if parts else "")
 
 
 def _address(details: Details, verdict: str) -> dict[str, Any]:

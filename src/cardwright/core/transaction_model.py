@@ -38,6 +38,8 @@ def as_v2(text: str, details: Details) -> str:
                 "pos": _pos(said, details),
                 "transaction_metadata": {"payment_channel": "ECOMMERCE" if details.card_present is False else "OTHER"},
             }
+        elif name == "currency_conversion":
+            shown[name] = value["network"]
         elif name not in IN_POS:
             shown[name] = value
     return _encoder.encode(shown).decode()

@@ -16,7 +16,8 @@ from cardwright.core.decide import decide, would_refuse
 from cardwright.core.holds import is_due
 from cardwright.core.kinds import INCREMENT
 from cardwright.core.messages import Expiry, Message
-from cardwright.core.movements import SPENDING, MovementKind, decide_movement
+from cardwright.core.movement_docs import deposit_after
+from cardwright.core.movements import SPENDING, DepositTransition, MovementKind, decide_movement
 from cardwright.core.outcome import Decision
 from cardwright.core.problems import (
     CARD_UNKNOWN,
@@ -405,7 +406,7 @@ def _carry_out(
         # It went with a reset.
         return Problem(ORIGINAL_NOT_FOUND)
     accounts = [batch.accounts[entry.holder_id] for entry in entries]
-    steps = decide_movement(view_of(program.currency, entries, accounts, source, root), asked.movement)
+    steps = decide_movement(view_of(program.currency, entries, accounts, source, root, batch.now[program.id]), asked.movement)
     if isinstance(steps, Problem):
         return steps
     rows, after = list[Recorded](), dict[int, Account]()
@@ -423,6 +424,9 @@ def _carry_out(
     if root is not None and steps[0].chain is not None:
         batch.roots[root.id] = changed = after_chain(root, steps[0].chain)
         write.chains[root.id] = chain_row(changed)
+        if isinstance(asked.movement, DepositTransition):
+            now = batch.now[program.id]
+            write.reworded[root.id] = now, deposit_after(asked.movement, steps[0], root, now)
     moved = Moved(doc, program)
     batch.by_movement[asked.key] = asked.request_hash, moved
     return moved

@@ -6,12 +6,11 @@ from typing import NamedTuple
 import msgspec
 
 from cardwright.core.messages import Details
-from cardwright.core.movement_docs import document, fragment
-from cardwright.core.movements import AnyMovement, MovementKind, Party, Step, View
+from cardwright.core.movement_docs import deposit_after, document, fragment
+from cardwright.core.movements import AnyMovement, Deposit, DepositTransition, MovementKind, Party, Step, View
 from cardwright.core.record import Recorded, token_of
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account
-from cardwright.core.words import State
 from cardwright.engine.cache import AccountEntry, ProgramEntry, SourceEntry
 from cardwright.engine.recording import chain_of
 from cardwright.kit.clock import Instant
@@ -47,8 +46,8 @@ class Instructed(NamedTuple):
 
     @property
     def rows_max(self) -> int:
-        """How many transactions it may become: one on each side, one for each fee."""
-        return len(self.accounts) + len(self.movement.charges)
+        """How many transactions it may become: one on each side, one for each fee, and what a deposit does at once."""
+        return len(self.accounts) + len(self.movement.charges) + isinstance(self.movement, Deposit)
 
     @property
     def key(self) -> MovementKey:
@@ -64,11 +63,12 @@ class Moved(NamedTuple):
 
 
 def view_of(
-    currency: str, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None, root: Recorded | None
-) -> View:
+    currency: str, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None,
+    root: Recorded | None, now: Instant,
+) -> View:  # fmt: skip
     """What the decision sees."""
     parties = tuple(Party(entry.user, entry.owner, account) for entry, account in zip(entries, accounts, strict=True))
-    return View(currency, parties, source.fact if source is not None else None, chain_of(root) if root is not None else None)
+    return View(currency, parties, source.fact if source is not None else None, chain_of(root) if root is not None else None, now)
 
 
 def first_row(
@@ -84,8 +84,8 @@ def first_row(
         # Only what moved money from or to the source is its business; fees are the program's own.
         source_id=asked.source_id if step.moved else None,
         kind=step.kind,
-        state=State.COMPLETION.value,
-        first_state=State.COMPLETION.value,
+        state=step.state.value,
+        first_state=step.first_state.value,
         code=Reason.APPROVED.number,
         created_ms=now,
         user_time_ms=now,
@@ -98,7 +98,7 @@ def first_row(
         hold_left=0,
         load_left=step.load_left,
         cleared=0,
-        due_ms=0,
+        due_ms=step.due_ms,
         ledger=ledger,
         available=ledger - held,
         root_id=asked.root_id,
@@ -113,15 +113,18 @@ def complete(
     rows: Sequence[Recorded], steps: Sequence[Step], entries: Sequence[AccountEntry], asked: Instructed,
     source: SourceEntry | None, root: Recorded | None,
 ) -> tuple[list[Recorded], str]:  # fmt: skip
-    """The rows with their details, and the movement's document, which they show."""
-    doc = document(asked.movement, rows, source.face if source is not None else None)
+    """The rows with their details, and the movement's document, which they show; a transition's show the deposit."""
+    doc = document(asked.movement, rows, source.face if source is not None else None, steps, root)
+    shown = doc
+    if isinstance(asked.movement, DepositTransition) and root is not None:
+        shown = deposit_after(asked.movement, steps[0], root, rows[0].created_ms)
     done = []
     for row, step in zip(rows, steps, strict=True):
         preceding = root if root is not None else rows[0]
         details = Details(
             mid="",
             user_token=entries[step.party].user.token,
-            movement=fragment(asked.movement, step, doc),
+            movement=fragment(asked.movement, step, shown),
             root_token=token_of(preceding) if preceding.id != row.id else None,
         )
         done.append(row._replace(details=_pack(details), root_id=root_id_of(row, rows[0], step)))
@@ -130,7 +133,7 @@ def complete(
 
 def root_id_of(row: Recorded, first: Recorded, step: Step) -> int | None:
     """The chain that a row belongs to: the recipient's side of a transfer is in the sender's."""
-    return first.id if step.party and row.id != first.id else row.root_id
+    return first.id if (step.party or step.follows) and row.id != first.id else row.root_id
 
 
 def entry_of(row: Recorded, step: Step) -> tuple[object, ...]:

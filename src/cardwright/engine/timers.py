@@ -1,4 +1,4 @@
-"""What happens by itself when time passes: holds expire, each as a message through the heart.
+"""What happens by itself when time passes: holds expire and direct deposits take effect, each as a message through the heart.
 
 The loop looks every second, and at once when somebody moves a clock. Several processes may look at the same time: whoever
 comes second finds under the account's lock that there is nothing left to expire.
@@ -12,16 +12,22 @@ from typing import Final, TypeVar
 import structlog
 
 from cardwright.core.messages import Details, Expiry
-from cardwright.core.problems import HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, Problem
+from cardwright.core.movements import APPLY_REASON, DepositTransition, MovementKind
+from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, USER_UNKNOWN, Problem
+from cardwright.core.record import RELOAD, Recorded, token_of, with_face
+from cardwright.core.render import details_decoder
+from cardwright.core.words import State
+from cardwright.engine.cache import AccountEntry, find_accounts
 from cardwright.engine.heart import Asked
 from cardwright.engine.loop import Engine
+from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import Instant, RealClock
 from cardwright.storage.database import Database
-from cardwright.storage.holds import DueHold, load_due_holds, programs_with_due_holds
+from cardwright.storage.holds import DueHold, load_due_deposits, load_due_holds, programs_with_due_holds
 from cardwright.storage.programs import get_program
 
 DUE_MAX: Final = 200
-"""Holds that expire in one go."""
+"""Holds that expire, or deposits that take effect, in one go."""
 
 POLL_S: Final = 1.0
 """How often the loop looks without being asked to."""
@@ -29,12 +35,18 @@ POLL_S: Final = 1.0
 SETTLE_S: Final = 5.0
 """How long ``settle`` goes on; the loop comes back to the rest."""
 
+DueDeposit = tuple[Recorded, AccountEntry]
+"""The first transaction of a deposit whose day has come, and the account that it is for."""
+
 T = TypeVar("T")
 log = structlog.get_logger()
 
 
 class Timers:
-    """Lets holds expire. One for each process, in its event loop; ``wake_outbox`` is called when there is news to tell."""
+    """Lets holds expire and direct deposits take effect. One for each process, in its event loop.
+
+    ``wake_outbox`` is called when there is news to tell.
+    """
 
     def __init__(
         self, database: Database, engine: Engine, real_clock: RealClock, executor: Executor, wake_outbox: Callable[[], None]
@@ -72,12 +84,34 @@ class Timers:
         clock = asyncio.get_running_loop().time
         end = clock() + SETTLE_S
         async with self._turn:
-            while clock() < end and not self._stopped.is_set() and (due := await self._in_thread(self._due_holds, program_id)):
-                expired = await asyncio.gather(*(self._expire(program_id, hold) for hold in due))
+            while clock() < end and not self._stopped.is_set() and (due := await self._in_thread(self._due, program_id)):
+                expired = await asyncio.gather(*(self._happen(program_id, one) for one in due))
                 if any(expired):
                     self._wake_outbox()
                 if not all(expired):
                     return
+
+    async def _happen(self, program_id: int, one: DueHold | DueDeposit) -> bool:
+        return await (self._expire(program_id, one) if isinstance(one, DueHold) else self._apply(*one))
+
+    async def _apply(self, deposit: Recorded, account: AccountEntry) -> bool:
+        """Whether the deposit waits no longer afterwards."""
+        # The third face of a row's token is nobody's else, so a deposit takes effect by itself once.
+        change = DepositTransition(
+            token=with_face(token_of(deposit), RELOAD), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
+        )
+        asked = Instructed(
+            (account,), MovementKind.DEPOSIT_TRANSITION, change, deposit.seed, self._real_clock(), b"", root_id=deposit.id,
+            ref_id=deposit.id,
+        )  # fmt: skip
+        try:
+            await self._engine.move(asked)
+        except Problem as problem:
+            if problem.kind in (BAD_DEPOSIT_TRANSITION, ORIGINAL_NOT_FOUND, USER_UNKNOWN):
+                return True
+            log.warning("a direct deposit could not take effect", transaction=deposit.id, problem=str(problem))
+            return False
+        return True
 
     async def _expire(self, program_id: int, hold: DueHold) -> bool:
         """Whether the hold is gone afterwards."""
@@ -97,10 +131,13 @@ class Timers:
         with self._database.read() as db:
             return programs_with_due_holds(db, self._real_clock())
 
-    def _due_holds(self, program_id: int) -> list[DueHold]:
+    def _due(self, program_id: int) -> list[DueHold | DueDeposit]:
         with self._database.read() as db:
             now: Instant = get_program(db, program_id).clock.at(self._real_clock())
-            return load_due_holds(db, program_id, now, DUE_MAX)
+            holds, rows = load_due_holds(db, program_id, now, DUE_MAX), load_due_deposits(db, program_id, now, DUE_MAX)
+            keys = [(program_id, details_decoder.decode(row.details).user_token or "") for row in rows]
+            accounts = find_accounts(db, keys) if keys else {}
+            return [*holds, *((row, accounts[key]) for row, key in zip(rows, keys, strict=True) if key in accounts)]
 
     async def _in_thread(self, look: Callable[..., T], *arguments: int) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, look, *arguments)

@@ -11,14 +11,17 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, or_, select
 
 from cardwright.core.kinds import (
+    CARD_CREDITS,
     CLEARINGS,
-    CREDIT,
-    CREDIT_REVERSAL,
-    PIN_COMPLETION,
-    PIN_REVERSAL,
+    COMPLETIONS,
+    CREDIT_CLEARINGS,
+    PROMISED,
     REFUND,
     SETTLED_AT_ONCE,
+    TAKEN_BACK,
+    UNDOES,
 )
+from cardwright.core.movements import ANNOUNCED, CREDITED, DEBITED, NEWS
 from cardwright.core.snapshot import Account
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.ledger.walk import Break, stream, truth, with_entries
@@ -53,9 +56,13 @@ def balances_are_sums_of_entries(db: Connection) -> Iterator[Break]:
                 yield f"holder {holder_id}, {currency} (ledger, held)", summed, stored
 
 
+_HELD: ColumnElement[int] = case((transactions.c.kind.in_(PROMISED), 0), else_=transactions.c.hold_left)
+"""What a transaction holds of its account: nothing where money is only announced."""
+
+
 def held_is_open_holds(db: Connection) -> Iterator[Break]:
     """What is on hold on an account is what its transactions still hold."""
-    for holder_id, account, sums in _accounts(db, transactions, func.sum(transactions.c.hold_left)):
+    for holder_id, account, sums in _accounts(db, transactions, func.sum(_HELD)):
         for currency in sorted(account.balances.keys() | sums.keys()):
             stored, (open_holds,) = account.money(currency)[1], sums.get(currency, (0,))
             if stored != open_holds:
@@ -83,8 +90,12 @@ def _accounts(
 
 
 def approved_has_one_entry(db: Connection) -> Iterator[Break]:
-    """Every approved transaction with an amount has its journal entry, every other transaction has none."""
-    moved_money = and_(transactions.c.impacted.is_not(None), transactions.c.amount != 0)
+    """Every approved transaction with an effect has its journal entry, every other transaction has none.
+
+    Of a direct deposit only what takes effect, or is undone afterwards, moves money; an announced credit has an effect of 0.
+    """
+    row = transactions.c
+    moved_money = and_(row.impacted.is_not(None), row.amount != 0, row.impacted != 0, row.kind.not_in(NEWS))
     has_entry = journal.c.id.is_not(None)
     query = select(transactions.c.id, moved_money.label("expected"), has_entry.label("found"))
     query = query.outerjoin_from(transactions, journal, journal.c.id == transactions.c.id)
@@ -127,7 +138,7 @@ def funding_is_what_was_moved(db: Connection) -> Iterator[Break]:
     """What an order moved came out of program funding or went back there, in the same entry; or a clearing took it of a hold."""
     is_clearing = transactions.c.kind.in_(CLEARINGS)
     # Only a completion gives something of the hold back, so that only there the source can gain.
-    gives_nothing_back = transactions.c.kind != PIN_COMPLETION
+    gives_nothing_back = transactions.c.kind.not_in(COMPLETIONS)
     held = func.coalesce(journal.c.held, 0)
     is_wrong = or_(
         and_(~is_clearing, _CAPTURED != 0),
@@ -141,7 +152,8 @@ def funding_is_what_was_moved(db: Connection) -> Iterator[Break]:
 def settlement_is_what_was_cleared(db: Connection) -> Iterator[Break]:
     """What is owed to the network is what was settled, less what was credited or undone."""
     row = transactions.c
-    gives, takes = CLEARINGS | (SETTLED_AT_ONCE - {CREDIT}) | {CREDIT_REVERSAL}, (REFUND, CREDIT, PIN_REVERSAL)
+    gives = CLEARINGS | (SETTLED_AT_ONCE - CARD_CREDITS) | TAKEN_BACK
+    takes = CARD_CREDITS | CREDIT_CLEARINGS | UNDOES | {REFUND}
     owed = case((row.impacted.is_(None), 0), (row.kind.in_(gives), row.amount), (row.kind.in_(takes), -row.amount), else_=0)
     settled = func.coalesce(journal.c.settlement, 0)
     query = with_entries(row.id, owed.label("owed"), settled.label("settled")).where(owed != settled)
@@ -157,6 +169,37 @@ def fees_are_what_was_charged(db: Connection) -> Iterator[Break]:
     query = with_entries(row.id, earned.label("earned"), booked.label("booked")).where(earned != booked)
     for one in stream(db, query):
         yield f"journal {one.id} (fees)", one.earned, one.booked
+
+
+def deposits_are_what_banks_sent(db: Connection) -> Iterator[Break]:
+    """What banks sent is what was credited by direct deposit, less what was debited or undone."""
+    row = transactions.c
+    came, went = (CREDITED.applied, DEBITED.reversal), (DEBITED.applied, CREDITED.reversal)
+    sent = case((row.kind.in_(came), -row.amount), (row.kind.in_(went), row.amount), else_=0)
+    booked = func.coalesce(journal.c.deposits, 0)
+    query = with_entries(row.id, sent.label("sent"), booked.label("booked")).where(sent != booked)
+    for one in stream(db, query):
+        yield f"journal {one.id} (deposits)", one.sent, one.booked
+
+
+def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Break]:
+    """A direct deposit is in the state that its latest transaction says, and moves money at most once each way."""
+    row, later = transactions.c, transactions.alias("later").c
+    newest_first = select(later.kind).where(later.root_id == row.id).order_by(later.id.desc())
+    last_kind = newest_first.limit(1).correlate(transactions).scalar_subquery()
+    said = case(
+        (last_kind.in_((CREDITED.applied, DEBITED.applied)), int(State.COMPLETION)),
+        (last_kind.in_((CREDITED.rejected, DEBITED.rejected)), int(State.DECLINED)),
+        (last_kind.is_not(None), int(State.CLEARED)),
+        else_=int(State.PENDING),
+    )
+    query = select(row.id, row.state, said.label("said")).where(row.kind.in_(ANNOUNCED), row.state != said)
+    for one in stream(db, query):
+        yield f"transaction {one.id} (deposit)", State(one.said).name, State(one.state).name
+    count = func.count()
+    twice = select(row.root_id, row.kind, count.label("times")).where(row.kind.in_((*CREDITED, *DEBITED)))
+    for one in stream(db, twice.where(row.root_id.is_not(None)).group_by(row.root_id, row.kind).having(count > 1)):
+        yield f"transaction {one.root_id} (deposit)", "each kind once", f"kind {one.kind}, {one.times} times"
 
 
 def what_is_sent_arrives(db: Connection) -> Iterator[Break]:
@@ -183,13 +226,13 @@ def chains_add_up(db: Connection) -> Iterator[Break]:
     root = func.coalesce(row.root_id, row.id)
     loaded = case(
         (row.kind.in_(CLEARINGS), -_CAPTURED),
-        (row.kind.in_((REFUND, PROGRAM_TRANSFER)), 0),
+        (row.kind.in_((REFUND, PROGRAM_TRANSFER, *CREDIT_CLEARINGS)), 0),
         # What an order loads for its fees is spent at once.
         (row.kind == GPA_CREDIT, row.request_amount),
         else_=row.moved,
     )
     cleared = case((row.kind == FEE_REFUND, row.amount), else_=func.coalesce(journal.c.settlement, 0))
-    kept = (func.sum(row.hold_left), func.sum(row.load_left), func.sum(row.cleared))
+    kept = (func.sum(_HELD), func.sum(row.load_left), func.sum(row.cleared))
     said = (func.sum(func.coalesce(journal.c.held, 0)), func.sum(loaded), func.sum(cleared))
     differs = or_(*(one != other for one, other in zip(kept, said, strict=True)))
     for chain in stream(db, with_entries(root, *kept, *said).group_by(root).having(differs)):
@@ -198,9 +241,10 @@ def chains_add_up(db: Connection) -> Iterator[Break]:
 
 
 def open_purchase_holds_something(db: Connection) -> Iterator[Break]:
-    """A transaction that begins a chain is PENDING exactly as long as it holds something."""
+    """A transaction that begins a chain is PENDING exactly as long as it holds something, or is a deposit before its day."""
     row = transactions.c
-    differs = truth(row.state == int(State.PENDING)) != truth(row.hold_left > 0)
+    waits = and_(row.kind.in_(ANNOUNCED), row.due_ms > 0)
+    differs = truth(row.state == int(State.PENDING)) != truth(or_(row.hold_left > 0, waits))
     for one in stream(db, select(row.id, row.state, row.hold_left).where(row.root_id.is_(None), differs)):
         yield f"transaction {one.id}", "PENDING and a hold, or neither", f"{State(one.state).name}, held {one.hold_left}"
 
@@ -220,8 +264,12 @@ def chain_shares_its_time(db: Connection) -> Iterator[Break]:
 
 
 def open_hold_has_an_end(db: Connection) -> Iterator[Break]:
-    """A transaction has a time at which its hold expires exactly as long as it holds something."""
+    """A transaction has a time at which its hold expires exactly as long as it holds something.
+
+    So has a deposit that was announced, as long as it is PENDING.
+    """
     row = transactions.c
-    differs = truth(row.due_ms > 0) != truth(row.hold_left > 0)
+    waits = and_(row.kind.in_(ANNOUNCED), row.state == int(State.PENDING))
+    differs = truth(row.due_ms > 0) != truth(or_(row.hold_left > 0, waits))
     for one in stream(db, select(row.id, row.due_ms, row.hold_left).where(differs)):
         yield f"transaction {one.id}", "an end and a hold, or neither", f"end {one.due_ms}, held {one.hold_left}"

@@ -17,6 +17,7 @@ from cardwright.storage.tables import (
     card_transitions,
     cards,
     config_history,
+    deposit_accounts,
     exempt_mids,
     funding_sources,
     holders,
@@ -179,7 +180,7 @@ _POINTERS = (
     (transactions, transactions.c.holder_id, holders), (transactions, transactions.c.card_id, cards),
     (transactions, transactions.c.source_id, funding_sources), (transactions, transactions.c.root_id, transactions),
     (journal, journal.c.holder_id, holders), (movements, movements.c.holder_id, holders),
-    (movements, movements.c.other_holder_id, holders),
+    (movements, movements.c.other_holder_id, holders), (deposit_accounts, deposit_accounts.c.user_id, users),
 )  # fmt: skip
 
 

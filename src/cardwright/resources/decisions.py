@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from cardwright.core.counting import asked_of, events_for
 from cardwright.core.explain import explain, explain_follow_up
-from cardwright.core.kinds import ASKS, SETTLED_AT_ONCE
+from cardwright.core.kinds import ASKS, PROMISED, SETTLED_AT_ONCE
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
@@ -61,7 +61,7 @@ def message_of(row: Recorded) -> Authorization:
 def account_before(row: Recorded) -> Account:
     """The account as the decision found it: the balances after it, less what it did."""
     held = row.ledger - row.available
-    if row.impacted is None:
+    if row.impacted is None or row.kind in PROMISED:
         return Account({row.currency: (row.ledger, held)})
     if row.kind in SETTLED_AT_ONCE:
         return Account({row.currency: (row.ledger - row.moved - row.impacted, held)})

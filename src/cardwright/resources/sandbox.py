@@ -49,6 +49,7 @@ class SettingsUpdate(Shape, frozen=True, kw_only=True):
     mask_funding_source_tokens: bool | None = None
     mask_webhook_secrets: bool | None = None
     transaction_model: Literal["v1", "v2"] | None = None
+    deposit_accounts: bool | None = None
 
 
 class ClockRequest(Shape, frozen=True, kw_only=True):

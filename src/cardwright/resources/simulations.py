@@ -10,8 +10,28 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from cardwright.core.kinds import PIN_HOLD, SETTLED_AT_ONCE, Form
-from cardwright.core.messages import STAND_IN_MERCHANT, Advice, Authorization, Clearing, Details, Message, Refund, Reversal
+from cardwright.core.kinds import (
+    ANNOUNCED_REFUND,
+    CREDIT,
+    FAMILIES,
+    KIND_OF,
+    PIN_HOLD,
+    PIN_REFUND,
+    PIN_REVERSAL,
+    Form,
+)
+from cardwright.core.messages import (
+    FLOW_OF,
+    STAND_IN_MERCHANT,
+    Advice,
+    Authorization,
+    Clearing,
+    Details,
+    Flow,
+    Message,
+    Refund,
+    Reversal,
+)
 from cardwright.core.problems import CARD_NOT_FOUND, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, Problem, bad_field
 from cardwright.core.words import TYPE_NUMBER
 from cardwright.engine.cache import CardEntry
@@ -36,6 +56,9 @@ from cardwright.resources.simulation_shapes import (
     EventAnswer,
     FollowEvent,
     InquiryEvent,
+    check_conversion,
+    echoed_of,
+    within_family,
 )
 
 # --- Rules: pure ---------------------------------------------------------------------
@@ -48,8 +71,13 @@ PIN_SUBNETWORKS = {"VISA": "VISANETDEBIT"}
 """The part of the network that an event comes over unless it says so."""
 
 SIGNATURE = frozenset({TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.cashback"]})
-PIN_DEBIT = frozenset(TYPE_NUMBER[name] for name in ("pindebit", "pindebit.cashback", "pindebit.atm.withdrawal"))
-CREDIT = SETTLED_AT_ONCE - PIN_DEBIT
+ATM, QUASI = frozenset({KIND_OF[Form.ATM_HOLD]}), frozenset({KIND_OF[Form.QUASI_HOLD]})
+ATM_CLEARINGS = frozenset(FAMILIES[kind].clearing for kind in ATM)
+HELD = SIGNATURE | ATM | QUASI
+FUNDING = frozenset({KIND_OF[Form.FUNDING_HOLD]})
+PIN_DEBIT = frozenset(kind for kind, family in FAMILIES.items() if family.reversal == PIN_REVERSAL)
+ANNOUNCED_CREDIT = frozenset({KIND_OF[Form.CREDIT_HOLD]})
+REFUNDED = frozenset({ANNOUNCED_REFUND})
 """What may begin the chain that an event follows."""
 
 MessageOf = Callable[[int, Details], Message]
@@ -102,9 +130,9 @@ def check_positive(amount: Decimal) -> None:
 async def simulate_ask(call: EngineCall, event: AskEvent, form: Form) -> bytes:
     """An event that asks the issuer for something. A decline is a 201 too."""
     await _check(call, event)
-    if form is not Form.PURCHASE and form is not Form.PIN_PURCHASE and event.cash_back_amount:
-        raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
-    if form in (Form.WITHDRAWAL, Form.ORIGINAL_CREDIT):
+    if form is not Form.PURCHASE and form is not Form.PIN_PURCHASE:
+        _check_no_cash(event)
+    if form in FLOW_OF:
         check_positive(event.amount)
     is_pre_auth = event.is_preauthorization is True or form is Form.PIN_HOLD
     return await _ask(call, event, event.card_token, form, event.amount, event.cash_back_amount, is_pre_auth=is_pre_auth)
@@ -129,7 +157,7 @@ async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset
     return await submit(call.app, card, message, event, None, original.root_id, echo=False)
 
 
-async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: frozenset[int]) -> bytes:
+async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: frozenset[int], forced_as: int) -> bytes:
     """A clearing. A forced one belongs to no authorization: what it names only lends card and merchant."""
     named = event.preceding_related_transaction_token
     if event.card_token is not None:
@@ -145,14 +173,13 @@ async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: froze
         return await simulate_follow(call, follow, roots, _clearing)
     if named is None and event.card_token is None:
         raise bad_field("card_token", "may not be null where force_post is true and nothing is named")
-    return await _standalone(call, event, event.amount, event.card_token, named, partial(_clearing, is_forced=True))
+    return await _standalone(call, event, event.amount, event.card_token, named, partial(_clearing, forced_as=forced_as))
 
 
-async def simulate_refund(call: EngineCall, event: AskEvent) -> bytes:
+async def simulate_refund(call: EngineCall, event: AskEvent, kind: int) -> bytes:
     """A refund, which is matched to no purchase."""
-    if event.cash_back_amount:
-        raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
-    return await _standalone(call, event, event.amount, event.card_token, None, _refund)
+    _check_no_cash(event)
+    return await _standalone(call, event, event.amount, event.card_token, None, partial(_refund, kind=kind))
 
 
 async def _ask(
@@ -168,8 +195,9 @@ async def _ask(
         card_token=card_token, mid=mid_of(event) or STAND_IN_MID, card_acceptor=acceptor_of(event), network_fees=event.fees,
         card_options=typed, pin=None if said is None else text_or_none(said.pin), webhook=event.webhook,
     )  # fmt: skip
-    defaults = SUBNETWORKS if form in (Form.PURCHASE, Form.ORIGINAL_CREDIT) else PIN_SUBNETWORKS
+    defaults = PIN_SUBNETWORKS if form.startswith("pindebit") else SUBNETWORKS
     details = network_of(event, defaults) | ({"card_present": True} if typed is None else {})
+    details["echoed"] = echoed_of(event)
     try:
         return await ask(call, body, form, amount, cash_back, echo=False, **details, **more)
     except Problem as problem:
@@ -212,6 +240,13 @@ async def _check(call: EngineCall, event: CardEvent) -> None:
     if event.currency_code is not None and event.currency_code.upper() != program.currency:
         raise bad_field("currency_code", f"must be the program's, {program.currency}")
     fees_of(event.fees, program.currency, "fees")
+    if event.currency_conversion is not None:
+        check_conversion(event.currency_conversion, program.currency)
+
+
+def _check_no_cash(event: AskEvent) -> None:
+    if event.cash_back_amount:
+        raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
 
 
 async def _said(call: EngineCall, event: CardEvent, amount: Decimal) -> tuple[int, Details]:
@@ -221,6 +256,7 @@ async def _said(call: EngineCall, event: CardEvent, amount: Decimal) -> tuple[in
         mid=mid_of(event),
         merchant=merchant_of(acceptor_of(event)) if event.card_acceptor is not None else STAND_IN_MERCHANT,
         fees=fees_of(event.fees, program.currency, "fees"),
+        echoed=echoed_of(event),
         **(network_of(event, SUBNETWORKS) if event.network is not None or not isinstance(event, FollowEvent) else {}),
     )
     return parse_amount("amount", amount, program.currency), details
@@ -234,16 +270,24 @@ def _increment(amount: int, details: Details) -> Message:
     return Authorization(amount=amount, details=details, form=Form.INCREMENT)
 
 
-def _clearing(amount: int, details: Details, *, is_forced: bool = False) -> Message:
-    return Clearing(amount=amount, details=details, is_forced=is_forced)
+def _clearing(amount: int, details: Details, *, forced_as: int | None = None) -> Message:
+    if forced_as is None:
+        return Clearing(amount=amount, details=details)
+    if forced_as in ATM_CLEARINGS:
+        details = structs.replace(details, flow=Flow.WITHDRAWAL)
+    return Clearing(amount=amount, details=details, is_forced=True, forced_as=forced_as)
 
 
 def _reversal(amount: int, details: Details) -> Message:
     return Reversal(amount=amount, details=details)
 
 
-def _refund(amount: int, details: Details) -> Message:
-    return Refund(amount=amount, details=details)
+def _refund(amount: int, details: Details, *, kind: int) -> Message:
+    return Refund(amount=amount, details=details, kind=kind)
+
+
+def _refunds(event_type: str) -> Event:
+    return Event(event_type, AskEvent, partial(simulate_refund, kind=TYPE_NUMBER[event_type]))
 
 
 def _asks(event_type: str, form: Form, shape: type[AskEvent] = AskEvent) -> Event:
@@ -255,36 +299,56 @@ def _follows(event_type: str, roots: frozenset[int], message_of: MessageOf) -> E
 
 
 def _clears(event_type: str, roots: frozenset[int]) -> Event:
-    return Event(event_type, ClearingEvent, partial(simulate_clearing, roots=roots))
+    return Event(event_type, ClearingEvent, partial(simulate_clearing, roots=roots, forced_as=TYPE_NUMBER[event_type]))
 
 
 EVENTS: tuple[Event, ...] = (
     _asks("authorization", Form.PURCHASE),
     _asks("authorization.cashback", Form.PURCHASE, CashbackEvent),
     _follows("authorization.incremental", SIGNATURE, _increment),
-    _follows("authorization.advice", SIGNATURE, _advice),
+    _follows("authorization.advice", HELD, _advice),
     _clears("authorization.clearing", SIGNATURE),
-    _follows("authorization.reversal", SIGNATURE, _reversal),
-    Event("refund", AskEvent, simulate_refund),
+    _follows("authorization.reversal", HELD, _reversal),
+    _asks("authorization.atm.withdrawal", Form.ATM_HOLD),
+    _clears("authorization.clearing.atm.withdrawal", ATM),
+    _asks("authorization.quasi.cash", Form.QUASI_HOLD),
+    _clears("authorization.clearing.quasi.cash", QUASI),
+    _asks("account.funding.authorization", Form.FUNDING_HOLD),
+    _clears("account.funding.authorization.clearing", FUNDING),
+    _follows("account.funding.authorization.reversal", FUNDING, _reversal),
+    _asks("account.funding.auth_plus_capture", Form.FUNDING),
+    _follows("account.funding.auth_plus_capture.reversal", frozenset({KIND_OF[Form.FUNDING]}), _reversal),
+    _refunds("refund"),
+    _refunds("refund.authorization"),
+    _follows("refund.authorization.advice", REFUNDED, _advice),
+    _clears("refund.authorization.clearing", REFUNDED),
+    _follows("refund.authorization.reversal", REFUNDED, _reversal),
     _asks("pindebit", Form.PIN_PURCHASE),
     _asks("pindebit.cashback", Form.PIN_PURCHASE, CashbackEvent),
     _asks("pindebit.atm.withdrawal", Form.WITHDRAWAL),
     Event("pindebit.balanceinquiry", InquiryEvent, simulate_inquiry),
+    _asks("pindebit.quasi.cash", Form.PIN_QUASI),
     _follows("pindebit.reversal", PIN_DEBIT, _reversal),
+    _refunds("pindebit.refund"),
+    _follows("pindebit.refund.reversal", frozenset({PIN_REFUND}), _reversal),
     _asks("pindebit.authorization", Form.PIN_HOLD),
     _clears("pindebit.authorization.clearing", frozenset({PIN_HOLD})),
     _follows("pindebit.authorization.reversal", frozenset({PIN_HOLD}), _reversal),
     _asks("original.credit.auth_plus_capture", Form.ORIGINAL_CREDIT),
-    _follows("original.credit.auth_plus_capture.reversal", CREDIT, _reversal),
+    _follows("original.credit.auth_plus_capture.reversal", frozenset({CREDIT}), _reversal),
+    _asks("original.credit.authorization", Form.CREDIT_HOLD),
+    _clears("original.credit.authorization.clearing", ANNOUNCED_CREDIT),
+    _follows("original.credit.authorization.reversal", ANNOUNCED_CREDIT, _reversal),
 )
-"""Every event type that the platform knows a message for; the others have no path."""
+"""Every event type of a card. Advice and reversal of announced credits and of PIN refunds have a type but no path of the
+wire's own; they have one here like the others (choice)."""
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
 
 def _route(event: Event) -> Route:
     async def simulate(call: EngineCall, body: CardEvent) -> bytes:
-        return await event.act(call, body)
+        return await event.act(call, within_family(event.name, body))
 
     simulate.__name__ = f"simulate_event_{event.name.replace('.', '_')}"
     simulate.__doc__ = f"Simulates the event `{event.name}`. A decline is a 201 too."

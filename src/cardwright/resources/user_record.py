@@ -12,6 +12,7 @@ from cardwright.outbox.events import Category
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.base import Metadata, Token
+from cardwright.resources.deposit_accounts import ShownAccount
 from cardwright.resources.route import Shape
 from cardwright.storage import history, records
 from cardwright.storage.database import Row
@@ -136,6 +137,7 @@ class User(Shape, frozen=True, kw_only=True):
     account_holder_group_token: str
     status: HolderStatus
     authentication: Authentication | UnsetType = UNSET
+    deposit_account: ShownAccount | UnsetType = UNSET
 
 
 class TransitionCreate(Shape, frozen=True, kw_only=True):

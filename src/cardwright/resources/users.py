@@ -23,6 +23,7 @@ from cardwright.resources import base, user_lookup, user_secrets
 from cardwright.resources.account_holder_groups import FIRST_STATUS, find_group
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
+from cardwright.resources.deposit_accounts import DepositAccountCreate, open_deposit_account, with_deposit_account
 from cardwright.resources.route import Paging, get, post, put
 from cardwright.resources.user_record import (
     Authentication,
@@ -221,8 +222,9 @@ def create_user(call: Call, body: UserCreate) -> str:
     email = None if body.email is None else body.email.casefold()
     # Asked before the look for a repeat: an equal request may commit between the two, and then the look must find it.
     taken = email_is_taken(call, email)
-    if (replay := base.find_replay(call, users, compared)) is not None:
-        return replay
+    if base.find_replay(call, users, compared) is not None:
+        row = base.get_row(call, users, USER_NOT_FOUND, body.token)
+        return with_deposit_account(call, row.doc, row.id)
     parent = find_parent(call, body.parent_token)
     if taken:
         raise Problem(EMAIL_TAKEN)
@@ -236,12 +238,16 @@ def create_user(call: Call, body: UserCreate) -> str:
     remember_user(call, user_id, holder_id, user)
     first = TransitionCreate(status=user.status, reason_code="00", channel="SYSTEM", user_token=user.token)
     record_transition(call, user_id, user, first)
-    return doc
+    if not call.program.settings.deposit_accounts:
+        return doc
+    open_deposit_account(call, user_id, user.token, DepositAccountCreate(user_token=user.token))
+    return with_deposit_account(call, doc, user_id)
 
 
 def get_user(call: Call) -> str:
     """Returns a user, active or not."""
-    return str(base.get_row(call, users, USER_NOT_FOUND).doc)
+    row = base.get_row(call, users, USER_NOT_FOUND)
+    return with_deposit_account(call, row.doc, row.id)
 
 
 def list_users(call: Call) -> records.Listing:

@@ -1,10 +1,12 @@
-"""Open holds whose time is up, found by an index of open holds alone: closed ones, however many, are never looked at."""
+"""Open holds whose time is up and deposits whose day has come, by an index of these alone: closed ones are never looked at."""
 
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
+from cardwright.core.record import Recorded
 from cardwright.kit.clock import Instant, ProgramClock
+from cardwright.storage.hot import TRANSACTION_COLUMNS
 from cardwright.storage.tables import cards, programs, transactions
 
 # A literal, not a parameter: the databases take the index only where they see its own condition.
@@ -29,10 +31,20 @@ def programs_with_due_holds(db: Connection, real_ms: Instant) -> list[int]:
     ]  # fmt: skip
 
 
+def load_due_deposits(db: Connection, program_id: int, now: Instant, count: int) -> list[Recorded]:
+    """The first transactions of at most so many direct deposits whose day has come, those that were due first first."""
+    row = transactions.c
+    columns = (transactions.c[name] for name in TRANSACTION_COLUMNS)
+    due = select(*columns).where(row.program_id == program_id, row.due_ms <= now, _HAS_END, row.card_id.is_(None))
+    return [Recorded(*found) for found in db.execute(due.order_by(row.due_ms, row.id).limit(count))]
+
+
 def load_due_holds(db: Connection, program_id: int, now: Instant, count: int) -> list[DueHold]:
     """At most so many holds of a program whose time is up, those that were due first first."""
     row = transactions.c
-    due = select(row.id, row.card_id, row.due_ms).where(row.program_id == program_id, row.due_ms <= now, _HAS_END)
+    due = select(row.id, row.card_id, row.due_ms).where(
+        row.program_id == program_id, row.due_ms <= now, _HAS_END, row.card_id.is_not(None)
+    )
     first = due.order_by(row.due_ms, row.id).limit(count).subquery()
     query = select(first.c.id, cards.c.token).join(cards, cards.c.id == first.c.card_id).order_by(first.c.due_ms, first.c.id)
     return [DueHold(*found) for found in db.execute(query)]

@@ -12,7 +12,7 @@ JOURNAL_COLUMNS = (
     "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
 )  # fmt: skip
 
-ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit", "overdraft")
+ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit", "overdraft", "deposits")
 """Those of an entry that no card made, and of a clearing that the program's overdraft account helped with."""
 
 MOVEMENT_COLUMNS = (
@@ -124,7 +124,7 @@ class Want:
 @dataclass(slots=True)
 class Write:
     """What one commit leaves: rows in the order of the tables' columns above. ``grown`` are the details of chains' roots
-    that know of a further increment."""
+    that know of a further increment, ``reworded`` times and documents of movements that changed."""
 
     holders: list[tuple[int, bytes]] = field(default_factory=list)
     transactions: list[Recorded] = field(default_factory=list)
@@ -135,6 +135,7 @@ class Write:
     tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)
     account_journal: list[tuple[Any, ...]] = field(default_factory=list)
     movements: list[tuple[Any, ...]] = field(default_factory=list)
+    reworded: dict[int, tuple[int, str]] = field(default_factory=dict)
     shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
 
 

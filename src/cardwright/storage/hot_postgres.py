@@ -72,6 +72,8 @@ STATEMENTS = {
     "ON m.program_id = k.program_id AND m.kind = k.kind AND m.token = k.token",
     "insert_account_journal": _unfold("journal", ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}),
     "insert_movements": _unfold("movements", MOVEMENT_COLUMNS, MOVEMENT_TYPES),
+    "reword_movements": "UPDATE movements m SET modified_ms = v.modified_ms, doc = v.doc "
+    "FROM unnest($1::int8[], $2::int8[], $3::text[]) AS v(id, modified_ms, doc) WHERE m.id = v.id",
     "insert_outbox": _unfold("outbox", OUTBOX_COLUMNS, OUTBOX_TYPES),
     "insert_shadow_hits": _unfold("shadow_hits", SHADOW_HIT_COLUMNS, {}),
     "insert_tokens": _unfold(
@@ -231,6 +233,9 @@ class PostgresLane:
             self._pipe.send("insert_tokens", *keys, int_array(transactions), bytes_array(digests))
         if write.movements:
             self._pipe.send("insert_movements", *encode_rows(write.movements, MOVEMENT_COLUMNS, MOVEMENT_TYPES))
+        if write.reworded:
+            times, docs = zip(*write.reworded.values(), strict=True)
+            self._pipe.send("reword_movements", int_array(list(write.reworded)), int_array(times), text_array(docs))
         if write.account_journal:
             rows = write.account_journal
             self._pipe.send("insert_account_journal", *encode_rows(rows, ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}))

@@ -148,6 +148,9 @@ class SqliteLane:
                 many(INSERT_TOKEN, write.tokens)
             if write.movements:
                 many(INSERT_MOVEMENT, write.movements)
+            if write.reworded:
+                rows = [(row_id, *changed) for row_id, changed in write.reworded.items()]
+                many("UPDATE movements SET modified_ms = ?2, doc = ?3 WHERE id = ?1", rows)
             if write.account_journal:
                 many(INSERT_ACCOUNT_JOURNAL, write.account_journal)
             if write.shadow_hits:

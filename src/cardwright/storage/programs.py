@@ -17,12 +17,14 @@ class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``mask_funding_source_tokens`` shows them in orders as ten asterisks and the last four characters, as the real
     platform does; off, because the guide promises the full token. ``mask_webhook_secrets`` is on, as on the real one.
     ``transaction_model`` (``v1``, ``v2``) is what the lists and a single transaction are read in unless a call says otherwise.
+    ``deposit_accounts``: every new user has an account number to which banks can send direct deposits.
     """
 
     currency: str = "USD"
     mask_funding_source_tokens: bool = False
     mask_webhook_secrets: bool = True
     transaction_model: str = "v1"
+    deposit_accounts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

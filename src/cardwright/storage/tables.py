@@ -129,6 +129,16 @@ users = _resource(
     Index(None, "holder_id"),
 )
 
+# Where direct deposits arrive: account numbers, which are no card numbers, of users.
+deposit_accounts = _resource(
+    "deposit_accounts",
+    Column("user_id", Id, ForeignKey("users.id"), nullable=False),
+    Column("account_number", String(17), nullable=False),
+    Column("immediate", Boolean, nullable=False),
+    UniqueConstraint("program_id", "account_number"),
+    Index(None, "user_id"),
+)
+
 user_transitions = _resource(
     "user_transitions",
     Column("user_id", Id, ForeignKey("users.id"), nullable=False),
@@ -290,7 +300,8 @@ movements = Table(
     Column("modified_ms", BigInteger, nullable=False),
     Column("holder_id", Id, nullable=False),
     Column("other_holder_id", Id),
-    # What it is about: the order of an unload, the fee's transaction of a refund, the type of a program transfer.
+    # What it is about: the order of an unload, the fee's transaction of a refund, the type of a program transfer,
+    # the account of a deposit, the deposit of a transition.
     Column("ref_id", Id),
     Column("doc", Text, nullable=False),
     UniqueConstraint("program_id", "kind", "token"),
@@ -333,7 +344,7 @@ shadow_hits = Table(
     Column("transaction_id", Id, primary_key=True),
 )
 
-JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit", "overdraft")
+JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit", "overdraft", "deposits")
 
 # One entry a row, one account of the chart a column: the database itself refuses an entry that does not sum to zero.
 journal = Table(

@@ -8,6 +8,9 @@ HERE = "http://127.0.0.1:8181"
 PURCHASE = "token-of-the-purchase"
 """Stands for a token that nobody knows beforehand; the explorer puts that of the last purchase in its place."""
 
+NUMBER = "19000000000000"
+"""Stands for an account number, which nobody knows beforehand either."""
+
 FEE = "token-of-the-fee"
 """Stands for the token of a transaction that charged a fee."""
 
@@ -28,6 +31,10 @@ TOKENS = {
     "peertransfer": "pizza",
     "type": "debts",
     "programtransfer": "debt_of_march",
+    "depositaccount": "anas_account",
+    "account_number": NUMBER,
+    "user_or_business_token": "ana",
+    "directdeposit": "salary",
     "authcontrol": "no_betting",
     "exemptmid": "the_derby",
     "mccgroup": "betting",
@@ -114,6 +121,36 @@ BODIES: dict[tuple[str, str], Any] = {
         "user_token": "ana",
         "amount": 3.00,
         "currency_code": "USD",
+    },
+    ("POST", "/v3/depositaccounts"): {"token": "anas_account", "user_token": "ana"},
+    ("PUT", "/v3/depositaccounts/{token}"): {"allow_immediate_credit": True},
+    ("PUT", "/v3/directdeposits/accounts/{user_or_business_token}"): {"allow_immediate_credit": False},
+    ("POST", "/v3/simulate/directdeposits"): {
+        "token": "salary",
+        "account_number": NUMBER,
+        "amount": 1200.00,
+        "type": "CREDIT",
+        "settlement_date": "2026-03-31T09:00:00Z",
+        "company_name": "Harbor Works",
+        "company_entry_description": "PAYROLL",
+    },
+    ("POST", "/v3/simulations/directdeposits/credit"): {
+        "account_number": NUMBER,
+        "amount": 1200.00,
+        "settlement_date": "2026-04-30T09:00:00Z",
+        "earlyPayEligible": True,
+    },
+    ("POST", "/v3/simulations/directdeposits/debit"): {
+        "account_number": NUMBER,
+        "amount": 30.00,
+        "settlement_date": "2026-04-30T09:00:00Z",
+    },
+    ("POST", "/v3/directdeposits/transitions"): {
+        "direct_deposit_token": "salary",
+        "state": "REVERSED",
+        "channel": "API",
+        "reason": "Sent twice",
+        "reason_code": "R24",
     },
     ("POST", "/v3/velocitycontrols"): {
         "token": "coffee_budget",
@@ -246,6 +283,11 @@ SHOP = {"mid": "123456891", "name": "Corner Bakery", "mcc": "5462", "country_cod
 BEGUN = {"card_token": "anas_card", "amount": 4.75, "card_acceptor": SHOP}
 FOLLOWED = {"preceding_related_transaction_token": PURCHASE, "amount": 4.75}
 
+ACCOUNT_FUNDING = {
+    "first_name": "Ana", "funding_source": "DEBIT", "receiver_account_type": "CARD_ACCOUNT",
+    "transaction_type": "ACCOUNT_TO_ACCOUNT",
+}  # fmt: skip
+
 EVENTS: dict[str, Any] = {
     "authorization": BEGUN | {"network": "VISA"},
     "authorization.cashback": BEGUN | {"cash_back_amount": 20},
@@ -253,17 +295,36 @@ EVENTS: dict[str, Any] = {
     "authorization.advice": FOLLOWED | {"amount": 4.25},
     "authorization.clearing": FOLLOWED,
     "authorization.reversal": FOLLOWED,
+    "authorization.atm.withdrawal": {"card_token": "anas_card", "amount": 60},
+    "authorization.clearing.atm.withdrawal": FOLLOWED,
+    "authorization.quasi.cash": BEGUN,
+    "authorization.clearing.quasi.cash": FOLLOWED,
+    "account.funding.authorization": BEGUN | {"account_funding": ACCOUNT_FUNDING},
+    "account.funding.authorization.clearing": FOLLOWED,
+    "account.funding.authorization.reversal": FOLLOWED,
+    "account.funding.auth_plus_capture": BEGUN | {"account_funding": ACCOUNT_FUNDING},
+    "account.funding.auth_plus_capture.reversal": FOLLOWED,
     "refund": BEGUN,
+    "refund.authorization": BEGUN,
+    "refund.authorization.advice": FOLLOWED | {"amount": 4.25},
+    "refund.authorization.clearing": FOLLOWED,
+    "refund.authorization.reversal": FOLLOWED,
     "pindebit": BEGUN,
     "pindebit.cashback": BEGUN | {"cash_back_amount": 20},
     "pindebit.atm.withdrawal": {"card_token": "anas_card", "amount": 60},
     "pindebit.balanceinquiry": {"card_token": "anas_card", "account_type": "checking"},
+    "pindebit.quasi.cash": BEGUN,
     "pindebit.reversal": FOLLOWED,
+    "pindebit.refund": BEGUN,
+    "pindebit.refund.reversal": FOLLOWED,
     "pindebit.authorization": BEGUN,
     "pindebit.authorization.clearing": FOLLOWED,
     "pindebit.authorization.reversal": FOLLOWED,
     "original.credit.auth_plus_capture": BEGUN,
     "original.credit.auth_plus_capture.reversal": FOLLOWED,
+    "original.credit.authorization": BEGUN,
+    "original.credit.authorization.clearing": FOLLOWED,
+    "original.credit.authorization.reversal": FOLLOWED,
 }
 """Bodies of Simulations 2.0 by event type."""
 

@@ -59,8 +59,10 @@ def create_tables() -> None:
         sa.Column("fees", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("transit", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("overdraft", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("deposits", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint(
-            "program_funding + available + held + settlement + fees + transit + overdraft = 0", name=op.f("ck_journal_balances")
+            "program_funding + available + held + settlement + fees + transit + overdraft + deposits = 0",
+            name=op.f("ck_journal_balances"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_journal")),
     )
@@ -353,6 +355,15 @@ def create_tables() -> None:
         op.create_index(op.f(f"ix_movements_{column}"), "movements", [column])
     source = sa.ForeignKeyConstraint(["source_id"], ["funding_sources.id"], name=op.f("fk_program_transfer_types_source_id"))
     create_resource("fees")
+    create_resource(
+        "deposit_accounts",
+        sa.Column("user_id", ID, nullable=False),
+        sa.Column("account_number", sa.String(length=17), nullable=False),
+        sa.Column("immediate", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_deposit_accounts_user_id")),
+        sa.UniqueConstraint("program_id", "account_number", name=op.f("uq_deposit_accounts_program_id_account_number")),
+    )
+    op.create_index(op.f("ix_deposit_accounts_user_id"), "deposit_accounts", ["user_id"])
     create_resource("program_transfer_types", sa.Column("source_id", ID, nullable=False), source)
     create_resource(
         "auto_reloads",
