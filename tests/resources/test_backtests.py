@@ -177,6 +177,40 @@ def test_authorization_controls_are_as_they_were(shop: Shop) -> None:
     assert (found["to_declined"], found["to_approved"]) == (2, 0)
 
 
+BEGUN = {
+    "authorization": ("authorization.advice", "authorization.clearing", "authorization.reversal"),
+    "authorization.atm.withdrawal": ("authorization.clearing.atm.withdrawal",),
+    "pindebit": ("pindebit.reversal",),
+    "pindebit.authorization": ("pindebit.authorization.clearing", "pindebit.authorization.reversal"),
+    "pindebit.balanceinquiry": (),
+    "account.funding.authorization": ("account.funding.authorization.clearing", "account.funding.authorization.reversal"),
+    "account.funding.auth_plus_capture": ("account.funding.auth_plus_capture.reversal",),
+    "original.credit.authorization": ("original.credit.authorization.clearing", "original.credit.authorization.reversal"),
+    "original.credit.auth_plus_capture": ("original.credit.auth_plus_capture.reversal",),
+}
+"""What begins something, and what may follow it."""
+
+
+@pytest.mark.parametrize("is_blocked", [True, False], ids=["blocked then", "blocked now"])
+def test_everything_that_asks_is_blocked(shop: Shop, is_blocked: bool) -> None:
+    """Whatever a card is used for, and whatever followed it: what a control declined passes without it, and the other way."""
+    dry = {"token": "dry", "name": "Nothing", "association": {"card_product_token": "jit"}}
+    if is_blocked:
+        shop.make("authcontrols", **dry)
+    path, asked = "/simulations/cardtransactions/", {"card_token": "jit", "amount": 10, "mid": "bank"}
+    for event, followers in BEGUN.items():
+        said = {"account_type": "checking"} if event == "pindebit.balanceinquiry" else {}
+        begun = [made_by(shop.client.post(path + event, asked | said))["transaction"] for _ in (*followers, "")]
+        assert {one["response"]["code"] for one in begun} == {"1821" if is_blocked else "0000"}, begun
+        for one, follower in zip(begun, followers, strict=False):
+            shop.client.post(path + follower, {"preceding_related_transaction_token": one["token"], "amount": 10})
+    found = tried(shop, auth_controls={"remove": ["dry"]} if is_blocked else {"add": [dry]})
+    spends = [event for event in BEGUN if "credit" not in event and "inquiry" not in event]
+    purchases = sum(len(BEGUN[event]) + 1 for event in spends)
+    flips = (0, purchases) if is_blocked else (purchases, 0)
+    assert (found["purchases"], found["flips"]["to_declined"], found["flips"]["to_approved"]) == (purchases, *flips)
+
+
 def test_a_range_is_tried(shop: Shop) -> None:
     """Only purchases of the range are decided again; what came before still fills the window."""
     shop.buy(30)

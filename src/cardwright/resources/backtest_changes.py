@@ -1,6 +1,6 @@
 """What a backtest tries: controls added, changed or taken away, each checked as if that were done in earnest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -97,30 +97,31 @@ class Attempt:
 
     def velocity(self, changes: VelocityChanges) -> Change[Control]:
         """The change of velocity controls."""
-        return self._change("velocity_controls", changes, self._new_velocity, self._changed_velocity)
+        return self._change("velocity_controls", changes, changes.change, self._new_velocity, self._changed_velocity)
 
     def auth(self, changes: AuthChanges) -> Change[MerchantRule]:
         """The change of authorization controls."""
-        return self._change("auth_controls", changes, self._new_auth, self._changed_auth)
+        return self._change("auth_controls", changes, changes.change, self._new_auth, self._changed_auth)
 
     def exempt(self, changes: ExemptionChanges) -> Change[MerchantRule]:
         """The change of exemptions."""
-        return self._change("exempt_mids", changes, self._new_exemption)
+        return self._change("exempt_mids", changes, (), self._new_exemption, self._changed_auth)
 
     def _change(
-        self, field: str, changes: Any, new: Callable[[int, Any, str], C], changed: Callable[[Row, Any], C] | None = None
-    ) -> Change[C]:
+        self, field: str, changes: VelocityChanges | AuthChanges | ExemptionChanges, updates: Sequence[Any],
+        new: Callable[[int, Any, str], C], changed: Callable[[Row, Any], C],
+    ) -> Change[C]:  # fmt: skip
         added, replaced, always = list[C](), list[C](), list[int]()
-        for number, body in enumerate(changes.add):
+        bodies: Sequence[Any] = changes.add
+        for number, body in enumerate(bodies):
             with naming(f"{field}.add[{number}]"):
                 added.append(new(-1 - number, body, body.token or f"added {number + 1}"))
         removed = [self._find(field, token, f"{field}.remove[{number}]").id for number, token in enumerate(changes.remove)]
-        for number, update in enumerate(changes.change if changed is not None else ()):
+        for number, update in enumerate(updates):
             place = f"{field}.change[{number}]"
             if update.token is None:
                 raise bad_field(f"{place}.token", "may not be null")
             row = self._find(field, update.token, f"{place}.token")
-            assert changed is not None, "it is asked above"
             with naming(place):
                 control = changed(row, update)
             if update.active is False:
