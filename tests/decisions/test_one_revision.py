@@ -26,7 +26,6 @@ from cardwright.resources import (
     funding_sources,
     mcc_groups,
     merchant_groups,
-    user_transitions,
     velocity_controls,
 )
 from cardwright.resources.app import Call
@@ -39,8 +38,6 @@ from tests.support.world import NOON, World, asked
 STATEMENTS_MAX = 60
 """More statements than any batch needs for what it has to read."""
 
-MERCHANTS, MCCS = merchant_groups, mcc_groups
-
 ACTIONS: dict[str, tuple[Callable[[Call, Any], Any], type[msgspec.Struct]]] = {
     "create auth": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
     "update auth": (auth_controls.update_auth_control, auth_controls.AuthControlUpdate),
@@ -48,17 +45,16 @@ ACTIONS: dict[str, tuple[Callable[[Call, Any], Any], type[msgspec.Struct]]] = {
     "update velocity": (velocity_controls.update_control, velocity_controls.VelocityUpdate),
     "create exemption": (exempt_mids.create_exemption, exempt_mids.ExemptionCreate),
     "update exemption": (exempt_mids.update_exemption, exempt_mids.ExemptionUpdate),
-    "create merchants": (MERCHANTS.create_merchant_group, MERCHANTS.MerchantGroupCreate),
-    "update merchants": (MERCHANTS.update_merchant_group, MERCHANTS.MerchantGroupUpdate),
-    "create mccs": (MCCS.create_mcc_group, MCCS.MccGroupCreate),
-    "update mccs": (MCCS.update_mcc_group, MCCS.MccGroupUpdate),
+    "create merchants": (merchant_groups.create_merchant_group, merchant_groups.MerchantGroupCreate),
+    "update merchants": (merchant_groups.update_merchant_group, merchant_groups.MerchantGroupUpdate),
+    "create mccs": (mcc_groups.create_mcc_group, mcc_groups.MccGroupCreate),
+    "update mccs": (mcc_groups.update_mcc_group, mcc_groups.MccGroupUpdate),
     "create countries": (accepted_countries.create_countries, accepted_countries.CountriesCreate),
     "update countries": (accepted_countries.update_countries, accepted_countries.CountriesUpdate),
     "create holders": (account_holder_groups.create_holder_group, account_holder_groups.HolderGroupCreate),
     "update holders": (account_holder_groups.update_holder_group, account_holder_groups.HolderGroupUpdate),
     "update product": (card_products.update_product, card_products.ProductUpdate),
     "update source": (funding_sources.update_source, funding_sources.SourceUpdate),
-    "transition": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
 
 DAY = {"velocity_window": "DAY", "currency_code": "USD", "amount_limit": 1}
@@ -201,8 +197,9 @@ def make_ready(world: World, case: Case, name: str) -> None:
     """A user with a card of a product of his own, and what there is besides."""
     controls = named(case.controls, name)
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": f"of-{name}"}}
-    early = [one for one in case.before if one[0] in ("create countries", "create merchants", "create mccs", "create holders")]
-    for action, body in early:
+    # What the product and the user name comes before them, and what names those after them.
+    groups = [one for one in case.before if "association" not in one[1]]
+    for action, body in groups:
         act(world, action, body, name)
     world.make("fundingsources/program", name="Bank", token=f"of-{name}")
     world.make(
@@ -212,7 +209,7 @@ def make_ready(world: World, case: Case, name: str) -> None:
     world.make("users", token=f"u-{name}", **named(case.user, name))
     world.make("cards", token=f"c-{name}", user_token=f"u-{name}", card_product_token=f"of-{name}")
     for action, body in case.before:
-        if (action, body) not in early:
+        if (action, body) not in groups:
             act(world, action, body, name)
 
 
