@@ -55,6 +55,23 @@ def test_a_change_is_told(cardwright: Callable[..., Any]) -> None:
     assert not any(line != line.rstrip() for line in done.out.splitlines())
 
 
+def test_an_authorization_control_is_told(cardwright: Callable[..., Any]) -> None:
+    """A file may change authorization controls too; which control declines what stands in the report."""
+    new = {"token": "no_m1", "name": "Not there", "merchant_scope": {"mid": "m1"}}
+    Path("change.json").write_text(json.dumps({"auth_controls": {"add": [new]}, "velocity_controls": {"remove": ["day"]}}))
+    done = cardwright("backtest", "change.json", "--max-approval-drop", 99)
+    assert (done.code, "3 would be declined (70.00), 0 would be approved (0.00)" in done.out) == (1, True), done
+    assert [line.split() for line in done.out.splitlines() if line.startswith("no_m1")] == [["no_m1", "3", "70.00"]]
+    assert sum(line.endswith(" no_m1") for line in done.out.splitlines()) == 3
+
+
+def test_what_is_misspelt_is_not_passed_over(cardwright: Callable[..., Any]) -> None:
+    """A report about a change that was not tried would say that all is well."""
+    Path("change.json").write_text('{"auth_control": {"remove": ["day"]}}')
+    done = cardwright("backtest", "change.json")
+    assert (done.code, "auth_control is no field here" in done.err) == (2, True), done
+
+
 @pytest.mark.parametrize(("limit", "bound", "code"), [(50, 33.33, 1), (50, 33.34, 0), (100, 0, 0), (200, 0, 0), (1, 99, 1)])
 def test_a_build_fails_when_too_much_is_declined(limit: int, bound: float, code: int, cardwright: Callable[..., Any]) -> None:
     """A third of the purchases more or less: the bound is in percentage points, and equality passes."""

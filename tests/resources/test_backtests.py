@@ -78,7 +78,9 @@ def test_a_lower_limit_is_tried(shop: Shop) -> None:
     assert found["flips"] == {
         "to_declined": 2, "to_declined_amount": "55.00", "to_approved": 0, "to_approved_amount": "0.00", "kept": 2,
     }  # fmt: skip
-    assert found["declined_by"] == [{"control": "day", "purchases": 3, "request_amount": "255.00"}]
+    assert found["declined_by"] == [
+        {"control": "day", "control_type": "velocity_control", "purchases": 3, "request_amount": "255.00"}
+    ]
     flips = shop.get(f"/sandbox/backtests/{found['token']}/flips")
     assert [flip["transaction_token"] for flip in flips["data"]] == [bought[1]["token"], bought[3]["token"]]
     first = flips["data"][0]
@@ -105,6 +107,108 @@ def test_a_control_is_taken_away_and_another_tried(shop: Shop) -> None:
     assert flips[0]["before"]["declined_by"] == "day"
     assert (flips[1]["after"]["control"], flips[1]["after"]["control_name"]) == ("added 1", "Once a day")
     assert flips[1]["after"]["response"]["code"] == "1817"
+
+
+def test_an_authorization_control_is_planted(shop: Shop) -> None:
+    """It declines just what is bought where it acts, from when it acts; what was declined for want of room fits then."""
+    limit(shop, "day", 50)
+    early = shop.buy(10, mid="bar")
+    shop.clock("2035-06-01T12:00:00Z")
+    bought = [shop.buy(20, mid="bar"), shop.buy(15), shop.buy(25)]
+    assert [one["state"] for one in (early, *bought)] == ["PENDING", "PENDING", "PENDING", "DECLINED"]
+    new = {"token": "dry", "name": "No bars", "merchant_scope": {"mid": "bar"}, "start_time": "2035-06-01T12:00:00Z"}
+    found = tried(shop, auth_controls={"add": [new]})
+    assert found["auth_controls"]["add"][0]["token"] == "dry"
+    assert found["flips"] == {
+        "to_declined": 1, "to_declined_amount": "20.00", "to_approved": 1, "to_approved_amount": "25.00", "kept": 2,
+    }  # fmt: skip
+    assert found["declined_by"] == [
+        {"control": "dry", "control_type": "auth_control", "purchases": 1, "request_amount": "20.00"}
+    ]
+    first, second = shop.listed(f"/sandbox/backtests/{found['token']}/flips")
+    assert (first["transaction_token"], second["transaction_token"]) == (bought[0]["token"], bought[2]["token"])
+    assert first["after"] == {
+        "outcome": "DECLINED", "response": {"code": "1821", "memo": "Invalid merchant"}, "control": "dry",
+        "control_type": "auth_control", "control_name": "No bars",
+    }  # fmt: skip
+    assert (second["before"]["declined_by"], second["after"]["amount"]) == ("day", "25.00")
+
+
+def test_an_authorization_control_is_taken_away(shop: Shop) -> None:
+    """Just what it declined passes, as long as limits have room: what passes now has used some of it."""
+    limit(shop, "day", 50)
+    shop.make("authcontrols", token="dry", name="No bars", merchant_scope={"mid": "bar"})
+    bought = [shop.buy(30, mid="bar"), shop.buy(15), shop.buy(20, mid="bar"), shop.buy(10)]
+    assert [one["response"]["code"] for one in bought] == ["1821", "0000", "1821", "0000"]
+    found = tried(shop, auth_controls={"remove": ["dry"]})
+    flips = shop.listed(f"/sandbox/backtests/{found['token']}/flips")
+    # 30 and 15 fit; 20 does not, which the control had declined anyway; and there is nothing left for 10.
+    assert {flip["transaction_token"]: flip["after"]["outcome"] for flip in flips} == {
+        bought[0]["token"]: "APPROVED", bought[3]["token"]: "DECLINED",
+    }  # fmt: skip
+    assert (flips[0]["before"]["declined_by"], flips[1]["after"]["control"]) == ("No bars", "day")
+    assert found["declined_by"] == [
+        {"control": "day", "control_type": "velocity_control", "purchases": 2, "request_amount": "30.00"}
+    ]
+
+
+def test_authorization_controls_are_as_they_were(shop: Shop) -> None:
+    """Switched off, pointed elsewhere, overridden: without a change nothing flips, and with one only what it is about."""
+    shop.make("merchantgroups", token="pubs", name="Pubs", mids=["bar"])
+    shop.make("authcontrols", token="dry", name="No bars", merchant_scope={"merchant_group_token": "pubs"})
+    codes = [shop.buy(1, mid="bar")["response"]["code"]]
+    for path, body in (
+        ("merchantgroups/pubs", {"mids": ["club"]}), ("merchantgroups/pubs", {"mids": ["club", "bar"]}),
+        ("authcontrols/dry", {"active": False}), ("authcontrols/dry", {"active": True}),
+    ):  # fmt: skip
+        read_of(shop.client.put(f"/{path}", body))
+        codes.append(shop.buy(1, mid="bar")["response"]["code"])
+    shop.make("authcontrols/exemptmids", token="ours", name="Our bar", mid="bar")
+    codes.append(shop.buy(1, mid="bar")["response"]["code"])
+    assert codes == ["1821", "0000", "1821", "0000", "1821", "0000"]
+    assert tried(shop)["flips"]["kept"] == 0
+    assert tried(shop, exempt_mids={"remove": ["ours"]})["flips"]["to_declined"] == 1
+    assert tried(shop, exempt_mids={"add": [{"name": "Every bar", "mid": "bar"}]})["flips"]["to_approved"] == 3
+    # Where it is pointed at the bar itself, it was in force but for the time when it was off, and the bar is exempt now.
+    changed = {"token": "dry", "merchant_scope": {"mid": "bar"}}
+    found = tried(shop, auth_controls={"change": [changed]})["flips"]
+    assert (found["to_declined"], found["to_approved"]) == (1, 0)
+    found = tried(shop, auth_controls={"change": [{**changed, "active": True}]})["flips"]
+    assert (found["to_declined"], found["to_approved"]) == (2, 0)
+
+
+BEGUN = {
+    "authorization": ("authorization.advice", "authorization.clearing", "authorization.reversal"),
+    "authorization.atm.withdrawal": ("authorization.clearing.atm.withdrawal",),
+    "pindebit": ("pindebit.reversal",),
+    "pindebit.authorization": ("pindebit.authorization.clearing", "pindebit.authorization.reversal"),
+    "pindebit.balanceinquiry": (),
+    "account.funding.authorization": ("account.funding.authorization.clearing", "account.funding.authorization.reversal"),
+    "account.funding.auth_plus_capture": ("account.funding.auth_plus_capture.reversal",),
+    "original.credit.authorization": ("original.credit.authorization.clearing", "original.credit.authorization.reversal"),
+    "original.credit.auth_plus_capture": ("original.credit.auth_plus_capture.reversal",),
+}
+"""What begins something, and what may follow it."""
+
+
+@pytest.mark.parametrize("is_blocked", [True, False], ids=["blocked then", "blocked now"])
+def test_everything_that_asks_is_blocked(shop: Shop, is_blocked: bool) -> None:
+    """Whatever a card is used for, and whatever followed it: what a control declined passes without it, and the other way."""
+    dry = {"token": "dry", "name": "Nothing", "association": {"card_product_token": "jit"}}
+    if is_blocked:
+        shop.make("authcontrols", **dry)
+    path, asked = "/simulations/cardtransactions/", {"card_token": "jit", "amount": 10, "mid": "bank"}
+    for event, followers in BEGUN.items():
+        said = {"account_type": "checking"} if event == "pindebit.balanceinquiry" else {}
+        begun = [made_by(shop.client.post(path + event, asked | said))["transaction"] for _ in (*followers, "")]
+        assert {one["response"]["code"] for one in begun} == {"1821" if is_blocked else "0000"}, begun
+        for one, follower in zip(begun, followers, strict=False):
+            shop.client.post(path + follower, {"preceding_related_transaction_token": one["token"], "amount": 10})
+    found = tried(shop, auth_controls={"remove": ["dry"]} if is_blocked else {"add": [dry]})
+    spends = [event for event in BEGUN if "credit" not in event and "inquiry" not in event]
+    purchases = sum(len(BEGUN[event]) + 1 for event in spends)
+    flips = (0, purchases) if is_blocked else (purchases, 0)
+    assert (found["purchases"], found["flips"]["to_declined"], found["flips"]["to_approved"]) == (purchases, *flips)
 
 
 def test_a_range_is_tried(shop: Shop) -> None:
@@ -180,11 +284,26 @@ NEW = {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD"}
         ({"velocity_controls": {"add": [{**NEW, "merchant_scope": {"mid": "m", "mcc": "1"}}]}}, "velocity_controls.add[0].merch"),
         ({"velocity_controls": {"add": [{**NEW, "currency_code": "XYZ"}]}}, "velocity_controls.add[0].currency_code"),
         ({"velocity_controls": {"add": [NEW] * 101}}, "velocity_controls.add"),
+        ({"auth_controls": {"remove": ["day"]}}, "auth_controls.remove[0]"),
+        ({"auth_controls": {"remove": ["dry"], "change": [{"token": "dry"}]}}, "auth_controls"),
+        ({"auth_controls": {"change": [{"name": "n"}]}}, "auth_controls.change[0].token"),
+        ({"auth_controls": {"change": [{"token": "dry", "start_time": "soon"}]}}, "auth_controls.change[0].start_time"),
+        ({"auth_controls": {"add": [{"name": "Everything"}]}}, "auth_controls.add[0].association, merchant_scope"),
+        ({"auth_controls": {"add": [{"name": "n", "merchant_scope": {"mcc_group": "none"}}]}}, "add[0].merchant_scope.mcc_group"),
+        ({"auth_controls": {"add": [{"merchant_scope": {"mid": "m"}}]}}, "auth_controls.add[0].name"),
+        ({"exempt_mids": {"remove": ["dry"]}}, "exempt_mids.remove[0]"),
+        ({"exempt_mids": {"add": [{"name": "n"}]}}, "exempt_mids.add[0].mid"),
+        ({"exempt_mids": {"add": [{"name": "n", "merchant_group_token": "none"}]}}, "exempt_mids.add[0].merchant_group_token"),
+        # What cannot be tried is not passed over: the answer would be about something else.
+        ({"exempt_mids": {"change": [{"token": "x", "active": True}]}}, "exempt_mids.change is no field here; there are: add"),
+        ({"mcc_groups": {"change": []}}, "velocity_controls, auth_controls, exempt_mids"),
+        ({"velocity_controls": {"remvoe": ["day"]}}, "velocity_controls.remvoe is no field here; there are: add, change, remove"),
     ],
 )
 def test_what_is_no_backtest(shop: Shop, body: dict[str, Any], field: str) -> None:
     """A range that is none, a control that is not there or cannot be one: a 400 that names the place."""
     limit(shop, "day", 100)
+    shop.make("authcontrols", token="dry", name="No bars", merchant_scope={"mid": "bar"})
     reply = shop.client.post("/sandbox/backtests", body)
     assert (reply.status, field in reply.json["error_message"]) == (400, True), reply.text
 

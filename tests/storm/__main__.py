@@ -1,4 +1,7 @@
-"""`make storm`: kills on both databases, races between processes, a melee; all that was counted stands at the end."""
+"""`make storm`: kills on both databases, races between processes, a melee; all that was counted stands at the end.
+
+Races for the last room under a velocity control are among them; `make races` runs more of those.
+"""
 
 import argparse
 import sys
@@ -6,12 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.storm import kills, melee, races
+from tests.storm import kills, limits, melee, races
 from tests.storm.figures import kills_table, melee_table, races_table, written_into
 from tests.support.postgres import TestPostgres
 
 TRUST = Path(__file__).parent.parent.parent / "TRUST.md"
-PARTS = ("kills", "races", "melee")
+PARTS = ("kills", "races", "limits", "melee")
 DATABASES = ("sqlite", "postgres")
 
 
@@ -28,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raced = races.run(postgres.new_database(), rounds=asked.rounds)
             unproven += [f"races: {what}" for what in races.unproven(raced)]
             tables.append(races_table(raced, asked.rounds))
+        if "limits" in asked.parts:
+            found = limits.run(postgres.new_database(), rounds=asked.races, seed=asked.seed, say=_say)
+            unproven += [f"limits: {what}" for one in found for what in one.unproven]
+            tables.append(limits.table(found))
         if "melee" in asked.parts:
             tables.append(melee_table([_fight(name, postgres, asked) for name in asked.db]))
     print("\n\n".join(tables))
@@ -62,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=42, help="the same seed asks for the same things and strikes alike")
     parser.add_argument("--kills", type=int, default=200, help="how often the server dies, shared between the databases")
     parser.add_argument("--rounds", type=int, default=100, help="how often each race is run")
+    parser.add_argument("--races", type=int, default=200, help="how many rounds of each race for the last room under a limit")
     parser.add_argument("--melee", type=float, default=60, help="how many seconds every route is called at once")
     parser.add_argument("--db", nargs="*", choices=DATABASES, default=DATABASES)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)

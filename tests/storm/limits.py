@@ -63,7 +63,6 @@ class Figures:
     recounted: int = 0
     compared: int = 0
     breaches: int = 0
-    newer: int = 0
     busy: int = 0
     seconds: float = 0.0
 
@@ -325,7 +324,6 @@ class Race:
             books = recount.read(database, PROGRAM_ID, users)
         verdict = books.judged()
         figures.breaches += len(verdict.breaches)
-        figures.newer += verdict.newer
         assert not verdict.breaches, verdict.breaches[:5]
         figures.recounted += sum(map(len, books.deeds.values()))
         for user in users:

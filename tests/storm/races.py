@@ -102,7 +102,7 @@ class Ring:
         self.make_ready()
         places = [place for pair in zip(*self.sides, strict=False) for place in pair][: 2 * len(pairs)]
         requests = [request for pair in pairs for request in pair][: len(places)]
-        shots = self.battery.fire(requests, places)
+        shots = self.battery.fire_watching(requests, places)
         raced = list(zip(shots[::2], shots[1::2], strict=True))
         self.figures.pairs += len(raced)
         self.figures.overlapping += sum(one.overlaps(other) for one, other in raced)

@@ -29,9 +29,6 @@ AT_ONCE = ("pindebit", "pindebit.cashback", "pindebit.atm.withdrawal")
 
 OVER_AMOUNT, OVER_COUNT = 1834, 1817
 
-MEANWHILE_MS = 1_000
-"""A batch that is under way may know a control of its user that was changed after the revision which it notes."""
-
 IDS_OF_A_PROCESS = 20_000
 """Within one millisecond ids tell the order of one process's decisions, and not that of two."""
 
@@ -62,7 +59,6 @@ class Version:
     """A control as it stood from a revision of its program on; None is one that is off."""
 
     revision: int
-    at_ms: int
     said: Mapping[str, Any] | None
 
 
@@ -87,13 +83,10 @@ class Limit:
 
 @dataclass(slots=True)
 class Verdict:
-    """``breaches``: purchases approved over a limit, and purchases refused by a control though every limit had room.
-
-    ``newer`` counts those that are right only by a control that was changed after the revision which they note.
-    """
+    """Purchases approved over a limit, and purchases refused by a control though every limit had room: by the controls as
+    they stood at the revision that the purchase notes."""
 
     breaches: list[str] = field(default_factory=list)
-    newer: int = 0
 
 
 @dataclass(slots=True)
@@ -113,7 +106,6 @@ class Books:
             orders = (sorted(deeds, key=key) for key in (_order, _other_order))
             one = min((self._judged(user, order) for order in orders), key=lambda verdict: len(verdict.breaches))
             whole.breaches += one.breaches
-            whole.newer += one.newer
         return whole
 
     def _judged(self, user: str, deeds: Sequence[Deed]) -> "Verdict":
@@ -121,25 +113,16 @@ class Books:
         for place, deed in enumerate(deeds):
             if not deed.is_purchase or not (deed.is_approved or deed.code in (OVER_AMOUNT, OVER_COUNT)):
                 continue
-            wrong = self._wrong(user, deeds[:place], deed, deed.revision)
-            if wrong and any(not self._wrong(user, deeds[:place], deed, later) for later in self._later(deed)):
-                verdict.newer += 1
-            else:
-                verdict.breaches += wrong
+            verdict.breaches += self._wrong(user, deeds[:place], deed)
         return verdict
 
-    def _wrong(self, user: str, before: Sequence[Deed], deed: Deed, revision: int) -> list[str]:
-        """What is wrong with the decision on a purchase by the limits of a revision."""
-        found = (self._over(limit, limit.at(revision), user, before, deed) for limit in self.limits)
+    def _wrong(self, user: str, before: Sequence[Deed], deed: Deed) -> list[str]:
+        """What is wrong with the decision on a purchase by the limits of the revision that it notes."""
+        found = (self._over(limit, limit.at(deed.revision), user, before, deed) for limit in self.limits)
         over = [text for text in found if text is not None]
         if deed.is_approved:
             return over
         return [] if over else [f"{user}: purchase {deed.row_id} was refused with {deed.code}, and every limit had room"]
-
-    def _later(self, deed: Deed) -> list[int]:
-        """Revisions after the one that a purchase notes and at which a control was changed while it was under way."""
-        versions = (version for limit in self.limits for version in limit.versions if version.revision > deed.revision)
-        return [version.revision for version in versions if version.at_ms <= deed.created_ms + MEANWHILE_MS]
 
     def _over(self, limit: Limit, said: Mapping[str, Any] | None, user: str, before: Iterable[Deed], deed: Deed) -> str | None:
         """How a purchase goes over a limit; None when it does not."""
@@ -323,7 +306,7 @@ def _limits(db: Connection, program_id: int, only: Collection[str] | None) -> li
         past = past.where(config_history.c.object_id.in_(limits))
     for row in db.execute(past):
         if row.object_id in limits:
-            limits[row.object_id].versions.append(Version(row.revision, row.at_ms, _said(row.doc)))
+            limits[row.object_id].versions.append(Version(row.revision, _said(row.doc)))
     return list(limits.values())
 
 

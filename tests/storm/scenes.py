@@ -38,6 +38,10 @@ MORE: dict[Place, Any] = {
     ("POST", "/sandbox/backtests"): {
         "token": "tried", "name": "Tried",
         "velocity_controls": {"change": [{"token": "daily", "amount_limit": 10}], "add": [{"token": "new", **AMPLE}]},
+        "auth_controls": {
+            "change": [{"token": "no_betting", "active": True}], "add": [{"name": "No bars", "merchant_scope": {"mcc": "5813"}}],
+        },
+        "exempt_mids": {"add": [{"name": "The races", "mid": "000123"}]},
     },
     TRANSITION: {**BODIES[TRANSITION], "direct_deposit_token": DEPOSIT},
 }  # fmt: skip

@@ -122,7 +122,7 @@ class Battery:
         return self._loop.run_until_complete(asyncio.wait_for(_fire(raw, chosen), 60))
 
     def fire_watching(
-        self, requests: Sequence[tuple[str, str, Any]], places: Sequence[int], ahead: Sequence[int], head_s: float
+        self, requests: Sequence[tuple[str, str, Any]], places: Sequence[int], ahead: Sequence[int] = (), head_s: float = 0.0
     ) -> list[Shot]:
         """The same, one after the other, reading between any two what has been answered: the times are true to a hair.
 

@@ -13,7 +13,7 @@ from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, F
 from cardwright.core.record import token_of
 from cardwright.engine.heart import Asked, IdSource, Outcome, run_batch
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
-from cardwright.resources import mcc_groups
+from cardwright.resources import auth_controls, exempt_mids, mcc_groups, merchant_groups
 from cardwright.resources import velocity_controls as controls
 from cardwright.resources.app import Call
 from cardwright.storage.programs import get_program, set_clock
@@ -101,6 +101,20 @@ def _follow_up(source: random.Random, opened: tuple[int, str, int, Form]) -> dic
     kind = source.choice(kinds.get(form, (Reversal,)))
     part = source.choice((amount, amount, amount // 2, amount + 500))
     return {"kind": kind, "card": card, "amount": max(part, 1), "of": number}
+
+
+ACTIONS: dict[str, tuple[Any, Any]] = {
+    "create": (controls.create_control, controls.VelocityCreate),
+    "update": (controls.update_control, controls.VelocityUpdate),
+    "regroup": (mcc_groups.update_mcc_group, mcc_groups.MccGroupUpdate),
+    "block": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
+    "reblock": (auth_controls.update_auth_control, auth_controls.AuthControlUpdate),
+    "exempt": (exempt_mids.create_exemption, exempt_mids.ExemptionCreate),
+    "switch exemption": (exempt_mids.update_exemption, exempt_mids.ExemptionUpdate),
+    "group": (merchant_groups.create_merchant_group, merchant_groups.MerchantGroupCreate),
+    "regroup merchants": (merchant_groups.update_merchant_group, merchant_groups.MerchantGroupUpdate),
+}
+CREATES = ("create", "block", "exempt", "group")
 
 
 class Told:
@@ -191,15 +205,10 @@ class Told:
             set_clock(db, self.world.program_id, ProgramClock(0, at))
 
     def _change(self, verb: str, token: str, body: dict[str, Any], at: int) -> None:
-        actions: dict[str, tuple[Any, Any]] = {
-            "create": (controls.create_control, controls.VelocityCreate),
-            "update": (controls.update_control, controls.VelocityUpdate),
-            "regroup": (mcc_groups.update_mcc_group, mcc_groups.MccGroupUpdate),
-        }
-        action, shape = actions[verb]
+        action, shape = ACTIONS[verb]
         with self.world.database.write() as db:
             call = Call(self.world.app, db, get_program(db, self.world.program_id), at, {"token": token})
-            action(call, msgspec.convert({**body, **({"token": token} if verb == "create" else {})}, shape))
+            action(call, msgspec.convert({**body, **({"token": token} if verb in CREATES else {})}, shape))
 
 
 def with_details(one: Asked, **details: Any) -> Asked:

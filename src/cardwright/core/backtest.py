@@ -6,8 +6,7 @@ followed up: a purchase that is declined now uses nothing, its clearing and reve
 is there for others; one that is approved now uses the window and the money.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -21,13 +20,14 @@ from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account, Chain, Snapshot
-from cardwright.core.spend import Level, applying, by_level
-from cardwright.core.velocity import Control, Event, Usage, Verdict, Window, counted, judge, usage_key
+from cardwright.core.spend import MerchantRule
+from cardwright.core.timeline import Holder, Rules, Span, Timeline
+from cardwright.core.velocity import Control, Event, Usage, Verdict, Window, counted, judge
 from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
-LIMIT_CODES = frozenset({Reason.AMOUNT_LIMIT.number, Reason.COUNT_LIMIT.number})
-"""Codes of a purchase that a velocity control refused: all checks before the controls had let it pass."""
+CONTROL_CODES = frozenset({Reason.MERCHANT_NOT_ALLOWED.number, Reason.AMOUNT_LIMIT.number, Reason.COUNT_LIMIT.number})
+"""Codes of a purchase that a control refused: all checks before the controls had let it pass."""
 
 NO_FUNDS = Reason.NOT_SUFFICIENT_FUNDS.number
 
@@ -40,85 +40,17 @@ NO_PURCHASE = PROMISED | {INQUIRY, CREDIT}
 ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advice is not None)
 
 
-class Holder(NamedTuple):
-    """A card as a backtest sees it: its user, the owner of the account, its product."""
-
-    user_token: str
-    owner_token: str
-    product_token: str
-
-
-class Change(NamedTuple):
-    """What is tried: controls in place of those with their ids, in force as often as those were, or all the time when
-    ``always``; controls that are taken away; controls that are new."""
-
-    replaced: Mapping[int, Control] = {}
-    always: frozenset[int] = frozenset()
-    removed: frozenset[int] = frozenset()
-    added: Sequence[Control] = ()
-
-
-class Rules(NamedTuple):
-    """What a purchase of one card is measured by, and what counts its messages, with where the usages are kept."""
-
-    judging: tuple[Control, ...]
-    judging_keys: list[str]
-    counting: tuple[Control, ...]
-    counting_keys: list[str]
-    has_lifetime: bool
-
-
-class Timeline:
-    """Which controls are in force at which revision of a program, when a change is laid over its history.
-
-    Every version of a control is counted from the beginning, whether in force or not: that is what looking back gives.
-    ``versions``: for each control its (revision, what it said from then on; None while it was off), in the order of time.
-    """
-
-    def __init__(self, versions: Mapping[int, Sequence[tuple[int, Control | None]]], change: Change) -> None:
-        kept = {key: _changed(key, said, change) for key, said in versions.items() if key not in change.removed}
-        self._revisions = sorted({0, *(revision for said in kept.values() for revision, _ in said)})
-        epochs = [[_at(kept[key], revision) for key in sorted(kept)] for revision in self._revisions]
-        in_force = [[*(control for control in epoch if control is not None), *change.added] for epoch in epochs]
-        self._levels: list[dict[Level, tuple[Control, ...]]] = [by_level(controls) for controls in in_force]
-        self._all = by_level({one.key: one for controls in in_force for one in controls}.values())
-        self._rules: dict[tuple[int, Holder], Rules] = {}
-
-    def rules(self, revision: int, holder: Holder) -> Rules:
-        """What applies to a card at a revision."""
-        key = (bisect_right(self._revisions, revision) - 1, holder)
-        if (rules := self._rules.get(key)) is None:
-            rules = self._rules[key] = self._made(*key)
-        return rules
-
-    def _made(self, epoch: int, holder: Holder) -> Rules:
-        user, owner, product = holder
-        judging = applying(self._levels[epoch], user, product)
-        counting = applying(self._all, user, product)
-        keys = [[usage_key(one, user, owner) for one in controls] for controls in (judging, counting)]
-        return Rules(judging, keys[0], counting, keys[1], any(one.window is Window.LIFETIME for one in counting))
-
-
-def _changed(
-    key: int, said: Sequence[tuple[int, Control | None]], change: Change
-) -> list[tuple[int, Control | None]]:
-    if key in change.replaced:
-        new = change.replaced[key]
-        return [(0, new)] if key in change.always else [(at, None if one is None else new) for at, one in said]
-    return list(said)
-
-
-def _at(said: Sequence[tuple[int, Control | None]], revision: int) -> Control | None:
-    return next((one for at, one in reversed(said) if at <= revision), None)
+Refusal = Verdict | MerchantRule
+"""A velocity control that has no room, and how it stands; or an authorization control."""
 
 
 class Again(NamedTuple):
-    """A purchase decided again: its row as history has it and as it would be, and what the controls said, if one refused."""
+    """A purchase decided again: its row as history has it and as it would be, and the control that refused it, if one did."""
 
     row: Recorded
     again: Recorded
     details: Details
-    limit: Verdict | None
+    refusal: Refusal | None
 
     @property
     def is_flipped(self) -> bool:
@@ -127,13 +59,14 @@ class Again(NamedTuple):
 
 
 class Replay:
-    """One account under a timeline. ``see`` tells what the decision on a row saw, without money and velocity controls; it is
+    """One account under a timeline. ``see`` tells what the decision on a row saw, without money and without controls; it is
     only asked where a decision comes out otherwise, or a hold was raised."""
 
     def __init__(self, timeline: Timeline, holders: Mapping[int, Holder], see: Callable[[Recorded], Snapshot]) -> None:
         self._timeline = timeline
         self._holders = holders
         self._see = see
+        self._spans: dict[int, Span] = {}
         self._usages: dict[str, Usage] = {}
         # What is available beyond what history says, and where history stood.
         self._more = 0
@@ -153,13 +86,15 @@ class Replay:
                 # Loads, fees and transfers: no control counts them.
                 self._available = row.available
                 continue
-            rules = self._timeline.rules(row.program_revision, self._holders[row.card_id])
+            if (span := self._spans.get(row.card_id)) is None:
+                span = self._spans[row.card_id] = self._timeline.of(self._holders[row.card_id])
+            rules = span.at(row.program_revision)
             is_late = row.created_ms >= start_ms
             if row.kind in ASKS:
-                again, limit = self._purchase(row, details, rules) if is_late else (row, None)
+                again, refusal = self._purchase(row, details, rules) if is_late else (row, None)
                 event = event_of(again, details)
                 if is_late and row.kind not in NO_PURCHASE:
-                    yield Again(row, again, details, limit)
+                    yield Again(row, again, details, refusal)
             elif row.root_id in self._undone:
                 self._more -= row.available - self._available
                 event = None
@@ -171,19 +106,23 @@ class Replay:
             if rules.counting:
                 self._count(rules, event, row.created_ms)
 
-    def _purchase(self, row: Recorded, details: Details, rules: Rules) -> tuple[Recorded, Verdict | None]:
+    def _purchase(self, row: Recorded, details: Details, rules: Rules) -> tuple[Recorded, Refusal | None]:
         was_approved = row.impacted is not None
         is_reopened = row.root_id in self._revived
         if row.root_id in self._undone:
             # There is nothing that an increment could add to.
             return (self._refused(row, Reason.PREVIOUSLY_REVERSED) if was_approved else row), None
-        if not (was_approved or row.code in LIMIT_CODES or row.code == NO_FUNDS or (is_reopened and row.code in CLOSED)):
+        if not (was_approved or row.code in CONTROL_CODES or row.code == NO_FUNDS or (is_reopened and row.code in CLOSED)):
             # A check that comes before the controls refused it.
             return row, None
+        if rules.spend.controls:
+            blocking = rules.spend.blocking(details.mid, details.merchant.mcc, row.created_ms)
+            if blocking is not None:
+                return (self._refused(row, Reason.MERCHANT_NOT_ALLOWED) if was_approved else row), blocking
         limit = self._limit(row, details, rules)
         if limit is not None:
             return (self._refused(row, limit.reason or Reason.AMOUNT_LIMIT) if was_approved else row), limit
-        if not (self._more or is_reopened or row.code in LIMIT_CODES):
+        if not (self._more or is_reopened or row.code in CONTROL_CODES):
             # With the same money as then, funding says the same.
             return row, None
         return self._funded(row, details), None

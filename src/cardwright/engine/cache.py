@@ -1,7 +1,8 @@
 """Configuration kept in the process, and the revisions by which the heart knows that it is still true."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -26,7 +27,7 @@ from cardwright.storage.controls import Found, load_events, load_found
 from cardwright.storage.database import Database, Row
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
-from cardwright.storage.programs import get_program
+from cardwright.storage.programs import Program, get_program
 from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
@@ -81,9 +82,28 @@ class Measure(NamedTuple):
 NO_MEASURE = Measure()
 
 
+class Needs(NamedTuple):
+    """What is needed of a program besides what every batch needs: what these cards are subject to, and the funding sources of
+    these ids."""
+
+    cards: Sequence[CardFact] = ()
+    sources: AbstractSet[int] = frozenset()
+
+
+class Missing(NamedTuple):
+    """What has to be read: products by token, the controls that are for these users alone, funding sources by id."""
+
+    products: AbstractSet[str]
+    users: AbstractSet[str]
+    sources: AbstractSet[int]
+
+
+NO_NEEDS = Needs()
+
+
 @dataclass(slots=True)
 class ProgramEntry:
-    """What a whole program shares, true while its revision is ``revision``; products and sources are added as cards need them."""
+    """What a whole program shares, true while its revision is ``revision``, all of it; more is added as batches need it."""
 
     id: int
     revision: int
@@ -100,6 +120,12 @@ class ProgramEntry:
     spend: SpendEntry = field(default_factory=SpendEntry)
     reloads: dict[Level, AutoReload] = field(default_factory=dict)
     measures: dict[tuple[str, str], Measure] = field(default_factory=dict)
+
+    def missing(self, needs: Needs) -> Missing:
+        """What of this the entry does not hold yet."""
+        products = {card.card_product_token for card in needs.cards} - self.products.keys()
+        users = {card.user_token for card in needs.cards} - self.spend.users if self.spend.has_user_controls else frozenset[str]()
+        return Missing(products, users, needs.sources - self.sources_by_id.keys())
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
@@ -231,75 +257,72 @@ class Cache:
         rows = await self._store.load_cards([key])
         return (self._cards.keep(rows[0], self._show_pan(rows[0])), rows[0]) if rows else None
 
-    async def program(self, program_id: int, revision: int) -> ProgramEntry:
-        """The program's configuration at this revision or a later one."""
+    async def program(self, program_id: int, revision: int, needs: Needs = NO_NEEDS) -> ProgramEntry:
+        """The program's configuration at this revision or a later one, with what is needed of it: all of one revision."""
         entry = self._programs.get(program_id)
-        if entry is None or entry.revision < revision:
-            entry = await asyncio.get_running_loop().run_in_executor(self._executor, self._load_program, program_id)
-            self._programs[program_id] = entry
+        if entry is None or entry.revision < revision or any(entry.missing(needs)):
+            load = asyncio.get_running_loop().run_in_executor(self._executor, self._load_program, program_id, entry, needs)
+            entry = await load
+            known = self._programs.get(program_id)
+            if known is None or known.revision <= entry.revision:
+                self._programs[program_id] = entry
+        if len(entry.spend.users) > USERS_MAX and self._programs.get(program_id) is entry:
+            # The entry is left to those who hold it, and the next batch begins a small one.
+            del self._programs[program_id]
         return entry
 
-    async def sources(self, program: ProgramEntry, ids: Iterable[int]) -> None:
-        """Sees to it that the program's entry holds these funding sources."""
-        missing = {source_id for source_id in ids if source_id not in program.sources_by_id}
-        if missing:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._load_sources, program, missing)
-
-    async def user_controls(self, program: ProgramEntry, users: Iterable[str]) -> None:
-        """Sees to it that the program's entry holds the controls that are for these users alone."""
-        missing = set(users) - program.spend.users
-        if missing:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._load_user_controls, program, missing)
-        if len(program.spend.users) > USERS_MAX and self._programs.get(program.id) is program:
-            # The entry is left to those who hold it, and the next batch begins a small one.
-            del self._programs[program.id]
-
-    def _load_user_controls(self, program: ProgramEntry, missing: set[str]) -> None:
-        with self._database.read() as db:
-            program.keep_controls(load_found(db, program.id, program.spend.groups, missing))
-        program.spend.users |= missing
-
-    async def products(self, program: ProgramEntry, tokens: Iterable[str]) -> None:
-        """Sees to it that the program's entry holds these card products and their funding sources."""
-        missing = {token for token in tokens if token not in program.products}
-        if missing:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._load_products, program, missing)
-
-    def _load_program(self, program_id: int) -> ProgramEntry:
+    def _load_program(self, program_id: int, entry: ProgramEntry | None, needs: Needs) -> ProgramEntry:
+        """The entry with what it lacked; another one when the program has changed since: what is read now is no part of it."""
         with self._database.read() as db:
             program = get_program(db, program_id)
-            subscriptions = load_subscriptions(db, program_id)
-            spend, found = load_spend(db, program_id)
-            reloads = {level_of(one): one for one in load_reloads(db, program_id)}
-        settings = program.settings
-        masked = settings.mask_funding_source_tokens
-        entry = ProgramEntry(
-            program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend,
-            reloads=reloads,
-        )
-        entry.keep_controls(found)
+            if entry is None or entry.revision != program.revision:
+                entry = _begun(db, program)
+            missing = entry.missing(needs)
+            if missing.users:
+                entry.keep_controls(load_found(db, program_id, entry.spend.groups, missing.users))
+                entry.spend.users |= missing.users
+            if missing.products:
+                _add_products(db, entry, missing.products)
+            if missing.sources:
+                _add_sources(db, entry, missing.sources)
         return entry
 
-    def _load_sources(self, program: ProgramEntry, ids: set[int]) -> None:
-        query = select(funding_sources).where(funding_sources.c.program_id == program.id, funding_sources.c.id.in_(ids))
-        with self._database.read() as db:
-            for row in db.execute(query):
-                program.keep_source(_source_of(program, row))
 
-    def _load_products(self, program: ProgramEntry, tokens: set[str]) -> None:
-        query = select(card_products.c.token, card_products.c.doc).where(
-            card_products.c.program_id == program.id, card_products.c.token.in_(tokens)
-        )
-        with self._database.read() as db:
-            found = {row.token: fact_from(ProductFact, row.doc) for row in db.execute(query)}
-            for product in found.values():
-                funding = product.config.jit_funding.program_funding_source
-                if funding.enabled and funding.funding_source_token not in program.sources:
-                    row = find(db, funding_sources, program.id, funding.funding_source_token)
-                    assert row is not None, "a product names a funding source that was there when it was made"
-                    program.keep_source(_source_of(program, row))
-            program.spend.learn(db, program.id, (product.config.transaction_controls for product in found.values()))
-        program.products.update(found)
+def _begun(db: Connection, program: Program) -> ProgramEntry:
+    """A program's entry with what every batch needs."""
+    subscriptions = load_subscriptions(db, program.id)
+    spend, found = load_spend(db, program.id)
+    reloads = {level_of(one): one for one in load_reloads(db, program.id)}
+    settings = program.settings
+    masked = settings.mask_funding_source_tokens
+    entry = ProgramEntry(
+        program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend, reloads=reloads
+    )
+    entry.keep_controls(found)
+    _add_sources(db, entry, {reload.source_id for reload in reloads.values()})
+    return entry
+
+
+def _add_sources(db: Connection, entry: ProgramEntry, ids: Collection[int]) -> None:
+    query = select(funding_sources).where(funding_sources.c.program_id == entry.id, funding_sources.c.id.in_(ids))
+    for row in db.execute(query) if ids else ():
+        entry.keep_source(_source_of(entry, row))
+
+
+def _add_products(db: Connection, entry: ProgramEntry, tokens: Collection[str]) -> None:
+    """Adds card products, and what they name: their funding sources, groups of merchants and lists of countries."""
+    query = select(card_products.c.token, card_products.c.doc).where(
+        card_products.c.program_id == entry.id, card_products.c.token.in_(tokens)
+    )
+    found: dict[str, ProductFact] = {row.token: fact_from(ProductFact, row.doc) for row in db.execute(query)}
+    for product in found.values():
+        funding = product.config.jit_funding.program_funding_source
+        if funding.enabled and funding.funding_source_token not in entry.sources:
+            row = find(db, funding_sources, entry.id, funding.funding_source_token)
+            assert row is not None, "a product names a funding source that was there when it was made"
+            entry.keep_source(_source_of(entry, row))
+    entry.spend.learn(db, entry.id, (product.config.transaction_controls for product in found.values()))
+    entry.products.update(found)
 
 
 def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:

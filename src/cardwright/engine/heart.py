@@ -31,7 +31,7 @@ from cardwright.core.problems import (
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
-from cardwright.engine.cache import AccountEntry, AccountKey, Cache, ProgramEntry, SourceEntry
+from cardwright.engine.cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
 from cardwright.engine.cards import CardEntry, CardKey
 from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
 from cardwright.engine.recording import (
@@ -141,9 +141,7 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     cards, holders, instructed, want = wanted(asked)
     seen = await lane.begin(want)
     try:
-        batch = await configure(cache, cards, holders, seen, real_clock())
-        if instructed:
-            await _load_named_sources(cache, batch, instructed)
+        batch = await configure(cache, cards, holders, seen, real_clock(), instructed)
         results = [answer(batch, ids, one) for one in asked]
         _conclude(batch)
     except BaseException:
@@ -178,25 +176,17 @@ def wanted(
 
 
 async def configure(
-    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant
-) -> _Batch:
-    """Replaces configuration that the locked revisions show to be out of date."""
+    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant,
+    instructed: Sequence[Instructed] = (),
+) -> _Batch:  # fmt: skip
+    """Replaces configuration that the locked revisions show to be out of date, and has what is new to it read."""
     await _refresh(cards, cache.reload_cards, seen)
     if holders:
         await _refresh(holders, cache.reload_accounts, seen)
     programs, now = {}, {}
     for program_id, row in seen.programs.items():
-        programs[program_id] = await cache.program(program_id, row.revision)
+        programs[program_id] = await cache.program(program_id, row.revision, _needs(program_id, cards, seen, instructed))
         now[program_id] = ProgramClock(row.offset_ms, row.frozen_ms).at(real_ms)
-    for program_id, program in programs.items():
-        await cache.products(program, (entry.card.card_product_token for key, entry in cards.items() if key[0] == program_id))
-        if program.spend.has_user_controls:
-            users = (entry.card.user_token for key, entry in cards.items() if key[0] == program_id)
-            await cache.user_controls(program, users)
-        sources = (row.source_id for row in seen.rows.values() if row.program_id == program_id)
-        await cache.sources(program, (source_id for source_id in sources if source_id is not None))
-        if program.reloads:
-            await cache.sources(program, (reload.source_id for reload in program.reloads.values()))
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
@@ -227,11 +217,12 @@ async def _refresh(
             entries[key] = entry
 
 
-async def _load_named_sources(cache: Cache, batch: _Batch, instructed: Sequence[Instructed]) -> None:
-    """The funding sources that movements name are seen at the revisions that the batch has locked."""
-    for program in batch.programs.values():
-        named = (one.source_id for one in instructed if one.program_id == program.id)
-        await cache.sources(program, (source_id for source_id in named if source_id is not None))
+def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: Seen, instructed: Sequence[Instructed]) -> Needs:
+    """What a batch needs of a program: what its cards are subject to, the sources of its chains and those that movements name."""
+    sources = {row.source_id for row in seen.rows.values() if row.program_id == program_id}
+    sources |= {one.source_id for one in instructed if one.program_id == program_id}
+    facts = [entry.card for key, entry in cards.items() if key[0] == program_id]
+    return Needs(facts, {source_id for source_id in sources if source_id is not None})
 
 
 async def _look_back(

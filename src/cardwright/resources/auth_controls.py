@@ -89,6 +89,24 @@ class AuthControlQuery(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 
+def control_of(body: AuthControlCreate, token: str) -> AuthControl:
+    """The control that a request describes."""
+    said = {
+        **base.changes_of(body), "token": token, "association": without_nulls(body.association or Association()),
+        "merchant_scope": without_nulls(body.merchant_scope or AuthMerchantScope()),
+    }  # fmt: skip
+    return checked(AuthControl(**said))
+
+
+def changed(control: AuthControl, body: AuthControlUpdate) -> AuthControl:
+    """The control after a partial update."""
+    changes = base.changes_of(body)
+    for name in ("association", "merchant_scope"):
+        if name in changes:
+            changes[name] = without_nulls(changes[name])
+    return checked(structs.replace(control, **changes))
+
+
 def checked(control: AuthControl) -> AuthControl:
     """The control if it can be one. Raises a problem that names the field."""
     check_parts(control.association, control.merchant_scope)
@@ -131,17 +149,7 @@ def check_place(call: Call, control: AuthControl) -> None:
 
 def create_auth_control(call: Call, body: AuthControlCreate) -> str:
     """Creates an authorization control, in force at once unless it names a time."""
-    said = base.changes_of(body)
-    control = checked(
-        AuthControl(
-            **{
-                **said,
-                "token": body.token or call.app.ids.token(),
-                "association": without_nulls(body.association or Association()),
-                "merchant_scope": without_nulls(body.merchant_scope or AuthMerchantScope()),
-            }
-        )
-    )
+    control = control_of(body, body.token or call.app.ids.token())
     if (replay := base.find_replay(call, auth_controls, body)) is not None:
         return replay
     check_place(call, control)
@@ -168,11 +176,7 @@ def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
     """Changes an authorization control, or switches it on and off."""
     row = base.lock_row(call, auth_controls, AUTH_CONTROL_NOT_FOUND)
     base.check_same_token(call, body)
-    changes = base.changes_of(body)
-    for name in ("association", "merchant_scope"):
-        if name in changes:
-            changes[name] = without_nulls(changes[name])
-    control = checked(structs.replace(msgspec.json.decode(row.doc, type=AuthControl), **changes))
+    control = changed(msgspec.json.decode(row.doc, type=AuthControl), body)
     check_place(call, control)
     doc = records.text_of(control)
     if doc != row.doc:

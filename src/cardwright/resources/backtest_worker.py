@@ -10,17 +10,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from typing import BinaryIO
+from typing import BinaryIO, Literal, assert_never
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from cardwright.core.backtest import Again, Change, Holder, Replay, Timeline
+from cardwright.core.backtest import Again, Refusal, Replay
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import Recorded, token_of
 from cardwright.core.render import details_decoder
 from cardwright.core.responses import REASON_OF
 from cardwright.core.snapshot import Snapshot
+from cardwright.core.spend import MerchantRule
+from cardwright.core.timeline import Holder, Timeline
 from cardwright.core.velocity import Verdict, Window
 from cardwright.kit.clock import DAY_MS, iso_ms
 from cardwright.resources.decisions import configuration_as_of
@@ -28,6 +31,7 @@ from cardwright.storage.backtests import (
     CardOf,
     Job,
     Sums,
+    count_in,
     history_of,
     load_cards_of,
     load_versions,
@@ -36,6 +40,12 @@ from cardwright.storage.backtests import (
 from cardwright.storage.database import Database
 
 MODULE = "cardwright.resources.backtest_worker"
+
+ControlType = Literal["velocity_control", "auth_control"]
+"""The kinds of controls that decline a purchase."""
+
+VELOCITY: ControlType = "velocity_control"
+AUTH: ControlType = "auth_control"
 
 ACCOUNTS_AT_ONCE = 64
 """Accounts in one read."""
@@ -71,14 +81,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 def parts(database: Database, order: Order, clock_s: Callable[[], float] = lambda: 0.0) -> Iterator[Part]:
     """Works through a job."""
     job = order.job
-    change = Change(
-        {one.id: one for one in job.replaced}, frozenset(job.always), frozenset(job.removed), job.added
-    )
     with database.read() as db:
         versions = load_versions(db, job.program_id)
-    said = [one for said in versions.values() for _, one in said] + [*job.replaced, *job.added]
+    said = [one for said in versions.velocity.values() for _, one in said] + [*job.velocity.replaced, *job.velocity.added]
     has_lifetime = any(one is not None and one.window is Window.LIFETIME for one in said)
-    timeline = Timeline(versions, change)
+    timeline = Timeline(versions, job.velocity, job.auth, job.exempt)
     worker = _Worker(timeline, job, 0 if has_lifetime else job.start_ms - LONGEST_WINDOW_MS, order.flips_max)
     cursor, begun = order.cursor, clock_s()
     while True:
@@ -118,7 +125,8 @@ class _Worker:
         mcc = details_decoder.decode(row.details).merchant.mcc
         key = (row.card_id, row.holder_revision, row.program_revision, row.source_id, mcc)
         if key not in self._seen:
-            self._seen[key] = configuration_as_of(db, row)
+            seen = configuration_as_of(db, row)
+            self._seen[key] = replace(seen, spend=replace(seen.spend, controls=(), exemptions=()))
         return self._seen[key]
 
     def _add(self, again: Again, owned: dict[int, CardOf]) -> None:
@@ -131,10 +139,15 @@ class _Worker:
         if new.impacted is not None:
             sums.approved_after += 1
             sums.amount_after += new.amount
-        if again.limit is not None:
-            token = again.limit.control.token
-            count, amount = sums.declined_by.get(token, (0, 0))
-            sums.declined_by[token] = (count + 1, amount + row.request_amount)
+        match again.refusal:
+            case Verdict() as limit:
+                count_in(sums.declined_by, limit.control.token, 1, row.request_amount)
+            case MerchantRule() as rule:
+                count_in(sums.blocked_by, rule.token, 1, row.request_amount)
+            case None:
+                pass
+            case _:
+                assert_never(again.refusal)
         if again.is_flipped:
             assert row.card_id is not None, "a purchase has a card"
             self._flip(again, owned[row.card_id])
@@ -167,21 +180,28 @@ def flip_json(again: Again, card: CardOf) -> str:
         "request_amount": decimal_text(row.request_amount, places),
         "currency_code": row.currency,
         "before": _outcome(row, places, details.limited_by),
-        "after": _outcome(new, places, None) | _limit(again.limit, places),
+        "after": _outcome(new, places, None) | _refusal(again.refusal, places),
     }
     return msgspec.json.encode(shown).decode()
 
 
-def _limit(limit: Verdict | None, places: int) -> dict[str, object]:
-    """The control that refuses, and how it stood."""
-    if limit is None:
-        return {}
-    control = limit.control
-    return {
-        "control": control.token, "control_name": control.name, "velocity_window": control.window,
-        "amount_limit": decimal_text(control.amount_limit, places), "used_before": decimal_text(limit.used_amount, places),
-        "usage_limit": control.usage_limit, "uses_before": limit.used_count,
-    }  # fmt: skip
+def _refusal(refusal: Refusal | None, places: int) -> dict[str, object]:
+    """The control that refuses; of a velocity control how it stood, too."""
+    match refusal:
+        case None:
+            return {}
+        case MerchantRule():
+            return {"control": refusal.token, "control_type": AUTH, "control_name": refusal.name}
+        case Verdict():
+            control = refusal.control
+            return {
+                "control": control.token, "control_type": VELOCITY, "control_name": control.name,
+                "velocity_window": control.window, "amount_limit": decimal_text(control.amount_limit, places),
+                "used_before": decimal_text(refusal.used_amount, places),
+                "usage_limit": control.usage_limit, "uses_before": refusal.used_count,
+            }  # fmt: skip
+        case _:
+            assert_never(refusal)
 
 
 def _outcome(row: Recorded, places: int, limited_by: str | None) -> dict[str, object]:

@@ -1,8 +1,7 @@
 """Backtests: the history of a program decided again under changed controls, and what would have come out otherwise."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -11,24 +10,14 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy.exc import IntegrityError
 
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.problems import BACKTEST_NOT_FOUND, BUSY, INVALID_INPUT, Problem, bad_field, bad_parameter
-from cardwright.core.spend import Groups
-from cardwright.core.velocity import Control
+from cardwright.core.problems import BACKTEST_NOT_FOUND, BUSY, Problem, bad_field, bad_parameter
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_ms, parse_instant
 from cardwright.resources import base
 from cardwright.resources.app import Call, EngineCall
+from cardwright.resources.backtest_changes import Attempt, AuthChanges, ExemptionChanges, VelocityChanges
+from cardwright.resources.backtest_worker import AUTH, VELOCITY, ControlType
 from cardwright.resources.base import Token
-from cardwright.resources.control_parts import check_references
 from cardwright.resources.route import Paging, Route, Scope, Shape, get, post
-from cardwright.resources.velocity_controls import (
-    VelocityControl,
-    VelocityCreate,
-    VelocityUpdate,
-    changed,
-    checked,
-    control_of,
-    fact_of,
-)
 from cardwright.storage import records
 from cardwright.storage.backtests import (
     QUEUED,
@@ -41,35 +30,28 @@ from cardwright.storage.backtests import (
     list_flips,
     remove,
 )
-from cardwright.storage.controls import SHADOW, control_from, load_mcc_groups
 from cardwright.storage.database import Row
 from cardwright.storage.programs import get_program
-from cardwright.storage.tables import backtests, velocity_controls
+from cardwright.storage.tables import backtests
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
 UNFINISHED_MAX = 10
 """Backtests of one program that may wait or run."""
 
-CHANGES_MAX = 100
+class BacktestCreate(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A change to be tried on history. Dates as in lists of transactions, both inclusive; by default everything until now.
 
-
-class VelocityChanges(Shape, frozen=True, kw_only=True):
-    """Velocity controls to be added, changed as an update would, or taken away by their tokens."""
-
-    add: Annotated[tuple[VelocityCreate, ...], Meta(max_length=CHANGES_MAX)] = ()
-    change: Annotated[tuple[VelocityUpdate, ...], Meta(max_length=CHANGES_MAX)] = ()
-    remove: Annotated[tuple[Token, ...], Meta(max_length=CHANGES_MAX)] = ()
-
-
-class BacktestCreate(Shape, frozen=True, kw_only=True):
-    """A change to be tried on history. Dates as in lists of transactions, both inclusive; by default everything until now."""
+    What is not among these fields cannot be tried, and is refused rather than ignored.
+    """
 
     token: Token | None = None
     name: Annotated[str, Meta(max_length=255)] | None = None
     start_date: str | None = None
     end_date: str | None = None
     velocity_controls: VelocityChanges | None = None
+    auth_controls: AuthChanges | None = None
+    exempt_mids: ExemptionChanges | None = None
 
 
 class Outcomes(Shape, frozen=True, kw_only=True):
@@ -102,6 +84,7 @@ class DeclinedBy(Shape, frozen=True, kw_only=True):
     """What a control refuses under the change, purchases that it also refused then included."""
 
     control: str
+    control_type: ControlType
     purchases: int
     request_amount: str
 
@@ -117,6 +100,8 @@ class Backtest(Shape, frozen=True, kw_only=True):
     start_time: str
     end_time: str
     velocity_controls: VelocityChanges
+    auth_controls: AuthChanges
+    exempt_mids: ExemptionChanges
     progress: Progress
     purchases: int
     before: Outcomes
@@ -150,17 +135,6 @@ def _instant(field: str, text: str) -> Instant:
         raise bad_field(field, "must be yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss") from None
 
 
-@contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Puts the place inside the body before the field that a problem names."""
-    try:
-        yield
-    except Problem as problem:
-        if problem.kind is INVALID_INPUT:
-            raise Problem(INVALID_INPUT, f"{place}.{problem.detail}") from None
-        raise
-
-
 def percent(part: int, whole: int) -> Decimal | None:
     """A rate in percent with four decimals; None of nothing."""
     return Decimal(part * 1_000_000 // whole) / 10_000 if whole else None
@@ -187,6 +161,8 @@ def shown(row: Row, state: str, currency: str) -> Backtest:
         start_time=iso_ms(job.start_ms),
         end_time=iso_ms(job.end_ms),
         velocity_controls=request.velocity_controls or VelocityChanges(),
+        auth_controls=request.auth_controls or AuthChanges(),
+        exempt_mids=request.exempt_mids or ExemptionChanges(),
         progress=Progress(accounts=sums.accounts, accounts_total=max(job.accounts, sums.accounts)),
         purchases=total,
         before=Outcomes(
@@ -203,8 +179,9 @@ def shown(row: Row, state: str, currency: str) -> Backtest:
             to_approved=sums.to_approved, to_approved_amount=decimal_text(sums.to_approved_amount, places), kept=sums.flips,
         ),
         declined_by=[
-            DeclinedBy(control=token, purchases=count, request_amount=decimal_text(amount, places))
-            for token, (count, amount) in sorted(sums.declined_by.items())
+            DeclinedBy(control=token, control_type=kind, purchases=count, request_amount=decimal_text(amount, places))
+            for kind, counts in ((AUTH, sums.blocked_by), (VELOCITY, sums.declined_by))
+            for token, (count, amount) in sorted(counts.items())
         ],
     )  # fmt: skip
 
@@ -220,55 +197,13 @@ def get_row(call: Call) -> Row:
 def job_of(call: Call, body: BacktestCreate) -> Job:
     """The job that a request asks for, every control checked as if it were made or changed in earnest."""
     start, end = parse_range(body, call.now)
-    changes = body.velocity_controls or VelocityChanges()
-    added = [_added(call, one, number, start) for number, one in enumerate(changes.add)]
-    replaced, always, removed = list[Control](), list[int](), list[int]()
-    for number, token in enumerate(changes.remove):
-        removed.append(_find(call, token, f"velocity_controls.remove[{number}]").id)
-    for number, update in enumerate(changes.change):
-        place = f"velocity_controls.change[{number}]"
-        if update.token is None:
-            raise bad_field(f"{place}.token", "may not be null")
-        row = _find(call, update.token, f"{place}.token")
-        with naming(place):
-            control = _checked(call, changed(msgspec.json.decode(row.doc, type=VelocityControl), update))
-        if update.active is False:
-            removed.append(row.id)
-            continue
-        replaced.append(control_from(row.id, fact_of(control, row.created_ms), _groups(call)))
-        always += [row.id] if update.active else []
-    named = [*removed, *(control.id for control in replaced)]
-    if len(set(named)) < len(named):
-        raise bad_field("velocity_controls", "may name each control once")
+    attempt = Attempt(call, start)
     return Job(
         program_id=call.program.id, start_ms=start, end_ms=end, accounts=count_accounts(call.db, call.program.id),
-        replaced=tuple(replaced), always=tuple(always), removed=tuple(removed), added=tuple(added),
+        velocity=attempt.velocity(body.velocity_controls or VelocityChanges()),
+        auth=attempt.auth(body.auth_controls or AuthChanges()),
+        exempt=attempt.exempt(body.exempt_mids or ExemptionChanges()),
     )  # fmt: skip
-
-
-def _added(call: Call, body: VelocityCreate, number: int, start: Instant) -> Control:
-    """A control that has never been, as if it had been made at the start of the range."""
-    with naming(f"velocity_controls.add[{number}]"):
-        control = _checked(call, control_of(body, body.token or f"added {number + 1}"))
-    return control_from(-1 - number, fact_of(control, start), _groups(call))
-
-
-def _groups(call: Call) -> Groups:
-    """The MCC groups as they are now: what is tried points at those."""
-    return Groups(load_mcc_groups(call.db, call.program.id), {})
-
-
-def _checked(call: Call, control: VelocityControl) -> VelocityControl:
-    checked(control)
-    check_references(call, control.association, control.merchant_scope)
-    return control
-
-
-def _find(call: Call, token: str, place: str) -> Row:
-    row = records.find(call.db, velocity_controls, call.program.id, token)
-    if row is None or row.shadow == SHADOW:
-        raise bad_field(place, "is not the token of a velocity control")
-    return row
 
 
 # --- Actions: what one can do with it ------------------------------------------------

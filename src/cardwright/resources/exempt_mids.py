@@ -5,7 +5,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from cardwright.core.problems import EXEMPTION_NOT_FOUND, bad_field
 from cardwright.core.spend import MerchantRule
-from cardwright.kit.clock import iso
+from cardwright.kit.clock import Instant, iso
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.auth_controls import AuthControlQuery, AuthMerchantScope
@@ -76,6 +76,15 @@ def checked(body: ExemptionCreate) -> ExemptionCreate:
     return structs.replace(body, **checked_times(body.start_time, body.end_time))
 
 
+def exemption_of(body: ExemptionCreate, token: str, now: Instant) -> Exemption:
+    """The exemption that a request describes."""
+    said = {
+        **base.changes_of(checked(body)), "token": token, "association": without_nulls(body.association or Association()),
+        "created": iso(now), "last_updated": iso(now),
+    }  # fmt: skip
+    return Exemption(**said)
+
+
 def fact_of(exemption: Exemption) -> str:
     """What decisions must know of an exemption, as JSON."""
     fact = MerchantRule(
@@ -92,26 +101,24 @@ def fact_of(exemption: Exemption) -> str:
     return msgspec.json.encode(fact).decode()
 
 
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def check_place(call: Call, exemption: Exemption) -> None:
+    """Refuses what an exemption refers to when that is not there."""
+    check_references(call, exemption.association, AuthMerchantScope())
+    check_group(call, merchant_groups, "merchant_group_token", exemption.merchant_group_token)
+
+
 # --- Actions: what one can do with it ------------------------------------------------
 
 
 def create_exemption(call: Call, body: ExemptionCreate) -> str:
     """Exempts a merchant, or a group of them, from all authorization controls."""
-    timed = checked(body)
+    exemption = exemption_of(body, body.token or call.app.ids.token(), call.now)
     if (replay := base.find_replay(call, exempt_mids, body)) is not None:
         return replay
-    said = base.changes_of(timed)
-    exemption = Exemption(
-        **{
-            **said,
-            "token": body.token or call.app.ids.token(),
-            "association": without_nulls(body.association or Association()),
-            "created": iso(call.now),
-            "last_updated": iso(call.now),
-        }
-    )
-    check_references(call, exemption.association, AuthMerchantScope())
-    check_group(call, merchant_groups, "merchant_group_token", body.merchant_group_token)
+    check_place(call, exemption)
     fact = fact_of(exemption)
     row_id, doc = base.insert(call, exempt_mids, body, exemption, **control_columns(exemption.association, fact, active=True))
     remember(call, history.Kind.EXEMPTION, row_id, fact, active=True)

@@ -11,6 +11,7 @@ from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.core.transaction_model import as_v2
+from cardwright.engine.cache import Needs
 from cardwright.engine.cards import CardEntry
 from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.guard import check_url
@@ -160,8 +161,7 @@ async def _with_verdicts(
 
 
 async def _is_right_code(app: App, card: CardEntry, sealed: CardRow, cvv: str) -> bool:
-    program = await app.engine.cache.program(card.key[0], 0)
-    await app.engine.cache.products(program, [card.card.card_product_token])
+    program = await app.engine.cache.program(card.key[0], 0, Needs([card.card]))
     product = program.products[card.card.card_product_token]
     pan = app.vault.decrypt_pan(sealed.pan_sealed, str(program.id), card.card.token)
     if product.config.fulfillment.all_zero_card_security_code and cvv == "000":

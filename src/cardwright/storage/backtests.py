@@ -1,19 +1,19 @@
 """What backtests read of a program's history, and where they keep their progress and what they found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, delete, func, select
 
-from cardwright.core.backtest import Holder
 from cardwright.core.messages import Details
 from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
-from cardwright.core.spend import Groups, MccGroup
-from cardwright.core.velocity import Control
+from cardwright.core.spend import Groups, MccGroup, MerchantRule, resolved
+from cardwright.core.timeline import C, Change, Holder, Versions
+from cardwright.core.velocity import Control, settled
 from cardwright.kit.clock import Instant
-from cardwright.storage.controls import INACTIVE, control_from, product_token_of
+from cardwright.storage.controls import INACTIVE, control_from, product_token_of, rule_from
 from cardwright.storage.database import Row
 from cardwright.storage.history import Kind
 from cardwright.storage.tables import backtest_flips, backtests, cards, config_history, holders, transactions, users
@@ -25,24 +25,34 @@ ROWS_AT_ONCE = 2_000
 """Rows of one account's history in memory."""
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backtest has to do: a program's history between two instants, the second excluded, and the change to try.
+class _Merchants(msgspec.Struct, frozen=True):
+    """A group of merchants, as the history keeps it."""
 
-    Controls of ``added`` have ids below zero; those of ``replaced`` have the ids of the controls whose place they take.
+    token: str
+    mids: tuple[str, ...]
+
+
+GroupSaid = Sequence[tuple[int, MccGroup | _Merchants | None]]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backtest has to do: a program's history between two instants, the second excluded, and the changes to try.
+
+    Controls that are new have ids below zero.
     """
 
     program_id: int
     start_ms: Instant
     end_ms: Instant
     accounts: int
-    replaced: tuple[Control, ...] = ()
-    always: tuple[int, ...] = ()
-    removed: tuple[int, ...] = ()
-    added: tuple[Control, ...] = ()
+    velocity: Change[Control] = Change()
+    auth: Change[MerchantRule] = Change()
+    exempt: Change[MerchantRule] = Change()
 
 
 class Sums(msgspec.Struct, kw_only=True):
-    """What a backtest has found so far; amounts in minor units. ``declined_by``: control token to purchases and amount."""
+    """What a backtest has found so far; amounts in minor units. ``declined_by`` and ``blocked_by``: the token of a velocity or
+    of an authorization control to purchases and amount."""
 
     accounts: int = 0
     purchases: int = 0
@@ -56,52 +66,103 @@ class Sums(msgspec.Struct, kw_only=True):
     to_approved_amount: int = 0
     flips: int = 0
     declined_by: dict[str, tuple[int, int]] = {}
+    blocked_by: dict[str, tuple[int, int]] = {}
     error: str | None = None
 
     def add(self, other: "Sums") -> None:
         """Takes in what was found in further accounts."""
         for name in self.__struct_fields__:
-            mine = getattr(self, name)
-            if isinstance(mine, int):
-                setattr(self, name, mine + getattr(other, name))
-        for token, (count, amount) in other.declined_by.items():
-            before = self.declined_by.get(token, (0, 0))
-            self.declined_by[token] = (before[0] + count, before[1] + amount)
+            sum_of = getattr(self, name)
+            if isinstance(sum_of, int):
+                setattr(self, name, sum_of + getattr(other, name))
+        for mine, others in ((self.declined_by, other.declined_by), (self.blocked_by, other.blocked_by)):
+            for token, found in others.items():
+                count_in(mine, token, *found)
+
+
+def count_in(counts: dict[str, tuple[int, int]], token: str, purchases: int, amount: int) -> None:
+    """Counts what a control declines."""
+    before = counts.get(token, (0, 0))
+    counts[token] = (before[0] + purchases, before[1] + amount)
 
 
 # --- History ------------------------------------------------------------------------------
 
 
-def load_versions(db: Connection, program_id: int) -> dict[int, list[tuple[int, Control | None]]]:
-    """All that the program's velocity controls ever said, by id in the order of revisions; shadows refuse nobody.
+def load_versions(db: Connection, program_id: int) -> Versions:
+    """All that the program's controls and exemptions ever said; shadows refuse nobody.
 
-    A change of the MCC group that a control points at is a change of the control.
+    A change of the group that a control points at is a change of the control.
     """
-    facts = _said(db, program_id, Kind.VELOCITY_CONTROL)
-    groups = _said(db, program_id, Kind.MCC_GROUP)
-    regroupings = [revision for said in groups.values() for revision, _ in said]
-    versions: dict[int, list[tuple[int, Control | None]]] = {}
-    for control_id, said in facts.items():
-        own = {revision for revision, _ in said}
-        for revision in sorted({*own, *(at for at in regroupings if at > min(own))}):
-            fact = _at(said, revision)
-            control = None if fact == INACTIVE else control_from(control_id, fact, _groups_at(groups, revision))
-            if revision in own or (control is not None and control.mcc_group is not None):
-                is_real = control is not None and not control.shadow
-                versions.setdefault(control_id, []).append((revision, control if is_real else None))
-    return versions
+    groups = _Groups(db, program_id)
+    velocity, auth, exempt = (
+        _said(db, program_id, kind) for kind in (Kind.VELOCITY_CONTROL, Kind.AUTH_CONTROL, Kind.EXEMPTION)
+    )
+    return Versions(
+        {key: _laid(key, said, groups, _control, settled) for key, said in velocity.items()},
+        {key: _laid(key, said, groups, rule_from, resolved) for key, said in auth.items()},
+        {key: _laid(key, said, groups, rule_from, resolved) for key, said in exempt.items()},
+    )
 
 
-def _at(said: list[tuple[int, str]], revision: int) -> str:
-    """The last word at a revision; an object that was not there yet is like one that is off."""
-    return next((doc for at, doc in reversed(said) if at <= revision), INACTIVE)
+def _control(control_id: int, fact: str) -> Control | None:
+    found = control_from(control_id, fact)
+    return None if found.shadow else found
 
 
-def _groups_at(groups: dict[int, list[tuple[int, str]]], revision: int) -> Groups:
-    """The MCC groups that were active at a revision."""
-    docs = [doc for said in groups.values() if (doc := _at(said, revision)) != INACTIVE]
-    active = [msgspec.json.decode(doc, type=MccGroup) for doc in docs]
-    return Groups({group.token: group for group in active}, {})
+def _laid(
+    control_id: int, said: list[tuple[int, str]], groups: "_Groups", parse: Callable[[int, str], C | None],
+    resolve: Callable[[C, Groups], C],
+) -> list[tuple[int, C | None]]:  # fmt: skip
+    """What a control said with its scope worked out, again at each change of the groups that it points at."""
+    found: list[tuple[int, C | None]] = []
+    ends: list[int | None] = [*(revision for revision, _ in said[1:]), None]
+    for (revision, fact), end in zip(said, ends, strict=True):
+        control = None if fact == INACTIVE else parse(control_id, fact)
+        if control is None:
+            found.append((revision, None))
+            continue
+        regroupings = {at for at in groups.changes(control) if at > revision and (end is None or at < end)}
+        found += [(at, resolve(control, groups.at(control, at))) for at in sorted({revision} | regroupings)]
+    return found
+
+
+class _Groups:
+    """What each group of a program was from which revision on, by its token; None while it was off."""
+
+    def __init__(self, db: Connection, program_id: int) -> None:
+        mccs = _said(db, program_id, Kind.MCC_GROUP), msgspec.json.Decoder(MccGroup)
+        mids = _said(db, program_id, Kind.MERCHANT_GROUP), msgspec.json.Decoder(_Merchants)
+        self._mccs, self._mids = _by_token(*mccs), _by_token(*mids)
+
+    def changes(self, control: Control | MerchantRule) -> list[int]:
+        """The revisions at which what a control points at changed."""
+        return [revision for said in self._pointed_at(control) for revision, _ in said]
+
+    def at(self, control: Control | MerchantRule, revision: int) -> Groups:
+        """What a control points at as it was at a revision; nothing when it was off or not there."""
+        mccs, mids = (
+            next((group for at, group in reversed(said) if at <= revision), None) for said in self._pointed_at(control)
+        )
+        return Groups(
+            {mccs.token: mccs} if isinstance(mccs, MccGroup) else {},
+            {mids.token: frozenset(mids.mids)} if isinstance(mids, _Merchants) else {},
+        )
+
+    def _pointed_at(self, control: Control | MerchantRule) -> tuple[GroupSaid, GroupSaid]:
+        merchant_group = control.merchant_group if isinstance(control, MerchantRule) else None
+        return self._mccs.get(control.mcc_group or "", ()), self._mids.get(merchant_group or "", ())
+
+
+def _by_token(said: dict[int, list[tuple[int, str]]], decoder: msgspec.json.Decoder[Any]) -> dict[str, GroupSaid]:
+    found = dict[str, GroupSaid]()
+    for docs in said.values():
+        groups = [(revision, None if doc == INACTIVE else decoder.decode(doc)) for revision, doc in docs]
+        # One that was never on matches nothing, as one that is not there.
+        tokens = (group.token for _, group in groups if group is not None)
+        if (token := next(tokens, None)) is not None:
+            found[token] = groups
+    return found
 
 
 def _said(db: Connection, program_id: int, kind: Kind) -> dict[int, list[tuple[int, str]]]:

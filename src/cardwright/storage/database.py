@@ -43,6 +43,8 @@ class Database:
         # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
         self.write_gate = Gate()
         self.engine = self._sqlite_engine() if self.is_sqlite else create_engine(self.url, pool_size=16, max_overflow=16)
+        # In SQLite a transaction sees the database as its first read found it; PostgreSQL must be asked for that.
+        self._reader = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
 
     @property
     def path(self) -> str:
@@ -63,8 +65,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads."""
-        with self.engine.connect() as connection, connection.begin():
+        """A transaction that only reads: all of it sees what was committed when its first statement began."""
+        with self._reader.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager

@@ -259,8 +259,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/sandbox/program"): {"mask_webhook_secrets": False},
     ("POST", "/sandbox/backtests"): {
         "token": "tighter_days",
-        "name": "What if a day's coffee ended at 20?",
+        "name": "What if a day's coffee ended at 20, and bars were closed?",
         "velocity_controls": {"change": [{"token": "coffee_budget", "amount_limit": 20.00}]},
+        "auth_controls": {"add": [{"name": "No bars", "merchant_scope": {"mcc": "5813"}}]},
     },
     ("POST", "/sandbox/shadow-controls"): {
         "token": "quiet_budget",

@@ -26,8 +26,8 @@ A card-issuing platform with Just-in-Time Funding, wire-compatible with Marqeta'
 - **Tokens** name objects. Choose one when you create an object, or leave it out and one is made. The same request with the \
 same token may be repeated: it answers with the same object. Another request with that token is a 409.
 - **Amounts** are numbers in major units, `10.00`; a string with a number in it is taken too.
-- **Bodies** are read leniently: unknown fields are ignored, `null` counts as absent, `"true"` and `"10"` are taken for what \
-they spell.
+- **Bodies** are read leniently: unknown fields are ignored (except in a backtest), `null` counts as absent, `"true"` and `"10"` \
+are taken for what they spell.
 - **Lists** come in pages: add `count` to `start_index` until `is_more` is false.
 - **Times** are UTC. A program may have a clock of its own, see *Sandbox*.
 """

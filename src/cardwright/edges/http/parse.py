@@ -1,7 +1,7 @@
 """From bytes to shapes: bodies and query strings, with every mistake answered in the wire's words and naming the field."""
 
 import re
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -27,6 +27,7 @@ START_INDEX_MAX = 1_000_000_000
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`")
+_UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`")
 _RANGE = re.compile(r"^Expected `(?:int|float|decimal)` (?:<|>)")
 _SIZE = re.compile(r"^Expected `(?:str|array|object|bytes)` of length")
 
@@ -86,6 +87,9 @@ def problem_of(error: msgspec.ValidationError, raw: bytes, shape: type[msgspec.S
         names = [missing[1]] if where else _missing_names(raw, shape)
         prefix = f"{where}." if where else ""
         return Problem(INVALID_INPUT, ", ".join(f"{prefix}{name} may not be null" for name in names))
+    if unknown := _UNKNOWN.match(what):
+        name = f"{where}.{unknown[1]}" if where else unknown[1]
+        return Problem(INVALID_INPUT, f"{name} is no field here; there are: {', '.join(_names_at(shape, where))}")
     if _SIZE.match(what):
         return Problem(INVALID_INPUT, f"{where or 'body'} size is wrong: {what}")
     if _RANGE.match(what):
@@ -146,6 +150,14 @@ def _missing_names(raw: bytes, shape: type[msgspec.Struct]) -> list[str]:
     body = plain(raw)
     required = [field.encode_name for field in msgspec.structs.fields(shape) if field.required]
     return [name for name in required if body.get(name) is None]
+
+
+def _names_at(shape: type[msgspec.Struct], where: str) -> list[str]:
+    """The fields of the part of a body that a path of names leads to."""
+    for name in filter(None, where.split(".")):
+        hint = get_type_hints(shape)[name]
+        shape = next(kind for kind in (*get_args(hint), hint) if isinstance(kind, type) and issubclass(kind, msgspec.Struct))
+    return [field.encode_name for field in msgspec.structs.fields(shape)]
 
 
 def _nul_in(value: Any, where: str) -> str | None:

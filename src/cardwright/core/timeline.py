@@ -1,0 +1,154 @@
+"""Which controls are in force at which revision of a program, when a change is laid over its history."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from cardwright.core.spend import PROGRAM_LEVEL, Level, MerchantRule, Spend, applying, by_level, level_of
+from cardwright.core.velocity import Control, Window, usage_key
+
+C = TypeVar("C", Control, MerchantRule)
+
+Said = Sequence[tuple[int, C | None]]
+"""What a control said from which revision on, None while it was off, in the order of time."""
+
+SPANS_MAX = 20_000
+"""So many different kinds of holders are remembered at once."""
+
+
+class Holder(NamedTuple):
+    """A card as a backtest sees it: its user, the owner of the account, its product."""
+
+    user_token: str
+    owner_token: str
+    product_token: str
+
+
+class Change(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
+    """What is tried with controls of one kind: some in place of those with their ids, in force as often as those were, or
+    all the time where the id is in ``always``; some that are taken away; some that are new."""
+
+    replaced: tuple[C, ...] = ()
+    always: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+    added: tuple[C, ...] = ()
+
+
+class Rules(NamedTuple):
+    """What a purchase of one card is measured by, and what counts its messages, with where the usages are kept; and the
+    authorization controls and exemptions that it is subject to."""
+
+    judging: tuple[Control, ...]
+    judging_keys: list[str]
+    counting: tuple[Control, ...]
+    counting_keys: list[str]
+    has_lifetime: bool
+    spend: Spend
+
+
+class Span(NamedTuple):
+    """The rules of a card from each of these revisions on."""
+
+    revisions: list[int]
+    rules: list[Rules]
+
+    def at(self, revision: int) -> Rules:
+        """The rules at a revision."""
+        return self.rules[bisect_right(self.revisions, revision) - 1]
+
+
+class Versions(NamedTuple):
+    """Everything that the controls of a program ever said, by id."""
+
+    velocity: Mapping[int, Said[Control]]
+    auth: Mapping[int, Said[MerchantRule]]
+    exempt: Mapping[int, Said[MerchantRule]]
+
+
+class Timeline:
+    """What the cards of a program are subject to, from the beginning of its history, under a change.
+
+    Every version of a velocity control is counted from the beginning, whether in force or not: that is what looking back gives.
+    """
+
+    def __init__(
+        self, versions: Versions, velocity: Change[Control], auth: Change[MerchantRule], exempt: Change[MerchantRule]
+    ) -> None:
+        self._velocity, self._auth = _Laid(versions.velocity, velocity), _Laid(versions.auth, auth)
+        self._exempt = _Laid(versions.exempt, exempt)
+        self._spans: dict[tuple[str, bool, str], Span] = {}
+
+    def of(self, holder: Holder) -> Span:
+        """What applies to a card; worked out once for all cards that differ in nothing that matters."""
+        user, owner, product = holder
+        is_own = user == owner
+        matters = not is_own or any(("user", user) in kind.numbers for kind in (self._velocity, self._auth, self._exempt))
+        key = (user if matters else "", is_own, product)
+        if (span := self._spans.get(key)) is None:
+            if len(self._spans) >= SPANS_MAX:
+                self._spans.clear()
+            span = self._spans[key] = self._made(holder)
+        return span
+
+    def _made(self, holder: Holder) -> Span:
+        user, owner, product = holder
+        said = self._velocity.of(user, product)
+        ever = {one.key: one for versions in said for _, one in versions if one is not None}
+        counting = applying(by_level(ever.values()), user, product)
+        counting_keys = [usage_key(one, user, owner) for one in counting]
+        has_lifetime = any(one.window is Window.LIFETIME for one in counting)
+        velocities = self._velocity.spans(user, product)
+        auths, exempts = self._auth.spans(user, product), self._exempt.spans(user, product)
+        revisions = sorted({*velocities, *auths, *exempts})
+        found, judging, auth, exempt = list[Rules](), velocities[0], auths[0], exempts[0]
+        for revision in revisions:
+            judging = velocities.get(revision, judging)
+            auth, exempt = auths.get(revision, auth), exempts.get(revision, exempt)
+            keys = [usage_key(one, user, owner) for one in judging]
+            found.append(Rules(judging, keys, counting, counting_keys, has_lifetime, Spend(auth, exempt)))
+        return Span(revisions, found)
+
+
+class _Laid(Generic[C]):
+    """What the controls of one kind would have said, the oldest first, and which of them are for whom."""
+
+    def __init__(self, versions: Mapping[int, Said[C]], change: Change[C]) -> None:
+        replaced = {one.id: one for one in change.replaced}
+        self._said: list[Said[C]] = [
+            _changed(said, replaced.get(key), always=key in change.always)
+            for key, said in sorted(versions.items())
+            if key not in change.removed
+        ]
+        self._said += [[(0, one)] for one in change.added]
+        self.numbers: dict[Level, list[int]] = {}
+        for number, said in enumerate(self._said):
+            for level in {level_of(one) for _, one in said if one is not None}:
+                self.numbers.setdefault(level, []).append(number)
+
+    def of(self, user: str, product: str) -> list[Said[C]]:
+        """Those that were ever for a user's cards of a product."""
+        levels = (("user", user), ("product", product), PROGRAM_LEVEL)
+        return [self._said[number] for number in sorted({one for level in levels for one in self.numbers.get(level, ())})]
+
+    def spans(self, user: str, product: str) -> dict[int, tuple[C, ...]]:
+        """What applies to these cards, from the beginning and from each revision on that changes it."""
+        changes = [(revision, place, one) for place, said in enumerate(self.of(user, product)) for revision, one in said]
+        found: dict[int, tuple[C, ...]] = {0: ()}
+        present: dict[int, C] = {}
+        for revision, changed in groupby(sorted(changes, key=lambda one: one[0]), key=lambda one: one[0]):
+            for _, place, one in changed:
+                if one is None:
+                    present.pop(place, None)
+                else:
+                    present[place] = one
+            found[revision] = applying(by_level(present[place] for place in sorted(present)), user, product)
+        return found
+
+
+def _changed(said: Said[C], new: C | None, *, always: bool) -> Said[C]:
+    if new is None:
+        return said
+    return [(0, new)] if always else [(at, None if one is None else new) for at, one in said]
