@@ -49,7 +49,7 @@ from cardwright.resources import (
 from cardwright.resources.app import App, Call
 from cardwright.storage import tables
 from cardwright.storage.database import Database
-from cardwright.storage.hot import HotStore
+from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.hot_postgres import PostgresStore
 from cardwright.storage.hot_sqlite import SqliteStore
 from cardwright.storage.migrate import migrate
@@ -79,6 +79,11 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
 }
 
 
+def _shown(row: CardRow) -> str:
+    """Of the card number what everybody may see."""
+    return fact_from(CardFact, row.card_fact).last_four
+
+
 class World:
     """One program on one database; objects are made by the very actions that the API calls."""
 
@@ -88,7 +93,7 @@ class World:
         self.ids = Ids(seed)
         self.store: HotStore = SqliteStore(self.database) if self.database.is_sqlite else PostgresStore(self.database)
         self.executor = ThreadPoolExecutor(2)
-        self.cache = Cache(self.database, self.store, self.executor, lambda _row: "")
+        self.cache = Cache(self.database, self.store, self.executor, _shown)
         parts: dict[str, Any] = {
             "database": self.database, "ids": self.ids, "real_clock": lambda: NOON, "sandbox": True, "allow_simulate": True,
             "vault": Vault(b"k" * 32, counted_nonces(seed)), "policy": OutgoingPolicy.sandbox(), "bin_prefix": "111111",
