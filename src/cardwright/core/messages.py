@@ -52,6 +52,20 @@ class Fee(msgspec.Struct, frozen=True, array_like=True):
     credit_debit: str
 
 
+class Assessed(msgspec.Struct, frozen=True, array_like=True):
+    """The real-time fee of a chain, as it was assessed with its first transaction.
+
+    ``row_id`` is the fee's own first transaction, ``amount`` and ``load``, what JIT Funding brought for it, are minor units;
+    ``fee`` and ``group`` are JSON.
+    """
+
+    row_id: int
+    amount: int
+    load: int
+    fee: str
+    group: str
+
+
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
@@ -94,6 +108,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     echoed: str | None = msgspec.field(default=None, name="ec")
     released: int = msgspec.field(default=0, name="e")
     increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
+    assessed: Assessed | None = msgspec.field(default=None, name="rf")
     user_token: str | None = msgspec.field(default=None, name="us")
     movement: str | None = msgspec.field(default=None, name="mo")
 

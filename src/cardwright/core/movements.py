@@ -28,6 +28,8 @@ GPA_CREDIT = TYPE_NUMBER["gpa.credit"]
 GPA_DEBIT = TYPE_NUMBER["gpa.debit"]
 FEE_CHARGE = TYPE_NUMBER["fee.charge"]
 FEE_REFUND = TYPE_NUMBER["fee.charge.refund"]
+FEE_PENDING = TYPE_NUMBER["fee.charge.pending"]
+FEE_REVERSAL = TYPE_NUMBER["fee.charge.reversal"]
 PEER = TYPE_NUMBER["transfer.peer"]
 PROGRAM = TYPE_NUMBER["transfer.program"]
 
@@ -52,7 +54,9 @@ ANNOUNCED = frozenset({CREDITED.pending, DEBITED.pending})
 NEWS = ANNOUNCED | {CREDITED.rejected, DEBITED.rejected, CREDITED.pending_reversal, DEBITED.pending_reversal}
 """Kinds of a deposit's transactions that move nothing."""
 
-CARDLESS = frozenset({GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, PEER, PROGRAM, *CREDITED, *DEBITED})
+CARDLESS = frozenset(
+    {GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, FEE_PENDING, FEE_REVERSAL, PEER, PROGRAM, *CREDITED, *DEBITED}
+)
 """Kinds of transactions that no card made; such a row has no load side."""
 
 

@@ -232,6 +232,8 @@ def _verifications(details: Details, places: int) -> str:
         parts["amount_to_be_released"] = msgspec.Raw(decimal_text(details.released, places).encode())
     if details.increments:
         parts["incremental_authorization_transaction_tokens"] = [token for _, token in details.increments]
+    if details.assessed is not None:
+        parts["real_time_fee_group"] = msgspec.Raw(details.assessed.group.encode())
     if details.merchant.security_level is not None:
         parts["cardholder_authentication_data"] = {"electronic_commerce_indicator": details.merchant.security_level}
     echoed = "" if details.echoed is None else details.echoed[1:-1] + ","

@@ -24,6 +24,7 @@ from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.accounts import Account, load_account, load_reloads
 from cardwright.storage.controls import Found, load_events, load_found
 from cardwright.storage.database import Database, Row
+from cardwright.storage.fee_groups import FeesByGroup, load_fees
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
 from cardwright.storage.programs import get_program
@@ -142,6 +143,7 @@ class ProgramEntry:
     shadows: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
     spend: SpendEntry = field(default_factory=SpendEntry)
     reloads: dict[Level, AutoReload] = field(default_factory=dict)
+    fees: FeesByGroup | None = None
     measures: dict[tuple[str, str], Measure] = field(default_factory=dict)
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
@@ -315,11 +317,12 @@ class Cache:
             subscriptions = load_subscriptions(db, program_id)
             spend, found = load_spend(db, program_id)
             reloads = {level_of(one): one for one in load_reloads(db, program_id)}
+            fees = load_fees(db, program_id, program.settings.currency)
         settings = program.settings
         masked = settings.mask_funding_source_tokens
         entry = ProgramEntry(
             program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend,
-            reloads=reloads,
+            reloads=reloads, fees=fees,
         )
         entry.keep_controls(found)
         return entry

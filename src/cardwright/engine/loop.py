@@ -34,9 +34,9 @@ AGE_MAX_MS = 4_000
 
 TRIALS_MAX = 64
 """Messages that may wait to be tried out; the next one is refused at once."""
-ROWS_MAX = 2 * (BATCH_MAX + CHARGES_MAX)
+ROWS_MAX = 3 * (BATCH_MAX + CHARGES_MAX)
 """Transactions in one commit: a batch is full when its messages may become as many as BATCH_MAX, the last of them several;
-and each may set off an auto reload.
+and each may have a real-time fee and set off an auto reload.
 """
 
 RETRIES_MAX = 20

@@ -55,6 +55,7 @@ def completed(message: Message, original: Recorded) -> Message:
         subnetwork=said.subnetwork if said.network is not None else known.subnetwork,
         card_present=known.card_present if message.follows else None,
         increments=known.increments if message.follows else (),
+        assessed=known.assessed if message.follows else None,
         echoed=said.echoed,
     )
     return msgspec.structs.replace(message, details=details)
