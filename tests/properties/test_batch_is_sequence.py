@@ -98,7 +98,8 @@ def populated(world: World) -> World:
     config: dict[str, Any] = {"card_life_cycle": alive, "poi": poi}
     world.make("cardproducts", name="JIT", token="jit", start_date="2025-01-01", config={**config, "jit_funding": jit})
     world.make("cardproducts", name="GPA", token="gpa", start_date="2025-01-01", config=config)
-    for token, amount, kind in (("held", 1.5, "authorization"), ("paid", 12.5, "pindebit"), ("cash", 3, "pindebit.atm.withdrawal")):
+    fees = (("held", 1.5, "authorization"), ("paid", 12.5, "pindebit"), ("cash", 3, "pindebit.atm.withdrawal"))
+    for token, amount, kind in fees:
         world.make(
             "fees", token=token, name=token, amount=amount, type="PERCENTAGE" if token == "paid" else "FLAT", currency_code="USD",
             category="REALTIME", fee_attributes={"transaction_type": kind},

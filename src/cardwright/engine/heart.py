@@ -15,11 +15,11 @@ from cardwright.core.counting import event_of, events_for
 from cardwright.core.decide import decide, would_refuse
 from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import is_due
-from cardwright.core.kinds import INCREMENT, SETTLED_AT_ONCE
-from cardwright.core.messages import Assessed, Expiry, Message
+from cardwright.core.kinds import INCREMENT
+from cardwright.core.messages import Expiry, Message
 from cardwright.core.movement_docs import deposit_after
 from cardwright.core.movements import SPENDING, DepositTransition, MovementKind, decide_movement
-from cardwright.core.outcome import Decision, FeeStep
+from cardwright.core.outcome import Decision
 from cardwright.core.problems import (
     CARD_UNKNOWN,
     HOLD_NOT_DUE,
@@ -30,10 +30,9 @@ from cardwright.core.problems import (
     Problem,
 )
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
-from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
-from cardwright.engine.assessing import assessed_of, fee_root_row, fee_row, first_of
+from cardwright.engine.assessing import FeeTaken, assessed_of, keep_fee, load_charged, unless_refunded
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
 from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
 from cardwright.engine.recording import (
@@ -52,7 +51,6 @@ from cardwright.engine.recording import (
 )
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.faults import fault
-from cardwright.storage.fee_groups import load_rows
 from cardwright.storage.hot import Conflict, Lane, MovementKey, Seen, Want, Write
 
 Entry = TypeVar("Entry", CardEntry, AccountEntry)
@@ -208,21 +206,8 @@ async def configure(
             accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, now[key[0]])
     roots = dict(seen.rows)
     if any(program.fees is not None for program in programs.values()):
-        roots |= await _load_charged(cache, programs, seen)
+        roots |= await load_charged(cache, programs, seen)
     return _Batch(seen, cards, holders, programs, now, real_ms, accounts, roots)
-
-
-async def _load_charged(cache: Cache, programs: dict[int, ProgramEntry], seen: Seen) -> dict[int, Recorded]:
-    """The fees of purchases that were settled at once and may be undone: one that was refunded is not given back again.
-
-    Only programs with fee groups need them. The accounts are locked, so nobody changes them meanwhile.
-    """
-    ids = set[int]()
-    for row in seen.rows.values():
-        if row.kind in SETTLED_AT_ONCE and programs[row.program_id].fees is not None:
-            assessed = details_decoder.decode(row.details).assessed
-            ids |= {assessed.row_id} - seen.rows.keys() if assessed is not None else set()
-    return {row.id: row for row in await cache.look(load_rows, ids)} if ids else {}
 
 
 async def _refresh(
@@ -335,8 +320,8 @@ def see(batch: _Batch, asked: Asked) -> _View:
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
     message = asked.message if named is None else completed(asked.message, named)
     root = named if message.follows else None
-    if root is not None and message.details.assessed is not None and _is_refunded(batch, root, message.details.assessed):
-        message = msgspec.structs.replace(message, details=msgspec.structs.replace(message.details, assessed=None))
+    if root is not None and message.details.assessed is not None:
+        message = unless_refunded(message, root, batch.roots)
     product = program.products[entry.card.card_product_token]
     # A chain stays with the funding source that it began with.
     source = program.source_of(product) if root is None else program.sources_by_id.get(root.source_id or 0)
@@ -348,11 +333,6 @@ def see(batch: _Batch, asked: Asked) -> _View:
         program.fees.get(entry.user.account_holder_group_token, NO_FEES) if program.fees else NO_FEES,
     )  # fmt: skip
     return _View(snapshot, message, root, source)
-
-
-def _is_refunded(batch: _Batch, root: Recorded, assessed: Assessed) -> bool:
-    """Whether the fee of a purchase that was settled at once has been given back by a refund of the fee itself."""
-    return root.kind in SETTLED_AT_ONCE and batch.roots[assessed.row_id].cleared != 0
 
 
 def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
@@ -386,7 +366,9 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
         usages = counted(controls, keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
     if decision.fee is not None and details.assessed is not None:
-        _keep_fee(batch, outcome, decision.fee, details.assessed, fee_id)
+        face = source.face if source is not None else None
+        taken = FeeTaken(decision.fee, details.assessed, fee_id, row, entry.user.token, face)
+        keep_fee(taken, batch.write, batch.accounts, batch.roots)
     if details.increments and decision.chain is not None and not decision.chain.hold_left:
         batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
     if program.reloads and row.impacted is not None and row.impacted < 0:
@@ -418,23 +400,6 @@ def _keep(
     if asked.chosen_token is not None:
         write.tokens.append((row.program_id, asked.chosen_token, row.id, asked.request_hash))
         batch.by_token[row.program_id, asked.chosen_token] = asked.request_hash, outcome
-
-
-def _keep_fee(batch: _Batch, outcome: Outcome, step: FeeStep, assessed: Assessed, row_id: int) -> None:
-    """Takes what a decision does to a real-time fee into the batch: a transaction of its own, right after the message's."""
-    beside, write = outcome.row, batch.write
-    legs = step.legs
-    account = batch.accounts[beside.holder_id].moved(beside.currency, legs.available + legs.held, legs.held)
-    first = None if step.root is None else first_of(assessed, beside)
-    face = outcome.source.face if outcome.source is not None else None
-    row = fee_row(step, beside, first, row_id, account, outcome.card.user.token, face)
-    batch.accounts[row.holder_id] = account
-    write.transactions.append(row)
-    write.account_journal.append(journal_entry(row, legs))
-    if step.root is not None:
-        write.chains[assessed.row_id] = fee_root_row(assessed, step)
-        if (root := batch.roots.get(assessed.row_id)) is not None:
-            batch.roots[assessed.row_id] = after_chain(root, step.root)
 
 
 def _move(batch: _Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
