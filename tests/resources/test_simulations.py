@@ -207,6 +207,9 @@ CONVERSION = {"original_amount": 8.10, "conversion_rate": 1.2346, "original_curr
         ("pindebit", "account_name_verification", NAMES),
         ("refund.authorization", "currency_conversion", CONVERSION),
         ("authorization", "currency_conversion", CONVERSION),
+        ("pindebit", "currency_conversion", {"original_amount": 8.105, "original_currency_code": "414"}),
+        ("original.credit.authorization", "currency_conversion", {"original_amount": 8, "original_currency_code": "yen"}),
+        ("account.funding.authorization", "currency_conversion", {"conversion_rate": 1.23456789012345}),
     ],
 )
 def test_what_is_shown_as_it_was_sent(network: Network, event: str, field: str, said: dict[str, Any]) -> None:
@@ -396,8 +399,16 @@ def test_an_unknown_model_is_named(network: Network, path: str) -> None:
          "account_funding": {**FUNDING_DATA, "funding_source": "GOLD"}}, 400, "funding_source"),
         ("original.credit.authorization", {"card_token": "jit", "amount": 1, "original_credit": {"transaction_type": "GIFT"}},
          400, "transaction_type"),
-        ("authorization", {"card_token": "jit", "amount": 1, "currency_conversion": {"conversion_rate": "x"}}, 400,
-         "conversion_rate"),
+        *((event, {"card_token": "jit", "amount": 1, "currency_conversion": {field: value, **more}}, 400, field)
+          for event in ("authorization", "refund") for field, value, more in (
+            ("conversion_rate", "x", {}), ("conversion_rate", "NaN", {}), ("conversion_rate", "-Infinity", {}),
+            ("conversion_rate", -0.5, {}), ("conversion_rate", "1234567890.123456789", {}), ("conversion_rate", "1e18", {}),
+            ("conversion_rate", "0e-999999", {}), ("original_amount", "Infinity", {}), ("original_amount", "1e999999", {}),
+            ("original_amount", -1, {}), ("original_amount", "8.105", {}),
+            ("original_amount", 8.5, {"original_currency_code": "JPY"}),
+            ("original_amount", "8.1055", {"original_currency_code": 414}),
+            ("original_currency_code", 8400, {}),
+        )),
         ("authorization.standin", {"card_token": "jit", "amount": 1}, 404, "no such path"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from cardwright.edges.http.examples import BODIES, FEE, HERE, PURCHASE, TOKENS
+from cardwright.edges.http.examples import BODIES, FEE, HERE, NUMBER, PURCHASE, TOKENS
 from cardwright.edges.http.openapi import full_path
 from cardwright.resources.catalog import ROUTES
 from cardwright.resources.route import Route
@@ -19,9 +19,19 @@ from tests.support.server import Client, Reply
 Place = tuple[str, str]
 """Verb and full path of a route."""
 
+DEPOSIT = "token-of-the-deposit"
+"""Stands for the token of a direct deposit that nothing has happened to."""
+
 AMPLE: dict[str, Any] = {"amount_limit": 9_000_000, "velocity_window": "DAY", "currency_code": "USD"}
 
+TRANSITION = ("POST", "/v3/directdeposits/transitions")
+
+_PRODUCT = BODIES["POST", "/v3/cardproducts"]
+
 MORE: dict[Place, Any] = {
+    ("POST", "/v3/cardproducts"): {**_PRODUCT, "config": {
+        **_PRODUCT["config"], "poi": {"ecommerce": True, "atm": True}, "transaction_controls": {"allow_quasi_cash": True},
+    }},
     ("POST", "/v3/velocitycontrols"): {"token": "daily", "name": "Daily", "association": {"user_token": "ana"}, **AMPLE},
     ("PUT", "/v3/velocitycontrols/{token}"): {"name": "Every day"},
     ("POST", "/sandbox/shadow-controls"): {"token": "quiet", "name": "Quiet", **AMPLE},
@@ -29,6 +39,7 @@ MORE: dict[Place, Any] = {
         "token": "tried", "name": "Tried",
         "velocity_controls": {"change": [{"token": "daily", "amount_limit": 10}], "add": [{"token": "new", **AMPLE}]},
     },
+    TRANSITION: {**BODIES[TRANSITION], "direct_deposit_token": DEPOSIT},
 }  # fmt: skip
 """Bodies that suit a scene: the document's examples would refuse most of its purchases."""
 
@@ -55,7 +66,7 @@ FRUITLESS = {"/v3/fundingsources/user/{user_token}": ("ana",)}
 SHOWN = frozenset({"name", "first_name", "last_name", "city", "payload", "favourite", "colour", "reason"})
 """Fields whose text we choose, so that one program's differs from another's."""
 
-TELLTALE = re.compile(r"(^|_)token$|^barcode$|^phone$|^pan$|^identifier$")
+TELLTALE = re.compile(r"(^|_)token$|^barcode$|^phone$|^pan$|^identifier$|^account_number$")
 """Names of fields by whose values something could be asked for."""
 
 WORDS = ("transaction", "cardtransition", "usertransition", TOKENS["box"], TOKENS["phone_number"], "gpa")
@@ -82,20 +93,21 @@ def filled(path: str, values: Sequence[str]) -> str:
     return path
 
 
-COMPLETES = {("POST", "/v3/simulate/financial/advice"): "/v3/simulate/financial"}
-"""What follows a pre-authorization rather than any purchase, and where that is made."""
-
 _EVENTS = "/v3/simulations/cardtransactions"
+_FOLLOWING = ("advice", "clearing", "incremental", "reversal")
+
+
+def _begun_by(event: str) -> str:
+    """The event that begins what this one follows: its name without the word that says how it goes on."""
+    return ".".join(word for word in event.split(".") if word not in _FOLLOWING)
+
+
 FOLLOWS = COMPLETES | {
-    ("POST", f"{_EVENTS}/{event}"): f"{_EVENTS}/{begun}"
-    for event, begun in {
-        "pindebit.reversal": "pindebit",
-        "pindebit.authorization.clearing": "pindebit.authorization",
-        "pindebit.authorization.reversal": "pindebit.authorization",
-        "original.credit.auth_plus_capture.reversal": "original.credit.auth_plus_capture",
-    }.items()
+    (verb, path): _begun_by(path)
+    for (verb, path), body in BODIES.items()
+    if path.startswith(_EVENTS) and PURCHASE in str(body)
 }
-"""What follows something else than a purchase, and where that is made."""
+"""What follows something else than a purchase of the older kind, and where that is made."""
 
 
 @dataclass
@@ -111,6 +123,7 @@ class Scene:
     words: dict[str, str] = field(default_factory=dict)
     purchase: str = ""
     fee: str = ""
+    deposit: str = ""
 
     def make(self) -> None:
         """Makes everything, and somebody to send money to."""
@@ -158,6 +171,8 @@ class Scene:
             self.learn(bought.json)
         if FEE in str(example):
             self.fee = self.charged()
+        if DEPOSIT in str(example):
+            self.deposit = self.announced()
         return self._dressed(example)
 
     def charged(self) -> str:
@@ -168,6 +183,15 @@ class Scene:
             assert made.status == 201, made.text
         self.learn(made.json)
         return str(made.json["fees"][0]["transaction_token"])
+
+    def announced(self) -> str:
+        """A direct deposit that waits for its day."""
+        path = "/v3/simulate/directdeposits"
+        body = {name: value for name, value in EXAMPLES["POST", path].items() if name != "token"}
+        made = self.client.post(path, self._dressed({**body, "settlement_date": "2099-06-01T09:00:00Z"}))
+        assert made.status == 200, made.text
+        self.learn(made.json)
+        return str(made.json["token"])
 
     def learn(self, answer: Any) -> None:
         """Remembers the values in an answer by which something could be asked for."""
@@ -188,6 +212,10 @@ class Scene:
                 return self.purchase
             case str() if value == FEE:
                 return self.fee
+            case str() if value == DEPOSIT:
+                return self.deposit
+            case str() if value == NUMBER:
+                return self.words["account_number"]
             case str() if name == "pan":
                 return self.words.get("pan", value)
             case str() if name in SHOWN:

@@ -29,6 +29,15 @@ def numeric_of(currency: str) -> str:
     return f"{Currency(currency).number:03d}"
 
 
+@lru_cache(maxsize=512)
+def code_of(currency: str) -> str | None:
+    """The alphabetic code of a currency that is named by it or by its number (``usd``, ``840``); None when ISO 4217 has none."""
+    for known in Currency:
+        if currency.upper() == known.code or currency.zfill(3) == f"{known.number:03d}":
+            return str(known.code)
+    return None
+
+
 def minor_units(amount: Decimal, currency: str) -> int:
     """The amount in whole minor units. Raises BadAmount for NaN, infinities, negatives, too many decimals, too large."""
     if not amount.is_finite():

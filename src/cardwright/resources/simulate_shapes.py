@@ -143,6 +143,9 @@ class SimulationAnswer(Shape, frozen=True, kw_only=True):
 
 # --- Rules: pure ---------------------------------------------------------------------
 
+DIGITS_MAX = 18
+"""Digits of a number that is repeated as it came, written out in full (choice)."""
+
 
 def parse_amount(name: str, amount: Decimal, currency: str) -> int:
     """Minor units. Raises a problem that names the field."""
@@ -150,6 +153,15 @@ def parse_amount(name: str, amount: Decimal, currency: str) -> int:
         return minor_units(amount, currency)
     except BadAmount as error:
         raise bad_field(name, str(error)) from None
+
+
+def check_number(name: str, number: Decimal) -> None:
+    """Raises a problem that names the field for a number that is not finite, is negative or too long to be repeated."""
+    if not number.is_finite() or number < 0:
+        raise bad_field(name, "must be a finite number, greater than or equal to 0")
+    exponent = int(number.as_tuple().exponent)
+    if max(1, number.adjusted() + 1) + max(0, -exponent) > DIGITS_MAX:
+        raise bad_field(name, f"may have at most {DIGITS_MAX} digits")
 
 
 def text_or_none(value: str | int | None, field: str = "", size_max: int = 18) -> str | None:

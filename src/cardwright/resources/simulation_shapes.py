@@ -6,8 +6,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, structs
 
+from cardwright.core.money import code_of
 from cardwright.resources.route import Shape
-from cardwright.resources.simulate_shapes import BillingAddress, NetworkFee, Number, SimulationWebhook
+from cardwright.resources.simulate_shapes import (
+    BillingAddress,
+    NetworkFee,
+    Number,
+    SimulationWebhook,
+    check_number,
+    parse_amount,
+    text_or_none,
+)
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -215,6 +224,16 @@ def within_family(name: str, event: CardEvent) -> CardEvent:
     strange = [field for field, families in ECHOED.items() if not name.startswith(families)]
     said = {field: None for field in strange if getattr(event, field) is not None}
     return structs.replace(event, **said) if said else event
+
+
+def check_conversion(said: Conversion, currency: str) -> None:
+    """Raises a problem that names the field for an amount or rate that is none. An unknown currency counts as ours."""
+    where = "currency_conversion"
+    code = text_or_none(said.original_currency_code, f"{where}.original_currency_code", 3)
+    if said.original_amount is not None:
+        parse_amount(f"{where}.original_amount", said.original_amount, (code and code_of(code)) or currency)
+    if said.conversion_rate is not None:
+        check_number(f"{where}.conversion_rate", said.conversion_rate)
 
 
 def echoed_of(event: CardEvent) -> str | None:

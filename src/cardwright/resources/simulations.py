@@ -56,6 +56,7 @@ from cardwright.resources.simulation_shapes import (
     EventAnswer,
     FollowEvent,
     InquiryEvent,
+    check_conversion,
     echoed_of,
     within_family,
 )
@@ -239,6 +240,8 @@ async def _check(call: EngineCall, event: CardEvent) -> None:
     if event.currency_code is not None and event.currency_code.upper() != program.currency:
         raise bad_field("currency_code", f"must be the program's, {program.currency}")
     fees_of(event.fees, program.currency, "fees")
+    if event.currency_conversion is not None:
+        check_conversion(event.currency_conversion, program.currency)
 
 
 def _check_no_cash(event: AskEvent) -> None:
