@@ -25,7 +25,8 @@ from cardwright.core.movements import (
     Unload,
 )
 from cardwright.engine.cache import Cache, CardEntry, CardKey
-from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
+from cardwright.engine.heart import Ask, Asked, Result, run_batch
+from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy

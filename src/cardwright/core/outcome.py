@@ -58,7 +58,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     begins a chain, as are ``cleared``, what it settled itself, and ``due_ms``, when its hold expires. ``chain`` is the chain's
     root after a message that follows one, ``released`` the rest of a hold that a completion gave back. ``use`` is what such a
     message adds to velocity usage, amount and count; ``limited_by`` the name of the control that refused. ``fee`` is what the
-    message does to a real-time fee, after itself.
+    message does to a real-time fee, after itself; ``unload`` what of announced money is to go back to the funding source when
+    it comes, or no longer is.
     """
 
     kind: int
@@ -81,6 +82,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     use: tuple[int, int] = (0, 0)
     limited_by: str | None = None
     fee: FeeStep | None = None
+    unload: int = 0
 
     @property
     def is_approved(self) -> bool:

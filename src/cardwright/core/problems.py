@@ -99,6 +99,7 @@ HOLDER_NOT_ACTIVE = Kind(422, "422002", "Cardholder not active")
 FEE_NOT_CHARGEABLE = Kind(422, "422003", "Fee cannot be charged: {}")
 FEE_REFUNDED = Kind(422, "422004", "Fee has already been refunded")
 DEPOSIT_ACCOUNTS_FULL = Kind(422, "422005", "A cardholder may have at most five deposit accounts")
+LOAD_NOT_ALLOWED = Kind(422, "422006", "Load is not allowed before KYC: {}")
 WEBHOOK_FAILED = Kind(422, "422600", "Webhook operation failed {}")
 BUSY = Kind(429, "429001", "Too many requests: {}")
 INTERNAL = Kind(500, "500001", "Internal server error")  # message observed

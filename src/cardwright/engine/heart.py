@@ -34,7 +34,18 @@ from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
 from cardwright.engine.assessing import FeeTaken, assessed_of, keep_fee, load_charged, unless_refunded
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, CardEntry, CardKey, ProgramEntry, SourceEntry
-from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
+from cardwright.engine.ids import IdSource
+from cardwright.engine.moving import (
+    Instructed,
+    Moved,
+    complete,
+    entry_of,
+    first_row,
+    load_loaded,
+    loads_in,
+    movement_row,
+    view_of,
+)
 from cardwright.engine.recording import (
     CARD_ACCOUNTS,
     after_chain,
@@ -95,27 +106,6 @@ class Outcome(NamedTuple):
 Result = Outcome | Moved | Problem
 
 
-class IdSource:
-    """Transaction ids for this process: odd ones for messages, each followed by the id of its load side."""
-
-    def __init__(self) -> None:
-        self._block = iter(range(0))
-        self._left = 0
-
-    def refill(self, block: range) -> None:
-        """Takes over a block; what was left of the one before is given up."""
-        self._block, self._left = iter(block), len(block)
-
-    def has(self, count: int) -> bool:
-        """Whether so many ids are left."""
-        return self._left >= count
-
-    def next(self) -> int:
-        """The next id."""
-        self._left -= 1
-        return next(self._block)
-
-
 @dataclass(slots=True)
 class _Batch:
     """What a batch found out before deciding, and how things stand after the messages decided so far."""
@@ -128,6 +118,7 @@ class _Batch:
     real_ms: Instant
     accounts: dict[int, Account]
     roots: dict[int, Recorded]
+    loaded: set[int]
     write: Write = field(default_factory=Write)
     by_token: dict[tuple[int, str], tuple[bytes, Outcome]] = field(default_factory=dict)
     by_movement: dict[MovementKey, tuple[bytes, Moved]] = field(default_factory=dict)
@@ -207,7 +198,8 @@ async def configure(
     roots = dict(seen.rows)
     if any(program.fees is not None for program in programs.values()):
         roots |= await load_charged(cache, programs, seen)
-    return _Batch(seen, cards, holders, programs, now, real_ms, accounts, roots)
+    loaded = await load_loaded(cache, holders.values()) if holders else set()
+    return _Batch(seen, cards, holders, programs, now, real_ms, accounts, roots, loaded)
 
 
 async def _refresh(
@@ -430,7 +422,8 @@ def _carry_out(
         # It went with a reset.
         return Problem(ORIGINAL_NOT_FOUND)
     accounts = [batch.accounts[entry.holder_id] for entry in entries]
-    steps = decide_movement(view_of(program.currency, entries, accounts, source, root, batch.now[program.id]), asked.movement)
+    seen = view_of(program, entries, accounts, source, root, batch.now[program.id], batch.loaded)
+    steps = decide_movement(seen, asked.movement)
     if isinstance(steps, Problem):
         return steps
     rows, after = list[Recorded](), dict[int, Account]()
@@ -441,6 +434,7 @@ def _carry_out(
         rows.append(first_row(step, entry, program, asked, account, ids.next(), batch.now[program.id]))
     done, doc = complete(rows, steps, entries, asked, source, root)
     batch.accounts.update(after)
+    batch.loaded |= loads_in(done)
     write = batch.write
     write.transactions += done
     write.account_journal += [entry_of(row, step) for row, step in zip(done, steps, strict=True) if row.impacted]

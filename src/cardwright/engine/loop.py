@@ -15,7 +15,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
 from cardwright.engine.cache import Cache, CardEntry, CardKey
-from cardwright.engine.heart import Ask, Asked, IdSource, Outcome, Result, run_batch
+from cardwright.engine.heart import Ask, Asked, Outcome, Result, run_batch
+from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
