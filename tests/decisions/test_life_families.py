@@ -153,8 +153,8 @@ DRY = """
     chips 10      | auth.quasi.cash DECLINED 1956         | -               | - 0 0                   | -
     fundhold 10   | account.funding.auth DECLINED 1016    | DECLINED 10     | - 0 0                   | -
     fund 10       | account.funding DECLINED 1016         | DECLINED 10     | - 0 0                   | -
-    credithold 10 | original.credit.auth PENDING          | -               | 0 0 0                   | -
-    announce 10   | refund.auth PENDING                   | -               | 0 0 0                   | -
+    credithold 10 | original.credit.auth PENDING          | unPENDING 10    | 0 0 0                   | -
+    announce 10   | refund.auth PENDING                   | unPENDING 10    | 0 0 0                   | -
     clear 10 of 5 | original.credit.auth.clearing CLEARED | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
     clear 10 of 6 | refund.auth.clearing COMPLETION       | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
     pinrefund 5   | pindebit.refund COMPLETION            | unCOMPLETION 5  | +5 0 0                  | F+5 S-5
