@@ -49,30 +49,30 @@ HELD_AND_AT_ONCE = """
 # Money that is announced changes nothing before it is there; a PIN refund is there at once and can be taken back.
 ANNOUNCED = """
     message         | type state code                             | order           | impact ledger available | postings
-    announce 10     | refund.auth PENDING                         | -               | 0 0 0                   | -
+    announce 10     | refund.auth PENDING                         | unPENDING 10    | 0 0 0                   | -
     clear 10 of 1   | refund.auth.clearing COMPLETION             | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
     clear 3 of 1    | refund.auth.clearing COMPLETION             | unCOMPLETION 3  | +3 0 0                  | F+3 S-3
     reverse 1 of 1  | refund.auth.reversal DECLINED 1018          | -               | - 0 0                   | -
-    announce 20     | refund.auth PENDING                         | -               | 0 0 0                   | -
-    advise 15 of 5  | refund.auth.advice PENDING                  | -               | 0 0 0                   | -
+    announce 20     | refund.auth PENDING                         | unPENDING 20    | 0 0 0                   | -
+    advise 15 of 5  | refund.auth.advice PENDING                  | unPENDING 5     | 0 0 0                   | -
     advise 16 of 5  | refund.auth.advice DECLINED 1810            | -               | - 0 0                   | -
     clear 6 of 5    | refund.auth.clearing COMPLETION             | unCOMPLETION 6  | +6 0 0                  | F+6 S-6
     reverse 10 of 5 | refund.auth.reversal DECLINED 1810          | -               | - 0 0                   | -
-    reverse 9 of 5  | refund.auth.reversal CLEARED                | -               | 0 0 0                   | -
+    reverse 9 of 5  | refund.auth.reversal CLEARED                | unREVERSED 9    | 0 0 0                   | -
     reverse 9 of 5  | refund.auth.reversal DECLINED 1018          | -               | - 0 0                   | -
-    announce 5      | refund.auth PENDING                         | -               | 0 0 0                   | -
+    announce 5      | refund.auth PENDING                         | unPENDING 5     | 0 0 0                   | -
     wait 7d         | -                                           | -               | -                       | -
-    expire 12       | refund.auth.reversal CLEARED                | -               | 0 0 0                   | -
-    credithold 30   | original.credit.auth PENDING                | -               | 0 0 0                   | -
+    expire 12       | refund.auth.reversal CLEARED                | unREVERSED 5    | 0 0 0                   | -
+    credithold 30   | original.credit.auth PENDING                | unPENDING 30    | 0 0 0                   | -
     clear 10 of 15  | original.credit.auth.clearing CLEARED       | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
     clear 20 of 15  | original.credit.auth.clearing CLEARED       | unCOMPLETION 20 | +20 0 0                 | F+20 S-20
     reverse 5 of 15 | original.credit.auth.reversal DECLINED 1018 | -               | - 0 0                   | -
-    credithold 9    | original.credit.auth PENDING                | -               | 0 0 0                   | -
-    reverse 4 of 19 | original.credit.auth.reversal PENDING       | -               | 0 0 0                   | -
-    reverse 5 of 19 | original.credit.auth.reversal CLEARED       | -               | 0 0 0                   | -
-    credithold 9    | original.credit.auth PENDING                | -               | 0 0 0                   | -
+    credithold 9    | original.credit.auth PENDING                | unPENDING 9     | 0 0 0                   | -
+    reverse 4 of 19 | original.credit.auth.reversal PENDING       | unPENDING 4     | 0 0 0                   | -
+    reverse 5 of 19 | original.credit.auth.reversal CLEARED       | unREVERSED 5    | 0 0 0                   | -
+    credithold 9    | original.credit.auth PENDING                | unPENDING 9     | 0 0 0                   | -
     wait 7d         | -                                           | -               | -                       | -
-    expire 22       | original.credit.auth.reversal CLEARED       | -               | 0 0 0                   | -
+    expire 22       | original.credit.auth.reversal CLEARED       | unREVERSED 9    | 0 0 0                   | -
     pinrefund 12    | pindebit.refund COMPLETION                  | unCOMPLETION 12 | +12 0 0                 | F+12 S-12
     reverse 5 of 25 | pindebit.refund.reversal CLEARED            | COMPLETION 5    | -5 0 0                  | F-5 S+5
     reverse 8 of 25 | pindebit.refund.reversal DECLINED 1810      | -               | - 0 0                   | -
@@ -153,8 +153,8 @@ DRY = """
     chips 10      | auth.quasi.cash DECLINED 1956         | -               | - 0 0                   | -
     fundhold 10   | account.funding.auth DECLINED 1016    | DECLINED 10     | - 0 0                   | -
     fund 10       | account.funding DECLINED 1016         | DECLINED 10     | - 0 0                   | -
-    credithold 10 | original.credit.auth PENDING          | -               | 0 0 0                   | -
-    announce 10   | refund.auth PENDING                   | -               | 0 0 0                   | -
+    credithold 10 | original.credit.auth PENDING          | unPENDING 10    | 0 0 0                   | -
+    announce 10   | refund.auth PENDING                   | unPENDING 10    | 0 0 0                   | -
     clear 10 of 5 | original.credit.auth.clearing CLEARED | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
     clear 10 of 6 | refund.auth.clearing COMPLETION       | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
     pinrefund 5   | pindebit.refund COMPLETION            | unCOMPLETION 5  | +5 0 0                  | F+5 S-5

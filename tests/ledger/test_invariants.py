@@ -21,6 +21,7 @@ from cardwright.storage.tables import message_tokens, outbox, transactions
 from tests.support.world import NOON, World, asked, instructed, new_world
 
 PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 15
+WITH_FEE, FEES, ENDS = 3, 5, 2
 
 
 def follow_up(world: World, purchases: list[int]) -> None:
@@ -71,6 +72,19 @@ def send_deposits(world: World) -> None:
     world.run([batch])
 
 
+def pay_fees(world: World) -> None:
+    """A third cardholder, whose purchases have a real-time fee: one waits, one was charged, one was let go of."""
+    attributes = {"fee_attributes": {"transaction_type": "authorization"}, "category": "REALTIME"}
+    world.make("fees", token="fee", name="Fee", amount=0.25, currency_code="USD", **attributes)
+    world.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("fee",))
+    world.make("accountholdergroups", token="members", config={"real_time_fee_group_token": "fees"})
+    world.make("users", token="cal", account_holder_group_token="members")
+    world.make("cards", token="cal_card", user_token="cal", card_product_token="product")
+    _, cleared, undone = world.run([[asked(world, "cal_card", 50, seed=400 + number) for number in range(3)]])
+    ends = ((Clearing, cleared), (Reversal, undone))
+    world.run([[asked(world, "cal_card", 50, kind=kind, root_id=one.row.id, seed=410) for kind, one in ends]])
+
+
 def populate(world: World) -> None:
     """Two cardholders on a JIT product, purchases of both, a decline, a chosen token, and news on their way."""
     world.make("fundingsources/program", token="source", name="Source")
@@ -94,6 +108,7 @@ def populate(world: World) -> None:
     batch[4] = batch[4]._replace(inline_target=b"sealed")
     declined = asked(world, "ben_card", 700, seed=99, expiration_matches=False)
     first = [result.row.id for result in world.run([batch[:5], batch[5:], [declined]])]
+    pay_fees(world)
     follow_up(world, first)
     move_money(world)
     with world.database.write() as db:
@@ -145,7 +160,7 @@ def test_empty_database_is_sound(database_url: str) -> None:
 
 
 ONE_ENTRY = "WHERE id = (SELECT min(id) FROM journal)"
-OPEN = "WHERE id = (SELECT max(id) FROM transactions WHERE hold_left > 0)"
+OPEN = "WHERE id = (SELECT max(id) FROM transactions WHERE hold_left > 0 AND card_id IS NOT NULL)"
 CLEARED = "WHERE id = (SELECT min(id) FROM transactions WHERE cleared > 0)"
 APPROVED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NOT NULL)"
 DECLINED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NULL AND root_id IS NULL)"
@@ -244,6 +259,11 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a fee is earned by nobody": (
         "UPDATE journal SET fees = fees - 5, settlement = settlement + 5 WHERE id = (SELECT min(id) FROM journal WHERE fees > 0)",
         {"chains_add_up", "fees_are_what_was_charged", "settlement_is_what_was_cleared"},
+    ),
+    "a real-time fee waits for a purchase that is over": (
+        "UPDATE transactions SET cleared = 50 WHERE id = (SELECT max(id) - 2 FROM transactions WHERE kind = "
+        f"{TYPE_NUMBER['fee.charge.pending']} AND hold_left > 0)",
+        {"fee_waits_for_its_purchase", "chains_add_up"},
     ),
     "money is lost between two accounts": (
         "UPDATE journal SET transit = transit - 5, settlement = settlement + 5 WHERE id = (SELECT min(id) FROM journal"
@@ -356,8 +376,9 @@ def test_violations_say_where_and_what(world: World) -> None:
     report = verify(world.database)
     assert not report.is_sound
     by_name = {finding.name: finding for finding in report.findings}
-    funding, approved = by_name["funding_is_what_was_moved"], PURCHASES + SHOWN_MAX
-    assert (funding.examined, funding.broken, len(funding.violations)) == (approved + 1 + FOLLOW_UPS + MOVED, approved, SHOWN_MAX)
+    funding, approved = by_name["funding_is_what_was_moved"], PURCHASES + WITH_FEE + SHOWN_MAX
+    examined = approved + 1 + FOLLOW_UPS + MOVED + FEES + ENDS
+    assert (funding.examined, funding.broken, len(funding.violations)) == (examined, approved, SHOWN_MAX)
     (token,) = by_name["message_token_has_its_transaction"].violations
     assert token.where == "message token chosen"
     assert (token.expected, token.found) == ("a transaction of its program", "transaction 99999")

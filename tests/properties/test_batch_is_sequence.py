@@ -22,8 +22,8 @@ CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
 OPENING = tuple((card, 60_00) for card in ("jit", "gpa", "second", "child", "jit", "gpa"))
 """Purchases that are there before the examples' messages, which may follow them; before them an order and its fee."""
 
-FIRST_PURCHASE = 5
-"""The row of the first of them; the others' are 7, 9, 11 …"""
+OPENED = (5, 7, 11, 13, 17, 19)
+"""Their rows; what ``gpa`` and ``child`` buy has a fee, whose row comes after it."""
 
 purchase = st.fixed_dictionaries(
     {
@@ -98,9 +98,19 @@ def populated(world: World) -> World:
     config: dict[str, Any] = {"card_life_cycle": alive, "poi": poi}
     world.make("cardproducts", name="JIT", token="jit", start_date="2025-01-01", config={**config, "jit_funding": jit})
     world.make("cardproducts", name="GPA", token="gpa", start_date="2025-01-01", config=config)
-    for user in ("ana", "ben", "cy"):
-        world.make("users", token=user)
-    world.make("users", token="dee", parent_token="ana", uses_parent_account=True)
+    fees = (("held", 1.5, "authorization"), ("paid", 12.5, "pindebit"), ("cash", 3, "pindebit.atm.withdrawal"))
+    for token, amount, kind in fees:
+        world.make(
+            "fees", token=token, name=token, amount=amount, type="PERCENTAGE" if token == "paid" else "FLAT", currency_code="USD",
+            category="REALTIME", fee_attributes={"transaction_type": kind},
+        )  # fmt: skip
+    world.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("held", "paid", "cash"))
+    world.make("accountholdergroups", token="payers", config={"real_time_fee_group_token": "fees"})
+    for user, group in (("ana", "DEFAULT_AHG"), ("ben", "payers"), ("cy", "DEFAULT_AHG")):
+        world.make("users", token=user, account_holder_group_token=group)
+    world.make(
+        "users", token="dee", parent_token="ana", uses_parent_account=True, account_holder_group_token="payers"
+    )  # fmt: skip
     for token, user, product in (
         ("jit", "ana", "jit"), ("gpa", "ben", "gpa"), ("second", "ana", "jit"), ("asleep", "ben", "jit"), ("closed", "cy", "jit"),
         ("child", "dee", "jit"),
@@ -173,7 +183,7 @@ def message_of(world: World, one: dict[str, Any]) -> Ask:
     if one["kind"] is Authorization:
         known["form"] = Form.INCREMENT
     card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing
-    return asked(world, card, **known, root_id=FIRST_PURCHASE + 2 * one["root"], forced=forced)
+    return asked(world, card, **known, root_id=OPENED[one["root"]], forced=forced)
 
 
 def movement_of(world: World, one: dict[str, Any]) -> Ask:

@@ -152,6 +152,45 @@ def test_lines_come_in_pages(server: RunningServer) -> None:
     assert [page["is_more"] for page in pages] == [True, False, False]
 
 
+def test_money_without_a_card_has_lines_of_its_own(server: RunningServer) -> None:
+    """An order is no JIT load, and neither its unload nor a transfer to the program reverses one; each line names its order."""
+    till, usd = Till(server), {"currency_code": "USD"}
+    till.make("fees", token="fee", name="Fee", amount=2, **usd)
+    loaded = {"user_token": "bo", "funding_source_token": SOURCE, **usd}
+    till.make("gpaorders", token="start", amount=100, fees=[{"token": "fee"}], **loaded)
+    till.make("gpaorders/unloads", original_order_token="start", amount=30)
+    till.make("programtransfers/types", token="debts", memo="Debts", program_funding_source_token=SOURCE)
+    till.make("programtransfers", type_token="debts", user_token="bo", amount=5, **usd)
+    coffee = till.buy(10)
+    day = till.day("2035-06-01")
+    assert figures(day, "gpa_load", "gpa_unload", "program_transfer") == (102, 30, 5)
+    assert figures(day, "jit_load", "jit_load_reversal", "entries") == (10, 0, 4)
+    assert day["closing"]["net_drawn"] == 77
+    assert till.lines("2035-06-01") == [
+        ("GPA_LOAD", 102, 102), ("GPA_UNLOAD", 30, 72), ("PROGRAM_TRANSFER", 5, 67), ("JIT_LOAD", 10, 77),
+    ]  # fmt: skip
+    orders = [one["gpa_order_token"] for one in till.get(LINES)["data"]]
+    assert orders == ["start", "start", None, coffee["gpa_order"]["token"]]
+
+
+def test_a_real_time_fee_is_drawn_like_its_purchase(server: RunningServer) -> None:
+    """What JIT Funding brings for a fee is a JIT load under the same source, and what is earned stands with it."""
+    till = Till(server)
+    kind = {"category": "REALTIME", "fee_attributes": {"transaction_type": "authorization"}}
+    till.make("fees", token="fee", name="Fee", amount=1, currency_code="USD", **kind)
+    till.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=["fee"])
+    till.make("accountholdergroups", token="members", config={"real_time_fee_group_token": "fees"})
+    till.make("users", token="cy", account_holder_group_token="members")
+    till.make("cards", token="cys", user_token="cy", card_product_token="jit")
+    till.follow("clearing", till.buy(10, "cys"), 10)
+    till.follow("reversal", till.buy(20, "cys"), 20)
+    assert till.lines("2035-06-01") == [
+        ("JIT_LOAD", 10, 10), ("JIT_LOAD", 1, 11), ("CAPTURE", 10, 11),
+        ("JIT_LOAD", 20, 31), ("JIT_LOAD", 1, 32), ("JIT_LOAD_REVERSAL", 20, 12), ("JIT_LOAD_REVERSAL", 1, 11),
+    ]  # fmt: skip
+    assert figures(till.day("2035-06-01")["closing"], "net_drawn", "on_hold", "settled", "fees") == (11, 0, 10, 1)
+
+
 @pytest.mark.parametrize("path", [REPORT, LINES])
 @pytest.mark.parametrize("date", ["yesterday", "2035-13-01", "2035-06", "2035-06-01T00:00:00Z", "2035-06-02", "1969-12-31"])
 def test_a_bad_day_is_named(server: RunningServer, path: str, date: str) -> None:

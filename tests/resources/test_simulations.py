@@ -227,6 +227,27 @@ def test_what_belongs_to_another_family_is_ignored(network: Network) -> None:
     assert {"account_funding", "original_credit", "account_name_verification"} & set(one) == set()
 
 
+@pytest.mark.parametrize("event", ["refund.authorization", "original.credit.authorization"])
+def test_announced_money_has_an_unload_that_waits(network: Network, event: str) -> None:
+    """What will go on to the funding source is shown before it comes: PENDING, then COMPLETION; REVERSED when called off."""
+    one = network.begin(event, 10)
+    unload = one["gpa_order_unload"]
+    assert (unload["state"], unload["amount"], unload["funding"]["source"]["type"]) == ("PENDING", 10, "program")
+    assert ({"gpa_order"} & one.keys(), "transaction_token" in unload) == (set(), False)
+    assert (one["gpa"]["impacted_amount"], network.money("ana")) == (0, (0, 0))
+    cleared = network.after(f"{event}.clearing", one, 10)["gpa_order_unload"]
+    assert (cleared["token"], cleared["state"], cleared["amount"]) == (unload["token"], "COMPLETION", 10)
+
+    one = network.begin(event, 10)
+    part = network.after(f"{event}.reversal", one, 4)["gpa_order_unload"]
+    assert (part["state"], part["amount"]) == ("PENDING", 4)
+    rest = network.after(f"{event}.reversal", one, 6)["gpa_order_unload"]
+    assert (rest["state"], rest["amount"], rest["token"]) == ("REVERSED", 6, one["gpa_order_unload"]["token"])
+
+    # What stays on the account goes nowhere.
+    assert "gpa_order_unload" not in network.event(event, card_token="plain", amount=10)
+
+
 def test_announced_money_is_told_and_explained(network: Network) -> None:
     """The webhook hears of an announced credit under its own type, and its decision is explained like any other."""
     inbox = f"{network.server.root_url}/sandbox/inbox/{network.program['token']}/listener"

@@ -24,23 +24,28 @@ from cardwright.core.movements import (
     ProgramTransfer,
     Unload,
 )
+from cardwright.core.snapshot import CardFact, fact_from
 from cardwright.engine.cache import Cache
 from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.heart import Ask, Asked, IdSource, Result, run_batch
+from cardwright.engine.heart import Ask, Asked, Result, run_batch
+from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.vault import Vault, counted_nonces
 from cardwright.resources import (
+    account_holder_groups,
     auth_controls,
     auto_reloads,
     card_products,
     card_transitions,
     cards,
     exempt_mids,
+    fees,
     funding_sources,
     mcc_groups,
+    real_time_fee_groups,
     shadow_controls,
     user_transitions,
     users,
@@ -75,6 +80,9 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "authcontrols": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
     "authcontrols/exemptmids": (exempt_mids.create_exemption, exempt_mids.ExemptionCreate),
     "mccgroups": (mcc_groups.create_mcc_group, mcc_groups.MccGroupCreate),
+    "fees": (fees.create_fee, fees.FeeCreate),
+    "realtimefeegroups": (real_time_fee_groups.create_fee_group, real_time_fee_groups.FeeGroupCreate),
+    "accountholdergroups": (account_holder_groups.create_holder_group, account_holder_groups.HolderGroupCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
 

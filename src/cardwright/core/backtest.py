@@ -13,6 +13,7 @@ import msgspec
 
 from cardwright.core.counting import asked_of, event_of
 from cardwright.core.decide import decide
+from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import raised
 from cardwright.core.kinds import ASKS, CLEARINGS, CREDIT, EXPIRIES, FAMILIES, INCREMENT, INQUIRY, PROMISED, RELEASES
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Message, Reversal
@@ -213,7 +214,8 @@ class Replay:
         return Reversal(amount=row.amount, details=details)
 
     def _with_money(self, seen: Snapshot, available: int) -> Snapshot:
-        return msgspec.structs.replace(seen, account=Account({seen.currency: (available, 0)}))
+        # Real-time fees stay as history has them, like all that no control counts.
+        return msgspec.structs.replace(seen, account=Account({seen.currency: (available, 0)}), fees=NO_FEES)
 
     def _count(self, rules: Rules, event: Event | None, now: Instant) -> None:
         controls, keys = rules.counting, rules.counting_keys

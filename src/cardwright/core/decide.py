@@ -12,6 +12,7 @@ from cardwright.core.kinds import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, Form
 from cardwright.core.lifecycle import advise, announce, clear, credit, expire, refund, reverse
 from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Message, Refund, Reversal
 from cardwright.core.outcome import Decision, Legs, declined
+from cardwright.core.real_time_fees import fee_of, with_fee, with_fee_of_chain
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.velocity import Control, Verdict, judge, usage_key
@@ -24,14 +25,23 @@ def decide(seen: Snapshot, message: Message, now: Instant) -> Decision:
     match message:
         case Authorization():
             return decide_authorization(seen, message, now)
+        case Refund():
+            return refund(seen, message, now)
+        case _:
+            decision = _follow(seen, message, now)
+    if message.details.assessed is None or seen.chain is None:
+        return decision
+    return with_fee_of_chain(seen.chain, message.details.assessed, decision)
+
+
+def _follow(seen: Snapshot, message: Clearing | Reversal | Advice | Expiry, now: Instant) -> Decision:
+    match message:
         case Clearing():
             return clear(seen, message)
         case Reversal():
             return reverse(seen, message, now)
         case Advice():
             return advise(seen, message)
-        case Refund():
-            return refund(seen, message, now)
         case Expiry():
             return expire(seen, now)
         case _:
@@ -83,17 +93,19 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
         return credit(seen, requested)
     if form is Form.CREDIT_HOLD:
         return announce(seen, kind, requested, due_time(seen, asked.details, now))
-    funding = fund(seen, asked)
+    fee = fee_of(seen, kind, asked) if seen.fees else None
+    funding = fund(seen, asked, fee[1] if fee is not None else 0)
     if funding.reason not in APPROVALS:
         return declined(seen, kind, funding.reason, requested, order_refused=funding.order_refused)
     if form in SINGLE_MESSAGE:
-        return _settled(seen, kind, requested, funding)
+        settled = _settled(seen, kind, requested, funding)
+        return settled if fee is None else with_fee(seen, settled, *fee)
     amount, load = funding.amount, funding.load
     due = due_time(seen, asked.details, now) if amount else 0
     chain, begins = None, True
     if form is Form.INCREMENT and seen.chain is not None:
         chain, begins = replace(seen.chain.after(hold=amount, load=load), due_ms=max(due, seen.chain.due_ms)), False
-    return Decision(
+    held = Decision(
         kind=kind,
         # An amount of zero is an account verification or a balance inquiry: nothing is held, so nothing will follow.
         state=State.PENDING if amount else State.CLEARED,
@@ -110,6 +122,7 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
         due_ms=due if begins else 0,
         chain=chain,
     )
+    return held if fee is None else with_fee(seen, held, *fee)
 
 
 def closed_reason(seen: Snapshot) -> Reason | None:

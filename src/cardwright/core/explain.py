@@ -12,6 +12,7 @@ from cardwright.core.holds import raised
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.outcome import Decision
+from cardwright.core.real_time_fees import fee_of
 from cardwright.core.record import Recorded
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
@@ -114,22 +115,27 @@ def _window(control: Control, now: Instant) -> dict[str, Any]:
 def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, refused: bool) -> dict[str, Any]:
     places = exponent_of(seen.currency) or 0
     ledger, held = seen.account.money(seen.currency)
+    fee = fee_of(seen, decision.kind, message)
+    fee_moved = 0 if decision.fee is None else decision.fee.moved
+    shown = {} if fee is None else {"real_time_fee": fee[0].token, "fee_amount": decimal_text(fee[1], places)}
     step: dict[str, Any] = {
         "check": "funds_are_found",
         "verdict": "not_reached" if refused else "pass" if decision.is_approved else "refuse",
         "inputs": {
             "requested": decimal_text(message.wanted, places),
+            **shown,
             "ledger_balance": decimal_text(ledger, places),
             "on_hold": decimal_text(held, places),
             "allow_gpa_auth": seen.product.config.transaction_controls.allow_gpa_auth,
             "jit_funding": "program_funding_source" if seen.source else None,
             "funding_source.active": seen.source.active if seen.source else None,
-            "loaded": decimal_text(decision.moved, places),
+            "loaded": decimal_text(decision.moved + fee_moved, places),
         },
     }
     if step["verdict"] == "refuse":
-        reason = fund(seen, message).reason
-        remedy = "the funding source is active" if seen.source else "the account holds the amount, or the product has JIT Funding"
+        reason = fund(seen, message, 0 if fee is None else fee[1]).reason
+        amount = "the amount" if fee is None else "the amount and its real-time fee"
+        remedy = "the funding source is active" if seen.source else f"the account holds {amount}, or the product has JIT Funding"
         step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": remedy}
     return step
 

@@ -17,21 +17,25 @@ class Funding(msgspec.Struct, frozen=True):
     order_refused: bool = False
 
 
-def fund(seen: Snapshot, asked: Authorization) -> Funding:
-    """Finds the money for what is asked. Managed JIT loads the whole shortage or nothing, never a part of it."""
+def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
+    """Finds the money for what is asked. Managed JIT loads the whole shortage or nothing, never a part of it.
+
+    There must be enough for the real-time ``fee`` too, whose own transaction takes it; what is loaded here is without it.
+    """
     wanted = asked.wanted
     ledger, held = seen.account.money(seen.currency)
     controls = seen.product.config.transaction_controls
     usable = max(0, ledger - held) if controls.allow_gpa_auth else 0
-    if wanted <= usable or wanted == 0:
+    if wanted + fee <= usable or wanted == 0:
         return Funding(Reason.APPROVED, wanted, 0)
     if seen.source is not None:
         if not seen.source.active:
             return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0, order_refused=True)
-        return Funding(Reason.APPROVED, wanted, wanted - usable)
+        return Funding(Reason.APPROVED, wanted, max(0, wanted - usable))
     # A hold that an MCC group raises is approved whole or not at all (wire reference, "Partial approval"), and a cash machine
-    # counts out the whole amount or nothing.
-    may_be_partial = controls.enable_partial_auth_approval and not asked.increase and asked.form not in CASH_MACHINE
+    # counts out the whole amount or nothing. So is what costs a fee (choice).
+    is_whole = asked.increase or fee or asked.form in CASH_MACHINE
+    may_be_partial = controls.enable_partial_auth_approval and not is_whole
     if usable and may_be_partial and asked.details.merchant.partial_approval_capable:
         return Funding(Reason.PARTIALLY_APPROVED, usable, 0)
     return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)

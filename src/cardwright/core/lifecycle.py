@@ -141,7 +141,7 @@ def announce(seen: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
     """Money is said to be on its way. No balance changes and nobody may spend it before it is there (wire reference, 9.5)."""
     return Decision(
         kind=kind, state=State.PENDING, reason=Reason.APPROVED, currency=seen.currency, requested=amount, amount=amount,
-        impacted=0, moved=0, legs=NOTHING, account=seen.account, hold_left=amount, due_ms=due,
+        impacted=0, moved=0, legs=NOTHING, account=seen.account, hold_left=amount, due_ms=due, unload=_back(seen, amount),
     )  # fmt: skip
 
 
@@ -165,9 +165,7 @@ def credit(seen: Snapshot, requested: int) -> Decision:
 
 
 def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Decision:
-    funding = seen.product.config.jit_funding.program_funding_source
-    # WATERFALL repays the JIT source first too: what it lent is what the account does not have (choice).
-    back = amount if seen.source is not None and funding.refunds_destination != "GPA" else 0
+    back = _back(seen, amount)
     kept = amount - back
     return Decision(
         kind=kind,
@@ -185,6 +183,13 @@ def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Dec
         cleared=-amount,
         use=use,
     )
+
+
+def _back(seen: Snapshot, amount: int) -> int:
+    """What of a credit goes on to the funding source."""
+    funding = seen.product.config.jit_funding.program_funding_source
+    # WATERFALL repays the JIT source first too: what it lent is what the account does not have (choice).
+    return amount if seen.source is not None and funding.refunds_destination != "GPA" else 0
 
 
 def _load_for(seen: Snapshot, extra: int) -> int:
@@ -212,7 +217,7 @@ def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: b
         return Decision(
             kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=seen.currency,
             requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=seen.account,
-            chain=chain.after(hold=-amount),
+            chain=chain.after(hold=-amount), unload=_back(seen, amount),
         )  # fmt: skip
     back = min(amount, chain.load_left)
     return Decision(

@@ -52,13 +52,28 @@ class Fee(msgspec.Struct, frozen=True, array_like=True):
     credit_debit: str
 
 
+class Assessed(msgspec.Struct, frozen=True, array_like=True):
+    """The real-time fee of a chain, as it was assessed with its first transaction.
+
+    ``row_id`` is the fee's own first transaction, ``amount`` and ``load``, what JIT Funding brought for it, are minor units;
+    ``fee`` and ``group`` are JSON.
+    """
+
+    row_id: int
+    amount: int
+    load: int
+    fee: str
+    group: str
+
+
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
     ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the control
     that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of JSON,
     are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to be
-    held, ``released`` the rest of a hold that a completion gave back. ``increments`` are ids and tokens of a chain's
+    held, ``released`` the rest of a hold that a completion gave back, ``unload`` what of announced money is to go back to the
+    funding source, or no longer is. ``increments`` are ids and tokens of a chain's
     increments: of its root, where they are the one thing that grows, and of what follows. ``network`` is None for the
     stand-in network. ``echoed`` is a JSON object of what the transaction shows as it was sent. Neither a typed security code
     nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
@@ -79,6 +94,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     additional_data: str | None = msgspec.field(default=None, name="d")
     address_verdict: str | None = msgspec.field(default=None, name="y")
     order_refused: bool = msgspec.field(default=False, name="o")
+    unload: int = msgspec.field(default=0, name="un")
     chosen_token: str | None = msgspec.field(default=None, name="k")
     root_token: str | None = msgspec.field(default=None, name="q")
     use: tuple[int, int] | None = msgspec.field(default=None, name="u")
@@ -94,6 +110,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     echoed: str | None = msgspec.field(default=None, name="ec")
     released: int = msgspec.field(default=0, name="e")
     increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
+    assessed: Assessed | None = msgspec.field(default=None, name="rf")
     user_token: str | None = msgspec.field(default=None, name="us")
     movement: str | None = msgspec.field(default=None, name="mo")
 

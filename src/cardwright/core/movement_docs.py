@@ -12,6 +12,7 @@ from cardwright.core.movements import (
     CREDITED,
     DEBITED,
     DEPOSIT_STATES,
+    FEE_PENDING,
     GPA_CREDIT,
     GPA_DEBIT,
     PEER,
@@ -28,7 +29,8 @@ from cardwright.core.movements import (
     Step,
     Unload,
 )
-from cardwright.core.record import Recorded, token_of
+from cardwright.core.outcome import FeeStep
+from cardwright.core.record import ORDER, Recorded, token_of, with_face
 from cardwright.core.render import PAYMENT_NODE, STATE_NAMES, Face, SourceFace, details_decoder, to_json
 from cardwright.core.snapshot import UserFact
 from cardwright.core.words import TYPES, State
@@ -152,6 +154,21 @@ def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
             return f'"fee":{step.charge.fee}' + (f',"fee_transfer":{doc}' if isinstance(asked, FeeCharge) else "")
 
 
+def fee_fragment(step: FeeStep, row: Recorded, first: Recorded, source: SourceFace | None, places: int) -> str:
+    """What a real-time fee's transaction shows of the fee, its group, and the order that JIT Funding made for it alone."""
+    order = ""
+    if step.moved and source is not None:
+        amount, created = decimal_text(abs(step.moved), places), iso(first.user_time_ms)
+        state = "REVERSED" if step.moved < 0 else "PENDING" if step.hold_left else "COMPLETION"
+        order = (
+            f'"gpa_order":{{"token":"{with_face(token_of(first), ORDER)}","amount":{amount},"created_time":"{created}",'
+            f'"last_modified_time":"{iso(row.created_ms)}","transaction_token":"{token_of(row)}","state":"{state}",'
+            f'"response":{APPROVED},"funding":{{"amount":{amount},"source":{source.source}}},'
+            f'"funding_source_token":{source.token},"currency_code":"{row.currency}"}},'
+        )
+    return f'{order}"fee":{step.fee},"real_time_fee_group":{step.group}'
+
+
 def render_account_side(row: Recorded, face: Face, state: int | None = None) -> str:
     """A transaction that no card made, as JSON."""
     assert row.impacted is not None, "a movement that is refused leaves no row"
@@ -172,6 +189,8 @@ def _polarity(row: Recorded) -> str:
     """Which way money goes, or would go."""
     if row.kind in ANNOUNCED:
         return "PENDING_CREDIT" if row.kind == CREDITED.pending else "PENDING_DEBIT"
+    if row.kind == FEE_PENDING:
+        return "PENDING_DEBIT"
     return "CREDIT" if (row.impacted or 0) > 0 else "DEBIT"
 
 

@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple, assert_never
 
 import msgspec
 
+from cardwright.core.banking_days import REFUSED_CREDIT
+from cardwright.core.loads import load_refusal
 from cardwright.core.outcome import Legs
 from cardwright.core.problems import (
     BAD_DEPOSIT_TRANSITION,
@@ -18,16 +20,20 @@ from cardwright.core.problems import (
     GPA_TOO_SMALL,
     HOLDER_NOT_ACTIVE,
     INSUFFICIENT_FUNDS,
+    LOAD_NOT_ALLOWED,
     UNLOAD_TOO_LARGE,
     Problem,
 )
 from cardwright.core.snapshot import Account, Chain, SourceFact, UserFact
+from cardwright.core.spend import PreKyc
 from cardwright.core.words import TYPE_NUMBER, State
 
 GPA_CREDIT = TYPE_NUMBER["gpa.credit"]
 GPA_DEBIT = TYPE_NUMBER["gpa.debit"]
 FEE_CHARGE = TYPE_NUMBER["fee.charge"]
 FEE_REFUND = TYPE_NUMBER["fee.charge.refund"]
+FEE_PENDING = TYPE_NUMBER["fee.charge.pending"]
+FEE_REVERSAL = TYPE_NUMBER["fee.charge.reversal"]
 PEER = TYPE_NUMBER["transfer.peer"]
 PROGRAM = TYPE_NUMBER["transfer.program"]
 
@@ -52,8 +58,13 @@ ANNOUNCED = frozenset({CREDITED.pending, DEBITED.pending})
 NEWS = ANNOUNCED | {CREDITED.rejected, DEBITED.rejected, CREDITED.pending_reversal, DEBITED.pending_reversal}
 """Kinds of a deposit's transactions that move nothing."""
 
-CARDLESS = frozenset({GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, PEER, PROGRAM, *CREDITED, *DEBITED})
+CARDLESS = frozenset(
+    {GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, FEE_PENDING, FEE_REVERSAL, PEER, PROGRAM, *CREDITED, *DEBITED}
+)
 """Kinds of transactions that no card made; such a row has no load side."""
+
+LOADS = frozenset({GPA_CREDIT, PEER, CREDITED.applied})
+"""Kinds that load an account, where they bring it money."""
 
 
 class MovementKind(IntEnum):
@@ -173,11 +184,17 @@ AnyMovement = Order | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTra
 
 
 class Party(msgspec.Struct, frozen=True):
-    """Whose account it is: the user who was named, the account's owner, and the money."""
+    """Whose account it is: the user who was named, the account's owner, and the money.
+
+    ``pre_kyc`` is what the user's group allows before KYC, None after it; ``has_loads``: there was a load before, which is only
+    known where it matters.
+    """
 
     user: UserFact
     owner: UserFact
     account: Account
+    pre_kyc: PreKyc | None = None
+    has_loads: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -198,6 +215,15 @@ class View(msgspec.Struct, frozen=True):
         """What the first account has that no hold keeps."""
         ledger, held = self.parties[0].account.money(self.currency)
         return ledger - held
+
+    def load_refusal(self, amount: int, party: int = 0, *, from_program: bool = False, is_reload: bool = False) -> str | None:
+        """Why a party's account may not be loaded with an amount yet; None when it may."""
+        one = self.parties[party]
+        if one.pre_kyc is None:
+            return None
+        ledger, _ = one.account.money(self.currency)
+        has_loads = one.has_loads or is_reload
+        return load_refusal(one.pre_kyc, self.currency, ledger, amount, from_program=from_program, has_loads=has_loads)
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,6 +287,9 @@ def _load(seen: View, asked: Order) -> Steps | Problem:
         return Problem(HOLDER_NOT_ACTIVE)
     if not seen.source.active:
         return Problem(FUNDING_SOURCE_UNKNOWN, f"{seen.source.token} is not active")
+    # What fills an account up by itself is never the first load.
+    if (why := seen.load_refusal(asked.amount, from_program=True, is_reload=asked.reload is not None)) is not None:
+        return Problem(LOAD_NOT_ALLOWED, why)
     total = asked.total
     load = Step(
         kind=GPA_CREDIT, requested=asked.amount, amount=total, moved=total, load_left=asked.amount,
@@ -314,6 +343,8 @@ def _pass_on(seen: View, asked: PeerTransfer) -> Steps | Problem:
         return Problem(HOLDER_NOT_ACTIVE)
     if amount > seen.available():
         return Problem(INSUFFICIENT_FUNDS)
+    if (why := seen.load_refusal(amount, 1)) is not None:
+        return Problem(LOAD_NOT_ALLOWED, why)
     legs = (Legs(available=-amount, transit=amount), Legs(available=amount, transit=-amount))
     return tuple(Step(kind=PEER, requested=amount, amount=amount, party=party, legs=legs[party]) for party in (0, 1))
 
@@ -344,12 +375,17 @@ def _announce(seen: View, asked: Deposit) -> Steps:
 
 
 def _applied(seen: View, types: DepositTypes, amount: int) -> Step:
-    """Money comes or goes; a debit that the account cannot pay is returned, and so is all that is for somebody inactive."""
+    """Money comes or goes; a debit that the account cannot pay is returned, and so is all that is for somebody inactive.
+
+    So is what somebody may not get before he has passed KYC.
+    """
     code = None
     if not seen.parties[0].is_active:
         code = "R16"
     elif types is DEBITED and amount > seen.available():
         code = "R01"
+    elif types is CREDITED and seen.load_refusal(amount) is not None:
+        code = REFUSED_CREDIT
     if code is not None:
         return Step(kind=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=code)
     gained = amount if types is CREDITED else -amount

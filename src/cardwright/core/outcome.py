@@ -31,6 +31,25 @@ class Legs(NamedTuple):
 NOTHING = Legs()
 
 
+class FeeStep(msgspec.Struct, frozen=True, kw_only=True):
+    """The transaction of a real-time fee beside a message's own, in minor units; ``fee`` and ``group`` are JSON.
+
+    ``hold_left`` and ``load_left`` are of one that begins the fee's chain; ``root`` is that chain's root after one that follows.
+    """
+
+    kind: int
+    state: State
+    amount: int
+    impacted: int
+    legs: Legs
+    fee: str
+    group: str
+    moved: int = 0
+    hold_left: int = 0
+    load_left: int = 0
+    root: Chain | None = None
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a message. Amounts in minor units of ``currency``.
 
@@ -38,7 +57,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     ``moved`` the signed amount of the funding order in this message. ``hold_left`` and ``load_left`` are of a message that
     begins a chain, as are ``cleared``, what it settled itself, and ``due_ms``, when its hold expires. ``chain`` is the chain's
     root after a message that follows one, ``released`` the rest of a hold that a completion gave back. ``use`` is what such a
-    message adds to velocity usage, amount and count; ``limited_by`` the name of the control that refused.
+    message adds to velocity usage, amount and count; ``limited_by`` the name of the control that refused. ``fee`` is what the
+    message does to a real-time fee, after itself; ``unload`` what of announced money is to go back to the funding source when
+    it comes, or no longer is.
     """
 
     kind: int
@@ -60,6 +81,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     chain: Chain | None = None
     use: tuple[int, int] = (0, 0)
     limited_by: str | None = None
+    fee: FeeStep | None = None
+    unload: int = 0
 
     @property
     def is_approved(self) -> bool:

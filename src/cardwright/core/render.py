@@ -137,10 +137,13 @@ def _order(
     row: Recorded, face: Face, source: SourceFace | None, details: Details, places: int, time: str, own_token: str
 ) -> str:
     """``gpa_order`` (or for money that goes back without an authorization ``gpa_order_unload``), with the comma behind it."""
-    if source is None or not (row.moved or details.order_refused):
+    if source is None or not (row.moved or details.order_refused or details.unload):
         return ""
     if details.order_refused:
         amount, state, response, load = row.request_amount, "DECLINED", _response(Reason.ACCOUNT_LOAD_FAILED.number), ""
+    elif details.unload:
+        # Nothing has moved yet, so there is no transaction of the order's own.
+        amount, state, response, load = details.unload, _order_state(row), _response(Reason.APPROVED.number), ""
     else:
         amount, state, response = abs(row.moved), _order_state(row), _response(Reason.APPROVED.number)
         load = f'"transaction_token":"{with_face(own_token, LOAD_SIDE)}",'
@@ -152,7 +155,7 @@ def _order(
         f'{load}"state":"{state}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
         f'"funding_source_token":{source.token}'
     )
-    if row.kind in UNLOADS:
+    if row.kind in UNLOADS or details.unload:
         return f'"gpa_order_unload":{{{common}}},'
     return f'"gpa_order":{{{common},"user_token":{face.owner},"currency_code":"{row.currency}"}},'
 
@@ -232,6 +235,8 @@ def _verifications(details: Details, places: int) -> str:
         parts["amount_to_be_released"] = msgspec.Raw(decimal_text(details.released, places).encode())
     if details.increments:
         parts["incremental_authorization_transaction_tokens"] = [token for _, token in details.increments]
+    if details.assessed is not None:
+        parts["real_time_fee_group"] = msgspec.Raw(details.assessed.group.encode())
     if details.merchant.security_level is not None:
         parts["cardholder_authentication_data"] = {"electronic_commerce_indicator": details.merchant.security_level}
     echoed = "" if details.echoed is None else details.echoed[1:-1] + ","

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from cardwright.core.fee_groups import NO_FEES, RealTimeFee
 from cardwright.core.spend import NO_SPEND, Spend
 from cardwright.core.velocity import Control, Usage
 from cardwright.core.words import TYPE_NUMBER, CardState, HolderStatus, State
@@ -204,7 +205,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """All that one decision sees.
 
     ``source`` is the funding source of the card's product, for a chain that of its root, None without JIT funding.
-    ``chain`` is None for a message that begins one. ``few`` are the strictest of ``controls``, where they were worked out.
+    ``chain`` is None for a message that begins one. ``few`` are the strictest of ``controls``, where they were worked out;
+    ``fees`` the real-time fees of the user's account holder group.
     """
 
     currency: str
@@ -218,6 +220,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     controls: tuple[Control, ...] = ()
     spend: Spend = NO_SPEND
     few: tuple[Control, ...] | None = None
+    fees: tuple[RealTimeFee, ...] = NO_FEES
 
 
 

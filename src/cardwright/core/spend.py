@@ -5,6 +5,7 @@ what could apply to its card: everything is looked up by the card's user and pro
 """
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from typing import Protocol, TypeVar
@@ -201,10 +202,16 @@ class CountryList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PreKyc(msgspec.Struct, frozen=True, kw_only=True):
-    """What holders of a group may do before they have passed KYC (``pre_kyc_controls``), as far as it decides purchases."""
+    """What holders of a group may do before they have passed KYC (``pre_kyc_controls``).
+
+    ``balance_max`` is what a load may leave on the account, in whole units of the program's currency; None is no limit.
+    """
 
     cash_access_enabled: bool = False
     international_enabled: bool = False
+    balance_max: Decimal | None = None
+    enable_non_program_loads: bool = False
+    is_reloadable_pre_kyc: bool = False
 
 
 class Spend(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.accounts import Account, load_account, load_reloads
 from cardwright.storage.controls import Found, load_events, load_found
 from cardwright.storage.database import Database, Row
+from cardwright.storage.fee_groups import FeesByGroup, load_fees
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
 from cardwright.storage.programs import Program, get_program
@@ -119,6 +120,7 @@ class ProgramEntry:
     shadows: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
     spend: SpendEntry = field(default_factory=SpendEntry)
     reloads: dict[Level, AutoReload] = field(default_factory=dict)
+    fees: FeesByGroup | None = None
     measures: dict[tuple[str, str], Measure] = field(default_factory=dict)
 
     def missing(self, needs: Needs) -> Missing:
@@ -294,10 +296,12 @@ def _begun(db: Connection, program: Program) -> ProgramEntry:
     spend, found = load_spend(db, program.id)
     reloads = {level_of(one): one for one in load_reloads(db, program.id)}
     settings = program.settings
+    fees = load_fees(db, program.id, settings.currency)
     masked = settings.mask_funding_source_tokens
     entry = ProgramEntry(
-        program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend, reloads=reloads
-    )
+        program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend,
+        reloads=reloads, fees=fees,
+    )  # fmt: skip
     entry.keep_controls(found)
     _add_sources(db, entry, {reload.source_id for reload in reloads.values()})
     return entry

@@ -13,6 +13,7 @@ import structlog
 
 from cardwright.core.counting import event_of, events_for
 from cardwright.core.decide import decide, would_refuse
+from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import is_due
 from cardwright.core.kinds import INCREMENT
 from cardwright.core.messages import Expiry, Message
@@ -31,9 +32,21 @@ from cardwright.core.problems import (
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
+from cardwright.engine.assessing import FeeTaken, assessed_of, keep_fee, load_charged, unless_refunded
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
 from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.moving import Instructed, Moved, complete, entry_of, first_row, movement_row, view_of
+from cardwright.engine.ids import IdSource
+from cardwright.engine.moving import (
+    Instructed,
+    Moved,
+    complete,
+    entry_of,
+    first_row,
+    load_loaded,
+    loads_in,
+    movement_row,
+    view_of,
+)
 from cardwright.engine.recording import (
     CARD_ACCOUNTS,
     after_chain,
@@ -94,27 +107,6 @@ class Outcome(NamedTuple):
 Result = Outcome | Moved | Problem
 
 
-class IdSource:
-    """Transaction ids for this process: odd ones for messages, each followed by the id of its load side."""
-
-    def __init__(self) -> None:
-        self._block = iter(range(0))
-        self._left = 0
-
-    def refill(self, block: range) -> None:
-        """Takes over a block; what was left of the one before is given up."""
-        self._block, self._left = iter(block), len(block)
-
-    def has(self, count: int) -> bool:
-        """Whether so many ids are left."""
-        return self._left >= count
-
-    def next(self) -> int:
-        """The next id."""
-        self._left -= 1
-        return next(self._block)
-
-
 @dataclass(slots=True)
 class _Batch:
     """What a batch found out before deciding, and how things stand after the messages decided so far."""
@@ -127,6 +119,7 @@ class _Batch:
     real_ms: Instant
     accounts: dict[int, Account]
     roots: dict[int, Recorded]
+    loaded: set[int]
     write: Write = field(default_factory=Write)
     by_token: dict[tuple[int, str], tuple[bytes, Outcome]] = field(default_factory=dict)
     by_movement: dict[MovementKey, tuple[bytes, Moved]] = field(default_factory=dict)
@@ -193,7 +186,11 @@ async def configure(
         counted_controls = programs[key[0]].measure_of(entry.card).counted
         if account.has_history and counted_controls:
             accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, now[key[0]])
-    return _Batch(seen, cards, holders, programs, now, real_ms, accounts, dict(seen.rows))
+    roots = dict(seen.rows)
+    if any(program.fees is not None for program in programs.values()):
+        roots |= await load_charged(cache, programs, seen)
+    loaded = await load_loaded(cache, holders.values()) if holders else set()
+    return _Batch(seen, cards, holders, programs, now, real_ms, accounts, roots, loaded)
 
 
 async def _refresh(
@@ -307,6 +304,8 @@ def see(batch: _Batch, asked: Asked) -> _View:
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
     message = asked.message if named is None else completed(asked.message, named)
     root = named if message.follows else None
+    if root is not None and message.details.assessed is not None:
+        message = unless_refunded(message, root, batch.roots)
     product = program.products[entry.card.card_product_token]
     # A chain stays with the funding source that it began with.
     source = program.source_of(product) if root is None else program.sources_by_id.get(root.source_id or 0)
@@ -315,6 +314,7 @@ def see(batch: _Batch, asked: Asked) -> _View:
         program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
         batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, measure.controls,
         program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc), measure.few,
+        program.fees.get(entry.user.account_holder_group_token, NO_FEES) if program.fees else NO_FEES,
     )  # fmt: skip
     return _View(snapshot, message, root, source)
 
@@ -325,8 +325,11 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
     now, program_row = batch.now[program.id], batch.seen.programs[program.id]
     decision = decide(snapshot, message, now)
     details = details_of(message, snapshot, decision, asked.chosen_token)
+    row_id, fee_id = ids.next(), ids.next() if decision.fee is not None else 0
+    if decision.fee is not None and decision.fee.root is None:
+        details = msgspec.structs.replace(details, assessed=assessed_of(decision.fee, fee_id))
     row = record(
-        row_id=ids.next(),
+        row_id=row_id,
         keys=(program.id, entry.holder_id, entry.card_id, source.id if source is not None else None),
         revisions=(program.revision, entry.revision),
         decision=decision,
@@ -346,6 +349,10 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
         keys = [usage_key(control, entry.user.token, entry.owner.token) for control in controls]
         usages = counted(controls, keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
+    if decision.fee is not None and details.assessed is not None:
+        face = source.face if source is not None else None
+        taken = FeeTaken(decision.fee, details.assessed, fee_id, row, entry.user.token, face)
+        keep_fee(taken, batch.write, batch.accounts, batch.roots)
     if details.increments and decision.chain is not None and not decision.chain.hold_left:
         batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
     if program.reloads and row.impacted is not None and row.impacted < 0:
@@ -407,7 +414,8 @@ def _carry_out(
         # It went with a reset.
         return Problem(ORIGINAL_NOT_FOUND)
     accounts = [batch.accounts[entry.holder_id] for entry in entries]
-    steps = decide_movement(view_of(program.currency, entries, accounts, source, root, batch.now[program.id]), asked.movement)
+    seen = view_of(program, entries, accounts, source, root, batch.now[program.id], batch.loaded)
+    steps = decide_movement(seen, asked.movement)
     if isinstance(steps, Problem):
         return steps
     rows, after = list[Recorded](), dict[int, Account]()
@@ -418,6 +426,7 @@ def _carry_out(
         rows.append(first_row(step, entry, program, asked, account, ids.next(), batch.now[program.id]))
     done, doc = complete(rows, steps, entries, asked, source, root)
     batch.accounts.update(after)
+    batch.loaded |= loads_in(done)
     write = batch.write
     write.transactions += done
     write.account_journal += [entry_of(row, step) for row, step in zip(done, steps, strict=True) if row.impacted]

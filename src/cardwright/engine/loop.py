@@ -17,7 +17,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
 from cardwright.engine.cache import Cache
 from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.heart import Ask, Asked, IdSource, Outcome, Result, run_batch
+from cardwright.engine.heart import Ask, Asked, Outcome, Result, run_batch
+from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
@@ -36,9 +37,9 @@ AGE_MAX_MS = 4_000
 
 TRIALS_MAX = 64
 """Messages that may wait to be tried out; the next one is refused at once."""
-ROWS_MAX = 2 * (BATCH_MAX + CHARGES_MAX)
+ROWS_MAX = 3 * (BATCH_MAX + CHARGES_MAX)
 """Transactions in one commit: a batch is full when its messages may become as many as BATCH_MAX, the last of them several;
-and each may set off an auto reload.
+and each may have a real-time fee and set off an auto reload.
 """
 
 RETRIES_MAX = 20

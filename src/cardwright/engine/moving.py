@@ -1,19 +1,21 @@
 """Movements on their way through the heart: who asked for what, and the rows that a decided one becomes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
 
 from cardwright.core.messages import Details
 from cardwright.core.movement_docs import deposit_after, document, fragment
-from cardwright.core.movements import AnyMovement, Deposit, DepositTransition, MovementKind, Party, Step, View
+from cardwright.core.movements import LOADS, AnyMovement, Deposit, DepositTransition, MovementKind, Party, Step, View
 from cardwright.core.record import Recorded, token_of
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account
-from cardwright.engine.cache import AccountEntry, ProgramEntry, SourceEntry
+from cardwright.core.words import HolderStatus
+from cardwright.engine.cache import AccountEntry, Cache, ProgramEntry, SourceEntry
 from cardwright.engine.recording import chain_of
 from cardwright.kit.clock import Instant
+from cardwright.storage.accounts import loaded_accounts
 from cardwright.storage.hot import MovementKey
 
 _pack = msgspec.msgpack.encode
@@ -63,12 +65,27 @@ class Moved(NamedTuple):
 
 
 def view_of(
-    currency: str, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None,
-    root: Recorded | None, now: Instant,
+    program: ProgramEntry, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None,
+    root: Recorded | None, now: Instant, loaded: Set[int],
 ) -> View:  # fmt: skip
-    """What the decision sees."""
-    parties = tuple(Party(entry.user, entry.owner, account) for entry, account in zip(entries, accounts, strict=True))
-    return View(currency, parties, source.fact if source is not None else None, chain_of(root) if root is not None else None, now)
+    """What the decision sees; ``loaded`` are accounts of those before KYC that had a load."""
+    parties = tuple(
+        Party(entry.user, entry.owner, account, program.spend.pre_kyc_of(entry.user), entry.holder_id in loaded)
+        for entry, account in zip(entries, accounts, strict=True)
+    )
+    chain = chain_of(root) if root is not None else None
+    return View(program.currency, parties, source.fact if source is not None else None, chain, now)
+
+
+async def load_loaded(cache: Cache, entries: Iterable[AccountEntry]) -> set[int]:
+    """The accounts of those who have not passed KYC that were loaded before; of all others nobody asks."""
+    ids = {entry.holder_id for entry in entries if entry.user.status is HolderStatus.LIMITED}
+    return await cache.look(loaded_accounts, ids) if ids else set()
+
+
+def loads_in(rows: Sequence[Recorded]) -> set[int]:
+    """The accounts that a movement loaded."""
+    return {row.holder_id for row in rows if row.kind in LOADS and (row.impacted or 0) > 0}
 
 
 def first_row(

@@ -55,6 +55,7 @@ def completed(message: Message, original: Recorded) -> Message:
         subnetwork=said.subnetwork if said.network is not None else known.subnetwork,
         card_present=known.card_present if message.follows else None,
         increments=known.increments if message.follows else (),
+        assessed=known.assessed if message.follows else None,
         echoed=said.echoed,
     )
     return msgspec.structs.replace(message, details=details)
@@ -125,7 +126,7 @@ def record(
 
 def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None) -> Details:
     """What is kept of a message beyond its amounts: what it said, and what the decision added."""
-    found = {
+    found: dict[str, object] = {
         "address_verdict": address_verdict(snapshot, message) if isinstance(message, Authorization) else None,
         "order_refused": decision.order_refused,
         "chosen_token": chosen_token,
@@ -134,6 +135,8 @@ def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_
         "released": decision.released,
         "mcc_groups": snapshot.spend.categories.names if isinstance(message, Authorization) else (),
     }
+    if decision.unload:
+        found["unload"] = decision.unload
     # Usually there is nothing, and a copy would be the dearest part of the row.
     return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details
 

@@ -55,15 +55,21 @@ class SpendEntry:
 
     def of(self, card: CardFact, user: UserFact, rules: TransactionControls, mcc: str) -> Spend:
         """What a purchase with the card at a merchant of this category is subject to."""
-        exempt_group, is_limited = rules.quasi_cash_exempt_merchant_group_token, user.status is HolderStatus.LIMITED
+        exempt_group = rules.quasi_cash_exempt_merchant_group_token
         return Spend(
             applying(self.controls, card.user_token, card.card_product_token),
             applying(self.exemptions, card.user_token, card.card_product_token),
             self.categories_of(mcc),
             self.countries.get(rules.accepted_countries_token),
             NO_MIDS if exempt_group is None else self.groups.mids.get(exempt_group, NO_MIDS),
-            self.pre_kyc.get(user.account_holder_group_token, PreKyc()) if is_limited else None,
+            self.pre_kyc_of(user),
         )
+
+    def pre_kyc_of(self, user: UserFact) -> PreKyc | None:
+        """What the user's group allows before KYC; None when he has passed it."""
+        if user.status is not HolderStatus.LIMITED:
+            return None
+        return self.pre_kyc.get(user.account_holder_group_token, PreKyc())
 
     def categories_of(self, mcc: str) -> Categories:
         """What the MCC groups say of a category: worked out once for each that is met."""

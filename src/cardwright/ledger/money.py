@@ -21,7 +21,7 @@ from cardwright.core.kinds import (
     TAKEN_BACK,
     UNDOES,
 )
-from cardwright.core.movements import ANNOUNCED, CREDITED, DEBITED, NEWS
+from cardwright.core.movements import ANNOUNCED, CREDITED, DEBITED, FEE_CHARGE, FEE_PENDING, FEE_REFUND, FEE_REVERSAL, NEWS
 from cardwright.core.snapshot import Account
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.ledger.walk import Break, stream, truth, with_entries
@@ -127,7 +127,6 @@ def declined_moves_nothing(db: Connection) -> Iterator[Break]:
 # --- Orders and chains --------------------------------------------------------------------
 
 GPA_CREDIT, PROGRAM_TRANSFER = TYPE_NUMBER["gpa.credit"], TYPE_NUMBER["transfer.program"]
-FEE_CHARGE, FEE_REFUND = TYPE_NUMBER["fee.charge"], TYPE_NUMBER["fee.charge.refund"]
 
 _FUNDED = func.coalesce(journal.c.program_funding, 0)
 _CAPTURED: ColumnElement[int] = transactions.c.moved + _FUNDED
@@ -162,9 +161,14 @@ def settlement_is_what_was_cleared(db: Connection) -> Iterator[Break]:
 
 
 def fees_are_what_was_charged(db: Connection) -> Iterator[Break]:
-    """What the program earned in fees is what was charged, less what was refunded."""
+    """What the program earned in fees is what was charged, less what was refunded or given back with its purchase."""
     row = transactions.c
-    earned = case((row.kind == FEE_CHARGE, row.amount), (row.kind == FEE_REFUND, -row.amount), else_=0)
+    # A fee that was only held is let go of, one that was charged is given back.
+    given_back = -row.amount - func.coalesce(journal.c.held, 0)
+    earned = case(
+        (row.kind == FEE_CHARGE, row.amount), (row.kind == FEE_REFUND, -row.amount), (row.kind == FEE_REVERSAL, given_back),
+        else_=0,
+    )  # fmt: skip
     booked = func.coalesce(journal.c.fees, 0)
     query = with_entries(row.id, earned.label("earned"), booked.label("booked")).where(earned != booked)
     for one in stream(db, query):
@@ -231,7 +235,11 @@ def chains_add_up(db: Connection) -> Iterator[Break]:
         (row.kind == GPA_CREDIT, row.request_amount),
         else_=row.moved,
     )
-    cleared = case((row.kind == FEE_REFUND, row.amount), else_=func.coalesce(journal.c.settlement, 0))
+    cleared = case(
+        (row.kind == FEE_REFUND, row.amount),
+        (row.kind == FEE_REVERSAL, -func.coalesce(journal.c.fees, 0)),
+        else_=func.coalesce(journal.c.settlement, 0),
+    )
     kept = (func.sum(_HELD), func.sum(row.load_left), func.sum(row.cleared))
     said = (func.sum(func.coalesce(journal.c.held, 0)), func.sum(loaded), func.sum(cleared))
     differs = or_(*(one != other for one, other in zip(kept, said, strict=True)))
@@ -266,10 +274,23 @@ def chain_shares_its_time(db: Connection) -> Iterator[Break]:
 def open_hold_has_an_end(db: Connection) -> Iterator[Break]:
     """A transaction has a time at which its hold expires exactly as long as it holds something.
 
-    So has a deposit that was announced, as long as it is PENDING.
+    So has a deposit that was announced, as long as it is PENDING. A real-time fee ends with its purchase.
     """
     row = transactions.c
     waits = and_(row.kind.in_(ANNOUNCED), row.state == int(State.PENDING))
-    differs = truth(row.due_ms > 0) != truth(or_(row.hold_left > 0, waits))
+    differs = truth(row.due_ms > 0) != truth(or_(and_(row.hold_left > 0, row.kind != FEE_PENDING), waits))
     for one in stream(db, select(row.id, row.due_ms, row.hold_left).where(differs)):
         yield f"transaction {one.id}", "an end and a hold, or neither", f"end {one.due_ms}, held {one.hold_left}"
+
+
+def fee_waits_for_its_purchase(db: Connection) -> Iterator[Break]:
+    """A real-time fee is held as long as its purchase holds something of which nothing was cleared, and no longer.
+
+    Its first transaction has the id after the purchase's.
+    """
+    row, purchase = transactions.c, transactions.alias("purchase").c
+    query = select(row.id, row.hold_left, purchase.hold_left.label("open"), purchase.cleared)
+    query = query.where(row.kind == FEE_PENDING, purchase.id == row.id - 2)
+    waits = and_(purchase.hold_left > 0, purchase.cleared == 0)
+    for one in stream(db, query.where(truth(row.hold_left > 0) != truth(waits))):
+        yield f"transaction {one.id} (real-time fee, held)", f"as its purchase: {one.open}, cleared {one.cleared}", one.hold_left

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, select, union_all
 
+from cardwright.core.movements import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.kit.clock import DAY_MS, Instant
 from cardwright.storage.database import Row
 from cardwright.storage.ranks import LOWEST, Order, Range, parts_of, within
@@ -36,6 +37,9 @@ class Moved(NamedTuple):
     capture: int = 0
     refund_unload: int = 0
     refund_kept: int = 0
+    gpa_load: int = 0
+    gpa_unload: int = 0
+    program_transfer: int = 0
     entries: int = 0
 
 
@@ -53,7 +57,8 @@ class Day:
                           strict=True))  # fmt: skip
         moved = self.moved
         ties = {
-            "program_funding": change["program_funding"] + moved.jit_load - moved.jit_load_reversal - moved.refund_unload,
+            "program_funding": change["program_funding"] + moved.jit_load + moved.gpa_load - moved.jit_load_reversal
+            - moved.refund_unload - moved.gpa_unload - moved.program_transfer,
             "settlement": change["settlement"] - moved.capture + moved.refund_unload + moved.refund_kept,
             "closing": sum(self.closing),
         }
@@ -62,16 +67,26 @@ class Day:
 
 _entry = journal.c
 _RETURNED: ColumnElement[int] = case((_entry.program_funding > 0, _entry.program_funding), else_=0)
+_DRAWN: ColumnElement[int] = case((_entry.program_funding < 0, -_entry.program_funding), else_=0)
 _IS_REFUND = _entry.settlement < 0
+_IS_MOVEMENT = transactions.c.kind.in_((GPA_CREDIT, GPA_DEBIT, PROGRAM))
+
+
+def _of(kind: int, amount: ColumnElement[int]) -> ColumnElement[int]:
+    return case((transactions.c.kind == kind, amount), else_=0)
+
 
 LINES: dict[str, ColumnElement[int]] = {
-    "jit_load": case((_entry.program_funding < 0, -_entry.program_funding), else_=0),
-    "jit_load_reversal": case((_IS_REFUND, 0), else_=_RETURNED),
+    "jit_load": case((_IS_MOVEMENT, 0), else_=_DRAWN),
+    "jit_load_reversal": case((or_(_IS_REFUND, _IS_MOVEMENT), 0), else_=_RETURNED),
     "capture": case((_entry.settlement > 0, _entry.settlement), else_=0),
     "refund_unload": case((_IS_REFUND, _RETURNED), else_=0),
     "refund_kept": case((_IS_REFUND, -_entry.settlement - _RETURNED), else_=0),
+    "gpa_load": _of(GPA_CREDIT, _DRAWN),
+    "gpa_unload": _of(GPA_DEBIT, _RETURNED),
+    "program_transfer": _of(PROGRAM, _RETURNED),
 }
-"""The lines of an entry: which of them are not zero says what it was."""
+"""The lines of an entry: which of them are not zero says what it was. A real-time fee is funded by a JIT load too."""
 
 
 def entries_between(program_id: int, places: Range, *columns: Any) -> list[Select[Any]]:

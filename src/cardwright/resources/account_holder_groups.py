@@ -16,7 +16,7 @@ from cardwright.resources.control_parts import remember
 from cardwright.resources.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
 from cardwright.storage.builtins import DEFAULT_GROUP, GROUP_DEFAULTS
-from cardwright.storage.tables import account_holder_groups
+from cardwright.storage.tables import account_holder_groups, real_time_fee_groups
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -107,6 +107,13 @@ def find_group(call: Call, token: str) -> HolderGroup | None:
     return None if row is None else msgspec.json.decode(row.doc, type=HolderGroup)
 
 
+def check_fee_group(call: Call, config: HolderGroupConfig | None) -> None:
+    """Refuses the token of a real-time fee group that there is not; an empty one means none."""
+    token = None if config is None else config.real_time_fee_group_token
+    if token and records.find(call.db, real_time_fee_groups, call.program.id, token) is None:
+        raise bad_field("config.real_time_fee_group_token", "is not the token of a real-time fee group")
+
+
 # --- Actions: what one can do with it ------------------------------------------------
 
 
@@ -115,6 +122,7 @@ def create_holder_group(call: Call, body: HolderGroupCreate) -> str:
     check_config(body.config, call.program.settings.currency)
     if (replay := base.find_replay(call, account_holder_groups, body)) is not None:
         return replay
+    check_fee_group(call, body.config)
     group = HolderGroup(token=body.token or call.app.ids.token(), name=body.name, config=merged(DEFAULTS, body.config))
     group_id, doc = base.insert(call, account_holder_groups, body, group)
     remember(call, history.Kind.ACCOUNT_HOLDER_GROUP, group_id, doc, active=True)
@@ -138,6 +146,7 @@ def update_holder_group(call: Call, body: HolderGroupUpdate) -> str:
         raise Problem(FORBIDDEN, f"{DEFAULT_GROUP} is the same everywhere")
     base.check_same_token(call, body)
     check_config(body.config, call.program.settings.currency)
+    check_fee_group(call, body.config)
     before = msgspec.json.decode(row.doc, type=HolderGroup)
     after = structs.replace(before, name=body.name or before.name, config=merged(before.config, body.config))
     doc = records.text_of(after)

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select
 
 from cardwright.core.counting import asked_of, events_for
 from cardwright.core.explain import explain, explain_follow_up
+from cardwright.core.fee_groups import NO_FEES, RealTimeFee, by_token, fees_by_holder_group
 from cardwright.core.kinds import ASKS, PROMISED, SETTLED_AT_ONCE
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
@@ -53,7 +54,7 @@ def message_of(row: Recorded) -> Authorization:
     """The message that the row records, as it came in."""
     details = details_decoder.decode(row.details)
     asked = msgspec.structs.replace(
-        details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None, mcc_groups=()
+        details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None, mcc_groups=(), assessed=None
     )
     return asked_of(row, asked)
 
@@ -94,7 +95,8 @@ def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
     spend = spend_as_of(db, row, card, user, product, groups_as_of(db, row))
     # An increment is only asked about here when its authorization still held something.
     chain = Chain(State.PENDING, 0, 1, 0, 0) if row.root_id is not None else None
-    return Snapshot(row.currency, card, user, owner, product, source, Account(), chain, spend=spend)
+    fees = fees_as_of(db, row, user)
+    return Snapshot(row.currency, card, user, owner, product, source, Account(), chain, spend=spend, fees=fees)
 
 
 def docs_as_of(db: Connection, row: Recorded, kind: Kind) -> list[tuple[int, str]]:
@@ -140,6 +142,17 @@ def spend_as_of(db: Connection, row: Recorded, card: CardFact, user: UserFact, p
         groups.mids.get(rules.quasi_cash_exempt_merchant_group_token or "", frozenset()),
         pre_kyc,
     )
+
+
+def fees_as_of(db: Connection, row: Recorded, user: UserFact) -> tuple[RealTimeFee, ...]:
+    """The real-time fees of the user's account holder group."""
+    groups = [doc for _, doc in docs_as_of(db, row, Kind.REAL_TIME_FEE_GROUP)]
+    if not groups:
+        return NO_FEES
+    holder_groups = [doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP)]
+    fees = by_token(doc for _, doc in docs_as_of(db, row, Kind.FEE))
+    found = fees_by_holder_group(holder_groups, by_token(groups), fees, row.currency)
+    return found.get(user.account_holder_group_token, NO_FEES)
 
 
 def with_usage_before(

@@ -126,7 +126,8 @@ async def refund_fee(call: EngineCall, body: FeeRefundCreate) -> bytes:
         charge = Charge(token="", amount=0, fee=fee_in(row))
         user = details_decoder.decode(row.details).user_token or ""
         refund = FeeRefund(token=token, amount=row.amount, said=repeated, charges=(charge,))
-        return Ready((user,), refund, root_id=row.id, ref_id=row.id)
+        # What a purchase's fee still owes is kept with its first transaction, which held the money.
+        return Ready((user,), refund, root_id=row.root_id or row.id, ref_id=row.id)
 
     return await carry_out(call, MovementKind.FEE_REFUND, body, prepare)
 

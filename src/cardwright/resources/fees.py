@@ -13,9 +13,10 @@ from cardwright.kit.clock import iso
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
+from cardwright.resources.control_parts import remember
 from cardwright.resources.route import Paging, Shape, get, post, put
 from cardwright.resources.simulate_shapes import parse_amount
-from cardwright.storage import records
+from cardwright.storage import history, records
 from cardwright.storage.tables import fees
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -32,6 +33,11 @@ class Category(StrEnum):
     STANDALONE = "STANDALONE"
     REALTIME = "REALTIME"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Category | None":
+        """The documentation spells it in two ways."""
+        return cls.REALTIME if value == "REAL_TIME" else None
+
 
 class FeeKind(StrEnum):
     """An amount, or a percentage of what the fee is charged with."""
@@ -41,7 +47,7 @@ class FeeKind(StrEnum):
 
 
 class FeeAttributes(Shape, frozen=True, kw_only=True):
-    """Which transactions a real-time fee is meant for; kept as sent."""
+    """Which transactions a real-time fee is meant for; kept as sent. ``transaction_type`` alone decides."""
 
     region: Text255 | UnsetType | None = UNSET
     status: Text255 | UnsetType | None = UNSET
@@ -107,6 +113,15 @@ def checked(fee: Fee) -> Fee:
     return fee
 
 
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def tell_decisions(call: Call, fee_id: int, doc: str, *categories: Category) -> None:
+    """Lets decisions see a fee that is a real-time fee now, or was one."""
+    if Category.REALTIME in categories:
+        remember(call, history.Kind.FEE, fee_id, doc, active=True)
+
+
 # --- Actions: what one can do with it ------------------------------------------------
 
 
@@ -117,7 +132,9 @@ def create_fee(call: Call, body: FeeCreate) -> str:
     now = iso(call.now)
     token = body.token or call.app.ids.token()
     fee = checked(Fee(**base.changes_of(body), token=token, created_time=now, last_modified_time=now))
-    return base.insert(call, fees, body, fee)[1]
+    fee_id, doc = base.insert(call, fees, body, fee)
+    tell_decisions(call, fee_id, doc, fee.category)
+    return doc
 
 
 def get_fee(call: Call) -> str:
@@ -131,11 +148,15 @@ def list_fees(call: Call) -> records.Listing:
 
 
 def update_fee(call: Call, body: FeeUpdate) -> str:
-    """Changes a fee."""
+    """Changes a fee; a real-time fee for purchases from now on."""
     row = base.lock_row(call, fees, FEE_NOT_FOUND)
     base.check_same_token(call, body)
     before = msgspec.json.decode(row.doc, type=Fee)
-    return base.update(call, fees, row, before, checked(structs.replace(before, **base.changes_of(body))))[0]
+    after = checked(structs.replace(before, **base.changes_of(body)))
+    doc, changed = base.update(call, fees, row, before, after)
+    if changed:
+        tell_decisions(call, row.id, doc, before.category, after.category)
+    return doc
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -6,8 +6,10 @@ import msgspec
 from sqlalchemy import select
 
 from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.movements import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.core.problems import bad_parameter
 from cardwright.core.record import ORDER, Recorded, root_token, token_of, with_face
+from cardwright.core.render import details_decoder
 from cardwright.core.words import TYPES
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_day, parse_instant
 from cardwright.ledger.settlement import LINES, Day, Standing, lines_of
@@ -41,7 +43,10 @@ PAGING = Paging(count=100, count_max=100, sort_by="created_time")
 SHOWN_AS = {"program_funding": "net_drawn", "held": "on_hold", "settlement": "settled"}
 """The report's names for accounts of the chart; the others have their own."""
 
-SIGN_OF = {"jit_load": 1, "jit_load_reversal": -1, "capture": 0, "refund_unload": -1, "refund_kept": 0}
+SIGN_OF = {
+    "jit_load": 1, "jit_load_reversal": -1, "capture": 0, "refund_unload": -1, "refund_kept": 0, "gpa_load": 1,
+    "gpa_unload": -1, "program_transfer": -1,
+}  # fmt: skip
 """What a line adds to the money that is drawn from its source."""
 
 
@@ -84,6 +89,26 @@ def day_json(token: str | None, currency: str, day: Day) -> str:
         f'"opening":{standing_json(day.opening, places)},{lines},'
         f'"entries":{day.moved.entries},"closing":{standing_json(day.closing, places)}}}'
     )
+
+
+class _Order(msgspec.Struct):
+    token: str = ""
+    original_order_token: str = ""
+
+
+class _Shown(msgspec.Struct):
+    gpa_order: _Order | None = None
+    gpa_order_unload: _Order | None = None
+
+
+def order_token(row: Recorded) -> str | None:
+    """The token of the order that a row is about: the one of its chain, which a GPA order chose itself; a transfer has none."""
+    if row.kind not in (GPA_CREDIT, GPA_DEBIT, PROGRAM):
+        return with_face(token_of(row) if row.root_id is None else root_token(row), ORDER)
+    shown = msgspec.json.decode(f"{{{details_decoder.decode(row.details).movement}}}", type=_Shown)
+    if shown.gpa_order is not None:
+        return shown.gpa_order.token
+    return None if shown.gpa_order_unload is None else shown.gpa_order_unload.original_order_token
 
 
 # --- Queries: this resource's SQL ----------------------------------------------------
@@ -147,10 +172,10 @@ def list_lines(call: Call) -> Listing:
 def _line(row: Any, name: str, amount: int, source: str | None, drawn: int) -> str:
     recorded = Recorded(*(getattr(row, field) for field in Recorded._fields))
     places = exponent_of(row.currency) or 0
-    chain = token_of(recorded) if recorded.root_id is None else root_token(recorded)
+    order = quoted(order_token(recorded))
     return (
         f'{{"date":"{iso_day(row.created_ms)}","created_time":"{iso(row.created_ms)}","transaction_token":"{token_of(recorded)}",'
-        f'"type":"{TYPES[row.kind]}","gpa_order_token":"{with_face(chain, ORDER)}",'
+        f'"type":"{TYPES[row.kind]}","gpa_order_token":{order},'
         f'"funding_source_token":{quoted(source)},'
         f'"kind":"{name.upper()}","amount":{decimal_text(amount, places)},"currency_code":"{row.currency}",'
         f'"net_drawn":{decimal_text(drawn, places)}}}'

@@ -179,10 +179,11 @@ def list_transactions(call: Call) -> Listing:
 
 
 def list_related(call: Call) -> Listing:
-    """Lists the other transactions of the chain that a transaction belongs to, its load among them."""
+    """Lists the other transactions of the chain that a transaction belongs to, its load and its real-time fee among them."""
     row, side = get_transaction(call.db, call.program.id, call.token)
     root = row.root_id if row.root_id is not None else row.id
-    chain = or_(transactions.c.id == root, transactions.c.root_id == root)
+    roots = [root] if (fee := details_decoder.decode(row.details).assessed) is None else [root, fee.row_id]
+    chain = or_(transactions.c.id.in_(roots), transactions.c.root_id.in_(roots))
     return _page(call, "related", parse_wanted(call.query, "ALL"), owner=chain, but=(row.id, side), window=False)
 
 

@@ -1,12 +1,13 @@
 """Accounts as movements name them, by the token of a user who draws on one, and what fills them up by itself."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from cardwright.core.movements import AutoReload
-from cardwright.storage.tables import auto_reloads, holders, users
+from cardwright.core.movements import LOADS, AutoReload
+from cardwright.storage.tables import auto_reloads, holders, transactions, users
 
 
 class Account(NamedTuple):
@@ -33,6 +34,13 @@ def load_account(db: Connection, program_id: int, token: str) -> Account | None:
         return None
     user_id, holder_id, revision, fact, owner_id, owner_fact = row
     return Account(holder_id, revision, fact, None if owner_id == user_id else owner_fact)
+
+
+def loaded_accounts(db: Connection, holder_ids: Collection[int]) -> set[int]:
+    """Those of these accounts that something was loaded on, whatever became of it."""
+    row = transactions.c
+    query = select(row.holder_id).where(row.holder_id.in_(holder_ids), row.kind.in_(LOADS), row.impacted > 0)
+    return set(db.scalars(query.distinct()))
 
 
 def load_reloads(db: Connection, program_id: int) -> list[AutoReload]:

@@ -26,6 +26,8 @@ class Kind(IntEnum):
     MERCHANT_GROUP = 13
     ACCEPTED_COUNTRIES = 14
     ACCOUNT_HOLDER_GROUP = 15
+    FEE = 16
+    REAL_TIME_FEE_GROUP = 17
 
 
 INACTIVE = "null"

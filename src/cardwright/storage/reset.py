@@ -34,6 +34,7 @@ from cardwright.storage.tables import (
     pans,
     program_transfer_types,
     programs,
+    real_time_fee_groups,
     shadow_hits,
     transactions,
     user_transitions,
@@ -44,7 +45,8 @@ from cardwright.storage.tables import (
 
 # Children before parents, for the foreign keys' sake.
 RESET_ORDER = (
-    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, movements, fees, auto_reloads,
+    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, movements, fees, real_time_fee_groups,
+    auto_reloads,
     program_transfer_types, deposit_accounts, journal, transactions,
     config_history, card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, auth_controls,
     exempt_mids, mcc_groups, merchant_groups, accepted_countries, account_holder_groups, webhooks, card_products,

@@ -312,6 +312,8 @@ movements = Table(
 
 fees = _resource("fees")
 
+real_time_fee_groups = _resource("real_time_fee_groups")
+
 auto_reloads = _resource(
     "auto_reloads",
     Column("active", Boolean, nullable=False),

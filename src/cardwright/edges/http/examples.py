@@ -80,6 +80,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v3/cardtransitions"): {"card_token": "anas_card", "state": "SUSPENDED", "reason_code": "00", "channel": "API"},
     ("POST", "/v3/fees"): {"token": "monthly", "name": "Monthly fee", "amount": 1.50, "currency_code": "USD"},
     ("PUT", "/v3/fees/{token}"): {"memo": "Charged on the first of each month"},
+    ("POST", "/v3/realtimefeegroups"): {"token": "club_fees", "name": "Club fees", "fee_tokens": []},
+    ("PUT", "/v3/realtimefeegroups/{token}"): {"name": "Fees of the club"},
     ("POST", "/v3/gpaorders"): {
         "token": "first_load",
         "user_token": "ana",

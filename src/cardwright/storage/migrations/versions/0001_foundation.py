@@ -355,6 +355,7 @@ def create_tables() -> None:
         op.create_index(op.f(f"ix_movements_{column}"), "movements", [column])
     source = sa.ForeignKeyConstraint(["source_id"], ["funding_sources.id"], name=op.f("fk_program_transfer_types_source_id"))
     create_resource("fees")
+    create_resource("real_time_fee_groups")
     create_resource(
         "deposit_accounts",
         sa.Column("user_id", ID, nullable=False),

@@ -1,0 +1,124 @@
+"""Real-time fee groups as decisions see them: which fee a member of the group pays for which type of transaction.
+
+See "Real-time fee groups" in the wire reference. Of a fee's ``fee_attributes`` only ``transaction_type`` decides (choice).
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from cardwright.core.kinds import CREDITS, KIND_OF, KIND_WITH_CASH, Form
+from cardwright.core.money import BadAmount, minor_units
+from cardwright.core.words import TYPES
+
+_exact = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+_FORMS = set(Form) - {Form.INCREMENT, Form.BALANCE_INQUIRY} - CREDITS
+
+ASSESSED = frozenset(kinds[form] for form in _FORMS for kinds in (KIND_OF, KIND_WITH_CASH))
+"""Kinds that a fee can be for: what asks for money and begins a chain (choice)."""
+
+ASSESSED_TYPES = tuple(sorted(TYPES[kind] for kind in ASSESSED))
+"""The same by their names on the wire."""
+
+SHOWN = ("token", "name", "amount", "memo", "tags", "currency_code", "created_time", "last_modified_time")
+"""What a transaction shows of its fee."""
+
+
+class RealTimeFee(msgspec.Struct, frozen=True, kw_only=True):
+    """A fee of a group: for which type of transaction, and what it takes: minor units, or hundredths of a percent.
+
+    ``fee`` and ``group`` are what transactions show of both, as JSON.
+    """
+
+    token: str
+    kind: int
+    amount: int
+    is_percentage: bool
+    fee: str
+    group: str
+
+    def of(self, amount: int) -> int:
+        """What is taken for a transaction of ``amount`` minor units; half a unit is rounded up."""
+        return (amount * self.amount + 5_000) // 10_000 if self.is_percentage else self.amount
+
+
+NO_FEES: tuple[RealTimeFee, ...] = ()
+
+
+def group_from(doc: str, fees: dict[str, str], currency: str) -> tuple[RealTimeFee, ...]:
+    """The fees that a group assesses, from the JSON of the group and of fees by token; those that cannot be, it does not.
+
+    A group that is not active assesses none. Of several fees for one type the first counts: a fee may be changed after the
+    group was made.
+    """
+    group: dict[str, Any] = _exact.decode(doc)
+    if not group["active"]:
+        return NO_FEES
+    docs = (fees[token] for token in group.get("fee_tokens", ()) if token in fees)
+    return tuple(fee for one in docs if (fee := _fee_from(_exact.decode(one), doc, currency)) is not None)
+
+
+def _fee_from(fee: dict[str, Any], group: str, currency: str) -> RealTimeFee | None:
+    kind = next((kind for kind in ASSESSED if TYPES[kind] == type_of(fee)), None)
+    if kind is None or not fee["active"] or fee["category"] != "REALTIME" or fee["currency_code"] != currency:
+        return None
+    is_percentage = fee["type"] == "PERCENTAGE"
+    try:
+        amount = minor_units(Decimal(fee["amount"]), "USD" if is_percentage else currency)
+    except BadAmount:
+        return None
+    shown = _encoder.encode({name: fee[name] for name in SHOWN if name in fee}).decode()
+    return RealTimeFee(token=fee["token"], kind=kind, amount=amount, is_percentage=is_percentage, fee=shown, group=group)
+
+
+def type_of(fee: dict[str, Any]) -> str | None:
+    """The type of transaction that a fee is for, as its document says it."""
+    named = (fee.get("fee_attributes") or {}).get("transaction_type")
+    return None if named is None else str(named).lower()
+
+
+def fee_for(fees: Iterable[RealTimeFee], kind: int) -> RealTimeFee | None:
+    """The fee for a type of transaction."""
+    return next((fee for fee in fees if fee.kind == kind), None)
+
+
+class HolderGroup(msgspec.Struct, frozen=True):
+    """Of an account holder group, whose document it is decoded from, what leads to its fees."""
+
+    token: str
+    config: "HolderGroupConfig"
+
+
+class HolderGroupConfig(msgspec.Struct, frozen=True):
+    """Its ``config``."""
+
+    real_time_fee_group_token: str = ""
+
+
+def by_token(docs: Iterable[str]) -> dict[str, str]:
+    """Documents by the tokens in them."""
+    return {msgspec.json.decode(doc, type=_Tokened).token: doc for doc in docs}
+
+
+class _Tokened(msgspec.Struct, frozen=True):
+    token: str
+
+
+def fees_by_holder_group(
+    holder_groups: Iterable[str], groups: dict[str, str], fees: dict[str, str], currency: str
+) -> dict[str, tuple[RealTimeFee, ...]]:
+    """The fees that members pay by the token of their account holder group; only of groups that have some.
+
+    All arguments are documents, those of fee groups and fees by token.
+    """
+    found = {}
+    for doc in holder_groups:
+        holder_group = msgspec.json.decode(doc, type=HolderGroup)
+        named = holder_group.config.real_time_fee_group_token
+        if named in groups and (assessed := group_from(groups[named], fees, currency)):
+            found[holder_group.token] = assessed
+    return found

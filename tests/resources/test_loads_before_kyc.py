@@ -1,0 +1,117 @@
+"""Loads of those who have not passed KYC, on both databases: what their group's ``pre_kyc_controls`` let in."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import chosen_databases
+from tests.support.issuing import read_of
+from tests.support.server import RunningServer
+from tests.support.shop import Shop
+
+USD = {"currency_code": "USD"}
+ANY = {"enable_non_program_loads": True, "is_reloadable_pre_kyc": True}
+TODAY = "2035-06-01T00:00:00Z"
+
+
+class Bank(Shop):
+    """A shop where ``bo`` has 500, and ``cy``, who is LIMITED and whose group says what it says, a deposit account."""
+
+    def __init__(self, server: RunningServer) -> None:
+        super().__init__(server)
+        self.load("order", 500, "bo")
+
+    def newcomer(self, **controls: Any) -> None:
+        """Makes ``cy``."""
+        config = {"kyc_required": "CONDITIONAL", "pre_kyc_controls": controls}
+        self.make("accountholdergroups", token="newcomers", config=config)
+        assert self.make("users", token="cy", account_holder_group_token="newcomers")["status"] == "LIMITED"
+        self.number = self.make("depositaccounts", token="cys", user_token="cy")["account_number"]
+
+    def load(self, how: str, amount: Any, user: str = "cy") -> str:
+        """What became of a load: OK, an error code, or the reason why a deposit was returned."""
+        if how == "order":
+            body = {"user_token": user, "amount": amount, "funding_source_token": "harbor_funding", **USD}
+            reply = self.client.post("/gpaorders", body)
+        elif how == "peer":
+            body = {"sender_user_token": "bo", "recipient_user_token": user, "amount": amount, **USD}
+            reply = self.client.post("/peertransfers", body)
+        else:
+            body = {"account_number": self.number, "amount": amount, "type": "CREDIT", "settlement_date": TODAY}
+            reply = self.simulate("directdeposits", **body)
+        if reply.status >= 300:
+            return str(reply.json["error_code"])
+        return str(reply.json.get("state_reason_code", "OK"))
+
+
+@pytest.fixture(scope="module", params=chosen_databases())
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server on each database."""
+    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    address = postgres.new_database() if postgres else str(tmp_path_factory.mktemp("kyc") / "cardwright.db")
+    with RunningServer(db=address) as server:
+        yield server
+    if postgres:
+        postgres.drop_database(address)
+
+
+@pytest.fixture
+def bank(server: RunningServer) -> Iterator[Bank]:
+    bank = Bank(server)
+    yield bank
+    bank.client.close()
+
+
+@pytest.mark.parametrize(
+    ("controls", "loads"),
+    [
+        # A group that says nothing: one load of at most 1000, from a program funding source.
+        ({}, "order 1000 OK, order 1 422006"),
+        ({}, "order 1000.01 422006, order 5 OK"),
+        ({}, "peer 5 422006, deposit 5 R23, order 5 OK"),
+        # A second load, whatever the first one was; one that is refused is none.
+        ({"is_reloadable_pre_kyc": True}, "order 5 OK, order 5 OK, peer 5 422006"),
+        ({"enable_non_program_loads": True}, "peer 5 OK, order 5 422006, deposit 5 R23"),
+        ({"enable_non_program_loads": True}, "deposit 5 OK, deposit 5 R23, peer 5 422006"),
+        # The largest balance, counted with what is there.
+        ({**ANY, "balance_max": 20}, "order 12 OK, peer 8.01 422006, deposit 8.01 R23, peer 8 OK, order 0.01 422006"),
+        ({**ANY, "balance_max": 0}, "order 0.01 422006, deposit 0.01 R23"),
+        (ANY, "order 5 OK, peer 5 OK, deposit 5 OK"),
+    ],
+)  # fmt: skip
+def test_what_is_let_in(bank: Bank, controls: dict[str, Any], loads: str) -> None:
+    """Each load in turn: how, how much, and what became of it. Nothing of one that is refused is left on either side."""
+    bank.newcomer(**controls)
+    came, paid = 0.0, 0.0
+    for one in loads.split(", "):
+        how, amount, expected = one.split(" ")
+        assert (one, bank.load(how, amount)) == (one, expected)
+        came += float(amount) if expected == "OK" else 0
+        paid += float(amount) if (how, expected) == ("peer", "OK") else 0
+    assert (bank.money("cy")[0], bank.money("bo")[0]) == (came, 500 - paid)
+
+
+def test_who_has_passed_kyc_is_free(bank: Bank) -> None:
+    """The limits end with the status, and so do those of the sender, who is not loaded."""
+    bank.newcomer()
+    assert (bank.load("order", 10), bank.load("order", 10)) == ("OK", "422006")
+    back = {"sender_user_token": "cy", "recipient_user_token": "bo", "amount": 4, **USD}
+    bank.make("peertransfers", **back)
+    bank.make("usertransitions", user_token="cy", status="ACTIVE", reason_code="00", channel="API")
+    assert [bank.load(how, 2000 if how == "order" else 20) for how in ("order", "peer", "deposit")] == ["OK"] * 3
+
+
+def test_a_reload_by_itself_is_a_reload(bank: Bank) -> None:
+    """An auto reload fills nobody's account up before KYC unless the group lets him be reloaded."""
+    bank.newcomer()
+    bank.make("cards", token="cys", user_token="cy", card_product_token="plain")
+    scope = {"gpa": {"trigger_amount": 10, "reload_amount": 20}}
+    bank.make("autoreloads", association={"user_token": "cy"}, funding_source_token="harbor_funding", order_scope=scope, **USD)
+    bank.load("order", 15)
+    bank.buy(6, "cys")
+    assert bank.money("cy") == (15, 9)
+    path = "/accountholdergroups/newcomers"
+    read_of(bank.client.request("PUT", path, {"config": {"pre_kyc_controls": {"is_reloadable_pre_kyc": True}}}))
+    bank.buy(1, "cys")
+    assert bank.money("cy") == (27, 20)
