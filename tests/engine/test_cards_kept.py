@@ -1,0 +1,109 @@
+"""Cards kept in the process: what comes out is what went in, whatever a card's token and traits are."""
+
+import msgspec
+import pytest
+
+from cardwright.core.snapshot import CardFact, UserFact
+from cardwright.core.words import CardState, HolderStatus
+from cardwright.engine import cards as module
+from cardwright.engine.cards import Cards
+from cardwright.storage.hot import CardRow
+
+UUID = "5e2b1c6a-90f3-4d7e-8a41-0c9d2b7f6e15"
+TOKENS = [
+    UUID,
+    UUID.upper(),
+    UUID.replace("-", ""),
+    "12345678-1234-1234-1234-123456789012",
+    "5e2b1c6a-90f3-4d7e-8a41-0c9d2b7f6e1 ",
+    "5e2b1c6a-90f3-4d7e-8a41-0c9d2b7f6e1g",
+    "5e2b1c6a90f3--4d7e-8a41-0c9d2b7f6e15",
+    "u234567890123456",
+    "t",
+    "my card",
+    "ключ-карты",
+]
+"""Such as are UUIDs, such as nearly are, and others."""
+
+
+def row_of(token: str, user_token: str = UUID, **more: object) -> CardRow:
+    """A card's row; ``more`` are fields of its facts by their names."""
+    card = CardFact(
+        token=token, user_token=user_token, card_product_token="product", state=CardState.ACTIVE, last_four="4321",
+        expiration="1230", expires_ms=1, service_code="101",
+    )  # fmt: skip
+    user = UserFact(token=user_token, status=HolderStatus.ACTIVE)
+    card = msgspec.structs.replace(card, **{name: value for name, value in more.items() if name in CardFact.__struct_fields__})
+    user = msgspec.structs.replace(user, **{name: value for name, value in more.items() if name in UserFact.__struct_fields__})
+    facts = msgspec.json.encode(card).decode(), msgspec.json.encode(user).decode()
+    return CardRow(7, token, 1, 2, b"sealed", None, 3, *facts, None)
+
+
+def facts_of(row: CardRow) -> tuple[CardFact, UserFact]:
+    return msgspec.json.decode(row.card_fact, type=CardFact), msgspec.json.decode(row.user_fact, type=UserFact)
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_every_token_leads_back(token: str) -> None:
+    """A token is kept in less room and comes back as it was, the card's and the user's."""
+    cards = Cards()
+    for one in TOKENS:
+        cards.keep(row_of(one, user_token=one), "411111______4321")
+    found = cards.find((7, token))
+    assert found is not None
+    assert (found.card.token, found.card.user_token, found.user.token) == (token, token, token)
+    assert cards.find((8, token)) is None, "a card of another program"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"state": CardState.SUSPENDED, "reason_code": "02"},
+        {"status": HolderStatus.LIMITED, "account_holder_group_token": "group"},
+        {"address1": "1 Main Street", "postal_code": "94612"},
+        {"metadata": {"key": "value"}},
+        {"expiration": "0131", "expires_ms": 99, "service_code": "201"},
+    ],
+)
+def test_facts_come_back_whole(more: dict[str, object]) -> None:
+    """What is shared with other cards and what is a card's own make up the facts that were kept."""
+    cards, row = Cards(), row_of("one", **more)
+    cards.keep(row_of("another"), "4321")
+    kept = cards.keep(row, "4111111111114321")
+    found = cards.find((7, "one"))
+    assert found == kept
+    assert found is not None
+    assert (found.card, found.user) == facts_of(row)
+    assert (found.card_id, found.holder_id, found.revision, found.shown_pan) == (1, 2, 3, "4111111111114321")
+    assert found.owner == found.user
+
+
+def test_an_owner_of_his_own_comes_back() -> None:
+    """A card that draws on somebody else's account keeps both people apart."""
+    owner = UserFact(token="owner", status=HolderStatus.SUSPENDED)
+    row = row_of("one")._replace(owner_fact=msgspec.json.encode(owner).decode())
+    cards = Cards()
+    cards.keep(row, "4321")
+    found = cards.find((7, "one"))
+    assert found is not None
+    assert (msgspec.structs.asdict(found.owner), found.user.token) == (msgspec.structs.asdict(owner), UUID)
+
+
+def test_the_newest_word_stands() -> None:
+    """A card that is kept again is as it was kept last."""
+    cards = Cards()
+    cards.keep(row_of("one"), "4321")
+    cards.keep(row_of("one", state=CardState.TERMINATED), "4321")
+    found = cards.find((7, "one"))
+    assert found is not None
+    assert found.card.state == CardState.TERMINATED
+
+
+def test_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more cards are kept than there is room for, and it is the one that came first which is loaded anew."""
+    monkeypatch.setattr(module, "CARDS_MAX", 2)
+    cards = Cards()
+    for token in ("one", "two", "three"):
+        cards.keep(row_of(token), "4321")
+    assert [cards.find((7, token)) is not None for token in ("one", "two", "three")] == [False, True, True]
