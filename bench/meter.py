@@ -59,14 +59,21 @@ def machine_busy_s() -> float:
     return sum(map(int, (user, nice, system, irq, softirq))) / TICKS
 
 
-def memory_mb(pids: Iterable[int]) -> float:
-    """Resident memory of processes."""
+def memory_mb(pids: Iterable[int], without: str) -> float:
+    """Resident memory of processes, but for the pages of a mapped file: these are the system's to keep or not."""
     total = 0
     for pid in pids:
         try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+            lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
         except OSError:
             continue
+        is_ours = True
+        for line in lines:
+            name, *fields = line.split()
+            if not name.endswith(":"):
+                is_ours = fields[-1] != without
+            elif name == "Rss:" and is_ours:
+                total += int(fields[0]) * 1024
     return total / 1e6
 
 

@@ -20,13 +20,11 @@ from bench.database import copy_database, is_sqlite, prewarm, settle, start_post
 from bench.load import NextRequest, Place, Result, closed_loop, one_each, post, purchase, purchases, split
 from bench.meter import Meter, family_of, memory_mb, postmaster_of, process_table
 from bench.seed import ENVIRONMENT, Seeded, make_controls, seed_cards, seed_transactions
+from cardwright.engine.cards import CARDS_MAX
 from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, HOST, RunningServer
 
 CREDENTIALS = (APPLICATION_TOKEN, ACCESS_TOKEN)
 APPROVED = b'"response":{"code":"0000"'
-WARM_MAX = 320_000
-"""Cards that are used once before anything counts: more than a process keeps."""
-
 Say = Callable[[str, float | None], None]
 """Told what is under way and, where it is known, the share of it that is done."""
 
@@ -79,8 +77,8 @@ class Station:
 
     @property
     def memory_mb(self) -> float:
-        """Resident memory of all its processes."""
-        return memory_mb(family_of(process_table(), [self.server.pid]))
+        """Resident memory of all its processes, but for what they have mapped of SQLite's file."""
+        return memory_mb(family_of(process_table(), [self.server.pid]), without=self.seeded.address)
 
     def meter(self) -> Meter:
         """Meters for one run on it."""
@@ -97,9 +95,9 @@ class Station:
         return purchases(self.seeded.tokens, CREDENTIALS, seed)
 
     def warm(self) -> Result:
-        """One purchase on each card, as many as a process keeps and some more."""
+        """One purchase on each card, or on as many as a process keeps."""
         template = post("/v3/simulate/authorization", purchase(b"?" * 36), CREDENTIALS)
-        return uvloop.run(closed_loop(self.place, one_each(split(self.seeded.tokens, WARM_MAX), template), 128, check=APPROVED))
+        return uvloop.run(closed_loop(self.place, one_each(split(self.seeded.tokens, CARDS_MAX), template), 128, check=APPROVED))
 
 
 @dataclass(frozen=True, slots=True)
