@@ -41,8 +41,8 @@ class _User(UserFact, frozen=True, kw_only=True, array_like=True):
     """A user's fact without the names of its fields, which take more room than what they say."""
 
 
-class _Traits(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What a card and its user are, but for who they are."""
+class _Traits(msgspec.Struct, frozen=True, array_like=True):
+    """What many cards and their users have in common."""
 
     card_product_token: str
     state: CardState
@@ -52,27 +52,22 @@ class _Traits(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     reason_code: str | None
     status: HolderStatus
     account_holder_group_token: str
-    address1: str | None = None
-    postal_code: str | None = None
-    card_metadata: dict[str, str] = {}
-    user_metadata: dict[str, str] = {}
-
-    @property
-    def is_personal(self) -> bool:
-        """Whether it is likely to be of this card alone."""
-        return bool(self.address1 or self.postal_code or self.card_metadata or self.user_metadata)
 
 
-class _Kept(msgspec.Struct, array_like=True, gc=False):
-    """A card, packed. Its traits are a number when they are kept once for many cards; the owner is None when it is the user."""
+class _Kept(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
+    """A card, packed. Its traits are the number that they are kept under; the owner is None when it is the user."""
 
     card_id: int
     holder_id: int
     revision: int
     shown_pan: str
     user_token: bytes
-    traits: int | _Traits
-    owner: _User | None
+    traits: int
+    address1: str | None = None
+    postal_code: str | None = None
+    owner: _User | None = None
+    card_metadata: dict[str, str] = {}
+    user_metadata: dict[str, str] = {}
 
 
 _card = msgspec.json.Decoder(CardFact)
@@ -99,9 +94,10 @@ class Cards:
         key, card, user = (row.program_id, row.token), _card.decode(row.card_fact), _user.decode(row.user_fact)
         assert card.last_four == shown_pan[-4:], "a card number ends with its last four digits, masked or not"
         owner = None if row.owner_fact is None else _User(**asdict(_user.decode(row.owner_fact)))
-        traits = _traits_of(card, user)
-        number = traits if traits.is_personal else self._number(traits)
-        kept = _Kept(row.card_id, row.holder_id, row.revision, shown_pan, _short(user.token), number, owner)
+        kept = _Kept(
+            row.card_id, row.holder_id, row.revision, shown_pan, _short(user.token), self._number(_traits_of(card, user)),
+            user.address1, user.postal_code, owner, card.metadata, user.metadata,
+        )  # fmt: skip
         # The copy has just the room that it needs; the packer's own result has what it needed on the way.
         self._shelf.put(_place(key), bytes(memoryview(_pack(kept))))
         return self._entry(key, kept)
@@ -119,16 +115,16 @@ class Cards:
         return number
 
     def _entry(self, key: CardKey, kept: _Kept) -> CardEntry:
-        traits = self._shared[kept.traits] if isinstance(kept.traits, int) else kept.traits
+        traits = self._shared[kept.traits]
         user_token = _long(kept.user_token)
         card = CardFact(
             token=key[1], user_token=user_token, card_product_token=traits.card_product_token, state=traits.state,
             last_four=kept.shown_pan[-4:], expiration=traits.expiration, expires_ms=traits.expires_ms,
-            service_code=traits.service_code, reason_code=traits.reason_code, metadata=traits.card_metadata,
+            service_code=traits.service_code, reason_code=traits.reason_code, metadata=kept.card_metadata,
         )  # fmt: skip
         user = UserFact(
-            token=user_token, status=traits.status, address1=traits.address1, postal_code=traits.postal_code,
-            account_holder_group_token=traits.account_holder_group_token, metadata=traits.user_metadata,
+            token=user_token, status=traits.status, address1=kept.address1, postal_code=kept.postal_code,
+            account_holder_group_token=traits.account_holder_group_token, metadata=kept.user_metadata,
         )  # fmt: skip
         owner = kept.owner or user
         face = face_of(card, user, owner)
@@ -164,5 +160,5 @@ def _long(short: bytes) -> str:
 def _traits_of(card: CardFact, user: UserFact) -> _Traits:
     return _Traits(
         card.card_product_token, card.state, card.expiration, card.expires_ms, card.service_code, card.reason_code,
-        user.status, user.account_holder_group_token, user.address1, user.postal_code, card.metadata, user.metadata,
+        user.status, user.account_holder_group_token,
     )  # fmt: skip
