@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from cardwright.core.messages import Advice, Authorization, Clearing, Refund, Reversal
 from cardwright.core.render import render, render_load
-from cardwright.engine.heart import Outcome
+from cardwright.engine.batch import Outcome
 from cardwright.storage.tables import journal
 from tests.properties.test_batch_is_sequence import load_account
 from tests.support.world import World, asked

@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import event
 
 from cardwright.core.record import token_of
-from cardwright.engine.heart import Asked, Outcome, run_batch
+from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.kit.clock import ProgramClock
 from cardwright.resources import (

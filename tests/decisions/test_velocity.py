@@ -11,7 +11,7 @@ from sqlalchemy import func
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.render import details_decoder
 from cardwright.core.velocity import Window, window_end, window_number
-from cardwright.engine.heart import Outcome
+from cardwright.engine.batch import Outcome
 from cardwright.kit.clock import ProgramClock, parse_instant
 from cardwright.kit.page import Page
 from cardwright.resources import velocity_controls as controls

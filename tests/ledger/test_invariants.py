@@ -9,7 +9,7 @@ import pytest
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
 from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.words import TYPE_NUMBER, State
-from cardwright.engine.heart import Asked
+from cardwright.engine.batch import Asked
 from cardwright.ledger.card_numbers import numbers_in, pattern_of
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.outbox.events import Category, outbox_row

@@ -13,7 +13,7 @@ from cardwright.core.kinds import Form
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.movements import Deposit, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
-from cardwright.engine.heart import Ask
+from cardwright.engine.batch import Ask
 from cardwright.engine.moving import Moved
 from tests.support.world import World, asked, instructed
 

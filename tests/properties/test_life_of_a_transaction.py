@@ -22,7 +22,8 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Details, E
 from cardwright.core.problems import Problem
 from cardwright.core.responses import REASON_OF
 from cardwright.core.words import TYPE_NUMBER, TYPES, State
-from cardwright.engine.heart import Asked, Outcome, run_batch
+from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify

@@ -10,7 +10,8 @@ from sqlalchemy import select
 
 from cardwright.core.messages import Fee, Merchant, Refund
 from cardwright.core.render import render
-from cardwright.engine.heart import Asked, Outcome, run_batch
+from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.engine.trial import Trial, try_out
 from cardwright.resources.whatif import answer_of

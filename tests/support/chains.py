@@ -10,7 +10,7 @@ from cardwright.core.kinds import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUN
 from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.core.render import render, render_load
-from cardwright.engine.heart import Asked, Outcome
+from cardwright.engine.batch import Asked, Outcome
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
 from cardwright.storage.programs import get_program, set_clock

@@ -11,7 +11,8 @@ import msgspec
 from cardwright.core.kinds import WITH_CASH, Form
 from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Flow, Merchant, Refund, Reversal
 from cardwright.core.record import token_of
-from cardwright.engine.heart import Asked, Outcome, run_batch
+from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
 from cardwright.resources import auth_controls, exempt_mids, mcc_groups, merchant_groups

@@ -25,9 +25,10 @@ from cardwright.core.movements import (
     Unload,
 )
 from cardwright.core.snapshot import CardFact, fact_from
+from cardwright.engine.batch import Ask, Asked, Result
 from cardwright.engine.cache import Cache
 from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.heart import Ask, Asked, Result, run_batch
+from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import ProgramClock

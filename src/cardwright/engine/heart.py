@@ -4,14 +4,13 @@ The batch is one database transaction, and no network call but the database's ha
 behind is what the next message of the same account sees. A batch leaves the same rows as its messages one by one.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
-from cardwright.core.counting import event_of, events_for
+from cardwright.core.counting import event_of
 from cardwright.core.decide import decide, would_refuse
 from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import is_due
@@ -31,10 +30,10 @@ from cardwright.core.problems import (
 )
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
-from cardwright.core.velocity import Control, counted, needs_history, recounted, usage_key
-from cardwright.engine.assessing import FeeTaken, assessed_of, keep_fee, load_charged, unless_refunded
-from cardwright.engine.cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
-from cardwright.engine.cards import CardEntry, CardKey
+from cardwright.core.velocity import counted, usage_key
+from cardwright.engine.assessing import FeeTaken, assessed_of, keep_fee, unless_refunded
+from cardwright.engine.batch import Ask, Asked, Batch, Outcome, Result, configure, wanted
+from cardwright.engine.cache import AccountEntry, Cache, ProgramEntry, SourceEntry
 from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import (
     Instructed,
@@ -42,7 +41,6 @@ from cardwright.engine.moving import (
     complete,
     entry_of,
     first_row,
-    load_loaded,
     loads_in,
     movement_row,
     view_of,
@@ -61,68 +59,12 @@ from cardwright.engine.recording import (
     record,
     with_increment,
 )
-from cardwright.kit.clock import Instant, ProgramClock, RealClock
+from cardwright.kit.clock import RealClock
 from cardwright.kit.faults import fault
-from cardwright.storage.hot import Conflict, Lane, MovementKey, Seen, Want, Write
+from cardwright.storage.hot import Lane
 
-Entry = TypeVar("Entry", CardEntry, AccountEntry)
-
-_account = msgspec.msgpack.Decoder(Account)
 _pack = msgspec.msgpack.encode
 log = structlog.get_logger()
-
-
-class Asked(NamedTuple):
-    """A message on its way into a batch.
-
-    ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
-    that the message names. ``seed`` are the 63 random bits of its identifiers, drawn on arrival; ``received_ms`` is real
-    time. ``inline_target`` is the sealed address of a webhook that the request itself names. ``request_hash`` belongs to a
-    token that the sender chose.
-    """
-
-    card: CardEntry
-    message: Message
-    seed: int
-    received_ms: Instant
-    root_id: int | None = None
-    inline_target: bytes | None = None
-    chosen_token: str | None = None
-    request_hash: bytes = b""
-
-
-Ask = Asked | Instructed
-"""Whatever the heart decides: a message to a card, or one to accounts."""
-
-
-class Outcome(NamedTuple):
-    """What a message became: its row, and what it takes to render it."""
-
-    row: Recorded
-    card: CardEntry
-    program: ProgramEntry
-    source: SourceEntry | None
-
-
-Result = Outcome | Moved | Problem
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What a batch found out before deciding, and how things stand after the messages decided so far."""
-
-    seen: Seen
-    cards: dict[CardKey, CardEntry]
-    holders: dict[AccountKey, AccountEntry]
-    programs: dict[int, ProgramEntry]
-    now: dict[int, Instant]
-    real_ms: Instant
-    accounts: dict[int, Account]
-    roots: dict[int, Recorded]
-    loaded: set[int]
-    write: Write = field(default_factory=Write)
-    by_token: dict[tuple[int, str], tuple[bytes, Outcome]] = field(default_factory=dict)
-    by_movement: dict[MovementKey, tuple[bytes, Moved]] = field(default_factory=dict)
 
 
 async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask]) -> list[Result]:
@@ -150,99 +92,7 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
     return results
 
 
-def wanted(
-    asked: Sequence[Ask],
-) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[Instructed], Want]:
-    """The cards and accounts of a batch, its movements, and what it must read."""
-    spent = [one for one in asked if isinstance(one, Asked)]
-    instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
-    cards = {one.card.key: one.card for one in spent}
-    holders = {entry.key: entry for one in instructed for entry in one.accounts}
-    want = Want(
-        holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
-        program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
-        row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
-        tokens=[(one.card.key[0], one.chosen_token) for one in spent if one.chosen_token is not None],
-        movements=[one.key for one in instructed],
-    )
-    return cards, holders, instructed, want
-
-
-async def configure(
-    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant,
-    instructed: Sequence[Instructed] = (),
-) -> _Batch:  # fmt: skip
-    """Replaces configuration that the locked revisions show to be out of date, and has what is new to it read."""
-    await _refresh(cards, cache.reload_cards, seen)
-    if holders:
-        await _refresh(holders, cache.reload_accounts, seen)
-    programs, now = {}, {}
-    for program_id, row in seen.programs.items():
-        programs[program_id] = await cache.program(program_id, row.revision, _needs(program_id, cards, seen, instructed))
-        now[program_id] = ProgramClock(row.offset_ms, row.frozen_ms).at(real_ms)
-    accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
-    for key, entry in cards.items():
-        account = accounts[entry.holder_id]
-        counted_controls = programs[key[0]].measure_of(entry.card).counted
-        if account.has_history and counted_controls:
-            accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, now[key[0]])
-    roots = dict(seen.rows)
-    if any(program.fees is not None for program in programs.values()):
-        roots |= await load_charged(cache, programs, seen)
-    loaded = await load_loaded(cache, holders.values()) if holders else set()
-    return _Batch(seen, cards, holders, programs, now, real_ms, accounts, roots, loaded)
-
-
-async def _refresh(
-    entries: dict[tuple[int, str], Entry],
-    reload: Callable[[Sequence[tuple[int, str]]], Awaitable[dict[tuple[int, str], Entry]]],
-    seen: Seen,
-) -> None:
-    """Loads the entries again that the locked accounts show to be out of date."""
-    stale = [key for key, entry in entries.items() if _is_stale(entry, seen)]
-    if not stale:
-        return
-    fresh = await reload(stale)
-    for key in stale:
-        entry = fresh.get(key)
-        if entry is None:
-            # It went with a reset of its program; whoever asked for it is told so.
-            del entries[key]
-        elif _is_stale(entry, seen):
-            raise Conflict("a card draws on another account now")
-        else:
-            entries[key] = entry
-
-
-def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: Seen, instructed: Sequence[Instructed]) -> Needs:
-    """What a batch needs of a program: what its cards are subject to, the sources of its chains and those that movements name."""
-    sources = {row.source_id for row in seen.rows.values() if row.program_id == program_id}
-    sources |= {one.source_id for one in instructed if one.program_id == program_id}
-    facts = [entry.card for key, entry in cards.items() if key[0] == program_id]
-    return Needs(facts, {source_id for source_id in sources if source_id is not None})
-
-
-async def _look_back(
-    cache: Cache, entry: CardEntry, controls: Sequence[Control], account: Account, now: Instant
-) -> Account:
-    """The account with the usage that its history gives to controls that are new to it, or were edited."""
-    owner, user = entry.owner.token, entry.user.token
-    missing = [control for control in controls if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
-    if not missing:
-        return account
-    events = await cache.events(entry.holder_id, user)
-    usages = dict(account.usages)
-    for control in missing:
-        usages[usage_key(control, user, owner)] = recounted(control, events_for(control, events), now)
-    return account.using(usages)
-
-
-def _is_stale(entry: CardEntry | AccountEntry, seen: Seen) -> bool:
-    holder = seen.holders.get(entry.holder_id)
-    return holder is None or holder.revision != entry.revision
-
-
-def answer(batch: _Batch, ids: IdSource, asked: Ask) -> Result:
+def answer(batch: Batch, ids: IdSource, asked: Ask) -> Result:
     """One message's answer; what it changes is in the batch afterwards."""
     try:
         return _decide(batch, ids, asked) if isinstance(asked, Asked) else _move(batch, ids, asked)
@@ -256,7 +106,7 @@ def _name_of(asked: Ask) -> str:
     return asked.card.key[1] if isinstance(asked, Asked) else asked.movement.token
 
 
-def _decide(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
+def _decide(batch: Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
     card = batch.cards.get(asked.card.key)
     if card is None:
         return Problem(CARD_UNKNOWN)
@@ -273,7 +123,7 @@ def _decide(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
     return _decide_one(batch, ids, asked)
 
 
-def _find_earlier(batch: _Batch, asked: Asked) -> Outcome | Problem | None:
+def _find_earlier(batch: Batch, asked: Asked) -> Outcome | Problem | None:
     """The outcome of the message that had this token first; a problem when that message said something else."""
     key = (asked.card.key[0], asked.chosen_token or "")
     if key in batch.by_token:
@@ -298,7 +148,7 @@ class _View(NamedTuple):
     source: SourceEntry | None
 
 
-def see(batch: _Batch, asked: Asked) -> _View:
+def see(batch: Batch, asked: Asked) -> _View:
     """The view of a message at this point of the batch."""
     entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
@@ -319,7 +169,7 @@ def see(batch: _Batch, asked: Asked) -> _View:
     return _View(snapshot, message, root, source)
 
 
-def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
+def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
     entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     snapshot, message, root, source = see(batch, asked)
     now, program_row = batch.now[program.id], batch.seen.programs[program.id]
@@ -362,7 +212,7 @@ def _decide_one(batch: _Batch, ids: IdSource, asked: Asked) -> Outcome:
 
 
 def _keep(
-    batch: _Batch, asked: Asked, outcome: Outcome, decision: Decision, root: Recorded | None, account: Account
+    batch: Batch, asked: Asked, outcome: Outcome, decision: Decision, root: Recorded | None, account: Account
 ) -> None:
     """Takes a decision into the batch: the next message sees it, and it is among what will be written."""
     row, write = outcome.row, batch.write
@@ -386,7 +236,7 @@ def _keep(
         batch.by_token[row.program_id, asked.chosen_token] = asked.request_hash, outcome
 
 
-def _move(batch: _Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
+def _move(batch: Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
     """Decides a movement: all its transactions and its document, or the problem that stands in its way."""
     entries = [batch.holders[one.key] for one in asked.accounts if one.key in batch.holders]
     if len(entries) < len(asked.accounts):
@@ -406,7 +256,7 @@ def _move(batch: _Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
 
 
 def _carry_out(
-    batch: _Batch, ids: IdSource, program: ProgramEntry, asked: Instructed, entries: Sequence[AccountEntry], root: Recorded | None
+    batch: Batch, ids: IdSource, program: ProgramEntry, asked: Instructed, entries: Sequence[AccountEntry], root: Recorded | None
 ) -> Moved | Problem:
     """Decides a movement whose accounts are known, and takes it into the batch."""
     source = program.sources_by_id.get(asked.source_id) if asked.source_id is not None else None
@@ -443,7 +293,7 @@ def _carry_out(
 
 
 def _reload(
-    batch: _Batch, ids: IdSource, program: ProgramEntry, spender: AccountEntry, product_token: str | None, spent: Recorded
+    batch: Batch, ids: IdSource, program: ProgramEntry, spender: AccountEntry, product_token: str | None, spent: Recorded
 ) -> None:
     """Fills the account up when what was just spent left less than its auto reload wants; what cannot be ordered is not."""
     reload = program.reload_of(spender.owner.token, product_token)
@@ -459,7 +309,7 @@ def _reload(
     _carry_out(batch, ids, program, instructed, [spender], None)
 
 
-def _find_earlier_movement(batch: _Batch, program: ProgramEntry, asked: Instructed) -> Moved | Problem | None:
+def _find_earlier_movement(batch: Batch, program: ProgramEntry, asked: Instructed) -> Moved | Problem | None:
     """The movement that had this token first; a problem when it said something else."""
     if asked.key in batch.by_movement:
         digest, moved = batch.by_movement[asked.key]
@@ -469,7 +319,7 @@ def _find_earlier_movement(batch: _Batch, program: ProgramEntry, asked: Instruct
     return Moved(replay.doc, program) if replay.request_hash == asked.request_hash else Problem(TOKEN_TAKEN)
 
 
-def _conclude(batch: _Batch) -> None:
+def _conclude(batch: Batch) -> None:
     """What is written once for the whole batch: each account that changed, and who is told."""
     write = batch.write
     touched = {row.holder_id for row in write.transactions}

@@ -15,9 +15,10 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
+from cardwright.engine.batch import Ask, Asked, Outcome, Result
 from cardwright.engine.cache import Cache
 from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.heart import Ask, Asked, Outcome, Result, run_batch
+from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.engine.trial import Trial, try_out

@@ -17,8 +17,8 @@ from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGI
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.render import details_decoder
 from cardwright.core.words import State
+from cardwright.engine.batch import Asked
 from cardwright.engine.cache import AccountEntry, find_accounts
-from cardwright.engine.heart import Asked
 from cardwright.engine.loop import Engine
 from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import Instant, RealClock

@@ -5,8 +5,9 @@ from typing import NamedTuple
 from cardwright.core.messages import Message
 from cardwright.core.problems import Problem
 from cardwright.core.snapshot import Snapshot
+from cardwright.engine.batch import Asked, Outcome, configure, wanted
 from cardwright.engine.cache import Cache
-from cardwright.engine.heart import Asked, Outcome, answer, configure, see, wanted
+from cardwright.engine.heart import answer, see
 from cardwright.engine.ids import IdSource
 from cardwright.kit.clock import Instant, RealClock
 from cardwright.storage.hot import Lane

@@ -11,9 +11,9 @@ from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.core.transaction_model import as_v2
+from cardwright.engine.batch import Asked, Outcome
 from cardwright.engine.cache import Needs
 from cardwright.engine.cards import CardEntry
-from cardwright.engine.heart import Asked, Outcome
 from cardwright.kit.guard import check_url
 from cardwright.outbox.endpoint import TARGET_CONTEXT
 from cardwright.resources.app import App, EngineCall

@@ -12,7 +12,7 @@ from cardwright.core.problems import bad_field
 from cardwright.core.remedies import smallest_changes
 from cardwright.core.render import render
 from cardwright.core.velocity import Control
-from cardwright.engine.heart import Asked
+from cardwright.engine.batch import Asked
 from cardwright.engine.trial import Trial
 from cardwright.kit.clock import iso_ms
 from cardwright.kit.guard import check_url

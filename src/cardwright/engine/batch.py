@@ -1,0 +1,169 @@
+"""A batch on its way through the heart: what is asked, what must be read for it, and what was found before deciding begins."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from cardwright.core.counting import events_for
+from cardwright.core.messages import Message
+from cardwright.core.problems import Problem
+from cardwright.core.record import Recorded
+from cardwright.core.snapshot import Account
+from cardwright.core.velocity import Control, needs_history, recounted, usage_key
+from cardwright.engine.assessing import load_charged
+from cardwright.engine.cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
+from cardwright.engine.cards import CardEntry, CardKey
+from cardwright.engine.moving import Instructed, Moved, load_loaded
+from cardwright.kit.clock import Instant, ProgramClock
+from cardwright.storage.hot import Conflict, MovementKey, Seen, Want, Write
+
+Entry = TypeVar("Entry", CardEntry, AccountEntry)
+
+_account = msgspec.msgpack.Decoder(Account)
+
+
+class Asked(NamedTuple):
+    """A message on its way into a batch.
+
+    ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
+    that the message names. ``seed`` are the 63 random bits of its identifiers, drawn on arrival; ``received_ms`` is real
+    time. ``inline_target`` is the sealed address of a webhook that the request itself names. ``request_hash`` belongs to a
+    token that the sender chose.
+    """
+
+    card: CardEntry
+    message: Message
+    seed: int
+    received_ms: Instant
+    root_id: int | None = None
+    inline_target: bytes | None = None
+    chosen_token: str | None = None
+    request_hash: bytes = b""
+
+
+Ask = Asked | Instructed
+"""Whatever the heart decides: a message to a card, or one to accounts."""
+
+
+class Outcome(NamedTuple):
+    """What a message became: its row, and what it takes to render it."""
+
+    row: Recorded
+    card: CardEntry
+    program: ProgramEntry
+    source: SourceEntry | None
+
+
+Result = Outcome | Moved | Problem
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a batch found out before deciding, and how things stand after the messages decided so far."""
+
+    seen: Seen
+    cards: dict[CardKey, CardEntry]
+    holders: dict[AccountKey, AccountEntry]
+    programs: dict[int, ProgramEntry]
+    now: dict[int, Instant]
+    real_ms: Instant
+    accounts: dict[int, Account]
+    roots: dict[int, Recorded]
+    loaded: set[int]
+    write: Write = field(default_factory=Write)
+    by_token: dict[tuple[int, str], tuple[bytes, Outcome]] = field(default_factory=dict)
+    by_movement: dict[MovementKey, tuple[bytes, Moved]] = field(default_factory=dict)
+
+
+def wanted(
+    asked: Sequence[Ask],
+) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[Instructed], Want]:
+    """The cards and accounts of a batch, its movements, and what it must read."""
+    spent = [one for one in asked if isinstance(one, Asked)]
+    instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
+    cards = {one.card.key: one.card for one in spent}
+    holders = {entry.key: entry for one in instructed for entry in one.accounts}
+    want = Want(
+        holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
+        program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
+        row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
+        tokens=[(one.card.key[0], one.chosen_token) for one in spent if one.chosen_token is not None],
+        movements=[one.key for one in instructed],
+    )
+    return cards, holders, instructed, want
+
+
+async def configure(
+    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant,
+    instructed: Sequence[Instructed] = (),
+) -> Batch:  # fmt: skip
+    """Replaces configuration that the locked revisions show to be out of date, and has what is new to it read."""
+    await _refresh(cards, cache.reload_cards, seen)
+    if holders:
+        await _refresh(holders, cache.reload_accounts, seen)
+    programs, now = {}, {}
+    for program_id, row in seen.programs.items():
+        programs[program_id] = await cache.program(program_id, row.revision, _needs(program_id, cards, seen, instructed))
+        now[program_id] = ProgramClock(row.offset_ms, row.frozen_ms).at(real_ms)
+    accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
+    for key, entry in cards.items():
+        account = accounts[entry.holder_id]
+        counted_controls = programs[key[0]].measure_of(entry.card).counted
+        if account.has_history and counted_controls:
+            accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, now[key[0]])
+    roots = dict(seen.rows)
+    if any(program.fees is not None for program in programs.values()):
+        roots |= await load_charged(cache, programs, seen)
+    loaded = await load_loaded(cache, holders.values()) if holders else set()
+    return Batch(seen, cards, holders, programs, now, real_ms, accounts, roots, loaded)
+
+
+async def _refresh(
+    entries: dict[tuple[int, str], Entry],
+    reload: Callable[[Sequence[tuple[int, str]]], Awaitable[dict[tuple[int, str], Entry]]],
+    seen: Seen,
+) -> None:
+    """Loads the entries again that the locked accounts show to be out of date."""
+    stale = [key for key, entry in entries.items() if _is_stale(entry, seen)]
+    if not stale:
+        return
+    fresh = await reload(stale)
+    for key in stale:
+        entry = fresh.get(key)
+        if entry is None:
+            # It went with a reset of its program; whoever asked for it is told so.
+            del entries[key]
+        elif _is_stale(entry, seen):
+            raise Conflict("a card draws on another account now")
+        else:
+            entries[key] = entry
+
+
+def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: Seen, instructed: Sequence[Instructed]) -> Needs:
+    """What a batch needs of a program: what its cards are subject to, the sources of its chains and those that movements name."""
+    sources = {row.source_id for row in seen.rows.values() if row.program_id == program_id}
+    sources |= {one.source_id for one in instructed if one.program_id == program_id}
+    facts = [entry.card for key, entry in cards.items() if key[0] == program_id]
+    return Needs(facts, {source_id for source_id in sources if source_id is not None})
+
+
+async def _look_back(
+    cache: Cache, entry: CardEntry, controls: Sequence[Control], account: Account, now: Instant
+) -> Account:
+    """The account with the usage that its history gives to controls that are new to it, or were edited."""
+    owner, user = entry.owner.token, entry.user.token
+    missing = [control for control in controls if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
+    if not missing:
+        return account
+    events = await cache.events(entry.holder_id, user)
+    usages = dict(account.usages)
+    for control in missing:
+        usages[usage_key(control, user, owner)] = recounted(control, events_for(control, events), now)
+    return account.using(usages)
+
+
+def _is_stale(entry: CardEntry | AccountEntry, seen: Seen) -> bool:
+    holder = seen.holders.get(entry.holder_id)
+    return holder is None or holder.revision != entry.revision
