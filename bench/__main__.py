@@ -79,8 +79,8 @@ def measure(wanted: list[str], quick: bool, rounds: int, seconds: float, out: Pa
                     for name in groups:
                         GROUPS[name](run)
                         progress.advance(whole)
-                    # A run of an hour must not be lost with its last minute.
-                    out.write_text(json.dumps(results))
+                        # A run of an hour must not be lost with its last minute.
+                        out.write_text(json.dumps(results))
                 if PROFILE in wanted:
                     results["profile"] = profile(run, out.parent, f"{out.stem}-flame")
                 if VERIFY in wanted:

@@ -169,9 +169,9 @@ def main_store(run: Run) -> None:
 
 
 def scale(run: Run) -> None:
-    """The smallest store, the largest, and the largest with a past."""
+    """The smallest store, and the largest with a past."""
     for kind in KINDS:
-        for name in ("small", "large", "full"):
+        for name in ("small", "full"):
             station = run.yard.station(kind, name)
             run.say(f"{kind}, {name} store", None)
             run.keep(f"{kind} {name}", **closed(run, station, 64), memory_mb=station.memory_mb)

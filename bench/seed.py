@@ -162,7 +162,7 @@ def opened(address: str) -> Iterator[Execute]:
     """A connection that writes as fast as it can; what it wrote is safe after ``settle``."""
     if is_sqlite(address):
         connection = sqlite3.connect(address, isolation_level=None)
-        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "cache_size=-2000000", "temp_store=MEMORY", "foreign_keys=OFF"):
+        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "cache_size=-400000", "temp_store=MEMORY", "foreign_keys=OFF"):
             connection.execute(f"PRAGMA {pragma}")
         connection.execute("BEGIN")
         yield _many_or_one(connection)

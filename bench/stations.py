@@ -156,7 +156,6 @@ class Yard:
             "small": (sizes.small, 0, 1, 1),
             "main": (sizes.main, 0, 1, 1),
             "workers": (sizes.main, 0, 1, 1),
-            "large": (sizes.large, 0, 1, 1),
             "full": (sizes.large, sizes.stored, 1, 1),
             "one-source": (sizes.main // 10, 0, sizes.sources, 1),
             "own-sources": (sizes.main // 10, 0, sizes.sources, sizes.sources),
