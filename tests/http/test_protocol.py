@@ -41,12 +41,13 @@ class Echo:
         await send({"type": "http.response.body", "body": b"page"})
 
 
-def talk(say: Callable[[Echo, int], Awaitable[None]]) -> None:
+def talk(say: Callable[[Echo, int], Awaitable[None]], idle_s: float = 5) -> None:
     """Runs a conversation with a listening protocol; it is told the door and the port."""
 
     async def run() -> None:
         door, loop, state = Echo(), asyncio.get_running_loop(), ServerState()
         config = uvicorn.Config(door, http=ApiProtocol, ws="none", log_config=None, proxy_headers=False)  # type: ignore[arg-type]
+        config.timeout_keep_alive = idle_s  # type: ignore[assignment]
         config.load()
         server = await loop.create_server(lambda: ApiProtocol(config, state, {}), HOST, 0)
         async with server:
@@ -189,3 +190,26 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
             one.close()
 
     talk(say)
+
+
+@pytest.mark.parametrize("path", [b"/v3/a", b"/page"])
+def test_an_idle_connection_is_ended_and_a_used_one_is_not(path: bytes) -> None:
+    """The time that a connection may be idle begins with each answer, and does not run while a request is under way."""
+
+    async def say(door: Echo, port: int) -> None:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        loop = asyncio.get_running_loop()
+        for _ in range(4):
+            writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path)
+            assert (await read_answer(reader))[0] == 200
+            await asyncio.sleep(0.3)
+        writer.write(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asyncio.sleep(0.8)
+        door.let_go.set()
+        assert (await read_answer(reader))[0] == 200
+        answered = loop.time()
+        assert await reader.read() == b""
+        assert 0.4 < loop.time() - answered < 3
+        writer.close()
+
+    talk(say, idle_s=0.5)

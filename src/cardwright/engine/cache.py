@@ -262,7 +262,8 @@ class Cache:
     async def program(self, program_id: int, revision: int, needs: Needs = NO_NEEDS) -> ProgramEntry:
         """The program's configuration at this revision or a later one, with what is needed of it: all of one revision."""
         entry = self._programs.get(program_id)
-        if entry is None or entry.revision < revision or any(entry.missing(needs)):
+        # Nothing is asked for once for each request: it is not worth even a look.
+        if entry is None or entry.revision < revision or (needs is not NO_NEEDS and any(entry.missing(needs))):
             load = asyncio.get_running_loop().run_in_executor(self._executor, self._load_program, program_id, entry, needs)
             entry = await load
             known = self._programs.get(program_id)

@@ -4,22 +4,23 @@ import os
 import random
 import threading
 import uuid
+from array import array
 
 
 class _Buffered(random.Random):
     """The operating system's randomness, asked for 4 KiB at a time: a system call for each number costs 3 µs."""
 
     def __init__(self) -> None:
-        self._bytes = b""
+        self._drawn = array("Q")
         super().__init__()
 
     def getrandbits(self, count: int, /) -> int:
         """A number of ``count`` random bits."""
-        size = (count + 7) // 8
-        if len(self._bytes) < size:
-            self._bytes = os.urandom(4096 + size)
-        drawn, self._bytes = self._bytes[:size], self._bytes[size:]
-        return int.from_bytes(drawn, "big") >> (size * 8 - count)
+        if count > 64:
+            return int.from_bytes(os.urandom((count + 7) // 8), "big") >> (-count % 8)
+        if not self._drawn:
+            self._drawn.frombytes(os.urandom(4096))
+        return self._drawn.pop() >> (64 - count)
 
     def random(self) -> float:
         """A number from 0 to 1."""

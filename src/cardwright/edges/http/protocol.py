@@ -51,7 +51,8 @@ class Exchange:
     """One API request and its answer, with the names by which uvicorn's protocol knows a cycle."""
 
     __slots__ = (
-        "body", "disconnected", "headers", "is_turn", "keep_alive", "more_body", "path", "query", "response_complete", "verb",
+        "body", "disconnected", "headers", "is_turn", "keep_alive", "more_body", "path", "query", "response_complete", "task",
+        "verb",
     )  # fmt: skip
 
     message_event = _Nothing()
@@ -64,10 +65,55 @@ class Exchange:
         self.disconnected = self.response_complete = False
         self.is_turn = False
         """Whether the answers to all earlier requests of the connection have left."""
+        self.task: Any = None
 
 
 class ApiProtocol(HttpToolsProtocol):
     """One connection."""
+
+    _idle_since: float | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, and with it what was to happen if nobody used it."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def on_response_complete(self) -> None:
+        """Goes on to what was sent meanwhile, or waits for more, but not for ever.
+
+        The timer that ends an idle connection stays armed while the connection is in use, and looks at the time when it goes
+        off: to cancel it and set it anew for each request costs more than deciding a purchase.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_idle(self.timeout_keep_alive)
+
+    def _wait_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends the connection if nothing has come for too long."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            # A request is under way; its answer sets the timer again.
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._wait_idle(left)
+        else:
+            super().timeout_keep_alive_handler()
 
     def on_headers_complete(self) -> None:
         """Begins an exchange, or hands over to the general way."""
@@ -118,16 +164,20 @@ class ApiProtocol(HttpToolsProtocol):
             # Not within the parser's callback: the next of many requests sent together would be refused inside this one.
             self.loop.call_soon(self._write, exchange, Answer(BUSY.status, REFUSED))
             return
-        task = self.loop.create_task(self._answer(exchange))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        exchange.task = self.loop.create_task(self._answer(exchange))
+        self.tasks.add(exchange.task)
 
     async def _answer(self, exchange: Exchange) -> None:
         door = cast(Door, self.app)
-        answer = await door.answer(Request(exchange.verb, exchange.path, exchange.query, dict(exchange.headers), exchange.body))
-        if self.flow.write_paused:
-            await self.flow.drain()
-        self._write(exchange, answer)
+        try:
+            request = Request(exchange.verb, exchange.path, exchange.query, dict(exchange.headers), exchange.body)
+            answer = await door.answer(request)
+            if self.flow.write_paused:
+                await self.flow.drain()
+            self._write(exchange, answer)
+        finally:
+            # Not by a callback, which is a turn of the loop for each request.
+            self.tasks.discard(exchange.task)
 
     def _write(self, exchange: Exchange, answer: Answer) -> None:
         exchange.response_complete = True
