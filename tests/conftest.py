@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.databases import chosen_databases, empty_database
 from tests.support.postgres import PostgresMissingError, TestPostgres
 
 # A shared machine is sometimes slow, which is no fault of the code: no deadlines. In CI a red run must be red again when
@@ -20,17 +21,6 @@ TOLD_AT_THE_END = "not run"
 
 FIGURE = "figure"
 """A figure that a test recorded under this name is told there too."""
-
-DATABASES = ("sqlite", "postgresql")
-
-
-def chosen_databases() -> tuple[str, ...]:
-    """All kinds, or the one that CARDWRIGHT_TEST_DB names."""
-    name = os.environ.get("CARDWRIGHT_TEST_DB", "").strip().lower().replace("postgresql", "postgres")
-    chosen = {"": DATABASES, "sqlite": ("sqlite",), "postgres": ("postgresql",)}.get(name)
-    if chosen is None:
-        raise pytest.UsageError(f"CARDWRIGHT_TEST_DB is {name!r}, but there are only: sqlite, postgres")
-    return chosen
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -65,12 +55,5 @@ def postgres() -> Iterator[TestPostgres]:
 @pytest.fixture(params=chosen_databases())
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database: a file's path for SQLite, a DSN for PostgreSQL; the test runs once with each."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "cardwright.db")
-        return
-    server: TestPostgres = request.getfixturevalue("postgres")
-    dsn = server.new_database()
-    try:
-        yield dsn
-    finally:
-        server.drop_database(dsn)
+    with empty_database(request.param, request, tmp_path) as address:
+        yield address

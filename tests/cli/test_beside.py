@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ import pytest
 from cardwright.edges.cli import demo as demo_command
 from cardwright.edges.cli.client import Client
 from cardwright.edges.cli.instance import Fresh, fresh_instance
+from cardwright.edges.cli.say import Failure
 from cardwright.edges.cli.story import Story
+from tests.support.waiting import until
 
 # --- exec ---------------------------------------------------------------------------------
 
@@ -91,16 +92,13 @@ def test_instance_does_not_outlive_a_killed_parent() -> None:
         process.kill()
         process.wait()
         os.kill(int(child), signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while is_answering(root_url) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_answering(root_url)
+    until(lambda: not is_answering(root_url), 20)
 
 
 def is_answering(root_url: str) -> bool:
     try:
         return Client(root_url).request("GET", "/healthz").status == 200
-    except Exception:
+    except Failure:
         return False
 
 

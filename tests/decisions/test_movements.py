@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cardwright.ledger.invariants import verify
 from cardwright.storage.database import Database
 from cardwright.storage.tables import journal
-from tests.conftest import chosen_databases
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import shared_server
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
 
@@ -89,9 +89,9 @@ ROWS = [[cell.strip() for cell in line.split("|")] for line in TABLE.strip().spl
 class Town(Shop):
     """A shop that also plays the table: each row has a user, a friend and a funding source of its own."""
 
-    def __init__(self, server: RunningServer, address: str) -> None:
+    def __init__(self, server: RunningServer) -> None:
         super().__init__(server)
-        self.database, self.rows = Database(address), 0
+        self.database, self.rows = Database(server.db), 0
         usd = {"amount": 1, "currency_code": "USD"}
         self.make("fees", token="one", name="One", **usd)
         self.make("fees", token="tenth", name="A tenth", amount=10, currency_code="USD", type="PERCENTAGE")
@@ -177,20 +177,16 @@ def fees_of(words: tuple[str, ...]) -> list[dict[str, str]]:
     return [{"token": name, **({"overrideAmount": amount} if is_set else {})} for name, is_set, amount in pairs]
 
 
-@pytest.fixture(scope="module", params=chosen_databases())
-def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """One server for the whole table, on each database; its books are checked at the end."""
-    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
-    address = postgres.new_database() if postgres else str(tmp_path_factory.mktemp("movements") / "cardwright.db")
-    with RunningServer(db=address) as server:
-        town = Town(server, address)
-        yield town
-        town.client.close()
-    report = verify(town.database)
+server = shared_server(chosen_databases())
+
+
+@pytest.fixture(scope="module")
+def town(server: RunningServer) -> Iterator[Town]:
+    """One program for the whole table, on each database."""
+    town = Town(server)
+    yield town
+    town.client.close()
     town.database.close()
-    assert report.is_sound, report.violations
-    if postgres:
-        postgres.drop_database(address)
 
 
 @pytest.mark.parametrize(("before", "message", "answer", "balances", "entries"), ROWS, ids=lambda cell: cell or "none")

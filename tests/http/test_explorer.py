@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from cardwright.edges.http.examples import HERE, PURCHASE
 from cardwright.edges.http.explorer import FILES, FOLDER
+from tests.support.fixtures import shared_server
 from tests.support.server import RunningServer
 
 PAGE = FOLDER.joinpath("index.html").read_text(encoding="utf-8")
@@ -25,12 +25,7 @@ CHROMIUM_FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for all tests here."""
-    with RunningServer(db=str(tmp_path_factory.mktemp("explorer") / "cardwright.db")) as running:
-        yield running
+server = shared_server()
 
 
 def fetch(server: RunningServer, path: str) -> tuple[int, Message, str]:

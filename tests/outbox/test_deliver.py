@@ -31,6 +31,7 @@ from cardwright.storage.database import Database
 from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
 from cardwright.storage.tables import metadata, outbox, webhooks
 from tests.support.receiver import a_receiver
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 VAULT = Vault(bytes(range(32)))
@@ -143,13 +144,6 @@ def delivering(
             found[0].stop()
             thread.join(15)
             assert not thread.is_alive(), "the deliverer did not stop"
-
-
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 # --- What arrives ------------------------------------------------------------------------

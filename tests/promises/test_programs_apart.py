@@ -1,7 +1,6 @@
 """Programs stay apart: every route, with every token of another program, in the path, in the body and in the query."""
 
 import base64
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,9 @@ from cardwright.storage.database import Database
 from cardwright.storage.tables import metadata, programs
 from tests.storm.naughty import fields_of, with_value
 from tests.storm.scenes import ALL, FRUITLESS, Place, Scene, ask, filled, is_empty, names_in, place_of, working_values
-from tests.support.issuing import made_by
+from tests.support.issuing import client_of, new_program
 from tests.support.server import Client, Reply, RunningServer
+from tests.support.waiting import until_all_is_told
 
 GLOBAL = {("POST", "/sandbox/programs")}
 """Programs are everybody's: their tokens are unique among all."""
@@ -76,25 +76,14 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
         more = Scene(bravo.client, server.root_url, bravo.program, bravo.mark, prefix="b-")
         for scene in (bravo, more, alpha):
             scene.make()
-        settle(bravo.client)
+        until_all_is_told(bravo.client)
         foreign = [value for value in {**bravo.found, **more.found} if value not in alpha.found]
         own = {place[1]: working_values(alpha, place) for place in GENTLEST_LAST}
         yield Twins(alpha, bravo, foreign, own, address, rows_of(address, bravo.program))
 
 
 def new_scene(server: RunningServer, name: str) -> Scene:
-    with server.client() as operator:
-        made = made_by(operator.post("/sandbox/programs", {"token": name}))
-    return Scene(Client(server.root_url, made["application_token"], made["access_token"]), server.root_url, name, name)
-
-
-def settle(client: Client) -> None:
-    """Waits until the program has nothing more to tell anybody."""
-    for _ in range(200):
-        if all(is_empty(client.get("/sandbox/deliveries", query={"state": state})) for state in ("DUE", "SENDING")):
-            return
-        time.sleep(0.05)
-    raise AssertionError("notifications are still under way")
+    return Scene(client_of(server, new_program(server, token=name)), server.root_url, name, name)
 
 
 def rows_of(address: str, program: str) -> dict[str, list[Any]]:
@@ -203,5 +192,5 @@ def test_every_route_was_tried() -> None:
 def test_the_other_program_is_as_it_was(twins: Twins) -> None:
     """After all of that, our own deletions and resets included, not a row of the other program has changed."""
     assert twins.alpha.client.post("/sandbox/reset", {}).status == 200
-    settle(twins.bravo.client)
+    until_all_is_told(twins.bravo.client)
     assert rows_of(twins.address, twins.bravo.program) == twins.before

@@ -1,13 +1,11 @@
 """Auto reloads: the resource, and the orders that they make when spending brings an account below its threshold."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cardwright.ledger.invariants import verify
-from cardwright.storage.database import Database
-from tests.conftest import chosen_databases
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import problem_of, read_of
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
@@ -33,26 +31,8 @@ class Filled(Shop):
         return [one["amount"] for one in made]
 
 
-@pytest.fixture(scope="module", params=chosen_databases())
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server on each database; its books are checked at the end."""
-    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
-    address = postgres.new_database() if postgres else str(tmp_path_factory.mktemp("reloads") / "cardwright.db")
-    with RunningServer(db=address) as server:
-        yield server
-    database = Database(address)
-    report = verify(database)
-    database.close()
-    assert report.is_sound, report.violations
-    if postgres:
-        postgres.drop_database(address)
-
-
-@pytest.fixture
-def shop(server: RunningServer) -> Iterator[Filled]:
-    shop = Filled(server)
-    yield shop
-    shop.client.close()
+server = shared_server(chosen_databases())
+shop = own(Filled)
 
 
 def test_a_card_that_is_never_empty(shop: Filled) -> None:

@@ -1,7 +1,5 @@
 """Backtests over HTTP: begun, watched, read page by page, taken away; and what cannot be one."""
 
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,32 +8,17 @@ from sqlalchemy import update
 from cardwright.resources.backtest_worker import MODULE
 from cardwright.storage.database import Database
 from cardwright.storage.tables import backtests
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
+from tests.support.waiting import until
 
 WAIT_S = 60
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on either database."""
-    if request.param == "sqlite":
-        with RunningServer(db=str(tmp_path_factory.mktemp("backtests") / "cardwright.db")) as server:
-            yield server
-        return
-    postgres = request.getfixturevalue("postgres")
-    dsn = postgres.new_database()
-    with RunningServer(db=dsn) as server:
-        yield server
-    postgres.drop_database(dsn)
-
-
-@pytest.fixture
-def shop(server: RunningServer) -> Iterator[Shop]:
-    shop = Shop(server)
-    yield shop
-    shop.client.close()
+server = shared_server(chosen_databases())
+shop = own(Shop)
 
 
 def limit(shop: Shop, token: str, amount: int, **more: Any) -> dict[str, Any]:
@@ -45,13 +28,9 @@ def limit(shop: Shop, token: str, amount: int, **more: Any) -> dict[str, Any]:
 
 def ended(shop: Shop, token: str) -> dict[str, Any]:
     """The backtest when it has come to its end."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        found = shop.get(f"/sandbox/backtests/{token}")
-        if found["state"] not in ("QUEUED", "RUNNING", "INTERRUPTED"):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"still {found}")
+    path = f"/sandbox/backtests/{token}"
+    until(lambda: shop.get(path)["state"] not in ("QUEUED", "RUNNING", "INTERRUPTED"), WAIT_S)
+    return shop.get(path)
 
 
 def tried(shop: Shop, **body: Any) -> dict[str, Any]:
@@ -338,8 +317,7 @@ def test_an_interrupted_backtest_goes_on(tmp_path: Any) -> None:
         database.close()
         server.start()
         shop.client.close()
-        pair = shop.program["application_token"], shop.program["access_token"]
-        shop.client = type(shop.client)(server.root_url, *pair)
+        shop.client = shop.connect()
         again = ended(shop, "mine")
         assert again == found
         assert [flip["transaction_token"] for flip in shop.listed("/sandbox/backtests/mine/flips")] == [bought["token"]]

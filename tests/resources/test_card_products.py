@@ -4,7 +4,6 @@ import copy
 import json
 import sqlite3
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from msgspec import structs
 from cardwright.core.snapshot import ProductFact
 from cardwright.resources.card_product_config import Branch, ProductConfig
 from cardwright.resources.card_products import default_config, merged
+from tests.support.fixtures import shared_server
+from tests.support.issuing import fresh, made_by
 from tests.support.server import Client, RunningServer
 
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -238,23 +239,7 @@ FULL_CONFIG: dict[str, Any] = {
     },
 }
 
-_numbers = count(1)
-
-
-def fresh(word: str) -> str:
-    """A token that no other test uses."""
-    return f"{word}_{next(_numbers)}"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("card_products") / "cardwright.db"
-
-
-@pytest.fixture(scope="module")
-def server(database: Path) -> Iterator[RunningServer]:
-    with RunningServer(db=str(database)) as running:
-        yield running
+server = shared_server()
 
 
 @pytest.fixture(scope="module")
@@ -272,10 +257,7 @@ def source(api: Client) -> str:
 
 def product(api: Client, **fields: Any) -> dict[str, Any]:
     """A new card product."""
-    reply = api.post("/cardproducts", {"name": "Harbor Virtual", "start_date": "2026-01-01", **fields})
-    assert reply.status == 201, reply.text
-    made: dict[str, Any] = reply.json
-    return made
+    return made_by(api.post("/cardproducts", {"name": "Harbor Virtual", "start_date": "2026-01-01", **fields}))
 
 
 def managed(token: str, **more: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,12 @@ import pytest
 
 from cardwright.resources.card_transitions import CardTransitionCreate
 from cardwright.storage.records import request_hash
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
-from tests.support.server import RunningServer
 
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of the server's database."""
-    return tmp_path_factory.mktemp("transitions") / "cardwright.db"
-
-
-@pytest.fixture(scope="module")
-def server(database: Path) -> Iterator[RunningServer]:
-    """One server for all tests here. With a seed its clock stands still at noon of 1 January 2026."""
-    with RunningServer(db=str(database), seed=5) as server:
-        yield server
-
-
-@pytest.fixture
-def issuer(server: RunningServer) -> Iterator[Issuer]:
-    """A program of its own for each test."""
-    issuer = Issuer(server)
-    yield issuer
-    issuer.client.close()
+# With a seed the clock of the server stands still at noon of 1 January 2026.
+server = shared_server(seed=5)
+issuer = own(Issuer)
 
 
 NOTHING_VALIDATED = {"user": {"birth_date": False, "phone": False, "ssn": False, "random_name_line1_postfix": False}}

@@ -1,7 +1,6 @@
 """Cards over HTTP: how they are made, found, changed and reissued, and that their numbers stay where they belong."""
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,14 @@ from sqlalchemy import select
 
 from cardwright.core.pan import passes_luhn
 from cardwright.storage.tables import cards as cards_table
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.world import new_world
 
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of the server's database."""
-    return tmp_path_factory.mktemp("cards") / "cardwright.db"
-
-
-@pytest.fixture(scope="module")
-def server(database: Path) -> Iterator[RunningServer]:
-    """One server for all tests here. With a seed its clock stands still at noon of 1 January 2026."""
-    with RunningServer(db=str(database), seed=4) as server:
-        yield server
-
-
-@pytest.fixture
-def issuer(server: RunningServer) -> Iterator[Issuer]:
-    """A program of its own for each test."""
-    issuer = Issuer(server)
-    yield issuer
-    issuer.client.close()
+# With a seed the clock of the server stands still at noon of 1 January 2026.
+server = shared_server(seed=4)
+issuer = own(Issuer)
 
 
 LISTENER = {

@@ -1,13 +1,11 @@
 """Direct deposits over HTTP on both databases: a table of what arrives, when and to whom, and the books afterwards."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cardwright.ledger.invariants import verify
-from cardwright.storage.database import Database
-from tests.conftest import chosen_databases
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
@@ -48,26 +46,8 @@ class Payroll(Shop):
         return [(one["type"].removeprefix("directdeposit."), one["state"], one["gpa"]["impacted_amount"]) for one in found]
 
 
-@pytest.fixture(scope="module", params=chosen_databases())
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server on each database; its books are checked at the end."""
-    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
-    address = postgres.new_database() if postgres else str(tmp_path_factory.mktemp("deposits") / "cardwright.db")
-    with RunningServer(db=address) as server:
-        yield server
-    database = Database(address)
-    report = verify(database)
-    database.close()
-    assert report.is_sound, report.violations
-    if postgres:
-        postgres.drop_database(address)
-
-
-@pytest.fixture
-def bank(server: RunningServer) -> Iterator[Payroll]:
-    bank = Payroll(server)
-    yield bank
-    bank.client.close()
+server = shared_server(chosen_databases())
+bank = own(Payroll)
 
 
 # A deposit of 40 to an account that has 100 (``poor``: 10), with what happens then: the days pass, it is applied, returned or

@@ -1,33 +1,23 @@
 """Holds that expire, beyond the stories: by the wall clock, after a restart, with two processes, many at a time."""
 
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.support.fixtures import shared_server
 from tests.support.issuing import made_by
-from tests.support.server import Client, RunningServer
+from tests.support.server import RunningServer
 from tests.support.shop import Shop
+from tests.support.waiting import until
 
 EXPIRY = "authorization.reversal.issuerexpiration"
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(db=str(tmp_path_factory.mktemp("expiry") / "cardwright.db")) as server:
-        yield server
+server = shared_server()
 
 
 def expired(shop: Shop, within_s: float = 10) -> dict[str, Any]:
     """The expiry of the only hold, once it is there."""
-    deadline = time.monotonic() + within_s
-    while not (found := shop.listed(type=EXPIRY, state="ALL")):
-        assert time.monotonic() < deadline, "the hold did not expire"
-        time.sleep(0.02)
-    (one,) = found
+    (one,) = until(lambda: shop.listed(type=EXPIRY, state="ALL"), within_s)
     return one
 
 
@@ -48,7 +38,7 @@ def test_what_fell_due_while_nobody_was_there(tmp_path: Path) -> None:
         visit = shop.buy(80, is_pre_auth=True, transaction_options={"pre_auth_time_limit": "1s"})
         server.kill()
         server.start()
-        shop.client = Client(server.root_url, shop.program["application_token"], shop.program["access_token"])
+        shop.client = shop.connect()
         assert expired(shop)["preceding_related_transaction_token"] == visit["token"]
 
 

@@ -1,10 +1,9 @@
 """The sandbox's inbox over the real API, on both databases: what arrives, what is shown of it, and the list of deliveries."""
 
 import http.client
-import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,22 +17,23 @@ from cardwright.resources.inbox import check_signature, does_fit, kept_headers, 
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ProgramSettings, insert_program
 from cardwright.storage.tables import inbox_messages, metadata
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import shared_server
+from tests.support.issuing import new_program
 from tests.support.server import Client, RunningServer
+from tests.support.waiting import until
 
 PASSWORD = "Harb0r-Hook-Passw0rd!"
 SECRET = "Quiet-Harbor_7421!Lantern"
 PURCHASE = b'{"transactions":[{"type":"authorization","state":"PENDING","token":"t1","amount":10.00}]}'
-
-names = itertools.count()
 
 
 class Town(Client):
     """A program of the test's own, and the address of its inbox."""
 
     def __init__(self, server: RunningServer) -> None:
-        self.server, self.program = server, f"program-{next(names)}"
-        with server.client() as first:
-            made = first.post("/sandbox/programs", {"token": self.program}).json
+        made = new_program(server)
+        self.server, self.program = server, made["token"]
         super().__init__(server.root_url, made["application_token"], made["access_token"])
 
     def address(self, box: str = "box", more: str = "") -> str:
@@ -67,14 +67,7 @@ class Town(Client):
         return transaction
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    if request.param == "sqlite":
-        db = str(tmp_path_factory.mktemp("inbox") / "cardwright.db")
-    else:
-        db = request.getfixturevalue("postgres").new_database()
-    with RunningServer(db=db) as server:
-        yield server
+server = shared_server(chosen_databases())
 
 
 @pytest.fixture
@@ -94,13 +87,6 @@ def send(url: str, body: bytes = PURCHASE, headers: dict[str, str] | None = None
         return answer.status, answer.read()
     finally:
         connection.close()
-
-
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 # --- The door ----------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """Loads of those who have not passed KYC, on both databases: what their group's ``pre_kyc_controls`` let in."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conftest import chosen_databases
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
@@ -45,22 +45,8 @@ class Bank(Shop):
         return str(reply.json.get("state_reason_code", "OK"))
 
 
-@pytest.fixture(scope="module", params=chosen_databases())
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server on each database."""
-    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
-    address = postgres.new_database() if postgres else str(tmp_path_factory.mktemp("kyc") / "cardwright.db")
-    with RunningServer(db=address) as server:
-        yield server
-    if postgres:
-        postgres.drop_database(address)
-
-
-@pytest.fixture
-def bank(server: RunningServer) -> Iterator[Bank]:
-    bank = Bank(server)
-    yield bank
-    bank.client.close()
+server = shared_server(chosen_databases())
+bank = own(Bank)
 
 
 @pytest.mark.parametrize(

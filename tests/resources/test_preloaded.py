@@ -1,18 +1,17 @@
 """A preloaded program beside a Just-in-Time one: money comes by orders, goes by purchases, fees and transfers, and is told."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from cardwright.ledger.invariants import verify
-from cardwright.storage.database import Database
-from tests.conftest import chosen_databases
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import problem_of
-from tests.support.server import Client, Reply, RunningServer
+from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
+from tests.support.waiting import until_all_is_told
 
 USD = {"currency_code": "USD"}
 ORDER = {"user_token": "bo", "amount": 1, "funding_source_token": "harbor_funding", **USD}
@@ -42,7 +41,7 @@ class Bank(Shop):
         mine = threading.local()
 
         def connect() -> None:
-            mine.client = Client(self.server.root_url, self.program["application_token"], self.program["access_token"])
+            mine.client = self.connect()
 
         def send(request: tuple[str, dict[str, Any]]) -> Reply:
             return mine.client.post(*request)  # type: ignore[no-any-return]
@@ -52,40 +51,14 @@ class Bank(Shop):
 
     def told(self) -> list[dict[str, Any]]:
         """The transactions that the webhook was told of, in their order."""
-        self.settle()
+        until_all_is_told(self.client)
         box = self.listed("/sandbox/inbox/news")
         told = [one for message in box for one in message["body"]["transactions"]]
         return sorted(told, key=lambda one: int(one["identifier"]))
 
-    def settle(self) -> None:
-        """Waits until there is nothing more to tell."""
-        for _ in range(200):
-            if not any(self.listed("/sandbox/deliveries", state=state) for state in ("DUE", "SENDING")):
-                return
-            threading.Event().wait(0.05)
-        raise AssertionError("notifications are still under way")
 
-
-@pytest.fixture(scope="module", params=chosen_databases())
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server on each database; its books are checked at the end."""
-    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
-    address = postgres.new_database() if postgres else str(tmp_path_factory.mktemp("preloaded") / "cardwright.db")
-    with RunningServer(db=address) as server:
-        yield server
-    database = Database(address)
-    report = verify(database)
-    database.close()
-    assert report.is_sound, report.violations
-    if postgres:
-        postgres.drop_database(address)
-
-
-@pytest.fixture
-def bank(server: RunningServer) -> Iterator[Bank]:
-    bank = Bank(server)
-    yield bank
-    bank.client.close()
+server = shared_server(chosen_databases())
+bank = own(Bank)
 
 
 def test_a_preloaded_card_from_first_to_last_cent(bank: Bank) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cardwright.ledger.invariants import verify
 from cardwright.storage.database import Database
 from cardwright.storage.tables import journal
-from tests.conftest import chosen_databases
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
@@ -74,32 +74,13 @@ def _postings(row: Any) -> str:
     return " ".join(f"{letter}{row[name] / 100:g}" for name, letter in LETTERS.items() if row[name])
 
 
-@pytest.fixture(scope="module", params=chosen_databases())
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server on each database; its books are checked at the end."""
-    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
-    address = postgres.new_database() if postgres else str(tmp_path_factory.mktemp("fees") / "cardwright.db")
-    with RunningServer(db=address) as server:
-        server.address = address  # type: ignore[attr-defined]
-        yield server
-    database = Database(address)
-    report = verify(database)
-    database.close()
-    assert report.is_sound, report.violations
-    if postgres:
-        postgres.drop_database(address)
-
-
-@pytest.fixture
-def club(server: RunningServer) -> Iterator[Club]:
-    club = Club(server)
-    yield club
-    club.client.close()
+server = shared_server(chosen_databases())
+club = own(Club)
 
 
 @pytest.fixture
 def database(server: RunningServer) -> Iterator[Database]:
-    database = Database(server.address)  # type: ignore[attr-defined]
+    database = Database(server.db)
     yield database
     database.close()
 

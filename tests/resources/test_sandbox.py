@@ -1,37 +1,18 @@
 """The sandbox over HTTP: clocks, programs, settings, clean slates, explained decisions, and seeds."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cardwright.kit.clock import parse_instant, system_ms
-from tests.support.issuing import made_by, problem_of, read_of
+from tests.support.fixtures import own, shared_server
+from tests.support.issuing import client_of, made_by, problem_of, read_of
 from tests.support.server import Client, Reply, RunningServer
 from tests.support.shop import Shop
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(db=str(tmp_path_factory.mktemp("sandbox") / "cardwright.db")) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
-    """A program with nothing in it."""
-    with server.client() as operator:
-        made = made_by(operator.post("/sandbox/programs", {}))
-    with Client(server.root_url, made["application_token"], made["access_token"]) as client:
-        yield client
-
-
-@pytest.fixture
-def shop(server: RunningServer) -> Iterator[Shop]:
-    shop = Shop(server)
-    yield shop
-    shop.client.close()
+server = shared_server()
+shop = own(Shop)
 
 
 # --- The clock ---------------------------------------------------------------------------
@@ -129,7 +110,7 @@ def test_a_program_is_made_with_credentials_of_its_own(server: RunningServer) ->
     with server.client() as operator:
         made = made_by(operator.post("/sandbox/programs", {"token": "harbor", "name": "Harbor"}))
         assert (made["token"], made["name"], len({*made.values()})) == ("harbor", "Harbor", 4)
-        with Client(server.root_url, made["application_token"], made["access_token"]) as client:
+        with client_of(server, made) as client:
             made_by(client.post("/users", {"token": "ana"}))
             answer = read_of(client.get("/sandbox/program"))
         assert (answer["token"], answer["settings"]["currency"]) == ("harbor", "USD")

@@ -1,7 +1,6 @@
 """The settlement report: dated days of a shop, compared with a naive sum over the journal."""
 
 import sqlite3
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from cardwright.ledger.settlement import NOTHING, Day, Moved
 from cardwright.storage.tables import JOURNAL_ACCOUNTS
+from tests.support.fixtures import shared_server
 from tests.support.server import RunningServer
 from tests.support.shop import JIT, Shop
 
@@ -44,15 +44,7 @@ class Till(Shop):
         return [(one["kind"], one["amount"], one["net_drawn"]) for one in found]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("settlement") / "cardwright.db"
-
-
-@pytest.fixture(scope="module")
-def server(place: Path) -> Iterator[RunningServer]:
-    with RunningServer(db=str(place)) as server:
-        yield server
+server = shared_server()
 
 
 def figures(day: dict[str, Any], *names: str) -> tuple[float, ...]:
@@ -112,7 +104,7 @@ def test_a_refund_can_stay_on_the_account(server: RunningServer) -> None:
     ]  # fmt: skip
 
 
-def test_the_report_is_what_the_journal_says(server: RunningServer, place: Path) -> None:
+def test_the_report_is_what_the_journal_says(server: RunningServer, database: Path) -> None:
     """Every account of every day, opening and closing, as a second, naive walk over the journal finds it."""
     till = Till(server)
     for number, (card, amount) in enumerate([("jit", 10), ("keeper", 20), ("jit", 30), ("keeper", 7), ("jit", 99)]):
@@ -123,7 +115,7 @@ def test_the_report_is_what_the_journal_says(server: RunningServer, place: Path)
         if number % 2:
             till.follow("clearing", one, 3, is_refund=True)
     till.clock("2035-06-20T00:00:00Z")
-    with sqlite3.connect(place) as db:
+    with sqlite3.connect(database) as db:
         program = db.execute("SELECT id FROM programs WHERE token = ?", (till.program["token"],)).fetchone()[0]
         for source_id, token in db.execute("SELECT id, token FROM funding_sources WHERE program_id = ?", (program,)).fetchall():
             for number in (5, 1, 20, 9, 2, 6, 3, 4, 7):

@@ -1,34 +1,16 @@
 """Shadow controls: they count like real ones, tell what they would have refused, refuse nobody, and can become real."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
-from tests.support.server import RunningServer
 from tests.support.shop import Shop
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on either database."""
-    if request.param == "sqlite":
-        with RunningServer(db=str(tmp_path_factory.mktemp("shadows") / "cardwright.db")) as server:
-            yield server
-        return
-    postgres = request.getfixturevalue("postgres")
-    dsn = postgres.new_database()
-    with RunningServer(db=dsn) as server:
-        yield server
-    postgres.drop_database(dsn)
-
-
-@pytest.fixture
-def shop(server: RunningServer) -> Iterator[Shop]:
-    shop = Shop(server)
-    yield shop
-    shop.client.close()
+server = shared_server(chosen_databases())
+shop = own(Shop)
 
 
 def shadow(shop: Shop, amount: int = 50, **more: Any) -> dict[str, Any]:

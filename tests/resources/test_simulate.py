@@ -1,14 +1,14 @@
 """Simulations over HTTP: every field of a request, and the answers field by field as the wire reference has them."""
 
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
+from tests.support.waiting import until
 
 ROOT_KEYS = {
     "type", "state", "identifier", "token", "user_token", "acting_user_token", "card_token", "card_product_token", "gpa",
@@ -27,18 +27,8 @@ ECHO_KEYS = {
 
 APPROVED = {"code": "0000", "memo": "Approved or completed successfully"}
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(db=str(tmp_path_factory.mktemp("simulate") / "cardwright.db")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shop(server: RunningServer) -> Iterator[Shop]:
-    shop = Shop(server)
-    yield shop
-    shop.client.close()
+server = shared_server()
+shop = own(Shop, scope="module")
 
 
 # --- The tutorial's purchase -------------------------------------------------------------
@@ -339,10 +329,7 @@ def test_the_requests_own_webhook_is_told(shop: Shop, credentials: dict[str, str
     box = f"box-{len(credentials)}"
     address = f"{shop.server.root_url}/sandbox/inbox/{shop.program['token']}/{box}"
     one = shop.buy(webhook={"endpoint": address, **credentials})
-    deadline = time.monotonic() + 10
-    while not (messages := shop.get(f"/sandbox/inbox/{box}")["data"]):
-        assert time.monotonic() < deadline, "no notification came"
-        time.sleep(0.02)
+    messages = until(lambda: shop.get(f"/sandbox/inbox/{box}")["data"])
     assert messages[0]["body"] == {"transactions": [one]}
     sent = messages[0]["headers"].get("authorization")
     assert sent is None if header is None else sent.startswith(header)

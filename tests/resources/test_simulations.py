@@ -1,13 +1,13 @@
 """Simulations 2.0: every event type, what official clients do with them, and the names of transaction model v2."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cardwright.resources.simulations import EVENTS
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import problem_of
-from tests.support.server import Reply, RunningServer
+from tests.support.server import Reply
 from tests.support.shop import Shop
 
 PATH = "/simulations/cardtransactions/{}"
@@ -41,17 +41,8 @@ class Network(Shop):
         return self.event(event, preceding_related_transaction_token=original["token"], amount=amount, **more)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(db=str(tmp_path_factory.mktemp("simulations") / "cardwright.db")) as server:
-        yield server
-
-
-@pytest.fixture
-def network(server: RunningServer) -> Iterator[Network]:
-    network = Network(server)
-    yield network
-    network.client.close()
+server = shared_server()
+network = own(Network)
 
 
 def brief(one: dict[str, Any]) -> tuple[str, str, float]:
@@ -100,42 +91,35 @@ def test_what_an_event_becomes(
 
 
 FOLLOWERS = [
-    # what begins it | event, amount | type, state
-    ("authorization", "authorization.incremental", 4, "authorization.incremental", "PENDING"),
-    ("authorization", "authorization.advice", 4, "authorization.advice", "PENDING"),
-    ("authorization", "authorization.clearing", 10, "authorization.clearing", "COMPLETION"),
-    ("authorization", "authorization.reversal", 10, "authorization.reversal", "CLEARED"),
-    ("pindebit", "pindebit.reversal", 10, "pindebit.reversal", "CLEARED"),
-    ("pindebit.authorization", "pindebit.authorization.clearing", 10, "pindebit.authorization.clearing", "COMPLETION"),
-    ("pindebit.authorization", "pindebit.authorization.reversal", 10, "pindebit.authorization.reversal", "CLEARED"),
-    ("original.credit.auth_plus_capture", "original.credit.auth_plus_capture.reversal", 10,
-     "original.credit.auth_plus_capture.reversal", "COMPLETION"),
-    ("authorization.atm.withdrawal", "authorization.clearing.atm.withdrawal", 9,
-     "authorization.clearing.atm.withdrawal", "COMPLETION"),
-    ("authorization.quasi.cash", "authorization.clearing.quasi.cash", 9, "authorization.clearing.quasi.cash", "COMPLETION"),
-    ("account.funding.authorization", "account.funding.authorization.clearing", 10,
-     "account.funding.authorization.clearing", "COMPLETION"),
-    ("account.funding.authorization", "account.funding.authorization.reversal", 10,
-     "account.funding.authorization.reversal", "CLEARED"),
-    ("account.funding.auth_plus_capture", "account.funding.auth_plus_capture.reversal", 10,
-     "account.funding.auth_plus_capture.reversal", "COMPLETION"),
-    ("refund.authorization", "refund.authorization.advice", 4, "refund.authorization.advice", "PENDING"),
-    ("refund.authorization", "refund.authorization.clearing", 10, "refund.authorization.clearing", "COMPLETION"),
-    ("refund.authorization", "refund.authorization.reversal", 10, "refund.authorization.reversal", "CLEARED"),
-    ("pindebit.refund", "pindebit.refund.reversal", 10, "pindebit.refund.reversal", "CLEARED"),
-    ("original.credit.authorization", "original.credit.authorization.clearing", 10,
-     "original.credit.authorization.clearing", "CLEARED"),
-    ("original.credit.authorization", "original.credit.authorization.reversal", 10,
-     "original.credit.authorization.reversal", "CLEARED"),
+    # what begins it | event, amount | state
+    ("authorization", "authorization.incremental", 4, "PENDING"),
+    ("authorization", "authorization.advice", 4, "PENDING"),
+    ("authorization", "authorization.clearing", 10, "COMPLETION"),
+    ("authorization", "authorization.reversal", 10, "CLEARED"),
+    ("pindebit", "pindebit.reversal", 10, "CLEARED"),
+    ("pindebit.authorization", "pindebit.authorization.clearing", 10, "COMPLETION"),
+    ("pindebit.authorization", "pindebit.authorization.reversal", 10, "CLEARED"),
+    ("original.credit.auth_plus_capture", "original.credit.auth_plus_capture.reversal", 10, "COMPLETION"),
+    ("authorization.atm.withdrawal", "authorization.clearing.atm.withdrawal", 9, "COMPLETION"),
+    ("authorization.quasi.cash", "authorization.clearing.quasi.cash", 9, "COMPLETION"),
+    ("account.funding.authorization", "account.funding.authorization.clearing", 10, "COMPLETION"),
+    ("account.funding.authorization", "account.funding.authorization.reversal", 10, "CLEARED"),
+    ("account.funding.auth_plus_capture", "account.funding.auth_plus_capture.reversal", 10, "COMPLETION"),
+    ("refund.authorization", "refund.authorization.advice", 4, "PENDING"),
+    ("refund.authorization", "refund.authorization.clearing", 10, "COMPLETION"),
+    ("refund.authorization", "refund.authorization.reversal", 10, "CLEARED"),
+    ("pindebit.refund", "pindebit.refund.reversal", 10, "CLEARED"),
+    ("original.credit.authorization", "original.credit.authorization.clearing", 10, "CLEARED"),
+    ("original.credit.authorization", "original.credit.authorization.reversal", 10, "CLEARED"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("root", "event", "amount", "kind", "state"), FOLLOWERS)
-def test_what_follows(network: Network, root: str, event: str, amount: int, kind: str, state: str) -> None:
+@pytest.mark.parametrize(("root", "event", "amount", "state"), FOLLOWERS)
+def test_what_follows(network: Network, root: str, event: str, amount: int, state: str) -> None:
     """What follows names what it follows, comes over the same network, and is refused for what another family began."""
     begun = network.begin(root, 10, network="MASTERCARD", sub_network="MAESTRO")
     one = network.after(event, begun, amount)
-    assert (one["type"], one["state"], one["preceding_related_transaction_token"]) == (kind, state, begun["token"])
+    assert (one["type"], one["state"], one["preceding_related_transaction_token"]) == (event, state, begun["token"])
     assert (one["network"], one["subnetwork"]) == ("MASTERCARD", "MAESTRO")
     # Advice and reversal of an authorization are those of cash and quasi-cash too, and PIN debits share their reversal.
     shared = {"authorization.advice", "authorization.reversal"}

@@ -5,31 +5,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import YEAR, Shop
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for each database."""
-    if request.param == "sqlite":
-        with RunningServer(db=str(tmp_path_factory.mktemp("controls") / "cardwright.db")) as server:
-            yield server
-        return
-    postgres = request.getfixturevalue("postgres")
-    dsn = postgres.new_database()
-    with RunningServer(db=dsn) as server:
-        yield server
-    postgres.drop_database(dsn)
-
-
-@pytest.fixture
-def shop(server: RunningServer) -> Iterator[Shop]:
-    """A program of the test's own, its clock frozen on a Friday at nine."""
-    shop = Shop(server)
-    yield shop
-    shop.client.close()
+server = shared_server(chosen_databases())
+shop = own(Shop)
 
 
 def change(shop: Shop, path: str, **body: Any) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 import itertools
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
@@ -72,17 +72,8 @@ class Told(Shop):
         return next(token for token, known in self.names.items() if known == f"{name}+")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(db=str(tmp_path_factory.mktemp("transactions") / "cardwright.db")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def told(server: RunningServer) -> Iterator[Told]:
-    told = Told(server)
-    yield told
-    told.client.close()
+server = shared_server()
+told = own(Told, scope="module")
 
 
 # --- Which -------------------------------------------------------------------------------

@@ -2,20 +2,18 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from cardwright.core.snapshot import UserFact
 from cardwright.core.words import HolderStatus
 from cardwright.resources.user_transitions import may_change
-from tests.support.server import Client, RunningServer
-
-_numbers = count(1)
+from tests.support.facts import facts_of, revision_of
+from tests.support.fixtures import shared_server
+from tests.support.issuing import fresh, made_by
+from tests.support.server import Client
 
 # The documented roads for channel API, as letters: U L A S C T. TERMINATED can be reached from everywhere and left by nobody.
 ROADS = {
@@ -28,34 +26,12 @@ ROADS = {
 }
 PAIRS = list(product(ROADS, ROADS))
 
-
-def fresh(word: str) -> str:
-    """A token that no other test uses."""
-    return f"{word}_{next(_numbers)}"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("user_transitions") / "cardwright.db"
-
-
-@pytest.fixture(scope="module")
-def server(database: Path) -> Iterator[RunningServer]:
-    with RunningServer(db=str(database)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def api(server: RunningServer) -> Iterator[Client]:
-    with server.client() as client:
-        yield client
+server = shared_server()
 
 
 def user(api: Client, **fields: Any) -> str:
     """A new user's token."""
-    reply = api.post("/users", fields)
-    assert reply.status == 201, reply.text
-    return str(reply.json["token"])
+    return str(made_by(api.post("/users", fields))["token"])
 
 
 def lead(api: Client, user_token: str, status: str, channel: str = "API", **more: Any) -> Any:
@@ -185,28 +161,12 @@ def test_the_observed_walk_of_the_system(api: Client) -> None:
 # --- What a change reaches ----------------------------------------------------------------------------------
 
 
-def history_of(database: Path, user_token: str) -> list[tuple[int, UserFact]]:
-    with sqlite3.connect(database) as db:
-        rows = db.execute(
-            "SELECT h.revision, h.doc FROM config_history h JOIN users u ON u.id = h.object_id"
-            " WHERE h.kind = 3 AND u.token = ? ORDER BY h.revision",
-            [user_token],
-        ).fetchall()
-    return [(revision, msgspec.json.decode(doc, type=UserFact)) for revision, doc in rows]
-
-
-def revision_of(database: Path, user_token: str) -> int:
-    with sqlite3.connect(database) as db:
-        query = "SELECT h.revision FROM holders h JOIN users u ON u.holder_id = h.id WHERE u.token = ?"
-        return int(db.execute(query, [user_token]).fetchone()[0])
-
-
 def test_decisions_learn_of_it(api: Client, database: Path) -> None:
     """A new status is a fact under a new revision of the account; repeating a status is recorded but is no news to decisions."""
     somebody = user(api, address1="1 Quay")
     lead(api, somebody, "SUSPENDED")
     lead(api, somebody, "SUSPENDED")
-    told = history_of(database, somebody)
+    told = facts_of(database, somebody)
     assert [(fact.status, fact.address1) for _, fact in told] == [("ACTIVE", "1 Quay"), ("SUSPENDED", "1 Quay")]
     assert told[-1][0] == revision_of(database, somebody)
     assert api.get(f"/usertransitions/user/{somebody}").json["count"] == 3
@@ -219,7 +179,7 @@ def test_the_parents_account_learns_of_a_sharing_child(api: Client, database: Pa
     start = revision_of(database, parent)
     lead(api, child, "SUSPENDED")
     assert revision_of(database, parent) == start + 1
-    assert history_of(database, child)[-1][0] == start + 1
+    assert facts_of(database, child)[-1][0] == start + 1
     assert api.get(f"/users/{parent}").json["status"] == "ACTIVE"
 
 

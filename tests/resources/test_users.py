@@ -2,21 +2,19 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 import pytest
 
 from cardwright.core.snapshot import UserFact
 from cardwright.core.words import HolderStatus
+from tests.support.facts import facts_of, revision_of
+from tests.support.fixtures import shared_server
+from tests.support.issuing import fresh, made_by, problem_of, read_of
 from tests.support.server import Client, RunningServer
-
-_numbers = count(1)
 
 MASK = "_" * 11
 
@@ -47,47 +45,17 @@ PROFILE: dict[str, Any] = {
     "notes": "Prefers mornings",
 }
 
-
-def fresh(word: str) -> str:
-    """A token that no other test uses."""
-    return f"{word}_{next(_numbers)}"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("users") / "cardwright.db"
-
-
-@pytest.fixture(scope="module")
-def server(database: Path) -> Iterator[RunningServer]:
-    with RunningServer(db=str(database)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def api(server: RunningServer) -> Iterator[Client]:
-    with server.client() as client:
-        yield client
+server = shared_server()
 
 
 def user(api: Client, **fields: Any) -> dict[str, Any]:
     """A new user."""
-    reply = api.post("/users", fields)
-    assert reply.status == 201, reply.text
-    made: dict[str, Any] = reply.json
-    return made
+    return made_by(api.post("/users", fields))
 
 
 def change(api: Client, made: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """The user after an update that must succeed."""
-    reply = api.put(f"/users/{made['token']}", body)
-    assert reply.status == 200, reply.text
-    changed: dict[str, Any] = reply.json
-    return changed
-
-
-def refusal(reply: Any) -> tuple[int, str]:
-    return reply.status, reply.json["error_code"]
+    return read_of(api.put(f"/users/{made['token']}", body))
 
 
 # --- What is shown ----------------------------------------------------------------------------------
@@ -208,7 +176,7 @@ def test_a_repeat_makes_nobody_new(api: Client) -> None:
     again = api.post("/users", {**body, "last_name": None})
     assert (again.status, again.json["city"]) == (201, "Oakland")
     for other in ({"first_name": "Eva"}, {"ssn": "111223334"}, {"password": "Harbor#2027"}, {"identifications": []}):
-        assert refusal(api.post("/users", {**body, **other})) == (409, "409002"), other
+        assert problem_of(api.post("/users", {**body, **other})) == (409, "409002"), other
     assert api.get(f"/usertransitions/user/{token}").json["count"] == 1
 
 
@@ -264,7 +232,7 @@ def test_what_never_changes_is_refused(api: Client, body: dict[str, Any], names:
     """An update that believes it changes what it cannot is told so and changes nothing else either."""
     made = user(api)
     reply = api.put(f"/users/{made['token']}", {"first_name": "Mara", **body})
-    assert refusal(reply) == (400, "400001")
+    assert problem_of(reply) == (400, "400001")
     assert names in reply.json["error_message"]
     assert api.get(f"/users/{made['token']}").json == made
 
@@ -377,7 +345,7 @@ def test_impossible_families_are_refused(
     }
     named = {name: family.get(value, value) if isinstance(value, str) else value for name, value in body.items()}
     reply = api.post("/users", named) if whom == "POST" else api.put(f"/users/{family[whom]}", named)
-    assert refusal(reply) == (400, code)
+    assert problem_of(reply) == (400, code)
     assert message in reply.json["error_message"]
 
 
@@ -420,13 +388,13 @@ def test_bad_pages_are_refused(api: Client, path: str, query: str, status: int, 
         reply = api.post(f"/users/lookup?{query}", {"first_name": "A"} if path == "LOOKUP_BY_NAME" else {})
     else:
         reply = api.get(f"{path}?{query}")
-    assert refusal(reply) == (status, code)
+    assert problem_of(reply) == (status, code)
     assert names in reply.json["error_message"]
 
 
 def test_a_phone_number_is_matched_exactly(api: Client) -> None:
     """The number as it was sent, plus sign included; no match is an empty list, and a new number replaces the old."""
-    number = f"+1510{next(_numbers):07d}"
+    number = "+15105550146"
     made = user(api, phone=number)
     found = api.get(f"/users/phonenumber/{quote(number)}").json
     assert [person["token"] for person in found["data"]] == [made["token"]]
@@ -519,7 +487,7 @@ def test_numbers_are_shown_on_request(api: Client) -> None:
     whole = {kind["type"].lower(): kind["value"] for kind in kinds}
     assert api.get(f"{url}?full_ssn=true").json == whole
     assert api.get(f"{url}?full_ssn=false").json["ssn"] == "6789"
-    assert refusal(api.get(f"{url}?full_ssn=perhaps")) == (400, "400002")
+    assert problem_of(api.get(f"{url}?full_ssn=perhaps")) == (400, "400002")
     assert api.get(f"/users/{user(api)['token']}/ssn").json == {}
 
 
@@ -560,7 +528,7 @@ def test_texts_have_limits(api: Client, field: str, limit: int, method: str) -> 
     """One character more than the reference allows is a 400 that names the field, at creation and in an update."""
     path = "/users" if method == "POST" else f"/users/{user(api)['token']}"
     reply = api.request(method, path, {field: "x" * (limit + 1)})
-    assert refusal(reply) == (400, "400001")
+    assert problem_of(reply) == (400, "400001")
     assert field in reply.json["error_message"]
 
 
@@ -623,7 +591,7 @@ def test_bad_input_is_refused_by_name(api: Client, method: str, wrong: dict[str,
     """Every wrong field is a 400 with the code of its kind and a message that names it, and no secret is repeated."""
     made = user(api)
     reply = api.request(method, "/users" if method == "POST" else f"/users/{made['token']}", wrong)
-    assert refusal(reply) == (400, code), reply.text
+    assert problem_of(reply) == (400, code), reply.text
     assert names in reply.json["error_message"]
     for secret in ("password", "ssn"):
         assert str(wrong.get(secret, "absent")) not in reply.json["error_message"]
@@ -634,30 +602,12 @@ def test_bad_searches_are_refused(api: Client) -> None:
     """What cannot be a name or an address is a 400 that names the field."""
     for wrong in ({"first_name": "x" * 41}, {"last_name": "x" * 41}, {"phone": "x" * 256}, {"email": "x" * 256}, {"email": ""}):
         reply = api.post("/users/lookup", wrong)
-        assert refusal(reply) == (400, "400001")
+        assert problem_of(reply) == (400, "400001")
         assert next(iter(wrong)) in reply.json["error_message"]
-    assert refusal(api.post("/users/lookup", {"phone": 5})) == (400, "400037")
+    assert problem_of(api.post("/users/lookup", {"phone": 5})) == (400, "400037")
 
 
 # --- What decisions read ----------------------------------------------------------------------------
-
-
-def facts(database: Path, token: str) -> list[tuple[int, UserFact]]:
-    """What the history says of a user, with the revision of each word."""
-    with sqlite3.connect(database) as db:
-        rows = db.execute(
-            "SELECT h.revision, h.doc FROM config_history h JOIN users u ON u.id = h.object_id"
-            " WHERE h.kind = 3 AND u.token = ? ORDER BY h.revision",
-            [token],
-        ).fetchall()
-    return [(revision, msgspec.json.decode(doc, type=UserFact)) for revision, doc in rows]
-
-
-def revision(database: Path, token: str) -> int:
-    """The revision of the account that a user draws on."""
-    with sqlite3.connect(database) as db:
-        query = "SELECT h.revision FROM holders h JOIN users u ON u.holder_id = h.id WHERE u.token = ?"
-        return int(db.execute(query, [token]).fetchone()[0])
 
 
 def test_the_history_says_what_decisions_see(api: Client, database: Path) -> None:
@@ -665,21 +615,21 @@ def test_the_history_says_what_decisions_see(api: Client, database: Path) -> Non
     made = user(api, address1="1 Quay", postal_code="94607", ssn="123456789", metadata={"a": "b"})
     change(api, made, {"zip": "10001", "metadata": {"c": "d"}})
     change(api, made, {})
-    (first, before), (second, after) = facts(database, made["token"])
+    (first, before), (second, after) = facts_of(database, made["token"])
     assert before == UserFact(
         token=made["token"], status=HolderStatus.ACTIVE, address1="1 Quay", postal_code="94607", metadata={"a": "b"}
     )
     assert after == UserFact(
         token=made["token"], status=HolderStatus.ACTIVE, address1="1 Quay", postal_code="10001", metadata={"c": "d"}
     )
-    assert first < second == revision(database, made["token"])
+    assert first < second == revision_of(database, made["token"])
 
 
 def test_a_sharing_child_raises_its_parents_revision(api: Client, database: Path) -> None:
     """Who draws on a parent's account is news to that account."""
     parent = user(api)
-    start = revision(database, parent["token"])
+    start = revision_of(database, parent["token"])
     child = user(api, parent_token=parent["token"], uses_parent_account=True)
     change(api, child, {"first_name": "Ana"})
-    assert revision(database, parent["token"]) == start + 2
-    assert [number for number, _ in facts(database, child["token"])] == [start + 1, start + 2]
+    assert revision_of(database, parent["token"]) == start + 2
+    assert [number for number, _ in facts_of(database, child["token"])] == [start + 1, start + 2]

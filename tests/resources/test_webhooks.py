@@ -2,9 +2,7 @@
 
 import base64
 import hmac
-import itertools
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,12 @@ import pytest
 from cardwright.core.problems import Problem
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.resources.webhooks import ConfigBody, check_config, check_events, check_secret, mask_secret
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import shared_server
+from tests.support.issuing import client_of, new_program
 from tests.support.receiver import a_receiver
 from tests.support.server import Client, RunningServer
+from tests.support.waiting import until
 
 USERNAME = "harbor_hook_user"
 PASSWORD = "Harb0r-Hook-Passw0rd!"
@@ -24,26 +26,7 @@ PING = b'{"pings":[{"token":"marqeta","payload":"healthcheck"}]}'
 PING_SHA1 = "450c9c1f0bea4145b906cc74070e4c77f07142dc"
 PING_SHA256 = "dacd92ae0fa5af17c9db29367ce80b268c055878cceba690d206742ae8c63431"
 
-names = itertools.count()
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    if request.param == "sqlite":
-        db = str(tmp_path_factory.mktemp("webhooks") / "cardwright.db")
-    else:
-        db = request.getfixturevalue("postgres").new_database()
-    with RunningServer(db=db) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
-    """A program of the test's own."""
-    with server.client() as first:
-        program = first.post("/sandbox/programs", {"token": f"program-{next(names)}"}).json
-    with Client(server.root_url, program["application_token"], program["access_token"]) as client:
-        yield client
+server = shared_server(chosen_databases())
 
 
 def webhook(**changes: Any) -> dict[str, Any]:
@@ -56,13 +39,6 @@ def webhook(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None} | {
         "config": {name: value for name, value in config.items() if value is not None}
     }
-
-
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 # --- Create, read, change ----------------------------------------------------------------
@@ -158,9 +134,8 @@ def test_at_most_five_are_active(client: Client) -> None:
 
 def test_a_race_for_the_last_place_has_one_winner(server: RunningServer) -> None:
     """Eight clients at once create an active webhook where one place is left: one gets it."""
-    with server.client() as first:
-        program = first.post("/sandbox/programs", {"token": f"program-{next(names)}"}).json
-    clients = [Client(server.root_url, program["application_token"], program["access_token"]) for _ in range(8)]
+    program = new_program(server)
+    clients = [client_of(server, program) for _ in range(8)]
     for _ in range(4):
         assert clients[0].post("/webhooks", webhook()).status == 201
     with ThreadPoolExecutor(8) as threads:
@@ -182,9 +157,8 @@ def test_custom_headers_are_added_and_overwritten(client: Client) -> None:
 
 def test_headers_added_at_once_are_all_kept(server: RunningServer) -> None:
     """Three clients each add a header at the same moment; in none of ten rounds does one undo another's."""
-    with server.client() as first:
-        program = first.post("/sandbox/programs", {"token": f"program-{next(names)}"}).json
-    clients = [Client(server.root_url, program["application_token"], program["access_token"]) for _ in range(3)]
+    program = new_program(server)
+    clients = [client_of(server, program) for _ in range(3)]
 
     def add(token: str, number: int) -> int:
         return clients[number].put(f"/webhooks/customheaders/{token}", {"custom_header": {f"X-{number}": "1"}}).status

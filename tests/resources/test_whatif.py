@@ -1,7 +1,6 @@
 """What if, over HTTP: the answer is the transaction that the same request then becomes, and why; nothing is written."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +9,13 @@ import pytest
 from cardwright.resources.whatif import without_drawn
 from cardwright.storage.database import Database
 from cardwright.storage.tables import metadata
+from tests.support.fixtures import own, shared_server
 from tests.support.issuing import problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
 
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("whatif") / "cardwright.db")
-
-
-@pytest.fixture(scope="module")
-def server(address: str) -> Iterator[RunningServer]:
-    with RunningServer(db=address) as server:
-        yield server
-
-
-@pytest.fixture
-def shop(server: RunningServer) -> Iterator[Shop]:
-    shop = Shop(server)
-    yield shop
-    shop.client.close()
+server = shared_server()
+shop = own(Shop)
 
 
 def whatif(shop: Shop, amount: Any = 10, card: str = "jit", **more: Any) -> dict[str, Any]:
@@ -38,9 +23,9 @@ def whatif(shop: Shop, amount: Any = 10, card: str = "jit", **more: Any) -> dict
     return read_of(shop.client.post("/sandbox/whatif/authorization", {"card_token": card, "amount": amount, "mid": "m1", **more}))
 
 
-def rows(address: str) -> dict[str, list[str]]:
+def rows(file: Path) -> dict[str, list[str]]:
     """Everything in the database."""
-    database = Database(address)
+    database = Database(str(file))
     with database.read() as db:
         found = {table.name: sorted(map(repr, db.execute(table.select()))) for table in metadata.sorted_tables}
     database.close()
@@ -79,16 +64,16 @@ def test_the_answer_is_what_then_happens(shop: Shop) -> None:
     assert {"0000", "1016", "1834"} <= outcomes
 
 
-def test_nothing_is_written(shop: Shop, address: str) -> None:
+def test_nothing_is_written(shop: Shop, database: Path) -> None:
     """Approved or declined, chosen token or webhook: every table is as it was, and nothing later is numbered otherwise."""
     velocity(shop, "day", 50)
     shop.buy(1)
-    before = rows(address)
+    before = rows(database)
     chosen = {"transaction_options": {"transaction_token": "mine"}}
     hook = {"webhook": {"endpoint": "http://127.0.0.1:9/", "username": "u", "password": "p"}}
     for more in ({}, {"amount": 60}, chosen, hook, {"pin": "1234"}, {"card": "plain"}):
         whatif(shop, **more)
-    assert rows(address) == before
+    assert rows(database) == before
     assert whatif(shop, **chosen)["outcome"] == "APPROVED"
 
 

@@ -1,10 +1,10 @@
 """Stories share one server; each has a town, that is a program, of its own."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.databases import chosen_databases, empty_database
 from tests.support.server import RunningServer
 from tests.support.town import Town
 
@@ -12,9 +12,8 @@ from tests.support.town import Town
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server on SQLite, or on PostgreSQL when only that is asked for: what differs between them is tested elsewhere."""
-    chosen = os.environ.get("CARDWRIGHT_TEST_DB", "").startswith("postgres")
-    address = request.getfixturevalue("postgres").new_database() if chosen else tmp_path_factory.mktemp("stories") / "town.db"
-    with RunningServer(db=str(address)) as running:
+    kind, *_ = chosen_databases()
+    with empty_database(kind, request, tmp_path_factory.mktemp("stories")) as address, RunningServer(db=address) as running:
         yield running
 
 

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.server import Client
+from tests.support.issuing import client_of
 from tests.support.town import Town
 
 
@@ -142,7 +142,7 @@ def test_two_purchases_race_for_the_last_ten(town: Town) -> None:
     ben.gets("10.00")
 
     def buy(_: int) -> str:
-        with Client(town.server.root_url, town.program["application_token"], town.program["access_token"]) as client:
+        with client_of(town.server, town.program) as client:
             body = {"card_token": ben.card, "amount": "10.00", "mid": shop.mid, "card_acceptor": shop.acceptor}
             return str(client.post("/simulate/authorization", body).json["transaction"]["response"]["code"])
 

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from cardwright.edges.http.openapi import full_path
 from cardwright.resources.catalog import ROUTES
 from cardwright.resources.route import Route
 from tests.support.server import Client, Reply
+from tests.support.waiting import until
 
 Place = tuple[str, str]
 """Verb and full path of a route."""
@@ -142,11 +142,7 @@ class Scene:
 
     def wait_for(self, path: str) -> None:
         """Waits until what goes on by itself is done."""
-        for _ in range(600):
-            if self.client.get(path).json["state"] == "DONE":
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"{path} does not come to its end")
+        until(lambda: self.client.get(path).json["state"] == "DONE", 30)
 
     def send(self, place: Place, path: str | None = None) -> Reply:
         """Sends the example of a route; what it answers is a source of further tokens."""

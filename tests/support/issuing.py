@@ -1,8 +1,12 @@
 """A program of its own on a server that tests share, and short words for what they do with its cards."""
 
+from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from tests.support.server import Client, Reply, RunningServer
+
+_numbers = count(1)
 
 TEXT = {"card_personalization": {"text": {"name_line_1": {"value": "ANA"}}}}
 """The least that a fulfilment may say."""
@@ -12,9 +16,7 @@ class Issuer:
     """Makes products, users and cards. What goes wrong where a test expects nothing to go wrong is an AssertionError."""
 
     def __init__(self, server: RunningServer) -> None:
-        with server.client() as operator:
-            made = made_by(operator.post("/sandbox/programs", {}))
-        self.client = Client(server.root_url, made["application_token"], made["access_token"])
+        self.client = client_of(server, new_program(server))
 
     def product(self, *, life_cycle: dict[str, Any] | None = None, **fulfillment: Any) -> str:
         """The token of a new card product that is in force for a hundred years."""
@@ -57,6 +59,17 @@ class Issuer:
         read_of(self.client.post("/sandbox/clock", {"set": time}))
 
 
+def new_program(server: RunningServer, **fields: Any) -> dict[str, Any]:
+    """A program with its credentials; its token is drawn unless it is among the ``fields``."""
+    with server.client() as operator:
+        return made_by(operator.post("/sandbox/programs", fields))
+
+
+def client_of(server: RunningServer, program: Mapping[str, Any]) -> Client:
+    """A connection with a program's credentials."""
+    return Client(server.root_url, program["application_token"], program["access_token"])
+
+
 def made_by(reply: Reply) -> dict[str, Any]:
     """What a create answered."""
     assert reply.status == 201, reply.text
@@ -73,3 +86,8 @@ def problem_of(reply: Reply) -> tuple[int, str]:
     """Status and code of an error; its body has two texts and nothing else."""
     assert set(reply.json) == {"error_code", "error_message"}, reply.text
     return reply.status, reply.json["error_code"]
+
+
+def fresh(word: str) -> str:
+    """A token that no other test uses, for those who share a program."""
+    return f"{word}_{next(_numbers)}"

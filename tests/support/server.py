@@ -127,7 +127,7 @@ class RunningServer:
         env: Mapping[str, str] | None = None,
         ready_s: float = READY_SECONDS,
     ) -> None:
-        self.application_token, self.access_token = APPLICATION_TOKEN, ACCESS_TOKEN
+        self.db, self.application_token, self.access_token = db, APPLICATION_TOKEN, ACCESS_TOKEN
         self._home = tempfile.TemporaryDirectory(prefix="cardwright-server-")
         self._log = Path(self._home.name, "output.log")
         self._last_words = ""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.issuing import made_by, read_of
+from tests.support.issuing import client_of, made_by, new_program, read_of
 from tests.support.server import Client, Reply, RunningServer
 
 JIT = {"enabled": True, "funding_source_token": "harbor_funding", "refunds_destination": "PROGRAM_FUNDING_SOURCE"}
@@ -15,10 +15,8 @@ class Shop:
     """A program of the test's own: card ``jit`` of user ``ana``, card ``plain`` (no JIT Funding) of user ``bo``."""
 
     def __init__(self, server: RunningServer, *, frozen: bool = True, **program: Any) -> None:
-        self.server = server
-        with server.client() as operator:
-            self.program = made_by(operator.post("/sandbox/programs", program))
-        self.client = Client(server.root_url, self.program["application_token"], self.program["access_token"])
+        self.server, self.program = server, new_program(server, **program)
+        self.client = self.connect()
         if frozen:
             read_of(self.client.post("/sandbox/clock", {"freeze": True}))
             self.clock(f"{YEAR}-01T09:00:00Z")
@@ -29,6 +27,10 @@ class Shop:
         self.make("users", token="bo")
         self.made = self.make("cards?show_cvv_number=true", token="jit", user_token="ana", card_product_token="jit")
         self.make("cards", token="plain", user_token="bo", card_product_token="plain")
+
+    def connect(self) -> Client:
+        """One more connection with the program's credentials, to where the server is now."""
+        return client_of(self.server, self.program)
 
     def product(self, token: str, **config: Any) -> None:
         """A card product whose cards are active at once, spend anywhere, and online."""

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.support.issuing import made_by, read_of
-from tests.support.server import Client, Reply, RunningServer
+from tests.support.issuing import client_of, made_by, new_program, read_of
+from tests.support.server import Reply, RunningServer
 
 MONDAY = "2035-06-04T09:00:00Z"
 
@@ -136,10 +136,9 @@ class Town:
     """A program of the story's own on a shared server; it is Monday, 4 June 2035, nine o'clock."""
 
     def __init__(self, server: RunningServer, currency: str = "USD") -> None:
-        with server.client() as operator:
-            self.program = made_by(operator.post("/sandbox/programs", {"currency": currency}))
         self.server, self.places = server, {"JPY": 0, "KWD": 3}.get(currency, 2)
-        self.client = Client(server.root_url, self.program["application_token"], self.program["access_token"])
+        self.program = new_program(server, currency=currency)
+        self.client = client_of(server, self.program)
         read_of(self.client.post("/sandbox/clock", {"freeze": True}))
         self.until(MONDAY)
         self.make("fundingsources/program", token="bank", name="The bank")

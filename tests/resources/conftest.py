@@ -1,0 +1,29 @@
+"""What tests of the resources share, beside the server that each module has of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.issuing import client_of, new_program
+from tests.support.server import Client, RunningServer
+
+
+@pytest.fixture(scope="module")
+def database(server: RunningServer) -> Path:
+    """The file of the server's database, which is SQLite."""
+    return Path(server.db)
+
+
+@pytest.fixture(scope="module")
+def api(server: RunningServer) -> Iterator[Client]:
+    """A client of the program that the server begins with. All tests of a module share it: each makes objects of its own."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[Client]:
+    """A client of a program of the test's own, with nothing in it."""
+    with client_of(server, new_program(server)) as client:
+        yield client

@@ -1,0 +1,24 @@
+"""How a test waits for what happens by itself: no longer than needed, and not for ever."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tests.support.issuing import read_of
+from tests.support.server import Client
+
+Found = TypeVar("Found")
+
+
+def until(condition: Callable[[], Found], seconds: float = 10) -> Found:
+    """Asks until the answer is true, and gives it back. Raises AssertionError when it is still false after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it did not happen in {seconds} s"
+        time.sleep(0.01)
+    return found
+
+
+def until_all_is_told(client: Client) -> None:
+    """Waits until a program has no notification left to send."""
+    until(lambda: not any(read_of(client.get(f"/sandbox/deliveries?state={state}"))["data"] for state in ("DUE", "SENDING")))
