@@ -54,51 +54,47 @@ class Family(NamedTuple):
     expiry: int | None = None
 
 
-def _family(reversal: str, *others: str) -> Family:
-    return Family(TYPE_NUMBER[reversal], *(TYPE_NUMBER[name] for name in others))
+def _family(**names: str) -> Family:
+    return Family(**{part: TYPE_NUMBER[name] for part, name in names.items()})
 
 
-_SIGNATURE = ("authorization.advice", "authorization.reversal.issuerexpiration")
+_SIGNATURE = {
+    "reversal": "authorization.reversal", "advice": "authorization.advice",
+    "expiry": "authorization.reversal.issuerexpiration",
+}  # fmt: skip
 
-FAMILIES = {
-    TYPE_NUMBER["authorization"]: _family("authorization.reversal", "authorization.clearing", *_SIGNATURE),
-    TYPE_NUMBER["authorization.cashback"]: _family(
-        "authorization.reversal", "authorization.clearing.cashback", *_SIGNATURE
-    ),
-    TYPE_NUMBER["pindebit.authorization"]: Family(
-        TYPE_NUMBER["pindebit.authorization.reversal"], TYPE_NUMBER["pindebit.authorization.clearing"],
-        expiry=TYPE_NUMBER["pindebit.authorization.reversal.issuerexpiration"],
-    ),
-    TYPE_NUMBER["authorization.atm.withdrawal"]: _family(
-        "authorization.reversal", "authorization.clearing.atm.withdrawal", *_SIGNATURE
-    ),
-    TYPE_NUMBER["authorization.quasi.cash"]: _family(
-        "authorization.reversal", "authorization.clearing.quasi.cash", *_SIGNATURE
+_FAMILIES = {
+    "authorization": _family(**_SIGNATURE, clearing="authorization.clearing"),
+    "authorization.cashback": _family(**_SIGNATURE, clearing="authorization.clearing.cashback"),
+    "authorization.atm.withdrawal": _family(**_SIGNATURE, clearing="authorization.clearing.atm.withdrawal"),
+    "authorization.quasi.cash": _family(**_SIGNATURE, clearing="authorization.clearing.quasi.cash"),
+    "pindebit.authorization": _family(
+        reversal="pindebit.authorization.reversal", clearing="pindebit.authorization.clearing",
+        expiry="pindebit.authorization.reversal.issuerexpiration",
     ),
     # The wire knows no expiry of the families below by name: the general one for what holds money, else the reversal (choice).
-    TYPE_NUMBER["account.funding.authorization"]: Family(
-        TYPE_NUMBER["account.funding.authorization.reversal"], TYPE_NUMBER["account.funding.authorization.clearing"],
-        expiry=TYPE_NUMBER["authorization.reversal.issuerexpiration"],
+    "account.funding.authorization": _family(
+        reversal="account.funding.authorization.reversal", clearing="account.funding.authorization.clearing",
+        expiry="authorization.reversal.issuerexpiration",
     ),
-    TYPE_NUMBER["refund.authorization"]: _family(
-        "refund.authorization.reversal", "refund.authorization.clearing", "refund.authorization.advice",
-        "refund.authorization.reversal",
+    "refund.authorization": _family(
+        reversal="refund.authorization.reversal", clearing="refund.authorization.clearing",
+        advice="refund.authorization.advice", expiry="refund.authorization.reversal",
     ),
-    TYPE_NUMBER["original.credit.authorization"]: Family(
-        TYPE_NUMBER["original.credit.authorization.reversal"], TYPE_NUMBER["original.credit.authorization.clearing"],
-        expiry=TYPE_NUMBER["original.credit.authorization.reversal"],
+    "original.credit.authorization": _family(
+        reversal="original.credit.authorization.reversal", clearing="original.credit.authorization.clearing",
+        expiry="original.credit.authorization.reversal",
     ),
     **dict.fromkeys(
-        (
-            TYPE_NUMBER["pindebit"], TYPE_NUMBER["pindebit.cashback"], TYPE_NUMBER["pindebit.atm.withdrawal"],
-            TYPE_NUMBER["pindebit.quasi.cash"],
-        ),
-        _family("pindebit.reversal"),
+        ("pindebit", "pindebit.cashback", "pindebit.atm.withdrawal", "pindebit.quasi.cash"),
+        _family(reversal="pindebit.reversal"),
     ),
-    TYPE_NUMBER["account.funding.auth_plus_capture"]: _family("account.funding.auth_plus_capture.reversal"),
-    TYPE_NUMBER["pindebit.refund"]: _family("pindebit.refund.reversal"),
-    TYPE_NUMBER["original.credit.auth_plus_capture"]: _family("original.credit.auth_plus_capture.reversal"),
+    "account.funding.auth_plus_capture": _family(reversal="account.funding.auth_plus_capture.reversal"),
+    "pindebit.refund": _family(reversal="pindebit.refund.reversal"),
+    "original.credit.auth_plus_capture": _family(reversal="original.credit.auth_plus_capture.reversal"),
 }  # fmt: skip
+
+FAMILIES = {TYPE_NUMBER[name]: family for name, family in _FAMILIES.items()}
 """What may follow the message that begins a chain, by its type."""
 
 PROMISED = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})

@@ -41,24 +41,18 @@ class FeeTaken(NamedTuple):
 def _row_of(taken: FeeTaken, first: Recorded | None, account: Account) -> Recorded:
     """A fee's row; ``first`` is the first of the fee's chain, None when this is, ``account`` as the fee leaves it.
 
-    It has no card, and no funding source where its chain has none; time and seed are those of the purchase's chain.
+    It is of the message's account, funding source, currency and moment, and has its seed and revisions, but no card.
     """
     step, beside = taken.step, taken.beside
     ledger, held = account.money(beside.currency)
-    row = Recorded(
+    row = beside._replace(
         id=taken.row_id,
-        program_id=beside.program_id,
-        holder_id=beside.holder_id,
         card_id=None,
-        source_id=beside.source_id,
         kind=step.kind,
         state=step.state.value,
         first_state=step.state.value,
         code=Reason.APPROVED.number,
-        created_ms=beside.created_ms,
-        user_time_ms=beside.user_time_ms,
         duration_ms=0,
-        currency=beside.currency,
         request_amount=step.amount,
         amount=step.amount,
         impacted=step.impacted,
@@ -70,9 +64,6 @@ def _row_of(taken: FeeTaken, first: Recorded | None, account: Account) -> Record
         ledger=ledger,
         available=ledger - held,
         root_id=None if first is None else first.id,
-        seed=beside.seed,
-        program_revision=beside.program_revision,
-        holder_revision=beside.holder_revision,
         details=b"",
     )
     preceding = token_of(first) if first is not None else details_decoder.decode(beside.details).chosen_token or token_of(beside)

@@ -13,7 +13,7 @@ from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account
 from cardwright.core.words import HolderStatus
 from cardwright.engine.cache import AccountEntry, Cache, ProgramEntry, SourceEntry
-from cardwright.engine.recording import chain_of
+from cardwright.engine.recording import chain_of, journal_entry
 from cardwright.kit.clock import Instant
 from cardwright.storage.accounts import loaded_accounts
 from cardwright.storage.hot import MovementKey
@@ -154,8 +154,8 @@ def root_id_of(row: Recorded, first: Recorded, step: Step) -> int | None:
 
 
 def entry_of(row: Recorded, step: Step) -> tuple[object, ...]:
-    """The journal row of a step; it shares the transaction's id."""
-    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *step.legs)
+    """The journal row of a step."""
+    return journal_entry(row, step.legs)
 
 
 def movement_row(asked: Instructed, entries: Sequence[AccountEntry], first: Recorded, doc: str) -> tuple[object, ...]:

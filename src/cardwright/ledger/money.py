@@ -148,16 +148,21 @@ def funding_is_what_was_moved(db: Connection) -> Iterator[Break]:
         yield f"journal {row.id} (program_funding)", -row.moved, row.funded
 
 
+def _booked_otherwise(db: Connection, account: str, told: ColumnElement[int]) -> Iterator[Break]:
+    """Transactions of which an account of the chart has not what they tell."""
+    booked = func.coalesce(journal.c[account], 0)
+    query = with_entries(transactions.c.id, told.label("told"), booked.label("booked")).where(told != booked)
+    for one in stream(db, query):
+        yield f"journal {one.id} ({account})", one.told, one.booked
+
+
 def settlement_is_what_was_cleared(db: Connection) -> Iterator[Break]:
     """What is owed to the network is what was settled, less what was credited or undone."""
     row = transactions.c
     gives = CLEARINGS | (SETTLED_AT_ONCE - CARD_CREDITS) | TAKEN_BACK
     takes = CARD_CREDITS | CREDIT_CLEARINGS | UNDOES | {REFUND}
     owed = case((row.impacted.is_(None), 0), (row.kind.in_(gives), row.amount), (row.kind.in_(takes), -row.amount), else_=0)
-    settled = func.coalesce(journal.c.settlement, 0)
-    query = with_entries(row.id, owed.label("owed"), settled.label("settled")).where(owed != settled)
-    for one in stream(db, query):
-        yield f"journal {one.id} (settlement)", one.owed, one.settled
+    return _booked_otherwise(db, "settlement", owed)
 
 
 def fees_are_what_was_charged(db: Connection) -> Iterator[Break]:
@@ -169,10 +174,7 @@ def fees_are_what_was_charged(db: Connection) -> Iterator[Break]:
         (row.kind == FEE_CHARGE, row.amount), (row.kind == FEE_REFUND, -row.amount), (row.kind == FEE_REVERSAL, given_back),
         else_=0,
     )  # fmt: skip
-    booked = func.coalesce(journal.c.fees, 0)
-    query = with_entries(row.id, earned.label("earned"), booked.label("booked")).where(earned != booked)
-    for one in stream(db, query):
-        yield f"journal {one.id} (fees)", one.earned, one.booked
+    return _booked_otherwise(db, "fees", earned)
 
 
 def deposits_are_what_banks_sent(db: Connection) -> Iterator[Break]:
@@ -180,10 +182,7 @@ def deposits_are_what_banks_sent(db: Connection) -> Iterator[Break]:
     row = transactions.c
     came, went = (CREDITED.applied, DEBITED.reversal), (DEBITED.applied, CREDITED.reversal)
     sent = case((row.kind.in_(came), -row.amount), (row.kind.in_(went), row.amount), else_=0)
-    booked = func.coalesce(journal.c.deposits, 0)
-    query = with_entries(row.id, sent.label("sent"), booked.label("booked")).where(sent != booked)
-    for one in stream(db, query):
-        yield f"journal {one.id} (deposits)", one.sent, one.booked
+    return _booked_otherwise(db, "deposits", sent)
 
 
 def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Break]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, case, func, or_, select
+from sqlalchemy import Connection, ScalarSelect, Table, and_, case, func, or_, select
 
 from cardwright.core.kinds import ASKS
 from cardwright.ledger.walk import CHUNK, Break, stream
@@ -133,17 +133,22 @@ def configuration_has_history(db: Connection) -> Iterator[Break]:
             yield f"{table.name} {row.id}", f"a word of the history up to revision {row.revision}", row.known
 
 
+def _newest_word(kind: Kind, table: Table) -> ScalarSelect[str]:
+    """What the history says last of each object of a table."""
+    return (
+        select(config_history.c.doc)
+        .where(config_history.c.program_id == table.c.program_id, config_history.c.kind == int(kind))
+        .where(config_history.c.object_id == table.c.id)
+        .order_by(config_history.c.revision.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
 def facts_are_the_newest_words(db: Connection) -> Iterator[Break]:
     """What decisions read of users and cards is the newest word of the history about them."""
     for kind, table in ((Kind.USER, users), (Kind.CARD, cards)):
-        newest = (
-            select(config_history.c.doc)
-            .where(config_history.c.program_id == table.c.program_id, config_history.c.kind == int(kind))
-            .where(config_history.c.object_id == table.c.id)
-            .order_by(config_history.c.revision.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
+        newest = _newest_word(kind, table)
         query = select(table.c.id, newest.label("newest"), table.c.fact).where(table.c.fact.is_distinct_from(newest))
         for row in stream(db, query):
             yield f"{table.name} {row.id}", f"{row.newest}", f"{row.fact}"
@@ -158,14 +163,7 @@ _CONTROLS = (
 def controls_are_the_newest_words(db: Connection) -> Iterator[Break]:
     """What decisions read of controls and MCC groups is the newest word of the history about them; off is a word too."""
     for kind, table in _CONTROLS:
-        newest = (
-            select(config_history.c.doc)
-            .where(config_history.c.program_id == table.c.program_id, config_history.c.kind == int(kind))
-            .where(config_history.c.object_id == table.c.id)
-            .order_by(config_history.c.revision.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
+        newest = _newest_word(kind, table)
         read = case((table.c.active, table.c.fact), else_=INACTIVE)
         query = select(table.c.id, newest.label("newest"), read.label("read")).where(read.is_distinct_from(newest))
         for row in stream(db, query):

@@ -49,6 +49,9 @@ DataDir = Annotated[
     typer.Option(envvar="CARDWRIGHT_DATA_DIR", help="Where keys and the database live.", show_default=".cardwright"),
 ]
 Mode = Annotated[ModeName | None, typer.Option(envvar="CARDWRIGHT_MODE", help="What is allowed.", show_default="sandbox")]
+BaseUrl = Annotated[
+    str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="Ask there instead of the instance that runs here.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
@@ -186,9 +189,7 @@ def status(
 @cli.command()
 def explain(
     token: Annotated[str, typer.Argument(help="A transaction's token.")],
-    base_url: Annotated[
-        str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="Ask there instead of the instance that runs here.")
-    ] = None,
+    base_url: BaseUrl = None,
     db: Db = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -205,9 +206,7 @@ def backtest(
     max_approval_drop: Annotated[
         float | None, typer.Option(min=0, help="Fail when the approval rate drops by more percentage points.")
     ] = None,
-    base_url: Annotated[
-        str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="Ask there instead of the instance that runs here.")
-    ] = None,
+    base_url: BaseUrl = None,
     db: Db = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
