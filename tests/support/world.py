@@ -12,9 +12,9 @@ from sqlalchemy import select
 
 from cardwright.core.kinds import Form
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant
+from cardwright.core.movement_steps import Charge
 from cardwright.core.movements import (
     AnyMovement,
-    Charge,
     Deposit,
     DepositTransition,
     FeeCharge,

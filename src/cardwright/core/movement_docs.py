@@ -7,18 +7,11 @@ from typing import Any, assert_never
 import msgspec
 
 from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.movement_kinds import ANNOUNCED, CREDITED, DEBITED, FEE_PENDING, GPA_CREDIT, GPA_DEBIT, PEER, PROGRAM
+from cardwright.core.movement_steps import Charge, Step
 from cardwright.core.movements import (
-    ANNOUNCED,
-    CREDITED,
-    DEBITED,
     DEPOSIT_STATES,
-    FEE_PENDING,
-    GPA_CREDIT,
-    GPA_DEBIT,
-    PEER,
-    PROGRAM,
     AnyMovement,
-    Charge,
     Deposit,
     DepositTransition,
     FeeCharge,
@@ -26,7 +19,6 @@ from cardwright.core.movements import (
     Order,
     PeerTransfer,
     ProgramTransfer,
-    Step,
     Unload,
 )
 from cardwright.core.outcome import FeeStep

@@ -6,12 +6,23 @@ transfers").
 """
 
 from enum import IntEnum
-from typing import Literal, NamedTuple, assert_never
+from typing import Literal, assert_never
 
 import msgspec
 
 from cardwright.core.banking_days import REFUSED_CREDIT
-from cardwright.core.loads import load_refusal
+from cardwright.core.movement_kinds import (
+    CREDITED,
+    DEBITED,
+    FEE_CHARGE,
+    FEE_REFUND,
+    GPA_CREDIT,
+    GPA_DEBIT,
+    PEER,
+    PROGRAM,
+    DepositTypes,
+)
+from cardwright.core.movement_steps import Charge, Step, Steps, View
 from cardwright.core.outcome import Legs
 from cardwright.core.problems import (
     BAD_DEPOSIT_TRANSITION,
@@ -24,47 +35,7 @@ from cardwright.core.problems import (
     UNLOAD_TOO_LARGE,
     Problem,
 )
-from cardwright.core.snapshot import Account, Chain, SourceFact, UserFact
-from cardwright.core.spend import PreKyc
-from cardwright.core.words import TYPE_NUMBER, State
-
-GPA_CREDIT = TYPE_NUMBER["gpa.credit"]
-GPA_DEBIT = TYPE_NUMBER["gpa.debit"]
-FEE_CHARGE = TYPE_NUMBER["fee.charge"]
-FEE_REFUND = TYPE_NUMBER["fee.charge.refund"]
-FEE_PENDING = TYPE_NUMBER["fee.charge.pending"]
-FEE_REVERSAL = TYPE_NUMBER["fee.charge.reversal"]
-PEER = TYPE_NUMBER["transfer.peer"]
-PROGRAM = TYPE_NUMBER["transfer.program"]
-
-
-class DepositTypes(NamedTuple):
-    """The types of a direct deposit's transactions, by what they do."""
-
-    pending: int
-    applied: int
-    rejected: int
-    pending_reversal: int
-    reversal: int
-
-
-_ENDS = (".pending", "", ".reject", ".pending.reversal", ".reversal")
-CREDITED = DepositTypes(*(TYPE_NUMBER[f"directdeposit.credit{end}"] for end in _ENDS))
-DEBITED = DepositTypes(*(TYPE_NUMBER[f"directdeposit.debit{end}"] for end in _ENDS))
-
-ANNOUNCED = frozenset({CREDITED.pending, DEBITED.pending})
-"""Kinds that begin the chain of a deposit; such a row is PENDING, and has an end, until the deposit takes effect or is off."""
-
-NEWS = ANNOUNCED | {CREDITED.rejected, DEBITED.rejected, CREDITED.pending_reversal, DEBITED.pending_reversal}
-"""Kinds of a deposit's transactions that move nothing."""
-
-CARDLESS = frozenset(
-    {GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, FEE_PENDING, FEE_REVERSAL, PEER, PROGRAM, *CREDITED, *DEBITED}
-)
-"""Kinds of transactions that no card made; such a row has no load side."""
-
-LOADS = frozenset({GPA_CREDIT, PEER, CREDITED.applied})
-"""Kinds that load an account, where they bring it money."""
+from cardwright.core.words import State
 
 
 class MovementKind(IntEnum):
@@ -78,17 +49,6 @@ class MovementKind(IntEnum):
     PROGRAM_TRANSFER = 6
     DEPOSIT = 7
     DEPOSIT_TRANSITION = 8
-
-
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """A fee as it is charged: ``amount`` in minor units, ``fee`` the JSON of the fee on that day, the rest as sent."""
-
-    token: str
-    amount: int
-    fee: str
-    memo: str | None = None
-    tags: str | None = None
-    override: int | None = None
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,81 +141,6 @@ SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})
 """Movements that may set off an auto reload; an unload does not (wire reference, "Auto reloads")."""
 
 AnyMovement = Order | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer | Deposit | DepositTransition
-
-
-class Party(msgspec.Struct, frozen=True):
-    """Whose account it is: the user who was named, the account's owner, and the money.
-
-    ``pre_kyc`` is what the user's group allows before KYC, None after it; ``has_loads``: there was a load before, which is only
-    known where it matters.
-    """
-
-    user: UserFact
-    owner: UserFact
-    account: Account
-    pre_kyc: PreKyc | None = None
-    has_loads: bool = False
-
-    @property
-    def is_active(self) -> bool:
-        """Whether user and owner may move money."""
-        return self.user.status.is_active and self.owner.status.is_active
-
-
-class View(msgspec.Struct, frozen=True):
-    """All that the decision on a movement sees: ``chain`` is the order to unload from, or the fee to refund."""
-
-    currency: str
-    parties: tuple[Party, ...]
-    source: SourceFact | None = None
-    chain: Chain | None = None
-    now: int = 0
-
-    def available(self) -> int:
-        """What the first account has that no hold keeps."""
-        ledger, held = self.parties[0].account.money(self.currency)
-        return ledger - held
-
-    def load_refusal(self, amount: int, party: int = 0, *, from_program: bool = False, is_reload: bool = False) -> str | None:
-        """Why a party's account may not be loaded with an amount yet; None when it may."""
-        one = self.parties[party]
-        if one.pre_kyc is None:
-            return None
-        ledger, _ = one.account.money(self.currency)
-        has_loads = one.has_loads or is_reload
-        return load_refusal(one.pre_kyc, self.currency, ledger, amount, from_program=from_program, has_loads=has_loads)
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One transaction of a movement, in minor units: whose (the number of the party), what, and what it books.
-
-    ``load_left`` is what can be unloaded of it later; ``chain`` the root that it follows, as that is afterwards.
-    ``follows``: it belongs to the chain of the movement's first transaction. ``state`` is that of the row after the movement,
-    ``first_state`` the one that it began with, ``due_ms`` when it takes effect by itself, ``reason_code`` a bank's word.
-    """
-
-    kind: int
-    requested: int
-    amount: int
-    legs: Legs
-    party: int = 0
-    moved: int = 0
-    load_left: int = 0
-    chain: Chain | None = None
-    charge: Charge | None = None
-    follows: bool = False
-    state: State = State.COMPLETION
-    first_state: State = State.COMPLETION
-    due_ms: int = 0
-    reason_code: str | None = None
-
-    @property
-    def impacted(self) -> int:
-        """The signed effect on the account."""
-        return self.legs.available
-
-
-Steps = tuple[Step, ...]
 
 
 def decide_movement(seen: View, asked: AnyMovement) -> Steps | Problem:

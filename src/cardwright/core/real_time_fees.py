@@ -11,7 +11,7 @@ import msgspec
 from cardwright.core.fee_groups import RealTimeFee, fee_for
 from cardwright.core.kinds import SETTLED_AT_ONCE
 from cardwright.core.messages import Assessed, Authorization
-from cardwright.core.movements import FEE_CHARGE, FEE_PENDING, FEE_REVERSAL
+from cardwright.core.movement_kinds import FEE_CHARGE, FEE_PENDING, FEE_REVERSAL
 from cardwright.core.outcome import Decision, FeeStep, Legs
 from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.words import State

@@ -7,7 +7,9 @@ import msgspec
 
 from cardwright.core.messages import Details
 from cardwright.core.movement_docs import deposit_after, document, fragment
-from cardwright.core.movements import LOADS, AnyMovement, Deposit, DepositTransition, MovementKind, Party, Step, View
+from cardwright.core.movement_kinds import LOADS
+from cardwright.core.movement_steps import Party, Step, View
+from cardwright.core.movements import AnyMovement, Deposit, DepositTransition, MovementKind
 from cardwright.core.record import Recorded, token_of
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account

@@ -21,7 +21,7 @@ from cardwright.core.kinds import (
     TAKEN_BACK,
     UNDOES,
 )
-from cardwright.core.movements import ANNOUNCED, CREDITED, DEBITED, FEE_CHARGE, FEE_PENDING, FEE_REFUND, FEE_REVERSAL, NEWS
+from cardwright.core.movement_kinds import ANNOUNCED, CREDITED, DEBITED, FEE_CHARGE, FEE_PENDING, FEE_REFUND, FEE_REVERSAL, NEWS
 from cardwright.core.snapshot import Account
 from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.ledger.walk import Break, stream, truth, with_entries

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, select, union_all
 
-from cardwright.core.movements import GPA_CREDIT, GPA_DEBIT, PROGRAM
+from cardwright.core.movement_kinds import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.kit.clock import DAY_MS, Instant
 from cardwright.storage.database import Row
 from cardwright.storage.ranks import LOWEST, Order, Range, parts_of, within

@@ -6,7 +6,8 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.movements import CREDITED, MovementKind
+from cardwright.core.movement_kinds import CREDITED
+from cardwright.core.movements import MovementKind
 from cardwright.core.problems import BALANCE_OWNER_UNKNOWN, Problem
 from cardwright.core.snapshot import Account
 from cardwright.core.words import State

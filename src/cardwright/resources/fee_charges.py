@@ -7,7 +7,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection
 
-from cardwright.core.movements import FEE_CHARGE, Charge, FeeCharge, FeeRefund, MovementKind
+from cardwright.core.movement_kinds import FEE_CHARGE
+from cardwright.core.movement_steps import Charge
+from cardwright.core.movements import FeeCharge, FeeRefund, MovementKind
 from cardwright.core.problems import FEE_CHARGE_NOT_FOUND, FEE_CHARGE_UNKNOWN, Problem, bad_field
 from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder

@@ -10,7 +10,8 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.core.movements import AnyMovement, Charge, MovementKind
+from cardwright.core.movement_steps import Charge
+from cardwright.core.movements import AnyMovement, MovementKind
 from cardwright.core.problems import (
     BUSINESS_UNKNOWN,
     CURRENCY_UNSUPPORTED,

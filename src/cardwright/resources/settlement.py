@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import select
 
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.movements import GPA_CREDIT, GPA_DEBIT, PROGRAM
+from cardwright.core.movement_kinds import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.core.problems import bad_parameter
 from cardwright.core.record import ORDER, Recorded, root_token, token_of, with_face
 from cardwright.core.render import details_decoder

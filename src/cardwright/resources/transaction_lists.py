@@ -9,7 +9,7 @@ from sqlalchemy import Connection, SmallInteger, and_, false, literal, select, u
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.kinds import LOAD_KINDS
-from cardwright.core.movements import CARDLESS
+from cardwright.core.movement_kinds import CARDLESS
 from cardwright.core.problems import bad_parameter
 from cardwright.core.record import LOAD_SIDE, Recorded
 from cardwright.core.words import TYPE_NUMBER, State

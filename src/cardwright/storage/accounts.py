@@ -6,7 +6,8 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from cardwright.core.movements import LOADS, AutoReload
+from cardwright.core.movement_kinds import LOADS
+from cardwright.core.movements import AutoReload
 from cardwright.storage.tables import auto_reloads, holders, transactions, users
 
 
