@@ -25,8 +25,9 @@ from cardwright.resources.transaction_lists import (
     places_of,
 )
 from cardwright.storage import ranks
+from cardwright.storage.blocks import HIGHEST, LOWEST, Order, Range
 from cardwright.storage.programs import get_program
-from cardwright.storage.ranks import Order, Ranks
+from cardwright.storage.ranks import Ranks
 from cardwright.storage.tables import transactions
 from tests.support import past
 from tests.support.world import NOON, World, new_world
@@ -305,6 +306,6 @@ def test_counts_of_many_programs_and_filters_are_dropped(world: World) -> None:
     kept = Ranks()
     with world.database.read() as db:
         for program_id in range(ranks.PROGRAMS_MAX + 3):
-            kept.find(db, program_id, Order.BEGUN, "all", lambda _: 1, ranks.Range(ranks.LOWEST, ranks.HIGHEST),
+            kept.find(db, program_id, Order.BEGUN, "all", lambda _: 1, Range(LOWEST, HIGHEST),
                       skip=0, take=1, descending=True)  # fmt: skip
     assert len(kept._programs) == ranks.PROGRAMS_MAX

@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, selec
 
 from cardwright.core.movement_kinds import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.kit.clock import DAY_MS, Instant
+from cardwright.storage.blocks import LOWEST, Order, Range, parts_of, within
 from cardwright.storage.database import Row
-from cardwright.storage.ranks import LOWEST, Order, Range, parts_of, within
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal, transactions
 
 Place = tuple[int | None, str]

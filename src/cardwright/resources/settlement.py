@@ -16,7 +16,7 @@ from cardwright.ledger.settlement import LINES, Day, Standing, lines_of
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.route import Paging, Scope, Shape, get
-from cardwright.storage.ranks import Range
+from cardwright.storage.blocks import Range
 from cardwright.storage.records import Listing, text_of
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, funding_sources, transactions
 

@@ -17,7 +17,7 @@ from cardwright.kit.clock import DAY_MS, Instant, parse_instant
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.route import Paging, Shape
-from cardwright.storage.ranks import HIGHEST, LOWEST, Alike, Key, Order, Range, parts_of, within
+from cardwright.storage.blocks import HIGHEST, LOWEST, Alike, Key, Order, Range, parts_of, within
 from cardwright.storage.tables import transactions
 
 # --- Shapes: what travels on the wire ------------------------------------------------
