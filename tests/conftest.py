@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def postgres() -> Iterator[TestPostgres]:
     """A PostgreSQL server for this run, one for each worker; it starts in half a second when the first test asks for it."""
     if "postgresql" not in chosen_databases():
-        pytest.skip("CARDWRIGHT_TEST_DB leaves PostgreSQL out")
+        pytest.skip("CARDWRIGHT_TEST_DB leaves PostgreSQL out; unset it, or type `make test` without DB=, to run this too")
     try:
         server = TestPostgres(durable=False)
     except PostgresMissingError as missing:
@@ -50,6 +50,13 @@ def postgres() -> Iterator[TestPostgres]:
         return
     # Not a skip: a green run must mean that both databases were tried.
     pytest.fail(reason, pytrace=False)
+
+
+@pytest.fixture
+def postgres_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The DSN of an empty database, for what SQLite has nothing to do with."""
+    with empty_database("postgresql", request, tmp_path) as address:
+        yield address
 
 
 @pytest.fixture(params=chosen_databases())

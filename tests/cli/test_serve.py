@@ -23,7 +23,6 @@ from cardwright.edges.cli.say import Failure
 from cardwright.edges.cli.serve import check
 from cardwright.settings import Settings
 from tests.support import free_port
-from tests.support.postgres import TestPostgres
 
 KEY = "ab" * 32
 PRODUCTION = {"mode": "production", "application_token": "app", "access_token": "access", "master_key": KEY}
@@ -258,9 +257,9 @@ def test_request_under_way_is_answered_before_the_end(number: int) -> None:
     _end_during_a_request(number, "--db", ":memory:", "--port", 0)
 
 
-def test_request_under_way_is_answered_by_every_worker(postgres: TestPostgres) -> None:
+def test_request_under_way_is_answered_by_every_worker(postgres_url: str) -> None:
     """The same with two processes on PostgreSQL."""
-    _end_during_a_request(signal.SIGTERM, "--db", postgres.new_database(), "--port", 0, "--workers", 2)
+    _end_during_a_request(signal.SIGTERM, "--db", postgres_url, "--port", 0, "--workers", 2)
 
 
 def _end_during_a_request(number: int, *arguments: object) -> None:

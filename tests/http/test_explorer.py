@@ -25,6 +25,8 @@ CHROMIUM_FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)")
+
 server = shared_server()
 
 
@@ -100,7 +102,7 @@ def dom_of(server: RunningServer, profile: Path, fragment: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@in_a_browser
 def test_browser_shows_every_operation(server: RunningServer, tmp_path: Path) -> None:
     """The script reads the document under the policy, and lists all that can be called."""
     dom, paths = dom_of(server, tmp_path, ""), msgspec.json.decode(fetch(server, "/openapi.json")[2])["paths"]
@@ -108,7 +110,7 @@ def test_browser_shows_every_operation(server: RunningServer, tmp_path: Path) ->
         assert f'href="#{operation["operationId"]}"' in dom
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@in_a_browser
 def test_browser_shows_a_form_that_is_filled_in(server: RunningServer, tmp_path: Path) -> None:
     """An operation's page has its parameters with labels, and its example ready to be sent."""
     dom = dom_of(server, tmp_path, "#update_card")

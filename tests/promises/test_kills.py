@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from tests.storm import kills
-from tests.support.postgres import TestPostgres
 
 
 def test_nothing_acknowledged_is_lost_on_sqlite(tmp_path: Path) -> None:
@@ -15,12 +14,10 @@ def test_nothing_acknowledged_is_lost_on_sqlite(tmp_path: Path) -> None:
     assert told.acknowledged > 100
 
 
-def test_nothing_acknowledged_is_lost_on_postgresql(postgres: TestPostgres) -> None:
+def test_nothing_acknowledged_is_lost_on_postgresql(postgres_url: str) -> None:
     """With two processes: one dies right after a commit, and all at a random moment; all answers hold, once each."""
     order = ("commit.after", "random")
-    address = postgres.new_database()
-    told = kills.run(address, seed=8, blows=len(order), order=order, workers=2, patient=False)
-    postgres.drop_database(address)
+    told = kills.run(postgres_url, seed=8, blows=len(order), order=order, workers=2, patient=False)
     assert told.kills == len(order)
     assert told.committed_untold > 0, "nobody missed an answer to what was committed, so the storm proved nothing"
     assert told.acknowledged > 100

@@ -42,10 +42,10 @@ def test_what_fell_due_while_nobody_was_there(tmp_path: Path) -> None:
         assert expired(shop)["preceding_related_transaction_token"] == visit["token"]
 
 
-def test_two_processes_expire_each_hold_once(postgres: Any) -> None:
+def test_two_processes_expire_each_hold_once(postgres_url: str) -> None:
     """Both workers look at the same holds at once; every hold has one expiry, and the money is where it was."""
     holds = 250
-    with RunningServer(db=postgres.new_database(), workers=2) as server:
+    with RunningServer(db=postgres_url, workers=2) as server:
         shop = Shop(server)
         for _ in range(holds):
             made_by(shop.simulate("authorization", card_token="jit", amount=1, mid="m1"))

