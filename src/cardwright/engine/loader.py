@@ -32,6 +32,7 @@ class Loader(Generic[K, V]):
             try:
                 found = await self._load(list(wanted))
             except Exception as error:
+                # Whatever it is, those who wait get it; the task goes on, or all who ask later would wait for ever.
                 for waiter in itertools.chain.from_iterable(wanted.values()):
                     if not waiter.done():
                         waiter.set_exception(error)

@@ -66,6 +66,7 @@ class Timers:
                 for program_id in await self._in_thread(self._programs):
                     await self.settle(program_id)
             except Exception:
+                # Whatever it is, a database that is away or a bug: without this task no hold would ever end again.
                 log.exception("the timers could not be looked at")
             try:
                 await asyncio.wait_for(self._stopped.wait(), POLL_S)

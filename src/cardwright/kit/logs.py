@@ -49,6 +49,7 @@ class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:
         """Says that a line was lost. The standard library would print the arguments of the call, unredacted."""
         kind = sys.exc_info()[0]
+        # What cannot be written may be the stream itself, and then there is nowhere left to say it.
         with suppress(Exception):
             self.stream.write(redact(f"a log line of {record.name} was lost: {kind.__name__ if kind else 'unknown'}\n"))
 

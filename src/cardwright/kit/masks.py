@@ -150,6 +150,7 @@ def _text(value: object) -> str:
     try:
         return value if isinstance(value, str) else value.decode("latin-1") if isinstance(value, bytes) else repr(value)
     except Exception:
+        # A ``repr`` is anybody's code and may raise anything. This is the log's own last step: the type is what it can say.
         return f"<{type(value).__name__}>"
 
 

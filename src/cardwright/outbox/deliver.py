@@ -117,6 +117,7 @@ class Deliverer:
             try:
                 claimed = await self._turn()
             except Exception:
+                # Whatever it is, a database that is away or a bug: without this loop nothing would be delivered any more.
                 log.exception("the outbox could not be read or written")
                 await self._rest(TROUBLE_S)
                 continue
@@ -135,6 +136,7 @@ class Deliverer:
         try:
             claims = await self._in_thread(self._exchange, done, self._room())
         except BaseException:
+            # Also when it is cancelled: what is not written down now has still been sent.
             self._done = done + self._done
             raise
         if claims:
@@ -168,6 +170,7 @@ class Deliverer:
         try:
             await self._turn()
         except Exception:
+            # Whatever it is, it must not keep the rest of the platform from closing.
             log.exception("outcomes could not be written; their claims run out", attempts=len(self._done))
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
@@ -194,6 +197,8 @@ class Deliverer:
             # Only `_finish` cancels: nobody knows whether it arrived, so it counts as a failure and is sent again.
             return Attempt(claim=message.claim, at_ms=at_ms, error="Cardwright stopped before the answer came")
         except Exception:
+            # The client tells what goes wrong on the way as an answer, so this is a bug. It is an attempt all the same, or the
+            # message's place in its lane would never be free again.
             log.exception("a notification could not be posted", outbox_id=message.claim.id)
             return Attempt(claim=message.claim, at_ms=at_ms, error="internal error")
         return Attempt(

@@ -137,7 +137,7 @@ class _Program:
         try:
             return self._up_to_date(db, order)
         except BaseException:
-            # Half of the news may be in.
+            # Whatever it is, half of the news may be in; who asks next counts anew.
             self._counted.clear()
             raise
 

@@ -71,6 +71,7 @@ class Application:
             self._platform = Platform(self._settings)
             await self._platform.start()
         except Exception as error:
+            # Whatever keeps it from starting, the server prints it and ends.
             await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
             return
         app = self._platform.app
@@ -99,6 +100,7 @@ class Application:
         try:
             revision = await asyncio.to_thread(self._schema)
         except Exception as error:
+            # Whatever keeps the database from answering; who asked is told what, and asks again every few seconds.
             return JSONResponse({"status": "unavailable", "database": type(error).__name__}, 503)
         ready = revision == newest()
         body = {"status": "ready" if ready else "migrations missing", "mode": self._settings.mode, "schema": revision}
