@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cardwright.edges.http.examples import HERE, PURCHASE
+from cardwright.edges.http.examples import HERE, NUMBER, PURCHASE
 from cardwright.edges.http.explorer import FILES, FOLDER
 from tests.support.fixtures import shared_server
 from tests.support.server import RunningServer
@@ -77,10 +77,11 @@ def test_folder_is_what_is_served() -> None:
 
 
 def test_script_knows_what_examples_leave_open() -> None:
-    """What stands in an example for this server's address and for a purchase is what the script replaces."""
+    """What stands in an example for this server's address, a purchase and an account number is what the script replaces."""
     script = FOLDER.joinpath("explorer.js").read_text(encoding="utf-8")
     assert f"HERE = '{HERE}'" in script
     assert f"PURCHASE = '{PURCHASE}'" in script
+    assert f"NUMBER = '{NUMBER}'" in script
 
 
 def test_page_has_nothing_inline() -> None:

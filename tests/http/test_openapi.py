@@ -4,7 +4,6 @@ import copy
 import re
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -14,9 +13,11 @@ import schemathesis
 
 from cardwright.core import problems
 from cardwright.edges.http import openapi, schemas
-from cardwright.edges.http.examples import BODIES, GUIDE, HERE
+from cardwright.edges.http.examples import BODIES, GUIDE, HERE, NUMBER
 from cardwright.resources.catalog import ROUTES
 from cardwright.resources.route import Route
+from tests.support.fixtures import shared_server
+from tests.support.issuing import client_of, new_program, read_of
 from tests.support.server import Client, Reply, RunningServer
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.document_bytes())
@@ -301,19 +302,23 @@ class Walker:
     """Sends examples as they are; tokens that were made on the way go where the document's links say."""
 
     def __init__(self, server: RunningServer, client: Client) -> None:
-        self._here, self._client = server.root_url, client
+        self._open, self._client = {HERE: server.root_url}, client
         self._known: dict[tuple[str, str], str] = {}
 
     def send(self, verb: str, place: str) -> Reply:
         """The answer, which is a success and as the document says."""
         operation = OPERATIONS[verb, place]
-        body = msgspec.json.encode(BODIES[verb, place]).replace(HERE.encode(), self._here.encode()) if verb == "POST" else None
+        body = msgspec.json.encode(BODIES[verb, place]) if verb == "POST" else None
+        for said, meant in self._open.items():
+            body = body and body.replace(said.encode(), meant.encode())
         query = "?wait=10s" if "/inbox/" in place else ""
         answer = self._client.request(verb, self._path(operation, place) + query, body)
         assert answer.status < 300, answer.text
         response = operation["responses"][str(answer.status)]
         validator_of(response["content"]["application/json"]["schema"]).validate(answer.json)
         self._remember(response.get("links", {}), answer)
+        if operation["operationId"] == "create_account":
+            self._open[NUMBER] = answer.json["account_number"]
         return answer
 
     def _path(self, operation: dict[str, Any], place: str) -> str:
@@ -332,11 +337,27 @@ class Walker:
                 self._known[link["operationId"], name] = value
 
 
-def test_the_guide_works_as_it_stands(tmp_path: Path) -> None:
+server = shared_server()
+
+
+def test_the_guide_works_as_it_stands(server: RunningServer) -> None:
     """Sent in order and unchanged, the examples lead to an approved purchase, its notification and its explanation."""
-    with RunningServer(db=str(tmp_path / "cardwright.db")) as server, server.client() as client:
+    with server.client() as client:
         walker = Walker(server, client)
         answers = {place: walker.send(verb, place).json for _, places in GUIDE for verb, place in places}
     assert answers["/v3/simulate/authorization"]["transaction"]["state"] == "PENDING"
     assert answers["/sandbox/inbox/{box}"]["count"] == 1
     assert answers["/sandbox/decisions/{token}"]["outcome"] == "APPROVED"
+
+
+RETURN = ("/v3/users", "/v3/depositaccounts", "/v3/simulate/directdeposits", "/v3/directdeposits/transitions")
+
+
+def test_a_deposit_can_be_returned_as_it_stands(server: RunningServer) -> None:
+    """Sent in order, the examples lead to a direct deposit that is sent back, now and in years to come."""
+    with client_of(server, new_program(server)) as client:
+        read_of(client.post("/sandbox/clock", {"set": "2035-12-31T23:59:59Z"}))
+        walker = Walker(server, client)
+        *_, returned = [walker.send("POST", place).json for place in RETURN]
+        assert returned["state"] == "REVERSED"
+        assert read_of(client.get("/directdeposits/salary"))["state"] == "REVERSED"

@@ -188,7 +188,7 @@ class Scene:
         """A direct deposit that waits for its day."""
         path = "/v3/simulate/directdeposits"
         body = {name: value for name, value in EXAMPLES["POST", path].items() if name != "token"}
-        made = self.client.post(path, self._dressed({**body, "settlement_date": "2099-06-01T09:00:00Z"}))
+        made = self.client.post(path, self._dressed(body))
         assert made.status == 200, made.text
         self.learn(made.json)
         return str(made.json["token"])

@@ -9,7 +9,10 @@ PURCHASE = "token-of-the-purchase"
 """Stands for a token that nobody knows beforehand; the explorer puts that of the last purchase in its place."""
 
 NUMBER = "19000000000000"
-"""Stands for an account number, which nobody knows beforehand either."""
+"""Stands for an account number, which nobody knows beforehand either; the explorer puts that of the last account in its place."""
+
+DAY = "2036-03-31T09:00:00Z"
+"""When deposits settle: far ahead, because one that has taken effect can be returned for two days only."""
 
 FEE = "token-of-the-fee"
 """Stands for the token of a transaction that charged a fee."""
@@ -132,20 +135,20 @@ BODIES: dict[tuple[str, str], Any] = {
         "account_number": NUMBER,
         "amount": 1200.00,
         "type": "CREDIT",
-        "settlement_date": "2026-03-31T09:00:00Z",
+        "settlement_date": DAY,
         "company_name": "Harbor Works",
         "company_entry_description": "PAYROLL",
     },
     ("POST", "/v3/simulations/directdeposits/credit"): {
         "account_number": NUMBER,
         "amount": 1200.00,
-        "settlement_date": "2026-04-30T09:00:00Z",
+        "settlement_date": DAY,
         "earlyPayEligible": True,
     },
     ("POST", "/v3/simulations/directdeposits/debit"): {
         "account_number": NUMBER,
         "amount": 30.00,
-        "settlement_date": "2026-04-30T09:00:00Z",
+        "settlement_date": DAY,
     },
     ("POST", "/v3/directdeposits/transitions"): {
         "direct_deposit_token": "salary",

@@ -1,7 +1,8 @@
 // The API explorer: shows what /openapi.json says, and lets one try it on the server that it came from.
 
 const $ = (id) => document.getElementById(id);
-const HERE = 'http://127.0.0.1:8181', PURCHASE = 'token-of-the-purchase'; // What stands in examples for what only we can know.
+// What stands in examples for what only we can know: our own address, and what an earlier answer told.
+const HERE = 'http://127.0.0.1:8181', PURCHASE = 'token-of-the-purchase', NUMBER = '19000000000000';
 const TOKEN = /"(?:\\.|[^"\\])*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null|[{}[\],:]/g;
 
 const remembered = new Map(); // Tokens from answers, by the operation and parameter that can use them.
@@ -180,8 +181,8 @@ function skeletonOf(schema) {
 function tryForm(operation, body) {
   const draft = drafts.get(operation.id) ?? {};
   const parameters = (operation.parameters ?? []).map((one) => parameterView(operation, one, draft));
-  const original = body && JSON.stringify(body.example ?? skeletonOf(body.schema), null, 2)
-    .replaceAll(HERE, location.origin).replaceAll(PURCHASE, remembered.get(PURCHASE) ?? PURCHASE);
+  const original = body && [PURCHASE, NUMBER].reduce((text, open) => text.replaceAll(open, remembered.get(open) ?? open),
+    JSON.stringify(body.example ?? skeletonOf(body.schema), null, 2).replaceAll(HERE, location.origin));
   const text = body && h('textarea', { id: 'body', spellcheck: 'false', rows: Math.min(original.split('\n').length + 1, 28) });
   if (text) text.value = draft.body ?? original;
   const answer = h('div', {});
@@ -209,7 +210,8 @@ function parameterView(operation, parameter, draft) {
   const input = values
     ? h('select', attributes, ['', ...values].map((value) => h('option', { value: String(value) }, String(value))))
     : h('input', attributes);
-  input.value = draft[id] ?? (isPath ? remembered.get(`${operation.id} ${parameter.name}`) ?? parameter.example ?? '' : '');
+  const known = remembered.get(`${operation.id} ${parameter.name}`) ?? remembered.get(parameter.example) ?? parameter.example;
+  input.value = draft[id] ?? (isPath ? known ?? '' : '');
   const about = [...limitsOf(schema), parameter.description].filter(Boolean).join(' · ');
   return h('div', { class: 'parameter' },
     h('label', { for: id }, parameter.name, parameter.required ? h('span', { class: 'required', title: 'required' }, '*') : ''), input,
@@ -278,6 +280,7 @@ function pretty(text) {
 // An answer's links say which parameters of other operations its tokens are for.
 function remember(operation, status, text) {
   if (operation.id === 'simulate_authorization' && status === 201) remembered.set(PURCHASE, JSON.parse(text).transaction.token);
+  if (operation.id === 'create_account' && status === 201) remembered.set(NUMBER, JSON.parse(text).account_number);
   for (const link of Object.values(operation.responses[status]?.links ?? {})) {
     for (const [name, pointer] of Object.entries(link.parameters)) {
       const value = pointer.split('#/')[1].split('/').reduce((node, key) => node?.[key], JSON.parse(text));
