@@ -90,7 +90,13 @@ def test_without_controls_there_is_nothing_to_do(world: World) -> None:
 
     event.listen(world.database.engine, "before_cursor_execute", listen)
     assert buy(world, *USERS, seed=10) == ["0000"] * len(USERS)
-    assert [text for text in said if "control" in text or "group" in text or "exempt" in text] == []
+    about_controls = ("control", "group", "exempt")
+    assert [text for text in said if any(word in text for word in about_controls)] == []
+    # With one of somebody's own there is something to ask, and it would have been heard.
+    world.make("authcontrols", name="x", association={"user_token": "u1"}, merchant_scope={"mid": "m9"})
+    said.clear()
+    assert buy(world, *USERS, seed=20) == ["0000"] * len(USERS)
+    assert [text for text in said if any(word in text for word in about_controls)] != []
 
 
 def test_a_category_is_worked_out_once(world: World) -> None:

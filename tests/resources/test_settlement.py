@@ -117,7 +117,9 @@ def test_the_report_is_what_the_journal_says(server: RunningServer, database: Pa
     till.clock("2035-06-20T00:00:00Z")
     with sqlite3.connect(database) as db:
         program = db.execute("SELECT id FROM programs WHERE token = ?", (till.program["token"],)).fetchone()[0]
-        for source_id, token in db.execute("SELECT id, token FROM funding_sources WHERE program_id = ?", (program,)).fetchall():
+        sources = db.execute("SELECT id, token FROM funding_sources WHERE program_id = ?", (program,)).fetchall()
+        assert {token for _, token in sources} == {SOURCE, "second"}
+        for source_id, token in sources:
             for number in (5, 1, 20, 9, 2, 6, 3, 4, 7):
                 day = till.day(f"2035-06-{number:02d}", token)
                 for side, before in (("opening", f"2035-06-{number:02d}"), ("closing", f"2035-06-{number + 1:02d}")):

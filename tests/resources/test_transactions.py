@@ -154,6 +154,7 @@ def test_the_window_is_over_what_the_list_is_sorted_by(told: Told) -> None:
 def test_a_list_can_begin_at_an_identifier(told: Told) -> None:
     """`start_identifier` leaves out what has a smaller one, a load side by its own."""
     everything = told.listed(state="ALL")
+    assert len(everything) == len(ALL)
     for one in everything:
         expected = {other["token"] for other in everything if int(other["identifier"]) >= int(one["identifier"])}
         assert {found["token"] for found in told.listed(state="ALL", start_identifier=one["identifier"])} == expected
