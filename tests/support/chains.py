@@ -65,6 +65,7 @@ def check_table(world: World, product: str, table: str) -> None:
     """Has every row of a table decided, on a new account with a card of the product, and compares what came of it."""
     till = Till(world, product)
     expected = rows_of(table)
+    assert expected
     assert [till.row(row.split(" | ")[0]) for row in expected] == expected
     assert verify(world.database).violations == []
 
