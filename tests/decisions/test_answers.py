@@ -10,7 +10,6 @@ from cardwright.storage.hot import TRANSACTION_COLUMNS
 from tests.support.histories import populated
 from tests.support.world import World, asked
 
-
 AMOUNT = TRANSACTION_COLUMNS.index("request_amount")
 
 

@@ -9,7 +9,9 @@ from cardwright.storage.arrays import Columns
 from tests.support.postgres import TestPostgres
 
 COLUMNS = Columns(
-    ("id", "program_id", "name", "amount", "source_id", "sealed", "kind"), {"name": "text", "sealed": "bytea"}, ("amount", "source_id")
+    ("id", "program_id", "name", "amount", "source_id", "sealed", "kind"),
+    {"name": "text", "sealed": "bytea"},
+    ("amount", "source_id"),
 )
 
 ROWS: dict[str, list[tuple[Any, ...]]] = {
