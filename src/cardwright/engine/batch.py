@@ -30,7 +30,7 @@ class Asked(NamedTuple):
     ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
     that the message names. ``seed`` are the 63 random bits of its identifiers, drawn on arrival; ``received_ms`` is real
     time. ``inline_target`` is the sealed address of a webhook that the request itself names. ``request_hash`` belongs to a
-    token that the sender chose.
+    token that the sender chose. ``view`` renders the answer, where somebody waits for one.
     """
 
     card: CardEntry
@@ -41,6 +41,7 @@ class Asked(NamedTuple):
     inline_target: bytes | None = None
     chosen_token: str | None = None
     request_hash: bytes = b""
+    view: Callable[["Outcome"], bytes] | None = None
 
 
 Ask = Asked | Instructed
@@ -48,12 +49,13 @@ Ask = Asked | Instructed
 
 
 class Outcome(NamedTuple):
-    """What a message became: its row, and what it takes to render it."""
+    """What a message became: its row, what it takes to render it, and the answer that the message's view made of that."""
 
     row: Recorded
     card: CardEntry
     program: ProgramEntry
     source: SourceEntry | None
+    answer: bytes = b""
 
 
 Result = Outcome | Moved | Problem

@@ -5,6 +5,7 @@ behind is what the next message of the same account sees. A batch leaves the sam
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -85,11 +86,25 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
         raise
     if not batch.write.transactions:
         await lane.abort()
+        _render(asked, results)
         return results
     fault("commit.before")
-    await lane.commit(batch.write)
+    # The answers are made while the disk works; whoever asks alone has his a tenth of its time earlier.
+    await lane.commit(batch.write, partial(_render, asked, results))
     fault("commit.after")
     return results
+
+
+def _render(asked: Sequence[Ask], results: list[Result]) -> None:
+    """Puts the answers into the results."""
+    for at, (one, result) in enumerate(zip(asked, results, strict=True)):
+        if isinstance(one, Asked) and one.view is not None and isinstance(result, Outcome):
+            try:
+                results[at] = result._replace(answer=one.view(result))
+            except Exception:
+                # What was decided stands, and its asker can look it up; the others get their answers.
+                log.exception("an answer could not be rendered", about=_name_of(one))
+                results[at] = Problem(INTERNAL)
 
 
 def answer(batch: Batch, ids: IdSource, asked: Ask) -> Result:

@@ -101,22 +101,30 @@ async def submit(
         inline_target=_sealed_target(app, webhook) if webhook is not None else None,
         chosen_token=token,
         request_hash=request_hash(body) if token is not None else b"",
+        view=answer_of if echo else answer_v2_of,
     )
     outcome = await app.engine.submit(asked)
     if webhook is not None or outcome.program.subscriptions:
         app.wake_outbox()
-    return answer_of(outcome, echo=echo)
+    return outcome.answer
 
 
-def answer_of(outcome: Outcome, *, echo: bool = True) -> bytes:
-    """The wire's answer to a simulation."""
-    row, card, program, source = outcome
-    transaction = render(row, card.face, source.face if source is not None else None, row.first_state)
+def answer_of(outcome: Outcome) -> bytes:
+    """The wire's answer to a simulation: the transaction, and the response message that the network got."""
+    row, card = outcome.row, outcome.card
     details = details_decoder.decode(row.details)
-    if not echo:
-        return f'{{"transaction":{as_v2(transaction, details)}}}'.encode()
-    raw = iso_echo(row, details, card.shown_pan, card.card.expiration, program.short_code)
-    return f'{{"transaction":{transaction},"raw_iso8583":{raw}}}'.encode()
+    raw = iso_echo(row, details, card.shown_pan, card.card.expiration, outcome.program.short_code)
+    return f'{{"transaction":{_transaction_of(outcome)},"raw_iso8583":{raw}}}'.encode()
+
+
+def answer_v2_of(outcome: Outcome) -> bytes:
+    """The answer of Simulations 2.0: the transaction alone, in its model."""
+    return f'{{"transaction":{as_v2(_transaction_of(outcome), details_decoder.decode(outcome.row.details))}}}'.encode()
+
+
+def _transaction_of(outcome: Outcome) -> str:
+    row, source = outcome.row, outcome.source
+    return render(row, outcome.card.face, source.face if source is not None else None, row.first_state)
 
 
 async def _details(

@@ -1,6 +1,6 @@
 """What the heart asks of a database: one read and one write a batch. Two implementations, one for each database."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -159,8 +159,11 @@ class Lane(Protocol):
         """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs."""
         ...
 
-    async def commit(self, write: Write) -> None:
-        """Writes and commits. Raises Conflict when it must be run again, Unavailable when it failed."""
+    async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
+        """Writes and commits; ``meanwhile`` is called once, when the commit is on its way and there is nothing but to wait.
+
+        Raises Conflict when it must be run again, Unavailable when it failed, and what ``meanwhile`` raises never.
+        """
         ...
 
     async def abort(self) -> None:

@@ -1,19 +1,19 @@
 """The heart's PostgreSQL: two round trips a batch, the first locks and reads, the second writes and commits.
 
-Rows travel as one binary array for each column and are unfolded by ``unnest``: a batch of 200 rows is one statement for
-each table.
+Rows travel as binary arrays (``arrays.Columns``): a batch of 200 rows is one statement for each table.
 """
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import pq
+from sqlalchemy import BigInteger, Column, LargeBinary, SmallInteger, String, Table
 
 from cardwright.core.record import Recorded
-from cardwright.storage.arrays import bytes_array, encode_rows, int_array, text_array
+from cardwright.storage.arrays import Columns, bytes_array, int_array, text_array
 from cardwright.storage.database import Database
 from cardwright.storage.hot import (
     ACCOUNT_JOURNAL_COLUMNS,
@@ -24,7 +24,6 @@ from cardwright.storage.hot import (
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
-    ChainRow,
     HolderRow,
     MovementReplay,
     ProgramRow,
@@ -35,23 +34,45 @@ from cardwright.storage.hot import (
     Write,
 )
 from cardwright.storage.pipe import Pipe, Rows, rows_of
+from cardwright.storage.tables import journal, message_tokens, movements, outbox, shadow_hits, transactions
 
 ID_BLOCK = 20_000
-TRANSACTION_TYPES = {
-    "kind": "int2", "state": "int2", "first_state": "int2", "code": "int2", "duration_ms": "int4", "currency": "text",
-    "details": "bytea",
-}  # fmt: skip
-OUTBOX_TYPES = {"target": "bytea", "category": "int2", "refs": "text", "state": "int2", "tries": "int2", "attempts": "text"}
-
-MOVEMENT_TYPES = {"kind": "int2", "token": "text", "request_hash": "bytea", "doc": "text"}
 
 
-def _unfold(table: str, columns: Sequence[str], types: dict[str, str]) -> str:
-    arrays = ", ".join(f"${number}::{types.get(column, 'int8')}[]" for number, column in enumerate(columns, 1))
-    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"
+def _kind_of(column: Column[Any]) -> str:
+    match column.type:
+        case String():
+            return "text"
+        case LargeBinary():
+            return "bytea"
+        case SmallInteger():
+            return "int2"
+        case BigInteger():
+            return "int8"
+        case _:
+            return "int4"
 
+
+def _columns(table: Table, *names: str) -> Columns:
+    """How these columns of a table travel."""
+    others = {name: kind for name in names if (kind := _kind_of(table.c[name])) in ("text", "bytea")}
+    return Columns(names, others, [name for name in names if table.c[name].nullable])
+
+
+def _insert(table: Table, columns: Columns) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(columns.names)}) {columns.rows}"
+
+
+TRANSACTIONS = _columns(transactions, *TRANSACTION_COLUMNS)
+JOURNAL = _columns(journal, *JOURNAL_COLUMNS)
+ACCOUNT_JOURNAL = _columns(journal, *ACCOUNT_JOURNAL_COLUMNS)
+MOVEMENTS = _columns(movements, *MOVEMENT_COLUMNS)
+OUTBOX = _columns(outbox, *OUTBOX_COLUMNS)
+SHADOW_HITS = _columns(shadow_hits, *SHADOW_HIT_COLUMNS)
+TOKENS = _columns(message_tokens, "program_id", "token", "transaction_id", "request_hash")
 
 STATEMENTS = {
+    # What finds rows takes an array for each column: of ``unnest`` in FROM the planner expects ten rows, and looks each up.
     # Rows are locked after sorting, so every process locks in the same order and none waits in a circle.
     "lock_holders": "SELECT id, revision, state FROM holders WHERE id = ANY($1::int8[]) ORDER BY id FOR NO KEY UPDATE",
     "programs": "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ANY($1::int8[])",
@@ -61,24 +82,22 @@ STATEMENTS = {
     "holders": "UPDATE holders h SET state = v.state FROM unnest($1::int8[], $2::bytea[]) AS v(id, state) WHERE h.id = v.id",
     "update_chains": "UPDATE transactions t SET state = v.state, hold_left = v.hold_left, load_left = v.load_left, "
     "cleared = v.cleared, due_ms = v.due_ms "
-    "FROM unnest($1::int8[], $2::int2[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) "
+    "FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) "
     "AS v(id, state, hold_left, load_left, cleared, due_ms) WHERE t.id = v.id",
     "grow_chains": "UPDATE transactions t SET details = v.details FROM unnest($1::int8[], $2::bytea[]) AS v(id, details) "
     "WHERE t.id = v.id",
-    "insert_transactions": _unfold("transactions", TRANSACTION_COLUMNS, TRANSACTION_TYPES),
-    "insert_journal": _unfold("journal", JOURNAL_COLUMNS, {"currency": "text"}),
+    "insert_transactions": _insert(transactions, TRANSACTIONS),
+    "insert_journal": _insert(journal, JOURNAL),
     "movements": "SELECT m.program_id, m.kind, m.token, m.request_hash, m.doc FROM movements m "
-    "JOIN unnest($1::int8[], $2::int2[], $3::text[]) AS k(program_id, kind, token) "
+    "JOIN unnest($1::int8[], $2::int8[], $3::text[]) AS k(program_id, kind, token) "
     "ON m.program_id = k.program_id AND m.kind = k.kind AND m.token = k.token",
-    "insert_account_journal": _unfold("journal", ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}),
-    "insert_movements": _unfold("movements", MOVEMENT_COLUMNS, MOVEMENT_TYPES),
+    "insert_account_journal": _insert(journal, ACCOUNT_JOURNAL),
+    "insert_movements": _insert(movements, MOVEMENTS),
     "reword_movements": "UPDATE movements m SET modified_ms = v.modified_ms, doc = v.doc "
     "FROM unnest($1::int8[], $2::int8[], $3::text[]) AS v(id, modified_ms, doc) WHERE m.id = v.id",
-    "insert_outbox": _unfold("outbox", OUTBOX_COLUMNS, OUTBOX_TYPES),
-    "insert_shadow_hits": _unfold("shadow_hits", SHADOW_HIT_COLUMNS, {}),
-    "insert_tokens": _unfold(
-        "message_tokens", ("program_id", "token", "transaction_id", "request_hash"), {"token": "text", "request_hash": "bytea"}
-    ),
+    "insert_outbox": _insert(outbox, OUTBOX),
+    "insert_shadow_hits": _insert(shadow_hits, SHADOW_HITS),
+    "insert_tokens": _insert(message_tokens, TOKENS),
 }
 
 KEYED_CARDS = (
@@ -133,16 +152,17 @@ class PostgresStore:
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token), over a connection of their own that stays open."""
         programs, tokens = zip(*keys, strict=True)
+        arrays = int_array(programs), text_array(tokens)
         async with self._reading:
             try:
-                rows = await self._ask_for_cards(int_array(programs), text_array(tokens))
+                rows = await self._ask_for_cards(arrays)
             except Unavailable:
                 # It may have gone while nobody used it, as when the server was restarted.
                 await self.close()
-                rows = await self._ask_for_cards(int_array(programs), text_array(tokens))
+                rows = await self._ask_for_cards(arrays)
         return [_card(row) for row in rows]
 
-    async def _ask_for_cards(self, *arrays: bytes) -> Rows:
+    async def _ask_for_cards(self, arrays: Sequence[bytes]) -> Rows:
         if self._reader is None:
             try:
                 self._reader = Pipe(await asyncio.to_thread(self._connect), CARD_STATEMENTS)
@@ -181,10 +201,11 @@ class PostgresLane:
         if want.row_ids:
             self._pipe.send("transactions", int_array(want.row_ids))
         if want.tokens:
-            programs, texts = zip(*want.tokens, strict=True)
-            self._pipe.send("replays", int_array(programs), text_array(texts))
+            programs, tokens = zip(*want.tokens, strict=True)
+            self._pipe.send("replays", int_array(programs), text_array(tokens))
         if want.movements:
-            self._pipe.send("movements", *encode_rows(want.movements, ("program_id", "kind", "token"), MOVEMENT_TYPES))
+            programs, kinds, tokens = zip(*want.movements, strict=True)
+            self._pipe.send("movements", int_array(programs), int_array(kinds), text_array(tokens))
         results = await self._pipe.ask()
         repeated = rows_of(results.pop()) if want.movements else ()
         seen = Seen(
@@ -211,37 +232,34 @@ class PostgresLane:
         for row in map(_recorded, rows_of(result)):
             seen.rows[row.id] = row
 
-    async def commit(self, write: Write) -> None:
+    async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""
         if write.holders:
             ids, states = zip(*write.holders, strict=True)
             self._pipe.send("holders", int_array(ids), bytes_array(states))
         if write.transactions:
-            self._pipe.send("insert_transactions", *encode_rows(write.transactions, TRANSACTION_COLUMNS, TRANSACTION_TYPES))
+            self._pipe.send("insert_transactions", *TRANSACTIONS.encode(write.transactions))
         if write.chains:
-            self._pipe.send("update_chains", *encode_rows(list(write.chains.values()), ChainRow._fields, {"state": "int2"}))
+            self._pipe.send("update_chains", *map(int_array, zip(*write.chains.values(), strict=True)))
         if write.grown:
             self._pipe.send("grow_chains", int_array(list(write.grown)), bytes_array(list(write.grown.values())))
         if write.journal:
-            self._pipe.send("insert_journal", *encode_rows(write.journal, JOURNAL_COLUMNS, {"currency": "text"}))
+            self._pipe.send("insert_journal", *JOURNAL.encode(write.journal))
         if write.outbox:
             rows = [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]
-            self._pipe.send("insert_outbox", *encode_rows(rows, OUTBOX_COLUMNS, OUTBOX_TYPES))
+            self._pipe.send("insert_outbox", *OUTBOX.encode(rows))
         if write.tokens:
-            programs, tokens, transactions, digests = zip(*write.tokens, strict=True)
-            keys = int_array(programs), text_array(tokens)
-            self._pipe.send("insert_tokens", *keys, int_array(transactions), bytes_array(digests))
+            self._pipe.send("insert_tokens", *TOKENS.encode(write.tokens))
         if write.movements:
-            self._pipe.send("insert_movements", *encode_rows(write.movements, MOVEMENT_COLUMNS, MOVEMENT_TYPES))
+            self._pipe.send("insert_movements", *MOVEMENTS.encode(write.movements))
         if write.reworded:
             times, docs = zip(*write.reworded.values(), strict=True)
             self._pipe.send("reword_movements", int_array(list(write.reworded)), int_array(times), text_array(docs))
         if write.account_journal:
-            rows = write.account_journal
-            self._pipe.send("insert_account_journal", *encode_rows(rows, ACCOUNT_JOURNAL_COLUMNS, {"currency": "text"}))
+            self._pipe.send("insert_account_journal", *ACCOUNT_JOURNAL.encode(write.account_journal))
         if write.shadow_hits:
-            self._pipe.send("insert_shadow_hits", *encode_rows(write.shadow_hits, SHADOW_HIT_COLUMNS, {}))
-        await self._pipe.end()
+            self._pipe.send("insert_shadow_hits", *SHADOW_HITS.encode(write.shadow_hits))
+        await self._pipe.end(meanwhile)
 
     async def abort(self) -> None:
         """Ends the transaction; nothing was written in it."""
@@ -262,7 +280,7 @@ def _card(row: Sequence[bytes | None]) -> CardRow:
 
 # All numbers of a row are read with one call, a NULL as a zero that is taken back afterwards.
 _CODES = {"int2": "h", "int4": "i", "int8": "q"}
-_COLUMN_TYPES = [TRANSACTION_TYPES.get(column, "int8") for column in TRANSACTION_COLUMNS]
+_COLUMN_TYPES = [_kind_of(transactions.c[name]) for name in TRANSACTION_COLUMNS]
 _OTHERS = [at for at, kind in enumerate(_COLUMN_TYPES) if kind not in _CODES]
 _NUMBERS = struct.Struct("!" + "".join(_CODES.get(kind, "x") for kind in _COLUMN_TYPES))
 _ZEROS = [bytes(struct.calcsize(_CODES.get(kind, "x"))) for kind in _COLUMN_TYPES]

@@ -137,7 +137,7 @@ class SqliteLane:
                 seen.movements[movement] = MovementReplay(*found)
         return seen
 
-    async def commit(self, write: Write) -> None:
+    async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
         """Writes, and waits for the disk in a thread."""
         many = self._connection.executemany
         try:
@@ -160,7 +160,9 @@ class SqliteLane:
                 many(INSERT_ACCOUNT_JOURNAL, write.account_journal)
             if write.shadow_hits:
                 many(INSERT_SHADOW_HIT, write.shadow_hits)
-            await asyncio.get_running_loop().run_in_executor(self._committer, self._connection.execute, "COMMIT")
+            done = asyncio.get_running_loop().run_in_executor(self._committer, self._connection.execute, "COMMIT")
+            meanwhile()
+            await done
         except sqlite3.IntegrityError as error:
             self._end()
             raise Conflict(str(error)) from error

@@ -22,6 +22,10 @@ RETRIABLE = frozenset({"23505", "40001", "40P01", "55P03"})
 Rows = list[list[bytes | None]]
 
 
+def nothing() -> None:
+    """What there is to do while the server works, where nobody has anything."""
+
+
 class Pipe:
     """One connection; it belongs to one user at a time."""
 
@@ -62,13 +66,16 @@ class Pipe:
             raise
         return self._results
 
-    async def end(self) -> list[pq.abc.PGresult]:
-        """Sends what was queued and ends the transaction: with a commit, or after an error without a trace."""
+    async def end(self, meanwhile: Callable[[], None] = nothing) -> list[pq.abc.PGresult]:
+        """Sends what was queued and ends the transaction: with a commit, or after an error without a trace.
+
+        ``meanwhile`` is called when everything is on its way.
+        """
         self._unanswered += 1
-        await self._trip(self._wire.pipeline_sync)
+        await self._trip(self._wire.pipeline_sync, meanwhile)
         return self._results
 
-    async def _trip(self, ask: Callable[[], None]) -> None:
+    async def _trip(self, ask: Callable[[], None], meanwhile: Callable[[], None] = nothing) -> None:
         """One round trip. Raises Conflict or Unavailable."""
         self._results, self._error = [], None
         self._waiter = self._loop.create_future()
@@ -77,6 +84,7 @@ class Pipe:
             self._flush()
         except psycopg.OperationalError as error:
             raise Unavailable(str(error)) from error
+        meanwhile()
         await self._waiter
         if self._error is not None:
             raise self._error
@@ -85,7 +93,7 @@ class Pipe:
         if self._wire.flush() == 0:
             self._loop.remove_writer(self._wire.socket)
         else:
-            # The server takes no more for now; go on when it does.
+            # The server does not take all of it at once; go on when it takes more.
             self._loop.add_writer(self._wire.socket, self._flush)
 
     def _on_readable(self) -> None:
