@@ -27,7 +27,7 @@ CODES = {
 def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_code: str) -> str:
     """The response message. ``pan`` as the caller may see it, ``expiration`` as ``MMyy``."""
     places = exponent_of(row.currency) or 0
-    digits = _digits(row.created_ms // 1000)
+    digits, currency = _digits(row.created_ms // 1000), numeric_of(row.currency)
     merchant = details.merchant
     approved, (mti, processing) = row.impacted is not None, CODES.get(row.kind, ASKING)
     return (
@@ -38,10 +38,11 @@ def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_c
         f'{_about(row, places)}"26":{_text(merchant.mcc)},"37":"{row.id}",'
         + (f'"38":"{approval_code(row)}",' if approved else "")
         + _outcome_and_merchant(row.code, approved, details.mid, merchant)
-        + (f'"54":"{_balances(row, places)}",' if approved else "")
+        + (f'"54":"{_balance("02", row.available, currency, places)}{_balance("01", row.ledger, currency, places)}",'
+           if approved else "")
         + _about_original(row)
-        + f'"63":"DISCOVER","112":{{"101":{_quoted_amount(row.available, places)},"102":{_quoted_amount(row.ledger, places)},'
-        f'"103":"{numeric_of(row.currency)}"}},"113":{{"2":"106","29":"Y","34":"Y","35":"API"}},"180":{_text(short_code)}}}'
+        + f'"63":"DISCOVER","112":{{"101":"{decimal_text(row.available, places)}","102":"{decimal_text(row.ledger, places)}",'
+        f'"103":"{currency}"}},"113":{{"2":"106","29":"Y","34":"Y","35":"API"}},"180":{_text(short_code)}}}'
     )
 
 
@@ -78,17 +79,9 @@ def _about_original(row: Recorded) -> str:
     return f'"56":{{"1":"2100","2":"{root_trace_number(row):0>12}","3":"{time}","7":"{root_token(row)}"}},'
 
 
-def _balances(row: Recorded, places: int) -> str:
-    """ISO 8583 DE54: 21 characters for each amount, available first, then ledger."""
-    return _balance("02", row.available, row.currency, places) + _balance("01", row.ledger, row.currency, places)
-
-
 def _balance(amount_type: str, amount: int, currency: str, places: int) -> str:
-    return f"00{amount_type}{numeric_of(currency)}{places}{'D' if amount < 0 else 'C'}{abs(amount):012d}"
-
-
-def _quoted_amount(units: int, places: int) -> str:
-    return f'"{decimal_text(units, places)}"'
+    """ISO 8583 DE54: 21 characters for each amount; ``currency`` is its number."""
+    return f"00{amount_type}{currency}{places}{'D' if amount < 0 else 'C'}{abs(amount):012d}"
 
 
 def _text(value: str) -> str:

@@ -1,6 +1,5 @@
 """A transaction as it is stored, and the identifiers that follow from it."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 LOAD_SIDE = 1
@@ -61,8 +60,6 @@ def token_of(row: Recorded, face: int = 0) -> str:
     return _token(row.id, row.created_ms, row.seed, face)
 
 
-# A message that follows another names it four times over, in its answer and on its way there.
-@lru_cache(maxsize=4096)
 def _token(row_id: int, created_ms: int, seed: int, face: int) -> str:
     low = (row_id << 22) | ((seed & 0xFFFFF) << 2) | face
     high, random = created_ms >> 16, (seed >> 20) & 0xFFF

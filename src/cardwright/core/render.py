@@ -81,15 +81,17 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
     details = details_decoder.decode(row.details)
     places = exponent_of(row.currency) or 0
     time, kind, own_token = iso(row.created_ms), row.kind, token_of(row)
-    preceding = ""
+    began = time if row.user_time_ms == row.created_ms else iso(row.user_time_ms)
+    preceding, chain_token = "", own_token
     if row.root_id is not None:
-        preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or root_token(row)}",'
+        chain_token = root_token(row)
+        preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or chain_token}",'
     return (
         f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
         f'"token":"{_inside(details.chosen_token) or own_token}",{face.tokens},"card_product_token":{face.product},'
         f"{preceding}{_gpa(row, row.impacted if kind != INQUIRY else None, places)}"
-        f"{_order(row, face, source, details, places, time, own_token)}"
-        f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
+        f"{_order(row, face, source, details, places, time, began, own_token, chain_token)}"
+        f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
         + ("" if kind in RELEASES else f'"settlement_date":"{time[:10]}T00:00:00Z",')
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
         f'{_fees_and_cash(details, places)}"currency_code":"{row.currency}",'
@@ -110,11 +112,13 @@ def render_load(row: Recorded, face: Face, source: SourceFace | None) -> str:
     details = details_decoder.decode(row.details)
     places = exponent_of(row.currency) or 0
     time, own_token = iso(row.created_ms), token_of(row)
+    chain_token = own_token if row.root_id is None else root_token(row)
     return (
         f'{{"type":"{TYPES[LOAD_KINDS[row.kind]]}","state":"{STATE_NAMES[row.state]}","identifier":"{row.id + 1}",'
         f'"token":"{with_face(own_token, LOAD_SIDE)}",{face.tokens},'
         f'"preceding_related_transaction_token":"{_inside(details.chosen_token) or own_token}",'
-        f"{_gpa(row, row.moved, places)}{_order(row, face, source, details, places, time, own_token)}"
+        f"{_gpa(row, row.moved, places)}"
+        f"{_order(row, face, source, details, places, time, iso(row.user_time_ms), own_token, chain_token)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
         f'"amount":{decimal_text(abs(row.moved), places)},"currency_code":"{row.currency}","response":{_response(row.code)},'
         f'"network":"MARQETA","subnetwork":"MANAGED_JIT",'
@@ -134,8 +138,9 @@ def _gpa(row: Recorded, impacted: int | None, places: int) -> str:
 
 
 def _order(
-    row: Recorded, face: Face, source: SourceFace | None, details: Details, places: int, time: str, own_token: str
-) -> str:
+    row: Recorded, face: Face, source: SourceFace | None, details: Details, places: int, time: str, began: str, own_token: str,
+    chain_token: str,
+) -> str:  # fmt: skip
     """``gpa_order`` (or for money that goes back without an authorization ``gpa_order_unload``), with the comma behind it."""
     if source is None or not (row.moved or details.order_refused or details.unload):
         return ""
@@ -148,10 +153,9 @@ def _order(
         amount, state, response = abs(row.moved), _order_state(row), _response(Reason.APPROVED.number)
         load = f'"transaction_token":"{with_face(own_token, LOAD_SIDE)}",'
     text = decimal_text(amount, places)
-    chain_token = own_token if row.root_id is None else root_token(row)
     common = (
         f'"token":"{with_face(chain_token, ORDER)}","amount":{text},'
-        f'"created_time":"{iso(row.user_time_ms)}","last_modified_time":"{time}",'
+        f'"created_time":"{began}","last_modified_time":"{time}",'
         f'{load}"state":"{state}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
         f'"funding_source_token":{source.token}'
     )

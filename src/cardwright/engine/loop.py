@@ -48,7 +48,7 @@ RETRIES_MAX = 20
 
 BATCHES = Histogram("cardwright_batch_messages", "Messages decided in one commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
 WAITING = Gauge("cardwright_inbox_messages", "Messages that wait for a batch")
-DECIDED = Counter("cardwright_messages_total", "Decided messages", ["outcome"])
+DECIDED = Counter("cardwright_messages_total", "Decided messages", ["outcome"]).labels("answered")
 
 T = TypeVar("T")
 
@@ -244,7 +244,7 @@ class Engine:
             if not waiting.answer.done():
                 waiting.answer.set_result(result)
         BATCHES.observe(len(batch))
-        DECIDED.labels("answered").inc(len(batch))
+        DECIDED.inc(len(batch))
         return lane
 
     async def _decide(self, lane: Lane, batch: Sequence[_Waiting]) -> list[Result]:

@@ -20,7 +20,7 @@ SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     # A checkpoint inside somebody's commit costs that somebody a second; the server runs it beside the commits.
     "PRAGMA wal_autocheckpoint=0",
-    "PRAGMA cache_size=-32768",
+    "PRAGMA cache_size=-8192",
     # What is not in that cache is read from the system's without a call: a third off the lookup of one card among a million.
     "PRAGMA mmap_size=2147418112",
 )

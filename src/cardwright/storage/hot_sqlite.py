@@ -52,6 +52,8 @@ INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
 UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 WHERE id = ?1"
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
 INSERT_SHADOW_HIT = _insert("shadow_hits", SHADOW_HIT_COLUMNS)
+# One statement for all, which takes half of what one for each does; a list of numbers is JSON as Python writes it.
+SELECT_HOLDERS = "SELECT h.id, h.revision, h.state FROM json_each(?) AS k CROSS JOIN holders AS h ON h.id = k.value"
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
 SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND c.token = ?"
 
@@ -116,10 +118,8 @@ class SqliteLane:
 
     def _read(self, run: Run, want: Want) -> Seen:
         seen = Seen({}, {}, {}, {})
-        for holder_id in want.holder_ids:
-            found = run("SELECT revision, state FROM holders WHERE id = ?", (holder_id,)).fetchone()
-            if found is not None:
-                seen.holders[holder_id] = HolderRow(*found)
+        for holder_id, *found in run(SELECT_HOLDERS, (str(want.holder_ids),)):
+            seen.holders[holder_id] = HolderRow(*found)
         for program_id in want.program_ids:
             row = run("SELECT revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ?", (program_id,)).fetchone()
             seen.programs[program_id] = ProgramRow(*row)

@@ -115,12 +115,22 @@ class ApiProtocol(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
+    def on_message_begin(self) -> None:
+        """A request begins; what the general way describes it by is not made before it goes there."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
     def on_headers_complete(self) -> None:
         """Begins an exchange, or hands over to the general way."""
         verb = self.parser.get_method().decode("ascii")
         url = httptools.parse_url(self.url)
         door = cast(Door, self.app)
         if not door.is_api(verb, url.path):
+            address, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = address, expects
+            self.headers += headers
             super().on_headers_complete()
             return
         keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
