@@ -173,6 +173,7 @@ class Engine:
             if lane is not None:
                 await lane.close()
         except Exception as error:
+            # Whatever a connection in any state may raise: it is given up in either case.
             log.info("a broken lane did not close", error=str(error))
 
     async def original(self, key: TokenKey) -> Original:
@@ -278,12 +279,14 @@ class Engine:
         try:
             await lane.close()
         except Exception as error:
+            # Whatever a connection in any state may raise: it is given up in either case.
             log.info("a broken lane did not close", error=str(error))
         delay = 0.1
         while not self._stopping:
             try:
                 return await self._store.open_lane()
             except Exception as error:
+                # Nothing may end the lane but the engine's own end: without it no message would be decided any more.
                 log.error("the database cannot be reached", error=str(error), retry_s=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)

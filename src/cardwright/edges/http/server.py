@@ -15,6 +15,11 @@ FIRST_PORT = 8181
 TRIES = 50
 BACKLOG = 4096
 
+KEEP_ALIVE_S = 75
+"""How long a connection may be idle, as long as with nginx. A request that meets the closing of its connection gets no answer,
+and a client does not send a POST again by itself; after uvicorn's five seconds whoever comes back now and then met it often.
+"""
+
 
 class PortTaken(Exception):
     """The port asked for belongs to somebody else."""
@@ -57,6 +62,7 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
         proxy_headers=False,
         workers=settings.workers,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=10,
         ssl_certfile=str(certificate[0]) if certificate else None,
         ssl_keyfile=str(certificate[1]) if certificate else None,
