@@ -89,7 +89,8 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
         _render(asked, results)
         return results
     fault("commit.before")
-    # The answers are made while the disk works; whoever asks alone has his a tenth of its time earlier.
+    # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
+    # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
     await lane.commit(batch.write, partial(_render, asked, results))
     fault("commit.after")
     return results
