@@ -17,7 +17,7 @@ BACKLOG = 4096
 
 KEEP_ALIVE_S = 75
 """How long a connection may be idle, as long as with nginx. A request that meets the closing of its connection gets no answer,
-and a client does not send a POST again by itself; uvicorn's own five seconds are about as long as somebody thinks who tries things.
+and a client does not send a POST again by itself; uvicorn's own five seconds are no longer than somebody thinks who tries things.
 """
 
 
