@@ -37,6 +37,12 @@ ID_BLOCK = 1_000_000
 FRAMES_MAX = 50_000
 """Pages of 2 KiB in the write-ahead log after which it begins anew."""
 
+FRAMES_FEW = 128
+"""Pages that are moved so quickly that hardly ever a commit falls into it."""
+
+PASSES_MAX = 8
+"""How often in a row what came meanwhile is moved."""
+
 Run = Callable[..., sqlite3.Cursor]
 
 
@@ -213,22 +219,30 @@ class Checkpointer:
         connection.execute("PRAGMA busy_timeout=50")
         try:
             while not self._stop.wait(self._every_s):
-                if self._is_long(connection) and self._is_long(connection):
+                if self._move(connection) > self._frames_max:
                     with self._gate:
                         _checkpoint(connection, "RESTART")
         finally:
             _checkpoint(connection, "PASSIVE")
             connection.close()
 
-    def _is_long(self, connection: sqlite3.Connection) -> bool:
-        """Moves what there is; whether the log could and should begin anew afterwards.
+    def _move(self, connection: sqlite3.Connection) -> int:
+        """Moves what there is; how many pages the log has then, 0 while it cannot begin anew.
 
-        A long one is looked at twice: the second checkpoint has to move only what was committed during the first, and the
-        last one, for which all wait, what was committed during the second.
+        SQLite has the file written to the disk only by a checkpoint during which nobody commits, so there are several, each
+        of what came during the last. Otherwise the pages of seconds were written while the writers paused, a tenth of a second
+        each time, and at half of the peak the p99 was 90 ms instead of 12.
         """
-        frames, moved = _checkpoint(connection, "PASSIVE")
-        # Somebody who reads an older state, for a snapshot, needs the log as it is.
-        return moved == frames > self._frames_max
+        frames = 0
+        for _ in range(PASSES_MAX):
+            before = frames
+            frames, moved = _checkpoint(connection, "PASSIVE")
+            if moved < frames:
+                # Somebody who reads an older state, for a snapshot, needs the log as it is.
+                return 0
+            if frames - before < FRAMES_FEW:
+                break
+        return frames
 
 
 def _checkpoint(connection: sqlite3.Connection, how: str) -> tuple[int, int]:
