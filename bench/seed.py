@@ -20,6 +20,7 @@ from bench.database import is_sqlite
 from bench.load import TOKEN_SIZE
 from cardwright.core.pan import account_numbers, barcode_from, pan_from
 from cardwright.kit.vault import Vault
+from cardwright.storage.hot import LIST_TRANSACTIONS
 from cardwright.storage.tables import cards, config_history, holders, journal, pans, transactions, users
 from tests.support.issuing import made_by
 from tests.support.server import Client, RunningServer
@@ -152,6 +153,7 @@ def seed_transactions(seeded: Seeded, count: int, *, progress: Progress = lambda
             end = min(start + PAIRS_AT_A_TIME, pairs) - 1
             _clone_pairs(execute, proto, seeded.cards, (start, end), (first, begin_ms, apart_ms), is_sqlite(seeded.address))
             progress((end + 1) / pairs)
+        execute(LIST_TRANSACTIONS.partition("WHERE")[0] + f"WHERE id >= {first} ORDER BY holder_id, user_time_ms, id")
         if not is_sqlite(seeded.address):
             execute("SELECT setval('transaction_blocks', (SELECT max(id) / 20000 + 2 FROM transactions))")
     return replace(seeded, stored=pairs * 2)
@@ -230,7 +232,7 @@ def _clone_people(execute: Execute, sqlite: bool) -> None:
     of = "people p CROSS JOIN {} t WHERE t.id = {} ORDER BY p.n"
     newest = "SELECT max(revision) FROM config_history WHERE kind = {0} AND object_id = {1}"
     said = f"people p CROSS JOIN config_history t WHERE t.kind = {{0}} AND t.object_id = {{1}} AND t.revision = ({newest})"
-    execute(clone(holders, of.format("holders", holder_id), id="t.id + p.n"))
+    execute(clone(holders, of.format("holders", holder_id), id="t.id + p.n", recent="X''" if sqlite else "''::bytea"))
     of_both = {"id": "t.id + p.n", "holder_id": "t.holder_id + p.n"}
     user_fact, card_fact = user_doc.replace("t.doc", "t.fact"), fact_doc.replace("t.doc", "t.fact")
     execute(clone(users, of.format("users", user_id), **of_both, token="p.user_token", doc=user_doc, fact=user_fact))

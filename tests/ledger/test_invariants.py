@@ -166,6 +166,9 @@ APPROVED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NOT N
 DECLINED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NULL AND root_id IS NULL)"
 ZERO_ENTRY = "INSERT INTO journal (id, program_id, holder_id, source_id, currency, booked_ms)"
 
+LISTS = {"listed_is_a_transaction", "transaction_is_in_one_list"}
+"""What an account's list says of a transaction that became another."""
+
 PENDING = TYPE_NUMBER["directdeposit.credit.pending"]
 
 SABOTAGE: dict[str, tuple[str, set[str]]] = {
@@ -231,7 +234,8 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         f"UPDATE transactions SET created_ms = created_ms + 1 {DECLINED}", {"chain_shares_its_time"},
     ),
     "a clearing is of another day": (
-        "UPDATE transactions SET user_time_ms = user_time_ms - 1 WHERE root_id IS NOT NULL", {"chain_shares_its_time"},
+        "UPDATE transactions SET user_time_ms = user_time_ms - 1 WHERE root_id IS NOT NULL",
+        {"chain_shares_its_time", *LISTS},
     ),
     "a hold never ends": (f"UPDATE transactions SET due_ms = 0 {OPEN}", {"open_hold_has_an_end"}),
     "a chain forgets what was cleared": (f"UPDATE transactions SET cleared = cleared - 1 {CLEARED}", {"chains_add_up"}),
@@ -293,7 +297,26 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         "UPDATE movements SET id = 99999 WHERE id = (SELECT max(id) FROM movements)", {"movement_has_its_transaction"},
     ),
     "an order belongs to nobody": ("UPDATE movements SET holder_id = 99999", {"programs_stay_apart"}),
-    "a transaction takes the id of a load": (f"UPDATE transactions SET id = id + 1 {DECLINED}", {"transaction_ids_are_odd"}),
+    "a transaction takes the id of a load": (
+        f"UPDATE transactions SET id = id + 1 {DECLINED}", {"transaction_ids_are_odd", *LISTS},
+    ),
+    "an account's list loses a transaction": (
+        "DELETE FROM holder_transactions WHERE id = (SELECT max(id) FROM holder_transactions)", {"transaction_is_in_one_list"},
+    ),
+    "an account's list has a transaction twice": (
+        "INSERT INTO holder_transactions SELECT program_id, holder_id, user_time_ms + 1, id FROM holder_transactions",
+        {"listed_is_a_transaction"},
+    ),
+    "a transaction is in a stranger's list": (
+        "UPDATE holder_transactions SET holder_id = holder_id + 1 WHERE id = (SELECT max(id) FROM holder_transactions)", LISTS,
+    ),
+    "an account forgets its newest transaction": (
+        "UPDATE holders SET recent = substr(recent, 9) WHERE length(recent) > 0", {"transaction_is_in_one_list"},
+    ),
+    "an account names a stranger's newest transactions": (
+        "UPDATE holders SET recent = (SELECT recent FROM holders WHERE length(recent) > 0 ORDER BY id LIMIT 1)",
+        {"transaction_is_in_one_list"},
+    ),
     "a token points at nothing": (
         "UPDATE message_tokens SET transaction_id = 99999", {"message_token_has_its_transaction"},
     ),

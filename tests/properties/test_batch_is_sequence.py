@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,7 @@ from cardwright.core.movements import Deposit, FeeCharge, Order, PeerTransfer, P
 from cardwright.core.problems import Problem
 from cardwright.engine.batch import Ask
 from cardwright.engine.moving import Moved
+from cardwright.storage import account_lists
 from tests.support.world import World, asked, instructed
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
@@ -72,6 +74,13 @@ def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
     messages = draw(st.lists(purchase | follow_up | movement, min_size=1, max_size=12))
     cuts = draw(st.sets(st.integers(1, len(messages))))
     return messages, sorted(cuts | {len(messages)})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_of_room() -> Iterator[None]:
+    """An account's own row names so few transactions that most examples move some to its list."""
+    with patch.object(account_lists, "RECENT_MAX", 3):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +161,12 @@ def wipe(world: World, accounts: dict[int, bytes]) -> None:
     """Back to the cards and accounts as they were made."""
     with world.database.write() as db:
         db.execute(text("INSERT INTO meta (key, value) VALUES ('resetting', 'test')"))
-        for table in ("message_tokens", "movements", "outbox", "shadow_hits", "journal", "transactions"):
+        for table in ("message_tokens", "movements", "outbox", "shadow_hits", "journal", "transactions", "holder_transactions"):
             db.execute(text(f"DELETE FROM {table}"))
         db.execute(text("DELETE FROM meta WHERE key = 'resetting'"))
         for holder_id, state in accounts.items():
-            db.execute(text("UPDATE holders SET state = :state WHERE id = :id"), {"state": state, "id": holder_id})
+            before = {"id": holder_id, "state": state, "recent": b""}
+            db.execute(text("UPDATE holders SET state = :state, recent = :recent WHERE id = :id"), before)
         if not world.database.is_sqlite:
             db.execute(text("ALTER SEQUENCE transaction_blocks RESTART"))
 

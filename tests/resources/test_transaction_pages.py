@@ -25,10 +25,11 @@ from cardwright.resources.transaction_lists import (
     places_of,
 )
 from cardwright.storage import ranks
+from cardwright.storage.account_lists import find_own, with_newest
 from cardwright.storage.blocks import HIGHEST, LOWEST, Order, Range
 from cardwright.storage.programs import get_program
 from cardwright.storage.ranks import Ranks
-from cardwright.storage.tables import transactions
+from cardwright.storage.tables import holder_transactions, holders, transactions
 from tests.support import past
 from tests.support.world import NOON, World, new_world
 
@@ -53,20 +54,23 @@ def call_of(world: World, db: Connection, query: dict[str, Any], sort_by: str, s
     return Call(world.app, db, get_program(db, world.program_id), NOON, {}, query=shape, page=Page(count, start, sort_by))
 
 
-def listed_of(call: Call) -> Listed:
-    """The list of the whole program that a call asks for."""
+def listed_of(call: Call, holder_id: int | None = None) -> Listed:
+    """The list that a call asks for, of the whole program or of one account."""
     order, descending = parse_order(call.list_page.sort_by)
     wanted = parse_wanted(call.query, "PENDING,COMPLETION")
-    search = Search(call.program.id, order, descending, wanted.sides(), None)
-    return Listed(search, wanted, places_of(call.query, NOON, window=True), name_of(call, "all"), is_countable=True)
+    own = None if holder_id is None else find_own(call.db, [holder_id])
+    search = Search(call.program.id, order, descending, wanted.sides(), own)
+    return Listed(search, wanted, places_of(call.query, NOON, window=True), name_of(call, "all"), is_countable=own is None)
 
 
-def page_of(world: World, query: dict[str, Any], sort_by: str, start: int, count: int) -> list[tuple[int, int]]:
+def page_of(
+    world: World, query: dict[str, Any], sort_by: str, start: int, count: int, holder_id: int | None = None
+) -> list[tuple[int, int]]:
     """Row and side of a page's entries, found without the help of the page before."""
     world.app.bookmarks.clear()
     with world.database.read() as db:
         call = call_of(world, db, query, sort_by, start, count)
-        return [(one.id, one.side) for one in find_page(call, listed_of(call))[0]]
+        return [(one.id, one.side) for one in find_page(call, listed_of(call, holder_id))[0]]
 
 
 def naive(world: World, rows: list[dict[str, Any]], query: dict[str, Any], sort_by: str) -> list[tuple[int, int]]:
@@ -220,9 +224,9 @@ def test_a_bookmark_is_left_behind(world: World) -> None:
 COSTED: tuple[dict[str, Any], ...] = ({}, {"state": "ALL"}, {"state": "ALL", "type": "refund"}, {"state": "ERROR"})
 
 
-def cost_of(world: World, query: dict[str, Any], sort_by: str, start: int) -> int:
+def cost_of(world: World, query: dict[str, Any], sort_by: str, start: int, holder_id: int | None = None) -> int:
     """What the database does for a page once the counts are there: steps of SQLite's machine, or pages PostgreSQL reads."""
-    page_of(world, query, sort_by, start, 10)
+    page_of(world, query, sort_by, start, 10, holder_id)
     statements: list[tuple[str, Any]] = []
     steps = 0
 
@@ -240,12 +244,12 @@ def cost_of(world: World, query: dict[str, Any], sort_by: str, start: int) -> in
             world.app.bookmarks.clear()
             raw.set_progress_handler(count, 10)
             call = call_of(world, db, query, sort_by, start, 10)
-            find_page(call, listed_of(call))
+            find_page(call, listed_of(call, holder_id))
             raw.set_progress_handler(None, 0)
         return steps
     event.listen(world.database.engine, "before_cursor_execute", note)
     try:
-        page_of(world, query, sort_by, start, 10)
+        page_of(world, query, sort_by, start, 10, holder_id)
     finally:
         event.remove(world.database.engine, "before_cursor_execute", note)
     with world.database.read() as db:
@@ -283,6 +287,33 @@ def test_a_page_costs_the_same_however_long_the_past(world: World) -> None:
         })  # fmt: skip
     for place, cost in costs[1].items():
         assert 0 < cost <= 1.5 * costs[0][place] + 100, (place, costs[0][place], cost)
+
+
+def test_an_accounts_first_page_costs_the_same_however_much_it_did(world: World) -> None:
+    """An account with 8,000 transactions shows its newest for at most half as much again as one with 80, and both show the
+    right ones: those that its own row names, and then those of its list."""
+    newest, holders_of = "-user_transaction_time", {101: 80, 102: 8_000}
+    query = {"state": "ALL", "type": "authorization"}
+    expected: dict[int, list[tuple[int, int]]] = {}
+    with world.database.write() as db:
+        for holder_id, count in holders_of.items():
+            ids = range(holder_id * 100_000 + 1, holder_id * 100_000 + 2 * count, 2)
+            rows = [past.row(one, NOON - past.DAY_MS + at, holder_id=holder_id) for at, one in enumerate(ids)]
+            past.write(db, rows)
+            recent, _ = with_newest(b"", ids[-7:])
+            db.execute(holders.insert().values(id=holder_id, program_id=1, revision=1, state=b"", recent=recent))
+            listed = [{column.name: one[column.name] for column in holder_transactions.c} for one in rows[:-7]]
+            db.execute(holder_transactions.insert(), listed)
+            expected[holder_id] = [(one, 0) for one in reversed(ids)]
+    if not world.database.is_sqlite:
+        with world.database.engine.connect() as db:
+            db.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE")
+    costs = {one: cost_of(world, query, newest, 0, one) for one in holders_of}
+    for holder_id in holders_of:
+        assert page_of(world, query, newest, 0, 10, holder_id) == expected[holder_id][:10]
+        assert page_of(world, query, newest, 60, 10, holder_id) == expected[holder_id][60:70]
+        assert page_of(world, query, "created_time", 3, 10, holder_id) == expected[holder_id][::-1][3:13]
+    assert 0 < costs[102] <= 1.5 * costs[101] + 100, costs
 
 
 def test_the_counts_are_not_built_for_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

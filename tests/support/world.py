@@ -61,7 +61,16 @@ from cardwright.storage.hot_sqlite import SqliteStore
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
 from cardwright.storage.records import find
-from cardwright.storage.tables import holders, journal, message_tokens, movements, outbox, shadow_hits, transactions
+from cardwright.storage.tables import (
+    holder_transactions,
+    holders,
+    journal,
+    message_tokens,
+    movements,
+    outbox,
+    shadow_hits,
+    transactions,
+)
 
 NOON = 1_767_268_800_000
 """2026-01-01T12:00:00Z, where the world's clock stands still."""
@@ -159,7 +168,7 @@ class World:
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the heart writes, as plain tuples."""
-        written = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits)
+        written = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits, holder_transactions)
         with self.database.read() as db:
             found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}
         return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in found.items()}

@@ -62,6 +62,7 @@ from cardwright.engine.recording import (
 )
 from cardwright.kit.clock import RealClock
 from cardwright.kit.faults import fault
+from cardwright.storage.account_lists import with_newest
 from cardwright.storage.hot import Lane
 
 _pack = msgspec.msgpack.encode
@@ -337,8 +338,11 @@ def _find_earlier_movement(batch: Batch, program: ProgramEntry, asked: Instructe
 
 def _conclude(batch: Batch) -> None:
     """What is written once for the whole batch: each account that changed, and who is told."""
-    write = batch.write
-    touched = {row.holder_id for row in write.transactions}
-    states = ((holder_id, _pack(batch.accounts[holder_id])) for holder_id in sorted(touched))
-    write.holders = [(holder_id, state) for holder_id, state in states if state != batch.seen.holders[holder_id].state]
+    write, made = batch.write, dict[int, list[int]]()
+    for row in write.transactions:
+        made.setdefault(row.holder_id, []).append(row.id)
+    for holder_id, row_ids in sorted(made.items()):
+        recent, listed = with_newest(batch.seen.holders[holder_id].recent, row_ids)
+        write.holders.append((holder_id, _pack(batch.accounts[holder_id]), recent))
+        write.listed += listed
     write.outbox += notifications(write.transactions, {key: program.subscriptions for key, program in batch.programs.items()})

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Table, func, select
 
 from cardwright.kit.masks import mask
 from cardwright.ledger.card_numbers import card_numbers_in_clear
+from cardwright.ledger.lists import listed_is_a_transaction, transaction_is_in_one_list
 from cardwright.ledger.money import (
     approved_has_one_entry,
     balances_are_sums_of_entries,
@@ -51,6 +52,7 @@ from cardwright.storage.tables import (
     cards,
     exempt_mids,
     funding_sources,
+    holder_transactions,
     holders,
     journal,
     mcc_groups,
@@ -193,6 +195,8 @@ INVARIANTS = (
     Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
     Invariant("P1", facts_are_the_newest_words, (users, cards)),
     Invariant("P1", controls_are_the_newest_words, (velocity_controls, auth_controls, exempt_mids, mcc_groups)),
+    Invariant("P3", listed_is_a_transaction, (holder_transactions,)),
+    Invariant("P3", transaction_is_in_one_list, (transactions, holders)),
     Invariant("P9", programs_stay_apart, (users, cards, transactions, journal, movements)),
     Invariant("P9", card_draws_on_its_users_account, (cards,)),
 )

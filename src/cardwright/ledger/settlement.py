@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, selec
 
 from cardwright.core.movement_kinds import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.kit.clock import DAY_MS, Instant
-from cardwright.storage.blocks import LOWEST, Order, Range, parts_of, within
+from cardwright.storage.blocks import LOWEST, Order, Range, parts_of
 from cardwright.storage.database import Row
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal, transactions
 
@@ -93,10 +93,10 @@ def entries_between(program_id: int, places: Range, *columns: Any) -> list[Selec
     """Transactions made in a time, with their journal entries: of each part of the order in which they were made."""
     joined = transactions.join(journal, _entry.id == transactions.c.id)
     return [
-        select(column.label("at"), *columns).select_from(joined).where(
-            transactions.c.program_id == program_id, *conditions, *within(column, places)
+        select(part.at.label("at"), *columns).select_from(joined).where(
+            transactions.c.program_id == program_id, *part.conditions, *part.within(places)
         )
-        for column, conditions in parts_of(Order.MADE)
+        for part in parts_of(Order.MADE)
     ]  # fmt: skip
 
 

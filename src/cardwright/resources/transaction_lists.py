@@ -17,7 +17,8 @@ from cardwright.kit.clock import DAY_MS, Instant, parse_instant
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.route import Paging, Shape
-from cardwright.storage.blocks import HIGHEST, LOWEST, Alike, Key, Order, Range, parts_of, within
+from cardwright.storage.account_lists import Own
+from cardwright.storage.blocks import HIGHEST, LOWEST, Alike, Key, Order, Part, Range, parts_of
 from cardwright.storage.tables import transactions
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -219,44 +220,50 @@ NEAR_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A list as the database is asked for it. ``owner`` narrows it to few rows, which have an index of their own."""
+    """A list as the database is asked for it: of a whole program, of accounts when ``own`` is theirs, and ``only`` such rows."""
 
     program_id: int
     order: Order
     descending: bool
     sides: list[tuple[int, ColumnElement[bool]]]
-    owner: ColumnElement[bool] | None = None
+    own: Own | None = None
+    only: ColumnElement[bool] | None = None
 
-    def parts(self) -> list[tuple[ColumnElement[int], list[ColumnElement[bool]]]]:
-        """See ``ranks.parts_of``; of few rows any index will do."""
-        if self.owner is not None:
-            return [(transactions.c[self.order.value], [self.owner])]
-        return parts_of(self.order)
+    def parts(self) -> list[Part]:
+        """See ``blocks.parts_of``; rows of which there are only few may come by any index."""
+        only = [] if self.only is None else [self.only]
+        if self.own is not None:
+            # Without the program, whose accounts they are: it leads SQLite to the index over everything that the program did.
+            return [part._replace(conditions=[*part.conditions, *only]) for part in self.own.parts(self.order)]
+        only.append(transactions.c.program_id == self.program_id)
+        if self.only is not None:
+            return [Part(transactions.c[self.order.value], transactions.c.id, only)]
+        return [part._replace(conditions=[*part.conditions, *only]) for part in parts_of(self.order)]
 
     def read(self, db: Connection, places: Range, skip: int, take: int) -> list[Entry]:
         """The entries after the first ``skip`` of a part of the list, ``take`` of them at most."""
         if places.low >= places.high or not self.sides:
             return []
         # Each part brings its own first rows in order, so the database never sorts more than what is asked for.
-        parts = [
+        read = [
             self._ordered(
-                select(column.label("at"), transactions.c.id.label("id"), literal(side, SmallInteger).label("side"))
-                .where(transactions.c.program_id == self.program_id, condition, *conditions, *within(column, places)),
-                column, transactions.c.id,
+                select(part.at.label("at"), part.id.label("id"), literal(side, SmallInteger).label("side"))
+                .where(condition, *part.conditions, *part.within(places)),
+                part.at, part.id,
             ).limit(skip + take).subquery()
-            for column, conditions in self.parts()
+            for part in self.parts()
             for side, condition in self.sides
         ]  # fmt: skip
-        merged = union_all(*(select(part) for part in parts)).subquery()
+        merged = union_all(*(select(part) for part in read)).subquery()
         query = self._ordered(select(merged), merged.c.at, merged.c.id, merged.c.side)
         return [Entry(*row) for row in db.execute(query.offset(skip).limit(take))]
 
     def near(self, db: Connection, places: Range) -> Range | None:
         """The part of the list before which NEAR_ROWS rows come at least; None when the whole of it has no more."""
         found = list[Key]()
-        for column, conditions in self.parts():
-            query = select(column, transactions.c.id).where(transactions.c.program_id == self.program_id, *conditions)
-            query = self._ordered(query.where(*within(column, places)), column, transactions.c.id)
+        for part in self.parts():
+            query = select(part.at, part.id).where(*part.conditions, *part.within(places))
+            query = self._ordered(query, part.at, part.id)
             if (row := db.execute(query.offset(NEAR_ROWS).limit(1)).one_or_none()) is not None:
                 found.append((row[0], row[1]))
         if not found:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, or_, select
+from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.movement_docs import account_face_of, render_account_side
@@ -34,6 +34,7 @@ from cardwright.resources.transaction_lists import (
     places_of,
 )
 from cardwright.storage import history
+from cardwright.storage.account_lists import Own, find_own
 from cardwright.storage.records import Listing
 from cardwright.storage.tables import cards, funding_sources, message_tokens, transactions, users
 
@@ -175,7 +176,8 @@ def get_one(call: Call) -> str:
 
 def list_transactions(call: Call) -> Listing:
     """Lists transactions; without filters those of the last 30 days that are PENDING or COMPLETION."""
-    return _page(call, "transactions", parse_wanted(call.query, "PENDING,COMPLETION"), owner=_owner_condition(call, call.query))
+    own, only = _owned(call, call.query)
+    return _page(call, "transactions", parse_wanted(call.query, "PENDING,COMPLETION"), own=own, only=only)
 
 
 def list_related(call: Call) -> Listing:
@@ -184,7 +186,7 @@ def list_related(call: Call) -> Listing:
     root = row.root_id if row.root_id is not None else row.id
     roots = [root] if (fee := details_decoder.decode(row.details).assessed) is None else [root, fee.row_id]
     chain = or_(transactions.c.id.in_(roots), transactions.c.root_id.in_(roots))
-    return _page(call, "related", parse_wanted(call.query, "ALL"), owner=chain, but=(row.id, side), window=False)
+    return _page(call, "related", parse_wanted(call.query, "ALL"), only=chain, but=(row.id, side), window=False)
 
 
 def list_of_source(call: Call) -> Listing:
@@ -198,7 +200,7 @@ def list_of_source(call: Call) -> Listing:
 
 
 def _page(
-    call: Call, what: str, wanted: Wanted, *, owner: ColumnElement[bool] | None = None,
+    call: Call, what: str, wanted: Wanted, *, own: Own | None = None, only: ColumnElement[bool] | None = None,
     but: tuple[int, int] | None = None, window: bool = True,
 ) -> Listing:  # fmt: skip
     query = call.query
@@ -208,11 +210,11 @@ def _page(
     if but is not None:
         sides = [(side, and_(one, transactions.c.id != but[0]) if side == but[1] else one) for side, one in sides]
     listed = Listed(
-        Search(call.program.id, order, descending, sides, owner),
+        Search(call.program.id, order, descending, sides, own, only),
         wanted,
         places_of(query, call.now, window=window),
         name_of(call, what),
-        is_countable=owner is None and not query.start_identifier,
+        is_countable=own is None and only is None and not query.start_identifier,
     )
     entries, is_more = find_page(call, listed)
     rows = load_rows(call.db, entries)
@@ -230,31 +232,30 @@ def _shown(call: Call) -> Callable[[Recorded, int], str]:
     return lambda row, side: as_v2(faces.json(row, side), details_decoder.decode(row.details))
 
 
-def _owner_condition(call: Call, query: TransactionQuery) -> ColumnElement[bool] | None:
-    """Whose transactions, None for everybody's; an unknown token has none."""
-    found, program_id = list[ColumnElement[bool]](), call.program.id
+def _owned(call: Call, query: TransactionQuery) -> tuple[Own | None, ColumnElement[bool] | None]:
+    """Whose transactions are asked for, and which of theirs; None for everybody's. An unknown token has none."""
+    accounts, only, program_id = list[set[int]](), list[ColumnElement[bool]](), call.program.id
     if query.user_token is not None:
-        found.append(transactions.c.holder_id == (find_own_holder(call.db, program_id, query.user_token) or -1))
+        holder_id = find_own_holder(call.db, program_id, query.user_token)
+        accounts.append(set() if holder_id is None else {holder_id})
+    some = select(cards.c.id, cards.c.holder_id)
+    # The accounts lead to their few transactions; a card has no list of its own.
     if query.acting_user_token is not None:
-        own = select(cards.c.id, cards.c.holder_id).join(users, users.c.id == cards.c.user_id)
-        own = own.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)
-        found += _of_cards(call, own)
+        own = some.join(users, users.c.id == cards.c.user_id)
+        rows = call.db.execute(own.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)).all()
+        accounts.append({row.holder_id for row in rows})
+        only.append(transactions.c.card_id.in_([row.id for row in rows]))
     if query.card_token is not None:
-        one = select(cards.c.id, cards.c.holder_id)
-        found += _of_cards(call, one.where(cards.c.program_id == program_id, cards.c.token == query.card_token))
+        rows = call.db.execute(some.where(cards.c.program_id == program_id, cards.c.token == query.card_token)).all()
+        accounts.append({row.holder_id for row in rows})
+        only.append(transactions.c.card_id.in_([row.id for row in rows]))
     # None of these exist here, so none of them has transactions.
     nobody = (query.business_token, query.account_token, query.merchant_token, query.campaign_token)
     if any(token is not None for token in nobody):
-        found.append(transactions.c.id == -1)
-    return and_(*found) if found else None
-
-
-def _of_cards(call: Call, query: Select[Any]) -> list[ColumnElement[bool]]:
-    """The accounts lead to their few transactions; a card has no index of its own."""
-    rows = call.db.execute(query).all()
-    return [
-        transactions.c.holder_id.in_({row.holder_id for row in rows}), transactions.c.card_id.in_([row.id for row in rows]),
-    ]  # fmt: skip
+        accounts.append(set())
+    if not accounts:
+        return None, None
+    return find_own(call.db, set.intersection(*accounts)), and_(*only) if only else None
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -164,7 +164,7 @@ def check_unchangeable(before: User, body: UserUpdate) -> None:
 def open_account(call: Call) -> int:
     """A new account without money; returns the id of its holder."""
     state = msgspec.msgpack.encode(Account())
-    return records.insert(call.db, holders, program_id=call.program.id, revision=1, state=state)
+    return records.insert(call.db, holders, program_id=call.program.id, revision=1, state=state, recent=b"")
 
 
 def email_is_taken(call: Call, email: str | None, own_id: int | None = None) -> bool:

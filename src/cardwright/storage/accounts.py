@@ -8,6 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from cardwright.core.movement_kinds import LOADS
 from cardwright.core.movements import AutoReload
+from cardwright.storage.account_lists import find_own
 from cardwright.storage.tables import auto_reloads, holders, transactions, users
 
 
@@ -40,7 +41,7 @@ def load_account(db: Connection, program_id: int, token: str) -> Account | None:
 def loaded_accounts(db: Connection, holder_ids: Collection[int]) -> set[int]:
     """Those of these accounts that something was loaded on, whatever became of it."""
     row = transactions.c
-    query = select(row.holder_id).where(row.holder_id.in_(holder_ids), row.kind.in_(LOADS), row.impacted > 0)
+    query = select(row.holder_id).where(find_own(db, holder_ids).condition, row.kind.in_(LOADS), row.impacted > 0)
     return set(db.scalars(query.distinct()))
 
 

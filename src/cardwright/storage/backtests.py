@@ -13,6 +13,7 @@ from cardwright.core.spend import Groups, MccGroup, MerchantRule, resolved
 from cardwright.core.timeline import C, Change, Holder, Versions
 from cardwright.core.velocity import Control, settled
 from cardwright.kit.clock import Instant
+from cardwright.storage.account_lists import find_own
 from cardwright.storage.controls import INACTIVE, control_from, product_token_of, rule_from
 from cardwright.storage.database import Row
 from cardwright.storage.history import Kind
@@ -219,7 +220,7 @@ def history_of(
     """What happened on accounts, one account after the other, each in the order of time."""
     query = (
         select(transactions)
-        .where(transactions.c.holder_id.in_(holder_ids), transactions.c.created_ms < end_ms)
+        .where(find_own(db, holder_ids).condition, transactions.c.created_ms < end_ms)
         .where(transactions.c.created_ms >= start_ms)
         .order_by(transactions.c.holder_id, transactions.c.created_ms, transactions.c.id)
     )

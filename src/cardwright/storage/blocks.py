@@ -66,26 +66,36 @@ _row = transactions.c
 _DIRECTION = case((_row.moved > 0, 1), (_row.moved < 0, -1), else_=0)
 
 
-def parts_of(order: Order) -> list[tuple[ColumnElement[int], list[ColumnElement[bool]]]]:
-    """The column and the condition of each index that together are the order.
+class Part(NamedTuple):
+    """Some of the rows: by which time and id an index has them in order, and which they are."""
+
+    at: ColumnElement[int]
+    id: ColumnElement[int]
+    conditions: list[ColumnElement[bool]]
+
+    def within(self, places: Range) -> list[ColumnElement[bool]]:
+        """The condition that a row of it lies in a range of places."""
+        key = tuple_(self.at, self.id)
+        bounds = []
+        # Without a bound there is no condition: an open end costs the database nothing then.
+        if places.low != LOWEST:
+            bounds.append(key >= _literal(places.low))
+        if places.high != HIGHEST:
+            bounds.append(key < _literal(places.high))
+        return bounds
+
+
+def parts_of(order: Order) -> list[Part]:
+    """The indexes that together are the order.
 
     A row that follows none was made when it began, so one index serves it in both orders; the others have one of their own.
     """
     if order is Order.BEGUN:
-        return [(_row.user_time_ms, [])]
-    return [(_row.user_time_ms, [_row.root_id.is_(None)]), (_row.created_ms, [_row.root_id.is_not(None)])]
-
-
-def within(column: ColumnElement[int], places: Range) -> list[ColumnElement[bool]]:
-    """The condition that a row lies in a range of places."""
-    key = tuple_(column, _row.id)
-    bounds = []
-    # Without a bound there is no condition: an open end costs the database nothing then.
-    if places.low != LOWEST:
-        bounds.append(key >= _literal(places.low))
-    if places.high != HIGHEST:
-        bounds.append(key < _literal(places.high))
-    return bounds
+        return [Part(_row.user_time_ms, _row.id, [])]
+    return [
+        Part(_row.user_time_ms, _row.id, [_row.root_id.is_(None)]),
+        Part(_row.created_ms, _row.id, [_row.root_id.is_not(None)]),
+    ]
 
 
 def _literal(key: Key) -> Any:
@@ -124,10 +134,10 @@ def read_blocks(db: Connection, program_id: int, order: Order, places: Range) ->
 
 def _blocks_query(program_id: int, order: Order, places: Range) -> Select[Any]:
     selects = [
-        select(column.label("at"), _row.id, _row.kind, _row.state, _row.source_id, _DIRECTION.label("direction")).where(
-            _row.program_id == program_id, *within(column, places), *conditions
+        select(part.at.label("at"), _row.id, _row.kind, _row.state, _row.source_id, _DIRECTION.label("direction")).where(
+            _row.program_id == program_id, *part.within(places), *part.conditions
         )
-        for column, conditions in parts_of(order)
+        for part in parts_of(order)
     ]
     rows = union_all(*selects).subquery() if len(selects) > 1 else selects[0].subquery()
     nth = func.row_number().over(order_by=(rows.c.at, rows.c.id)) - 1

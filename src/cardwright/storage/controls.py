@@ -13,6 +13,7 @@ from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
 from cardwright.core.spend import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved
 from cardwright.core.velocity import Control, settled
+from cardwright.storage.account_lists import find_own
 from cardwright.storage.database import Row
 from cardwright.storage.history import INACTIVE as INACTIVE
 from cardwright.storage.tables import (
@@ -171,7 +172,7 @@ def load_events(db: Connection, holder_id: int, user_token: str) -> list[Past]:
         select(transactions, cards.c.doc.label("card_doc"))
         .join(cards, cards.c.id == transactions.c.card_id)
         .join(users, users.c.id == cards.c.user_id)
-        .where(transactions.c.holder_id == holder_id, users.c.token == user_token)
+        .where(find_own(db, [holder_id]).condition, users.c.token == user_token)
         .order_by(transactions.c.created_ms, transactions.c.id)
     )
     past = []

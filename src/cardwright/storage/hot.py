@@ -39,6 +39,12 @@ SELECT_CARDS = """
 
 SHADOW_HIT_COLUMNS = ("program_id", "control_id", "transaction_id")
 
+LIST_TRANSACTIONS = (
+    "INSERT INTO holder_transactions (program_id, holder_id, user_time_ms, id) "
+    "SELECT program_id, holder_id, user_time_ms, id FROM transactions WHERE id = "
+)
+"""An account's transactions with given ids get a place in its list; by then they are written."""
+
 
 class CardRow(NamedTuple):
     """A card as the heart loads it: keys, sealed secrets, and facts as JSON; the owner's is None when it is the user."""
@@ -61,10 +67,11 @@ class CardRow(NamedTuple):
 
 
 class HolderRow(NamedTuple):
-    """An account, locked for the batch: revision of its configuration, packed state."""
+    """An account, locked for the batch: revision of its configuration, packed state, its newest transactions."""
 
     revision: int
     state: bytes
+    recent: bytes
 
 
 class ProgramRow(NamedTuple):
@@ -129,10 +136,12 @@ class Want:
 @dataclass(slots=True)
 class Write:
     """What one commit leaves: rows in the order of the tables' columns above. ``grown`` are the details of chains' roots
-    that know of a further increment, ``reworded`` times and documents of movements that changed."""
+    that know of a further increment, ``reworded`` times and documents of movements that changed, ``listed`` the ids of
+    transactions that no account's own row names any more (see ``account_lists``)."""
 
-    holders: list[tuple[int, bytes]] = field(default_factory=list)
+    holders: list[tuple[int, bytes, bytes]] = field(default_factory=list)
     transactions: list[Recorded] = field(default_factory=list)
+    listed: list[int] = field(default_factory=list)
     chains: dict[int, ChainRow] = field(default_factory=dict)
     grown: dict[int, bytes] = field(default_factory=dict)
     journal: list[tuple[Any, ...]] = field(default_factory=list)

@@ -18,6 +18,7 @@ from cardwright.storage.database import Database
 from cardwright.storage.hot import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
+    LIST_TRANSACTIONS,
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     SELECT_CARDS,
@@ -74,12 +75,13 @@ TOKENS = _columns(message_tokens, "program_id", "token", "transaction_id", "requ
 STATEMENTS = {
     # What finds rows takes an array for each column: of ``unnest`` in FROM the planner expects ten rows, and looks each up.
     # Rows are locked after sorting, so every process locks in the same order and none waits in a circle.
-    "lock_holders": "SELECT id, revision, state FROM holders WHERE id = ANY($1::int8[]) ORDER BY id FOR NO KEY UPDATE",
+    "lock_holders": "SELECT id, revision, state, recent FROM holders WHERE id = ANY($1::int8[]) ORDER BY id FOR NO KEY UPDATE",
     "programs": "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ANY($1::int8[])",
     "replays": "SELECT m.program_id, m.token, m.transaction_id, m.request_hash FROM message_tokens m "
     "JOIN unnest($1::int8[], $2::text[]) AS k(program_id, token) ON m.program_id = k.program_id AND m.token = k.token",
     "transactions": f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ANY($1::int8[])",
-    "holders": "UPDATE holders h SET state = v.state FROM unnest($1::int8[], $2::bytea[]) AS v(id, state) WHERE h.id = v.id",
+    "holders": "UPDATE holders h SET state = v.state, recent = v.recent "
+    "FROM unnest($1::int8[], $2::bytea[], $3::bytea[]) AS v(id, state, recent) WHERE h.id = v.id",
     "update_chains": "UPDATE transactions t SET state = v.state, hold_left = v.hold_left, load_left = v.load_left, "
     "cleared = v.cleared, due_ms = v.due_ms "
     "FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) "
@@ -87,6 +89,7 @@ STATEMENTS = {
     "grow_chains": "UPDATE transactions t SET details = v.details FROM unnest($1::int8[], $2::bytea[]) AS v(id, details) "
     "WHERE t.id = v.id",
     "insert_transactions": _insert(transactions, TRANSACTIONS),
+    "list_transactions": f"{LIST_TRANSACTIONS}ANY($1::int8[])",
     "insert_journal": _insert(journal, JOURNAL),
     "movements": "SELECT m.program_id, m.kind, m.token, m.request_hash, m.doc FROM movements m "
     "JOIN unnest($1::int8[], $2::int8[], $3::text[]) AS k(program_id, kind, token) "
@@ -209,7 +212,7 @@ class PostgresLane:
         results = await self._pipe.ask()
         repeated = rows_of(results.pop()) if want.movements else ()
         seen = Seen(
-            {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"") for row in rows_of(results[0])},
+            {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"", row[3] or b"") for row in rows_of(results[0])},
             {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in rows_of(results[1])},
             {},
             {},
@@ -235,10 +238,12 @@ class PostgresLane:
     async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""
         if write.holders:
-            ids, states = zip(*write.holders, strict=True)
-            self._pipe.send("holders", int_array(ids), bytes_array(states))
+            ids, states, recent = zip(*write.holders, strict=True)
+            self._pipe.send("holders", int_array(ids), bytes_array(states), bytes_array(recent))
         if write.transactions:
             self._pipe.send("insert_transactions", *TRANSACTIONS.encode(write.transactions))
+        if write.listed:
+            self._pipe.send("list_transactions", int_array(write.listed))
         if write.chains:
             self._pipe.send("update_chains", *map(int_array, zip(*write.chains.values(), strict=True)))
         if write.grown:

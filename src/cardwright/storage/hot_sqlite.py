@@ -15,6 +15,7 @@ from cardwright.storage.database import Database, connect_sqlite
 from cardwright.storage.hot import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
+    LIST_TRANSACTIONS,
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     SELECT_CARDS,
@@ -59,7 +60,7 @@ UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = 
 INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
 INSERT_SHADOW_HIT = _insert("shadow_hits", SHADOW_HIT_COLUMNS)
 # One statement for all, which takes half of what one for each does; a list of numbers is JSON as Python writes it.
-SELECT_HOLDERS = "SELECT h.id, h.revision, h.state FROM json_each(?) AS k CROSS JOIN holders AS h ON h.id = k.value"
+SELECT_HOLDERS = "SELECT h.id, h.revision, h.state, h.recent FROM json_each(?) AS k CROSS JOIN holders AS h ON h.id = k.value"
 SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
 SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND c.token = ?"
 
@@ -147,8 +148,10 @@ class SqliteLane:
         """Writes, and waits for the disk in a thread."""
         many = self._connection.executemany
         try:
-            many("UPDATE holders SET state = ?2 WHERE id = ?1", write.holders)
+            many("UPDATE holders SET state = ?2, recent = ?3 WHERE id = ?1", write.holders)
             many(INSERT_TRANSACTION, write.transactions)
+            if write.listed:
+                many(LIST_TRANSACTIONS + "?", [(row_id,) for row_id in write.listed])
             many(UPDATE_CHAIN, write.chains.values())
             if write.grown:
                 many("UPDATE transactions SET details = ?2 WHERE id = ?1", write.grown.items())

@@ -106,6 +106,8 @@ holders = Table(
     _program(),
     Column("revision", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False),
+    # The ids of its newest transactions, those that are not among the ``holder_transactions`` yet: see ``account_lists``.
+    Column("recent", LargeBinary, nullable=False),
     Index(None, "program_id"),
     # Room on every page, so that a new version of an account stays on it and no index has to be touched.
     postgresql_with={"fillfactor": 60},
@@ -276,7 +278,6 @@ transactions = Table(
     Column("holder_revision", BigInteger, nullable=False),
     Column("details", LargeBinary, nullable=False),
     Index(None, "program_id", "user_time_ms", "id"),
-    Index(None, "holder_id", "user_time_ms", "id"),
     Index(None, "root_id", postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL")),
     # Only of what follows another: the others were made when they began, so a purchase pays nothing for this order.
     Index(
@@ -285,6 +286,17 @@ transactions = Table(
     ),
     # Open holds by the time at which they expire; whoever closes one takes it out.
     Index(None, "program_id", "due_ms", postgresql_where=text("due_ms > 0"), sqlite_where=text("due_ms > 0")),
+)
+
+# Whose transactions they are, in the order in which an account's are listed; but for its newest, which its own row names.
+holder_transactions = Table(
+    "holder_transactions",
+    metadata,
+    _hot_program(),
+    Column("holder_id", Id, primary_key=True, autoincrement=False),
+    Column("user_time_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Id, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
 )
 
 # Orders, unloads, fees and transfers: what moved money without a card. The id is that of its first transaction.

@@ -143,7 +143,6 @@ def create_tables() -> None:
         sa.Column("details", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_transactions")),
     )
-    op.create_index(op.f("ix_transactions_holder_id_user_time_ms_id"), "transactions", ["holder_id", "user_time_ms", "id"])
     op.create_index(op.f("ix_transactions_program_id_user_time_ms_id"), "transactions", ["program_id", "user_time_ms", "id"])
     follows = sa.text("root_id IS NOT NULL")
     for columns, some in (
@@ -151,6 +150,15 @@ def create_tables() -> None:
     ):
         name = op.f(f"ix_transactions_{'_'.join(columns)}")
         op.create_index(name, "transactions", columns, postgresql_where=some, sqlite_where=some)
+    op.create_table(
+        "holder_transactions",
+        sa.Column("program_id", ID, nullable=False),
+        sa.Column("holder_id", ID, autoincrement=False, nullable=False),
+        sa.Column("user_time_ms", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", ID, autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("holder_id", "user_time_ms", "id", name=op.f("pk_holder_transactions")),
+        sqlite_with_rowid=False,
+    )
     create_resource("card_products")
     op.create_table(
         "config_history",
@@ -180,6 +188,7 @@ def create_tables() -> None:
         sa.Column("program_id", ID, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.Column("recent", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_holders_program_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_holders")),
         postgresql_with={"fillfactor": 60},
