@@ -1,4 +1,4 @@
-"""Rows on their way into PostgreSQL: what goes in comes out, from a real server."""
+"""Rows on their way into PostgreSQL and out of it: what goes in comes out, from a real server."""
 
 from typing import Any
 
@@ -34,10 +34,16 @@ def test_rows_arrive_as_they_were_sent(postgres: TestPostgres, rows: list[tuple[
             result = connection.pgconn.exec_params(COLUMNS.rows.encode(), COLUMNS.encode(rows), None, [1] * 3, 1)
             assert result.status == psycopg.pq.ExecStatus.TUPLES_OK, result.error_message
             assert [result.fname(at) for at in range(result.nfields)] == [name.encode() for name in COLUMNS.names]
+            stored = connection.pgconn.exec_params(
+                f"SELECT {COLUMNS.selected} FROM ({COLUMNS.rows}) AS stored".encode(), COLUMNS.encode(rows), None, [1] * 3, 1
+            )
+            assert stored.status == psycopg.pq.ExecStatus.TUPLES_OK, stored.error_message
+            read = [[stored.get_value(row, at) for at in range(stored.nfields)] for row in range(stored.ntuples)]
             arrived = [[result.get_value(row, at) for at in range(result.nfields)] for row in range(result.ntuples)]
     finally:
         postgres.drop_database(dsn)
     assert [tuple(map(_read, COLUMNS.names, row)) for row in arrived] == rows
+    assert [tuple(COLUMNS.decode(row)) for row in read] == rows
 
 
 def _read(name: str, value: bytes | None) -> Any:

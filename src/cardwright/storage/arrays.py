@@ -49,11 +49,15 @@ def text_array(values: Sequence[str]) -> bytes:
     return bytes_array([value.encode() for value in values], "text")
 
 
-class Columns:
-    """How new rows with these columns travel. ``types`` are those of columns that are no whole numbers, ``text`` or ``bytea``.
+_NULL = f"'{NULL}'::int8"
 
-    ``rows`` is a query that gives the rows; its parameters are what ``encode`` makes of them. Whole numbers may be NULL where
-    the column is among ``nullable``.
+
+class Columns:
+    """How rows with these columns travel. ``types`` are those of columns that are no whole numbers, ``text`` or ``bytea``.
+
+    ``rows`` is a query that gives new rows; its parameters are what ``encode`` makes of them. ``selected`` is what to select of
+    stored ones for ``decode``: a value for each column takes three times as long to fetch and to read. Whole numbers may be
+    NULL where the column is among ``nullable``.
     """
 
     def __init__(self, names: Sequence[str], types: Mapping[str, str], nullable: Collection[str] = ()) -> None:
@@ -64,13 +68,17 @@ class Columns:
         self._flat = [8] * (2 * count)
         # One for each row: packers for whole batches would be as many as there are sizes, and tens of kilobytes each.
         self._pack = _packer(count).pack
-        self.rows = self._sql([name for name in names if name not in types], set(nullable))
+        self._unpack = struct.Struct("!20x" + "4xq" * count).unpack
+        numbers = [name for name in names if name not in types]
+        self.rows = self._sql(numbers, set(nullable))
+        packed = (f"coalesce({name}, {_NULL})" if name in nullable else name for name in numbers)
+        self.selected = ", ".join([f"ARRAY[{', '.join(packed)}]::int8[]", *types])
 
     def _sql(self, numbers: Sequence[str], nullable: Collection[str]) -> str:
         values = dict.fromkeys(self.names, "")
         for at, name in enumerate(numbers):
             value = f"($1::int8[])[base + {at}]"
-            values[name] = f"NULLIF({value}, {NULL}) AS {name}" if name in nullable else f"{value} AS {name}"
+            values[name] = f"NULLIF({value}, {_NULL}) AS {name}" if name in nullable else f"{value} AS {name}"
         # Functions that give rows, in the list of what is selected, go on in step with each other and keep nothing aside.
         together = [f"generate_series(1, cardinality($1::int8[]), {len(numbers)}) AS base"]
         for number, (at, kind) in enumerate(self._others, 2):
@@ -96,6 +104,15 @@ class Columns:
             values = [row[at] for row in rows]
             encoded.append(text_array(values) if kind == "text" else bytes_array(values))
         return encoded
+
+    def decode(self, selected: Sequence[bytes | None]) -> list[Any]:
+        """The values of a stored row, in the order of the columns."""
+        values: list[Any] = list(self._unpack(selected[0] or b""))
+        if NULL in values:
+            values = [None if value == NULL else value for value in values]
+        for (at, kind), value in zip(self._others, selected[1:], strict=True):
+            values.insert(at, value.decode() if kind == "text" and value is not None else value)
+        return values
 
 
 def _stretches(count: int, gaps: Sequence[int]) -> list[slice]:

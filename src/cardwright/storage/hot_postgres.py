@@ -4,7 +4,6 @@ Rows travel as binary arrays (``arrays.Columns``): a batch of 200 rows is one st
 """
 
 import asyncio
-import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,7 +78,7 @@ STATEMENTS = {
     "programs": "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ANY($1::int8[])",
     "replays": "SELECT m.program_id, m.token, m.transaction_id, m.request_hash FROM message_tokens m "
     "JOIN unnest($1::int8[], $2::text[]) AS k(program_id, token) ON m.program_id = k.program_id AND m.token = k.token",
-    "transactions": f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ANY($1::int8[])",
+    "transactions": f"SELECT {TRANSACTIONS.selected} FROM transactions WHERE id = ANY($1::int8[])",
     "holders": "UPDATE holders h SET state = v.state, recent = v.recent "
     "FROM unnest($1::int8[], $2::bytea[], $3::bytea[]) AS v(id, state, recent) WHERE h.id = v.id",
     "update_chains": "UPDATE transactions t SET state = v.state, hold_left = v.hold_left, load_left = v.load_left, "
@@ -232,7 +231,8 @@ class PostgresLane:
         return seen
 
     def _take_rows(self, seen: Seen, result: pq.abc.PGresult) -> None:
-        for row in map(_recorded, rows_of(result)):
+        for selected in rows_of(result):
+            row = Recorded(*TRANSACTIONS.decode(selected))
             seen.rows[row.id] = row
 
     async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
@@ -281,24 +281,3 @@ def _card(row: Sequence[bytes | None]) -> CardRow:
         _integer(program_id), _text(token), _integer(card_id), _integer(holder_id), pan or b"", pin, _integer(revision),
         _text(card), _text(user), None if owner is None else _text(owner),
     )  # fmt: skip
-
-
-# All numbers of a row are read with one call, a NULL as a zero that is taken back afterwards.
-_CODES = {"int2": "h", "int4": "i", "int8": "q"}
-_COLUMN_TYPES = [_kind_of(transactions.c[name]) for name in TRANSACTION_COLUMNS]
-_OTHERS = [at for at, kind in enumerate(_COLUMN_TYPES) if kind not in _CODES]
-_NUMBERS = struct.Struct("!" + "".join(_CODES.get(kind, "x") for kind in _COLUMN_TYPES))
-_ZEROS = [bytes(struct.calcsize(_CODES.get(kind, "x"))) for kind in _COLUMN_TYPES]
-
-
-def _recorded(row: list[bytes | None]) -> Recorded:
-    others = [row[at] or b"" for at in _OTHERS]
-    for at in _OTHERS:
-        row[at] = b"\0"
-    packed = b"".join([zero if value is None else value for value, zero in zip(row, _ZEROS, strict=True)])
-    values: list[Any] = list(_NUMBERS.unpack(packed))
-    for at, other in zip(_OTHERS, others, strict=True):
-        values.insert(at, other.decode() if _COLUMN_TYPES[at] == "text" else other)
-    if None in row:
-        values = [None if value is None else number for value, number in zip(row, values, strict=True)]
-    return Recorded(*values)
