@@ -20,6 +20,7 @@ from bench.database import is_sqlite
 from bench.load import TOKEN_SIZE
 from cardwright.core.pan import account_numbers, barcode_from, pan_from
 from cardwright.kit.vault import Vault
+from cardwright.storage.account_lists import NOTHING_RECENT
 from cardwright.storage.hot import LIST_TRANSACTIONS
 from cardwright.storage.tables import cards, config_history, holders, journal, pans, transactions, users
 from tests.support.issuing import made_by
@@ -232,7 +233,8 @@ def _clone_people(execute: Execute, sqlite: bool) -> None:
     of = "people p CROSS JOIN {} t WHERE t.id = {} ORDER BY p.n"
     newest = "SELECT max(revision) FROM config_history WHERE kind = {0} AND object_id = {1}"
     said = f"people p CROSS JOIN config_history t WHERE t.kind = {{0}} AND t.object_id = {{1}} AND t.revision = ({newest})"
-    execute(clone(holders, of.format("holders", holder_id), id="t.id + p.n", recent="X''" if sqlite else "''::bytea"))
+    nothing = f"X'{NOTHING_RECENT.hex()}'" if sqlite else f"'\\x{NOTHING_RECENT.hex()}'::bytea"
+    execute(clone(holders, of.format("holders", holder_id), id="t.id + p.n", recent=nothing))
     of_both = {"id": "t.id + p.n", "holder_id": "t.holder_id + p.n"}
     user_fact, card_fact = user_doc.replace("t.doc", "t.fact"), fact_doc.replace("t.doc", "t.fact")
     execute(clone(users, of.format("users", user_id), **of_both, token="p.user_token", doc=user_doc, fact=user_fact))

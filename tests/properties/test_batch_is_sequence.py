@@ -17,6 +17,7 @@ from cardwright.core.problems import Problem
 from cardwright.engine.batch import Ask
 from cardwright.engine.moving import Moved
 from cardwright.storage import account_lists
+from cardwright.storage.account_lists import NOTHING_RECENT
 from tests.support.world import World, asked, instructed
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
@@ -165,7 +166,7 @@ def wipe(world: World, accounts: dict[int, bytes]) -> None:
             db.execute(text(f"DELETE FROM {table}"))
         db.execute(text("DELETE FROM meta WHERE key = 'resetting'"))
         for holder_id, state in accounts.items():
-            before = {"id": holder_id, "state": state, "recent": b""}
+            before = {"id": holder_id, "state": state, "recent": NOTHING_RECENT}
             db.execute(text("UPDATE holders SET state = :state, recent = :recent WHERE id = :id"), before)
         if not world.database.is_sqlite:
             db.execute(text("ALTER SEQUENCE transaction_blocks RESTART"))

@@ -25,7 +25,7 @@ from cardwright.resources.transaction_lists import (
     places_of,
 )
 from cardwright.storage import ranks
-from cardwright.storage.account_lists import find_own, with_newest
+from cardwright.storage.account_lists import NOTHING_RECENT, find_own, with_newest
 from cardwright.storage.blocks import HIGHEST, LOWEST, Order, Range
 from cardwright.storage.programs import get_program
 from cardwright.storage.ranks import Ranks
@@ -300,7 +300,7 @@ def test_an_accounts_first_page_costs_the_same_however_much_it_did(world: World)
             ids = range(holder_id * 100_000 + 1, holder_id * 100_000 + 2 * count, 2)
             rows = [past.row(one, NOON - past.DAY_MS + at, holder_id=holder_id) for at, one in enumerate(ids)]
             past.write(db, rows)
-            recent, _ = with_newest(b"", ids[-7:])
+            recent, _ = with_newest(NOTHING_RECENT, ids[-7:])
             db.execute(holders.insert().values(id=holder_id, program_id=1, revision=1, state=b"", recent=recent))
             listed = [{column.name: one[column.name] for column in holder_transactions.c} for one in rows[:-7]]
             db.execute(holder_transactions.insert(), listed)

@@ -37,6 +37,7 @@ from cardwright.resources.user_record import (
 )
 from cardwright.resources.user_secrets import Secrets, keyed_hash, seal, secrets_after, unseal
 from cardwright.storage import records
+from cardwright.storage.account_lists import NOTHING_RECENT
 from cardwright.storage.builtins import DEFAULT_GROUP
 from cardwright.storage.database import Row
 from cardwright.storage.tables import holders, users
@@ -164,7 +165,7 @@ def check_unchangeable(before: User, body: UserUpdate) -> None:
 def open_account(call: Call) -> int:
     """A new account without money; returns the id of its holder."""
     state = msgspec.msgpack.encode(Account())
-    return records.insert(call.db, holders, program_id=call.program.id, revision=1, state=state, recent=b"")
+    return records.insert(call.db, holders, program_id=call.program.id, revision=1, state=state, recent=NOTHING_RECENT)
 
 
 def email_is_taken(call: Call, email: str | None, own_id: int | None = None) -> bool:

@@ -7,7 +7,6 @@ it, and nine per cent more are decided; on PostgreSQL the database works an eigh
 """
 
 from collections.abc import Collection, Sequence
-from struct import Struct
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, select, union_all
@@ -15,19 +14,24 @@ from sqlalchemy import ColumnElement, Connection, select, union_all
 from cardwright.storage.blocks import Order, Part
 from cardwright.storage.tables import holder_transactions, holders, transactions
 
-RECENT_MAX = 16
+RECENT_MAX = 8
 """Transactions that an account's own row names before they move to its list, all at once."""
 
-ID_SIZE = 8
+ID_SIZE = 5
+"""Bytes of a transaction's id, the highest first; see ``core.record``."""
+
+NOTHING_RECENT = bytes(RECENT_MAX * ID_SIZE)
+"""What the row of an account without transactions says. There is room for all: a row that grows has its page split."""
 
 _listed = holder_transactions.c
 _row = transactions.c
-_pack = Struct("<q").pack
 
 
 def ids_of(recent: bytes) -> tuple[int, ...]:
     """The transactions that an account's own row names, the oldest first."""
-    return Struct(f"<{len(recent) // ID_SIZE}q").unpack(recent)
+    # Ids are odd, so the last byte of one is no zero.
+    known = recent.rstrip(b"\0")
+    return tuple(int.from_bytes(known[at : at + ID_SIZE], "big") for at in range(0, len(known), ID_SIZE))
 
 
 def with_newest(recent: bytes, row_ids: Sequence[int]) -> tuple[bytes, tuple[int, ...]]:
@@ -35,9 +39,9 @@ def with_newest(recent: bytes, row_ids: Sequence[int]) -> tuple[bytes, tuple[int
 
     However the transactions come, one by one or many together, the same ones move.
     """
-    recent += b"".join(map(_pack, row_ids))
-    moving = len(recent) // ID_SIZE // RECENT_MAX * RECENT_MAX * ID_SIZE
-    return (recent[moving:], ids_of(recent[:moving])) if moving else (recent, ())
+    known = recent.rstrip(b"\0") + b"".join([row_id.to_bytes(ID_SIZE, "big") for row_id in row_ids])
+    moving = len(known) - len(known) % (RECENT_MAX * ID_SIZE)
+    return known[moving:].ljust(len(NOTHING_RECENT), b"\0"), ids_of(known[:moving]) if moving else ()
 
 
 class Own(NamedTuple):
