@@ -1,9 +1,9 @@
 """A batch leaves the same rows as its messages one by one, on both databases."""
 
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,8 +16,7 @@ from cardwright.core.movements import Deposit, FeeCharge, Order, PeerTransfer, P
 from cardwright.core.problems import Problem
 from cardwright.engine.batch import Ask
 from cardwright.engine.moving import Moved
-from cardwright.storage import account_lists
-from cardwright.storage.account_lists import NOTHING_RECENT
+from cardwright.storage.account_lists import NOTHING_RECENT, with_newest
 from tests.support.world import World, asked, instructed
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
@@ -27,6 +26,9 @@ OPENING = tuple((card, 60_00) for card in ("jit", "gpa", "second", "child", "jit
 
 OPENED = (5, 7, 11, 13, 17, 19)
 """Their rows; what ``gpa`` and ``child`` buy has a fee, whose row comes after it."""
+
+NAMED = reduce(with_newest, range(10**9 + 1, 10**9 + 11, 2), NOTHING_RECENT)
+"""What every account's own row names from the beginning: with so little room left, most examples move some to the list."""
 
 purchase = st.fixed_dictionaries(
     {
@@ -75,13 +77,6 @@ def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
     messages = draw(st.lists(purchase | follow_up | movement, min_size=1, max_size=12))
     cuts = draw(st.sets(st.integers(1, len(messages))))
     return messages, sorted(cuts | {len(messages)})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_of_room() -> Iterator[None]:
-    """An account's own row names so few transactions that most examples move some to its list."""
-    with patch.object(account_lists, "RECENT_MAX", 3):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +161,7 @@ def wipe(world: World, accounts: dict[int, bytes]) -> None:
             db.execute(text(f"DELETE FROM {table}"))
         db.execute(text("DELETE FROM meta WHERE key = 'resetting'"))
         for holder_id, state in accounts.items():
-            before = {"id": holder_id, "state": state, "recent": NOTHING_RECENT}
+            before = {"id": holder_id, "state": state, "recent": NAMED}
             db.execute(text("UPDATE holders SET state = :state, recent = :recent WHERE id = :id"), before)
         if not world.database.is_sqlite:
             db.execute(text("ALTER SEQUENCE transaction_blocks RESTART"))
@@ -221,6 +216,7 @@ def check(world: World, messages: list[dict[str, Any]], cuts: list[int]) -> None
     arrived = [message_of(world, one) for one in messages]
     batches = [arrived[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
     accounts = {row[0]: row[3] for row in world.rows()["holders"]}
+    wipe(world, accounts)
     try:
         told_singly = outcomes(world.run([opening, *([one] for one in arrived)]))
         left_singly = world.rows()

@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -300,7 +301,7 @@ def test_an_accounts_first_page_costs_the_same_however_much_it_did(world: World)
             ids = range(holder_id * 100_000 + 1, holder_id * 100_000 + 2 * count, 2)
             rows = [past.row(one, NOON - past.DAY_MS + at, holder_id=holder_id) for at, one in enumerate(ids)]
             past.write(db, rows)
-            recent, _ = with_newest(NOTHING_RECENT, ids[-7:])
+            recent = reduce(with_newest, ids[-7:], NOTHING_RECENT)
             db.execute(holders.insert().values(id=holder_id, program_id=1, revision=1, state=b"", recent=recent))
             listed = [{column.name: one[column.name] for column in holder_transactions.c} for one in rows[:-7]]
             db.execute(holder_transactions.insert(), listed)

@@ -1,11 +1,10 @@
 """Which transactions an account has: its own row names the newest, its list has the others."""
 
-import random
+from functools import reduce
 
-import pytest
 from sqlalchemy import select
 
-from cardwright.storage.account_lists import NOTHING_RECENT, RECENT_MAX, find_own, ids_of, with_newest
+from cardwright.storage.account_lists import NOTHING_RECENT, RECENT_MAX, find_own, ids_of, is_full, with_newest
 from cardwright.storage.blocks import Order
 from cardwright.storage.tables import holder_transactions, holders, transactions
 from tests.support.past import row, write
@@ -14,30 +13,22 @@ from tests.support.world import World, new_world
 DAY_MS = 86_400_000
 
 
-@pytest.mark.parametrize("sizes", [[1] * 39, [39], [7, 1, 31], [8, 8, 23], [3, 33, 3], [38, 1]])
-def test_the_same_transactions_move_however_they_come(sizes: list[int]) -> None:
-    """One by one or many together: what moved and what is still named are the same, in order, and nothing is lost."""
-    recent, moved, ids = NOTHING_RECENT, list[int](), [*range(1, 73, 2), 2**40 - 3, 2**40 - 257, 2**40 - 1]
-    for size in sizes:
-        recent, listed = with_newest(recent, ids[:size])
-        moved += listed
-        ids = ids[size:]
-    assert moved == [*range(1, 65, 2)]
-    assert ids_of(recent) == (65, 67, 69, 71, 2**40 - 3, 2**40 - 257, 2**40 - 1)
-
-
-def test_a_row_names_fewer_than_move_at_once() -> None:
-    """What an account's own row holds has one size, whatever comes."""
-    drawn, recent = random.Random(1), NOTHING_RECENT
-    for _ in range(200):
-        recent, _ = with_newest(recent, range(1, 2 * drawn.randrange(1, 60), 2))
-        assert len(ids_of(recent)) < RECENT_MAX
+def test_an_account_names_its_newest_until_there_is_no_room() -> None:
+    """Up to RECENT_MAX ids of any size, in order; what an account's own row holds has one size, however many they are."""
+    ids = [1, 3, 255, 257, 65_537, 2**40 - 3, 2**40 - 257, 2**40 - 1]
+    recent = NOTHING_RECENT
+    for at, row_id in enumerate(ids):
+        assert not is_full(recent)
+        recent = with_newest(recent, row_id)
+        assert ids_of(recent) == tuple(ids[: at + 1])
         assert len(recent) == len(NOTHING_RECENT)
+    assert is_full(recent)
+    assert len(ids) == RECENT_MAX
 
 
 def store(world: World, holder_id: int, listed: list[int], named: list[int]) -> None:
     """An account whose list has some transactions and whose own row names others."""
-    recent, _ = with_newest(NOTHING_RECENT, named)
+    recent = reduce(with_newest, named, NOTHING_RECENT)
     rows = [row(one, one * DAY_MS, program_id=world.program_id, holder_id=holder_id) for one in listed + named]
     with world.database.write() as db:
         db.execute(holders.insert().values(id=holder_id, program_id=world.program_id, revision=1, state=b"", recent=recent))

@@ -62,7 +62,7 @@ from cardwright.engine.recording import (
 )
 from cardwright.kit.clock import RealClock
 from cardwright.kit.faults import fault
-from cardwright.storage.account_lists import with_newest
+from cardwright.storage.account_lists import NOTHING_RECENT, ids_of, is_full, with_newest
 from cardwright.storage.hot import Lane
 
 _pack = msgspec.msgpack.encode
@@ -338,11 +338,12 @@ def _find_earlier_movement(batch: Batch, program: ProgramEntry, asked: Instructe
 
 def _conclude(batch: Batch) -> None:
     """What is written once for the whole batch: each account that changed, and who is told."""
-    write, made = batch.write, dict[int, list[int]]()
+    write, recent = batch.write, dict[int, bytes]()
     for row in write.transactions:
-        made.setdefault(row.holder_id, []).append(row.id)
-    for holder_id, row_ids in sorted(made.items()):
-        recent, listed = with_newest(batch.seen.holders[holder_id].recent, row_ids)
-        write.holders.append((holder_id, _pack(batch.accounts[holder_id]), recent))
-        write.listed += listed
+        named = with_newest(recent.get(row.holder_id) or batch.seen.holders[row.holder_id].recent, row.id)
+        if is_full(named):
+            write.listed += ids_of(named)
+            named = NOTHING_RECENT
+        recent[row.holder_id] = named
+    write.holders = [(holder_id, _pack(batch.accounts[holder_id]), named) for holder_id, named in sorted(recent.items())]
     write.outbox += notifications(write.transactions, {key: program.subscriptions for key, program in batch.programs.items()})

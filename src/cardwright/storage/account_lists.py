@@ -34,14 +34,14 @@ def ids_of(recent: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(known[at : at + ID_SIZE], "big") for at in range(0, len(known), ID_SIZE))
 
 
-def with_newest(recent: bytes, row_ids: Sequence[int]) -> tuple[bytes, tuple[int, ...]]:
-    """What an account's own row names after further transactions, and those that move to its list.
+def with_newest(recent: bytes, row_id: int) -> bytes:
+    """What an account's own row names with one transaction more. There must be room for it."""
+    return (recent.rstrip(b"\0") + row_id.to_bytes(ID_SIZE, "big")).ljust(len(NOTHING_RECENT), b"\0")
 
-    However the transactions come, one by one or many together, the same ones move.
-    """
-    known = recent.rstrip(b"\0") + b"".join([row_id.to_bytes(ID_SIZE, "big") for row_id in row_ids])
-    moving = len(known) - len(known) % (RECENT_MAX * ID_SIZE)
-    return known[moving:].ljust(len(NOTHING_RECENT), b"\0"), ids_of(known[:moving]) if moving else ()
+
+def is_full(recent: bytes) -> bool:
+    """Whether the transactions that an account's own row names must move to its list."""
+    return recent[-1] != 0
 
 
 class Own(NamedTuple):
