@@ -2,8 +2,8 @@
 
 An index over all transactions by account costs a purchase more than the rest of its row: every entry belongs on another page,
 and a whole page is written for it. So the account's own row, which is written anyway, names its newest transactions, and when
-it names RECENT_MAX of them they move to its list, all to the same page. On SQLite a purchase writes half as many bytes for
-it, and nine per cent more are decided; on PostgreSQL the database works an eighth less.
+it names RECENT_MAX of them they move to its list, all to the same page. With 100,000 accounts SQLite decides four to ten per
+cent more for it, and PostgreSQL works a tenth less.
 """
 
 from collections.abc import Collection, Sequence
