@@ -223,7 +223,7 @@ def test_retries_follow_the_program_clock(world: World) -> None:
     world.clock(ProgramClock(frozen_ms=now))
     with a_receiver(answers=[500] * 50) as receiver:
         world.notify(world.webhook(receiver.url, secret=SECRET), 7, now=now)
-        with delivering(world.database, RetryRules(timeout_ms=400)):
+        with delivering(world.database, RetryRules()):
             for retry in range(1, 11):
                 until(lambda retry=retry: world.rows()[0].tries == retry)  # type: ignore[misc]
                 assert world.rows()[0].due_ms == now + 1000 * 4**retry
