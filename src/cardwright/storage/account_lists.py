@@ -1,7 +1,7 @@
 """Which transactions an account has, without a page of an index for each of them.
 
 An index over all transactions by account was half of the bytes that a purchase wrote on SQLite: every entry belongs on another
-page, and a whole page is written for it. So the account's own row, which is written anyway, names its newest transactions, and when
+page, and a whole page is written for it. So the account's own row, which is written anyway, names its newest transactions. When
 it names RECENT_MAX of them they move to its list, all to the same page. With 100,000 accounts SQLite decides four to ten per
 cent more for it, and PostgreSQL works a tenth less.
 """

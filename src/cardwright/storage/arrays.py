@@ -56,8 +56,8 @@ class Columns:
     """How rows with these columns travel. ``types`` are those of columns that are no whole numbers, ``text`` or ``bytea``.
 
     ``rows`` is a query that gives new rows; its parameters are what ``encode`` makes of them. ``selected`` is what to select of
-    stored ones for ``decode``: few values to fetch of a row, and one call to read its numbers. Whole numbers may be NULL where the
-    column is among ``nullable``.
+    stored ones for ``decode``: few values to fetch of a row, and one call to read its numbers. Whole numbers may be NULL where
+    the column is among ``nullable``.
     """
 
     def __init__(self, names: Sequence[str], types: Mapping[str, str], nullable: Collection[str] = ()) -> None:
