@@ -21,7 +21,7 @@ def test_those_who_wait_come_before_the_one_who_comes_back() -> None:
         threads[-1].start()
         while len(gate._waiting) <= number:
             time.sleep(0.001)
-    assert not gate.acquire(blocking=False)
+    assert not gate.share(blocking=False)
     gate.release()
     wait_for_it("holder")
     for thread in threads:
@@ -46,4 +46,34 @@ def test_never_two_at_once() -> None:
     for thread in threads:
         thread.join()
     assert counted == [4000]
-    assert gate.acquire(blocking=False)
+    assert gate.share(blocking=False)
+
+
+def test_shared_by_many_and_not_past_one_who_wants_it_alone() -> None:
+    """Several share it; who wants it alone waits for all of them, and those who come after him to share it wait for him."""
+    gate, served = Gate(), list[str]()
+
+    def alone() -> None:
+        with gate:
+            served.append("alone")
+
+    def together() -> None:
+        gate.share()
+        served.append("together")
+        gate.unshare()
+
+    assert gate.share(blocking=False)
+    assert gate.share(blocking=False)
+    threads = []
+    for number, wait in enumerate((alone, together, together)):
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+        while len(gate._waiting) <= number:
+            time.sleep(0.001)
+    assert not gate.share(blocking=False)
+    gate.unshare()
+    assert served == []
+    gate.unshare()
+    for thread in threads:
+        thread.join()
+    assert served == ["alone", "together", "together"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cardwright.storage.database import Database, connect_sqlite
+from cardwright.storage.database import Database
 from cardwright.storage.hot_sqlite import Checkpointer
+from cardwright.storage.sqlite import connect_sqlite
 
 ROW = b"x" * 1_500
 FRAMES_MAX = 100

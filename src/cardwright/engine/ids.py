@@ -7,10 +7,15 @@ class IdSource:
     def __init__(self) -> None:
         self._block = iter(range(0))
         self._left = 0
+        self._end = 0
 
     def refill(self, block: range) -> None:
-        """Takes over a block; what was left of the one before is given up."""
-        self._block, self._left = iter(block), len(block)
+        """Takes over a block; what was left of the one before is given up.
+
+        A block that begins after what is stored may begin among ids that a batch has and did not write yet: these are left out.
+        """
+        block = range(max(block.start, self._end), block.stop, block.step)
+        self._block, self._left, self._end = iter(block), len(block), block.stop
 
     def has(self, count: int) -> bool:
         """Whether so many ids are left."""

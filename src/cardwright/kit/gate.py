@@ -1,44 +1,83 @@
-"""A lock that is handed on in the order of asking."""
+"""A lock that is handed on in the order of asking, and that some may share."""
 
 import threading
 from collections import deque
 from types import TracebackType
+from typing import NamedTuple
+
+
+class _Turn(NamedTuple):
+    """Somebody who waits, asleep until his lock is released."""
+
+    bell: threading.Lock
+    shares: bool
 
 
 class Gate:
     """Like ``threading.Lock``, but first come, first served: who releases it and comes back waits behind the others.
 
-    With an ordinary lock a busy holder takes it again at once, and others can wait for as long as it stays busy. May be
+    With an ordinary lock a busy holder takes it again at once, and others can wait for as long as it stays busy. Those who
+    ``share`` it have it together, and keep out who wants it alone; who waits for it alone is not overtaken by them. May be
     released by another thread than the one that acquired it.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._is_taken = False
-        self._waiting: deque[threading.Lock] = deque()
+        self._sharing = 0
+        self._waiting: deque[_Turn] = deque()
 
-    def acquire(self, blocking: bool = True) -> bool:
-        """Takes the gate, waiting for its turn; without ``blocking`` only if nobody has it or waits for it."""
+    def acquire(self) -> None:
+        """Takes the gate for oneself, waiting for one's turn."""
         with self._mutex:
-            if not self._is_taken:
+            if not self._is_taken and not self._sharing:
                 self._is_taken = True
-                return True
-            if not blocking:
-                return False
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
-        turn.acquire()
-        return True
+                return
+            turn = self._queue(shares=False)
+        turn.bell.acquire()
 
     def release(self) -> None:
         """Hands the gate to whoever has waited longest."""
         with self._mutex:
             assert self._is_taken, "nobody has the gate"
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._is_taken = False
+            self._is_taken = False
+            self._hand_on()
+
+    def share(self, blocking: bool = True) -> bool:
+        """Takes the gate together with others who share it; without ``blocking`` only if nobody has it alone or waits for it."""
+        with self._mutex:
+            if not self._is_taken and not self._waiting:
+                self._sharing += 1
+                return True
+            if not blocking:
+                return False
+            turn = self._queue(shares=True)
+        turn.bell.acquire()
+        return True
+
+    def unshare(self) -> None:
+        """Gives up one's share; the last one hands the gate to whoever has waited longest."""
+        with self._mutex:
+            assert self._sharing, "nobody shares the gate"
+            self._sharing -= 1
+            if not self._sharing:
+                self._hand_on()
+
+    def _queue(self, *, shares: bool) -> _Turn:
+        turn = _Turn(threading.Lock(), shares)
+        turn.bell.acquire()
+        self._waiting.append(turn)
+        return turn
+
+    def _hand_on(self) -> None:
+        """To one who wants it alone, or to all who share it up to the next who does not."""
+        while self._waiting and (self._waiting[0].shares or not self._sharing):
+            turn = self._waiting.popleft()
+            turn.bell.release()
+            if not turn.shares:
+                self._is_taken = True
+                return
+            self._sharing += 1
 
     def __enter__(self) -> None:
         self.acquire()

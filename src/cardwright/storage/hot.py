@@ -161,6 +161,10 @@ class Unavailable(Exception):
     """The database cannot be reached or refuses work; nothing of the batch was kept unless it says so."""
 
 
+def nothing() -> None:
+    """What there is to do while the database works, where nobody has anything."""
+
+
 class Lane(Protocol):
     """One batch at a time: ``begin``, then ``commit`` or ``abort``."""
 

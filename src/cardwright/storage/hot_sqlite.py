@@ -1,8 +1,4 @@
-"""The heart's SQLite: one writer, a batch an immediate transaction, the commit's wait for the disk in a thread.
-
-Statements run on the event loop's own thread. Handing a batch to a writer thread would make both threads fight for the
-interpreter at every SQLite call; only the commit, which waits for the disk without the interpreter, is handed over.
-"""
+"""The heart's SQLite: two round trips a batch to the process that reads and writes it (``sqlite_writer``)."""
 
 import asyncio
 import sqlite3
@@ -11,7 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from cardwright.core.record import Recorded
-from cardwright.storage.database import Database, connect_sqlite
+from cardwright.kit.gate import Gate
+from cardwright.storage.database import Database
 from cardwright.storage.hot import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
@@ -22,7 +19,6 @@ from cardwright.storage.hot import (
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
-    Conflict,
     HolderRow,
     MovementReplay,
     ProgramRow,
@@ -32,6 +28,8 @@ from cardwright.storage.hot import (
     Want,
     Write,
 )
+from cardwright.storage.sqlite import connect_sqlite
+from cardwright.storage.sqlite_wire import Part, Wire
 
 ID_BLOCK = 1_000_000
 
@@ -44,39 +42,51 @@ FRAMES_FEW = 128
 PASSES_MAX = 8
 """How often in a row what came meanwhile is moved."""
 
-Run = Callable[..., sqlite3.Cursor]
-
 
 def _insert(table: str, columns: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
-INSERT_TRANSACTION = _insert("transactions", TRANSACTION_COLUMNS)
-INSERT_JOURNAL = _insert("journal", JOURNAL_COLUMNS)
-INSERT_ACCOUNT_JOURNAL = _insert("journal", ACCOUNT_JOURNAL_COLUMNS)
-INSERT_MOVEMENT = _insert("movements", MOVEMENT_COLUMNS)
-INSERT_OUTBOX = _insert("outbox", OUTBOX_COLUMNS)
-UPDATE_CHAIN = "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 WHERE id = ?1"
-INSERT_TOKEN = _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash"))
-INSERT_SHADOW_HIT = _insert("shadow_hits", SHADOW_HIT_COLUMNS)
-# One statement for all, which takes half of what one for each does; a list of numbers is JSON as Python writes it.
-SELECT_HOLDERS = "SELECT h.id, h.revision, h.state, h.recent FROM json_each(?) AS k CROSS JOIN holders AS h ON h.id = k.value"
-SELECT_TRANSACTION = f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?"
+STATEMENTS = {
+    # One statement for all, which takes half of what one for each does; a list of numbers is JSON as Python writes it.
+    "holders": "SELECT h.id, h.revision, h.state, h.recent FROM json_each(?) AS k CROSS JOIN holders AS h ON h.id = k.value",
+    "programs": "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ?",
+    "transactions": f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?",
+    "replays": "SELECT program_id, token, transaction_id, request_hash FROM message_tokens WHERE program_id = ? AND token = ?",
+    "movements": "SELECT program_id, kind, token, request_hash, doc FROM movements "
+    "WHERE program_id = ? AND kind = ? AND token = ?",
+    "update_holders": "UPDATE holders SET state = ?2, recent = ?3 WHERE id = ?1",
+    "insert_transactions": _insert("transactions", TRANSACTION_COLUMNS),
+    "list_transactions": LIST_TRANSACTIONS + "?",
+    "update_chains": "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 "
+    "WHERE id = ?1",
+    "grow_chains": "UPDATE transactions SET details = ?2 WHERE id = ?1",
+    "insert_journal": _insert("journal", JOURNAL_COLUMNS),
+    "insert_outbox": _insert("outbox", OUTBOX_COLUMNS),
+    "insert_tokens": _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash")),
+    "insert_movements": _insert("movements", MOVEMENT_COLUMNS),
+    "reword_movements": "UPDATE movements SET modified_ms = ?2, doc = ?3 WHERE id = ?1",
+    "insert_account_journal": _insert("journal", ACCOUNT_JOURNAL_COLUMNS),
+    "insert_shadow_hits": _insert("shadow_hits", SHADOW_HIT_COLUMNS),
+}
 SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND c.token = ?"
 
 
 class SqliteStore:
-    """Lanes on a SQLite file. There is one writer, so there is one lane."""
+    """Lanes on a SQLite file: two of them, so that one batch is read and decided while the other is written."""
 
-    lanes_max = 1
+    lanes_max = 2
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._wire: Wire | None = None
         self._reader: sqlite3.Connection | None = None
 
     async def open_lane(self) -> "SqliteLane":
-        """The lane."""
-        return SqliteLane(self._database)
+        """A lane; all of them share the process that writes."""
+        if self._wire is None or not self._wire.is_open:
+            self._wire = Wire(self._database.path, STATEMENTS)
+        return SqliteLane(self._database.write_gate, self._wire)
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token), over a connection of their own, which never waits for a writer."""
@@ -91,10 +101,13 @@ class SqliteStore:
             raise Unavailable(str(error)) from error
 
     async def close(self) -> None:
-        """Ends the connection that cards are read over."""
+        """Ends the connection that cards are read over, and the process that writes."""
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.close()
 
     def next_ids(self) -> range:
         """The ids after the last one used: there is only one process that decides on a SQLite file."""
@@ -104,96 +117,77 @@ class SqliteStore:
 
 
 class SqliteLane:
-    """See ``hot.Lane``."""
+    """See ``hot.Lane``.
 
-    def __init__(self, database: Database) -> None:
-        self._gate = database.write_gate
-        self._connection = connect_sqlite(database.path)
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+    Between reading and writing no transaction is open. Other writers of this process wait at the gate meanwhile, which the
+    lanes share, for no account is in two of them; and when another process has committed, what was read is void.
+    """
+
+    def __init__(self, gate: Gate, wire: Wire) -> None:
+        self._gate = gate
+        self._wire = wire
+        self._version = 0
+        self._waiting = ThreadPoolExecutor(1, thread_name_prefix="lane")
 
     async def begin(self, want: Want) -> Seen:
         """Waits for its turn among the writers and reads."""
-        if not self._gate.acquire(blocking=False):
-            await asyncio.get_running_loop().run_in_executor(self._committer, self._gate.acquire)
+        if not self._gate.share(blocking=False):
+            await asyncio.get_running_loop().run_in_executor(self._waiting, self._gate.share)
         try:
-            run = self._connection.execute
-            run("BEGIN IMMEDIATE")
-            return self._read(run, want)
-        except sqlite3.Error as error:
-            self._end()
-            raise Unavailable(str(error)) from error
+            return await self._read(want)
+        except BaseException:
+            self._gate.unshare()
+            raise
 
-    def _read(self, run: Run, want: Want) -> Seen:
-        seen = Seen({}, {}, {}, {})
-        for holder_id, *found in run(SELECT_HOLDERS, (str(want.holder_ids),)):
-            seen.holders[holder_id] = HolderRow(*found)
-        for program_id in want.program_ids:
-            row = run("SELECT revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ?", (program_id,)).fetchone()
-            seen.programs[program_id] = ProgramRow(*row)
-        for row_id in want.row_ids:
-            if (found := run(SELECT_TRANSACTION, (row_id,)).fetchone()) is not None:
-                seen.rows[row_id] = Recorded(*found)
-        for key in want.tokens:
-            query = "SELECT transaction_id, request_hash FROM message_tokens WHERE program_id = ? AND token = ?"
-            if (found := run(query, key).fetchone()) is not None:
-                seen.replays[key] = Replay(*found)
-                seen.rows[found[0]] = Recorded(*run(SELECT_TRANSACTION, (found[0],)).fetchone())
-        for movement in want.movements:
-            query = "SELECT request_hash, doc FROM movements WHERE program_id = ? AND kind = ? AND token = ?"
-            if (found := run(query, movement).fetchone()) is not None:
-                seen.movements[movement] = MovementReplay(*found)
+    async def _read(self, want: Want) -> Seen:
+        parts: list[Part] = [
+            ("holders", [(str(want.holder_ids),)]),
+            ("programs", [(program_id,) for program_id in want.program_ids]),
+            ("transactions", [(row_id,) for row_id in want.row_ids]),
+            ("replays", want.tokens),
+            ("movements", want.movements),
+        ]
+        self._version, (holders, programs, rows, replays, movements) = await self._wire.read(parts)
+        seen = Seen(
+            {holder_id: HolderRow(revision, state, recent) for holder_id, revision, state, recent in holders},
+            {program_id: ProgramRow(*found) for program_id, *found in programs},
+            {(program_id, token): Replay(*found) for program_id, token, *found in replays},
+            {row[0]: Recorded(*row) for row in rows},
+            {(program_id, kind, token): MovementReplay(*found) for program_id, kind, token, *found in movements},
+        )
+        if replays:
+            _, (rows,) = await self._wire.read([("transactions", [(replay.transaction_id,) for replay in seen.replays.values()])])
+            seen.rows |= {row[0]: Recorded(*row) for row in rows}
         return seen
 
     async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
-        """Writes, and waits for the disk in a thread."""
-        many = self._connection.executemany
+        """Writes and commits in one round trip."""
+        parts: list[Part] = [
+            ("update_holders", write.holders),
+            ("insert_transactions", write.transactions),
+            ("list_transactions", [(row_id,) for row_id in write.listed]),
+            ("update_chains", list(write.chains.values())),
+            ("grow_chains", list(write.grown.items())),
+            ("insert_journal", write.journal),
+            ("insert_outbox", [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]),
+            ("insert_tokens", write.tokens),
+            ("insert_movements", write.movements),
+            ("reword_movements", [(row_id, *changed) for row_id, changed in write.reworded.items()]),
+            ("insert_account_journal", write.account_journal),
+            ("insert_shadow_hits", write.shadow_hits),
+        ]
         try:
-            many("UPDATE holders SET state = ?2, recent = ?3 WHERE id = ?1", write.holders)
-            many(INSERT_TRANSACTION, write.transactions)
-            if write.listed:
-                many(LIST_TRANSACTIONS + "?", [(row_id,) for row_id in write.listed])
-            many(UPDATE_CHAIN, write.chains.values())
-            if write.grown:
-                many("UPDATE transactions SET details = ?2 WHERE id = ?1", write.grown.items())
-            many(INSERT_JOURNAL, write.journal)
-            if write.outbox:
-                many(INSERT_OUTBOX, [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox])
-            if write.tokens:
-                many(INSERT_TOKEN, write.tokens)
-            if write.movements:
-                many(INSERT_MOVEMENT, write.movements)
-            if write.reworded:
-                rows = [(row_id, *changed) for row_id, changed in write.reworded.items()]
-                many("UPDATE movements SET modified_ms = ?2, doc = ?3 WHERE id = ?1", rows)
-            if write.account_journal:
-                many(INSERT_ACCOUNT_JOURNAL, write.account_journal)
-            if write.shadow_hits:
-                many(INSERT_SHADOW_HIT, write.shadow_hits)
-            done = asyncio.get_running_loop().run_in_executor(self._committer, self._connection.execute, "COMMIT")
-            meanwhile()
-            await done
-        except sqlite3.IntegrityError as error:
-            self._end()
-            raise Conflict(str(error)) from error
-        except sqlite3.Error as error:
-            self._end()
-            raise Unavailable(str(error)) from error
-        self._gate.release()
+            await self._wire.write(self._version, [part for part in parts if part[1]], meanwhile)
+        finally:
+            self._gate.unshare()
 
     async def abort(self) -> None:
-        """Ends the transaction without a trace."""
-        self._end()
+        """Lets the other writers in; nothing was written."""
+        self._gate.unshare()
 
     async def close(self) -> None:
-        """Ends the connection."""
-        self._connection.close()
-        self._committer.shutdown()
-
-    def _end(self) -> None:
-        """Leaves the transaction, if there still is one, and lets the next writer in."""
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        self._gate.release()
+        """Ends its thread; the process that writes ends with the store."""
+        self._waiting.shutdown()
 
 
 class Checkpointer:

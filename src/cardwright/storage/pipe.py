@@ -15,7 +15,7 @@ from time import perf_counter
 import psycopg
 from psycopg import pq
 
-from cardwright.storage.hot import Conflict, Unavailable
+from cardwright.storage.hot import Conflict, Unavailable, nothing
 
 BINARY = 1
 RETRIABLE = frozenset({"23505", "40001", "40P01", "55P03"})
@@ -29,10 +29,6 @@ the loop does that meanwhile, as ever.
 """
 
 Rows = list[list[bytes | None]]
-
-
-def nothing() -> None:
-    """What there is to do while the server works, where nobody has anything."""
 
 
 class Pipe:

@@ -25,9 +25,6 @@ from cardwright.settings import Settings
 from cardwright.storage.migrate import newest, present
 from cardwright.wiring import Platform
 
-SWITCH_S = 0.000_2
-"""How long a thread keeps the interpreter while another one wants it, on SQLite."""
-
 
 class Application:
     """Dispatches by the path; starts and stops the platform with the server."""
@@ -82,10 +79,6 @@ class Application:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        if self._platform.database.is_sqlite:
-            # The thread that has committed waits for the interpreter this long at most. At the usual 5 ms the loop ran dry
-            # first, every time, and an eighth of the rate was lost.
-            sys.setswitchinterval(SWITCH_S)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._platform.stop()

@@ -1,0 +1,109 @@
+"""The process that reads and writes SQLite for the heart: when others write, when it dies, and with much to carry."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from cardwright.storage.hot import Conflict, Unavailable, nothing
+from cardwright.storage.sqlite import connect_sqlite
+from cardwright.storage.sqlite_wire import Wire
+
+STATEMENTS = {"all": "SELECT id, what FROM rows ORDER BY id", "insert": "INSERT INTO rows (id, what) VALUES (?, ?)"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    found = str(tmp_path / "rows.db")
+    with connect_sqlite(found) as connection:
+        connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, what BLOB)")
+    connection.close()
+    return found
+
+
+def with_wire(path: str, use: Callable[[Wire], Awaitable[None]]) -> None:
+    async def run() -> None:
+        wire = Wire(path, STATEMENTS)
+        try:
+            await use(wire)
+        finally:
+            await wire.close()
+
+    asyncio.run(run())
+
+
+def test_what_was_read_is_void_when_another_commits(path: str) -> None:
+    """A batch writes only if nobody else committed since it read; its own process's commits in between do not count."""
+
+    async def use(wire: Wire) -> None:
+        version, _ = await wire.read([("all", [()])])
+        await wire.write(version, [("insert", [(1, b"ours")])], nothing)
+        await wire.write(version, [("insert", [(2, b"ours")])], nothing)
+        with connect_sqlite(path) as other:
+            other.execute("INSERT INTO rows VALUES (3, 'theirs')")
+        other.close()
+        with pytest.raises(Conflict):
+            await wire.write(version, [("insert", [(4, b"late")])], nothing)
+        version, (rows,) = await wire.read([("all", [()])])
+        assert [row[0] for row in rows] == [1, 2, 3]
+        await wire.write(version, [("insert", [(4, b"again")])], nothing)
+
+    with_wire(path, use)
+
+
+def test_a_transaction_is_whole_or_nothing(path: str) -> None:
+    """A batch whose last statement fails leaves nothing of its first."""
+
+    async def use(wire: Wire) -> None:
+        version, _ = await wire.read([])
+        with pytest.raises(Conflict):
+            await wire.write(version, [("insert", [(1, b"once")]), ("insert", [(1, b"twice")])], nothing)
+        _, (rows,) = await wire.read([("all", [()])])
+        assert rows == []
+
+    with_wire(path, use)
+
+
+def test_messages_longer_than_a_socket_holds(path: str) -> None:
+    """Megabytes go there and come back as they were, while another request waits behind them."""
+
+    async def use(wire: Wire) -> None:
+        rows = [[number, os.urandom(50_000)] for number in range(100)]
+        version, _ = await wire.read([])
+        writing = asyncio.create_task(wire.write(version, [("insert", rows)], nothing))
+        _, (_, (found,)) = await asyncio.gather(writing, wire.read([("all", [()])]))
+        assert found == rows
+
+    with_wire(path, use)
+
+
+def test_when_it_dies_everybody_is_told(path: str) -> None:
+    """Who waits for an answer gets Unavailable, and so does who asks afterwards."""
+
+    async def use(wire: Wire) -> None:
+        await wire.read([])
+        os.kill(wire._process.pid, signal.SIGSTOP)
+        asked = asyncio.create_task(wire.read([]))
+        await asyncio.sleep(0)
+        os.kill(wire._process.pid, signal.SIGKILL)
+        with pytest.raises(Unavailable):
+            await asked
+        with pytest.raises(Unavailable):
+            await wire.read([])
+
+    with_wire(path, use)
+
+
+def test_it_outlives_a_terminals_interrupt(path: str) -> None:
+    """Ctrl-C reaches all processes of a terminal; this one ends with the server, which has still to commit."""
+
+    async def use(wire: Wire) -> None:
+        version, _ = await wire.read([])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(wire._process.pid, number)
+        await wire.write(version, [("insert", [(1, b"still")])], nothing)
+
+    with_wire(path, use)
