@@ -1,0 +1,67 @@
+"""The process that writes SQLite for a server: when it is killed the server goes on, and it never outlives its server."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cardwright.ledger.invariants import verify
+from cardwright.storage.database import Database
+from tests.support.server import RunningServer
+from tests.support.shop import Shop
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    with RunningServer(db=str(tmp_path / "cardwright.db")) as running:
+        yield running
+
+
+def writer_of(server: RunningServer) -> int | None:
+    """The id of the process, if there is one that is not about to be buried."""
+    for found in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((found / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (found / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == server.pid and b"sqlite_writer" in words:
+            return int(found.name)
+    return None
+
+
+def is_alive(pid: int) -> bool:
+    return b"sqlite_writer" in Path(f"/proc/{pid}/cmdline").read_bytes() if Path(f"/proc/{pid}").exists() else False
+
+
+def test_a_killed_writer_is_replaced(server: RunningServer) -> None:
+    """Some purchases may be answered that the service is unavailable, the next ones are decided, and the books are right."""
+    shop = Shop(server)
+    before = shop.buy(10)
+    writer = writer_of(server)
+    assert writer is not None
+    os.kill(writer, signal.SIGKILL)
+    refused = 0
+    while (answer := shop.simulate("authorization", card_token="jit", amount=10, mid="m1")).status != 201:
+        assert answer.status == 503, answer.text
+        refused += 1
+        assert refused < 10, "the writer was not replaced"
+    assert shop.client.get(f"/transactions/{before['token']}").status == 200
+    assert len(shop.client.get("/transactions?type=authorization").json["data"]) == 2
+    assert writer_of(server) not in (None, writer)
+    database = Database(server.db)
+    report = verify(database)
+    database.close()
+    assert report.is_sound, report.violations
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_it_ends_with_its_server(server: RunningServer, end: str) -> None:
+    """Whether the server is stopped or killed, nobody is left who could write to the file."""
+    writer = writer_of(server)
+    assert writer is not None
+    getattr(server, end)()
+    until(lambda: not is_alive(writer))
