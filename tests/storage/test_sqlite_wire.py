@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -107,3 +108,23 @@ def test_it_outlives_a_terminals_interrupt(path: str) -> None:
         await wire.write(version, [("insert", [(1, b"still")])], nothing)
 
     with_wire(path, use)
+
+
+def test_a_server_that_dies_with_answers_unread(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It ends without a word: a killed server has asked and did not read."""
+
+    async def use(wire: Wire) -> None:
+        await wire.read([])
+        os.kill(wire._process.pid, signal.SIGSTOP)
+        asked = [asyncio.create_task(wire.read([])) for _ in range(100)]
+        await asyncio.sleep(0)
+        wire._loop.remove_reader(wire._socket)
+        os.kill(wire._process.pid, signal.SIGCONT)
+        while not select.select([wire._socket], [], [], 0)[0]:
+            await asyncio.sleep(0)
+        await wire.close()
+        assert wire._process.returncode == 0
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    with_wire(path, use)
+    assert capfd.readouterr().err == ""

@@ -9,6 +9,7 @@ its answer is ``["", version, [rows, ...]]``. With the version of what it read i
 version, []]``, or a refusal's ``[kind, 0, [text]]``. All of it is MessagePack, each message behind its length.
 """
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -111,10 +112,12 @@ def main() -> None:
     if (first := inlet.next()) is None:
         return
     writer = Writer(connect_sqlite(path), _statements.decode(first))
-    while (message := inlet.next()) is not None:
-        left = memoryview(framed(writer.answer(*_requests.decode(message))))
-        while left:
-            left = left[os.write(descriptor, left) :]
+    # A server that was killed leaves answers unread, which resets the connection.
+    with contextlib.suppress(ConnectionError):
+        while (message := inlet.next()) is not None:
+            left = memoryview(framed(writer.answer(*_requests.decode(message))))
+            while left:
+                left = left[os.write(descriptor, left) :]
 
 
 if __name__ == "__main__":
