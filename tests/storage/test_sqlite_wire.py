@@ -72,7 +72,7 @@ def test_messages_longer_than_a_socket_holds(path: str) -> None:
     """Megabytes go there and come back as they were, while another request waits behind them."""
 
     async def use(wire: Wire) -> None:
-        rows = [[number, os.urandom(50_000)] for number in range(100)]
+        rows = [(number, os.urandom(50_000)) for number in range(100)]
         version, _ = await wire.read([])
         writing = asyncio.create_task(wire.write(version, [("insert", rows)], nothing))
         _, (_, (found,)) = await asyncio.gather(writing, wire.read([("all", [()])]))

@@ -1,22 +1,19 @@
 """The way to the process that reads and writes SQLite for the heart (``sqlite_writer``), driven from the event loop."""
 
 import asyncio
+import marshal
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from cardwright.storage.hot import Conflict, Unavailable, nothing
 from cardwright.storage.sqlite_writer import CONFLICT, LENGTH, framed
 
-Part = tuple[str, Sequence[Any]]
+Part = tuple[str, Iterable[Sequence[Any]]]
 """The name of a statement, and the rows of parameters that it is run with."""
-
-_answers = msgspec.msgpack.Decoder(tuple[str, int, list[Any]])
 
 
 class Wire:
@@ -56,9 +53,9 @@ class Wire:
         if not self.is_open:
             raise Unavailable("the process that writes SQLite has ended")
         self._waiters.append(waiter := self._loop.create_future())
-        self._send(framed((version, parts)))
+        self._send(framed((version, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
         meanwhile()
-        kind, seen, found = _answers.decode(await waiter)
+        kind, seen, found = marshal.loads(await waiter)
         if kind:
             raise (Conflict if kind == CONFLICT else Unavailable)(found[0])
         return kind, seen, found

@@ -4,19 +4,19 @@ It is started by ``sqlite_wire.Wire`` and knows nothing but SQL. In the server's
 interpreter from the decisions, and every wait for the disk would end with waiting for the interpreter: with a process of
 its own the rate at 64 in flight is 1.15 times as high. It ends when the other end of its socket does.
 
-A request is ``[version, [[statement's name, [parameters, ...]], ...]]``. Without a version it is a transaction that reads, and
-its answer is ``["", version, [rows, ...]]``. With the version of what it read it is one that writes, and its answer is ``["",
-version, []]``, or a refusal's ``[kind, 0, [text]]``. All of it is MessagePack, each message behind its length.
+A request is ``(version, [(statement's name, [parameters, ...]), ...])``. Without a version it is a transaction that reads, and
+its answer is ``("", version, [rows, ...])``. With the version of what it read it is one that writes, and its answer is ``("",
+version, [])``, or a refusal's ``(kind, 0, [text])``. All of it travels as ``marshal`` has it, each message behind its length:
+both ends are one program of one Python, and a library for any other format doubles the memory of this process.
 """
 
 import contextlib
+import marshal
 import os
 import signal
 import sqlite3
 import sys
 from typing import Any
-
-import msgspec
 
 from cardwright.storage.sqlite import connect_sqlite
 
@@ -27,14 +27,11 @@ CONFLICT, UNAVAILABLE = "conflict", "unavailable"
 """Kinds of refusals: run it again, or the database does not do it."""
 
 Parts = list[tuple[str, list[Any]]]
-_requests = msgspec.msgpack.Decoder(tuple[int | None, Parts])
-_statements = msgspec.msgpack.Decoder(dict[str, str])
-_encode = msgspec.msgpack.encode
 
 
 def framed(message: Any) -> bytes:
-    """A message as it travels."""
-    body = _encode(message)
+    """A message as it travels: numbers, text, byte strings, lists, plain tuples, dictionaries."""
+    body = marshal.dumps(message)
     return len(body).to_bytes(LENGTH, "big") + body
 
 
@@ -111,11 +108,11 @@ def main() -> None:
     inlet = _Inlet(descriptor)
     if (first := inlet.next()) is None:
         return
-    writer = Writer(connect_sqlite(path), _statements.decode(first))
+    writer = Writer(connect_sqlite(path), marshal.loads(first))
     # A server that was killed leaves answers unread, which resets the connection.
     with contextlib.suppress(ConnectionError):
         while (message := inlet.next()) is not None:
-            left = memoryview(framed(writer.answer(*_requests.decode(message))))
+            left = memoryview(framed(writer.answer(*marshal.loads(message))))
             while left:
                 left = left[os.write(descriptor, left) :]
 
