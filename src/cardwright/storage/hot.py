@@ -46,6 +46,10 @@ LIST_TRANSACTIONS = (
 """An account's transactions with given ids get a place in its list; by then they are written."""
 
 
+POSTGRES_ID_BLOCK = 20_000
+"""Ids of transactions that a process on PostgreSQL draws at a time, even and odd."""
+
+
 class CardRow(NamedTuple):
     """A card as the heart loads it: keys, sealed secrets, and facts as JSON; the owner's is None when it is the user."""
 

@@ -20,6 +20,7 @@ from cardwright.storage.hot import (
     LIST_TRANSACTIONS,
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
+    POSTGRES_ID_BLOCK,
     SELECT_CARDS,
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
@@ -35,8 +36,6 @@ from cardwright.storage.hot import (
 )
 from cardwright.storage.pipe import Pipe, Rows, rows_of
 from cardwright.storage.tables import journal, message_tokens, movements, outbox, shadow_hits, transactions
-
-ID_BLOCK = 20_000
 
 
 def _kind_of(column: Column[Any]) -> str:
@@ -183,8 +182,8 @@ class PostgresStore:
         """A block of ids that no other process gets."""
         with self._database.write() as db:
             block = db.exec_driver_sql("SELECT nextval('transaction_blocks')").scalar_one()
-        first = (block - 1) * ID_BLOCK + 1
-        return range(first, first + ID_BLOCK, 2)
+        first = (block - 1) * POSTGRES_ID_BLOCK + 1
+        return range(first, first + POSTGRES_ID_BLOCK, 2)
 
 
 class PostgresLane:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select, text
 
 from cardwright.storage.blocks import HIGHEST, LOWEST, Counted, Order, Range, Weight, read_blocks
 from cardwright.storage.database import Row
-from cardwright.storage.hot_postgres import ID_BLOCK
+from cardwright.storage.hot import POSTGRES_ID_BLOCK
 from cardwright.storage.tables import transactions
 
 PROGRAMS_MAX = 32
@@ -84,12 +84,12 @@ class News:
         return [row for row in rows if row.program_id == self._program_id]
 
     def _low(self, block: int) -> int:
-        return self._read_to.get(block, block * ID_BLOCK)
+        return self._read_to.get(block, block * POSTGRES_ID_BLOCK)
 
     def _spans(self, db: Connection) -> dict[str, list[int]]:
         """The parts of all blocks in which new rows may be."""
         last = int(db.execute(_BLOCKS).scalar_one())
-        spans = [(self._low(block), (block + 1) * ID_BLOCK) for block in range(last)]
+        spans = [(self._low(block), (block + 1) * POSTGRES_ID_BLOCK) for block in range(last)]
         # The last id of a block is odd, as all are.
         spans = [(low, high) for low, high in spans if low < high - 1]
         return {"low": [low for low, _ in spans], "high": [high for _, high in spans]}
@@ -100,7 +100,7 @@ class News:
             self._read_to = {0: max(self._low(0), int(db.scalar(select(func.max(_row.id))) or 0))}
             return
         newest = (found for (found,) in db.execute(_NEWEST, self._spans(db)) if found is not None)
-        reached = {(row_id - 1) // ID_BLOCK: row_id for row_id in newest}
+        reached = {(row_id - 1) // POSTGRES_ID_BLOCK: row_id for row_id in newest}
         # In this order: whoever drew one of these ids had begun before.
         self._seen = self._read_to | reached, int(db.execute(_NEXT_TRANSACTION).scalar_one())
 
