@@ -189,8 +189,8 @@ def workers(run: Run) -> None:
 
 
 def sources(run: Run) -> None:
-    """Every card on one funding source, and each product on its own."""
-    for name in ("one-source", "own-sources"):
+    """Every card on one funding source, and each product on its own; which of them is first changes with every round."""
+    for name in sorted(("one-source", "own-sources"), reverse=run.number % 2 == 0):
         station = run.yard.station("postgres", name)
         run.say(f"postgres, {name}", None)
         run.keep(f"postgres {name}", **closed(run, station, 64))

@@ -154,7 +154,7 @@ def seed_transactions(seeded: Seeded, count: int, *, progress: Progress = lambda
             end = min(start + PAIRS_AT_A_TIME, pairs) - 1
             _clone_pairs(execute, proto, seeded.cards, (start, end), (first, begin_ms, apart_ms), is_sqlite(seeded.address))
             progress((end + 1) / pairs)
-        execute(LIST_TRANSACTIONS.partition("WHERE")[0] + f"WHERE id >= {first} ORDER BY holder_id, user_time_ms, id")
+        execute(f"{LIST_TRANSACTIONS}WHERE id >= {first} ORDER BY holder_id, user_time_ms, id")
         if not is_sqlite(seeded.address):
             execute("SELECT setval('transaction_blocks', (SELECT max(id) / 20000 + 2 FROM transactions))")
     return replace(seeded, stored=pairs * 2)

@@ -76,21 +76,29 @@ def source_face_of(source: SourceFact, *, masked: bool) -> SourceFace:
     )
 
 
+_Words = tuple[Details, int, str, str, str, str]
+"""What is read from a row once, for its sides and their order: its details, its currency's places, the times at which it was made
+and its user began, its token and its chain's."""
+
+
+def _words_of(row: Recorded) -> _Words:
+    time, token = iso(row.created_ms), token_of(row)
+    began = time if row.user_time_ms == row.created_ms else iso(row.user_time_ms)
+    chain_token = token if row.root_id is None else root_token(row)
+    return details_decoder.decode(row.details), exponent_of(row.currency) or 0, time, began, token, chain_token
+
+
 def render(row: Recorded, face: Face, source: SourceFace | None, state: int | None = None) -> str:
     """The card's side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
-    details = details_decoder.decode(row.details)
-    places = exponent_of(row.currency) or 0
-    time, kind, own_token = iso(row.created_ms), row.kind, token_of(row)
-    began = time if row.user_time_ms == row.created_ms else iso(row.user_time_ms)
-    preceding, chain_token = "", own_token
+    details, places, time, began, token, chain_token = words = _words_of(row)
+    kind, preceding = row.kind, ""
     if row.root_id is not None:
-        chain_token = root_token(row)
         preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or chain_token}",'
     return (
         f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
-        f'"token":"{_inside(details.chosen_token) or own_token}",{face.tokens},"card_product_token":{face.product},'
+        f'"token":"{_inside(details.chosen_token) or token}",{face.tokens},"card_product_token":{face.product},'
         f"{preceding}{_gpa(row, row.impacted if kind != INQUIRY else None, places)}"
-        f"{_order(row, face, source, details, places, time, began, own_token, chain_token)}"
+        f"{_order(row, words, face, source)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
         + ("" if kind in RELEASES else f'"settlement_date":"{time[:10]}T00:00:00Z",')
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
@@ -109,17 +117,14 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
 def render_load(row: Recorded, face: Face, source: SourceFace | None) -> str:
     """The load's side of a row as JSON: what funded the purchase, or took the money back."""
     assert row.moved, "only a row that moved money has a load side"
-    details = details_decoder.decode(row.details)
-    places = exponent_of(row.currency) or 0
-    time, own_token = iso(row.created_ms), token_of(row)
-    chain_token = own_token if row.root_id is None else root_token(row)
+    details, places, time, began, token, _ = words = _words_of(row)
     return (
         f'{{"type":"{TYPES[LOAD_KINDS[row.kind]]}","state":"{STATE_NAMES[row.state]}","identifier":"{row.id + 1}",'
-        f'"token":"{with_face(own_token, LOAD_SIDE)}",{face.tokens},'
-        f'"preceding_related_transaction_token":"{_inside(details.chosen_token) or own_token}",'
+        f'"token":"{with_face(token, LOAD_SIDE)}",{face.tokens},'
+        f'"preceding_related_transaction_token":"{_inside(details.chosen_token) or token}",'
         f"{_gpa(row, row.moved, places)}"
-        f"{_order(row, face, source, details, places, time, iso(row.user_time_ms), own_token, chain_token)}"
-        f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
+        f"{_order(row, words, face, source)}"
+        f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
         f'"amount":{decimal_text(abs(row.moved), places)},"currency_code":"{row.currency}","response":{_response(row.code)},'
         f'"network":"MARQETA","subnetwork":"MANAGED_JIT",'
         f'"acquirer":{{"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
@@ -137,11 +142,9 @@ def _gpa(row: Recorded, impacted: int | None, places: int) -> str:
     return f'"gpa":{{{balance},"balances":{{"{row.currency}":{{{balance}}}}}}},'
 
 
-def _order(
-    row: Recorded, face: Face, source: SourceFace | None, details: Details, places: int, time: str, began: str, own_token: str,
-    chain_token: str,
-) -> str:  # fmt: skip
+def _order(row: Recorded, words: _Words, face: Face, source: SourceFace | None) -> str:
     """``gpa_order`` (or for money that goes back without an authorization ``gpa_order_unload``), with the comma behind it."""
+    details, places, time, began, token, chain_token = words
     if source is None or not (row.moved or details.order_refused or details.unload):
         return ""
     if details.order_refused:
@@ -151,7 +154,7 @@ def _order(
         amount, state, response, load = details.unload, _order_state(row), _response(Reason.APPROVED.number), ""
     else:
         amount, state, response = abs(row.moved), _order_state(row), _response(Reason.APPROVED.number)
-        load = f'"transaction_token":"{with_face(own_token, LOAD_SIDE)}",'
+        load = f'"transaction_token":"{with_face(token, LOAD_SIDE)}",'
     text = decimal_text(amount, places)
     common = (
         f'"token":"{with_face(chain_token, ORDER)}","amount":{text},'

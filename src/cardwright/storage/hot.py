@@ -41,9 +41,9 @@ SHADOW_HIT_COLUMNS = ("program_id", "control_id", "transaction_id")
 
 LIST_TRANSACTIONS = (
     "INSERT INTO holder_transactions (program_id, holder_id, user_time_ms, id) "
-    "SELECT program_id, holder_id, user_time_ms, id FROM transactions WHERE id = "
+    "SELECT program_id, holder_id, user_time_ms, id FROM transactions "
 )
-"""An account's transactions with given ids get a place in its list; by then they are written."""
+"""Transactions, which a condition behind it chooses, get their places in the lists of their accounts."""
 
 
 POSTGRES_ID_BLOCK = 20_000

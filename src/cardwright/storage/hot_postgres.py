@@ -87,7 +87,7 @@ STATEMENTS = {
     "grow_chains": "UPDATE transactions t SET details = v.details FROM unnest($1::int8[], $2::bytea[]) AS v(id, details) "
     "WHERE t.id = v.id",
     "insert_transactions": _insert(transactions, TRANSACTIONS),
-    "list_transactions": f"{LIST_TRANSACTIONS}ANY($1::int8[])",
+    "list_transactions": f"{LIST_TRANSACTIONS}WHERE id = ANY($1::int8[])",
     "insert_journal": _insert(journal, JOURNAL),
     "movements": "SELECT m.program_id, m.kind, m.token, m.request_hash, m.doc FROM movements m "
     "JOIN unnest($1::int8[], $2::int8[], $3::text[]) AS k(program_id, kind, token) "

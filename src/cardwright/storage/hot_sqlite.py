@@ -57,7 +57,7 @@ STATEMENTS = {
     "WHERE program_id = ? AND kind = ? AND token = ?",
     "update_holders": "UPDATE holders SET state = ?2, recent = ?3 WHERE id = ?1",
     "insert_transactions": _insert("transactions", TRANSACTION_COLUMNS),
-    "list_transactions": LIST_TRANSACTIONS + "?",
+    "list_transactions": LIST_TRANSACTIONS + "WHERE id = ?",
     "update_chains": "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 "
     "WHERE id = ?1",
     "grow_chains": "UPDATE transactions SET details = ?2 WHERE id = ?1",
