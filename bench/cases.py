@@ -225,6 +225,8 @@ def _follow_once(run: Run, station: Station, path: str, more: bytes) -> dict[str
         tokens.append(body[at : at + 36])
 
     def load(requests: NextRequest, seconds: float | None, on_body: Callable[[bytes], None] | None, meter: Any) -> Result:
+        # Or what follows would pay for writing the purchases, which themselves began with nothing left to write.
+        os.sync()
         return _quietly(
             lambda: closed_loop(station.place, requests, 64, seconds, check=APPROVED, on_body=on_body, edge=meter.edge)
         )

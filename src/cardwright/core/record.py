@@ -1,10 +1,13 @@
 """A transaction as it is stored, and the identifiers that follow from it."""
 
+from struct import Struct
 from typing import NamedTuple
 
 LOAD_SIDE = 1
 ORDER = 2
 RELOAD = 3
+
+_HALVES = Struct(">QQ")
 
 
 class Recorded(NamedTuple):
@@ -61,9 +64,11 @@ def token_of(row: Recorded, face: int = 0) -> str:
 
 
 def _token(row_id: int, created_ms: int, seed: int, face: int) -> str:
-    low = (row_id << 22) | ((seed & 0xFFFFF) << 2) | face
-    high, random = created_ms >> 16, (seed >> 20) & 0xFFF
-    return f"{high:08x}-{created_ms & 0xFFFF:04x}-7{random:03x}-{0x8000 | low >> 48:04x}-{low & 0xFFFFFFFFFFFF:012x}"
+    high = created_ms << 16 | 0x7000 | (seed >> 20) & 0xFFF
+    low = 1 << 63 | row_id << 22 | (seed & 0xFFFFF) << 2 | face
+    # Formatting the five groups as numbers takes half as long again, and a reversal makes five tokens.
+    text = _HALVES.pack(high, low).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def with_face(token: str, face: int) -> str:
