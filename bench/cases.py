@@ -191,7 +191,7 @@ def workers(run: Run) -> None:
 def sources(run: Run) -> None:
     """Every card on one funding source, and each product on its own.
 
-    What is to be told apart is smaller than what the machine does between two measurements, so each has two, and no minute is one's.
+    What is to be told apart is smaller than what the machine does between two measurements, so each has two, in turn.
     """
     for name in ("one-source", "own-sources", "own-sources", "one-source"):
         station = run.yard.station("postgres", name)

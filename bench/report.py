@@ -71,7 +71,7 @@ def values_of(rounds: Mapping[int, tuple[float, float]]) -> Values:
 
 
 def by_round(measured: Measured, name: str, field: str = "rate") -> dict[int, tuple[float, float]]:
-    """A number of every round, with the share that others had; where it was measured twice in one, the mean and the larger share."""
+    """A number of every round, with the share that others had; of two in one the mean and the larger share."""
     rounds: dict[int, list[tuple[float, float]]] = {}
     for row in measured.get(name, ()):
         if row.get(field) is not None:
