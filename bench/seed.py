@@ -21,7 +21,7 @@ from bench.load import TOKEN_SIZE
 from cardwright.core.pan import account_numbers, barcode_from, pan_from
 from cardwright.kit.vault import Vault
 from cardwright.storage.account_lists import NOTHING_RECENT
-from cardwright.storage.hot import LIST_TRANSACTIONS
+from cardwright.storage.hot import LIST_TRANSACTIONS, POSTGRES_ID_BLOCK
 from cardwright.storage.tables import cards, config_history, holders, journal, pans, transactions, users
 from tests.support.issuing import made_by
 from tests.support.server import Client, RunningServer
@@ -145,8 +145,8 @@ def seed_transactions(seeded: Seeded, count: int, *, progress: Progress = lambda
             for which in ("", "NOT")
         )
         proto = {"root": purchase[0], "cleared": clearing[0], "holder": purchase[1], "card": purchase[2]}
-        # Ids are odd and go in steps of two; the second block of a PostgreSQL sequence begins at 20,001.
-        first, pairs = 20_001, count // 2
+        # Ids are odd and go in steps of two; the first block of a PostgreSQL sequence has the purchase.
+        first, pairs = POSTGRES_ID_BLOCK + 1, count // 2
         now_ms = time.time_ns() // 1_000_000
         apart_ms = max(1, STORED_DAYS * DAY_MS // max(1, pairs))
         begin_ms = now_ms - DAY_MS - apart_ms * pairs
@@ -156,7 +156,7 @@ def seed_transactions(seeded: Seeded, count: int, *, progress: Progress = lambda
             progress((end + 1) / pairs)
         execute(f"{LIST_TRANSACTIONS}WHERE id >= {first} ORDER BY holder_id, user_time_ms, id")
         if not is_sqlite(seeded.address):
-            execute("SELECT setval('transaction_blocks', (SELECT max(id) / 20000 + 2 FROM transactions))")
+            execute(f"SELECT setval('transaction_blocks', (SELECT max(id) / {POSTGRES_ID_BLOCK} + 2 FROM transactions))")
     return replace(seeded, stored=pairs * 2)
 
 

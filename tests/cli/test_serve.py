@@ -310,7 +310,7 @@ def test_quick_answers_import_little() -> None:
 
 
 def test_sqlite_needs_nothing_of_postgresql() -> None:
-    """A server on SQLite does not load the driver of PostgreSQL, which would cost it a sixth of a second and 8 MB."""
+    """A server on SQLite does not load the driver of PostgreSQL, which would cost it a sixth of a second and 9 MB."""
     code = "import cardwright.edges.cli.serve, cardwright.wiring, sys; print('psycopg' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -34,7 +34,11 @@ def writer_of(server: RunningServer) -> int | None:
 
 
 def is_alive(pid: int) -> bool:
-    return b"sqlite_writer" in Path(f"/proc/{pid}/cmdline").read_bytes() if Path(f"/proc/{pid}").exists() else False
+    try:
+        return b"sqlite_writer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        # It went, perhaps just now.
+        return False
 
 
 def test_a_killed_writer_is_replaced(server: RunningServer) -> None:

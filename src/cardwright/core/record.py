@@ -66,7 +66,7 @@ def token_of(row: Recorded, face: int = 0) -> str:
 def _token(row_id: int, created_ms: int, seed: int, face: int) -> str:
     high = created_ms << 16 | 0x7000 | (seed >> 20) & 0xFFF
     low = 1 << 63 | row_id << 22 | (seed & 0xFFFFF) << 2 | face
-    # Formatting the five groups as numbers takes half as long again, and a reversal makes five tokens.
+    # Formatting the five groups as numbers takes half as long again, and every message makes some.
     text = _HALVES.pack(high, low).hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

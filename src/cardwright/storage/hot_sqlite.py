@@ -136,6 +136,7 @@ class SqliteLane:
         try:
             return await self._read(want)
         except BaseException:
+            # Refused or cancelled, nobody will commit or abort it, and the other writers would wait for ever.
             self._gate.unshare()
             raise
 
