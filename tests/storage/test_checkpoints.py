@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cardwright.storage.database import Database
-from cardwright.storage.hot_sqlite import Checkpointer
+from cardwright.storage.hot_sqlite import Checkpointer, PinnedLog
 from cardwright.storage.sqlite import connect_sqlite
 
 ROW = b"x" * 1_500
@@ -66,3 +66,38 @@ def test_a_long_reader_stops_nobody(database: Database) -> None:
     keeper.stop()
     assert count > 2 * FRAMES_MAX
     assert longest < 0.8, "the reader was waited for"
+
+
+def test_a_checkpoint_and_a_log_that_begins_anew_keep_apart(database: Database) -> None:
+    """A commit that falls into the beginning of a checkpoint either leaves the log as it is, or is not moved by it.
+
+    Otherwise SQLite before 3.51.3 may take pages for moved that are not. It happens between two of its instructions, so what is
+    shown here is that they cannot meet, not that they do no harm.
+    """
+    log, writer = PinnedLog(database.path), connect_sqlite(database.path)
+
+    def commit(_statement: str = "") -> None:
+        writer.execute("INSERT INTO rows (what) VALUES (?)", (ROW,))
+
+    commit()
+    began = salt(database)
+    # Whether the log has pages to be moved or has none when the checkpoint begins.
+    for is_empty in (False, True, False, True):
+        if is_empty:
+            log.move()
+        else:
+            commit()
+            began = salt(database)
+        log.mover.set_trace_callback(commit)
+        frames, moved = log.move()
+        log.mover.set_trace_callback(None)
+        assert frames > moved, "what was committed meanwhile was moved"
+        assert (salt(database) != began, moved == 0) in ((True, True), (False, False))
+        began = salt(database)
+    log.close()
+    writer.close()
+
+
+def salt(database: Database) -> bytes:
+    """What the log has in its header since it began: two numbers at the 16th byte (sqlite.org/fileformat2.html, 4.1)."""
+    return Path(f"{database.path}-wal").read_bytes()[16:24]
