@@ -93,6 +93,7 @@ def measure(wanted: list[str], quick: bool, rounds: int, seconds: float, out: Pa
 def books(yard: Yard, say: Any) -> dict[str, Any]:
     """Whether the books of what was under load are sound."""
     found = {}
+    yard.rest()
     for key, station in yard.stations().items():
         if key.split()[1] not in ("main", "workers", "own-sources"):
             continue

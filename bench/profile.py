@@ -185,6 +185,7 @@ def statements(run: Run) -> dict[str, float]:
     postgres = run.yard.postgres
     if postgres.socket_dir is None:
         return {}
+    run.yard.rest()
     seeded = run.yard.copy("postgres", "small")
     name = seeded.address.rpartition("/")[2]
     with psycopg.connect(postgres.dsn, autocommit=True) as db:

@@ -126,6 +126,8 @@ class Yard:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-bench-")))
         self.postgres = self._stack.enter_context(start_postgres())
         self.postmaster = postmaster_of(self.postgres.dsn)
+        # Somebody else's server has other things to do.
+        self._our_postmaster = self.postmaster if self.postgres.socket_dir is not None else None
         self._templates: dict[tuple[str, int, int, int, int], Seeded] = {}
         self._stations: dict[str, Station] = {}
         self._baseline: BaselineStation | None = None
@@ -135,18 +137,18 @@ class Yard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pid in self._servers():
+        for pid in self._stoppable():
             _signal_family(pid, signal.SIGCONT)
         self._stack.close()
 
     def station(self, kind: str, name: str) -> Station:
-        """``kind`` is ``sqlite`` or ``postgres``; ``name`` one of those in ``copy``. The other servers rest from now on."""
+        """``kind`` is ``sqlite`` or ``postgres``; ``name`` one of those in ``copy``. Whatever else runs rests from now on."""
         key = f"{kind} {name}"
         if key not in self._stations:
-            self._rouse(None)
+            self.rest()
             controls = CONTROLS.get(name, Controls())
             self._stations[key] = self._open(key, self.copy(kind, name), 2 if name == "workers" else 1, controls)
-        self._rouse(self._stations[key].server.pid)
+        self._rouse(self._stations[key].server.pid, needs_postgres=kind == "postgres")
         return self._stations[key]
 
     def copy(self, kind: str, name: str) -> Seeded:
@@ -170,6 +172,7 @@ class Yard:
     def baseline(self) -> BaselineStation:
         """The straightforward design's server."""
         if self._baseline is None:
+            self.rest()
             self._say("baseline: cards", None)
             dsn = self.postgres.new_database()
             tokens = baseline.seed_baseline(dsn, self.sizes.main)
@@ -181,26 +184,34 @@ class Yard:
 
     def pgbench(self) -> str:
         """The DSN of pgbench's database."""
+        self.rest()
         if self._pgbench is None:
             self._say(f"pgbench: scale {self.sizes.pgbench_scale}", None)
             self._pgbench = self.postgres.new_database()
             pgbench.initialize(self._pgbench, self.sizes.pgbench_scale)
             settle(self.postgres, self._pgbench)
-        self._rouse(None)
         return self._pgbench
 
     def pgbench_meter(self) -> Meter:
         """Meters for a run of pgbench."""
         return Meter({"database": self.postmaster} if self.postmaster is not None else {}, dsn=self.pgbench())
 
-    def _servers(self) -> list[int]:
-        pids = [station.server.pid for station in self._stations.values()]
-        return pids if self._baseline is None else [*pids, self._baseline.pid]
+    def rest(self) -> None:
+        """Stops all servers but PostgreSQL."""
+        self._rouse(None)
 
-    def _rouse(self, pid: int | None) -> None:
-        """Lets one server run and stops the others: a dozen that do no more than look at the time take a tenth of a machine."""
-        for one in self._servers():
-            _signal_family(one, signal.SIGCONT if one == pid else signal.SIGSTOP)
+    def _stoppable(self) -> list[int]:
+        pids = [station.server.pid for station in self._stations.values()]
+        more = (self._baseline.pid if self._baseline is not None else None, self._our_postmaster)
+        return pids + [pid for pid in more if pid is not None]
+
+    def _rouse(self, pid: int | None, *, needs_postgres: bool = True) -> None:
+        """Lets one server run and stops the others: a dozen that do no more than look at the time take a tenth of a machine,
+        and PostgreSQL vacuums and writes what it was left with while SQLite is measured.
+        """
+        running = {pid, self._our_postmaster} if needs_postgres else {pid}
+        for one in self._stoppable():
+            _signal_family(one, signal.SIGCONT if one in running else signal.SIGSTOP)
 
     def _open(self, key: str, seeded: Seeded, workers: int, controls: Controls) -> Station:
         self._say(f"{key}: server", None)
