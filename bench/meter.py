@@ -54,9 +54,12 @@ def family_of(table: dict[int, Process], roots: Iterable[int]) -> set[int]:
 
 
 def machine_busy_s() -> float:
-    """Processor time that the whole machine has spent on anything."""
-    user, nice, system, _idle, _iowait, irq, softirq, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    return sum(map(int, (user, nice, system, irq, softirq))) / TICKS
+    """Processor time that the whole machine has not been idle since some moment; what its host gave to others counts as well.
+
+    From its idle time: that is kept exactly, while what it spent on whom is guessed from what runs at each tick.
+    """
+    _user, _nice, _system, idle, iowait, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return time.monotonic() * (os.cpu_count() or 1) - (int(idle) + int(iowait)) / TICKS
 
 
 def memory_mb(pids: Iterable[int], without: str) -> float:

@@ -16,8 +16,8 @@ IN_TIME_MS = 5_000
 """How long an overloaded server may take for an answer: as long as a card network waits at most."""
 
 CALM = 0.08
-"""The share of the machine that others may use before a measurement counts as disturbed. Of 280 measurements 197 had at most 3 %,
-and the others up to 15 %: as much as what many of the ratios are to tell apart."""
+"""The share of the machine that others may use before a measurement counts as disturbed, and its round is left out when there are
+calm ones."""
 
 AT_ONCE_MS = 1_000
 """How long it may take to refuse."""
