@@ -196,7 +196,7 @@ class Checkpointer:
 
     Left to itself SQLite does it in the commit that fills the log, and that one waits for it, up to seconds. Under steady load
     there is always a commit that is not moved yet, and the log would grow without end: when it is long, the writers pause
-    for the last few commits to be moved, and the next one begins the log anew.
+    for the last few commits to be moved, and the next one begins the log anew; if somebody reads just then, one of a later time.
     """
 
     def __init__(self, database: Database, every_s: float = 0.5, frames_max: int = FRAMES_MAX) -> None:
