@@ -217,7 +217,7 @@ class Race:
                 if (left := wanted - figures.rounds) > 0:
                     self.volley(kind, arenas[:left], figures)
             self.compare([arena.user for arena in arenas], figures)
-            if figures.rounds == wanted < MORE_MAX * rounds and not figures.declined_for_another:
+            if figures.rounds == wanted < MORE_MAX * rounds and figures.unproven:
                 wanted += rounds
             if time.monotonic() - told > 10:
                 told = time.monotonic()
