@@ -71,7 +71,7 @@ def values_of(rounds: Mapping[int, tuple[float, float]]) -> Values:
 
 
 def by_round(measured: Measured, name: str, field: str = "rate") -> dict[int, tuple[float, float]]:
-    """A number of every round, with the share that others had; of two in one the mean and the larger share."""
+    """A number of every round, with the share that others had; of several in one the mean and the largest share."""
     rounds: dict[int, list[tuple[float, float]]] = {}
     for row in measured.get(name, ()):
         if row.get(field) is not None:
@@ -126,7 +126,7 @@ def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
         for name in ("clearing", "reversal", "refund"):
             follow = quotients(found, f"{kind} {name}", f"{kind} {name}: purchases")
             yield Goal(f"{title}: {name} ÷ authorization", "×", 0.8, 1.0, follow)
-        memory = Values(plain(found, f"{kind} full", "memory_mb").numbers, False)
+        memory = Values(plain(found, f"{kind} full memory", "memory_mb").numbers, False)
         yield Goal(f"{title}: memory of the process at {large} cards", "MB", 400, 200, memory, is_ceiling=True)
         yield from _overload_goals(found, f"{kind} overload", f"{title}, open loop at twice the peak")
 
