@@ -1,7 +1,7 @@
 """A transaction as it is stored, and the identifiers that follow from it."""
 
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 LOAD_SIDE = 1
 ORDER = 2
@@ -54,7 +54,26 @@ class Recorded(NamedTuple):
     details: bytes
 
 
-def token_of(row: Recorded, face: int = 0) -> str:
+class Identified(Protocol):
+    """What tokens follow from, of a whole row or of what is kept of it."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def created_ms(self) -> int: ...
+
+    @property
+    def user_time_ms(self) -> int: ...
+
+    @property
+    def root_id(self) -> int | None: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def token_of(row: Identified, face: int = 0) -> str:
     """The UUID (RFC 9562, version 7) of a transaction, of its load side or of its order.
 
     It carries the row's id, so that finding a transaction by token needs no index of its own: 48 bits of time, 12
@@ -76,7 +95,7 @@ def with_face(token: str, face: int) -> str:
     return token[:-1] + "0123456789abcdef"[int(token[-1], 16) | face]
 
 
-def root_token(row: Recorded) -> str:
+def root_token(row: Identified) -> str:
     """The token of the chain's root, which a later message follows from the row itself: they share time and seed."""
     assert row.root_id is not None, "a root follows nothing"
     return _token(row.root_id, row.user_time_ms, row.seed, 0)

@@ -27,13 +27,13 @@ from cardwright.storage.controls import Found, load_events, load_found
 from cardwright.storage.database import Database, Row
 from cardwright.storage.fee_groups import FeesByGroup, load_fees
 from cardwright.storage.hot import CardRow, HotStore
-from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named, load_originals
+from cardwright.storage.originals import Original, TokenKey, claimed_id, is_named
 from cardwright.storage.programs import Program, get_program
 from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
 ORIGINALS_MAX = 50_000
-"""Transactions kept for the messages that follow them, about 0.3 KB each."""
+"""Transactions kept for the messages that follow them, about 0.2 KB each."""
 
 USERS_MAX = 300_000
 """Users of a program of whom it is kept whether they have controls of their own."""
@@ -216,7 +216,7 @@ class Cache:
 
     def remember_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
-        self._originals.put(original.row.id, _pack(original))
+        self._originals.put(original.id, _pack(original))
 
     async def events(self, holder_id: int, user_token: str) -> list[Past]:
         """The history of an account as far as the user made it, for controls that must look back."""
@@ -233,16 +233,20 @@ class Cache:
         self._programs.clear()
 
     async def want_original(self, key: TokenKey) -> Original | None:
-        """The transaction with this token, None when the program has none. What is used of it never changes."""
+        """The transaction with this token, None when the program has none. Raises Unavailable."""
         row_id = claimed_id(key[1])
         packed = self._originals.get(row_id) if row_id is not None else None
-        if packed is not None and is_named((original := _unpack_original(packed)).row, key):
+        if packed is not None and is_named(original := _unpack_original(packed), key):
             return original
         return await self._original_loader.want(key)
 
     async def _load_originals(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._executor, load_originals, self._database, keys)
+        claims = {key: row_id for key in keys if (row_id := claimed_id(key[1])) is not None}
+        rows = {one.id: one for one in await self._store.load_originals(list(claims.values()))} if claims else {}
+        found = {key: rows[row_id] for key, row_id in claims.items() if row_id in rows and is_named(rows[row_id], key)}
+        # What is no row's own token is one that its sender chose.
+        if rest := [key for key in keys if key not in found]:
+            found |= await self._store.load_chosen(rest)
         for original in found.values():
             self.remember_original(original)
         return found

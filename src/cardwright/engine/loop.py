@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Problem
+from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Kind, Problem
 from cardwright.engine.batch import Ask, Asked, Outcome, Result
 from cardwright.engine.cache import Cache
 from cardwright.engine.cards import CardEntry, CardKey
@@ -105,17 +105,17 @@ class Engine:
     async def card(self, key: CardKey) -> CardEntry:
         """The card as this process last saw it. Raises CARD_UNKNOWN, and OUT_OF_ORDER without a database."""
         entry = self.cache.find_card(key)
-        return entry if entry is not None else await _there(self.cache.load_card(key))
+        return entry if entry is not None else await _there(self.cache.load_card(key), CARD_UNKNOWN)
 
     async def card_with_secrets(self, key: CardKey) -> tuple[CardEntry, CardRow]:
         """The card as it is now, with the row that its secrets are sealed in. Raises what ``card`` raises."""
-        return await _there(self.cache.card_with_secrets(key))
+        return await _there(self.cache.card_with_secrets(key), CARD_UNKNOWN)
 
     async def submit(self, asked: Asked) -> Outcome:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
         result = await self._decided(asked, (asked.card.holder_id,), 1)
         assert isinstance(result, Outcome)
-        self.cache.remember_original(Original(result.row, result.card.card.token))
+        self.cache.remember_original(Original.of(result.row, result.card.card.token))
         return result
 
     async def move(self, asked: Instructed) -> Moved:
@@ -177,11 +177,8 @@ class Engine:
             log.info("a broken lane did not close", error=str(error))
 
     async def original(self, key: TokenKey) -> Original:
-        """The transaction that a message names. Raises ORIGINAL_NOT_FOUND."""
-        original = await self.cache.want_original(key)
-        if original is None:
-            raise Problem(ORIGINAL_NOT_FOUND)
-        return original
+        """The transaction that a message names. Raises ORIGINAL_NOT_FOUND, and OUT_OF_ORDER without a database."""
+        return await _there(self.cache.want_original(key), ORIGINAL_NOT_FOUND)
 
     def _wake(self) -> None:
         """Sets an idle lane to work, if there is one; a busy one looks into the inbox by itself when it is done."""
@@ -293,13 +290,13 @@ class Engine:
         return lane
 
 
-async def _there(found: Awaitable[T | None]) -> T:
-    """What was found of a card. Raises CARD_UNKNOWN, and OUT_OF_ORDER without a database."""
+async def _there(found: Awaitable[T | None], missing: Kind) -> T:
+    """What was found. Raises a problem of the kind ``missing`` when it was nothing, and OUT_OF_ORDER without a database."""
     try:
         entry = await found
     except Unavailable as error:
-        log.error("the database failed to give a card", error=str(error))
+        log.error("the database failed to find what a message names", error=str(error))
         raise Problem(OUT_OF_ORDER, "the database does not answer") from None
     if entry is None:
-        raise Problem(CARD_UNKNOWN)
+        raise Problem(missing)
     return entry

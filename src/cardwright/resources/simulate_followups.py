@@ -9,8 +9,6 @@ from msgspec import Meta
 from cardwright.core.kinds import FAMILIES, PIN_HOLD, Family
 from cardwright.core.messages import Advice, Clearing, Details, Message, Refund, Reversal
 from cardwright.core.problems import ORIGINAL_NOT_FOUND, Problem, bad_field
-from cardwright.core.record import root_token
-from cardwright.core.render import details_decoder
 from cardwright.core.responses import APPROVALS, REASON_OF
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Scope, Shape, post
@@ -69,8 +67,7 @@ class ClearingRequest(FollowUp, frozen=True, kw_only=True):
 
 def can_be_followed(original: Original) -> bool:
     """Whether a later message may name it: what was approved and begins a chain, or is a later member of one."""
-    row = original.row
-    return REASON_OF[row.code] in APPROVALS and (row.root_id is not None or row.kind in FAMILIES)
+    return REASON_OF[original.code] in APPROVALS and (original.root_id is not None or original.kind in FAMILIES)
 
 
 def can_be_named(family: Family, message: Message) -> bool:
@@ -141,23 +138,20 @@ async def _follow(
     original = await app.engine.original((program_id, body.original_transaction_token))
     card = await app.engine.card((program_id, original.card_token))
     if not message.follows:
-        return await submit(app, card, message, body, options, original.row.id)
+        return await submit(app, card, message, body, options, original.id)
     root = await root_kind(call, original)
     if root is None or root not in roots or not can_be_named(FAMILIES[root], message):
         raise Problem(ORIGINAL_NOT_FOUND)
-    return await submit(app, card, message, body, options, original.root_id)
+    return await submit(app, card, message, body, options, original.first_id)
 
 
 async def root_kind(call: EngineCall, original: Original) -> int | None:
     """The type that began the chain of what a message names; None when nothing can follow that."""
     if not can_be_followed(original):
         return None
-    row = original.row
-    if row.root_id is None:
-        return row.kind
-    details = details_decoder.decode(row.details)
-    root = await call.app.engine.original((call.program_id, details.root_token or root_token(row)))
-    return root.row.kind
+    if original.root_id is None:
+        return original.kind
+    return (await call.app.engine.original(original.root_key)).kind
 
 
 def _check_positive(body: FollowUp) -> None:

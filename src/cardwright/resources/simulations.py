@@ -154,7 +154,7 @@ async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset
     if await root_kind(call, original) not in roots:
         raise Problem(ORIGINAL_NOT_FOUND)
     card = await call.app.engine.card((call.program_id, original.card_token))
-    return await submit(call.app, card, message, event, None, original.root_id, echo=False)
+    return await submit(call.app, card, message, event, None, original.first_id, echo=False)
 
 
 async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: frozenset[int], forced_as: int) -> bytes:
@@ -218,7 +218,7 @@ async def _standalone(
     elif not details.mid:
         details = structs.replace(details, mid=STAND_IN_MID)
     card = await _card(call, card_token or "")
-    row_id = None if original is None else original.row.id
+    row_id = None if original is None else original.id
     return await submit(app, card, message_of(minor, details), event, None, row_id, echo=False)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from cardwright.core.record import Recorded
+from cardwright.storage.originals import Original, TokenKey
 
 TRANSACTION_COLUMNS = Recorded._fields
 
@@ -203,6 +204,14 @@ class HotStore(Protocol):
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token); unknown ones are left out. Raises Unavailable."""
+        ...
+
+    async def load_originals(self, ids: Sequence[int]) -> list[Original]:
+        """The transactions of cards with these ids; unknown ones are left out. Raises Unavailable."""
+        ...
+
+    async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
+        """Those whose senders chose these tokens; unknown ones are left out. Raises Unavailable."""
         ...
 
     async def close(self) -> None:

@@ -34,6 +34,7 @@ from cardwright.storage.hot import (
     Want,
     Write,
 )
+from cardwright.storage.originals import ORIGINAL_COLUMNS, Original, TokenKey
 from cardwright.storage.pipe import Pipe, Rows, rows_of
 from cardwright.storage.tables import journal, message_tokens, movements, outbox, shadow_hits, transactions
 
@@ -104,7 +105,14 @@ STATEMENTS = {
 KEYED_CARDS = (
     "unnest($1::int8[], $2::text[]) AS k(program_id, token) JOIN cards c ON c.program_id = k.program_id AND c.token = k.token"
 )
-CARD_STATEMENTS = {"cards": SELECT_CARDS.format(cards=KEYED_CARDS)}
+READ_STATEMENTS = {
+    "cards": SELECT_CARDS.format(cards=KEYED_CARDS),
+    "originals": f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id = ANY($1::int8[])",
+    "chosen_originals": f"SELECT m.program_id, m.token, {ORIGINAL_COLUMNS} "
+    "FROM unnest($1::int8[], $2::text[]) AS k(program_id, token) "
+    "JOIN message_tokens m ON m.program_id = k.program_id AND m.token = k.token "
+    "JOIN transactions t ON t.id = m.transaction_id JOIN cards c ON c.id = t.card_id",
+}
 
 SESSION = " ".join(
     f"-c {setting}"
@@ -151,29 +159,39 @@ class PostgresStore:
         return psycopg.connect(self._dsn, autocommit=True, options=SESSION)
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
-        """The cards with these (program id, token), over a connection of their own that stays open."""
-        programs, tokens = zip(*keys, strict=True)
-        arrays = int_array(programs), text_array(tokens)
+        """The cards with these (program id, token)."""
+        return [_card(row) for row in await self._read("cards", *_keys(keys))]
+
+    async def load_originals(self, ids: Sequence[int]) -> list[Original]:
+        """See ``hot.HotStore``."""
+        return [_original(row) for row in await self._read("originals", int_array(ids))]
+
+    async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
+        """See ``hot.HotStore``."""
+        rows = await self._read("chosen_originals", *_keys(keys))
+        return {(_integer(program_id), _text(token)): _original(row) for program_id, token, *row in rows}
+
+    async def _read(self, name: str, *arrays: bytes) -> Rows:
+        """What a statement finds, over a connection of its own that stays open."""
         async with self._reading:
             try:
-                rows = await self._ask_for_cards(arrays)
+                return await self._ask(name, arrays)
             except Unavailable:
                 # It may have gone while nobody used it, as when the server was restarted.
                 await self.close()
-                rows = await self._ask_for_cards(arrays)
-        return [_card(row) for row in rows]
+                return await self._ask(name, arrays)
 
-    async def _ask_for_cards(self, arrays: Sequence[bytes]) -> Rows:
+    async def _ask(self, name: str, arrays: Sequence[bytes]) -> Rows:
         if self._reader is None:
             try:
-                self._reader = Pipe(await asyncio.to_thread(self._connect), CARD_STATEMENTS)
+                self._reader = Pipe(await asyncio.to_thread(self._connect), READ_STATEMENTS)
             except psycopg.OperationalError as error:
                 raise Unavailable(str(error)) from error
-        self._reader.send("cards", *arrays)
+        self._reader.send(name, *arrays)
         return rows_of((await self._reader.end())[0])
 
     async def close(self) -> None:
-        """Ends the connection that cards are read over."""
+        """Ends the connection that cards and originals are read over."""
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
@@ -272,6 +290,19 @@ class PostgresLane:
     async def close(self) -> None:
         """Ends the connection."""
         self._pipe.close()
+
+
+def _keys(keys: Sequence[tuple[int, str]]) -> tuple[bytes, bytes]:
+    programs, tokens = zip(*keys, strict=True)
+    return int_array(programs), text_array(tokens)
+
+
+def _original(columns: Sequence[bytes | None]) -> Original:
+    row_id, program_id, kind, code, created_ms, user_time_ms, root_id, seed, token = columns
+    return Original(
+        _integer(row_id), _integer(program_id), _integer(kind), _integer(code), _integer(created_ms), _integer(user_time_ms),
+        _maybe(root_id), _integer(seed), _text(token),
+    )  # fmt: skip
 
 
 def _card(row: Sequence[bytes | None]) -> CardRow:

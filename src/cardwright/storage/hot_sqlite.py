@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from cardwright.core.record import Recorded
 from cardwright.kit.gate import Gate
@@ -28,6 +29,7 @@ from cardwright.storage.hot import (
     Want,
     Write,
 )
+from cardwright.storage.originals import ORIGINAL_COLUMNS, Original, TokenKey
 from cardwright.storage.sqlite import connect_sqlite
 from cardwright.storage.sqlite_wire import Part, Wire
 
@@ -68,6 +70,9 @@ STATEMENTS = {
     "reword_movements": "UPDATE movements SET modified_ms = ?2, doc = ?3 WHERE id = ?1",
     "insert_account_journal": _insert("journal", ACCOUNT_JOURNAL_COLUMNS),
     "insert_shadow_hits": _insert("shadow_hits", SHADOW_HIT_COLUMNS),
+    "originals": f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id = ?",
+    "chosen_originals": f"SELECT m.program_id, m.token, {ORIGINAL_COLUMNS} FROM message_tokens m "
+    "JOIN transactions t ON t.id = m.transaction_id JOIN cards c ON c.id = t.card_id WHERE m.program_id = ? AND m.token = ?",
 }
 SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND c.token = ?"
 
@@ -84,9 +89,13 @@ class SqliteStore:
 
     async def open_lane(self) -> "SqliteLane":
         """A lane; all of them share the process that writes."""
+        return SqliteLane(self._database.write_gate, self._open_wire())
+
+    def _open_wire(self) -> Wire:
+        """The way to the process, with a new one in place of one that ended."""
         if self._wire is None or not self._wire.is_open:
             self._wire = Wire(self._database.path, STATEMENTS)
-        return SqliteLane(self._database.write_gate, self._wire)
+        return self._wire
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token), over a connection of their own, which never waits for a writer."""
@@ -99,6 +108,20 @@ class SqliteStore:
             return [CardRow(*row) for row in found if row is not None]
         except sqlite3.Error as error:
             raise Unavailable(str(error)) from error
+
+    async def load_originals(self, ids: Sequence[int]) -> list[Original]:
+        """See ``hot.HotStore``. Old ones may be on the disk, and here only those wait for it who ask for them."""
+        return [Original(*row) for row in await self._read("originals", [(row_id,) for row_id in ids])]
+
+    async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
+        """See ``hot.HotStore``."""
+        rows = await self._read("chosen_originals", keys)
+        return {(program_id, token): Original(*row) for program_id, token, *row in rows}
+
+    async def _read(self, name: str, keys: Sequence[Sequence[Any]]) -> list[Any]:
+        """What a statement finds, in the process that also writes: it comes after what was asked there before."""
+        _, (rows,) = await self._open_wire().read([(name, keys)])
+        return list(rows)
 
     async def close(self) -> None:
         """Ends the connection that cards are read over, and the process that writes."""

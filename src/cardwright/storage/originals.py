@@ -1,13 +1,8 @@
-"""Finding the transaction that a later message names."""
+"""The transaction that a later message names, as far as it must be known before its account is locked."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from sqlalchemy import Connection, select, tuple_
-
-from cardwright.core.record import Recorded, id_and_face_of, token_of
-from cardwright.storage.database import Database
-from cardwright.storage.tables import cards, message_tokens, transactions
+from cardwright.core.record import Recorded, id_and_face_of, root_token, token_of
 
 TokenKey = tuple[int, str]
 """Program id and transaction token."""
@@ -16,15 +11,38 @@ CARD_SIDE = 0
 
 
 class Original(NamedTuple):
-    """A transaction that others can follow: its row as it was first written, and the card's token."""
+    """A transaction that others can follow: what never changes of its row, and the card's token."""
 
-    row: Recorded
+    id: int
+    program_id: int
+    kind: int
+    code: int
+    created_ms: int
+    user_time_ms: int
+    root_id: int | None
+    seed: int
     card_token: str
 
+    @classmethod
+    def of(cls, row: Recorded, card_token: str) -> Self:
+        """What is kept of a row."""
+        return cls(
+            row.id, row.program_id, row.kind, row.code, row.created_ms, row.user_time_ms, row.root_id, row.seed, card_token
+        )
+
     @property
-    def root_id(self) -> int:
-        """The row of the chain's root."""
-        return self.row.id if self.row.root_id is None else self.row.root_id
+    def first_id(self) -> int:
+        """The row of the chain's root, which is its own when it follows nothing."""
+        return self.id if self.root_id is None else self.root_id
+
+    @property
+    def root_key(self) -> TokenKey:
+        """By which the chain's root is found, whatever token its sender chose: its row's own token always names it, too."""
+        return self.program_id, root_token(self)
+
+
+ORIGINAL_COLUMNS = ", ".join([*(f"t.{name}" for name in Original._fields[:-1]), "c.token"])
+"""An original's columns, of transactions as ``t`` and cards as ``c``."""
 
 
 def claimed_id(token: str) -> int | None:
@@ -33,29 +51,6 @@ def claimed_id(token: str) -> int | None:
     return claim[0] if claim is not None and claim[1] == CARD_SIDE else None
 
 
-def is_named(row: Recorded, key: TokenKey) -> bool:
+def is_named(original: Original, key: TokenKey) -> bool:
     """A token carries its row's id; what it claims counts only when the whole of it is right."""
-    return row.program_id == key[0] and token_of(row) == key[1]
-
-
-def load_originals(database: Database, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
-    """The transactions with these (program id, token); unknown ones are left out."""
-    with database.read() as db:
-        claimed = {key: row_id for key in keys if (row_id := claimed_id(key[1])) is not None}
-        chosen = _chosen(db, keys)
-        found = _load(db, {*claimed.values(), *chosen.values()})
-    by_claim = {key: found[row_id] for key, row_id in claimed.items() if row_id in found and is_named(found[row_id].row, key)}
-    return by_claim | {key: found[row_id] for key, row_id in chosen.items() if row_id in found}
-
-
-def _chosen(db: Connection, keys: Sequence[TokenKey]) -> dict[TokenKey, int]:
-    columns = message_tokens.c
-    query = select(columns.program_id, columns.token, columns.transaction_id)
-    rows = db.execute(query.where(tuple_(columns.program_id, columns.token).in_(keys)))
-    return {(row.program_id, row.token): row.transaction_id for row in rows}
-
-
-def _load(db: Connection, row_ids: set[int]) -> dict[int, Original]:
-    query = select(transactions, cards.c.token.label("card_token")).join(cards, cards.c.id == transactions.c.card_id)
-    rows = db.execute(query.where(transactions.c.id.in_(row_ids)))
-    return {row.id: Original(Recorded(*row[: len(Recorded._fields)]), row.card_token) for row in rows}
+    return original.program_id == key[0] and token_of(original) == key[1]
