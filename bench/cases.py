@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 import uvloop
@@ -21,12 +21,14 @@ from bench.stations import APPROVED, CONTROLS, CREDENTIALS, BaselineStation, Sta
 KINDS = ("postgres", "sqlite")
 IN_FLIGHT = (1, 16, 64, 256)
 TRIES = 2
-"""How often everything is measured, one try right after the other.
+"""How often everything is measured, one try right after the other; the median of the calm ones counts.
 
-A processor may be shared with a neighbour, and the same work then takes up to twice as long for a second or so: of rates the
-mean of the calm tries counts. And the system's own threads may have a rhythm: one that looks for memory to give back took a
-processor for up to 0.8 s in every six, and then the p99 is all its own: of an open loop the calmer try counts.
+A processor may be shared with a neighbour, and the same work then takes up to twice as long for a second or so. And the system's
+own threads may have a rhythm: one that looks for memory to give back took a processor for up to 0.8 s in every six.
 """
+
+OPEN_TRIES = 3
+"""The same for an open loop, where a twentieth of a second that somebody else takes is the p99."""
 
 TRIES_MAX = 4
 """How often something is measured while others used more of the machine than CALM in every try."""
@@ -50,6 +52,14 @@ CONNECTIONS_MAX = 14_000
 They are opened beforehand: a burst of new connections would measure the system's backlog, which drops what does not fit.
 """
 
+OnBody = Callable[[bytes], None]
+
+BEFORE_MANY = 16
+"""The closed loop whose purchases are cleared late: those with more in flight come after it."""
+
+LATE_PER_S = 5_000
+"""How many of them are cleared for each second of a measurement."""
+
 FOLLOW_UPS = {
     "clearing": ("/v3/simulate/clearing", b""),
     "reversal": ("/v3/simulate/reversal", b""),
@@ -59,7 +69,8 @@ FOLLOW_UPS = {
 
 @dataclass(slots=True)
 class Run:
-    """A run of the benchmark: its yard, how long each measurement takes, and the numbers so far, by name, one for each round."""
+    """A run of the benchmark: its yard, how long each measurement takes, purchases by database that the process has forgotten by
+    the time when they are wanted, and the numbers so far by name, with their rounds."""
 
     yard: Yard
     seconds: float
@@ -67,6 +78,7 @@ class Run:
     open_s: float
     patience_s: float = PATIENCE_S
     number: int = 0
+    purchased: dict[str, list[bytes]] = field(default_factory=dict)
     measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     say: Callable[[str, float | None], None] = lambda _what, _share: None
 
@@ -77,7 +89,7 @@ class Run:
     def rate_of(self, name: str) -> float | None:
         """This round's rate under a name, if it was measured in this round."""
         found = [float(row["rate"]) for row in self.measured.get(name, []) if row["round"] == self.number]
-        return fmean(found) if found else None
+        return median(found) if found else None
 
 
 def numbers_of(result: Result) -> dict[str, Any]:
@@ -102,38 +114,33 @@ def calm_down(run: Run) -> None:
     os.sync()
 
 
-def tried(run: Run, measure: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+def tried(run: Run, measure: Callable[[], dict[str, Any]], least: int = TRIES) -> list[dict[str, Any]]:
     """Measures; the tries that somebody else used little of the machine in, or the one in which he used it least."""
     tries = list[dict[str, Any]]()
-    while len(tries) < TRIES or (len(tries) < TRIES_MAX and run.patience_s > 0 and _others(calmest(tries)) > CALM):
+    while len(tries) < least or (len(tries) < TRIES_MAX and run.patience_s > 0 and min(map(_others, tries)) > CALM):
         calm_down(run)
         began = time.monotonic()
         tries.append(measure())
-        if len(tries) > TRIES:
+        if len(tries) > least:
             run.patience_s -= time.monotonic() - began
-    return [one for one in tries if _others(one) <= CALM] or [calmest(tries)]
-
-
-def calmest(tries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The one in which others used the least of the machine."""
-    return min(tries, key=_others)
+    return [one for one in tries if _others(one) <= CALM] or [min(tries, key=_others)]
 
 
 def _others(numbers: dict[str, Any]) -> float:
     return float(numbers["others_share"])
 
 
-def closed(run: Run, station: Station, in_flight: int) -> list[dict[str, Any]]:
+def closed(run: Run, station: Station, in_flight: int, on_body: OnBody | None = None) -> list[dict[str, Any]]:
     """Purchases in a closed loop, and what one of them cost."""
-    return tried(run, partial(_closed_once, run, station, in_flight))
+    return tried(run, partial(_closed_once, run, station, in_flight, on_body))
 
 
-def _closed_once(run: Run, station: Station, in_flight: int) -> dict[str, Any]:
+def _closed_once(run: Run, station: Station, in_flight: int, on_body: OnBody | None) -> dict[str, Any]:
     meter, before = station.meter(), size_of(station.seeded.address)
     requests = station.purchases(run.number * 1000 + in_flight)
     result = _quietly(
         lambda: closed_loop(
-            station.place, requests, in_flight, run.seconds, warm_s=run.warm_s, check=APPROVED, edge=meter.edge
+            station.place, requests, in_flight, run.seconds, warm_s=run.warm_s, check=APPROVED, edge=meter.edge, on_body=on_body
         )
     )
     # What grew during the warm-up is not of the requests that are counted.
@@ -187,9 +194,12 @@ def main_store(run: Run) -> None:
     """Closed loop on the main store, both databases."""
     for kind in KINDS:
         station = run.yard.station(kind, "main")
+        run.purchased[kind] = []
         for in_flight in IN_FLIGHT:
             run.say(f"{kind}, {in_flight} in flight", None)
-            run.keep(f"{kind} {in_flight}", *closed(run, station, in_flight))
+            # More purchases follow than a process keeps.
+            on_body = keeping(run.purchased[kind]) if in_flight == BEFORE_MANY else None
+            run.keep(f"{kind} {in_flight}", *closed(run, station, in_flight, on_body))
 
 
 def scale(run: Run) -> None:
@@ -213,9 +223,9 @@ def workers(run: Run) -> None:
 def sources(run: Run) -> None:
     """Every card on one funding source, and each product on its own.
 
-    What is to be told apart is smaller than what the machine does between two measurements, so each has two, in turn.
+    What is to be told apart is smaller than what the machine does between two measurements, so each has four, in turn.
     """
-    for name in ("one-source", "own-sources", "own-sources", "one-source"):
+    for name in ("one-source", "own-sources", "own-sources", "one-source") * 2:
         station = run.yard.station("postgres", name)
         run.say(f"postgres, {name}", None)
         run.keep(f"postgres {name}", *closed(run, station, 64))
@@ -231,7 +241,7 @@ def controls(run: Run) -> None:
 
 
 def follow_ups(run: Run) -> None:
-    """Purchases, and then the message that follows each of them exactly once."""
+    """Purchases, and then the message that follows each of them exactly once; and clearings of purchases that are long ago."""
     for kind in KINDS:
         station = run.yard.station(kind, "main")
         for name, (path, more) in FOLLOW_UPS.items():
@@ -239,32 +249,52 @@ def follow_ups(run: Run) -> None:
             tries = tried(run, partial(_follow_once, run, station, path, more))
             run.keep(f"{kind} {name}: purchases", *(both["first"] for both in tries))
             run.keep(f"{kind} {name}", *(both["then"] for both in tries))
+        if run.purchased.get(kind):
+            run.say(f"{kind}, late clearing", None)
+            run.keep(f"{kind} late clearing", *tried(run, partial(_late_once, run, station, run.purchased[kind])))
 
 
 def _follow_once(run: Run, station: Station, path: str, more: bytes) -> dict[str, Any]:
     """Purchases, and what follows each of them; disturbed as much as the more disturbed of the two."""
     tokens = list[bytes]()
+    purchased = _followed(station, station.purchases(run.number), max(1.0, run.seconds / 2), keeping(tokens))
+    # Or what follows would pay for writing the purchases, which themselves began with nothing left to write.
+    os.sync()
+    followed = _followed(station, _follow(tokens, path, more))
+    share = max(purchased["others_share"], followed["others_share"])
+    return {"first": purchased, "then": followed, "others_share": share}
 
-    def keep_token(body: bytes) -> None:
+
+def _late_once(run: Run, station: Station, purchased: list[bytes]) -> dict[str, Any]:
+    """Clears some of the purchases, which are cleared no second time."""
+    count = int(max(1.0, run.seconds / 2) * LATE_PER_S)
+    tokens, purchased[:] = purchased[:count], purchased[count:]
+    return _followed(station, _follow(tokens, *FOLLOW_UPS["clearing"]))
+
+
+def _follow(tokens: list[bytes], path: str, more: bytes) -> NextRequest:
+    body = b'{"original_transaction_token":"%s","amount":10%s}' % (b"?" * 36, more)
+    return one_each(tokens, post(path, body, CREDENTIALS))
+
+
+def _followed(
+    station: Station, requests: NextRequest, seconds: float | None = None, on_body: OnBody | None = None
+) -> dict[str, Any]:
+    """What 64 in flight reach, for a time or until all are sent."""
+    meter = station.meter()
+    load = partial(closed_loop, check=APPROVED, on_body=on_body, edge=meter.edge)
+    result = _quietly(partial(load, station.place, requests, 64, seconds))
+    return numbers_of(result) | meter.costs(len(result.latency))
+
+
+def keeping(tokens: list[bytes]) -> OnBody:
+    """Takes the tokens out of purchases' answers."""
+
+    def keep(body: bytes) -> None:
         at = body.index(b'"token":"') + 9
         tokens.append(body[at : at + 36])
 
-    def load(requests: NextRequest, seconds: float | None, on_body: Callable[[bytes], None] | None, meter: Any) -> Result:
-        # Or what follows would pay for writing the purchases, which themselves began with nothing left to write.
-        os.sync()
-        return _quietly(
-            lambda: closed_loop(station.place, requests, 64, seconds, check=APPROVED, on_body=on_body, edge=meter.edge)
-        )
-
-    meter = station.meter()
-    first = load(station.purchases(run.number), max(1.0, run.seconds / 2), keep_token, meter)
-    purchased = numbers_of(first) | meter.costs(len(first.latency))
-    body = b'{"original_transaction_token":"%s","amount":10%s}' % (b"?" * 36, more)
-    meter = station.meter()
-    then = load(one_each(tokens, post(path, body, CREDENTIALS)), None, None, meter)
-    followed = numbers_of(then) | meter.costs(len(then.latency))
-    share = max(purchased["others_share"], followed["others_share"])
-    return {"first": purchased, "then": followed, "others_share": share}
+    return keep
 
 
 def open_loops(run: Run) -> None:
@@ -275,9 +305,9 @@ def open_loops(run: Run) -> None:
         half_ms = NORMAL_MS / 2
         for share in LADDER:
             run.say(f"{kind}, open loop at {share:.0%} of {peak:,.0f}/s", None)
-            numbers = calmest(tried(run, partial(_rung_once, run, station, peak * share)))
-            run.keep(f"{kind} open {share:g}", numbers)
-            half_ms = numbers["p99_ms"] if share == AFTER_OVERLOAD else half_ms
+            tries = tried(run, partial(_rung_once, run, station, peak * share), OPEN_TRIES)
+            run.keep(f"{kind} open {share:g}", *tries)
+            half_ms = median(numbers["p99_ms"] for numbers in tries) if share == AFTER_OVERLOAD else half_ms
         run.say(f"{kind}, open loop at {OVERLOAD:.0%} of {peak:,.0f}/s", None)
         # So long a measurement meets whatever rhythm the system has, however often it is tried.
         calm_down(run)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from bench.load import REFUSED
@@ -71,12 +71,12 @@ def values_of(rounds: Mapping[int, tuple[float, float]]) -> Values:
 
 
 def by_round(measured: Measured, name: str, field: str = "rate") -> dict[int, tuple[float, float]]:
-    """A number of every round, with the share that others had; of several in one the mean and the largest share."""
+    """A number of every round, with the share that others had; of several in one the median and the largest share."""
     rounds: dict[int, list[tuple[float, float]]] = {}
     for row in measured.get(name, ()):
         if row.get(field) is not None:
             rounds.setdefault(row["round"], []).append((float(row[field]), float(row.get("others_share", 0.0))))
-    return {number: (fmean(value for value, _ in rows), max(share for _, share in rows)) for number, rows in rounds.items()}
+    return {number: (median(value for value, _ in rows), max(share for _, share in rows)) for number, rows in rounds.items()}
 
 
 def plain(measured: Measured, name: str, field: str = "rate") -> Values:
