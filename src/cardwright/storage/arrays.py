@@ -70,6 +70,7 @@ class Columns:
         self._pack = _packer(count).pack
         self._unpack = struct.Struct("!20x" + "4xq" * count).unpack
         numbers = [name for name in names if name not in types]
+        self._nullable = [at for at, name in enumerate(numbers) if name in nullable]
         self.rows = self._sql(numbers, set(nullable))
         packed = (f"coalesce({name}, {_NULL})" if name in nullable else name for name in numbers)
         self.selected = ", ".join([f"ARRAY[{', '.join(packed)}]::int8[]", *types])
@@ -108,8 +109,9 @@ class Columns:
     def decode(self, selected: Sequence[bytes | None]) -> list[Any]:
         """The values of a stored row, in the order of the columns."""
         values: list[Any] = list(self._unpack(selected[0] or b""))
-        if NULL in values:
-            values = [None if value == NULL else value for value in values]
+        for at in self._nullable:
+            if values[at] == NULL:
+                values[at] = None
         for (at, kind), value in zip(self._others, selected[1:], strict=True):
             values.insert(at, value.decode() if kind == "text" and value is not None else value)
         return values
