@@ -97,6 +97,19 @@ def _hold_in_memory(file: Path) -> None:
     _held.append((mapped, held))
 
 
+def warm_log(address: str) -> None:
+    """Reads SQLite's log into memory again, where it is while a server is at work; PostgreSQL writes its own by whole pages.
+
+    A system that gives memory back takes what nobody used for a minute, and a page of a file that is written over in part
+    must first be read: with the log gone half of the peak had a p99 of 15 ms instead of 7.
+    """
+    log = Path(f"{address}-wal")
+    if is_sqlite(address) and log.exists():
+        with log.open("rb") as opened:
+            while opened.read(1 << 20):
+                pass
+
+
 def _free_bytes() -> int:
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

@@ -16,7 +16,7 @@ from typing import Self
 import uvloop
 
 from bench import baseline, pgbench
-from bench.database import copy_database, is_sqlite, prewarm, settle, start_postgres
+from bench.database import copy_database, is_sqlite, prewarm, settle, start_postgres, warm_log
 from bench.load import NextRequest, Place, Result, closed_loop, one_each, post, purchase, purchases, split
 from bench.meter import Meter, family_of, memory_mb, postmaster_of, process_table
 from bench.seed import ENVIRONMENT, Seeded, make_controls, seed_cards, seed_transactions
@@ -149,6 +149,7 @@ class Yard:
             controls = CONTROLS.get(name, Controls())
             self._stations[key] = self._open(key, self.copy(kind, name), 2 if name == "workers" else 1, controls)
         self._rouse(self._stations[key].server.pid, needs_postgres=kind == "postgres")
+        warm_log(self._stations[key].seeded.address)
         return self._stations[key]
 
     def copy(self, kind: str, name: str) -> Seeded:
