@@ -26,7 +26,7 @@ from cardwright.core.spend import (
     expanded,
     resolved,
 )
-from cardwright.core.velocity import Control, Event, Window, recounted, settled
+from cardwright.core.velocity import Control, Event, Window, keeping, recounted, settled
 from cardwright.core.words import State
 from cardwright.kit.clock import parse_instant
 from cardwright.resources.control_parts import moment_of
@@ -342,7 +342,7 @@ class Rules:
         )  # fmt: skip
         config = msgspec.structs.replace(plain.product.config, transaction_controls=rules)
         controls = applying(self.velocity, user, product)
-        usages = {control.key: recounted(control, events_of(row), now) for control in controls}
+        usages = {control.key: recounted(control, events_of(row), now) for control in keeping(controls)}
         return msgspec.structs.replace(
             plain,
             product=msgspec.structs.replace(plain.product, config=config),

@@ -10,7 +10,7 @@ from sqlalchemy import func
 
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.render import details_decoder
-from cardwright.core.velocity import Window, window_end, window_number
+from cardwright.core.velocity import Window, window_end, windows_at
 from cardwright.engine.batch import Outcome
 from cardwright.kit.clock import ProgramClock, parse_instant
 from cardwright.kit.page import Page
@@ -303,7 +303,7 @@ EDGES = [
 def test_windows_end_where_the_next_begins(window: str, last: str, first: str, end: str) -> None:
     """The last millisecond belongs to the old window, the next to the new one, and the end is told exactly."""
     kind = Window(window)
-    assert window_number(kind, parse_instant(last)) + 1 == window_number(kind, parse_instant(first))
+    assert windows_at(parse_instant(last))[kind] + 1 == windows_at(parse_instant(first))[kind]
     assert window_end(kind, parse_instant(last)) == parse_instant(end)
 
 

@@ -12,7 +12,7 @@ import pytest
 from msgspec import inspect
 
 from tests.storm.naughty import Field, fields_of, texts_of, with_value, wrong_values
-from tests.storm.scenes import ALL, Place, Scene, filled, required_query, working_values
+from tests.storm.scenes import ALL, WATCHED, Place, Scene, filled, required_query, working_values
 from tests.support.server import HOST, Reply, RunningServer
 
 PLACES = sorted(ALL)
@@ -100,6 +100,9 @@ def test_unusual_values_do_no_harm(scene: Scene, place: Place) -> None:
         for value in unusual_values(field, number):
             reply = scene.client.request(place[0], path, with_value(body_of(scene, place), field.path, value, shape))
             assert reply.status < 500, (field.path, value, reply.text)
+            if place[1] == WATCHED and reply.status == 201:
+                # Or it would still leave rows while another test counts them.
+                scene.wait_for(filled(f"{WATCHED}/{{token}}", [reply.json["token"]]))
     scene.undo(place)
     raw = json.dumps(body_of(scene, place))[1:]
     assert scene.client.request(place[0], path, f'{{"name":5,"amount":"x","token":"{"x" * 99}",{raw}'.encode()).status < 500

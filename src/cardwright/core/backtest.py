@@ -23,7 +23,7 @@ from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account, Chain, Snapshot
 from cardwright.core.spend import MerchantRule
 from cardwright.core.timeline import Holder, Rules, Span, Timeline
-from cardwright.core.velocity import Control, Event, Usage, Verdict, Window, counted, judge
+from cardwright.core.velocity import Control, Event, Usage, Verdict, Window, counted, event_if_approved, judge, windows_at
 from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
@@ -131,9 +131,11 @@ class Replay:
     def _limit(self, row: Recorded, details: Details, rules: Rules) -> Verdict | None:
         if not rules.judging:
             return None
-        asked, now = self._asked(row, details), row.created_ms
+        event, windows = event_if_approved(self._asked(row, details), row.currency), windows_at(row.created_ms)
+        if event is None:
+            return None
         for control, key in zip(rules.judging, rules.judging_keys, strict=True):
-            verdict = judge(control, self._usages.get(key), asked, row.currency, now)
+            verdict = judge(control, self._usages.get(key), event, windows)
             if verdict is not None and verdict.reason is not None:
                 return verdict
         return None

@@ -1,6 +1,6 @@
 """The decision: a pure function from what is seen and asked to an outcome and the account as it is afterwards."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from cardwright.core.outcome import Decision, Legs, declined
 from cardwright.core.real_time_fees import fee_of, with_fee, with_fee_of_chain
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.velocity import Control, Verdict, judge, usage_key
+from cardwright.core.velocity import Control, Verdict, event_if_approved, judge, usage_keys, windows_at
 from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
@@ -53,18 +53,29 @@ def verdicts(seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Ver
     return _verdicts(seen.controls, seen, asked, now)
 
 
-def _verdicts(controls: Iterable[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
-    usages, user, owner = seen.account.usages, seen.user.token, seen.owner.token
-    for control in controls:
-        if (verdict := judge(control, usages.get(usage_key(control, user, owner)), asked, seen.currency, now)) is not None:
+def _verdicts(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
+    event = event_if_approved(asked, seen.currency)
+    if event is None:
+        return
+    usages, windows = seen.account.usages, windows_at(now)
+    keys = usage_keys(controls, seen.user.token, seen.owner.token)
+    for control, key in zip(controls, keys, strict=True):
+        if (verdict := judge(control, usages.get(key), event, windows)) is not None:
             yield verdict
 
 
 def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
     """The first velocity control that has no room for the purchase."""
-    if seen.few is not None and all(verdict.reason is None for verdict in _verdicts(seen.few, seen, asked, now)):
+    if seen.few is not None and _first_limit(seen.few, seen, asked, now) is None:
         return None
-    return next((verdict for verdict in verdicts(seen, asked, now) if verdict.reason is not None), None)
+    return _first_limit(seen.controls, seen, asked, now)
+
+
+def _first_limit(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
+    for verdict in _verdicts(controls, seen, asked, now):
+        if verdict.reason is not None:
+            return verdict
+    return None
 
 
 def would_refuse(seen: Snapshot, asked: Message, decision: Decision, now: Instant) -> list[Control]:

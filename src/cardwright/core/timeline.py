@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from cardwright.core.spend import PROGRAM_LEVEL, Level, MerchantRule, Spend, applying, by_level, level_of
-from cardwright.core.velocity import Control, Window, usage_key
+from cardwright.core.velocity import Control, Window, keeping, usage_keys
 
 C = TypeVar("C", Control, MerchantRule)
 
@@ -97,8 +97,8 @@ class Timeline:
         user, owner, product = holder
         said = self._velocity.of(user, product)
         ever = {one.key: one for versions in said for _, one in versions if one is not None}
-        counting = applying(by_level(ever.values()), user, product)
-        counting_keys = [usage_key(one, user, owner) for one in counting]
+        counting = keeping(applying(by_level(ever.values()), user, product))
+        counting_keys = usage_keys(counting, user, owner)
         has_lifetime = any(one.window is Window.LIFETIME for one in counting)
         velocities = self._velocity.spans(user, product)
         auths, exempts = self._auth.spans(user, product), self._exempt.spans(user, product)
@@ -107,7 +107,7 @@ class Timeline:
         for revision in revisions:
             judging = velocities.get(revision, judging)
             auth, exempt = auths.get(revision, auth), exempts.get(revision, exempt)
-            keys = [usage_key(one, user, owner) for one in judging]
+            keys = usage_keys(judging, user, owner)
             found.append(Rules(judging, keys, counting, counting_keys, has_lifetime, Spend(auth, exempt)))
         return Span(revisions, found)
 

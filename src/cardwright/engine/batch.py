@@ -11,7 +11,7 @@ from cardwright.core.messages import Message
 from cardwright.core.problems import Problem
 from cardwright.core.record import Recorded
 from cardwright.core.snapshot import Account
-from cardwright.core.velocity import Control, needs_history, recounted, usage_key
+from cardwright.core.velocity import Control, recounted, usage_keys
 from cardwright.engine.assessing import load_charged
 from cardwright.engine.cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
 from cardwright.engine.cards import CardEntry, CardKey
@@ -155,14 +155,14 @@ async def _look_back(
     cache: Cache, entry: CardEntry, controls: Sequence[Control], account: Account, now: Instant
 ) -> Account:
     """The account with the usage that its history gives to controls that are new to it, or were edited."""
-    owner, user = entry.owner.token, entry.user.token
-    missing = [control for control in controls if needs_history(control, account.usages.get(usage_key(control, user, owner)))]
+    keys = usage_keys(controls, entry.user.token, entry.owner.token)
+    missing = [pair for pair in zip(controls, keys, strict=True) if pair[1] not in account.usages]
     if not missing:
         return account
-    events = await cache.events(entry.holder_id, user)
+    events = await cache.events(entry.holder_id, entry.user.token)
     usages = dict(account.usages)
-    for control in missing:
-        usages[usage_key(control, user, owner)] = recounted(control, events_for(control, events), now)
+    for control, key in missing:
+        usages[key] = recounted(control, events_for(control, events), now)
     return account.using(usages)
 
 

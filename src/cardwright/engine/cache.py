@@ -15,7 +15,7 @@ from cardwright.core.movements import AutoReload
 from cardwright.core.render import SourceFace, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.spend import NO_SPEND, PROGRAM_LEVEL, Level, Spend, applying, by_level, level_of
-from cardwright.core.velocity import Control, strictest
+from cardwright.core.velocity import Control, keeping, strictest
 from cardwright.core.words import HolderStatus
 from cardwright.engine.cards import CardEntry, CardKey, Cards
 from cardwright.engine.loader import Loader
@@ -142,7 +142,7 @@ class ProgramEntry:
         measure = self.measures.get(key)
         if measure is None:
             controls, shadows = self.controls_of(card), self.shadows_of(card)
-            measure = Measure(controls, strictest(controls), strictest((*controls, *shadows)))
+            measure = Measure(controls, strictest(controls), strictest(keeping((*controls, *shadows))))
             self.measures[key] = measure
         return measure
 

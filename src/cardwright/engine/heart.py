@@ -31,7 +31,7 @@ from cardwright.core.problems import (
 )
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.snapshot import Account, Snapshot
-from cardwright.core.velocity import counted, usage_key
+from cardwright.core.velocity import counted, usage_keys
 from cardwright.engine.assessing import FeeTaken, assessed_of, keep_fee, unless_refunded
 from cardwright.engine.batch import Ask, Asked, Batch, Outcome, Result, configure, wanted
 from cardwright.engine.cache import AccountEntry, Cache, ProgramEntry, SourceEntry
@@ -213,7 +213,7 @@ def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
         shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card), few=None)
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
     if controls := program.measure_of(entry.card).counted:
-        keys = [usage_key(control, entry.user.token, entry.owner.token) for control in controls]
+        keys = usage_keys(controls, entry.user.token, entry.owner.token)
         usages = counted(controls, keys, usages, event_of(row, details), now)
     _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
     if decision.fee is not None and details.assessed is not None:

@@ -28,7 +28,7 @@ from cardwright.core.spend import (
     categories_of,
     resolved,
 )
-from cardwright.core.velocity import Control, recounted, usage_key
+from cardwright.core.velocity import Control, keeping, recounted, usage_keys
 from cardwright.core.words import TYPES, HolderStatus, State
 from cardwright.kit.clock import iso_ms
 from cardwright.resources.app import Call
@@ -163,9 +163,9 @@ def with_usage_before(
         return account
     # Within one millisecond the order of ids is the order of decisions on one account.
     past = [one for one in load_events(call.db, row.holder_id, user) if (one.at, one.row_id) < (row.created_ms, row.id)]
-    usages = {
-        usage_key(control, user, owner): recounted(control, events_for(control, past), row.created_ms) for control in controls
-    }
+    kept = keeping(controls)
+    pairs = zip(usage_keys(kept, user, owner), kept, strict=True)
+    usages = {key: recounted(control, events_for(control, past), row.created_ms) for key, control in pairs}
     return account.using(usages)
 
 

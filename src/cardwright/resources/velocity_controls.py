@@ -12,7 +12,7 @@ from cardwright.core.money import BadAmount, decimal_text, exponent_of, minor_un
 from cardwright.core.problems import CONTROL_NOT_FOUND, TOKEN_TAKEN, USER_NOT_FOUND, Problem, bad_field
 from cardwright.core.snapshot import Account
 from cardwright.core.spend import Groups
-from cardwright.core.velocity import Control, Window, needs_history, recounted, standing, usage_key, window_end
+from cardwright.core.velocity import Control, Window, recounted, standing, usage_keys, window_end, windows_at
 from cardwright.kit.clock import DAY_MS
 from cardwright.resources import base
 from cardwright.resources.app import Call
@@ -316,10 +316,11 @@ def list_available(call: Call) -> records.Listing:
 
 def _available(call: Call, row: Row, control: Control, account: Account, user: Row, owner: str) -> str:
     """A control's document with what is left of it."""
-    usage = account.usages.get(usage_key(control, user.token, owner))
-    if account.has_history and needs_history(control, usage):
+    (key,) = usage_keys([control], user.token, owner)
+    usage = account.usages.get(key)
+    if account.has_history and usage is None:
         usage = recounted(control, events_for(control, load_events(call.db, user.holder_id, user.token)), call.now)
-    stands = standing(control, usage, call.now)
+    stands = standing(control, usage, windows_at(call.now))
     places = exponent_of(control.currency) or 0
     left = max(0, control.amount_limit - max(0, stands.amount))
     uses = -1 if control.usage_limit is None else max(0, control.usage_limit - max(0, stands.count))
