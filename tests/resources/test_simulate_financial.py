@@ -138,10 +138,10 @@ def test_the_expiry_that_is_sent_is_compared(shop: Shop) -> None:
 
 def test_every_decision_is_explained(shop: Shop) -> None:
     """What asked for something is decided again from history with the same result; what told something has one step."""
-    for what, body in BODIES.items():
+    for what, body in [*BODIES.items()] * 3:
         decided(shop, what, **body)
     tokens = [one["token"] for one in shop.listed(state="ALL") if one["network"] != "MARQETA"]
-    assert len(tokens) >= len(BODIES)
+    assert len(tokens) > 10
     assert all(shop.get(f"/sandbox/decisions/{token}")["replay_agrees"] for token in tokens)
 
 

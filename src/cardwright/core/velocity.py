@@ -141,11 +141,16 @@ Windows = Mapping[Window, int]
 """For each kind which of its windows an instant is in; every transaction is a window of its own kind, and has no number."""
 
 
-# A batch has one present instant, and each of its messages asks for the windows several times.
-@lru_cache(maxsize=4096)
 def windows_at(now: Instant) -> Windows:
-    """Which window of each kind an instant is in. Weeks begin on Sunday 00:00:00 UTC."""
-    day, moment = now // DAY_MS, datetime.fromtimestamp(now // 1000, UTC)
+    """Which window of each kind an instant is in."""
+    return _windows_of(now // DAY_MS)
+
+
+# Every window is made of whole days, so all instants of one share what is looked up again for each purchase.
+@lru_cache(maxsize=4096)
+def _windows_of(day: int) -> Windows:
+    """The windows that a day since 1970-01-01 UTC is in. Weeks begin on Sunday 00:00:00 UTC."""
+    moment = datetime.fromtimestamp(day * DAY_MS // 1000, UTC)
     return {
         Window.DAY: day,
         # 1970-01-01 was a Thursday, so day 3 was the first Sunday.
