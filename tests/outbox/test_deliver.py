@@ -30,6 +30,7 @@ from cardwright.outbox.queue import LEASE_MARGIN_MS, RetryRules
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
 from cardwright.storage.tables import metadata, outbox, webhooks
+from tests.support.failpoints import Failpoints
 from tests.support.receiver import a_receiver
 from tests.support.waiting import until
 
@@ -405,8 +406,9 @@ def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: st
     # The program's clock stands still, which must not keep the dead process's claim alive.
     world.clock(ProgramClock(frozen_ms=system_ms()))
     command = "import sys; from tests.outbox.test_deliver import deliver_in_this_process as run; run(sys.argv[1])"
-    env = {**os.environ, "CARDWRIGHT_FAULT": "delivery.record.before:1"}
-    with a_receiver() as receiver:
+    with a_receiver() as receiver, Failpoints() as failpoints:
+        failpoints.arm("delivery.record.before", "kill")
+        env = {**os.environ, **failpoints.environment}
         world.notify(world.webhook(receiver.url, secret=SECRET), 7, now=0)
         child = subprocess.run([sys.executable, "-c", command, database_url], cwd=ROOT, env=env, timeout=30, check=False)
         assert child.returncode == -signal.SIGKILL

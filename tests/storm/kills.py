@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.storm import check, town
 from tests.storm.shoppers import Crowd, Shopper
 from tests.storm.told import Memory
+from tests.support.failpoints import Failpoints
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import RunningServer
 
@@ -23,7 +24,7 @@ SLOWEST_S = 8.0
 """When an armed point has not been reached by then, the server is killed all the same."""
 
 POINTS = ("commit.before", "commit.after", "answer.before", "delivery.record.before")
-"""The named points of ``kit/faults.py`` at which the process can be made to die."""
+"""The failpoints (``kit/failpoints.py``) at which the process can be made to die."""
 
 BLOWS = ("random", "commit.after", "random", "answer.before", "random", "commit.before", "random", "delivery.record.before")
 """What comes after what; a storm begins at the beginning."""
@@ -75,6 +76,7 @@ class Storm:
     folder: Path
     inline: Receiver
     hook: Receiver
+    failpoints: Failpoints
     # Without patience the claims of a dead process are made to run out at once, which takes half a minute otherwise.
     patient: bool
     say: Callable[[str], None]
@@ -89,7 +91,10 @@ class Storm:
 
     def start(self, fault: str = "") -> RunningServer:
         """A server on the storm's database, with a point armed or none."""
-        env = {"CARDWRIGHT_FAULT": fault} if fault else {}
+        self.failpoints.disarm()
+        if fault:
+            self.failpoints.arm(*fault.split(":"))
+        env = self.failpoints.environment
         return RunningServer(db=self.address, workers=self.workers, data_dir=self.folder, env=env)
 
     def settle(self) -> None:
@@ -103,7 +108,7 @@ class Storm:
 
     def strike(self, blow: str) -> None:
         """One life of the server: it starts, what is there is looked at, it works, it dies."""
-        fault = "" if blow == "random" else f"{blow}:{self._passes(blow)}"
+        fault = "" if blow == "random" else f"{blow}:kill {self._passes(blow)}"
         with self._life(blow, fault) as server:
             try:
                 self._look(server)
@@ -194,7 +199,8 @@ def _storm(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-storm-")))
         inline, hook = (stack.enter_context(a_receiver()) for _ in range(2))
-        yield Storm(address, seed, workers, folder, inline, hook, patient, say)
+        failpoints = stack.enter_context(Failpoints())
+        yield Storm(address, seed, workers, folder, inline, hook, failpoints, patient, say)
 
 
 def unproven(figures: Figures) -> list[str]:

@@ -61,7 +61,7 @@ from cardwright.engine.recording import (
     with_increment,
 )
 from cardwright.kit.clock import RealClock
-from cardwright.kit.faults import fault
+from cardwright.kit.failpoints import async_failpoint
 from cardwright.storage.account_lists import NOTHING_RECENT, ids_of, is_full, with_newest
 from cardwright.storage.hot import Lane
 
@@ -89,11 +89,11 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
         await lane.abort()
         _render(asked, results)
         return results
-    fault("commit.before")
+    await async_failpoint("commit.before")
     # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
     # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
     await lane.commit(batch.write, partial(_render, asked, results))
-    fault("commit.after")
+    await async_failpoint("commit.after")
     return results
 
 

@@ -23,7 +23,7 @@ from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
-from cardwright.kit.faults import fault
+from cardwright.kit.failpoints import async_failpoint
 from cardwright.storage.hot import CardRow, Conflict, HotStore, Lane, Unavailable
 from cardwright.storage.originals import Original, TokenKey
 
@@ -237,7 +237,7 @@ class Engine:
             log.error("the database failed a batch", error=str(error), messages=len(batch))
             results = [Problem(OUT_OF_ORDER, "the database does not answer")] * len(batch)
             lane = await self._reopen(lane)
-        fault("answer.before")
+        await async_failpoint("answer.before")
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(result)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from cardwright.kit.clock import RealClock
-from cardwright.kit.faults import fault
+from cardwright.kit.failpoints import failpoint
 from cardwright.kit.vault import Vault
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.endpoint import Endpoint, open_target, open_webhook
@@ -214,7 +214,7 @@ class Deliverer:
         if not done and not (room.free and self._is_any_claimable(real_ms, room)):
             return []
         if done:
-            fault("delivery.record.before")
+            failpoint("delivery.record.before")
         with self._database.write() as db:
             states = record(db, real_ms, self._rules, done)
             claims = claim(db, real_ms, self._rules, room)
