@@ -17,6 +17,7 @@ from cardwright.engine.cache import Cache, ShowPan
 from cardwright.engine.loop import Engine
 from cardwright.engine.timers import Timers
 from cardwright.kit.clock import ProgramClock, monotonic_ms, parse_instant, system_ms
+from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.masks import mask
@@ -28,9 +29,10 @@ from cardwright.resources.app import App
 from cardwright.resources.backtest_runner import BacktestRunner
 from cardwright.resources.transactions import render_first_states
 from cardwright.settings import Settings
-from cardwright.storage.database import Database
+from cardwright.storage.database import TRANSACTION_S, Database
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.hot_sqlite import Checkpointer, SqliteStore
+from cardwright.storage.monitor import Monitor
 from cardwright.storage.programs import (
     ProgramSettings,
     find_program_of,
@@ -51,6 +53,10 @@ KEY_CHECK = "master key"
 
 SEEDED_START = "2026-01-01T12:00:00+00:00"
 """With a seed the default program's clock stands still here until somebody moves it: time is an input like any other."""
+
+
+STOP_S = 1.5
+"""The longest wait for deliveries and timers under way when the platform stops."""
 
 
 class Misconfigured(Exception):
@@ -198,13 +204,14 @@ class Platform:
     def __init__(self, settings: Settings) -> None:
         keys = load_secrets(settings)
         self.settings = settings
-        self.database = Database(address_of(settings))
+        self.database = Database(address_of(settings), limit_s=TRANSACTION_S)
+        self.monitor = Monitor(self.database)
         self._executors = [ThreadPoolExecutor(2, thread_name_prefix=name) for name in ("cache", "outbox")]
         self._executors.append(ThreadPoolExecutor(1, thread_name_prefix="timers"))
         store = _hot_store(self.database)
         vault, policy = make_vault(settings, keys), policy_of(settings)
         cache = Cache(self.database, store, self._executors[0], pan_shower(vault, sandbox=settings.is_sandbox))
-        engine = Engine(store, cache, system_ms, self._executors[0])
+        engine = Engine(store, cache, system_ms, self._executors[0], self.database.outage)
         self._client = GuardedClient(policy, monotonic_ms)
         self._deliverer = Deliverer(
             self.database, vault, self._client, system_ms, RetryRules(), render_for_delivery, self._executors[1]
@@ -236,24 +243,27 @@ class Platform:
         await self.app.engine.start()
         if self.database.is_sqlite:
             self._checkpointer = Checkpointer(self.database)
-        self._tasks = [asyncio.create_task(self._deliverer.run()), asyncio.create_task(self._backtests.run())]
+        runs = (self._deliverer.run(), self._backtests.run(), self.monitor.run())
+        self._tasks = [asyncio.create_task(run) for run in runs]
         self._timing = asyncio.create_task(self._timers.run())
 
     async def stop(self) -> None:
-        """Answers what is in the inbox, ends deliveries, closes every connection."""
+        """Answers what is in the inbox, ends deliveries, closes every connection. Nothing that hangs holds it up."""
+        await async_failpoint("stop.before")
         self._timers.stop()
-        if self._timing is not None:
-            await self._timing
+        self.monitor.stop()
         await self.app.engine.stop()
         self._deliverer.stop()
         self._backtests.stop()
-        await asyncio.gather(*self._tasks)
+        tasks = [*self._tasks, self._timing] if self._timing is not None else self._tasks
+        await asyncio.wait(tasks, timeout=STOP_S)
+        # What still waits for the database is aborted, so that the threads end.
+        self.database.close()
         await self._client.close()
         for executor in self._executors:
-            executor.shutdown()
+            executor.shutdown(wait=False, cancel_futures=True)
         if self._checkpointer is not None:
             self._checkpointer.stop()
-        self.database.close()
 
 
 def _hot_store(database: Database) -> HotStore:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cardwright.engine.loop import BATCH_MAX, Engine, _Waiting
+from cardwright.storage.outage import Outage
 
 MISSING: Any = None
 
@@ -21,10 +22,11 @@ def taken(busy: set[int], inbox: Sequence[tuple[int, ...]], rows: int = 1) -> tu
     """The accounts of what is taken while others are busy, and of what stays, in order."""
 
     async def take() -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-        engine = Engine(MISSING, MISSING, lambda: 0, MISSING)
+        engine = Engine(MISSING, MISSING, lambda: 0, MISSING, Outage())
         engine._busy = busy
         stub: Any = Stub()
-        engine._inbox.extend(_Waiting(stub, holders, rows, asyncio.get_running_loop().create_future()) for holders in inbox)
+        loop = asyncio.get_running_loop()
+        engine._inbox.extend(_Waiting(stub, holders, rows, loop.time() + 60, loop.create_future()) for holders in inbox)
         batch = engine._take()
         return [one.holder_ids for one in batch], [one.holder_ids for one in engine._inbox]
 

@@ -21,7 +21,7 @@ def test_those_who_wait_come_before_the_one_who_comes_back() -> None:
         threads[-1].start()
         while len(gate._waiting) <= number:
             time.sleep(0.001)
-    assert not gate.share(blocking=False)
+    assert not gate.share(0)
     gate.release()
     wait_for_it("holder")
     for thread in threads:
@@ -46,7 +46,7 @@ def test_never_two_at_once() -> None:
     for thread in threads:
         thread.join()
     assert counted == [4000]
-    assert gate.share(blocking=False)
+    assert gate.share(0)
 
 
 def test_shared_by_many_and_not_past_one_who_wants_it_alone() -> None:
@@ -62,15 +62,15 @@ def test_shared_by_many_and_not_past_one_who_wants_it_alone() -> None:
         served.append("together")
         gate.unshare()
 
-    assert gate.share(blocking=False)
-    assert gate.share(blocking=False)
+    assert gate.share(0)
+    assert gate.share(0)
     threads = []
     for number, wait in enumerate((alone, together, together)):
         threads.append(threading.Thread(target=wait))
         threads[-1].start()
         while len(gate._waiting) <= number:
             time.sleep(0.001)
-    assert not gate.share(blocking=False)
+    assert not gate.share(0)
     gate.unshare()
     assert served == []
     gate.unshare()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cardwright.storage.hot import Conflict, Unavailable, nothing
+from cardwright.storage.failures import Conflict, InDoubt, Unavailable
+from cardwright.storage.hot import nothing
 from cardwright.storage.sqlite import connect_sqlite
 from cardwright.storage.sqlite_wire import Wire
 
@@ -23,6 +24,11 @@ def path(tmp_path: Path) -> str:
         connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, what BLOB)")
     connection.close()
     return found
+
+
+def later() -> float:
+    """A deadline that no test reaches."""
+    return asyncio.get_running_loop().time() + 60
 
 
 def with_wire(path: str, use: Callable[[Wire], Awaitable[None]]) -> None:
@@ -40,17 +46,17 @@ def test_what_was_read_is_void_when_another_commits(path: str) -> None:
     """A batch writes only if nobody else committed since it read; its own process's commits in between do not count."""
 
     async def use(wire: Wire) -> None:
-        version, _ = await wire.read([("all", [()])])
-        await wire.write(version, [("insert", [(1, b"ours")])], nothing)
-        await wire.write(version, [("insert", [(2, b"ours")])], nothing)
+        version, _ = await wire.read([("all", [()])], later())
+        await wire.write(version, [("insert", [(1, b"ours")])], later(), nothing)
+        await wire.write(version, [("insert", [(2, b"ours")])], later(), nothing)
         with connect_sqlite(path) as other:
             other.execute("INSERT INTO rows VALUES (3, 'theirs')")
         other.close()
         with pytest.raises(Conflict):
-            await wire.write(version, [("insert", [(4, b"late")])], nothing)
-        version, (rows,) = await wire.read([("all", [()])])
+            await wire.write(version, [("insert", [(4, b"late")])], later(), nothing)
+        version, (rows,) = await wire.read([("all", [()])], later())
         assert [row[0] for row in rows] == [1, 2, 3]
-        await wire.write(version, [("insert", [(4, b"again")])], nothing)
+        await wire.write(version, [("insert", [(4, b"again")])], later(), nothing)
 
     with_wire(path, use)
 
@@ -59,10 +65,10 @@ def test_a_transaction_is_whole_or_nothing(path: str) -> None:
     """A batch whose last statement fails leaves nothing of its first."""
 
     async def use(wire: Wire) -> None:
-        version, _ = await wire.read([])
+        version, _ = await wire.read([], later())
         with pytest.raises(Conflict):
-            await wire.write(version, [("insert", [(1, b"once")]), ("insert", [(1, b"twice")])], nothing)
-        _, (rows,) = await wire.read([("all", [()])])
+            await wire.write(version, [("insert", [(1, b"once")]), ("insert", [(1, b"twice")])], later(), nothing)
+        _, (rows,) = await wire.read([("all", [()])], later())
         assert rows == []
 
     with_wire(path, use)
@@ -73,9 +79,9 @@ def test_messages_longer_than_a_socket_holds(path: str) -> None:
 
     async def use(wire: Wire) -> None:
         rows = [(number, os.urandom(50_000)) for number in range(100)]
-        version, _ = await wire.read([])
-        writing = asyncio.create_task(wire.write(version, [("insert", rows)], nothing))
-        _, (_, (found,)) = await asyncio.gather(writing, wire.read([("all", [()])]))
+        version, _ = await wire.read([], later())
+        writing = asyncio.create_task(wire.write(version, [("insert", rows)], later(), nothing))
+        _, (_, (found,)) = await asyncio.gather(writing, wire.read([("all", [()])], later()))
         assert found == rows
 
     with_wire(path, use)
@@ -85,27 +91,79 @@ def test_when_it_dies_everybody_is_told(path: str) -> None:
     """Who waits for an answer gets Unavailable, and so does who asks afterwards."""
 
     async def use(wire: Wire) -> None:
-        await wire.read([])
+        await wire.read([], later())
         os.kill(wire._process.pid, signal.SIGSTOP)
-        asked = asyncio.create_task(wire.read([]))
+        asked = asyncio.create_task(wire.read([], later()))
         await asyncio.sleep(0)
         os.kill(wire._process.pid, signal.SIGKILL)
         with pytest.raises(Unavailable):
             await asked
         with pytest.raises(Unavailable):
-            await wire.read([])
+            await wire.read([], later())
 
     with_wire(path, use)
+
+
+def test_a_commit_without_an_answer_is_in_doubt(path: str) -> None:
+    """Whoever commits when the process dies gets InDoubt; the process that comes next tells whether it was committed."""
+
+    async def use(wire: Wire) -> None:
+        version, _ = await wire.read([], later())
+        os.kill(wire._process.pid, signal.SIGSTOP)
+        writing = asyncio.create_task(wire.write(version, [("insert", [(1, b"perhaps")])], later(), nothing))
+        await asyncio.sleep(0)
+        os.kill(wire._process.pid, signal.SIGKILL)
+        with pytest.raises(InDoubt):
+            await writing
+
+    with_wire(path, use)
+
+
+def test_a_process_that_does_not_answer_is_killed(path: str) -> None:
+    """At its deadline a request ends the process, so that nothing is committed later, and what waits behind it fails too."""
+
+    async def use(wire: Wire) -> None:
+        version, _ = await wire.read([], later())
+        os.kill(wire._process.pid, signal.SIGSTOP)
+        soon = asyncio.get_running_loop().time() + 0.05
+        late = asyncio.create_task(wire.read([], soon))
+        behind = asyncio.create_task(wire.write(version, [("insert", [(1, b"never")])], later(), nothing))
+        with pytest.raises(Unavailable):
+            await late
+        with pytest.raises(InDoubt):
+            await behind
+        await wire.reap()
+        assert wire._process.returncode == -signal.SIGKILL
+
+    with_wire(path, use)
+
+
+def test_a_database_that_cannot_be_opened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The process answers what is wrong, without a traceback, and works as soon as the file can be opened."""
+    path = tmp_path / "folder" / "rows.db"
+
+    async def use(wire: Wire) -> None:
+        with pytest.raises(Unavailable, match="unable to open"):
+            await wire.read([], later())
+        path.parent.mkdir()
+        with connect_sqlite(str(path)) as connection:
+            connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, what BLOB)")
+        connection.close()
+        _, (rows,) = await wire.read([("all", [()])], later())
+        assert rows == []
+
+    with_wire(str(path), use)
+    assert capfd.readouterr().err == ""
 
 
 def test_it_outlives_a_terminals_interrupt(path: str) -> None:
     """Ctrl-C reaches all processes of a terminal; this one ends with the server, which has still to commit."""
 
     async def use(wire: Wire) -> None:
-        version, _ = await wire.read([])
+        version, _ = await wire.read([], later())
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(wire._process.pid, number)
-        await wire.write(version, [("insert", [(1, b"still")])], nothing)
+        await wire.write(version, [("insert", [(1, b"still")])], later(), nothing)
 
     with_wire(path, use)
 
@@ -114,9 +172,9 @@ def test_a_server_that_dies_with_answers_unread(path: str, capfd: pytest.Capture
     """It ends without a word: a killed server has asked and did not read."""
 
     async def use(wire: Wire) -> None:
-        await wire.read([])
+        await wire.read([], later())
         os.kill(wire._process.pid, signal.SIGSTOP)
-        asked = [asyncio.create_task(wire.read([])) for _ in range(100)]
+        asked = [asyncio.create_task(wire.read([], later())) for _ in range(100)]
         await asyncio.sleep(0)
         wire._loop.remove_reader(wire._socket)
         os.kill(wire._process.pid, signal.SIGCONT)

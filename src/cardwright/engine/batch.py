@@ -17,7 +17,8 @@ from cardwright.engine.cache import AccountEntry, AccountKey, Cache, Needs, Prog
 from cardwright.engine.cards import CardEntry, CardKey
 from cardwright.engine.moving import Instructed, Moved, load_loaded
 from cardwright.kit.clock import Instant, ProgramClock
-from cardwright.storage.hot import Conflict, MovementKey, Seen, Want, Write
+from cardwright.storage.failures import Conflict
+from cardwright.storage.hot import MovementKey, Seen, Want, Write
 
 Entry = TypeVar("Entry", CardEntry, AccountEntry)
 

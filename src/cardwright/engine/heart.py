@@ -4,6 +4,7 @@ The batch is one database transaction, and no network call but the database's ha
 behind is what the next message of the same account sees. A batch leaves the same rows as its messages one by one.
 """
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -61,22 +62,38 @@ from cardwright.engine.recording import (
     with_increment,
 )
 from cardwright.kit.clock import RealClock
+from cardwright.kit.deadline import DECIDE_S
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.storage.account_lists import NOTHING_RECENT, ids_of, is_full, with_newest
+from cardwright.storage.failures import InDoubt, Unavailable
 from cardwright.storage.hot import Lane
 
 _pack = msgspec.msgpack.encode
 log = structlog.get_logger()
 
 
-async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask]) -> list[Result]:
+class BatchInDoubt(Exception):
+    """The batch may have been committed: ``results`` are its answers if it was."""
+
+    def __init__(self, doubt: InDoubt, results: list[Result]) -> None:
+        super().__init__(str(doubt))
+        self.doubt = doubt
+        self.results = results
+
+
+async def run_batch(
+    lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask], deadline: float | None = None
+) -> list[Result]:
     """Decides a batch in one transaction and answers each message, in order, after the commit.
 
-    Raises Conflict when the batch must be run again, Unavailable when the database
-    failed; nothing is kept in either case.
+    Nothing is committed after ``deadline``, a time of the event loop; it is ``DECIDE_S`` from now when left out. Raises
+    Conflict when the batch must be run again and Unavailable when the database failed: nothing is kept in either case.
+    Raises BatchInDoubt when the answer to COMMIT did not come.
     """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + DECIDE_S if deadline is None else deadline
     cards, holders, instructed, want = wanted(asked)
-    seen = await lane.begin(want)
+    seen = await lane.begin(want, deadline)
     try:
         batch = await configure(cache, cards, holders, seen, real_clock(), instructed)
         results = [answer(batch, ids, one) for one in asked]
@@ -90,9 +107,15 @@ async def run_batch(lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClo
         _render(asked, results)
         return results
     await async_failpoint("commit.before")
+    if clock() >= deadline:
+        await lane.abort()
+        raise Unavailable("no time is left to commit")
     # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
     # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
-    await lane.commit(batch.write, partial(_render, asked, results))
+    try:
+        await lane.commit(batch.write, partial(_render, asked, results))
+    except InDoubt as doubt:
+        raise BatchInDoubt(doubt, results) from doubt
     await async_failpoint("commit.after")
     return results
 

@@ -5,6 +5,7 @@ while the next is decided; no account is in both, so neither waits for the other
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
@@ -14,18 +15,22 @@ from typing import TypeVar
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from cardwright.core.problems import BUSY, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Kind, Problem
+from cardwright.core.problems import BUSY, CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Kind, Problem
+from cardwright.core.record import token_of
 from cardwright.engine.batch import Ask, Asked, Outcome, Result
 from cardwright.engine.cache import Cache
 from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.heart import run_batch
+from cardwright.engine.heart import BatchInDoubt, run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
+from cardwright.kit.deadline import ANSWER_S, DECIDE_S, deadline
 from cardwright.kit.failpoints import async_failpoint
-from cardwright.storage.hot import CardRow, Conflict, HotStore, Lane, Unavailable
+from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, SchemaChanged, Unavailable
+from cardwright.storage.hot import CardRow, HotStore, Lane
 from cardwright.storage.originals import Original, TokenKey
+from cardwright.storage.outage import AWAY, RECONNECTS, Outage
 
 INBOX_MAX = 4_096
 """Messages that may wait; the next one is refused at once."""
@@ -33,8 +38,20 @@ INBOX_MAX = 4_096
 BATCH_MAX = 256
 """Messages in one commit."""
 
-AGE_MAX_MS = 4_000
-"""A message that waited longer is refused: whoever asked has given up (network time limits are a few seconds)."""
+BATCH_S = 1.5
+"""A message that has less time left than this is refused: its batch would have to be broken off in the middle."""
+
+SWEEP_S = 0.1
+"""How often the inbox is searched for messages that have waited too long while no lane takes any."""
+
+OUTAGE_S = 2.0
+"""When the database has been away for so long, messages are refused at once instead of waiting for it."""
+
+RETRY_S = 0.1
+"""The pause before another connection is tried."""
+
+STOP_S = 1.5
+"""The longest wait for the batches under way when the engine stops."""
 
 TRIALS_MAX = 64
 """Messages that may wait to be tried out; the next one is refused at once."""
@@ -49,10 +66,16 @@ RETRIES_MAX = 20
 BATCHES = Histogram("cardwright_batch_messages", "Messages decided in one commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
 WAITING = Gauge("cardwright_inbox_messages", "Messages that wait for a batch")
 DECIDED = Counter("cardwright_messages_total", "Decided messages", ["outcome"]).labels("answered")
+REFUSED = Counter("cardwright_messages_refused_total", "Messages answered 429 or 503 without a decision", ["reason"])
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
+
+UNKNOWN = (
+    "the database did not confirm the commit in time, so the outcome {}; look it up by its token, or repeat the request with "
+    "the same token"
+)
 
 
 @dataclass(slots=True)
@@ -60,22 +83,25 @@ class _Waiting:
     asked: Ask
     holder_ids: tuple[int, ...]
     rows_max: int
+    deadline: float
     answer: "asyncio.Future[Result]"
 
 
 class Engine:
     """Takes messages, answers outcomes. One for each process; several processes may work on one PostgreSQL."""
 
-    def __init__(self, store: HotStore, cache: Cache, real_clock: RealClock, executor: Executor) -> None:
+    def __init__(self, store: HotStore, cache: Cache, real_clock: RealClock, executor: Executor, outage: Outage) -> None:
         self.cache = cache
         self._store = store
         self._real_clock = real_clock
         self._executor = executor
+        self._outage = outage
         self._ids = IdSource()
         self._inbox: deque[_Waiting] = deque()
         self._busy: set[int] = set()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._lanes: list[asyncio.Task[None]] = []
+        self._sweeper: asyncio.Task[None] | None = None
         self._refilling = asyncio.Lock()
         self._stopping = False
         self._trying = asyncio.Lock()
@@ -83,18 +109,31 @@ class Engine:
         self._trials = 0
 
     async def start(self) -> None:
-        """Opens the lanes. Raises what the database raises when it cannot be reached."""
-        for lane in [await self._store.open_lane() for _ in range(self._store.lanes_max)]:
+        """Open the lanes. A database that is away is waited for: this process may have been started in an outage."""
+        for _ in range(self._store.lanes_max):
+            lane: Lane | None = None
+            try:
+                lane = await self._store.open_lane()
+            except Unavailable as error:
+                self._failure(error)
             self._lanes.append(asyncio.create_task(self._run_lane(lane)))
+        self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
-        """Decides what is in the inbox, answers it, and closes the lanes."""
+        """Decide what is in the inbox, answer it, and close the lanes; what takes too long is answered 503."""
         self._stopping = True
         while self._idle:
             self._wake()
-        await asyncio.gather(*self._lanes)
-        async with self._trying:
-            await self._close_trial_lane()
+        if self._lanes:
+            _, late = await asyncio.wait(self._lanes, timeout=STOP_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._lanes, return_exceptions=True)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        while self._inbox:
+            _answer(self._inbox.popleft(), _refusal("stopping", "the server is stopping, nothing was booked"))
+        await self._close(self._trial_lane)
         await self._store.close()
 
     def forget(self) -> None:
@@ -125,9 +164,16 @@ class Engine:
         return result
 
     async def _decided(self, asked: Ask, holder_ids: tuple[int, ...], rows_max: int) -> Outcome | Moved:
-        if len(self._inbox) >= INBOX_MAX or self._stopping:
+        if len(self._inbox) >= INBOX_MAX:
+            REFUSED.labels("inbox").inc()
             raise Problem(BUSY, "the inbox is full, try again later")
-        waiting = _Waiting(asked, holder_ids, rows_max, asyncio.get_running_loop().create_future())
+        if self._stopping:
+            raise _refusal("stopping", "the server is stopping, nothing was booked")
+        if self._outage.lasts(OUTAGE_S):
+            raise _refusal("outage", self._outage.text or AWAY)
+        loop = asyncio.get_running_loop()
+        until = min(deadline.get(math.inf) - (ANSWER_S - DECIDE_S), loop.time() + DECIDE_S)
+        waiting = _Waiting(asked, holder_ids, rows_max, until, loop.create_future())
         self._inbox.append(waiting)
         self._wake()
         result = await waiting.answer
@@ -154,27 +200,26 @@ class Engine:
         return result
 
     async def _try_out(self, asked: Asked) -> Trial | Problem:
+        until = asyncio.get_running_loop().time() + BATCH_S
         for _ in range(RETRIES_MAX):
+            lane, self._trial_lane = self._trial_lane, None
             try:
-                if self._trial_lane is None:
-                    self._trial_lane = await self._store.open_lane()
-                return await try_out(self._trial_lane, self.cache, self._real_clock, asked)
+                if lane is None:
+                    lane = await self._store.open_lane()
+                trial = await try_out(lane, self.cache, self._real_clock, asked, until)
             except Conflict as conflict:
+                self._trial_lane = lane
                 log.info("trial is run again", conflict=str(conflict))
-            except Unavailable as error:
-                log.error("the database failed a trial", error=str(error))
-                await self._close_trial_lane()
-                return Problem(OUT_OF_ORDER, "the database does not answer")
+            except BaseException as error:
+                # Also when the request is cancelled: the lane may be in the middle of a transaction.
+                await self._close(lane)
+                if not isinstance(error, Unavailable):
+                    raise
+                return self._failure(error)
+            else:
+                self._trial_lane = lane
+                return trial
         return Problem(BUSY, "too many conflicts, try again later")
-
-    async def _close_trial_lane(self) -> None:
-        lane, self._trial_lane = self._trial_lane, None
-        try:
-            if lane is not None:
-                await lane.close()
-        except Exception as error:
-            # Whatever a connection in any state may raise: it is given up in either case.
-            log.info("a broken lane did not close", error=str(error))
 
     async def original(self, key: TokenKey) -> Original:
         """The transaction that a message names. Raises ORIGINAL_NOT_FOUND, and OUT_OF_ORDER without a database."""
@@ -188,7 +233,7 @@ class Engine:
                 waiter.set_result(None)
                 return
 
-    async def _run_lane(self, lane: Lane) -> None:
+    async def _run_lane(self, lane: Lane | None) -> None:
         while (batch := await self._next_batch()) is not None:
             holders = {holder_id for waiting in batch for holder_id in waiting.holder_ids}
             self._busy |= holders
@@ -196,7 +241,7 @@ class Engine:
                 lane = await self._serve(lane, batch)
             finally:
                 self._busy -= holders
-        await lane.close()
+        await self._close(lane)
 
     async def _next_batch(self) -> list[_Waiting] | None:
         """What may be decided now; waits for it. None when the engine stops and nothing is left."""
@@ -210,13 +255,13 @@ class Engine:
     def _take(self) -> list[_Waiting]:
         """The oldest messages whose accounts are in no other lane; the others keep their place."""
         batch, passed_over, busy = list[_Waiting](), deque[_Waiting](), self._busy
-        oldest, room = self._real_clock() - AGE_MAX_MS, BATCH_MAX
+        earliest, room = asyncio.get_running_loop().time() + BATCH_S, BATCH_MAX
         while self._inbox and room > 0:
             waiting = self._inbox.popleft()
             if waiting.answer.cancelled():
                 continue
-            if waiting.asked.received_ms < oldest:
-                waiting.answer.set_result(Problem(BUSY, f"waited longer than {AGE_MAX_MS} ms, try again later"))
+            if waiting.deadline < earliest:
+                self._refuse_late(waiting)
             elif not busy.isdisjoint(waiting.holder_ids):
                 passed_over.append(waiting)
                 if len(waiting.holder_ids) > 1:
@@ -229,32 +274,117 @@ class Engine:
         WAITING.set(len(self._inbox))
         return batch
 
-    async def _serve(self, lane: Lane, batch: Sequence[_Waiting]) -> Lane:
-        """Decides a batch and answers it; gives back the lane, or a new one when the old one broke."""
+    async def _sweep(self) -> None:
+        """Refuse messages that wait while no lane takes any. The inbox is nearly in the order of deadlines."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            while self._inbox and (self._inbox[0].answer.done() or self._inbox[0].deadline < clock() + BATCH_S):
+                self._refuse_late(self._inbox.popleft())
+
+    def _refuse_late(self, waiting: _Waiting) -> None:
+        text = self._outage.text or "too many messages wait, nothing was booked, try again later"
+        _answer(waiting, _refusal("waited", text))
+
+    async def _serve(self, lane: Lane | None, batch: Sequence[_Waiting]) -> Lane | None:
+        """Decide a batch and answer it; return the lane for the next one, None when it broke."""
         try:
-            results = await self._decide(lane, batch)
-        except Unavailable as error:
-            log.error("the database failed a batch", error=str(error), messages=len(batch))
-            results = [Problem(OUT_OF_ORDER, "the database does not answer")] * len(batch)
-            lane = await self._reopen(lane)
+            lane, results = await self._settle(lane, batch, min(waiting.deadline for waiting in batch))
+        except asyncio.CancelledError:
+            self._answer_all(batch, [_refusal("stopping", UNKNOWN.format("is unknown"))] * len(batch))
+            await self._close(lane)
+            raise
+        except Exception:
+            # Nothing may end the lane's task but the engine's own end: without it no message would be decided any more.
+            log.exception("a batch failed", messages=len(batch))
+            await self._close(lane)
+            lane, results = None, [Problem(INTERNAL)] * len(batch)
         await async_failpoint("answer.before")
-        for waiting, result in zip(batch, results, strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(result)
-        BATCHES.observe(len(batch))
-        DECIDED.inc(len(batch))
+        self._answer_all(batch, results)
         return lane
 
-    async def _decide(self, lane: Lane, batch: Sequence[_Waiting]) -> list[Result]:
-        """Runs the batch; when it conflicts with another process's commit, again, and at last one by one."""
+    def _answer_all(self, batch: Sequence[_Waiting], results: Sequence[Result]) -> None:
+        for waiting, result in zip(batch, results, strict=True):
+            _answer(waiting, result)
+        BATCHES.observe(len(batch))
+        DECIDED.inc(len(batch))
+
+    async def _settle(self, lane: Lane | None, batch: Sequence[_Waiting], until: float) -> tuple[Lane | None, list[Result]]:
+        """Decide a batch: again on a new lane while the database fails it and there is time."""
+        while True:
+            try:
+                if lane is None:
+                    lane = await self._open()
+                return lane, await self._decide(lane, batch, until)
+            except BatchInDoubt as batch_in_doubt:
+                await self._close(lane)
+                lane, is_committed = await self._resolve(batch_in_doubt.doubt, until)
+                if is_committed is None:
+                    REFUSED.labels("unknown").inc(len(batch))
+                    log.warning("the outcome of a batch is unknown", messages=len(batch))
+                    return lane, _unknown(batch, batch_in_doubt)
+                if is_committed:
+                    return lane, batch_in_doubt.results
+            except Unavailable as error:
+                await self._close(lane)
+                lane, problem = None, self._failure(error)
+                if not await self._can_retry(error, until):
+                    REFUSED.labels("database").inc(len(batch))
+                    return None, [problem] * len(batch)
+
+    async def _can_retry(self, error: Unavailable, until: float) -> bool:
+        """Wait a moment before the next try; return whether there is time for one."""
+        await asyncio.sleep(RETRY_S)
+        return not isinstance(error, SchemaChanged) and not self._stopping and asyncio.get_running_loop().time() < until
+
+    def _failure(self, error: Unavailable) -> Problem:
+        """The answer to what the database failed, which is noted."""
+        if not isinstance(error, ConnectionLost):
+            self._outage.begin(error)
+        return Problem(OUT_OF_ORDER, self._outage.text or AWAY)
+
+    async def _open(self) -> Lane:
+        """A new lane in place of a broken one. Raises Unavailable."""
+        lane = await self._store.open_lane()
+        RECONNECTS.inc()
+        return lane
+
+    async def _resolve(self, doubt: InDoubt, until: float) -> tuple[Lane | None, bool | None]:
+        """Find out whether a batch was committed, on a new lane; None if there is no time to."""
+        clock = asyncio.get_running_loop().time
+        while clock() < until and not self._stopping:
+            lane: Lane | None = None
+            try:
+                lane = await self._open()
+                return lane, await lane.is_committed(doubt, until)
+            except Unavailable as error:
+                self._failure(error)
+                await self._close(lane)
+                await asyncio.sleep(RETRY_S)
+        return None, None
+
+    @staticmethod
+    async def _close(lane: Lane | None) -> None:
+        try:
+            if lane is not None:
+                await lane.close()
+        except Exception as error:
+            # A connection in any state may raise anything: it is given up in either case.
+            log.info("a broken lane did not close", error=str(error))
+
+    async def _decide(self, lane: Lane, batch: Sequence[_Waiting], until: float) -> list[Result]:
+        """Runs the batch; when it conflicts with another process's commit, again."""
         if not self._ids.has(ROWS_MAX * self._store.lanes_max):
             await self._refill()
         asked = [waiting.asked for waiting in batch]
+        clock = asyncio.get_running_loop().time
         for _ in range(RETRIES_MAX):
             try:
-                return await run_batch(lane, self.cache, self._ids, self._real_clock, asked)
+                return await run_batch(lane, self.cache, self._ids, self._real_clock, asked, until)
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
+                if clock() >= until:
+                    return [_refusal("conflict", "other work on the account takes too long, nothing was booked")] * len(batch)
                 # A card may draw on another account by now, which the batch has found out and the cache knows.
                 asked = [self._looked_up(one) for one in asked]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
@@ -271,23 +401,29 @@ class Engine:
                 block = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.next_ids)
                 self._ids.refill(block)
 
-    async def _reopen(self, lane: Lane) -> Lane:
-        """A new lane in place of a broken one, as soon as the database answers again."""
-        try:
-            await lane.close()
-        except Exception as error:
-            # Whatever a connection in any state may raise: it is given up in either case.
-            log.info("a broken lane did not close", error=str(error))
-        delay = 0.1
-        while not self._stopping:
-            try:
-                return await self._store.open_lane()
-            except Exception as error:
-                # Nothing may end the lane but the engine's own end: without it no message would be decided any more.
-                log.error("the database cannot be reached", error=str(error), retry_s=delay)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
-        return lane
+
+def _answer(waiting: _Waiting, result: Result) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_result(result)
+
+
+def _refusal(reason: str, text: str) -> Problem:
+    REFUSED.labels(reason).inc()
+    return Problem(OUT_OF_ORDER, text)
+
+
+def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
+    """The answers to a batch whose outcome is unknown; what it refused, or had decided before, is certain."""
+    answers = list[Result]()
+    for waiting, result in zip(batch, in_doubt.results, strict=True):
+        asked = waiting.asked
+        if isinstance(result, Outcome) and isinstance(asked, Asked) and result.row.id in in_doubt.doubt.row_ids:
+            token = asked.chosen_token or token_of(result.row)
+            result = Problem(OUT_OF_ORDER, UNKNOWN.format(f"of transaction {token} is unknown"))
+        elif isinstance(asked, Instructed) and isinstance(result, Moved):
+            result = Problem(OUT_OF_ORDER, UNKNOWN.format(f"of {asked.movement.token} is unknown"))
+        answers.append(result)
+    return answers
 
 
 async def _there(found: Awaitable[T | None], missing: Kind) -> T:
@@ -295,8 +431,8 @@ async def _there(found: Awaitable[T | None], missing: Kind) -> T:
     try:
         entry = await found
     except Unavailable as error:
-        log.error("the database failed to find what a message names", error=str(error))
-        raise Problem(OUT_OF_ORDER, "the database does not answer") from None
+        log.info("the database failed to find what a message names", error=str(error))
+        raise Problem(OUT_OF_ORDER, AWAY) from None
     if entry is None:
         raise Problem(missing)
     return entry

@@ -23,6 +23,7 @@ from cardwright.engine.loop import Engine
 from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import Instant, RealClock
 from cardwright.storage.database import Database
+from cardwright.storage.failures import Unavailable
 from cardwright.storage.holds import DueHold, load_due_deposits, load_due_holds, programs_with_due_holds
 from cardwright.storage.programs import get_program
 
@@ -65,8 +66,11 @@ class Timers:
             try:
                 for program_id in await self._in_thread(self._programs):
                     await self.settle(program_id)
+            except Unavailable as error:
+                # The outage has been logged; the next look is due in a second.
+                log.debug("the timers wait for the database", error=str(error))
             except Exception:
-                # Whatever it is, a database that is away or a bug: without this task no hold would ever end again.
+                # A bug must not end the task: no hold would ever end again.
                 log.exception("the timers could not be looked at")
             try:
                 await asyncio.wait_for(self._stopped.wait(), POLL_S)

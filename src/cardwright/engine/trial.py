@@ -28,13 +28,13 @@ class Trial(NamedTuple):
     now: Instant
 
 
-async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked) -> Trial | Problem:
+async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked, deadline: float) -> Trial | Problem:
     """What a batch of this message alone would answer, by the same reading and deciding; then the batch is dropped.
 
     Raises what ``run_batch`` raises. The row's id and seed mean nothing.
     """
     cards, holders, _, want = wanted([asked])
-    seen = await lane.begin(want)
+    seen = await lane.begin(want, deadline)
     try:
         batch = await configure(cache, cards, holders, seen, real_clock())
         view = see(batch, asked) if asked.card.key in batch.cards else None

@@ -27,14 +27,14 @@ class Gate:
         self._sharing = 0
         self._waiting: deque[_Turn] = deque()
 
-    def acquire(self) -> None:
-        """Takes the gate for oneself, waiting for one's turn."""
+    def acquire(self, timeout_s: float | None = None) -> bool:
+        """Take the gate alone, after those who asked before; return whether that was possible in time."""
         with self._mutex:
             if not self._is_taken and not self._sharing:
                 self._is_taken = True
-                return
+                return True
             turn = self._queue(shares=False)
-        turn.bell.acquire()
+        return self._wait(turn, timeout_s)
 
     def release(self) -> None:
         """Hands the gate to whoever has waited longest."""
@@ -43,17 +43,19 @@ class Gate:
             self._is_taken = False
             self._hand_on()
 
-    def share(self, blocking: bool = True) -> bool:
-        """Takes the gate together with others who share it; without ``blocking`` only if nobody has it alone or waits for it."""
+    def share(self, timeout_s: float | None = None) -> bool:
+        """Take the gate together with others that share it; return whether that was possible in time.
+
+        With a timeout of 0 it is taken only if it is not taken alone and no thread waits for it.
+        """
         with self._mutex:
             if not self._is_taken and not self._waiting:
                 self._sharing += 1
                 return True
-            if not blocking:
+            if timeout_s == 0:
                 return False
             turn = self._queue(shares=True)
-        turn.bell.acquire()
-        return True
+        return self._wait(turn, timeout_s)
 
     def unshare(self) -> None:
         """Gives up one's share; the last one hands the gate to whoever has waited longest."""
@@ -68,6 +70,19 @@ class Gate:
         turn.bell.acquire()
         self._waiting.append(turn)
         return turn
+
+    def _wait(self, turn: _Turn, timeout_s: float | None) -> bool:
+        if turn.bell.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            return True
+        with self._mutex:
+            # It may have been handed on just now.
+            if turn.bell.acquire(blocking=False):
+                return True
+            self._waiting.remove(turn)
+            if not self._is_taken:
+                # Those behind may share the gate with those who have it.
+                self._hand_on()
+            return False
 
     def _hand_on(self) -> None:
         """To one who wants it alone, or to all who share it up to the next who does not."""

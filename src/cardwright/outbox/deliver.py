@@ -21,9 +21,10 @@ from cardwright.outbox.events import Category, Delivery
 from cardwright.outbox.queue import Attempt, Claim, RetryRules, Room, claim, is_any_claimable, record
 from cardwright.outbox.render import RenderTransactions, load_elements, notification
 from cardwright.storage.database import Database, Row
+from cardwright.storage.failures import Unavailable
 from cardwright.storage.tables import webhooks
 
-STOP_S: Final = 5.0
+STOP_S: Final = 1.0
 """How long `stop` waits for the answers to what is under way."""
 
 TROUBLE_S: Final = 1.0
@@ -116,8 +117,13 @@ class Deliverer:
             self._awake.clear()
             try:
                 claimed = await self._turn()
+            except Unavailable as error:
+                # The outage has been logged.
+                log.debug("the outbox waits for the database", error=str(error))
+                await self._rest(TROUBLE_S)
+                continue
             except Exception:
-                # Whatever it is, a database that is away or a bug: without this loop nothing would be delivered any more.
+                # A bug must not end the loop: nothing would be delivered any more.
                 log.exception("the outbox could not be read or written")
                 await self._rest(TROUBLE_S)
                 continue
@@ -169,8 +175,10 @@ class Deliverer:
         await asyncio.gather(*self._sends)
         try:
             await self._turn()
+        except Unavailable as error:
+            log.warning("outcomes could not be written; their claims run out", attempts=len(self._done), error=str(error))
         except Exception:
-            # Whatever it is, it must not keep the rest of the platform from closing.
+            # A bug must not keep the rest of the platform from closing.
             log.exception("outcomes could not be written; their claims run out", attempts=len(self._done))
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:

@@ -5,6 +5,7 @@ stood: at the next start, or when somebody looks at it, in any process of the se
 """
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -12,18 +13,21 @@ from typing import TypeVar
 
 import msgspec
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from cardwright.kit.clock import RealClock
-from cardwright.resources.backtest_worker import LENGTH_BYTES, MODULE, Order, Part, frame
+from cardwright.resources.backtest_worker import LENGTH_BYTES, MODULE, NO_DATABASE, Order, Part, frame
 from cardwright.storage.backtests import DONE, FAILED, Claimed, claim, is_idle, keep
 from cardwright.storage.database import Database
+from cardwright.storage.failures import Unavailable
 from cardwright.storage.records import text_of
 
 LEASE_MS = 10_000
 """A backtest of which nothing was heard for so long has lost its process."""
 
 RENEW_S = 3.0
+
+LOOK_S = 5.0
+"""How often the loop looks for a backtest whose process has ended, without being woken."""
 
 FLIPS_MAX = 100_000
 """Flips that are kept of one backtest; more are only counted."""
@@ -58,14 +62,15 @@ class BacktestRunner:
         self._loop = asyncio.get_running_loop()
         self._awake.set()
         while not self._stopping:
-            await self._awake.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), LOOK_S)
             self._awake.clear()
             try:
                 while (claimed := await self._in_thread(self._claim)) is not None:
                     await self._work(claimed)
-            except SQLAlchemyError as error:
-                # Whoever looks at the backtest wakes us again.
-                log.error("the database failed a backtest", error=str(error))
+            except Unavailable as error:
+                # The lease is still held; when it has run out, the backtest goes on from its last part.
+                log.debug("a backtest waits for the database", error=str(error))
 
     async def _in_thread(self, act: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, act)
@@ -119,7 +124,8 @@ class BacktestRunner:
                 return None
         if (part := reading.result()) is not None:
             return part
-        if self._stopping:
+        # Without its process the backtest goes on later, here or elsewhere, unless the fault is its own.
+        if self._stopping or (self._process is not None and await self._process.wait() == NO_DATABASE):
             await self._keep(claimed, claimed.cursor, [], lease_ms=0)
         else:
             claimed.sums.error = "the process that worked on it ended before it was done"

@@ -38,6 +38,7 @@ from cardwright.storage.backtests import (
     next_accounts,
 )
 from cardwright.storage.database import Database
+from cardwright.storage.failures import Unavailable
 
 MODULE = "cardwright.resources.backtest_worker"
 
@@ -217,6 +218,9 @@ def _outcome(row: Recorded, places: int, limited_by: str | None) -> dict[str, ob
 
 LENGTH_BYTES = 4
 
+NO_DATABASE = 75
+"""The exit code of a process whose database went away (sysexits.h: try again later)."""
+
 
 def frame(message: msgspec.Struct) -> bytes:
     """A message as it travels."""
@@ -230,10 +234,14 @@ def main(given: BinaryIO, taken: BinaryIO) -> None:
     order = msgspec.msgpack.decode(given.read(length), type=Order)
     threading.Thread(target=_end_with, args=(given,), daemon=True).start()
     database = Database(order.address)
-    for part in parts(database, order, time.monotonic):
-        taken.write(frame(part))
-        taken.flush()
-    database.close()
+    try:
+        for part in parts(database, order, time.monotonic):
+            taken.write(frame(part))
+            taken.flush()
+    except Unavailable:
+        sys.exit(NO_DATABASE)
+    finally:
+        database.close()
 
 
 def _end_with(given: BinaryIO) -> None:

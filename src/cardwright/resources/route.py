@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from cardwright.kit.deadline import ANSWER_S
+
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What travels on the wire, in either direction. Unknown fields of a request are ignored (wire reference, "JSON rules")."""
@@ -44,7 +46,8 @@ class Route:
     """One operation. ``body`` and ``answer`` are shapes; an ``async`` action is served by the heart, others get a transaction.
 
     ``fields``: the answer can be cut to the fields that a caller names. ``writes``: whether the action changes anything;
-    a POST that only looks something up does not, and need not wait for its turn among the writers.
+    a POST that only looks something up does not, and need not wait for its turn among the writers. ``limit_s``: seconds from
+    arrival after which the request is answered 503; longer where the action itself waits for something or works on much.
     """
 
     verb: str
@@ -58,6 +61,7 @@ class Route:
     scope: Scope = Scope.WIRE
     fields: bool = True
     writes: bool = True
+    limit_s: float = ANSWER_S
 
     @property
     def summary(self) -> str:

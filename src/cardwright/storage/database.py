@@ -1,72 +1,232 @@
-"""One database behind one door: SQLite in a file, or PostgreSQL, with the same plain-function interface."""
+"""Connections to the database: SQLite in a file or PostgreSQL, with the same interface.
 
-from collections.abc import Iterator
+Every transaction has a time limit. When it is reached, the wait for the database is aborted from outside: the socket is shut
+down, the statement of SQLite interrupted. A database that cannot work for now raises ``Unavailable`` here, whatever the driver
+calls it.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from cardwright.kit.gate import Gate
-from cardwright.storage.sqlite import connect_sqlite
+from cardwright.kit.watchdog import Watch, Watchdog
+from cardwright.storage.failures import ConnectionLost, InDoubt, Unavailable, is_away_error, is_contention, reason_of
+from cardwright.storage.outage import TIMEOUTS, Outage
+from cardwright.storage.sqlite import LOCK_MS, connect_sqlite
+
+if TYPE_CHECKING:
+    import psycopg
+
+CONNECT_S = 2
+"""The longest wait for one host to accept a connection; libpq takes no less."""
+
+BUSY_MS = 15_000
+"""The longest wait of a command for the lock of a SQLite file that a server may be using."""
+
+POOL_S = 2
+"""The longest wait for a connection of the pool."""
+
+IDLE_MS = 60_000
+"""After so long the server ends a transaction whose client has fallen silent, and with it its locks."""
+
+TRANSACTION_S = 30.0
+"""The longest transaction of a server, unless its caller sets another limit."""
+
+PEER_OPTIONS = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "5000"}
+"""How soon libpq gives up a host that has fallen silent."""
 
 
 class Database:
-    """Connections for reading and for writing. ``address`` is a file path or ``postgresql://…``."""
+    """Connections for reading and for writing. ``address`` is a file path or ``postgresql://…``, with several hosts if need be.
 
-    def __init__(self, address: str) -> None:
-        self.url = _url_of(address)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+    ``limit_s`` is the longest that a transaction may take; None sets no limit, for a command that somebody can break off.
+    """
+
+    def __init__(self, address: str, *, limit_s: float | None = None) -> None:
+        self.is_sqlite = not address.startswith(("postgresql://", "postgres://"))
+        if self.is_sqlite and "://" in address:
+            raise ValueError(f"--db takes a file path, :memory: or postgresql://…, not {address.split('://')[0]}://")
+        self._address = str(Path(address).expanduser()) if self.is_sqlite else address
+        self._limit_s = limit_s
+        self._watchdog = Watchdog()
+        self.outage = Outage()
         # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
         self.write_gate = Gate()
-        self.engine = self._sqlite_engine() if self.is_sqlite else create_engine(self.url, pool_size=16, max_overflow=16)
+        self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine()
         # In SQLite a transaction sees the database as its first read found it; PostgreSQL must be asked for that.
         self._reader = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        self._writer = self.engine.execution_options(immediate=True) if self.is_sqlite else self.engine
 
     @property
     def path(self) -> str:
         """The file of a SQLite database."""
         assert self.is_sqlite
-        assert self.url.database
-        return self.url.database
+        return self._address
 
     @property
     def dsn(self) -> str:
         """The libpq connection string of a PostgreSQL database."""
-        return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        assert not self.is_sqlite
+        return self._address
 
     @property
     def place(self) -> str:
         """Where the data lives, for people to read; without a password."""
-        return self.path if self.is_sqlite else self.url.set(drivername="postgresql").render_as_string(hide_password=True)
+        return self._address if self.is_sqlite else _without_password(self._address)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A transaction that only reads: all of it sees what was committed when its first statement began."""
-        with self._reader.connect() as connection, connection.begin():
+    def read(self, limit_s: float | None = None) -> Iterator[Connection]:
+        """A transaction that only reads: all of it sees what was committed when its first statement began.
+
+        Raises Unavailable when the database cannot work for now, or not within ``limit_s`` seconds.
+        """
+        with self._guarded(self._reader, self._deadline(limit_s)) as (connection, _), connection.begin():
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that writes: committed at the end, rolled back on any exception."""
-        if not self.is_sqlite:
-            with self.engine.begin() as connection:
+    def write(self, limit_s: float | None = None) -> Iterator[Connection]:
+        """A transaction that writes: committed at the end, rolled back on any exception.
+
+        Raises Unavailable when nothing was committed, and InDoubt when the connection was lost during COMMIT. Nothing is
+        committed after the limit.
+        """
+        deadline = self._deadline(limit_s)
+        with self._turn(deadline), self._guarded(self._writer, deadline) as (connection, watch):
+            transaction = connection.begin()
+            try:
                 yield connection
-            return
-        with self.write_gate, self.engine.connect().execution_options(immediate=True) as connection, connection.begin():
-            yield connection
+                if watch is not None and watch.is_over:
+                    raise Unavailable("the database did not answer in time")
+            except BaseException:
+                with contextlib.suppress(DBAPIError):
+                    transaction.rollback()
+                raise
+            self._commit(transaction.commit)
 
-    def close(self) -> None:
-        """Ends all connections."""
+    def renew(self) -> None:
+        """Close the idle connections of the pool, which may be broken or, on SQLite, read-only."""
         self.engine.dispose()
 
+    def abort(self) -> None:
+        """Abort the transactions under way that have a limit."""
+        self._watchdog.expire()
+
+    def close(self) -> None:
+        """Abort what is under way and end all connections."""
+        self._watchdog.close()
+        self.engine.dispose()
+
+    def connect_postgres(self, options: str, *, autocommit: bool = False) -> "psycopg.Connection[Any]":
+        """A new connection of psycopg; ``options`` set the server's session. Raises psycopg.OperationalError."""
+        import psycopg
+
+        parameters: dict[str, Any] = self._parameters()
+        return psycopg.connect(self._address, autocommit=autocommit, options=options, **parameters)
+
+    # --- Limits ------------------------------------------------------------------------------
+
+    def _deadline(self, limit_s: float | None) -> float | None:
+        limit_s = self._limit_s if limit_s is None else limit_s
+        return None if limit_s is None else monotonic() + limit_s
+
+    @contextmanager
+    def _turn(self, deadline: float | None) -> Iterator[None]:
+        """The turn among the writers of SQLite in this process."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self.write_gate.acquire(None if deadline is None else max(0.0, deadline - monotonic())):
+            TIMEOUTS.labels("turn").inc()
+            raise Unavailable("another write takes too long")
+        try:
+            yield
+        finally:
+            self.write_gate.release()
+
+    @contextmanager
+    def _guarded(self, engine: Engine, deadline: float | None) -> Iterator[tuple[Connection, Watch | None]]:
+        """A connection under the watchdog. Errors that mean that the database is away become Unavailable."""
+        watch: Watch | None = None
+        try:
+            if deadline is not None and monotonic() >= deadline:
+                raise Unavailable("there is no time left to ask the database")
+            with engine.connect() as connection:
+                if deadline is None:
+                    yield connection, None
+                    return
+                raw = connection.connection.dbapi_connection
+                with self._watchdog.watch(deadline, _abort_of(raw)) as watch:
+                    yield connection, watch
+        except Unavailable:
+            raise
+        except Exception as error:
+            if watch is not None and watch.is_over:
+                TIMEOUTS.labels("transaction").inc()
+                raise Unavailable("the database did not answer in time") from error
+            if not is_away_error(error):
+                raise
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                raise ConnectionLost(reason_of(error)) from error
+            if not is_contention(error):
+                self.outage.begin(error)
+            raise Unavailable(reason_of(error)) from error
+
+    @staticmethod
+    def _commit(commit: Callable[[], None]) -> None:
+        try:
+            commit()
+        except DBAPIError as error:
+            if not is_away_error(error) or isinstance(error.orig, sqlite3.Error):
+                # SQLite reports a COMMIT that failed; nothing was committed then.
+                raise
+            raise InDoubt(f"the connection was lost during COMMIT ({reason_of(error)})") from error
+
+    # --- Engines -----------------------------------------------------------------------------
+
+    def _postgres_engine(self) -> Engine:
+        # libpq gets the address as it is: SQLAlchemy's own form knows no list of hosts.
+        options = f"-c lock_timeout={LOCK_MS} -c idle_in_transaction_session_timeout={IDLE_MS}"
+        if self._limit_s is not None:
+            # The server notices that the client of a running statement is gone.
+            options += " -c client_connection_check_interval=1000"
+        engine = create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: self.connect_postgres(options),
+            pool_size=16,
+            max_overflow=16,
+            pool_timeout=POOL_S,
+        )
+        event.listen(engine, "checkout", _check_out)
+        return engine
+
+    def _parameters(self) -> dict[str, str]:
+        """Parameters of libpq that the address does not set itself."""
+        ours = {"connect_timeout": str(CONNECT_S), "application_name": f"cardwright/{os.getpid()}", **PEER_OPTIONS}
+        if "," in urlsplit(self._address).netloc:
+            # Of several hosts the one that takes writes: a standby refuses them.
+            ours["target_session_attrs"] = "read-write"
+        given = {name for name, _ in parse_qsl(urlsplit(self._address).query)}
+        return {name: value for name, value in ours.items() if name not in given}
+
     def _sqlite_engine(self) -> Engine:
-        path = self.url.database
-        assert path
+        path, busy_ms = self._address, BUSY_MS if self._limit_s is None else LOCK_MS
         # The address is in the creator; without a pool named here SQLAlchemy would take this for a database in memory.
         engine = create_engine(
-            "sqlite://", creator=lambda: connect_sqlite(path), poolclass=QueuePool, pool_size=16, max_overflow=16
-        )
+            "sqlite://", creator=lambda: connect_sqlite(path, busy_ms), poolclass=QueuePool, pool_size=16, max_overflow=16,
+            pool_timeout=POOL_S,
+        )  # fmt: skip
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
@@ -77,13 +237,36 @@ class Database:
         return engine
 
 
-def _url_of(address: str) -> URL:
-    if address.startswith(("postgresql://", "postgres://")):
-        return make_url(address.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
-    if "://" in address:
-        raise ValueError(f"--db takes a file path, :memory: or postgresql://…, not {address.split('://')[0]}://")
-    return URL.create("sqlite", database=str(Path(address).expanduser()))
+def _check_out(raw: Any, _record: object, _proxy: object) -> None:
+    """Have a connection replaced that broke while it was idle: a server that goes says so, or closes its end.
+
+    A round trip would tell too, but takes its time, and with a frozen server has no end.
+    """
+    if select.select([raw.fileno()], [], [], 0)[0]:
+        raise DisconnectionError
+
+
+def _abort_of(raw: Any) -> Callable[[], None]:
+    """How to abort what a driver's connection waits for, from another thread."""
+    if isinstance(raw, sqlite3.Connection):
+        return raw.interrupt
+    descriptor: int = raw.fileno()
+
+    def shut_down() -> None:
+        # A copy of the descriptor: psycopg owns the other one and closes it when it notices.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
+
+    return shut_down
+
+
+def _without_password(dsn: str) -> str:
+    parts = urlsplit(dsn)
+    user, at, hosts = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    return urlunsplit(parts._replace(scheme="postgresql", netloc=f"{name}{':***' if colon else ''}{at}{hosts}"))
 
 
 Row = Any
 """A SQLAlchemy row: its columns are attributes."""
+

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from cardwright.core.record import Recorded
+from cardwright.storage.failures import InDoubt, SchemaChanged
+from cardwright.storage.migrate import newest
 from cardwright.storage.originals import Original, TokenKey
 
 TRANSACTION_COLUMNS = Recorded._fields
@@ -46,6 +48,11 @@ LIST_TRANSACTIONS = (
 )
 """Transactions, which a condition behind it chooses, get their places in the lists of their accounts."""
 
+
+PROBE = "UPDATE alembic_version SET version_num = version_num"
+"""Changes nothing and writes a row all the same: where this can be committed, purchases can."""
+
+SELECT_SCHEMA = "SELECT version_num FROM alembic_version"
 
 POSTGRES_ID_BLOCK = 20_000
 """Ids of transactions that a process on PostgreSQL draws at a time, even and odd."""
@@ -158,12 +165,16 @@ class Write:
     shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
 
 
-class Conflict(Exception):
-    """Another process committed what this batch wanted to commit too (a token, a lock order): run it again."""
+def doubt_about(write: Write, reason: str) -> InDoubt:
+    """The doubt whether a batch was committed."""
+    return InDoubt(reason, [row.id for row in write.transactions], sorted(holder_id for holder_id, *_ in write.holders))
 
 
-class Unavailable(Exception):
-    """The database cannot be reached or refuses work; nothing of the batch was kept unless it says so."""
+def check_schema(revisions: Sequence[str]) -> None:
+    """Raise SchemaChanged unless the database has the revision that this version works with."""
+    if list(revisions) != [newest()]:
+        text = f"the database has schema {', '.join(revisions) or 'none'}, this version of Cardwright works with {newest()}"
+        raise SchemaChanged(text)
 
 
 def nothing() -> None:
@@ -171,16 +182,27 @@ def nothing() -> None:
 
 
 class Lane(Protocol):
-    """One batch at a time: ``begin``, then ``commit`` or ``abort``."""
+    """One batch at a time: ``begin``, then ``commit`` or ``abort``. After Unavailable the lane can only be closed."""
 
-    async def begin(self, want: Want) -> Seen:
-        """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs."""
+    async def begin(self, want: Want, deadline: float) -> Seen:
+        """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs.
+
+        ``deadline`` is the time of the event loop until which the whole batch may take. Raises Conflict and Unavailable.
+        """
         ...
 
     async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
         """Writes and commits; ``meanwhile`` is called once, when the commit is on its way and there is nothing but to wait.
 
-        Raises Conflict when it must be run again, Unavailable when it failed, and what ``meanwhile`` raises never.
+        Raises Conflict when it must be run again, Unavailable when it failed, InDoubt when it may have been committed, and
+        what ``meanwhile`` raises never.
+        """
+        ...
+
+    async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
+        """Whether the transaction in doubt, of a connection that is lost, was committed; it is over then, and cannot be later.
+
+        Raises Unavailable when that cannot be found out.
         """
         ...
 
@@ -199,7 +221,10 @@ class HotStore(Protocol):
     lanes_max: int
 
     async def open_lane(self) -> Lane:
-        """A new lane with its own connection."""
+        """A new lane with its own connection, on which a commit has just succeeded.
+
+        Raises Unavailable, SchemaChanged.
+        """
         ...
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
@@ -219,5 +244,8 @@ class HotStore(Protocol):
         ...
 
     def next_ids(self) -> range:
-        """A block of transaction ids for this process alone, in steps of two: the second is the load side's."""
+        """A block of transaction ids for this process alone, in steps of two: the second is the load side's.
+
+        Raises Unavailable.
+        """
         ...

@@ -1,10 +1,12 @@
 """The heart's PostgreSQL: two round trips a batch, the first locks and reads, the second writes and commits.
 
-Rows travel as binary arrays (``arrays.Columns``): a batch of 200 rows is one statement for each table.
+Rows travel as binary arrays (``arrays.Columns``): a batch of 200 rows is one statement for each table. Every wait has an end,
+here and in the server's session: a process that stops in the middle of a batch must not keep the accounts locked.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -12,8 +14,10 @@ from psycopg import pq
 from sqlalchemy import BigInteger, Column, LargeBinary, SmallInteger, String, Table
 
 from cardwright.core.record import Recorded
+from cardwright.kit.failpoints import failpoint
 from cardwright.storage.arrays import Columns, bytes_array, int_array, text_array
 from cardwright.storage.database import Database
+from cardwright.storage.failures import Conflict, InDoubt, Unavailable, reason_of
 from cardwright.storage.hot import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
@@ -21,7 +25,9 @@ from cardwright.storage.hot import (
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     POSTGRES_ID_BLOCK,
+    PROBE,
     SELECT_CARDS,
+    SELECT_SCHEMA,
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
@@ -30,12 +36,14 @@ from cardwright.storage.hot import (
     ProgramRow,
     Replay,
     Seen,
-    Unavailable,
     Want,
     Write,
+    check_schema,
+    doubt_about,
 )
 from cardwright.storage.originals import ORIGINAL_COLUMNS, Original, TokenKey
 from cardwright.storage.pipe import Pipe, Rows, rows_of
+from cardwright.storage.sqlite import LOCK_MS
 from cardwright.storage.tables import journal, message_tokens, movements, outbox, shadow_hits, transactions
 
 
@@ -100,6 +108,9 @@ STATEMENTS = {
     "insert_outbox": _insert(outbox, OUTBOX),
     "insert_shadow_hits": _insert(shadow_hits, SHADOW_HITS),
     "insert_tokens": _insert(message_tokens, TOKENS),
+    "probe": PROBE,
+    "schema": SELECT_SCHEMA,
+    "is_committed": "SELECT 1 FROM transactions WHERE id = ANY($1::int8[])",
 }
 
 KEYED_CARDS = (
@@ -124,8 +135,20 @@ SESSION = " ".join(
         "enable_hashjoin=off",
         "enable_mergejoin=off",
         "jit=off",
+        # A batch takes milliseconds. What takes this long hangs, or the client has gone.
+        f"lock_timeout={LOCK_MS}",
+        "statement_timeout=3000",
+        "idle_in_transaction_session_timeout=5000",
+        "client_connection_check_interval=1000",
     )
 )
+
+READ_S = 2.0
+"""The longest wait for cards and for transactions that messages name."""
+
+PROBE_S = 2.0
+"""The longest wait for the first commit of a new connection."""
+
 
 def _integer(value: bytes | None) -> int:
     assert value is not None
@@ -146,17 +169,36 @@ class PostgresStore:
     lanes_max = 2
 
     def __init__(self, database: Database) -> None:
-        self._dsn = database.dsn
         self._database = database
         self._reader: Pipe | None = None
         self._reading = asyncio.Lock()
+        self._threads = self._new_threads()
+
+    def _new_threads(self) -> ThreadPoolExecutor:
+        """Threads of its own: while all others wait for a database that is away, lanes and reader must still be opened."""
+        return ThreadPoolExecutor(self.lanes_max + 2, thread_name_prefix="connect")
 
     async def open_lane(self) -> "PostgresLane":
-        """A new lane; the connection is made in a thread."""
-        return PostgresLane(await asyncio.to_thread(self._connect))
+        """See ``hot.HotStore``; the connection is made in a thread."""
+        lane = PostgresLane(await self._open(STATEMENTS))
+        try:
+            await lane.probe()
+        except BaseException:
+            await lane.close()
+            raise
+        return lane
 
-    def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(self._dsn, autocommit=True, options=SESSION)
+    async def _open(self, statements: Mapping[str, str]) -> Pipe:
+        """A new connection. Raises Unavailable."""
+        try:
+            connection = await asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
+        except psycopg.OperationalError as error:
+            raise Unavailable(reason_of(error)) from error
+        return Pipe(connection, statements)
+
+    def _connect(self) -> "psycopg.Connection[Any]":
+        failpoint("connect.before")
+        return self._database.connect_postgres(SESSION, autocommit=True)
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token)."""
@@ -177,28 +219,31 @@ class PostgresStore:
             try:
                 return await self._ask(name, arrays)
             except Unavailable:
-                # It may have gone while nobody used it, as when the server was restarted.
-                await self.close()
+                # It may have gone while it was idle, as when the server was restarted.
+                self._close_reader()
                 return await self._ask(name, arrays)
 
     async def _ask(self, name: str, arrays: Sequence[bytes]) -> Rows:
         if self._reader is None:
-            try:
-                self._reader = Pipe(await asyncio.to_thread(self._connect), READ_STATEMENTS)
-            except psycopg.OperationalError as error:
-                raise Unavailable(str(error)) from error
+            self._reader = await self._open(READ_STATEMENTS)
         self._reader.send(name, *arrays)
-        return rows_of((await self._reader.end())[0])
+        return rows_of((await self._reader.end(asyncio.get_running_loop().time() + READ_S))[0])
 
-    async def close(self) -> None:
-        """Ends the connection that cards and originals are read over."""
+    def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
 
+    async def close(self) -> None:
+        """End the connection that cards and transactions are read over."""
+        self._close_reader()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads = self._new_threads()
+
     def next_ids(self) -> range:
-        """A block of ids that no other process gets."""
-        with self._database.write() as db:
+        """See ``hot.HotStore``. No other process gets the block."""
+        failpoint("ids.before")
+        with self._database.write(READ_S) as db:
             block = db.exec_driver_sql("SELECT nextval('transaction_blocks')").scalar_one()
         first = (block - 1) * POSTGRES_ID_BLOCK + 1
         return range(first, first + POSTGRES_ID_BLOCK, 2)
@@ -207,14 +252,36 @@ class PostgresStore:
 class PostgresLane:
     """See ``hot.Lane``."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._pipe = Pipe(connection, STATEMENTS)
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._deadline = 0.0
 
-    async def begin(self, want: Want) -> Seen:
+    async def probe(self) -> None:
+        """Commit a change of nothing. Raises Unavailable when the database takes no writes, SchemaChanged."""
+        self._pipe.send("probe")
+        self._pipe.send("schema")
+        try:
+            _, result = await self._pipe.end(asyncio.get_running_loop().time() + PROBE_S)
+        except Conflict as conflict:
+            raise Unavailable(str(conflict)) from conflict
+        check_schema([_text(row[0]) for row in rows_of(result)])
+
+    async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
+        """See ``hot.Lane``. The transaction held the locks of its accounts: who has them knows that it is over."""
+        self._pipe.send("lock_holders", int_array(doubt.holder_ids))
+        self._pipe.send("is_committed", int_array(doubt.row_ids))
+        try:
+            _, found = await self._pipe.end(deadline)
+        except Conflict as conflict:
+            raise Unavailable(str(conflict)) from conflict
+        return bool(found.ntuples)
+
+    async def begin(self, want: Want, deadline: float) -> Seen:
         """Locks and reads in one round trip; a second one only when a chosen token was seen before.
 
         Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
         """
+        self._deadline = deadline
         self._pipe.send("lock_holders", int_array(want.holder_ids))
         self._pipe.send("programs", int_array(want.program_ids))
         if want.row_ids:
@@ -225,7 +292,7 @@ class PostgresLane:
         if want.movements:
             programs, kinds, tokens = zip(*want.movements, strict=True)
             self._pipe.send("movements", int_array(programs), int_array(kinds), text_array(tokens))
-        results = await self._pipe.ask()
+        results = await self._pipe.ask(deadline)
         repeated = rows_of(results.pop()) if want.movements else ()
         seen = Seen(
             {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"", row[3] or b"") for row in rows_of(results[0])},
@@ -244,7 +311,7 @@ class PostgresLane:
             seen.movements[movement] = MovementReplay(digest or b"", (doc or b"").decode())
         if seen.replays:
             self._pipe.send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
-            self._take_rows(seen, (await self._pipe.ask())[0])
+            self._take_rows(seen, (await self._pipe.ask(deadline))[0])
         return seen
 
     def _take_rows(self, seen: Seen, result: pq.abc.PGresult) -> None:
@@ -281,11 +348,14 @@ class PostgresLane:
             self._pipe.send("insert_account_journal", *ACCOUNT_JOURNAL.encode(write.account_journal))
         if write.shadow_hits:
             self._pipe.send("insert_shadow_hits", *SHADOW_HITS.encode(write.shadow_hits))
-        await self._pipe.end(meanwhile)
+        try:
+            await self._pipe.end(self._deadline, meanwhile, commits=True)
+        except InDoubt as doubt:
+            raise doubt_about(write, str(doubt)) from doubt
 
     async def abort(self) -> None:
         """Ends the transaction; nothing was written in it."""
-        await self._pipe.end()
+        await self._pipe.end(self._deadline)
 
     async def close(self) -> None:
         """Ends the connection."""

@@ -1,6 +1,7 @@
 """The heart's SQLite: two round trips a batch to the process that reads and writes it (``sqlite_writer``)."""
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -8,15 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cardwright.core.record import Recorded
+from cardwright.kit.failpoints import failpoint
 from cardwright.kit.gate import Gate
 from cardwright.storage.database import Database
+from cardwright.storage.failures import Conflict, InDoubt, Unavailable
 from cardwright.storage.hot import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
     LIST_TRANSACTIONS,
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
+    PROBE,
     SELECT_CARDS,
+    SELECT_SCHEMA,
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
@@ -25,9 +30,11 @@ from cardwright.storage.hot import (
     ProgramRow,
     Replay,
     Seen,
-    Unavailable,
     Want,
     Write,
+    check_schema,
+    doubt_about,
+    nothing,
 )
 from cardwright.storage.originals import ORIGINAL_COLUMNS, Original, TokenKey
 from cardwright.storage.sqlite import connect_sqlite
@@ -40,6 +47,12 @@ FRAMES_MAX = 50_000
 
 FRAMES_FEW = 128
 """Pages that are moved so quickly that hardly ever a commit falls into it."""
+
+READ_S, PROBE_S = 2.0, 3.0
+"""The longest wait for transactions that messages name, and for the first commit of a new lane, in seconds."""
+
+CARD_LOCK_MS = 50
+"""The longest wait for a lock when cards are read, which happens on the event loop."""
 
 PASSES_MAX = 8
 """How often in a row what came meanwhile is moved."""
@@ -70,6 +83,9 @@ STATEMENTS = {
     "reword_movements": "UPDATE movements SET modified_ms = ?2, doc = ?3 WHERE id = ?1",
     "insert_account_journal": _insert("journal", ACCOUNT_JOURNAL_COLUMNS),
     "insert_shadow_hits": _insert("shadow_hits", SHADOW_HIT_COLUMNS),
+    "probe": PROBE,
+    "schema": SELECT_SCHEMA,
+    "is_committed": "SELECT 1 FROM transactions WHERE id = ?",
     "originals": f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id = ?",
     "chosen_originals": f"SELECT m.program_id, m.token, {ORIGINAL_COLUMNS} FROM message_tokens m "
     "JOIN transactions t ON t.id = m.transaction_id JOIN cards c ON c.id = t.card_id WHERE m.program_id = ? AND m.token = ?",
@@ -85,29 +101,47 @@ class SqliteStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._wire: Wire | None = None
+        self._opening = asyncio.Lock()
         self._reader: sqlite3.Connection | None = None
 
     async def open_lane(self) -> "SqliteLane":
-        """A lane; all of them share the process that writes."""
-        return SqliteLane(self._database.write_gate, self._open_wire())
+        """See ``hot.HotStore``; all lanes share the process that writes."""
+        lane = SqliteLane(self._database.write_gate, await self._open_wire())
+        try:
+            await lane.probe()
+        except BaseException:
+            await lane.close()
+            raise
+        return lane
 
-    def _open_wire(self) -> Wire:
-        """The way to the process, with a new one in place of one that ended."""
-        if self._wire is None or not self._wire.is_open:
-            self._wire = Wire(self._database.path, STATEMENTS)
-        return self._wire
+    async def _open_wire(self) -> Wire:
+        """The way to the process, with a new one in place of one that ended. Raises Unavailable."""
+        async with self._opening:
+            if self._wire is None or not self._wire.is_open:
+                failpoint("connect.before")
+                if self._wire is not None:
+                    # As long as it lives it may still commit.
+                    await self._wire.reap()
+                self._wire = Wire(self._database.path, STATEMENTS)
+            return self._wire
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token), over a connection of their own, which never waits for a writer."""
-        if self._reader is None:
-            self._reader = connect_sqlite(self._database.path)
-            # What it keeps is void with the next commit of anybody else.
-            self._reader.execute("PRAGMA cache_size=-1024")
-        found = (self._reader.execute(SELECT_CARD, key).fetchone() for key in keys)
         try:
-            return [CardRow(*row) for row in found if row is not None]
+            if self._reader is None:
+                self._reader = connect_sqlite(self._database.path, CARD_LOCK_MS)
+                # What it keeps is void with the next commit of another connection.
+                self._reader.execute("PRAGMA cache_size=-1024")
+            found = [self._reader.execute(SELECT_CARD, key).fetchone() for key in keys]
         except sqlite3.Error as error:
+            self._close_reader()
             raise Unavailable(str(error)) from error
+        return [CardRow(*row) for row in found if row is not None]
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     async def load_originals(self, ids: Sequence[int]) -> list[Original]:
         """See ``hot.HotStore``. Old ones may be on the disk, and here only those wait for it who ask for them."""
@@ -120,21 +154,21 @@ class SqliteStore:
 
     async def _read(self, name: str, keys: Sequence[Sequence[Any]]) -> list[Any]:
         """What a statement finds, in the process that also writes: it comes after what was asked there before."""
-        _, (rows,) = await self._open_wire().read([(name, keys)])
+        wire = await self._open_wire()
+        _, (rows,) = await wire.read([(name, keys)], asyncio.get_running_loop().time() + READ_S)
         return list(rows)
 
     async def close(self) -> None:
         """Ends the connection that cards are read over, and the process that writes."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        self._close_reader()
         wire, self._wire = self._wire, None
         if wire is not None:
             await wire.close()
 
     def next_ids(self) -> range:
-        """The ids after the last one used: there is only one process that decides on a SQLite file."""
-        with self._database.read() as db:
+        """See ``hot.HotStore``. The ids after the last one used: only one process decides on a SQLite file."""
+        failpoint("ids.before")
+        with self._database.read(READ_S) as db:
             last = db.exec_driver_sql("SELECT coalesce(max(id), -1) FROM transactions").scalar_one()
         return range(last + 2, last + 2 + ID_BLOCK, 2)
 
@@ -150,16 +184,44 @@ class SqliteLane:
         self._gate = gate
         self._wire = wire
         self._version = 0
+        self._deadline = 0.0
+        self._loop = asyncio.get_running_loop()
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="lane")
 
-    async def begin(self, want: Want) -> Seen:
+    async def probe(self) -> None:
+        """Commit a change of nothing. Raises Unavailable when the file takes no writes, SchemaChanged."""
+        deadline = self._loop.time() + PROBE_S
+        try:
+            await self._share(deadline)
+            try:
+                version, (revisions,) = await self._wire.read([("schema", [()])], deadline)
+                check_schema([revision for (revision,) in revisions])
+                await self._wire.write(version, [("probe", [()])], deadline, nothing)
+            finally:
+                self._gate.unshare()
+        except Conflict as conflict:
+            raise Unavailable(str(conflict)) from conflict
+
+    async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
+        """See ``hot.Lane``. The process that was to commit has ended, or this lane could not have been opened."""
+        _, (rows,) = await self._wire.read([("is_committed", [(row_id,) for row_id in doubt.row_ids[:1]])], deadline)
+        return bool(rows)
+
+    async def _share(self, deadline: float) -> None:
+        """Wait for the turn among the writers. Raises Conflict when it does not come in time."""
+        if not self._gate.share(0):
+            left_s = max(0.0, deadline - self._loop.time())
+            if not await self._loop.run_in_executor(self._waiting, self._gate.share, left_s):
+                raise Conflict("another write takes too long")
+
+    async def begin(self, want: Want, deadline: float) -> Seen:
         """Waits for its turn among the writers and reads."""
-        if not self._gate.share(blocking=False):
-            await asyncio.get_running_loop().run_in_executor(self._waiting, self._gate.share)
+        self._deadline = deadline
+        await self._share(deadline)
         try:
             return await self._read(want)
         except BaseException:
-            # Refused or cancelled, nobody will commit or abort it, and the other writers would wait for ever.
+            # Refused or cancelled, it is neither committed nor aborted, and the other writers would wait for ever.
             self._gate.unshare()
             raise
 
@@ -171,7 +233,7 @@ class SqliteLane:
             ("replays", want.tokens),
             ("movements", want.movements),
         ]
-        self._version, (holders, programs, rows, replays, movements) = await self._wire.read(parts)
+        self._version, (holders, programs, rows, replays, movements) = await self._wire.read(parts, self._deadline)
         seen = Seen(
             {holder_id: HolderRow(revision, state, recent) for holder_id, revision, state, recent in holders},
             {program_id: ProgramRow(*found) for program_id, *found in programs},
@@ -180,7 +242,8 @@ class SqliteLane:
             {(program_id, kind, token): MovementReplay(*found) for program_id, kind, token, *found in movements},
         )
         if replays:
-            _, (rows,) = await self._wire.read([("transactions", [(replay.transaction_id,) for replay in seen.replays.values()])])
+            ids = [(replay.transaction_id,) for replay in seen.replays.values()]
+            _, (rows,) = await self._wire.read([("transactions", ids)], self._deadline)
             seen.rows |= {row[0]: Recorded(*row) for row in rows}
         return seen
 
@@ -201,7 +264,9 @@ class SqliteLane:
             ("insert_shadow_hits", write.shadow_hits),
         ]
         try:
-            await self._wire.write(self._version, [part for part in parts if part[1]], meanwhile)
+            await self._wire.write(self._version, [part for part in parts if part[1]], self._deadline, meanwhile)
+        except InDoubt as doubt:
+            raise doubt_about(write, str(doubt)) from doubt
         finally:
             self._gate.unshare()
 
@@ -211,7 +276,7 @@ class SqliteLane:
 
     async def close(self) -> None:
         """Ends its thread; the process that writes ends with the store."""
-        self._waiting.shutdown()
+        self._waiting.shutdown(wait=False)
 
 
 class Checkpointer:
@@ -235,15 +300,19 @@ class Checkpointer:
         self._thread.join()
 
     def _run(self) -> None:
-        log = PinnedLog(self._path)
-        try:
-            while not self._stop.wait(self._every_s):
-                if self._move(log) > self._frames_max:
-                    with self._gate:
-                        log.move()
-        finally:
-            log.move()
-            log.close()
+        while not self._stop.is_set():
+            # A disk that is full or read-only for a while must not end the thread: the log would grow without end.
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(PinnedLog(self._path)) as log:
+                self._move_often(log)
+            self._stop.wait(self._every_s)
+
+    def _move_often(self, log: "PinnedLog") -> None:
+        """Move pages until the thread is stopped. Raises sqlite3.Error."""
+        while not self._stop.wait(self._every_s):
+            if self._move(log) > self._frames_max:
+                with self._gate:
+                    log.move()
+        log.move()
 
     def _move(self, log: "PinnedLog") -> int:
         """Moves what there is; how many pages the log has then, 0 while it cannot begin anew.

@@ -1,6 +1,7 @@
 """Brings a database to the schema that this version works with."""
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
+@cache
 def newest() -> str:
     """The revision that this version works with: the last of the migration files' names."""
     return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))

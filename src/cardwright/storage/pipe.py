@@ -2,12 +2,17 @@
 
 Statements are prepared once. There is no thread to hand over to: the loop calls back when the socket has an answer.
 
-All statements between two synchronisation points are one transaction, so nobody says BEGIN or COMMIT: ``ask`` gets its
+All statements between two synchronisation points are one transaction, so BEGIN and COMMIT are implicit: ``ask`` gets its
 answers with a flush, which leaves the transaction and its locks open, ``end`` synchronises, which commits, or rolls back
 after an error.
+
+Each round trip has a deadline. A connection that is lost, or whose answer is late, is closed at once and stays closed: the
+server rolls back what was not committed. The loop watches a copy of the socket's descriptor. libpq closes its own one as soon
+as the connection breaks, and the next connection of a client would get the same number while the loop still watches it.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -15,11 +20,20 @@ from time import perf_counter
 import psycopg
 from psycopg import pq
 
-from cardwright.storage.hot import Conflict, Unavailable, nothing
+from cardwright.kit.failpoints import async_failpoint
+from cardwright.storage.failures import (
+    LOST_STATES,
+    RETRIABLE_STATES,
+    Conflict,
+    ConnectionLost,
+    InDoubt,
+    Unavailable,
+    reason_of,
+)
+from cardwright.storage.hot import nothing
+from cardwright.storage.outage import TIMEOUTS
 
 BINARY = 1
-RETRIABLE = frozenset({"23505", "40001", "40P01", "55P03"})
-"""Unique violation, serialization failure, deadlock, lock not available: run the batch again."""
 
 AWAKE_S = 0.000_2
 """How long a connection that waits for rows keeps the event loop awake. They come within half of that from a server that has
@@ -37,62 +51,84 @@ class Pipe:
     def __init__(self, connection: psycopg.Connection, statements: Mapping[str, str]) -> None:
         self._connection = connection
         self._wire = connection.pgconn
-        for name, statement in statements.items():
-            result = self._wire.prepare(name.encode(), statement.encode())
-            assert result.status == pq.ExecStatus.COMMAND_OK, result.error_message
-        self._wire.nonblocking = 1
-        self._wire.enter_pipeline_mode()
+        try:
+            self._prepare(statements)
+            self._wire.nonblocking = 1
+            self._wire.enter_pipeline_mode()
+        except psycopg.OperationalError as error:
+            connection.close()
+            raise Unavailable(str(error)) from error
         self._results: list[pq.abc.PGresult] = []
         self._error: Exception | None = None
+        self._loss: Unavailable | None = None
         self._unanswered = 0
+        self._commits = False
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._wire.socket, self._on_readable)
+        self._descriptor = os.dup(self._wire.socket)
+        self._loop.add_reader(self._descriptor, self._on_readable)
+
+    def _prepare(self, statements: Mapping[str, str]) -> None:
+        for name, statement in statements.items():
+            result = self._wire.prepare(name.encode(), statement.encode())
+            if result.status != pq.ExecStatus.COMMAND_OK:
+                raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
 
     def close(self) -> None:
-        """Ends the connection."""
-        self._loop.remove_reader(self._wire.socket)
-        self._connection.close()
+        """End the connection."""
+        self._lose(ConnectionLost("the connection was closed"))
 
     def send(self, name: str, *arrays: bytes) -> None:
-        """Queues a statement with its parameters. Raises Unavailable."""
+        """Queue a statement with its parameters. Raises Unavailable."""
+        if self._loss is not None:
+            raise self._loss
         try:
             self._wire.send_query_prepared(name.encode(), arrays, [BINARY] * len(arrays), result_format=BINARY)
         except psycopg.OperationalError as error:
-            raise Unavailable(str(error)) from error
+            raise self._lose(_loss_of(error)) from error
         self._unanswered += 1
 
-    async def ask(self) -> list[pq.abc.PGresult]:
-        """Sends what was queued and waits for its answers; the transaction stays open unless one is an error."""
+    async def ask(self, deadline: float) -> list[pq.abc.PGresult]:
+        """Send what was queued and wait for its answers; the transaction stays open unless one is an error.
+
+        ``deadline`` is a time of the event loop. Raises Conflict or Unavailable, after which the transaction has ended.
+        """
         try:
-            self._set_out(self._wire.send_flush_request)
+            self._set_out(self._wire.send_flush_request, commits=False)
             await self._stay_awake()
-            await self._arrive()
-        except (Conflict, Unavailable):
-            await self.end()
+            await self._arrive(deadline)
+        except Conflict:
+            await self.end(deadline)
             raise
         return self._results
 
-    async def end(self, meanwhile: Callable[[], None] = nothing) -> list[pq.abc.PGresult]:
-        """Sends what was queued and ends the transaction: with a commit, or after an error without a trace.
+    async def end(
+        self, deadline: float, meanwhile: Callable[[], None] = nothing, *, commits: bool = False
+    ) -> list[pq.abc.PGresult]:
+        """Send what was queued and end the transaction: with a commit, or after an error without a trace.
 
-        ``meanwhile`` is called when everything is on its way.
+        ``meanwhile`` is called when everything is on its way. Raises Conflict or Unavailable; InDoubt if the transaction
+        ``commits`` anything and no answer came.
         """
         self._unanswered += 1
-        self._set_out(self._wire.pipeline_sync)
+        self._set_out(self._wire.pipeline_sync, commits=commits)
         meanwhile()
-        await self._arrive()
+        if commits:
+            await async_failpoint("commit.sent")
+        await self._arrive(deadline)
         return self._results
 
-    def _set_out(self, ask: Callable[[], None]) -> None:
-        """Begins a round trip. Raises Unavailable."""
-        self._results, self._error = [], None
+    def _set_out(self, ask: Callable[[], None], *, commits: bool) -> None:
+        """Begin a round trip. Raises Unavailable when nothing of it can have reached the server."""
+        if self._loss is not None:
+            raise self._loss
+        self._results, self._error, self._commits = [], None, commits
         self._waiter = self._loop.create_future()
         try:
             ask()
             self._flush()
         except psycopg.OperationalError as error:
-            raise Unavailable(str(error)) from error
+            self._lose(_loss_of(error))
 
     async def _stay_awake(self) -> None:
         end = perf_counter() + AWAKE_S
@@ -101,19 +137,36 @@ class Pipe:
             os.sched_yield()
             await asyncio.sleep(0)
 
-    async def _arrive(self) -> None:
-        """Ends a round trip. Raises Conflict or Unavailable."""
+    async def _arrive(self, deadline: float) -> None:
+        """End a round trip. Raises Conflict, Unavailable or InDoubt."""
         if self._waiter is not None:
-            await self._waiter
+            timer = self._loop.call_at(deadline, self._time_out)
+            try:
+                await self._waiter
+            except asyncio.CancelledError:
+                # Answers that nothing waits for would be taken for those of the next round trip.
+                self._lose(ConnectionLost("the wait for the answer was cancelled"))
+                raise
+            finally:
+                timer.cancel()
         if self._error is not None:
             raise self._error
 
+    def _time_out(self) -> None:
+        TIMEOUTS.labels("commit" if self._commits else "statement").inc()
+        self._lose(Unavailable("the database did not answer in time"))
+
     def _flush(self) -> None:
-        if self._wire.flush() == 0:
-            self._loop.remove_writer(self._wire.socket)
+        try:
+            is_sent = self._wire.flush() == 0
+        except psycopg.OperationalError as error:
+            self._lose(_loss_of(error))
+            return
+        if is_sent:
+            self._loop.remove_writer(self._descriptor)
         else:
             # The server does not take all of it at once; go on when it takes more.
-            self._loop.add_writer(self._wire.socket, self._flush)
+            self._loop.add_writer(self._descriptor, self._flush)
 
     def _on_readable(self) -> None:
         try:
@@ -123,9 +176,8 @@ class Pipe:
                 if (result := self._wire.get_result()) is not None:
                     self._take(result)
         except psycopg.OperationalError as error:
-            self._loop.remove_reader(self._wire.socket)
-            self._error = Unavailable(str(error))
-            self._unanswered = 0
+            self._lose(_loss_of(error))
+            return
         if not self._unanswered:
             self._finish()
 
@@ -135,16 +187,35 @@ class Pipe:
             case pq.ExecStatus.FATAL_ERROR:
                 state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
                 text = f"{state} {(result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b'').decode()}"
-                self._error = Conflict(text) if state in RETRIABLE else Unavailable(text)
+                kind = ConnectionLost if state in LOST_STATES else Conflict if state in RETRIABLE_STATES else Unavailable
+                self._error = kind(text)
             case pq.ExecStatus.PIPELINE_ABORTED | pq.ExecStatus.PIPELINE_SYNC:
                 pass
             case _:
                 self._results.append(result)
 
+    def _lose(self, loss: Unavailable) -> Unavailable:
+        """Give the connection up; the round trip under way fails. Return why it was given up."""
+        if self._loss is None:
+            self._loss = loss
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+            os.close(self._descriptor)
+            with contextlib.suppress(psycopg.Error):
+                self._connection.close()
+        if self._waiter is not None:
+            self._error = InDoubt(str(self._loss)) if self._commits else self._loss
+            self._finish()
+        return self._loss
+
     def _finish(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+def _loss_of(error: psycopg.OperationalError) -> ConnectionLost:
+    return ConnectionLost(reason_of(error))
 
 
 def rows_of(result: pq.abc.PGresult) -> Rows:

@@ -2,13 +2,15 @@
 
 import sqlite3
 
+LOCK_MS = 2_000
+"""The longest wait of a server for a lock that another transaction holds."""
+
 SQLITE_PRAGMAS = (
     # Small pages keep a batch's WAL frames small: one changed row costs a page.
     "PRAGMA page_size=2048",
     "PRAGMA journal_mode=WAL",
     # FULL, not NORMAL: what was answered must survive a power cut, not only a killed process.
     "PRAGMA synchronous=FULL",
-    "PRAGMA busy_timeout=15000",
     "PRAGMA foreign_keys=ON",
     # A checkpoint inside somebody's commit costs that somebody a second; the server runs it beside the commits.
     "PRAGMA wal_autocheckpoint=0",
@@ -18,9 +20,12 @@ SQLITE_PRAGMAS = (
 )
 
 
-def connect_sqlite(path: str) -> sqlite3.Connection:
-    """A connection with our pragmas and no transaction control of its own; may be used from any one thread at a time."""
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+def connect_sqlite(path: str, busy_ms: int = LOCK_MS) -> sqlite3.Connection:
+    """A connection with our pragmas and no transaction control of its own; may be used from any one thread at a time.
+
+    It waits at most ``busy_ms`` for a lock that another process holds.
+    """
+    connection = sqlite3.connect(path, timeout=busy_ms / 1000, check_same_thread=False, isolation_level=None)
     for pragma in SQLITE_PRAGMAS:
         connection.execute(pragma)
     return connection

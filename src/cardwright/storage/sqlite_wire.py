@@ -7,17 +7,35 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from cardwright.storage.hot import Conflict, Unavailable, nothing
+from cardwright.kit.failpoints import async_failpoint
+from cardwright.storage.failures import Conflict, InDoubt, Unavailable
+from cardwright.storage.hot import nothing
+from cardwright.storage.outage import TIMEOUTS
+from cardwright.storage.sqlite import LOCK_MS
 from cardwright.storage.sqlite_writer import CONFLICT, LENGTH, framed
 
 Part = tuple[str, Iterable[Sequence[Any]]]
 """The name of a statement, and the rows of parameters that it is run with."""
 
 
+REAP_S = 1.0
+"""The longest wait for a killed process to end; one that hangs in the disk does not."""
+
+
+class _Waiter(NamedTuple):
+    """A request under way."""
+
+    answer: "asyncio.Future[bytes]"
+    commits: bool
+
+
 class Wire:
-    """One such process; its requests are carried out in the order of asking."""
+    """One such process; its requests are carried out in the order of asking.
+
+    A request that has no answer at its deadline ends the process, and with it all requests that wait behind.
+    """
 
     def __init__(self, path: str, statements: Mapping[str, str]) -> None:
         self._socket, theirs = socket.socketpair()
@@ -26,39 +44,65 @@ class Wire:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._socket.setblocking(False)
         self._unsent, self._heard = b"", b""
-        self._waiters: deque[asyncio.Future[bytes]] = deque()
+        self._waiters: deque[_Waiter] = deque()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._on_readable)
         self.is_open = True
         self._send(framed(statements))
 
-    async def read(self, parts: Sequence[Part]) -> tuple[int, list[Any]]:
+    async def read(self, parts: Sequence[Part], deadline: float) -> tuple[int, list[Any]]:
         """The version of the database, and what each statement found. Raises Unavailable."""
-        _, version, found = await self._ask(None, parts, nothing)
+        _, version, found = await self._ask(None, parts, deadline, nothing)
         return version, found
 
-    async def write(self, version: int, parts: Sequence[Part], meanwhile: Callable[[], None]) -> None:
-        """Commits, unless anybody else did since that version was read; ``meanwhile`` is called when the request is on its way.
+    async def write(self, version: int, parts: Sequence[Part], deadline: float, meanwhile: Callable[[], None]) -> None:
+        """Commit, unless another process did since that version was read; ``meanwhile`` is called when the request is on its way.
 
-        Raises Conflict when nothing was written and it must be run again, Unavailable.
+        Raises Conflict when nothing was written and it must be run again, Unavailable, and InDoubt without an answer.
         """
-        await self._ask(version, parts, meanwhile)
+        await self._ask(version, parts, deadline, meanwhile)
 
     async def close(self) -> None:
-        """Lets the process end, and waits for it."""
+        """Let the process end, and wait for it."""
         self._end("it was closed")
-        await asyncio.to_thread(self._process.wait)
+        await self.reap()
 
-    async def _ask(self, version: int | None, parts: Sequence[Part], meanwhile: Callable[[], None]) -> tuple[str, int, list[Any]]:
+    async def reap(self) -> None:
+        """Wait until the process has ended, which is killed if it does not. Raises Unavailable when it hangs."""
+        try:
+            await asyncio.to_thread(self._process.wait, REAP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            try:
+                await asyncio.to_thread(self._process.wait, REAP_S)
+            except subprocess.TimeoutExpired:
+                raise Unavailable("the process that writes SQLite does not end") from None
+
+    async def _ask(
+        self, version: int | None, parts: Sequence[Part], deadline: float, meanwhile: Callable[[], None]
+    ) -> tuple[str, int, list[Any]]:
         if not self.is_open:
             raise Unavailable("the process that writes SQLite has ended")
-        self._waiters.append(waiter := self._loop.create_future())
-        self._send(framed((version, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
+        self._waiters.append(waiter := _Waiter(self._loop.create_future(), version is not None))
+        wait_ms = min(LOCK_MS, max(0, int((deadline - self._loop.time()) * 1000)))
+        self._send(framed((version, wait_ms, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
         meanwhile()
-        kind, seen, found = marshal.loads(await waiter)
+        if waiter.commits:
+            await async_failpoint("commit.sent")
+        timer = self._loop.call_at(deadline, self._time_out, waiter)
+        try:
+            kind, seen, found = marshal.loads(await waiter.answer)
+        finally:
+            timer.cancel()
         if kind:
             raise (Conflict if kind == CONFLICT else Unavailable)(found[0])
         return kind, seen, found
+
+    def _time_out(self, waiter: _Waiter) -> None:
+        TIMEOUTS.labels("commit" if waiter.commits else "statement").inc()
+        # At once: what it has not begun to commit it shall not commit later.
+        self._process.kill()
+        self._end("the process that writes SQLite did not answer in time")
 
     def _send(self, message: bytes) -> None:
         if self._unsent:
@@ -93,7 +137,9 @@ class Wire:
         self._heard += more
         while len(heard := self._heard) >= LENGTH and len(heard) >= (end := LENGTH + int.from_bytes(heard[:LENGTH], "big")):
             message, self._heard = heard[LENGTH:end], heard[end:]
-            self._waiters.popleft().set_result(message)
+            answer = self._waiters.popleft().answer
+            if not answer.done():
+                answer.set_result(message)
 
     def _end(self, reason: str) -> None:
         if not self.is_open:
@@ -103,4 +149,6 @@ class Wire:
         self._loop.remove_writer(self._socket)
         self._socket.close()
         while self._waiters:
-            self._waiters.popleft().set_exception(Unavailable(reason))
+            waiter = self._waiters.popleft()
+            if not waiter.answer.done():
+                waiter.answer.set_exception(InDoubt(reason) if waiter.commits else Unavailable(reason))

@@ -4,10 +4,11 @@ It is started by ``sqlite_wire.Wire`` and knows nothing but SQL. In the server's
 interpreter from the decisions, and every wait for the disk would end with waiting for the interpreter: with a process of
 its own the rate at 64 in flight is 1.15 times as high. It ends when the other end of its socket does.
 
-A request is ``(version, [(statement's name, [parameters, ...]), ...])``. Without a version it is a transaction that reads, and
-its answer is ``("", version, [rows, ...])``. With the version of what it read it is one that writes, and its answer is ``("",
-version, [])``, or a refusal's ``(kind, 0, [text])``. All of it travels as ``marshal`` has it, each message behind its length:
-both ends are one program of one Python, and MessagePack's library made this process a third larger.
+A request is ``(version, wait in ms, [(statement's name, [parameters, ...]), ...])``. Without a version it is a transaction
+that reads, and its answer is ``("", version, [rows, ...])``. With the version of what it read it is one that writes, and its
+answer is ``("", version, [])``, or a refusal's ``(kind, 0, [text])``. The wait is the longest that it may take to get the lock
+of the file. All of it travels as ``marshal`` has it, each message behind its length: both ends are one program of one Python,
+and MessagePack's library made this process a third larger.
 """
 
 import contextlib
@@ -16,9 +17,10 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from cardwright.storage.sqlite import connect_sqlite
+from cardwright.storage.sqlite import LOCK_MS, connect_sqlite
 
 LENGTH = 4
 """Bytes of a message's length before it, most significant first."""
@@ -35,24 +37,50 @@ def framed(message: Any) -> bytes:
     return len(body).to_bytes(LENGTH, "big") + body
 
 
-class Writer:
-    """Carries out requests, one transaction each."""
+BLOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-    def __init__(self, connection: sqlite3.Connection, statements: dict[str, str]) -> None:
-        self._connection = connection
+
+class Writer:
+    """Carries out requests, one transaction each. The connection is opened when it is needed, and again after a failure."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], statements: dict[str, str]) -> None:
+        self._connect = connect
+        self._open: sqlite3.Connection | None = None
+        self._wait_ms = LOCK_MS
         self._statements = statements
 
-    def answer(self, version: int | None, parts: Parts) -> tuple[str, int, list[Any]]:
-        """What a request gets."""
+    def answer(self, version: int | None, wait_ms: int, parts: Parts) -> tuple[str, int, list[Any]]:
+        """The answer to a request."""
         try:
-            return self._read(parts) if version is None else self._write(version, parts)
+            return self._read(parts) if version is None else self._write(version, wait_ms, parts)
         except sqlite3.IntegrityError as error:
             return CONFLICT, 0, [str(error)]
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in BLOCKED:
+                # Opened on a disk that was read-only for a moment, a connection stays read-only.
+                self._close()
             return UNAVAILABLE, 0, [str(error)]
         finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            self._roll_back()
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._open is None:
+            self._open, self._wait_ms = self._connect(), LOCK_MS
+        return self._open
+
+    def _roll_back(self) -> None:
+        try:
+            if self._open is not None and self._open.in_transaction:
+                self._open.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._close()
+
+    def _close(self) -> None:
+        connection, self._open = self._open, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
 
     def _read(self, parts: Parts) -> tuple[str, int, list[Any]]:
         run = self._connection.execute
@@ -62,8 +90,11 @@ class Writer:
         run("COMMIT")
         return "", version, found
 
-    def _write(self, version: int, parts: Parts) -> tuple[str, int, list[Any]]:
+    def _write(self, version: int, wait_ms: int, parts: Parts) -> tuple[str, int, list[Any]]:
         run, many = self._connection.execute, self._connection.executemany
+        if wait_ms != self._wait_ms:
+            run(f"PRAGMA busy_timeout={int(wait_ms)}")
+            self._wait_ms = wait_ms
         run("BEGIN IMMEDIATE")
         if self._version() != version:
             return CONFLICT, 0, ["somebody else has committed since"]
@@ -108,7 +139,7 @@ def main() -> None:
     inlet = _Inlet(descriptor)
     if (first := inlet.next()) is None:
         return
-    writer = Writer(connect_sqlite(path), marshal.loads(first))
+    writer = Writer(lambda: connect_sqlite(path), marshal.loads(first))
     # A server that was killed leaves answers unread, which resets the connection.
     with contextlib.suppress(ConnectionError):
         while (message := inlet.next()) is not None:

@@ -5,24 +5,40 @@ import inspect
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 import structlog
+from prometheus_client import Counter
 from sqlalchemy.exc import IntegrityError
 
-from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, Problem
+from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, OUT_OF_ORDER, Problem
 from cardwright.edges.http.credentials import Credentials
 from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
 from cardwright.edges.http.problems import INTERNAL_BODY, problem_body
 from cardwright.edges.http.router import Found, Router
+from cardwright.kit.deadline import ANSWER_S, deadline
 from cardwright.kit.page import only_fields
 from cardwright.resources.app import App, Call, EngineCall
 from cardwright.resources.route import Reply, Route, Scope
+from cardwright.storage.failures import InDoubt, SchemaChanged, Unavailable
+from cardwright.storage.outage import AWAY
 from cardwright.storage.programs import get_program
 from cardwright.storage.records import Listing, encoder
+
+SWEEP_S = 0.1
+"""How often requests under way are searched for those that have reached their limit."""
+
+MARGIN_S = 0.3
+"""What a transaction leaves of its request's time, so that its end is known before the request is answered."""
+
+LATE = "the request took too long; look up whether it was carried out before you repeat it"
+UNKNOWN = "the connection to the database was lost during the commit; look up whether the request was carried out"
+
+TIMEOUTS = Counter("cardwright_http_timeouts_total", "API requests that reached their time limit")
 
 log = structlog.get_logger()
 
@@ -67,29 +83,58 @@ class Api:
         self._is_async = {route: inspect.iscoroutinefunction(route.action) for route in (*wire, *sandbox)}
         self._credentials = Credentials(app)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="action")
+        self._under_way: dict[asyncio.Task[Any], float] = {}
 
     async def answer(self, request: Request) -> Answer:
         """One request, from its credential to its answer. Nothing but the answer's status is logged or counted."""
         allow = ""
+        task = asyncio.current_task()
+        assert task is not None
+        until = monotonic() + ANSWER_S
+        deadline.set(until)
+        self._under_way[task] = until
         try:
-            status, body = await self._serve(request)
+            status, body = await self._serve(request, task)
         except Problem as problem:
             status, body = problem.kind.status, problem_body(problem)
             allow = problem.detail if problem.kind is METHOD_NOT_ALLOWED else ""
+        except InDoubt:
+            status, body = OUT_OF_ORDER.status, problem_body(Problem(OUT_OF_ORDER, UNKNOWN))
+        except Unavailable as error:
+            text = str(error) if isinstance(error, SchemaChanged) else self._app.database.outage.text or AWAY
+            status, body = OUT_OF_ORDER.status, problem_body(Problem(OUT_OF_ORDER, text))
+        except asyncio.CancelledError:
+            # By the sweeper, or because the server stops and cannot wait any longer.
+            task.uncancel()
+            status, body = OUT_OF_ORDER.status, problem_body(Problem(OUT_OF_ORDER, LATE))
         except Exception:
             # A bug: the caller learns nothing of it, the log everything.
             log.exception("unhandled error", path=request.path, verb=request.verb)
             status, body = 500, INTERNAL_BODY
+        self._under_way.pop(task, None)
         count_answer(request.verb, status)
         return Answer(status, body, allow)
 
-    async def _serve(self, request: Request) -> tuple[int, bytes]:
+    async def sweep(self) -> None:
+        """Cancel requests that have reached their limit, until cancelled itself. A timer for each request would cost more."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = monotonic()
+            for task in [task for task, until in self._under_way.items() if until <= now]:
+                del self._under_way[task]
+                TIMEOUTS.inc()
+                task.cancel()
+
+    async def _serve(self, request: Request, task: "asyncio.Task[Any]") -> tuple[int, bytes]:
         program_id = await self._credentials.program_of(request.headers.get(b"authorization"), self._threads)
         found = self._literal.get(request.path) or self._find(request.path)
         if request.verb not in found.routes:
             raise Problem(METHOD_NOT_ALLOWED, ", ".join(found.routes))
         route, names = found.routes[request.verb]
         self._check_mode(route)
+        if route.limit_s != ANSWER_S:
+            self._under_way[task] = until = monotonic() + route.limit_s
+            deadline.set(until)
         pairs = parse_pairs(request.query) if request.query else {}
         arguments: list[Any] = []
         if route.body is not None:
@@ -101,7 +146,7 @@ class Api:
         else:
             loop = asyncio.get_running_loop()
             result, published = await loop.run_in_executor(
-                self._threads, self._act, route, program_id, parameters, pairs, arguments
+                self._threads, self._act, route, program_id, parameters, pairs, arguments, deadline.get() - MARGIN_S
             )
             if published:
                 self._app.wake_outbox()
@@ -123,22 +168,25 @@ class Api:
         raise Problem(FORBIDDEN, "not available in production mode")
 
     def _act(
-        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], arguments: list[Any]
-    ) -> tuple[Any, bool]:
+        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], arguments: list[Any],
+        until: float,
+    ) -> tuple[Any, bool]:  # fmt: skip
         """Runs a plain action in one transaction, in a thread."""
         try:
-            return self._act_once(route, program_id, parameters, pairs, arguments)
+            return self._act_once(route, program_id, parameters, pairs, arguments, until)
         except IntegrityError:
             # Somebody inserted the same token between our look and our insert: now the look finds it.
-            return self._act_once(route, program_id, parameters, pairs, arguments)
+            return self._act_once(route, program_id, parameters, pairs, arguments, until)
 
     def _act_once(
-        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], arguments: list[Any]
-    ) -> tuple[Any, bool]:
+        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], arguments: list[Any],
+        until: float,
+    ) -> tuple[Any, bool]:  # fmt: skip
         database = self._app.database
         page = parse_page(pairs, route.paging) if route.paging is not None else None
         query = parse_query(pairs, route.query) if route.query is not None else None
-        with (database.write() if route.writes else database.read()) as db:
+        limit_s = until - monotonic()
+        with (database.write(limit_s) if route.writes else database.read(limit_s)) as db:
             program = get_program(db, program_id)
             now = program.clock.at(self._app.real_clock())
             call = Call(self._app, db, program, now, parameters, query, page)

@@ -5,7 +5,6 @@ import gc
 import sys
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +21,7 @@ from cardwright.edges.http.problems import problem_body
 from cardwright.kit import logs
 from cardwright.resources.catalog import ROUTES
 from cardwright.settings import Settings
-from cardwright.storage.migrate import newest, present
+from cardwright.storage.migrate import newest
 from cardwright.wiring import Platform
 
 
@@ -73,6 +72,7 @@ class Application:
             return
         app = self._platform.app
         self._api = Api(app, ROUTES)
+        sweeper = asyncio.create_task(self._api.sweep())
         self._inbox = InboxDoor(app)
         # What is loaded by now stays, and requests leave next to no cycles behind: at the usual thresholds the collector
         # takes a tenth of the process's time to find nothing.
@@ -81,6 +81,7 @@ class Application:
         gc.set_threshold(50_000, 20, 100)
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        sweeper.cancel()
         await self._platform.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -89,21 +90,11 @@ class Application:
         return JSONResponse({"status": "ok", "version": __version__})
 
     async def _readyz(self, _request: Request) -> Response:
-        """The database answers and has the schema that this version works with."""
-        try:
-            revision = await asyncio.to_thread(self._schema)
-        except Exception as error:
-            # Whatever keeps the database from answering; who asked is told what, and asks again every few seconds.
-            return JSONResponse({"status": "unavailable", "database": type(error).__name__}, 503)
-        ready = revision == newest()
-        body = {"status": "ready" if ready else "migrations missing", "mode": self._settings.mode, "schema": revision}
-        return JSONResponse(body, 200 if ready else 503)
-
-    def _schema(self) -> str | None:
+        """The database answers, commits, and has the schema that this version works with."""
         assert self._platform is not None
-        with self._platform.database.read() as db:
-            db.execute(text("SELECT 1"))
-        return present(self._platform.database)
+        if (reason := await self._platform.monitor.unreadiness()) is not None:
+            return JSONResponse({"status": "unavailable", "reason": reason}, 503)
+        return JSONResponse({"status": "ready", "mode": self._settings.mode, "schema": newest()})
 
     async def _metrics(self, _request: Request) -> Response:
         return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,96 @@
+"""Failures of the database: what the rest of the code catches, and which errors of a driver mean that."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+LOCK_NOT_AVAILABLE, QUERY_CANCELED = "55P03", "57014"
+
+AWAY_CLASSES = ("08", "53", "57", "58")
+"""SQLSTATE classes: connection exception, insufficient resources (too many connections, disk full), operator intervention
+(starting, stopping, terminated, cancelled), system error."""
+
+AWAY_STATES = frozenset({"25006", "25P03", "26000", "0A000", LOCK_NOT_AVAILABLE})
+"""Read-only transaction (a standby, or a full disk of a managed server), idle in a transaction for too long, unknown prepared
+statement, statement that is no longer valid, lock not available in time."""
+
+LOST_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03"})
+"""The server ends the connection: by an administrator's command, after a crash, when it starts or stops, idle for too long."""
+
+RETRIABLE_STATES = frozenset({"23505", "40001", "40P01", LOCK_NOT_AVAILABLE})
+"""Unique violation, serialization failure, deadlock, lock not available in time: run the batch again."""
+
+SQLITE_AWAY = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL,
+    }
+)  # fmt: skip
+"""Primary result codes of a SQLite file that is locked, full, read-only or unreadable for now."""
+
+
+class Conflict(Exception):
+    """Another process committed what this batch wanted to commit too, or holds its lock: run the batch again."""
+
+
+class Unavailable(Exception):
+    """The database cannot be reached or refuses work for now. Nothing was committed, except with ``InDoubt``."""
+
+
+class ConnectionLost(Unavailable):
+    """A connection that was open has ended. A new one tells whether the database is away."""
+
+
+class InDoubt(Unavailable):
+    """The connection was lost, or the time ran out, after COMMIT was sent: the transaction may have been committed.
+
+    ``row_ids`` are ids of transactions that it inserts, all or none, ``holder_ids`` the accounts that it has locked.
+    """
+
+    def __init__(self, text: str, row_ids: Sequence[int] = (), holder_ids: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.row_ids = row_ids
+        self.holder_ids = holder_ids
+
+
+class SchemaChanged(Unavailable):
+    """The database has another schema than this version of the program works with."""
+
+
+def is_away(state: str) -> bool:
+    """Whether an SQLSTATE means that the database cannot work for now."""
+    return state in AWAY_STATES or state.startswith(AWAY_CLASSES)
+
+
+def is_away_error(error: Exception) -> bool:
+    """Whether an error of SQLAlchemy or of a driver means that the database cannot work for now.
+
+    All others are bugs, or facts such as a unique violation.
+    """
+    if isinstance(error, (PoolTimeoutError, InvalidatePoolError)):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or (isinstance(error.orig, Exception) and is_away_error(error.orig))
+    if isinstance(error, sqlite3.Error):
+        # The low byte of an extended result code is the primary one.
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in SQLITE_AWAY
+    if state := getattr(error, "sqlstate", None):
+        return is_away(state)
+    # psycopg reports a lost or refused connection without a state. It is not imported where SQLite is used.
+    return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
+
+
+def is_contention(error: Exception) -> bool:
+    """Whether the database works, but others kept a lock or all connections of the pool for too long."""
+    if isinstance(error, PoolTimeoutError):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlstate", None) in (LOCK_NOT_AVAILABLE, QUERY_CANCELED)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what the driver reports."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return str(cause).strip().partition("\n")[0] or type(cause).__name__

@@ -1,0 +1,99 @@
+"""The monitor of the database: notices that it is away while nothing else asks it, and that it is back."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from cardwright.storage.database import Database
+from cardwright.storage.failures import Unavailable
+from cardwright.storage.hot import PROBE, SELECT_SCHEMA, check_schema
+
+HEARTBEAT_S = 1.0
+"""How often a database that works is asked for its schema."""
+
+PROBE_S = 0.2
+"""How often a database that is away is tried."""
+
+ANSWER_S = 3.0
+"""The longest wait for either."""
+
+READY_S = 1.5
+"""The longest wait for the database when readiness is asked for."""
+
+log = structlog.get_logger()
+
+
+class Monitor:
+    """Asks the database again and again. One for each process, in its event loop."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="monitor")
+        self._stopped = asyncio.Event()
+        self._check: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Ask until ``stop`` is called."""
+        outage = self._database.outage
+        while not self._stopped.is_set():
+            is_away = outage.text is not None
+            try:
+                await self._in_thread(self._probe if is_away else self._read)
+            except Unavailable as error:
+                outage.begin(error)
+                if not is_away:
+                    # What still waits for an answer would wait in vain.
+                    self._database.abort()
+            except Exception:
+                log.exception("the database could not be monitored")
+            else:
+                outage.end()
+            await self._rest()
+
+    def stop(self) -> None:
+        """End ``run`` and do not wait for what it asks."""
+        self._stopped.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def unreadiness(self) -> str | None:
+        """Why the database cannot serve requests now; None if it can. Answers within two seconds."""
+        if (text := self._database.outage.text) is not None:
+            return text
+        if self._check is None or self._check.done():
+            self._check = asyncio.ensure_future(self._in_thread(self._read))
+            # When nothing waits for it any more, its failure is of no interest.
+            self._check.add_done_callback(lambda check: check.cancelled() or check.exception())
+        try:
+            # One check at a time, which all callers share: with a database that hangs they would use up the threads.
+            await asyncio.wait_for(asyncio.shield(self._check), READY_S)
+        except TimeoutError:
+            return "the database does not answer in time"
+        except Unavailable as error:
+            self._database.outage.begin(error)
+            return self._database.outage.text
+        return None
+
+    async def _rest(self) -> None:
+        """Wait until the next heartbeat is due, or the next probe once the database is away."""
+        left_s = HEARTBEAT_S
+        while left_s > 0 and not self._stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), PROBE_S)
+            left_s -= PROBE_S if self._database.outage.text is None else HEARTBEAT_S
+
+    async def _in_thread(self, ask: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+
+    def _read(self) -> None:
+        with self._database.read(ANSWER_S) as db:
+            check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
+
+    def _probe(self) -> None:
+        """Commit a change of nothing on a new connection."""
+        self._database.renew()
+        with self._database.write(ANSWER_S) as db:
+            check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
+            db.exec_driver_sql(PROBE)

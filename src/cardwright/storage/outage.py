@@ -1,0 +1,58 @@
+"""Outages of the database: since when it is away, one log line when one begins and one when it ends, and metrics."""
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+import structlog
+from prometheus_client import Counter
+
+from cardwright.storage.failures import SchemaChanged, reason_of
+
+RECONNECTS = Counter("cardwright_database_reconnects_total", "Connections opened in place of a broken one")
+TIMEOUTS = Counter("cardwright_database_timeouts_total", "Waits for the database that reached their limit", ["wait"])
+OUTAGES = Counter("cardwright_database_outages_total", "Times that the database went away")
+
+AWAY = "the database does not answer, nothing was booked, try again later"
+"""What callers are answered in an outage: its reason names hosts and files, which are for the log."""
+
+log = structlog.get_logger()
+
+
+class Outage:
+    """Whether the database is away. Safe for use from several threads."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._since: float | None = None
+        self._text = AWAY
+
+    @property
+    def text(self) -> str | None:
+        """What callers are answered; None while the database works."""
+        return self._text if self._since is not None else None
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether the database has been away for at least so long."""
+        since = self._since
+        return since is not None and self._clock() - since >= seconds
+
+    def begin(self, error: Exception) -> None:
+        """Note a failure; the first one begins an outage."""
+        with self._mutex:
+            # A wrong schema is for callers to know: it does not pass by itself.
+            self._text = str(error) if isinstance(error, SchemaChanged) else AWAY
+            if self._since is not None:
+                return
+            self._since = self._clock()
+        OUTAGES.inc()
+        log.error("database unavailable", reason=reason_of(error))
+
+    def end(self) -> None:
+        """Note that the database commits again."""
+        with self._mutex:
+            if self._since is None:
+                return
+            seconds, self._since = self._clock() - self._since, None
+        log.warning("database available again", seconds=round(seconds, 1))
