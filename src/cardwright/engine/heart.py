@@ -72,6 +72,10 @@ _pack = msgspec.msgpack.encode
 log = structlog.get_logger()
 
 
+COMMIT_S = 0.3
+"""Less time than this is too little to commit: the answer would come too late, and the outcome would be unknown."""
+
+
 class BatchInDoubt(Exception):
     """The batch may have been committed: ``results`` are its answers if it was."""
 
@@ -107,7 +111,7 @@ async def run_batch(
         _render(asked, results)
         return results
     await async_failpoint("commit.before")
-    if clock() >= deadline:
+    if clock() >= deadline - COMMIT_S:
         await lane.abort()
         raise Unavailable("no time is left to commit")
     # The answers are made while the disk works, and leave together: without work between one and the next a fifth more

@@ -30,7 +30,7 @@ from cardwright.kit.failpoints import async_failpoint
 from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, SchemaChanged, Unavailable
 from cardwright.storage.hot import CardRow, HotStore, Lane
 from cardwright.storage.originals import Original, TokenKey
-from cardwright.storage.outage import AWAY, RECONNECTS, Outage
+from cardwright.storage.outage import AWAY, RECONNECTS, TIMEOUTS, Outage
 
 INBOX_MAX = 4_096
 """Messages that may wait; the next one is refused at once."""
@@ -314,7 +314,7 @@ class Engine:
         while True:
             try:
                 if lane is None:
-                    lane = await self._open()
+                    lane = await self._open(until)
                 return lane, await self._decide(lane, batch, until)
             except BatchInDoubt as batch_in_doubt:
                 await self._close(lane)
@@ -343,9 +343,14 @@ class Engine:
             self._outage.begin(error)
         return Problem(OUT_OF_ORDER, self._outage.text or AWAY)
 
-    async def _open(self) -> Lane:
+    async def _open(self, until: float) -> Lane:
         """A new lane in place of a broken one. Raises Unavailable."""
-        lane = await self._store.open_lane()
+        try:
+            async with asyncio.timeout_at(until):
+                lane = await self._store.open_lane()
+        except TimeoutError:
+            TIMEOUTS.labels("connect").inc()
+            raise Unavailable("the database does not accept a connection in time") from None
         RECONNECTS.inc()
         return lane
 
@@ -355,7 +360,7 @@ class Engine:
         while clock() < until and not self._stopping:
             lane: Lane | None = None
             try:
-                lane = await self._open()
+                lane = await self._open(until)
                 return lane, await lane.is_committed(doubt, until)
             except Unavailable as error:
                 self._failure(error)

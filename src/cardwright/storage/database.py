@@ -147,7 +147,8 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        if not self.write_gate.acquire(None if deadline is None else max(0.0, deadline - monotonic())):
+        # What is left must do for the lock of the file, whose wait SQLite does not break off.
+        if not self.write_gate.acquire(None if deadline is None else max(0.0, deadline - LOCK_MS / 1000 - monotonic())):
             TIMEOUTS.labels("turn").inc()
             raise Unavailable("another write takes too long")
         try:

@@ -190,11 +190,14 @@ class PostgresStore:
 
     async def _open(self, statements: Mapping[str, str]) -> Pipe:
         """A new connection. Raises Unavailable."""
+        opening = asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
         try:
-            connection = await asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
+            return Pipe(await asyncio.shield(opening), statements)
         except psycopg.OperationalError as error:
             raise Unavailable(reason_of(error)) from error
-        return Pipe(connection, statements)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_discard)
+            raise
 
     def _connect(self) -> "psycopg.Connection[Any]":
         failpoint("connect.before")
@@ -247,6 +250,12 @@ class PostgresStore:
             block = db.exec_driver_sql("SELECT nextval('transaction_blocks')").scalar_one()
         first = (block - 1) * POSTGRES_ID_BLOCK + 1
         return range(first, first + POSTGRES_ID_BLOCK, 2)
+
+
+def _discard(opening: "asyncio.Future[psycopg.Connection[Any]]") -> None:
+    """Close a connection that nothing waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 class PostgresLane:

@@ -209,10 +209,17 @@ class SqliteLane:
 
     async def _share(self, deadline: float) -> None:
         """Wait for the turn among the writers. Raises Conflict when it does not come in time."""
-        if not self._gate.share(0):
-            left_s = max(0.0, deadline - self._loop.time())
-            if not await self._loop.run_in_executor(self._waiting, self._gate.share, left_s):
-                raise Conflict("another write takes too long")
+        if self._gate.share(0):
+            return
+        left_s = max(0.0, deadline - self._loop.time())
+        turn = self._loop.run_in_executor(self._waiting, self._gate.share, left_s)
+        try:
+            is_shared = await asyncio.shield(turn)
+        except asyncio.CancelledError:
+            turn.add_done_callback(lambda turn: self._gate.unshare() if turn.result() else None)
+            raise
+        if not is_shared:
+            raise Conflict("another write takes too long")
 
     async def begin(self, want: Want, deadline: float) -> Seen:
         """Waits for its turn among the writers and reads."""

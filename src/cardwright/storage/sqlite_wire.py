@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cardwright.kit.failpoints import async_failpoint
-from cardwright.storage.failures import Conflict, InDoubt, Unavailable
+from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, Unavailable
 from cardwright.storage.hot import nothing
 from cardwright.storage.outage import TIMEOUTS
-from cardwright.storage.sqlite import LOCK_MS
 from cardwright.storage.sqlite_writer import CONFLICT, LENGTH, framed
 
 Part = tuple[str, Iterable[Sequence[Any]]]
 """The name of a statement, and the rows of parameters that it is run with."""
 
+
+MARGIN_S = 0.2
+"""What the process leaves of a request's time, so that a refusal arrives before the deadline."""
 
 REAP_S = 1.0
 """The longest wait for a killed process to end; one that hangs in the disk does not."""
@@ -64,7 +66,7 @@ class Wire:
 
     async def close(self) -> None:
         """Let the process end, and wait for it."""
-        self._end("it was closed")
+        self._end(ConnectionLost("the process that writes SQLite was closed"))
         await self.reap()
 
     async def reap(self) -> None:
@@ -82,10 +84,9 @@ class Wire:
         self, version: int | None, parts: Sequence[Part], deadline: float, meanwhile: Callable[[], None]
     ) -> tuple[str, int, list[Any]]:
         if not self.is_open:
-            raise Unavailable("the process that writes SQLite has ended")
+            raise ConnectionLost("the process that writes SQLite has ended")
         self._waiters.append(waiter := _Waiter(self._loop.create_future(), version is not None))
-        wait_ms = min(LOCK_MS, max(0, int((deadline - self._loop.time()) * 1000)))
-        self._send(framed((version, wait_ms, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
+        self._send(framed((version, deadline - MARGIN_S, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
         meanwhile()
         if waiter.commits:
             await async_failpoint("commit.sent")
@@ -102,7 +103,7 @@ class Wire:
         TIMEOUTS.labels("commit" if waiter.commits else "statement").inc()
         # At once: what it has not begun to commit it shall not commit later.
         self._process.kill()
-        self._end("the process that writes SQLite did not answer in time")
+        self._end(Unavailable("the process that writes SQLite did not answer in time"))
 
     def _send(self, message: bytes) -> None:
         if self._unsent:
@@ -117,7 +118,7 @@ class Wire:
         except BlockingIOError:
             pass
         except OSError as error:
-            self._end(str(error))
+            self._end(ConnectionLost(str(error)))
             return
         if self._unsent:
             self._loop.add_writer(self._socket, self._flush)
@@ -132,7 +133,7 @@ class Wire:
         except OSError:
             more = b""
         if not more:
-            self._end("the process that writes SQLite has ended")
+            self._end(ConnectionLost("the process that writes SQLite has ended"))
             return
         self._heard += more
         while len(heard := self._heard) >= LENGTH and len(heard) >= (end := LENGTH + int.from_bytes(heard[:LENGTH], "big")):
@@ -141,7 +142,7 @@ class Wire:
             if not answer.done():
                 answer.set_result(message)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: Unavailable) -> None:
         if not self.is_open:
             return
         self.is_open = False
@@ -151,4 +152,4 @@ class Wire:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.answer.done():
-                waiter.answer.set_exception(InDoubt(reason) if waiter.commits else Unavailable(reason))
+                waiter.answer.set_exception(InDoubt(str(reason)) if waiter.commits else reason)

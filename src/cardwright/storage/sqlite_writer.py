@@ -4,11 +4,11 @@ It is started by ``sqlite_wire.Wire`` and knows nothing but SQL. In the server's
 interpreter from the decisions, and every wait for the disk would end with waiting for the interpreter: with a process of
 its own the rate at 64 in flight is 1.15 times as high. It ends when the other end of its socket does.
 
-A request is ``(version, wait in ms, [(statement's name, [parameters, ...]), ...])``. Without a version it is a transaction
-that reads, and its answer is ``("", version, [rows, ...])``. With the version of what it read it is one that writes, and its
-answer is ``("", version, [])``, or a refusal's ``(kind, 0, [text])``. The wait is the longest that it may take to get the lock
-of the file. All of it travels as ``marshal`` has it, each message behind its length: both ends are one program of one Python,
-and MessagePack's library made this process a third larger.
+A request is ``(version, deadline, [(statement's name, [parameters, ...]), ...])``. Without a version it is a transaction that
+reads, and its answer is ``("", version, [rows, ...])``. With the version of what it read it is one that writes, and its answer
+is ``("", version, [])``, or a refusal's ``(kind, 0, [text])``. Nothing is written after the deadline, a time of the monotonic
+clock, which the processes of a machine share. All of it travels as ``marshal`` has it, each message behind its length: both
+ends are one program of one Python, and MessagePack's library made this process a third larger.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from cardwright.storage.sqlite import LOCK_MS, connect_sqlite
@@ -49,10 +50,10 @@ class Writer:
         self._wait_ms = LOCK_MS
         self._statements = statements
 
-    def answer(self, version: int | None, wait_ms: int, parts: Parts) -> tuple[str, int, list[Any]]:
+    def answer(self, version: int | None, deadline: float, parts: Parts) -> tuple[str, int, list[Any]]:
         """The answer to a request."""
         try:
-            return self._read(parts) if version is None else self._write(version, wait_ms, parts)
+            return self._read(parts) if version is None else self._write(version, deadline, parts)
         except sqlite3.IntegrityError as error:
             return CONFLICT, 0, [str(error)]
         except sqlite3.Error as error:
@@ -90,10 +91,13 @@ class Writer:
         run("COMMIT")
         return "", version, found
 
-    def _write(self, version: int, wait_ms: int, parts: Parts) -> tuple[str, int, list[Any]]:
+    def _write(self, version: int, deadline: float, parts: Parts) -> tuple[str, int, list[Any]]:
         run, many = self._connection.execute, self._connection.executemany
+        wait_ms = min(LOCK_MS, int((deadline - monotonic()) * 1000))
+        if wait_ms <= 0:
+            return UNAVAILABLE, 0, ["no time is left to write"]
         if wait_ms != self._wait_ms:
-            run(f"PRAGMA busy_timeout={int(wait_ms)}")
+            run(f"PRAGMA busy_timeout={wait_ms}")
             self._wait_ms = wait_ms
         run("BEGIN IMMEDIATE")
         if self._version() != version:
