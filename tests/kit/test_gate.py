@@ -77,3 +77,24 @@ def test_shared_by_many_and_not_past_one_who_wants_it_alone() -> None:
     for thread in threads:
         thread.join()
     assert served == ["alone", "together", "together"]
+
+
+def test_a_wait_has_an_end() -> None:
+    """A thread that gives up leaves the queue: it gets no turn later, and those behind it get theirs."""
+    gate = Gate()
+    assert gate.acquire()
+    assert not gate.acquire(0.01)
+    assert not gate.share(0.01)
+    gate.release()
+    assert gate.share(0)
+    # One that waits alone keeps those behind it out, also from sharing, until it gives up.
+    impatient = threading.Thread(target=gate.acquire, args=(0.2,))
+    impatient.start()
+    while not gate._waiting:
+        time.sleep(0.001)
+    assert not gate.share(0)
+    assert gate.share(60)
+    impatient.join()
+    gate.unshare()
+    gate.unshare()
+    assert gate.acquire(0)

@@ -7,6 +7,7 @@ calls it.
 
 import contextlib
 import os
+import re
 import select
 import socket
 import sqlite3
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -262,10 +263,12 @@ def _abort_of(raw: Any) -> Callable[[], None]:
 
 
 def _without_password(dsn: str) -> str:
-    parts = urlsplit(dsn)
-    user, at, hosts = parts.netloc.rpartition("@")
+    rest = dsn.partition("://")[2]
+    authority, slash, tail = rest.partition("/")
+    user, at, hosts = authority.rpartition("@")
     name, colon, _ = user.partition(":")
-    return urlunsplit(parts._replace(scheme="postgresql", netloc=f"{name}{':***' if colon else ''}{at}{hosts}"))
+    shown = f"{name}{':***' if colon else ''}{at}{hosts}{slash}{tail}"
+    return "postgresql://" + re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", shown)
 
 
 Row = Any

@@ -100,6 +100,9 @@ class Pipe:
         except Conflict:
             await self.end(deadline)
             raise
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
         return self._results
 
     async def end(
@@ -144,13 +147,16 @@ class Pipe:
             try:
                 await self._waiter
             except asyncio.CancelledError:
-                # Answers that nothing waits for would be taken for those of the next round trip.
-                self._lose(ConnectionLost("the wait for the answer was cancelled"))
+                self._abandon()
                 raise
             finally:
                 timer.cancel()
         if self._error is not None:
             raise self._error
+
+    def _abandon(self) -> None:
+        """Answers that nothing waits for would be taken for those of the next round trip."""
+        self._lose(ConnectionLost("the wait for the answer was cancelled"))
 
     def _time_out(self) -> None:
         TIMEOUTS.labels("commit" if self._commits else "statement").inc()

@@ -1,0 +1,213 @@
+"""Every transaction has an end: a database that does not answer, refuses or goes away raises Unavailable in time."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from time import monotonic, sleep
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from cardwright.storage.database import Database
+from cardwright.storage.failures import ConnectionLost, InDoubt, Unavailable, is_away_error
+
+SAFETY_S = 60
+ENDLESS = {
+    True: "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c",
+    False: "SELECT pg_sleep(3600)",
+}
+
+SLOW_COMMIT = (
+    "CREATE TABLE things (id INTEGER PRIMARY KEY)",
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3600); RETURN NULL; END'",
+    "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON things DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
+)
+"""A table whose inserts have their COMMIT wait for an hour."""
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with closing(Database(database_url, limit_s=SAFETY_S)) as found:
+        with found.write() as db:
+            db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
+        yield found
+
+
+def things(database: Database) -> list[int]:
+    with database.read() as db:
+        return list(db.scalars(text("SELECT id FROM things ORDER BY id")))
+
+
+def insert(database: Database, number: int) -> None:
+    with database.write() as db:
+        db.execute(text("INSERT INTO things VALUES (:id)"), {"id": number})
+
+
+@contextmanager
+def terminated_while(dsn: str, waits: str) -> Iterator[None]:
+    """Terminates the session that waits for this event as soon as it does."""
+
+    def terminate() -> None:
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = %s AND datname = current_database()"
+        with psycopg.connect(dsn, autocommit=True) as db:
+            end = monotonic() + SAFETY_S
+            while not db.execute(query, [waits]).fetchall() and monotonic() < end:
+                sleep(0.01)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_statement_without_end_is_aborted(database: Database) -> None:
+    """At the limit the wait is aborted, and the next transaction works."""
+    with pytest.raises(Unavailable, match="in time"), database.read(0.1) as db:
+        db.execute(text(ENDLESS[database.is_sqlite]))
+    insert(database, 1)
+    assert things(database) == [1]
+
+
+def test_nothing_is_committed_after_the_limit(database: Database) -> None:
+    """A write whose statements succeed but whose limit has passed is rolled back: its caller was answered already."""
+
+    def outlive() -> None:
+        with database.write(2.2) as db:
+            db.execute(text("INSERT INTO things VALUES (1)"))
+            end = monotonic() + SAFETY_S
+            while monotonic() < end and database._watchdog._heap:
+                sleep(0.01)
+
+    with pytest.raises(Unavailable):
+        outlive()
+    assert things(database) == []
+
+
+def test_an_outage_aborts_what_waits(database: Database) -> None:
+    """``abort`` ends transactions under way long before their limit, so that no thread stays blocked."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(Unavailable), database.read() as db:
+            db.execute(text(ENDLESS[database.is_sqlite]))
+        ended.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not database._watchdog._heap:
+        sleep(0.001)
+    while not ended.wait(0.05):
+        database.abort()
+    thread.join()
+
+
+def test_what_is_no_outage_keeps_its_kind(database: Database) -> None:
+    """A unique violation is for the caller, and no outage."""
+    insert(database, 1)
+    with pytest.raises(IntegrityError):
+        insert(database, 1)
+    assert database.outage.text is None
+
+
+def test_a_lock_of_another_transaction_has_an_end(database: Database, database_url: str) -> None:
+    """Who waits for a lock that another process keeps gets Unavailable; on PostgreSQL that is no outage, on SQLite it is one."""
+    insert(database, 1)
+    with closing(Database(database_url)) as other, other.write() as db:
+        db.execute(text("UPDATE things SET id = id"))
+        with pytest.raises(Unavailable), database.write() as mine:
+            mine.execute(text("UPDATE things SET id = id"))
+    assert (database.outage.text is not None) == database.is_sqlite
+    insert(database, 2)
+
+
+def test_a_session_that_was_terminated_while_idle_is_replaced(postgres_url: str) -> None:
+    """A pooled connection that broke while nobody used it costs no request anything, and is no outage."""
+    with closing(Database(postgres_url, limit_s=SAFETY_S)) as database:
+        with database.read() as db:
+            pid = db.scalar(text("SELECT pg_backend_pid()"))
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s)", [pid])
+            while admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchall():
+                sleep(0.01)
+        with database.read() as db:
+            assert db.scalar(text("SELECT pg_backend_pid()")) != pid
+        assert database.outage.text is None
+
+
+def test_a_session_terminated_in_the_middle(postgres_url: str) -> None:
+    """The caller learns that the connection was lost; whether the database is away the next connection tells."""
+    with closing(Database(postgres_url, limit_s=SAFETY_S)) as database:
+        with terminated_while(postgres_url, "PgSleep"), pytest.raises(ConnectionLost), database.read() as db:
+            db.execute(text(ENDLESS[False]))
+        assert database.outage.text is None
+
+
+def test_a_connection_lost_during_commit_is_in_doubt(postgres_url: str) -> None:
+    """When the session ends inside COMMIT, the caller must not be told that nothing was committed."""
+    with closing(Database(postgres_url, limit_s=SAFETY_S)) as database:
+        with database.write() as db:
+            for statement in SLOW_COMMIT:
+                db.execute(text(statement))
+        with terminated_while(postgres_url, "PgSleep"), pytest.raises(InDoubt):
+            insert(database, 1)
+
+
+def test_a_standby_is_an_outage(postgres_url: str) -> None:
+    """A server that takes no writes (SQLSTATE 25006) counts as away."""
+    with closing(Database(postgres_url, limit_s=SAFETY_S)) as database:
+        with database.write() as db:
+            db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
+            db.execute(text(f"ALTER DATABASE {database.dsn.rpartition('/')[2]} SET default_transaction_read_only = on"))
+        database.renew()
+        with pytest.raises(Unavailable, match="read-only"), database.write() as db:
+            db.execute(text("INSERT INTO things VALUES (1)"))
+        assert database.outage.text is not None
+
+
+def test_one_of_several_hosts_is_enough(postgres_url: str) -> None:
+    """Addresses with several hosts are tried in turn; the first here answers nothing."""
+    host = postgres_url.partition("@")[2].partition("/")[0]
+    several = postgres_url.replace(f"@{host}", f"@127.0.0.1:1,{host}")
+    with closing(Database(several, limit_s=SAFETY_S)) as database, database.read() as db:
+        assert db.scalar(text("SELECT 1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://ann:secret@db/bank", "postgresql://ann:***@db/bank"),
+        ("postgres://ann:s%40cret@a:1,b:2/bank?sslmode=require", "postgresql://ann:***@a:1,b:2/bank?sslmode=require"),
+        ("postgresql://db/bank", "postgresql://db/bank"),
+        ("postgresql:///bank?host=/run", "postgresql:///bank?host=/run"),
+        ("postgresql://db/bank?password=secret&user=ann", "postgresql://db/bank?password=***&user=ann"),
+    ],
+)
+def test_a_password_is_never_shown(address: str, shown: str) -> None:
+    """The place of the data, which `serve` prints, names no password."""
+    assert Database(address).place == shown
+
+
+def test_a_full_file_is_an_outage(tmp_path: object) -> None:
+    """SQLITE_FULL raises Unavailable; when there is room again the same database works."""
+    with closing(Database(f"{tmp_path}/full.db", limit_s=SAFETY_S)) as database:
+        with database.write() as db:
+            db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY, filling BLOB)"))
+        with database.write() as db:
+            pages = db.scalar(text("PRAGMA page_count"))
+            db.execute(text(f"PRAGMA max_page_count={pages}"))
+        with pytest.raises(Unavailable, match="full"), database.write() as db:
+            db.execute(text("INSERT INTO things VALUES (1, randomblob(100000))"))
+        assert database.outage.text is not None
+        database.renew()
+        with database.write() as db:
+            db.execute(text("INSERT INTO things VALUES (1, randomblob(100000))"))
+
+
+def test_the_driver_errors_are_told_apart() -> None:
+    """A damaged file is no outage that passes by itself."""
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    assert not is_away_error(error)

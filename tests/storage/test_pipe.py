@@ -1,0 +1,187 @@
+"""A connection that is lost, frozen or late fails the round trip under way, and leaves nothing behind in the event loop."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from cardwright.storage.database import Database
+from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, Unavailable
+from cardwright.storage.pipe import Pipe, rows_of
+
+STATEMENTS = {
+    "pid": "SELECT pg_backend_pid()",
+    "sleep": "SELECT pg_sleep(3600)",
+    "insert": "INSERT INTO things VALUES (1)",
+    "lock": "SELECT id FROM things ORDER BY id FOR NO KEY UPDATE NOWAIT",
+}
+
+
+def with_pipe(dsn: str, use: Callable[[Pipe, "psycopg.Connection"], Awaitable[None]]) -> None:
+    """Runs a test with a connection, and another one that looks on."""
+
+    async def run() -> None:
+        with closing(Database(dsn)) as database, psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute("CREATE TABLE IF NOT EXISTS things (id INTEGER PRIMARY KEY)")
+            session = "-c client_connection_check_interval=100"
+            pipe = Pipe(database.connect_postgres(session, autocommit=True), STATEMENTS)
+            try:
+                await use(pipe, admin)
+            finally:
+                pipe.close()
+
+    asyncio.run(run())
+
+
+def later(seconds: float = 60) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def pid_of(pipe: Pipe) -> int:
+    """The server's process behind a connection; the transaction stays open."""
+    pipe.send("pid")
+    return int.from_bytes(rows_of((await pipe.ask(later()))[0])[0][0] or b"", "big")
+
+
+async def asking_on(pipe: Pipe) -> None:
+    """Uses the connection until that fails."""
+    while True:
+        pipe.send("pid")
+        await pipe.end(later())
+
+
+def sockets() -> set[int]:
+    """Descriptors of this process that are sockets."""
+    return {int(name) for name in os.listdir("/proc/self/fd") if _is_socket(int(name))}
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+    except OSError:
+        return False
+
+
+def test_a_lost_connection_fails_what_waits(postgres_url: str) -> None:
+    """A session that is terminated while its answer is awaited raises ConnectionLost, and so does every later use."""
+
+    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+        pid = await pid_of(pipe)
+        pipe.send("sleep")
+        waiting = asyncio.create_task(pipe.end(later()))
+        await asyncio.sleep(0)
+        admin.execute("SELECT pg_terminate_backend(%s)", [pid])
+        with pytest.raises(ConnectionLost):
+            await waiting
+        with pytest.raises(ConnectionLost):
+            pipe.send("pid")
+        with pytest.raises(ConnectionLost):
+            await pipe.end(later())
+
+    with_pipe(postgres_url, use)
+
+
+def test_a_connection_lost_after_commit_was_sent_is_in_doubt(postgres_url: str) -> None:
+    """Nobody may be told that nothing was committed when COMMIT was on its way."""
+
+    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+        pid = await pid_of(pipe)
+        pipe.send("sleep")
+        pipe.send("insert")
+        waiting = asyncio.create_task(pipe.end(later(), commits=True))
+        await asyncio.sleep(0)
+        admin.execute("SELECT pg_terminate_backend(%s)", [pid])
+        with pytest.raises(InDoubt):
+            await waiting
+
+    with_pipe(postgres_url, use)
+
+
+def test_an_answer_that_is_late_ends_the_transaction(postgres_url: str) -> None:
+    """At the deadline the connection is closed, and the server lets go of the locks and of what was written."""
+
+    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+        pipe.send("insert")
+        await pipe.ask(later())
+        pipe.send("sleep")
+        with pytest.raises(Unavailable, match="in time"):
+            await pipe.ask(later(0.05))
+        # The insert's row is locked as long as its transaction lives: a second one would wait for it.
+        admin.execute("SET statement_timeout = '60s'")
+        admin.execute("INSERT INTO things VALUES (1)")
+
+    with_pipe(postgres_url, use)
+
+
+def test_a_wait_that_is_cancelled_spoils_no_later_one(postgres_url: str) -> None:
+    """Answers to a request that was cancelled are never taken for another's: the connection is given up."""
+
+    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+        pipe.send("sleep")
+        waiting = asyncio.create_task(pipe.ask(later()))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with pytest.raises(ConnectionLost):
+            pipe.send("pid")
+
+    with_pipe(postgres_url, use)
+
+
+def test_a_conflict_leaves_the_connection_usable(postgres_url: str) -> None:
+    """A unique violation ends the transaction only."""
+
+    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+        admin.execute("INSERT INTO things VALUES (1)")
+        pipe.send("insert")
+        with pytest.raises(Conflict):
+            await pipe.ask(later())
+        assert await pid_of(pipe) > 0
+
+    with_pipe(postgres_url, use)
+
+
+def test_locks_hold_between_the_round_trips(postgres_url: str) -> None:
+    """Between the round trip that locks and the one that commits, another session's lock on the same row fails."""
+
+    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+        admin.execute("INSERT INTO things VALUES (1)")
+        pipe.send("lock")
+        await pipe.ask(later())
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            admin.execute(STATEMENTS["lock"])
+        await pipe.end(later())
+        admin.execute(STATEMENTS["lock"])
+
+    with_pipe(postgres_url, use)
+
+
+def test_a_lost_connection_leaves_no_descriptor_watched(postgres_url: str) -> None:
+    """Connections that get the numbers of the lost one's descriptors are heard: the loop does not watch for the lost one.
+
+    Before, the event loop went on watching the number, and two of ten new clients were never answered.
+    """
+
+    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+        before = sockets()
+        pid = await pid_of(pipe)
+        admin.execute("SELECT pg_terminate_backend(%s)", [pid])
+        with pytest.raises(Unavailable):
+            await asking_on(pipe)
+        gone = before - sockets()
+        assert gone, "the connection is closed"
+        pairs = [socket.socketpair() for _ in range(2 * len(gone) + 8)]
+        assert gone <= {end.fileno() for pair in pairs for end in pair}, "the numbers are in use again"
+        for ours, theirs in pairs:
+            ours.setblocking(False)
+            theirs.send(b"heard")
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(ours, 8), 60) == b"heard"
+            ours.close()
+            theirs.close()
+
+    with_pipe(postgres_url, use)
