@@ -2,9 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cardwright.kit.deadline import ANSWER_S
 
 
 class Mode(StrEnum):
@@ -39,6 +42,8 @@ class Settings(BaseSettings):
     outgoing_hosts: str = ""
     """Hosts (``host`` or ``host:port``, comma-separated) that production mode may call although they are not public."""
     bin_prefix: str = "111111"
+    answer_limit_s: Annotated[float, Field(ge=2, le=600)] = ANSWER_S
+    """Seconds from its arrival after which a request is answered 503."""
     log_level: str = "warning"
     log_json: bool = False
 

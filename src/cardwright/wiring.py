@@ -230,6 +230,7 @@ class Platform:
             allow_simulate=settings.allow_simulate,
             bin_prefix=settings.bin_prefix,
             first_clock=first_clock(settings),
+            answer_s=settings.answer_limit_s,
             wake_outbox=self._deliverer.wake,
             settle=self._timers.settle,
             wake_backtests=self._backtests.wake,

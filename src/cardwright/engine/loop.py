@@ -5,7 +5,6 @@ while the next is decided; no account is in both, so neither waits for the other
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
@@ -25,7 +24,7 @@ from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
-from cardwright.kit.deadline import ANSWER_S, DECIDE_S, deadline
+from cardwright.kit.deadline import ANSWER_S, MARGIN_S, deadline
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, SchemaChanged, Unavailable
 from cardwright.storage.hot import CardRow, HotStore, Lane
@@ -38,7 +37,7 @@ INBOX_MAX = 4_096
 BATCH_MAX = 256
 """Messages in one commit."""
 
-BATCH_S = 1.5
+LEFT_S = 1.5
 """A message that has less time left than this is refused: its batch would have to be broken off in the middle."""
 
 SWEEP_S = 0.1
@@ -172,7 +171,7 @@ class Engine:
         if self._outage.lasts(OUTAGE_S):
             raise _refusal("outage", self._outage.text or AWAY)
         loop = asyncio.get_running_loop()
-        until = min(deadline.get(math.inf) - (ANSWER_S - DECIDE_S), loop.time() + DECIDE_S)
+        until = deadline.get(loop.time() + ANSWER_S) - MARGIN_S
         waiting = _Waiting(asked, holder_ids, rows_max, until, loop.create_future())
         self._inbox.append(waiting)
         self._wake()
@@ -200,7 +199,7 @@ class Engine:
         return result
 
     async def _try_out(self, asked: Asked) -> Trial | Problem:
-        until = asyncio.get_running_loop().time() + BATCH_S
+        until = asyncio.get_running_loop().time() + LEFT_S
         for _ in range(RETRIES_MAX):
             lane, self._trial_lane = self._trial_lane, None
             try:
@@ -255,7 +254,7 @@ class Engine:
     def _take(self) -> list[_Waiting]:
         """The oldest messages whose accounts are in no other lane; the others keep their place."""
         batch, passed_over, busy = list[_Waiting](), deque[_Waiting](), self._busy
-        earliest, room = asyncio.get_running_loop().time() + BATCH_S, BATCH_MAX
+        earliest, room = asyncio.get_running_loop().time() + LEFT_S, BATCH_MAX
         while self._inbox and room > 0:
             waiting = self._inbox.popleft()
             if waiting.answer.cancelled():
@@ -279,7 +278,7 @@ class Engine:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(SWEEP_S)
-            while self._inbox and (self._inbox[0].answer.done() or self._inbox[0].deadline < clock() + BATCH_S):
+            while self._inbox and (self._inbox[0].answer.done() or self._inbox[0].deadline < clock() + LEFT_S):
                 self._refuse_late(self._inbox.popleft())
 
     def _refuse_late(self, waiting: _Waiting) -> None:

@@ -25,7 +25,8 @@ from cardwright.storage.ranks import Ranks
 class App:
     """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode.
 
-    ``settle`` lets everything happen that is due in a program's present time.
+    ``settle`` lets everything happen that is due in a program's present time. ``answer_s``: seconds from its arrival after
+    which a request is answered 503.
     """
 
     database: Database
@@ -39,6 +40,7 @@ class App:
     allow_simulate: bool
     bin_prefix: str
     first_clock: ProgramClock
+    answer_s: float
     wake_outbox: Callable[[], None]
     settle: Callable[[int], Awaitable[None]]
     wake_backtests: Callable[[], None] = lambda: None

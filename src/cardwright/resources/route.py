@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from cardwright.kit.deadline import ANSWER_S
+LONG_S = 30.0
+"""Seconds for requests that may have much to read or to remove."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +42,14 @@ class Reply:
     body: str
 
 
-@dataclass(frozen=True, slots=True)
+# Compared by identity: routes are keys of dictionaries that every request looks into.
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One operation. ``body`` and ``answer`` are shapes; an ``async`` action is served by the heart, others get a transaction.
 
     ``fields``: the answer can be cut to the fields that a caller names. ``writes``: whether the action changes anything;
-    a POST that only looks something up does not, and need not wait for its turn among the writers. ``limit_s``: seconds from
-    arrival after which the request is answered 503; longer where the action itself waits for something or works on much.
+    a POST that only looks something up does not, and need not wait for its turn among the writers. ``limit_s``: see
+    ``longer_s``; lists and the sandbox have ``LONG_S``, all others the usual limit, unless they say otherwise.
     """
 
     verb: str
@@ -61,7 +63,14 @@ class Route:
     scope: Scope = Scope.WIRE
     fields: bool = True
     writes: bool = True
-    limit_s: float = ANSWER_S
+    limit_s: float | None = None
+
+    @property
+    def longer_s(self) -> float | None:
+        """Seconds that a request may take instead of the usual limit."""
+        if self.limit_s is None and (self.paging is not None or self.scope in (Scope.SANDBOX, Scope.SANDBOX_ONLY)):
+            return LONG_S
+        return self.limit_s
 
     @property
     def summary(self) -> str:

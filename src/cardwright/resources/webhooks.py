@@ -358,6 +358,9 @@ async def _post(call: EngineCall, row: Row, body: bytes) -> Answer:
     return answer
 
 
+POST_S = 15.0
+"""Seconds for requests that wait for the answer of an endpoint."""
+
 # --- Routes: parse, act, view --------------------------------------------------------
 
 routes = [
@@ -367,6 +370,6 @@ routes = [
     put("/webhooks/{token}", WebhookBody, update_webhook, Webhook),
     put("/webhooks/customheaders/{token}", CustomHeaders, update_custom_headers, Webhook),
     # Both take no body and ignore what is sent as one: the wire's examples differ between nothing and {}.
-    Route("POST", "/webhooks/{token}/ping", ping_webhook, fields=False),
-    Route("POST", "/webhooks/{token}/{event_type}/{event_token}", resend_event, fields=False),
+    Route("POST", "/webhooks/{token}/ping", ping_webhook, fields=False, limit_s=POST_S),
+    Route("POST", "/webhooks/{token}/{event_type}/{event_token}", resend_event, fields=False, limit_s=POST_S),
 ]

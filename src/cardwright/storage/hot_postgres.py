@@ -1,7 +1,7 @@
 """The heart's PostgreSQL: two round trips a batch, the first locks and reads, the second writes and commits.
 
 Rows travel as binary arrays (``arrays.Columns``): a batch of 200 rows is one statement for each table. Every wait has an end,
-here and in the server's session: a process that stops in the middle of a batch must not keep the accounts locked.
+here and in the server's session.
 """
 
 import asyncio
@@ -138,7 +138,6 @@ SESSION = " ".join(
         # A batch takes milliseconds. What takes this long hangs, or the client has gone.
         f"lock_timeout={LOCK_MS}",
         "statement_timeout=3000",
-        "idle_in_transaction_session_timeout=5000",
         "client_connection_check_interval=1000",
     )
 )

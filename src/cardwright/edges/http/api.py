@@ -20,7 +20,7 @@ from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
 from cardwright.edges.http.problems import INTERNAL_BODY, problem_body
 from cardwright.edges.http.router import Found, Router
-from cardwright.kit.deadline import ANSWER_S, deadline
+from cardwright.kit.deadline import deadline
 from cardwright.kit.page import only_fields
 from cardwright.resources.app import App, Call, EngineCall
 from cardwright.resources.route import Reply, Route, Scope
@@ -81,6 +81,7 @@ class Api:
             if "{" not in route.path
         }
         self._is_async = {route: inspect.iscoroutinefunction(route.action) for route in (*wire, *sandbox)}
+        self._longer_s = {route: route.longer_s for route in (*wire, *sandbox) if route.longer_s is not None}
         self._credentials = Credentials(app)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="action")
         self._under_way: dict[asyncio.Task[Any], float] = {}
@@ -90,7 +91,7 @@ class Api:
         allow = ""
         task = asyncio.current_task()
         assert task is not None
-        until = monotonic() + ANSWER_S
+        until = monotonic() + self._app.answer_s
         deadline.set(until)
         self._under_way[task] = until
         try:
@@ -132,8 +133,8 @@ class Api:
             raise Problem(METHOD_NOT_ALLOWED, ", ".join(found.routes))
         route, names = found.routes[request.verb]
         self._check_mode(route)
-        if route.limit_s != ANSWER_S:
-            self._under_way[task] = until = monotonic() + route.limit_s
+        if (limit_s := self._longer_s.get(route)) is not None:
+            self._under_way[task] = until = monotonic() + limit_s
             deadline.set(until)
         pairs = parse_pairs(request.query) if request.query else {}
         arguments: list[Any] = []
