@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cardwright.kit.deadline import ANSWER_S
+from cardwright.kit.limits import ANSWER_S
 
 
 class Mode(StrEnum):
@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     bin_prefix: str = "111111"
     answer_limit_s: Annotated[float, Field(ge=2, le=600)] = ANSWER_S
     """Seconds from its arrival after which a request is answered 503."""
+    retention_days: int = Field(default=30, ge=1, le=3650)
+    """Days of real time after which ended notifications, inbox messages and finished backtests are removed."""
     log_level: str = "warning"
     log_json: bool = False
 

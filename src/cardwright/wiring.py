@@ -15,11 +15,13 @@ from sqlalchemy import Connection
 
 from cardwright.engine.cache import Cache, ShowPan
 from cardwright.engine.loop import Engine
+from cardwright.engine.retention import Retention
 from cardwright.engine.timers import Timers
 from cardwright.kit.clock import ProgramClock, monotonic_ms, parse_instant, system_ms
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
+from cardwright.kit.limits import Limits
 from cardwright.kit.masks import mask
 from cardwright.kit.vault import Vault, counted_nonces, random_nonce
 from cardwright.outbox.client import GuardedClient
@@ -29,7 +31,7 @@ from cardwright.resources.app import App
 from cardwright.resources.backtest_runner import BacktestRunner
 from cardwright.resources.transactions import render_first_states
 from cardwright.settings import Settings
-from cardwright.storage.database import TRANSACTION_S, Database
+from cardwright.storage.database import Database
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.hot_sqlite import Checkpointer, SqliteStore
 from cardwright.storage.monitor import Monitor
@@ -204,20 +206,22 @@ class Platform:
     def __init__(self, settings: Settings) -> None:
         keys = load_secrets(settings)
         self.settings = settings
-        self.database = Database(address_of(settings), limit_s=TRANSACTION_S)
+        limits = Limits(settings.answer_limit_s)
+        self.database = Database(address_of(settings), limits)
         self.monitor = Monitor(self.database)
         self._executors = [ThreadPoolExecutor(2, thread_name_prefix=name) for name in ("cache", "outbox")]
         self._executors.append(ThreadPoolExecutor(1, thread_name_prefix="timers"))
         store = _hot_store(self.database)
         vault, policy = make_vault(settings, keys), policy_of(settings)
         cache = Cache(self.database, store, self._executors[0], pan_shower(vault, sandbox=settings.is_sandbox))
-        engine = Engine(store, cache, system_ms, self._executors[0], self.database.outage)
+        engine = Engine(store, cache, system_ms, self._executors[0], self.database.outage, limits)
         self._client = GuardedClient(policy, monotonic_ms)
         self._deliverer = Deliverer(
             self.database, vault, self._client, system_ms, RetryRules(), render_for_delivery, self._executors[1]
         )
         self._timers = Timers(self.database, engine, system_ms, self._executors[2], self._deliverer.wake)
         self._backtests = BacktestRunner(self.database, address_of(settings), system_ms, self._executors[1])
+        self._retention = Retention(self.database, system_ms, self._executors[2], settings.retention_days)
         self.app = App(
             database=self.database,
             vault=vault,
@@ -230,7 +234,6 @@ class Platform:
             allow_simulate=settings.allow_simulate,
             bin_prefix=settings.bin_prefix,
             first_clock=first_clock(settings),
-            answer_s=settings.answer_limit_s,
             wake_outbox=self._deliverer.wake,
             settle=self._timers.settle,
             wake_backtests=self._backtests.wake,
@@ -244,8 +247,8 @@ class Platform:
         await self.app.engine.start()
         if self.database.is_sqlite:
             self._checkpointer = Checkpointer(self.database)
-        runs = (self._deliverer.run(), self._backtests.run(), self.monitor.run())
-        self._tasks = [asyncio.create_task(run) for run in runs]
+        loops = (self._deliverer, self._backtests, self._retention, self.monitor)
+        self._tasks = [asyncio.create_task(loop.run()) for loop in loops]
         self._timing = asyncio.create_task(self._timers.run())
 
     async def stop(self) -> None:
@@ -256,6 +259,7 @@ class Platform:
         await self.app.engine.stop()
         self._deliverer.stop()
         self._backtests.stop()
+        self._retention.stop()
         tasks = [*self._tasks, self._timing] if self._timing is not None else self._tasks
         await asyncio.wait(tasks, timeout=STOP_S)
         # What still waits for the database is aborted, so that the threads end.

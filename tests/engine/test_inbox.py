@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cardwright.engine.loop import BATCH_MAX, Engine, _Waiting
+from cardwright.kit.limits import Limits
 from cardwright.storage.outage import Outage
 
 MISSING: Any = None
@@ -22,7 +23,7 @@ def taken(busy: set[int], inbox: Sequence[tuple[int, ...]], rows: int = 1) -> tu
     """The accounts of what is taken while others are busy, and of what stays, in order."""
 
     async def take() -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-        engine = Engine(MISSING, MISSING, lambda: 0, MISSING, Outage())
+        engine = Engine(MISSING, MISSING, lambda: 0, MISSING, Outage(), Limits())
         engine._busy = busy
         stub: Any = Stub()
         loop = asyncio.get_running_loop()

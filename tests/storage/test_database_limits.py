@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from cardwright.kit.limits import Limits
 from cardwright.storage.database import Database
 from cardwright.storage.failures import ConnectionLost, InDoubt, Unavailable, is_away_error
 
 SAFETY_S = 60
+SERVER = Limits(answer_s=4.5, transaction_s=SAFETY_S)
 ENDLESS = {
     True: "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c",
     False: "SELECT pg_sleep(3600)",
@@ -30,7 +32,7 @@ SLOW_COMMIT = (
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    with closing(Database(database_url, limit_s=SAFETY_S)) as found:
+    with closing(Database(database_url, SERVER)) as found:
         with found.write() as db:
             db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
         yield found
@@ -75,7 +77,7 @@ def test_nothing_is_committed_after_the_limit(database: Database) -> None:
     """A write whose statements succeed but whose limit has passed is rolled back: its caller was answered already."""
 
     def outlive() -> None:
-        with database.write(2.2) as db:
+        with database.write(SERVER.lock_s + 0.2) as db:
             db.execute(text("INSERT INTO things VALUES (1)"))
             end = monotonic() + SAFETY_S
             while monotonic() < end and database._watchdog._heap:
@@ -125,7 +127,7 @@ def test_a_lock_of_another_transaction_has_an_end(database: Database, database_u
 
 def test_a_session_that_was_terminated_while_idle_is_replaced(postgres_url: str) -> None:
     """A pooled connection that broke while nobody used it costs no request anything, and is no outage."""
-    with closing(Database(postgres_url, limit_s=SAFETY_S)) as database:
+    with closing(Database(postgres_url, SERVER)) as database:
         with database.read() as db:
             pid = db.scalar(text("SELECT pg_backend_pid()"))
         with psycopg.connect(postgres_url, autocommit=True) as admin:
@@ -139,7 +141,7 @@ def test_a_session_that_was_terminated_while_idle_is_replaced(postgres_url: str)
 
 def test_a_session_terminated_in_the_middle(postgres_url: str) -> None:
     """The caller learns that the connection was lost; whether the database is away the next connection tells."""
-    with closing(Database(postgres_url, limit_s=SAFETY_S)) as database:
+    with closing(Database(postgres_url, SERVER)) as database:
         with terminated_while(postgres_url, "PgSleep"), pytest.raises(ConnectionLost), database.read() as db:
             db.execute(text(ENDLESS[False]))
         assert database.outage.text is None
@@ -147,7 +149,7 @@ def test_a_session_terminated_in_the_middle(postgres_url: str) -> None:
 
 def test_a_connection_lost_during_commit_is_in_doubt(postgres_url: str) -> None:
     """When the session ends inside COMMIT, the caller must not be told that nothing was committed."""
-    with closing(Database(postgres_url, limit_s=SAFETY_S)) as database:
+    with closing(Database(postgres_url, SERVER)) as database:
         with database.write() as db:
             for statement in SLOW_COMMIT:
                 db.execute(text(statement))
@@ -157,7 +159,7 @@ def test_a_connection_lost_during_commit_is_in_doubt(postgres_url: str) -> None:
 
 def test_a_standby_is_an_outage(postgres_url: str) -> None:
     """A server that takes no writes (SQLSTATE 25006) counts as away."""
-    with closing(Database(postgres_url, limit_s=SAFETY_S)) as database:
+    with closing(Database(postgres_url, SERVER)) as database:
         with database.write() as db:
             db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
             db.execute(text(f"ALTER DATABASE {database.dsn.rpartition('/')[2]} SET default_transaction_read_only = on"))
@@ -171,7 +173,7 @@ def test_one_of_several_hosts_is_enough(postgres_url: str) -> None:
     """Addresses with several hosts are tried in turn; the first here answers nothing."""
     host = postgres_url.partition("@")[2].partition("/")[0]
     several = postgres_url.replace(f"@{host}", f"@127.0.0.1:1,{host}")
-    with closing(Database(several, limit_s=SAFETY_S)) as database, database.read() as db:
+    with closing(Database(several, SERVER)) as database, database.read() as db:
         assert db.scalar(text("SELECT 1")) == 1
 
 
@@ -192,7 +194,7 @@ def test_a_password_is_never_shown(address: str, shown: str) -> None:
 
 def test_a_full_file_is_an_outage(tmp_path: object) -> None:
     """SQLITE_FULL raises Unavailable; when there is room again the same database works."""
-    with closing(Database(f"{tmp_path}/full.db", limit_s=SAFETY_S)) as database:
+    with closing(Database(f"{tmp_path}/full.db", SERVER)) as database:
         with database.write() as db:
             db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY, filling BLOB)"))
         with database.write() as db:

@@ -139,7 +139,9 @@ class RunningServer:
         self._command += arguments
         # A developer's own settings must not leak into a test.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CARDWRIGHT_")}
-        ours = {"CARDWRIGHT_APPLICATION_TOKEN": self.application_token, "CARDWRIGHT_ACCESS_TOKEN": self.access_token}
+        # A test that wants a limit sets it; the others must not depend on how fast the machine is.
+        patient = {"CARDWRIGHT_ANSWER_LIMIT_S": "60"}
+        ours = patient | {"CARDWRIGHT_APPLICATION_TOKEN": self.application_token, "CARDWRIGHT_ACCESS_TOKEN": self.access_token}
         self._env = {**clean, "PYTHONUNBUFFERED": "1", **ours, **(env or {})}
         self.start()
 

@@ -35,9 +35,6 @@ from cardwright.storage.tables import card_products, funding_sources
 ORIGINALS_MAX = 50_000
 """Transactions kept for the messages that follow them, about 0.2 KB each."""
 
-READ_S = 2.0
-"""The longest read of configuration and history: a batch waits for it with its accounts locked."""
-
 USERS_MAX = 300_000
 """Users of a program of whom it is kept whether they have controls of their own."""
 
@@ -215,7 +212,7 @@ class Cache:
         """
 
         def run() -> T:
-            with self._database.read(READ_S) as db:
+            with self._database.read(self._database.limits.read_s) as db:
                 return query(db, *arguments)
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, run)
@@ -229,7 +226,7 @@ class Cache:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_events, holder_id, user_token)
 
     def _load_events(self, holder_id: int, user_token: str) -> list[Past]:
-        with self._database.read(READ_S) as db:
+        with self._database.read(self._database.limits.read_s) as db:
             return load_events(db, holder_id, user_token)
 
     def forget(self) -> None:
@@ -286,7 +283,7 @@ class Cache:
 
     def _load_program(self, program_id: int, entry: ProgramEntry | None, needs: Needs) -> ProgramEntry:
         """The entry with what it lacked; another one when the program has changed since: what is read now is no part of it."""
-        with self._database.read(READ_S) as db:
+        with self._database.read(self._database.limits.read_s) as db:
             program = get_program(db, program_id)
             if entry is None or entry.revision != program.revision:
                 entry = _begun(db, program)

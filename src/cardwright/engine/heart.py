@@ -63,6 +63,7 @@ from cardwright.engine.recording import (
 )
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
+from cardwright.kit.limits import PATIENT
 from cardwright.storage.account_lists import NOTHING_RECENT, ids_of, is_full, with_newest
 from cardwright.storage.failures import InDoubt, Unavailable
 from cardwright.storage.hot import Lane
@@ -70,9 +71,6 @@ from cardwright.storage.hot import Lane
 _pack = msgspec.msgpack.encode
 log = structlog.get_logger()
 
-
-BATCH_S = 4.0
-"""The longest batch, unless its messages leave it less time."""
 
 COMMIT_S = 0.3
 """Less time than this is too little to commit: the answer would come too late, and the outcome would be unknown."""
@@ -92,12 +90,12 @@ async def run_batch(
 ) -> list[Result]:
     """Decides a batch in one transaction and answers each message, in order, after the commit.
 
-    Nothing is committed after ``deadline``, a time of the event loop; it is ``BATCH_S`` from now when left out. Raises
+    Nothing is committed after ``deadline``, a time of the event loop; without one it may take as long as a command. Raises
     Conflict when the batch must be run again and Unavailable when the database failed: nothing is kept in either case.
     Raises BatchInDoubt when the answer to COMMIT did not come.
     """
     clock = asyncio.get_running_loop().time
-    deadline = clock() + BATCH_S if deadline is None else deadline
+    deadline = clock() + PATIENT.answer_s if deadline is None else deadline
     cards, holders, instructed, want = wanted(asked)
     seen = await lane.begin(want, deadline)
     try:

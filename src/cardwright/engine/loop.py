@@ -24,8 +24,8 @@ from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
 from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
-from cardwright.kit.deadline import ANSWER_S, MARGIN_S, deadline
 from cardwright.kit.failpoints import async_failpoint
+from cardwright.kit.limits import Limits, deadline
 from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, SchemaChanged, Unavailable
 from cardwright.storage.hot import CardRow, HotStore, Lane
 from cardwright.storage.originals import Original, TokenKey
@@ -36,9 +36,6 @@ INBOX_MAX = 4_096
 
 BATCH_MAX = 256
 """Messages in one commit."""
-
-LEFT_S = 1.5
-"""A message that has less time left than this is refused: its batch would have to be broken off in the middle."""
 
 SWEEP_S = 0.1
 """How often the inbox is searched for messages that have waited too long while no lane takes any."""
@@ -89,12 +86,15 @@ class _Waiting:
 class Engine:
     """Takes messages, answers outcomes. One for each process; several processes may work on one PostgreSQL."""
 
-    def __init__(self, store: HotStore, cache: Cache, real_clock: RealClock, executor: Executor, outage: Outage) -> None:
+    def __init__(
+        self, store: HotStore, cache: Cache, real_clock: RealClock, executor: Executor, outage: Outage, limits: Limits
+    ) -> None:
         self.cache = cache
         self._store = store
         self._real_clock = real_clock
         self._executor = executor
         self._outage = outage
+        self._limits = limits
         self._ids = IdSource()
         self._inbox: deque[_Waiting] = deque()
         self._busy: set[int] = set()
@@ -171,7 +171,7 @@ class Engine:
         if self._outage.lasts(OUTAGE_S):
             raise _refusal("outage", self._outage.text or AWAY)
         loop = asyncio.get_running_loop()
-        until = deadline.get(loop.time() + ANSWER_S) - MARGIN_S
+        until = deadline.get(loop.time() + self._limits.answer_s) - self._limits.margin_s
         waiting = _Waiting(asked, holder_ids, rows_max, until, loop.create_future())
         self._inbox.append(waiting)
         self._wake()
@@ -199,7 +199,7 @@ class Engine:
         return result
 
     async def _try_out(self, asked: Asked) -> Trial | Problem:
-        until = asyncio.get_running_loop().time() + LEFT_S
+        until = asyncio.get_running_loop().time() + self._limits.batch_s
         for _ in range(RETRIES_MAX):
             lane, self._trial_lane = self._trial_lane, None
             try:
@@ -254,7 +254,7 @@ class Engine:
     def _take(self) -> list[_Waiting]:
         """The oldest messages whose accounts are in no other lane; the others keep their place."""
         batch, passed_over, busy = list[_Waiting](), deque[_Waiting](), self._busy
-        earliest, room = asyncio.get_running_loop().time() + LEFT_S, BATCH_MAX
+        earliest, room = asyncio.get_running_loop().time() + self._limits.batch_s, BATCH_MAX
         while self._inbox and room > 0:
             waiting = self._inbox.popleft()
             if waiting.answer.cancelled():
@@ -278,7 +278,7 @@ class Engine:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(SWEEP_S)
-            while self._inbox and (self._inbox[0].answer.done() or self._inbox[0].deadline < clock() + LEFT_S):
+            while self._inbox and (self._inbox[0].answer.done() or self._inbox[0].deadline < clock() + self._limits.batch_s):
                 self._refuse_late(self._inbox.popleft())
 
     def _refuse_late(self, waiting: _Waiting) -> None:

@@ -37,6 +37,9 @@ class Delivery(IntEnum):
     ``SENDING`` is a claim: a process is posting it, and ``due_ms`` is the real time until which the claim holds. Program
     time would not do: a frozen clock would keep a dead process's claim for ever, and a clock set ahead would end a
     living one's at once.
+
+    ``DELIVERED`` and ``DEAD`` are final. ``due_ms`` is then the real time of the last attempt's outcome, from which the
+    retention time counts.
     """
 
     DUE = 1

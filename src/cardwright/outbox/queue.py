@@ -177,9 +177,9 @@ def _outcome(attempt: Attempt, clock: ProgramClock, real_ms: Instant, rules: Ret
     tries = claim.tries + (not attempt.is_last)
     retries = rules.retries if claim.target is None else rules.inline_retries
     if attempt.is_delivered:
-        state, due_ms = Delivery.DELIVERED, now
+        state, due_ms = Delivery.DELIVERED, real_ms
     elif attempt.is_last or tries > retries:
-        state, due_ms = Delivery.DEAD, now
+        state, due_ms = Delivery.DEAD, real_ms
     else:
         state, due_ms = Delivery.DUE, now + 1000 * rules.base_s**tries
     return {

@@ -25,9 +25,7 @@ from cardwright.storage.ranks import Ranks
 class App:
     """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode.
 
-    ``settle`` lets everything happen that is due in a program's present time. ``answer_s``: seconds from its arrival after
-    which a request is answered 503.
-    """
+    ``settle`` lets everything happen that is due in a program's present time.    """
 
     database: Database
     vault: Vault
@@ -40,7 +38,6 @@ class App:
     allow_simulate: bool
     bin_prefix: str
     first_clock: ProgramClock
-    answer_s: float
     wake_outbox: Callable[[], None]
     settle: Callable[[int], Awaitable[None]]
     wake_backtests: Callable[[], None] = lambda: None

@@ -110,8 +110,8 @@ class BacktestRunner:
                 return
             claimed.sums.add(part.sums)
             done = {"state": DONE} if part.done else {}
-            lease = 0 if part.done else self._real_clock() + LEASE_MS
-            if not await self._keep(claimed, part.cursor, part.flips, lease_ms=lease, **done) or part.done:
+            lease_ms = self._real_clock() + (0 if part.done else LEASE_MS)
+            if not await self._keep(claimed, part.cursor, part.flips, lease_ms=lease_ms, **done) or part.done:
                 return
             claimed = claimed._replace(cursor=part.cursor)
 
@@ -129,7 +129,7 @@ class BacktestRunner:
             await self._keep(claimed, claimed.cursor, [], lease_ms=0)
         else:
             claimed.sums.error = "the process that worked on it ended before it was done"
-            await self._keep(claimed, claimed.cursor, [], lease_ms=0, state=FAILED)
+            await self._keep(claimed, claimed.cursor, [], lease_ms=self._real_clock(), state=FAILED)
         return None
 
     async def _keep(self, claimed: Claimed, cursor: int, flips: list[str], **columns: object) -> bool:

@@ -186,9 +186,12 @@ def accept(
         if db.dialect.name == "postgresql":
             # Ids in the order of commits: a reader that asks for what came after an id must not miss a late commit.
             db.execute(select(func.pg_advisory_xact_lock(ORDER_LOCK, program_id)))
-        now = get_program(db, program_id).clock.at(real_clock())
+        real_ms = real_clock()
+        now = get_program(db, program_id).clock.at(real_ms)
         kept = msgspec.json.encode(kept_headers(headers)).decode()
-        row = {"program_id": program_id, "box": box, "received_ms": now, "headers": kept, "body": body}
+        row = {
+            "program_id": program_id, "box": box, "received_ms": now, "stored_ms": real_ms, "headers": kept, "body": body,
+        }  # fmt: skip
         db.execute(inbox_messages.insert().values(row))
         newest = select(inbox_messages.c.id).where(_is_in(program_id, box)).order_by(inbox_messages.c.id.desc())
         oldest_kept = newest.offset(BOX_MAX - 1).limit(1).scalar_subquery()

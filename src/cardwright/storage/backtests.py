@@ -21,6 +21,7 @@ from cardwright.storage.tables import backtest_flips, backtests, cards, config_h
 
 QUEUED, RUNNING, DONE, FAILED = "QUEUED", "RUNNING", "DONE", "FAILED"
 UNFINISHED = (QUEUED, RUNNING)
+FINISHED = (DONE, FAILED)
 
 ROWS_AT_ONCE = 2_000
 """Rows of one account's history in memory."""

@@ -22,28 +22,17 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from cardwright.kit.gate import Gate
+from cardwright.kit.limits import PATIENT, Limits
 from cardwright.kit.watchdog import Watch, Watchdog
 from cardwright.storage.failures import ConnectionLost, InDoubt, Unavailable, is_away_error, is_contention, reason_of
 from cardwright.storage.outage import TIMEOUTS, Outage
-from cardwright.storage.sqlite import LOCK_MS, connect_sqlite
+from cardwright.storage.sqlite import connect_sqlite
 
 if TYPE_CHECKING:
     import psycopg
 
-CONNECT_S = 2
-"""The longest wait for one host to accept a connection; libpq takes no less."""
-
-BUSY_MS = 15_000
-"""The longest wait of a command for the lock of a SQLite file that a server may be using."""
-
-POOL_S = 2
-"""The longest wait for a connection of the pool."""
-
 IDLE_MS = 60_000
 """After so long the server ends a transaction whose client has fallen silent, and with it its locks."""
-
-TRANSACTION_S = 30.0
-"""The longest transaction of a server, unless its caller sets another limit."""
 
 PEER_OPTIONS = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "5000"}
 """How soon libpq gives up a host that has fallen silent."""
@@ -52,15 +41,15 @@ PEER_OPTIONS = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_
 class Database:
     """Connections for reading and for writing. ``address`` is a file path or ``postgresql://…``, with several hosts if need be.
 
-    ``limit_s`` is the longest that a transaction may take; None sets no limit, for a command that somebody can break off.
+    ``limits`` holds for every wait; the default is for commands.
     """
 
-    def __init__(self, address: str, *, limit_s: float | None = None) -> None:
+    def __init__(self, address: str, limits: Limits = PATIENT) -> None:
         self.is_sqlite = not address.startswith(("postgresql://", "postgres://"))
         if self.is_sqlite and "://" in address:
             raise ValueError(f"--db takes a file path, :memory: or postgresql://…, not {address.split('://')[0]}://")
         self._address = str(Path(address).expanduser()) if self.is_sqlite else address
-        self._limit_s = limit_s
+        self.limits = limits
         self._watchdog = Watchdog()
         self.outage = Outage()
         # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
@@ -139,7 +128,7 @@ class Database:
     # --- Limits ------------------------------------------------------------------------------
 
     def _deadline(self, limit_s: float | None) -> float | None:
-        limit_s = self._limit_s if limit_s is None else limit_s
+        limit_s = self.limits.transaction_s if limit_s is None else limit_s
         return None if limit_s is None else monotonic() + limit_s
 
     @contextmanager
@@ -149,7 +138,7 @@ class Database:
             yield
             return
         # What is left must do for the lock of the file, whose wait SQLite does not break off.
-        if not self.write_gate.acquire(None if deadline is None else max(0.0, deadline - LOCK_MS / 1000 - monotonic())):
+        if not self.write_gate.acquire(None if deadline is None else max(0.0, deadline - self.limits.lock_s - monotonic())):
             TIMEOUTS.labels("turn").inc()
             raise Unavailable("another write takes too long")
         try:
@@ -199,8 +188,8 @@ class Database:
 
     def _postgres_engine(self) -> Engine:
         # libpq gets the address as it is: SQLAlchemy's own form knows no list of hosts.
-        options = f"-c lock_timeout={LOCK_MS} -c idle_in_transaction_session_timeout={IDLE_MS}"
-        if self._limit_s is not None:
+        options = f"-c lock_timeout={int(self.limits.lock_s * 1000)} -c idle_in_transaction_session_timeout={IDLE_MS}"
+        if self.limits.transaction_s is not None:
             # The server notices that the client of a running statement is gone.
             options += " -c client_connection_check_interval=1000"
         engine = create_engine(
@@ -208,14 +197,14 @@ class Database:
             creator=lambda: self.connect_postgres(options),
             pool_size=16,
             max_overflow=16,
-            pool_timeout=POOL_S,
+            pool_timeout=self.limits.lock_s,
         )
         event.listen(engine, "checkout", _check_out)
         return engine
 
     def _parameters(self) -> dict[str, str]:
         """Parameters of libpq that the address does not set itself."""
-        ours = {"connect_timeout": str(CONNECT_S), "application_name": f"cardwright/{os.getpid()}", **PEER_OPTIONS}
+        ours = {"connect_timeout": str(self.limits.connect_s), "application_name": f"cardwright/{os.getpid()}", **PEER_OPTIONS}
         if "," in urlsplit(self._address).netloc:
             # Of several hosts the one that takes writes: a standby refuses them.
             ours["target_session_attrs"] = "read-write"
@@ -223,11 +212,11 @@ class Database:
         return {name: value for name, value in ours.items() if name not in given}
 
     def _sqlite_engine(self) -> Engine:
-        path, busy_ms = self._address, BUSY_MS if self._limit_s is None else LOCK_MS
+        path, busy_s = self._address, self.limits.lock_s
         # The address is in the creator; without a pool named here SQLAlchemy would take this for a database in memory.
         engine = create_engine(
-            "sqlite://", creator=lambda: connect_sqlite(path, busy_ms), poolclass=QueuePool, pool_size=16, max_overflow=16,
-            pool_timeout=POOL_S,
+            "sqlite://", creator=lambda: connect_sqlite(path, busy_s), poolclass=QueuePool, pool_size=16, max_overflow=16,
+            pool_timeout=self.limits.lock_s,
         )  # fmt: skip
 
         @event.listens_for(engine, "begin")

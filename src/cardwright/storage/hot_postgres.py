@@ -43,7 +43,6 @@ from cardwright.storage.hot import (
 )
 from cardwright.storage.originals import ORIGINAL_COLUMNS, Original, TokenKey
 from cardwright.storage.pipe import Pipe, Rows, rows_of
-from cardwright.storage.sqlite import LOCK_MS
 from cardwright.storage.tables import journal, message_tokens, movements, outbox, shadow_hits, transactions
 
 
@@ -135,18 +134,10 @@ SESSION = " ".join(
         "enable_hashjoin=off",
         "enable_mergejoin=off",
         "jit=off",
-        # A batch takes milliseconds. What takes this long hangs, or the client has gone.
-        f"lock_timeout={LOCK_MS}",
-        "statement_timeout=3000",
+        # The server notices that the client of a running statement is gone.
         "client_connection_check_interval=1000",
     )
 )
-
-READ_S = 2.0
-"""The longest wait for cards and for transactions that messages name."""
-
-PROBE_S = 2.0
-"""The longest wait for the first commit of a new connection."""
 
 
 def _integer(value: bytes | None) -> int:
@@ -169,6 +160,8 @@ class PostgresStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        limits = {"lock_timeout": database.limits.lock_s, "statement_timeout": database.limits.statement_s}
+        self._session = SESSION + "".join(f" -c {name}={int(seconds * 1000)}" for name, seconds in limits.items())
         self._reader: Pipe | None = None
         self._reading = asyncio.Lock()
         self._threads = self._new_threads()
@@ -181,7 +174,7 @@ class PostgresStore:
         """See ``hot.HotStore``; the connection is made in a thread."""
         lane = PostgresLane(await self._open(STATEMENTS))
         try:
-            await lane.probe()
+            await lane.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
         except BaseException:
             await lane.close()
             raise
@@ -200,7 +193,7 @@ class PostgresStore:
 
     def _connect(self) -> "psycopg.Connection[Any]":
         failpoint("connect.before")
-        return self._database.connect_postgres(SESSION, autocommit=True)
+        return self._database.connect_postgres(self._session, autocommit=True)
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token)."""
@@ -229,7 +222,7 @@ class PostgresStore:
         if self._reader is None:
             self._reader = await self._open(READ_STATEMENTS)
         self._reader.send(name, *arrays)
-        return rows_of((await self._reader.end(asyncio.get_running_loop().time() + READ_S))[0])
+        return rows_of((await self._reader.end(asyncio.get_running_loop().time() + self._database.limits.read_s))[0])
 
     def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -245,7 +238,7 @@ class PostgresStore:
     def next_ids(self) -> range:
         """See ``hot.HotStore``. No other process gets the block."""
         failpoint("ids.before")
-        with self._database.write(READ_S) as db:
+        with self._database.write(self._database.limits.read_s) as db:
             block = db.exec_driver_sql("SELECT nextval('transaction_blocks')").scalar_one()
         first = (block - 1) * POSTGRES_ID_BLOCK + 1
         return range(first, first + POSTGRES_ID_BLOCK, 2)
@@ -264,12 +257,12 @@ class PostgresLane:
         self._pipe = pipe
         self._deadline = 0.0
 
-    async def probe(self) -> None:
+    async def probe(self, deadline: float) -> None:
         """Commit a change of nothing. Raises Unavailable when the database takes no writes, SchemaChanged."""
         self._pipe.send("probe")
         self._pipe.send("schema")
         try:
-            _, result = await self._pipe.end(asyncio.get_running_loop().time() + PROBE_S)
+            _, result = await self._pipe.end(deadline)
         except Conflict as conflict:
             raise Unavailable(str(conflict)) from conflict
         check_schema([_text(row[0]) for row in rows_of(result)])

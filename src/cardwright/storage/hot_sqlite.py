@@ -48,10 +48,7 @@ FRAMES_MAX = 50_000
 FRAMES_FEW = 128
 """Pages that are moved so quickly that hardly ever a commit falls into it."""
 
-READ_S, PROBE_S = 2.0, 3.0
-"""The longest wait for transactions that messages name, and for the first commit of a new lane, in seconds."""
-
-CARD_LOCK_MS = 50
+CARD_LOCK_S = 0.05
 """The longest wait for a lock when cards are read, which happens on the event loop."""
 
 PASSES_MAX = 8
@@ -108,7 +105,7 @@ class SqliteStore:
         """See ``hot.HotStore``; all lanes share the process that writes."""
         lane = SqliteLane(self._database.write_gate, await self._open_wire())
         try:
-            await lane.probe()
+            await lane.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
         except BaseException:
             await lane.close()
             raise
@@ -122,14 +119,14 @@ class SqliteStore:
                 if self._wire is not None:
                     # As long as it lives it may still commit.
                     await self._wire.reap()
-                self._wire = Wire(self._database.path, STATEMENTS)
+                self._wire = Wire(self._database.path, STATEMENTS, self._database.limits.lock_s)
             return self._wire
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token), over a connection of their own, which never waits for a writer."""
         try:
             if self._reader is None:
-                self._reader = connect_sqlite(self._database.path, CARD_LOCK_MS)
+                self._reader = connect_sqlite(self._database.path, CARD_LOCK_S)
                 # What it keeps is void with the next commit of another connection.
                 self._reader.execute("PRAGMA cache_size=-1024")
             found = [self._reader.execute(SELECT_CARD, key).fetchone() for key in keys]
@@ -155,7 +152,7 @@ class SqliteStore:
     async def _read(self, name: str, keys: Sequence[Sequence[Any]]) -> list[Any]:
         """What a statement finds, in the process that also writes: it comes after what was asked there before."""
         wire = await self._open_wire()
-        _, (rows,) = await wire.read([(name, keys)], asyncio.get_running_loop().time() + READ_S)
+        _, (rows,) = await wire.read([(name, keys)], asyncio.get_running_loop().time() + self._database.limits.read_s)
         return list(rows)
 
     async def close(self) -> None:
@@ -168,7 +165,7 @@ class SqliteStore:
     def next_ids(self) -> range:
         """See ``hot.HotStore``. The ids after the last one used: only one process decides on a SQLite file."""
         failpoint("ids.before")
-        with self._database.read(READ_S) as db:
+        with self._database.read(self._database.limits.read_s) as db:
             last = db.exec_driver_sql("SELECT coalesce(max(id), -1) FROM transactions").scalar_one()
         return range(last + 2, last + 2 + ID_BLOCK, 2)
 
@@ -188,9 +185,8 @@ class SqliteLane:
         self._loop = asyncio.get_running_loop()
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="lane")
 
-    async def probe(self) -> None:
+    async def probe(self, deadline: float) -> None:
         """Commit a change of nothing. Raises Unavailable when the file takes no writes, SchemaChanged."""
-        deadline = self._loop.time() + PROBE_S
         try:
             await self._share(deadline)
             try:

@@ -17,12 +17,6 @@ HEARTBEAT_S = 1.0
 PROBE_S = 0.2
 """How often a database that is away is tried."""
 
-ANSWER_S = 3.0
-"""The longest wait for either."""
-
-READY_S = 1.5
-"""The longest wait for the database when readiness is asked for."""
-
 log = structlog.get_logger()
 
 
@@ -68,7 +62,7 @@ class Monitor:
             self._check.add_done_callback(lambda check: check.cancelled() or check.exception())
         try:
             # One check at a time, which all callers share: with a database that hangs they would use up the threads.
-            await asyncio.wait_for(asyncio.shield(self._check), READY_S)
+            await asyncio.wait_for(asyncio.shield(self._check), self._database.limits.ready_s)
         except TimeoutError:
             return "the database does not answer in time"
         except Unavailable as error:
@@ -88,12 +82,12 @@ class Monitor:
         await asyncio.get_running_loop().run_in_executor(self._threads, ask)
 
     def _read(self) -> None:
-        with self._database.read(ANSWER_S) as db:
+        with self._database.read(self._database.limits.statement_s) as db:
             check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
 
     def _probe(self) -> None:
         """Commit a change of nothing on a new connection."""
         self._database.renew()
-        with self._database.write(ANSWER_S) as db:
+        with self._database.write(self._database.limits.statement_s) as db:
             check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
             db.exec_driver_sql(PROBE)

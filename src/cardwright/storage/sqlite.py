@@ -2,8 +2,7 @@
 
 import sqlite3
 
-LOCK_MS = 2_000
-"""The longest wait of a server for a lock that another transaction holds."""
+from cardwright.kit.limits import PATIENT
 
 SQLITE_PRAGMAS = (
     # Small pages keep a batch's WAL frames small: one changed row costs a page.
@@ -20,12 +19,12 @@ SQLITE_PRAGMAS = (
 )
 
 
-def connect_sqlite(path: str, busy_ms: int = LOCK_MS) -> sqlite3.Connection:
+def connect_sqlite(path: str, busy_s: float = PATIENT.lock_s) -> sqlite3.Connection:
     """A connection with our pragmas and no transaction control of its own; may be used from any one thread at a time.
 
-    It waits at most ``busy_ms`` for a lock that another process holds.
+    It waits at most ``busy_s`` seconds for a lock that another process holds.
     """
-    connection = sqlite3.connect(path, timeout=busy_ms / 1000, check_same_thread=False, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=busy_s, check_same_thread=False, isolation_level=None)
     for pragma in SQLITE_PRAGMAS:
         connection.execute(pragma)
     return connection

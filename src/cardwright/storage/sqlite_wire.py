@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cardwright.kit.failpoints import async_failpoint
+from cardwright.kit.limits import PATIENT
 from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, Unavailable
 from cardwright.storage.hot import nothing
 from cardwright.storage.outage import TIMEOUTS
@@ -36,15 +37,17 @@ class _Waiter(NamedTuple):
 class Wire:
     """One such process; its requests are carried out in the order of asking.
 
-    A request that has no answer at its deadline ends the process, and with it all requests that wait behind.
+    A request waits at most ``lock_s`` seconds for the lock of the file. One that has no answer at its deadline ends the
+    process, and with it all requests that wait behind.
     """
 
-    def __init__(self, path: str, statements: Mapping[str, str]) -> None:
+    def __init__(self, path: str, statements: Mapping[str, str], lock_s: float = PATIENT.lock_s) -> None:
         self._socket, theirs = socket.socketpair()
         command = [sys.executable, "-m", "cardwright.storage.sqlite_writer", path, str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._socket.setblocking(False)
+        self._lock_s = lock_s
         self._unsent, self._heard = b"", b""
         self._waiters: deque[_Waiter] = deque()
         self._loop = asyncio.get_running_loop()
@@ -86,7 +89,8 @@ class Wire:
         if not self.is_open:
             raise ConnectionLost("the process that writes SQLite has ended")
         self._waiters.append(waiter := _Waiter(self._loop.create_future(), version is not None))
-        self._send(framed((version, deadline - MARGIN_S, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
+        until = min(deadline - MARGIN_S, self._loop.time() + self._lock_s)
+        self._send(framed((version, until, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
         meanwhile()
         if waiter.commits:
             await async_failpoint("commit.sent")

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from cardwright.storage.sqlite import LOCK_MS, connect_sqlite
+from cardwright.storage.sqlite import connect_sqlite
 
 LENGTH = 4
 """Bytes of a message's length before it, most significant first."""
@@ -47,7 +47,7 @@ class Writer:
     def __init__(self, connect: Callable[[], sqlite3.Connection], statements: dict[str, str]) -> None:
         self._connect = connect
         self._open: sqlite3.Connection | None = None
-        self._wait_ms = LOCK_MS
+        self._wait_ms = 0
         self._statements = statements
 
     def answer(self, version: int | None, deadline: float, parts: Parts) -> tuple[str, int, list[Any]]:
@@ -67,7 +67,7 @@ class Writer:
     @property
     def _connection(self) -> sqlite3.Connection:
         if self._open is None:
-            self._open, self._wait_ms = self._connect(), LOCK_MS
+            self._open, self._wait_ms = self._connect(), 0
         return self._open
 
     def _roll_back(self) -> None:
@@ -93,10 +93,11 @@ class Writer:
 
     def _write(self, version: int, deadline: float, parts: Parts) -> tuple[str, int, list[Any]]:
         run, many = self._connection.execute, self._connection.executemany
-        wait_ms = min(LOCK_MS, int((deadline - monotonic()) * 1000))
+        wait_ms = int((deadline - monotonic()) * 1000)
         if wait_ms <= 0:
             return UNAVAILABLE, 0, ["no time is left to write"]
-        if wait_ms != self._wait_ms:
+        if wait_ms // 100 != self._wait_ms // 100:
+            # To set it costs as much as a small statement, and a tenth of a second is exact enough.
             run(f"PRAGMA busy_timeout={wait_ms}")
             self._wait_ms = wait_ms
         run("BEGIN IMMEDIATE")

@@ -393,7 +393,7 @@ outbox = Table(
     Index(None, "program_id", "id"),
 )
 
-# What arrived at the addresses under /sandbox/inbox.
+# What arrived at the addresses under /sandbox/inbox: `received_ms` is the program's time, `stored_ms` is real time.
 inbox_messages = Table(
     "inbox_messages",
     metadata,
@@ -401,13 +401,14 @@ inbox_messages = Table(
     _program(),
     Column("box", String(64), nullable=False),
     Column("received_ms", BigInteger, nullable=False),
+    Column("stored_ms", BigInteger, nullable=False),
     Column("headers", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Index(None, "program_id", "box", "id"),
 )
 
 # History decided again under other controls: what was asked, how far it is, and what came of it so far. `lease_ms` is the
-# real time until which a process works on it.
+# real time until which a process works on it; when it is finished, the real time of its end.
 backtests = _resource(
     "backtests",
     Column("state", String(12), nullable=False),

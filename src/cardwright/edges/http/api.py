@@ -20,7 +20,7 @@ from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
 from cardwright.edges.http.problems import INTERNAL_BODY, problem_body
 from cardwright.edges.http.router import Found, Router
-from cardwright.kit.deadline import deadline
+from cardwright.kit.limits import deadline
 from cardwright.kit.page import only_fields
 from cardwright.resources.app import App, Call, EngineCall
 from cardwright.resources.route import Reply, Route, Scope
@@ -31,9 +31,6 @@ from cardwright.storage.records import Listing, encoder
 
 SWEEP_S = 0.1
 """How often requests under way are searched for those that have reached their limit."""
-
-MARGIN_S = 0.3
-"""What a transaction leaves of its request's time, so that its end is known before the request is answered."""
 
 LATE = "the request took too long; look up whether it was carried out before you repeat it"
 UNKNOWN = "the connection to the database was lost during the commit; look up whether the request was carried out"
@@ -91,7 +88,7 @@ class Api:
         allow = ""
         task = asyncio.current_task()
         assert task is not None
-        until = monotonic() + self._app.answer_s
+        until = monotonic() + self._app.database.limits.answer_s
         deadline.set(until)
         self._under_way[task] = until
         try:
@@ -146,8 +143,9 @@ class Api:
             result = await route.action(EngineCall(self._app, program_id, parameters, query), *arguments)
         else:
             loop = asyncio.get_running_loop()
+            until = deadline.get() - self._app.database.limits.margin_s
             result, published = await loop.run_in_executor(
-                self._threads, self._act, route, program_id, parameters, pairs, arguments, deadline.get() - MARGIN_S
+                self._threads, self._act, route, program_id, parameters, pairs, arguments, until
             )
             if published:
                 self._app.wake_outbox()

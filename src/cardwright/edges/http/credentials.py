@@ -13,9 +13,6 @@ from cardwright.storage.programs import find_program_of
 
 KNOWN_MAX = 10_000
 
-LOOK_UP_S = 2.0
-"""The longest look-up of a credential."""
-
 
 class Credentials:
     """Finds the program of a request's ``Authorization`` header.
@@ -43,7 +40,7 @@ class Credentials:
         return program_id
 
     def _look_up(self, digest: bytes) -> int:
-        with self._app.database.read(LOOK_UP_S) as db:
+        with self._app.database.read(self._app.database.limits.read_s) as db:
             program_id = find_program_of(db, digest)
         if program_id is None:
             raise Problem(BAD_CREDENTIAL)

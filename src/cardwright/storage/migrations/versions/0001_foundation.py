@@ -200,6 +200,7 @@ def create_tables() -> None:
         sa.Column("program_id", ID, nullable=False),
         sa.Column("box", sa.String(length=64), nullable=False),
         sa.Column("received_ms", sa.BigInteger(), nullable=False),
+        sa.Column("stored_ms", sa.BigInteger(), nullable=False),
         sa.Column("headers", sa.Text(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f("fk_inbox_messages_program_id")),
