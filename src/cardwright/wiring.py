@@ -1,7 +1,6 @@
 """Joins the parts into a running platform; the only file that knows them all."""
 
 import asyncio
-import json
 import os
 import secrets
 import tempfile
@@ -10,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 from sqlalchemy import Connection
 
 from cardwright.engine.cache import Cache, ShowPan
@@ -19,6 +20,7 @@ from cardwright.engine.retention import Retention
 from cardwright.engine.timers import Timers
 from cardwright.kit.clock import ProgramClock, monotonic_ms, parse_instant, system_ms
 from cardwright.kit.failpoints import async_failpoint
+from cardwright.kit.files import create_file, read_file
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.limits import Limits
@@ -39,6 +41,7 @@ from cardwright.storage.programs import (
     ProgramSettings,
     find_program_of,
     find_program_token,
+    find_value,
     get_program,
     insert_credential,
     insert_program,
@@ -48,7 +51,7 @@ from cardwright.storage.programs import (
 DEFAULT_PROGRAM = "default"
 
 SECRETS_FILE = "secrets.json"
-"""The file in the data directory in which the first start leaves what was not given."""
+"""The file in the data directory that keeps the secrets which the first start made."""
 
 KEY_CHECK = "master key"
 """Where the database keeps a keyed hash by which the master key is recognised."""
@@ -62,7 +65,11 @@ STOP_S = 1.5
 
 
 class Misconfigured(Exception):
-    """Settings that cannot work together; the text names the option and the way out."""
+    """Settings that cannot work together, or a damaged file; the text names it, ``next_step`` the way out."""
+
+    def __init__(self, text: str, next_step: str = "cardwright serve --help") -> None:
+        super().__init__(text)
+        self.next_step = next_step
 
 
 @contextmanager
@@ -88,6 +95,10 @@ class Secrets:
     access_token: str
 
 
+CREDENTIAL_NAMES = frozenset({"application_token", "access_token"})
+SECRET_NAMES = frozenset(Secrets.__slots__)
+
+
 def data_dir_of(settings: Settings) -> Path:
     """Where keys and the embedded database live: beside an explicit SQLite file, else ``.cardwright``."""
     if settings.data_dir is not None:
@@ -103,51 +114,91 @@ def address_of(settings: Settings) -> str:
 
 
 def load_secrets(settings: Settings) -> Secrets:
-    """Keys and credentials: from the settings, else from the data directory, where the first start leaves them.
+    """Return keys and credentials: from the settings, else from the data directory. Raises Misconfigured, OSError."""
+    given = _given_secrets(settings)
+    if given.keys() == SECRET_NAMES:
+        return Secrets(**given)
+    path = data_dir_of(settings) / SECRETS_FILE
+    known = _kept_secrets(path) | given
+    if missing := sorted(SECRET_NAMES - known.keys()):
+        names = ", ".join(f"CARDWRIGHT_{name.upper()}" for name in missing)
+        raise Misconfigured(f"{path} has no {', '.join(missing)}; restore the file, or set {names}")
+    return Secrets(**known)
 
-    Raises Misconfigured when production mode has none.
+
+def ensure_secrets(settings: Settings, key_check: str | None) -> Secrets:
+    """Return keys and credentials like ``load_secrets``; a first start in sandbox mode makes those that are missing.
+
+    ``key_check`` is the one that the database holds. If the database was filled under another master key than the one made
+    here, nothing is written. Raises Misconfigured, OSError.
     """
     given = _given_secrets(settings)
-    if len(given) == len(Secrets.__slots__):
-        return Secrets(**given)
+    path = data_dir_of(settings) / SECRETS_FILE
+    if given.keys() == SECRET_NAMES or os.path.lexists(path):
+        return load_secrets(settings)
     if not settings.is_sandbox:
-        missing = sorted({"master_key", "application_token", "access_token"} - given.keys())
-        raise Misconfigured(f"production mode needs {', '.join(f'CARDWRIGHT_{name.upper()}' for name in missing)}")
+        missing = ", ".join(f"CARDWRIGHT_{name.upper()}" for name in sorted(SECRET_NAMES - given.keys()))
+        raise Misconfigured(f"production mode needs {missing}")
+    made = _made_secrets(settings)
+    if key_check not in (None, fingerprint_of(make_vault(settings, Secrets(**made | given)))):
+        raise Misconfigured(
+            f"the database was filled under another master key, and there is no {path}; set CARDWRIGHT_MASTER_KEY, or "
+            f"--data-dir to the folder with its {SECRETS_FILE}"
+        )
+    kept = {name: value for name, value in made.items() if name not in given}
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if create_file(path, msgspec.json.encode(kept)):
+        return Secrets(**made | given)
+    # Another process created the file first.
+    return load_secrets(settings)
+
+
+def find_secrets(settings: Settings) -> dict[str, str]:
+    """Return the credentials that exist, for those who only use them.
+
+    Raises FileNotFoundError when they were never made, Misconfigured when the file is damaged, OSError.
+    """
+    given = _given_secrets(settings)
+    if given.keys() >= CREDENTIAL_NAMES:
+        return given
+    path = data_dir_of(settings) / SECRETS_FILE
+    known = _kept_secrets(path) | given
+    if missing := sorted(CREDENTIAL_NAMES - known.keys()):
+        raise Misconfigured(f"{path} has no {', '.join(missing)}")
+    return known
+
+
+def _given_secrets(settings: Settings) -> dict[str, str]:
+    return {name: value.get_secret_value() for name in SECRET_NAMES if (value := getattr(settings, name)) is not None}
+
+
+def _made_secrets(settings: Settings) -> dict[str, str]:
     source = Ids(settings.seed) if settings.seed is not None else None
-    made = {
+    return {
         "master_key": f"{source.bits(256):064x}" if source else secrets.token_hex(32),
         "application_token": source.token() if source else secrets.token_urlsafe(24),
         "access_token": source.token() if source else secrets.token_urlsafe(24),
     }
-    return Secrets(**(_kept(data_dir_of(settings) / SECRETS_FILE, made) | given))
 
 
-def find_secrets(settings: Settings) -> dict[str, str]:
-    """The credentials that exist already, for those who only use them. Raises FileNotFoundError when some were never made."""
-    given = _given_secrets(settings)
-    if {"application_token", "access_token"} <= given.keys():
-        return given
-    kept: dict[str, str] = json.loads((data_dir_of(settings) / SECRETS_FILE).read_text())
-    return kept | given
+class _SecretsFile(msgspec.Struct, omit_defaults=True):
+    """The content of ``secrets.json``; what the environment gave at the first start is not in it."""
+
+    master_key: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    application_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    access_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
 
 
-def _given_secrets(settings: Settings) -> dict[str, str]:
-    return {
-        name: value.get_secret_value()
-        for name in ("master_key", "application_token", "access_token")
-        if (value := getattr(settings, name)) is not None
-    }
-
-
-def _kept(path: Path, made: dict[str, str]) -> dict[str, str]:
-    """The secrets in the file; the first caller's are the ones that are kept."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _kept_secrets(path: Path) -> dict[str, str]:
+    """Return the secrets in the file. Raises Misconfigured when it is damaged, OSError when it cannot be read."""
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(made, file)
-    except FileExistsError:
-        return {**made, **json.loads(path.read_text())}
-    return made
+        kept = msgspec.json.decode(read_file(path), type=_SecretsFile)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Misconfigured(
+            f"{path} is damaged: {error}; without its master key the database cannot be decrypted",
+            f"restore {path} from a backup; only if the database is new:  rm {path}",
+        ) from None
+    return {name: value for name in SECRET_NAMES if (value := getattr(kept, name)) is not None}
 
 
 def make_vault(settings: Settings, keys: Secrets) -> Vault:
@@ -160,6 +211,17 @@ def first_clock(settings: Settings) -> ProgramClock:
     return ProgramClock() if settings.seed is None else ProgramClock(0, parse_instant(SEEDED_START))
 
 
+def fingerprint_of(vault: Vault) -> str:
+    """Return the key check of a vault, by which a database tells whether it was filled under the same master key."""
+    return vault.pan_digest(KEY_CHECK, KEY_CHECK).hex()
+
+
+def find_key_check(database: Database) -> str | None:
+    """Return the key check that the database holds; None before the first start of a server."""
+    with database.read() as db:
+        return find_value(db, KEY_CHECK)
+
+
 def ensure_default_program(database: Database, vault: Vault, settings: Settings, keys: Secrets) -> None:
     """Sees to it that the default program is there and that the credentials open it.
 
@@ -167,7 +229,7 @@ def ensure_default_program(database: Database, vault: Vault, settings: Settings,
     """
     digest = vault.credential_digest(keys.application_token, keys.access_token)
     with database.write() as db:
-        fingerprint = vault.pan_digest(KEY_CHECK, KEY_CHECK).hex()
+        fingerprint = fingerprint_of(vault)
         if kept_value(db, KEY_CHECK, fingerprint) != fingerprint:
             raise Misconfigured(
                 "the database was filled under another master key; set CARDWRIGHT_MASTER_KEY, or --data-dir to the folder "

@@ -15,8 +15,9 @@ from cardwright.outbox.signature import sign
 from cardwright.resources import inbox
 from cardwright.resources.inbox import check_signature, does_fit, kept_headers, shown_authorization
 from cardwright.storage.database import Database
+from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, insert_program
-from cardwright.storage.tables import inbox_messages, metadata
+from cardwright.storage.tables import inbox_messages
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import shared_server
 from tests.support.issuing import new_program
@@ -341,7 +342,7 @@ def test_nobody_misses_a_message(town: Town) -> None:
 def database(database_url: str) -> Iterator[Database]:
     """An empty database with one program, "town"."""
     database = Database(database_url)
-    metadata.create_all(database.engine)
+    migrate(database)
     parts: dict[str, Any] = {"short_code": "town", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
     with database.write() as db:
         insert_program(db, token="town", name="town", **parts)

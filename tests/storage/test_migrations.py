@@ -1,13 +1,28 @@
 """The migrations make exactly the tables that the code works with."""
 
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
+from cardwright.storage import migrate as module
 from cardwright.storage.database import Database
-from cardwright.storage.migrate import migrate, newest, present, sql_of_all
+from cardwright.storage.migrate import LOCK_ID, MigrationBlocked, migrate, newest, present, revisions, sql_of_all
 from cardwright.storage.tables import metadata
+
+NEXT = """
+from alembic import op
+revision, down_revision, branch_labels, depends_on = "9000", "{last}", None, None
+def upgrade():
+    op.execute("INSERT INTO meta (key, value) VALUES ('runs', '1')")
+"""
 
 
 def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> None:
@@ -54,4 +69,73 @@ def test_the_journal_is_append_only(database_url: str) -> None:
         except DBAPIError:
             refused += 1
     assert refused == 3
+    database.close()
+
+
+def with_a_program(address: str) -> Database:
+    """A database at the schema of this version, with a program at revision 1."""
+    database = Database(address)
+    migrate(database)
+    columns = "token, name, short_code, settings, revision, clock_offset_ms, created_ms"
+    with database.write() as db:
+        db.execute(text(f"INSERT INTO programs ({columns}) VALUES ('p', 'P', 'pppp', '{{}}', 1, 0, 0)"))
+    return database
+
+
+def test_an_upgrade_counts_up_the_revisions_of_programs(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running servers read a program again when its revision has changed: an upgrade changes it, a run without work does not."""
+    database = with_a_program(database_url)
+    folder = tmp_path / "migrations"
+    shutil.copytree(module.MIGRATIONS, folder)
+    (folder / "versions" / "9000_next.py").write_text(NEXT.format(last=newest()))
+    monkeypatch.setattr(module, "MIGRATIONS", folder)
+    revisions.cache_clear()
+    try:
+        for changed in (True, False):
+            assert migrate(database) is changed
+            with database.read() as db:
+                assert db.scalar(text("SELECT revision FROM programs")) == 2
+        assert present(database) == "9000"
+    finally:
+        revisions.cache_clear()
+    database.close()
+
+
+def test_migrations_that_start_at_once_run_one_after_the_other(database_url: str) -> None:
+    """Of two that find an empty database one makes the tables; the other waits and then finds them."""
+    barrier, changed = threading.Barrier(2), list[bool]()
+
+    def run() -> None:
+        database = Database(database_url)
+        barrier.wait()
+        changed.append(migrate(database))
+        database.close()
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(changed) == [False, True]
+
+
+def test_a_migration_does_not_wait_for_ever(database_url: str) -> None:
+    """While another one holds the lock it gives up at its limit, says why and has changed nothing; afterwards it runs."""
+    database = Database(database_url)
+    if database.is_sqlite:
+        event.listen(database.engine, "connect", lambda raw, _record: raw.execute("PRAGMA busy_timeout=50"))
+        sqlite3.connect(database_url).execute("PRAGMA journal_mode=WAL")
+        other: sqlite3.Connection | psycopg.Connection = sqlite3.connect(database_url, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+    else:
+        other = psycopg.connect(database_url)
+        other.execute(f"SELECT pg_advisory_xact_lock({LOCK_ID})")
+    with pytest.raises(MigrationBlocked, match="another migration or a long transaction holds the database"):
+        migrate(database, wait_s=0.05)
+    other.rollback()
+    assert present(database) is None
+    assert migrate(database)
+    other.close()
     database.close()

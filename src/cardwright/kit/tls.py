@@ -1,7 +1,5 @@
 """A self-made TLS certificate, so that HTTPS works from the first start."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -12,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from cardwright.kit.files import PRIVATE, create_file, read_file, replace_file
 
 # Clients of some vendors refuse certificates that live longer than 398 days.
 LIFE_TIME = timedelta(days=397)
@@ -34,7 +34,7 @@ def self_made_certificate(directory: Path, hostnames: Sequence[str], now: dateti
     certificate_path, key_path = directory / "certificate.pem", directory / "key.pem"
     key, names = _kept_key(key_path), _general_names(hostnames)
     if not _still_good(certificate_path, key, names, now):
-        _publish(certificate_path, _certificate(key, names, now).public_bytes(Encoding.PEM))
+        replace_file(certificate_path, _certificate(key, names, now).public_bytes(Encoding.PEM), 0o644)
     return certificate_path, key_path
 
 
@@ -42,15 +42,9 @@ def _kept_key(path: Path) -> EllipticCurvePrivateKey:
     """The key in the file, made on the first call. Of processes that start together only one can link, and all read its key."""
     if not path.exists():
         made = generate_private_key(SECP256R1())
-        temporary = _written(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
-    path.chmod(0o600)
-    match load_pem_private_key(path.read_bytes(), password=None):
+        create_file(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(PRIVATE)
+    match load_pem_private_key(read_file(path), password=None):
         case EllipticCurvePrivateKey() as key:
             return key
         case _:
@@ -60,7 +54,7 @@ def _kept_key(path: Path) -> EllipticCurvePrivateKey:
 def _still_good(path: Path, key: EllipticCurvePrivateKey, names: list[x509.GeneralName], now: datetime) -> bool:
     """Whether the file holds a certificate of this key and these names that is valid for a while."""
     try:
-        found = x509.load_pem_x509_certificate(path.read_bytes())
+        found = x509.load_pem_x509_certificate(read_file(path))
         found_names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (FileNotFoundError, ValueError, x509.ExtensionNotFound):
         return False
@@ -106,18 +100,3 @@ def _general_name(hostname: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(hostname))
     except ValueError:
         return x509.DNSName(hostname)
-
-
-def _publish(path: Path, content: bytes) -> None:
-    """Writes a file that everybody may read, whole or not at all."""
-    temporary = _written(path, content)
-    temporary.chmod(0o644)
-    temporary.replace(path)
-
-
-def _written(path: Path, content: bytes) -> Path:
-    """A new file beside ``path``, which only its owner may read."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    return Path(name)

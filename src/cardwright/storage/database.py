@@ -170,7 +170,8 @@ class Database:
                 raise
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise ConnectionLost(reason_of(error)) from error
-            if not is_contention(error):
+            if self.limits.transaction_s is not None and not is_contention(error):
+                # A command without a limit reports the failure itself and ends.
                 self.outage.begin(error)
             raise Unavailable(reason_of(error)) from error
 

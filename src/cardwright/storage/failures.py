@@ -90,6 +90,14 @@ def is_contention(error: Exception) -> bool:
     return getattr(cause, "sqlstate", None) in (LOCK_NOT_AVAILABLE, QUERY_CANCELED)
 
 
+def is_locked(error: Unavailable) -> bool:
+    """Whether the database works, but another transaction kept a lock until the wait for it ended."""
+    cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else error.__cause__
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE
+
+
 def reason_of(error: Exception) -> str:
     """The first line of what the driver reports."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

@@ -173,7 +173,8 @@ def doubt_about(write: Write, reason: str) -> InDoubt:
 def check_schema(revisions: Sequence[str]) -> None:
     """Raise SchemaChanged unless the database has the revision that this version works with."""
     if list(revisions) != [newest()]:
-        text = f"the database has schema {', '.join(revisions) or 'none'}, this version of Cardwright works with {newest()}"
+        known = f"this version of Cardwright works with {newest()}; install the matching version and restart"
+        text = f"the database has schema {', '.join(revisions) or 'none'}, {known}"
         raise SchemaChanged(text)
 
 

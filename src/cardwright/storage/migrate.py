@@ -1,6 +1,8 @@
 """Brings a database to the schema that this version works with."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from cardwright.storage.database import Database
+from cardwright.storage.failures import Unavailable, is_locked
 
 if TYPE_CHECKING:
     # Alembic takes 0.2 s to import, which only a database that must be changed should cost.
@@ -15,32 +18,75 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+LOCK_WAIT_S = 30.0
+"""The longest wait for another migration, and on PostgreSQL for each table that a transaction holds."""
+
+LOCK_ID = 727274
+
+
+class MigrationBlocked(Exception):
+    """Another migration, or a transaction, held a lock until the wait ended; nothing was changed."""
+
 
 @cache
+def revisions() -> tuple[str, ...]:
+    """Return the revisions that this version knows, oldest first: they are in the names of the migration files."""
+    return tuple(sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
+
+
 def newest() -> str:
-    """The revision that this version works with: the last of the migration files' names."""
-    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    """Return the revision that this version works with."""
+    return revisions()[-1]
 
 
 def present(database: Database) -> str | None:
-    """The revision that the database is at; None when it is empty."""
+    """Return the revision of the database; None when it is empty."""
     with database.read() as db:
-        if not inspect(db).has_table("alembic_version"):
-            return None
-        return db.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        return _present(db)
 
 
-def migrate(database: Database) -> bool:
-    """Runs what is missing; tells whether anything was. Two processes that start at once do it one after the other."""
+def _present(db: Connection) -> str | None:
+    if not inspect(db).has_table("alembic_version"):
+        return None
+    return db.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def migrate(database: Database, wait_s: float = LOCK_WAIT_S) -> bool:
+    """Run the migrations that are missing in one transaction; return whether there were any.
+
+    Two processes that start at once do it one after the other. Raises MigrationBlocked, after ``wait_s`` on PostgreSQL and
+    after the connection's busy timeout on SQLite.
+    """
     if present(database) == newest():
         return False
     from alembic import command
 
-    with database.write() as db:
-        if not database.is_sqlite:
-            db.execute(text("SELECT pg_advisory_xact_lock(727274)"))
+    with _locked(database, wait_s) as db:
+        # Looked up under the lock: another process may have migrated while this one waited.
+        if (revision := _present(db)) == newest():
+            return False
         command.upgrade(_config(db), "head")
+        if revision is not None:
+            # Running servers read a program's configuration again, and with it the schema, when its revision has changed.
+            db.execute(text("UPDATE programs SET revision = revision + 1"))
     return True
+
+
+@contextmanager
+def _locked(database: Database, wait_s: float) -> Iterator[Connection]:
+    """A transaction that no other migration runs beside. Raises MigrationBlocked."""
+    try:
+        with database.write() as db:
+            if not database.is_sqlite:
+                # A migration may take longer than any other statement is allowed to.
+                db.execute(text("SET LOCAL statement_timeout = 0"))
+                db.execute(text(f"SET LOCAL lock_timeout = {int(wait_s * 1000)}"))
+                db.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_ID})"))
+            yield db
+    except Unavailable as error:
+        if is_locked(error):
+            raise MigrationBlocked("another migration or a long transaction holds the database; nothing was changed") from None
+        raise
 
 
 def sql_of_all(database: Database) -> str:

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, column, select, table
 
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.storage.builtins import insert_built_ins
 from cardwright.storage.database import Row
+from cardwright.storage.hot import check_schema
 from cardwright.storage.tables import credentials, meta, programs
+
+SCHEMA = select(column("version_num")).select_from(table("alembic_version")).scalar_subquery().label("schema")
+"""The schema of the database, as a column of another statement."""
 
 
 class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +45,14 @@ class Program:
 
 
 def get_program(db: Connection, program_id: int) -> Program:
-    """The program with this id, which must exist."""
-    return program_of(db.execute(select(programs).where(programs.c.id == program_id)).one())
+    """Return the program with this id, which must exist. Raises SchemaChanged.
+
+    Every reader of configuration comes here. The schema is read in the same statement, and a migration counts up each
+    program's revision, so that a process of another version notices the migration with its next batch or request.
+    """
+    row = db.execute(select(programs, SCHEMA).where(programs.c.id == program_id)).one()
+    check_schema([] if row.schema is None else [row.schema])
+    return program_of(row)
 
 
 def program_of(row: Row) -> Program:
@@ -82,12 +92,18 @@ def insert_credential(db: Connection, program_id: int, digest: bytes) -> None:
     db.execute(credentials.insert().values(digest=digest, program_id=program_id))
 
 
+def find_value(db: Connection, key: str) -> str | None:
+    """Return the value that the database keeps under a key."""
+    value: str | None = db.scalar(select(meta.c.value).where(meta.c.key == key))
+    return value
+
+
 def kept_value(db: Connection, key: str, value: str) -> str:
     """The value that the database keeps under a key: the one that was there, else this one from now on."""
-    found = db.scalar(select(meta.c.value).where(meta.c.key == key))
+    found = find_value(db, key)
     if found is None:
         db.execute(meta.insert().values(key=key, value=value))
-    return value if found is None else str(found)
+    return value if found is None else found
 
 
 def set_clock(db: Connection, program_id: int, clock: ProgramClock) -> None:

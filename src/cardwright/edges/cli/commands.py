@@ -1,15 +1,17 @@
 """The commands and their options; what each does stands in a module of its own, imported when it is asked for."""
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from cardwright import __version__
 from cardwright.edges.cli.say import Failure, tell_failure
 from cardwright.edges.cli.status import Form
+from cardwright.edges.cli.surroundings import failure_of_file
 
 if TYPE_CHECKING:
     # pydantic takes a fifth of a second to import: `cardwright --help` does without it.
@@ -62,10 +64,19 @@ def settings_from(**given: Any) -> "Settings":
     from cardwright.settings import Settings
 
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         wrong = [(f"CARDWRIGHT_{str(one['loc'][0]).upper()}", one["msg"]) for one in error.errors(include_input=False)]
         raise Failure("; ".join(f"{name}: {text}" for name, text in wrong), f"unset {wrong[0][0]}", 2) from None
+    except UnicodeError:
+        raise Failure(".env is not UTF-8 text", "file .env", 2) from None
+    if settings.db is not None and "://" not in settings.db:
+        try:
+            Path(settings.db).expanduser().resolve()
+        except RuntimeError as error:
+            # A loop of symbolic links, or ~name of a user that does not exist.
+            raise Failure(f"--db {settings.db}: {error}", "cardwright serve --db cardwright.db", 2) from None
+    return settings
 
 
 def _version(asked: bool) -> None:
@@ -237,9 +248,32 @@ def execute(
 def main() -> None:
     """Runs the command line."""
     try:
-        cli()
+        try:
+            cli()
+        finally:
+            sys.stdout.flush()
     except Failure as failure:
-        tell_failure(failure)
-        sys.exit(failure.code)
+        _end(failure)
+    except BrokenPipeError:
+        # The reader of the output, such as `head`, has all that it wants.
+        _drop_output()
+        sys.exit(1)
+    except OSError as error:
+        # Files and folders of every command: an unreadable folder, a file in the place of a folder, a full disk.
+        _end(failure_of_file(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _end(failure: Failure) -> NoReturn:
+    tell_failure(failure)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    sys.exit(failure.code)
+
+
+def _drop_output() -> None:
+    """Send what cannot be written to nowhere: the interpreter would try again at its end and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

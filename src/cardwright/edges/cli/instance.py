@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from cardwright.edges.cli.client import Client
-from cardwright.edges.cli.say import Failure
+from cardwright.edges.cli.say import Failure, tell
+from cardwright.kit.files import read_file, replace_file
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
@@ -24,7 +27,7 @@ STOP_S = 20
 class Instance:
     """Where an instance answers. ``base_url`` ends in ``/v3``; ``ca`` is the certificate to trust when it speaks TLS."""
 
-    base_url: str
+    base_url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]+")]
     pid: int
     mode: str
     ca: str | None = None
@@ -66,13 +69,19 @@ def environment_of(base_url: str, credentials: Credentials, ca: str | None) -> d
 def announced(directory: Path, instance: Instance) -> Iterator[None]:
     """Leaves word of an instance in its data directory for as long as it runs."""
     path = directory / FILE
-    path.write_text(json.dumps({name: value for name, value in asdict(instance).items() if value is not None}))
+    try:
+        replace_file(path, json.dumps({name: value for name, value in asdict(instance).items() if value is not None}).encode())
+    except OSError as error:
+        # The instance itself works without the file.
+        tell(f"warning: {path}: {error.strerror}; `cardwright status` does not find this instance")
+        yield
+        return
     try:
         yield
     finally:
         # Another one may have started on the same directory meanwhile; its word is not ours to take back.
         with suppress(OSError, ValueError, KeyError):
-            if json.loads(path.read_text())["pid"] == instance.pid:
+            if json.loads(read_file(path))["pid"] == instance.pid:
                 path.unlink()
 
 
@@ -82,20 +91,22 @@ def find_instance(settings: "Settings") -> Instance:
 
     path = data_dir_of(settings) / FILE
     try:
-        return Instance(**json.loads(path.read_text()))
+        return msgspec.json.decode(read_file(path), type=Instance)
     except FileNotFoundError:
         hint = "cardwright serve   (or name the --data-dir of one that runs)"
         raise Failure(f"no instance runs in --data-dir {path.parent}", hint) from None
-    except (ValueError, TypeError):
-        raise Failure(f"{path} is not what an instance writes", f"rm {path}") from None
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Failure(f"{path} is damaged: {error}", f"rm {path}   (a running instance writes it at its next start)") from None
 
 
 def find_credentials(settings: "Settings") -> Credentials:
     """The credentials of the environment, else those that the first start left in the data directory."""
-    from cardwright.wiring import find_secrets
+    from cardwright.wiring import Misconfigured, find_secrets
 
     try:
         keys = find_secrets(settings)
+    except Misconfigured as error:
+        raise Failure(str(error), error.next_step) from None
     except FileNotFoundError as error:
         hint = "export CARDWRIGHT_APPLICATION_TOKEN=… CARDWRIGHT_ACCESS_TOKEN=…"
         raise Failure(f"there are no credentials: {error.filename} does not exist", hint) from None

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardwright import __version__
 from cardwright.edges.cli.instance import Credentials, Instance, announced, environment_of
-from cardwright.edges.cli.say import Failure, show_fields
+from cardwright.edges.cli.say import Failure, show_fields, tell
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
@@ -37,14 +38,18 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         signal.signal(number, _leave)
     if until_eof:
         threading.Thread(target=_leave_at_eof, daemon=True).start()
-    from cardwright.edges.cli.books import opened
+    from cardwright.edges.cli.books import check_database_file, make_data_dir, make_database_file, opened
     from cardwright.edges.http.server import PortTaken, bind, run
-    from cardwright.wiring import data_dir_of, settled
+    from cardwright.wiring import address_of, settled
 
     with ExitStack() as stack:
         settings = stack.enter_context(settled(settings))
-        directory = _made(data_dir_of(settings).absolute())
-        stack.enter_context(only_server_of(settings))
+        directory = make_data_dir(settings).absolute()
+        if "://" not in (address := address_of(settings)):
+            path = str(Path(address).expanduser())
+            make_database_file(path)
+            check_database_file(path)
+            lock_database_file(path)
         try:
             listener = bind(settings.host, settings.port)
         except PortTaken as taken:
@@ -73,14 +78,6 @@ def _leave_at_eof() -> None:
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _made(directory: Path) -> Path:
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise Failure(f"--data-dir {directory}: {error.strerror}", "cardwright serve --data-dir ~/.cardwright") from None
-    return directory
 
 
 # --- What cannot work ---------------------------------------------------------------------
@@ -135,27 +132,23 @@ def _check_key(master_key: str) -> None:
         raise Failure(f"CARDWRIGHT_MASTER_KEY: {error}", "export CARDWRIGHT_MASTER_KEY=$(openssl rand -hex 32)", 2) from None
 
 
-@contextmanager
-def only_server_of(settings: "Settings") -> Iterator[None]:
-    """Holds a SQLite file against a second server, which would give its transactions the same ids. Raises Failure."""
-    from cardwright.wiring import address_of
+def lock_database_file(path: str) -> None:
+    """Hold a SQLite file against a second server, which would give its transactions the same ids. Raises Failure, OSError.
 
-    address = address_of(settings)
-    if "://" in address:
-        yield
-        return
-    path = Path(address).expanduser()
+    The lock is on the file itself, so that every name of it leads to the same lock: a symbolic or hard link, another path in
+    another container. It is a ``flock``, which Linux and macOS keep apart from the POSIX locks of SQLite on local disks, the
+    only ones where SQLite's WAL works. The descriptor stays open until the process ends, which releases the lock: closing any
+    descriptor of the file drops the POSIX locks that SQLite holds in this process.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        lock = open(path.with_name(f"{path.name}.lock"), "a+")  # noqa: SIM115 - closed by the with below
-    except OSError as error:
-        raise Failure(f"--db {path}: {error.strerror}", f"mkdir -p {path.parent}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            hint = "cardwright status, or cardwright serve --db another.db"
-            raise Failure(f"--db {path}: another server works on this file", hint) from None
-        yield
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "cardwright status, or cardwright serve --db another.db"
+        raise Failure(f"--db {path}: another server works on this file", hint) from None
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if mode & 0o077:
+        tell(f"warning: --db {path} is open to other users (mode {mode:o});  chmod 600 {path}*")
 
 
 # --- Where it answers ---------------------------------------------------------------------
@@ -166,7 +159,11 @@ def certificate_for(settings: "Settings", directory: Path) -> tuple[Path, Path]:
     from cardwright.kit.tls import self_made_certificate
 
     host = ANYWHERE.get(settings.host, settings.host)
-    return self_made_certificate(directory, [host, "localhost", "127.0.0.1", "::1", socket.gethostname()], datetime.now(UTC))
+    names = [host, "localhost", "127.0.0.1", "::1", socket.gethostname()]
+    try:
+        return self_made_certificate(directory, names, datetime.now(UTC))
+    except ValueError as error:
+        raise Failure(f"--tls: {directory / 'key.pem'} is damaged: {error}", f"rm {directory / 'key.pem'}") from None
 
 
 def instance_of(settings: "Settings", listener: socket.socket, certificate: tuple[Path, Path] | None) -> Instance:

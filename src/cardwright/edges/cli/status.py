@@ -1,16 +1,21 @@
 """`cardwright status`: whether an instance runs here, where it answers, and what opens it."""
 
+import os
 import shlex
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from cardwright.edges.cli.client import Client
-from cardwright.edges.cli.instance import environment_of, find_credentials, find_instance
+from cardwright.edges.cli.client import Answer, Client
+from cardwright.edges.cli.instance import Instance, environment_of, find_credentials, find_instance
 from cardwright.edges.cli.say import Failure, show_fields, show_json
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
+
+
+MIGRATIONS_MISSING = "migrations missing"
+"""The status of an instance whose database has another schema."""
 
 
 class Form(StrEnum):
@@ -24,9 +29,9 @@ class Form(StrEnum):
 def status(settings: "Settings", form: Form) -> None:
     """Shows the instance of a data directory. Raises Failure when there is none, or it does not answer, or is not ready."""
     instance, pair = find_instance(settings), find_credentials(settings)
-    answer = Client(instance.root_url, ca=instance.ca).request("GET", "/readyz")
+    answer = _readiness(instance)
     if answer.status != 200:
-        raise Failure(f"{instance.root_url} is not ready: {answer.body}", "cardwright migrate")
+        raise _not_ready(instance, answer)
     match form:
         case Form.ENV:
             for name, value in environment_of(instance.base_url, pair, instance.ca).items():
@@ -43,8 +48,42 @@ def status(settings: "Settings", form: Form) -> None:
                     ("explorer", f"{instance.root_url}/docs"),
                     ("mode", instance.mode),
                     ("process", str(instance.pid)),
-                    ("status", f"{answer.body['status']}, schema {answer.body['schema']}"),
+                    ("status", f"{answer.body.get('status')}, schema {answer.body.get('schema')}"),
                     ("certificate", instance.ca or ""),
                 ],
                 indent=0,
             )
+
+
+def _readiness(instance: Instance) -> Answer:
+    """The answer of ``/readyz``. Raises Failure; one of a process that has ended says so."""
+    try:
+        return Client(instance.root_url, ca=instance.ca).request("GET", "/readyz")
+    except Failure as failure:
+        if _is_running(instance.pid):
+            raise
+        text = f"{failure}; the instance, process {instance.pid}, ended without a clean stop"
+        raise Failure(text, "cardwright serve") from None
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        # A process of another user, or a number that the file's reader cannot judge.
+        pass
+    return True
+
+
+def _not_ready(instance: Instance, answer: Answer) -> Failure:
+    """The failure for an answer other than 200: its ``status`` and ``reason``, and the command that helps."""
+    body = answer.body if isinstance(answer.body, dict) else {}
+    state = str(body.get("status", f"HTTP status {answer.status}"))
+    text = f"{instance.root_url} is not ready: {state}"
+    if reason := body.get("reason"):
+        text += f": {reason}"
+    if state == MIGRATIONS_MISSING:
+        return Failure(f"{text}; the database is at schema {body.get('schema') or 'none'}", "cardwright migrate")
+    return Failure(text, "check that the database answers and has space; the log of the server says more")

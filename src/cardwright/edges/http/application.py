@@ -17,7 +17,9 @@ from cardwright.edges.http.api import Answer, Api
 from cardwright.edges.http.api import Request as ApiRequest
 from cardwright.edges.http.explorer import explorer_paths
 from cardwright.edges.http.inbox_door import ASGIScope, InboxDoor, Receive, Send
+from cardwright.edges.http.parent_watch import end_with_parent
 from cardwright.edges.http.problems import problem_body
+from cardwright.edges.http.stop_guard import guard_stop
 from cardwright.kit import logs
 from cardwright.resources.catalog import ROUTES
 from cardwright.settings import Settings
@@ -116,4 +118,6 @@ def from_environment() -> Application:
     settings = Settings()
     # A worker is a process of its own: without this its log would go past the redaction.
     logs.configure(settings.log_level, settings.log_json, sys.stderr)
+    end_with_parent()
+    guard_stop()
     return Application(settings)

@@ -9,6 +9,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from cardwright.edges.http.protocol import ApiProtocol
+from cardwright.edges.http.stop_guard import guard_stop
 from cardwright.settings import Settings
 
 FIRST_PORT = 8181
@@ -63,15 +64,22 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
         workers=settings.workers,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=3,
         ssl_certfile=str(certificate[0]) if certificate else None,
         ssl_keyfile=str(certificate[1]) if certificate else None,
     )
     os.environ.update(environment_of(settings))
     if settings.workers > 1:
-        Multiprocess(config, [listener]).run()
+        supervisor = Multiprocess(config, [listener])
+        guard_stop(lambda: _kill_workers(supervisor))
+        supervisor.run()
     else:
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _kill_workers(supervisor: Multiprocess) -> None:
+    for worker in supervisor.processes:
+        worker.process.kill()
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,92 @@
+"""Small files: read whole, and written whole or not at all. An OSError raised here names the file."""
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cardwright.kit.failpoints import failpoint
+
+PRIVATE = 0o600
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a regular file. Raises OSError, for a FIFO at once rather than waiting for its writer."""
+    with _errors_naming(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
+
+
+def create_file(path: Path, content: bytes) -> bool:
+    """Create a file of mode 0600 and return True, or return False when it exists. Of concurrent callers one creates it.
+
+    A crash or a full disk leaves no file or the whole one, because the content is on disk before the name exists.
+    """
+    with _temporary(path, content, PRIVATE) as temporary, _errors_naming(path):
+        failpoint("file.written")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        _sync_folder(path.parent)
+    return True
+
+
+def replace_file(path: Path, content: bytes, mode: int = PRIVATE) -> None:
+    """Write a file in place of the one that may be there. A crash or a full disk leaves the old one or the new one."""
+    with _temporary(path, content, mode) as temporary, _errors_naming(path):
+        temporary.replace(path)
+        _sync_folder(path.parent)
+
+
+def create_empty_file(path: Path) -> None:
+    """Create an empty file of mode 0600 under any umask; a file that exists stays as it is. Raises OSError."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
+    except FileExistsError:
+        return
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def _temporary(path: Path, content: bytes, mode: int) -> Iterator[Path]:
+    """A file beside ``path`` with the content on disk; it is removed at the end unless it was renamed."""
+    with _errors_naming(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with _errors_naming(path), os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of calls that only know a descriptor or the temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the folder's entries on disk: fsync of a file does not cover its name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

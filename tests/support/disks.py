@@ -1,0 +1,46 @@
+"""Surroundings that refuse: a disk that is full, and a user without powers."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.postgres import owner_account
+
+
+@contextmanager
+def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
+    """A file system of its own in ``folder``; skips the test where mounting is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "none", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path, left: int = 0) -> Path:
+    """Fill the file system but for ``left`` bytes; return the file that fills it."""
+    path = folder / "filler"
+    space = os.statvfs(folder)
+    with path.open("wb") as file:
+        file.write(b"x" * max(space.f_bavail * space.f_frsize - left, 0))
+    return path
+
+
+def without_powers(folder: Path) -> dict[str, Any]:
+    """Options of ``subprocess`` for a user to whom permissions apply, who owns ``folder``; skips where there is none."""
+    account = owner_account()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+    command = [sys.executable, "-c", "import cardwright.edges.cli.commands"]
+    if subprocess.run(command, capture_output=True, check=False, cwd=folder, **account.popen).returncode:
+        pytest.skip(f"the user {account.name} cannot read this environment")
+    return account.popen
