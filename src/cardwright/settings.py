@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cardwright.kit.limits import ANSWER_S
@@ -48,6 +48,24 @@ class Settings(BaseSettings):
     """Days of real time after which ended notifications, inbox messages and finished backtests are removed."""
     log_level: str = "warning"
     log_json: bool = False
+    # Limits for clients, for each worker process.
+    head_max_bytes: PositiveInt = 65_536
+    """Request line and header lines of a request."""
+    url_max_bytes: PositiveInt = 8_192
+    headers_max: PositiveInt = 100
+    """Header lines of a request."""
+    body_max_bytes: PositiveInt = 1_048_576
+    head_timeout_s: PositiveFloat = 10
+    """From the connection's start, or from the first byte of a later request, to the end of the head."""
+    body_timeout_s: PositiveFloat = 30
+    """From the end of the head to the end of the body."""
+    idle_timeout_s: PositiveFloat = 75
+    """Between an answer and the next request. A request that meets a closing connection gets no answer. nginx has 75 s, too."""
+    write_timeout_s: PositiveFloat = 30
+    """For a client to take an answer that does not fit into the send buffers."""
+    connections_max: PositiveInt = 4_096
+    connections_per_address_max: NonNegativeInt = 0
+    """0 means no limit: behind a proxy all clients have one address."""
 
     @property
     def is_sandbox(self) -> bool:

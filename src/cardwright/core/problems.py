@@ -47,6 +47,7 @@ DEPOSIT_ACCOUNT_UNKNOWN = Kind(400, "400021", "Deposit account not found")
 DEPOSIT_UNKNOWN = Kind(400, "400022", "Direct deposit not found")
 BAD_DEPOSIT_TRANSITION = Kind(400, "400023", "Invalid direct deposit transition: {}")
 MALFORMED = Kind(400, "400037", "Malformed JSON request received: {}")  # observed
+BAD_REQUEST = Kind(400, "400038", "Malformed HTTP request received: {}")
 EMAIL_TAKEN = Kind(400, "400057", "A card holder with the same email already exist")  # observed, the missing s too
 NO_GRANDCHILDREN = Kind(400, "400064", "Children of a User Cardholder may not have children")  # observed
 BAD_CREDENTIAL = Kind(401, "401001", "Invalid credential has been detected")  # observed
@@ -84,6 +85,7 @@ ORIGINAL_NOT_FOUND = Kind(404, "404014", "Original transaction not found")
 BACKTEST_NOT_FOUND = Kind(404, "404041", "Backtest not found")
 SHADOW_NOT_FOUND = Kind(404, "404042", "Shadow control not found")
 METHOD_NOT_ALLOWED = Kind(405, "405001", "Method not allowed: this path takes {}")
+REQUEST_TIMEOUT = Kind(408, "408001", "Request Timeout: {}")
 TOKEN_TAKEN = Kind(  # observed
     409, "409002", "General conflict exception: Token has already been associated with a different payload"
 )
@@ -93,6 +95,7 @@ UNLOAD_TOO_LARGE = Kind(412, "412002", "Unload amount is greater than load amoun
 BAD_STATUS_TRANSITION = Kind(412, "412003", "Invalid status transition: {}")
 GPA_TOO_SMALL = Kind(412, "412004", "Insufficient funds")
 TOO_LARGE = Kind(413, "413001", "Request Entity Too Large: {}")
+URL_TOO_LONG = Kind(414, "414001", "URI Too Long: {}")
 WRONG_CONTENT_TYPE = Kind(415, "415001", "Unsupported Media Type: send Content-Type: application/json, not {}")
 INSUFFICIENT_FUNDS = Kind(422, "422001", "Insufficient funds")
 HOLDER_NOT_ACTIVE = Kind(422, "422002", "Cardholder not active")
@@ -102,6 +105,7 @@ DEPOSIT_ACCOUNTS_FULL = Kind(422, "422005", "A cardholder may have at most five 
 LOAD_NOT_ALLOWED = Kind(422, "422006", "Load is not allowed before KYC: {}")
 WEBHOOK_FAILED = Kind(422, "422600", "Webhook operation failed {}")
 BUSY = Kind(429, "429001", "Too many requests: {}")
+HEAD_TOO_LARGE = Kind(431, "431001", "Request Header Fields Too Large: {}")
 INTERNAL = Kind(500, "500001", "Internal server error")  # message observed
 OUT_OF_ORDER = Kind(503, "503001", "Service unavailable: {}")
 

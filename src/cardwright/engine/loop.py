@@ -46,7 +46,7 @@ OUTAGE_S = 2.0
 RETRY_S = 0.1
 """The pause before another connection is tried."""
 
-STOP_S = 1.5
+STOP_S = 1.0
 """The longest wait for the batches under way when the engine stops."""
 
 TRIALS_MAX = 64

@@ -18,14 +18,13 @@ from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, O
 from cardwright.edges.http.credentials import Credentials
 from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
-from cardwright.edges.http.problems import INTERNAL_BODY, problem_body
+from cardwright.edges.http.problems import INTERNAL_BODY, problem_body, unavailable
 from cardwright.edges.http.router import Found, Router
 from cardwright.kit.limits import deadline
 from cardwright.kit.page import only_fields
 from cardwright.resources.app import App, Call, EngineCall
 from cardwright.resources.route import Reply, Route, Scope
-from cardwright.storage.failures import InDoubt, SchemaChanged, Unavailable
-from cardwright.storage.outage import AWAY
+from cardwright.storage.failures import Unavailable
 from cardwright.storage.programs import get_program
 from cardwright.storage.records import Listing, encoder
 
@@ -33,7 +32,6 @@ SWEEP_S = 0.1
 """How often requests under way are searched for those that have reached their limit."""
 
 LATE = "the request took too long; look up whether it was carried out before you repeat it"
-UNKNOWN = "the connection to the database was lost during the commit; look up whether the request was carried out"
 
 TIMEOUTS = Counter("cardwright_http_timeouts_total", "API requests that reached their time limit")
 
@@ -66,6 +64,7 @@ class Api:
 
     def __init__(self, app: App, routes: Iterable[Route], threads: int = 8) -> None:
         self._app = app
+        self._limits = app.database.limits
         wire, sandbox = list[Route](), list[Route]()
         for route in routes:
             (sandbox if route.scope in (Scope.SANDBOX, Scope.SANDBOX_ONLY) else wire).append(route)
@@ -88,7 +87,7 @@ class Api:
         allow = ""
         task = asyncio.current_task()
         assert task is not None
-        until = monotonic() + self._app.database.limits.answer_s
+        until = monotonic() + self._limits.answer_s
         deadline.set(until)
         self._under_way[task] = until
         try:
@@ -96,11 +95,8 @@ class Api:
         except Problem as problem:
             status, body = problem.kind.status, problem_body(problem)
             allow = problem.detail if problem.kind is METHOD_NOT_ALLOWED else ""
-        except InDoubt:
-            status, body = OUT_OF_ORDER.status, problem_body(Problem(OUT_OF_ORDER, UNKNOWN))
         except Unavailable as error:
-            text = str(error) if isinstance(error, SchemaChanged) else self._app.database.outage.text or AWAY
-            status, body = OUT_OF_ORDER.status, problem_body(Problem(OUT_OF_ORDER, text))
+            status, body = OUT_OF_ORDER.status, problem_body(unavailable(error))
         except asyncio.CancelledError:
             # By the sweeper, or because the server stops and cannot wait any longer.
             task.uncancel()
@@ -123,13 +119,23 @@ class Api:
                 TIMEOUTS.inc()
                 task.cancel()
 
+    def check_head(self, verb: str, path: bytes, authorization: bytes | None) -> bool:
+        """Judge a request before its body is read. Return False if the credential has to be looked up first.
+
+        Raises the problem that refuses the request whatever its body is.
+        """
+        if not self._credentials.is_known(authorization):
+            return False
+        self._route_of(verb, path)
+        return True
+
+    async def look_up(self, authorization: bytes | None) -> None:
+        """Look a credential up in the database, so that ``check_head`` knows it. Raises BAD_CREDENTIAL."""
+        await self._credentials.program_of(authorization, self._threads)
+
     async def _serve(self, request: Request, task: "asyncio.Task[Any]") -> tuple[int, bytes]:
         program_id = await self._credentials.program_of(request.headers.get(b"authorization"), self._threads)
-        found = self._literal.get(request.path) or self._find(request.path)
-        if request.verb not in found.routes:
-            raise Problem(METHOD_NOT_ALLOWED, ", ".join(found.routes))
-        route, names = found.routes[request.verb]
-        self._check_mode(route)
+        route, parameters = self._route_of(request.verb, request.path)
         if (limit_s := self._longer_s.get(route)) is not None:
             self._under_way[task] = until = monotonic() + limit_s
             deadline.set(until)
@@ -137,19 +143,27 @@ class Api:
         arguments: list[Any] = []
         if route.body is not None:
             arguments.append(parse_body(request.body, request.headers.get(b"content-type", b"").decode("latin-1"), route.body))
-        parameters = dict(zip(names, found.values, strict=True))
         if self._is_async[route]:
             query = parse_query(pairs, route.query) if route.query is not None else None
             result = await route.action(EngineCall(self._app, program_id, parameters, query), *arguments)
         else:
             loop = asyncio.get_running_loop()
-            until = deadline.get() - self._app.database.limits.margin_s
+            until = deadline.get() - self._limits.margin_s
             result, published = await loop.run_in_executor(
                 self._threads, self._act, route, program_id, parameters, pairs, arguments, until
             )
             if published:
                 self._app.wake_outbox()
         return _answer(route, result, pairs)
+
+    def _route_of(self, verb: str, path: bytes) -> tuple[Route, dict[str, str]]:
+        """The route of a request and the path's parameters. Raises NOT_FOUND, METHOD_NOT_ALLOWED, FORBIDDEN."""
+        found = self._literal.get(path) or self._find(path)
+        if verb not in found.routes:
+            raise Problem(METHOD_NOT_ALLOWED, ", ".join(found.routes))
+        route, names = found.routes[verb]
+        self._check_mode(route)
+        return route, dict(zip(names, found.values, strict=True))
 
     def _find(self, path: bytes) -> Found:
         """The routes of a path. Raises NOT_FOUND."""

@@ -50,6 +50,16 @@ class Application:
         """Whether the request is the API's: all of ``/v3`` and ``/sandbox`` but what strangers send to the inbox."""
         return path.startswith((b"/v3/", b"/sandbox/")) and not (verb == "POST" and path.startswith(b"/sandbox/inbox/"))
 
+    def check_head(self, verb: str, path: bytes, authorization: bytes | None) -> bool:
+        """Judge an API request before its body is read, see ``Api.check_head``."""
+        assert self._api is not None
+        return self._api.check_head(verb, path, authorization)
+
+    async def look_up(self, authorization: bytes | None) -> None:
+        """Look an API credential up, see ``Api.look_up``."""
+        assert self._api is not None
+        await self._api.look_up(authorization)
+
     async def answer(self, request: ApiRequest) -> Answer:
         """Answers an API request."""
         assert self._api is not None

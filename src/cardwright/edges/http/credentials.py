@@ -26,18 +26,25 @@ class Credentials:
         self._known: dict[bytes, int] = {}
         self._key = os.urandom(32)
 
+    def is_known(self, header: bytes | None) -> bool:
+        """Whether the header was found valid before, so that ``program_of`` needs no look-up in the database."""
+        return self._key_of(header) in self._known
+
     async def program_of(self, header: bytes | None, threads: Executor) -> int:
         """The program's id. Raises BAD_CREDENTIAL."""
-        # Known headers are found by a keyed hash, so that neither their bytes nor a comparison's time are left behind.
-        seen = blake2b(header or b"", key=self._key, digest_size=16).digest()
-        program_id = self._known.get(seen)
+        key = self._key_of(header)
+        program_id = self._known.get(key)
         if program_id is None:
             digest = self._app.vault.credential_digest(*parse_basic(header))
             program_id = await asyncio.get_running_loop().run_in_executor(threads, self._look_up, digest)
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
-            self._known[seen] = program_id
+            self._known[key] = program_id
         return program_id
+
+    def _key_of(self, header: bytes | None) -> bytes:
+        # Known headers are found by a keyed hash, so that neither their bytes nor a comparison's time are left behind.
+        return blake2b(header or b"", key=self._key, digest_size=16).digest()
 
     def _look_up(self, digest: bytes) -> int:
         with self._app.database.read(self._app.database.limits.read_s) as db:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from cardwright.core.problems import NOT_FOUND, TOO_LARGE, Problem, bad_parameter
-from cardwright.edges.http.parse import BODY_MAX, parse_pairs
+from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, Problem, bad_parameter
+from cardwright.edges.http.parse import parse_pairs
 from cardwright.edges.http.problems import problem_body
 from cardwright.resources.app import App
 from cardwright.resources.inbox import BOX, accept
@@ -61,15 +61,14 @@ class InboxDoor:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The request's whole body. Raises a problem beyond BODY_MAX, without reading on."""
-    chunks, size, more = list[bytes](), 0, True
-    while more:
+    """Return the request's whole body, whose size the protocol limits. Raises BAD_REQUEST if the connection ends before it."""
+    chunks, is_whole = list[bytes](), False
+    while not is_whole:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(BAD_REQUEST, "the connection ended before the body")
         chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > BODY_MAX:
-            raise Problem(TOO_LARGE, f"the body may have at most {BODY_MAX} bytes")
-        more = message.get("more_body", False)
+        is_whole = not message.get("more_body", False)
     return b"".join(chunks)
 
 

@@ -28,6 +28,25 @@ class Answers(Collector):
         yield family
 
 
-ANSWERS = Answers()
+class Refusals(Collector):
+    """Requests and connections that were refused because of a limit or of malformed bytes, by reason."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def count(self, reason: str) -> None:
+        """Count a refusal."""
+        self._counts[reason] += 1
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Return the counter family."""
+        family = CounterMetricFamily("cardwright_refused_connections", "Connections ended by the server", labels=["reason"])
+        for reason, count in sorted(self._counts.items()):
+            family.add_metric([reason], count)
+        yield family
+
+
+ANSWERS, REFUSALS = Answers(), Refusals()
 REGISTRY.register(ANSWERS)
-count_answer = ANSWERS.count
+REGISTRY.register(REFUSALS)
+count_answer, count_refusal = ANSWERS.count, REFUSALS.count

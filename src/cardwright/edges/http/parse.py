@@ -17,9 +17,6 @@ from cardwright.core.problems import (
 from cardwright.kit.page import Page
 from cardwright.resources.route import Paging
 
-BODY_MAX = 1_048_576
-"""The largest body, in bytes."""
-
 DEPTH_MAX = 32
 """The deepest nesting of a body; the deepest legal one, a card product, has eight levels."""
 
@@ -34,8 +31,6 @@ _SIZE = re.compile(r"^Expected `(?:str|array|object|bytes)` of length")
 
 def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> Any:
     """The shape that a request's body holds. Strings that hold numbers or booleans are taken as such (observed)."""
-    if len(raw) > BODY_MAX:
-        raise Problem(TOO_LARGE, f"the body may have at most {BODY_MAX} bytes")
     if not content_type.lower().startswith("application/json"):
         raise Problem(WRONG_CONTENT_TYPE, content_type.split(";")[0].strip() or "nothing")
     check_depth(raw)

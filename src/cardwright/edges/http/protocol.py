@@ -1,187 +1,482 @@
-"""uvicorn's HTTP/1.1 protocol with a short way for API requests: one task, one call, one write for each.
+"""HTTP/1.1 protocol: uvicorn's, with a short path for API requests and with limits for clients.
 
-A general ASGI answer comes in two messages through a cycle object, and each header of it is checked; that costs more than
-the decision it carries. Here the parser's callbacks fill an ``Exchange``, the API answers it, and head and body leave in
-one system call. Pages, the inbox's door and everything else that is no API request go the general way. What takes its time
-is told apart too: when more requests are under way than can be answered in time, the next one is refused at once, before
-its body is looked at.
+A general ASGI answer is sent in two messages through a cycle object, and each of its headers is checked; that costs more than
+the decision of a purchase. For an API request the parser's callbacks fill an ``Exchange``, the API answers it, and head and
+body are written in one system call. Pages, the inbox and all other requests take uvicorn's path.
+
+A request that exceeds a limit, and bytes that are no HTTP, are answered in the wire's error form; then the connection is closed.
+The answer waits for the answers to earlier requests of the connection.
 """
 
-from http import HTTPStatus
-from typing import Any, Protocol, cast
+from math import inf
+from typing import Any, NoReturn, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from cardwright.core.problems import BUSY, Problem
+from cardwright.core.problems import BAD_CREDENTIAL, BAD_REQUEST, BUSY, METHOD_NOT_ALLOWED, Problem
+from cardwright.edges.http import rejections
 from cardwright.edges.http.api import Answer, Request
-from cardwright.edges.http.metrics import count_answer
-from cardwright.edges.http.parse import BODY_MAX
+from cardwright.edges.http.connections import FRAMING_MAX, LINGER_S, Connections
+from cardwright.edges.http.exchange import Door, Exchange, Flow, answer_head, content_length, head_size, head_without_upgrade
+from cardwright.edges.http.metrics import count_answer, count_refusal
 from cardwright.edges.http.problems import problem_body
+from cardwright.edges.http.rejections import Rejection
 
 UNDER_WAY_MAX = 2_048
 """Requests that may be under way in a process: at the rates that one reaches they are answered within half a second."""
 
-STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+PIECE_BYTES = 16_384
+"""Bytes of a connection that are parsed in a turn of the event loop: as one-byte chunks they take about a millisecond."""
 
-CONTENT_TYPE = b"content-type: application/json;charset=UTF-8\r\n"
-REFUSED = problem_body(Problem(BUSY, "too many requests are under way, try again later"))
+# Stages of a connection.
+IDLE, HEAD, BODY, CONNECTED, REFUSED, LINGERING, CLOSING = range(7)
+"""Between two messages; in a head; in a body; before the first message; refused, while earlier requests are under way; refused
+and answered; closed by us, while the transport still has bytes to send. From REFUSED on nothing is parsed."""
 
-
-class Door(Protocol):
-    """What answers API requests."""
-
-    def is_api(self, verb: str, path: bytes) -> bool:
-        """Whether the request is the API's."""
-        ...
-
-    async def answer(self, request: Request) -> Answer:
-        """Answers it; never raises but for cancellation."""
-        ...
+TOO_BUSY_ANSWER = Answer(BUSY.status, problem_body(rejections.TOO_BUSY.problem))
 
 
-class _Nothing:
-    """In the place of the event that tells a general cycle of more body: here nobody waits for that."""
-
-    def set(self) -> None:
-        """Nobody waits."""
-
-
-class Exchange:
-    """One API request and its answer, with the names by which uvicorn's protocol knows a cycle."""
-
-    __slots__ = (
-        "body", "disconnected", "headers", "is_turn", "keep_alive", "more_body", "path", "query", "response_complete", "task",
-        "verb",
-    )  # fmt: skip
-
-    message_event = _Nothing()
-
-    def __init__(self, verb: str, path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
-        self.verb, self.path, self.query, self.headers = verb, path, query, headers
-        self.keep_alive = keep_alive
-        self.body = b""
-        self.more_body = True
-        self.disconnected = self.response_complete = False
-        self.is_turn = False
-        """Whether the answers to all earlier requests of the connection have left."""
-        self.task: Any = None
+class _StoppedError(Exception):
+    """Ends the parser's run from within one of its callbacks."""
 
 
 class ApiProtocol(HttpToolsProtocol):
     """One connection."""
 
-    _idle_since: float | None = None
+    flow: Flow
+    cycle: Any
+    pipeline: Any
+
+    def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._registry, self._limits, self._clock = connections, connections.limits, connections.clock
+        self._door = cast(Door, self.app)
+        # Below this many bytes of a head in earlier pieces its size need not be summed up.
+        self._head_sum_from = self._limits.head_max_bytes - PIECE_BYTES
+        self._stage = CONNECTED
+        self._deadline = self._write_deadline = inf
+        self._stage_bytes = self._body_bytes = 0
+        self._current: Any = None
+        """The cycle whose answer is the next one on the wire, until that is complete."""
+        self._backlog = bytearray()
+        self._is_queued = self._is_checking = False
+        """Whether the registry is to parse from the backlog; whether a credential is being looked up."""
+        self._rejection: Rejection | None = None
+        self._refusal = b""
+        """The answer of a refusal that waits for the answers to earlier requests."""
+
+    # --- The connection -------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """Register the connection, or refuse it."""
+        super().connection_made(transport)
+        self.flow = Flow(transport)
+        self._deadline = self._clock() + self._limits.head_timeout_s
+        if not self._registry.add(self, self.client[0] if self.client else ""):
+            self._refuse(rejections.TOO_MANY_CONNECTIONS)
+            if not self._registry.has_room_for_refused():
+                self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, and with it what was to happen if nobody used it."""
+        """Forget the connection and end the wait of a request under way."""
         super().connection_lost(exc)
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._registry.remove(self)
+        self._backlog.clear()
+        if self._is_answering():
+            self._current.disconnected = True
+            self._current.message_event.set()
+
+    def shutdown(self) -> None:
+        """Close the connection after the answers to the requests that have arrived as a whole; called when the server stops."""
+        if self._stage == BODY:
+            self._drop_incomplete()
+        last = self.pipeline[0][0] if self.pipeline else self._current
+        self._stop_parsing(REFUSED)
+        if last is None or last.response_complete:
+            self.transport.close()
+        else:
+            last.keep_alive = False
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: begin to count the time."""
+        super().pause_writing()
+        self._write_deadline = self._clock() + self._limits.write_timeout_s
+
+    def resume_writing(self) -> None:
+        """The client has taken its answers."""
+        super().resume_writing()
+        self._write_deadline = inf
 
     def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
+        """Do nothing: the registry's timer ends idle connections."""
 
-    def on_response_complete(self) -> None:
-        """Goes on to what was sent meanwhile, or waits for more, but not for ever.
+    def _is_answering(self) -> bool:
+        return self._current is not None and not self._current.response_complete
 
-        The timer that ends an idle connection stays armed while the connection is in use, and looks at the time when it goes
-        off: to cancel it and set it anew for each request costs more than deciding a purchase.
-        """
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._wait_idle(self.timeout_keep_alive)
+    # --- Limits in time -------------------------------------------------------------------
 
-    def _wait_idle(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+    def check_time(self, now: float) -> None:
+        """Enforce the limits in time; called by the registry's timer."""
+        if now >= self._write_deadline:
+            count_refusal("write_time")
+            self.transport.abort()
+        elif self.transport.is_closing() and self._stage != CLOSING:
+            # The transport sends what it has; a client that does not take it must not hold the connection.
+            self._stop_parsing(CLOSING)
+            self._deadline = now + self._limits.write_timeout_s
+        elif now >= self._deadline:
+            self._end(now)
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Ends the connection if nothing has come for too long."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:
-            # A request is under way; its answer sets the timer again.
-            return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._wait_idle(left)
+    def _end(self, now: float) -> None:
+        limits = self._limits
+        if self._stage in (HEAD, BODY) and self.flow.read_paused:
+            # We do not read: the client is not late.
+            self._deadline = now + (limits.head_timeout_s if self._stage == HEAD else limits.body_timeout_s)
+        elif self._stage == HEAD:
+            self._refuse(rejections.late_head(limits))
+        elif self._stage == BODY:
+            self._refuse(rejections.late_body(limits))
+        elif self._stage == CONNECTED:
+            count_refusal("head_time")
+            self.transport.close()
+        elif self._stage == IDLE:
+            self.transport.close()
         else:
-            super().timeout_keep_alive_handler()
+            self.transport.abort()
+
+    # --- Parsing --------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the bytes, or keep them for a later turn of the event loop."""
+        if self.flow.is_held or len(data) > PIECE_BYTES or self._stage >= REFUSED:
+            self._keep(data)
+            return
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._recover(error, data)
+        if self._stage:
+            self._check_incomplete(len(data))
+
+    def _keep(self, data: bytes) -> None:
+        if self._stage >= REFUSED:
+            return
+        self._backlog += data
+        self._go_on()
+
+    def parse_backlog(self) -> None:
+        """Parse one piece of the bytes that were kept; called by the registry."""
+        self._is_queued = False
+        if self._is_checking or self.pipeline or self._stage >= REFUSED or self.transport.is_closing():
+            return
+        piece = bytes(self._backlog[:PIECE_BYTES])
+        del self._backlog[:PIECE_BYTES]
+        self.flow.is_held = False
+        self.data_received(piece)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Have parsed what was kept; read on when nothing is left and nothing must be waited for."""
+        if self._backlog:
+            self.flow.hold()
+        if self._is_checking or self.pipeline or self._is_queued or self._stage >= REFUSED:
+            return
+        if self._backlog:
+            self._is_queued = True
+            self._registry.parse_later(self)
+        else:
+            self.flow.release()
+
+    def _recover(self, error: Exception, data: bytes) -> None:
+        """Go on behind a request to upgrade; refuse what is not HTTP or what a callback has rejected."""
+        try:
+            while isinstance(error, httptools.HttpParserUpgrade):
+                data = data[error.args[0] :]
+                self._parse_head_without_upgrade()
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as upgrade:
+                    error = upgrade
+        except httptools.HttpParserError as malformed:
+            error = malformed
+        if self._rejection is not None:
+            self._refuse(self._rejection)
+        elif isinstance(error, httptools.HttpParserCallbackError):
+            raise error
+        else:
+            self._refuse(Rejection(Problem(BAD_REQUEST, str(error) or "not HTTP/1.1"), "malformed"))
+
+    def _parse_head_without_upgrade(self) -> None:
+        """Parse the head again without its field ``Upgrade``, which a server may ignore (RFC 9110, 7.8).
+
+        The parser ends at a request to upgrade, and what follows, a body too, would not be HTTP to it.
+        """
+        version = self.parser.get_http_version().encode()
+        head = head_without_upgrade(self.parser.get_method(), self.url, version, self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(head)
+
+    def _check_incomplete(self, size: int) -> None:
+        """Enforce the limits on a request of which ``size`` more bytes have arrived, but not its end."""
+        is_first = self._deadline == inf
+        if not is_first:
+            self._stage_bytes += size
+        if self._stage == HEAD:
+            if is_first:
+                self._deadline = self._clock() + self._limits.head_timeout_s
+            if (rejection := rejections.head_rejection(self._limits, self.url, len(self.headers), self._stage_bytes)) is not None:
+                self._refuse(rejection)
+        elif self._stage == BODY:
+            if is_first:
+                self._deadline = self._clock() + self._limits.body_timeout_s
+                self._stage_bytes = 0
+                self._check_head(self.cycle)
+            elif self._stage_bytes > FRAMING_MAX * self._limits.body_max_bytes:
+                self._refuse(rejections.body_rejection(self._limits))
+
+    def _reject(self, rejection: Rejection) -> NoReturn:
+        """Stop the parser from within a callback; the request is refused when the parser has returned."""
+        self._rejection = rejection
+        raise _StoppedError
+
+    # --- The parser's callbacks -----------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A request begins; what the general way describes it by is not made before it goes there."""
+        """Begin a request; uvicorn's description of it is made only if the request takes uvicorn's path."""
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self._stage = HEAD
+        self._deadline = inf
+        self._stage_bytes = self._body_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """Begins an exchange, or hands over to the general way."""
-        verb = self.parser.get_method().decode("ascii")
-        url = httptools.parse_url(self.url)
-        door = cast(Door, self.app)
-        if not door.is_api(verb, url.path):
-            address, headers, expects = self.url, self.headers, self.expect_100_continue
-            super().on_message_begin()
-            self.url, self.expect_100_continue = address, expects
-            self.headers += headers
-            super().on_headers_complete()
+        """Begin an exchange, or hand the request over to uvicorn's path."""
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            # Still in the head: it is parsed again, without the field Upgrade.
             return
+        limits = self._limits
+        if (
+            len(self.url) > limits.url_max_bytes
+            or len(self.headers) > limits.headers_max
+            or self._stage_bytes >= self._head_sum_from
+        ):
+            size = head_size(self.parser.get_method(), self.url, self.headers)
+            if (rejection := rejections.head_rejection(limits, self.url, len(self.headers), size)) is not None:
+                self._reject(rejection)
+        verb = self.parser.get_method().decode("ascii")
+        try:
+            url = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            self._reject(rejections.BAD_TARGET)
+        path = url.path or b""
+        if not self.url.isascii():
+            self._reject(rejections.BAD_TARGET)
+        if not self._door.is_api(verb, path):
+            self._begin_general(path)
+            return
+        self._stage = BODY
+        self._deadline = inf
         keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
-        exchange = Exchange(verb, url.path, url.query or b"", self.headers, keep_alive=keep_alive)
-        if self.expect_100_continue:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        earlier, self.cycle = cast(Any, self.cycle), cast(Any, exchange)
+        exchange = Exchange(verb, path, url.query or b"", self.headers, keep_alive=keep_alive)
+        # Fields after a body in chunks are no part of the head.
+        self.headers = []
+        earlier, self.cycle = self.cycle, exchange
         if earlier is None or earlier.response_complete:
-            exchange.is_turn = True
+            self._current = exchange
         else:
             # Requests that were sent without waiting are answered in their order.
             self.flow.pause_reading()
-            self.pipeline.appendleft((cast(Any, exchange), self.app))
+            self.pipeline.appendleft((exchange, self.app))
+
+    def _begin_general(self, path: bytes) -> None:
+        if not path.startswith(b"/"):
+            self._reject(rejections.BAD_TARGET)
+        if content_length(self.headers) > self._limits.body_max_bytes:
+            self._reject(rejections.body_rejection(self._limits))
+        self._stage = BODY
+        address, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = address, expects
+        self.headers += headers
+        super().on_headers_complete()
+        self._deadline = inf
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
-        """Keeps the body, but not more of it than will be looked at."""
-        cycle = cast(Any, self.cycle)
+        """Collect the body. The cost is linear in its bytes: a ``bytearray`` grows in place."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._limits.body_max_bytes:
+            self._reject(rejections.body_rejection(self._limits))
+        cycle = self.cycle
         if type(cycle) is not Exchange:
             super().on_body(body)
-        elif len(cycle.body) <= BODY_MAX:
+        elif not cycle.body:
+            cycle.body = body
+        else:
+            if type(cycle.body) is bytes:
+                cycle.body = bytearray(cycle.body)
             cycle.body += body
 
     def on_message_complete(self) -> None:
-        """The request is whole: answers it, if it is its turn."""
-        super().on_message_complete()
-        exchange = cast(Any, self.cycle)
-        if type(exchange) is Exchange and exchange.is_turn:
-            self._begin(exchange)
+        """The request is whole: answer it, if it is its turn."""
+        if self._stage == HEAD:
+            # A request to upgrade: its head is parsed again.
+            return
+        self._stage = IDLE
+        self._deadline = inf
+        cycle = self.cycle
+        if type(cycle) is Exchange:
+            if cycle is self._current:
+                self._begin(cycle)
+        elif cycle.response_complete:
+            # The application answered without waiting for the body.
+            self._deadline = self._clock() + self._limits.idle_timeout_s
+        else:
+            super().on_message_complete()
+
+    # --- The head's judgement -------------------------------------------------------------
+
+    def _check_head(self, exchange: Any) -> None:
+        """Judge an API request whose body has not arrived: a credential that is not known is looked up before more is read."""
+        if type(exchange) is not Exchange:
+            return
+        authorization = dict(exchange.headers).get(b"authorization")
+        if content_length(exchange.headers) > self._limits.body_max_bytes:
+            self._refuse(rejections.body_rejection(self._limits))
+            return
+        if len(self.tasks) >= UNDER_WAY_MAX:
+            self._refuse(rejections.TOO_BUSY)
+            return
+        try:
+            is_admitted = self._door.check_head(exchange.verb, exchange.path, authorization)
+        except Problem as problem:
+            self._refuse(Rejection(problem, "route"))
+            return
+        if is_admitted:
+            self._ask_for_body()
+        else:
+            self._is_checking = True
+            self.flow.hold()
+            exchange.task = self.loop.create_task(self._admit(exchange, authorization))
+            self.tasks.add(exchange.task)
+
+    async def _admit(self, exchange: Exchange, authorization: bytes | None) -> None:
+        refusal: Problem | None = None
+        try:
+            await self._door.look_up(authorization)
+            self._door.check_head(exchange.verb, exchange.path, authorization)
+        except Problem as problem:
+            refusal = problem
+        except Exception:
+            # The look-up failed, which says nothing of the request: the API looks again, and answers, when the body is there.
+            refusal = None
+        finally:
+            self.tasks.discard(exchange.task)
+            self._is_checking = False
+        if self.transport.is_closing() or self._stage != BODY:
+            return
+        if refusal is not None:
+            self._refuse(Rejection(refusal, "credential" if refusal.kind is BAD_CREDENTIAL else "route"))
+        else:
+            self._ask_for_body()
+            self._go_on()
+
+    def _ask_for_body(self) -> None:
+        """Send the interim answer that a client may wait for before it sends the body (RFC 9110, 10.1.1)."""
+        if self.expect_100_continue and self.cycle is self._current:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # --- Refusals -------------------------------------------------------------------------
+
+    def _refuse(self, rejection: Rejection) -> None:
+        """Answer with a problem after the answers to earlier requests, then close the connection."""
+        problem, reason = rejection
+        count_refusal(reason)
+        can_answer = True
+        if self._stage == BODY:
+            cycle = self.cycle
+            if type(cycle) is Exchange:
+                count_answer(cycle.verb, problem.kind.status)
+            can_answer = self._drop_incomplete()
+        self._stop_parsing(REFUSED)
+        allow = problem.detail if problem.kind is METHOD_NOT_ALLOWED else ""
+        answer = Answer(problem.kind.status, problem_body(problem), allow)
+        self._refusal = answer_head(answer, keep_alive=False) + answer.body if can_answer else b""
+        if not self._is_answering():
+            self._send_refusal()
+
+    def _drop_incomplete(self) -> bool:
+        """Drop the request whose body has not arrived. Return whether it may still be answered."""
+        cycle = self.cycle
+        if cycle is not self._current:
+            self.pipeline.popleft()
+            return True
+        is_begun = type(cycle) is not Exchange and cycle.response_started
+        self._current = None
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return not is_begun
+
+    def _stop_parsing(self, stage: int) -> None:
+        self._stage = stage
+        self._deadline = inf
+        self._backlog.clear()
+        self.flow.hold()
+
+    def _send_refusal(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._refusal:
+            self.transport.write(self._refusal)
+        self._stage = LINGERING
+        self._deadline = self._clock() + LINGER_S
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.release()
+
+    # --- Answers --------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request of the connection, or wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._stage == REFUSED:
+            self._send_refusal()
+            return
+        elif self._stage == IDLE:
+            self._deadline = self._clock() + self._limits.idle_timeout_s
+        if self.flow.read_paused:
+            self._go_on()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._current = cycle
         if type(cycle) is not Exchange:
             super()._start_asgi_task(cycle, app)
-            return
-        cycle.is_turn = True
-        if not cycle.more_body:
+        elif cycle is not self.cycle or self._stage != BODY:
             self._begin(cycle)
+        elif not self._is_checking:
+            self._ask_for_body()
 
     def _begin(self, exchange: Exchange) -> None:
         if len(self.tasks) >= UNDER_WAY_MAX:
             count_answer(exchange.verb, BUSY.status)
             # Not within the parser's callback: the next of many requests sent together would be refused inside this one.
-            self.loop.call_soon(self._write, exchange, Answer(BUSY.status, REFUSED))
+            self.loop.call_soon(self._write, exchange, TOO_BUSY_ANSWER)
             return
         exchange.task = self.loop.create_task(self._answer(exchange))
         self.tasks.add(exchange.task)
 
     async def _answer(self, exchange: Exchange) -> None:
-        door = cast(Door, self.app)
         try:
-            request = Request(exchange.verb, exchange.path, exchange.query, dict(exchange.headers), exchange.body)
-            answer = await door.answer(request)
+            request = Request(exchange.verb, exchange.path, exchange.query, dict(exchange.headers), bytes(exchange.body))
+            answer = await self._door.answer(request)
             if self.flow.write_paused:
                 await self.flow.drain()
             self._write(exchange, answer)
@@ -193,15 +488,9 @@ class ApiProtocol(HttpToolsProtocol):
         exchange.response_complete = True
         if exchange.disconnected:
             return
-        status, body, allow = answer
-        content_type = CONTENT_TYPE if body else b""
-        # RFC 9110, 15.5.6: who is told that a method is not allowed is told which are.
-        more = b"allow: %s\r\n" % allow.encode() if allow else b""
-        if not exchange.keep_alive:
-            more += b"connection: close\r\n"
-        head = b"%scontent-length: %d\r\n%s%s\r\n" % (STATUS_LINES[status], len(body), content_type, more)
+        head = answer_head(answer, keep_alive=exchange.keep_alive)
         # An answer to HEAD has the head of the answer to GET alone (RFC 9110, 9.3.2).
-        self.transport.write(head if exchange.verb == "HEAD" else head + body)
+        self.transport.write(head if exchange.verb == "HEAD" else head + answer.body)
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()

@@ -2,12 +2,16 @@
 
 import errno
 import os
+import resource
 import socket
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from cardwright.edges.http.connections import ClientLimits, Connections
 from cardwright.edges.http.protocol import ApiProtocol
 from cardwright.edges.http.stop_guard import guard_stop
 from cardwright.settings import Settings
@@ -16,10 +20,11 @@ FIRST_PORT = 8181
 TRIES = 50
 BACKLOG = 4096
 
-KEEP_ALIVE_S = 75
-"""How long a connection may be idle, as long as with nginx. A request that meets the closing of its connection gets no answer,
-and a client does not send a POST again by itself; uvicorn's own five seconds are no longer than somebody thinks who tries things.
-"""
+GRACEFUL_S = 2
+"""How long a stop waits for the answers under way and for clients to take them, before they are answered 503."""
+
+SPARE_FILES = 512
+"""File descriptors beside the connections: databases, webhooks, refused connections."""
 
 
 class PortTaken(Exception):
@@ -54,7 +59,7 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
         "cardwright.edges.http.application:from_environment",
         factory=True,
         loop="uvloop",
-        http=ApiProtocol,
+        http=cast(Any, partial(ApiProtocol, connections=Connections(ClientLimits.of(settings)))),
         ws="none",
         log_config=None,
         access_log=False,
@@ -63,12 +68,12 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
         proxy_headers=False,
         workers=settings.workers,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=GRACEFUL_S,
         ssl_certfile=str(certificate[0]) if certificate else None,
         ssl_keyfile=str(certificate[1]) if certificate else None,
     )
     os.environ.update(environment_of(settings))
+    raise_file_limit(settings.connections_max + SPARE_FILES)
     if settings.workers > 1:
         supervisor = Multiprocess(config, [listener])
         guard_stop(lambda: _kill_workers(supervisor))
@@ -80,6 +85,14 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
 def _kill_workers(supervisor: Multiprocess) -> None:
     for worker in supervisor.processes:
         worker.process.kill()
+
+
+def raise_file_limit(count: int) -> None:
+    """Raise the soft limit of open files to ``count`` for this process and its workers, at most to the hard limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,121 @@
+"""Connections: the limits for clients, and the timer that enforces the limits in time for all connections of a process."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cardwright.settings import Settings
+
+SWEEP_S = 1.0
+"""Interval of the timer; a limit in time is enforced at most this much late."""
+
+REFUSED_MAX = 256
+"""Connections beyond the maximum that may be kept open until the client has read its 503; more are closed at once."""
+
+
+FRAMING_MAX = 2
+"""A body in chunks may take this many times the largest body in bytes received: a chunk of one byte takes six."""
+
+LINGER_S = 2.0
+"""How long bytes are still received, and dropped, after a refusal. Closing at once would reset the connection while the client
+sends, and a client whose connection is reset may lose the answer (RFC 9112, 9.6)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLimits:
+    """Limits for the clients of a process. Seconds count from the first byte of a head, from the end of a head for a body."""
+
+    head_max_bytes: int = 65_536
+    url_max_bytes: int = 8_192
+    headers_max: int = 100
+    body_max_bytes: int = 1_048_576
+    head_timeout_s: float = 10
+    body_timeout_s: float = 30
+    idle_timeout_s: float = 75
+    write_timeout_s: float = 30
+    connections_max: int = 4_096
+    connections_per_address_max: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ClientLimits":
+        """Return the limits that the settings name."""
+        return cls(**{name: getattr(settings, name) for name in cls.__slots__})
+
+
+class Connection(Protocol):
+    """A connection as the registry uses it."""
+
+    def check_time(self, now: float) -> None:
+        """Enforce the limits in time."""
+        ...
+
+    def parse_backlog(self) -> None:
+        """Parse the next piece of the bytes that were received and not parsed."""
+        ...
+
+
+class Connections:
+    """The open connections of a process.
+
+    Every connection has deadlines, and one timer compares them with the clock. A timer for each connection or request would
+    have to be set and cancelled for each request. The timer runs only while a connection is open.
+    """
+
+    def __init__(self, limits: ClientLimits, clock: Callable[[], float] = time.monotonic, sweep_s: float = SWEEP_S) -> None:
+        self.limits, self.clock = limits, clock
+        self._sweep_s = sweep_s
+        self._open: set[Connection] = set()
+        self._admitted: dict[Connection, str] = {}
+        self._by_address: Counter[str] = Counter()
+        self._backlogged: deque[Connection] = deque()
+        self._is_sweeping = False
+
+    def add(self, connection: Connection, address: str) -> bool:
+        """Register a connection. Return False if a maximum was reached before it."""
+        self._open.add(connection)
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+        limits = self.limits
+        per_address_max = limits.connections_per_address_max
+        if len(self._admitted) >= limits.connections_max or (per_address_max and self._by_address[address] >= per_address_max):
+            return False
+        self._admitted[connection] = address
+        self._by_address[address] += 1
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that is closed."""
+        self._open.discard(connection)
+        address = self._admitted.pop(connection, None)
+        if address is not None:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def has_room_for_refused(self) -> bool:
+        """Whether a refused connection may stay open until its client has read the answer."""
+        return len(self._open) - len(self._admitted) <= REFUSED_MAX
+
+    def parse_later(self, connection: Connection) -> None:
+        """Queue a connection that has a backlog of bytes: one piece of one connection is parsed in a turn of the event loop."""
+        self._backlogged.append(connection)
+        if len(self._backlogged) == 1:
+            asyncio.get_running_loop().call_soon(self._parse_next)
+
+    def _parse_next(self) -> None:
+        connection = self._backlogged.popleft()
+        if self._backlogged:
+            asyncio.get_running_loop().call_soon(self._parse_next)
+        connection.parse_backlog()
+
+    def _sweep(self) -> None:
+        now = self.clock()
+        for connection in list(self._open):
+            connection.check_time(now)
+        self._is_sweeping = bool(self._open)
+        if self._is_sweeping:
+            asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)

@@ -1,0 +1,103 @@
+"""Exchange: an API request and its answer on a connection, and the parts that the protocol is made of."""
+
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from cardwright.edges.http.api import Answer, Request
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+CONTENT_TYPE = b"content-type: application/json;charset=UTF-8\r\n"
+
+
+class Door(Protocol):
+    """The application as the protocol uses it for API requests."""
+
+    def is_api(self, verb: str, path: bytes) -> bool:
+        """Whether the request is the API's."""
+        ...
+
+    def check_head(self, verb: str, path: bytes, authorization: bytes | None) -> bool:
+        """Judge a request before its body is read: False if its credential must be looked up. Raises the refusing problem."""
+        ...
+
+    async def look_up(self, authorization: bytes | None) -> None:
+        """Look a credential up, so that ``check_head`` knows it. Raises BAD_CREDENTIAL."""
+        ...
+
+    async def answer(self, request: Request) -> Answer:
+        """Answers it; never raises but for cancellation."""
+        ...
+
+
+class _Nothing:
+    """In the place of the event that tells a general cycle of more body: here nobody waits for that."""
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+
+class Exchange:
+    """One API request and its answer, with the names by which uvicorn's protocol knows a cycle."""
+
+    __slots__ = ("body", "disconnected", "headers", "keep_alive", "path", "query", "response_complete", "task", "verb")
+
+    message_event = _Nothing()
+
+    def __init__(self, verb: str, path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
+        self.verb, self.path, self.query, self.headers = verb, path, query, headers
+        self.keep_alive = keep_alive
+        self.body: bytes | bytearray = b""
+        self.disconnected = self.response_complete = False
+        self.task: Any = None
+
+
+class Flow(FlowControl):
+    """Flow control that does not resume reading while the protocol holds bytes that are not parsed."""
+
+    is_held = False
+
+    def hold(self) -> None:
+        """Pause reading until ``release``."""
+        self.is_held = True
+        self.pause_reading()
+
+    def release(self) -> None:
+        """Resume reading."""
+        self.is_held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Resume reading unless it is held."""
+        if not self.is_held:
+            super().resume_reading()
+
+
+def answer_head(answer: Answer, *, keep_alive: bool) -> bytes:
+    """The status line and the header lines of an answer."""
+    status, body, allow = answer
+    content_type = CONTENT_TYPE if body else b""
+    # RFC 9110, 15.5.6: who is told that a method is not allowed is told which are.
+    more = b"allow: %s\r\n" % allow.encode() if allow else b""
+    if not keep_alive:
+        more += b"connection: close\r\n"
+    return b"%scontent-length: %d\r\n%s%s\r\n" % (STATUS_LINES[status], len(body), content_type, more)
+
+
+def content_length(headers: list[tuple[bytes, bytes]]) -> int:
+    """The announced size of a body, 0 if there is none; the parser has checked that it is a number."""
+    return int(dict(headers).get(b"content-length", b"0"))
+
+
+def head_size(method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    """Bytes of the request line and of the header lines, as sent with one space after a colon."""
+    request_line = len(method) + len(url) + len(b"  HTTP/1.1\r\n")
+    return request_line + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)
+
+
+def head_without_upgrade(method: bytes, url: bytes, version: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of a request's head without its field ``Upgrade``."""
+    lines = [b"%s %s HTTP/%s" % (method, url, version), *(b"%s: %s" % field for field in headers if field[0] != b"upgrade")]
+    return b"\r\n".join([*lines, b"\r\n"])
