@@ -5,12 +5,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, Problem, bad_parameter
+from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, OUT_OF_ORDER, Problem, bad_parameter
 from cardwright.edges.http.parse import parse_pairs
-from cardwright.edges.http.problems import problem_body
+from cardwright.edges.http.problems import problem_body, unavailable
 from cardwright.resources.app import App
 from cardwright.resources.inbox import BOX, accept
 from cardwright.resources.sandbox import parse_duration
+from cardwright.storage.failures import Unavailable
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -36,6 +37,8 @@ class InboxDoor:
             status, body = await self._serve(scope, receive)
         except Problem as problem:
             status, body = problem.kind.status, problem_body(problem)
+        except Unavailable as error:
+            status, body = OUT_OF_ORDER.status, problem_body(unavailable(error))
         headers = [(b"content-length", b"%d" % len(body)), JSON_HEADER]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
