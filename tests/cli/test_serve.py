@@ -8,9 +8,9 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from cardwright.edges.cli.say import Failure
 from cardwright.edges.cli.serve import check
 from cardwright.settings import Settings
 from tests.support import free_port
+from tests.support.failpoints import Failpoints
+from tests.support.waiting import until
 
 KEY = "ab" * 32
 PRODUCTION = {"mode": "production", "application_token": "app", "access_token": "access", "master_key": KEY}
@@ -43,7 +45,7 @@ class Server:
 
     def post(self, path: str) -> int:
         """The status of a POST with an empty object."""
-        connection = http.client.HTTPConnection(str(self.place.hostname), self.place.port, timeout=30)
+        connection = http.client.HTTPConnection(str(self.place.hostname), self.place.port, timeout=60)
         connection.request("POST", path, "{}", {"Content-Type": "application/json"})
         status = connection.getresponse().status
         connection.close()
@@ -53,7 +55,7 @@ class Server:
         """Its exit code after a signal."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(30)
+            return self.process.wait(60)
         finally:
             self.process.kill()
             self.process.communicate()
@@ -238,7 +240,7 @@ def test_tls_is_trusted_with_the_certificate_it_names(cardwright: Callable[..., 
         assert server.place.scheme == "https"
         context = ssl.create_default_context(cafile=server.said["ca"])
         for name in ("127.0.0.1", "localhost"):
-            connection = http.client.HTTPSConnection(name, server.place.port, context=context, timeout=10)
+            connection = http.client.HTTPSConnection(name, server.place.port, context=context, timeout=60)
             connection.request("GET", "/readyz")
             assert connection.getresponse().status == 200
             connection.close()
@@ -254,28 +256,51 @@ def test_tls_is_trusted_with_the_certificate_it_names(cardwright: Callable[..., 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_request_under_way_is_answered_before_the_end(number: int) -> None:
     """A signal stops the taking of requests, not the answering."""
-    _end_during_a_request(number, "--db", ":memory:", "--port", 0)
+    end_during_a_request(number, lambda server: lambda: not is_listening(server), "--db", ":memory:", "--port", 0)
 
 
 def test_request_under_way_is_answered_by_every_worker(postgres_url: str) -> None:
-    """The same with two processes on PostgreSQL."""
-    _end_during_a_request(signal.SIGTERM, "--db", postgres_url, "--port", 0, "--workers", 2)
+    """The same with two processes on PostgreSQL: the one without a request ends, the other one answers first."""
+
+    def one_ends(server: Server) -> Callable[[], bool]:
+        count = children(server)
+        return lambda: children(server) < count
+
+    end_during_a_request(signal.SIGTERM, one_ends, "--db", postgres_url, "--port", 0, "--workers", 2)
 
 
-def _end_during_a_request(number: int, *arguments: object) -> None:
-    with running(*arguments) as server:
-        statuses: list[int] = []
-        slow = [
-            threading.Thread(target=lambda: statuses.append(server.post("/sandbox/inbox/default/slow?delay=900ms")))
-            for _ in range(4)
-        ]
-        for thread in slow:
-            thread.start()
-        time.sleep(0.4)
-        assert server.end(number) == 0
-        for thread in slow:
-            thread.join()
-    assert statuses == [200] * len(slow)
+def end_during_a_request(number: int, effect: Callable[[Server], Callable[[], bool]], *arguments: object) -> None:
+    """Send a signal while a request pauses at a failpoint; let the request go on when the signal has had an effect.
+
+    ``effect`` is called before the signal and makes the condition for that.
+    """
+    with Failpoints() as failpoints, running(*arguments, env={**os.environ, **failpoints.environment}) as server:
+        failpoints.arm("inbox.answer.before", "pause")
+        with ThreadPoolExecutor(1) as thread:
+            request = thread.submit(server.post, "/sandbox/inbox/default/slow")
+            assert failpoints.wait("inbox.answer.before")
+            is_stopping = effect(server)
+            server.process.send_signal(number)
+            until(is_stopping)
+            assert not request.done()
+            failpoints.release("inbox.answer.before")
+            assert request.result() == 200
+        assert server.process.wait(60) == 0
+
+
+def is_listening(server: Server) -> bool:
+    """Whether a new connection is taken."""
+    try:
+        socket.create_connection((server.place.hostname, server.place.port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def children(server: Server) -> int:
+    """How many child processes it has; one that has ended and is not waited for yet (state Z) does not count."""
+    listed = subprocess.run(["ps", "-A", "-o", "ppid=,stat="], capture_output=True, text=True, check=True).stdout.split()
+    return sum(int(parent) == server.process.pid and state[0] != "Z" for parent, state in zip(*[iter(listed)] * 2, strict=True))
 
 
 @pytest.mark.parametrize("after_s", [0.2, 0.6, 1.0])
@@ -285,7 +310,7 @@ def test_signal_before_it_is_ready_ends_it_too(after_s: float) -> None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(after_s)
     process.terminate()
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode in (0, -signal.SIGTERM)
     assert "Traceback" not in said
     assert not Path(".cardwright/instance.json").exists()

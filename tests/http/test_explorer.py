@@ -34,7 +34,7 @@ server = shared_server()
 
 def fetch(server: RunningServer, path: str) -> tuple[int, Message, str]:
     """An answer to somebody without credentials."""
-    with urllib.request.urlopen(server.root_url + path, timeout=10) as answer:
+    with urllib.request.urlopen(server.root_url + path, timeout=60) as answer:
         return answer.status, answer.headers, answer.read().decode()
 
 
@@ -104,7 +104,7 @@ def dom_of(server: RunningServer, profile: Path, fragment: str) -> str:
     assert CHROMIUM is not None
     options = (*CHROMIUM_FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=5000", "--dump-dom")
     command = [CHROMIUM, *options, f"{server.root_url}/docs{fragment}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 @in_a_browser

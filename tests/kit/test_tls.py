@@ -53,7 +53,7 @@ def https_server(certificate: Path, key: Path) -> Iterator[int]:
 def handshake(port: int, context: ssl.SSLContext, hostname: str) -> str | None:
     """The protocol version that a client agrees on with the server."""
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as raw,
         context.wrap_socket(raw, server_hostname=hostname) as secure,
     ):
         return secure.version()
@@ -77,7 +77,7 @@ def test_requests_accepts_it_as_its_authority(made: tuple[Path, Path]) -> None:
     """``requests`` with ``verify`` set to the certificate file reads an answer, by name and by address."""
     with https_server(*made) as port:
         for host in ("localhost", "127.0.0.1"):
-            assert requests.get(f"https://{host}:{port}/", verify=str(made[0]), timeout=5).text == "hello"
+            assert requests.get(f"https://{host}:{port}/", verify=str(made[0]), timeout=60).text == "hello"
 
 
 def test_strangers_and_other_names_are_refused(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -23,8 +23,12 @@ from cryptography.x509.oid import NameOID
 
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.outbox.client import Answer, GuardedClient
+from tests.support.held_time import HeldLoop, run_held
 
 SANDBOX = OutgoingPolicy.sandbox()
+PATIENT_MS = 60_000
+"""The time limit of posts that are answered; only a safety limit."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -78,24 +82,34 @@ async def a_client(
 
 
 async def post_once(
-    url: str, *, headers: Mapping[str, str] | None = None, timeout_ms: int = 2_000, trusted_ca_pem: str | None = None
+    url: str, *, headers: Mapping[str, str] | None = None, timeout_ms: int = PATIENT_MS, trusted_ca_pem: str | None = None
 ) -> Answer:
     """One post of `{}` by a sandbox client of its own."""
     async with a_client(trusted_ca_pem=trusted_ca_pem) as client:
         return await client.post(url, b"{}", headers or {}, timeout_ms)
 
 
-def answering(raw: bytes, *, hang: bool = False) -> RawHandler:
-    """Reads the request's head, sends `raw`, and hangs up or keeps the line open."""
+def answering(raw: bytes) -> RawHandler:
+    """Reads the request's head, sends `raw`, and hangs up."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(raw)
         await writer.drain()
-        if hang:
-            await asyncio.sleep(5)
 
     return handler
+
+
+class Silent:
+    """A handler that reads requests and never answers; `arrived` is released once for each."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Semaphore(0)
+
+    async def __call__(self, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.arrived.release()
+        await asyncio.Event().wait()
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -156,31 +170,48 @@ def test_a_redirect_is_an_answer_and_not_an_order(status: int) -> None:
 def test_a_hanging_server_costs_the_timeout_and_no_more() -> None:
     """A server that never answers gives an error after the time we gave it, though it is no whole number of seconds."""
 
-    async def story() -> Answer:
-        async with serving_raw(answering(b"", hang=True)) as port:
-            return await post_once(f"http://127.0.0.1:{port}/", timeout_ms=250)
+    async def story(loop: HeldLoop) -> Answer:
+        silent = Silent()
+        async with serving_raw(silent) as port:
+            client = GuardedClient(SANDBOX, loop.time_ms)
+            post = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 250))
+            await silent.arrived.acquire()
+            await loop.advance(0.249)
+            assert not post.done()
+            await loop.advance(0.001)
+            answer = await post
+            await client.close()
+            return answer
 
-    answer = asyncio.run(story())
+    answer = run_held(story)
     assert (answer.status, answer.body, answer.error) == (None, b"", "no answer within 250 ms")
-    assert 240 <= answer.duration_ms < 1_500
+    assert answer.duration_ms == 250
 
 
 def test_a_dripping_server_cannot_hold_the_line() -> None:
-    """The timeout covers the body too: one byte every few milliseconds does not prolong it."""
+    """The timeout covers the body too: a byte every 10 ms does not prolong it."""
 
-    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
-        for _ in range(200):
-            writer.write(b"x")
-            await writer.drain()
-            await asyncio.sleep(0.01)
+    async def story(loop: HeldLoop) -> Answer:
+        drips = asyncio.Semaphore(0)
 
-    async def story() -> Answer:
+        async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                drips.release()
+                await asyncio.sleep(0.01)
+
         async with serving_raw(drip) as port:
-            return await post_once(f"http://127.0.0.1:{port}/", timeout_ms=200)
+            post = asyncio.create_task(post_once(f"http://127.0.0.1:{port}/", timeout_ms=200))
+            for _ in range(20):
+                await drips.acquire()
+                assert not post.done()
+                await loop.advance(0.01)
+            return await post
 
-    answer = asyncio.run(story())
+    answer = run_held(story)
     assert (answer.status, answer.error) == (None, "no answer within 200 ms")
 
 
@@ -188,18 +219,27 @@ def test_a_name_server_that_hangs_is_a_timeout() -> None:
     """The look-up of the name is inside the time we give."""
 
     class Hanging(ThreadedResolver):
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_called = asyncio.Event()
+
         async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-            await asyncio.sleep(5)
+            self.is_called.set()
+            await asyncio.Event().wait()
             return await super().resolve(host, port, family)
 
-    async def story() -> Answer:
-        client = GuardedClient(SANDBOX, monotonic_ms, resolver=Hanging())
+    async def story(loop: HeldLoop) -> Answer:
+        resolver = Hanging()
+        client = GuardedClient(SANDBOX, loop.time_ms, resolver=resolver)
         try:
-            return await client.post("http://hooks.example.com/", b"{}", {}, 100)
+            post = asyncio.create_task(client.post("http://hooks.example.com/", b"{}", {}, 100))
+            await resolver.is_called.wait()
+            await loop.advance(0.1)
+            return await post
         finally:
             await client.close()
 
-    assert asyncio.run(story()).error == "no answer within 100 ms"
+    assert run_held(story).error == "no answer within 100 ms"
 
 
 @pytest.mark.parametrize(
@@ -257,7 +297,7 @@ def test_a_closed_port_is_refused() -> None:
 
 def test_a_name_that_nobody_has_is_an_error() -> None:
     """A name under .invalid (RFC 6761) never resolves."""
-    answer = asyncio.run(post_once("http://nobody.invalid/", timeout_ms=3_000))
+    answer = asyncio.run(post_once("http://nobody.invalid/"))
     assert (answer.status, answer.error) == (None, "host name could not be resolved")
 
 
@@ -271,7 +311,7 @@ def test_a_long_body_is_cut(length: int) -> None:
     async def story() -> None:
         async with serving(handler) as port, a_client() as client:
             for _ in range(2):
-                answer = await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000)
+                answer = await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, PATIENT_MS)
                 assert (answer.status, answer.error, len(answer.body)) == (200, None, min(length, 65_536))
 
     asyncio.run(story())
@@ -320,7 +360,7 @@ def test_cookies_are_forgotten() -> None:
     async def story() -> None:
         async with serving(handler) as port, a_client() as client:
             for _ in range(2):
-                await client.post(f"http://localhost:{port}/", b"{}", {}, 2_000)
+                await client.post(f"http://localhost:{port}/", b"{}", {}, PATIENT_MS)
 
     asyncio.run(story())
     assert cookies == [None, None]
@@ -349,16 +389,28 @@ def test_connections_have_a_limit() -> None:
     under_way: list[int] = [0]
     most: list[int] = [0]
 
-    async def handler(_: web.Request) -> web.Response:
-        under_way[0] += 1
-        most[0] = max(most[0], under_way[0])
-        await asyncio.sleep(0.02)
-        under_way[0] -= 1
-        return web.Response()
-
     async def story() -> list[Answer]:
-        async with serving(handler) as port, a_client(connections_max=3) as client:
-            return await asyncio.gather(*(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 3_000) for _ in range(10)))
+        arrived, let_go = asyncio.Semaphore(0), asyncio.Event()
+
+        async def handler(request: web.Request) -> web.Response:
+            if request.path != "/last":
+                under_way[0] += 1
+                most[0] = max(most[0], under_way[0])
+                arrived.release()
+                await let_go.wait()
+                under_way[0] -= 1
+            return web.Response()
+
+        async with serving(handler) as port, a_client(connections_max=3) as client, a_client() as other:
+            url = f"http://127.0.0.1:{port}"
+            posts = [asyncio.create_task(client.post(f"{url}/", b"{}", {}, PATIENT_MS)) for _ in range(10)]
+            for _ in range(3):
+                await arrived.acquire()
+            # Connections are accepted in their order: a fourth one of the first client would have arrived before this.
+            assert (await other.post(f"{url}/last", b"{}", {}, PATIENT_MS)).status == 200
+            assert under_way == [3]
+            let_go.set()
+            return list(await asyncio.gather(*posts))
 
     assert [answer.status for answer in asyncio.run(story())] == [200] * 10
     assert most == [3]
@@ -367,23 +419,40 @@ def test_connections_have_a_limit() -> None:
 def test_waiting_for_our_own_connections_is_not_blamed_on_the_other_side() -> None:
     """When all connections hang, the next post says that none was free, not that its server was silent."""
 
-    async def story() -> list[Answer]:
-        async with serving_raw(answering(b"", hang=True)) as port, a_client(connections_max=1) as client:
+    async def story(loop: HeldLoop) -> list[str | None]:
+        silent = Silent()
+        async with serving_raw(silent) as port, a_client(connections_max=1) as client:
             url = f"http://127.0.0.1:{port}/"
-            return list(await asyncio.gather(client.post(url, b"{}", {}, 400), client.post(url, b"{}", {}, 200)))
+            first = asyncio.create_task(client.post(url, b"{}", {}, 400))
+            await silent.arrived.acquire()
+            second = asyncio.create_task(client.post(url, b"{}", {}, 200))
+            await loop.advance(0)
+            await loop.advance(0.2)
+            errors = [(await second).error]
+            await loop.advance(0.2)
+            return [*errors, (await first).error]
 
-    assert [answer.error for answer in asyncio.run(story())] == ["no answer within 400 ms", "no free connection within 200 ms"]
+    assert run_held(story) == ["no free connection within 200 ms", "no answer within 400 ms"]
 
 
 def test_a_post_that_got_its_connection_late_blames_the_server_again() -> None:
     """Once the wait for a connection is over, silence is the server's."""
 
-    async def story() -> list[Answer]:
-        async with serving_raw(answering(b"", hang=True)) as port, a_client(connections_max=1) as client:
+    async def story(loop: HeldLoop) -> list[str | None]:
+        silent = Silent()
+        async with serving_raw(silent) as port, a_client(connections_max=1) as client:
             url = f"http://127.0.0.1:{port}/"
-            return list(await asyncio.gather(client.post(url, b"{}", {}, 100), client.post(url, b"{}", {}, 400)))
+            first = asyncio.create_task(client.post(url, b"{}", {}, 100))
+            await silent.arrived.acquire()
+            second = asyncio.create_task(client.post(url, b"{}", {}, 400))
+            await loop.advance(0)
+            await loop.advance(0.1)
+            errors = [(await first).error]
+            await silent.arrived.acquire()
+            await loop.advance(0.3)
+            return [*errors, (await second).error]
 
-    assert [answer.error for answer in asyncio.run(story())] == ["no answer within 100 ms", "no answer within 400 ms"]
+    assert run_held(story) == ["no answer within 100 ms", "no answer within 400 ms"]
 
 
 def test_a_connection_serves_more_than_one_post() -> None:
@@ -398,7 +467,7 @@ def test_a_connection_serves_more_than_one_post() -> None:
     async def story() -> None:
         async with serving(handler) as port, a_client() as client:
             for _ in range(5):
-                await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000)
+                await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, PATIENT_MS)
 
     asyncio.run(story())
     assert len(peers) == 1
@@ -414,8 +483,8 @@ def test_the_duration_is_measured_with_the_clock_we_are_given() -> None:
         readings = iter([1_000, 1_250, 5_000, 5_007])
         client = GuardedClient(SANDBOX, lambda: next(readings))
         async with serving(handler) as port:
-            assert (await client.post(f"http://127.0.0.1:{port}/", b"", {}, 2_000)).duration_ms == 250
-            assert (await client.post("ftp://127.0.0.1/", b"", {}, 2_000)).duration_ms == 7
+            assert (await client.post(f"http://127.0.0.1:{port}/", b"", {}, PATIENT_MS)).duration_ms == 250
+            assert (await client.post("ftp://127.0.0.1/", b"", {}, PATIENT_MS)).duration_ms == 7
         await client.close()
 
     asyncio.run(story())
@@ -431,9 +500,9 @@ def test_an_allowed_host_is_reached_in_production() -> None:
         async with serving(handler) as port, serving(handler) as other:
             policy = OutgoingPolicy.production([f"localhost:{port}"])
             async with a_client(policy) as client:
-                assert (await client.post(f"http://localhost:{port}/", b"{}", {}, 2_000)).status == 200
-                assert (await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000)).status is None
-                refused = await client.post(f"https://localhost:{other}/", b"{}", {}, 2_000)
+                assert (await client.post(f"http://localhost:{port}/", b"{}", {}, PATIENT_MS)).status == 200
+                assert (await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, PATIENT_MS)).status is None
+                refused = await client.post(f"https://localhost:{other}/", b"{}", {}, PATIENT_MS)
                 assert refused.error == "refused by the outgoing guard: loopback address"
 
     asyncio.run(story())
@@ -456,18 +525,26 @@ def test_headers_that_bend_the_request_are_not_sent() -> None:
 def test_errors_and_reprs_tell_no_secrets() -> None:
     """Whatever fails, neither the URL's path nor a header's value nor an answer's body shows in what gets logged."""
 
-    async def story() -> list[Answer]:
-        headers = {"Authorization": "Basic hush"}
+    async def story(loop: HeldLoop) -> list[Answer]:
+        headers, silent = {"Authorization": "Basic hush"}, Silent()
+
+        async def end_the_silence() -> None:
+            await silent.arrived.acquire()
+            await loop.advance(0.3)
+
         async with (
             serving_raw(answering(b"hush\r\n\r\n")) as garbled,
-            serving_raw(answering(b"", hang=True)) as hanging,
+            serving_raw(silent) as hanging,
             serving_raw(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhush")) as fine,
         ):
+            impatience = asyncio.create_task(end_the_silence())
             targets = [f"http://127.0.0.1:{port}/hush?key=hush" for port in (garbled, hanging, fine, 1)]
             targets += ["http://hush.invalid/hush", "http://169.254.169.254/hush", "http://u:hush@localhost/", "hush"]
-            return [await post_once(url, headers=headers, timeout_ms=300) for url in targets]
+            answers = [await post_once(url, headers=headers, timeout_ms=300) for url in targets]
+            await impatience
+            return answers
 
-    answers = asyncio.run(story())
+    answers = run_held(story)
     assert [answer.status for answer in answers] == [None, None, 200, None, None, None, None, None]
     assert "hush" not in repr(answers)
 
@@ -476,14 +553,15 @@ def test_closing_ends_what_is_under_way() -> None:
     """A post that is waiting when the client closes gives an error, and later posts are a bug."""
 
     async def story() -> None:
-        async with serving_raw(answering(b"", hang=True)) as port:
+        silent = Silent()
+        async with serving_raw(silent) as port:
             client = GuardedClient(SANDBOX, monotonic_ms)
-            post = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000))
-            await asyncio.sleep(0.1)
+            post = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, PATIENT_MS))
+            await silent.arrived.acquire()
             await client.close()
             assert (await post).error is not None
             with pytest.raises(AssertionError, match="post after close"):
-                await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000)
+                await client.post(f"http://127.0.0.1:{port}/", b"{}", {}, PATIENT_MS)
 
     asyncio.run(story())
 
@@ -492,9 +570,10 @@ def test_cancelling_a_post_is_not_swallowed() -> None:
     """A shutdown that cancels a post gets its CancelledError, not an Answer."""
 
     async def story() -> None:
-        async with serving_raw(answering(b"", hang=True)) as port, a_client() as client:
-            post = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, 2_000))
-            await asyncio.sleep(0.1)
+        silent = Silent()
+        async with serving_raw(silent) as port, a_client() as client:
+            post = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/", b"{}", {}, PATIENT_MS))
+            await silent.arrived.acquire()
             post.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await post
@@ -557,11 +636,17 @@ def test_certificates_are_checked(
 def test_a_server_without_tls_is_an_error() -> None:
     """https spoken to a server that speaks http fails in the handshake."""
 
-    async def story() -> Answer:
-        async with serving_raw(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port:
-            return await post_once(f"https://127.0.0.1:{port}/", timeout_ms=500)
+    async def bad_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
 
-    assert asyncio.run(story()).status is None
+    async def story() -> Answer:
+        async with serving_raw(bad_request) as port:
+            return await post_once(f"https://127.0.0.1:{port}/")
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.error) == (None, "TLS handshake failed")
 
 
 def test_a_missing_certificate_file_is_found_at_the_start() -> None:

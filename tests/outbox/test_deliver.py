@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,7 +37,11 @@ ROOT = Path(__file__).parents[2]
 VAULT = Vault(bytes(range(32)))
 PASSWORD = "Harb0r-Hook-Passw0rd!"
 SECRET = "Quiet-Harbor_7421!Lantern"
-QUICK = RetryRules(timeout_ms=400)
+PATIENT = RetryRules(timeout_ms=600_000)
+"""Rules under which no post that is answered runs out of time, on a slow machine either."""
+
+GONE = 4711
+"""The id of a webhook that does not exist."""
 
 
 # --- Our side ----------------------------------------------------------------------------
@@ -104,6 +107,16 @@ class World:
     def states(self) -> list[int]:
         return [row.state for row in self.rows()]
 
+    def wait_for_a_look(self) -> None:
+        """Return when a deliverer has claimed all that was due before the call.
+
+        A row that nobody can get is due too, and is given up by the look that claims it; then it is removed.
+        """
+        self.notify(GONE, 0, now=0)
+        until(lambda: [row.state for row in self.rows() if row.webhook_id == GONE] == [Delivery.DEAD])
+        with self.database.write() as db:
+            db.execute(outbox.delete().where(outbox.c.webhook_id == GONE))
+
     def attempts(self) -> list[dict[str, Any]]:
         """Those of the only row."""
         (row,) = self.rows()
@@ -121,7 +134,7 @@ def world(database_url: str) -> Iterator[World]:
 
 @contextmanager
 def delivering(
-    database: Database, rules: RetryRules = QUICK, real_clock: Callable[[], int] = system_ms, **limits: int
+    database: Database, rules: RetryRules = PATIENT, real_clock: Callable[[], int] = system_ms, **limits: int
 ) -> Iterator[Deliverer]:
     """A deliverer at work in an event loop of its own; stopped at the end."""
     started = threading.Event()
@@ -138,12 +151,12 @@ def delivering(
     with ThreadPoolExecutor(1) as threads:
         thread = threading.Thread(target=asyncio.run, args=(story(),))
         thread.start()
-        assert started.wait(5)
+        assert started.wait(60)
         try:
             yield found[0]
         finally:
             found[0].stop()
-            thread.join(15)
+            thread.join(60)
             assert not thread.is_alive(), "the deliverer did not stop"
 
 
@@ -188,15 +201,14 @@ def test_an_address_of_one_simulation_has_its_own_credentials(world: World) -> N
 
 
 def test_a_wake_up_is_not_lost(world: World) -> None:
-    """Each notification is sent when `wake` is called, though the next look by itself would be in a minute."""
+    """Each notification is sent when `wake` is called, though the next look by itself would be in a day."""
     with a_receiver() as receiver:
         hook = world.webhook(receiver.url)
-        with delivering(world.database, poll_ms=60_000) as deliverer:
-            time.sleep(0.2)
+        with delivering(world.database, poll_ms=86_400_000) as deliverer:
             for number in range(1, 31):
                 world.notify(hook, number)
                 deliverer.wake()
-                until(lambda number=number: len(receiver.bodies) == number, 5)  # type: ignore[misc]
+                until(lambda number=number: len(receiver.bodies) == number)  # type: ignore[misc]
 
 
 # --- What fails --------------------------------------------------------------------------
@@ -224,18 +236,18 @@ def test_retries_follow_the_program_clock(world: World) -> None:
     world.clock(ProgramClock(frozen_ms=now))
     with a_receiver(answers=[500] * 50) as receiver:
         world.notify(world.webhook(receiver.url, secret=SECRET), 7, now=now)
-        with delivering(world.database, RetryRules()):
+        with delivering(world.database):
             for retry in range(1, 11):
                 until(lambda retry=retry: world.rows()[0].tries == retry)  # type: ignore[misc]
                 assert world.rows()[0].due_ms == now + 1000 * 4**retry
                 world.clock(ProgramClock(frozen_ms=now + 1000 * 4**retry - 1))
-                time.sleep(0.06)
-                assert len(receiver.bodies) == retry, "a millisecond too early"
+                world.wait_for_a_look()
+                assert (world.states(), world.rows()[0].tries) == ([Delivery.DUE], retry), "a millisecond too early"
                 now += 1000 * 4**retry
                 world.clock(ProgramClock(frozen_ms=now))
             until(lambda: world.states() == [Delivery.DEAD])
             world.clock(ProgramClock(frozen_ms=now + 10**10))
-            time.sleep(0.1)
+            world.wait_for_a_look()
     assert len(receiver.bodies) == 11
     assert len(set(receiver.bodies)) == 1
     assert len({headers["X-Marqeta-Signature"] for headers in receiver.headers}) == 1
@@ -247,8 +259,8 @@ def test_an_offset_moves_due_times_too(world: World) -> None:
     with a_receiver() as receiver:
         world.notify(world.webhook(receiver.url), 7, now=system_ms() + 6 * 86_400_000)
         with delivering(world.database):
-            time.sleep(0.2)
-            assert receiver.bodies == []
+            world.wait_for_a_look()
+            assert world.states() == [Delivery.DUE]
             world.clock(ProgramClock(offset_ms=7 * 86_400_000))
             until(lambda: world.states() == [Delivery.DELIVERED])
 
@@ -269,7 +281,7 @@ def test_an_address_of_one_simulation_gets_a_few_tries(world: World) -> None:
 def test_nobody_to_send_to_is_the_end(world: World, active: bool | None) -> None:
     """A webhook that was switched off, or is no more, gets nothing; the row is dead and says why."""
     with a_receiver() as receiver:
-        world.notify(4711 if active is None else world.webhook(receiver.url, active=False), 7)
+        world.notify(GONE if active is None else world.webhook(receiver.url, active=False), 7)
         with delivering(world.database):
             until(lambda: world.states() == [Delivery.DEAD])
     assert receiver.bodies == []
@@ -321,29 +333,34 @@ def test_no_secret_is_kept_of_an_answer(world: World) -> None:
 
 
 def test_a_hanging_endpoint_holds_up_no_other(world: World) -> None:
-    """Two hundred messages for a hanging endpoint stand in the queue; the one behind them, for another, arrives at once."""
-    with a_receiver(hang_s=30) as hanging, a_receiver() as quick:
+    """Two hundred messages for a hanging endpoint stand in the queue; the one behind them, for another, arrives."""
+    with a_receiver(holds=True) as hanging, a_receiver() as quick:
         slow, fast = world.webhook(hanging.url, name="slow"), world.webhook(quick.url, name="fast")
         world.notify(slow, *range(200), now=system_ms() - 60_000)
         world.notify(fast, 7)
-        with delivering(world.database, RetryRules(timeout_ms=3_000)):
-            until(lambda: len(quick.bodies) == 1, 2)
-            until(lambda: hanging.most_at_once > 0, 2)
-            assert hanging.most_at_once <= 8
+        with delivering(world.database):
+            until(lambda: world.states()[-1] == Delivery.DELIVERED)
+            until(lambda: hanging.under_way == 8)
+            world.wait_for_a_look()
+            assert world.states().count(Delivery.SENDING) == 8
             hanging.over.set()
             until(lambda: set(world.states()) == {Delivery.DELIVERED})
+    assert hanging.most_at_once == 8
 
 
 def test_a_silent_endpoint_is_tried_one_post_at_a_time(world: World) -> None:
     """After a timeout a lane has one place, until the endpoint answers again; many silent ones leave room for others."""
-    with a_receiver(hang_s=30) as receiver:
+    with a_receiver(holds=True) as receiver:
         world.notify(world.webhook(receiver.url), *range(20))
         with delivering(world.database, RetryRules(timeout_ms=300)):
             until(lambda: sum(row.tries for row in world.rows()) >= 8)
-            for _ in range(30):
-                assert world.states().count(Delivery.SENDING) <= 1
-                time.sleep(0.02)
-            assert sum(row.tries for row in world.rows()) >= 9
+
+            def are_more_tried() -> bool:
+                rows = world.rows()
+                assert [row.state for row in rows].count(Delivery.SENDING) <= 1
+                return sum(row.tries for row in rows) >= 11
+
+            until(are_more_tried)
             receiver.over.set()
             until(lambda: world.states().count(Delivery.DELIVERED) >= 10)
 
@@ -352,9 +369,8 @@ def test_a_backlog_of_thousands_is_drained(world: World) -> None:
     """Two thousand messages, to one endpoint, each exactly once when nothing fails."""
     with a_receiver() as receiver:
         world.notify(world.webhook(receiver.url), *range(2_000))
-        with delivering(world.database, RetryRules(timeout_ms=5_000)):
-            until(lambda: len(receiver.bodies) >= 2_000, 60)
-            until(lambda: set(world.states()) == {Delivery.DELIVERED})
+        with delivering(world.database):
+            until(lambda: set(world.states()) == {Delivery.DELIVERED}, 300)
     assert len(set(receiver.bodies)) == len(receiver.bodies) == 2_000
 
 
@@ -364,41 +380,55 @@ def test_a_backlog_of_thousands_is_drained(world: World) -> None:
 def test_two_deliverers_send_nothing_twice(world: World, database_url: str) -> None:
     """Two on one database, both woken all the time: five hundred messages, each sent once, and both had a share."""
     other = Database(database_url)
-    shares = [0, 0]
-    with a_receiver(hang_s=0.005) as receiver:
-        hook, rules = world.webhook(receiver.url), RetryRules(timeout_ms=5_000)
-        with delivering(world.database, rules) as one, delivering(other, rules) as two:
+    with a_receiver(holds=True) as receiver:
+        hook = world.webhook(receiver.url)
+        with delivering(world.database) as one, delivering(other) as two:
             for start in range(0, 500, 10):
                 world.notify(hook, *range(start, start + 10))
                 one.wake()
                 two.wake()
-                time.sleep(0.004)
-                shares = [max(share, deliverer._lanes.total()) for share, deliverer in zip(shares, (one, two), strict=True)]
-            until(lambda: set(world.states()) == {Delivery.DELIVERED}, 30)
+            # Each has claimed as much as it may while nothing is answered.
+            until(lambda: one._lanes.total() == two._lanes.total() == 8)
+            receiver.over.set()
+
+            def are_all_delivered() -> bool:
+                one.wake()
+                two.wake()
+                return set(world.states()) == {Delivery.DELIVERED}
+
+            until(are_all_delivered)
     other.close()
     assert len(set(receiver.bodies)) == len(receiver.bodies) == 500
-    assert min(shares) > 0, "only one of them worked, so this proves nothing"
 
 
 def test_the_program_clock_does_not_end_a_claim(world: World, database_url: str) -> None:
     """While a post is under way the program's clock is set a year ahead; a second process still leaves the row alone."""
-    other = Database(database_url)
-    with a_receiver(hang_s=1) as receiver:
+    other, readings = Database(database_url), list[int]()
+
+    def clock() -> int:
+        readings.append(system_ms())
+        return readings[-1]
+
+    with a_receiver(holds=True) as receiver:
         world.notify(world.webhook(receiver.url), 7)
-        with delivering(world.database, RetryRules(timeout_ms=5_000)), delivering(other):
+        with delivering(world.database):
             until(lambda: len(receiver.bodies) == 1)
             world.clock(ProgramClock(offset_ms=365 * 86_400_000))
-            time.sleep(0.5)
-            assert len(receiver.bodies) == 1
-            until(lambda: world.states() == [Delivery.DELIVERED])
+            with delivering(other, real_clock=clock):
+                # Each look reads the clock once when it begins, so two looks have ended.
+                until(lambda: len(readings) > 2)
+                assert len(receiver.bodies) == 1
+                receiver.over.set()
+                until(lambda: world.states() == [Delivery.DELIVERED])
     other.close()
+    assert len(receiver.bodies) == 1
 
 
 def deliver_in_this_process(database_url: str) -> None:
     """What the child process of the test below does until it is killed."""
     database = Database(database_url)
-    with delivering(database, RetryRules(timeout_ms=1_000)):
-        time.sleep(60)
+    with delivering(database):
+        threading.Event().wait()
 
 
 def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: str) -> None:
@@ -410,14 +440,14 @@ def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: st
         failpoints.arm("delivery.record.before", "kill")
         env = {**os.environ, **failpoints.environment}
         world.notify(world.webhook(receiver.url, secret=SECRET), 7, now=0)
-        child = subprocess.run([sys.executable, "-c", command, database_url], cwd=ROOT, env=env, timeout=30, check=False)
+        child = subprocess.run([sys.executable, "-c", command, database_url], cwd=ROOT, env=env, timeout=120, check=False)
         assert child.returncode == -signal.SIGKILL
         assert len(receiver.bodies) == 1
         assert world.states() == [Delivery.SENDING]
         with delivering(world.database):
-            time.sleep(0.2)
-            assert len(receiver.bodies) == 1, "the claim still holds"
-        later = RetryRules().timeout_ms + LEASE_MARGIN_MS
+            world.wait_for_a_look()
+            assert world.states() == [Delivery.SENDING], "the claim still holds"
+        later = PATIENT.timeout_ms + LEASE_MARGIN_MS
         with delivering(world.database, real_clock=lambda: system_ms() + later):
             until(lambda: world.states() == [Delivery.DELIVERED])
     assert len(receiver.bodies) == 2
@@ -428,26 +458,35 @@ def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: st
 @pytest.mark.parametrize("status", [200, 500])
 def test_who_lost_the_claim_has_no_say(world: World, status: int) -> None:
     """The row was claimed anew, or is another one after a reset, before the first post was answered: it stays as it is."""
-    with a_receiver(hang_s=0.3, answers=[status]) as receiver:
+    with a_receiver(holds=True, answers=[status]) as receiver:
         world.notify(world.webhook(receiver.url), 7)
-        with delivering(world.database, RetryRules(timeout_ms=5_000)):
-            until(lambda: world.states() == [Delivery.SENDING])
+        with delivering(world.database):
+            until(lambda: len(receiver.bodies) == 1)
             with world.database.write() as db:
                 db.execute(update(outbox).values(due_ms=outbox.c.due_ms + 1))
-            until(lambda: len(receiver.bodies) == 1)
+            receiver.over.set()
+            # The end waits for the answer, which is written down by the last turn.
     (row,) = world.rows()
     assert (row.state, row.tries, row.attempts) == (Delivery.SENDING, 0, "[]")
 
 
-def test_a_stop_waits_for_answers_and_claims_nothing_more(world: World) -> None:
+@pytest.fixture
+def patient_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop waits longer for answers than a slow machine takes to give them."""
+    monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 60.0)
+
+
+def test_a_stop_waits_for_answers_and_claims_nothing_more(world: World, patient_stop: None) -> None:
     """What is under way is answered and written down; what came in meanwhile stays due."""
-    with a_receiver(hang_s=0.5) as receiver:
+    with a_receiver(holds=True) as receiver:
         hook = world.webhook(receiver.url)
         world.notify(hook, 1)
-        with delivering(world.database, RetryRules(timeout_ms=5_000)) as deliverer:
+        with delivering(world.database) as deliverer:
             until(lambda: len(receiver.bodies) == 1)
             deliverer.stop()
             world.notify(hook, 2)
+            deliverer.wake()
+            receiver.over.set()
     assert world.states() == [Delivery.DELIVERED, Delivery.DUE]
     assert len(receiver.bodies) == 1
 
@@ -455,31 +494,33 @@ def test_a_stop_waits_for_answers_and_claims_nothing_more(world: World) -> None:
 def test_a_stop_does_not_wait_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A post without an answer is given up after STOP_S; it may have arrived, so it is due again and not lost."""
     monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 0.2)
-    with a_receiver(hang_s=30) as receiver:
+    with a_receiver(holds=True) as receiver:
         world.notify(world.webhook(receiver.url), 1)
-        began = time.monotonic()
-        with delivering(world.database, RetryRules(timeout_ms=20_000)):
+        # It returns although the endpoint holds its answer and the post has ten minutes.
+        with delivering(world.database):
             until(lambda: len(receiver.bodies) == 1)
-        assert time.monotonic() - began < 5
     assert world.states() == [Delivery.DUE]
     assert world.attempts()[0]["error"] == "Cardwright stopped before the answer came"
 
 
-def test_cancelling_is_a_stop(world: World) -> None:
+def test_cancelling_is_a_stop(world: World, patient_stop: None) -> None:
     """A cancelled task leaves no row half-way: what was answered is written down."""
 
     async def story(threads: ThreadPoolExecutor) -> None:
         client = GuardedClient(OutgoingPolicy.sandbox(), monotonic_ms)
-        deliverer = Deliverer(world.database, VAULT, client, system_ms, QUICK, first_states, threads, poll_ms=20)
+        deliverer = Deliverer(world.database, VAULT, client, system_ms, PATIENT, first_states, threads, poll_ms=20)
         task = asyncio.create_task(deliverer.run())
         while not receiver.bodies:
             await asyncio.sleep(0.01)
         task.cancel()
+        # One turn of the loop: the cancellation reaches the task while the post is under way.
+        await asyncio.sleep(0)
+        receiver.over.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         await client.close()
 
-    with a_receiver(hang_s=0.2) as receiver, ThreadPoolExecutor(1) as threads:
+    with a_receiver(holds=True) as receiver, ThreadPoolExecutor(1) as threads:
         world.notify(world.webhook(receiver.url), 1)
         asyncio.run(story(threads))
     assert world.states() == [Delivery.DELIVERED]
@@ -488,20 +529,20 @@ def test_cancelling_is_a_stop(world: World) -> None:
 def test_trouble_with_the_database_is_survived(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outcome that could not be written is kept and written when the database is back: nothing is sent twice."""
     monkeypatch.setattr("cardwright.outbox.deliver.TROUBLE_S", 0.05)
-    broken = threading.Event()
+    broken, failures = threading.Event(), list[OSError]()
     real_write = world.database.write
 
     def write() -> Any:
         if broken.is_set():
-            raise OSError("the disk is full")
+            failures.append(OSError("the disk is full"))
+            raise failures[-1]
         return real_write()
 
     with a_receiver(on_request=broken.set) as receiver:
         world.notify(world.webhook(receiver.url), 1)
-        with delivering(world.database, RetryRules(timeout_ms=5_000)):
+        with delivering(world.database):
             monkeypatch.setattr(world.database, "write", write)
-            until(lambda: receiver.bodies)
-            time.sleep(0.3)
+            until(lambda: len(failures) >= 3)
             assert world.states() == [Delivery.SENDING]
             broken.clear()
             until(lambda: world.states() == [Delivery.DELIVERED])
@@ -510,14 +551,15 @@ def test_trouble_with_the_database_is_survived(world: World, monkeypatch: pytest
 
 def test_idling_writes_nothing(world: World) -> None:
     """Looking for work takes no write transaction, whose lock others would wait for."""
-    world.notify(world.webhook("http://127.0.0.1:9/hook"), 1, now=system_ms() + 60_000)
-    looked = threading.Event()
+    world.notify(world.webhook("http://127.0.0.1:9/hook"), 1, now=system_ms() + 3_600_000)
+    readings = list[int]()
 
     def clock() -> int:
-        looked.set()
-        return system_ms()
+        readings.append(system_ms())
+        return readings[-1]
 
-    with world.database.write(), delivering(world.database, real_clock=clock):
-        until(looked.is_set)
-        time.sleep(0.1)
+    # Each look reads the clock once when it begins. One that wants to write would wait, and none would follow it.
+    with delivering(world.database, real_clock=clock), world.database.write():
+        count = len(readings)
+        until(lambda: len(readings) > count + 2)
     assert world.states() == [Delivery.DUE]

@@ -166,7 +166,7 @@ def chunked(*chunks: bytes) -> bytes:
 
 def raw_exchange(server: RunningServer, scene: Scene, head: str, body: bytes = b"") -> tuple[int, bytes]:
     """Sends bytes as they are; the status and body of the answer, 0 when the server hung up without one."""
-    with socket.create_connection((HOST, server.port), timeout=20) as connection:
+    with socket.create_connection((HOST, server.port), timeout=60) as connection:
         text = f"{head}\r\nHost: {HOST}\r\nAuthorization: {scene.client._authorization}\r\nConnection: close\r\n\r\n"
         answer = b""
         # Who sends too much may be hung up on before he has sent it all.

@@ -236,7 +236,7 @@ def test_announced_money_is_told_and_explained(network: Network) -> None:
     """The webhook hears of an announced credit under its own type, and its decision is explained like any other."""
     inbox = f"{network.server.root_url}/sandbox/inbox/{network.program['token']}/listener"
     one = network.begin("original.credit.authorization", 10, webhook={"endpoint": inbox})
-    path, query = "/sandbox/inbox/listener", {"type": one["type"], "wait": "5s", "count": 1}
+    path, query = "/sandbox/inbox/listener", {"type": one["type"], "wait": "30s", "count": 1}
     (told,) = network.get(path, **query)["data"]
     assert [found["token"] for found in told["body"]["transactions"]] == [one["token"]]
     explained = network.client.get(f"/sandbox/decisions/{one['token']}").json

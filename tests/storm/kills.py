@@ -17,11 +17,15 @@ from tests.storm.told import Memory
 from tests.support.failpoints import Failpoints
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import RunningServer
+from tests.support.waiting import until
 
 SHOPPERS = 16
 CARDS = 24
-SLOWEST_S = 8.0
-"""When an armed point has not been reached by then, the server is killed all the same."""
+SLOWEST_S = 60.0
+"""The longest wait for an armed point or for answers; only a safety limit."""
+
+ANSWERS = (20, 300)
+"""A kill at a random moment comes after so many answers: the fewest and the most."""
 
 POINTS = ("commit.before", "commit.after", "answer.before", "delivery.record.before")
 """The failpoints (``kit/failpoints.py``) at which the process can be made to die."""
@@ -148,7 +152,8 @@ class Storm:
         if armed:
             self.figures.missed += not crowd.failed.wait(SLOWEST_S)
         else:
-            time.sleep(self.dice.uniform(0.05, 1.0))
+            enough = self.dice.randint(*ANSWERS)
+            until(lambda: len(crowd.answered) >= enough, SLOWEST_S)
         server.kill()
         crowd.stop()
         assert not crowd.odd, f"answers that nobody should get: {crowd.odd[:5]}"

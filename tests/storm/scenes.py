@@ -142,7 +142,7 @@ class Scene:
 
     def wait_for(self, path: str) -> None:
         """Waits until what goes on by itself is done."""
-        until(lambda: self.client.get(path).json["state"] == "DONE", 30)
+        until(lambda: self.client.get(path).json["state"] == "DONE")
 
     def send(self, place: Place, path: str | None = None) -> Reply:
         """Sends the example of a route; what it answers is a source of further tokens."""

@@ -27,20 +27,21 @@ class Shopper:
         self._roots: list[str] = []
         self._count = 0
 
-    def shop(self, client: Client, over: threading.Event, failed: threading.Event, odd: list[str]) -> None:
-        """Sends until it is over or the connection breaks; an answer other than 201 is put among the odd ones."""
-        while not over.is_set():
+    def shop(self, client: Client, crowd: "Crowd") -> None:
+        """Sends until the crowd stops or the connection breaks; an answer other than 201 is put among the odd ones."""
+        while not crowd.over.is_set():
             told = self._next()
             self._memory.ask(told)
             try:
                 reply = client.post(told.path, told.body)
             except (OSError, http.client.HTTPException):
-                failed.set()
+                crowd.failed.set()
                 return
             if reply.status != 201:
-                odd.append(f"{told.path} {told.token}: {reply.status} {reply.text[:200]}")
+                crowd.odd.append(f"{told.path} {told.token}: {reply.status} {reply.text[:200]}")
                 continue
             told.answer = reply.json["transaction"]
+            crowd.answered.append(told.token)
 
     def _next(self) -> Told:
         self._count += 1
@@ -72,11 +73,11 @@ class Crowd:
     """Shoppers at work on one run of the server."""
 
     def __init__(self, server: RunningServer, shoppers: Sequence[Shopper]) -> None:
-        self._over, self.failed = threading.Event(), threading.Event()
-        self.odd: list[str] = []
-        self._clients = [server.client(timeout_s=10) for _ in shoppers]
+        self.over, self.failed = threading.Event(), threading.Event()
+        self.answered, self.odd = list[str](), list[str]()
+        self._clients = [server.client(timeout_s=60) for _ in shoppers]
         self._threads = [
-            threading.Thread(target=shopper.shop, args=(client, self._over, self.failed, self.odd), daemon=True)
+            threading.Thread(target=shopper.shop, args=(client, self), daemon=True)
             for shopper, client in zip(shoppers, self._clients, strict=True)
         ]
         for thread in self._threads:
@@ -84,7 +85,7 @@ class Crowd:
 
     def stop(self) -> None:
         """Returns when everybody has heard something or lost the connection."""
-        self._over.set()
+        self.over.set()
         for thread in self._threads:
             thread.join()
         for client in self._clients:

@@ -4,17 +4,21 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tests.storm.overlap import HeldAccounts
 from tests.support.server import HOST, IDLE_SECONDS, RunningServer
 
 T = TypeVar("T")
 
-IDS_OF_A_PROCESS = 20_000
-"""On PostgreSQL each process takes so many transaction ids at a time, so an id tells which process decided."""
+Request = tuple[str, str, Any]
+"""Verb, path and body."""
+
+ANSWER_S = 60
+"""The longest wait for the answers to a volley; only a safety limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +84,31 @@ class Connection(asyncio.Protocol):
 
 
 class Battery:
-    """Open connections to a server; ``fire`` writes one request to each at once and waits for all the answers."""
+    """Open connections to servers, ``size`` to each; connection ``n`` leads to server ``n % len(servers)``.
 
-    def __init__(self, server: RunningServer, size: int) -> None:
-        self._server, self._size = server, size
-        pair = f"{server.application_token}:{server.access_token}".encode()
+    The servers have the same credentials.
+    """
+
+    def __init__(self, servers: Sequence[RunningServer], size: int) -> None:
+        self._servers, self._size = servers, size * len(servers)
+        pair = f"{servers[0].application_token}:{servers[0].access_token}".encode()
         self._head = f"Host: {HOST}\r\nAuthorization: Basic {base64.b64encode(pair).decode()}\r\nContent-Type: application/json"
         self._loop = asyncio.new_event_loop()
         self._connections: dict[int, Connection] = {}
 
     def __enter__(self) -> Self:
-        self.refresh()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.hang_up()
+        for connection in self._connections.values():
+            connection.transport.close()
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
-    def refresh(self) -> bool:
-        """Opens anew what was idle for so long that the server may close it; tells whether there was any such connection."""
+    def _refresh(self) -> None:
+        """Opens what is not open yet, and anew what was idle for so long that the server may close it."""
         stale = [place for place in range(self._size) if not self._is_fresh(place)]
         self._loop.run_until_complete(self._open(stale))
-        return bool(stale)
-
-    def hang_up(self) -> None:
-        """Closes all connections; the next ``refresh`` opens others."""
-        for connection in self._connections.values():
-            connection.transport.close()
 
     def _is_fresh(self, place: int) -> bool:
         connection = self._connections.get(place)
@@ -115,31 +116,37 @@ class Battery:
             connection.transport.close()
         return connection is not None and connection.is_fresh
 
-    def fire(self, requests: Sequence[tuple[str, str, Any]], places: Sequence[int] | None = None) -> list[Shot]:
-        """Sends each (verb, path, body) on a connection of its own, on those with the given numbers if there are any."""
-        chosen = [self._connections[place] for place in (places or range(len(requests)))]
-        raw = [self._bytes_of(*request) for request in requests]
-        return self._loop.run_until_complete(asyncio.wait_for(_fire(raw, chosen), 60))
+    def fire(self, requests: Sequence[Request]) -> list[Shot]:
+        """Sends each request on a connection of its own: in turn to each of the servers."""
+        self._refresh()
+        return self._loop.run_until_complete(asyncio.wait_for(self._fire(requests), ANSWER_S))
 
-    def fire_watching(
-        self, requests: Sequence[tuple[str, str, Any]], places: Sequence[int], ahead: Sequence[int] = (), head_s: float = 0.0
+    def fire_held(
+        self,
+        requests: Sequence[Request],
+        held: HeldAccounts,
+        first: Sequence[int] = (),
+        answered: Sequence[int] = (),
+        last: Sequence[int] = (),
     ) -> list[Shot]:
-        """The same, one after the other, reading between any two what has been answered: the times are true to a hair.
+        """The same while accounts are held. They are released when batches of both processes wait for them.
 
-        Requests whose numbers are in ``ahead`` have a start of so many seconds.
+        Requests whose numbers are in ``first`` wait for an account before the others are sent. Those in ``answered`` need no
+        account and are answered before the release. Those in ``last`` are sent right before it.
         """
-        chosen = [self._connections[place] for place in places]
-        raw = [self._bytes_of(*request) for request in requests]
-        return self._loop.run_until_complete(asyncio.wait_for(_fire_watching(raw, chosen, ahead, head_s), 60))
+        self._refresh()
+        story = self._fire_held(requests, held, first, answered, last)
+        return self._loop.run_until_complete(asyncio.wait_for(story, ANSWER_S))
 
     def keep_firing(
-        self, next_request: Callable[[], tuple[str, str, Any]], meanwhile: Callable[[], T], before: int, after: int
+        self, next_request: Callable[[], Request], meanwhile: Callable[[], T], before: int, after: int
     ) -> tuple[list[Shot], T]:
         """Keeps every connection busy from ``before`` answers before until ``after`` answers after what a thread does."""
+        self._refresh()
         return self._loop.run_until_complete(self._keep_firing(next_request, meanwhile, before, after))
 
     async def _keep_firing(
-        self, next_request: Callable[[], tuple[str, str, Any]], meanwhile: Callable[[], T], before: int, after: int
+        self, next_request: Callable[[], Request], meanwhile: Callable[[], T], before: int, after: int
     ) -> tuple[list[Shot], T]:
         shots, is_over = list[Shot](), asyncio.Event()
 
@@ -159,34 +166,34 @@ class Battery:
         await asyncio.gather(*firing)
         return shots, done
 
+    async def _fire(self, requests: Sequence[Request]) -> list[Shot]:
+        waiting = [self._send(number, request) for number, request in enumerate(requests)]
+        return [await answer for answer in waiting]
+
+    async def _fire_held(
+        self, requests: Sequence[Request], held: HeldAccounts, first: Sequence[int], answered: Sequence[int], last: Sequence[int]
+    ) -> list[Shot]:
+        waiting = {number: self._send(number, requests[number]) for number in first}
+        if first:
+            await asyncio.to_thread(held.wait, 1)
+        for number in sorted(set(range(len(requests))) - {*first, *last}):
+            waiting[number] = self._send(number, requests[number])
+        await asyncio.to_thread(held.wait)
+        for number in answered:
+            await waiting[number]
+        for number in last:
+            waiting[number] = self._send(number, requests[number])
+        held.release()
+        return [await waiting[number] for number in range(len(requests))]
+
+    def _send(self, number: int, request: Request) -> "asyncio.Future[Shot]":
+        return self._connections[number].send(self._bytes_of(*request))
+
     def _bytes_of(self, verb: str, path: str, body: Any) -> bytes:
         content = json.dumps(body).encode()
         return f"{verb} {path} HTTP/1.1\r\n{self._head}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
     async def _open(self, places: Sequence[int]) -> None:
         for place in places:
-            _, self._connections[place] = await self._loop.create_connection(Connection, HOST, self._server.port)
-
-
-async def _fire(raw: Sequence[bytes], chosen: Sequence[Connection]) -> list[Shot]:
-    waiting = [connection.send(request) for connection, request in zip(chosen, raw, strict=True)]
-    return [await answer for answer in waiting]
-
-
-async def _fire_watching(raw: Sequence[bytes], chosen: Sequence[Connection], ahead: Sequence[int], head_s: float) -> list[Shot]:
-    waiting = {number: chosen[number].send(raw[number]) for number in ahead}
-    if ahead:
-        await asyncio.sleep(head_s)
-    for number in range(len(raw)):
-        if number not in waiting:
-            # The loop looks at all connections before it comes back.
-            await asyncio.sleep(0)
-            waiting[number] = chosen[number].send(raw[number])
-    return [await waiting[number] for number in range(len(raw))]
-
-
-def processes_of(shots: Sequence[Shot]) -> Iterator[int]:
-    """Which process decided each of these new transactions: a number that differs between processes."""
-    for shot in shots:
-        assert shot.status == 201, shot.text
-        yield (int(shot.json["transaction"]["identifier"]) - 1) // IDS_OF_A_PROCESS
+            server = self._servers[place % len(self._servers)]
+            _, self._connections[place] = await self._loop.create_connection(Connection, HOST, server.port)

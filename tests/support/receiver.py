@@ -14,13 +14,13 @@ from typing import Any
 class Receiver:
     """An endpoint that keeps what it got. ``answers`` are statuses, taken one by one; when none is left, 200.
 
-    ``hang_s``: waits so long before each answer, or until ``over`` is set. ``echo``: answers with the headers it got.
-    ``on_request`` is called before each answer.
+    ``holds``: answers nothing until ``over`` is set. ``echo``: answers with the headers it got. ``on_request`` is called
+    before each answer.
     """
 
     port: int
     answers: list[int] = field(default_factory=list)
-    hang_s: float = 0
+    holds: bool = False
     echo: bool = False
     says: bytes = b"thanks"
     on_request: Callable[[], object] = lambda: None
@@ -47,7 +47,8 @@ class Receiver:
             self.most_at_once = max(self.most_at_once, self.under_way)
             status = self.answers.pop(0) if self.answers else 200
         self.on_request()
-        self.over.wait(self.hang_s)
+        if self.holds:
+            self.over.wait()
         with self.lock:
             self.under_way -= 1
         return status, repr(headers).encode() if self.echo else self.says

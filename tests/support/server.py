@@ -19,8 +19,8 @@ from urllib.parse import urlencode, urlsplit
 from tests.support import free_port
 
 HOST = "127.0.0.1"
-READY_SECONDS = 60
-STOP_SECONDS = 20
+READY_SECONDS = 120
+STOP_SECONDS = 60
 APPLICATION_TOKEN = "test_application"
 ACCESS_TOKEN = "test_access"
 
@@ -45,7 +45,7 @@ class Reply:
 class Client:
     """One keep-alive connection with a program's credentials. Not for several threads: give each its own."""
 
-    def __init__(self, root_url: str, application_token: str, access_token: str, *, timeout_s: float = 30) -> None:
+    def __init__(self, root_url: str, application_token: str, access_token: str, *, timeout_s: float = 60) -> None:
         parts = urlsplit(root_url)
         assert parts.hostname is not None
         self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
@@ -161,7 +161,7 @@ class RunningServer:
     def pid(self) -> int:
         return self._process.pid
 
-    def client(self, *, timeout_s: float = 30) -> Client:
+    def client(self, *, timeout_s: float = 60) -> Client:
         """A new connection with the server's own credentials."""
         return Client(self.root_url, self.application_token, self.access_token, timeout_s=timeout_s)
 

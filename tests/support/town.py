@@ -200,5 +200,5 @@ class Town:
 
     def hears(self, kind: str) -> dict[str, Any]:
         """The news of a type, as soon as they are there."""
-        (told,) = self.get("/sandbox/inbox/listener", type=kind, wait="5s", count=1)["data"]
+        (told,) = self.get("/sandbox/inbox/listener", type=kind, wait="30s", count=1)["data"]
         return next(one for one in told["body"]["transactions"] if one["type"] == kind)

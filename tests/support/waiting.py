@@ -1,4 +1,4 @@
-"""How a test waits for what happens by itself: no longer than needed, and not for ever."""
+"""How a test waits for what happens by itself: no longer than needed. The limit only ends a test that failed."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tests.support.server import Client
 Found = TypeVar("Found")
 
 
-def until(condition: Callable[[], Found], seconds: float = 10) -> Found:
+def until(condition: Callable[[], Found], seconds: float = 60) -> Found:
     """Asks until the answer is true, and gives it back. Raises AssertionError when it is still false after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

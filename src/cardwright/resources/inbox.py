@@ -16,6 +16,7 @@ from cardwright.core.problems import TOO_LARGE, Problem, bad_parameter
 from cardwright.core.record import token_of
 from cardwright.core.render import details_decoder
 from cardwright.kit.clock import Instant, RealClock, iso, iso_ms, monotonic_ms
+from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.vault import Vault
 from cardwright.outbox.endpoint import open_target, open_webhook
 from cardwright.outbox.events import Category, Delivery
@@ -270,7 +271,9 @@ async def _wait(call: EngineCall, query: InboxQuery, wait_ms: int) -> None:
     place = (call.app.database, call.program_id, call.path["box"], query)
     while not found and monotonic_ms() < deadline:
         found, seen = await asyncio.to_thread(look_for_news, *place, seen)
-        await asyncio.sleep(0 if found else POLL_S)
+        if not found:
+            await async_failpoint("inbox.wait.found_nothing")
+            await asyncio.sleep(POLL_S)
 
 
 def read_inbox(call: EngineCall, query: InboxQuery) -> Listing:

@@ -8,6 +8,7 @@ from typing import Any
 from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, OUT_OF_ORDER, Problem, bad_parameter
 from cardwright.edges.http.parse import parse_pairs
 from cardwright.edges.http.problems import problem_body, unavailable
+from cardwright.kit.failpoints import async_failpoint
 from cardwright.resources.app import App
 from cardwright.resources.inbox import BOX, accept
 from cardwright.resources.sandbox import parse_duration
@@ -53,6 +54,7 @@ class InboxDoor:
         if not await asyncio.to_thread(accept, app.database, app.real_clock, program_token, box, headers, body):
             raise Problem(NOT_FOUND, "no such program")
         await asyncio.sleep(delay_ms / 1000)
+        await async_failpoint("inbox.answer.before")
         return status, b"" if status in (204, 304) else b"{}"
 
     def _place(self, path: str) -> tuple[str, str]:
