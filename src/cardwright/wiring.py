@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import structlog
 from sqlalchemy import Connection
 
 from cardwright.engine.cache import Cache, ShowPan
@@ -34,6 +36,7 @@ from cardwright.resources.backtest_runner import BacktestRunner
 from cardwright.resources.transactions import render_first_states
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
+from cardwright.storage.failures import Damaged
 from cardwright.storage.hot import CardRow, HotStore
 from cardwright.storage.hot_sqlite import Checkpointer, SqliteStore
 from cardwright.storage.monitor import Monitor
@@ -62,6 +65,9 @@ SEEDED_START = "2026-01-01T12:00:00+00:00"
 
 STOP_S = 1.5
 """The longest wait for deliveries and timers under way when the platform stops."""
+
+
+log = structlog.get_logger()
 
 
 class Misconfigured(Exception):
@@ -263,14 +269,19 @@ def pan_shower(vault: Vault, *, sandbox: bool) -> ShowPan:
 
 
 class Platform:
-    """A running platform inside one process; made inside its event loop."""
+    """A running platform inside one process; made inside its event loop.
+
+    ``is_damaged``: whether the process ends because its SQLite file is damaged.
+    """
+
+    is_damaged = False
 
     def __init__(self, settings: Settings) -> None:
         keys = load_secrets(settings)
         self.settings = settings
         limits = Limits(settings.answer_limit_s)
         self.database = Database(address_of(settings), limits)
-        self.monitor = Monitor(self.database)
+        self.monitor = Monitor(self.database, self._end)
         self._executors = [ThreadPoolExecutor(2, thread_name_prefix=name) for name in ("cache", "outbox")]
         self._executors.append(ThreadPoolExecutor(1, thread_name_prefix="timers"))
         store = _hot_store(self.database)
@@ -303,6 +314,12 @@ class Platform:
         self._tasks: list[asyncio.Task[None]] = []
         self._timing: asyncio.Task[None] | None = None
         self._checkpointer: Checkpointer | None = None
+
+    def _end(self, damage: Damaged) -> None:
+        """End the process: a damaged file must be restored, and until then every answer from it may be wrong."""
+        log.critical("the database is damaged; restore it from a backup", database=self.database.place, reason=str(damage))
+        Platform.is_damaged = True
+        signal.raise_signal(signal.SIGTERM)
 
     async def start(self) -> None:
         """Opens the heart's lanes, begins delivering, and lets time pass."""

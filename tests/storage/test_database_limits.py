@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cardwright.kit.limits import Limits
 from cardwright.storage.database import Database
-from cardwright.storage.failures import ConnectionLost, InDoubt, Unavailable, is_away_error
+from cardwright.storage.failures import ConnectionLost, Damaged, InDoubt, Unavailable, is_away_error
 
 SAFETY_S = 60
 SERVER = Limits(answer_s=4.5, transaction_s=SAFETY_S)
@@ -213,3 +213,35 @@ def test_the_driver_errors_are_told_apart() -> None:
     error = sqlite3.DatabaseError("database disk image is malformed")
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     assert not is_away_error(error)
+
+
+def test_a_statement_that_is_no_longer_valid_is_prepared_anew(postgres_url: str) -> None:
+    """After a change of a table (SQLSTATE 0A000) one transaction fails; the connection is replaced, and the next one works."""
+    query = text("SELECT * FROM things")
+    with closing(Database(postgres_url, SERVER)) as database:
+        with database.write() as db:
+            db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
+        # psycopg prepares a statement that is used often.
+        for _ in range(10):
+            with database.read() as db:
+                db.execute(query)
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            admin.execute("ALTER TABLE things ADD COLUMN name text")
+        with pytest.raises(Unavailable, match="cached plan"), database.read() as db:
+            db.execute(query)
+        with database.read() as db:
+            assert list(db.execute(query).keys()) == ["id", "name"]
+
+
+def test_a_damaged_file_is_told_apart(tmp_path: object) -> None:
+    """A file that SQLite calls malformed raises Damaged: no wait repairs it."""
+    path = f"{tmp_path}/damaged.db"
+    with closing(Database(path, SERVER)) as database, database.write() as db:
+        db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY, filling BLOB)"))
+        numbers = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 200) "
+        db.execute(text(numbers + "INSERT INTO things SELECT n, randomblob(1500) FROM c"))
+    with open(path, "r+b") as file:
+        file.seek(3 * 2048)
+        file.write(b"\xff" * 20 * 2048)
+    with closing(Database(path, SERVER)) as database, pytest.raises(Damaged), database.read() as db:
+        db.execute(text("SELECT sum(length(filling)) FROM things")).all()

@@ -5,6 +5,7 @@ comes second finds under the account's lock that there is nothing left to expire
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, TypeVar
@@ -13,7 +14,7 @@ import structlog
 
 from cardwright.core.messages import Details, Expiry
 from cardwright.core.movements import APPLY_REASON, DepositTransition, MovementKind
-from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, USER_UNKNOWN, Problem
+from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, USER_UNKNOWN, Problem
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
 from cardwright.core.render import details_decoder
 from cardwright.core.words import State
@@ -114,7 +115,7 @@ class Timers:
         except Problem as problem:
             if problem.kind in (BAD_DEPOSIT_TRANSITION, ORIGINAL_NOT_FOUND, USER_UNKNOWN):
                 return True
-            log.warning("a direct deposit could not take effect", transaction=deposit.id, problem=str(problem))
+            _note("a direct deposit could not take effect", deposit.id, problem)
             return False
         return True
 
@@ -128,7 +129,7 @@ class Timers:
         except Problem as problem:
             if problem.kind in (HOLD_NOT_DUE, ORIGINAL_NOT_FOUND):
                 return True
-            log.warning("a hold could not expire", transaction=hold.row_id, problem=str(problem))
+            _note("a hold could not expire", hold.row_id, problem)
             return False
         return True
 
@@ -146,3 +147,9 @@ class Timers:
 
     async def _in_thread(self, look: Callable[..., T], *arguments: int) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, look, *arguments)
+
+
+def _note(event: str, row_id: int, problem: Problem) -> None:
+    """Log what stays due. An outage has its own line, and would give one for each hold here."""
+    level = logging.DEBUG if problem.kind is OUT_OF_ORDER else logging.WARNING
+    log.log(level, event, transaction=row_id, problem=str(problem))

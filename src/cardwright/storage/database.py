@@ -24,7 +24,16 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from cardwright.kit.gate import Gate
 from cardwright.kit.limits import PATIENT, Limits
 from cardwright.kit.watchdog import Watch, Watchdog
-from cardwright.storage.failures import ConnectionLost, InDoubt, Unavailable, is_away_error, is_contention, reason_of
+from cardwright.storage.failures import (
+    ConnectionLost,
+    Damaged,
+    InDoubt,
+    Unavailable,
+    is_away_error,
+    is_contention,
+    is_damage,
+    reason_of,
+)
 from cardwright.storage.outage import TIMEOUTS, Outage
 from cardwright.storage.sqlite import connect_sqlite
 
@@ -153,7 +162,7 @@ class Database:
         try:
             if deadline is not None and monotonic() >= deadline:
                 raise Unavailable("there is no time left to ask the database")
-            with engine.connect() as connection:
+            with engine.connect() as connection, _discarded_when_void(connection):
                 if deadline is None:
                     yield connection, None
                     return
@@ -166,6 +175,8 @@ class Database:
             if watch is not None and watch.is_over:
                 TIMEOUTS.labels("transaction").inc()
                 raise Unavailable("the database did not answer in time") from error
+            if is_damage(error):
+                raise Damaged(reason_of(error)) from error
             if not is_away_error(error):
                 raise
             if isinstance(error, DBAPIError) and error.connection_invalidated:
@@ -227,6 +238,20 @@ class Database:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
         return engine
+
+
+@contextmanager
+def _discarded_when_void(connection: Connection) -> Iterator[None]:
+    """Keep a connection that the database refuses to work on out of the pool.
+
+    Its prepared statements may be void, or on SQLite it may have been opened while the disk was read-only.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_away_error(error) and not is_contention(error) and not connection.invalidated:
+            connection.invalidate()
+        raise
 
 
 def _check_out(raw: Any, _record: object, _proxy: object) -> None:

@@ -31,6 +31,10 @@ SQLITE_AWAY = frozenset(
 """Primary result codes of a SQLite file that is locked, full, read-only or unreadable for now."""
 
 
+SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""Primary result codes of a SQLite file that must be restored."""
+
+
 class Conflict(Exception):
     """Another process committed what this batch wanted to commit too, or holds its lock: run the batch again."""
 
@@ -53,6 +57,10 @@ class InDoubt(Unavailable):
         super().__init__(text)
         self.row_ids = row_ids
         self.holder_ids = holder_ids
+
+
+class Damaged(Unavailable):
+    """The SQLite file is damaged. It must be restored: the server ends."""
 
 
 class SchemaChanged(Unavailable):
@@ -80,6 +88,12 @@ def is_away_error(error: Exception) -> bool:
         return is_away(state)
     # psycopg reports a lost or refused connection without a state. It is not imported where SQLite is used.
     return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error means that the SQLite file is damaged."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in SQLITE_DAMAGED
 
 
 def is_contention(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from cardwright.storage.database import Database
-from cardwright.storage.failures import Unavailable
+from cardwright.storage.failures import Damaged, Unavailable
 from cardwright.storage.hot import PROBE, SELECT_SCHEMA, check_schema
 
 HEARTBEAT_S = 1.0
@@ -21,10 +21,14 @@ log = structlog.get_logger()
 
 
 class Monitor:
-    """Asks the database again and again. One for each process, in its event loop."""
+    """Asks the database again and again. One for each process, in its event loop.
 
-    def __init__(self, database: Database) -> None:
+    ``on_damage`` is called once when a SQLite file turns out to be damaged.
+    """
+
+    def __init__(self, database: Database, on_damage: Callable[[Damaged], None]) -> None:
         self._database = database
+        self._on_damage = on_damage
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="monitor")
         self._stopped = asyncio.Event()
         self._check: asyncio.Future[None] | None = None
@@ -36,6 +40,9 @@ class Monitor:
             is_away = outage.text is not None
             try:
                 await self._in_thread(self._probe if is_away else self._read)
+            except Damaged as error:
+                self._on_damage(error)
+                return
             except Unavailable as error:
                 outage.begin(error)
                 if not is_away:

@@ -71,7 +71,9 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
 
 def _leave(_number: int, _frame: object) -> None:
     """Ends the command. While the server runs it catches signals itself, and raises them again when it has answered all."""
-    raise SystemExit(0)
+    from cardwright.wiring import Platform
+
+    raise SystemExit(1 if Platform.is_damaged else 0)
 
 
 def _leave_at_eof() -> None:
