@@ -65,7 +65,7 @@ from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
 from cardwright.storage.account_lists import NOTHING_RECENT, ids_of, is_full, with_newest
-from cardwright.storage.failures import InDoubt, Unavailable
+from cardwright.storage.failures import Conflict, InDoubt
 from cardwright.storage.hot import Lane
 
 _pack = msgspec.msgpack.encode
@@ -113,7 +113,7 @@ async def run_batch(
     await async_failpoint("commit.before")
     if clock() >= deadline - COMMIT_S:
         await lane.abort()
-        raise Unavailable("no time is left to commit")
+        raise Conflict("no time is left to commit")
     # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
     # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
     try:

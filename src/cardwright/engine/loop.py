@@ -214,7 +214,9 @@ class Engine:
                 await self._close(lane)
                 if not isinstance(error, Unavailable):
                     raise
-                return self._failure(error)
+                problem = self._failure(error)
+                if not isinstance(error, ConnectionLost):
+                    return problem
             else:
                 self._trial_lane = lane
                 return trial
@@ -387,8 +389,8 @@ class Engine:
                 return await run_batch(lane, self.cache, self._ids, self._real_clock, asked, until)
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
-                if clock() >= until:
-                    return [_refusal("conflict", "other work on the account takes too long, nothing was booked")] * len(batch)
+                if clock() + self._limits.lock_s >= until:
+                    return [_refusal("conflict", "the message could not be decided in time, nothing was booked")] * len(batch)
                 # A card may draw on another account by now, which the batch has found out and the cache knows.
                 asked = [self._looked_up(one) for one in asked]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)

@@ -34,8 +34,8 @@ class Limits:
 
     @property
     def lock_s(self) -> float:
-        """The longest wait for a lock that another transaction holds."""
-        return self.answer_s * 4 / 9
+        """The longest wait for a lock that another transaction holds; less than ``batch_s``, so that it ends before the batch."""
+        return self.answer_s * 3 / 10
 
     @property
     def read_s(self) -> float:
