@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from cardwright.core.problems import BAD_CREDENTIAL, NOT_FOUND, Problem
 from cardwright.edges.http.api import Answer, Request
-from cardwright.edges.http.connections import Connections, Limits
+from cardwright.edges.http.connections import ClientLimits, Connections
 from cardwright.edges.http.protocol import ApiProtocol
 from tests.support.server import HOST
 
@@ -122,7 +122,7 @@ def run_protocol(say: Callable[[Running], Awaitable[None]], **limits: float) -> 
     async def run() -> None:
         loop, door, state = asyncio.get_running_loop(), Echo(), ServerState()
         now = [1000.0]
-        connections = Connections(Limits(**limits), clock=lambda: now[0], sweep_s=SWEEP_S)  # type: ignore[arg-type]
+        connections = Connections(ClientLimits(**limits), clock=lambda: now[0], sweep_s=SWEEP_S)  # type: ignore[arg-type]
         config = uvicorn.Config(door, http=ApiProtocol, ws="none", log_config=None, proxy_headers=False)  # type: ignore[arg-type]
         config.load()
         server = await loop.create_server(lambda: ApiProtocol(config, state, {}, connections=connections), HOST, 0)

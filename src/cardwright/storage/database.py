@@ -26,6 +26,7 @@ from cardwright.kit.limits import PATIENT, Limits
 from cardwright.kit.watchdog import Watch, Watchdog
 from cardwright.storage.failures import (
     ConnectionLost,
+    Contended,
     Damaged,
     InDoubt,
     Unavailable,
@@ -146,14 +147,17 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        # What is left must do for the lock of the file, whose wait SQLite does not break off.
-        if not self.write_gate.acquire(None if deadline is None else max(0.0, deadline - self.limits.lock_s - monotonic())):
+        if not self.write_gate.acquire(None if deadline is None else self._turn_s(deadline - monotonic())):
             TIMEOUTS.labels("turn").inc()
-            raise Unavailable("another write takes too long")
+            raise Contended("other writes take too long")
         try:
             yield
         finally:
             self.write_gate.release()
+
+    def _turn_s(self, left_s: float) -> float:
+        """How long to wait for the turn: what is left must do for the file's lock, whose wait SQLite does not break off."""
+        return max(0.0, left_s / 2, left_s - self.limits.lock_s)
 
     @contextmanager
     def _guarded(self, engine: Engine, deadline: float | None) -> Iterator[tuple[Connection, Watch | None]]:
@@ -181,7 +185,10 @@ class Database:
                 raise
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise ConnectionLost(reason_of(error)) from error
-            if self.limits.transaction_s is not None and not is_contention(error):
+            if is_contention(error):
+                TIMEOUTS.labels("lock").inc()
+                raise Contended(reason_of(error)) from error
+            if self.limits.transaction_s is not None:
                 # A command without a limit reports the failure itself and ends.
                 self.outage.begin(error)
             raise Unavailable(reason_of(error)) from error

@@ -47,6 +47,10 @@ class ConnectionLost(Unavailable):
     """A connection that was open has ended. A new one tells whether the database is away."""
 
 
+class Contended(Unavailable):
+    """The database works, but other work keeps a lock, or all connections, for too long."""
+
+
 class InDoubt(Unavailable):
     """The connection was lost, or the time ran out, after COMMIT was sent: the transaction may have been committed.
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from cardwright.storage.database import Database
-from cardwright.storage.failures import Damaged, Unavailable
+from cardwright.storage.failures import Contended, Damaged, Unavailable
 from cardwright.storage.hot import PROBE, SELECT_SCHEMA, check_schema
 
 HEARTBEAT_S = 1.0
@@ -43,6 +43,8 @@ class Monitor:
             except Damaged as error:
                 self._on_damage(error)
                 return
+            except Contended as error:
+                log.debug("the database could not be asked", error=str(error))
             except Unavailable as error:
                 outage.begin(error)
                 if not is_away:
@@ -72,6 +74,8 @@ class Monitor:
             await asyncio.wait_for(asyncio.shield(self._check), self._database.limits.ready_s)
         except TimeoutError:
             return "the database does not answer in time"
+        except Contended:
+            return "other work keeps all connections to the database"
         except Unavailable as error:
             self._database.outage.begin(error)
             return self._database.outage.text

@@ -77,7 +77,8 @@ class Api:
             if "{" not in route.path
         }
         self._is_async = {route: inspect.iscoroutinefunction(route.action) for route in (*wire, *sandbox)}
-        self._longer_s = {route: route.longer_s for route in (*wire, *sandbox) if route.longer_s is not None}
+        longer_s = {route: route.longer_s for route in (*wire, *sandbox)}
+        self._longer_s = {route: limit_s for route, limit_s in longer_s.items() if limit_s and limit_s > self._limits.answer_s}
         self._credentials = Credentials(app)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="action")
         self._under_way: dict[asyncio.Task[Any], float] = {}

@@ -3,7 +3,7 @@
 import msgspec
 
 from cardwright.core.problems import INTERNAL, OUT_OF_ORDER, Problem
-from cardwright.storage.failures import InDoubt, SchemaChanged, Unavailable
+from cardwright.storage.failures import Contended, InDoubt, SchemaChanged, Unavailable
 from cardwright.storage.outage import AWAY
 
 UNKNOWN = "the connection to the database was lost during the commit; look up whether the request was carried out"
@@ -26,6 +26,8 @@ def unavailable(error: Unavailable) -> Problem:
             return Problem(OUT_OF_ORDER, UNKNOWN)
         case SchemaChanged():
             return Problem(OUT_OF_ORDER, str(error))
+        case Contended():
+            return Problem(OUT_OF_ORDER, "other work takes too long, nothing was changed, try again later")
         case _:
             return Problem(OUT_OF_ORDER, AWAY)
 
