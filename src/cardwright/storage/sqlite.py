@@ -1,8 +1,11 @@
 """Connections to a SQLite file."""
 
 import sqlite3
+from time import monotonic, sleep
 
 from cardwright.kit.limits import PATIENT
+
+POLL_S = 0.01
 
 SQLITE_PRAGMAS = (
     # Small pages keep a batch's WAL frames small: one changed row costs a page.
@@ -25,6 +28,21 @@ def connect_sqlite(path: str, busy_s: float = PATIENT.lock_s) -> sqlite3.Connect
     It waits at most ``busy_s`` seconds for a lock that another process holds.
     """
     connection = sqlite3.connect(path, timeout=busy_s, check_same_thread=False, isolation_level=None)
+    until = monotonic() + busy_s
     for pragma in SQLITE_PRAGMAS:
-        connection.execute(pragma)
+        _run(connection, pragma, until)
     return connection
+
+
+def _run(connection: sqlite3.Connection, pragma: str, until: float) -> None:
+    """Run a pragma. Two connections that switch a new file to WAL at once get SQLITE_BUSY without waiting, so it is repeated."""
+    while True:
+        try:
+            connection.execute(pragma)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() >= until:
+                connection.close()
+                raise
+            sleep(POLL_S)
+        else:
+            return
