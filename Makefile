@@ -44,12 +44,23 @@ test: lint types floors ## everything: lint, types, floors and all tests; DB=sql
 SEED ?= 42
 KILLS ?= 200
 ROUNDS ?= 100
+# Outages: PostgreSQL's of each kind with one process (half as many with two), SQLite's of each kind, promotions of a standby.
+CUTS ?= 30
+DISK_CUTS ?= 20
+FAILOVERS ?= 10
+# A file with the counts of a run of outages that was broken off.
+RESUME ?=
+OUTAGE_OPTIONS = --cuts $(CUTS) --disk-cuts $(DISK_CUTS) --failovers $(FAILOVERS) $(if $(RESUME),--resume $(RESUME))
 # WRITE=1 puts the figures into TRUST.md.
 WRITE ?=
 
 .PHONY: storm
-storm: .venv/.ready ## kill the server under load, race two of them, and see that nothing is lost; SEED=42 KILLS=200 ROUNDS=100
-	$(BIN)/python -m tests.storm --seed $(SEED) --kills $(KILLS) --rounds $(ROUNDS) $(if $(WRITE),--write)
+storm: .venv/.ready ## kill the server and its database under load, race two servers, and see that nothing is lost; SEED=42 KILLS=200 ROUNDS=100
+	$(BIN)/python -m tests.storm --seed $(SEED) --kills $(KILLS) --rounds $(ROUNDS) $(OUTAGE_OPTIONS) $(if $(WRITE),--write)
+
+.PHONY: outages
+outages: .venv/.ready ## only the outages and failovers of storm, which take the database away; SEED=42 CUTS=30 RESUME=file
+	$(BIN)/python -m tests.storm --parts outages failover --seed $(SEED) $(OUTAGE_OPTIONS) $(if $(WRITE),--write)
 
 RACES ?= 2000
 

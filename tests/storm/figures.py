@@ -1,11 +1,16 @@
 """What storms counted, as tables for people: each zero beside the number of tries that it stands on."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from tests.storm import kills, melee, races
+from tests.storm.outage_checks import Record
+from tests.storm.phases import PHASES
 
 BEGIN, END = "<!-- figures: make storm WRITE=1 -->", "<!-- end of figures -->"
+OUTAGES = "<!-- outages: make outages WRITE=1 -->"
+"""Begins the figures of outages, which have a place of their own."""
 
 Line = tuple[str, ...]
 
@@ -80,9 +85,64 @@ def melee_table(runs: Sequence[melee.Figures]) -> str:
     return table((f"melee, {melee.CLIENTS} clients, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs)), lines)
 
 
-def written_into(page: str, figures: str) -> str:
-    """The page with its figures replaced."""
-    before, _, rest = page.partition(BEGIN)
+def outages_tables(records: Sequence[Record], seed: int) -> str:
+    """The outages: counts for each kind and site, times, and how often each phase was reached."""
+    groups = {(record.site, record.kind): list[Record]() for record in records}
+    for record in records:
+        groups[record.site, record.kind].append(record)
+    date = f"{datetime.now(UTC):%Y-%m-%d}"
+    counts = table(
+        (
+            f"outages, seed {seed}, {date}", "tried", "requests during it", "refused (503)",
+            "*danger met:* outcome unknown, booked", "acknowledged and lost", "refused and carried out", "all violations",
+        ),
+        [(f"{site}: {kind}", *_counts(of_group)) for (site, kind), of_group in groups.items()],
+    )  # fmt: skip
+    times = table(
+        ("times in ms: p99, slowest", "answers during it", "purchases approved after the return", "`/readyz` ready after it",
+         "end after SIGTERM", "log lines, at most"),
+        [(f"{site}: {kind}", *_times(of_group)) for (site, kind), of_group in groups.items()],
+    )  # fmt: skip
+    sites = list(dict.fromkeys(record.site for record in records))
+    reached = Counter((record.site, record.phase) for record in records if record.is_reached)
+    phases = table(
+        ("begun in this phase", *sites),
+        [(name, *(f"{reached[site, phase]}" for site in sites)) for phase, name in PHASES.items()],
+    )
+    return f"{counts}\n\n{times}\n\n{phases}"
+
+
+def _counts(records: Sequence[Record]) -> Line:
+    def violated(word: str) -> int:
+        return sum(text.startswith(word) for record in records for text in record.violations)
+
+    return (
+        f"{len(records)}",
+        f"{sum(record.requests for record in records):,}",
+        f"{sum(record.refused for record in records):,}",
+        f"{sum(record.unknown_booked for record in records):,} of {sum(record.unknown for record in records):,}",
+        f"{violated('acknowledged and lost')} of {sum(record.acknowledged for record in records):,}",
+        f"{violated('refused and carried out')} of {sum(record.certain for record in records):,}",
+        f"{sum(len(record.violations) for record in records)}",
+    )
+
+
+def _times(records: Sequence[Record]) -> Line:
+    answers = sum((Counter(record.times_ms) for record in records), Counter[int]())
+    columns = [_p99(sorted(answers.elements()), max(record.slowest_ms for record in records))]
+    for name in ("recovery_ms", "ready_ms", "stop_ms"):
+        measured = sorted(value for record in records if (value := getattr(record, name)) is not None)
+        columns.append(_p99(measured, measured[-1]) if measured else "–")
+    return (*columns, f"{max(record.log_lines for record in records)}")
+
+
+def _p99(measured: Sequence[int], slowest: int) -> str:
+    return f"{measured[min(len(measured) - 1, len(measured) * 99 // 100)]:,}, {slowest:,}" if measured else "–"
+
+
+def written_into(page: str, figures: str, begin: str = BEGIN) -> str:
+    """The page with the figures after a mark replaced."""
+    before, _, rest = page.partition(begin)
     _, found, after = rest.partition(END)
-    assert found, f"the page has no place for figures: {BEGIN} … {END}"
-    return f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}"
+    assert found, f"the page has no place for figures: {begin} … {END}"
+    return f"{before}{begin}\n\n{figures}\n\n{END}{after}"

@@ -18,8 +18,10 @@ PATHS = {"clearing": "/simulate/clearing", "reversal": "/simulate/reversal", "ad
 class Shopper:
     """One client with its own sequence of chances. Follows up only its own purchases, so that it knows what must come out."""
 
-    def __init__(self, number: int, seed: str, cards: Sequence[town.Card], memory: Memory, inline_url: str) -> None:
-        self._name = f"{number:02d}"
+    def __init__(
+        self, number: int, seed: str, cards: Sequence[town.Card], memory: Memory, inline_url: str, prefix: str = ""
+    ) -> None:
+        self._name = f"{prefix}{number:02d}"
         self._dice = random.Random(f"{seed}-{number}")
         self._cards = cards
         self._memory = memory

@@ -123,19 +123,36 @@ def with_database(dsn: str, name: str) -> str:
 
 
 class Cluster:
-    """One `initdb` directory with one server in it, reachable on 127.0.0.1 and on a Unix socket in `home`."""
+    """One data folder with one server on it, reachable on 127.0.0.1 and on a Unix socket in `home`.
 
-    def __init__(self, binaries: Path, *, durable: bool, settings: Mapping[str, str]) -> None:
+    `primary` makes it a standby of that cluster, by `pg_basebackup`; `port` is a free one unless given.
+    """
+
+    def __init__(
+        self,
+        binaries: Path,
+        *,
+        durable: bool,
+        settings: Mapping[str, str],
+        primary: "Cluster | None" = None,
+        port: int | None = None,
+    ) -> None:
         self.account = owner_account()
         self.home = new_home(self.account)
         self.settings = {"max_connections": "200"} | ({} if durable else SPEED_OVER_SAFETY) | dict(settings)
-        self.port = 0
+        self.port = port or 0
         self.server: subprocess.Popen[bytes] | None = None
         self.guard: subprocess.Popen[str] | None = None
         try:
             self.binaries = self._reachable(binaries)
-            self._initdb()
-            self._start()
+            if primary is None:
+                self._initdb()
+            else:
+                self._copy(primary)
+            if port is None:
+                self._start()
+            else:
+                self.launch()
         except BaseException:
             self.stop()
             raise
@@ -143,6 +160,30 @@ class Cluster:
     @property
     def dsn(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster."""
+        assert self.server is not None
+        return self.server.pid
+
+    def wait(self) -> None:
+        """Wait for the end of the server after a signal that ends it."""
+        assert self.server is not None
+        self.server.wait(STOP_SECONDS)
+
+    def launch(self, port: int | None = None) -> None:
+        """Start the server on its data folder, on its port or another, also after a signal that ended it.
+
+        Returns when it accepts connections. Raises RuntimeError with the end of the server's log if it does not start.
+        """
+        if self.server is not None:
+            self.wait()
+            self._dismiss_guard()
+        self.port = port or self.port
+        self._launch()
+        if not self._is_ready():
+            raise RuntimeError(f"PostgreSQL did not start on port {self.port}:\n{self._log()[-4000:]}")
 
     def stop(self) -> None:
         """Fast shutdown, harder if need be; removes everything. May be called again."""
@@ -180,13 +221,21 @@ class Cluster:
         if made.returncode:
             raise RuntimeError(f"initdb failed as {self.account.name}:\n{made.stdout}{made.stderr}")
 
+    def _copy(self, primary: "Cluster") -> None:
+        command: list[str | Path] = [self.binaries / "pg_basebackup", "-D", self.home / "data", "-d", primary.dsn]
+        # -R writes standby.signal and the address of the primary.
+        command += ["-R", "-X", "stream", "--checkpoint=fast", "--no-sync"]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=self.home, check=False, **self.account.popen)
+        if made.returncode:
+            raise RuntimeError(f"pg_basebackup failed as {self.account.name}:\n{made.stdout}{made.stderr}")
+
     def _start(self) -> None:
         for last_try in (False, False, True):
             self.port = free_port()
             self._launch()
             if self._is_ready():
                 return
-            log = (self.home / "server.log").read_text(errors="replace")
+            log = self._log()
             if last_try or "could not bind" not in log:
                 raise RuntimeError(f"PostgreSQL did not start as {self.account.name}:\n{log[-4000:]}")
             self._dismiss_guard()
@@ -196,7 +245,7 @@ class Cluster:
         options["unix_socket_directories"] = str(self.home)
         command: list[str | Path] = [self.binaries / "postgres", "-D", self.home / "data"]
         command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        with (self.home / "server.log").open("wb") as log:
+        with (self.home / "server.log").open("ab") as log:
             # A session of its own: Ctrl-C in the terminal is for the tests, which then stop the server in order.
             who = self.account.popen
             self.server = subprocess.Popen(
@@ -216,6 +265,9 @@ class Cluster:
             else:
                 return True
         return False
+
+    def _log(self) -> str:
+        return (self.home / "server.log").read_text(errors="replace")
 
     def _dismiss_guard(self) -> None:
         if self.guard is not None:

@@ -194,6 +194,16 @@ class RunningServer:
         finally:
             self.kill()
 
+    def terminate(self) -> None:
+        """Send SIGTERM and return at once."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the end of the server after `terminate`; return whether it came in time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         """SIGKILL for the server and all its workers, as a crash. May be called again, also after `stop`."""
         # The group may be gone already; macOS says that of one that is dying with another error.
