@@ -63,8 +63,11 @@ SEEDED_START = "2026-01-01T12:00:00+00:00"
 """With a seed the default program's clock stands still here until somebody moves it: time is an input like any other."""
 
 
-STOP_S = 1.5
+STOP_S = 1.2
 """The longest wait for deliveries and timers under way when the platform stops."""
+
+LAST_S = 0.3
+"""The longest wait for those that were late and that have been aborted."""
 
 
 log = structlog.get_logger()
@@ -333,6 +336,9 @@ class Platform:
     async def stop(self) -> None:
         """Answers what is in the inbox, ends deliveries, closes every connection. Nothing that hangs holds it up."""
         await async_failpoint("stop.before")
+        if self.database.outage.text is not None:
+            # Nothing can be written down any more: no task shall wait for that.
+            self.database.close()
         self._timers.stop()
         self.monitor.stop()
         await self.app.engine.stop()
@@ -340,9 +346,11 @@ class Platform:
         self._backtests.stop()
         self._retention.stop()
         tasks = [*self._tasks, self._timing] if self._timing is not None else self._tasks
-        await asyncio.wait(tasks, timeout=STOP_S)
-        # What still waits for the database is aborted, so that the threads end.
+        _, late = await asyncio.wait(tasks, timeout=STOP_S)
+        # What still waits for the database is aborted, so that the threads and the tasks end.
         self.database.close()
+        if late:
+            await asyncio.wait(late, timeout=LAST_S)
         await self._client.close()
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)

@@ -28,8 +28,9 @@ def with_pipe(dsn: str, use: Callable[[Pipe, "psycopg.Connection"], Awaitable[No
         with closing(Database(dsn)) as database, psycopg.connect(dsn, autocommit=True) as admin:
             admin.execute("CREATE TABLE IF NOT EXISTS things (id INTEGER PRIMARY KEY)")
             session = "-c client_connection_check_interval=100"
-            pipe = Pipe(database.connect_postgres(session, autocommit=True), STATEMENTS)
+            pipe = Pipe(database.connect_postgres(session, autocommit=True))
             try:
+                await pipe.prepare(STATEMENTS, later())
                 await use(pipe, admin)
             finally:
                 pipe.close()

@@ -46,7 +46,7 @@ OUTAGE_S = 2.0
 RETRY_S = 0.1
 """The pause before another connection is tried."""
 
-STOP_S = 1.0
+STOP_S = 0.7
 """The longest wait for the batches under way when the engine stops."""
 
 TRIALS_MAX = 64
@@ -81,6 +81,7 @@ class _Waiting:
     rows_max: int
     deadline: float
     answer: "asyncio.Future[Result]"
+    is_taken: bool = False
 
 
 class Engine:
@@ -175,7 +176,11 @@ class Engine:
         waiting = _Waiting(asked, holder_ids, rows_max, until, loop.create_future())
         self._inbox.append(waiting)
         self._wake()
-        result = await waiting.answer
+        try:
+            result = await waiting.answer
+        except asyncio.CancelledError:
+            # The edge gives the request up before the batch does, as after a stall of the event loop.
+            result = _given_up(waiting)
         if isinstance(result, Problem):
             raise result
         return result
@@ -269,6 +274,7 @@ class Engine:
                     # Who waits for one of two accounts is not overtaken at the other, or he might wait for ever.
                     busy = busy.union(waiting.holder_ids)
             else:
+                waiting.is_taken = True
                 batch.append(waiting)
                 room -= waiting.rows_max
         self._inbox.extendleft(reversed(passed_over))
@@ -416,6 +422,15 @@ def _answer(waiting: _Waiting, result: Result) -> None:
 def _refusal(reason: str, text: str) -> Problem:
     REFUSED.labels(reason).inc()
     return Problem(OUT_OF_ORDER, text)
+
+
+def _given_up(waiting: _Waiting) -> Problem:
+    """The answer to a message that is not waited for any longer. What no batch has taken is passed over."""
+    if not waiting.is_taken:
+        return _refusal("late", "the request took too long, nothing was booked, try again later")
+    asked = waiting.asked
+    token = asked.chosen_token if isinstance(asked, Asked) else asked.movement.token
+    return _refusal("late", UNKNOWN.format(f"of {token} is unknown" if token is not None else "is unknown"))
 
 
 def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:

@@ -61,6 +61,7 @@ class Database:
         self._address = str(Path(address).expanduser()) if self.is_sqlite else address
         self.limits = limits
         self._watchdog = Watchdog()
+        self._is_closed = False
         self.outage = Outage()
         # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
         self.write_gate = Gate()
@@ -125,6 +126,7 @@ class Database:
 
     def close(self) -> None:
         """Abort what is under way and end all connections."""
+        self._is_closed = True
         self._watchdog.close()
         self.engine.dispose()
 
@@ -164,6 +166,8 @@ class Database:
         """A connection under the watchdog. Errors that mean that the database is away become Unavailable."""
         watch: Watch | None = None
         try:
+            if self._is_closed:
+                raise Unavailable("the database has been closed")
             if deadline is not None and monotonic() >= deadline:
                 raise Unavailable("there is no time left to ask the database")
             with engine.connect() as connection, _discarded_when_void(connection):

@@ -182,14 +182,23 @@ class PostgresStore:
 
     async def _open(self, statements: Mapping[str, str]) -> Pipe:
         """A new connection. Raises Unavailable."""
-        opening = asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(self._threads, self._connect)
         try:
-            return Pipe(await asyncio.shield(opening), statements)
+            pipe = Pipe(await asyncio.shield(opening))
         except psycopg.OperationalError as error:
             raise Unavailable(reason_of(error)) from error
         except asyncio.CancelledError:
             opening.add_done_callback(_discard)
             raise
+        try:
+            await pipe.prepare(statements, loop.time() + self._database.limits.statement_s)
+        except BaseException as error:
+            pipe.close()
+            if isinstance(error, Conflict):
+                raise Unavailable(str(error)) from error
+            raise
+        return pipe
 
     def _connect(self) -> "psycopg.Connection[Any]":
         failpoint("connect.before")

@@ -1,6 +1,6 @@
 """A PostgreSQL connection in libpq's pipeline mode, driven from the event loop.
 
-Statements are prepared once. There is no thread to hand over to: the loop calls back when the socket has an answer.
+Statements are prepared once (``prepare``). There is no thread to hand over to: the loop calls back when the socket has an answer.
 
 All statements between two synchronisation points are one transaction, so BEGIN and COMMIT are implicit: ``ask`` gets its
 answers with a flush, which leaves the transaction and its locks open, ``end`` synchronises, which commits, or rolls back
@@ -14,6 +14,7 @@ as the connection breaks, and the next connection of a client would get the same
 import asyncio
 import contextlib
 import os
+import select
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
@@ -48,16 +49,11 @@ Rows = list[list[bytes | None]]
 class Pipe:
     """One connection; it belongs to one user at a time."""
 
-    def __init__(self, connection: psycopg.Connection, statements: Mapping[str, str]) -> None:
+    def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
         self._wire = connection.pgconn
-        try:
-            self._prepare(statements)
-            self._wire.nonblocking = 1
-            self._wire.enter_pipeline_mode()
-        except psycopg.OperationalError as error:
-            connection.close()
-            raise Unavailable(str(error)) from error
+        self._wire.nonblocking = 1
+        self._wire.enter_pipeline_mode()
         self._results: list[pq.abc.PGresult] = []
         self._error: Exception | None = None
         self._loss: Unavailable | None = None
@@ -67,12 +63,18 @@ class Pipe:
         self._loop = asyncio.get_running_loop()
         self._descriptor = os.dup(self._wire.socket)
         self._loop.add_reader(self._descriptor, self._on_readable)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
 
-    def _prepare(self, statements: Mapping[str, str]) -> None:
-        for name, statement in statements.items():
-            result = self._wire.prepare(name.encode(), statement.encode())
-            if result.status != pq.ExecStatus.COMMAND_OK:
-                raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
+    async def prepare(self, statements: Mapping[str, str], deadline: float) -> None:
+        """Prepare the statements that ``send`` knows by name. Raises Unavailable."""
+        try:
+            for name, statement in statements.items():
+                self._wire.send_prepare(name.encode(), statement.encode())
+                self._unanswered += 1
+        except psycopg.OperationalError as error:
+            raise self._lose(_loss_of(error)) from error
+        await self.end(deadline)
 
     def close(self) -> None:
         """End the connection."""
@@ -176,16 +178,22 @@ class Pipe:
 
     def _on_readable(self) -> None:
         try:
-            self._wire.consume_input()
-            while self._unanswered and not self._wire.is_busy():
-                # None only separates the answers of two statements.
-                if (result := self._wire.get_result()) is not None:
-                    self._take(result)
+            self._read()
+            # After a reset the loop calls back once and no more, and the end may stand behind what was read.
+            while self._unanswered and self._poll.poll(0):
+                self._read()
         except psycopg.OperationalError as error:
             self._lose(_loss_of(error))
             return
         if not self._unanswered:
             self._finish()
+
+    def _read(self) -> None:
+        self._wire.consume_input()
+        while self._unanswered and not self._wire.is_busy():
+            # None only separates the answers of two statements.
+            if (result := self._wire.get_result()) is not None:
+                self._take(result)
 
     def _take(self, result: pq.abc.PGresult) -> None:
         self._unanswered -= 1

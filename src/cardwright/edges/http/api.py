@@ -32,6 +32,7 @@ SWEEP_S = 0.1
 """How often requests under way are searched for those that have reached their limit."""
 
 LATE = "the request took too long; look up whether it was carried out before you repeat it"
+LATE_MESSAGE = "the request took too long, nothing was booked, try again later"
 
 TIMEOUTS = Counter("cardwright_http_timeouts_total", "API requests that reached their time limit")
 
@@ -146,7 +147,11 @@ class Api:
             arguments.append(parse_body(request.body, request.headers.get(b"content-type", b"").decode("latin-1"), route.body))
         if self._is_async[route]:
             query = parse_query(pairs, route.query) if route.query is not None else None
-            result = await route.action(EngineCall(self._app, program_id, parameters, query), *arguments)
+            try:
+                result = await route.action(EngineCall(self._app, program_id, parameters, query), *arguments)
+            except asyncio.CancelledError:
+                # What the engine had taken it has answered itself: this one was still being prepared.
+                raise Problem(OUT_OF_ORDER, LATE_MESSAGE if route.longer_s is None else LATE) from None
         else:
             loop = asyncio.get_running_loop()
             until = deadline.get() - self._limits.margin_s
