@@ -165,9 +165,9 @@ class Write:
     shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
 
 
-def doubt_about(write: Write, reason: str) -> InDoubt:
+def doubt_about(want: Want, write: Write, reason: str) -> InDoubt:
     """The doubt whether a batch was committed."""
-    return InDoubt(reason, [row.id for row in write.transactions], sorted(holder_id for holder_id, *_ in write.holders))
+    return InDoubt(reason, [row.id for row in write.transactions], want.holder_ids)
 
 
 def check_schema(revisions: Sequence[str]) -> None:

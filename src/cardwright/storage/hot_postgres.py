@@ -264,6 +264,7 @@ class PostgresLane:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
+        self._want = Want((), (), (), ())
         self._deadline = 0.0
 
     async def probe(self, deadline: float) -> None:
@@ -291,7 +292,7 @@ class PostgresLane:
 
         Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
         """
-        self._deadline = deadline
+        self._want, self._deadline = want, deadline
         self._pipe.send("lock_holders", int_array(want.holder_ids))
         self._pipe.send("programs", int_array(want.program_ids))
         if want.row_ids:
@@ -361,7 +362,7 @@ class PostgresLane:
         try:
             await self._pipe.end(self._deadline, meanwhile, commits=True)
         except InDoubt as doubt:
-            raise doubt_about(write, str(doubt)) from doubt
+            raise doubt_about(self._want, write, str(doubt)) from doubt
 
     async def abort(self) -> None:
         """Ends the transaction; nothing was written in it."""

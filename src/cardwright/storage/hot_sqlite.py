@@ -181,6 +181,7 @@ class SqliteLane:
         self._gate = gate
         self._wire = wire
         self._version = 0
+        self._want = Want((), (), (), ())
         self._deadline = 0.0
         self._loop = asyncio.get_running_loop()
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="lane")
@@ -219,7 +220,7 @@ class SqliteLane:
 
     async def begin(self, want: Want, deadline: float) -> Seen:
         """Waits for its turn among the writers and reads."""
-        self._deadline = deadline
+        self._want, self._deadline = want, deadline
         await self._share(deadline)
         try:
             return await self._read(want)
@@ -269,7 +270,7 @@ class SqliteLane:
         try:
             await self._wire.write(self._version, [part for part in parts if part[1]], self._deadline, meanwhile)
         except InDoubt as doubt:
-            raise doubt_about(write, str(doubt)) from doubt
+            raise doubt_about(self._want, write, str(doubt)) from doubt
         finally:
             self._gate.unshare()
 
