@@ -1,5 +1,8 @@
 """Every transaction has an end: a database that does not answer, refuses or goes away raises Unavailable in time."""
 
+import contextlib
+import os
+import resource
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -183,6 +186,7 @@ def test_one_of_several_hosts_is_enough(postgres_url: str) -> None:
         ("postgresql://ann:secret@db/bank", "postgresql://ann:***@db/bank"),
         ("postgres://ann:s%40cret@a:1,b:2/bank?sslmode=require", "postgresql://ann:***@a:1,b:2/bank?sslmode=require"),
         ("postgresql://db/bank", "postgresql://db/bank"),
+        ("postgresql://ann:pa/ss@x@db/bank", "postgresql://ann:***@db/bank"),
         ("postgresql:///bank?host=/run", "postgresql:///bank?host=/run"),
         ("postgresql://db/bank?password=secret&user=ann", "postgresql://db/bank?password=***&user=ann"),
     ],
@@ -245,3 +249,17 @@ def test_a_damaged_file_is_told_apart(tmp_path: object) -> None:
         file.write(b"\xff" * 20 * 2048)
     with closing(Database(path, SERVER)) as database, pytest.raises(Damaged), database.read() as db:
         db.execute(text("SELECT sum(length(filling)) FROM things")).all()
+
+
+def test_connections_with_high_descriptors(postgres_url: str) -> None:
+    """A process with more than 1,024 open descriptors gets its connections back from the pool: ``select`` would refuse them."""
+    with contextlib.ExitStack() as stack:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        with closing(Database(postgres_url, SERVER)) as database:
+            for _ in range(2):
+                with database.read() as db:
+                    assert db.scalar(text("SELECT 1")) == 1

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from cardwright.storage.database import Database
-from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, Unavailable
+from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, Refused, Unavailable
 from cardwright.storage.pipe import Pipe, rows_of
 
 STATEMENTS = {
@@ -143,6 +143,18 @@ def test_a_conflict_leaves_the_connection_usable(postgres_url: str) -> None:
         with pytest.raises(Conflict):
             await pipe.ask(later())
         assert await pid_of(pipe) > 0
+
+    with_pipe(postgres_url, use)
+
+
+def test_what_never_succeeds_is_refused(postgres_url: str) -> None:
+    """A broken check is a bug of ours and no outage: it is not tried again."""
+
+    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+        admin.execute("ALTER TABLE things ADD CHECK (id > 1)")
+        pipe.send("insert")
+        with pytest.raises(Refused):
+            await pipe.end(later(), commits=True)
 
     with_pipe(postgres_url, use)
 

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from cardwright.storage.failures import Conflict, InDoubt, Unavailable
+from cardwright.storage.failures import Conflict, Damaged, InDoubt, Refused, Unavailable
 from cardwright.storage.hot import nothing
 from cardwright.storage.sqlite import connect_sqlite
 from cardwright.storage.sqlite_wire import Wire
 
-STATEMENTS = {"all": "SELECT id, what FROM rows ORDER BY id", "insert": "INSERT INTO rows (id, what) VALUES (?, ?)"}
+STATEMENTS = {
+    "all": "SELECT id, what FROM rows ORDER BY id",
+    "insert": "INSERT INTO rows (id, what) VALUES (?, ?)",
+    "none": "SELECT 1 FROM missing",
+    "check": "INSERT INTO checked (id) VALUES (?)",
+}
 
 
 @pytest.fixture
@@ -22,6 +27,7 @@ def path(tmp_path: Path) -> str:
     found = str(tmp_path / "rows.db")
     with connect_sqlite(found) as connection:
         connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, what BLOB)")
+        connection.execute("CREATE TABLE checked (id INTEGER PRIMARY KEY CHECK (id < 10))")
     connection.close()
     return found
 
@@ -154,6 +160,37 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path, capfd: pytest.CaptureF
 
     with_wire(str(path), use)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "row"), [("check", (10,)), ("none", ()), ("insert", (2**63, b""))])
+def test_what_never_succeeds_is_refused(path: str, name: str, row: tuple[object, ...]) -> None:
+    """A broken check, an unknown table and a number that SQLite cannot hold are no outage, and the process goes on."""
+
+    async def use(wire: Wire) -> None:
+        version, _ = await wire.read([], later())
+        with pytest.raises(Refused):
+            await wire.write(version, [(name, [row])], later(), nothing)
+        _, (rows,) = await wire.read([("all", [()])], later())
+        assert rows == []
+
+    with_wire(path, use)
+
+
+def test_a_damaged_file_is_told_apart(path: str) -> None:
+    """A page that is no page raises Damaged: no wait repairs it."""
+    with connect_sqlite(path) as connection:
+        connection.executemany("INSERT INTO rows VALUES (?, ?)", [(number, b"x" * 1500) for number in range(200)])
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    with open(path, "r+b") as file:
+        file.seek(5 * 2048)
+        file.write(b"\xff" * 20 * 2048)
+
+    async def use(wire: Wire) -> None:
+        with pytest.raises(Damaged):
+            await wire.read([("all", [()])], later())
+
+    with_wire(path, use)
 
 
 def test_it_outlives_a_terminals_interrupt(path: str) -> None:

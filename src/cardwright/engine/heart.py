@@ -5,7 +5,7 @@ behind is what the next message of the same account sees. A batch leaves the sam
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
 from cardwright.storage.account_lists import NOTHING_RECENT, ids_of, is_full, with_newest
 from cardwright.storage.failures import Conflict, InDoubt
-from cardwright.storage.hot import Lane
+from cardwright.storage.hot import Lane, nothing
 
 _pack = msgspec.msgpack.encode
 log = structlog.get_logger()
@@ -86,13 +86,15 @@ class BatchInDoubt(Exception):
 
 
 async def run_batch(
-    lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask], deadline: float | None = None
-) -> list[Result]:
+    lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask], deadline: float | None = None,
+    begin_commit: Callable[[], None] = nothing,
+) -> list[Result]:  # fmt: skip
     """Decides a batch in one transaction and answers each message, in order, after the commit.
 
-    Nothing is committed after ``deadline``, a time of the event loop; without one it may take as long as a command. Raises
-    Conflict when the batch must be run again and Unavailable when the database failed: nothing is kept in either case.
-    Raises BatchInDoubt when the answer to COMMIT did not come.
+    ``begin_commit`` is called before the commit and may raise Conflict. Nothing is committed after ``deadline``, a time of the
+    event loop; without one the batch may take as long as a command. Raises Conflict when the batch must be run again and
+    Unavailable when the database failed: nothing is kept in either case. Raises BatchInDoubt when the answer to COMMIT did not
+    come.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENT.answer_s if deadline is None else deadline
@@ -110,10 +112,14 @@ async def run_batch(
         await lane.abort()
         _render(asked, results)
         return results
-    await async_failpoint("commit.before")
-    if clock() >= deadline - COMMIT_S:
+    try:
+        await async_failpoint("commit.before")
+        if clock() >= deadline - COMMIT_S:
+            raise Conflict("no time is left to commit")
+        begin_commit()
+    except BaseException:
         await lane.abort()
-        raise Conflict("no time is left to commit")
+        raise
     # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
     # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
     try:

@@ -26,7 +26,7 @@ from cardwright.engine.trial import Trial, try_out
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import Limits, deadline
-from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, SchemaChanged, Unavailable
+from cardwright.storage.failures import Conflict, ConnectionLost, Contended, InDoubt, SchemaChanged, Unavailable
 from cardwright.storage.hot import CardRow, HotStore, Lane
 from cardwright.storage.originals import Original, TokenKey
 from cardwright.storage.outage import AWAY, RECONNECTS, TIMEOUTS, Outage
@@ -81,7 +81,7 @@ class _Waiting:
     rows_max: int
     deadline: float
     answer: "asyncio.Future[Result]"
-    is_taken: bool = False
+    is_committing: bool = False
 
 
 class Engine:
@@ -274,7 +274,6 @@ class Engine:
                     # Who waits for one of two accounts is not overtaken at the other, or he might wait for ever.
                     busy = busy.union(waiting.holder_ids)
             else:
-                waiting.is_taken = True
                 batch.append(waiting)
                 room -= waiting.rows_max
         self._inbox.extendleft(reversed(passed_over))
@@ -298,7 +297,7 @@ class Engine:
         try:
             lane, results = await self._settle(lane, batch, min(waiting.deadline for waiting in batch))
         except asyncio.CancelledError:
-            self._answer_all(batch, [_refusal("stopping", UNKNOWN.format("is unknown"))] * len(batch))
+            self._answer_all(batch, [_given_up(waiting) for waiting in batch])
             await self._close(lane)
             raise
         except Exception:
@@ -346,6 +345,8 @@ class Engine:
 
     def _failure(self, error: Unavailable) -> Problem:
         """The answer to what the database failed, which is noted."""
+        if isinstance(error, Contended):
+            return Problem(OUT_OF_ORDER, "the message could not be decided in time, nothing was booked")
         if not isinstance(error, ConnectionLost):
             self._outage.begin(error)
         return Problem(OUT_OF_ORDER, self._outage.text or AWAY)
@@ -358,6 +359,9 @@ class Engine:
         except TimeoutError:
             TIMEOUTS.labels("connect").inc()
             raise Unavailable("the database does not accept a connection in time") from None
+        except OSError as error:
+            # No descriptor or no process is left, for instance.
+            raise Unavailable(str(error)) from error
         RECONNECTS.inc()
         return lane
 
@@ -369,8 +373,12 @@ class Engine:
             try:
                 lane = await self._open(until)
                 return lane, await lane.is_committed(doubt, until)
-            except Unavailable as error:
-                self._failure(error)
+            except Exception as error:
+                if isinstance(error, Unavailable):
+                    self._failure(error)
+                else:
+                    # A bug must not turn the doubt into an answer that there is none.
+                    log.exception("a batch in doubt could not be looked up")
                 await self._close(lane)
                 await asyncio.sleep(RETRY_S)
         return None, None
@@ -387,12 +395,19 @@ class Engine:
     async def _decide(self, lane: Lane, batch: Sequence[_Waiting], until: float) -> list[Result]:
         """Runs the batch; when it conflicts with another process's commit, again."""
         if not self._ids.has(ROWS_MAX * self._store.lanes_max):
-            await self._refill()
+            await self._refill(until)
         asked = [waiting.asked for waiting in batch]
         clock = asyncio.get_running_loop().time
+
+        def begin_commit() -> None:
+            if any(waiting.answer.cancelled() for waiting in batch):
+                raise Conflict("a message was given up")
+            for waiting in batch:
+                waiting.is_committing = True
+
         for _ in range(RETRIES_MAX):
             try:
-                return await run_batch(lane, self.cache, self._ids, self._real_clock, asked, until)
+                return await run_batch(lane, self.cache, self._ids, self._real_clock, asked, until, begin_commit)
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
                 if clock() + self._limits.lock_s >= until:
@@ -407,11 +422,14 @@ class Engine:
             return asked
         return asked._replace(card=self.cache.find_card(asked.card.key) or asked.card)
 
-    async def _refill(self) -> None:
-        async with self._refilling:
-            if not self._ids.has(ROWS_MAX * self._store.lanes_max):
-                block = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.next_ids)
-                self._ids.refill(block)
+    async def _refill(self, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until), self._refilling:
+                if not self._ids.has(ROWS_MAX * self._store.lanes_max):
+                    block = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.next_ids)
+                    self._ids.refill(block)
+        except TimeoutError:
+            raise Unavailable("a block of ids could not be drawn in time") from None
 
 
 def _answer(waiting: _Waiting, result: Result) -> None:
@@ -425,8 +443,8 @@ def _refusal(reason: str, text: str) -> Problem:
 
 
 def _given_up(waiting: _Waiting) -> Problem:
-    """The answer to a message that is not waited for any longer. What no batch has taken is passed over."""
-    if not waiting.is_taken:
+    """The answer to a message that is not waited for any longer. Its batch does not commit unless that is under way."""
+    if not waiting.is_committing:
         return _refusal("late", "the request took too long, nothing was booked, try again later")
     asked = waiting.asked
     token = asked.chosen_token if isinstance(asked, Asked) else asked.movement.token

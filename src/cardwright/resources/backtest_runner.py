@@ -71,6 +71,9 @@ class BacktestRunner:
             except Unavailable as error:
                 # The lease is still held; when it has run out, the backtest goes on from its last part.
                 log.debug("a backtest waits for the database", error=str(error))
+            except Exception:
+                # A bug must not end the loop: no backtest would run any more.
+                log.exception("a backtest failed")
 
     async def _in_thread(self, act: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, act)

@@ -179,11 +179,11 @@ def accept(
     database: Database, real_clock: RealClock, program_token: str, box: str, headers: Iterable[tuple[str, str]], body: bytes
 ) -> bool:
     """Keeps a message in a program's box, in place of the oldest when it is full; False when there is no such program."""
-    with database.read() as db:
+    with database.read(database.limits.read_s) as db:
         program_id = find_program_token(db, program_token)
     if program_id is None:
         return False
-    with database.write() as db:
+    with database.write(database.limits.read_s) as db:
         if db.dialect.name == "postgresql":
             # Ids in the order of commits: a reader that asks for what came after an id must not miss a late commit.
             db.execute(select(func.pg_advisory_xact_lock(ORDER_LOCK, program_id)))

@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 IDLE_MS = 60_000
 """After so long the server ends a transaction whose client has fallen silent, and with it its locks."""
 
+SILENT_CLIENT = (
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
+)
+"""How soon the server gives up a client whose host has fallen silent, and with it the locks of its transaction."""
+
 PEER_OPTIONS = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "5000"}
 """How soon libpq gives up a host that has fallen silent."""
 
@@ -175,7 +180,7 @@ class Database:
                     yield connection, None
                     return
                 raw = connection.connection.dbapi_connection
-                with self._watchdog.watch(deadline, _abort_of(raw)) as watch:
+                with _abort_of(raw) as abort, self._watchdog.watch(deadline, abort) as watch:
                     yield connection, watch
         except Unavailable:
             raise
@@ -184,7 +189,10 @@ class Database:
                 TIMEOUTS.labels("transaction").inc()
                 raise Unavailable("the database did not answer in time") from error
             if is_damage(error):
-                raise Damaged(reason_of(error)) from error
+                damage = Damaged(reason_of(error))
+                if self.limits.transaction_s is not None:
+                    self.outage.begin(damage)
+                raise damage from error
             if not is_away_error(error):
                 raise
             if isinstance(error, DBAPIError) and error.connection_invalidated:
@@ -211,7 +219,8 @@ class Database:
 
     def _postgres_engine(self) -> Engine:
         # libpq gets the address as it is: SQLAlchemy's own form knows no list of hosts.
-        options = f"-c lock_timeout={int(self.limits.lock_s * 1000)} -c idle_in_transaction_session_timeout={IDLE_MS}"
+        options = f"{SILENT_CLIENT} -c lock_timeout={int(self.limits.lock_s * 1000)}"
+        options += f" -c idle_in_transaction_session_timeout={IDLE_MS}"
         if self.limits.transaction_s is not None:
             # The server notices that the client of a running statement is gone.
             options += " -c client_connection_check_interval=1000"
@@ -270,30 +279,35 @@ def _check_out(raw: Any, _record: object, _proxy: object) -> None:
 
     A round trip would tell too, but takes its time, and with a frozen server has no end.
     """
-    if select.select([raw.fileno()], [], [], 0)[0]:
+    # Not ``select``, which takes no descriptor above 1,023.
+    poll = select.poll()
+    poll.register(raw.fileno(), select.POLLIN)
+    if poll.poll(0):
         raise DisconnectionError
 
 
-def _abort_of(raw: Any) -> Callable[[], None]:
+@contextmanager
+def _abort_of(raw: Any) -> Iterator[Callable[[], None]]:
     """How to abort what a driver's connection waits for, from another thread."""
     if isinstance(raw, sqlite3.Connection):
-        return raw.interrupt
-    descriptor: int = raw.fileno()
+        yield raw.interrupt
+        return
+    # A copy of the socket: psycopg closes its own when it notices a loss, and its number may be another connection's then.
+    with socket.socket(fileno=os.dup(raw.fileno())) as copy:
 
-    def shut_down() -> None:
-        # A copy of the descriptor: psycopg owns the other one and closes it when it notices.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
-            copy.shutdown(socket.SHUT_RDWR)
+        def shut_down() -> None:
+            with contextlib.suppress(OSError):
+                copy.shutdown(socket.SHUT_RDWR)
 
-    return shut_down
+        yield shut_down
 
 
 def _without_password(dsn: str) -> str:
     rest = dsn.partition("://")[2]
-    authority, slash, tail = rest.partition("/")
-    user, at, hosts = authority.rpartition("@")
+    # The last @ ends the password, whatever characters it has.
+    user, at, hosts = rest.rpartition("@")
     name, colon, _ = user.partition(":")
-    shown = f"{name}{':***' if colon else ''}{at}{hosts}{slash}{tail}"
+    shown = f"{name}{':***' if colon else ''}{at}{hosts}"
     return "postgresql://" + re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", shown)
 
 

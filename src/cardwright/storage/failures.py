@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from cardwright.storage.sqlite import SQLITE_AWAY, SQLITE_DAMAGED
+
 LOCK_NOT_AVAILABLE, QUERY_CANCELED = "55P03", "57014"
 
 AWAY_CLASSES = ("08", "53", "57", "58")
@@ -22,21 +24,13 @@ LOST_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03"})
 RETRIABLE_STATES = frozenset({"23505", "40001", "40P01", LOCK_NOT_AVAILABLE})
 """Unique violation, serialization failure, deadlock, lock not available in time: run the batch again."""
 
-SQLITE_AWAY = frozenset(
-    {
-        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL,
-    }
-)  # fmt: skip
-"""Primary result codes of a SQLite file that is locked, full, read-only or unreadable for now."""
-
-
-SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-"""Primary result codes of a SQLite file that must be restored."""
-
 
 class Conflict(Exception):
     """Another process committed what this batch wanted to commit too, or holds its lock: run the batch again."""
+
+
+class Refused(Exception):
+    """The database refuses a statement for a reason that does not pass, such as a broken check: a bug."""
 
 
 class Unavailable(Exception):

@@ -16,8 +16,8 @@ from sqlalchemy import BigInteger, Column, LargeBinary, SmallInteger, String, Ta
 from cardwright.core.record import Recorded
 from cardwright.kit.failpoints import failpoint
 from cardwright.storage.arrays import Columns, bytes_array, int_array, text_array
-from cardwright.storage.database import Database
-from cardwright.storage.failures import Conflict, InDoubt, Unavailable, reason_of
+from cardwright.storage.database import SILENT_CLIENT, Database
+from cardwright.storage.failures import Conflict, Contended, InDoubt, Unavailable, reason_of
 from cardwright.storage.hot import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
@@ -161,7 +161,8 @@ class PostgresStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         limits = {"lock_timeout": database.limits.lock_s, "statement_timeout": database.limits.statement_s}
-        self._session = SESSION + "".join(f" -c {name}={int(seconds * 1000)}" for name, seconds in limits.items())
+        timeouts = "".join(f" -c {name}={int(seconds * 1000)}" for name, seconds in limits.items())
+        self._session = f"{SESSION} {SILENT_CLIENT}{timeouts}"
         self._reader: Pipe | None = None
         self._reading = asyncio.Lock()
         self._threads = self._new_threads()
@@ -231,7 +232,11 @@ class PostgresStore:
         if self._reader is None:
             self._reader = await self._open(READ_STATEMENTS)
         self._reader.send(name, *arrays)
-        return rows_of((await self._reader.end(asyncio.get_running_loop().time() + self._database.limits.read_s))[0])
+        try:
+            (result,) = await self._reader.end(asyncio.get_running_loop().time() + self._database.limits.read_s)
+        except Conflict as conflict:
+            raise Contended(str(conflict)) from conflict
+        return rows_of(result)
 
     def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -274,7 +279,7 @@ class PostgresLane:
         try:
             _, result = await self._pipe.end(deadline)
         except Conflict as conflict:
-            raise Unavailable(str(conflict)) from conflict
+            raise Contended(str(conflict)) from conflict
         check_schema([_text(row[0]) for row in rows_of(result)])
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
@@ -284,7 +289,7 @@ class PostgresLane:
         try:
             _, found = await self._pipe.end(deadline)
         except Conflict as conflict:
-            raise Unavailable(str(conflict)) from conflict
+            raise Contended(str(conflict)) from conflict
         return bool(found.ntuples)
 
     async def begin(self, want: Want, deadline: float) -> Seen:

@@ -12,7 +12,7 @@ from cardwright.core.record import Recorded
 from cardwright.kit.failpoints import failpoint
 from cardwright.kit.gate import Gate
 from cardwright.storage.database import Database
-from cardwright.storage.failures import Conflict, InDoubt, Unavailable
+from cardwright.storage.failures import Conflict, Contended, Damaged, InDoubt, Unavailable, is_damage
 from cardwright.storage.hot import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
@@ -132,6 +132,9 @@ class SqliteStore:
             found = [self._reader.execute(SELECT_CARD, key).fetchone() for key in keys]
         except sqlite3.Error as error:
             self._close_reader()
+            if is_damage(error):
+                self._database.outage.begin(damage := Damaged(str(error)))
+                raise damage from error
             raise Unavailable(str(error)) from error
         return [CardRow(*row) for row in found if row is not None]
 
@@ -197,7 +200,7 @@ class SqliteLane:
             finally:
                 self._gate.unshare()
         except Conflict as conflict:
-            raise Unavailable(str(conflict)) from conflict
+            raise Contended(str(conflict)) from conflict
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
         """See ``hot.Lane``. The process that was to commit has ended, or this lane could not have been opened."""
@@ -253,22 +256,9 @@ class SqliteLane:
 
     async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""
-        parts: list[Part] = [
-            ("update_holders", write.holders),
-            ("insert_transactions", write.transactions),
-            ("list_transactions", [(row_id,) for row_id in write.listed]),
-            ("update_chains", list(write.chains.values())),
-            ("grow_chains", list(write.grown.items())),
-            ("insert_journal", write.journal),
-            ("insert_outbox", [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]),
-            ("insert_tokens", write.tokens),
-            ("insert_movements", write.movements),
-            ("reword_movements", [(row_id, *changed) for row_id, changed in write.reworded.items()]),
-            ("insert_account_journal", write.account_journal),
-            ("insert_shadow_hits", write.shadow_hits),
-        ]
         try:
-            await self._wire.write(self._version, [part for part in parts if part[1]], self._deadline, meanwhile)
+            parts = [part for part in _parts_of(write) if part[1]]
+            await self._wire.write(self._version, parts, self._deadline, meanwhile)
         except InDoubt as doubt:
             raise doubt_about(self._want, write, str(doubt)) from doubt
         finally:
@@ -281,6 +271,24 @@ class SqliteLane:
     async def close(self) -> None:
         """Ends its thread; the process that writes ends with the store."""
         self._waiting.shutdown(wait=False)
+
+
+def _parts_of(write: Write) -> list[Part]:
+    """The statements of a commit, with their rows."""
+    return [
+        ("update_holders", write.holders),
+        ("insert_transactions", write.transactions),
+        ("list_transactions", [(row_id,) for row_id in write.listed]),
+        ("update_chains", list(write.chains.values())),
+        ("grow_chains", list(write.grown.items())),
+        ("insert_journal", write.journal),
+        ("insert_outbox", [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]),
+        ("insert_tokens", write.tokens),
+        ("insert_movements", write.movements),
+        ("reword_movements", [(row_id, *changed) for row_id, changed in write.reworded.items()]),
+        ("insert_account_journal", write.account_journal),
+        ("insert_shadow_hits", write.shadow_hits),
+    ]
 
 
 class Checkpointer:

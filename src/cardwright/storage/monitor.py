@@ -32,6 +32,7 @@ class Monitor:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="monitor")
         self._stopped = asyncio.Event()
         self._check: asyncio.Future[None] | None = None
+        self._written_at = -HEARTBEAT_S
 
     async def run(self) -> None:
         """Ask until ``stop`` is called."""
@@ -40,9 +41,6 @@ class Monitor:
             is_away = outage.text is not None
             try:
                 await self._in_thread(self._probe if is_away else self._read)
-            except Damaged as error:
-                self._on_damage(error)
-                return
             except Contended as error:
                 log.debug("the database could not be asked", error=str(error))
             except Unavailable as error:
@@ -53,8 +51,13 @@ class Monitor:
             except Exception:
                 log.exception("the database could not be monitored")
             else:
-                outage.end()
+                # A read that succeeds says nothing of a failed write that was noted meanwhile.
+                if is_away:
+                    outage.end()
             await self._rest()
+            if outage.damage is not None:
+                self._on_damage(outage.damage)
+                return
 
     def stop(self) -> None:
         """End ``run`` and do not wait for what it asks."""
@@ -62,11 +65,17 @@ class Monitor:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def unreadiness(self) -> str | None:
-        """Why the database cannot serve requests now; None if it can. Answers within two seconds."""
+        """Why the database cannot serve requests now; None if it can, which it has shown by a commit within the last second.
+
+        Answers within ``ready_s`` seconds.
+        """
         if (text := self._database.outage.text) is not None:
             return text
+        clock = asyncio.get_running_loop().time
+        if clock() - self._written_at < HEARTBEAT_S:
+            return None
         if self._check is None or self._check.done():
-            self._check = asyncio.ensure_future(self._in_thread(self._read))
+            self._check = asyncio.ensure_future(self._in_thread(self._write))
             # When nothing waits for it any more, its failure is of no interest.
             self._check.add_done_callback(lambda check: check.cancelled() or check.exception())
         try:
@@ -75,10 +84,11 @@ class Monitor:
         except TimeoutError:
             return "the database does not answer in time"
         except Contended:
-            return "other work keeps all connections to the database"
+            return "other work on the database takes too long"
         except Unavailable as error:
             self._database.outage.begin(error)
             return self._database.outage.text
+        self._written_at = clock()
         return None
 
     async def _rest(self) -> None:
@@ -99,6 +109,10 @@ class Monitor:
     def _probe(self) -> None:
         """Commit a change of nothing on a new connection."""
         self._database.renew()
+        self._write()
+
+    def _write(self) -> None:
+        """Commit a change of nothing."""
         with self._database.write(self._database.limits.statement_s) as db:
             check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
             db.exec_driver_sql(PROBE)

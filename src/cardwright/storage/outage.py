@@ -7,7 +7,7 @@ from time import monotonic
 import structlog
 from prometheus_client import Counter
 
-from cardwright.storage.failures import SchemaChanged, reason_of
+from cardwright.storage.failures import Damaged, SchemaChanged, reason_of
 
 RECONNECTS = Counter("cardwright_database_reconnects_total", "Connections opened in place of a broken one")
 TIMEOUTS = Counter("cardwright_database_timeouts_total", "Waits for the database that reached their limit", ["wait"])
@@ -27,6 +27,8 @@ class Outage:
         self._mutex = threading.Lock()
         self._since: float | None = None
         self._text = AWAY
+        self.damage: Damaged | None = None
+        """What was found to be damaged; such an outage does not end."""
 
     @property
     def text(self) -> str | None:
@@ -41,6 +43,8 @@ class Outage:
     def begin(self, error: Exception) -> None:
         """Note a failure; the first one begins an outage."""
         with self._mutex:
+            if isinstance(error, Damaged):
+                self.damage = error
             # A wrong schema is for callers to know: it does not pass by itself.
             self._text = str(error) if isinstance(error, SchemaChanged) else AWAY
             if self._since is not None:
@@ -52,7 +56,7 @@ class Outage:
     def end(self) -> None:
         """Note that the database commits again."""
         with self._mutex:
-            if self._since is None:
+            if self._since is None or self.damage is not None:
                 return
             seconds, self._since = self._clock() - self._since, None
         log.warning("database available again", seconds=round(seconds, 1))

@@ -24,11 +24,15 @@ from psycopg import pq
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.storage.failures import (
     LOST_STATES,
+    QUERY_CANCELED,
     RETRIABLE_STATES,
     Conflict,
     ConnectionLost,
+    Contended,
     InDoubt,
+    Refused,
     Unavailable,
+    is_away,
     reason_of,
 )
 from cardwright.storage.hot import nothing
@@ -201,12 +205,22 @@ class Pipe:
             case pq.ExecStatus.FATAL_ERROR:
                 state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
                 text = f"{state} {(result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b'').decode()}"
-                kind = ConnectionLost if state in LOST_STATES else Conflict if state in RETRIABLE_STATES else Unavailable
-                self._error = kind(text)
+                self._error = self._error_of(state, text)
             case pq.ExecStatus.PIPELINE_ABORTED | pq.ExecStatus.PIPELINE_SYNC:
                 pass
             case _:
                 self._results.append(result)
+
+    def _error_of(self, state: str, text: str) -> Exception:
+        """The failure that an error of the server means."""
+        if state in LOST_STATES or not state:
+            # The end of the connection, in the place of any answer: also of the one to COMMIT.
+            return InDoubt(text) if self._commits else ConnectionLost(text)
+        if state in RETRIABLE_STATES:
+            return Conflict(text)
+        if state == QUERY_CANCELED:
+            return Contended(text)
+        return Unavailable(text) if is_away(state) else Refused(text)
 
     def _lose(self, loss: Unavailable) -> Unavailable:
         """Give the connection up; the round trip under way fails. Return why it was given up."""

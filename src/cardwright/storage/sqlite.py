@@ -5,6 +5,18 @@ from time import monotonic, sleep
 
 from cardwright.kit.limits import PATIENT
 
+SQLITE_AWAY = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL,
+    }
+)  # fmt: skip
+"""Primary result codes of a SQLite file that is locked, full, read-only or unreadable for now."""
+
+
+SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""Primary result codes of a SQLite file that must be restored."""
+
 POLL_S = 0.01
 
 SQLITE_PRAGMAS = (

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
-from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, Unavailable
+from cardwright.storage.failures import Conflict, ConnectionLost, Damaged, InDoubt, Refused, Unavailable
 from cardwright.storage.hot import nothing
 from cardwright.storage.outage import TIMEOUTS
-from cardwright.storage.sqlite_writer import CONFLICT, LENGTH, framed
+from cardwright.storage.sqlite_writer import CONFLICT, DAMAGED, LENGTH, REFUSED, UNAVAILABLE, framed
+
+FAILURES = {CONFLICT: Conflict, UNAVAILABLE: Unavailable, DAMAGED: Damaged, REFUSED: Refused}
 
 Part = tuple[str, Iterable[Sequence[Any]]]
 """The name of a statement, and the rows of parameters that it is run with."""
@@ -25,6 +27,9 @@ MARGIN_S = 0.2
 
 REAP_S = 1.0
 """The longest wait for a killed process to end; one that hangs in the disk does not."""
+
+
+POLL_S = 0.005
 
 
 class _Waiter(NamedTuple):
@@ -74,14 +79,18 @@ class Wire:
 
     async def reap(self) -> None:
         """Wait until the process has ended, which is killed if it does not. Raises Unavailable when it hangs."""
-        try:
-            await asyncio.to_thread(self._process.wait, REAP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            try:
-                await asyncio.to_thread(self._process.wait, REAP_S)
-            except subprocess.TimeoutExpired:
-                raise Unavailable("the process that writes SQLite does not end") from None
+        if await self._ends():
+            return
+        self._process.kill()
+        if not await self._ends():
+            raise Unavailable("the process that writes SQLite does not end")
+
+    async def _ends(self) -> bool:
+        """Whether the process ends in time. No thread waits for it: all of them may be waiting for the database."""
+        end = self._loop.time() + REAP_S
+        while self._process.poll() is None and self._loop.time() < end:
+            await asyncio.sleep(POLL_S)
+        return self._process.returncode is not None
 
     async def _ask(
         self, version: int | None, parts: Sequence[Part], deadline: float, meanwhile: Callable[[], None]
@@ -100,7 +109,7 @@ class Wire:
         finally:
             timer.cancel()
         if kind:
-            raise (Conflict if kind == CONFLICT else Unavailable)(found[0])
+            raise FAILURES[kind](found[0])
         return kind, seen, found
 
     def _time_out(self, waiter: _Waiter) -> None:

@@ -21,13 +21,13 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from cardwright.storage.sqlite import connect_sqlite
+from cardwright.storage.sqlite import SQLITE_AWAY, SQLITE_DAMAGED, connect_sqlite
 
 LENGTH = 4
 """Bytes of a message's length before it, most significant first."""
 
-CONFLICT, UNAVAILABLE = "conflict", "unavailable"
-"""Kinds of refusals: run it again, or the database does not do it."""
+CONFLICT, UNAVAILABLE, DAMAGED, REFUSED = "conflict", "unavailable", "damaged", "refused"
+"""Kinds of refusals: run it again; the database does not do it for now; the file is damaged; it will never do it."""
 
 Parts = list[tuple[str, list[Any]]]
 
@@ -38,6 +38,7 @@ def framed(message: Any) -> bytes:
     return len(body).to_bytes(LENGTH, "big") + body
 
 
+TAKEN = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID)
 BLOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -47,7 +48,7 @@ class Writer:
     def __init__(self, connect: Callable[[], sqlite3.Connection], statements: dict[str, str]) -> None:
         self._connect = connect
         self._open: sqlite3.Connection | None = None
-        self._wait_ms = 0
+        self._opened = self._wait_ms = 0
         self._statements = statements
 
     def answer(self, version: int | None, deadline: float, parts: Parts) -> tuple[str, int, list[Any]]:
@@ -55,12 +56,18 @@ class Writer:
         try:
             return self._read(parts) if version is None else self._write(version, deadline, parts)
         except sqlite3.IntegrityError as error:
-            return CONFLICT, 0, [str(error)]
+            # Only a key that another process was faster with is another one the next time.
+            return CONFLICT if error.sqlite_errorcode in TAKEN else REFUSED, 0, [str(error)]
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in BLOCKED:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code not in BLOCKED:
                 # Opened on a disk that was read-only for a moment, a connection stays read-only.
                 self._close()
-            return UNAVAILABLE, 0, [str(error)]
+            kind = DAMAGED if code in SQLITE_DAMAGED else UNAVAILABLE if code in SQLITE_AWAY else REFUSED
+            return kind, 0, [str(error)]
+        except Exception as error:
+            # A value that SQLite cannot hold, or a bug: the process goes on for the others.
+            return REFUSED, 0, [f"{type(error).__name__}: {error}"]
         finally:
             self._roll_back()
 
@@ -68,6 +75,7 @@ class Writer:
     def _connection(self) -> sqlite3.Connection:
         if self._open is None:
             self._open, self._wait_ms = self._connect(), 0
+            self._opened += 1
         return self._open
 
     def _roll_back(self) -> None:
@@ -111,7 +119,8 @@ class Writer:
     def _version(self) -> int:
         """Changes when anybody else commits, not with what is committed here."""
         version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return version
+        # Versions of two connections cannot be compared.
+        return (self._opened << 32) + version
 
 
 class _Inlet:

@@ -51,7 +51,13 @@ class InboxDoor:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         body = await read_body(receive)
         app = self._app
-        if not await asyncio.to_thread(accept, app.database, app.real_clock, program_token, box, headers, body):
+        limits = app.database.limits
+        try:
+            async with asyncio.timeout(limits.answer_s - limits.margin_s):
+                kept = await asyncio.to_thread(accept, app.database, app.real_clock, program_token, box, headers, body)
+        except TimeoutError:
+            raise Unavailable("the message could not be kept in time") from None
+        if not kept:
             raise Problem(NOT_FOUND, "no such program")
         await asyncio.sleep(delay_ms / 1000)
         await async_failpoint("inbox.answer.before")

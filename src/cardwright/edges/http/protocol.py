@@ -255,7 +255,10 @@ class ApiProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin an exchange, or hand the request over to uvicorn's path."""
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+        if self.parser.get_method() == b"CONNECT":
+            # We are no proxy, and the parser would take all that follows for a tunnel.
+            self._reject(rejections.BAD_TARGET)
+        if self.parser.should_upgrade():
             # Still in the head: it is parsed again, without the field Upgrade.
             return
         limits = self._limits
