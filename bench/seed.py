@@ -19,6 +19,7 @@ from sqlalchemy import Table
 from bench.database import is_sqlite
 from bench.load import TOKEN_SIZE
 from cardwright.core.pan import account_numbers, barcode_from, pan_from
+from cardwright.kit.limits import ANSWER_S
 from cardwright.kit.vault import Vault
 from cardwright.storage.account_lists import NOTHING_RECENT
 from cardwright.storage.hot import LIST_TRANSACTIONS, POSTGRES_ID_BLOCK
@@ -27,7 +28,8 @@ from tests.support.issuing import made_by
 from tests.support.server import Client, RunningServer
 
 MASTER_KEY = "5eed" * 16
-ENVIRONMENT = {"CARDWRIGHT_MASTER_KEY": MASTER_KEY}
+# The product's own limit: the tests' servers are more patient.
+ENVIRONMENT = {"CARDWRIGHT_MASTER_KEY": MASTER_KEY, "CARDWRIGHT_ANSWER_LIMIT_S": str(ANSWER_S)}
 PREFIX = "111111"
 
 USER, CARD = "prototype-of-users", "prototype-of-cards"
