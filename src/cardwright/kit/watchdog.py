@@ -19,7 +19,7 @@ class Watch:
 
 
 class Watchdog:
-    """Calls ``abort`` of each watched work that reaches its deadline, from a thread of its own.
+    """Calls ``abort`` of each watched work that reaches its deadline, from a separate thread.
 
     ``abort`` must not block. It is called at most once, and never after the work has left the watch.
     """

@@ -168,7 +168,7 @@ class PostgresStore:
         self._threads = self._new_threads()
 
     def _new_threads(self) -> ThreadPoolExecutor:
-        """Threads of its own: while all others wait for a database that is away, lanes and reader must still be opened."""
+        """Return separate threads: connections must be opened while all other threads wait for a database that is away."""
         return ThreadPoolExecutor(self.lanes_max + 2, thread_name_prefix="connect")
 
     async def open_lane(self) -> "PostgresLane":

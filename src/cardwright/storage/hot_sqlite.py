@@ -228,7 +228,7 @@ class SqliteLane:
         try:
             return await self._read(want)
         except BaseException:
-            # Refused or cancelled, it is neither committed nor aborted, and the other writers would wait for ever.
+            # Refused or cancelled, it is neither committed nor aborted, and the other writers would never get their turn.
             self._gate.unshare()
             raise
 
