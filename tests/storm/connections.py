@@ -22,6 +22,9 @@ from tests.support.shop import Shop
 KIND_CONNECTIONS = 1_000
 """Connections of each kind: nothing sent, half a head, half a body."""
 
+ARRIVAL_S = 0.2
+"""When they all arrive after the purchases begin, whose connections are open by then: the accept queue delays new ones only."""
+
 HALF_BODY_BYTES = 30_000
 CHUNKS_BYTES = 10_000_000
 PURCHASES_PER_S = 200
@@ -90,6 +93,11 @@ def hold(server: RunningServer, count: int, sent: bytes) -> list[socket.socket]:
     return connections
 
 
+def _hold_all(server: RunningServer, kinds: Sequence[bytes], held: list[socket.socket]) -> None:
+    for sent in kinds:
+        held += hold(server, KIND_CONNECTIONS, sent)
+
+
 def run_held(server: RunningServer, shop: Shop, seconds: float, rounds: int) -> Held:
     """Measure purchases without and with the connections that stop half-way, in turn. Latencies are medians of the rounds."""
     request = purchase_request(shop)
@@ -101,8 +109,11 @@ def run_held(server: RunningServer, shop: Shop, seconds: float, rounds: int) -> 
     memory_mb = resident_mb(server.pid)
     for _ in range(rounds):
         before.append(buy(server, request, seconds).quantile_ms(0.99))
-        held = [connection for sent in (b"", half_head, half_body) for connection in hold(server, KIND_CONNECTIONS, sent)]
+        held = list[socket.socket]()
+        arrival = threading.Timer(ARRIVAL_S, _hold_all, (server, (b"", half_head, half_body), held))
+        arrival.start()
         result = buy(server, request, seconds)
+        arrival.join()
         beside.append(result.quantile_ms(0.99))
         lost, growth_mb, count = lost + result.lost, max(growth_mb, resident_mb(server.pid) - memory_mb), len(held)
         for connection in held:

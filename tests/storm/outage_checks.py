@@ -326,6 +326,14 @@ class Arrivals:
             time.sleep(0.2)
 
 
+LAST_OF_BANNER = "In another terminal:"
+
+
 def log_lines_since(output: str, length: int) -> list[str]:
-    """The lines of a server's output after so many characters."""
-    return [line for line in output[length:].splitlines() if line.strip()]
+    """Return the log lines of a server's output after so many characters.
+
+    A server that was started just before answers before it prints its addresses, and these are no log lines.
+    """
+    lines = [line for line in output[length:].splitlines() if line.strip()]
+    banner_ends = [number for number, line in enumerate(lines, 1) if line.startswith(LAST_OF_BANNER)]
+    return lines[max(banner_ends, default=0) :]
