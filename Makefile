@@ -39,7 +39,7 @@ check: test ## the same as test
 .PHONY: test
 test: lint types floors ## everything: lint, types, floors and all tests; DB=sqlite|postgres for one database
 	@echo "== tests"
-	CARDWRIGHT_TEST_DB=$(DB) $(BIN)/pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	CARDWRIGHT_TEST_DB=$(DB) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 SEED ?= 42
 KILLS ?= 200
