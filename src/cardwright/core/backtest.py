@@ -6,12 +6,12 @@ followed up: a purchase that is declined now uses nothing, its clearing and reve
 is there for others; one that is approved now uses the window and the money.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from cardwright.core.counting import asked_of, event_of
+from cardwright.core.counting import ChainParts, asked_of, event_of
 from cardwright.core.decide import decide
 from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import raised
@@ -23,7 +23,7 @@ from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account, Chain, Snapshot
 from cardwright.core.spend import MerchantRule
 from cardwright.core.timeline import Holder, Rules, Span, Timeline
-from cardwright.core.velocity import Control, Event, Usage, Verdict, Window, counted, event_if_approved, judge, windows_at
+from cardwright.core.velocity import Change, Control, Event, Usage, Verdict, Window, counted, event_if_approved, judge, windows_at
 from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
@@ -69,6 +69,7 @@ class Replay:
         self._see = see
         self._spans: dict[int, Span] = {}
         self._usages: dict[str, Usage] = {}
+        self._chains = ChainParts()
         # What is available beyond what history says, and where history stood.
         self._more = 0
         self._available = 0
@@ -104,8 +105,9 @@ class Replay:
             else:
                 event = event_of(row, details)
             self._available = row.available
+            changes = self._chains.changes(row, details, event)
             if rules.counting:
-                self._count(rules, event, row.created_ms)
+                self._count(rules, changes, row.created_ms)
 
     def _purchase(self, row: Recorded, details: Details, rules: Rules) -> tuple[Recorded, Refusal | None]:
         was_approved = row.impacted is not None
@@ -219,13 +221,13 @@ class Replay:
         # Real-time fees stay as history has them, like all that no control counts.
         return msgspec.structs.replace(seen, account=Account({seen.currency: (available, 0)}), fees=NO_FEES)
 
-    def _count(self, rules: Rules, event: Event | None, now: Instant) -> None:
+    def _count(self, rules: Rules, changes: Sequence[Change], now: Instant) -> None:
         controls, keys = rules.counting, rules.counting_keys
         if rules.has_lifetime:
             # A control counts nothing from before it was made.
             pairs = [pair for pair in zip(controls, keys, strict=True) if not _is_too_early(pair[0], now)]
             controls, keys = tuple(one for one, _ in pairs), [key for _, key in pairs]
-        self._usages = counted(controls, keys, self._usages, event, now)
+        self._usages = counted(controls, keys, self._usages, changes, now)
 
 
 def _is_too_early(control: Control, now: Instant) -> bool:

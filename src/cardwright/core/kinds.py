@@ -143,6 +143,11 @@ EXPIRIES = frozenset(family.expiry for family in FAMILIES.values() if family.exp
 CREDIT_CLEARINGS = frozenset(clearing for kind in PROMISED if (clearing := FAMILIES[kind].clearing) is not None)
 """Kinds that bring money which was announced."""
 
+REFUNDS = frozenset(
+    {REFUND, PIN_REFUND, FAMILIES[ANNOUNCED_REFUND].clearing, FAMILIES[PIN_REFUND].reversal}
+)  # fmt: skip
+"""Kinds that give a purchase back without being a message of its chain, and the one that undoes this."""
+
 CLEARINGS = frozenset(family.clearing for family in FAMILIES.values() if family.clearing is not None) - CREDIT_CLEARINGS
 """Kinds that take money which was held."""
 

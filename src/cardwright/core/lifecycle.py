@@ -148,8 +148,9 @@ def announce(seen: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
 def _bring(seen: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:
     """The clearing of what was announced, or of what never was: it goes where a refund goes."""
     is_refund = kind == FAMILIES[ANNOUNCED_REFUND].clearing
+    excess = (amount, 1) if chain is None else (max(0, amount - chain.hold_left), 0)
     brought = msgspec.structs.replace(
-        _credit(seen, kind, amount, use=(-amount if is_refund else 0, 0)),
+        _credit(seen, kind, amount, use=(-amount, 0) if is_refund else excess),
         # An original credit ends in CLEARED, as the wire's table of its types says.
         state=State.COMPLETION if is_refund else State.CLEARED,
     )
@@ -217,7 +218,7 @@ def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: b
         return Decision(
             kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=seen.currency,
             requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=seen.account,
-            chain=chain.after(hold=-amount), unload=_back(seen, amount),
+            chain=chain.after(hold=-amount), unload=_back(seen, amount), use=_released_use(chain, amount, closing=closing),
         )  # fmt: skip
     back = min(amount, chain.load_left)
     return Decision(
@@ -233,9 +234,13 @@ def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: b
         legs=Legs(program_funding=back, available=amount - back, held=-amount),
         account=seen.account.moved(seen.currency, -back, -amount),
         chain=chain.after(hold=-amount, load=-back),
-        # A purchase that is undone before anything of it was cleared was no use of the card.
-        use=(-amount, -1 if closing and amount and not chain.cleared else 0),
+        use=_released_use(chain, amount, closing=closing),
     )
+
+
+def _released_use(chain: Chain, amount: int, *, closing: bool) -> tuple[int, int]:
+    """What a release gives back: a purchase that is undone before anything of it was cleared was no use of the card."""
+    return -amount, -1 if closing and amount and not chain.cleared else 0
 
 
 def _undo(seen: Snapshot, chain: Chain, amount: int) -> Decision:
@@ -275,6 +280,6 @@ def _take_credit_back(seen: Snapshot, chain: Chain, amount: int) -> Decision:
         legs=Legs(program_funding=-load, available=load + short - amount, settlement=amount, overdraft=-short),
         account=seen.account.moved(seen.currency, load + short - amount, 0),
         chain=chain.after(load=load, cleared=amount),
-        # What a refund took off the use of the card counts again.
-        use=(amount, 0) if is_refund else (0, 0),
+        # What a refund took off the use of the card counts again; a credit that is undone was none.
+        use=(amount, 0) if is_refund else (-amount, -1 if amount == -chain.cleared else 0),
     )

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from cardwright.core.kinds import CREDITS, FORCED_CLEARING, REFUND, Form
+from cardwright.kit.clock import Instant
 
 
 class Flow(StrEnum):
@@ -66,6 +67,28 @@ class Assessed(msgspec.Struct, frozen=True, array_like=True):
     group: str
 
 
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a chain's amount as velocity controls counted it: a request, or what a clearing took beyond its hold.
+
+    ``purchase`` and ``cash`` are minor units, ``taken`` is what give-backs took of them so far, the purchase first. ``uses``
+    is 1 while the part is a use of the card.
+    """
+
+    at: Instant
+    mid: str
+    mcc: str
+    flow: Flow
+    purchase: int
+    cash: int
+    uses: int
+    taken: int = 0
+
+    @property
+    def left(self) -> int:
+        """The amount that no give-back took yet."""
+        return self.purchase + self.cash - self.taken
+
+
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
@@ -73,10 +96,11 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of JSON,
     are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to be
     held, ``released`` the rest of a hold that a completion gave back, ``unload`` what of announced money is to go back to the
-    funding source, or no longer is. ``increments`` are ids and tokens of a chain's
-    increments: of its root, where they are the one thing that grows, and of what follows. ``network`` is None for the
-    stand-in network. ``echoed`` is a JSON object of what the transaction shows as it was sent. Neither a typed security code
-    nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
+    funding source, or no longer is. ``increments`` are ids and tokens of a chain's increments: of its root, and of what
+    follows. ``parts`` are those of a chain, at its root, None while they follow from the root's own columns; they and the
+    increments are all that changes later. ``refund_of`` is the root of the chain that a refund names. ``network`` is None
+    for the stand-in network. ``echoed`` is a JSON object of what the transaction shows as it was sent. Neither a typed
+    security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -110,6 +134,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     echoed: str | None = msgspec.field(default=None, name="ec")
     released: int = msgspec.field(default=0, name="e")
     increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
+    parts: tuple[Part, ...] | None = msgspec.field(default=None, name="cp")
+    refund_of: int | None = msgspec.field(default=None, name="ro")
     assessed: Assessed | None = msgspec.field(default=None, name="rf")
     user_token: str | None = msgspec.field(default=None, name="us")
     movement: str | None = msgspec.field(default=None, name="mo")
@@ -206,7 +232,11 @@ class Expiry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """The merchant gives ``amount`` back, or announces it; it is not matched to any purchase. ``kind`` is its type."""
+    """The merchant gives ``amount`` back, or announces it. ``kind`` is its type.
+
+    It begins a chain of its own: no hold, clearing or state of a purchase that it names changes. Velocity controls alone look
+    at that purchase (``Details.refund_of``).
+    """
 
     amount: int
     details: Details

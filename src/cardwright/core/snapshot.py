@@ -8,6 +8,7 @@ from cardwright.core.fee_groups import NO_FEES, RealTimeFee
 from cardwright.core.spend import NO_SPEND, Spend
 from cardwright.core.velocity import Control, Usage
 from cardwright.core.words import TYPE_NUMBER, CardState, HolderStatus, State
+from cardwright.kit.clock import Instant
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,12 +150,15 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
     """The money of one account holder, and its standing with velocity controls.
 
     ``balances``: for each currency the ledger balance and the part of it that is on hold, minor units. ``has_history``
-    tells whether a control that the account has not met must look back.
+    tells whether a control that the account has not met must look back. ``last_ms`` and ``last_id`` are time and id of the
+    newest transaction.
     """
 
     balances: dict[str, tuple[int, int]] = {}
     usages: dict[str, Usage] = {}
     has_history: bool = False
+    last_ms: Instant = 0
+    last_id: int = 0
 
     def money(self, currency: str) -> tuple[int, int]:
         """Ledger balance and sum of open holds in a currency."""
@@ -165,11 +169,24 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
         if not ledger and not held:
             return self
         before = self.money(currency)
-        return Account({**self.balances, currency: (before[0] + ledger, before[1] + held)}, self.usages, self.has_history)
+        balances = {**self.balances, currency: (before[0] + ledger, before[1] + held)}
+        return Account(balances, self.usages, self.has_history, self.last_ms, self.last_id)
 
     def using(self, usages: dict[str, Usage]) -> "Account":
         """The account with these standings, after a message."""
-        return Account(self.balances, usages, True)
+        return Account(self.balances, usages, True, self.last_ms, self.last_id)
+
+    def time_of(self, row_id: int, now: Instant) -> Instant:
+        """Return when the next transaction happens, ``now`` at the earliest.
+
+        An account's transactions are ordered by (time, id), whichever process decides: a clock that lags behind another
+        process's must not take the account back into an earlier window of a velocity control.
+        """
+        return max(now, self.last_ms if row_id > self.last_id else self.last_ms + 1)
+
+    def marked(self, row_id: int, at: Instant) -> "Account":
+        """The account after a transaction of this id and time."""
+        return Account(self.balances, self.usages, self.has_history, at, row_id)
 
 
 class Chain(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 Usage is kept with the account, a small entry for each control and acting user, and changed by every message in the same
 commit. It is never summed over history on the way; only a control that an account has not met before, or that was edited,
-looks back once.
+looks back once. What a give-back takes off is limited by what its own chain counted (``core.counting``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 
 import msgspec
 
@@ -116,7 +117,7 @@ def strictest(controls: tuple[Control, ...]) -> tuple[Control, ...]:
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """How much of something that controls count, and how often, in which window."""
+    """How much of something that controls count, and how often, in which window; neither is ever below 0."""
 
     window: int
     amount: int = 0
@@ -135,6 +136,18 @@ class Event(msgspec.Struct, frozen=True):
     count: int
     is_approved: bool
     flow: Flow = Flow.PURCHASE
+
+
+class Change(NamedTuple):
+    """What a message adds to a usage, or takes off it where the event's amounts are negative.
+
+    A give-back says what it takes off: a part of its chain that was counted at ``at`` as ``basis``. A control that did not
+    count that part, or counted it in an earlier window, takes nothing off. ``basis`` is None for what counts by itself.
+    """
+
+    at: Instant
+    event: Event
+    basis: Event | None = None
 
 
 Windows = Mapping[Window, int]
@@ -198,7 +211,7 @@ def keeping(controls: Iterable[Control]) -> tuple[Control, ...]:
 
 
 def standing(control: Control, usage: Usage | None, windows: Windows) -> Usage:
-    """The usage in the present window: what is kept if it is of this window, else nothing yet."""
+    """Return the usage in the present window: the stored one if it is of this window, else nothing yet."""
     number = windows[control.window]
     return usage if usage is not None and usage.window == number else Usage(number)
 
@@ -234,7 +247,7 @@ def judge(control: Control, usage: Usage | None, event: Event, windows: Windows)
         return None
     used_amount = used_count = 0
     if usage is not None and usage.window == windows[control.window]:
-        used_amount, used_count = max(0, usage.amount), max(0, usage.count)
+        used_amount, used_count = usage.amount, usage.count
     reason = None
     if used_amount + amount > control.amount_limit:
         reason = Reason.AMOUNT_LIMIT
@@ -251,27 +264,43 @@ def usage_keys(controls: Iterable[Control], acting_user: str, owner: str) -> lis
 
 
 def counted(
-    controls: Sequence[Control], keys: Sequence[str], usages: dict[str, Usage], event: Event | None, now: Instant
+    controls: Sequence[Control], keys: Sequence[str], usages: dict[str, Usage], changes: Sequence[Change], now: Instant
 ) -> dict[str, Usage]:
-    """The usages of ``keeping`` controls after an event; entries of what an account meets for the first time are begun."""
+    """Return the usages of ``keeping`` controls after a message; entries that an account meets for the first time are begun."""
     after, windows = dict(usages), windows_at(now)
     for control, key in zip(controls, keys, strict=True):
-        after[key] = _after(control, standing(control, usages.get(key), windows), event)
+        stands = standing(control, usages.get(key), windows)
+        for change in changes:
+            stands = _after(control, stands, change)
+        after[key] = stands
     return after
 
 
-def _after(control: Control, stands: Usage, event: Event | None) -> Usage:
-    """A standing after an event, the same when the control does not count it."""
-    if event is None or event.is_approved != control.approvals_only or not (amount := control.amount_of(event)):
-        return stands
-    return Usage(stands.window, stands.amount + amount, stands.count + event.count)
-
-
-def recounted(control: Control, events: Iterable[tuple[Instant, Event]], now: Instant) -> Usage:
-    """The usage that history gives a control in its present window; LIFETIME does not look back beyond its creation."""
-    stands, is_lifetime = standing(control, None, windows_at(now)), control.window is Window.LIFETIME
-    for at, event in events:
-        is_old = at < control.since_ms if is_lifetime else windows_at(at)[control.window] != stands.window
-        if not is_old:
-            stands = _after(control, stands, event)
+def recounted(control: Control, past: Iterable[tuple[Instant, Sequence[Change]]], now: Instant) -> Usage:
+    """Return the usage that history gives a control in its present window; LIFETIME begins with the control's creation."""
+    stands = standing(control, None, windows_at(now))
+    for at, changes in past:
+        if _is_present(control, at, stands):
+            for change in changes:
+                stands = _after(control, stands, change)
     return stands
+
+
+def _after(control: Control, stands: Usage, change: Change) -> Usage:
+    """Return a usage after a change, the same when the control does not count it. No usage falls below 0."""
+    at, event, basis = change
+    if event.is_approved != control.approvals_only:
+        return stands
+    if basis is not None and not (control.amount_of(basis) and _is_present(control, at, stands)):
+        return stands
+    amount = control.amount_of(event)
+    if not amount and basis is None:
+        return stands
+    return Usage(stands.window, max(0, stands.amount + amount), max(0, stands.count + event.count))
+
+
+def _is_present(control: Control, at: Instant, stands: Usage) -> bool:
+    """Whether an instant is in the window of a usage."""
+    if control.window is Window.LIFETIME:
+        return at >= control.since_ms
+    return windows_at(at)[control.window] == stands.window

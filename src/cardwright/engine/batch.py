@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from cardwright.core.counting import events_for
+from cardwright.core.counting import changes_for
 from cardwright.core.messages import Message
 from cardwright.core.problems import Problem
 from cardwright.core.record import Recorded
@@ -29,9 +29,10 @@ class Asked(NamedTuple):
     """A message on its way into a batch.
 
     ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
-    that the message names. ``seed`` are the 63 random bits of its identifiers, drawn on arrival; ``received_ms`` is real
-    time. ``inline_target`` is the sealed address of a webhook that the request itself names. ``request_hash`` belongs to a
-    token that the sender chose. ``view`` renders the answer, where somebody waits for one.
+    that the message names, ``refund_of`` the root of the chain that a refund gives back. ``seed`` are the 63 random bits of
+    its identifiers, drawn on arrival; ``received_ms`` is real time. ``inline_target`` is the sealed address of a webhook that
+    the request itself names. ``request_hash`` belongs to a token that the sender chose. ``view`` renders the answer, where
+    somebody waits for one.
     """
 
     card: CardEntry
@@ -39,6 +40,7 @@ class Asked(NamedTuple):
     seed: int
     received_ms: Instant
     root_id: int | None = None
+    refund_of: int | None = None
     inline_target: bytes | None = None
     chosen_token: str | None = None
     request_hash: bytes = b""
@@ -88,10 +90,11 @@ def wanted(
     instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
     cards = {one.card.key: one.card for one in spent}
     holders = {entry.key: entry for one in instructed for entry in one.accounts}
+    named = {row_id for one in spent for row_id in (one.root_id, one.refund_of)} | {one.root_id for one in instructed}
     want = Want(
         holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
         program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
-        row_ids=sorted({one.root_id for one in asked if one.root_id is not None}),
+        row_ids=sorted(row_id for row_id in named if row_id is not None),
         tokens=[(one.card.key[0], one.chosen_token) for one in spent if one.chosen_token is not None],
         movements=[one.key for one in instructed],
     )
@@ -160,10 +163,10 @@ async def _look_back(
     missing = [pair for pair in zip(controls, keys, strict=True) if pair[1] not in account.usages]
     if not missing:
         return account
-    events = await cache.events(entry.holder_id, entry.user.token)
+    past = await cache.past(entry.holder_id, entry.user.token)
     usages = dict(account.usages)
     for control, key in missing:
-        usages[key] = recounted(control, events_for(control, events), now)
+        usages[key] = recounted(control, changes_for(control, past), now)
     return account.using(usages)
 
 

@@ -23,7 +23,7 @@ from cardwright.engine.shelf import Shelf
 from cardwright.engine.spend import SpendEntry, load_spend
 from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.accounts import Account, load_account, load_reloads
-from cardwright.storage.controls import Found, load_events, load_found
+from cardwright.storage.controls import Found, load_found, load_past
 from cardwright.storage.database import Database, Row
 from cardwright.storage.fee_groups import FeesByGroup, load_fees
 from cardwright.storage.hot import CardRow, HotStore
@@ -221,13 +221,13 @@ class Cache:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
         self._originals.put(original.id, _pack(original))
 
-    async def events(self, holder_id: int, user_token: str) -> list[Past]:
+    async def past(self, holder_id: int, user_token: str) -> list[Past]:
         """The history of an account as far as the user made it, for controls that must look back."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_events, holder_id, user_token)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_past, holder_id, user_token)
 
-    def _load_events(self, holder_id: int, user_token: str) -> list[Past]:
+    def _load_past(self, holder_id: int, user_token: str) -> list[Past]:
         with self._database.read(self._database.limits.read_s) as db:
-            return load_events(db, holder_id, user_token)
+            return load_past(db, holder_id, user_token)
 
     def forget(self) -> None:
         """Drops everything, as after a reset."""

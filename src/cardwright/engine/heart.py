@@ -12,12 +12,12 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from cardwright.core.counting import event_of
+from cardwright.core.counting import UNCHANGED, applied, are_stored, counted_chain, event_of, parts_of
 from cardwright.core.decide import decide, would_refuse
 from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import is_due
 from cardwright.core.kinds import INCREMENT
-from cardwright.core.messages import Expiry, Message
+from cardwright.core.messages import Details, Expiry, Message, Part
 from cardwright.core.movement_docs import deposit_after
 from cardwright.core.movements import SPENDING, DepositTransition, MovementKind, decide_movement
 from cardwright.core.outcome import Decision
@@ -31,8 +31,9 @@ from cardwright.core.problems import (
     Problem,
 )
 from cardwright.core.record import RELOAD, Recorded, token_of, with_face
+from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Account, Snapshot
-from cardwright.core.velocity import counted, usage_keys
+from cardwright.core.velocity import Change, counted, usage_keys
 from cardwright.engine.assessing import FeeTaken, assessed_of, keep_fee, unless_refunded
 from cardwright.engine.batch import Ask, Asked, Batch, Outcome, Result, configure, wanted
 from cardwright.engine.cache import AccountEntry, Cache, ProgramEntry, SourceEntry
@@ -60,6 +61,7 @@ from cardwright.engine.recording import (
     notifications,
     record,
     with_increment,
+    with_parts,
 )
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
@@ -160,8 +162,10 @@ def _decide(batch: Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
     card = batch.cards.get(asked.card.key)
     if card is None:
         return Problem(CARD_UNKNOWN)
-    if asked.root_id is not None:
-        root = batch.roots.get(asked.root_id)
+    for named_id in (asked.root_id, asked.refund_of):
+        if named_id is None:
+            continue
+        root = batch.roots.get(named_id)
         # It went with a reset, or a seeded run gave its number to another purchase afterwards.
         if root is None or root.card_id != card.card_id:
             return Problem(ORIGINAL_NOT_FOUND)
@@ -222,10 +226,11 @@ def see(batch: Batch, asked: Asked) -> _View:
 def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
     entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     snapshot, message, root, source = see(batch, asked)
-    now, program_row = batch.now[program.id], batch.seen.programs[program.id]
+    row_id, program_row = ids.next(), batch.seen.programs[program.id]
+    now = snapshot.account.time_of(row_id, batch.now[program.id])
     decision = decide(snapshot, message, now)
-    details = details_of(message, snapshot, decision, asked.chosen_token)
-    row_id, fee_id = ids.next(), ids.next() if decision.fee is not None else 0
+    details = details_of(message, snapshot, decision, asked.chosen_token, asked.refund_of)
+    fee_id = ids.next() if decision.fee is not None else 0
     if decision.fee is not None and decision.fee.root is None:
         details = msgspec.structs.replace(details, assessed=assessed_of(decision.fee, fee_id))
     row = record(
@@ -245,10 +250,17 @@ def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
     if program.shadows:
         shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card), few=None)
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
-    if controls := program.measure_of(entry.card).counted:
-        keys = usage_keys(controls, entry.user.token, entry.owner.token)
-        usages = counted(controls, keys, usages, event_of(row, details), now)
-    _keep(batch, asked, outcome, decision, root, decision.account.using(usages))
+    controls, parts = program.measure_of(entry.card).counted, None
+    if controls or row.root_id is not None or asked.refund_of is not None:
+        changes, parts = _changes(batch, row, details)
+        if controls:
+            keys = usage_keys(controls, entry.user.token, entry.owner.token)
+            usages = counted(controls, keys, usages, changes, now)
+    _keep(batch, asked, outcome, decision, root, decision.account.using(usages).marked(row_id, now))
+    if parts is not None:
+        chain_id = asked.refund_of or row.root_id or 0
+        batch.roots[chain_id] = grown = with_parts(batch.roots[chain_id], parts)
+        batch.write.grown[chain_id] = grown.details
     if decision.fee is not None and details.assessed is not None:
         face = source.face if source is not None else None
         taken = FeeTaken(decision.fee, details.assessed, fee_id, row, entry.user.token, face)
@@ -259,6 +271,20 @@ def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
         spender = AccountEntry((program.id, entry.user.token), entry.holder_id, entry.revision, entry.user, entry.owner)
         _reload(batch, ids, program, spender, entry.card.card_product_token, row)
     return outcome
+
+
+def _changes(batch: Batch, row: Recorded, details: Details) -> tuple[Sequence[Change], tuple[Part, ...] | None]:
+    """What a message changes for velocity controls, and the parts of its chain where the root must keep them."""
+    event = event_of(row, details)
+    if event is None:
+        return UNCHANGED, None
+    chain_id = counted_chain(row, details)
+    if chain_id is None or chain_id == row.id:
+        return (Change(row.created_ms, event),), None
+    root = batch.roots[chain_id]
+    known = details_decoder.decode(root.details)
+    changes, parts = applied(event, row.created_ms, parts_of(root, known))
+    return changes, parts if are_stored(row, event, known) else None
 
 
 def _keep(
@@ -319,11 +345,13 @@ def _carry_out(
     if isinstance(steps, Problem):
         return steps
     rows, after = list[Recorded](), dict[int, Account]()
-    for step in steps:
+    row_ids = [ids.next() for _ in steps]
+    now = max(account.time_of(row_ids[0], batch.now[program.id]) for account in accounts)
+    for step, row_id in zip(steps, row_ids, strict=True):
         entry = entries[step.party]
         account = after.get(entry.holder_id, accounts[step.party]).moved(program.currency, step.impacted, 0)
-        after[entry.holder_id] = account
-        rows.append(first_row(step, entry, program, asked, account, ids.next(), batch.now[program.id]))
+        after[entry.holder_id] = account = account.marked(row_id, now)
+        rows.append(first_row(step, entry, program, asked, account, row_id, now))
     done, doc = complete(rows, steps, entries, asked, source, root)
     batch.accounts.update(after)
     batch.loaded |= loads_in(done)
@@ -335,7 +363,6 @@ def _carry_out(
         batch.roots[root.id] = changed = after_chain(root, steps[0].chain)
         write.chains[root.id] = chain_row(changed)
         if isinstance(asked.movement, DepositTransition):
-            now = batch.now[program.id]
             write.reworded[root.id] = now, deposit_after(asked.movement, steps[0], root, now)
     moved = Moved(doc, program)
     batch.by_movement[asked.key] = asked.request_hash, moved

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cardwright.core.checks import address_verdict
-from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Message
+from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Message, Part
 from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded, token_of
 from cardwright.core.render import details_decoder
@@ -69,6 +69,12 @@ def with_increment(root: Recorded, increment: Recorded) -> Recorded:
     return root._replace(details=_pack(grown))
 
 
+def with_parts(root: Recorded, parts: tuple[Part, ...]) -> Recorded:
+    """A chain's root that knows the parts of its chain."""
+    known = details_decoder.decode(root.details)
+    return root._replace(details=_pack(msgspec.structs.replace(known, parts=parts)))
+
+
 def closed_increment(row_id: int) -> ChainRow:
     """What is written of an increment when its authorization holds nothing any more: it has been taken up as well."""
     return ChainRow(row_id, State.CLEARED.value, 0, 0, 0, 0)
@@ -124,12 +130,15 @@ def record(
     )
 
 
-def details_of(message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None) -> Details:
+def details_of(
+    message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None, refund_of: int | None
+) -> Details:
     """What is kept of a message beyond its amounts: what it said, and what the decision added."""
     found: dict[str, object] = {
         "address_verdict": address_verdict(snapshot, message) if isinstance(message, Authorization) else None,
         "order_refused": decision.order_refused,
         "chosen_token": chosen_token,
+        "refund_of": refund_of,
         "use": decision.use if decision.use != (0, 0) else None,
         "limited_by": decision.limited_by,
         "released": decision.released,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Connection, select
 
-from cardwright.core.counting import asked_of, events_for
+from cardwright.core.counting import asked_of, changes_for
 from cardwright.core.explain import explain, explain_follow_up
 from cardwright.core.fee_groups import NO_FEES, RealTimeFee, by_token, fees_by_holder_group
 from cardwright.core.kinds import ASKS, PROMISED, SETTLED_AT_ONCE
@@ -35,7 +35,7 @@ from cardwright.resources.app import Call
 from cardwright.resources.route import Scope, get
 from cardwright.resources.transactions import facts_as_of, get_transaction, source_as_of
 from cardwright.storage import history
-from cardwright.storage.controls import control_from, load_events, pre_kyc_of, rule_from
+from cardwright.storage.controls import control_from, load_past, pre_kyc_of, rule_from
 from cardwright.storage.history import Kind
 from cardwright.storage.tables import card_products
 
@@ -161,11 +161,10 @@ def with_usage_before(
     """The account with the usage that the row's decision found: what came before it, counted again from history."""
     if not controls:
         return account
-    # Within one millisecond the order of ids is the order of decisions on one account.
-    past = [one for one in load_events(call.db, row.holder_id, user) if (one.at, one.row_id) < (row.created_ms, row.id)]
+    past = [one for one in load_past(call.db, row.holder_id, user) if (one.at, one.row_id) < (row.created_ms, row.id)]
     kept = keeping(controls)
     pairs = zip(usage_keys(kept, user, owner), kept, strict=True)
-    usages = {key: recounted(control, events_for(control, past), row.created_ms) for key, control in pairs}
+    usages = {key: recounted(control, changes_for(control, past), row.created_ms) for key, control in pairs}
     return account.using(usages)
 
 
@@ -199,11 +198,7 @@ def get_decision(call: Call) -> dict[str, Any]:
 
 
 def _explain_again(call: Call, row: Recorded) -> Again:
-    """The decision made again from its history.
-
-    It can only come out otherwise where velocity usage decided between purchases that two processes took in one
-    millisecond.
-    """
+    """The decision made again from its history."""
     seen, shadows = snapshot_as_of(call, row)
     message = message_of(row)
     decision, steps = explain(seen, message, row.created_ms, shadows)

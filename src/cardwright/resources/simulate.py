@@ -84,9 +84,11 @@ async def submit(
     options: TransactionOptions | None,
     root_id: int | None = None,
     *,
+    refund_of: int | None = None,
     echo: bool = True,
 ) -> bytes:
-    """Has a message decided and answers as the wire does; ``root_id`` is the row of the chain that it names.
+    """Has a message decided and answers as the wire does; ``root_id`` is the row that it names, ``refund_of`` the root of
+    the chain that a refund gives back.
 
     With ``echo`` the network's response message is part of the answer; without, the transaction is alone in it, in model v2.
     """
@@ -98,6 +100,7 @@ async def submit(
         seed=app.ids.bits(63),
         received_ms=app.real_clock(),
         root_id=root_id,
+        refund_of=refund_of,
         inline_target=_sealed_target(app, webhook) if webhook is not None else None,
         chosen_token=token,
         request_hash=request_hash(body) if token is not None else b"",

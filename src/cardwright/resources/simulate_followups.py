@@ -138,7 +138,8 @@ async def _follow(
     original = await app.engine.original((program_id, body.original_transaction_token))
     card = await app.engine.card((program_id, original.card_token))
     if not message.follows:
-        return await submit(app, card, message, body, options, original.id)
+        refund_of = original.first_id if isinstance(message, Refund) else None
+        return await submit(app, card, message, body, options, original.id, refund_of=refund_of)
     root = await root_kind(call, original)
     if root is None or root not in roots or not can_be_named(FAMILIES[root], message):
         raise Problem(ORIGINAL_NOT_FOUND)

@@ -72,13 +72,15 @@ PIN_SUBNETWORKS = {"VISA": "VISANETDEBIT"}
 
 SIGNATURE = frozenset({TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.cashback"]})
 ATM, QUASI = frozenset({KIND_OF[Form.ATM_HOLD]}), frozenset({KIND_OF[Form.QUASI_HOLD]})
-ATM_CLEARINGS = frozenset(FAMILIES[kind].clearing for kind in ATM)
 HELD = SIGNATURE | ATM | QUASI
 FUNDING = frozenset({KIND_OF[Form.FUNDING_HOLD]})
 PIN_DEBIT = frozenset(kind for kind, family in FAMILIES.items() if family.reversal == PIN_REVERSAL)
 ANNOUNCED_CREDIT = frozenset({KIND_OF[Form.CREDIT_HOLD]})
 REFUNDED = frozenset({ANNOUNCED_REFUND})
 """What may begin the chain that an event follows."""
+
+FORCED_FLOWS = {FAMILIES[KIND_OF[form]].clearing: flow for form, flow in FLOW_OF.items() if KIND_OF[form] in FAMILIES}
+"""What a forced clearing is to velocity controls, where it is no purchase."""
 
 MessageOf = Callable[[int, Details], Message]
 
@@ -273,8 +275,7 @@ def _increment(amount: int, details: Details) -> Message:
 def _clearing(amount: int, details: Details, *, forced_as: int | None = None) -> Message:
     if forced_as is None:
         return Clearing(amount=amount, details=details)
-    if forced_as in ATM_CLEARINGS:
-        details = structs.replace(details, flow=Flow.WITHDRAWAL)
+    details = structs.replace(details, flow=FORCED_FLOWS.get(forced_as, Flow.PURCHASE))
     return Clearing(amount=amount, details=details, is_forced=True, forced_as=forced_as)
 
 

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 from sqlalchemy import or_, select
 
-from cardwright.core.counting import events_for
+from cardwright.core.counting import changes_for
 from cardwright.core.money import BadAmount, decimal_text, exponent_of, minor_units
 from cardwright.core.problems import CONTROL_NOT_FOUND, TOKEN_TAKEN, USER_NOT_FOUND, Problem, bad_field
 from cardwright.core.snapshot import Account
@@ -34,7 +34,7 @@ from cardwright.resources.control_parts import (
 from cardwright.resources.route import Paging, Route, Shape, get, post, put
 from cardwright.resources.transactions import owner_id_of
 from cardwright.storage import history, records
-from cardwright.storage.controls import SHADOW, control_from, load_events, load_mcc_groups, product_token_of
+from cardwright.storage.controls import SHADOW, control_from, load_mcc_groups, load_past, product_token_of
 from cardwright.storage.database import Row
 from cardwright.storage.tables import cards, holders, users, velocity_controls
 
@@ -319,11 +319,11 @@ def _available(call: Call, row: Row, control: Control, account: Account, user: R
     (key,) = usage_keys([control], user.token, owner)
     usage = account.usages.get(key)
     if account.has_history and usage is None:
-        usage = recounted(control, events_for(control, load_events(call.db, user.holder_id, user.token)), call.now)
+        usage = recounted(control, changes_for(control, load_past(call.db, user.holder_id, user.token)), call.now)
     stands = standing(control, usage, windows_at(call.now))
     places = exponent_of(control.currency) or 0
-    left = max(0, control.amount_limit - max(0, stands.amount))
-    uses = -1 if control.usage_limit is None else max(0, control.usage_limit - max(0, stands.count))
+    left = max(0, control.amount_limit - stands.amount)
+    uses = -1 if control.usage_limit is None else max(0, control.usage_limit - stands.count)
     end = window_end(control.window, call.now)
     days = "" if end is None else f',"days_remaining":{-(-(end - call.now) // DAY_MS)}'
     available = f'"available":{{"amount":{decimal_text(left, places)},"uses":{uses}{days}}}'

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, Table, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.core.counting import Past, event_of
+from cardwright.core.counting import ChainParts, Past, event_of
 from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
 from cardwright.core.spend import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved
@@ -166,8 +166,8 @@ def load_pre_kyc(db: Connection, program_id: int) -> dict[str, PreKyc]:
     return {row.token: pre_kyc_of(row.doc) for row in rows}
 
 
-def load_events(db: Connection, holder_id: int, user_token: str) -> list[Past]:
-    """What a user did on an account, as controls count it, in the order of time."""
+def load_past(db: Connection, holder_id: int, user_token: str) -> list[Past]:
+    """Return what a user did on an account, as controls count it, in the order of the decisions."""
     query = (
         select(transactions, cards.c.doc.label("card_doc"))
         .join(cards, cards.c.id == transactions.c.card_id)
@@ -175,11 +175,12 @@ def load_events(db: Connection, holder_id: int, user_token: str) -> list[Past]:
         .where(find_own(db, [holder_id]).condition, users.c.token == user_token)
         .order_by(transactions.c.created_ms, transactions.c.id)
     )
-    past = []
+    past, chains = [], ChainParts()
     for found in db.execute(query):
         row = Recorded(*found[: len(Recorded._fields)])
-        if (event := event_of(row, details_decoder.decode(row.details))) is not None:
-            past.append(Past(row.created_ms, row.id, product_token_of(found.card_doc), event))
+        details = details_decoder.decode(row.details)
+        if changes := chains.changes(row, details, event_of(row, details)):
+            past.append(Past(row.created_ms, row.id, product_token_of(found.card_doc), changes))
     return past
 
 
