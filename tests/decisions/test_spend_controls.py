@@ -26,7 +26,7 @@ from cardwright.core.spend import (
     expanded,
     resolved,
 )
-from cardwright.core.velocity import Control, Event, Window, keeping, recounted, settled
+from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted, settled
 from cardwright.core.words import State
 from cardwright.kit.clock import parse_instant
 from cardwright.resources.control_parts import moment_of
@@ -342,7 +342,7 @@ class Rules:
         )  # fmt: skip
         config = msgspec.structs.replace(plain.product.config, transaction_controls=rules)
         controls = applying(self.velocity, user, product)
-        usages = {control.key: recounted(control, events_of(row), now) for control in keeping(controls)}
+        usages = {control.key: recounted(control, changes_of(row), now) for control in keeping(controls)}
         return msgspec.structs.replace(
             plain,
             product=msgspec.structs.replace(plain.product, config=config),
@@ -395,14 +395,15 @@ def velocity_of(number: int, name: str, more: dict[str, str]) -> Control:
     )  # fmt: skip
 
 
-def events_of(row: dict[str, str]) -> list[tuple[int, Event]]:
+def changes_of(row: dict[str, str]) -> list[tuple[int, list[Change]]]:
     """What the user has bought before."""
     past = []
     for text in filter(None, row.get("before", "").split(", ")):
         day, time, what = text.split()
         amount, _, mcc = what.partition("@")
         event = Event("m9", mcc or "5411", "USD", units(amount), 0, 1, True)
-        past.append((parse_instant(f"{day}T{time}"), event))
+        at = parse_instant(f"{day}T{time}")
+        past.append((at, [Change(at, event)]))
     return past
 
 

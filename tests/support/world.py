@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import select
 
 from cardwright.core.kinds import Form
-from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant
+from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant, Refund
 from cardwright.core.movement_steps import Charge
 from cardwright.core.movements import (
     AnyMovement,
@@ -203,6 +203,7 @@ def asked(
         seed=seed,
         received_ms=NOON,
         root_id=root_id,
+        refund_of=root_id if kind is Refund else None,
         chosen_token=token,
         request_hash=f"{card}{amount}{details}{kind}{form}{root_id}".encode() if token else b"",
     )

@@ -1,0 +1,73 @@
+"""The transactions of an account are in the order of their decisions, whatever the clocks of the deciding processes say."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from cardwright.core.messages import Reversal
+from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.heart import run_batch
+from cardwright.engine.ids import IdSource
+from cardwright.kit.clock import ProgramClock, parse_instant
+from cardwright.storage.programs import set_clock
+from tests.support.world import World, asked, new_world
+
+DAY_1, DAY_2 = parse_instant("2026-03-31T23:59:59.900Z"), parse_instant("2026-04-01T00:00:00.001Z")
+EARLY, LATE = range(1, 101, 2), range(101, 201, 2)
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    """A program whose clock runs, with a card under a cap of 100.00 a month."""
+    with new_world(database_url) as world:
+        with world.database.write() as db:
+            set_clock(db, world.program_id, ProgramClock(0))
+        world.make("fundingsources/program", token="f", name="F")
+        jit = {"enabled": True, "funding_source_token": "f"}
+        config = {"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": {"program_funding_source": jit}}
+        world.make("cardproducts", token="p", name="P", start_date="2025-01-01", config=config)
+        world.make("users", token="u")
+        world.make("cards", token="c", user_token="u", card_product_token="p")
+        world.make(
+            "velocitycontrols", token="month", amount_limit=100, velocity_window="MONTH", currency_code="USD",
+            association={"user_token": "u"},
+        )  # fmt: skip
+        yield world
+
+
+def decide(world: World, now: int, ids: range, messages: list[Asked]) -> list[Outcome]:
+    """Decide messages one by one as a process of this clock and this block of ids does."""
+
+    async def run() -> list[Outcome]:
+        lane, source = await world.store.open_lane(), IdSource()
+        source.refill(ids)
+        outcomes = []
+        for message in messages:
+            found = await world.addressed(message._replace(received_ms=now))
+            outcomes += await run_batch(lane, world.cache, source, lambda: now, [found])
+        await lane.close()
+        await world.store.close()
+        assert all(isinstance(outcome, Outcome) for outcome in outcomes)
+        return outcomes  # type: ignore[return-value]
+
+    return asyncio.run(run())
+
+
+def test_a_clock_that_lags_reopens_no_window(world: World) -> None:
+    """The cap of April is used up; a process that still has March does not begin an empty window, and ends none."""
+    (first,) = decide(world, DAY_2, EARLY, [asked(world, "c", 100_00, seed=1)])
+    late = decide(world, DAY_1, LATE, [asked(world, "c", 1, seed=2), asked(world, "c", 100_00, seed=3)])
+    (again,) = decide(world, DAY_2, range(11, 21, 2), [asked(world, "c", 1, seed=4)])
+    assert [one.row.code for one in (first, *late, again)] == [0, 1834, 1834, 1834]
+    rows = [one.row for one in (first, *late, again)]
+    assert rows == sorted(rows, key=lambda row: (row.created_ms, row.id))
+    assert len({(row.created_ms, row.id) for row in rows}) == len(rows)
+
+
+def test_ids_that_go_back_within_a_millisecond(world: World) -> None:
+    """A process whose block of ids is lower decides later: its transaction is a millisecond later, and so in order."""
+    (first,) = decide(world, DAY_2, LATE, [asked(world, "c", 60_00, seed=1)])
+    (second,) = decide(world, DAY_2, EARLY, [asked(world, "c", 60_00, kind=Reversal, root_id=first.row.id, seed=2)])
+    assert (first.row.created_ms, second.row.created_ms) == (DAY_2, DAY_2 + 1)
+    assert second.row.id < first.row.id
