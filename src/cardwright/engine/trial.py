@@ -39,7 +39,9 @@ async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked,
         batch = await configure(cache, cards, holders, seen, real_clock())
         view = see(batch, asked) if asked.card.key in batch.cards else None
         ids = IdSource()
-        ids.refill(range(1, TRIAL_IDS, 2))
+        # Newer than what the account has, so that the message gets the time that a batch would give it.
+        first_id = 1 + max((account.last_id for account in batch.accounts.values()), default=0)
+        ids.refill(range(first_id, first_id + TRIAL_IDS, 2))
         result = answer(batch, ids, asked)
     finally:
         await lane.abort()
@@ -48,4 +50,5 @@ async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked,
     assert view is not None
     assert isinstance(result, Outcome), "a card's message has an outcome"
     repeats = not batch.write.transactions
-    return Trial(result, None if repeats else view.snapshot, view.message, batch.now[asked.card.key[0]])
+    now = batch.now[asked.card.key[0]] if repeats else result.row.created_ms
+    return Trial(result, None if repeats else view.snapshot, view.message, now)
