@@ -101,13 +101,17 @@ class Increase(msgspec.Struct, frozen=True):
 
 
 class MccGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """A named set of merchant category codes; ``mccs`` are single codes and ranges, as they were sent."""
+    """A named set of merchant category codes; ``mccs`` are single codes and ranges, as they were sent.
+
+    ``codes_revision`` is the program's revision at which these codes were set, or the group was switched on again.
+    """
 
     token: str
     name: str
     mccs: tuple[str, ...]
     increase: Increase | None = None
     hold_days: int | None = None
+    codes_revision: int = 0
 
 
 class Categories(msgspec.Struct, frozen=True):
@@ -141,6 +145,11 @@ class Groups(msgspec.Struct, frozen=True):
         """The codes and ranges of an MCC group."""
         group = self.mccs.get(token)
         return () if group is None else group.mccs
+
+    def revision_of(self, token: str) -> int:
+        """Return the program's revision at which an MCC group got the codes that it has, or was switched on again."""
+        group = self.mccs.get(token)
+        return 0 if group is None else group.codes_revision
 
 
 class MerchantRule(msgspec.Struct, frozen=True, kw_only=True):

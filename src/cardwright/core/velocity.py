@@ -35,8 +35,9 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
 
     ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
-    ``since_ms`` is the control's creation, from which LIFETIME counts; ``on_revision`` the program's revision at which it
-    was last switched on again: what happened while it was off was not counted on the way. A ``shadow`` is counted like any
+    ``since_ms`` is the control's creation, from which LIFETIME counts. ``counting_revision`` is the program's revision at
+    which the control was last switched on again or began to count something else: a usage that was kept under the same
+    settings before lacks what happened between. A ``shadow`` is counted like any
     other and refuses nobody. ``codes`` and ``key`` follow from the others (``settled``): the key stands for everything that
     decides what is counted, so controls that differ in their limits alone share it, and with it their usage.
     """
@@ -61,9 +62,18 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     include_credits: bool = False
     include_transfers: bool = True
     shadow: bool = False
-    on_revision: int = 0
+    counting_revision: int = 0
     codes: frozenset[str] | None = None
     key: str = ""
+
+    @property
+    def counting_settings(self) -> tuple[object, ...]:
+        """All settings that decide what is counted, without the members of an MCC group."""
+        return (
+            self.window, self.currency, self.user_token, self.card_product_token, self.mid, self.mccs, self.mcc_group,
+            self.approvals_only, self.include_purchases, self.include_cashback, self.include_withdrawals,
+            self.include_credits, self.include_transfers, self.since_ms if self.window is Window.LIFETIME else None,
+        )  # fmt: skip
 
     def amount_of(self, event: "Event") -> int:
         """How much of a message the control looks at, 0 where it does not apply: the message's own amount and the cash paid out
@@ -91,16 +101,13 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 
 def settled(control: Control, groups: Groups | None = None) -> Control:
     """The control with what follows from its settings and its MCC group worked out: it is looked at for every purchase."""
+    group_revision = 0
     if groups is not None and control.mcc_group is not None:
+        group_revision = groups.revision_of(control.mcc_group)
         control = msgspec.structs.replace(control, mccs=groups.codes_of(control.mcc_group))
-    said = (
-        control.window, control.currency, control.user_token, control.card_product_token, control.mid, control.mccs,
-        control.approvals_only, control.include_purchases, control.include_cashback, control.include_withdrawals,
-        control.include_credits, control.include_transfers, control.on_revision,
-        control.since_ms if control.window is Window.LIFETIME else None,
-    )  # fmt: skip
+    settings = (*control.counting_settings, control.counting_revision, group_revision)
     codes = None if control.mccs is None else expanded(control.mccs)
-    return msgspec.structs.replace(control, codes=codes, key=blake2b(repr(said).encode(), digest_size=8).hexdigest())
+    return msgspec.structs.replace(control, codes=codes, key=blake2b(repr(settings).encode(), digest_size=8).hexdigest())
 
 
 def strictest(controls: tuple[Control, ...]) -> tuple[Control, ...]:

@@ -113,12 +113,12 @@ def increase_of(config: MccConfig | UnsetType, currency: str) -> Increase | None
     return Increase(increase.type, value)
 
 
-def fact_of(group: MccGroupAnswer, currency: str) -> MccGroup:
+def fact_of(group: MccGroupAnswer, currency: str, codes_revision: int = 0) -> MccGroup:
     """What decisions must know of a group."""
     controls = None if group.config is UNSET else group.config.authorization_controls
     return MccGroup(
         token=group.token, name=group.name, mccs=group.mccs, increase=increase_of(group.config, currency),
-        hold_days=None if controls is None else controls.hold_expiration_days,
+        hold_days=None if controls is None else controls.hold_expiration_days, codes_revision=codes_revision,
     )  # fmt: skip
 
 
@@ -160,7 +160,10 @@ def update_mcc_group(call: Call, body: MccGroupUpdate) -> str:
     base.check_same_token(call, body)
     check_mccs(body.mccs or ())
     group = structs.replace(msgspec.json.decode(row.doc, type=MccGroupAnswer), **base.changes_of(body))
-    fact = msgspec.json.encode(fact_of(group, call.program.settings.currency)).decode()
+    before = msgspec.json.decode(row.fact, type=MccGroup)
+    is_counted_anew = group.mccs != before.mccs or (group.active and not row.active)
+    codes_revision = max(call.program.revision, before.codes_revision) + 1 if is_counted_anew else before.codes_revision
+    fact = msgspec.json.encode(fact_of(group, call.program.settings.currency, codes_revision)).decode()
     doc = records.text_of(group)
     if doc != row.doc:
         members = members_text(sorted(expanded(group.mccs)))

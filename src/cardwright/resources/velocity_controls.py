@@ -175,7 +175,7 @@ def counts_credits(money_in: MoneyIn | UnsetType) -> bool:
     return money_in is not UNSET and "ALL" in (money_in.include_credits_types or ())
 
 
-def fact_of(control: VelocityControl, since_ms: int, on_revision: int = 0, *, shadow: bool = False) -> str:
+def fact_of(control: VelocityControl, since_ms: int, counting_revision: int = 0, *, shadow: bool = False) -> str:
     """What decisions must know of a control, as JSON."""
     scope = control.merchant_scope
     fact = Control(
@@ -199,7 +199,7 @@ def fact_of(control: VelocityControl, since_ms: int, on_revision: int = 0, *, sh
         include_credits=control.include_credits or counts_credits(control.money_in_transaction),
         include_transfers=control.include_transfers,
         shadow=shadow,
-        on_revision=on_revision,
+        counting_revision=counting_revision,
     )
     return msgspec.json.encode(fact).decode()
 
@@ -221,10 +221,13 @@ def no_shadow(row: Row) -> Row:
 
 
 def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) -> None:
-    """Stores a control as it is now. One that is switched on again counts anew what it has not seen meanwhile."""
+    """Store a control as it is now. One that is switched on again, or counts something else, counts its window anew."""
     before = control_from(row.id, row.fact)
-    on_revision = before.on_revision if row.active or not control.active else call.program.revision + 1
-    fact = fact_of(control, row.created_ms, on_revision, shadow=shadow == SHADOW)
+    fact = fact_of(control, row.created_ms, before.counting_revision, shadow=shadow == SHADOW)
+    is_resumed = control.active and not row.active
+    if is_resumed or control_from(row.id, fact).counting_settings != before.counting_settings:
+        counting_revision = max(call.program.revision, before.counting_revision) + 1
+        fact = fact_of(control, row.created_ms, counting_revision, shadow=shadow == SHADOW)
     columns = {**control_columns(control.association, fact, active=control.active), "shadow": shadow}
     records.change(call.db, velocity_controls, row.id, doc=records.text_of(control), modified_ms=call.now, **columns)
     remember(call, history.Kind.VELOCITY_CONTROL, row.id, fact, active=control.active)
