@@ -68,6 +68,12 @@ RACES ?= 2000
 races: .venv/.ready ## race two processes for the last room under velocity controls; RACES=2000 rounds of each kind
 	$(BIN)/python -m tests.storm.limits --races $(RACES)
 
+HISTORIES ?= 2000
+
+.PHONY: windows
+windows: .venv/.ready ## play random histories under velocity controls while time passes; HISTORIES=2000 for each window, SEED=42
+	$(BIN)/python -m tests.storm.windows --histories $(HISTORIES) --seed $(SEED)
+
 .PHONY: docs
 docs: .venv/.ready ## run every command and example of the documentation
 	$(BIN)/pytest tests/test_docs.py

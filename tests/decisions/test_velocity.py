@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from sqlalchemy import func
 
-from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
+from cardwright.core.kinds import ANNOUNCED_REFUND, PIN_REFUND, Form
+from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Merchant, Refund, Reversal
 from cardwright.core.render import details_decoder
 from cardwright.core.velocity import Window, window_end, windows_at
 from cardwright.engine.batch import Outcome
-from cardwright.kit.clock import ProgramClock, parse_instant
+from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
 from cardwright.kit.page import Page
 from cardwright.resources import velocity_controls as controls
 from cardwright.resources.app import Call
@@ -21,14 +22,20 @@ from cardwright.storage.tables import config_history
 from tests.storm import recount
 from tests.support.world import World, asked
 
-KINDS: dict[str, tuple[type[Any], bool]] = {
-    "auth": (Authorization, False), "clear": (Clearing, False), "force": (Clearing, True), "reverse": (Reversal, False),
-    "advise": (Advice, False), "refund": (Refund, False),
+KINDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "auth": (Authorization, {}), "grow": (Authorization, {"form": Form.INCREMENT}),
+    "pin": (Authorization, {"form": Form.PIN_PURCHASE}), "atm": (Authorization, {"form": Form.WITHDRAWAL}),
+    "atmhold": (Authorization, {"form": Form.ATM_HOLD}),
+    "credit": (Authorization, {"form": Form.ORIGINAL_CREDIT}), "credithold": (Authorization, {"form": Form.CREDIT_HOLD}),
+    "clear": (Clearing, {}), "force": (Clearing, {"forced": True}), "reverse": (Reversal, {}), "advise": (Advice, {}),
+    "refund": (Refund, {}), "repay": (Refund, {}), "announce": (Refund, {}), "pinrefund": (Refund, {}), "expire": (Reversal, {}),
 }  # fmt: skip
+REFUNDS = {"announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
 
-# Each story: lines of "when | what | answer". What: a message of a card (`auth 80 at 5411 on u`, `reverse 80 of 2`), a new
-# control (`control NAME key=value …`), a change (`edit NAME …`, `off NAME`); the answer: a code, or `left AMOUNT USES` of a
-# control. Dates are UTC; the day is that of the line before when it is left out.
+# Each story: lines of "when | what | answer". What: a message of a card (`auth 80+20 at 5411 on u` with 20 of cash back,
+# `reverse 80 of 2`), a new control (`control NAME key=value …`), a change (`edit NAME …`, `off NAME`, `turn NAME` on again).
+# A refund names an original, `repay` does not. The answer: a code, or `left AMOUNT USES` of a control. Dates are UTC; the day
+# is that of the line before when it is left out.
 STORIES = {
     "amount and count within a day": """
         2025-03-04 09:00 | control day amount_limit=120 usage_limit=4 user=u |
@@ -147,6 +154,218 @@ STORIES = {
         09:00            | auth 60 | 1834 once
         09:00            | auth 40 | 1817 fails
     """,
+    "a give-back of last month lifts nothing": """
+        2025-03-28 09:00 | control month amount_limit=100 usage_limit=2 window=MONTH user=u |
+        09:00            | auth 80 | 0000
+        2025-04-01 09:00 | left month | 100.00 2
+        09:00            | reverse 80 of 1 | 0000
+        09:00            | left month | 100.00 2
+        09:01            | auth 100 | 0000
+        09:01            | auth 0.01 | 1834 month
+        09:02            | reverse 100 of 3 | 0000
+        09:02            | left month | 100.00 2
+    """,
+    "a hold of last month that expires lifts nothing": """
+        2025-03-28 09:00 | control month amount_limit=100 usage_limit=2 window=MONTH user=u |
+        09:00            | auth 80 | 0000
+        2025-04-04 09:00 | expire of 1 | 0000
+        09:00            | left month | 100.00 2
+        09:01            | auth 100 | 0000
+        09:01            | auth 0.01 | 1834 month
+    """,
+    "the use of last month is not given back in this one": """
+        2025-03-28 09:00 | control month amount_limit=100 usage_limit=1 window=MONTH user=u |
+        09:00            | auth 10 | 0000
+        2025-04-01 09:00 | auth 10 | 0000
+        09:00            | reverse 10 of 1 | 0000
+        09:00            | left month | 90.00 0
+        09:00            | auth 10 | 1817 month
+    """,
+    "an edit counts as it was counted on the way": """
+        2025-03-28 09:00 | control month amount_limit=100 usage_limit=9 window=MONTH user=u |
+        09:00            | auth 80 at 5411 | 0000
+        2025-04-01 09:00 | auth 50 at 5812 | 0000
+        09:00            | auth 20 at 5411 | 0000
+        09:00            | reverse 80 of 1 | 0000
+        09:01            | left month | 30.00 7
+        09:01            | edit month mcc=5411 |
+        09:01            | left month | 80.00 8
+        09:01            | auth 10 at 5812 | 0000
+        09:01            | edit month any=1 |
+        09:01            | left month | 20.00 6
+        09:02            | edit month amount_limit=120 |
+        09:02            | left month | 40.00 6
+        09:02            | off month |
+        09:02            | reverse 50 of 2 | 0000
+        09:02            | turn month |
+        09:02            | left month | 90.00 7
+    """,
+    "a lifetime control counts and gives back what came after it": """
+        2025-03-04 09:00 | auth 90 | 0000
+        10:00            | control life amount_limit=100 usage_limit=9 window=LIFETIME user=u |
+        11:00            | auth 40 | 0000
+        11:01            | reverse 90 of 1 | 0000
+        11:02            | left life | 60.00 8
+        2026-03-04 09:00 | reverse 40 of 2 | 0000
+        09:00            | left life | 100.00 9
+        09:00            | auth 100.01 | 1834 life
+    """,
+    "cash that does not count is not given back": """
+        2025-03-04 09:00 | control goods amount_limit=50 include_cashback=false user=u |
+        09:00            | auth 30+20 | 0000
+        09:00            | left goods | 20.00 -1
+        09:01            | auth 20 | 0000
+        09:01            | left goods | 0.00 -1
+        09:02            | reverse 50 of 1 | 0000
+        09:02            | left goods | 30.00 -1
+        09:03            | auth 30.01 | 1834 goods
+        09:03            | auth 30 | 0000
+    """,
+    "nor is it when the hold expires": """
+        2025-03-04 09:00 | control goods amount_limit=50 include_cashback=false window=MONTH user=u |
+        09:00            | auth 30+20 | 0000
+        09:01            | auth 20 | 0000
+        2025-03-11 09:00 | expire of 1 | 0000
+        09:00            | left goods | 30.00 -1
+    """,
+    "goods that do not count are not given back, and go before the cash": """
+        2025-03-04 09:00 | control cash amount_limit=50 usage_limit=9 include_purchases=false user=u |
+        09:00            | pin 30+20 | 0000
+        09:00            | left cash | 30.00 8
+        09:01            | reverse 30 of 1 | 0000
+        09:01            | left cash | 30.00 8
+        09:02            | reverse 15 of 1 | 0000
+        09:02            | left cash | 45.00 8
+        09:03            | reverse 5 of 1 | 0000
+        09:03            | left cash | 50.00 9
+    """,
+    "withdrawals that do not count are not given back": """
+        2025-03-04 09:00 | control shop amount_limit=50 usage_limit=9 include_withdrawals=false user=u |
+        09:00            | auth 50 | 0000
+        09:00            | atm 20 | 0000
+        09:00            | left shop | 0.00 8
+        09:01            | reverse 20 of 2 | 0000
+        09:01            | left shop | 0.00 8
+        09:01            | auth 1 | 1834 shop
+    """,
+    "original credits count where they are included": """
+        2025-03-04 09:00 | control in amount_limit=50 usage_limit=9 include_credits=true include_purchases=false user=u |
+        09:00            | credit 20 | 0000
+        09:00            | credithold 20 | 0000
+        09:00            | left in | 10.00 7
+        09:01            | clear 25 of 2 | 0000
+        09:01            | left in | 5.00 7
+        09:01            | credit 5.01 | 1834 in
+        09:02            | reverse 20 of 1 | 0000
+        09:02            | left in | 25.00 8
+    """,
+    "the merchant of the purchase decides, not that of the reversal": """
+        2025-03-04 09:00 | control bars amount_limit=60 mcc=5813 user=u |
+        09:00            | auth 30 at 5813 | 0000
+        09:00            | auth 30 at 5411 | 0000
+        09:00            | auth 30 at 5813 | 0000
+        09:01            | reverse 30 of 2 at 5813 | 0000
+        09:01            | left bars | 0.00 -1
+        09:02            | reverse 30 of 1 at 5411 | 0000
+        09:02            | left bars | 30.00 -1
+    """,
+    "the newest part is given back first": """
+        2025-03-31 09:00 | control month amount_limit=120 usage_limit=9 window=MONTH user=u |
+        09:00            | auth 50 | 0000
+        2025-04-01 09:00 | grow 30 of 1 | 0000
+        09:00            | left month | 90.00 9
+        09:01            | reverse 60 of 1 | 0000
+        09:01            | left month | 120.00 9
+        09:02            | auth 100 | 0000
+        09:02            | reverse 20 of 1 | 0000
+        09:02            | left month | 20.00 8
+    """,
+    "what a clearing takes beyond the hold is given back first": """
+        2025-03-31 09:00 | control month amount_limit=120 usage_limit=9 window=MONTH user=u |
+        09:00            | auth 50 | 0000
+        2025-04-01 09:00 | clear 70 of 1 | 0000
+        09:00            | auth 40 | 0000
+        09:00            | left month | 60.00 8
+        09:01            | refund 15 of 1 | 0000
+        09:01            | left month | 75.00 8
+        09:01            | refund 55 of 1 | 0000
+        09:01            | left month | 80.00 8
+    """,
+    "a refund gives back what its original counted, once": """
+        2025-03-04 09:00 | control day amount_limit=120 usage_limit=9 user=u |
+        09:00            | auth 60 | 0000
+        09:00            | auth 50 | 0000
+        09:01            | clear 60 of 1 | 0000
+        09:02            | refund 60 of 1 | 0000
+        09:02            | left day | 70.00 7
+        09:02            | refund 60 of 1 | 0000
+        09:02            | left day | 70.00 7
+        09:03            | refund 20 of 2 | 0000
+        09:03            | reverse 50 of 2 | 0000
+        09:03            | left day | 120.00 8
+    """,
+    "a refund of last month lifts nothing": """
+        2025-03-28 09:00 | control month amount_limit=100 window=MONTH user=u |
+        09:00            | auth 80 | 0000
+        09:00            | clear 80 of 1 | 0000
+        2025-04-01 09:00 | auth 50 | 0000
+        09:00            | refund 80 of 1 | 0000
+        09:00            | left month | 50.00 -1
+    """,
+    "a refund of what was declined lifts nothing": """
+        2025-03-04 09:00 | control day amount_limit=100 user=u |
+        09:00            | auth 80 | 0000
+        09:00            | auth 30 | 1834 day
+        09:00            | refund 30 of 2 | 0000
+        09:00            | left day | 20.00 -1
+    """,
+    "a refund without an original lowers to nothing at most": """
+        2025-03-04 09:00 | control day amount_limit=120 usage_limit=9 user=u |
+        09:00            | auth 50 | 0000
+        09:01            | repay 70 | 0000
+        09:01            | left day | 120.00 8
+        09:02            | auth 120 | 0000
+        09:02            | auth 0.01 | 1834 day
+        09:03            | reverse 50 of 1 | 0000
+        09:03            | left day | 50.00 8
+    """,
+    "an announced refund lowers when it is cleared, by the merchant that it names": """
+        2025-03-04 09:00 | control bars amount_limit=100 mcc=5813 user=u |
+        09:00            | auth 80 at 5813 | 0000
+        09:01            | announce 30 at 5813 | 0000
+        09:01            | left bars | 20.00 -1
+        09:02            | clear 40 of 2 | 0000
+        09:02            | left bars | 60.00 -1
+        09:03            | repay 60 at 5411 | 0000
+        09:03            | left bars | 60.00 -1
+    """,
+    "a refund that is taken back counts again": """
+        2025-03-04 09:00 | control day amount_limit=100 usage_limit=9 user=u |
+        09:00            | pin 80 | 0000
+        09:01            | pinrefund 30 | 0000
+        09:01            | left day | 50.00 8
+        09:02            | reverse 20 of 2 | 0000
+        09:02            | left day | 30.00 8
+    """,
+    "what a final clearing releases is given back": """
+        2025-03-04 09:00 | control day amount_limit=100 usage_limit=9 user=u |
+        09:00            | atmhold 80 | 0000
+        09:01            | clear 50 of 1 | 0000
+        09:01            | left day | 50.00 8
+        09:01            | refund 80 of 1 | 0000
+        09:01            | left day | 100.00 8
+    """,
+    "a purchase cleared in part is a use": """
+        2025-03-04 09:00 | control day amount_limit=100 usage_limit=9 user=u |
+        09:00            | auth 80 | 0000
+        09:00            | auth 10 | 0000
+        09:01            | clear 30 of 1 | 0000
+        09:01            | reverse 50 of 1 | 0000
+        09:01            | reverse 4 of 2 | 0000
+        09:01            | left day | 64.00 7
+        09:02            | advise 0 of 2 | 0000
+        09:02            | left day | 70.00 8
+    """,
     "a forced clearing counts as a use, an account verification as nothing": """
         2025-03-04 09:00 | control day amount_limit=100 usage_limit=3 user=u |
         09:00            | auth 0 | 0000
@@ -164,7 +383,7 @@ def world(database_url: str) -> Iterator[World]:
     world.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
-    config = {"card_life_cycle": life, "jit_funding": jit}
+    config = {"card_life_cycle": life, "jit_funding": jit, "poi": {"atm": True}}
     world.make("cardproducts", name="p", token="p", start_date="2025-01-01", config=config)
     for user in ("u", "w"):
         world.make("users", token=user)
@@ -199,7 +418,7 @@ class Story:
         """Runs an action of the API."""
         with self.world.database.write() as db:
             program = get_program(db, self.world.program_id)
-            call = Call(self.world.app, db, program, self.now, path, page=Page(5, 0, controls.PAGING.sort_by))
+            call = Call(self.world.app, db, program, self.now, path, page=Page(100, 0, controls.PAGING.sort_by))
             return action(call, body) if body is not None else action(call)
 
     def play(self, what: str) -> str:
@@ -217,6 +436,9 @@ class Story:
             case "off":
                 self.act(controls.delete_control, None, token=words[0])
                 return ""
+            case "turn":
+                self.act(controls.update_control, controls.VelocityUpdate(active=True), token=words[0])
+                return ""
             case "left":
                 docs = map(msgspec.json.decode, self.act(controls.list_available, None, user_token="u").docs)
                 left = next(doc["available"] for doc in docs if doc["token"] == words[0])
@@ -231,16 +453,22 @@ class Story:
 
     def message(self, verb: str, words: list[str]) -> str:
         """A message of a card."""
+        words = ["0", *words] if verb == "expire" else words
         more = dict(zip(words[1::2], words[2::2], strict=True))
-        kind, forced = KINDS[verb]
+        kind, form = KINDS[verb]
         root = self.outcomes[int(more["of"]) - 1].row.id if "of" in more else None
-        details: dict[str, Any] = {}
+        goods, _, cash = words[0].partition("+")
+        details: dict[str, Any] = {"cash_back": round(float(cash) * 100)} if cash else {}
         if "at" in more:
             details["merchant"] = Merchant(mcc=more["at"])
-        amount = round(float(words[0]) * 100)
+        amount = round(float(goods) * 100)
         message = asked(
-            self.world, more.get("on", "u"), amount, seed=len(self.outcomes), kind=kind, forced=forced, root_id=root, **details
+            self.world, more.get("on", "u"), amount, seed=len(self.outcomes), kind=kind, root_id=root, **form, **details
         )
+        if verb == "expire":
+            message = message._replace(message=Expiry(details=Details(mid="")))
+        if verb in REFUNDS:
+            message = message._replace(message=msgspec.structs.replace(message.message, kind=REFUNDS[verb]))
         (outcome,) = self.world.run([[message]])
         assert isinstance(outcome, Outcome)
         self.outcomes.append(outcome)
@@ -256,6 +484,8 @@ def said(words: list[str]) -> dict[str, Any]:
         body["velocity_window"] = pairs["window"]
     if "mcc" in pairs:
         body["merchant_scope"] = {"mcc": pairs["mcc"]}
+    if body.pop("any", None):
+        body["merchant_scope"] = {}
     if "user" in pairs:
         body["association"] = {"user_token": pairs["user"]}
     if "product" in pairs:
@@ -275,6 +505,45 @@ def test_a_story_of_controls_goes_as_told(world: World, name: str) -> None:
     assert books.judged() == recount.Verdict()
     for user in ("u", "w", "child"):
         assert books.left(user, datetime.fromtimestamp(story.now / 1000, UTC)) == story.left(user)
+
+
+# How a purchase of 80 is given back: what it is, what follows at once, and what follows in a later window.
+GIVE_BACKS = {
+    "a reversal": ("auth", (), ("reverse 80 of {n}",)),
+    "two reversals": ("auth", (), ("reverse 30 of {n}", "reverse 50 of {n}")),
+    "an advice": ("auth", (), ("advise 0 of {n}",)),
+    "an expiry": ("auth", (), ("expire of {n}",)),
+    "a reversal of a PIN debit": ("pin", (), ("reverse 80 of {n}",)),
+    "a refund of what was cleared": ("auth", ("clear 80 of {n}",), ("refund 80 of {n}",)),
+    "a refund and an expiry of the same hold": ("auth", (), ("refund 80 of {n}", "expire of {n}")),
+    "two refunds of the same purchase": ("pin", (), ("refund 80 of {n}", "refund 80 of {n}")),
+    "a refund without an original": ("auth", (), ("repay 80 at {mcc}",)),
+}
+
+
+@pytest.mark.parametrize("window", [window for window in Window if window is not Window.TRANSACTION])
+def test_no_give_back_lifts_the_room_above_the_limit(world: World, window: Window) -> None:
+    """80 of a cap of 100 is given back after the window's end: 100 is available, and no cent more is approved."""
+    story, at = Story(world), parse_instant("2025-03-28T12:00:00")
+    story.set(at)
+    roots = {}
+    for number, (name, (verb, follow_ups, _)) in enumerate(GIVE_BACKS.items()):
+        mcc = f"{2000 + number}"
+        story.play(f"control c{number} amount_limit=100 window={window} user=u mcc={mcc}")
+        assert story.play(f"{verb} 80 at {mcc}") == "0000"
+        roots[name] = {"n": str(len(story.outcomes)), "mcc": mcc, "control": f"c{number}"}
+        for line in follow_ups:
+            assert story.play(line.format(**roots[name])) == "0000", name
+    # Holds expire after seven days. A window without an end gives back what it counted.
+    story.set(max(window_end(window, at) or 0, at + 8 * DAY_MS))
+    for name, (_, _, lines) in GIVE_BACKS.items():
+        root = roots[name]
+        for line in lines:
+            assert story.play(line.format(**root)) == "0000", name
+        assert story.play(f"left {root['control']}") == "100.00 -1", name
+        assert story.play(f"auth 100 at {root['mcc']}") == "0000", name
+        assert story.play(f"auth 0.01 at {root['mcc']}") == f"1834 {root['control']}", name
+    assert recount.read(world.database, world.program_id).judged() == recount.Verdict()
 
 
 def test_the_second_count_finds_what_is_wrong(world: World) -> None:

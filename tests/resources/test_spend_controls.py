@@ -327,6 +327,31 @@ def test_a_budget_for_a_group_of_categories(shop: Shop) -> None:
     assert left() == 30
 
 
+def test_a_refund_gives_back_what_its_purchase_counted(shop: Shop) -> None:
+    """Whether it names the purchase or its clearing: once, in this month only, and not above the limit."""
+    shop.make("velocitycontrols", token="v", amount_limit=100, velocity_window="MONTH", currency_code="USD")
+
+    def left() -> float:
+        return float(shop.get("/velocitycontrols/user/ana/available")["data"][0]["available"]["amount"])
+
+    old = shop.buy(80)
+    shop.follow("clearing", old, 80)
+    shop.clock("2035-07-01T09:00:00Z")
+    cleared, open_hold = shop.buy(40), shop.buy(30)
+    clearing = shop.follow("clearing", cleared, 40)
+    assert left() == 30
+    shop.follow("clearing", old, 80, is_refund=True)
+    assert left() == 30
+    shop.follow("clearing", clearing, 25, is_refund=True)
+    assert left() == 55
+    shop.follow("clearing", cleared, 25, is_refund=True)
+    assert left() == 70
+    shop.follow("clearing", open_hold, 20, is_refund=True)
+    shop.follow("reversal", open_hold, 30)
+    assert left() == 100
+    assert [answer(shop, 100), answer(shop, 1)] == ["0000", "1834 v"]
+
+
 def test_a_finer_choice_of_money_coming_in_is_kept(shop: Shop) -> None:
     """It is shown as it was sent, and a control without it does not speak of it."""
     window = {"amount_limit": 30, "velocity_window": "DAY", "currency_code": "USD"}

@@ -1,14 +1,30 @@
-"""Velocity usage counted a second time, naively: every stored message, every control, every window, from the beginning.
+"""Velocity usage counted a second time: from every stored message, by the documented sentences.
 
-It shares no line with `core/velocity.py` and `core/counting.py`, nor does it read what they noted in a transaction. It is
-slow and plain on purpose, and is run after races and storms.
+It shares no line with `core/velocity.py` and `core/counting.py`. Of what they note in a transaction it reads one field, the
+original that a refund names. Races, storms and the property of `tests/properties/test_velocity_windows.py` compare it with
+the product.
+
+The sentences:
+
+* An approved request counts its amount as a *part*: goods, cash, and one use. An increment is no further use.
+* A clearing counts the amount beyond its hold as a part. A forced clearing counts its whole amount and one use.
+* The parts of one purchase are its *chain*.
+* A reversal, an advice, an expiry, the rest of a hold that a final clearing releases, and a refund that names an original
+  take their amount from the parts of their own chain: the newest part first, goods before cash.
+* A use is given back when the whole purchase is undone before anything of it was cleared.
+* A refund without an original lowers the usage by its amount. The reversal of such a refund counts its amount again.
+* A control counts a part that lies in its present window, if the part's merchant, product and sort match. What is taken from
+  such a part lowers the usage; what is taken from any other part lowers nothing.
+* A control with `approvals_only` false counts the declined requests alone.
+* Usage is never below zero.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, select
@@ -17,52 +33,119 @@ from cardwright.core.render import details_decoder
 from cardwright.core.words import TYPE_NUMBER
 from cardwright.storage.database import Database
 from cardwright.storage.history import Kind
-from cardwright.storage.tables import cards, config_history, mcc_groups, transactions, users, velocity_controls
+from cardwright.storage.tables import card_products, cards, config_history, mcc_groups, transactions, users, velocity_controls
 
 NAMES = {number: name for name, number in TYPE_NUMBER.items()}
 
-PURCHASES = (
-    "authorization", "authorization.cashback", "authorization.incremental", "pindebit", "pindebit.authorization",
-    "pindebit.cashback", "pindebit.atm.withdrawal",
+HELD = (
+    "authorization", "authorization.cashback", "authorization.incremental", "authorization.atm.withdrawal",
+    "authorization.quasi.cash", "account.funding.authorization", "pindebit.authorization", "original.credit.authorization",
 )  # fmt: skip
-AT_ONCE = ("pindebit", "pindebit.cashback", "pindebit.atm.withdrawal")
+AT_ONCE = (
+    "pindebit", "pindebit.cashback", "pindebit.atm.withdrawal", "pindebit.quasi.cash", "account.funding.auth_plus_capture",
+    "original.credit.auth_plus_capture",
+)  # fmt: skip
+"""Requests: those that hold their amount, and those that settle it in one message."""
 
-OVER_AMOUNT, OVER_COUNT = 1834, 1817
+FINAL_CLEARINGS = (
+    "authorization.clearing.atm.withdrawal", "authorization.clearing.quasi.cash", "pindebit.authorization.clearing",
+)  # fmt: skip
+"""Clearings that release the rest of their hold."""
 
-IDS_OF_A_PROCESS = 20_000
-"""Within one millisecond ids tell the order of one process's decisions, and not that of two."""
+UNDONE = ("pindebit.reversal", "account.funding.auth_plus_capture.reversal", "original.credit.auth_plus_capture.reversal")
+"""Reversals of what was settled in one message."""
+
+REFUNDS = ("refund", "refund.authorization.clearing", "pindebit.refund")
+ANNOUNCEMENTS = ("refund.authorization", "refund.authorization.advice", "refund.authorization.reversal")
+"""Refunds bring money, announcements of refunds do not."""
+
+OVER_AMOUNT, OVER_COUNT, PARTLY_APPROVED = 1834, 1817, 2
+
+DAY_MS = 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Deed:
-    """A message of a card: what it adds to usage, and what it asked for when it was a purchase (0 otherwise)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What a message adds to a chain: its amount as goods and cash, and its uses. ``is_approved`` is False for a decline."""
 
-    row_id: int
-    at: datetime
-    created_ms: int
-    revision: int
+    at_ms: int
     product: str
     mid: str
     mcc: str
     sort: str
     currency: str
     is_approved: bool
-    code: int
-    purchase: int
+    goods: int
     cash: int
     uses: int
-    is_purchase: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Move(NamedTuple):
+    """A part that is counted, or what is taken from it: signed amounts and uses."""
+
+    part: Part
+    goods: int
+    cash: int
+    uses: int
+
+
+class Deed(NamedTuple):
+    """A stored message. ``request`` is what it asked for, None when it asked for nothing."""
+
+    row_id: int
+    created_ms: int
+    revision: int
+    code: int
+    is_approved: bool
+    request: Part | None
+    moves: Sequence[Move]
+
+
+@dataclass(slots=True)
+class Rest:
+    """What no message has taken yet of a part."""
+
+    part: Part
+    goods: int
+    cash: int
+
+
+@dataclass(slots=True)
+class Chain:
+    """A purchase: its parts in the order in which they were counted, the amount on hold, and the amount that was settled."""
+
+    held: int = 0
+    settled: int = 0
+    rests: list[Rest] = field(default_factory=list)
+
+    def count(self, part: Part) -> list[Move]:
+        """Adds a part."""
+        self.rests.append(Rest(part, part.goods, part.cash))
+        return [Move(part, part.goods, part.cash, part.uses)]
+
+    def give_back(self, amount: int, *, is_undone: bool = False) -> list[Move]:
+        """Takes an amount from the parts, the newest first, goods before cash; the uses too when the purchase is undone."""
+        moves = []
+        for rest in reversed(self.rests):
+            goods = min(amount, rest.goods)
+            cash = min(amount - goods, rest.cash)
+            amount -= goods + cash
+            rest.goods -= goods
+            rest.cash -= cash
+            uses = rest.part.uses if is_undone else 0
+            if goods or cash or uses:
+                moves.append(Move(rest.part, -goods, -cash, -uses))
+        return moves
+
+
+class Version(NamedTuple):
     """A control as it stood from a revision of its program on; None is one that is off."""
 
     revision: int
     said: Mapping[str, Any] | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Limit:
     """A control and everything that it has said so far."""
 
@@ -72,8 +155,10 @@ class Limit:
 
     def at(self, revision: int) -> Mapping[str, Any] | None:
         """What it said when the program stood at a revision."""
-        known = [version for version in self.versions if version.revision <= revision]
-        return known[-1].said if known else None
+        for version in reversed(self.versions):
+            if version.revision <= revision:
+                return version.said
+        return None
 
     @property
     def now(self) -> Mapping[str, Any] | None:
@@ -89,225 +174,326 @@ class Verdict:
     breaches: list[str] = field(default_factory=list)
 
 
+class Wording(NamedTuple):
+    """A control as it stands: what it says, and the codes that are in its MCC group."""
+
+    limit: Limit
+    said: Mapping[str, Any]
+    codes: Collection[str] | None
+
+    def is_same_as(self, other: "Wording | None") -> bool:
+        """Whether the other is of the same version of the control, and the group has the same codes."""
+        return other is not None and other.said is self.said and other.codes == self.codes
+
+    def looks_at(self, part: Part, user: str) -> bool:
+        """Whether it is for the user, the card product, the currency and the merchant."""
+        said = self.said
+        if said["user_token"] not in (None, user) or said["card_product_token"] not in (None, part.product):
+            return False
+        if said["currency"] != part.currency:
+            return False
+        if said["mid"] is not None:
+            return bool(said["mid"] == part.mid)
+        return self.codes is None or part.mcc in self.codes
+
+    def share(self, sort: str, goods: int, cash: int) -> int:
+        """How much of an amount it includes."""
+
+        def includes(name: str, default: bool = True) -> bool:
+            return bool(self.said.get(f"include_{name}", default))
+
+        if sort == "withdrawal":
+            return goods + cash if includes("withdrawals") else 0
+        if sort == "credit":
+            return goods + cash if includes("credits", default=False) else 0
+        if sort == "transfer":
+            return goods + cash if includes("transfers") else 0
+        return (goods if includes("purchases") else 0) + (cash if includes("cashback") else 0)
+
+    def window_of(self, at_ms: int) -> object:
+        """The window that an instant is in. LIFETIME has one, which begins with the control."""
+        if self.said["window"] == "LIFETIME":
+            return at_ms >= self.limit.created_ms
+        return window_on(self.said["window"], at_ms // DAY_MS)
+
+
+class Tally:
+    """The usage of one control by one user. It counts on from where it stood, and anew when the control or its window changed."""
+
+    def __init__(self, user: str, deeds: Sequence[Deed]) -> None:
+        self.user, self.deeds = user, deeds
+        self.wording: Wording | None = None
+        self.window: object = None
+        self.place = self.amount = self.count = 0
+
+    def usage(self, wording: Wording, now_ms: int, place: int) -> tuple[int, int]:
+        """Amount and count in the window of an instant, after so many of the user's messages."""
+        window = wording.window_of(now_ms)
+        if not wording.is_same_as(self.wording) or window != self.window or place < self.place:
+            self.wording, self.window = wording, window
+            self.place = self.amount = self.count = 0
+        for deed in self.deeds[self.place : place]:
+            for move in deed.moves:
+                self._add(wording, move)
+        self.place = place
+        return self.amount, self.count
+
+    def _add(self, wording: Wording, move: Move) -> None:
+        part = move.part
+        if part.is_approved != wording.said.get("approvals_only", True) or not wording.looks_at(part, self.user):
+            return
+        if wording.window_of(part.at_ms) != self.window or wording.share(part.sort, part.goods, part.cash) == 0:
+            return
+        self.amount = max(0, self.amount + wording.share(part.sort, move.goods, move.cash))
+        self.count = max(0, self.count + move.uses)
+
+
 @dataclass(slots=True)
 class Books:
-    """Everything of one program that limits are about: who did what, in the order of the decisions, and the controls."""
+    """Everything of one program that limits are about: who did what, in the order of the decisions, and the controls.
 
-    deeds: dict[str, list[Deed]]
-    limits: list[Limit]
-    mccs: dict[str, set[str]]
-    products: dict[str, set[str]]
+    ``only``: these users alone. ``limits`` are kept by the user that they are or were for, None for everybody.
+    """
 
-    def judged(self) -> "Verdict":
-        """Every purchase against every limit that was in force when it was decided."""
-        whole = Verdict()
-        for user, deeds in self.deeds.items():
-            # Two processes may decide within one millisecond, and then nothing tells who was first.
-            orders = (sorted(deeds, key=key) for key in (_order, _other_order))
-            one = min((self._judged(user, order) for order in orders), key=lambda verdict: len(verdict.breaches))
-            whole.breaches += one.breaches
-        return whole
+    program_id: int
+    only: Collection[str] | None = None
+    deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
+    limits: dict[str | None, dict[int, Limit]] = field(default_factory=lambda: defaultdict(dict))
+    mccs: dict[str, set[str]] = field(default_factory=dict)
+    products: dict[str, set[str]] = field(default_factory=dict)
+    chains: dict[int, Chain] = field(default_factory=dict)
+    roots: dict[int, int] = field(default_factory=dict)
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    judged_of: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    last_id: int = 0
+    last_revision: int = 0
 
-    def _judged(self, user: str, deeds: Sequence[Deed]) -> "Verdict":
-        verdict = Verdict()
-        for place, deed in enumerate(deeds):
-            if not deed.is_purchase or not (deed.is_approved or deed.code in (OVER_AMOUNT, OVER_COUNT)):
-                continue
-            verdict.breaches += self._wrong(user, deeds[:place], deed)
-        return verdict
+    # --- What is asked of the books ----------------------------------------------------------
 
-    def _wrong(self, user: str, before: Sequence[Deed], deed: Deed) -> list[str]:
+    def judged(self) -> Verdict:
+        """Every purchase that was not judged before, against every limit that was in force when it was decided."""
+        return Verdict([text for user in list(self.deeds) for text in self.judge(user)])
+
+    def judge(self, user: str) -> list[str]:
+        """What is wrong with the decisions on a user's purchases that were not judged before."""
+        deeds, first = self.deeds[user], self.judged_of[user]
+        self.judged_of[user] = len(deeds)
+        return [text for place in range(first, len(deeds)) for text in self._wrong(user, place, deeds[place])]
+
+    def _wrong(self, user: str, place: int, deed: Deed) -> list[str]:
         """What is wrong with the decision on a purchase by the limits of the revision that it notes."""
-        found = (self._over(limit, limit.at(deed.revision), user, before, deed) for limit in self.limits)
+        if deed.request is None or not (deed.is_approved or deed.code in (OVER_AMOUNT, OVER_COUNT)):
+            return []
+        found = (self._over(limit, user, place, deed, deed.request) for limit in self._limits_of(user))
         over = [text for text in found if text is not None]
         if deed.is_approved:
             return over
         return [] if over else [f"{user}: purchase {deed.row_id} was refused with {deed.code}, and every limit had room"]
 
-    def _over(self, limit: Limit, said: Mapping[str, Any] | None, user: str, before: Iterable[Deed], deed: Deed) -> str | None:
+    def _over(self, limit: Limit, user: str, place: int, deed: Deed, request: Part) -> str | None:
         """How a purchase goes over a limit; None when it does not."""
-        if said is None or not self._applies(said, user, deed) or (asked := part(said, deed)) == 0:
+        wording = self._wording(limit, limit.at(deed.revision))
+        if wording is None or not wording.looks_at(request, user):
             return None
-        single = said["window"] == "TRANSACTION"
-        amount, count = (0, 0) if single else self.usage(limit, said, user, before, deed.at)
+        asked = wording.share(request.sort, request.goods, request.cash)
+        if asked == 0:
+            return None
+        said, single = wording.said, wording.said["window"] == "TRANSACTION"
+        amount, count = (0, 0) if single else self._tally(user, limit).usage(wording, deed.created_ms, place)
         if amount + asked > said["amount_limit"]:
             return f"{user}: {limit.token}: {amount} used and {asked} more by {deed.row_id} go over {said['amount_limit']}"
-        if not single and said["usage_limit"] is not None and count + deed.uses > said["usage_limit"]:
+        if not single and said["usage_limit"] is not None and count + request.uses > said["usage_limit"]:
             return f"{user}: {limit.token}: used {count} times and once more by {deed.row_id}, allowed {said['usage_limit']}"
         return None
 
-    def usage(self, limit: Limit, said: Mapping[str, Any], user: str, deeds: Iterable[Deed], now: datetime) -> tuple[int, int]:
-        """How much and how often a user has used a control's limit in the window that an instant is in."""
-        amount = count = 0
-        for deed in deeds:
-            if said["window"] == "LIFETIME":
-                is_inside = deed.created_ms >= limit.created_ms
-            else:
-                is_inside = window(said["window"], deed.at) == window(said["window"], now)
-            counts = deed.is_approved == said.get("approvals_only", True)
-            if is_inside and counts and self._applies(said, user, deed) and (moved := part(said, deed)):
-                amount += moved
-                count += deed.uses
-        return max(0, amount), max(0, count)
+    def usages(self, user: str, now: datetime) -> Iterator[tuple[Limit, Mapping[str, Any], int, int]]:
+        """Each control that applies to a user, what it says, and its amount and count in the window of an instant."""
+        products, deeds, now_ms = self.products.get(user, ()), self.deeds[user], _ms(now)
+        for limit in self._limits_of(user):
+            wording = self._wording(limit, limit.now)
+            if wording is None or wording.said["window"] == "TRANSACTION":
+                continue
+            said = wording.said
+            if said["user_token"] not in (None, user) or said["card_product_token"] not in (None, *products):
+                continue
+            yield limit, said, *self._tally(user, limit).usage(wording, now_ms, len(deeds))
 
     def left(self, user: str, now: datetime) -> dict[str, tuple[int, int]]:
         """What each control has left for a user, in minor units and uses (-1: as many as one likes), as the API must say."""
-        products = self.products.get(user, ())
-        result = dict[str, tuple[int, int]]()
-        for limit in self.limits:
-            said = limit.now
-            if said is None or said["window"] == "TRANSACTION":
-                continue
-            if said["user_token"] not in (None, user) or said["card_product_token"] not in (None, *products):
-                continue
-            amount, count = self.usage(limit, said, user, self.deeds.get(user, ()), now)
-            uses = -1 if said["usage_limit"] is None else max(0, said["usage_limit"] - count)
-            result[limit.token] = (max(0, said["amount_limit"] - amount), uses)
-        return result
+        return {
+            limit.token: (
+                max(0, said["amount_limit"] - amount),
+                -1 if said["usage_limit"] is None else max(0, said["usage_limit"] - count),
+            )
+            for limit, said, amount, count in self.usages(user, now)
+        }
 
-    def _applies(self, said: Mapping[str, Any], user: str, deed: Deed) -> bool:
-        if said["user_token"] not in (None, user) or said["card_product_token"] not in (None, deed.product):
-            return False
-        if said["currency"] != deed.currency:
-            return False
-        if said["mid"] is not None:
-            return bool(said["mid"] == deed.mid)
-        if said["mcc_group"] is not None:
-            return deed.mcc in self.mccs.get(said["mcc_group"], ())
-        return said["mccs"] is None or deed.mcc in said["mccs"]
+    def _limits_of(self, user: str) -> Iterator[Limit]:
+        yield from self.limits[user].values()
+        # A control that was for a user and is for everybody now stands in both places.
+        yield from (limit for limit_id, limit in self.limits[None].items() if limit_id not in self.limits[user])
+
+    def _wording(self, limit: Limit, said: Mapping[str, Any] | None) -> Wording | None:
+        if said is None:
+            return None
+        group = said["mcc_group"]
+        return Wording(limit, said, said["mccs"] if group is None else self.mccs.get(group, ()))
+
+    def _tally(self, user: str, limit: Limit) -> Tally:
+        key = (user, limit.token)
+        if key not in self.tallies:
+            self.tallies[key] = Tally(user, self.deeds[user])
+        return self.tallies[key]
+
+    # --- What is read --------------------------------------------------------------------------
+
+    def read_on(self, db: Connection) -> "Books":
+        """Reads what was stored since the last time: messages, controls; groups and cards as they are now."""
+        self._read_messages(db)
+        self._read_controls(db)
+        self.mccs, self.products = _mccs(db, self.program_id), _products(db, self.program_id)
+        return self
+
+    def _read_messages(self, db: Connection) -> None:
+        query = (
+            select(transactions, card_products.c.token.label("product"), users.c.token.label("user"))
+            .join(cards, cards.c.id == transactions.c.card_id)
+            .join(card_products, card_products.c.id == cards.c.product_id)
+            .join(users, users.c.id == cards.c.user_id)
+            .where(transactions.c.program_id == self.program_id, transactions.c.id > self.last_id)
+            .order_by(transactions.c.created_ms, transactions.c.id)
+        )
+        if self.only is not None:
+            query = query.where(users.c.token.in_(self.only))
+        for row in db.execute(query):
+            self.last_id = max(self.last_id, row.id)
+            self.roots[row.id] = row.id if row.root_id is None else row.root_id
+            self.deeds[row.user].append(self._deed(row))
+
+    def _deed(self, row: Any) -> Deed:
+        name, is_approved, said = NAMES[row.kind], row.impacted is not None, details_decoder.decode(row.details)
+        is_request = name in HELD or name in AT_ONCE
+        amount = row.amount if is_approved else row.request_amount
+        # Cash back is paid in full or not at all: a partial approval is for goods.
+        cash = said.cash_back if is_request and row.code != PARTLY_APPROVED else 0
+        first_of_chain = is_request and name != "authorization.incremental"
+        is_forced = ".clearing" in name and row.root_id is None
+        part = Part(
+            row.created_ms, row.product, said.mid, said.merchant.mcc, said.flow.name.lower(), row.currency, is_approved,
+            amount - cash, cash, 1 if first_of_chain or is_forced else 0,
+        )  # fmt: skip
+        moves = list[Move]()
+        if is_request:
+            moves = self._request(name, row, part)
+        elif is_approved:
+            moves = self._follow(name, row, part, getattr(said, "refund_of", None))
+        request = part if is_request and amount else None
+        return Deed(row.id, row.created_ms, row.program_revision, row.code, is_approved, request, moves)
+
+    def _chain(self, row_id: int) -> Chain:
+        """The chain that a message belongs to."""
+        return self.chains.setdefault(self.roots.get(row_id, row_id), Chain())
+
+    def _request(self, name: str, row: Any, part: Part) -> list[Move]:
+        """What a request counts: nothing when it asks for nothing."""
+        if part.goods + part.cash == 0:
+            return []
+        if not part.is_approved:
+            return [Move(part, part.goods, part.cash, part.uses)]
+        chain = self._chain(row.id)
+        if name in HELD:
+            chain.held += row.amount
+        else:
+            chain.settled += row.amount
+        return chain.count(part)
+
+    def _follow(self, name: str, row: Any, part: Part, refund_of: int | None) -> list[Move]:
+        """What counts of a message that asks for nothing."""
+        chain, amount = self._chain(row.id), row.amount
+        if name in ANNOUNCEMENTS:
+            return []
+        if refund_of is not None:
+            return self._chain(refund_of).give_back(amount)
+        if name in REFUNDS:
+            return [Move(part, -amount, 0, 0)]
+        if name == "pindebit.refund.reversal":
+            return chain.count(part)
+        if ".clearing" in name:
+            return self._clear(name, row, part, chain)
+        if name in UNDONE:
+            chain.settled -= amount
+            return chain.give_back(amount, is_undone=amount > 0 and chain.settled == 0)
+        # What an advice is for is the new total; its effect is what it takes from the hold.
+        amount = row.impacted if name == "authorization.advice" else amount
+        chain.held -= amount
+        return chain.give_back(amount, is_undone=amount > 0 and chain.held == 0 and chain.settled == 0)
+
+    def _clear(self, name: str, row: Any, part: Part, chain: Chain) -> list[Move]:
+        """What a clearing counts: all of a forced one, else the amount beyond the hold; a final one releases the rest."""
+        if row.root_id is None:
+            return chain.count(part)
+        covered = min(row.amount, chain.held)
+        chain.held -= covered
+        chain.settled += row.amount
+        if excess := row.amount - covered:
+            return chain.count(replace(part, goods=excess))
+        if name not in FINAL_CLEARINGS:
+            return []
+        rest, chain.held = chain.held, 0
+        return chain.give_back(rest)
+
+    def _read_controls(self, db: Connection) -> None:
+        columns = velocity_controls.c
+        query = select(columns.id, columns.token, columns.created_ms).where(columns.program_id == self.program_id)
+        if self.only is not None:
+            query = query.where(columns.user_token.is_(None) | columns.user_token.in_(self.only))
+        known = {limit_id: limit for limits in self.limits.values() for limit_id, limit in limits.items()}
+        limits = {row.id: known.get(row.id) or Limit(row.token, row.created_ms) for row in db.execute(query)}
+        past = (
+            select(config_history)
+            .where(config_history.c.program_id == self.program_id, config_history.c.kind == Kind.VELOCITY_CONTROL)
+            .where(config_history.c.revision > self.last_revision)
+            .order_by(config_history.c.revision)
+        )
+        if self.only is not None:
+            past = past.where(config_history.c.object_id.in_(limits))
+        for row in db.execute(past):
+            self.last_revision = row.revision
+            said = _said(row.doc)
+            limits[row.object_id].versions.append(Version(row.revision, said))
+            if said is not None:
+                self.limits[said["user_token"]][row.object_id] = limits[row.object_id]
 
 
-def part(said: Mapping[str, Any], deed: Deed) -> int:
-    """How much of a message a control looks at."""
-
-    def wants(name: str, default: bool = True) -> bool:
-        return bool(said.get(f"include_{name}", default))
-
-    if deed.sort == "withdrawal":
-        return deed.purchase + deed.cash if wants("withdrawals") else 0
-    if deed.sort == "credit":
-        return deed.purchase + deed.cash if wants("credits", default=False) else 0
-    if deed.sort == "transfer":
-        return deed.purchase + deed.cash if wants("transfers") else 0
-    return (deed.purchase if wants("purchases") else 0) + (deed.cash if wants("cashback") else 0)
-
-
-def window(name: str, at: datetime) -> tuple[int, ...]:
-    """Which calendar window an instant is in, in UTC; weeks begin on Sunday."""
-    day = at.date()
+@lru_cache(maxsize=100_000)
+def window_on(name: str, day: int) -> tuple[int, ...]:
+    """The calendar window that a day since 1970-01-01 is in, in UTC. Weeks begin on Sunday."""
+    on = date(1970, 1, 1) + timedelta(days=day)
     if name == "WEEK":
-        day -= timedelta(days=day.isoweekday() % 7)
-    return (day.year, day.month) if name == "MONTH" else (day.year, day.month, day.day)
+        on -= timedelta(days=on.isoweekday() % 7)
+    if name in ("DAY", "WEEK"):
+        return (on.year, on.month, on.day)
+    return {"MONTH": (on.year, on.month), "QUARTER": (on.year, (on.month + 2) // 3), "YEAR": (on.year,), "LIFETIME": ()}[name]
 
 
 def read(database: Database, program_id: int, only: Collection[str] | None = None) -> Books:
     """The books of a program, of these users alone if any are named."""
     with database.read() as db:
-        return Books(
-            _deeds(db, program_id, only), _limits(db, program_id, only), _mccs(db, program_id), _products(db, program_id)
-        )
-
-
-def _deeds(db: Connection, program_id: int, only: Collection[str] | None) -> dict[str, list[Deed]]:
-    query = (
-        select(transactions, cards.c.doc.label("card_doc"), users.c.token.label("user"))
-        .join(cards, cards.c.id == transactions.c.card_id)
-        .join(users, users.c.id == cards.c.user_id)
-        .where(transactions.c.program_id == program_id)
-        .order_by(transactions.c.created_ms, transactions.c.id)
-    )
-    if only is not None:
-        query = query.where(users.c.token.in_(only))
-    chains, deeds = defaultdict[int, "_Chain"](_Chain), defaultdict[str, list[Deed]](list)
-    for row in db.execute(query):
-        said = details_decoder.decode(row.details)
-        name = NAMES[row.kind]
-        chain = chains[row.id if row.root_id is None else row.root_id]
-        is_approved = row.impacted is not None
-        is_purchase = name in PURCHASES or name == "original.credit.auth_plus_capture"
-        if is_purchase:
-            amount, cash = row.amount if is_approved else row.request_amount, said.cash_back
-            uses = 0 if name == "authorization.incremental" else 1
-            if is_approved:
-                chain.begin(name, row.amount)
-        elif is_approved:
-            amount, uses = chain.follow(name, row.amount, is_forced=row.cleared > 0)
-            cash = 0
-        else:
-            continue
-        cash = min(cash, max(0, amount))
-        deeds[row.user].append(
-            Deed(
-                row.id, datetime.fromtimestamp(row.created_ms / 1000, UTC), row.created_ms, row.program_revision,
-                msgspec.json.decode(row.card_doc)["card_product_token"], said.mid, said.merchant.mcc, said.flow.name.lower(),
-                row.currency, is_approved, row.code, amount - cash, cash, uses, is_purchase,
-            )
-        )  # fmt: skip
-    return dict(deeds)
-
-
-@dataclass(slots=True)
-class _Chain:
-    """A purchase and what followed it: what is still on hold, and what has been taken for good."""
-
-    held: int = 0
-    taken: int = 0
-
-    def begin(self, name: str, amount: int) -> None:
-        """A purchase, or more of one."""
-        if name in AT_ONCE:
-            self.taken += amount
-        else:
-            self.held += amount
-
-    def follow(self, name: str, amount: int, *, is_forced: bool) -> tuple[int, int]:
-        """What follows a purchase: what it adds to the amount used and to the number of uses."""
-        if name == "refund":
-            return -amount, 0
-        if name.startswith("original.credit"):
-            return 0, 0
-        if ".clearing" in name:
-            if is_forced:
-                return amount, 1
-            from_hold = min(amount, self.held)
-            rest = self.held - from_hold if name.startswith("pindebit") else 0
-            self.held -= from_hold + rest
-            self.taken += amount
-            return amount - from_hold - rest, 0
-        if name == "pindebit.reversal":
-            is_all = 0 < amount == self.taken
-            self.taken -= amount
-            return -amount, -1 if is_all else 0
-        self.held -= amount
-        return -amount, -1 if amount and self.held == 0 and not self.taken else 0
+        return Books(program_id, only).read_on(db)
 
 
 def _products(db: Connection, program_id: int) -> dict[str, set[str]]:
     """The card products of each user's cards."""
     found = defaultdict[str, set[str]](set)
-    query = select(users.c.token, cards.c.doc).join(cards, cards.c.user_id == users.c.id).where(users.c.program_id == program_id)
-    for row in db.execute(query):
-        found[row.token].add(msgspec.json.decode(row.doc)["card_product_token"])
-    return found
-
-
-def _limits(db: Connection, program_id: int, only: Collection[str] | None) -> list[Limit]:
-    columns = velocity_controls.c
-    query = select(columns.id, columns.token, columns.created_ms).where(columns.program_id == program_id).order_by(columns.id)
-    if only is not None:
-        query = query.where(columns.user_token.is_(None) | columns.user_token.in_(only))
-    limits = {row.id: Limit(row.token, row.created_ms) for row in db.execute(query)}
-    past = (
-        select(config_history)
-        .where(config_history.c.program_id == program_id, config_history.c.kind == Kind.VELOCITY_CONTROL)
-        .order_by(config_history.c.revision)
+    query = (
+        select(users.c.token, card_products.c.token.label("product"))
+        .join(cards, cards.c.user_id == users.c.id)
+        .join(card_products, card_products.c.id == cards.c.product_id)
+        .where(users.c.program_id == program_id)
     )
-    if only is not None:
-        past = past.where(config_history.c.object_id.in_(limits))
-    for row in db.execute(past):
-        if row.object_id in limits:
-            limits[row.object_id].versions.append(Version(row.revision, _said(row.doc)))
-    return list(limits.values())
+    for row in db.execute(query):
+        found[row.token].add(row.product)
+    return found
 
 
 def _said(doc: str) -> dict[str, Any] | None:
@@ -329,9 +515,5 @@ def _mccs(db: Connection, program_id: int) -> dict[str, set[str]]:
     return groups
 
 
-def _order(deed: Deed) -> tuple[int, int, int]:
-    return (deed.created_ms, (deed.row_id - 1) // IDS_OF_A_PROCESS, deed.row_id)
-
-
-def _other_order(deed: Deed) -> tuple[int, int, int]:
-    return (deed.created_ms, -((deed.row_id - 1) // IDS_OF_A_PROCESS), deed.row_id)
+def _ms(at: datetime) -> int:
+    return round((at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)

@@ -1,0 +1,596 @@
+"""Random histories under velocity controls: many cards of many programs, played together, and checked after every step."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count, groupby
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
+from cardwright.core.movements import MovementKind, Order
+from cardwright.core.problems import HOLD_NOT_DUE, Problem
+from cardwright.core.record import Recorded
+from cardwright.core.render import details_decoder
+from cardwright.core.velocity import Window
+from cardwright.core.words import TYPE_NUMBER
+from cardwright.engine.batch import Ask, Asked, Outcome
+from cardwright.engine.heart import run_batch
+from cardwright.engine.ids import IdSource
+from cardwright.engine.moving import Instructed
+from cardwright.kit.clock import ProgramClock
+from cardwright.kit.page import Page
+from cardwright.resources import cards, mcc_groups
+from cardwright.resources import velocity_controls as controls
+from cardwright.resources.app import Call
+from cardwright.resources.balances import account_decoder
+from cardwright.storage.holds import load_due_holds
+from cardwright.storage.programs import Program, ProgramSettings, get_program, insert_program, set_clock
+from cardwright.storage.tables import funding_sources, holders, users
+from tests.storm.recount import Books, Chain, Move, window_on
+from tests.support import limit_steps as steps
+from tests.support.limit_steps import Opened, Step
+from tests.support.world import CREATORS, NOON, World, asked
+
+WINDOWS = tuple(str(window) for window in Window if window is not Window.TRANSACTION)
+"""The windows that keep a usage."""
+
+FOLLOWS: dict[str, type[Any]] = {
+    "clear": Clearing, "reverse": Reversal, "advise": Advice, "refund": Refund, "force": Clearing,
+}  # fmt: skip
+CHANGES = ("control", "edit", "off", "on", "group")
+
+BEYOND, ROOM = "approved beyond a limit", "refused though every limit had room"
+BELOW, DIFFERENT = "stored usage below zero", "available is not limit minus recount"
+WRONG = (BEYOND, ROOM, BELOW, DIFFERENT)
+"""What may be wrong, the worst first."""
+
+SHARED_MAX, OWN_MAX = 6, 3
+REPLAYS_MAX = 200
+
+ALL = Page(100, 0, controls.PAGING.sort_by)
+
+_numbers = count(1)
+
+
+class _Available(msgspec.Struct):
+    amount: float
+    uses: int
+
+
+class _Said(msgspec.Struct):
+    token: str
+    available: _Available
+
+
+_said = msgspec.json.Decoder(_Said)
+
+
+class Line(NamedTuple):
+    """A step that was taken. ``number`` names it, ``owner`` is a user, or "" for what a whole program shares."""
+
+    turn: int
+    number: int
+    owner: str
+    step: Step
+    answer: str
+
+
+@dataclass(slots=True, eq=False)
+class Person:
+    """A user with cards of some products: one history. A child spends from the account of ``parent``."""
+
+    name: str
+    products: tuple[str, ...]
+    parent: str | None = None
+    rows: dict[int, Recorded] = field(default_factory=dict)
+    taken: dict[int, Step] = field(default_factory=dict)
+    settings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    wrong: set[str] = field(default_factory=set)
+
+    @property
+    def cards(self) -> dict[str, str]:
+        """The products of the cards."""
+        return {f"{self.name}-{product}": product for product in self.products}
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A program: its people, its clock, and what they share."""
+
+    id: int
+    window: str
+    people: list[Person]
+    books: Books
+    source_id: int
+    times: list[int] = field(default_factory=list)
+    dice: random.Random = field(default_factory=random.Random)
+    settings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    active: set[str] = field(default_factory=set)
+    lines: list[Line] = field(default_factory=list)
+    now: int = 0
+
+    @property
+    def by_card(self) -> dict[str, Person]:
+        """The people by token of their cards."""
+        return {card: person for person in self.people for card in person.cards}
+
+
+class Planned(NamedTuple):
+    """A step to take, of a person, or of the whole program."""
+
+    place: Place
+    person: Person | None
+    number: int
+    step: Step
+
+
+class Failure(NamedTuple):
+    """The first step of a history after which something of a kind was wrong."""
+
+    place: Place
+    person: Person
+    turn: int
+    what: str
+    text: str
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the histories of one window came to: what was met, and what was wrong."""
+
+    window: str
+    histories: int = 0
+    steps: int = 0
+    met: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    stories: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def wrong(self) -> int:
+        """In how many histories something was wrong."""
+        return len({failure.person for failure in self.failures})
+
+    @property
+    def unproven(self) -> list[str]:
+        """Situations that no history met."""
+        wanted = ["approved", "approved in part", "over an amount", "over a count", "expired", "given back in its window",
+                  "refund without an original", "usage beyond its limit"]  # fmt: skip
+        if self.window != "LIFETIME":
+            wanted.append("given back in a later window")
+        return [f"{self.window}: {name}" for name in wanted if not self.met[name]]
+
+
+class Histories:
+    """Plays steps in a world, many in one batch."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.loop = world, asyncio.new_event_loop()
+        self.lane = self.loop.run_until_complete(world.store.open_lane())
+        self.ids, self.seeds = IdSource(), count(1)
+        self.ids.refill(world.store.next_ids())
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self.loop.run_until_complete(self.lane.close())
+        self.loop.run_until_complete(self.world.store.close())
+        self.loop.close()
+
+    # --- A place ------------------------------------------------------------------------------
+
+    def found(self, window: str, people: list[Person], at: int) -> Place:
+        """A new program with these people: two card products, two MCC groups, and their cards."""
+        name = f"p{next(_numbers)}"
+        with self.world.database.write() as db:
+            program_id = insert_program(
+                db, token=name, name=name, short_code=name, settings=ProgramSettings(), clock=ProgramClock(0, at), now=at
+            )
+
+            def make(path: str, **body: Any) -> None:
+                action, shape = CREATORS[path]
+                query = cards.ShowBoth() if path == "cards" else None
+                call = Call(self.world.app, db, get_program(db, program_id), at, {}, query=query)
+                action(call, msgspec.convert(body, shape))
+
+            make("fundingsources/program", name="Bank", token="bank")
+            life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
+            config = {"card_life_cycle": life, "poi": {"atm": True}, "transaction_controls": {"allow_quasi_cash": True}}
+            jit = {"jit_funding": {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}}
+            for product, more in (("jit", jit), ("plain", {})):
+                make("cardproducts", name=product, token=product, start_date="2020-01-01", config={**config, **more})
+            for group, mccs in steps.GROUPS.items():
+                make("mccgroups", token=group, name=group, mccs=mccs)
+            known = {person.name for person in people}
+            for parent in sorted({person.parent for person in people if person.parent} - known):
+                make("users", token=parent)
+            for person in people:
+                child = {"parent_token": person.parent, "uses_parent_account": True} if person.parent else {}
+                make("users", token=person.name, **child)
+                for card, product in person.cards.items():
+                    make("cards", token=card, user_token=person.name, card_product_token=product)
+            source_id = db.execute(select(funding_sources.c.id).where(funding_sources.c.program_id == program_id)).scalar_one()
+        return Place(program_id, window, people, Books(program_id), source_id)
+
+    # --- A turn -------------------------------------------------------------------------------
+
+    def take(self, turn: int, times: dict[Place, int], planned: Sequence[Planned]) -> None:
+        """Takes steps at these times: changes of controls first, then whatever is due, then the messages, all in one batch."""
+        with self.world.database.write() as db:
+            for place, at in times.items():
+                set_clock(db, place.id, ProgramClock(0, at))
+                place.now = at
+            for one in planned:
+                if one.step.verb in CHANGES:
+                    self._change(db, one, turn)
+        messages = [one for one in planned if one.step.verb not in CHANGES]
+        self.loop.run_until_complete(self._decide(turn, list(times), messages))
+
+    def _change(self, db: Connection, one: Planned, turn: int) -> None:
+        """Changes a control or a group; what is not there cannot be changed."""
+        place, step = one.place, one.step
+        said, token = dict(step.said), step.said["token"]
+        if step.verb in ("edit", "off", "on") and token not in place.known:
+            return
+        call = Call(self.world.app, db, get_program(db, place.id), step.at, {"token": token})
+        match step.verb:
+            case "control":
+                controls.create_control(call, msgspec.convert(said, controls.VelocityCreate))
+                place.known.add(token)
+            case "edit":
+                del said["token"]
+                controls.update_control(call, msgspec.convert(said, controls.VelocityUpdate))
+            case "on":
+                controls.update_control(call, controls.VelocityUpdate(active=True))
+            case "off":
+                controls.delete_control(call)
+            case _:
+                mcc_groups.update_mcc_group(call, mcc_groups.MccGroupUpdate(mccs=said["mccs"]))
+        if step.verb == "off":
+            place.active.discard(token)
+        elif step.verb in ("control", "on"):
+            place.active.add(token)
+        place.lines.append(Line(turn, one.number, one.person.name if one.person else "", step, ""))
+
+    async def _decide(self, turn: int, places: Sequence[Place], planned: Sequence[Planned]) -> None:
+        batch, told = list[Ask](), list[Planned]()
+        for place in places:
+            people = place.by_card
+            with self.world.database.read() as db:
+                due = load_due_holds(db, place.id, place.now, 10_000)
+            for hold in due:
+                card = await self.world.card((place.id, hold.card_token))
+                batch.append(Asked(card, Expiry(details=Details(mid="")), 0, NOON, root_id=hold.row_id))
+                told.append(Planned(place, people[hold.card_token], 0, Step(place.now, "expire", {})))
+        for one in planned:
+            if (ask := await self._ask(one)) is not None:
+                batch.append(ask)
+                told.append(one)
+        if not batch:
+            return
+        if not self.ids.has(2 * len(batch)):
+            self.ids.refill(self.world.store.next_ids())
+        results = await run_batch(self.lane, self.world.cache, self.ids, lambda: NOON, batch)
+        for one, result in zip(told, results, strict=True):
+            answer = "loaded"
+            assert one.person is not None
+            if isinstance(result, Problem):
+                assert result.kind is HOLD_NOT_DUE, f"{one.step}: {result}"
+                answer = "not due"
+            elif isinstance(result, Outcome):
+                answer = _answer(result.row)
+                if one.step.verb != "expire":
+                    one.person.rows[one.number], one.person.taken[one.number] = result.row, one.step
+            of = result.row.root_id if isinstance(result, Outcome) and one.step.verb == "expire" else None
+            number = next((number for number, row in one.person.rows.items() if row.id == of), None)
+            step = one.step if of is None else one.step._replace(of=number)
+            one.place.lines.append(Line(turn, one.number, one.person.name, step, answer))
+
+    async def _ask(self, one: Planned) -> Ask | None:
+        """The message of a step; None when it names a step that was not taken, or cannot follow what was declined."""
+        place, person, step = one.place, one.person, one.step
+        assert person is not None
+        if step.verb == "load":
+            return await self._load(place, person, step)
+        root = None if step.of is None else person.rows.get(step.of)
+        if step.of is not None and (root is None or (root.impacted is None and step.verb != "refund")):
+            return None
+        message, token = _message(step), step.said["card"]
+        ask = asked(self.world, token, 1, seed=next(self.seeds), kind=type(message), root_id=None if root is None else root.id)
+        return ask._replace(card=await self.world.card((place.id, token)), message=message)
+
+    async def _load(self, place: Place, person: Person, step: Step) -> Ask:
+        key = (place.id, person.name)
+        order = Order(token=f"{person.name}-{next(self.seeds)}", amount=step.said["amount"], said={"user_token": person.name})
+        accounts = await self.world.cache.reload_accounts([key])
+        return Instructed((accounts[key],), MovementKind.ORDER, order, next(self.seeds), NOON, b"", source_id=place.source_id)
+
+    # --- The check ------------------------------------------------------------------------------
+
+    def check(self, turn: int, places: Iterable[Place]) -> list[Failure]:
+        """What is wrong with the histories, of each kind the first time."""
+        found = list[Failure]()
+        with self.world.database.read() as db:
+            for place in places:
+                place.books.read_on(db)
+                program, states = get_program(db, place.id), _states(db, place.id)
+                for person in place.people:
+                    for what, text in self._wrong(db, program, place, person, states):
+                        if what not in person.wrong:
+                            person.wrong.add(what)
+                            found.append(Failure(place, person, turn, what, text))
+        return found
+
+    def _wrong(
+        self, db: Connection, program: Program, place: Place, person: Person, states: dict[str, Any]
+    ) -> Iterator[tuple[str, str]]:
+        for text in place.books.judge(person.name):
+            yield ROOM if "was refused" in text else BEYOND, text
+        for key, usage in _usages(states, person).items():
+            if usage.amount < 0 or usage.count < 0:
+                yield BELOW, f"{key}: {usage}"
+        said, counted = self.available(db, program, place, person), place.books.left(person.name, _moment(place.now))
+        for token in sorted(said.keys() | counted.keys()):
+            if said.get(token) != counted.get(token):
+                yield DIFFERENT, f"{token}: {said.get(token)} is available, {counted.get(token)} by the recount"
+
+    def available(self, db: Connection, program: Program, place: Place, person: Person) -> dict[str, tuple[int, int]]:
+        """What the API says that each control has left for a person."""
+        call = Call(self.world.app, db, program, place.now, {"user_token": person.name}, page=ALL)
+        docs = map(_said.decode, controls.list_available(call).docs)
+        return {doc.token: (round(doc.available.amount * 100), doc.available.uses) for doc in docs}
+
+    # --- A history told and played again ---------------------------------------------------------
+
+    def story(self, failure: Failure) -> str:
+        """The history up to the step after which something was wrong, and how things stand then."""
+        place, person = failure.place, failure.person
+        lines = [f"{line.number:3} | {line.step} | {line.answer}" for line in _lines(failure)]
+        with self.world.database.read() as db:
+            said = self.available(db, get_program(db, place.id), place, person)
+            stored = _usages(_states(db, place.id), person)
+        for limit, control, amount, uses in place.books.usages(person.name, _moment(place.now)):
+            plain = {name: value for name, value in control.items() if value is not None and name not in UNTOLD}
+            lines.append(f"{limit.token}: {plain}")
+            lines.append(f"    recount: {amount / 100:.2f} used {uses} times; available: {said.get(limit.token)}")
+        lines += [f"stored usage {key}: {usage}" for key, usage in stored.items()]
+        head, end = f"{place.window}: {person.name} with cards of {person.products}", f"{failure.what}: {failure.text}"
+        return "\n".join([head, *lines, end])
+
+    def replay(self, window: str, person: Person, script: Sequence[Line], what: str) -> Failure | None:
+        """Plays a history by itself, in a program of its own; the first thing of this kind that is wrong."""
+        again = Person(person.name, person.products, person.parent)
+        place = self.found(window, [again], script[0].step.at)
+        for turn, lines in groupby(script, key=lambda line: line.turn):
+            group = list(lines)
+            planned = [Planned(place, again if line.owner else None, line.number, line.step) for line in group]
+            self.take(turn, {place: group[0].step.at}, planned)
+            for found in self.check(turn, [place]):
+                if found.what == what:
+                    return found
+        return None
+
+    def shortest(self, failure: Failure) -> Failure:
+        """The same thing wrong after as few steps as can be found; the failure itself when a history alone has nothing wrong."""
+        script = [line for line in _lines(failure) if line.step.verb != "expire"]
+        best, replays, size = failure, count(1), len(script)
+        while size:
+            is_shorter, start = False, 0
+            while start < len(script) and next(replays) < REPLAYS_MAX:
+                rest = script[:start] + script[start + size :]
+                found = self.replay(failure.place.window, failure.person, rest, failure.what) if rest else None
+                if found is not None:
+                    script, best, is_shorter = rest, found, True
+                else:
+                    start += size
+            if not is_shorter or size > 1:
+                size //= 2
+        return best
+
+
+UNTOLD = ("id", "token", "currency", "since_ms", "include_transfers", "shadow", "on_revision", "codes", "key")
+"""Of a control not worth telling."""
+
+
+def _lines(failure: Failure) -> list[Line]:
+    """What happened to a person until something was wrong, in order."""
+    return [line for line in failure.place.lines if line.turn <= failure.turn and line.owner in ("", failure.person.name)]
+
+
+def _message(step: Step) -> Any:
+    said = step.said
+    shop = {"mid": said.get("mid", ""), "merchant": Merchant(mcc=said["mcc"]) if "mcc" in said else Merchant()}
+    if step.verb in steps.ASKS:
+        form = steps.ASKS[step.verb]
+        shop["merchant"] = Merchant(mcc=said["mcc"], partial_approval_capable=not said.get("alone"))
+        details = Details(
+            **shop, cash_back=said.get("cash", 0), hold_ms=said.get("hold_ms"), flow=FLOW_OF.get(form, Flow.PURCHASE)
+        )
+        return Authorization(amount=said["amount"], details=details, form=form)
+    details = Details(**shop)
+    if step.verb == "grow":
+        return Authorization(amount=said["amount"], details=details, form=steps.Form.INCREMENT)
+    if step.verb in steps.REFUNDS:
+        return Refund(amount=said["amount"], details=details, kind=steps.REFUNDS[step.verb])
+    more: dict[str, Any] = {"is_advice": True} if said.get("told") else {}
+    if step.verb == "force":
+        more = {"is_forced": True}
+        if said.get("atm"):
+            details = msgspec.structs.replace(details, flow=Flow.WITHDRAWAL)
+            more["forced_as"] = TYPE_NUMBER["authorization.clearing.atm.withdrawal"]
+    return FOLLOWS[step.verb](amount=said["amount"], details=details, **more)
+
+
+def _answer(row: Recorded) -> str:
+    limited_by = details_decoder.decode(row.details).limited_by
+    return f"{row.code:04d} {row.amount / 100:.2f}{f' {limited_by}' if limited_by else ''}"
+
+
+def _states(db: Connection, program_id: int) -> dict[str, Any]:
+    """Each user's account as it is stored."""
+    query = select(users.c.token, holders.c.state).join(holders, holders.c.id == users.c.holder_id)
+    return {row.token: account_decoder.decode(row.state) for row in db.execute(query.where(users.c.program_id == program_id))}
+
+
+def _usages(states: dict[str, Any], person: Person) -> dict[str, Any]:
+    """The stored usages of a person: who shares an account stands in the key."""
+    usages = states[person.name].usages
+    return {key: usage for key, usage in usages.items() if key.partition(" ")[2] == (person.name if person.parent else "")}
+
+
+def _moment(at: int) -> datetime:
+    return datetime.fromtimestamp(at // 1000, UTC).replace(microsecond=at % 1000 * 1000)
+
+
+# --- Drawing and playing ---------------------------------------------------------------------------
+
+
+def play(world: World, window: str, seed: int, *, programs: int, people: int, turns: int = 40, stories: int = 1) -> Figures:
+    """So many programs with so many histories of so many steps each. Of so many kinds of failures one is told, shortened."""
+    histories = Histories(world)
+    try:
+        places = [_founded(histories, window, f"{seed} {window} {number}", people, turns) for number in range(programs)]
+        figures = Figures(window, programs * people, programs * people * turns)
+        for turn in range(turns + 1):
+            planned = [one for place in places for one in (_drawn(place, turn) if turn else _first(place))]
+            histories.take(turn, {place: place.times[turn] for place in places}, planned)
+            figures.failures += histories.check(turn, places)
+        for place in places:
+            _look(place, figures.met)
+        kinds = {failure.what for failure in figures.failures}
+        for what in [kind for kind in WRONG if kind in kinds][:stories]:
+            first = min((failure for failure in figures.failures if failure.what == what), key=lambda failure: failure.turn)
+            figures.stories[what] = histories.story(histories.shortest(first))
+        return figures
+    finally:
+        histories.close()
+
+
+def _founded(histories: Histories, window: str, seed: str, number: int, turns: int) -> Place:
+    dice = random.Random(seed)
+    people = list[Person]()
+    for at in range(number):
+        parent = people[-1].name if at % 5 == 4 else None
+        products = dice.choice((("jit",), ("jit",), ("plain",), ("plain",), ("jit", "plain")))
+        people.append(Person(f"u{at}", products, parent))
+    times = steps.drawn_times(dice, window, turns + 1)
+    place = histories.found(window, people, times[0])
+    place.times, place.dice = times, dice
+    return place
+
+
+def _first(place: Place) -> list[Planned]:
+    """What there is before the first step: controls of every level, and money on accounts without Just-in-Time Funding."""
+    at, planned = place.times[0], list[Planned]()
+    for name in ("all", "all", "jit", "plain"):
+        association = {} if name == "all" else {"card_product_token": name}
+        planned.append(Planned(place, None, 0, _new_control(place, place.settings, name, at, association)))
+    for person in place.people:
+        for _ in range(place.dice.randint(1, 2)):
+            step = _new_control(place, person.settings, person.name, at, {"user_token": person.name})
+            planned.append(Planned(place, person, 0, step))
+        if "plain" in person.products:
+            planned.append(Planned(place, person, 0, Step(at, "load", {"amount": place.dice.choice((15_00, 60_00, 200_00))})))
+    return planned
+
+
+def _new_control(
+    place: Place, settings: dict[str, list[dict[str, Any]]], name: str, at: int, association: dict[str, str]
+) -> Step:
+    said = steps.drawn_settings(place.dice, place.window, WINDOWS, association)
+    token = f"{name}-{len(settings)}"
+    settings[token] = [said]
+    return Step(at, "control", {"token": token, **said})
+
+
+def _change_of(place: Place, settings: dict[str, list[dict[str, Any]]], at: int) -> Step:
+    """A change of one of some controls: off, on, or edited."""
+    token = place.dice.choice(sorted(settings))
+    if token not in place.active:
+        return Step(at, "on", {"token": token})
+    if place.dice.random() < 0.2:
+        return Step(at, "off", {"token": token})
+    said = steps.changed(place.dice, place.window, WINDOWS, settings[token])
+    settings[token].append(said)
+    return Step(at, "edit", {"token": token, **said})
+
+
+def _drawn(place: Place, turn: int) -> list[Planned]:
+    """A step of everybody, and perhaps a change of what all share."""
+    at, dice, planned = place.times[turn], place.dice, list[Planned]()
+    if dice.random() < 0.25:
+        roll = dice.random()
+        if roll < 0.25:
+            said = {"token": dice.choice(tuple(steps.GROUPS)), "mccs": dice.choice(steps.GROUP_MEMBERS)}
+            planned.append(Planned(place, None, turn, Step(at, "group", said)))
+        elif roll < 0.4 and len(place.settings) < SHARED_MAX:
+            planned.append(Planned(place, None, turn, _new_control(place, place.settings, "all", at, {})))
+        else:
+            planned.append(Planned(place, None, turn, _change_of(place, place.settings, at)))
+    planned += [Planned(place, person, turn, _own(place, person, at)) for person in place.people]
+    return planned
+
+
+def _own(place: Place, person: Person, at: int) -> Step:
+    """A step of one person."""
+    dice, roll = place.dice, place.dice.random()
+    card = {"card": dice.choice(tuple(person.cards))}
+    if roll < 0.1:
+        if len(person.settings) < OWN_MAX and dice.random() < 0.3:
+            return _new_control(place, person.settings, person.name, at, {"user_token": person.name})
+        return _change_of(place, person.settings, at)
+    if roll < 0.18:
+        return steps.drawn_refund(dice, at, card)
+    if roll < 0.21 and "plain" in person.products:
+        return Step(at, "load", {"amount": dice.choice((15_00, 50_00))})
+    if roll < 0.58 and (step := steps.drawn_follow_up(dice, at, _opened(place, person))) is not None:
+        # A message that follows another is of the same card.
+        step.said["card"] = person.taken[step.of or 0].said["card"]
+        return step
+    return steps.drawn_request(dice, at, place.window, card)
+
+
+def _opened(place: Place, person: Person) -> list[Opened]:
+    """The chains of a person."""
+    return [
+        Opened(number, person.taken[number].verb, row.amount, row.impacted is not None, place.books.chains.get(row.id) or Chain())
+        for number, row in person.rows.items() if row.root_id is None
+    ]  # fmt: skip
+
+
+def _look(place: Place, met: Counter[str]) -> None:
+    """Counts the situations that the histories of a place met."""
+    for line in place.lines:
+        met[f"step {line.step.verb}"] += 1
+        met["expired"] += line.step.verb == "expire"
+        met["approved in part"] += line.answer.startswith("0002")
+    for deeds in place.books.deeds.values():
+        for deed in deeds:
+            if deed.request is not None:
+                met["approved"] += deed.is_approved
+                met["over an amount"] += deed.code == 1834
+                met["over a count"] += deed.code == 1817
+                continue
+            for move in deed.moves:
+                _look_at(place, deed.created_ms, move, met)
+    for person in place.people:
+        for _, said, amount, _ in place.books.usages(person.name, _moment(place.now)):
+            met["usage beyond its limit"] += amount > said["amount_limit"]
+
+
+def _look_at(place: Place, at_ms: int, move: Move, met: Counter[str]) -> None:
+    if move.goods + move.cash >= 0:
+        return
+    if move.part.at_ms == at_ms and move.part.goods == -move.goods:
+        met["refund without an original"] += 1
+        return
+    is_later = place.window != "LIFETIME" and window_on(place.window, at_ms // 86_400_000) != window_on(
+        place.window, move.part.at_ms // 86_400_000
+    )
+    met["given back in a later window" if is_later else "given back in its window"] += 1

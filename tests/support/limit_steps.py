@@ -1,0 +1,222 @@
+"""Steps of random histories under velocity controls: messages of a card and changes of controls, as data and as text."""
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from cardwright.core.kinds import ANNOUNCED_REFUND, PIN_REFUND, REFUND, Form
+from cardwright.kit.clock import DAY_MS
+from tests.storm.recount import Chain, window_on
+
+ASKS = {
+    "auth": Form.PURCHASE, "pin": Form.PIN_PURCHASE, "pinhold": Form.PIN_HOLD, "atm": Form.WITHDRAWAL, "atmhold": Form.ATM_HOLD,
+    "chips": Form.PIN_QUASI, "chipshold": Form.QUASI_HOLD, "fund": Form.FUNDING, "fundhold": Form.FUNDING_HOLD,
+    "credit": Form.ORIGINAL_CREDIT, "credithold": Form.CREDIT_HOLD,
+}  # fmt: skip
+REFUNDS = {"repay": REFUND, "announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
+"""Requests, and refunds without an original."""
+
+HOLDS = ("auth", "pinhold", "atmhold", "chipshold", "fundhold", "credithold")
+WITH_CASH = ("auth", "pin")
+
+ASKED_HOW_OFTEN = (*("auth",) * 10, "pin", "pin", "pin", "pinhold", "pinhold", "atm", "atm", "atmhold", "chips", "chipshold",
+                   "fund", "fundhold", "credit", "credit", "credithold", "credithold")  # fmt: skip
+
+FOLLOWED_BY = {
+    "auth": ("clear", "clear", "clear", "reverse", "reverse", "reverse", "advise", "grow", "grow", "refund", "refund", "force"),
+    "atmhold": ("clear", "clear", "reverse", "advise", "refund", "force"),
+    "chipshold": ("clear", "clear", "reverse", "advise", "refund"),
+    "pinhold": ("clear", "clear", "reverse", "refund"),
+    "fundhold": ("clear", "clear", "reverse", "refund"),
+    "credithold": ("clear", "clear", "reverse"),
+    "pin": ("reverse", "reverse", "refund", "refund", "force"),
+    "atm": ("reverse", "refund"),
+    "chips": ("reverse", "refund"),
+    "fund": ("reverse", "refund"),
+    "credit": ("reverse",),
+    "announce": ("clear", "clear", "reverse", "advise"),
+    "pinrefund": ("reverse",),
+    "force": ("refund",),
+}
+"""What may follow a step, as often as it stands there."""
+
+AMOUNTS = (5_00, 10_00, 15_00, 20_00, 30_00, 30_00, 50_00, 1)
+MIDS, MCCS = ("m1", "m2", "m3"), ("5411", "5812", "5999")
+GROUPS = {"food": ("5411",), "fun": ("5812-5999",)}
+GROUP_MEMBERS = (("5411",), ("5812",), ("5411", "5999"), ("5812-5999",), ("5999",))
+
+AMOUNT_LIMITS = (20, 50, 50, 80, 100, 100, 200, 200, 10_000, 10_000, 10_000)
+USAGE_LIMITS = (-1, -1, -1, -1, 1, 2, 3, 5, 100)
+
+LENGTHS = {"DAY": 1, "WEEK": 7, "MONTH": 30, "QUARTER": 91, "YEAR": 365}
+"""Days of a window. LIFETIME has no end, so its histories last as long as those of MONTH."""
+
+
+DEFAULTS: dict[str, Any] = {
+    "usage_limit": -1, "currency_code": "USD", "approvals_only": True, "include_purchases": True, "include_cashback": True,
+    "include_withdrawals": True, "include_credits": False,
+}  # fmt: skip
+"""What a control says unless a story says otherwise."""
+
+UNTOLD = ("include_transfers",)
+"""What changes nothing."""
+
+
+class Step(NamedTuple):
+    """What happens at an instant: a message, or a change of a control or group. ``of`` is the step that a message names."""
+
+    at: int
+    verb: str
+    said: dict[str, Any]
+    of: int | None = None
+
+    def __str__(self) -> str:
+        when = datetime.fromtimestamp(self.at / 1000, UTC).isoformat(" ", "milliseconds")[:23]
+        words = [f"{self.verb:9}"]
+        said = {name: value for name, value in self.said.items() if name not in UNTOLD and DEFAULTS.get(name) != value}
+        said |= said.pop("association", {}) | said.pop("merchant_scope", {}) if "amount_limit" in said else {}
+        if "amount" in said:
+            words.append(f"{said.pop('amount') / 100:.2f}")
+        if cash := said.pop("cash", 0):
+            words.append(f"+ {cash / 100:.2f} cash")
+        if self.of is not None:
+            words.append(f"of {self.of}")
+        if self.verb not in ("control", "edit") and "mid" in said:
+            words.append(f"at {said.pop('mid')}/{said.pop('mcc')}")
+        words += [f"{name}={value}" for name, value in said.items() if value is not None]
+        return f"{when} | {' '.join(words)}"
+
+
+class Opened(NamedTuple):
+    """A step that began a chain, its amount, whether it was approved, and its chain by the second count."""
+
+    number: int
+    verb: str
+    amount: int
+    is_approved: bool
+    chain: Chain
+
+
+# --- Time ---------------------------------------------------------------------------------------
+
+
+def length_ms(window: str) -> int:
+    """How long a window lasts, roughly."""
+    return LENGTHS.get(window, LENGTHS["MONTH"]) * DAY_MS
+
+
+def ends_of(window: str, first: int, count: int) -> list[int]:
+    """The first instants of the windows that follow, on the calendar of the second count."""
+    day, ends = first // DAY_MS, list[int]()
+    while len(ends) < count:
+        day += 1
+        if window_on(window, day) != window_on(window, day - 1):
+            ends.append(day * DAY_MS)
+    return ends
+
+
+def drawn_times(dice: random.Random, window: str, count: int) -> list[int]:
+    """Instants in order: half of them near two ends of the window, or within three months where it has none."""
+    first = dice.randrange(19_500, 22_000) * DAY_MS + dice.randrange(DAY_MS)
+    if window == "LIFETIME":
+        return sorted(first + dice.randrange(3 * length_ms(window)) for _ in range(count))
+    ends = ends_of(window, first, 2)
+    last = ends[1] + length_ms(window) * 2 // 3
+    times, near = [first, *(end + step for end in ends for step in (-1, 0))], length_ms(window) // 8
+    while len(times) < count:
+        at = dice.choice(ends) + dice.randrange(-near, near) if dice.random() < 0.5 else dice.randrange(first, last)
+        times.append(max(first, at))
+    return sorted(times)
+
+
+# --- Messages -----------------------------------------------------------------------------------
+
+
+def merchant(dice: random.Random) -> dict[str, Any]:
+    """A merchant."""
+    return {"mid": dice.choice(MIDS), "mcc": dice.choice(MCCS)}
+
+
+def drawn_request(dice: random.Random, at: int, window: str, card: dict[str, Any]) -> Step:
+    """A request for something, also for nothing (an account verification)."""
+    verb = dice.choice(ASKED_HOW_OFTEN)
+    said: dict[str, Any] = {"amount": dice.choice(AMOUNTS), **merchant(dice), **card}
+    if verb in WITH_CASH and dice.random() < 0.35:
+        said["cash"] = dice.choice((5_00, 10_00, 20_00))
+    elif verb == "auth" and dice.random() < 0.04:
+        said["amount"] = 0
+    # A purchase with cash back is asked for as a whole.
+    if said.get("cash") or dice.random() < 0.3:
+        said["alone"] = True
+    if verb in HOLDS:
+        said["hold_ms"] = dice.choice((None, length_ms(window) // 8, length_ms(window) // 2, 2 * length_ms(window)))
+    return Step(at, verb, said)
+
+
+def drawn_refund(dice: random.Random, at: int, card: dict[str, Any]) -> Step:
+    """A refund without an original, or a forced clearing without a request."""
+    verb = dice.choice(("repay", "repay", "announce", "announce", "pinrefund", "force"))
+    said: dict[str, Any] = {"amount": dice.choice(AMOUNTS), **merchant(dice), **card}
+    if verb == "force" and dice.random() < 0.3:
+        said["atm"] = True
+    return Step(at, verb, said)
+
+
+def drawn_follow_up(dice: random.Random, at: int, opened: Sequence[Opened]) -> Step | None:
+    """What follows one of the chains, sometimes at another merchant; the open ones are followed most."""
+    chains = [one for one in opened if one.is_approved and one.verb in FOLLOWED_BY]
+    live = [one for one in chains if one.chain.held or one.chain.settled]
+    if dice.random() < 0.03 and (declined := [one for one in opened if not one.is_approved]):
+        return Step(at, "refund", {"amount": dice.choice(AMOUNTS)}, dice.choice(declined).number)
+    if not chains:
+        return None
+    one = dice.choice(live if live and dice.random() < 0.85 else chains)
+    verb = dice.choice(FOLLOWED_BY[one.verb])
+    held, settled = one.chain.held or one.amount, one.chain.settled
+    match verb:
+        case "clear":
+            amount = dice.choice((held, held, held // 2, held + 5_00, held + 30_00))
+        case "reverse":
+            left = one.chain.held or settled or one.amount
+            amount = dice.choice((left, left, left, left // 2, left // 3, left + 5_00))
+        case "advise":
+            total = settled + held
+            amount = dice.choice((0, settled, total // 2, total - min(total, 5_00)))
+        case "refund":
+            amount = dice.choice((one.amount, one.amount, one.amount // 2, one.amount + 10_00))
+        case _:
+            amount = dice.choice(AMOUNTS)
+    said: dict[str, Any] = {"amount": amount if verb == "advise" else max(1, amount)}
+    if verb == "reverse" and dice.random() < 0.15:
+        said["told"] = True
+    if dice.random() < 0.25:
+        said |= merchant(dice)
+    return Step(at, verb, said, one.number)
+
+
+# --- Controls ------------------------------------------------------------------------------------
+
+
+def drawn_settings(dice: random.Random, window: str, windows: Sequence[str], association: dict[str, str]) -> dict[str, Any]:
+    """All that a control says."""
+    scopes = {"mid": dice.choice(MIDS), "mcc": dice.choice(MCCS), "mcc_group": dice.choice(tuple(GROUPS))}
+    name = dice.choice(("", "", "", *scopes))
+    return {
+        "amount_limit": dice.choice(AMOUNT_LIMITS), "usage_limit": dice.choice(USAGE_LIMITS), "currency_code": "USD",
+        "velocity_window": window if dice.random() < 0.9 else dice.choice(windows),
+        "association": association, "merchant_scope": {name: scopes[name]} if name else {}, "approvals_only": dice.random() > 0.1,
+        "include_purchases": dice.random() < 0.75, "include_cashback": dice.random() < 0.6,
+        "include_withdrawals": dice.random() < 0.6, "include_credits": dice.random() < 0.4,
+        "include_transfers": dice.random() < 0.5,
+    }  # fmt: skip
+
+
+def changed(dice: random.Random, window: str, windows: Sequence[str], past: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A control's settings after a change of some of them, or as they were before."""
+    now = past[-1]
+    if len(past) > 1 and dice.random() < 0.4:
+        return dict(dice.choice(past))
+    fresh = drawn_settings(dice, window, windows, now["association"])
+    names = dice.sample(sorted(fresh), dice.randint(1, 4))
+    return {**now, **{name: fresh[name] for name in names}}
