@@ -64,6 +64,37 @@ SINGLE_PLAIN = """
     clear 100 of 14  | auth.clearing COMPLETION              | -     | -100 -45 -45            | A-100 S+100
 """
 
+# Purchases with cash back and less money than asked for: a part of the goods, and no cash.
+CASH_IN_PART = """
+    message           | type state code                  | order | impact ledger available | postings
+    credit 15         | original.credit COMPLETION       | -     | +15 15 15               | A+15 S-15
+    auth 20+20        | auth.cashback PENDING 0002       | -     | -15 15 0                | A-15 H+15
+    reverse 15 of 2   | auth.reversal CLEARED            | -     | +15 15 15               | A+15 H-15
+    auth 10+20        | auth.cashback PENDING 0002       | -     | -10 15 5                | A-10 H+10
+    advise 8 of 4     | auth.advice PENDING              | -     | +2 15 7                 | A+2 H-2
+    clear 8 of 4      | auth.clearing.cashback COMPLETION | -    | -8 7 7                  | H-8 S+8
+    pin 3+20          | pindebit.cashback COMPLETION 0002 | -    | -3 4 4                  | A-3 S+3
+    reverse 3 of 7    | pindebit.reversal CLEARED        | -     | +3 7 7                  | A+3 S-3
+    reverse 1 of 7    | pindebit.reversal DECLINED 1017  | -     | - 7 7                   | -
+    auth 0+20         | auth.cashback DECLINED 1016      | -     | - 7 7                   | -
+    pin 0+20          | pindebit.cashback DECLINED 1016  | -     | - 7 7                   | -
+    auth 5+5 alone    | auth.cashback DECLINED 1016      | -     | - 7 7                   | -
+    pin 5+5 alone     | pindebit.cashback DECLINED 1016  | -     | - 7 7                   | -
+    pin 5+2           | pindebit.cashback COMPLETION     | -     | -7 0 0                  | A-7 S+7
+    reverse 7 of 14   | pindebit.reversal CLEARED        | -     | +7 7 7                  | A+7 S-7
+    auth 5+2          | auth.cashback PENDING            | -     | -7 7 0                  | A-7 H+7
+    auth 1+1          | auth.cashback DECLINED 1016      | -     | - 7 0                   | -
+"""
+
+# The same where the product takes all or nothing.
+CASH_WHOLE = """
+    message    | type state code                 | order | impact ledger available | postings
+    credit 15  | original.credit COMPLETION      | -     | +15 15 15               | A+15 S-15
+    auth 10+20 | auth.cashback DECLINED 1016     | -     | - 15 15                 | -
+    pin 10+20  | pindebit.cashback DECLINED 1016 | -     | - 15 15                 | -
+    auth 10+5  | auth.cashback PENDING           | -     | -15 15 0                | A-15 H+15
+"""
+
 # A funding source that is switched off.
 DRY = """
     message       | type state code                       | order          | impact ledger available | postings
@@ -91,6 +122,8 @@ NO_ATM = """
 TABLES = [
     pytest.param("jit", SINGLE, id="single"),
     pytest.param("plain", SINGLE_PLAIN, id="single_plain"),
+    pytest.param("plain", CASH_IN_PART, id="cash_in_part"),
+    pytest.param("whole", CASH_WHOLE, id="cash_whole"),
     pytest.param("dry", DRY, id="dry"),
     pytest.param("no-atm", NO_ATM, id="no_atm"),
 ]

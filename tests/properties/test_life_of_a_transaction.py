@@ -184,12 +184,13 @@ class Life(RuleBasedStateMachine):
         else:
             outcome = self.send(Refund(amount=amount, details=details, kind=TYPE_NUMBER[form]))
         name = str(form) if not cash else "authorization.cashback" if form is Form.PURCHASE else "pindebit.cashback"
-        expected = self.expect_ask(form, amount + cash, capable)
+        expected = self.expect_ask(form, amount, cash, capable)
         self.compare(outcome, name, *expected)
         self.see("", f"ask {form}", expected[0])
 
-    def expect_ask(self, form: Kind, total: int, capable: bool) -> tuple[str, str, int]:
+    def expect_ask(self, form: Kind, goods: int, cash: int, capable: bool) -> tuple[str, str, int]:
         """State, code and moved money of what asks; the account and the chains afterwards."""
+        total = goods + cash
         if form is Form.BALANCE_INQUIRY:
             return "CLEARED", "0000", 0
         if form in ANNOUNCED:
@@ -204,9 +205,10 @@ class Life(RuleBasedStateMachine):
         load = max(0, total - free) if self.jit else 0
         code = "0000"
         if total > free and not self.jit:
-            if not (free and capable and form not in (Form.WITHDRAWAL, Form.ATM_HOLD)):
+            if not (free and goods and capable and form not in (Form.WITHDRAWAL, Form.ATM_HOLD)):
                 return "DECLINED", "1016", 0
-            total, code = free, "0002"
+            # A part is of the goods: no cash is paid out.
+            total, code = min(free, goods), "0002"
         self.ledger += load
         if form in HOLDS:
             self.held += total

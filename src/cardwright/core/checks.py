@@ -13,6 +13,7 @@ from typing import Any
 from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of, numeric_country
 from cardwright.core.kinds import CASH_MACHINE, CREDITS, QUASI_CASH, Form
 from cardwright.core.messages import Authorization, Flow
+from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import AddressCheck, Snapshot
 from cardwright.core.spend import MerchantRule, level_of
@@ -103,6 +104,11 @@ def point_of_interaction_is_allowed(seen: Snapshot, asked: Authorization, _now: 
     # Who says nothing of presence is taken at his word: only an explicit card_present is present.
     demands_presence = poi.other.card_presence_required or poi.other.cardholder_presence_required
     return Reason.CARD_NOT_PRESENT_NOT_ALLOWED if demands_presence and not asked.details.card_present else None
+
+
+def cash_text(seen: Snapshot, asked: Authorization) -> str:
+    """The cash back that is asked for, as a decimal."""
+    return decimal_text(asked.details.cash_back, exponent_of(seen.currency) or 0)
 
 
 def cash_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
@@ -276,7 +282,7 @@ CHECKS = (
         lambda seen, asked, _now: {
             "poi.ecommerce": seen.product.config.poi.ecommerce, "poi.atm": seen.product.config.poi.atm,
             "poi.other.allow": seen.product.config.poi.other.allow,
-            "card_present": asked.details.card_present, "cash_back": asked.details.cash_back,
+            "card_present": asked.details.card_present, "cash_back": cash_text(seen, asked),
             "is_withdrawal": asked.form in CASH_MACHINE,
         },
         "the card product's config.poi allows this way of paying",
@@ -286,7 +292,7 @@ CHECKS = (
         lambda seen, asked, _now: {
             "user.status": seen.user.status, "account_holder_group": seen.user.account_holder_group_token,
             "cash_access_enabled": seen.spend.pre_kyc is None or seen.spend.pre_kyc.cash_access_enabled,
-            "cash_back": asked.details.cash_back,
+            "cash_back": cash_text(seen, asked),
         },
         "the cardholder has passed KYC, or its group's pre_kyc_controls enable cash (PUT /v3/accountholdergroups/{token})",
     ),

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from cardwright.core.kinds import ASKS, CREDITS, FORM_OF, REFUNDS, Form
-from cardwright.core.messages import Authorization, Details, Part
-from cardwright.core.record import Recorded
+from cardwright.core.messages import Authorization, Details, Part, surcharge_of
+from cardwright.core.record import Recorded, cash_back_of
 from cardwright.core.velocity import Change, Control, Event, use_count
 from cardwright.kit.clock import Instant
 
@@ -120,7 +120,7 @@ def asked_of(row: Recorded, details: Details) -> Authorization:
     """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
     form = FORM_OF[row.kind]
     fees = () if form is Form.BALANCE_INQUIRY or form in CREDITS else details.fees
-    surcharge = sum(fee.amount for fee in fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
+    surcharge = surcharge_of(fees)
     return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details, form=form)
 
 
@@ -144,6 +144,6 @@ def _asked(row: Recorded, details: Details) -> Event | None:
     amount = row.amount if approved else row.request_amount
     if amount == 0:
         return None
-    cash = min(details.cash_back, amount)
+    cash = cash_back_of(row.code, details)
     count = use_count(FORM_OF[row.kind])
     return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, count, approved, details.flow)

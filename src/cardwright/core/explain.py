@@ -13,7 +13,7 @@ from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.outcome import Decision
 from cardwright.core.real_time_fees import fee_of
-from cardwright.core.record import Recorded
+from cardwright.core.record import Recorded, cash_back_of
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.velocity import Control, Verdict, window_end, window_start
@@ -118,6 +118,10 @@ def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, re
     fee = fee_of(seen, decision.kind, message)
     fee_moved = 0 if decision.fee is None else decision.fee.moved
     shown = {} if fee is None else {"real_time_fee": fee[0].token, "fee_amount": decimal_text(fee[1], places)}
+    if decision.is_approved:
+        shown["approved"] = decimal_text(decision.amount, places)
+        if message.details.cash_back:
+            shown["cash_back_approved"] = decimal_text(cash_back_of(decision.reason.number, message.details), places)
     step: dict[str, Any] = {
         "check": "funds_are_found",
         "verdict": "not_reached" if refused else "pass" if decision.is_approved else "refuse",

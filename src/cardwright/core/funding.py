@@ -21,6 +21,8 @@ def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
     """Finds the money for what is asked. Managed JIT loads the whole shortage or nothing, never a part of it.
 
     There must be enough for the real-time ``fee`` too, whose own transaction takes it; what is loaded here is without it.
+    A part covers goods and surcharge and never the cash: card networks allow no cash back with a partial approval. A part
+    that is not more than the surcharge buys nothing, so it is a decline.
     """
     wanted = asked.wanted
     ledger, held = seen.account.money(seen.currency)
@@ -37,5 +39,7 @@ def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
     is_whole = asked.increase or fee or asked.form in CASH_MACHINE
     may_be_partial = controls.enable_partial_auth_approval and not is_whole
     if usable and may_be_partial and asked.details.merchant.partial_approval_capable:
-        return Funding(Reason.PARTIALLY_APPROVED, usable, 0)
+        part = min(usable, asked.requested - asked.details.cash_back)
+        if part > asked.surcharge:
+            return Funding(Reason.PARTIALLY_APPROVED, part, 0)
     return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)

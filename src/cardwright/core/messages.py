@@ -53,6 +53,11 @@ class Fee(msgspec.Struct, frozen=True, array_like=True):
     credit_debit: str
 
 
+def surcharge_of(fees: tuple[Fee, ...]) -> int:
+    """Return the acquirer's surcharge that the cardholder pays with a purchase, in minor units."""
+    return sum(fee.amount for fee in fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
+
+
 class Assessed(msgspec.Struct, frozen=True, array_like=True):
     """The real-time fee of a chain, as it was assessed with its first transaction.
 
@@ -92,6 +97,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
+    ``cash_back`` is the cash that was asked for; ``record.cash_back_of`` tells how much of it is paid out.
     ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the control
     that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of JSON,
     are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to be
@@ -159,14 +165,20 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
         return self.form is Form.INCREMENT
 
     @property
+    def surcharge(self) -> int:
+        """The acquirer's surcharge, in minor units; a balance inquiry and a credit pay none."""
+        if not self.details.fees or self.form is Form.BALANCE_INQUIRY or self.form in CREDITS:
+            return 0
+        return surcharge_of(self.details.fees)
+
+    @property
     def requested(self) -> int:
         """What is asked in all: purchase, cash back, and the acquirer's surcharge, which nobody pays to see or get money."""
         if not self.details.fees and not self.details.cash_back:
             return self.amount
         if self.form is Form.BALANCE_INQUIRY or self.form in CREDITS:
             return self.amount
-        surcharge = sum(fee.amount for fee in self.details.fees if fee.type == "ACQUIRER_FEE" and fee.credit_debit == "D")
-        return self.amount + self.details.cash_back + surcharge
+        return self.amount + self.details.cash_back + self.surcharge
 
     @property
     def wanted(self) -> int:

@@ -3,9 +3,14 @@
 from struct import Struct
 from typing import NamedTuple, Protocol
 
+from cardwright.core.messages import Details
+from cardwright.core.responses import Reason
+
 LOAD_SIDE = 1
 ORDER = 2
 RELOAD = 3
+
+PARTIALLY_APPROVED = Reason.PARTIALLY_APPROVED.number
 
 _HALVES = Struct(">QQ")
 
@@ -111,6 +116,11 @@ def id_and_face_of(token: str) -> tuple[int, int] | None:
     except ValueError:
         return None
     return (low >> 22) & 0xFF_FFFF_FFFF, low & 0b11
+
+
+def cash_back_of(code: int, details: Details) -> int:
+    """Return the part of a transaction's ``amount`` that is cash back, by its response code: a partial approval has none."""
+    return 0 if code == PARTIALLY_APPROVED else details.cash_back
 
 
 def approval_code(row: Recorded) -> str:

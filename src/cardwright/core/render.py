@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cardwright.core.kinds import ASKS, INQUIRY, LOAD_KINDS, RELEASES, SETTLES, TAKEN_BACK, UNDOES, UNLOADS
-from cardwright.core.messages import Details, Merchant
+from cardwright.core.messages import Details, Merchant, surcharge_of
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import (
     LOAD_SIDE,
     ORDER,
     Recorded,
     approval_code,
+    cash_back_of,
     network_reference,
     root_token,
     token_of,
@@ -102,7 +103,7 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
         + ("" if kind in RELEASES else f'"settlement_date":"{time[:10]}T00:00:00Z",')
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
-        f'{_fees_and_cash(details, places)}"currency_code":"{row.currency}",'
+        f'{_fees_and_cash(row, details, places)}"currency_code":"{row.currency}",'
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
         + f'"response":{_response(row.code, details.limited_by)},{_network(details)}"acquirer":{{'
         + ('"institution_id_code":"000000",' if kind in SETTLES else "")
@@ -207,18 +208,18 @@ def _network(details: Details) -> str:
     return f'"network":"{details.network}",{sub}'
 
 
-def _fees_and_cash(details: Details, places: int) -> str:
+def _fees_and_cash(row: Recorded, details: Details, places: int) -> str:
     if not details.fees and not details.cash_back:
         return '"issuer_interchange_amount":0,"acquirer_fee_amount":0,'
-    sums = {kind: sum(fee.amount for fee in details.fees if fee.type == kind) for kind in ("INTERCHANGE_FEE", "ACQUIRER_FEE")}
+    interchange = sum(fee.amount for fee in details.fees if fee.type == "INTERCHANGE_FEE")
     fees = ",".join(
         f'{{"type":"{fee.type}","amount":{decimal_text(fee.amount, places)},"credit_debit":"{fee.credit_debit}"}}'
         for fee in details.fees
     )
-    cash = f'"cash_back_amount":{decimal_text(details.cash_back, places)},' if details.cash_back else ""
+    cash = f'"cash_back_amount":{decimal_text(cash_back_of(row.code, details), places)},' if details.cash_back else ""
     return (
-        f'{cash}"issuer_interchange_amount":{decimal_text(sums["INTERCHANGE_FEE"], places)},'
-        f'"acquirer_fee_amount":{decimal_text(sums["ACQUIRER_FEE"], places)},' + (f'"fees":[{fees}],' if fees else "")
+        f'{cash}"issuer_interchange_amount":{decimal_text(interchange, places)},'
+        f'"acquirer_fee_amount":{decimal_text(surcharge_of(details.fees), places)},' + (f'"fees":[{fees}],' if fees else "")
     )
 
 

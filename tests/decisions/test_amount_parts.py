@@ -1,0 +1,181 @@
+"""The parts of an amount: whatever is approved, its parts are within it, and everything that reads the record sees the same.
+
+The parts are goods, cash back, the acquirer's surcharge, and what an MCC group holds beyond the request. A real-time fee is
+a transaction of its own.
+"""
+
+from itertools import product
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from cardwright.core.counting import asked_of, event_of
+from cardwright.core.decide import decide
+from cardwright.core.fee_groups import RealTimeFee
+from cardwright.core.kinds import CASH_MACHINE, WITH_CASH, Form
+from cardwright.core.messages import FLOW_OF, Authorization, Details, Fee, Flow, Merchant
+from cardwright.core.outcome import Decision
+from cardwright.core.record import Recorded
+from cardwright.core.render import details_decoder, face_of, render
+from cardwright.core.snapshot import Snapshot
+from cardwright.core.spend import Categories, Increase, IncreaseType
+from cardwright.core.transaction_model import as_v2
+from cardwright.core.velocity import Control, Window, settled
+from cardwright.core.words import TYPE_NUMBER
+from cardwright.engine.recording import details_of, record
+from tests.decisions.test_checks import seen_by
+from tests.support.world import NOON
+
+FORMS = (Form.PURCHASE, Form.PIN_PURCHASE, Form.PIN_HOLD, Form.FUNDING, Form.WITHDRAWAL)
+GOODS, CASH, SURCHARGES = (0, 7_50, 20_00), (0, 20_00), ((), (("D", 3_00),), (("C", 9_00),))
+MONEY = ("0", "0.01", "3", "3.01", "7.5", "15", "23", "39.99", "43")
+SOURCES, RULES, TERMINALS = ("none", "active"), ("", "no-partial"), (True, False)
+EXTRAS = ("", "increase", "fee")
+
+COUNTING = {"both": (True, True), "purchases": (True, False), "cash": (False, True)}
+"""Velocity controls by what they count: the flags for purchases and for cash back."""
+
+
+class Case(NamedTuple):
+    """One purchase, what was seen, its row, and the transaction on the wire."""
+
+    name: str
+    seen: Snapshot
+    asked: Authorization
+    decision: Decision
+    row: Recorded
+    shown: dict[str, Any]
+
+    @property
+    def details(self) -> Details:
+        return details_decoder.decode(self.row.details)
+
+
+def extended(seen: Snapshot, form: Form, extra: str) -> Snapshot:
+    """The snapshot with an MCC group that raises holds, or with a real-time fee."""
+    if extra == "increase":
+        categories = Categories(("Pumps",), (Increase(IncreaseType.AMOUNT, 4_00),))
+        return msgspec.structs.replace(seen, spend=msgspec.structs.replace(seen.spend, categories=categories))
+    if extra == "fee":
+        kinds = [TYPE_NUMBER[name] for name in (str(form), WITH_CASH.get(form)) if name]
+        fees = tuple(RealTimeFee(token="f", kind=kind, amount=1_00, is_percentage=False, fee="{}", group="{}") for kind in kinds)
+        return msgspec.structs.replace(seen, fees=fees)
+    return seen
+
+
+def shown_of(row: Recorded, seen: Snapshot) -> dict[str, Any]:
+    """The transaction on the wire, which has the same amounts in both models."""
+    text = render(row, face_of(seen.card, seen.user, seen.owner), None)
+    one: dict[str, Any] = msgspec.json.decode(text)
+    other = msgspec.json.decode(as_v2(text, details_decoder.decode(row.details)))
+    names = ("amount", "request_amount", "cash_back_amount", "acquirer_fee_amount", "gpa")
+    assert [one.get(name) for name in names] == [other.get(name) for name in names]
+    return one
+
+
+def cases() -> list[Case]:
+    """Every combination."""
+    found = []
+    for form, goods, cash, surcharge, money, source, rules, capable, extra in product(
+        FORMS, GOODS, CASH, SURCHARGES, MONEY, SOURCES, RULES, TERMINALS, EXTRAS
+    ):
+        if (cash and form not in WITH_CASH) or (not goods and form in FLOW_OF):
+            continue
+        seen = seen_by({"source": source, "money": money, "rules": rules, "poi": "atm"}, NOON)
+        seen = extended(seen, form, extra)
+        details = Details(
+            mid="m1", merchant=Merchant(partial_approval_capable=capable), cash_back=cash, flow=FLOW_OF.get(form, Flow.PURCHASE),
+            fees=tuple(Fee("ACQUIRER_FEE", amount, sign) for sign, amount in surcharge),
+        )  # fmt: skip
+        asked = Authorization(amount=goods, details=details, form=form)
+        decision = decide(seen, asked, NOON)
+        row = record(
+            row_id=1, keys=(1, 1, 1, None), revisions=(1, 1), decision=decision, root=None, seed=1, now=NOON, duration_ms=0,
+            details=details_of(asked, seen, decision, None),
+        )  # fmt: skip
+        name = f"{form} {goods}+{cash} {surcharge} of {money} {source} {rules} {capable} {extra}"
+        found.append(Case(name, seen, asked, decision, row, shown_of(row, seen)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def decided() -> list[Case]:
+    """All cases."""
+    return cases()
+
+
+def counts(case: Case, name: str) -> int:
+    """What a velocity control of this name counts of the row."""
+    purchases, cash = COUNTING[name]
+    control = settled(
+        Control(
+            id=1, token="v", name=None, amount_limit=1, usage_limit=None, window=Window.DAY, currency="USD", since_ms=0,
+            include_purchases=purchases, include_cashback=cash, include_withdrawals=False,
+        )
+    )  # fmt: skip
+    event = event_of(case.row, case.details)
+    return 0 if event is None else control.amount_of(event)
+
+
+def units(amount: float) -> int:
+    """Minor units of an amount on the wire."""
+    return round(amount * 100)
+
+
+def test_the_parts_are_within_the_amount(decided: list[Case]) -> None:
+    """Cash back and surcharge together are at most the amount; a part of the request has no cash back, and buys something."""
+    codes = set()
+    for case in decided:
+        one, name = case.shown, case.name
+        amount, requested = units(one["amount"]), units(one["request_amount"])
+        cash, surcharge = units(one.get("cash_back_amount", 0)), units(one["acquirer_fee_amount"])
+        goods, code = amount - cash - surcharge, one["response"]["code"]
+        codes.add(code)
+        assert cash + surcharge <= amount, name
+        assert requested == case.asked.requested, name
+        assert ("cash_back_amount" in one) == bool(case.asked.details.cash_back), name
+        assert surcharge == case.asked.surcharge, name
+        if code == "0002":
+            assert (cash, case.asked.form not in CASH_MACHINE) == (0, True), name
+            assert 0 < goods <= case.asked.amount, name
+            assert amount < requested, name
+        else:
+            assert (amount, cash) == (case.decision.amount, case.asked.details.cash_back), name
+            assert goods == case.asked.amount + (amount - requested), name
+            assert amount - requested in ((0, 4_00) if case.decision.is_approved else (0,)), name
+    assert codes >= {"0000", "0002", "1016"}
+
+
+def test_what_is_approved_is_what_moves(decided: list[Case]) -> None:
+    """Effect, postings, hold and what can be cleared or undone later are the amount, to the cent; a decline has none of it."""
+    for case in decided:
+        decision, name = case.decision, case.name
+        if not decision.is_approved:
+            assert (case.row.impacted, sum(map(abs, decision.legs)), case.row.hold_left) == (None, 0, 0), name
+            continue
+        assert units(case.shown["gpa"]["impacted_amount"]) == -decision.amount, name
+        assert decision.legs.held + decision.legs.settlement == decision.amount, name
+        assert decision.hold_left + decision.cleared == decision.amount, name
+        if case.seen.source is None:
+            ledger, held = case.seen.account.money("USD")
+            assert decision.amount <= max(0, ledger - held), name
+
+
+def test_velocity_controls_count_what_was_approved(decided: list[Case]) -> None:
+    """A control of purchases counts the amount without cash back, one of cash back the cash, one of both the whole amount."""
+    for case in decided:
+        is_counted = case.asked.form not in CASH_MACHINE
+        amount, cash = units(case.shown["amount"]), units(case.shown.get("cash_back_amount", 0))
+        expected = {"both": amount, "purchases": amount - cash, "cash": cash} if is_counted else dict.fromkeys(COUNTING, 0)
+        assert {name: counts(case, name) for name in COUNTING} == expected, case.name
+
+
+def test_the_record_gives_the_message_back(decided: list[Case]) -> None:
+    """Explanations and backtests decide a row again from what it records: the message is the same, and so is the decision."""
+    for case in decided:
+        asked, again = case.asked, asked_of(case.row, case.details)
+        assert (again.amount, again.requested, again.form) == (asked.amount, asked.requested, asked.form), case.name
+        decision = decide(case.seen, again, NOON)
+        expected = (case.row.kind, case.decision.reason, case.row.amount)
+        assert (decision.kind, decision.reason, decision.amount) == expected, case.name
