@@ -46,7 +46,7 @@ from tests.support.world import NOON
 #   blocked   an authorization control that applies `everywhere`
 #   rules     leaves of transaction_controls: see RULES and `exempt=MID,MID`
 #   present   whether the message says that the card was there; `3ds` is a security level sent by a shop
-#   street, zip   as typed; on file are "12 Main Street" and "94-501 ab", or nothing with `address` none
+#   street, zip   as typed; on file are "12 Main Street" and "94-501 ab", or with `address` only one of them, or `none`
 #   source    active, inactive, none; `money` is ledger less holds, in whole units
 #   limits    of one velocity control: `amount=10`, `count=0`
 #   answer    the response code; then what was approved and what was loaded for it, in whole units
@@ -187,7 +187,15 @@ ADDRESSES = """
            |                | 10000  |         |                      | 0201    | 0000 10 10
            |                | 10000  |         | auth-street          | 0201    | 0000 10 10
            |                | 10000  |         | auth-zip             | 0201    | 1953
-           | 12 Main Street | 94501AB | none   | auth-street          | 0101    | 1953
+           | 12 Main Street | 94501AB | none   | auth-street auth-zip | 0303    | 0000 10 10
+           | 12 Main Street |        | none    | auth-street auth-zip | 0302    | 0000 10 10
+           |                | 94501AB | none   | auth-street auth-zip | 0203    | 0000 10 10
+           | 12 Main Street | 94501AB | street | auth-street auth-zip | 0003    | 0000 10 10
+           | 21 Main Street | 94501AB | street | auth-zip            | 0103    | 0000 10 10
+           | 21 Main Street | 94501AB | street | auth-street         | 0103    | 1953
+           | 12 Main Street | 94501AB | zip   | auth-street auth-zip | 0300    | 0000 10 10
+           | 12 Main Street | 10000  | zip     | auth-street          | 0301    | 0000 10 10
+           | 12 Main Street | 10000  | zip     | auth-zip             | 0301    | 1953
            | 21 Main Street | 10000  |         | auth-off auth-street auth-zip | 0303 | 0000 10 10
            | 21 Main Street | 10000  |         | av-street av-zip     | 0101    | 0000 10 10
     0      | 21 Main Street | 10000  |         | auth-street auth-zip | 0101    | 0000 0 0
@@ -196,6 +204,7 @@ ADDRESSES = """
     0      | 12 Main Street | 94501AB |        | av-street av-zip     | 0000    | 0000 0 0
     0      | 21 Main Street | 10000  |         | av-off av-street av-zip | 0303 | 0000 0 0
     0      |                |        |         | av-street av-zip     |         | 0000 0 0
+    0      | 12 Main Street | 94501AB | none   | av-street av-zip     | 0303    | 0000 0 0
 """
 
 MONEY = """
@@ -400,7 +409,7 @@ def seen_by(row: dict[str, str], now: int) -> Snapshot:
     """What the decision sees."""
     state, _, reason_code = (row.get("card") or "ACTIVE").partition("/")
     source, money = row.get("source") or "active", units(row.get("money") or "0")
-    no_address = row.get("address") == "none"
+    has = (row.get("address") or "street zip").split()
     return Snapshot(
         currency="USD",
         card=CardFact(
@@ -408,8 +417,8 @@ def seen_by(row: dict[str, str], now: int) -> Snapshot:
             expires_ms=now + int(row.get("expires") or 10**9), service_code="101", reason_code=reason_code or None,
         ),
         user=UserFact(
-            token="u", status=HolderStatus(row.get("holder") or "ACTIVE"), address1=None if no_address else "12 Main Street",
-            postal_code=None if no_address else "94-501 ab",
+            token="u", status=HolderStatus(row.get("holder") or "ACTIVE"), address1="12 Main Street" if "street" in has else None,
+            postal_code="94-501 ab" if "zip" in has else None,
         ),
         owner=UserFact(token="o", status=HolderStatus(row.get("owner") or "ACTIVE")),
         product=product_of(row),

@@ -5,11 +5,11 @@ A check answers None or the reason for refusing. ``inputs`` names what it looked
 to differ: both are only asked for when somebody wants a decision explained.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cardwright.core.address_verification import NO_MATCH, UNCHECKED, outcome_of
 from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of, numeric_country
 from cardwright.core.kinds import CASH_MACHINE, CREDITS, QUASI_CASH, Form
 from cardwright.core.messages import Authorization, Flow
@@ -176,9 +176,9 @@ def security_code_is_right(seen: Snapshot, asked: Authorization, _now: Instant) 
 
 
 def address_rule(seen: Snapshot, asked: Authorization) -> AddressCheck:
-    """The product's rule for this message: account verifications (amount 0) have their own."""
+    """The product's rule for this message: account verifications, which ask for nothing, have their own."""
     rules = seen.product.config.transaction_controls.address_verification
-    return rules.auth_messages if asked.amount else rules.av_messages
+    return rules.auth_messages if asked.requested else rules.av_messages
 
 
 def address_verdict(seen: Snapshot, asked: Authorization) -> str | None:
@@ -186,19 +186,31 @@ def address_verdict(seen: Snapshot, asked: Authorization) -> str | None:
     street, postal_code = asked.details.typed_street, asked.details.typed_postal_code
     if street is None and postal_code is None:
         return None
-    if not address_rule(seen, asked).validate:
-        return "0303"
-    return _part(street, seen.user.address1, _house_number) + _part(postal_code, seen.user.postal_code, _compact)
+    outcome = outcome_of(street, postal_code, seen.user.address1, seen.user.postal_code)
+    return outcome if outcome is None or address_rule(seen, asked).validate else UNCHECKED
 
 
 def address_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     verdict = address_verdict(seen, asked)
-    if verdict is None:
+    if verdict is None or asked.form in NOBODY_TYPES:
         return None
     rule = address_rule(seen, asked)
-    wrong_street = verdict[:2] == "01" and rule.decline_on_address_number_mismatch
-    wrong_postal_code = verdict[2:] == "01" and rule.decline_on_postal_code_mismatch
+    wrong_street = verdict[:2] == NO_MATCH and rule.decline_on_address_number_mismatch
+    wrong_postal_code = verdict[2:] == NO_MATCH and rule.decline_on_postal_code_mismatch
     return Reason.ADDRESS_FAILED if wrong_street or wrong_postal_code else None
+
+
+def address_inputs(seen: Snapshot, asked: Authorization, _now: Instant) -> Inputs:
+    """The outcome of the comparison, what was compared with what, and what a mismatch does."""
+    rule = address_rule(seen, asked)
+    return {
+        "address_verdict": address_verdict(seen, asked),
+        "street_address": asked.details.typed_street, "street_address_on_file": seen.user.address1,
+        "postal_code": asked.details.typed_postal_code, "postal_code_on_file": seen.user.postal_code,
+        "validate": rule.validate,
+        "decline_on_address_number_mismatch": rule.decline_on_address_number_mismatch,
+        "decline_on_postal_code_mismatch": rule.decline_on_postal_code_mismatch,
+    }  # fmt: skip
 
 
 def merchant_is_allowed(seen: Snapshot, asked: Authorization, now: Instant) -> Reason | None:
@@ -230,22 +242,6 @@ def merchant_inputs(seen: Snapshot, asked: Authorization, now: Instant) -> Input
         "authorization_controls": [rule_inputs(one, asked, now) for one in spend.controls],
         "exemptions": [rule_inputs(one, asked, now) for one in spend.exemptions],
     }  # fmt: skip
-
-
-def _part(typed: str | None, on_file: str | None, form: Callable[[str], str]) -> str:
-    if not typed:
-        return "02"
-    return "00" if on_file is not None and form(typed) == form(on_file) else "01"
-
-
-def _house_number(street: str) -> str:
-    """Address verification compares the number of the house, not the spelling of the street."""
-    number = re.match(r"\s*(\d+)", street)
-    return number[1] if number else _compact(street)
-
-
-def _compact(text: str) -> str:
-    return "".join(text.split()).replace("-", "").casefold()
 
 
 CHECKS = (
@@ -342,8 +338,7 @@ CHECKS = (
         "the card security code is sent and right",
     ),
     Check(
-        "address_is_right", address_is_right,
-        lambda seen, asked, _now: {"address_verdict": address_verdict(seen, asked)},
+        "address_is_right", address_is_right, address_inputs,
         "the typed address equals the cardholder's, or the product does not decline on a mismatch",
     ),
     Check(

@@ -41,12 +41,14 @@ STATE_NAMES = {state.value: state.name for state in State}
 
 
 class Face(NamedTuple):
-    """The fragments of a card's transactions that its configuration fixes."""
+    """The fragments of a card's transactions that its configuration fixes, and the address that is on file for its user."""
 
     tokens: str
     owner: str
     product: str
     people: str
+    street: str | None = None
+    postal_code: str | None = None
 
 
 class SourceFace(NamedTuple):
@@ -64,6 +66,8 @@ def face_of(card: CardFact, user: UserFact, owner: UserFact) -> Face:
         product=_quoted(card.card_product_token),
         people=f'"user":{{"metadata":{to_json(user.metadata).decode()}}},'
         f'"card":{{"last_four":"{card.last_four}","metadata":{to_json(card.metadata).decode()}}}',
+        street=user.address1,
+        postal_code=user.postal_code,
     )
 
 
@@ -111,7 +115,7 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
         f'"network_reference_id":"{network_reference(row)}",'
         f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in ASKS, kind in SETTLES, details.mcc_groups)},'
-        f'{_verifications(details, places)}"is_recurring":false,"is_installment":false}}'
+        f'{_verifications(details, face, places)}"is_recurring":false,"is_installment":false}}'
     )
 
 
@@ -223,7 +227,7 @@ def _fees_and_cash(row: Recorded, details: Details, places: int) -> str:
     )
 
 
-def _verifications(details: Details, places: int) -> str:
+def _verifications(details: Details, face: Face, places: int) -> str:
     """What is only there when the message said more than amount, card and merchant."""
     parts: dict[str, Any] = {}
     if details.is_pre_auth:
@@ -232,7 +236,7 @@ def _verifications(details: Details, places: int) -> str:
         code, memo = SECURITY_CODE_VERDICTS[details.security_code_matches]
         parts["card_security_code_verification"] = {"type": "CVV2", "response": {"code": code, "memo": memo}}
     if details.address_verdict is not None:
-        parts["address_verification"] = _address(details, details.address_verdict)
+        parts["address_verification"] = _address(details, face, details.address_verdict)
     if details.network_metadata is not None:
         parts["network_metadata"] = details.network_metadata
     if details.from_account is not None:
@@ -251,12 +255,17 @@ def _verifications(details: Details, places: int) -> str:
     return echoed + (to_json(parts).decode()[1:-1] + "," if parts else "")
 
 
-def _address(details: Details, verdict: str) -> dict[str, Any]:
-    typed = {"street_address": details.typed_street, "postal_code": details.typed_postal_code}
+def _address(details: Details, face: Face, verdict: str) -> dict[str, Any]:
     return {
-        "request": {name: text for name, text in typed.items() if text is not None},
+        "request": _address_part(details.typed_street, details.typed_postal_code),
+        "on_file": _address_part(face.street, face.postal_code),
         "response": {"code": verdict, "memo": ADDRESS_VERDICTS[verdict]},
     }
+
+
+def _address_part(street: str | None, postal_code: str | None) -> dict[str, str]:
+    said = {"street_address": street, "postal_code": postal_code}
+    return {name: text for name, text in said.items() if text is not None}
 
 
 def _quoted(text: str) -> str:

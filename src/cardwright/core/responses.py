@@ -58,11 +58,20 @@ ADDRESS_VERDICTS = {
     "0000": "Address and postal code match",
     "0001": "Address matches and postal code does not match",
     "0002": "Address matches and postal code not present",
+    "0003": "Address matches and postal code unavailable",  # (choice)
     "0100": "Address does not match and postal code matches",
     "0101": "Address and zip code does not match",
     "0102": "Address does not match and postal code not present",
+    "0103": "Address does not match and postal code unavailable",  # (choice)
     "0200": "Address not present and postal code matches",
     "0201": "Address not present and zip code not match",
-    "0303": "Address verification not performed",
+    "0203": "Address not present and postal code unavailable",  # (choice)
+    "0300": "Address unavailable and postal code matches",  # (choice)
+    "0301": "Address unavailable and postal code does not match",  # (choice)
+    "0302": "Address unavailable and postal code not present",  # (choice)
+    "0303": "Address verification unavailable",
 }
-"""First two digits the street (00 match, 01 no match, 02 not given), last two the postal code; 0303 not checked."""
+"""Outcomes of an address verification: the first two digits are the street's, the last two the postal code's.
+
+00 is a match, 01 no match, 02 not in the request, 03 not checked: nothing is on file, or the product checks nothing.
+"""

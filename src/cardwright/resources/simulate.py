@@ -21,6 +21,7 @@ from cardwright.resources.route import Scope, Shape, post
 from cardwright.resources.simulate_shapes import (
     AskRequest,
     AuthorizationRequest,
+    BillingAddress,
     CardOptions,
     NetworkMetadata,
     SimulationAnswer,
@@ -158,17 +159,22 @@ async def _with_verdicts(
     """Compares what was typed with the card, so that neither code nor PIN goes any further."""
     cvv, pin = text_or_none(options.cvv, "card_options.cvv", 3), text_or_none(body.pin)
     expiration = text_or_none(options.expiration, "card_options.expiration", 4)
-    address = options.billing_address
-    postal_code = text_or_none(address.zip) or text_or_none(address.compressed_zip) if address is not None else None
+    address = options.billing_address or BillingAddress()
     return msgspec.structs.replace(
         plain,
         card_present=options.card_present,
         expiration_matches=None if expiration is None else expiration.zfill(4) == card.card.expiration,
         security_code_matches=None if cvv is None else await _is_right_code(app, card, sealed, cvv.zfill(3)),
         pin_matches=None if pin is None else _is_right_pin(app, sealed, pin),
-        typed_street=(address.address or None) if address is not None else None,
-        typed_postal_code=postal_code,
+        typed_street=_unless_blank(address.address),
+        typed_postal_code=_unless_blank(address.zip) or _unless_blank(address.compressed_zip),
     )
+
+
+def _unless_blank(value: str | int | None) -> str | None:
+    """The text of a part of an address; None for one that is blank."""
+    text = text_or_none(value)
+    return text if text is not None and text.strip() else None
 
 
 async def _is_right_code(app: App, card: CardEntry, sealed: CardRow, cvv: str) -> bool:
