@@ -23,7 +23,7 @@ from cardwright.engine.batch import Ask, Asked, Outcome
 from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import Instructed
-from cardwright.kit.clock import ProgramClock
+from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.kit.page import Page
 from cardwright.resources import cards, mcc_groups
 from cardwright.resources import velocity_controls as controls
@@ -480,6 +480,7 @@ def _founded(histories: Histories, window: str, seed: str, number: int, turns: i
         products = dice.choice((("jit",), ("jit",), ("plain",), ("plain",), ("jit", "plain")))
         people.append(Person(f"u{at}", products, parent))
     times = steps.drawn_times(dice, window, turns + 1)
+    assert window == "LIFETIME" or len({window_on(window, at // DAY_MS) for at in times}) > 2, "two ends are crossed"
     place = histories.found(window, people, times[0])
     place.times, place.dice = times, dice
     return place
@@ -590,7 +591,6 @@ def _look_at(place: Place, at_ms: int, move: Move, met: Counter[str]) -> None:
     if move.part.at_ms == at_ms and move.part.goods == -move.goods:
         met["refund without an original"] += 1
         return
-    is_later = place.window != "LIFETIME" and window_on(place.window, at_ms // 86_400_000) != window_on(
-        place.window, move.part.at_ms // 86_400_000
-    )
+    windows = {window_on(place.window, at // DAY_MS) for at in (at_ms, move.part.at_ms)}
+    is_later = len(windows) > 1
     met["given back in a later window" if is_later else "given back in its window"] += 1
