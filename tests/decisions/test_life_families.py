@@ -64,8 +64,8 @@ ANNOUNCED = """
     wait 7d         | -                                           | -               | -                       | -
     expire 12       | refund.auth.reversal CLEARED                | unREVERSED 5    | 0 0 0                   | -
     credithold 30   | original.credit.auth PENDING                | unPENDING 30    | 0 0 0                   | -
-    clear 10 of 15  | original.credit.auth.clearing CLEARED       | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
-    clear 20 of 15  | original.credit.auth.clearing CLEARED       | unCOMPLETION 20 | +20 0 0                 | F+20 S-20
+    clear 10 of 15  | original.credit.auth.clearing COMPLETION    | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
+    clear 20 of 15  | original.credit.auth.clearing COMPLETION    | unCOMPLETION 20 | +20 0 0                 | F+20 S-20
     reverse 5 of 15 | original.credit.auth.reversal DECLINED 1018 | -               | - 0 0                   | -
     credithold 9    | original.credit.auth PENDING                | unPENDING 9     | 0 0 0                   | -
     reverse 4 of 19 | original.credit.auth.reversal PENDING       | unPENDING 4     | 0 0 0                   | -
@@ -84,7 +84,7 @@ ANNOUNCED = """
 FORCED = """
     message               | type state code                         | order          | impact ledger available | postings
     force 7 as announce   | refund.auth.clearing COMPLETION         | unCOMPLETION 7 | +7 0 0                  | F+7 S-7
-    force 4 as credithold | original.credit.auth.clearing CLEARED   | unCOMPLETION 4 | +4 0 0                  | F+4 S-4
+    force 4 as credithold | original.credit.auth.clearing COMPLETION | unCOMPLETION 4 | +4 0 0                  | F+4 S-4
     force 6 as cash       | auth.clearing.atm.withdrawal COMPLETION | COMPLETION 6   | -6 0 0                  | F-6 S+6
 """
 
@@ -111,7 +111,7 @@ PLAIN = """
     reverse 30 of 10 | pindebit.refund.reversal CLEARED         | -     | -30 21 21               | A-30 S+30
     credithold 11    | original.credit.auth PENDING             | -     | 0 21 21                 | -
     auth 22 alone    | auth DECLINED 1016                       | -     | - 21 21                 | -
-    clear 11 of 19   | original.credit.auth.clearing CLEARED    | -     | +11 32 32               | A+11 S-11
+    clear 11 of 19   | original.credit.auth.clearing COMPLETION | -     | +11 32 32               | A+11 S-11
     auth 22 alone    | auth PENDING                             | -     | -22 32 10               | A-22 H+22
 """
 
@@ -121,7 +121,7 @@ KEPT = """
     announce 25    | refund.auth PENDING                      | -             | 0 0 0                   | -
     clear 25 of 1  | refund.auth.clearing COMPLETION          | -             | +25 25 25               | A+25 S-25
     credithold 10  | original.credit.auth PENDING             | -             | 0 25 25                 | -
-    clear 10 of 3  | original.credit.auth.clearing CLEARED    | -             | +10 35 35               | A+10 S-10
+    clear 10 of 3  | original.credit.auth.clearing COMPLETION | -             | +10 35 35               | A+10 S-10
     pinrefund 5    | pindebit.refund COMPLETION               | -             | +5 40 40                | A+5 S-5
     fundhold 60    | account.funding.auth PENDING             | PENDING 20    | -60 60 0                | F-20 A-40 H+60
     clear 60 of 6  | account.funding.auth.clearing COMPLETION | COMPLETION 20 | -60 0 0                 | H-60 S+60
@@ -155,7 +155,7 @@ DRY = """
     fund 10       | account.funding DECLINED 1016         | DECLINED 10     | - 0 0                   | -
     credithold 10 | original.credit.auth PENDING          | unPENDING 10    | 0 0 0                   | -
     announce 10   | refund.auth PENDING                   | unPENDING 10    | 0 0 0                   | -
-    clear 10 of 5 | original.credit.auth.clearing CLEARED | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
+    clear 10 of 5 | original.credit.auth.clearing COMPLETION | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
     clear 10 of 6 | refund.auth.clearing COMPLETION       | unCOMPLETION 10 | +10 0 0                 | F+10 S-10
     pinrefund 5   | pindebit.refund COMPLETION            | unCOMPLETION 5  | +5 0 0                  | F+5 S-5
 """

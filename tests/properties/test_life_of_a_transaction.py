@@ -230,8 +230,7 @@ class Life(RuleBasedStateMachine):
             back = amount if self.returns else 0
             self.ledger += amount - back
             chain |= {"hold": max(0, chain["hold"] - amount), "settled": chain["settled"] - amount}
-            state = "COMPLETION" if chain["form"] == ANNOUNCED_REFUND else "CLEARED"
-            self.compare(outcome, HOLDS[chain["form"]].clearing, state, "0000", -back)
+            self.compare(outcome, HOLDS[chain["form"]].clearing, "COMPLETION", "0000", -back)
             self.see(chain["form"], before, "clear", self.state_of(chain))
             return
         covered = min(amount, chain["hold"])

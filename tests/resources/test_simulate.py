@@ -409,8 +409,8 @@ def test_what_a_clearing_leaves_out_is_the_originals(shop: Shop) -> None:
     assert [one["card_acceptor"][name] for name in ("mid", "name", "mcc")] == ["m42", "Pier 9", "5812"]
 
 
-def test_a_reversal_in_two_parts(server: RunningServer) -> None:
-    """A part leaves the chain open, the rest closes it: states, amounts, order and raw message of the reference's example."""
+def test_a_reversal_in_parts(server: RunningServer) -> None:
+    """Parts leave the chain open, the rest closes it: states, amounts, order and raw message of the reference's example."""
     shop = Shop(server)
     auth = shop.buy(250)
     part, raw = answer_to(shop, "reversal", auth, 100)
@@ -426,9 +426,12 @@ def test_a_reversal_in_two_parts(server: RunningServer) -> None:
     assert raw["56"] == {
         "1": "2100", "2": auth["acquirer"]["system_trace_audit_number"].zfill(12), "3": "20350601090000", "7": auth["token"],
     }  # fmt: skip
-    rest, _ = answer_to(shop, "reversal", part, 150)
-    assert (rest["state"], rest["amount"], rest["gpa_order"]["state"]) == ("CLEARED", 150, "REVERSED")
-    assert (rest["gpa"]["ledger_balance"], rest["gpa"]["impacted_amount"]) == (0, 150)
+    more, raw = answer_to(shop, "reversal", part, 50)
+    assert (more["state"], more["request_amount"], more["amount"], raw["95"]) == ("PENDING", 250, 50, {"1": 100})
+    rest, raw = answer_to(shop, "reversal", part, 100)
+    assert (rest["state"], rest["amount"], rest["gpa_order"]["state"]) == ("CLEARED", 100, "REVERSED")
+    assert raw["95"] == {"1": 0}
+    assert (rest["gpa"]["ledger_balance"], rest["gpa"]["impacted_amount"]) == (0, 100)
     assert rest["preceding_related_transaction_token"] == auth["token"]
     refused, raw = answer_to(shop, "reversal", auth, 1)
     assert (refused["state"], refused["response"]["code"], "approval_code" in refused) == ("DECLINED", "1017", False)
@@ -447,9 +450,11 @@ def test_an_advice(server: RunningServer) -> None:
     """An advice of 40 lowers an authorization of 100 and leaves it open; the advice may be named by the clearing."""
     shop = Shop(server)
     auth = shop.buy(100)
-    one = shop.follow("authorization/advice", auth, 40)
+    one, raw = answer_to(shop, "authorization/advice", auth, 40)
     assert (one["type"], one["state"], one["response"]["code"]) == ("authorization.advice", "PENDING", "0000")
     assert (one["gpa"]["ledger_balance"], one["gpa"]["available_balance"]) == (40, 0)
+    assert (one["request_amount"], one["amount"], one["gpa_order"]["amount"]) == (40, 40, 60)
+    assert (one["settlement_date"], raw["95"]) == ("2035-06-01T00:00:00Z", {"1": 40})
     assert shop.follow("authorization/advice", auth, 41)["response"]["code"] == "1810"
     cleared = shop.follow("clearing", one, 40)
     assert (cleared["state"], cleared["preceding_related_transaction_token"]) == ("COMPLETION", auth["token"])

@@ -73,7 +73,7 @@ BEGINNINGS = [
     ("pindebit.quasi.cash", {}, "pindebit.quasi.cash", "COMPLETION", 10, 0),
     ("pindebit.refund", {}, "pindebit.refund", "COMPLETION", 10, 0),
     ("original.credit.authorization", {}, "original.credit.authorization", "PENDING", 10, 0),
-    *((name, {"force_post": True}, name, "CLEARED" if "credit" in name else "COMPLETION", 10, 0) for name in (
+    *((name, {"force_post": True}, name, "COMPLETION", 10, 0) for name in (
         "authorization.clearing.atm.withdrawal", "authorization.clearing.quasi.cash", "account.funding.authorization.clearing",
         "refund.authorization.clearing", "pindebit.authorization.clearing", "original.credit.authorization.clearing",
     )),
@@ -109,7 +109,7 @@ FOLLOWERS = [
     ("refund.authorization", "refund.authorization.clearing", 10, "COMPLETION"),
     ("refund.authorization", "refund.authorization.reversal", 10, "CLEARED"),
     ("pindebit.refund", "pindebit.refund.reversal", 10, "CLEARED"),
-    ("original.credit.authorization", "original.credit.authorization.clearing", 10, "CLEARED"),
+    ("original.credit.authorization", "original.credit.authorization.clearing", 10, "COMPLETION"),
     ("original.credit.authorization", "original.credit.authorization.reversal", 10, "CLEARED"),
 ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from cardwright.core.counting import ChainParts, asked_of, event_of
 from cardwright.core.decide import decide
 from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import raised
-from cardwright.core.kinds import ASKS, CLEARINGS, CREDIT, EXPIRIES, FAMILIES, INCREMENT, INQUIRY, PROMISED, RELEASES
+from cardwright.core.kinds import ADVICES, ASKS, CLEARINGS, CREDIT, EXPIRIES, INCREMENT, INQUIRY, PROMISED, RELEASES
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Message, Reversal
 from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded
@@ -37,9 +37,6 @@ CLOSED = frozenset({Reason.PREVIOUSLY_REVERSED.number, Reason.PREVIOUSLY_COMPLET
 
 NO_PURCHASE = PROMISED | {INQUIRY, CREDIT}
 """Kinds that spend nothing, and so are not among what is told."""
-
-ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advice is not None)
-
 
 Refusal = Verdict | MerchantRule
 """A velocity control that has no room, and how it stands; or an authorization control."""
@@ -188,11 +185,13 @@ class Replay:
         """A message that finds another hold than it found then, or one where there was none."""
         root_id = row.root_id
         assert root_id is not None
-        message = self._told(row, details, self._recorded[root_id])
+        message = self._told(row, details)
         if row.impacted is not None:
+            recorded = self._recorded[root_id]
             cleared = row.amount if row.kind in CLEARINGS else 0
-            released = min(row.amount, self._recorded[root_id].hold_left) + details.released
-            self._recorded[root_id] = self._recorded[root_id].after(hold=-released, cleared=cleared)
+            lowered = recorded.cleared + recorded.hold_left - row.amount if row.kind in ADVICES else row.amount
+            released = min(lowered, recorded.hold_left) + details.released
+            self._recorded[root_id] = recorded.after(hold=-released, cleared=cleared)
         chain = self._revived[root_id]
         if isinstance(message, Expiry) and not chain.hold_left:
             self._more -= row.available - self._available
@@ -205,15 +204,14 @@ class Replay:
         again = row._replace(impacted=decision.impacted, amount=decision.amount, moved=decision.moved)
         return event_of(again, msgspec.structs.replace(details, use=decision.use if decision.use != (0, 0) else None))
 
-    def _told(self, row: Recorded, details: Details, recorded: Chain) -> Message:
-        """The message that a row records. Of an advice the row says only what it released of the hold that it found."""
+    def _told(self, row: Recorded, details: Details) -> Message:
+        """The message that a row records."""
         if row.kind in EXPIRIES:
             return Expiry(details=details)
         if row.kind in CLEARINGS:
             return Clearing(amount=row.amount, details=details)
         if row.kind in ADVICES:
-            total = recorded.cleared + recorded.hold_left - row.amount if row.impacted is not None else row.amount
-            return Advice(amount=total, details=details)
+            return Advice(amount=row.amount, details=details)
         assert row.kind in RELEASES, "every other kind asks"
         return Reversal(amount=row.amount, details=details)
 

@@ -35,7 +35,7 @@ def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_c
         f'"4":{decimal_text(row.request_amount, places)},'
         f'"7":"{digits[4:]}","11":"{trace_number(row):0>12}","12":"{digits}","13":"{digits[2:8]}",'
         f'"14":"{expiration[2:]}{expiration[:2]}","15":"{digits[:8]}","17":"{digits[4:8]}","21":"{network_reference(row)}",'
-        f'{_about(row, places)}"26":{_text(merchant.mcc)},"37":"{row.id}",'
+        f'{_about(row, details, places)}"26":{_text(merchant.mcc)},"37":"{row.id}",'
         + (f'"38":"{approval_code(row)}",' if approved else "")
         + _outcome_and_merchant(row.code, approved, details.mid, merchant)
         + (f'"54":"{_balance("02", row.available, currency, places)}{_balance("01", row.ledger, currency, places)}",'
@@ -64,10 +64,10 @@ def _digits(second: int) -> str:
     return "".join(character for character in iso(second * 1000) if character.isdigit())
 
 
-def _about(row: Recorded, places: int) -> str:
-    """Function code of a request; reason, and acquirer's id, of what follows one (ISO 8583 DE24, DE25, DE32)."""
+def _about(row: Recorded, details: Details, places: int) -> str:
+    """Function code of a request; reason, acquirer's id, and what stays authorized, of what follows one (DE24, 25, 32, 95)."""
     if row.kind in RELEASES:
-        return f'"25":"0000","95":{{"1":{decimal_text(max(0, row.request_amount - row.amount), places)}}},'
+        return f'"25":"0000","95":{{"1":{decimal_text(details.left, places)}}},'
     return '"25":"9000","32":"000000",' if row.kind in SETTLES else '"24":"181",'
 
 

@@ -151,11 +151,14 @@ REFUNDS = frozenset(
 CLEARINGS = frozenset(family.clearing for family in FAMILIES.values() if family.clearing is not None) - CREDIT_CLEARINGS
 """Kinds that take money which was held."""
 
-RELEASES = frozenset(
-    {family.reversal for family in FAMILIES.values()} | EXPIRIES
-    | {family.advice for family in FAMILIES.values() if family.advice is not None}
-)  # fmt: skip
-"""Kinds that let go of a hold, or undo what was settled at once."""
+ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advice is not None)
+"""Kinds that lower a total."""
+
+REVERSALS = frozenset(family.reversal for family in FAMILIES.values()) | EXPIRIES
+"""Kinds that let go of a hold or undo what was settled at once; only they have no settlement date."""
+
+RELEASES = REVERSALS | ADVICES
+"""Kinds that give back, in part or in full, what a hold took or what was settled at once."""
 
 SETTLES = CLEARINGS | CREDIT_CLEARINGS | {REFUND}
 """Kinds that move money for good, after another message or by themselves."""

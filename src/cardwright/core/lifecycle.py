@@ -74,7 +74,9 @@ def advise(seen: Snapshot, asked: Advice) -> Decision:
     back = abs(chain.cleared) + chain.hold_left - asked.amount
     if (refusal := _refusal(chain, back, chain.hold_left)) is not None or back < 0:
         return declined(seen, family.advice, refusal or Reason.INVALID_AMOUNT, asked.amount)
-    return _release(seen, chain, family.advice, back, closing=back == chain.hold_left)
+    lowered = _release(seen, chain, family.advice, back, closing=back == chain.hold_left)
+    # The amount of an advice is the new total; effect and order are the difference (wire reference, 10.6).
+    return msgspec.structs.replace(lowered, requested=asked.amount, amount=asked.amount)
 
 
 def expire(seen: Snapshot, now: Instant) -> Decision:
@@ -149,11 +151,7 @@ def _bring(seen: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decis
     """The clearing of what was announced, or of what never was: it goes where a refund goes."""
     is_refund = kind == FAMILIES[ANNOUNCED_REFUND].clearing
     excess = (amount, 1) if chain is None else (max(0, amount - chain.hold_left), 0)
-    brought = msgspec.structs.replace(
-        _credit(seen, kind, amount, use=(-amount, 0) if is_refund else excess),
-        # An original credit ends in CLEARED, as the wire's table of its types says.
-        state=State.COMPLETION if is_refund else State.CLEARED,
-    )
+    brought = _credit(seen, kind, amount, use=(-amount, 0) if is_refund else excess)
     if chain is None:
         return brought
     after = chain.after(hold=-min(amount, chain.hold_left), cleared=-amount)
@@ -218,7 +216,8 @@ def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: b
         return Decision(
             kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=seen.currency,
             requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=seen.account,
-            chain=chain.after(hold=-amount), unload=_back(seen, amount), use=_released_use(chain, amount, closing=closing),
+            chain=chain.after(hold=-amount), left=chain.hold_left - amount, unload=_back(seen, amount),
+            use=_released_use(chain, amount, closing=closing),
         )  # fmt: skip
     back = min(amount, chain.load_left)
     return Decision(
@@ -234,6 +233,7 @@ def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: b
         legs=Legs(program_funding=back, available=amount - back, held=-amount),
         account=seen.account.moved(seen.currency, -back, -amount),
         chain=chain.after(hold=-amount, load=-back),
+        left=chain.hold_left - amount,
         use=_released_use(chain, amount, closing=closing),
     )
 
@@ -258,6 +258,7 @@ def _undo(seen: Snapshot, chain: Chain, amount: int) -> Decision:
         legs=Legs(program_funding=back, available=amount - back, settlement=-amount),
         account=seen.account.moved(seen.currency, amount - back, 0),
         chain=chain.after(load=-back, cleared=-amount),
+        left=chain.cleared - amount,
         use=(-amount, -1 if amount and amount == chain.cleared else 0),
     )
 
@@ -280,6 +281,7 @@ def _take_credit_back(seen: Snapshot, chain: Chain, amount: int) -> Decision:
         legs=Legs(program_funding=-load, available=load + short - amount, settlement=amount, overdraft=-short),
         account=seen.account.moved(seen.currency, load + short - amount, 0),
         chain=chain.after(load=load, cleared=amount),
+        left=-chain.cleared - amount,
         # What a refund took off the use of the card counts again; a credit that is undone was none.
         use=(amount, 0) if is_refund else (-amount, -1 if amount == -chain.cleared else 0),
     )

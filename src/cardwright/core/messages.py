@@ -101,11 +101,12 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the control
     that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of JSON,
     are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to be
-    held, ``released`` the rest of a hold that a completion gave back, ``unload`` what of announced money is to go back to the
-    funding source, or no longer is. ``increments`` are ids and tokens of a chain's increments: of its root, and of what
-    follows. ``parts`` are those of a chain, at its root, None while they follow from the root's own columns; they and the
-    increments are all that changes later. ``refund_of`` is the root of the chain that a refund names. ``network`` is None
-    for the stand-in network. ``echoed`` is a JSON object of what the transaction shows as it was sent. Neither a typed
+    held, ``released`` the rest of a hold that a completion gave back, ``left`` what stays authorized after a reversal or an
+    advice, ``unload`` what of announced money is to go back to the funding source, or no longer is. ``increments`` are ids and
+    tokens of a chain's increments: of its root, and of what follows. ``parts`` are those of a chain, at its root, None while
+    they follow from the root's own columns; they and the increments are all that changes later. ``refund_of`` is the root of
+    the chain that a refund names. ``network`` is None for the stand-in network. ``echoed`` is a JSON object of what the
+    transaction shows as it was sent. Neither a typed
     security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
     """
 
@@ -139,6 +140,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     original_credit: dict[str, Any] | None = msgspec.field(default=None, name="oc")
     echoed: str | None = msgspec.field(default=None, name="ec")
     released: int = msgspec.field(default=0, name="e")
+    left: int = msgspec.field(default=0, name="lf")
     increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
     parts: tuple[Part, ...] | None = msgspec.field(default=None, name="cp")
     refund_of: int | None = msgspec.field(default=None, name="ro")

@@ -56,10 +56,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     ``requested`` was asked for, ``amount`` counts, ``impacted`` is the signed effect on the balances (None when refused),
     ``moved`` the signed amount of the funding order in this message. ``hold_left`` and ``load_left`` are of a message that
     begins a chain, as are ``cleared``, what it settled itself, and ``due_ms``, when its hold expires. ``chain`` is the chain's
-    root after a message that follows one, ``released`` the rest of a hold that a completion gave back. ``use`` is what such a
-    message adds to velocity usage, amount and count; ``limited_by`` the name of the control that refused. ``fee`` is what the
-    message does to a real-time fee, after itself; ``unload`` what of announced money is to go back to the funding source when
-    it comes, or no longer is.
+    root after a message that follows one, ``released`` the rest of a hold that a completion gave back, ``left`` what stays
+    authorized after a reversal or an advice. ``use`` is what such a message adds to velocity usage, amount and count;
+    ``limited_by`` the name of the control that refused. ``fee`` is what the message does to a real-time fee, after itself;
+    ``unload`` what of announced money is to go back to the funding source when it comes, or no longer is.
     """
 
     kind: int
@@ -77,6 +77,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     cleared: int = 0
     due_ms: int = 0
     released: int = 0
+    left: int = 0
     order_refused: bool = False
     chain: Chain | None = None
     use: tuple[int, int] = (0, 0)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cardwright.core.kinds import ASKS, INQUIRY, LOAD_KINDS, RELEASES, SETTLES, TAKEN_BACK, UNDOES, UNLOADS
+from cardwright.core.kinds import ASKS, INQUIRY, LOAD_KINDS, RELEASES, REVERSALS, SETTLES, TAKEN_BACK, UNDOES, UNLOADS
 from cardwright.core.messages import Details, Merchant, surcharge_of
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.record import (
@@ -105,7 +105,7 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
         f"{preceding}{_gpa(row, row.impacted if kind != INQUIRY else None, places)}"
         f"{_order(row, words, face, source)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
-        + ("" if kind in RELEASES else f'"settlement_date":"{time[:10]}T00:00:00Z",')
+        + ("" if kind in REVERSALS else f'"settlement_date":"{time[:10]}T00:00:00Z",')
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
         f'{_fees_and_cash(row, details, places)}"currency_code":"{row.currency}",'
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')

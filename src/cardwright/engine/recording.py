@@ -146,6 +146,8 @@ def details_of(
     }
     if decision.unload:
         found["unload"] = decision.unload
+    if decision.left:
+        found["left"] = decision.left
     # Usually there is nothing, and a copy would be the dearest part of the row.
     return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details
 
