@@ -43,7 +43,7 @@ MANAGED_JIT = """
     reverse 20 of 19 | authorization.reversal  CLEARED    | REVERSED 20     | +20            0       0    |  527
     reverse 20 of 19 | authorization.reversal  DECLINED   | -               | -              0       0    |  527
     clear 5 of 19    | authorization.clearing  COMPLETION | COMPLETION 5    | -5             0       0    |  532
-    auth 0           | authorization           CLEARED    | -               | 0              0       0    |  532
+    auth 0           | authorization           CLEARED    | -               | -              0       0    |  532
 """
 
 REFUNDS_TO_THE_ACCOUNT = """

@@ -198,13 +198,13 @@ ADDRESSES = """
            | 12 Main Street | 10000  | zip     | auth-zip             | 0301    | 1953
            | 21 Main Street | 10000  |         | auth-off auth-street auth-zip | 0303 | 0000 10 10
            | 21 Main Street | 10000  |         | av-street av-zip     | 0101    | 0000 10 10
-    0      | 21 Main Street | 10000  |         | auth-street auth-zip | 0101    | 0000 0 0
+    0      | 21 Main Street | 10000  |         | auth-street auth-zip | 0101    | 1830 0 0
     0      | 21 Main Street | 10000  |         | av-street            | 0101    | 1953
     0      | 12 Main Street | 10000  |         | av-zip               | 0001    | 1953
-    0      | 12 Main Street | 94501AB |        | av-street av-zip     | 0000    | 0000 0 0
-    0      | 21 Main Street | 10000  |         | av-off av-street av-zip | 0303 | 0000 0 0
-    0      |                |        |         | av-street av-zip     |         | 0000 0 0
-    0      | 12 Main Street | 94501AB | none   | av-street av-zip     | 0303    | 0000 0 0
+    0      | 12 Main Street | 94501AB |        | av-street av-zip     | 0000    | 1830 0 0
+    0      | 21 Main Street | 10000  |         | av-off av-street av-zip | 0303 | 1830 0 0
+    0      |                |        |         | av-street av-zip     |         | 1830 0 0
+    0      | 12 Main Street | 94501AB | none   | av-street av-zip     | 0303    | 1830 0 0
 """
 
 MONEY = """
@@ -213,7 +213,7 @@ MONEY = """
     inactive |       |            |           |        |      |     |     |           | 1016 refused
     inactive | 4     |            |           |        |      |     |     |           | 1016 refused
     inactive | 10    |            |           |        |      |     |     |           | 0000 10 0
-    inactive |       |            |           | 0      |      |     |     |           | 0000 0 0
+    inactive |       |            |           | 0      |      |     |     |           | 1830 0 0
     active   | 4     |            |           |        |      |     |     |           | 0000 10 6
     active   | 4     | no-gpa     |           |        |      |     |     |           | 0000 10 10
     active   | 10    |            |           |        |      |     |     |           | 0000 10 0
@@ -230,7 +230,7 @@ MONEY = """
     none     | 10    | no-gpa     |           |        |      |     |     |           | 1016
     none     |       |            |           |        |      |     |     |           | 1016
     none     | -5    |            |           |        |      |     |     |           | 1016
-    none     |       |            |           | 0      |      |     |     |           | 0000 0 0
+    none     |       |            |           | 0      |      |     |     |           | 1830 0 0
     none     | 15    |            |           | 20     | 20   | atm |     |           | 0002 15 0
     none     | 20    |            |           | 20     | 20   | atm |     |           | 0002 20 0
     none     | 39.99 |            |           | 20     | 20   | atm |     |           | 0002 20 0
@@ -249,7 +249,7 @@ MONEY = """
     active   |       |            |           | 10.01  |      |     |     | amount=10 | 1834
     active   |       |            |           |        |      |     |     | count=0   | 1817
     inactive |       |            |           |        |      |     |     | count=0   | 1817
-    active   |       |            |           | 0      |      |     |     | count=0   | 0000 0 0
+    active   |       |            |           | 0      |      |     |     | count=0   | 1830 0 0
 """
 
 ORDER_OF_REFUSALS = (

@@ -43,7 +43,7 @@ HELD_AND_AT_ONCE = """
     reverse 4 of 29  | account.funding.reversal COMPLETION         | REVERSED 4    | +4 0 0                  | F+4 S-4
     reverse 7 of 29  | account.funding.reversal DECLINED 1810      | -             | - 0 0                   | -
     reverse 6 of 29  | account.funding.reversal COMPLETION         | REVERSED 6    | +6 0 0                  | F+6 S-6
-    fund 0           | account.funding CLEARED                     | -             | 0 0 0                   | -
+    fund 0           | account.funding CLEARED 1830                | -             | - 0 0                   | -
 """
 
 # Money that is announced changes nothing before it is there; a PIN refund is there at once and can be taken back.

@@ -30,7 +30,7 @@ CLEARINGS = """
     reverse 26 of 15 | auth.reversal DECLINED 1810 | -             | - 25 0                  | -
     reverse 25 of 15 | auth.reversal CLEARED       | REVERSED 25   | +25 0 0                 | F+25 H-25
     reverse 1 of 15  | auth.reversal DECLINED 1018 | -             | - 0 0                   | -
-    auth 0           | auth CLEARED                | -             | 0 0 0                   | -
+    auth 0           | auth CLEARED 1830           | -             | - 0 0                   | -
     reverse 1 of 20  | auth.reversal DECLINED 1810 | -             | - 0 0                   | -
     clear 5 of 20    | auth.clearing COMPLETION    | COMPLETION 5  | -5 0 0                  | F-5 S+5
     auth 20          | auth PENDING                | PENDING 20    | -20 20 0                | F-20 H+20

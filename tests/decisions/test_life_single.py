@@ -18,7 +18,7 @@ SINGLE = """
     reverse 6 of 1     | pindebit.reversal DECLINED 1017      | -               | - 0 0                   | -
     pin 10+5           | pindebit.cashback COMPLETION         | COMPLETION 15   | -15 0 0                 | F-15 S+15
     reverse 15 of 6    | pindebit.reversal CLEARED            | REVERSED 15     | +15 0 0                 | F+15 S-15
-    pin 0              | pindebit CLEARED                     | -               | 0 0 0                   | -
+    pin 0              | pindebit CLEARED 1830                | -               | - 0 0                   | -
     atm 60             | pindebit.atm.withdrawal COMPLETION   | COMPLETION 60   | -60 0 0                 | F-60 S+60
     reverse 60 of 9    | pindebit.reversal CLEARED            | REVERSED 60     | +60 0 0                 | F+60 S-60
     refund 5 of 9      | refund COMPLETION                    | unCOMPLETION 5  | +5 0 0                  | F+5 S-5
@@ -103,7 +103,7 @@ DRY = """
     atm 10        | pindebit.atm.withdrawal DECLINED 1016 | DECLINED 10    | - 0 0                   | -
     pinhold 10    | pindebit.auth DECLINED 1016           | DECLINED 10    | - 0 0                   | -
     inquiry 0     | pindebit.balanceinquiry CLEARED       | -              | - 0 0                   | -
-    auth 0        | auth CLEARED                          | -              | 0 0 0                   | -
+    auth 0        | auth CLEARED 1830                     | -              | - 0 0                   | -
     force 5 of 6  | auth.clearing COMPLETION              | COMPLETION 5   | -5 0 0                  | F-5 S+5
     refund 5 of 6 | refund COMPLETION                     | unCOMPLETION 5 | +5 0 0                  | F+5 S-5
 """

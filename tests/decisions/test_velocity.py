@@ -368,7 +368,7 @@ STORIES = {
     """,
     "a forced clearing counts as a use, an account verification as nothing": """
         2025-03-04 09:00 | control day amount_limit=100 usage_limit=3 user=u |
-        09:00            | auth 0 | 0000
+        09:00            | auth 0 | 1830
         09:00            | auth 10 | 0000
         09:00            | force 20 of 2 | 0000
         09:00            | left day | 70.00 1

@@ -203,7 +203,7 @@ class Life(RuleBasedStateMachine):
             return "COMPLETION", "0000", -back
         free = max(0, self.ledger - self.held)
         load = max(0, total - free) if self.jit else 0
-        code = "0000"
+        code = "0000" if total else "1830"
         if total > free and not self.jit:
             if not (free and goods and capable and form not in (Form.WITHDRAWAL, Form.ATM_HOLD)):
                 return "DECLINED", "1016", 0

@@ -177,7 +177,10 @@ def test_a_source_that_is_off_refuses_the_order_too(server: RunningServer) -> No
     [
         ({"mid": 1234567890}, {"card_acceptor.mid": "1234567890", "card_acceptor.network_mid": "1234567890"}),
         ({"amount": "7.70"}, {"amount": 7.7, "request_amount": 7.7}),
-        ({"amount": 0}, {"amount": 0, "state": "CLEARED", "gpa.impacted_amount": 0, "response.code": "0000"}),
+        (
+            {"amount": 0},
+            {"amount": 0, "state": "CLEARED", "gpa.impacted_amount": None, "gpa_order": None, "response.code": "1830"},
+        ),
         ({"is_pre_auth": True}, {"is_preauthorization": True}),
         ({"is_pre_auth": "true"}, {"is_preauthorization": True}),
         ({"is_pre_auth": False}, {"is_preauthorization": None}),

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from cardwright.core.kinds import CASH_MACHINE
+from cardwright.core.kinds import CASH_MACHINE, Form
 from cardwright.core.messages import Authorization
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Snapshot
@@ -25,10 +25,13 @@ def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
     that is not more than the surcharge buys nothing, so it is a decline.
     """
     wanted = asked.wanted
+    if not wanted:
+        # A purchase of zero asks whether the card is good; a balance inquiry never has an amount.
+        return Funding(Reason.APPROVED if asked.form is Form.BALANCE_INQUIRY else Reason.VERIFIED, 0, 0)
     ledger, held = seen.account.money(seen.currency)
     controls = seen.product.config.transaction_controls
     usable = max(0, ledger - held) if controls.allow_gpa_auth else 0
-    if wanted + fee <= usable or wanted == 0:
+    if wanted + fee <= usable:
         return Funding(Reason.APPROVED, wanted, 0)
     if seen.source is not None:
         if not seen.source.active:

@@ -37,6 +37,8 @@ PAYMENT_NODE = "c4a7d1e05b2f48369d80e6f3127ab5c9"
 """``issuer_payment_node``: 32 hex characters that name a server; ours are alike."""
 
 
+VERIFIED = Reason.VERIFIED.number
+
 STATE_NAMES = {state.value: state.name for state in State}
 
 
@@ -97,12 +99,14 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
     """The card's side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
     details, places, time, began, token, chain_token = words = _words_of(row)
     kind, preceding = row.kind, ""
+    # Questions have no effect, which is less than an effect of zero.
+    effect = None if kind == INQUIRY or row.code == VERIFIED else row.impacted
     if row.root_id is not None:
         preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or chain_token}",'
     return (
         f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
         f'"token":"{_inside(details.chosen_token) or token}",{face.tokens},"card_product_token":{face.product},'
-        f"{preceding}{_gpa(row, row.impacted if kind != INQUIRY else None, places)}"
+        f"{preceding}{_gpa(row, effect, places)}"
         f"{_order(row, words, face, source)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
         + ("" if kind in REVERSALS else f'"settlement_date":"{time[:10]}T00:00:00Z",')

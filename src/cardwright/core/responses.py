@@ -27,6 +27,7 @@ class Reason(Enum):
     PRODUCT_NOT_IN_FORCE = ("1818", "Configuration error", "57")  # (choice) for an inactive or out-of-date card product
     ACCOUNT_LOAD_FAILED = ("1842", "Account load failed", "51")
     ORIGINAL_NOT_FOUND = ("1816", "Original not found", "25")
+    VERIFIED = ("1830", "Card account verification success", "85")  # network code: "No reason to decline"
     COUNTRY_NOT_ALLOWED = ("1864", "Transactions not allowed from this country", "57")  # memo (choice)
     COUNT_LIMIT = ("1817", "Exceeding count limit", "65")  # code from a public client library, memo (choice)
     MERCHANT_NOT_ALLOWED = ("1821", "Invalid merchant", "57")  # (choice) for an authorization control
@@ -48,7 +49,7 @@ class Reason(Enum):
 REASON_OF = {reason.number: reason for reason in Reason}
 """The reason of a stored code number."""
 
-APPROVALS = frozenset({Reason.APPROVED, Reason.PARTIALLY_APPROVED})
+APPROVALS = frozenset({Reason.APPROVED, Reason.PARTIALLY_APPROVED, Reason.VERIFIED})
 
 # Verdicts on what the cardholder typed; rows of the same table, inside `card_security_code_verification` and
 # `address_verification` rather than in `response`.
