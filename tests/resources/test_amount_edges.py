@@ -1,10 +1,13 @@
-"""Amounts at the edges: a purchase of nothing verifies the card."""
+"""Amounts at the edges: nothing, and more than any account can hold. None of them is ever a 500."""
 
+import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from cardwright.resources.simulations import EVENTS
+from tests.resources.test_backtests import tried
 from tests.resources.test_simulations import FOLLOWERS, PATH
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import own, shared_server
@@ -12,11 +15,20 @@ from tests.support.issuing import problem_of
 from tests.support.server import Reply
 from tests.support.shop import Shop
 
+TOO_LARGE = ("10000000000", "9999999999999999.99")
+"""More than twelve digits of cents, and the most that a message may say."""
+
+NO_AMOUNTS = ("10000000000000000", "1e30", "1" * 400)
+"""More than eighteen digits of cents."""
+
 ROOTS = {event: root for root, event, *_ in FOLLOWERS}
 """What an event follows."""
 
 AMOUNTS = sorted(event.name for event in EVENTS if event.name != "pindebit.balanceinquiry")
 """Events that have an amount."""
+
+ASKS = {name for name in AMOUNTS if name not in ROOTS and "refund" not in name} | {"authorization.incremental"}
+"""Events that ask the issuer, and may be told that there is not so much money."""
 
 VERIFIES = {
     "authorization", "authorization.cashback", "authorization.quasi.cash", "account.funding.authorization",
@@ -33,6 +45,15 @@ OLDER: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Older simulations that ask."""
 
+FOLLOWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "an advice": ("authorization/advice", {}),
+    "a reversal": ("reversal", {}),
+    "a clearing": ("clearing", {}),
+    "a forced clearing": ("clearing", {"force_post": True}),
+    "a refund": ("clearing", {"is_refund": True}),
+}
+"""Older simulations that name an authorization."""
+
 
 class Till(Shop):
     """A shop that pays for quasi-cash too."""
@@ -47,6 +68,20 @@ class Till(Shop):
         whose = {"card_token": card} if original is None else {"preceding_related_transaction_token": original}
         cash = {"cash_back_amount": 0} if name.endswith("cashback") else {}
         return self.client.post(PATH.format(name), {"amount": amount, **cash, **whose, **more})
+
+    def check_declined(self, reply: Reply, amount: str, code: str) -> None:
+        """The message was declined, its row is found, and its decision is explained as it was made."""
+        assert reply.status == 201, reply.text
+        one = json.loads(reply.text, parse_float=Decimal)["transaction"]
+        assert (one["state"], one["response"]["code"]) == ("DECLINED", code)
+        assert (one["request_amount"], one["amount"]) == (Decimal(amount), Decimal(amount))
+        assert {"gpa_order", "gpa_order_unload", "approval_code"} & one.keys() == set()
+        assert "impacted_amount" not in one["gpa"]
+        assert self.get(f"/transactions/{one['token']}")["state"] == "DECLINED"
+        explained = self.client.get(f"/sandbox/decisions/{one['token']}").json
+        assert (explained["outcome"], explained["replay_agrees"]) == ("DECLINED", True)
+        if code == "1016":
+            assert explained["would_pass_if"].startswith("the amount is less than 10000000000.00")
 
 
 server = shared_server(chosen_databases())
@@ -98,3 +133,77 @@ def test_a_verification_counts_nowhere(fresh: Till) -> None:
     assert fresh.buy(0)["response"]["code"] == "1830"
     tried = fresh.client.post("/sandbox/whatif/authorization", {"card_token": "jit", "mid": "m1", "amount": 0}).json
     assert (tried["outcome"], tried["transaction"]["response"]["code"]) == ("APPROVED", "1830")
+
+
+# --- Too much ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", AMOUNTS)
+def test_an_amount_that_no_account_can_hold_is_declined(till: Till, name: str) -> None:
+    """What asks is told that there is not so much money, anything else that the amount is invalid; a longer number is none."""
+    root = None
+    if name in ROOTS:
+        root = till.event(ROOTS[name], 10, currency_code="USD").json["transaction"]["token"]
+    for amount in TOO_LARGE:
+        till.check_declined(till.event(name, amount, root), amount, "1016" if name in ASKS else "1810")
+        if "clearing" in name:
+            till.check_declined(till.event(name, amount, force_post=True), amount, "1810")
+    for amount in NO_AMOUNTS:
+        reply = till.event(name, amount, root)
+        assert (problem_of(reply)[0], "amount" in reply.json["error_message"]) == (400, True)
+
+
+@pytest.mark.parametrize("what", [*OLDER, *FOLLOWS, "a completion"])
+def test_the_older_simulations_decline_it_too(till: Till, what: str) -> None:
+    """The same through the paths of the older simulations."""
+    if what in OLDER:
+        path, said = OLDER[what]
+        said = {"card_token": "jit", "mid": "m1", **said}
+    elif what in FOLLOWS:
+        path, said = FOLLOWS[what]
+        said = {"original_transaction_token": till.buy(10)["token"], **said}
+    else:
+        hold = till.simulate("financial", card_token="jit", mid="m1", amount=10, card_acceptor={}, is_pre_auth=True)
+        path, said = "financial/advice", {"original_transaction_token": hold.json["transaction"]["token"]}
+    for amount in TOO_LARGE:
+        till.check_declined(till.simulate(path, amount=amount, **said), amount, "1016" if what in OLDER else "1810")
+    for amount in NO_AMOUNTS:
+        reply = till.simulate(path, amount=amount, **said)
+        assert (problem_of(reply)[0], "amount" in reply.json["error_message"]) == (400, True)
+
+
+def test_the_total_is_what_counts(till: Till) -> None:
+    """Purchase, cash and the acquirer's fee are too much together, as they are alone; what is only told may be large."""
+    most, fee = "9999999999.99", {"type": "ACQUIRER_FEE", "credit_debit": "D"}
+    till.check_declined(till.simulate("authorization", card_token="jit", mid="m", amount=most, cash_back_amount="0.01"),
+                        "10000000000", "1016")  # fmt: skip
+    fees = [{**fee, "amount": "0.01"}]
+    till.check_declined(till.simulate("authorization", card_token="jit", mid="m", amount=most, network_fees=fees),
+                        "10000000000", "1016")  # fmt: skip
+    for said in ({"cash_back_amount": TOO_LARGE[0]}, {"network_fees": [{**fee, "amount": TOO_LARGE[0]}]}):
+        reply = till.simulate("authorization", card_token="jit", mid="m", amount=1, **said)
+        till.check_declined(reply, "10000000001", "1016")
+    told = [{"type": "INTERCHANGE_FEE", "amount": TOO_LARGE[1], "credit_debit": "C"}]
+    assert till.buy(1, network_fees=told)["state"] == "PENDING"
+    reply = till.simulate("authorization", card_token="jit", mid="m", amount=TOO_LARGE[1], cash_back_amount=TOO_LARGE[1])
+    assert (problem_of(reply)[0], "cash back" in reply.json["error_message"]) == (400, True)
+
+
+def test_an_increase_cannot_lift_a_hold_beyond_it(fresh: Till) -> None:
+    """What an MCC group holds beyond the amount counts too, while the transaction shows what was asked for."""
+    increase = {"type": "AMOUNT", "value": 1}
+    fresh.make("mccgroups", token="pumps", name="Pumps", mccs=["5542"], config={"authorization_controls": {
+        "hold_increase": increase}})  # fmt: skip
+    one = fresh.buy("9999999999.99", card_acceptor={"mcc": "5542"})
+    assert (one["state"], one["response"]["code"], one["request_amount"]) == ("DECLINED", "1016", 9999999999.99)
+
+
+def test_many_of_them_overflow_nothing(fresh: Till) -> None:
+    """Neither a control that counts what was declined nor a backtest adds up what no number of 64 bits could hold."""
+    said = {"velocity_window": "DAY", "currency_code": "USD", "association": {"user_token": "ana"}}
+    fresh.make("velocitycontrols", token="fails", amount_limit=1000, approvals_only=False, **said)
+    codes = {fresh.buy(TOO_LARGE[1])["response"]["code"] for _ in range(20)}
+    assert (codes, fresh.buy(10)["state"]) == ({"1834"}, "PENDING")
+    fresh.get("/velocitycontrols/user/ana/available")
+    found = tried(fresh, velocity_controls={"remove": ["fails"], "add": [{**said, "amount_limit": 1}]})
+    assert (found["purchases"], found["flips"]["to_declined"], found["flips"]["to_approved"]) == (21, 1, 0)

@@ -17,6 +17,7 @@ from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import raised
 from cardwright.core.kinds import ADVICES, ASKS, CLEARINGS, CREDIT, EXPIRIES, INCREMENT, INQUIRY, PROMISED, RELEASES
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Message, Reversal
+from cardwright.core.money import LARGEST
 from cardwright.core.outcome import Decision
 from cardwright.core.record import Recorded
 from cardwright.core.responses import Reason
@@ -112,6 +113,9 @@ class Replay:
         if row.root_id in self._undone:
             # There is nothing that an increment could add to.
             return (self._refused(row, Reason.PREVIOUSLY_REVERSED) if was_approved else row), None
+        if row.request_amount >= LARGEST:
+            # No account can hold so much, whatever the controls say, and no sum is made of it.
+            return row, None
         if not (was_approved or row.code in CONTROL_CODES or row.code == NO_FUNDS or (is_reopened and row.code in CLOSED)):
             # A check that comes before the controls refused it.
             return row, None

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from cardwright.core.kinds import ASKS, CREDITS, FORM_OF, REFUNDS, Form
 from cardwright.core.messages import Authorization, Details, Part, surcharge_of
+from cardwright.core.money import LARGEST
 from cardwright.core.record import Recorded, cash_back_of
 from cardwright.core.velocity import Change, Control, Event, use_count
 from cardwright.kit.clock import Instant
@@ -139,10 +140,13 @@ def event_of(row: Recorded, details: Details) -> Event | None:
 
 
 def _asked(row: Recorded, details: Details) -> Event | None:
-    """A purchase: what was approved of it, or what was asked when it was declined; nothing for an account verification."""
+    """A purchase: what was approved of it, or what was asked when it was declined.
+
+    Nothing for an account verification, or for an amount that no account can hold: its sums would leave 64 bits.
+    """
     approved = row.impacted is not None
     amount = row.amount if approved else row.request_amount
-    if amount == 0:
+    if amount == 0 or amount >= LARGEST:
         return None
     cash = cash_back_of(row.code, details)
     count = use_count(FORM_OF[row.kind])

@@ -100,9 +100,11 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
     if seen.controls and (limit := first_limit(seen, asked, now)) is not None:
         name = limit.control.name or limit.control.token
         return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
-    if form is Form.ORIGINAL_CREDIT:
-        return credit(seen, requested)
-    if form is Form.CREDIT_HOLD:
+    if form is Form.ORIGINAL_CREDIT or form is Form.CREDIT_HOLD:
+        if not seen.account.has_room(seen.currency, requested):
+            return declined(seen, kind, Reason.NOT_SUFFICIENT_FUNDS, requested)
+        if form is Form.ORIGINAL_CREDIT:
+            return credit(seen, requested)
         return announce(seen, kind, requested, due_time(seen, asked.details, now))
     fee = fee_of(seen, kind, asked) if seen.fees else None
     funding = fund(seen, asked, fee[1] if fee is not None else 0)

@@ -9,8 +9,9 @@ from cardwright.core.checks import CHECKS
 from cardwright.core.decide import decide, verdicts
 from cardwright.core.funding import fund
 from cardwright.core.holds import raised
+from cardwright.core.kinds import RELEASES
 from cardwright.core.messages import Authorization
-from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.money import LARGEST, decimal_text, exponent_of
 from cardwright.core.outcome import Decision
 from cardwright.core.real_time_fees import fee_of
 from cardwright.core.record import Recorded, cash_back_of
@@ -139,16 +140,25 @@ def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, re
     if step["verdict"] == "refuse":
         reason = fund(seen, message, 0 if fee is None else fee[1]).reason
         amount = "the amount" if fee is None else "the amount and its real-time fee"
-        remedy = "the funding source is active" if seen.source else f"the account holds {amount}, or the product has JIT Funding"
+        if not seen.account.has_room(seen.currency, message.wanted):
+            remedy = f"the amount is {_less_than_the_largest(places)}"
+        elif seen.source:
+            remedy = "the funding source is active"
+        else:
+            remedy = f"the account holds {amount}, or the product has JIT Funding"
         step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": remedy}
     return step
+
+
+def _less_than_the_largest(places: int) -> str:
+    return f"less than {decimal_text(LARGEST, places)}, and the account can hold it"
 
 
 FOLLOW_UP_REMEDIES = {
     Reason.PREVIOUSLY_REVERSED: "the authorization still has a hold; this one was reversed in full",
     Reason.PREVIOUSLY_COMPLETED: "the authorization still has a hold; this one was cleared",
     Reason.ORIGINAL_NOT_FOUND: "the original lies within find_original_window_days",
-    Reason.INVALID_AMOUNT: "the amount is at most what is left of the hold",
+    Reason.INVALID_AMOUNT: "the amount is at most what is left of the hold, or an advice lowers the total",
 }
 
 
@@ -164,7 +174,11 @@ def explain_follow_up(row: Recorded) -> list[dict[str, Any]]:
         "inputs": {"amount": decimal_text(row.amount, places), "follows_an_authorization": row.root_id is not None},
     }
     if reason in FOLLOW_UP_REMEDIES:
-        step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": FOLLOW_UP_REMEDIES[reason]}
+        remedy = FOLLOW_UP_REMEDIES[reason]
+        if reason is Reason.INVALID_AMOUNT and row.kind not in RELEASES:
+            # Clearings and refunds are refused for nothing but their size.
+            remedy = f"the amount is {_less_than_the_largest(places)}"
+        step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": remedy}
     return [step]
 
 

@@ -23,11 +23,14 @@ def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
     There must be enough for the real-time ``fee`` too, whose own transaction takes it; what is loaded here is without it.
     A part covers goods and surcharge and never the cash: card networks allow no cash back with a partial approval. A part
     that is not more than the surcharge buys nothing, so it is a decline.
+    An amount that no account can hold is refused like one that this account does not have.
     """
     wanted = asked.wanted
     if not wanted:
         # A purchase of zero asks whether the card is good; a balance inquiry never has an amount.
         return Funding(Reason.APPROVED if asked.form is Form.BALANCE_INQUIRY else Reason.VERIFIED, 0, 0)
+    if not seen.account.has_room(seen.currency, wanted):
+        return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)
     ledger, held = seen.account.money(seen.currency)
     controls = seen.product.config.transaction_controls
     usable = max(0, ledger - held) if controls.allow_gpa_auth else 0

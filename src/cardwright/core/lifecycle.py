@@ -93,11 +93,13 @@ def clear(seen: Snapshot, asked: Clearing) -> Decision:
     A clearing cannot be refused; one of what was announced brings money instead. Without JIT Funding the account may go below
     zero, or the program's overdraft account gives what is missing (``overdraft_destination``). The completions of PIN debit,
     cash and quasi-cash are final: the rest of the hold goes back. The others leave it for a further clearing, a reversal or
-    its expiry.
+    its expiry. An amount that no account can hold cannot be booked: it is declined as invalid.
     """
     chain = seen.chain if seen.chain is not None and not asked.is_forced else NO_CHAIN
     kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else asked.forced_as
     assert kind is not None, "the door lets a clearing name a hold only"
+    if not seen.account.has_room(seen.currency, asked.amount):
+        return declined(seen, kind, Reason.INVALID_AMOUNT, asked.amount)
     if kind in CREDIT_CLEARINGS:
         return _bring(seen, kind, asked.amount, None if chain is NO_CHAIN else chain)
     from_hold = min(asked.amount, chain.hold_left)
@@ -132,8 +134,10 @@ def clear(seen: Snapshot, asked: Clearing) -> Decision:
 def refund(seen: Snapshot, asked: Refund, now: Instant) -> Decision:
     """Money comes back, to the account or at once on to the funding source, as the product's ``refunds_destination`` says.
 
-    One that is only announced does so when it is cleared.
+    One that is only announced does so when it is cleared. An amount that no account can hold is declined as invalid.
     """
+    if not seen.account.has_room(seen.currency, asked.amount):
+        return declined(seen, asked.kind, Reason.INVALID_AMOUNT, asked.amount)
     if asked.kind == ANNOUNCED_REFUND:
         return announce(seen, asked.kind, asked.amount, due_time(seen, asked.details, now))
     return _credit(seen, asked.kind, asked.amount, use=(-asked.amount, 0))

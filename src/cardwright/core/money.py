@@ -6,7 +6,13 @@ from functools import lru_cache
 from iso4217 import Currency
 
 LARGEST = 10**12
-"""Amounts stay below a million million minor units: beyond any card purchase, far inside 64 bits."""
+"""Amounts that move stay below so many minor units: ISO 8583 DE4 has twelve digits."""
+
+STORED_LIMIT = 10**18
+"""Balances, and amounts of messages that are declined for their size, stay below so many minor units.
+
+They fit 64 bits, also as the sum of purchase, cash back and fees.
+"""
 
 
 class BadAmount(ValueError):
@@ -38,14 +44,17 @@ def code_of(currency: str) -> str | None:
     return None
 
 
-def minor_units(amount: Decimal, currency: str) -> int:
-    """The amount in whole minor units. Raises BadAmount for NaN, infinities, negatives, too many decimals, too large."""
+def minor_units(amount: Decimal, currency: str, limit: int = LARGEST) -> int:
+    """Return the amount in whole minor units, which stay below ``limit``, at most ``STORED_LIMIT``.
+
+    Raises BadAmount for NaN, infinities, negatives, too many decimals, too large.
+    """
     if not amount.is_finite():
         raise BadAmount("must be a finite number")
     if amount < 0:
         raise BadAmount("must be greater than or equal to 0")
-    if amount.adjusted() > 14:
-        raise BadAmount(f"must be less than {LARGEST} minor units")
+    if amount.adjusted() > 18:
+        raise BadAmount(f"must be less than {limit} minor units")
     places = exponent_of(currency)
     if places is None:
         raise BadAmount(f"is in a currency that is not in ISO 4217: {currency}")
@@ -58,8 +67,8 @@ def minor_units(amount: Decimal, currency: str) -> int:
     if scaled != scaled.to_integral_value():
         raise BadAmount(f"may have at most {places} decimals")
     units = int(scaled)
-    if units >= LARGEST:
-        raise BadAmount(f"must be less than {LARGEST} minor units")
+    if units >= limit:
+        raise BadAmount(f"must be less than {limit} minor units")
     return units
 
 

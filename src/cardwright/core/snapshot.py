@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from cardwright.core.fee_groups import NO_FEES, RealTimeFee
+from cardwright.core.money import LARGEST, STORED_LIMIT
 from cardwright.core.spend import NO_SPEND, Spend
 from cardwright.core.velocity import Control, Usage
 from cardwright.core.words import TYPE_NUMBER, CardState, HolderStatus, State
@@ -171,6 +172,11 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
         before = self.money(currency)
         balances = {**self.balances, currency: (before[0] + ledger, before[1] + held)}
         return Account(balances, self.usages, self.has_history, self.last_ms, self.last_id)
+
+    def has_room(self, currency: str, amount: int) -> bool:
+        """Return whether a message of ``amount`` minor units keeps the limits of an amount and of a balance."""
+        ledger, held = self.money(currency)
+        return amount < LARGEST and abs(ledger) + held + amount < STORED_LIMIT
 
     def using(self, usages: dict[str, Usage]) -> "Account":
         """The account with these standings, after a message."""

@@ -8,6 +8,7 @@ import msgspec
 from cardwright.core.iso_echo import iso_echo
 from cardwright.core.kinds import Form
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
+from cardwright.core.money import STORED_LIMIT
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.core.transaction_model import as_v2
@@ -30,7 +31,7 @@ from cardwright.resources.simulate_shapes import (
     fees_of,
     hold_ms_of,
     merchant_of,
-    parse_amount,
+    parse_message_amount,
     text_or_none,
 )
 from cardwright.storage.hot import CardRow
@@ -68,13 +69,16 @@ async def message_of(
         card = await app.engine.card(key)
     program = await app.engine.cache.program(call.program_id, 0)
     if cash_back is not None:
-        more["cash_back"] = parse_amount("cash_back_amount", cash_back, program.currency)
+        more["cash_back"] = parse_message_amount("cash_back_amount", cash_back, program.currency)
     if form in FLOW_OF:
         more["flow"] = FLOW_OF[form]
     if is_pre_auth:
         more |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
     details = await _details(app, card, sealed, body, program.currency, more)
-    return card, Authorization(amount=parse_amount("amount", amount, program.currency), details=details, form=form)
+    message = Authorization(amount=parse_message_amount("amount", amount, program.currency), details=details, form=form)
+    if message.requested >= STORED_LIMIT:
+        raise bad_field("amount", f"must be less than {STORED_LIMIT} minor units together with cash back and fees")
+    return card, message
 
 
 async def submit(

@@ -23,7 +23,7 @@ from cardwright.resources.simulate_shapes import (
     TransactionOptions,
     fees_of,
     merchant_of,
-    parse_amount,
+    parse_message_amount,
 )
 from cardwright.storage.originals import Original
 
@@ -125,7 +125,7 @@ async def _follow(
     """Has a message decided that names an earlier one; ``roots``: the types that may begin the chain of what it changes."""
     app, program_id = call.app, call.program_id
     program = await app.engine.cache.program(program_id, 0)
-    amount = parse_amount("amount", body.amount, program.currency)
+    amount = parse_message_amount("amount", body.amount, program.currency)
     mid, acceptor = (body.mid, body.card_acceptor) if isinstance(body, ClearingRequest) else (None, None)
     options = body.transaction_options
     details = Details(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta, field
 
 from cardwright.core.messages import STAND_IN_MERCHANT, Fee, Merchant
-from cardwright.core.money import BadAmount, minor_units
+from cardwright.core.money import LARGEST, STORED_LIMIT, BadAmount, minor_units
 from cardwright.core.problems import bad_field
 from cardwright.kit.clock import DAY_MS
 from cardwright.resources.route import Shape
@@ -147,12 +147,17 @@ DIGITS_MAX = 18
 """Digits of a number that is repeated as it came, written out in full (choice)."""
 
 
-def parse_amount(name: str, amount: Decimal, currency: str) -> int:
-    """Minor units. Raises a problem that names the field."""
+def parse_amount(name: str, amount: Decimal, currency: str, limit: int = LARGEST) -> int:
+    """Return minor units, which stay below ``limit``. Raises a problem that names the field."""
     try:
-        return minor_units(amount, currency)
+        return minor_units(amount, currency, limit)
     except BadAmount as error:
         raise bad_field(name, str(error)) from None
+
+
+def parse_message_amount(name: str, amount: Decimal, currency: str) -> int:
+    """Return an amount that a network sends: one that no account can hold is declined, so it has a larger limit."""
+    return parse_amount(name, amount, currency, STORED_LIMIT)
 
 
 def check_number(name: str, number: Decimal) -> None:
@@ -199,7 +204,8 @@ def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str, field: str = "ne
             raise bad_field(f"{field}[{index}].type", f"must be one of {', '.join(FEE_TYPES)}")
         if fee.credit_debit not in ("C", "D"):
             raise bad_field(f"{field}[{index}].credit_debit", "must be C or D")
-        fees.append(Fee(fee.type, parse_amount(f"{field}[{index}].amount", fee.amount, currency), fee.credit_debit))
+        amount = parse_message_amount(f"{field}[{index}].amount", fee.amount, currency)
+        fees.append(Fee(fee.type, amount, fee.credit_debit))
     return tuple(fees)
 
 

@@ -14,7 +14,7 @@ from cardwright.resources.simulate_shapes import (
     Number,
     SimulationWebhook,
     check_number,
-    parse_amount,
+    parse_message_amount,
     text_or_none,
 )
 
@@ -231,7 +231,7 @@ def check_conversion(said: Conversion, currency: str) -> None:
     where = "currency_conversion"
     code = text_or_none(said.original_currency_code, f"{where}.original_currency_code", 3)
     if said.original_amount is not None:
-        parse_amount(f"{where}.original_amount", said.original_amount, (code and code_of(code)) or currency)
+        parse_message_amount(f"{where}.original_amount", said.original_amount, (code and code_of(code)) or currency)
     if said.conversion_rate is not None:
         check_number(f"{where}.conversion_rate", said.conversion_rate)
 

@@ -45,7 +45,7 @@ from cardwright.resources.simulate_shapes import (
     CardOptions,
     fees_of,
     merchant_of,
-    parse_amount,
+    parse_message_amount,
     text_or_none,
 )
 from cardwright.resources.simulation_shapes import (
@@ -261,7 +261,7 @@ async def _said(call: EngineCall, event: CardEvent, amount: Decimal) -> tuple[in
         echoed=echoed_of(event),
         **(network_of(event, SUBNETWORKS) if event.network is not None or not isinstance(event, FollowEvent) else {}),
     )
-    return parse_amount("amount", amount, program.currency), details
+    return parse_message_amount("amount", amount, program.currency), details
 
 
 def _advice(amount: int, details: Details) -> Message:
