@@ -146,8 +146,7 @@ def drawn_request(dice: random.Random, at: int, window: str, card: dict[str, Any
         said["cash"] = dice.choice((5_00, 10_00, 20_00))
     elif verb == "auth" and dice.random() < 0.04:
         said["amount"] = 0
-    # A purchase with cash back is asked for as a whole.
-    if said.get("cash") or dice.random() < 0.3:
+    if dice.random() < 0.3:
         said["alone"] = True
     if verb in HOLDS:
         said["hold_ms"] = dice.choice((None, length_ms(window) // 8, length_ms(window) // 2, 2 * length_ms(window)))
