@@ -3,11 +3,12 @@
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, update
+from sqlalchemy import Connection, event, select, update
 
 from cardwright.core.kinds import LOAD_KINDS
 from cardwright.core.record import LOAD_SIDE
@@ -20,7 +21,6 @@ from cardwright.resources.transaction_lists import (
     Search,
     TransactionQuery,
     find_page,
-    name_of,
     parse_order,
     parse_wanted,
     places_of,
@@ -50,9 +50,12 @@ def world(database_url: str) -> Iterator[World]:
         yield world
 
 
-def call_of(world: World, db: Connection, query: dict[str, Any], sort_by: str, start: int, count: int) -> Call:
-    shape = TransactionQuery(**query)
-    return Call(world.app, db, get_program(db, world.program_id), NOON, {}, query=shape, page=Page(count, start, sort_by))
+def call_of(
+    world: World, db: Connection, query: dict[str, Any], sort_by: str, start: int, count: int, kept: Bookmarks | None = None
+) -> Call:
+    """The call of a connection with these bookmarks, or of one without any."""
+    page = Page(count, start, sort_by, kept or Bookmarks())
+    return Call(world.app, db, get_program(db, world.program_id), NOON, {}, query=TransactionQuery(**query), page=page)
 
 
 def listed_of(call: Call, holder_id: int | None = None) -> Listed:
@@ -61,14 +64,13 @@ def listed_of(call: Call, holder_id: int | None = None) -> Listed:
     wanted = parse_wanted(call.query, "PENDING,COMPLETION")
     own = None if holder_id is None else find_own(call.db, [holder_id])
     search = Search(call.program.id, order, descending, wanted.sides(), own)
-    return Listed(search, wanted, places_of(call.query, NOON, window=True), name_of(call, "all"), is_countable=own is None)
+    return Listed(search, wanted, places_of(call.query, NOON, window=True), is_countable=own is None)
 
 
 def page_of(
     world: World, query: dict[str, Any], sort_by: str, start: int, count: int, holder_id: int | None = None
 ) -> list[tuple[int, int]]:
     """Row and side of a page's entries, found without the help of the page before."""
-    world.app.bookmarks.clear()
     with world.database.read() as db:
         call = call_of(world, db, query, sort_by, start, count)
         return [(one.id, one.side) for one in find_page(call, listed_of(call, holder_id))[0]]
@@ -126,11 +128,11 @@ def test_a_late_commit_is_not_missed(postgres_url: str) -> None:
     rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
     early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
     late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
-    newest, query = "-user_transaction_time", {"state": "ALL"}
+    oldest, query = "user_transaction_time", {"state": "ALL"}
     with new_world(postgres_url) as world:
 
         def seen(known: list[dict[str, Any]]) -> None:
-            assert page_of(world, query, newest, 3000, 5) == naive(world, known, query, newest)[3000:3005]
+            assert page_of(world, query, oldest, 3000, 5) == naive(world, known, query, oldest)[3000:3005]
 
         with world.database.write() as db:
             db.exec_driver_sql("SELECT setval('transaction_blocks', 2)")
@@ -144,6 +146,82 @@ def test_a_late_commit_is_not_missed(postgres_url: str) -> None:
                 seen(rows + late)
         for _ in range(3):
             seen(rows + late + early)
+
+
+def test_a_late_commit_with_a_higher_number_is_not_missed(postgres_url: str) -> None:
+    """Of two transactions under way the later one may draw the lower ids, and be under way when the other one has ended."""
+    rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
+    early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
+    late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
+    oldest, query = "user_transaction_time", {"state": "ALL"}
+    with new_world(postgres_url) as world:
+
+        def check_page(known: list[dict[str, Any]]) -> None:
+            assert page_of(world, query, oldest, 3000, 5) == naive(world, known, query, oldest)[3000:3005]
+
+        with world.database.write() as db:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 2)")
+            past.write(db, rows)
+        check_page(rows)
+        with world.database.engine.connect() as slow, slow.begin():
+            with world.database.write() as db:
+                past.write(db, late)
+                past.write(slow, early)
+            for _ in range(3):
+                check_page(rows + late)
+        for _ in range(3):
+            check_page(rows + late + early)
+
+
+def test_counting_begins_without_waiting(postgres_url: str) -> None:
+    """While a transaction is under way pages are plain offsets; the first page after its end is found by counts."""
+    rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
+    late = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(4001, 4101, 2)]
+    newest, query = "-user_transaction_time", {"state": "ALL"}
+    with new_world(postgres_url) as world:
+        with world.database.write() as db:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 1)")
+            past.write(db, rows)
+        with world.database.engine.connect() as slow, slow.begin():
+            past.write(slow, late)
+            for _ in range(2):
+                assert page_of(world, query, newest, 3000, 5) == naive(world, rows, query, newest)[3000:3005]
+                assert not world.app.ranks._programs[1]._counted
+        for _ in range(2):
+            assert page_of(world, query, newest, 3000, 5) == naive(world, rows + late, query, newest)[3000:3005]
+            assert world.app.ranks._programs[1]._counted
+
+
+@pytest.mark.parametrize("sort_by", SORTS)
+def test_a_transaction_that_began_earlier_spoils_no_counts(world: World, sort_by: str) -> None:
+    """It sees fewer rows than the counts have. Its pages are whole and in front of its offset; those of others stay right."""
+    drawn, query = random.Random(11), {"state": "ALL"}
+    rows = past.some_rows(drawn, 4000, first_id=1, begin_ms=BEGIN)
+    with world.database.write() as db:
+        past.write(db, rows)
+        if not world.database.is_sqlite:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 1)")
+    before = naive(world, rows, query, sort_by)
+    page_of(world, query, SORTS[0], 2000, 5)
+    with world.database.read() as early:
+        early.execute(select(transactions.c.id).limit(1)).all()
+        fresh = past.some_rows(drawn, 700, first_id=8001, begin_ms=NOON - past.DAY_MS, days=1)
+        roots = [one for one in rows if one["root_id"] is None and one["program_id"] == 1]
+        fresh += [past.follower(drawn, drawn.choice(roots), 9501 + 2 * number, NOON - 5) for number in range(100)]
+        with world.database.write() as db:
+            past.write(db, fresh)
+        now = naive(world, rows + fresh, query, sort_by)
+        # Counts of one order are there and take in what is new; the other order is first asked for by the earlier transaction.
+        assert page_of(world, query, SORTS[0], 2000, 5) == naive(world, rows + fresh, query, SORTS[0])[2000:2005]
+        for start in range(300, len(before) - 30, 97):
+            call = call_of(world, early, query, sort_by, start, 20)
+            entries, is_more = find_page(call, listed_of(call))
+            first = before.index((entries[0].id, entries[0].side))
+            assert [(one.id, one.side) for one in entries] == before[first : first + 20]
+            assert start - len(now) + len(before) <= first <= start
+            assert is_more
+    for start in range(300, len(now), 97):
+        assert page_of(world, query, sort_by, start, 20) == now[start : start + 20]
 
 
 def test_another_processs_reset_is_noticed(world: World) -> None:
@@ -173,10 +251,10 @@ def test_pages_follow_one_another_while_rows_arrive(world: World, sort_by: str, 
     before = naive(world, rows, query, sort_by)
     gone, got, start, row_id = set[int](), list[tuple[int, int]](), 0, 2001
     roots = [one for one in rows if one["root_id"] is None and one["program_id"] == 1]
-    world.app.bookmarks.clear()
+    kept = Bookmarks()
     while True:
         with world.database.read() as db:
-            call = call_of(world, db, query, sort_by, start, 20)
+            call = call_of(world, db, query, sort_by, start, 20, kept)
             entries, is_more = find_page(call, listed_of(call))
         got += [(one.id, one.side) for one in entries]
         if not is_more:
@@ -195,28 +273,42 @@ def test_pages_follow_one_another_while_rows_arrive(world: World, sort_by: str, 
     assert [one for one in before if one[0] not in gone] == [one for one in got if one in before and one[0] not in gone]
 
 
-def test_a_bookmark_is_left_behind(world: World) -> None:
-    """Page zero always begins anew, and a bookmark of long ago counts no more."""
+def test_a_page_without_a_bookmark_is_a_plain_offset(world: World) -> None:
+    """Page zero always begins anew, and another connection finds no bookmark."""
     rows = [past.row(row_id, NOON - 1000 + row_id) for row_id in range(1, 41, 2)]
     with world.database.write() as db:
         past.write(db, rows)
 
-    def ids(start: int) -> list[int]:
+    def ids(start: int, kept: Bookmarks) -> list[int]:
         with world.database.read() as db:
-            call = call_of(world, db, {"type": "authorization"}, SORTS[1], start, 5)
+            call = call_of(world, db, {"type": "authorization"}, SORTS[1], start, 5, kept)
             return [one.id for one in find_page(call, listed_of(call))[0]]
 
-    assert ids(0) == [39, 37, 35, 33, 31]
+    kept = Bookmarks()
+    assert ids(0, kept) == [39, 37, 35, 33, 31]
     with world.database.write() as db:
         past.write(db, [past.row(41, NOON)])
-    assert ids(5) == [29, 27, 25, 23, 21]
-    assert ids(0) == [41, 39, 37, 35, 33]
-    assert ids(5) == [31, 29, 27, 25, 23]
-    bookmarks = Bookmarks()
-    bookmarks.put("list", 5, (1, 2, 3), 1000)
-    assert bookmarks.find("list", 5, 601_000) == (1, 2, 3)
-    assert bookmarks.find("list", 5, 601_001) is None
-    assert bookmarks.find("list", 6, 1000) is None
+    assert ids(5, kept) == [29, 27, 25, 23, 21]
+    assert ids(5, Bookmarks()) == [31, 29, 27, 25, 23]
+    assert ids(0, kept) == [41, 39, 37, 35, 33]
+    assert ids(5, kept) == [31, 29, 27, 25, 23]
+
+
+@pytest.mark.parametrize("sort_by", SORTS)
+def test_the_default_window_stays_for_a_reader(world: World, sort_by: str) -> None:
+    """It begins thirty days before each request; what has become too old since the first page is still on the next one."""
+    at_ms = NOON - 30 * past.DAY_MS
+    rows = [past.row(row_id, at_ms + 10 * row_id, moved=0) for row_id in range(1, 41, 2)]
+    with world.database.write() as db:
+        past.write(db, rows)
+    kept, got = Bookmarks(), list[int]()
+    for page in range(4):
+        with world.database.read() as db:
+            call = call_of(world, db, {"state": "ALL"}, sort_by, 5 * page, 5, kept)
+            call.now = NOON + 60 * page
+            listed = replace(listed_of(call), places=places_of(call.query, call.now, window=True))
+            got += [one.id for one in find_page(call, listed)[0]]
+    assert sorted(got) == [row["id"] for row in rows]
 
 
 # --- What it costs ------------------------------------------------------------------------
@@ -242,7 +334,6 @@ def cost_of(world: World, query: dict[str, Any], sort_by: str, start: int, holde
     if world.database.is_sqlite:
         with world.database.read() as db:
             raw = db.connection.dbapi_connection
-            world.app.bookmarks.clear()
             raw.set_progress_handler(count, 10)
             call = call_of(world, db, query, sort_by, start, 10)
             find_page(call, listed_of(call, holder_id))

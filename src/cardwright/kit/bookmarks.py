@@ -1,39 +1,107 @@
-"""Where pages of lists ended, so that the next page goes on there whatever has arrived in front of it meanwhile."""
+"""Bookmarks: the positions at which the pages of a connection's lists ended.
+
+The next page of a reader begins behind the last entry of its previous page, so arrivals do not shift it. A bookmark belongs to a
+connection, a list and the index that follows the page.
+
+Several readers can share a connection. A reader that finds another reader's bookmark can get an entry twice, but must miss
+none: while entries only arrive, a bookmark never stands behind the end of an earlier page with the same index. A page at a plain
+offset stands in front of all of them, so it removes the bookmarks that it does not confirm. Of two positions with the same index
+the one in front is kept.
+"""
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-KEPT_MS = 600_000
-"""How long a list may be paged through with a pause between two pages, in milliseconds."""
+KEPT_S = 600.0
+"""Age in seconds after which a bookmark is no longer used."""
 
-BOOKMARKS_MAX = 20_000
-"""Bookmarks in a process, about 0.5 KB each; the oldest goes first."""
+LIST_MAX = 8
+"""Bookmarks of a list on a connection; the one with the lowest index is removed first."""
+
+CONNECTION_MAX = 128
+"""Bookmarks of a connection, at most 0.7 KB each. Those of lists that were read to their end are removed first, and then those of
+the least recently used list."""
+
+Position = tuple[Any, ...]
+"""The sort keys of an entry."""
+
+
+class Start(NamedTuple):
+    """The beginning of a page: behind the entry at ``after``, or at the plain offset if that is None.
+
+    ``number`` counts the pages of the connection.
+    """
+
+    number: int
+    after: Position | None
+
+
+class _List:
+    """The bookmarks of a list by index, each with the time at which it was put. ``number`` is that of the last page."""
+
+    __slots__ = ("marks", "number")
+
+    def __init__(self) -> None:
+        self.marks: dict[int, tuple[Position, float]] = {}
+        self.number = 0
+
+    def begin(self, index: int, positions: Sequence[Position]) -> None:
+        """Remove the bookmarks that a page at a plain offset does not confirm."""
+        places = dict(enumerate(positions, index + 1))
+        self.marks = {at: mark for at, mark in self.marks.items() if places.get(at) == mark[0]}
+
+    def put(self, index: int, position: Position, now_s: float, *, descending: bool) -> None:
+        """Add a bookmark, and remove the lowest one if there are too many.
+
+        An index whose bookmark was removed is lower than all others, so it gets no other bookmark.
+        """
+        if (mark := self.marks.get(index)) is not None:
+            position = max(position, mark[0]) if descending else min(position, mark[0])
+        self.marks[index] = position, now_s
+        if len(self.marks) > LIST_MAX:
+            del self.marks[min(self.marks)]
 
 
 class Bookmarks:
-    """The last entry of a page by its list and by the index of the entry that comes next. For use by several threads."""
+    """The bookmarks of one connection. For use by several threads."""
 
-    def __init__(self) -> None:
-        self._places: OrderedDict[tuple[Hashable, int], tuple[Any, int]] = OrderedDict()
+    __slots__ = ("_clock", "_lists", "_lock", "_pages")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lists: OrderedDict[bytes, _List] = OrderedDict()
+        self._pages = 0
         self._lock = threading.Lock()
 
-    def put(self, name: Hashable, index: int, place: Any, now_ms: int) -> None:
-        """Remembers what comes before the entry number ``index`` of a list."""
+    def find(self, key: bytes, index: int) -> Start:
+        """Return the start of the page of a list that begins at ``index``."""
         with self._lock:
-            self._places[name, index] = place, now_ms
-            self._places.move_to_end((name, index))
-            if len(self._places) > BOOKMARKS_MAX:
-                self._places.popitem(last=False)
+            self._pages += 1
+            found = self._lists.get(key)
+            mark = found.marks.get(index) if found is not None and index else None
+            is_known = mark is not None and self._clock() - mark[1] <= KEPT_S
+            return Start(self._pages, mark[0] if mark is not None and is_known else None)
 
-    def find(self, name: Hashable, index: int, now_ms: int) -> Any | None:
-        """What came before the entry when it was last remembered, None when that was never or too long ago."""
+    def put(self, key: bytes, index: int, start: Start, positions: Sequence[Position], *, descending: bool) -> None:
+        """Record the end of a page that began at ``index`` and has entries at these positions."""
         with self._lock:
-            place, put_ms = self._places.get((name, index), (None, 0))
-        return place if now_ms - put_ms <= KEPT_MS else None
+            found = self._lists.pop(key, None) or _List()
+            self._lists[key] = found
+            if start.number < found.number:
+                # The request was given up, and its connection has gone on without it.
+                return
+            found.number = start.number
+            if start.after is None:
+                found.begin(index, positions)
+            found.put(index + len(positions), positions[-1], self._clock(), descending=descending)
+            while sum(len(known.marks) for known in self._lists.values()) > CONNECTION_MAX:
+                self._lists.popitem(last=False)
 
-    def clear(self) -> None:
-        """Forgets all of them: where they point is nothing any more."""
+    def end(self, key: bytes) -> None:
+        """Record that the last page of a list was read."""
         with self._lock:
-            self._places.clear()
+            if key in self._lists:
+                self._lists.move_to_end(key, last=False)

@@ -1,16 +1,36 @@
 """Lists in pages: which part of a list a caller asked for, and the ``fields`` filter."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from cardwright.kit.bookmarks import Bookmarks, Position, Start
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A request for ``count`` objects from ``start_index`` on, in the order of ``sort_by`` (``-`` in front: descending)."""
+    """A request for ``count`` objects from ``start_index`` on, in the order of ``sort_by`` (``-`` in front: descending).
+
+    ``bookmarks`` are those of the request's connection, ``key`` names the list in them.
+    """
 
     count: int
     start_index: int
     sort_by: str
+    bookmarks: Bookmarks = field(default_factory=Bookmarks)
+    key: bytes = b""
+
+    def start(self) -> Start:
+        """Return where the page begins. Without a bookmark that is behind the first ``start_index`` entries of the list."""
+        return self.bookmarks.find(self.key, self.start_index)
+
+    def end(self, start: Start, positions: Sequence[Position], *, is_more: bool, descending: bool) -> None:
+        """Record where the page ended. ``positions`` are those of its entries."""
+        # New entries can follow the last page of an ascending list, so its reader can go on there.
+        if positions and (is_more or not descending):
+            self.bookmarks.put(self.key, self.start_index, start, positions, descending=descending)
+        if not is_more:
+            self.bookmarks.end(self.key)
 
 
 def only_fields(value: Any, names: frozenset[str]) -> Any:

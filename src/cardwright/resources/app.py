@@ -1,5 +1,6 @@
 """What every action is given: the running platform's parts, and the call that it serves."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from cardwright.engine.loop import Engine
-from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.clock import Instant, ProgramClock, RealClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
@@ -25,7 +25,9 @@ from cardwright.storage.ranks import Ranks
 class App:
     """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode.
 
-    ``settle`` lets everything happen that is due in a program's present time.    """
+    ``settle`` lets everything happen that is due in a program's present time. ``resets`` counts the resets of each program
+    in this process.
+    """
 
     database: Database
     vault: Vault
@@ -42,7 +44,7 @@ class App:
     settle: Callable[[int], Awaitable[None]]
     wake_backtests: Callable[[], None] = lambda: None
     ranks: Ranks = field(default_factory=Ranks)
-    bookmarks: Bookmarks = field(default_factory=Bookmarks)
+    resets: Counter[int] = field(default_factory=Counter)
     closings: Closings = field(default_factory=Closings)
 
 
@@ -86,3 +88,10 @@ class EngineCall:
     program_id: int
     path: dict[str, str]
     query: Any = None
+    page: Page | None = None
+
+    @property
+    def list_page(self) -> Page:
+        """The part of the list asked for, on routes that page."""
+        assert self.page is not None, "the route declares no paging"
+        return self.page

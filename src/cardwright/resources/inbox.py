@@ -4,15 +4,14 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, select
 
-from cardwright.core.problems import TOO_LARGE, Problem, bad_parameter
+from cardwright.core.problems import Problem, bad_parameter
 from cardwright.core.record import token_of
 from cardwright.core.render import details_decoder
 from cardwright.kit.clock import Instant, RealClock, iso, iso_ms, monotonic_ms
@@ -27,7 +26,7 @@ from cardwright.resources.sandbox import parse_duration
 from cardwright.resources.transactions import get_transaction, recorded
 from cardwright.storage.database import Database, Row
 from cardwright.storage.programs import find_program_token, get_program
-from cardwright.storage.records import Listing, find, text_of
+from cardwright.storage.records import Listing, Order, find, read_page, text_of
 from cardwright.storage.tables import inbox_messages, outbox, transactions, webhooks
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -51,8 +50,6 @@ class InboxQuery(Shape, frozen=True, kw_only=True):
     token: str | None = None
     after: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     wait: str | None = None
-    count: Annotated[int, Meta(ge=1)] = PAGING.count
-    start_index: Annotated[int, Meta(ge=0, le=10**9)] = 0
 
 
 class Signature(Shape, frozen=True, kw_only=True):
@@ -204,18 +201,17 @@ def _is_in(program_id: int, box: str) -> ColumnElement[bool]:
     return and_(inbox_messages.c.program_id == program_id, inbox_messages.c.box == box)
 
 
-def load_messages(db: Connection, program_id: int, box: str, query: InboxQuery) -> Iterator[Row]:
-    """The messages that fit, newest first, a few at a time."""
-    found = select(inbox_messages).where(_is_in(program_id, box), inbox_messages.c.id > query.after)
-    rows = db.execution_options(yield_per=50).execute(found.order_by(inbox_messages.c.id.desc()))
-    return (row for row in rows if does_fit(row.body, query.type, query.token))
+def messages_after(program_id: int, box: str, message_id: int) -> Select[Any]:
+    """The query for a box's messages with a higher id, a few at a time."""
+    query = select(inbox_messages).where(_is_in(program_id, box), inbox_messages.c.id > message_id)
+    return query.execution_options(yield_per=50)
 
 
 def look_for_news(database: Database, program_id: int, box: str, query: InboxQuery, seen: int) -> tuple[bool, int]:
     """Whether a message after ``seen`` fits, and the newest id that was looked at."""
-    news = msgspec.structs.replace(query, after=seen, type=None, token=None)
+    news = messages_after(program_id, box, seen).order_by(inbox_messages.c.id.desc())
     with database.read() as db:
-        for row in load_messages(db, program_id, box, news):
+        for row in db.execute(news):
             if does_fit(row.body, query.type, query.token):
                 return True, seen
             seen = max(seen, row.id)
@@ -232,15 +228,15 @@ def load_secrets(db: Connection, vault: Vault, program_id: int, path: str) -> li
     return [one.secret for one in endpoints if one.secret is not None and one.url.partition("?")[0].endswith(path)]
 
 
-def load_deliveries(call: Call, *conditions: ColumnElement[bool]) -> Sequence[Row]:
-    """The page's rows of the outbox and one more, with their webhooks. Raises a problem for an unknown sort name."""
-    order = {"createdTime": outbox.c.id.asc(), "-createdTime": outbox.c.id.desc()}.get(call.list_page.sort_by)
-    if order is None:
+def load_deliveries(call: Call, *conditions: ColumnElement[bool]) -> tuple[list[Row], bool]:
+    """The page's rows of the outbox with their webhooks, and whether more follow. Raises a problem for an unknown sort name."""
+    page = call.list_page
+    if page.sort_by.removeprefix("-") != "createdTime":
         raise bad_parameter("sort_by", "must be createdTime or -createdTime")
     query = select(outbox, webhooks.c.token.label("webhook_token"), webhooks.c.doc)
     query = query.outerjoin(webhooks, webhooks.c.id == outbox.c.webhook_id)
-    query = query.where(outbox.c.program_id == call.program.id, *conditions).order_by(order)
-    return call.db.execute(query.offset(call.list_page.start_index).limit(call.list_page.count + 1)).all()
+    query = query.where(outbox.c.program_id == call.program.id, *conditions)
+    return read_page(call.db, query, Order((outbox.c.id,), page.sort_by.startswith("-")), page)
 
 
 def load_tokens(db: Connection, rows: Sequence[Row]) -> dict[int, str]:
@@ -256,8 +252,6 @@ def load_tokens(db: Connection, rows: Sequence[Row]) -> dict[int, str]:
 async def list_inbox(call: EngineCall) -> Listing:
     """Lists what arrived in a box, newest first; with ``wait`` the answer comes with the first message that fits."""
     query: InboxQuery = call.query
-    if query.count > PAGING.count_max:
-        raise Problem(TOO_LARGE, f"count may be at most {PAGING.count_max}")
     if query.wait is not None:
         await _wait(call, query, parse_duration("wait", query.wait))
     return await asyncio.to_thread(read_inbox, call, query)
@@ -278,12 +272,15 @@ async def _wait(call: EngineCall, query: InboxQuery, wait_ms: int) -> None:
 
 def read_inbox(call: EngineCall, query: InboxQuery) -> Listing:
     """A page of a box."""
+    messages = messages_after(call.program_id, call.path["box"], query.after)
     with call.app.database.read() as db:
         path = path_of(get_program(db, call.program_id).token, call.path["box"])
         secrets = load_secrets(db, call.app.vault, call.program_id, path)
-        fitting = load_messages(db, call.program_id, call.path["box"], query)
-        rows = list(islice(fitting, query.start_index, query.start_index + query.count + 1))
-    return Listing([text_of(_message(row, secrets)) for row in rows[: query.count]], len(rows) > query.count)
+        order = Order((inbox_messages.c.id,), descending=True)
+        rows, is_more = read_page(
+            db, messages, order, call.list_page, lambda row: does_fit(row.body, query.type, query.token)
+        )
+    return Listing([text_of(_message(row, secrets)) for row in rows], is_more)
 
 
 def _message(row: Row, secrets: Sequence[str]) -> InboxMessage:
@@ -302,10 +299,9 @@ def empty_box(call: Call) -> None:
 def list_deliveries(call: Call) -> Listing:
     """Lists notifications with where they stand and every attempt to deliver them."""
     conditions = _delivery_conditions(call, call.query)
-    rows = load_deliveries(call, *conditions) if conditions is not None else []
-    shown, count = rows[: call.list_page.count], call.list_page.count
-    tokens = load_tokens(call.db, shown)
-    return Listing([text_of(_delivery(call, row, tokens)) for row in shown], len(rows) > count)
+    rows, is_more = load_deliveries(call, *conditions) if conditions is not None else ([], False)
+    tokens = load_tokens(call.db, rows)
+    return Listing([text_of(_delivery(call, row, tokens)) for row in rows], is_more)
 
 
 def _delivery_conditions(call: Call, query: DeliveryFilter) -> list[ColumnElement[bool]] | None:

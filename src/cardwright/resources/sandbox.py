@@ -176,7 +176,7 @@ def reset(call: Call, _body: Nothing) -> dict[str, Any]:
     call.app.ids.restart()
     call.app.engine.forget()
     call.app.ranks.forget(call.program.id)
-    call.app.bookmarks.clear()
+    call.app.resets[call.program.id] += 1
     return removed
 
 

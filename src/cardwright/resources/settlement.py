@@ -11,6 +11,7 @@ from cardwright.core.problems import bad_parameter
 from cardwright.core.record import ORDER, Recorded, root_token, token_of, with_face
 from cardwright.core.render import details_decoder
 from cardwright.core.words import TYPES
+from cardwright.kit.bookmarks import Position
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_day, parse_instant
 from cardwright.ledger.settlement import LINES, Day, Standing, lines_of
 from cardwright.resources import base
@@ -150,23 +151,30 @@ def list_lines(call: Call) -> Listing:
     days = call.app.closings.day(call.db, call.program.id, start, call.now)
     drawn = {place: -day.opening[JOURNAL_ACCOUNTS.index("program_funding")] for place, day in days.items()}
     columns = [column for column in transactions.c if column.name != "id"]
-    docs: list[str] = []
-    passed = 0
+    page_start = page.start()
+    skip = page.start_index if page_start.after is None else 0
+    lines: list[tuple[Position, str]] = []
     for row in lines_of(call.db, call.program.id, Range((start, 0), (start + DAY_MS, 0)), *columns):
         place = row.source_id, row.currency
-        for name in LINES:
+        for number, name in enumerate(LINES):
             amount = getattr(row, name)
             if not amount:
                 continue
             drawn[place] = drawn.get(place, 0) + SIGN_OF[name] * amount
             if wanted is not None and tokens[row.source_id] != wanted:
                 continue
-            passed += 1
-            if passed > page.start_index + page.count:
-                return Listing(docs, True)
-            if passed > page.start_index:
-                docs.append(_line(row, name, amount, tokens[row.source_id], drawn[place]))
-    return Listing(docs, False)
+            position = (row.created_ms, row.id, number)
+            if page_start.after is not None and position <= page_start.after:
+                continue
+            if skip:
+                skip -= 1
+            elif len(lines) <= page.count:
+                lines.append((position, _line(row, name, amount, tokens[row.source_id], drawn[place])))
+        if len(lines) > page.count:
+            break
+    shown, is_more = lines[: page.count], len(lines) > page.count
+    page.end(page_start, [position for position, _ in shown], is_more=is_more, descending=False)
+    return Listing([line for _, line in shown], is_more)
 
 
 def _line(row: Any, name: str, amount: int, source: str | None, drawn: int) -> str:

@@ -127,9 +127,8 @@ def list_shadows(call: Call) -> Listing:
     """Lists shadow controls, those that were promoted or deleted too."""
     page, columns = call.list_page, velocity_controls.c
     query = select(velocity_controls).where(columns.program_id == call.program.id, columns.shadow != 0)
-    query = query.order_by(*records.order_of(velocity_controls, page.sort_by)).offset(page.start_index).limit(page.count + 1)
-    rows = call.db.execute(query).all()
-    return Listing([records.text_of(shown(call, row)) for row in rows[: page.count]], len(rows) > page.count)
+    rows, is_more = records.read_page(call.db, query, records.order_of(velocity_controls, page.sort_by), page)
+    return Listing([records.text_of(shown(call, row)) for row in rows], is_more)
 
 
 def list_declines(call: Call) -> Listing:
@@ -144,10 +143,10 @@ def list_declines(call: Call) -> Listing:
         .join(cards, cards.c.id == transactions.c.card_id)
         .join(users, users.c.id == cards.c.user_id)
         .where(hits.program_id == call.program.id, hits.control_id == get_shadow_row(call).id)
-        .order_by(transactions.c.created_ms, transactions.c.id)
     )
-    rows = call.db.execute(query.offset(page.start_index).limit(page.count + 1)).all()
-    return Listing([_decline(row) for row in rows[: page.count]], len(rows) > page.count)
+    order = records.Order((transactions.c.created_ms, transactions.c.id), descending=False)
+    rows, is_more = records.read_page(call.db, query, order, page)
+    return Listing([_decline(row) for row in rows], is_more)
 
 
 def _decline(found: Any) -> str:

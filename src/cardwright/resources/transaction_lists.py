@@ -1,10 +1,9 @@
 """Lists of transactions: which are asked for, in which order, and how a page of them is found in a long past."""
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
-from msgspec import Meta, structs
+from msgspec import Meta
 from sqlalchemy import Connection, SmallInteger, and_, false, literal, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -175,11 +174,15 @@ def parse_types(given: str | None) -> frozenset[int] | None:
     return frozenset(TYPE_NUMBER[name] for name in names)
 
 
-def parse_window(query: RelatedQuery, now: Instant) -> tuple[Instant, Instant]:
-    """First and last instant asked for, both inclusive: the last 30 days by default; a plain end date means its whole day."""
+def parse_window(query: RelatedQuery, now: Instant) -> tuple[Instant, Instant | None]:
+    """First and last instant asked for, both inclusive; a plain end date means its whole day.
+
+    The window begins 30 days ago by default. It has no end by default: the clock of another host can be ahead of this one's,
+    and a list without the newest entries that another process has shown would make its reader miss as many.
+    """
     start = _bound("start_date", query.start_date) if query.start_date else now - DEFAULT_WINDOW_DAYS * DAY_MS
     if not query.end_date:
-        return start, now
+        return start, None
     end = _bound("end_date", query.end_date)
     return start, end + DAY_MS - 1 if base.is_day(query.end_date) else end
 
@@ -206,7 +209,7 @@ def places_of(query: RelatedQuery, now: Instant, *, window: bool) -> Range:
     if not window and not query.start_date and not query.end_date:
         return Range(LOWEST, HIGHEST)
     start, end = parse_window(query, now)
-    return Range((start, 0), (end + 1, 0))
+    return Range((start, 0), HIGHEST if end is None else (end + 1, 0))
 
 
 # --- Queries: this resource's SQL ----------------------------------------------------
@@ -276,39 +279,39 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list that a call asks for: what it has, where, and the name under which its pages know one another."""
+    """A list that a call asks for: what it has and where. ``is_countable``: ``Ranks`` can find a position in it."""
 
     search: Search
     wanted: Wanted
     places: Range
-    name: Hashable
-    is_countable: bool = field(default=False)
+    is_countable: bool = False
 
 
 def find_page(call: Call, listed: Listed) -> tuple[list[Entry], bool]:
-    """The page that the call asks for, and whether more follows.
+    """Return the page that the call asks for, and whether more follow.
 
-    It goes on where the page before it ended, if that was read a short while ago from this process: then no entry comes
-    twice and none is left out, whatever arrives meanwhile. Otherwise the entries are counted from the list's beginning.
+    The page begins behind the previous page of the same connection, and otherwise at its plain offset; see
+    ``kit.bookmarks``. A bookmark keeps the window of its list: the default one begins later with every page.
     """
-    page, bookmarks, now_ms = call.list_page, call.app.bookmarks, call.app.real_clock()
-    last = bookmarks.find(listed.name, page.start_index, now_ms) if page.start_index else None
-    if last is not None:
-        entries = _after(call, listed, Entry(*last), page.count + 1)
-    else:
+    page, descending = call.list_page, listed.search.descending
+    start, low = page.start(), listed.places.low
+    if start.after is None:
         entries = _from(call, listed, listed.places, page.start_index, page.count + 1)
-    if is_more := len(entries) > page.count:
-        bookmarks.put(listed.name, page.start_index + page.count, tuple(entries[page.count - 1]), now_ms)
-    return entries[: page.count], is_more
+    else:
+        *last, low = start.after
+        entries = _after(call, listed, Range(low, listed.places.high), Entry(*last), page.count + 1)
+    shown, is_more = entries[: page.count], len(entries) > page.count
+    page.end(start, [(*entry, low) for entry in shown], is_more=is_more, descending=descending)
+    return shown, is_more
 
 
-def _after(call: Call, listed: Listed, last: Entry, take: int) -> list[Entry]:
+def _after(call: Call, listed: Listed, places: Range, last: Entry, take: int) -> list[Entry]:
     """The entries behind one. Its row is read again, for its other side."""
     descending = listed.search.descending
     if descending:
-        places = Range(listed.places.low, min(listed.places.high, (last.at, last.id + 1)))
+        places = Range(places.low, min(places.high, (last.at, last.id + 1)))
     else:
-        places = Range(max(listed.places.low, (last.at, last.id)), listed.places.high)
+        places = Range(max(places.low, (last.at, last.id)), places.high)
     entries = _from(call, listed, places, 0, take + 2)
     return [one for one in entries if (one < last if descending else one > last)][:take]
 
@@ -322,19 +325,23 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
         entries = search.read(call.db, near or places, skip, take)
         if near is None or len(entries) == take:
             return entries
-    found = call.app.ranks.find(
+    spot = call.app.ranks.find(
         call.db, search.program_id, search.order, listed.wanted, listed.wanted.weight, places,
         skip=skip, take=take, descending=search.descending,
     )  # fmt: skip
-    if found is None:
+    if spot is None:
         return search.read(call.db, places, skip, take)
-    entries = []
-    ranges, offset = found
-    for one in ranges:
-        entries += search.read(call.db, one, offset, take - len(entries))
+    entries, offset = list[Entry](), spot.skip
+    for part in spot.ranges:
+        entries += search.read(call.db, part, offset, take - len(entries))
         offset = 0
         if len(entries) == take:
-            break
+            return entries
+    if spot.is_full:
+        # The counts are those of a later transaction. What arrived by then is not here, so the page goes on behind its ranges.
+        last = spot.ranges[-1]
+        rest = Range(places.low, last.low) if search.descending else Range(last.high, places.high)
+        entries += search.read(call.db, rest, 0, take - len(entries))
     return entries
 
 
@@ -342,8 +349,3 @@ def load_rows(db: Connection, entries: list[Entry]) -> dict[int, Recorded]:
     """The rows of a page by their ids."""
     found = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
     return {row.id: Recorded(*row[: len(Recorded._fields)]) for row in found}
-
-
-def name_of(call: Call, what: str) -> Hashable:
-    """The name of a list: equal for calls that ask for pages of the same one."""
-    return what, call.program.id, tuple(call.path.values()), structs.astuple(call.query), call.list_page.sort_by

@@ -27,7 +27,6 @@ from cardwright.resources.transaction_lists import (
     Wanted,
     find_page,
     load_rows,
-    name_of,
     parse_direction,
     parse_order,
     parse_wanted,
@@ -177,7 +176,7 @@ def get_one(call: Call) -> str:
 def list_transactions(call: Call) -> Listing:
     """Lists transactions; without filters those of the last 30 days that are PENDING or COMPLETION."""
     own, only = _owned(call, call.query)
-    return _page(call, "transactions", parse_wanted(call.query, "PENDING,COMPLETION"), own=own, only=only)
+    return _page(call, parse_wanted(call.query, "PENDING,COMPLETION"), own=own, only=only)
 
 
 def list_related(call: Call) -> Listing:
@@ -186,7 +185,7 @@ def list_related(call: Call) -> Listing:
     root = row.root_id if row.root_id is not None else row.id
     roots = [root] if (fee := details_decoder.decode(row.details).assessed) is None else [root, fee.row_id]
     chain = or_(transactions.c.id.in_(roots), transactions.c.root_id.in_(roots))
-    return _page(call, "related", parse_wanted(call.query, "ALL"), only=chain, but=(row.id, side), window=False)
+    return _page(call, parse_wanted(call.query, "ALL"), only=chain, but=(row.id, side), window=False)
 
 
 def list_of_source(call: Call) -> Listing:
@@ -196,11 +195,11 @@ def list_of_source(call: Call) -> Listing:
     wanted = parse_wanted(
         call.query, "PENDING,COMPLETION", source_id=source.id, direction=direction, has_card_sides=False
     )
-    return _page(call, "source", wanted)
+    return _page(call, wanted)
 
 
 def _page(
-    call: Call, what: str, wanted: Wanted, *, own: Own | None = None, only: ColumnElement[bool] | None = None,
+    call: Call, wanted: Wanted, *, own: Own | None = None, only: ColumnElement[bool] | None = None,
     but: tuple[int, int] | None = None, window: bool = True,
 ) -> Listing:  # fmt: skip
     query = call.query
@@ -213,7 +212,6 @@ def _page(
         Search(call.program.id, order, descending, sides, own, only),
         wanted,
         places_of(query, call.now, window=window),
-        name_of(call, what),
         is_countable=own is None and only is None and not query.start_identifier,
     )
     entries, is_more = find_page(call, listed)

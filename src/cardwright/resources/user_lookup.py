@@ -46,15 +46,10 @@ def list_matching(call: Call, keep: Callable[[Row], bool], *conditions: ColumnEl
     Case is folded here and not in SQL: the two databases fold differently, and neither folds all of Unicode.
     """
     page = call.list_page
-    order = records.order_of(users, page.sort_by)
     query = select(users.c.token, users.c.doc, users.c.sealed).where(users.c.program_id == call.program.id, *conditions)
-    docs: list[str] = []
-    with call.db.execute(query.order_by(*order).execution_options(yield_per=500)) as found:
-        for row in found:
-            docs += [row.doc] if keep(row) else []
-            if len(docs) > page.start_index + page.count:
-                break
-    return records.Listing(docs[page.start_index : page.start_index + page.count], len(docs) > page.start_index + page.count)
+    order = records.order_of(users, page.sort_by)
+    rows, is_more = records.read_page(call.db, query.execution_options(yield_per=500), order, page, keep)
+    return records.Listing([row.doc for row in rows], is_more)
 
 
 # --- Actions: what one can do with it ------------------------------------------------

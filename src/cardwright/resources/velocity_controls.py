@@ -299,22 +299,21 @@ def list_available(call: Call) -> records.Listing:
         columns.card_product_token.in_(products),
         columns.user_token.is_(None) & columns.card_product_token.is_(None),
     )
-    rows = call.db.execute(
-        select(velocity_controls)
-        .where(columns.program_id == call.program.id, columns.active, columns.shadow != SHADOW, applies)
-        .order_by(*records.order_of(velocity_controls, call.list_page.sort_by))
-    ).all()
-    groups = Groups(load_mcc_groups(call.db, call.program.id))
-    controls = [(row, control_from(row.id, row.fact, groups)) for row in rows]
-    shown = [(row, control) for row, control in controls if control.window is not Window.TRANSACTION]
-    page = call.list_page
-    part = shown[page.start_index : page.start_index + page.count]
+    query = select(velocity_controls).where(
+        columns.program_id == call.program.id, columns.active, columns.shadow != SHADOW, applies
+    )
+    groups, page = Groups(load_mcc_groups(call.db, call.program.id)), call.list_page
+
+    def lasts(row: Row) -> bool:
+        return control_from(row.id, row.fact, groups).window is not Window.TRANSACTION
+
+    rows, is_more = records.read_page(call.db, query, records.order_of(velocity_controls, page.sort_by), page, lasts)
     account: Account = account_decoder.decode(
         call.db.execute(select(holders.c.state).where(holders.c.id == user.holder_id)).scalar_one()
     )
     owner = call.db.execute(select(users.c.token).where(users.c.id == owner_id_of(call.db, user.holder_id))).scalar_one()
-    docs = [_available(call, row, control, account, user, owner) for row, control in part]
-    return records.Listing(docs, len(shown) > page.start_index + page.count)
+    docs = [_available(call, row, control_from(row.id, row.fact, groups), account, user, owner) for row in rows]
+    return records.Listing(docs, is_more)
 
 
 def _available(call: Call, row: Row, control: Control, account: Account, user: Row, owner: str) -> str:

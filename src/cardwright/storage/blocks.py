@@ -59,6 +59,14 @@ class Range(NamedTuple):
     high: Key
 
 
+class Spot(NamedTuple):
+    """Where entries of a list are: the ranges in the list's order, how many entries to skip in them, whether all are there."""
+
+    ranges: list[Range]
+    skip: int
+    is_full: bool
+
+
 Weight = Callable[[Alike], int]
 """How many entries of a list such a row is: none, its card's side or its load's side, or both."""
 
@@ -201,10 +209,10 @@ class Counted:
 
     def find(
         self, db: Connection, name: Hashable, weight: Weight, places: Range, *, skip: int, take: int, descending: bool
-    ) -> tuple[list[Range], int]:
-        """The ranges, in the list's order, that hold the entries after the first ``skip``, and how many to skip in them.
+    ) -> Spot:
+        """The ranges that hold the entries after the first ``skip``: ``take`` of them where there are so many.
 
-        They hold at least ``take`` entries where there are so many, and no block without one.
+        There is no block without an entry among them.
         """
         first, end = self.block_of(places.low), bisect_left(self.edges, places.high)
 
@@ -226,9 +234,9 @@ class Counted:
         while at < len(added):
             chosen.append(part(end - 1 - at if descending else first + at))
             if added[at] >= skip + take:
-                break
+                return Spot(_joined(chosen), offset, is_full=True)
             at = bisect_right(added, added[at])
-        return _joined(chosen), offset
+        return Spot(_joined(chosen), offset, is_full=False)
 
 
 def _joined(ranges: Sequence[Range]) -> list[Range]:

@@ -9,13 +9,13 @@ the last look tell which blocks have to be counted again.
 """
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
-from cardwright.storage.blocks import HIGHEST, LOWEST, Counted, Order, Range, Weight, read_blocks
+from cardwright.storage.blocks import HIGHEST, LOWEST, Counted, Order, Range, Spot, Weight, read_blocks
 from cardwright.storage.database import Row
 from cardwright.storage.hot import POSTGRES_ID_BLOCK
 from cardwright.storage.tables import transactions
@@ -23,13 +23,33 @@ from cardwright.storage.tables import transactions
 PROGRAMS_MAX = 32
 """Programs whose counts are kept, about 1 KB for each block; the least recently used goes first."""
 
-SETTLE_S = 1.0
-"""How long the first count waits for the transactions that are under way on PostgreSQL; then the caller does without."""
-
 _row = transactions.c
 
 
 # --- What is new --------------------------------------------------------------------------
+
+
+class Moment(NamedTuple):
+    """The state of the database that a transaction sees; a later state is greater.
+
+    On SQLite ``ended`` is the highest id of a row. On PostgreSQL it is the number after the highest one of a transaction that
+    has ended. Lower numbers can be under way: ``oldest`` is the lowest of them, ``under_way`` minus their count. ``given`` is
+    the number that the next transaction gets, no earlier than the moment. Transactions from ``ended`` on are under way too.
+    """
+
+    ended: int
+    oldest: int = 0
+    under_way: int = 0
+    given: int = 0
+
+
+def moment_of(db: Connection) -> Moment:
+    """Return the moment of a transaction that reads."""
+    if db.dialect.name == "sqlite":
+        return Moment(int(db.scalar(select(func.max(_row.id))) or 0))
+    ended, oldest, under_way, age = db.execute(_MOMENT).one()
+    # The age of transaction 3, the first one, counted modulo 2^32.
+    return Moment(ended, oldest, under_way, ended + (3 + age - ended) % 2**32)
 
 
 class News:
@@ -43,33 +63,37 @@ class News:
     def __init__(self, program_id: int) -> None:
         self._program_id = program_id
         self._read_to: dict[int, int] = {}
-        self._seen: tuple[dict[int, int], int] = {}, 0
+        self._seen: tuple[dict[int, int], int] | None = None
 
-    def begin(self, db: Connection) -> bool:
-        """Takes what there is for known; False when transactions under way do not come to an end."""
-        self._look(db)
+    def begin(self, db: Connection, moment: Moment) -> bool:
+        """Take what there is for known. Return False if a transaction is under way that had begun by the first look.
+
+        A transaction sees one moment, so it cannot wait for the end of another: a later call succeeds.
+        """
+        if self._seen is None:
+            self._look(db, moment)
         if db.dialect.name == "sqlite":
             return True
-        deadline = time.monotonic() + SETTLE_S
-        while not self._is_settled(db):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-        self._read_to = self._seen[0]
+        assert self._seen is not None
+        reached, by = self._seen
+        if moment.oldest < by:
+            return False
+        self._read_to = reached
+        self._look(db, moment)
         return True
 
-    def rows(self, db: Connection) -> list[Row]:
+    def rows(self, db: Connection, moment: Moment) -> list[Row]:
         """Ids, times and roots of the program's new rows."""
         if db.dialect.name == "sqlite":
             columns = select(_row.program_id, _row.id, _row.user_time_ms, _row.created_ms, _row.root_id)
             found = list(db.execute(columns.where(_row.id > self._low(0))))
-            self._look(db)
+            self._look(db, moment)
             return self._own(found)
-        # Asked before the rows are read: what had begun by a look is then among them or never comes.
+        assert self._seen is not None
         reached, by = self._seen
-        is_complete = self._is_settled(db)
-        self._look(db)
-        if self._is_settled(db):
+        is_complete = moment.oldest >= by
+        self._look(db, moment)
+        if moment.oldest >= self._seen[1]:
             is_complete, (reached, by) = True, self._seen
         found = list(db.execute(_IN_SPANS, self._spans(db)))
         if is_complete:
@@ -94,23 +118,21 @@ class News:
         spans = [(low, high) for low, high in spans if low < high - 1]
         return {"low": [low for low, _ in spans], "high": [high for _, high in spans]}
 
-    def _look(self, db: Connection) -> None:
+    def _look(self, db: Connection, moment: Moment) -> None:
         """Remembers how far the ids reach, and who was under way by then."""
         if db.dialect.name == "sqlite":
-            self._read_to = {0: max(self._low(0), int(db.scalar(select(func.max(_row.id))) or 0))}
+            self._read_to = {0: max(self._low(0), moment.ended)}
             return
         newest = (found for (found,) in db.execute(_NEWEST, self._spans(db)) if found is not None)
         reached = {(row_id - 1) // POSTGRES_ID_BLOCK: row_id for row_id in newest}
-        # In this order: whoever drew one of these ids had begun before.
-        self._seen = self._read_to | reached, int(db.execute(_NEXT_TRANSACTION).scalar_one())
-
-    def _is_settled(self, db: Connection) -> bool:
-        return int(db.execute(_OLDEST_TRANSACTION).scalar_one()) >= self._seen[1]
+        self._seen = self._read_to | reached, moment.given
 
 
 _BLOCKS = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM transaction_blocks")
-_OLDEST_TRANSACTION = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-_NEXT_TRANSACTION = text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+_MOMENT = text(
+    "SELECT pg_snapshot_xmax(seen)::text::bigint, pg_snapshot_xmin(seen)::text::bigint, "
+    "-(SELECT count(*) FROM pg_snapshot_xip(seen)), age('3'::xid) FROM pg_current_snapshot() AS seen"
+)
 _SPANS = "unnest(CAST(:low AS bigint[]), CAST(:high AS bigint[])) AS s(low, high)"
 _IN_SPANS = text(
     f"SELECT t.program_id, t.id, t.user_time_ms, t.created_ms, t.root_id FROM {_SPANS} "  # noqa: S608
@@ -130,36 +152,45 @@ class _Program:
         self.program_id = program_id
         self._news = News(program_id)
         self._counted: dict[Order, Counted] = {}
+        self._counted_at = Moment(0)
         self._anchor: tuple[int, int] | None = None
 
     def up_to_date(self, db: Connection, order: Order) -> Counted | None:
-        """The blocks as they are now; None when they cannot be counted at the moment."""
+        """The blocks as the transaction sees them, or as a later one does; None when they cannot be counted at the moment."""
         try:
             return self._up_to_date(db, order)
         except BaseException:
             # Whatever it is, half of the news may be in; who asks next counts anew.
-            self._counted.clear()
+            self._forget()
             raise
 
     def _up_to_date(self, db: Connection, order: Order) -> Counted | None:
         if self._counted and not self._is_anchored(db):
             # Another process has reset the program.
-            self._counted.clear()
+            self._forget()
+        moment = moment_of(db)
+        if self._counted and moment < self._counted_at:
+            # What this transaction counts lacks rows that are known, so they would not be told again.
+            return self._counted.get(order)
         if self._counted:
-            self._take_in(self._news.rows(db), db)
-        elif not self._begin(db):
+            self._take_in(self._news.rows(db, moment), db)
+        elif not self._begin(db, moment):
             return None
+        self._counted_at = moment
         if order not in self._counted:
             blocks = read_blocks(db, self.program_id, order, Range(LOWEST, HIGHEST))
             self._counted[order] = Counted(self.program_id, order, blocks)
         return self._counted[order]
 
-    def _begin(self, db: Connection) -> bool:
+    def _forget(self) -> None:
+        self._counted.clear()
         self._news = News(self.program_id)
+
+    def _begin(self, db: Connection, moment: Moment) -> bool:
         newest = select(_row.id, _row.seed).where(_row.program_id == self.program_id)
         row = db.execute(newest.order_by(_row.user_time_ms.desc(), _row.id.desc()).limit(1)).one_or_none()
         self._anchor = None if row is None else (row.id, row.seed)
-        return self._news.begin(db)
+        return self._news.begin(db, moment)
 
     def _is_anchored(self, db: Connection) -> bool:
         if self._anchor is None:
@@ -186,8 +217,8 @@ class Ranks:
     def find(
         self, db: Connection, program_id: int, order: Order, name: Hashable, weight: Weight, places: Range,
         *, skip: int, take: int, descending: bool,
-    ) -> tuple[list[Range], int] | None:  # fmt: skip
-        """See ``Counted.find``; None when nothing can be counted at the moment."""
+    ) -> Spot | None:  # fmt: skip
+        """See ``Counted.find``; None when nothing can be counted at the moment. The counts can be those of a later moment."""
         with self._lock:
             program = self._programs.setdefault(program_id, _Program(program_id))
             self._programs.move_to_end(program_id)

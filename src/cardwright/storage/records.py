@@ -1,15 +1,17 @@
 """Reading and writing wire resources: rows whose ``doc`` is the JSON that a GET answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Table, and_, select
-from sqlalchemy.sql.elements import ColumnElement, UnaryExpression
+from sqlalchemy import Connection, Select, Table, and_, literal, select, tuple_
+from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.problems import TOKEN_TAKEN, Problem, bad_parameter
+from cardwright.kit.bookmarks import Position
 from cardwright.kit.page import Page
 from cardwright.storage.database import Row
 
@@ -25,6 +27,23 @@ SYSTEM_SORTS = {
 
 # Amounts are numbers on the wire, never strings; keys in their declared order.
 encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class Order(NamedTuple):
+    """The sort keys of a list, which are unique together."""
+
+    keys: Sequence[ColumnElement[Any]]
+    descending: bool
+
+    def sort(self, query: Select[Any]) -> Select[Any]:
+        """Return the query with its rows in this order."""
+        return query.order_by(*(key.desc() if self.descending else key.asc() for key in self.keys))
+
+    def behind(self, position: Position) -> ColumnElement[bool]:
+        """The condition that a row stands behind a position."""
+        keys = tuple_(*self.keys)
+        values = tuple_(*(literal(value, key.type) for value, key in zip(position, self.keys, strict=True)))
+        return keys < values if self.descending else keys > values
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +95,38 @@ def lock(db: Connection, table: Table, program_id: int, token: str) -> Row | Non
     return db.execute(query.with_for_update(key_share=True)).one_or_none()
 
 
-def order_of(table: Table, sort_by: str) -> list[UnaryExpression[Any]]:
+def order_of(table: Table, sort_by: str) -> Order:
     """The order that a list is asked for in; creation order breaks ties. Raises a problem for an unknown sort name."""
     name = sort_by.removeprefix("-")
     if name not in SYSTEM_SORTS:
         raise bad_parameter("sort_by", f"must be one of {', '.join(SYSTEM_SORTS)}, not {name[:60]}")
-    keys = (table.c[SYSTEM_SORTS[name]], table.c.id)
-    return [key.desc() if sort_by.startswith("-") else key.asc() for key in keys]
+    return Order((table.c[SYSTEM_SORTS[name]], table.c.id), sort_by.startswith("-"))
+
+
+def read_page(
+    db: Connection, query: Select[Any], order: Order, page: Page, fits: Callable[[Row], bool] | None = None
+) -> tuple[list[Row], bool]:
+    """Return the rows of a page, and whether more follow. ``fits`` filters the rows that the query finds.
+
+    The next page of the same connection begins behind the last row of this one; see ``kit.bookmarks``.
+    """
+    start, width = page.start(), len(order.keys)
+    query = order.sort(query.add_columns(*(key.label(f"sort_key_{number}") for number, key in enumerate(order.keys))))
+    if start.after is not None:
+        query = query.where(order.behind(start.after))
+    skip = page.start_index if start.after is None else 0
+    if fits is None:
+        found = list(db.execute(query.offset(skip).limit(page.count + 1)))
+    else:
+        with db.execute(query) as rows:
+            found = list(islice(filter(fits, rows), skip, skip + page.count + 1))
+    shown, is_more = found[: page.count], len(found) > page.count
+    page.end(start, [tuple(row[-width:]) for row in shown], is_more=is_more, descending=order.descending)
+    return shown, is_more
 
 
 def list_page(db: Connection, table: Table, program_id: int, page: Page, *conditions: ColumnElement[bool]) -> Listing:
     """The page's documents in its order. Raises a problem for an unknown sort name."""
     query = select(table.c.doc).where(and_(table.c.program_id == program_id, *conditions))
-    query = query.order_by(*order_of(table, page.sort_by))
-    docs = db.scalars(query.offset(page.start_index).limit(page.count + 1)).all()
-    return Listing(docs[: page.count], len(docs) > page.count)
+    rows, is_more = read_page(db, query, order_of(table, page.sort_by), page)
+    return Listing([row.doc for row in rows], is_more)

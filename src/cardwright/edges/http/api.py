@@ -4,7 +4,9 @@ import asyncio
 import inspect
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
+from hashlib import blake2b
 from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -20,8 +22,9 @@ from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
 from cardwright.edges.http.problems import INTERNAL_BODY, problem_body, unavailable
 from cardwright.edges.http.router import Found, Router
+from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.limits import deadline
-from cardwright.kit.page import only_fields
+from cardwright.kit.page import Page, only_fields
 from cardwright.resources.app import App, Call, EngineCall
 from cardwright.resources.route import Reply, Route, Scope
 from cardwright.storage.failures import Unavailable
@@ -30,6 +33,9 @@ from cardwright.storage.records import Listing, encoder
 
 SWEEP_S = 0.1
 """How often requests under way are searched for those that have reached their limit."""
+
+PROXY_FIELDS = frozenset({b"via", b"forwarded", b"x-real-ip"})
+"""Header fields, besides ``X-Forwarded-…``, that a proxy adds."""
 
 LATE = "the request took too long; look up whether it was carried out before you repeat it"
 LATE_MESSAGE = "the request took too long, nothing was booked, try again later"
@@ -43,13 +49,17 @@ _exact = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Request(NamedTuple):
-    """An API request as it came: the path still encoded, header names in lower case, of the body what was read."""
+    """An API request as it came: the path still encoded, header names in lower case, of the body what was read.
+
+    ``bookmarks`` are those of its connection.
+    """
 
     verb: str
     path: bytes
     query: bytes
     headers: dict[bytes, bytes]
     body: bytes
+    bookmarks: Bookmarks
 
 
 class Answer(NamedTuple):
@@ -145,10 +155,11 @@ class Api:
         arguments: list[Any] = []
         if route.body is not None:
             arguments.append(parse_body(request.body, request.headers.get(b"content-type", b"").decode("latin-1"), route.body))
+        page = self._page(request, route, program_id, pairs) if route.paging is not None else None
         if self._is_async[route]:
             query = parse_query(pairs, route.query) if route.query is not None else None
             try:
-                result = await route.action(EngineCall(self._app, program_id, parameters, query), *arguments)
+                result = await route.action(EngineCall(self._app, program_id, parameters, query, page), *arguments)
             except asyncio.CancelledError:
                 # What the engine had taken it has answered itself: this one was still being prepared.
                 raise Problem(OUT_OF_ORDER, LATE_MESSAGE if route.longer_s is None else LATE) from None
@@ -156,7 +167,7 @@ class Api:
             loop = asyncio.get_running_loop()
             until = deadline.get() - self._limits.margin_s
             result, published = await loop.run_in_executor(
-                self._threads, self._act, route, program_id, parameters, pairs, arguments, until
+                self._threads, self._act, route, program_id, parameters, pairs, page, arguments, until
             )
             if published:
                 self._app.wake_outbox()
@@ -170,6 +181,21 @@ class Api:
         route, names = found.routes[verb]
         self._check_mode(route)
         return route, dict(zip(names, found.values, strict=True))
+
+    def _page(self, request: Request, route: Route, program_id: int, pairs: dict[str, str]) -> Page:
+        """The part of a list that a request asks for, with the bookmarks of a connection that one reader has to itself.
+
+        Filters and sort name the list. So does every other parameter but ``count`` and ``start_index``, and the credential.
+        """
+        assert route.paging is not None
+        page = parse_page(pairs, route.paging)
+        if is_forwarded(request.headers):
+            return page
+        of_list = sorted(pair for pair in pairs.items() if pair[0] not in ("count", "start_index"))
+        credential = self._credentials.key_of(request.headers.get(b"authorization"))
+        name = (request.verb, request.path, request.body, of_list, credential, self._app.resets[program_id])
+        key = blake2b(msgspec.msgpack.encode(name), digest_size=16).digest()
+        return replace(page, bookmarks=request.bookmarks, key=key)
 
     def _find(self, path: bytes) -> Found:
         """The routes of a path. Raises NOT_FOUND."""
@@ -187,22 +213,21 @@ class Api:
         raise Problem(FORBIDDEN, "not available in production mode")
 
     def _act(
-        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], arguments: list[Any],
-        until: float,
+        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], page: Page | None,
+        arguments: list[Any], until: float,
     ) -> tuple[Any, bool]:  # fmt: skip
         """Runs a plain action in one transaction, in a thread."""
         try:
-            return self._act_once(route, program_id, parameters, pairs, arguments, until)
+            return self._act_once(route, program_id, parameters, pairs, page, arguments, until)
         except IntegrityError:
             # Somebody inserted the same token between our look and our insert: now the look finds it.
-            return self._act_once(route, program_id, parameters, pairs, arguments, until)
+            return self._act_once(route, program_id, parameters, pairs, page, arguments, until)
 
     def _act_once(
-        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], arguments: list[Any],
-        until: float,
+        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], page: Page | None,
+        arguments: list[Any], until: float,
     ) -> tuple[Any, bool]:  # fmt: skip
         database = self._app.database
-        page = parse_page(pairs, route.paging) if route.paging is not None else None
         query = parse_query(pairs, route.query) if route.query is not None else None
         limit_s = until - monotonic()
         with (database.write(limit_s) if route.writes else database.read(limit_s)) as db:
@@ -210,6 +235,11 @@ class Api:
             now = program.clock.at(self._app.real_clock())
             call = Call(self._app, db, program, now, parameters, query, page)
             return route.action(call, *arguments), call.published
+
+
+def is_forwarded(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request came through a proxy (RFC 9110, 7.6.3; RFC 7239), which may send many clients' over one connection."""
+    return any(name in PROXY_FIELDS or name.startswith(b"x-forwarded-") for name in headers)
 
 
 def segments_of(raw_path: bytes) -> list[str]:

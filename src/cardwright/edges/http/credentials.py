@@ -28,11 +28,11 @@ class Credentials:
 
     def is_known(self, header: bytes | None) -> bool:
         """Whether the header was found valid before, so that ``program_of`` needs no look-up in the database."""
-        return self._key_of(header) in self._known
+        return self.key_of(header) in self._known
 
     async def program_of(self, header: bytes | None, threads: Executor) -> int:
         """The program's id. Raises BAD_CREDENTIAL."""
-        key = self._key_of(header)
+        key = self.key_of(header)
         program_id = self._known.get(key)
         if program_id is None:
             digest = self._app.vault.credential_digest(*parse_basic(header))
@@ -42,7 +42,8 @@ class Credentials:
             self._known[key] = program_id
         return program_id
 
-    def _key_of(self, header: bytes | None) -> bytes:
+    def key_of(self, header: bytes | None) -> bytes:
+        """Return the key under which a header is known."""
         # Known headers are found by a keyed hash, so that neither their bytes nor a comparison's time are left behind.
         return blake2b(header or b"", key=self._key, digest_size=16).digest()
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from cardwright.edges.http.api import Answer, Request
+from cardwright.kit.bookmarks import Bookmarks
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -52,6 +53,10 @@ class Exchange:
         self.body: bytes | bytearray = b""
         self.disconnected = self.response_complete = False
         self.task: Any = None
+
+    def request(self, bookmarks: Bookmarks) -> Request:
+        """Return the request as the API takes it, with the bookmarks of its connection."""
+        return Request(self.verb, self.path, self.query, dict(self.headers), bytes(self.body), bookmarks)
 
 
 class Flow(FlowControl):

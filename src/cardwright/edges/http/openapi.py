@@ -28,7 +28,8 @@ same token may be repeated: it answers with the same object. Another request wit
 - **Amounts** are numbers in major units, `10.00`; a string with a number in it is taken too.
 - **Bodies** are read leniently: unknown fields are ignored (except in a backtest), `null` counts as absent, `"true"` and `"10"` \
 are taken for what they spell.
-- **Lists** come in pages: add `count` to `start_index` until `is_more` is false.
+- **Lists** come in pages: add the `count` of a page to `start_index` until `is_more` is false. Over one kept-open connection \
+every object comes once; otherwise one may come twice when others arrive.
 - **Times** are UTC. A program may have a clock of its own, see *Sandbox*.
 """
 

@@ -16,12 +16,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cardwright.core.problems import BAD_CREDENTIAL, BAD_REQUEST, BUSY, METHOD_NOT_ALLOWED, Problem
 from cardwright.edges.http import rejections
-from cardwright.edges.http.api import Answer, Request
+from cardwright.edges.http.api import Answer
 from cardwright.edges.http.connections import FRAMING_MAX, LINGER_S, Connections
 from cardwright.edges.http.exchange import Door, Exchange, Flow, answer_head, content_length, head_size, head_without_upgrade
 from cardwright.edges.http.metrics import count_answer, count_refusal
 from cardwright.edges.http.problems import problem_body
 from cardwright.edges.http.rejections import Rejection
+from cardwright.kit.bookmarks import Bookmarks
 
 UNDER_WAY_MAX = 2_048
 """Requests that may be under way in a process: at the rates that one reaches they are answered within half a second."""
@@ -51,7 +52,7 @@ class ApiProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._registry, self._limits, self._clock = connections, connections.limits, connections.clock
-        self._door = cast(Door, self.app)
+        self._door, self._bookmarks = cast(Door, self.app), Bookmarks(connections.clock)
         # Below this many bytes of a head in earlier pieces its size need not be summed up.
         self._head_sum_from = self._limits.head_max_bytes - PIECE_BYTES
         self._stage = CONNECTED
@@ -478,8 +479,7 @@ class ApiProtocol(HttpToolsProtocol):
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
-            request = Request(exchange.verb, exchange.path, exchange.query, dict(exchange.headers), bytes(exchange.body))
-            answer = await self._door.answer(request)
+            answer = await self._door.answer(exchange.request(self._bookmarks))
             if self.flow.write_paused:
                 await self.flow.drain()
             self._write(exchange, answer)
