@@ -129,6 +129,19 @@ STORIES = {
         09:07            | off day |
         09:08            | auth 500 at 5411 | 0000
     """,
+    "a new control takes over no usage of one that was switched off": """
+        2025-03-04 09:00 | control day amount_limit=100 user=u |
+        09:00            | auth 30 | 0000
+        09:01            | off day |
+        09:02            | auth 40 | 0000
+        09:03            | control again amount_limit=100 user=u |
+        09:04            | left again | 30.00 -1
+        09:05            | auth 31 | 1834 again
+        09:06            | control twin amount_limit=90 user=u |
+        09:07            | left twin | 20.00 -1
+        09:08            | auth 20 | 0000
+        09:09            | left again | 10.00 -1
+    """,
     "a program's control is a cap for each user": """
         2025-03-04 09:00 | control all amount_limit=100 |
         09:00            | auth 100 on u | 0000

@@ -23,6 +23,7 @@ from cardwright.resources.velocity_controls import (
     check_place,
     checked,
     control_of,
+    counted_anew,
     fact_of,
     save_control,
 )
@@ -109,7 +110,7 @@ def create_shadow(call: Call, body: VelocityCreate) -> ShadowControl:
             raise bad_field("active", "must not be false: a shadow that looks at nothing finds nothing")
         control = checked(control_of(body, body.token or call.app.ids.token()))
         check_references(call, control.association, control.merchant_scope)
-        fact = fact_of(control, call.now, shadow=True)
+        fact = counted_anew(call, fact_of(control, call.now, shadow=True))
         columns = control_columns(control.association, fact, active=True)
         control_id, _ = base.insert(call, velocity_controls, body, control, shadow=SHADOW, **columns)
         remember(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=True)

@@ -36,7 +36,7 @@ from cardwright.resources.transactions import owner_id_of
 from cardwright.storage import history, records
 from cardwright.storage.controls import SHADOW, control_from, load_mcc_groups, load_past, product_token_of
 from cardwright.storage.database import Row
-from cardwright.storage.tables import cards, holders, users, velocity_controls
+from cardwright.storage.tables import cards, holders, programs, users, velocity_controls
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -220,14 +220,36 @@ def no_shadow(row: Row) -> Row:
     return row
 
 
+def counted_anew(call: Call, fact: str, control_id: int = 0) -> str:
+    """Return a control's fact with the revision from which it counts.
+
+    A control that counts the same as an active one shares its usages, which are complete. Any other begins at a revision of
+    its own: usages that an earlier control with these settings left lack what has happened since.
+    """
+    # All changes of controls wait here for each other, so no control that is found active is switched off meanwhile.
+    query = select(programs.c.revision).where(programs.c.id == call.program.id).with_for_update()
+    revision = call.db.execute(query).scalar_one() + 1
+    control, columns = control_from(control_id, fact), velocity_controls.c
+    others = select(columns.fact).where(
+        columns.program_id == call.program.id, columns.active, columns.id != control_id,
+        columns.user_token == control.user_token if control.user_token else columns.user_token.is_(None),
+        columns.card_product_token == control.card_product_token
+        if control.card_product_token
+        else columns.card_product_token.is_(None),
+    )  # fmt: skip
+    for other in (control_from(0, text) for text in call.db.scalars(others)):
+        if other.counting_settings == control.counting_settings:
+            revision = other.counting_revision
+    return msgspec.json.encode(structs.replace(msgspec.json.decode(fact, type=Control), counting_revision=revision)).decode()
+
+
 def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) -> None:
     """Store a control as it is now. One that is switched on again, or counts something else, counts its window anew."""
     before = control_from(row.id, row.fact)
     fact = fact_of(control, row.created_ms, before.counting_revision, shadow=shadow == SHADOW)
     is_resumed = control.active and not row.active
     if is_resumed or control_from(row.id, fact).counting_settings != before.counting_settings:
-        counting_revision = max(call.program.revision, before.counting_revision) + 1
-        fact = fact_of(control, row.created_ms, counting_revision, shadow=shadow == SHADOW)
+        fact = counted_anew(call, fact, row.id)
     columns = {**control_columns(control.association, fact, active=control.active), "shadow": shadow}
     records.change(call.db, velocity_controls, row.id, doc=records.text_of(control), modified_ms=call.now, **columns)
     remember(call, history.Kind.VELOCITY_CONTROL, row.id, fact, active=control.active)
@@ -245,7 +267,7 @@ def create_control(call: Call, body: VelocityCreate) -> str:
     control = control_of(body, body.token or call.app.ids.token())
     checked(control)
     check_place(call, control)
-    fact = fact_of(control, call.now)
+    fact = counted_anew(call, fact_of(control, call.now))
     columns = control_columns(control.association, fact, active=control.active)
     control_id, doc = base.insert(call, velocity_controls, body, control, **columns)
     remember(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=control.active)
