@@ -176,8 +176,10 @@ def test_resources_are_read(bank: Payroll) -> None:
     assert bank.listed("/directdeposits", user_token="ana") == []
     assert bank.listed("/directdeposits", direct_deposit_state="PENDING") == []
     assert {one["token"] for one in bank.listed("/directdeposits", direct_deposit_state="APPLIED")} == {"pay", bill["token"]}
-    (change,) = bank.listed("/directdeposits/transitions", direct_deposit_token="pay")
+    change, arrival = bank.listed("/directdeposits/transitions", direct_deposit_token="pay")
     assert (change["type"], change["state"], change["channel"]) == ("state.applied", "APPLIED", "SYSTEM")
+    assert (arrival["type"], arrival["state"], arrival["channel"]) == ("state.pending", "PENDING", "SYSTEM")
+    assert bank.listed("/directdeposits/transitions", states="PENDING", direct_deposit_token="pay") == [arrival]
     assert bank.get(f"/directdeposits/transitions/{change['token']}") == change
     assert bank.get(f"/transactions/{change['transaction_token']}")["direct_deposit"] == bank.deposit("pay")
     assert bank.listed("/directdeposits/transitions", states="REVERSED,REJECTED") == []

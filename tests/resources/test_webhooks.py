@@ -391,6 +391,27 @@ def test_events_reach_who_subscribed_to_them(client: Client) -> None:
     assert "X-Marqeta-Signature" not in purchases.headers[0]
 
 
+def test_the_names_of_deposit_events_have_two_spellings(client: Client) -> None:
+    """Public material does not say whether their base has an s at its end, so a subscription may spell it either way."""
+    with a_receiver() as singular, a_receiver() as plural, a_receiver() as nothing:
+        for receiver, events in (
+            (singular, ["directdepositaccounttransition.active", "directdeposittransition.*"]),
+            (plural, ["directdepositaccounttransitions.active", "directdeposittransitions.*"]),
+            (nothing, ["usertransitions.*", "DirectDepositTransitions.*", "directdeposittransitions"]),
+        ):
+            made = client.post("/webhooks", webhook(config__url=receiver.url, events=events))
+            assert made.json["events"] == events
+        client.post("/users", {"token": "ana"})
+        number = client.post("/depositaccounts", {"user_token": "ana"}).json["account_number"]
+        body = {"account_number": number, "amount": 1, "settlement_date": "2999-01-01"}
+        assert client.post("/simulations/directdeposits/credit", body).status == 201
+        until(lambda: len(singular.bodies) == len(plural.bodies) == 2)
+        arrays = ["directdepositaccounttransitions", "directdeposittransitions"]
+        assert sorted(key for body in plural.json() for key in body) == arrays
+        assert sorted(plural.bodies) == sorted(singular.bodies)
+        assert nothing.bodies == []
+
+
 def test_a_webhook_that_is_switched_off_hears_nothing(client: Client) -> None:
     """The change holds at once: what happens after the PUT is not told, what happens after the next one is."""
     with a_receiver() as receiver:

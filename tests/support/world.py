@@ -42,6 +42,7 @@ from cardwright.resources import (
     card_products,
     card_transitions,
     cards,
+    deposit_accounts,
     exempt_mids,
     fees,
     funding_sources,
@@ -92,6 +93,7 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "mccgroups": (mcc_groups.create_mcc_group, mcc_groups.MccGroupCreate),
     "fees": (fees.create_fee, fees.FeeCreate),
     "realtimefeegroups": (real_time_fee_groups.create_fee_group, real_time_fee_groups.FeeGroupCreate),
+    "depositaccounts": (deposit_accounts.create_account, deposit_accounts.DepositAccountCreate),
     "accountholdergroups": (account_holder_groups.create_holder_group, account_holder_groups.HolderGroupCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }

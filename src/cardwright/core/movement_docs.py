@@ -7,9 +7,20 @@ from typing import Any, assert_never
 import msgspec
 
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.movement_kinds import ANNOUNCED, CREDITED, DEBITED, FEE_PENDING, GPA_CREDIT, GPA_DEBIT, PEER, PROGRAM
+from cardwright.core.movement_kinds import (
+    ANNOUNCED,
+    CREDITED,
+    DEBITED,
+    FEE_PENDING,
+    GPA_CREDIT,
+    GPA_DEBIT,
+    PEER,
+    PROGRAM,
+    STATE_BY_KIND,
+)
 from cardwright.core.movement_steps import Charge, Step
 from cardwright.core.movements import (
+    ARRIVAL_REASON,
     DEPOSIT_STATES,
     AnyMovement,
     Deposit,
@@ -22,7 +33,7 @@ from cardwright.core.movements import (
     Unload,
 )
 from cardwright.core.outcome import FeeStep
-from cardwright.core.record import ORDER, Recorded, token_of, with_face
+from cardwright.core.record import ARRIVAL, ORDER, SETTLEMENT, Recorded, token_of, with_face
 from cardwright.core.render import PAYMENT_NODE, STATE_NAMES, Face, SourceFace, details_decoder, to_json
 from cardwright.core.snapshot import UserFact
 from cardwright.core.words import TYPES, State
@@ -88,25 +99,52 @@ def document(
             ]  # fmt: skip
         case DepositTransition():
             assert root is not None, "a transition names its deposit"
-            deposit, chain = _deposit_in(root), steps[0].chain
-            assert chain is not None, "a transition changes its deposit"
-            state, code = DEPOSIT_STATES[chain.state], steps[0].reason_code or asked.reason_code
-            pairs = [
-                ("channel", _text(asked.channel)), ("reason", _text(asked.reason)), ("reason_code", _maybe(code)),
-                ("type", f'"state.{state.lower()}"'), ("state", _text(state)), ("direct_deposit_token", _text(deposit["token"])),
-                ("direct_deposit_account_token", _text(deposit["direct_deposit_account_token"])),
-                ("transaction_token", _text(token_of(main))), ("created_time", created),
-            ]  # fmt: skip
+            deposit, code = _deposit_in(root), steps[0].reason_code or asked.reason_code
+            account_token = deposit["direct_deposit_account_token"]
+            pairs = _transition(main, asked.channel, asked.reason, code, deposit["token"], account_token)
         case _:
             assert_never(asked)
     return _object([*head, *pairs])
 
 
+def deposit_event(kind: int) -> str:
+    """The type of a direct deposit's transition, by the type of the transaction that makes it."""
+    return f"state.{DEPOSIT_STATES[STATE_BY_KIND[kind]].lower()}"
+
+
+def arrival_transitions(asked: Deposit, rows: Sequence[Recorded], steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """Token and JSON of the transitions that a deposit's arrival makes: it becomes PENDING, and perhaps goes on at once."""
+    reasons, account_token = (ARRIVAL_REASON, _arrival_reason(asked, steps[-1])), asked.said["direct_deposit_account_token"]
+    transitions = []
+    for row, step, reason, face in zip(rows, steps, reasons, (ARRIVAL, SETTLEMENT), strict=False):
+        token = with_face(token_of(rows[0]), face)
+        pairs = _transition(row, "SYSTEM", reason, step.reason_code, asked.token, account_token)
+        transitions.append((token, _object([("token", _text(token)), *pairs])))
+    return transitions
+
+
+def _transition(
+    row: Recorded, channel: str, reason: str, code: str | None, deposit_token: str, account_token: str
+) -> list[tuple[str, str | None]]:
+    """What a direct deposit's transition shows after its token; ``row`` is the transaction that makes it."""
+    return [
+        ("channel", _text(channel)), ("reason", _text(reason)), ("reason_code", _maybe(code)),
+        ("type", _text(deposit_event(row.kind))), ("state", _text(DEPOSIT_STATES[STATE_BY_KIND[row.kind]])),
+        ("direct_deposit_token", _text(deposit_token)), ("direct_deposit_account_token", _text(account_token)),
+        ("transaction_token", _text(token_of(row))), ("created_time", _text(iso(row.created_ms))),
+    ]  # fmt: skip
+
+
 def _deposit_state(asked: Deposit, row: Recorded, last: Step) -> list[tuple[str, str | None]]:
     """State and reason of a deposit that has just arrived."""
-    state, way = DEPOSIT_STATES[State(row.state)], "credit" if asked.is_credit else "debit"
-    reason = f"New {way}" if last.kind in ANNOUNCED else (f"Returned {way}" if last.reason_code is not None else f"Applied {way}")
+    state, reason = DEPOSIT_STATES[State(row.state)], _arrival_reason(asked, last)
     return [("state", _text(state)), ("state_reason", _text(reason)), ("state_reason_code", _maybe(last.reason_code))]
+
+
+def _arrival_reason(asked: Deposit, last: Step) -> str:
+    """Why a deposit has the state in which its arrival leaves it."""
+    way = "credit" if asked.is_credit else "debit"
+    return f"New {way}" if last.kind in ANNOUNCED else (f"Returned {way}" if last.reason_code is not None else f"Applied {way}")
 
 
 def _deposit_in(root: Recorded) -> dict[str, Any]:

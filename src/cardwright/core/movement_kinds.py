@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from cardwright.core.words import TYPE_NUMBER
+from cardwright.core.words import TYPE_NUMBER, State
 
 GPA_CREDIT = TYPE_NUMBER["gpa.credit"]
 GPA_DEBIT = TYPE_NUMBER["gpa.debit"]
@@ -27,6 +27,12 @@ class DepositTypes(NamedTuple):
 _ENDS = (".pending", "", ".reject", ".pending.reversal", ".reversal")
 CREDITED = DepositTypes(*(TYPE_NUMBER[f"directdeposit.credit{end}"] for end in _ENDS))
 DEBITED = DepositTypes(*(TYPE_NUMBER[f"directdeposit.debit{end}"] for end in _ENDS))
+
+_STATES = (State.PENDING, State.COMPLETION, State.DECLINED, State.CLEARED, State.CLEARED)
+STATE_BY_KIND: dict[int, State] = {
+    kind: state for types in (CREDITED, DEBITED) for kind, state in zip(types, _STATES, strict=True)
+}
+"""The state that a direct deposit enters with each type of its transactions."""
 
 ANNOUNCED = frozenset({CREDITED.pending, DEBITED.pending})
 """Kinds that begin the chain of a deposit; such a row is PENDING, and has an end, until the deposit takes effect or is off."""

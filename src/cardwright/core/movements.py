@@ -96,6 +96,9 @@ DEPOSIT_STATES = {
 }  # fmt: skip
 """What a direct deposit's state is called; it is kept as the state of its first transaction."""
 
+ARRIVAL_REASON = "Newly created"
+"""Why a deposit becomes PENDING, as in the public sample of such a transition."""
+
 APPLY_REASON = "Settlement date"
 """Why a deposit takes effect by itself (choice)."""
 

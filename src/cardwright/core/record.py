@@ -10,6 +10,10 @@ LOAD_SIDE = 1
 ORDER = 2
 RELOAD = 3
 
+# A direct deposit's first row has no order and sets off no auto reload; the faces belong to transitions that the platform makes.
+ARRIVAL = 2
+SETTLEMENT = 3
+
 PARTIALLY_APPROVED = Reason.PARTIALLY_APPROVED.number
 
 _HALVES = Struct(">QQ")

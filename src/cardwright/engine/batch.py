@@ -17,6 +17,7 @@ from cardwright.engine.cache import AccountEntry, AccountKey, Cache, Needs, Prog
 from cardwright.engine.cards import CardEntry, CardKey
 from cardwright.engine.moving import Instructed, Moved, load_loaded
 from cardwright.kit.clock import Instant, ProgramClock
+from cardwright.outbox.events import Event
 from cardwright.storage.failures import Conflict
 from cardwright.storage.hot import MovementKey, Seen, Want, Write
 
@@ -66,7 +67,10 @@ Result = Outcome | Moved | Problem
 
 @dataclass(slots=True)
 class Batch:
-    """What a batch found out before deciding, and how things stand after the messages decided so far."""
+    """What a batch found out before deciding, and how things stand after the messages decided so far.
+
+    ``events`` are those that no transaction tells of.
+    """
 
     seen: Seen
     cards: dict[CardKey, CardEntry]
@@ -77,6 +81,7 @@ class Batch:
     accounts: dict[int, Account]
     roots: dict[int, Recorded]
     loaded: set[int]
+    events: list[Event] = field(default_factory=list)
     write: Write = field(default_factory=Write)
     by_token: dict[tuple[int, str], tuple[bytes, Outcome]] = field(default_factory=dict)
     by_movement: dict[MovementKey, tuple[bytes, Moved]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from cardwright.core.holds import is_due
 from cardwright.core.kinds import INCREMENT
 from cardwright.core.messages import Details, Expiry, Message, Part
 from cardwright.core.movement_docs import deposit_after
-from cardwright.core.movements import SPENDING, DepositTransition, MovementKind, decide_movement
+from cardwright.core.movements import SPENDING, Deposit, DepositTransition, MovementKind, decide_movement
 from cardwright.core.outcome import Decision
 from cardwright.core.problems import (
     CARD_UNKNOWN,
@@ -41,6 +41,7 @@ from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import (
     Instructed,
     Moved,
+    changes_of,
     complete,
     entry_of,
     first_row,
@@ -56,9 +57,9 @@ from cardwright.engine.recording import (
     closed_increment,
     completed,
     details_of,
+    events_of,
     inline_notification,
     journal_entry,
-    notifications,
     record,
     with_increment,
     with_parts,
@@ -66,6 +67,7 @@ from cardwright.engine.recording import (
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
+from cardwright.outbox.events import notifications
 from cardwright.storage.account_lists import NOTHING_RECENT, ids_of, is_full, with_newest
 from cardwright.storage.failures import Conflict, InDoubt
 from cardwright.storage.hot import Lane, nothing
@@ -359,6 +361,10 @@ def _carry_out(
     write.transactions += done
     write.account_journal += [entry_of(row, step) for row, step in zip(done, steps, strict=True) if row.impacted]
     write.movements.append(movement_row(asked, entries, done[0], doc))
+    for change in changes_of(asked.movement, done, steps, doc):
+        batch.events.append(change.event)
+        if isinstance(asked.movement, Deposit):
+            write.movements.append(change.movement_row(done[0].id))
     if root is not None and steps[0].chain is not None:
         batch.roots[root.id] = changed = after_chain(root, steps[0].chain)
         write.chains[root.id] = chain_row(changed)
@@ -406,4 +412,5 @@ def _conclude(batch: Batch) -> None:
             named = NOTHING_RECENT
         recent[row.holder_id] = named
     write.holders = [(holder_id, _pack(batch.accounts[holder_id]), named) for holder_id, named in sorted(recent.items())]
-    write.outbox += notifications(write.transactions, {key: program.subscriptions for key, program in batch.programs.items()})
+    subscriptions = {key: program.subscriptions for key, program in batch.programs.items()}
+    write.outbox += notifications([*events_of(write.transactions, subscriptions), *batch.events], subscriptions)

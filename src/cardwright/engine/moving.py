@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from cardwright.core.messages import Details
-from cardwright.core.movement_docs import deposit_after, document, fragment
+from cardwright.core.movement_docs import arrival_transitions, deposit_after, deposit_event, document, fragment
 from cardwright.core.movement_kinds import LOADS
 from cardwright.core.movement_steps import Party, Step, View
 from cardwright.core.movements import AnyMovement, Deposit, DepositTransition, MovementKind
@@ -17,6 +17,7 @@ from cardwright.core.words import HolderStatus
 from cardwright.engine.cache import AccountEntry, Cache, ProgramEntry, SourceEntry
 from cardwright.engine.recording import chain_of, journal_entry
 from cardwright.kit.clock import Instant
+from cardwright.outbox.events import Category, Event
 from cardwright.storage.accounts import loaded_accounts
 from cardwright.storage.hot import MovementKey
 
@@ -57,6 +58,28 @@ class Instructed(NamedTuple):
     def key(self) -> MovementKey:
         """By what a repeat is recognised."""
         return self.program_id, int(self.kind), self.movement.token
+
+
+class Change(NamedTuple):
+    """A change of a direct deposit's state: the transaction that makes it, the token of its transition and the JSON of that."""
+
+    row: Recorded
+    token: str
+    doc: str
+
+    @property
+    def event(self) -> Event:
+        """The event that tells of the transition."""
+        name = f"{Category.DEPOSIT.base}.{deposit_event(self.row.kind)}"
+        return Event(self.row.program_id, self.row.created_ms, Category.DEPOSIT, name, self.token)
+
+    def movement_row(self, deposit_id: int) -> tuple[object, ...]:
+        """The row of a transition that a deposit's arrival makes. No request asked for it, so no request repeats it."""
+        row, kind = self.row, int(MovementKind.DEPOSIT_TRANSITION)
+        return (
+            row.id, row.program_id, kind, self.token, b"", row.created_ms, row.created_ms, row.holder_id, None, deposit_id,
+            self.doc,
+        )  # fmt: skip
 
 
 class Moved(NamedTuple):
@@ -148,6 +171,18 @@ def complete(
         )
         done.append(row._replace(details=_pack(details), root_id=root_id_of(row, rows[0], step)))
     return done, doc
+
+
+def changes_of(movement: AnyMovement, rows: Sequence[Recorded], steps: Sequence[Step], doc: str) -> list[Change]:
+    """The changes of a direct deposit's state that a movement makes; ``rows`` are its transactions, ``doc`` is its document."""
+    match movement:
+        case DepositTransition():
+            return [Change(rows[0], movement.token, doc)]
+        case Deposit():
+            transitions = arrival_transitions(movement, rows, steps)
+            return [Change(row, token, text) for row, (token, text) in zip(rows, transitions, strict=True)]
+        case _:
+            return []
 
 
 def root_id_of(row: Recorded, first: Recorded, step: Step) -> int | None:

@@ -1,6 +1,6 @@
 """From decisions to rows: the transaction, its journal entry, what changes of its chain, and who is told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -12,7 +12,7 @@ from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.words import TYPES, State
 from cardwright.kit.clock import Instant
-from cardwright.outbox.events import BATCH_MAX, Category, Subscription, interested, outbox_row
+from cardwright.outbox.events import Category, Event, Subscription, outbox_row
 from cardwright.storage.hot import ChainRow
 
 _pack = msgspec.msgpack.encode
@@ -162,15 +162,10 @@ def inline_notification(row: Recorded, target: bytes) -> dict[str, object]:
     return outbox_row(row.program_id, row.created_ms, Category.TRANSACTION, [row.id], target=target)
 
 
-def notifications(rows: Sequence[Recorded], subscriptions: dict[int, list[Subscription]]) -> list[dict[str, object]]:
-    """One outbox row for up to ten events to one webhook. ``subscriptions`` by program id."""
-    refs: dict[tuple[int, int], list[Recorded]] = {}
-    for row in rows:
-        if subscribed := subscriptions[row.program_id]:
-            for webhook_id in interested(subscribed, f"transaction.{TYPES[row.kind]}"):
-                refs.setdefault((row.program_id, webhook_id), []).append(row)
+def events_of(rows: Sequence[Recorded], subscriptions: Mapping[int, Sequence[Subscription]]) -> list[Event]:
+    """The events of transactions, of those programs only that have a subscription."""
     return [
-        outbox_row(program_id, chunk[0].created_ms, Category.TRANSACTION, [row.id for row in chunk], webhook_id=webhook_id)
-        for (program_id, webhook_id), told in refs.items()
-        for chunk in (told[start : start + BATCH_MAX] for start in range(0, len(told), BATCH_MAX))
+        Event(row.program_id, row.created_ms, Category.TRANSACTION, f"transaction.{TYPES[row.kind]}", row.id)
+        for row in rows
+        if subscriptions[row.program_id]
     ]

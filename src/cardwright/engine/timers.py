@@ -15,7 +15,7 @@ import structlog
 from cardwright.core.messages import Details, Expiry
 from cardwright.core.movements import APPLY_REASON, DepositTransition, MovementKind
 from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, USER_UNKNOWN, Problem
-from cardwright.core.record import RELOAD, Recorded, token_of, with_face
+from cardwright.core.record import SETTLEMENT, Recorded, token_of, with_face
 from cardwright.core.render import details_decoder
 from cardwright.core.words import State
 from cardwright.engine.batch import Asked
@@ -104,7 +104,7 @@ class Timers:
         """Whether the deposit waits no longer afterwards."""
         # The third face of a row's token is nobody's else, so a deposit takes effect by itself once.
         change = DepositTransition(
-            token=with_face(token_of(deposit), RELOAD), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
+            token=with_face(token_of(deposit), SETTLEMENT), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
         )
         asked = Instructed(
             (account,), MovementKind.DEPOSIT_TRANSITION, change, deposit.seed, self._real_clock(), b"", root_id=deposit.id,

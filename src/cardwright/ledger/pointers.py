@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, ScalarSelect, Table, and_, case, func, or_, select
+from sqlalchemy import Connection, ScalarSelect, Table, and_, case, func, or_, select, true
 
 from cardwright.core.kinds import ASKS
 from cardwright.ledger.walk import CHUNK, Break, stream
 from cardwright.outbox.events import Category
+from cardwright.outbox.render import TRANSITIONS
 from cardwright.storage.database import Row
 from cardwright.storage.history import INACTIVE, Kind
 from cardwright.storage.tables import (
     auth_controls,
     card_products,
-    card_transitions,
     cards,
     config_history,
     deposit_accounts,
@@ -29,7 +29,6 @@ from cardwright.storage.tables import (
     programs,
     shadow_hits,
     transactions,
-    user_transitions,
     users,
     velocity_controls,
     webhooks,
@@ -90,24 +89,19 @@ def notification_has_its_objects(db: Connection) -> Iterator[Break]:
             yield from _missing_objects(db, category, [row for row in rows if row.category == category])
 
 
-_KEYS = {
-    Category.TRANSACTION: transactions.c.id, Category.CARD: card_transitions.c.token, Category.USER: user_transitions.c.token,
-}  # fmt: skip
-"""The columns that the refs of a notification name."""
-
-
 def _missing_objects(db: Connection, category: Category, rows: list[Row]) -> Iterator[Break]:
-    key = _KEYS[category]
+    table, condition = TRANSITIONS.get(category, (transactions, true()))
+    key = transactions.c.id if category is Category.TRANSACTION else table.c.token
     refs = {row.id: msgspec.json.decode(row.refs) for row in rows}
     wanted = sorted({ref for named in refs.values() for ref in named})
     present = set[tuple[int, Any]]()
     for start in range(0, len(wanted), CHUNK):
-        found = select(key.table.c.program_id, key).where(key.in_(wanted[start : start + CHUNK]))
+        found = select(table.c.program_id, key).where(condition, key.in_(wanted[start : start + CHUNK]))
         present |= {(row[0], row[1]) for row in db.execute(found)}
     for row in rows:
         for ref in refs[row.id]:
             if (row.program_id, ref) not in present:
-                yield f"outbox {row.id}", f"{key.table.name} of its program", ref
+                yield f"outbox {row.id}", f"{table.name} of its program", ref
 
 
 # What the history remembers, and the object whose revision counts the changes: the account drawn on, or the program.

@@ -1,7 +1,8 @@
 """Events: what the platform tells, to whom, and the rows of the outbox that carry it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
+from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, select
@@ -19,16 +20,43 @@ class Category(IntEnum):
     TRANSACTION = 1
     CARD = 2
     USER = 3
+    DEPOSIT = 4
+    DEPOSIT_ACCOUNT = 5
 
     @property
     def base(self) -> str:
         """The first part of the event's name."""
-        return {1: "transaction", 2: "cardtransition", 3: "usertransition"}[self]
+        return _BASES[self]
 
     @property
     def array(self) -> str:
         """The notification's one top-level key."""
-        return {1: "transactions", 2: "cards", 3: "usertransitions"}[self]
+        return "cards" if self is Category.CARD else f"{self.base}s"
+
+
+_BASES: Final = {
+    Category.TRANSACTION: "transaction",
+    Category.CARD: "cardtransition",
+    Category.USER: "usertransition",
+    Category.DEPOSIT: "directdeposittransition",
+    Category.DEPOSIT_ACCOUNT: "directdepositaccounttransition",
+}
+
+CATEGORIES: Final = {category.base: category for category in Category}
+"""The categories by the bases of their events' names."""
+
+PLURALS: Final = {f"{category.base}s.": f"{category.base}." for category in (Category.DEPOSIT, Category.DEPOSIT_ACCOUNT)}
+"""Second spellings of a base in a subscription. The wire reference has the names of these events unverified."""
+
+
+class Event(NamedTuple):
+    """A change that webhooks may subscribe to: ``name`` is whole, ``ref`` is the id or the token of the object to show."""
+
+    program_id: int
+    created_ms: Instant
+    category: Category
+    name: str
+    ref: str | int
 
 
 class Delivery(IntEnum):
@@ -68,7 +96,13 @@ def load_subscriptions(db: Connection, program_id: int) -> list[Subscription]:
     """The program's active webhooks, oldest first."""
     query = select(webhooks.c.id, webhooks.c.doc).where(webhooks.c.program_id == program_id, webhooks.c.active)
     rows = db.execute(query.order_by(webhooks.c.id))
-    return [Subscription(row.id, msgspec.json.decode(row.doc, type=_Doc).events) for row in rows]
+    return [Subscription(row.id, tuple(map(_canonical, msgspec.json.decode(row.doc, type=_Doc).events))) for row in rows]
+
+
+def _canonical(pattern: str) -> str:
+    """The pattern with the first spelling of its base."""
+    plural = next((plural for plural in PLURALS if pattern.startswith(plural)), None)
+    return pattern if plural is None else PLURALS[plural] + pattern.removeprefix(plural)
 
 
 def interested(subscriptions: Iterable[Subscription], name: str) -> list[int]:
@@ -78,13 +112,27 @@ def interested(subscriptions: Iterable[Subscription], name: str) -> list[int]:
 
 def publish(db: Connection, program_id: int, now: Instant, category: Category, name: str, ref: str) -> bool:
     """Writes one event to the outbox for every webhook that subscribed to it; tells whether there was any."""
-    rows = [
-        outbox_row(program_id, now, category, [ref], webhook_id=webhook_id)
-        for webhook_id in interested(load_subscriptions(db, program_id), f"{category.base}.{name}")
-    ]
+    event = Event(program_id, now, category, f"{category.base}.{name}", ref)
+    rows = notifications([event], {program_id: load_subscriptions(db, program_id)})
     if rows:
         db.execute(outbox.insert(), rows)
     return bool(rows)
+
+
+def notifications(events: Iterable[Event], subscriptions: Mapping[int, Sequence[Subscription]]) -> list[dict[str, object]]:
+    """Return the rows of the outbox for the events of one commit, by webhook and category at most ``BATCH_MAX`` events each.
+
+    ``subscriptions`` are those of each program, by its id.
+    """
+    groups: dict[tuple[int, int, Category], list[Event]] = {}
+    for event in events:
+        for webhook_id in interested(subscriptions[event.program_id], event.name):
+            groups.setdefault((event.program_id, webhook_id, event.category), []).append(event)
+    return [
+        outbox_row(program_id, chunk[0].created_ms, category, [event.ref for event in chunk], webhook_id=webhook_id)
+        for (program_id, webhook_id, category), group in groups.items()
+        for chunk in (group[start : start + BATCH_MAX] for start in range(0, len(group), BATCH_MAX))
+    ]
 
 
 def outbox_row(

@@ -1,13 +1,14 @@
 """The body of a notification: one array, named after its category, of objects as their GET answers them."""
 
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, Table, select, true
 
+from cardwright.core.movements import MovementKind
 from cardwright.outbox.events import Category
-from cardwright.storage.tables import card_transitions, user_transitions
+from cardwright.storage.tables import card_transitions, deposit_account_transitions, movements, user_transitions
 
 RenderTransactions = Callable[[Connection, int, list[int]], list[str]]
 """Program id and transaction ids to their JSON, in order and as they were first: a retry repeats every byte."""
@@ -22,19 +23,31 @@ def load_elements(
     db: Connection, program_id: int, category: Category, refs: str, render_transactions: RenderTransactions
 ) -> list[str]:
     """The objects that an outbox row's ``refs`` name, in order. An object that is not there is a bug: KeyError."""
-    match category:
-        case Category.TRANSACTION:
-            return render_transactions(db, program_id, msgspec.json.decode(refs, type=list[int]))
-        case Category.CARD:
-            return _load_docs(db, card_transitions, program_id, refs)
-        case Category.USER:
-            return _load_docs(db, user_transitions, program_id, refs)
-        case _:
-            assert_never(category)
-
-
-def _load_docs(db: Connection, table: Table, program_id: int, refs: str) -> list[str]:
+    if category is Category.TRANSACTION:
+        return render_transactions(db, program_id, msgspec.json.decode(refs, type=list[int]))
     tokens = msgspec.json.decode(refs, type=list[str])
-    query = select(table.c.token, table.c.doc).where(table.c.program_id == program_id, table.c.token.in_(tokens))
-    docs = {row.token: str(row.doc) for row in db.execute(query)}
+    docs = find_transitions(db, program_id, category, tokens)
     return [docs[token] for token in tokens]
+
+
+class Transitions(NamedTuple):
+    """Where the transitions of a category are: a table, and the condition that its rows fulfil."""
+
+    table: Table
+    condition: ColumnElement[bool]
+
+
+TRANSITIONS: Final = {
+    Category.CARD: Transitions(card_transitions, true()),
+    Category.USER: Transitions(user_transitions, true()),
+    Category.DEPOSIT: Transitions(movements, movements.c.kind == int(MovementKind.DEPOSIT_TRANSITION)),
+    Category.DEPOSIT_ACCOUNT: Transitions(deposit_account_transitions, true()),
+}
+"""Every category but the transactions, which are rendered anew."""
+
+
+def find_transitions(db: Connection, program_id: int, category: Category, tokens: Sequence[str]) -> dict[str, str]:
+    """Return the JSON of a program's transitions by token; unknown tokens are left out."""
+    table, condition = TRANSITIONS[category]
+    query = select(table.c.token, table.c.doc).where(table.c.program_id == program_id, condition, table.c.token.in_(tokens))
+    return {row.token: str(row.doc) for row in db.execute(query)}

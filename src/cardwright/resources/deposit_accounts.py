@@ -19,6 +19,7 @@ from cardwright.kit.clock import iso
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
+from cardwright.resources.deposit_account_transitions import DepositAccountState, record_opening
 from cardwright.resources.route import Paging, Shape, get, post, put
 from cardwright.storage import records
 from cardwright.storage.database import Row
@@ -50,7 +51,7 @@ class DepositAccount(Shape, frozen=True, kw_only=True):
     user_token: str
     account_number: str
     routing_number: str
-    state: str
+    state: DepositAccountState
     type: str
     allow_immediate_credit: bool
     created_time: str
@@ -127,9 +128,10 @@ def open_deposit_account(call: Call, user_id: int, user_token: str, body: Deposi
         state="ACTIVE", type=body.type, allow_immediate_credit=body.allow_immediate_credit, created_time=iso(call.now),
         last_modified_time=iso(call.now),
     )  # fmt: skip
-    _, doc = base.insert(
+    account_id, doc = base.insert(
         call, deposit_accounts, body, account, user_id=user_id, account_number=number, immediate=account.allow_immediate_credit
     )
+    record_opening(call, account_id, account.token, user_token)
     return doc
 
 

@@ -43,7 +43,8 @@ POLL_S = 0.05
 class InboxQuery(Shape, frozen=True, kw_only=True):
     """Which messages, and how long to wait for one: ``wait=5s``; ``after`` is the id of the last one known.
 
-    ``type`` and ``token`` are those of a transaction or transition in the message; a user transition's type is its status.
+    ``type`` and ``token`` are those of a transaction or transition in the message. The type of a user transition is its
+    status, and that of a deposit account transition its state, in lower case.
     """
 
     type: str | None = None
@@ -145,9 +146,14 @@ def does_fit(body: bytes, type_: str | None, token: str | None) -> bool:
         return True
     return any(
         (token is None or element.get("token") == token)
-        and (type_ is None or element.get("type", str(element.get("status", "")).lower()) == type_)
+        and (type_ is None or type_of(element) == type_)
         for element in elements_of(body)
     )
+
+
+def type_of(element: dict[str, Any]) -> str:
+    """The type of an object in a notification, which is the end of its event's name."""
+    return str(element["type"]) if "type" in element else str(element.get("status", element.get("state", ""))).lower()
 
 
 def check_signature(signature: str | None, body: bytes, secrets: Sequence[str]) -> Signature:

@@ -1,4 +1,4 @@
-"""Webhooks: addresses that are told of transactions, cards and users; with a test call and a way to be told once more."""
+"""Webhooks: addresses to which events are posted; with a test call and a way to have an event posted again."""
 
 import asyncio
 import re
@@ -21,8 +21,8 @@ from cardwright.kit.clock import iso
 from cardwright.kit.guard import OutgoingPolicy, check_headers, check_url
 from cardwright.outbox.client import Answer
 from cardwright.outbox.endpoint import DEFAULT_ALGORITHM, Endpoint, open_webhook, seal_webhook
-from cardwright.outbox.events import Category
-from cardwright.outbox.render import notification
+from cardwright.outbox.events import CATEGORIES, Category
+from cardwright.outbox.render import find_transitions, notification
 from cardwright.outbox.signature import SIGNATURE_HEADER
 from cardwright.resources import base
 from cardwright.resources.app import Call, EngineCall
@@ -32,7 +32,7 @@ from cardwright.resources.transactions import Faces, get_transaction
 from cardwright.storage import history, records
 from cardwright.storage.database import Row
 from cardwright.storage.programs import get_program
-from cardwright.storage.tables import card_transitions, programs, user_transitions, webhooks
+from cardwright.storage.tables import programs, webhooks
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -224,21 +224,16 @@ def find_webhook(call: EngineCall) -> Row:
 def load_event(call: EngineCall) -> bytes:
     """The notification of the path's event, as the object is now. Raises EVENT_NOT_FOUND, and a 400 for an unknown type."""
     kind, token = call.path["event_type"], call.path["event_token"]
+    category = CATEGORIES.get(kind)
+    if category is None:
+        raise bad_parameter("event_type", f"must be one of {', '.join(CATEGORIES)}, not {kind[:60]}")
     with call.app.database.read() as db:
-        match kind:
-            case Category.TRANSACTION.base:
-                return notification(Category.TRANSACTION, [_transaction(db, call.program_id, token)])
-            case Category.CARD.base:
-                row = records.find(db, card_transitions, call.program_id, token)
-                category = Category.CARD
-            case Category.USER.base:
-                row = records.find(db, user_transitions, call.program_id, token)
-                category = Category.USER
-            case _:
-                raise bad_parameter("event_type", f"must be one of {', '.join(one.base for one in Category)}, not {kind[:60]}")
-    if row is None:
+        if category is Category.TRANSACTION:
+            return notification(category, [_transaction(db, call.program_id, token)])
+        doc = find_transitions(db, call.program_id, category, [token]).get(token)
+    if doc is None:
         raise Problem(EVENT_NOT_FOUND)
-    return notification(category, [row.doc])
+    return notification(category, [doc])
 
 
 def _transaction(db: Connection, program_id: int, token: str) -> str:
@@ -309,7 +304,7 @@ async def ping_webhook(call: EngineCall) -> Reply:
 
 
 async def resend_event(call: EngineCall) -> Reply:
-    """Tells a webhook once more of a transaction, card transition or user transition, and answers what it was told."""
+    """Posts a transaction or a transition to a webhook again, and answers what was posted."""
     row = await asyncio.to_thread(find_webhook, call)
     body = await asyncio.to_thread(load_event, call)
     answer = await _post(call, row, body)

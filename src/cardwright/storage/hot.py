@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from cardwright.core.movements import MovementKind
 from cardwright.core.record import Recorded
 from cardwright.storage.failures import InDoubt, SchemaChanged
 from cardwright.storage.migrate import newest
@@ -22,6 +23,9 @@ MOVEMENT_COLUMNS = (
     "id", "program_id", "kind", "token", "request_hash", "created_ms", "modified_ms", "holder_id", "other_holder_id", "ref_id",
     "doc",
 )  # fmt: skip
+
+REWORDED_KIND = int(MovementKind.DEPOSIT)
+"""The only movements that change: their transitions reword them, and one of these has the same id."""
 
 OUTBOX_COLUMNS = (
     "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
@@ -148,7 +152,7 @@ class Want:
 @dataclass(slots=True)
 class Write:
     """What one commit leaves: rows in the order of the tables' columns above. ``grown`` are the details of chains' roots
-    that know of a further increment, ``reworded`` times and documents of movements that changed, ``listed`` the ids of
+    that know of a further increment, ``reworded`` times and documents of direct deposits that changed, ``listed`` the ids of
     transactions that no account's own row names any more (see ``account_lists``)."""
 
     holders: list[tuple[int, bytes, bytes]] = field(default_factory=list)

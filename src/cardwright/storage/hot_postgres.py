@@ -26,6 +26,7 @@ from cardwright.storage.hot import (
     OUTBOX_COLUMNS,
     POSTGRES_ID_BLOCK,
     PROBE,
+    REWORDED_KIND,
     SELECT_CARDS,
     SELECT_SCHEMA,
     SHADOW_HIT_COLUMNS,
@@ -103,7 +104,7 @@ STATEMENTS = {
     "insert_account_journal": _insert(journal, ACCOUNT_JOURNAL),
     "insert_movements": _insert(movements, MOVEMENTS),
     "reword_movements": "UPDATE movements m SET modified_ms = v.modified_ms, doc = v.doc "
-    "FROM unnest($1::int8[], $2::int8[], $3::text[]) AS v(id, modified_ms, doc) WHERE m.id = v.id",
+    f"FROM unnest($1::int8[], $2::int8[], $3::text[]) AS v(id, modified_ms, doc) WHERE m.id = v.id AND m.kind = {REWORDED_KIND}",
     "insert_outbox": _insert(outbox, OUTBOX),
     "insert_shadow_hits": _insert(shadow_hits, SHADOW_HITS),
     "insert_tokens": _insert(message_tokens, TOKENS),

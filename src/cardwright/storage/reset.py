@@ -18,6 +18,7 @@ from cardwright.storage.tables import (
     card_transitions,
     cards,
     config_history,
+    deposit_account_transitions,
     deposit_accounts,
     exempt_mids,
     fees,
@@ -48,7 +49,7 @@ from cardwright.storage.tables import (
 RESET_ORDER = (
     outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, movements, fees, real_time_fee_groups,
     auto_reloads,
-    program_transfer_types, deposit_accounts, journal, transactions, holder_transactions,
+    program_transfer_types, deposit_account_transitions, deposit_accounts, journal, transactions, holder_transactions,
     config_history, card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, auth_controls,
     exempt_mids, mcc_groups, merchant_groups, accepted_countries, account_holder_groups, webhooks, card_products,
     funding_sources,

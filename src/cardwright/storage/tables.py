@@ -141,6 +141,12 @@ deposit_accounts = _resource(
     Index(None, "user_id"),
 )
 
+deposit_account_transitions = _resource(
+    "deposit_account_transitions",
+    Column("account_id", Id, ForeignKey("deposit_accounts.id"), nullable=False),
+    Index(None, "account_id"),
+)
+
 user_transitions = _resource(
     "user_transitions",
     Column("user_id", Id, ForeignKey("users.id"), nullable=False),
@@ -299,13 +305,14 @@ holder_transactions = Table(
     sqlite_with_rowid=False,
 )
 
-# Orders, unloads, fees and transfers: what moved money without a card. The id is that of its first transaction.
+# Orders, unloads, fees, transfers and direct deposits with their transitions: what moved money without a card. The id is that
+# of its first transaction, which a deposit shares with the transition that its arrival makes.
 movements = Table(
     "movements",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=False),
     _hot_program(),
-    Column("kind", SmallInteger, nullable=False),
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),
     Column("token", String(36), nullable=False),
     Column("request_hash", LargeBinary, nullable=False),
     Column("created_ms", BigInteger, nullable=False),

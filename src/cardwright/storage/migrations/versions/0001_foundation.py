@@ -358,7 +358,7 @@ def create_tables() -> None:
         sa.Column("other_holder_id", ID, nullable=True),
         sa.Column("ref_id", ID, nullable=True),
         sa.Column("doc", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_movements")),
+        sa.PrimaryKeyConstraint("id", "kind", name=op.f("pk_movements")),
         sa.UniqueConstraint("program_id", "kind", "token", name=op.f("uq_movements_program_id_kind_token")),
     )
     for column in ("holder_id", "other_holder_id", "ref_id"):
@@ -375,6 +375,14 @@ def create_tables() -> None:
         sa.UniqueConstraint("program_id", "account_number", name=op.f("uq_deposit_accounts_program_id_account_number")),
     )
     op.create_index(op.f("ix_deposit_accounts_user_id"), "deposit_accounts", ["user_id"])
+    create_resource(
+        "deposit_account_transitions",
+        sa.Column("account_id", ID, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["deposit_accounts.id"], name=op.f("fk_deposit_account_transitions_account_id")
+        ),
+    )
+    op.create_index(op.f("ix_deposit_account_transitions_account_id"), "deposit_account_transitions", ["account_id"])
     create_resource("program_transfer_types", sa.Column("source_id", ID, nullable=False), source)
     create_resource(
         "auto_reloads",
