@@ -56,6 +56,7 @@ def move_money(world: World) -> None:
 
 def send_deposits(world: World) -> None:
     """A direct deposit that is there, one that waits, one that was returned, and a debit that was paid."""
+    world.make("depositaccounts", token="account", user_token="ben")
     far, said = 10**14, {"user_token": "ben", "direct_deposit_account_token": "account"}
     credit, debit = {"is_credit": True, "said": said}, {"is_credit": False, "said": said}
     returned = instructed(world, Deposit, ["ben"], 60, seed=301, settles_ms=far, **credit)
@@ -294,7 +295,29 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         "UPDATE transactions SET load_left = load_left + 300 WHERE id = (SELECT min(id) FROM movements)", {"chains_add_up"},
     ),
     "an order has no transaction": (
-        "UPDATE movements SET id = 99999 WHERE id = (SELECT max(id) FROM movements)", {"movement_has_its_transaction"},
+        "UPDATE movements SET id = 99999 WHERE id = (SELECT min(id) FROM movements)", {"movement_has_its_transaction"},
+    ),
+    "a deposit's transition is lost": (
+        "DELETE FROM movements WHERE kind = 8 AND id = (SELECT max(id) FROM movements)", {"deposit_change_has_its_transition"},
+    ),
+    "a deposit's transition tells another state": (
+        "UPDATE movements SET doc = replace(doc, '\"state\":\"REVERSED\"', '\"state\":\"REJECTED\"') WHERE kind = 8",
+        {"deposit_change_has_its_transition"},
+    ),
+    "a card is suspended without a transition": (
+        "UPDATE cards SET doc = replace(doc, '\"state\":\"ACTIVE\"', '\"state\":\"SUSPENDED\"') WHERE token = 'ana_card'",
+        {"state_is_that_of_newest_transition"},
+    ),
+    "a card is shown without a transition": (
+        "UPDATE cards SET doc = replace(doc, 'ISSUED', 'DIGITALLY_PRESENTED') WHERE token = 'ana_card'",
+        {"state_is_that_of_newest_transition"},
+    ),
+    "a user's transitions are lost": (
+        "DELETE FROM user_transitions WHERE user_id = (SELECT id FROM users WHERE token = 'ana')",
+        {"state_is_that_of_newest_transition"},
+    ),
+    "a deposit account's transition is lost": (
+        "DELETE FROM deposit_account_transitions", {"state_is_that_of_newest_transition"},
     ),
     "an order belongs to nobody": ("UPDATE movements SET holder_id = 99999", {"programs_stay_apart"}),
     "a transaction takes the id of a load": (
@@ -360,10 +383,11 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         {"card_draws_on_its_users_account"},
     ),
     "a card number in a name": (
-        """UPDATE users SET doc = '{"first_name":"1111110000000019"}' WHERE token = 'ana'""", {"card_numbers_stay_sealed"},
+        """UPDATE users SET doc = '{"status":"ACTIVE","first_name":"1111110000000019"}' WHERE token = 'ana'""",
+        {"card_numbers_stay_sealed"},
     ),
     "a card number in blocks of four": (
-        """UPDATE users SET doc = '{"notes":"call 1111 1100 0000 0019 back"}' WHERE token = 'ana'""",
+        """UPDATE users SET doc = '{"status":"ACTIVE","notes":"call 1111 1100 0000 0019 back"}' WHERE token = 'ana'""",
         {"card_numbers_stay_sealed"},
     ),
 }  # fmt: skip

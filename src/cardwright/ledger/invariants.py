@@ -44,12 +44,14 @@ from cardwright.ledger.pointers import (
     shadow_hit_has_its_purchase,
     transaction_ids_are_odd,
 )
+from cardwright.ledger.transitions import deposit_change_has_its_transition, state_is_that_of_newest_transition
 from cardwright.ledger.walk import Break
 from cardwright.storage.database import Database
 from cardwright.storage.tables import (
     auth_controls,
     card_products,
     cards,
+    deposit_accounts,
     exempt_mids,
     funding_sources,
     holder_transactions,
@@ -192,6 +194,8 @@ INVARIANTS = (
     Invariant("P3", movement_has_its_transaction, (movements,)),
     Invariant("P4", shadow_hit_has_its_purchase, (shadow_hits,)),
     Invariant("P6", notification_has_its_objects, (outbox,)),
+    Invariant("P6", state_is_that_of_newest_transition, (cards, users, deposit_accounts)),
+    Invariant("P6", deposit_change_has_its_transition, (transactions,)),
     Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
     Invariant("P1", facts_are_the_newest_words, (users, cards)),
     Invariant("P1", controls_are_the_newest_words, (velocity_controls, auth_controls, exempt_mids, mcc_groups)),
