@@ -1,0 +1,83 @@
+"""Three webhooks that lead into the inbox, and what arrived there: the events of a program, each expected once in every box."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from cardwright.outbox.events import Category
+from tests.support.issuing import made_by, read_of
+from tests.support.server import Client
+from tests.support.waiting import until_all_is_told
+
+BOXES = ("everything", "bases", "names")
+"""The webhooks, which are called like their boxes: one subscribes to ``*``, one to ``<base>.*``, one to names."""
+
+PATHS = {
+    Category.TRANSACTION: "/transactions/{}",
+    Category.CARD: "/cardtransitions/{}",
+    Category.USER: "/usertransitions/{}",
+    Category.DEPOSIT: "/directdeposits/transitions/{}",
+    Category.DEPOSIT_ACCOUNT: "/depositaccounts/transitions/{}",
+}
+"""Where the object that an event shows is read by its token."""
+
+ARRAYS = {category.array: category for category in Category}
+
+
+class Arrival(NamedTuple):
+    """An object in a notification."""
+
+    category: Category
+    element: dict[str, Any]
+
+    @property
+    def token(self) -> str:
+        return str(self.element["token"])
+
+    @property
+    def type(self) -> str:
+        """The end of the event's name: for want of a type the status or the state in lower case (wire reference, 9.5)."""
+        fields = ("type", "status", "state")
+        return next(str(self.element[name]) for name in fields if name in self.element).lower()
+
+    @property
+    def key(self) -> tuple[Category, str]:
+        return self.category, self.token
+
+
+class Register:
+    """The webhooks of a program, made by a client of the program."""
+
+    def __init__(self, client: Client, root_url: str, program: str, names: Iterable[str]) -> None:
+        self.client = client
+        events = {
+            "everything": ["*"],
+            "bases": [f"{category.base}.*" for category in Category],
+            "names": sorted(set(names)),
+        }  # fmt: skip
+        for box in BOXES:
+            config = {
+                "url": f"{root_url}/sandbox/inbox/{program}/{box}",
+                "basic_auth_username": "harbor", "basic_auth_password": "Harb0r-Hook-Passw0rd!",
+            }  # fmt: skip
+            made_by(client.post("/webhooks", {"token": box, "name": box, "events": events[box], "config": config}))
+
+    def messages(self, box: str) -> list[Any]:
+        """The bodies of all notifications that arrived in a box, the newest first, when nothing is on its way any more."""
+        until_all_is_told(self.client)
+        found: list[Any] = []
+        while True:
+            query = {"count": 100, "start_index": len(found)}
+            page = read_of(self.client.get(f"/sandbox/inbox/{box}", query=query))
+            found += [message["body"] for message in page["data"]]
+            if not page["is_more"]:
+                return found
+
+    def arrivals(self, box: str) -> list[Arrival]:
+        """All objects that arrived in a box."""
+        arrays = (item for body in self.messages(box) for item in body.items())
+        return [Arrival(ARRAYS[array], element) for array, elements in arrays for element in elements]
+
+    def counts(self, box: str) -> Counter[tuple[Category, str]]:
+        """How often each object arrived in a box."""
+        return Counter(arrival.key for arrival in self.arrivals(box))
