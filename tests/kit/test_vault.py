@@ -1,6 +1,7 @@
 """The vault gives back what it was given, to its owner only, and derives the same digests and codes each time."""
 
 import copy
+import hashlib
 import logging
 import pickle
 import threading
@@ -132,6 +133,15 @@ def test_digests() -> None:
     assert VAULT.credential_digest("app", "token") == VAULT.credential_digest("app", "token")
 
 
+def test_fingerprint_needs_the_key() -> None:
+    """A fingerprint follows from request and body alone, and nobody without the master key can make it."""
+    made = VAULT.fingerprint("clearing", b"{}")
+    assert made == Vault(MASTER).fingerprint("clearing", b"{}")
+    assert made not in (VAULT.fingerprint("reversal", b"{}"), VAULT.fingerprint("clearing", b"[]"))
+    assert made != Vault(bytes(32)).fingerprint("clearing", b"{}")
+    assert made not in {hashlib.new(name, b"{}").digest()[: len(made)] for name in ("sha256", "sha1", "md5", "blake2b")}
+
+
 def test_each_purpose_has_its_own_key() -> None:
     """The same words give unrelated digests for look-up and credentials, and a sealed text is no card number's envelope."""
     assert VAULT.pan_digest("words", "more") != VAULT.credential_digest("more", "words")
@@ -212,4 +222,5 @@ def test_digests_and_codes_are_frozen() -> None:
     """Digests stored and codes printed today are the same after an upgrade."""
     assert VAULT.pan_digest(PAN, "one").hex() == "7b3c980a7c3e9db33f1a1906ee8365e5d9a8f6973357c2a762e04468bec84042"
     assert VAULT.credential_digest("app", "token").hex() == "76a8250a59d7f71d0b14a13ef2c2d5561f7c8f14a474bc3f9971eeb5008f8775"
+    assert VAULT.fingerprint("clearing", b"{}").hex() == "bf1702a3454ab2f25af84389a3696f70"
     assert [VAULT.cvv(PAN, "0130", "101", kind) for kind in KINDS] == ["789", "581"]

@@ -155,7 +155,7 @@ def config(**controls: Any) -> dict[str, Any]:
     [
         (AUTH, {"merchant_scope": {"mid": "x"}}, "name"),
         (AUTH, {"name": "x"}, "association, merchant_scope"),
-        (AUTH, {"name": "x", "association": {}, "merchant_scope": {"mid": None}}, "association, merchant_scope"),
+        (AUTH, {"name": "x", "association": {}, "merchant_scope": {}}, "association, merchant_scope"),
         (AUTH, {"name": "x", "association": {"user_token": "ana", "card_product_token": "jit"}}, "association"),
         (AUTH, {"name": "x", "merchant_scope": {"mid": "x", "mcc": "5411"}}, "merchant_scope"),
         (AUTH, {"name": "x", "merchant_scope": {"mcc": "54a1"}}, "merchant_scope.mcc"),

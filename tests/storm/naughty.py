@@ -24,11 +24,12 @@ MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a body, however deep: its place, what it may be besides null, and whether it must be there."""
+    """A field of a body, however deep: its place, what it may be besides null, whether it must be there, and its default."""
 
     path: Path
     types: tuple[inspect.Type, ...]
     is_required: bool
+    default: Any = None
 
     @property
     def name(self) -> str:
@@ -52,7 +53,7 @@ def _fields_in(info: inspect.StructType, above: Path) -> Iterator[Field]:
     for one in info.fields:
         types = _types_of(one.type)
         path = (*above, one.encode_name)
-        yield Field(path, types, one.required)
+        yield Field(path, types, one.required, _default_of(one))
         for kind in types:
             match kind:
                 case inspect.StructType():
@@ -63,10 +64,21 @@ def _fields_in(info: inspect.StructType, above: Path) -> Iterator[Field]:
                     pass
 
 
+def _default_of(field: inspect.Field) -> Any:
+    """What a field is when it is absent, as JSON; None when it is nothing."""
+    default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    return None if default in (None, msgspec.UNSET, msgspec.NODEFAULT) else msgspec.to_builtins(default)
+
+
 def _types_of(kind: inspect.Type) -> tuple[inspect.Type, ...]:
     """What a field may be, without null and without being absent."""
-    several = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    several = (bare(one) for one in (kind.types if isinstance(kind, inspect.UnionType) else (kind,)))
     return tuple(one for one in several if type(one).__name__ not in ("NoneType", "UnsetType"))
+
+
+def bare(kind: inspect.Type) -> inspect.Type:
+    """The type without what is said of it besides."""
+    return bare(kind.type) if isinstance(kind, inspect.Metadata) else kind
 
 
 def wrong_values(field: Field, number: int = 0) -> Iterator[Any]:

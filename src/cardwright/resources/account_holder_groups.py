@@ -9,9 +9,10 @@ from msgspec import Meta, structs
 from cardwright.core.money import BadAmount, minor_units
 from cardwright.core.problems import FORBIDDEN, HOLDER_GROUP_NOT_FOUND, Problem, bad_field
 from cardwright.core.words import HolderStatus
+from cardwright.kit.canonical import beyond
 from cardwright.resources import base
 from cardwright.resources.app import Call
-from cardwright.resources.base import Token
+from cardwright.resources.base import OR_NONE, Token
 from cardwright.resources.control_parts import remember
 from cardwright.resources.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
@@ -39,7 +40,7 @@ class HolderGroupConfig(Shape, frozen=True, kw_only=True, omit_defaults=True):
 
     kyc_required: KycRequired | None = None
     is_reloadable: bool | None = None
-    real_time_fee_group_token: Annotated[str, Meta(max_length=36)] | None = None
+    real_time_fee_group_token: Annotated[str, Meta(max_length=36), OR_NONE] | None = None
     pre_kyc_controls: PreKycControls | None = None
 
 
@@ -48,7 +49,7 @@ class HolderGroupCreate(Shape, frozen=True, kw_only=True):
 
     name: HolderGroupName | None = None
     token: Token | None = None
-    config: HolderGroupConfig | None = None
+    config: HolderGroupConfig | None = HolderGroupConfig()
 
 
 class HolderGroupUpdate(Shape, frozen=True, kw_only=True):
@@ -120,11 +121,13 @@ def check_fee_group(call: Call, config: HolderGroupConfig | None) -> None:
 def create_holder_group(call: Call, body: HolderGroupCreate) -> str:
     """Creates an account holder group."""
     check_config(body.config, call.program.settings.currency)
-    if (replay := base.find_replay(call, account_holder_groups, body)) is not None:
+    config = merged(DEFAULTS, body.config)
+    compared = structs.replace(body, config=beyond(config, DEFAULTS))
+    if (replay := base.find_replay(call, account_holder_groups, compared)) is not None:
         return replay
     check_fee_group(call, body.config)
-    group = HolderGroup(token=body.token or call.app.ids.token(), name=body.name, config=merged(DEFAULTS, body.config))
-    group_id, doc = base.insert(call, account_holder_groups, body, group)
+    group = HolderGroup(token=body.token or call.app.ids.token(), name=body.name, config=config)
+    group_id, doc = base.insert(call, account_holder_groups, compared, group)
     remember(call, history.Kind.ACCOUNT_HOLDER_GROUP, group_id, doc, active=True)
     return doc
 

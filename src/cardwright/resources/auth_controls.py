@@ -1,6 +1,6 @@
 """Authorization controls: who may not buy where, and from when to when."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType, structs
@@ -14,6 +14,7 @@ from cardwright.resources.control_parts import (
     Association,
     Mcc,
     Mid,
+    Moment,
     Name,
     check_count,
     check_parts,
@@ -26,7 +27,7 @@ from cardwright.resources.control_parts import (
     whose,
     without_nulls,
 )
-from cardwright.resources.route import Paging, Shape, get, post, put
+from cardwright.resources.route import Blank, Paging, Shape, get, post, put
 from cardwright.storage import history, records
 from cardwright.storage.tables import auth_controls
 
@@ -35,6 +36,8 @@ from cardwright.storage.tables import auth_controls
 
 class AuthMerchantScope(Shape, frozen=True, kw_only=True):
     """Where a control acts: one merchant or category, or a group of either; without any of these everywhere."""
+
+    blank: ClassVar[Blank | None] = Blank.NOTHING
 
     mid: Mid | UnsetType | None = UNSET
     mcc: Mcc | UnsetType | None = UNSET
@@ -47,11 +50,11 @@ class AuthControlCreate(Shape, frozen=True, kw_only=True):
 
     name: Name
     token: Token | None = None
-    association: Association | None = None
-    merchant_scope: AuthMerchantScope | None = None
-    start_time: str | None = None
-    end_time: str | None = None
-    active: bool | None = None
+    association: Association | None = Association()
+    merchant_scope: AuthMerchantScope | None = AuthMerchantScope()
+    start_time: Moment | None = None
+    end_time: Moment | None = None
+    active: bool | None = True
 
 
 class AuthControlUpdate(Shape, frozen=True, kw_only=True):
@@ -61,8 +64,8 @@ class AuthControlUpdate(Shape, frozen=True, kw_only=True):
     name: Name | None = None
     association: Association | None = None
     merchant_scope: AuthMerchantScope | None = None
-    start_time: str | None = None
-    end_time: str | None = None
+    start_time: Moment | None = None
+    end_time: Moment | None = None
     active: bool | None = None
 
 

@@ -1,7 +1,7 @@
 """Auto reloads: what fills an account up by itself when spending has brought it below a threshold."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import UNSET, UnsetType, structs
@@ -14,7 +14,7 @@ from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
 from cardwright.resources.movements import CurrencyCode, check_currency, find_source
-from cardwright.resources.route import Paging, Shape, get, post, put
+from cardwright.resources.route import Blank, Paging, Shape, get, post, put
 from cardwright.resources.simulate_shapes import parse_amount
 from cardwright.storage import history, records
 from cardwright.storage.tables import auto_reloads, card_products, users
@@ -24,6 +24,8 @@ from cardwright.storage.tables import auto_reloads, card_products, users
 
 class ReloadAssociation(Shape, frozen=True, kw_only=True):
     """Whose accounts are filled up: a user's, those behind the cards of a product, or without either everybody's."""
+
+    blank: ClassVar[Blank | None] = Blank.NOTHING
 
     user_token: Token | UnsetType | None = UNSET
     business_token: Token | UnsetType | None = UNSET
@@ -50,8 +52,8 @@ class ReloadCreate(Shape, frozen=True, kw_only=True):
     currency_code: CurrencyCode
     funding_source_token: Token
     token: Token | None = None
-    active: bool | None = None
-    association: ReloadAssociation | None = None
+    active: bool | None = True
+    association: ReloadAssociation | None = ReloadAssociation()
 
 
 class ReloadUpdate(Shape, frozen=True, kw_only=True):

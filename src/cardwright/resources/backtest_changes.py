@@ -40,24 +40,24 @@ NAMED: dict[str, tuple[Table, str]] = {
 class VelocityChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Velocity controls to be added, changed as an update would, or taken away by their tokens."""
 
-    add: Annotated[tuple[VelocityCreate, ...], Meta(max_length=CHANGES_MAX)] = ()
-    change: Annotated[tuple[VelocityUpdate, ...], Meta(max_length=CHANGES_MAX)] = ()
-    remove: Annotated[tuple[Token, ...], Meta(max_length=CHANGES_MAX)] = ()
+    add: Annotated[tuple[VelocityCreate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
+    change: Annotated[tuple[VelocityUpdate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
+    remove: Annotated[tuple[Token, ...], Meta(max_length=CHANGES_MAX)] | None = ()
 
 
 class AuthChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Authorization controls to be added, changed as an update would, or taken away by their tokens."""
 
-    add: Annotated[tuple[AuthControlCreate, ...], Meta(max_length=CHANGES_MAX)] = ()
-    change: Annotated[tuple[AuthControlUpdate, ...], Meta(max_length=CHANGES_MAX)] = ()
-    remove: Annotated[tuple[Token, ...], Meta(max_length=CHANGES_MAX)] = ()
+    add: Annotated[tuple[AuthControlCreate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
+    change: Annotated[tuple[AuthControlUpdate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
+    remove: Annotated[tuple[Token, ...], Meta(max_length=CHANGES_MAX)] | None = ()
 
 
 class ExemptionChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Exemptions to be added, or taken away by their tokens: nothing else of one can be changed."""
 
-    add: Annotated[tuple[ExemptionCreate, ...], Meta(max_length=CHANGES_MAX)] = ()
-    remove: Annotated[tuple[Token, ...], Meta(max_length=CHANGES_MAX)] = ()
+    add: Annotated[tuple[ExemptionCreate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
+    remove: Annotated[tuple[Token, ...], Meta(max_length=CHANGES_MAX)] | None = ()
 
 
 # --- Rules: pure ---------------------------------------------------------------------
@@ -97,11 +97,11 @@ class Attempt:
 
     def velocity(self, changes: VelocityChanges) -> Change[Control]:
         """The change of velocity controls."""
-        return self._change("velocity_controls", changes, changes.change, self._new_velocity, self._changed_velocity)
+        return self._change("velocity_controls", changes, changes.change or (), self._new_velocity, self._changed_velocity)
 
     def auth(self, changes: AuthChanges) -> Change[MerchantRule]:
         """The change of authorization controls."""
-        return self._change("auth_controls", changes, changes.change, self._new_auth, self._changed_auth)
+        return self._change("auth_controls", changes, changes.change or (), self._new_auth, self._changed_auth)
 
     def exempt(self, changes: ExemptionChanges) -> Change[MerchantRule]:
         """The change of exemptions."""
@@ -112,11 +112,11 @@ class Attempt:
         new: Callable[[int, Any, str], C], changed: Callable[[Row, Any], C],
     ) -> Change[C]:  # fmt: skip
         added, replaced, always = list[C](), list[C](), list[int]()
-        bodies: Sequence[Any] = changes.add
+        bodies: Sequence[Any] = changes.add or ()
         for number, body in enumerate(bodies):
             with naming(f"{field}.add[{number}]"):
                 added.append(new(-1 - number, body, body.token or f"added {number + 1}"))
-        removed = [self._find(field, token, f"{field}.remove[{number}]").id for number, token in enumerate(changes.remove)]
+        removed = [self._find(field, token, f"{field}.remove[{number}]").id for number, token in enumerate(changes.remove or ())]
         for number, update in enumerate(updates):
             place = f"{field}.change[{number}]"
             if update.token is None:

@@ -1,7 +1,7 @@
 """Backtests: the history of a program decided again under changed controls, and what would have come out otherwise."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -11,12 +11,13 @@ from sqlalchemy.exc import IntegrityError
 
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.problems import BACKTEST_NOT_FOUND, BUSY, Problem, bad_field, bad_parameter
+from cardwright.kit.canonical import reading
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_ms, parse_instant
 from cardwright.resources import base
 from cardwright.resources.app import Call, EngineCall
 from cardwright.resources.backtest_changes import Attempt, AuthChanges, ExemptionChanges, VelocityChanges
 from cardwright.resources.backtest_worker import AUTH, VELOCITY, ControlType
-from cardwright.resources.base import Token
+from cardwright.resources.base import OR_NONE, Token
 from cardwright.resources.route import Paging, Route, Scope, Shape, get, post
 from cardwright.storage import records
 from cardwright.storage.backtests import (
@@ -39,6 +40,20 @@ from cardwright.storage.tables import backtests
 UNFINISHED_MAX = 10
 """Backtests of one program that may wait or run."""
 
+
+def parse_date_time(text: str) -> Instant:
+    """The instant of a date or a date-time. Raises ValueError."""
+    if not base.is_day(text[:10]) or text[10:11] not in ("", "T"):
+        raise ValueError(text)
+    return parse_instant(text)
+
+
+def parse_end(text: str) -> Instant:
+    """The first instant after a date, or after the millisecond of a date-time. Raises ValueError."""
+    last = parse_date_time(text)
+    return last + DAY_MS if base.is_day(text) else last + 1
+
+
 class BacktestCreate(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A change to be tried on history. Dates as in lists of transactions, both inclusive; by default everything until now.
 
@@ -46,12 +61,12 @@ class BacktestCreate(Shape, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     token: Token | None = None
-    name: Annotated[str, Meta(max_length=255)] | None = None
-    start_date: str | None = None
-    end_date: str | None = None
-    velocity_controls: VelocityChanges | None = None
-    auth_controls: AuthChanges | None = None
-    exempt_mids: ExemptionChanges | None = None
+    name: Annotated[str, Meta(max_length=255), OR_NONE] | None = None
+    start_date: Annotated[str, reading(parse_date_time)] | None = None
+    end_date: Annotated[str, reading(parse_end)] | None = None
+    velocity_controls: VelocityChanges | None = VelocityChanges()
+    auth_controls: AuthChanges | None = AuthChanges()
+    exempt_mids: ExemptionChanges | None = ExemptionChanges()
 
 
 class Outcomes(Shape, frozen=True, kw_only=True):
@@ -116,21 +131,16 @@ class Backtest(Shape, frozen=True, kw_only=True):
 
 def parse_range(body: BacktestCreate, now: Instant) -> tuple[Instant, Instant]:
     """First instant, and the first one after the range, which ends at the latest now: the future has no history."""
-    start = _instant("start_date", body.start_date) if body.start_date else 0
-    end = now + 1
-    if body.end_date:
-        last = _instant("end_date", body.end_date)
-        end = min(end, last + DAY_MS if base.is_day(body.end_date) else last + 1)
+    start = _instant("start_date", body.start_date, parse_date_time) if body.start_date else 0
+    end = min(now + 1, _instant("end_date", body.end_date, parse_end)) if body.end_date else now + 1
     if end <= start:
         raise bad_field("end_date", "must not be before start_date, which must not be in the future")
     return start, end
 
 
-def _instant(field: str, text: str) -> Instant:
+def _instant(field: str, text: str, parse: Callable[[str], Instant]) -> Instant:
     try:
-        if not base.is_day(text[:10]) or text[10:11] not in ("", "T"):
-            raise ValueError(text)
-        return parse_instant(text)
+        return parse(text)
     except ValueError:
         raise bad_field(field, "must be yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss") from None
 
@@ -225,14 +235,14 @@ def _create(call: EngineCall, body: BacktestCreate) -> str:
     with app.database.write() as db:
         program = get_program(db, call.program_id)
         full = Call(app, db, program, program.clock.at(app.real_clock()), call.path)
-        row = records.find_replay(db, backtests, program.id, body.token, body)
+        row = base.find_replay_row(full, backtests, body)
         if row is None:
             job = job_of(full, body)
             if count_unfinished(db, program.id) >= UNFINISHED_MAX:
                 raise Problem(BUSY, f"{UNFINISHED_MAX} backtests wait or run, try again when one is done")
             token = body.token or app.ids.token()
             records.insert(
-                db, backtests, program_id=program.id, token=token, request_hash=records.request_hash(body),
+                db, backtests, program_id=program.id, token=token, request_hash=base.fingerprint(app, body),
                 created_ms=full.now, modified_ms=full.now, doc=records.text_of(body), state=QUEUED,
                 job=msgspec.json.encode(job).decode(), cursor=0, sums=records.text_of(Sums()), lease_ms=0,
             )  # fmt: skip

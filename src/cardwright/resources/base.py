@@ -10,8 +10,9 @@ from sqlalchemy import Table
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.problems import Kind, Problem, bad_field
+from cardwright.kit.canonical import canonical, reading
 from cardwright.kit.clock import iso
-from cardwright.resources.app import Call
+from cardwright.resources.app import App, Call
 from cardwright.resources.route import Shape
 from cardwright.storage import records
 from cardwright.storage.database import Row
@@ -25,9 +26,22 @@ Metadata = dict[str, str | int | float | bool | None]
 """Metadata as a client may send it; scalars that are no text are stored as text (observed)."""
 
 
+def fingerprint(app: App, body: msgspec.Struct, request: str = "") -> bytes:
+    """Return what equal requests have in common: a keyed hash of the parsed body.
+
+    ``request`` names the request where the tokens of several kinds of requests must differ.
+    """
+    return app.vault.fingerprint(request, canonical(body))
+
+
+def find_replay_row(call: Call, table: Table, body: Any) -> Row | None:
+    """The row that an equal request with the same token made before; raises 409 when that one was different."""
+    return records.find_replay(call.db, table, call.program.id, body.token, fingerprint(call.app, body))
+
+
 def find_replay(call: Call, table: Table, body: Any) -> str | None:
     """The resource that an equal request with the same token made before; raises 409 when that one was different."""
-    row = records.find_replay(call.db, table, call.program.id, body.token, body)
+    row = find_replay_row(call, table, body)
     return None if row is None else str(row.doc)
 
 
@@ -35,7 +49,7 @@ def insert(call: Call, table: Table, body: msgspec.Struct, resource: Any, **colu
     """Stores a new resource; answers its id and its JSON. ``resource.token`` must be unique in the program."""
     doc = records.text_of(resource)
     row_id = records.insert(
-        call.db, table, program_id=call.program.id, token=resource.token, request_hash=records.request_hash(body),
+        call.db, table, program_id=call.program.id, token=resource.token, request_hash=fingerprint(call.app, body),
         created_ms=call.now, modified_ms=call.now, doc=doc, **columns,
     )
     return row_id, doc
@@ -87,16 +101,28 @@ def is_day(text: str) -> bool:
     return _DAY.fullmatch(text) is not None
 
 
-def parse_date(field: str, text: str) -> str:
-    """``yyyy-MM-dd`` from a date, or from a date-time, which is cut to the day that it names (observed)."""
+def day_of(text: str) -> str:
+    """``yyyy-MM-dd`` from a date, or from a date-time, which is cut to the day that it names (observed). Raises ValueError."""
     day = text[: len("2026-01-31")]
+    if not is_day(day) or (len(text) > len(day) and text[len(day)] != "T"):
+        raise ValueError(text)
+    datetime.fromisoformat(text)
+    return day
+
+
+def parse_date(field: str, text: str) -> str:
+    """The day that a text names. Raises a problem that names the field."""
     try:
-        if not is_day(day) or (len(text) > len(day) and text[len(day)] != "T"):
-            raise ValueError(text)
-        datetime.fromisoformat(text)
+        return day_of(text)
     except ValueError:
         raise bad_field(field, "must be a date, yyyy-MM-dd") from None
-    return day
+
+
+Day = Annotated[str, reading(day_of)]
+"""A date, or a date-time of which the day counts."""
+
+OR_NONE = reading(lambda text: text or None)
+"""Marks a text that says nothing when it is empty."""
 
 
 def text_metadata(metadata: Metadata | None, field: str = "metadata") -> dict[str, str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta
 
 from cardwright.core.expiry import ExpirationUnit, mmyy
 from cardwright.core.pan import last_four, mask
@@ -18,10 +18,11 @@ from cardwright.core.problems import (
     bad_field,
 )
 from cardwright.core.words import CardState, HolderStatus
+from cardwright.kit.canonical import reading
 from cardwright.kit.clock import iso
 from cardwright.resources import base
 from cardwright.resources.app import Call
-from cardwright.resources.base import Metadata, Token
+from cardwright.resources.base import OR_NONE, Metadata, Token
 from cardwright.resources.card_numbers import Number, draw_barcode, draw_number, number_of
 from cardwright.resources.card_product_config import Branch
 from cardwright.resources.card_products import leaf
@@ -49,7 +50,7 @@ from cardwright.storage.tables import card_products, cards, users
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
-SourceToken = Annotated[str, Meta(max_length=36)]
+SourceToken = Annotated[str, Meta(max_length=36), OR_NONE]
 """The token of another card; an empty one names none."""
 
 
@@ -60,6 +61,11 @@ class CardOffset(Branch, frozen=True, kw_only=True):
     value: int | None = None
 
 
+def with_defaults(actions: ActivationActions) -> ActivationActions:
+    """The actions as the wire echoes them: a boolean with a default is always there."""
+    return msgspec.structs.replace(actions, terminate_reissued_source_card=actions.terminate_reissued_source_card is not False)
+
+
 class CardCreate(Shape, frozen=True, kw_only=True):
     """A new card. ``account_token`` and ``bulk_issuance_token`` are only kept: there are no such objects here."""
 
@@ -67,17 +73,17 @@ class CardCreate(Shape, frozen=True, kw_only=True):
     card_product_token: Token
     token: Token | None = None
     fulfillment: CardFulfillment | None = None
-    expiration_offset: CardOffset | None = None
-    expedite: bool | None = None
-    metadata: Metadata | None = None
-    activation_actions: ActivationActions | None = None
+    expiration_offset: CardOffset | None = CardOffset()
+    expedite: bool | None = False
+    metadata: Metadata | None = msgspec.field(default_factory=dict)
+    activation_actions: Annotated[ActivationActions, reading(with_defaults)] | None = None
     reissue_pan_from_card_token: SourceToken | None = None
     new_pan_from_card_token: SourceToken | None = None
     translate_pin_from_card_token: SourceToken | None = None
     bulk_issuance_token: SourceToken | None = None
     account_token: SourceToken | None = None
-    copy_pin_from_source_card: bool | None = None
-    generate_new_pan: bool | None = None
+    copy_pin_from_source_card: bool | None = True
+    generate_new_pan: bool | None = False
 
 
 # --- Rules: pure ---------------------------------------------------------------------
@@ -198,13 +204,6 @@ def check_body(body: CardCreate) -> None:
             raise bad_field(name, "may not be used together with reissue_pan_from_card_token")
 
 
-def asked_actions(asked: ActivationActions | None) -> ActivationActions | UnsetType:
-    """The actions as the wire echoes them: a boolean with a default is always there."""
-    if asked is None:
-        return UNSET
-    return msgspec.structs.replace(asked, terminate_reissued_source_card=asked.terminate_reissued_source_card is not False)
-
-
 def card_of(order: Order, token: str, number: Number, barcode: str, expiry: Expiry, time: str) -> Card:
     """The card as it is first stored."""
     body, fulfillment = order.body, order.product.config.fulfillment
@@ -231,7 +230,7 @@ def card_of(order: Order, token: str, number: Number, barcode: str, expiry: Expi
         metadata=order.metadata,
         bulk_issuance_token=body.bulk_issuance_token or UNSET,
         account_tokens=(body.account_token,) if body.account_token else UNSET,
-        activation_actions=asked_actions(body.activation_actions),
+        activation_actions=UNSET if body.activation_actions is None else with_defaults(body.activation_actions),
         fulfillment=body.fulfillment if body.fulfillment is not None else UNSET,
     )
 
@@ -278,7 +277,7 @@ def issue_card(call: Call, body: CardCreate, *, is_presented: bool) -> StoredCar
 
 def find_issued(call: Call, body: CardCreate) -> StoredCard | None:
     """The card that an equal request with the same token made. Raises a problem when that one was different."""
-    row = records.find_replay(call.db, cards, call.program.id, body.token, body)
+    row = base.find_replay_row(call, cards, body)
     return None if row is None else stored_of(row)
 
 

@@ -1,11 +1,11 @@
 """The ``config`` tree of a card product: every branch and leaf that can travel, in the order of the wire's echo."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
 from cardwright.core.expiry import ExpirationUnit
-from cardwright.resources.route import Shape
+from cardwright.resources.route import Blank, Shape
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -62,6 +62,8 @@ class AddressChecks(Branch, frozen=True, kw_only=True):
 
 class ScaLimits(Branch, frozen=True, kw_only=True):
     """European limits of strong customer authentication: read-only on the wire, and none are set here, so it is always empty."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
 
 
 class TransactionControls(Branch, frozen=True, kw_only=True):

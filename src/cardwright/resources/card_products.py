@@ -8,10 +8,11 @@ from msgspec import UNSET, Meta, UnsetType, structs
 from cardwright.core.expiry import expiration_of
 from cardwright.core.pan import account_numbers, is_bin
 from cardwright.core.problems import FUNDING_SOURCE_UNKNOWN, PRODUCT_NOT_FOUND, Problem, bad_field
+from cardwright.kit.canonical import beyond
 from cardwright.kit.clock import Instant, iso
 from cardwright.resources import base
 from cardwright.resources.app import Call
-from cardwright.resources.base import Token
+from cardwright.resources.base import Day, Token
 from cardwright.resources.card_product_config import Branch, ProductConfig
 from cardwright.resources.control_parts import check_group
 from cardwright.resources.route import Paging, Shape, get, post, put
@@ -27,10 +28,10 @@ class ProductCreate(Shape, frozen=True, kw_only=True):
     """A new card product. What ``config`` leaves out gets the server's defaults."""
 
     name: ProductName
-    start_date: str
-    end_date: str | None = None
-    active: bool | None = None
-    config: ProductConfig | None = None
+    start_date: Day
+    end_date: Day | None = None
+    active: bool | None = True
+    config: ProductConfig | None = ProductConfig()
     token: Token | None = None
 
 
@@ -263,14 +264,16 @@ def check_lists(call: Call, asked: ProductConfig | None) -> None:
 def create_product(call: Call, body: ProductCreate) -> str:
     """Creates a card product."""
     check_asked(body.config)
-    config = completed(merged(default_config(call.app.bin_prefix), body.config))
+    defaults = default_config(call.app.bin_prefix)
+    config = completed(merged(defaults, body.config))
+    compared = structs.replace(body, config=beyond(config, defaults))
     start_date = base.parse_date("start_date", body.start_date)
     end_date = UNSET if body.end_date is None else base.parse_date("end_date", body.end_date)
     check_dates(start_date, end_date)
     check_life_time(config, call.now)
     check_fulfillment(config)
     enabled_source(config)
-    if (replay := base.find_replay(call, card_products, body)) is not None:
+    if (replay := base.find_replay(call, card_products, compared)) is not None:
         return replay
     check_funding(call, config)
     check_lists(call, body.config)
@@ -284,7 +287,7 @@ def create_product(call: Call, body: ProductCreate) -> str:
         created_time=iso(call.now),
         last_modified_time=iso(call.now),
     )
-    product_id, doc = base.insert(call, card_products, body, product)
+    product_id, doc = base.insert(call, card_products, compared, product)
     remember_product(call, product_id, doc)
     return doc
 

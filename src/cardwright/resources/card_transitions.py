@@ -20,7 +20,7 @@ from cardwright.kit.clock import Instant, iso, iso_ms
 from cardwright.outbox.events import Category
 from cardwright.resources import base
 from cardwright.resources.app import Call
-from cardwright.resources.base import Token
+from cardwright.resources.base import Day, Token
 from cardwright.resources.card_record import (
     Card,
     CardFulfillment,
@@ -32,7 +32,7 @@ from cardwright.resources.card_record import (
 )
 from cardwright.resources.route import Paging, Shape, get, post
 from cardwright.resources.user_record import Channel, ReasonCode, User
-from cardwright.resources.user_secrets import keyed_hash, shown_number, unseal
+from cardwright.resources.user_secrets import shown_number, unseal
 from cardwright.storage import records
 from cardwright.storage.database import Row
 from cardwright.storage.tables import card_transitions, cards, users
@@ -50,7 +50,7 @@ Text255 = Annotated[str, Meta(max_length=255)]
 class UserValidations(Shape, frozen=True, kw_only=True):
     """What the caller believes of the cardholder; ``ssn`` is its last four digits or all of them."""
 
-    birth_date: str | None = None
+    birth_date: Day | None = None
     phone: Text255 | None = None
     ssn: Text255 | None = None
     random_name_line1_postfix: Annotated[str, Meta(min_length=6, max_length=6)] | None = None
@@ -59,7 +59,7 @@ class UserValidations(Shape, frozen=True, kw_only=True):
 class Validations(Shape, frozen=True, kw_only=True):
     """Claims to be checked before the transition is made."""
 
-    user: UserValidations | None = None
+    user: UserValidations | None = UserValidations()
 
 
 class UserValidated(Shape, frozen=True, kw_only=True):
@@ -97,8 +97,8 @@ class CardTransitionCreate(Cause, frozen=True, kw_only=True):
 
     card_token: Token
     state: Literal["ACTIVE", "LIMITED", "SUSPENDED", "TERMINATED"]
-    sync_state_with_dwts: bool | None = None
-    validations: Validations | None = None
+    sync_state_with_dwts: bool | None = False
+    validations: Validations | None = Validations()
 
 
 class CardTransition(Shape, frozen=True, kw_only=True):
@@ -267,8 +267,8 @@ def terminate_source(call: Call, source: StoredCard) -> None:
 def create_transition(call: Call, body: CardTransitionCreate) -> str:
     """Changes a card's state: activates, limits, suspends, reinstates or terminates it."""
     # The lock comes before the look for a repeat, so that of two equal requests at once the second finds the first one's work.
-    stored, compared = lock_card(call, body.card_token), without_secrets(call, body)
-    if (replay := base.find_replay(call, card_transitions, compared)) is not None:
+    stored = lock_card(call, body.card_token)
+    if (replay := base.find_replay(call, card_transitions, body)) is not None:
         return replay
     if stored is None:
         raise Problem(CARD_UNKNOWN)
@@ -279,22 +279,13 @@ def create_transition(call: Call, body: CardTransitionCreate) -> str:
     validated = validate(call, holder, claims_of(body))
     if state is CardState.ACTIVE:
         check_may_activate(call, stored, HolderStatus(holder.status))
-    return enter_state(call, stored, state, compared, validated)[1]
+    return enter_state(call, stored, state, body, validated)[1]
 
 
 def claims_of(body: CardTransitionCreate) -> UserValidations:
     """What the request wants to have checked."""
     asked = body.validations.user if body.validations is not None else None
     return asked or UserValidations()
-
-
-def without_secrets(call: Call, body: CardTransitionCreate) -> CardTransitionCreate:
-    """The request as it is compared with a repeat: a plain hash of four digits would give them away."""
-    ssn = claims_of(body).ssn
-    if ssn is None:
-        return body
-    hidden = structs.replace(claims_of(body), ssn=keyed_hash(call, "ssn", ssn))
-    return structs.replace(body, validations=Validations(user=hidden))
 
 
 def check_may_activate(call: Call, stored: StoredCard, holder: HolderStatus) -> None:

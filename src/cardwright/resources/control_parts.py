@@ -2,17 +2,18 @@
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from msgspec import UNSET, Meta, UnsetType, structs
 from sqlalchemy import Table
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.problems import PRODUCT_UNKNOWN, USER_UNKNOWN, Problem, bad_field, bad_parameter
+from cardwright.kit.canonical import reading
 from cardwright.kit.clock import Instant, iso, iso_ms, parse_instant
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
-from cardwright.resources.route import Shape
+from cardwright.resources.route import Blank, Shape
 from cardwright.storage import history, records
 from cardwright.storage.controls import count_program_controls
 from cardwright.storage.tables import card_products, mcc_groups, merchant_groups, users
@@ -26,8 +27,31 @@ PROGRAM_CONTROLS_MAX = 90
 """At most so many active program-level controls of both kinds (wire reference, "Combination rules")."""
 
 
+def parse_moment(text: str) -> Instant:
+    """An instant from the forms that the wire takes: a date, ISO 8601 with or without a zone, RFC 1123; UTC without a zone.
+
+    Raises ValueError.
+    """
+    try:
+        return parse_instant(text)
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(text)
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return parse_instant(moment.isoformat())
+    except (TypeError, OverflowError, IndexError) as error:
+        raise ValueError(text) from error
+
+
+Moment = Annotated[str, reading(parse_moment)]
+"""A date or a date-time."""
+
+
 class Association(Shape, frozen=True, kw_only=True):
     """Whom a control is for: one user, the cards of one product, or without either everybody."""
+
+    blank: ClassVar[Blank | None] = Blank.NOTHING
 
     user_token: Token | UnsetType | None = UNSET
     card_product_token: Token | UnsetType | None = UNSET
@@ -53,16 +77,10 @@ def check_parts(association: Association, scope: Any) -> None:
 
 
 def moment_of(field: str, text: str) -> Instant:
-    """An instant from the forms that the wire takes: a date, ISO 8601 with or without a zone, RFC 1123; UTC without a zone."""
+    """The instant that a text names. Raises a problem that names the field."""
     try:
-        return parse_instant(text)
+        return parse_moment(text)
     except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(text)
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        return parse_instant(moment.isoformat())
-    except (ValueError, TypeError, OverflowError, IndexError):
         raise bad_field(field, "must be a date or a date-time, such as 2026-01-31T12:00:00Z") from None
 
 

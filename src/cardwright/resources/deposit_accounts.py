@@ -34,8 +34,8 @@ class DepositAccountCreate(Shape, frozen=True, kw_only=True):
     token: Token | None = None
     user_token: Token | None = None
     business_token: Token | None = None
-    type: Literal["DEPOSIT_ACCOUNT"] = "DEPOSIT_ACCOUNT"
-    allow_immediate_credit: bool = False
+    type: Literal["DEPOSIT_ACCOUNT"] | None = "DEPOSIT_ACCOUNT"
+    allow_immediate_credit: bool | None = False
 
 
 class DepositAccountUpdate(Shape, frozen=True, kw_only=True):
@@ -125,8 +125,8 @@ def open_deposit_account(call: Call, user_id: int, user_token: str, body: Deposi
         continue
     account = DepositAccount(
         token=body.token or call.app.ids.token(), user_token=user_token, account_number=number, routing_number=ROUTING_NUMBER,
-        state="ACTIVE", type=body.type, allow_immediate_credit=body.allow_immediate_credit, created_time=iso(call.now),
-        last_modified_time=iso(call.now),
+        state="ACTIVE", type="DEPOSIT_ACCOUNT", allow_immediate_credit=body.allow_immediate_credit is True,
+        created_time=iso(call.now), last_modified_time=iso(call.now),
     )  # fmt: skip
     account_id, doc = base.insert(
         call, deposit_accounts, body, account, user_id=user_id, account_number=number, immediate=account.allow_immediate_credit

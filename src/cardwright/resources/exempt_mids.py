@@ -1,5 +1,7 @@
 """MID exemptions: merchants that no authorization control keeps a cardholder from."""
 
+from typing import ClassVar
+
 import msgspec
 from msgspec import UNSET, UnsetType, structs
 
@@ -13,6 +15,7 @@ from cardwright.resources.base import Token
 from cardwright.resources.control_parts import (
     Association,
     Mid,
+    Moment,
     Name,
     check_group,
     check_parts,
@@ -25,7 +28,7 @@ from cardwright.resources.control_parts import (
     whose,
     without_nulls,
 )
-from cardwright.resources.route import Paging, Shape, get, post, put
+from cardwright.resources.route import Blank, Paging, Shape, get, post, put
 from cardwright.storage import history, records
 from cardwright.storage.tables import exempt_mids, merchant_groups
 
@@ -37,15 +40,17 @@ class ExemptionCreate(Shape, frozen=True, kw_only=True):
 
     name: Name
     token: Token | None = None
-    association: Association | None = None
+    association: Association | None = Association()
     mid: Mid | None = None
     merchant_group_token: Token | None = None
-    start_time: str | None = None
-    end_time: str | None = None
+    start_time: Moment | None = None
+    end_time: Moment | None = None
 
 
 class ExemptionUpdate(Shape, frozen=True, kw_only=True):
     """Switches an exemption on or off; a body that says nothing switches it off (wire reference, "MID exemptions")."""
+
+    blank: ClassVar[Blank | None] = Blank.NULLS
 
     active: bool | None = None
 

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
@@ -13,7 +13,7 @@ from cardwright.kit.clock import iso
 from cardwright.resources import base
 from cardwright.resources.app import Call
 from cardwright.resources.base import Token
-from cardwright.resources.control_parts import remember
+from cardwright.resources.control_parts import remember, without_nulls
 from cardwright.resources.route import Paging, Shape, get, post, put
 from cardwright.resources.simulate_shapes import parse_amount
 from cardwright.storage import history, records
@@ -62,9 +62,9 @@ class FeeCreate(Shape, frozen=True, kw_only=True):
     amount: Decimal
     currency_code: CurrencyCode
     token: Token | None = None
-    active: bool | None = None
-    category: Category | None = None
-    type: FeeKind | None = None
+    active: bool | None = True
+    category: Category | None = Category.STANDALONE
+    type: FeeKind | None = FeeKind.FLAT
     fee_attributes: FeeAttributes | None = None
     memo: Text255 | None = None
     tags: FeeTags | None = None
@@ -105,6 +105,14 @@ class Fee(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 
+def said_in(body: FeeCreate | FeeUpdate) -> dict[str, Any]:
+    """The fields of a request that are present, null counted as absent also within ``fee_attributes``."""
+    said = base.changes_of(body)
+    if body.fee_attributes is not None:
+        said["fee_attributes"] = without_nulls(body.fee_attributes)
+    return said
+
+
 def checked(fee: Fee) -> Fee:
     """The fee if it can be one. Raises a problem that names the field; a percentage has at most two decimals."""
     if exponent_of(fee.currency_code) is None:
@@ -131,7 +139,7 @@ def create_fee(call: Call, body: FeeCreate) -> str:
         return replay
     now = iso(call.now)
     token = body.token or call.app.ids.token()
-    fee = checked(Fee(**base.changes_of(body), token=token, created_time=now, last_modified_time=now))
+    fee = checked(Fee(**said_in(body), token=token, created_time=now, last_modified_time=now))
     fee_id, doc = base.insert(call, fees, body, fee)
     tell_decisions(call, fee_id, doc, fee.category)
     return doc
@@ -152,7 +160,7 @@ def update_fee(call: Call, body: FeeUpdate) -> str:
     row = base.lock_row(call, fees, FEE_NOT_FOUND)
     base.check_same_token(call, body)
     before = msgspec.json.decode(row.doc, type=Fee)
-    after = checked(structs.replace(before, **base.changes_of(body)))
+    after = checked(structs.replace(before, **said_in(body)))
     doc, changed = base.update(call, fees, row, before, after)
     if changed:
         tell_decisions(call, row.id, doc, before.category, after.category)

@@ -23,7 +23,7 @@ class SourceCreate(Shape, frozen=True, kw_only=True):
     """A new program funding source."""
 
     name: SourceName
-    active: bool | None = None
+    active: bool | None = True
     token: Token | None = None
 
 

@@ -50,7 +50,7 @@ class MccGroupCreate(Shape, frozen=True, kw_only=True):
     name: GroupName
     mccs: Annotated[tuple[str, ...], Meta(max_length=500)]
     token: Token | None = None
-    active: bool | None = None
+    active: bool | None = True
     config: MccConfig | None = None
 
 

@@ -28,7 +28,7 @@ class MerchantGroupCreate(Shape, frozen=True, kw_only=True):
     name: GroupName
     mids: Mids | None = None
     token: Token | None = None
-    active: bool | None = None
+    active: bool | None = True
 
 
 class MerchantGroupUpdate(Shape, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from cardwright.core.problems import (
 from cardwright.core.render import details_decoder
 from cardwright.engine.cache import AccountEntry, find_accounts
 from cardwright.engine.moving import CHARGES_MAX, Instructed
+from cardwright.resources import base
 from cardwright.resources.app import Call, EngineCall
 from cardwright.resources.base import Token
 from cardwright.resources.fees import Category, Fee, FeeKind
@@ -251,7 +252,7 @@ async def carry_out(call: EngineCall, kind: MovementKind, body: Any, prepare: Pr
     """Has a movement carried out and answers its document; a repeat gets the first one's."""
     app, received_ms = call.app, call.app.real_clock()
     chosen = getattr(body, "token", None)
-    digest, token = records.request_hash(body), chosen or app.ids.token()
+    digest, token = base.fingerprint(app, body), chosen or app.ids.token()
 
     def look(db: Connection) -> tuple[Ready, tuple[AccountEntry, ...]] | str:
         replay = find_movement(db, call.program_id, kind, chosen) if chosen is not None else None

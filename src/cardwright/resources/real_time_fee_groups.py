@@ -28,7 +28,7 @@ class FeeGroupCreate(Shape, frozen=True, kw_only=True):
 
     name: FeeGroupName
     token: Token | None = None
-    active: bool | None = None
+    active: bool | None = True
     fee_tokens: FeeTokens | None = None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -11,8 +11,23 @@ LONG_S = 30.0
 """Seconds for requests that may have much to read or to remove."""
 
 
+class Blank(Enum):
+    """What an object in a request may hold without a value in any known field. An empty object is always legal."""
+
+    ANYTHING = "unknown fields and nulls"
+    NULLS = "nulls of known fields, and unknown fields beside them"
+    NOTHING = "nothing"
+
+
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What travels on the wire, in either direction. Unknown fields of a request are ignored (wire reference, "JSON rules")."""
+    """What travels on the wire, in either direction.
+
+    Unknown fields of a request are ignored (wire reference, "JSON rules"). An object inside a request that has unknown
+    fields only is refused: a misspelled name would otherwise take a limit or a check away. ``blank`` is what a shape may
+    hold when it says nothing; None means NULLS for an object inside a request and ANYTHING for a whole body.
+    """
+
+    blank: ClassVar[Blank | None] = None
 
 
 class Scope(Enum):

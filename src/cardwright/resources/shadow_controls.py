@@ -102,7 +102,7 @@ def shown(call: Call, row: Row) -> ShadowControl:
 
 def create_shadow(call: Call, body: VelocityCreate) -> ShadowControl:
     """Creates a shadow control. It counts what has happened in its running window, unless that is LIFETIME."""
-    row = records.find_replay(call.db, velocity_controls, call.program.id, body.token, body)
+    row = base.find_replay_row(call, velocity_controls, body)
     if row is not None and row.shadow == 0:
         raise Problem(TOKEN_TAKEN)
     if row is None:

@@ -18,6 +18,7 @@ from cardwright.engine.cards import CardEntry
 from cardwright.kit.guard import check_url
 from cardwright.outbox.endpoint import TARGET_CONTEXT
 from cardwright.resources.app import App, EngineCall
+from cardwright.resources.base import fingerprint
 from cardwright.resources.route import Scope, Shape, post
 from cardwright.resources.simulate_shapes import (
     AskRequest,
@@ -35,7 +36,6 @@ from cardwright.resources.simulate_shapes import (
     text_or_none,
 )
 from cardwright.storage.hot import CardRow
-from cardwright.storage.records import request_hash
 
 # --- Actions: what one can do with it ------------------------------------------------
 
@@ -51,7 +51,7 @@ async def ask(
 ) -> bytes:  # fmt: skip
     """Has a message decided that asks the issuer for something; ``more`` goes into its details. ``echo``: see ``submit``."""
     card, message = await message_of(call, body, form, amount, cash_back, is_pre_auth=is_pre_auth, **more)
-    return await submit(call.app, card, message, body, body.transaction_options, echo=echo)
+    return await submit(call.app, card, message, body, body.transaction_options, request=form, echo=echo)
 
 
 async def message_of(
@@ -90,10 +90,13 @@ async def submit(
     root_id: int | None = None,
     *,
     refund_of: int | None = None,
+    request: str = "",
     echo: bool = True,
 ) -> bytes:
     """Has a message decided and answers as the wire does; ``root_id`` is the row that it names, ``refund_of`` the root of
     the chain that a refund gives back.
+
+    All simulations share one space of transaction tokens; ``request`` tells equal bodies of different ones apart.
 
     With ``echo`` the network's response message is part of the answer; without, the transaction is alone in it, in model v2.
     """
@@ -108,7 +111,7 @@ async def submit(
         refund_of=refund_of,
         inline_target=_sealed_target(app, webhook) if webhook is not None else None,
         chosen_token=token,
-        request_hash=request_hash(body) if token is not None else b"",
+        request_hash=fingerprint(app, body, request) if token is not None else b"",
         view=answer_of if echo else answer_v2_of,
     )
     outcome = await app.engine.submit(asked)

@@ -8,8 +8,10 @@ from sqlalchemy import Connection, select
 
 from cardwright.core.movements import Deposit, MovementKind
 from cardwright.core.problems import DEPOSIT_ACCOUNT_NOT_FOUND, DEPOSIT_ACCOUNT_UNKNOWN, Kind, Problem, bad_field
+from cardwright.kit.canonical import reading
 from cardwright.kit.clock import Instant, iso, parse_instant
 from cardwright.resources.app import EngineCall
+from cardwright.resources.base import OR_NONE
 from cardwright.resources.direct_deposits import DirectDeposit
 from cardwright.resources.movements import Ready, carry_out, positive_amount, said
 from cardwright.resources.route import Scope, Shape, post
@@ -24,8 +26,8 @@ class Entry(Shape, frozen=True, kw_only=True):
 
     account_number: Annotated[str, Meta(min_length=1, max_length=40)]
     amount: Decimal
-    settlement_date: Annotated[str, Meta(min_length=1, max_length=40)]
-    earlyPayEligible: bool | None = None
+    settlement_date: Annotated[str, Meta(min_length=1, max_length=40), reading(parse_instant)]
+    earlyPayEligible: bool | None = False
     standard_entry_class_code: Annotated[str, Meta(max_length=3)] | None = None
     company_name: Annotated[str, Meta(max_length=16)] | None = None
     company_discretionary_data: Annotated[str, Meta(max_length=20)] | None = None
@@ -39,7 +41,7 @@ class DepositRequest(Entry, frozen=True, kw_only=True):
     """A deposit with its direction, and perhaps a token of the sender's choice."""
 
     type: Literal["CREDIT", "DEBIT"]
-    token: Annotated[str, Meta(max_length=36)] | None = None
+    token: Annotated[str, Meta(max_length=36), OR_NONE] | None = None
 
 
 # --- Rules: pure ---------------------------------------------------------------------

@@ -10,7 +10,7 @@ from cardwright.core.problems import bad_field
 from cardwright.resources.app import EngineCall
 from cardwright.resources.route import Scope, Shape, post
 from cardwright.resources.simulate import ask
-from cardwright.resources.simulate_shapes import AskRequest, CardAcceptor, Number, SimulationAnswer
+from cardwright.resources.simulate_shapes import AskRequest, CardAcceptor, CashBack, Number, SimulationAnswer
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -25,8 +25,8 @@ class FinancialRequest(AskRequest, frozen=True, kw_only=True):
     amount: Decimal
     card_acceptor: CardAcceptor
     pin: Pin | None = None
-    cash_back_amount: Decimal | None = None
-    is_pre_auth: bool | None = None
+    cash_back_amount: CashBack | None = None
+    is_pre_auth: bool | None = False
 
 
 class WithdrawalRequest(AskRequest, frozen=True, kw_only=True):

@@ -50,14 +50,14 @@ class ReversalRequest(FollowUp, frozen=True, kw_only=True):
     """A release of a part of the hold or of all of it."""
 
     find_original_window_days: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    is_advice: bool | None = None
+    is_advice: bool | None = False
 
 
 class ClearingRequest(FollowUp, frozen=True, kw_only=True):
     """A clearing; with ``is_refund`` or ``force_post`` the original only lends card and merchant."""
 
-    is_refund: bool | None = None
-    force_post: bool | None = None
+    is_refund: bool | None = False
+    force_post: bool | None = False
     mid: Mid | Number | None = None
     card_acceptor: CardAcceptor | None = None
 
@@ -93,7 +93,7 @@ def clearing_of(body: ClearingRequest, amount: int, details: Details) -> Message
 
 async def simulate_advice(call: EngineCall, body: AdviceRequest) -> bytes:
     """Simulates an advice: the authorization's total is lower now."""
-    return await _follow(call, body, lambda amount, details: Advice(amount=amount, details=details))
+    return await _follow(call, "authorization/advice", body, lambda amount, details: Advice(amount=amount, details=details))
 
 
 async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
@@ -101,8 +101,9 @@ async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
     _check_positive(body)
     is_advice, days = body.is_advice is True, body.find_original_window_days
     return await _follow(
-        call, body, lambda amount, details: Reversal(amount=amount, details=details, is_advice=is_advice, window_days=days)
-    )
+        call, "reversal", body,
+        lambda amount, details: Reversal(amount=amount, details=details, is_advice=is_advice, window_days=days),
+    )  # fmt: skip
 
 
 async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
@@ -110,18 +111,22 @@ async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
     _check_positive(body)
     if body.is_refund and body.force_post:
         raise bad_field("is_refund, force_post", "must not both be true")
-    return await _follow(call, body, lambda amount, details: clearing_of(body, amount, details))
+    return await _follow(call, "clearing", body, lambda amount, details: clearing_of(body, amount, details))
 
 
 async def simulate_financial_advice(call: EngineCall, body: AdviceRequest) -> bytes:
     """Simulates the completion of a PIN debit that was authorized before: the final amount, and the end of the hold."""
     _check_positive(body)
-    return await _follow(call, body, lambda amount, details: Clearing(amount=amount, details=details), frozenset({PIN_HOLD}))
+    roots = frozenset({PIN_HOLD})
+    return await _follow(
+        call, "financial/advice", body, lambda amount, details: Clearing(amount=amount, details=details), roots
+    )
 
 
 async def _follow(
-    call: EngineCall, body: FollowUp, message_of: Callable[[int, Details], Message], roots: Container[int] = FAMILIES
-) -> bytes:
+    call: EngineCall, request: str, body: FollowUp, message_of: Callable[[int, Details], Message],
+    roots: Container[int] = FAMILIES,
+) -> bytes:  # fmt: skip
     """Has a message decided that names an earlier one; ``roots``: the types that may begin the chain of what it changes."""
     app, program_id = call.app, call.program_id
     program = await app.engine.cache.program(program_id, 0)
@@ -139,11 +144,11 @@ async def _follow(
     card = await app.engine.card((program_id, original.card_token))
     if not message.follows:
         refund_of = original.first_id if isinstance(message, Refund) else None
-        return await submit(app, card, message, body, options, original.id, refund_of=refund_of)
+        return await submit(app, card, message, body, options, original.id, refund_of=refund_of, request=request)
     root = await root_kind(call, original)
     if root is None or root not in roots or not can_be_named(FAMILIES[root], message):
         raise Problem(ORIGINAL_NOT_FOUND)
-    return await submit(app, card, message, body, options, original.first_id)
+    return await submit(app, card, message, body, options, original.first_id, request=request)
 
 
 async def root_kind(call: EngineCall, original: Original) -> int | None:

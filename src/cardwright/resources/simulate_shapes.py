@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, field
 
 from cardwright.core.messages import STAND_IN_MERCHANT, Fee, Merchant
 from cardwright.core.money import LARGEST, STORED_LIMIT, BadAmount, minor_units
 from cardwright.core.problems import bad_field
+from cardwright.kit.canonical import reading
 from cardwright.kit.clock import DAY_MS
-from cardwright.resources.route import Shape
+from cardwright.resources.route import Blank, Shape
 from cardwright.resources.sandbox import parse_duration
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -18,6 +19,18 @@ from cardwright.resources.sandbox import parse_duration
 Mid = Annotated[str, Meta(min_length=1, max_length=50)]
 Number = Annotated[int, Meta(ge=0, lt=10**18)]
 """A text of digits that a client sends as a number; the size of the text is checked where it is used."""
+
+
+
+def digits(count: int) -> Meta:
+    """Mark a text of digits whose leading zeros a client may leave out; an empty one says nothing."""
+    return reading(lambda text: text.zfill(count) if text else None)
+
+
+Mcc = Annotated[str, Meta(max_length=5), digits(4)] | Number
+SecurityCode = Annotated[str, Meta(max_length=3), digits(3)] | Number
+Expiration = Annotated[str, Meta(min_length=4, max_length=4), digits(4)] | Number
+CashBack = Annotated[Decimal, reading(lambda amount: amount or None)]
 
 Text255 = Annotated[str, Meta(max_length=255)]
 
@@ -52,8 +65,10 @@ class NetworkFee(Shape, frozen=True, kw_only=True):
 class CardAcceptor(Shape, frozen=True, kw_only=True):
     """The merchant and its terminal; what is absent is the stand-in merchant's."""
 
-    mcc: Annotated[str, Meta(max_length=5)] | Number | None = None
-    partial_approval_capable: bool | None = None
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
+
+    mcc: Mcc | None = None
+    partial_approval_capable: bool | None = False
     name: Annotated[str, Meta(max_length=50)] | None = None
     address: Text255 | None = None
     city: Annotated[str, Meta(max_length=40)] | None = None
@@ -79,9 +94,9 @@ class BillingAddress(Shape, frozen=True, kw_only=True):
 class CardOptions(Shape, frozen=True, kw_only=True):
     """What was typed or shown at the till."""
 
-    cvv: Annotated[str, Meta(max_length=3)] | Number | None = None
+    cvv: SecurityCode | None = None
     card_present: bool | None = None
-    expiration: Annotated[str, Meta(min_length=4, max_length=4)] | Number | None = None
+    expiration: Expiration | None = None
     billing_address: BillingAddress | None = None
 
 
@@ -92,16 +107,18 @@ class TransactionOptions(Shape, frozen=True, kw_only=True):
     database_transaction_timeout: int | None = None
     transaction_timeout_threshold_seconds: int | None = None
     pre_auth_time_limit: Annotated[str, Meta(max_length=20)] | Number | None = None
-    send_expiration_date: bool | None = None
-    send_track_data: bool | None = None
-    card_expiration_date_yymm: Annotated[str, Meta(min_length=4, max_length=4)] | Number | None = None
+    send_expiration_date: bool | None = False
+    send_track_data: bool | None = False
+    card_expiration_date_yymm: Expiration | None = None
     encryption_key_id: str | None = None
     transaction_token: Annotated[str, Meta(min_length=1, max_length=36)] | None = None
-    is_async: bool | None = None
+    is_async: bool | None = False
 
 
 class NetworkMetadata(Shape, frozen=True, kw_only=True):
     """What the network says about the card's program; echoed in the transaction."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
 
     product_id: str | None = None
     program_id: str | None = None
@@ -130,8 +147,8 @@ class AuthorizationRequest(AskRequest, frozen=True, kw_only=True):
     """A purchase to be simulated."""
 
     amount: Decimal
-    cash_back_amount: Decimal | None = None
-    is_pre_auth: bool | None = None
+    cash_back_amount: CashBack | None = None
+    is_pre_auth: bool | None = False
 
 
 class SimulationAnswer(Shape, frozen=True, kw_only=True):

@@ -1,13 +1,13 @@
 """The shapes of Simulations 2.0: what an event says, whatever its type, and what of it is shown as it was sent."""
 
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, structs
 
 from cardwright.core.money import code_of
-from cardwright.resources.route import Shape
+from cardwright.resources.route import Blank, Shape
 from cardwright.resources.simulate_shapes import (
     BillingAddress,
     NetworkFee,
@@ -28,11 +28,15 @@ Zip = Annotated[str, Meta(max_length=10)] | Number
 class Terminal(Shape, frozen=True, kw_only=True):
     """The terminal, in the older form that stands inside the merchant."""
 
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
+
     partial_approval_capable: bool | None = None
 
 
 class EventMerchant(Shape, frozen=True, kw_only=True):
     """The merchant; ``zip`` and ``country`` are what official clients send for ``postal_code`` and ``country_code``."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
 
     mid: Annotated[str, Meta(min_length=1, max_length=50)] | Number | None = None
     mcc: Annotated[str, Meta(max_length=5)] | Number | None = None
@@ -59,6 +63,8 @@ class EventCardOptions(Shape, frozen=True, kw_only=True):
 
 class PointOfSale(Shape, frozen=True, kw_only=True):
     """The terminal."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
 
     partial_approval_capable: bool | None = None
     pan_entry_mode: (
@@ -129,6 +135,8 @@ class Person(Shape, frozen=True, kw_only=True):
 
 class Verdict(Shape, frozen=True, kw_only=True):
     """What came of comparing names."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
 
     code: Text255 | None = None
     memo: Text255 | None = None

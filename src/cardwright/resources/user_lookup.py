@@ -1,6 +1,7 @@
 """Looking users up: by phone number, and by what is known of a person."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 from sqlalchemy import false, select
@@ -8,7 +9,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.resources import base
 from cardwright.resources.app import Call
-from cardwright.resources.route import Paging, Route, Shape, get
+from cardwright.resources.route import Blank, Paging, Route, Shape, get
 from cardwright.resources.user_record import Email, Limit40, Limit255, User
 from cardwright.resources.user_secrets import unseal
 from cardwright.storage import records
@@ -20,6 +21,8 @@ from cardwright.storage.tables import users
 
 class UserSearch(Shape, frozen=True, kw_only=True):
     """What a user is looked for by; conditions hold together, names by their beginning."""
+
+    blank: ClassVar[Blank | None] = Blank.NULLS
 
     ssn: str | None = None
     dda: str | None = None

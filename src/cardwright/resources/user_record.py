@@ -11,7 +11,7 @@ from cardwright.kit.clock import iso, iso_ms
 from cardwright.outbox.events import Category
 from cardwright.resources import base
 from cardwright.resources.app import Call
-from cardwright.resources.base import Metadata, Token
+from cardwright.resources.base import OR_NONE, Day, Metadata, Token
 from cardwright.resources.deposit_accounts import ShownAccount
 from cardwright.resources.route import Shape
 from cardwright.storage import history, records
@@ -28,6 +28,7 @@ Limit32 = Annotated[str, Meta(max_length=32)]
 Limit40 = Annotated[str, Meta(max_length=40)]
 Limit255 = Annotated[str, Meta(max_length=255)]
 Email = Annotated[str, Meta(min_length=1, max_length=255)]
+HolderGroupToken = Annotated[str, Meta(max_length=36), OR_NONE]
 
 Channel = Literal["API", "IVR", "FRAUD", "ADMIN", "SYSTEM"]
 ReasonCode = Literal[
@@ -59,8 +60,8 @@ class Profile(Shape, frozen=True, kw_only=True):
     gender: Literal["F", "M"] | None = None
     email: Email | None = None
     phone: Annotated[str, Meta(max_length=16)] | None = None
-    password: Limit255 | None = None
-    birth_date: Limit40 | None = None
+    password: Annotated[str, Meta(max_length=255), OR_NONE] | None = None
+    birth_date: Annotated[Day, Meta(max_length=40)] | None = None
     birth_place: Limit255 | None = None
     nationality: Limit255 | None = None
     address1: Limit255 | None = None
@@ -72,7 +73,7 @@ class Profile(Shape, frozen=True, kw_only=True):
     country: Limit40 | None = None
     company: Limit255 | None = None
     corporate_card_holder: bool | None = None
-    account_holder_group_token: Annotated[str, Meta(max_length=36)] | None = None
+    account_holder_group_token: HolderGroupToken | None = None
     identifications: Annotated[tuple[Identification, ...], Meta(max_length=20)] | None = None
     ssn: str | None = None
     passport_number: Limit40 | None = None

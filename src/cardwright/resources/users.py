@@ -22,11 +22,12 @@ from cardwright.kit.clock import Instant, iso
 from cardwright.resources import base, user_lookup, user_secrets
 from cardwright.resources.account_holder_groups import FIRST_STATUS, find_group
 from cardwright.resources.app import Call
-from cardwright.resources.base import Token
+from cardwright.resources.base import Metadata, Token
 from cardwright.resources.deposit_accounts import DepositAccountCreate, open_deposit_account, with_deposit_account
 from cardwright.resources.route import Paging, get, post, put
 from cardwright.resources.user_record import (
     Authentication,
+    HolderGroupToken,
     Identification,
     Profile,
     TransitionCreate,
@@ -35,7 +36,7 @@ from cardwright.resources.user_record import (
     record_transition,
     remember_user,
 )
-from cardwright.resources.user_secrets import Secrets, keyed_hash, seal, secrets_after, unseal
+from cardwright.resources.user_secrets import Secrets, seal, secrets_after, unseal
 from cardwright.storage import records
 from cardwright.storage.account_lists import NOTHING_RECENT
 from cardwright.storage.builtins import DEFAULT_GROUP
@@ -49,8 +50,11 @@ class UserCreate(Profile, frozen=True, kw_only=True):
     """A new user. Nothing is required."""
 
     parent_token: Token | None = None
-    uses_parent_account: bool | None = None
-    active: bool | None = None
+    uses_parent_account: bool | None = False
+    active: bool | None = True
+    corporate_card_holder: bool | None = False
+    account_holder_group_token: HolderGroupToken | None = DEFAULT_GROUP
+    metadata: Metadata | None = msgspec.field(default_factory=dict)
 
 
 class UserUpdate(Profile, frozen=True, kw_only=True):
@@ -181,7 +185,7 @@ def has_children(call: Call, user_id: int) -> bool:
 
 def status_of_new(call: Call, group_token: str | None) -> HolderStatus:
     """The status with which a new member of a group begins. Raises a problem when there is no such group."""
-    if not group_token:
+    if not group_token or group_token == DEFAULT_GROUP:
         return HolderStatus.ACTIVE
     group = find_group(call, group_token)
     if group is None:
@@ -190,15 +194,6 @@ def status_of_new(call: Call, group_token: str | None) -> HolderStatus:
 
 
 # --- Actions: what one can do with it ------------------------------------------------
-
-
-def without_secrets(call: Call, body: UserCreate) -> UserCreate:
-    """The request as it is compared with a repeat: a plain hash of nine digits would give them away."""
-    hidden = {name: keyed_hash(call, name, value) for name in ("ssn", "password") if (value := getattr(body, name)) is not None}
-    items = tuple(
-        structs.replace(item, value=keyed_hash(call, "identification", item.value)) for item in body.identifications or ()
-    )
-    return structs.replace(body, **hidden, identifications=None if body.identifications is None else items)
 
 
 def find_parent(call: Call, token: str | None) -> Row | None:
@@ -219,11 +214,10 @@ def create_user(call: Call, body: UserCreate) -> str:
     if body.uses_parent_account and body.parent_token is None:
         raise bad_field("parent_token", "may not be null where uses_parent_account is true")
     changes = profile_changes(body, shows_zip=False)
-    compared = without_secrets(call, body)
     email = None if body.email is None else body.email.casefold()
     # Asked before the look for a repeat: an equal request may commit between the two, and then the look must find it.
     taken = email_is_taken(call, email)
-    if base.find_replay(call, users, compared) is not None:
+    if base.find_replay(call, users, body) is not None:
         row = base.get_row(call, users, USER_NOT_FOUND, body.token)
         return with_deposit_account(call, row.doc, row.id)
     parent = find_parent(call, body.parent_token)
@@ -233,7 +227,7 @@ def create_user(call: Call, body: UserCreate) -> str:
     user = new_user(body, changes, body.token or call.app.ids.token(), call.now, first_status)
     holder_id = parent.holder_id if parent is not None and body.uses_parent_account else open_account(call)
     user_id, doc = base.insert(
-        call, users, compared, user, holder_id=holder_id, parent_id=None if parent is None else parent.id, status=user.status,
+        call, users, body, user, holder_id=holder_id, parent_id=None if parent is None else parent.id, status=user.status,
         email=email, phone=body.phone, sealed=seal(call, user.token, secrets_after(call, Secrets(), body, user.token)),
     )  # fmt: skip
     remember_user(call, user_id, holder_id, user)

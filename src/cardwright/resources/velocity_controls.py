@@ -1,7 +1,7 @@
 """Velocity controls: limits on how much and how often cards may be used within a window."""
 
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
@@ -13,6 +13,7 @@ from cardwright.core.problems import CONTROL_NOT_FOUND, TOKEN_TAKEN, USER_NOT_FO
 from cardwright.core.snapshot import Account
 from cardwright.core.spend import Groups
 from cardwright.core.velocity import Control, Window, recounted, standing, usage_keys, window_end, windows_at
+from cardwright.kit.canonical import reading
 from cardwright.kit.clock import DAY_MS
 from cardwright.resources import base
 from cardwright.resources.app import Call
@@ -31,7 +32,7 @@ from cardwright.resources.control_parts import (
     whose,
     without_nulls,
 )
-from cardwright.resources.route import Paging, Route, Shape, get, post, put
+from cardwright.resources.route import Blank, Paging, Route, Shape, get, post, put
 from cardwright.resources.transactions import owner_id_of
 from cardwright.storage import history, records
 from cardwright.storage.controls import SHADOW, control_from, load_mcc_groups, load_past, product_token_of
@@ -41,10 +42,13 @@ from cardwright.storage.tables import cards, holders, programs, users, velocity_
 # --- Shapes: what travels on the wire ------------------------------------------------
 
 Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+UNLESS_UNLIMITED = reading(lambda limit: None if limit == -1 else limit)
 
 
 class MerchantScope(Shape, frozen=True, kw_only=True):
     """Where it limits: one merchant, one category or a group of them, or without any of these everywhere."""
+
+    blank: ClassVar[Blank | None] = Blank.NOTHING
 
     mid: Mid | UnsetType | None = UNSET
     mcc: Mcc | UnsetType | None = UNSET
@@ -66,17 +70,17 @@ class VelocityCreate(Shape, frozen=True, kw_only=True):
     currency_code: Annotated[str, Meta(min_length=3, max_length=3)]
     token: Token | None = None
     name: Name | None = None
-    association: Association | None = None
-    merchant_scope: MerchantScope | None = None
-    usage_limit: Limit | None = None
-    approvals_only: bool | None = None
-    include_purchases: bool | None = None
-    include_withdrawals: bool | None = None
-    include_transfers: bool | None = None
-    include_cashback: bool | None = None
-    include_credits: bool | None = None
+    association: Association | None = Association()
+    merchant_scope: MerchantScope | None = MerchantScope()
+    usage_limit: Annotated[Limit, UNLESS_UNLIMITED] | None = None
+    approvals_only: bool | None = True
+    include_purchases: bool | None = True
+    include_withdrawals: bool | None = True
+    include_transfers: bool | None = True
+    include_cashback: bool | None = True
+    include_credits: bool | None = False
     money_in_transaction: MoneyIn | None = None
-    active: bool | None = None
+    active: bool | None = True
 
 
 class VelocityUpdate(Shape, frozen=True, kw_only=True):
@@ -260,7 +264,7 @@ def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) ->
 
 def create_control(call: Call, body: VelocityCreate) -> str:
     """Creates a velocity control. It counts what has happened in its running window, unless that is LIFETIME."""
-    if (replay := records.find_replay(call.db, velocity_controls, call.program.id, body.token, body)) is not None:
+    if (replay := base.find_replay_row(call, velocity_controls, body)) is not None:
         if replay.shadow == SHADOW:
             raise Problem(TOKEN_TAKEN)
         return str(replay.doc)

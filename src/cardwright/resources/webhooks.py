@@ -17,6 +17,7 @@ from cardwright.core.problems import (
     bad_field,
     bad_parameter,
 )
+from cardwright.kit.canonical import reading
 from cardwright.kit.clock import iso
 from cardwright.kit.guard import OutgoingPolicy, check_headers, check_url
 from cardwright.outbox.client import Answer
@@ -42,6 +43,7 @@ Secret = Annotated[str, Meta(min_length=20, max_length=50)]
 EventPattern = Annotated[str, Meta(min_length=1, max_length=100)]
 Events = Annotated[tuple[EventPattern, ...], Meta(min_length=1, max_length=500)]
 Headers = dict[str, str]
+UNLESS_DEFAULT = reading(lambda algorithm: None if algorithm == DEFAULT_ALGORITHM else algorithm)
 
 
 class ConfigBody(Shape, frozen=True, kw_only=True):
@@ -51,9 +53,9 @@ class ConfigBody(Shape, frozen=True, kw_only=True):
     basic_auth_username: Username
     basic_auth_password: Secret
     secret: Secret | None = None
-    signature_algorithm: Literal["HMAC_SHA_1", "HMAC_SHA_256"] | None = None
-    custom_header: Headers | None = None
-    use_mtls: bool | None = None
+    signature_algorithm: Annotated[Literal["HMAC_SHA_1", "HMAC_SHA_256"], UNLESS_DEFAULT] | None = None
+    custom_header: Headers | None = msgspec.field(default_factory=dict)
+    use_mtls: bool | None = False
 
 
 class WebhookBody(Shape, frozen=True, kw_only=True):
@@ -62,7 +64,7 @@ class WebhookBody(Shape, frozen=True, kw_only=True):
     name: Name
     events: Events
     config: ConfigBody
-    active: bool | None = None
+    active: bool | None = True
     token: Token | None = None
 
 

@@ -17,10 +17,11 @@ from cardwright.engine.trial import Trial
 from cardwright.kit.clock import iso_ms
 from cardwright.kit.guard import check_url
 from cardwright.resources.app import EngineCall
+from cardwright.resources.base import fingerprint
 from cardwright.resources.route import Scope, post
 from cardwright.resources.simulate import message_of
 from cardwright.resources.simulate_shapes import AuthorizationRequest
-from cardwright.storage.records import request_hash, text_of
+from cardwright.storage.records import text_of
 
 # --- Rules: pure ---------------------------------------------------------------------
 
@@ -81,7 +82,7 @@ async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> byt
             seed=0,
             received_ms=call.app.real_clock(),
             chosen_token=token,
-            request_hash=request_hash(body) if token is not None else b"",
+            request_hash=fingerprint(call.app, body, Form.PURCHASE) if token is not None else b"",
         )
     )
     outcome = trial.outcome

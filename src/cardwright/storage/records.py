@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -54,11 +53,6 @@ class Listing:
     is_more: bool
 
 
-def request_hash(body: msgspec.Struct) -> bytes:
-    """What two requests have in common when they are the same: a hash of the parsed body, absent and null alike."""
-    return sha256(msgspec.json.encode(body, order="deterministic")).digest()[:16]
-
-
 def text_of(doc: msgspec.Struct | Mapping[str, Any]) -> str:
     """A resource's JSON as it is stored and answered."""
     return encoder.encode(doc).decode()
@@ -69,10 +63,10 @@ def find(db: Connection, table: Table, program_id: int, token: str | None) -> Ro
     return db.execute(select(table).where(table.c.program_id == program_id, table.c.token == token)).one_or_none()
 
 
-def find_replay(db: Connection, table: Table, program_id: int, token: str | None, body: msgspec.Struct) -> Row | None:
+def find_replay(db: Connection, table: Table, program_id: int, token: str | None, fingerprint: bytes) -> Row | None:
     """The row that an earlier, equal request made. Raises TOKEN_TAKEN when the earlier request had another body."""
     found = find(db, table, program_id, token) if token is not None else None
-    if found is not None and bytes(found.request_hash) != request_hash(body):
+    if found is not None and bytes(found.request_hash) != fingerprint:
         raise Problem(TOKEN_TAKEN)
     return found
 

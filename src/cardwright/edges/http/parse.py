@@ -14,6 +14,7 @@ from cardwright.core.problems import (
     Problem,
     bad_parameter,
 )
+from cardwright.edges.http.blanks import check_blanks
 from cardwright.kit.page import Page
 from cardwright.resources.route import Paging
 
@@ -42,6 +43,7 @@ def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> An
         raise Problem(MALFORMED, str(error)) from None
     if b"\\u0000" in raw and (where := _nul_in(plain(raw), "body")) is not None:
         raise Problem(INVALID_INPUT, f"{where} may not contain the character U+0000")
+    check_blanks(body, lambda: plain(raw))
     return body
 
 
