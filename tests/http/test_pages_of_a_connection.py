@@ -1,6 +1,5 @@
 """Bookmarks over HTTP: what belongs to a connection, and what finds no bookmark."""
 
-import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
@@ -9,27 +8,25 @@ from typing import Any
 import pytest
 
 from tests.support.fixtures import own, shared_server
-from tests.support.server import HOST, RunningServer
+from tests.support.server import HOST, OpenConnection, RunningServer
 from tests.support.shop import Shop
 
-server = shared_server()
+server = shared_server(env={"CARDWRIGHT_IDLE_TIMEOUT_S": "600"})
 shop = own(Shop)
 
 PATH = "/v3/transactions?type=authorization"
 
 
 @pytest.fixture
-def connection(server: RunningServer) -> Iterator[http.client.HTTPConnection]:
+def connection(server: RunningServer) -> Iterator[OpenConnection]:
     """A connection that stays open."""
-    made = http.client.HTTPConnection(HOST, server.port, timeout=60)
-    made.connect()
-    made.auto_open = 0
+    made = OpenConnection(HOST, server.port, timeout=60)
     yield made
     made.close()
 
 
 def page(
-    connection: http.client.HTTPConnection, shop: Shop, start: int, path: str = PATH, headers: Mapping[str, str] | None = None
+    connection: OpenConnection, shop: Shop, start: int, path: str = PATH, headers: Mapping[str, str] | None = None
 ) -> list[str]:
     """The tokens of a page of two."""
     credential = {"Authorization": shop.client._authorization}
@@ -43,14 +40,14 @@ def buy(shop: Shop, count: int) -> list[str]:
     return [str(shop.buy()["token"]) for _ in range(count)][::-1]
 
 
-def test_a_page_begins_behind_the_one_before(shop: Shop, connection: http.client.HTTPConnection) -> None:
+def test_a_page_begins_behind_the_one_before(shop: Shop, connection: OpenConnection) -> None:
     """Over the same connection arrivals shift nothing, and a page can be repeated; over another one the offset is plain."""
     before = buy(shop, 7)
     assert page(connection, shop, 0) == before[:2]
     after = buy(shop, 3) + before
     assert page(connection, shop, 2) == before[2:4]
     assert page(connection, shop, 2) == before[2:4]
-    other = http.client.HTTPConnection(HOST, shop.server.port)
+    other = OpenConnection(HOST, shop.server.port, timeout=60)
     assert page(other, shop, 2) == after[2:4]
     other.close()
     assert page(connection, shop, 4) == before[4:6]
@@ -59,7 +56,7 @@ def test_a_page_begins_behind_the_one_before(shop: Shop, connection: http.client
 
 
 @pytest.mark.parametrize("field", ["Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP"])
-def test_a_proxy_gets_plain_offsets(shop: Shop, connection: http.client.HTTPConnection, field: str) -> None:
+def test_a_proxy_gets_plain_offsets(shop: Shop, connection: OpenConnection, field: str) -> None:
     """A proxy's connection can have any number of readers, so its requests neither find bookmarks nor leave any."""
     before, forwarded = buy(shop, 6), {field: "for=192.0.2.7"}
     page(connection, shop, 0, headers=forwarded)
@@ -70,9 +67,7 @@ def test_a_proxy_gets_plain_offsets(shop: Shop, connection: http.client.HTTPConn
     assert page(connection, shop, 4, headers=forwarded) == after[4:6]
 
 
-def test_programs_share_a_connection_and_nothing_else(
-    server: RunningServer, shop: Shop, connection: http.client.HTTPConnection
-) -> None:
+def test_programs_share_a_connection_and_nothing_else(server: RunningServer, shop: Shop, connection: OpenConnection) -> None:
     """The bookmark of one program's list is none of another program's, at the same index of the same path."""
     other = Shop(server)
     ours, theirs = buy(shop, 5), buy(other, 5)
@@ -85,7 +80,7 @@ def test_programs_share_a_connection_and_nothing_else(
 
 
 @pytest.mark.parametrize("parameter", ["state=ALL", "sort_by=created_time", "user_token=ana", "reader=7"])
-def test_every_parameter_names_the_list(shop: Shop, connection: http.client.HTTPConnection, parameter: str) -> None:
+def test_every_parameter_names_the_list(shop: Shop, connection: OpenConnection, parameter: str) -> None:
     """A bookmark of one list is none of a list with another filter or order, or of a reader that adds a name of its own."""
     before = buy(shop, 6)
     page(connection, shop, 0)
@@ -122,7 +117,7 @@ def tokens_of(answers: Any) -> list[str]:
     return [str(entry["token"]) for entry in json.loads(answers.read(size))["data"]]
 
 
-def test_a_reset_removes_the_bookmarks(shop: Shop, connection: http.client.HTTPConnection) -> None:
+def test_a_reset_removes_the_bookmarks(shop: Shop, connection: OpenConnection) -> None:
     """What they point at is gone, and the program's clock goes back."""
     buy(shop, 6)
     assert len(page(connection, shop, 0)) == 2

@@ -1,6 +1,5 @@
 """Pages of every list: readers with a connection of their own get each entry once, all others miss none, whatever arrives."""
 
-import http.client
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from tests.storm.scenes import AMPLE, EXAMPLES, Place, Scene, place_of
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import shared_server
 from tests.support.issuing import client_of, new_program
-from tests.support.server import HOST, Client, RunningServer
+from tests.support.server import HOST, Client, OpenConnection, RunningServer
 from tests.support.waiting import until
 
 server = shared_server(chosen_databases(), env={"CARDWRIGHT_IDLE_TIMEOUT_S": "600"})
@@ -196,14 +195,7 @@ class Reader:
         self.got = Counter[tuple[Any, ...]]()
         self.is_more = True
         self._port, self._index = port, 0
-        self._connection = self._connect()
-
-    def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=60)
-        connection.connect()
-        # A lost connection is an error, not a new one.
-        connection.auto_open = 0
-        return connection
+        self._connection = OpenConnection(HOST, port, timeout=60)
 
     def turn(self) -> None:
         """Read a page."""
@@ -217,7 +209,7 @@ class Reader:
         self._index, self.is_more = self._index + page["count"], page["is_more"]
         if not self.kept_open:
             self._connection.close()
-            self._connection = self._connect()
+            self._connection = OpenConnection(HOST, self._port, timeout=60)
 
     def rest(self) -> "Reader":
         """Read the other pages."""

@@ -5,7 +5,6 @@ PostgreSQL.
 """
 
 import argparse
-import http.client
 import json
 import random
 import sys
@@ -24,7 +23,7 @@ from urllib.parse import urlencode
 
 from tests.storm.overlap import running_pair
 from tests.support.postgres import TestPostgres
-from tests.support.server import RunningServer
+from tests.support.server import HOST, OpenConnection, RunningServer
 from tests.support.shop import Shop
 from tests.support.waiting import until
 
@@ -109,7 +108,7 @@ class Readings:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def ask(connection: http.client.HTTPConnection, headers: Mapping[str, str], query: Mapping[str, object]) -> dict[str, Any]:
+def ask(connection: OpenConnection, headers: Mapping[str, str], query: Mapping[str, object]) -> dict[str, Any]:
     """A page of the list."""
     connection.request("GET", f"/v3/transactions?{urlencode(query)}", headers=headers)
     answer = connection.getresponse()
@@ -130,10 +129,7 @@ def read_all(
     known, got, turns = set(purchases.bought), Counter[str](), cycle(ports)
     found = Readings("", readers=1)
     seen, index, is_more = len(purchases.bought), 0, True
-    connection = http.client.HTTPConnection("127.0.0.1", next(turns), timeout=120)
-    connection.connect()
-    # A lost connection is an error, not a new one.
-    connection.auto_open = 0
+    connection = OpenConnection(HOST, next(turns), timeout=120)
     while is_more:
         page = ask(connection, headers, {**query, "count": size, "start_index": index})
         got.update(entry["token"] for entry in page["data"])
@@ -141,8 +137,7 @@ def read_all(
         found.pages += 1
         if not kept_open:
             connection.close()
-            connection = http.client.HTTPConnection("127.0.0.1", next(turns), timeout=120)
-            connection.connect()
+            connection = OpenConnection(HOST, next(turns), timeout=120)
         purchases.arrive(min(seen + 1, end))
         found.pages_after_arrivals += is_more and len(purchases.bought) > seen
         seen = len(purchases.bought)

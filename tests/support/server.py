@@ -101,6 +101,15 @@ class Client:
         return Reply(status=answer.status, headers={k.lower(): v for k, v in answer.getheaders()}, text=text, json=body)
 
 
+class OpenConnection(http.client.HTTPConnection):
+    """A connection that opens with its first request and never again: when it is lost, the next request fails."""
+
+    def connect(self) -> None:
+        """Open it."""
+        super().connect()
+        self.auto_open = 0
+
+
 def _full_path(path: str) -> str:
     first = urlsplit(path).path
     at_root = any(first == root or first.startswith((f"{root}/", f"{root}.")) for root in ROOT_PATHS)
