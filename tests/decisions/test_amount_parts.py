@@ -92,7 +92,7 @@ def cases() -> list[Case]:
         decision = decide(seen, asked, NOON)
         row = record(
             row_id=1, keys=(1, 1, 1, None), revisions=(1, 1), decision=decision, root=None, seed=1, now=NOON, duration_ms=0,
-            details=details_of(asked, seen, decision, None),
+            details=details_of(asked, seen, decision, None, None),
         )  # fmt: skip
         name = f"{form} {goods}+{cash} {surcharge} of {money} {source} {rules} {capable} {extra}"
         found.append(Case(name, seen, asked, decision, row, shown_of(row, seen)))

@@ -150,6 +150,9 @@ SOURCES: dict[Place, Source] = {
     ("GET", "/v3/programtransfers/types"): Source(make("/v3/programtransfers/types")),
     ("GET", "/v3/programtransfers"): Source(make("/v3/programtransfers", amount=0.01)),
     ("GET", "/v3/depositaccounts/user/{token}"): Source(make("/v3/depositaccounts"), OF_ANA, most=4),
+    ("GET", "/v3/depositaccounts/{user_token}/transitions"): Source(
+        make("/v3/depositaccounts", user_token="ben"), {"user_token": "ben"}, most=4
+    ),
     ("GET", "/v3/directdeposits"): Source(announce),
     ("GET", "/v3/directdeposits/transitions"): Source(take_effect),
     ("GET", "/v3/transactions"): Source(buy),
