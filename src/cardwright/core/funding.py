@@ -4,6 +4,7 @@ import msgspec
 
 from cardwright.core.kinds import CASH_MACHINE, Form
 from cardwright.core.messages import Authorization
+from cardwright.core.money import fits
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Snapshot
 
@@ -29,9 +30,9 @@ def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
     if not wanted:
         # A purchase of zero asks whether the card is good; a balance inquiry never has an amount.
         return Funding(Reason.APPROVED if asked.form is Form.BALANCE_INQUIRY else Reason.VERIFIED, 0, 0)
-    if not seen.account.has_room(seen.currency, wanted):
-        return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)
     ledger, held = seen.account.money(seen.currency)
+    if not fits(ledger, held, wanted):
+        return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)
     controls = seen.product.config.transaction_controls
     usable = max(0, ledger - held) if controls.allow_gpa_auth else 0
     if wanted + fee <= usable:

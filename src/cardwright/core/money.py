@@ -44,6 +44,11 @@ def code_of(currency: str) -> str | None:
     return None
 
 
+def fits(ledger: int, held: int, amount: int) -> bool:
+    """Return whether an amount in minor units keeps the limits of a message and of a balance that it may change."""
+    return amount < LARGEST and abs(ledger) + held + amount < STORED_LIMIT
+
+
 def minor_units(amount: Decimal, currency: str, limit: int = LARGEST) -> int:
     """Return the amount in whole minor units, which stay below ``limit``, at most ``STORED_LIMIT``.
 

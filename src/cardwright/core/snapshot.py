@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from cardwright.core.fee_groups import NO_FEES, RealTimeFee
-from cardwright.core.money import LARGEST, STORED_LIMIT
+from cardwright.core.money import fits
 from cardwright.core.spend import NO_SPEND, Spend
 from cardwright.core.velocity import Control, Usage
 from cardwright.core.words import TYPE_NUMBER, CardState, HolderStatus, State
@@ -175,11 +175,14 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
 
     def has_room(self, currency: str, amount: int) -> bool:
         """Return whether a message of ``amount`` minor units keeps the limits of an amount and of a balance."""
-        ledger, held = self.money(currency)
-        return amount < LARGEST and abs(ledger) + held + amount < STORED_LIMIT
+        return fits(*self.money(currency), amount)
+
+    def after(self, usages: dict[str, Usage], row_id: int, at: Instant) -> "Account":
+        """Return the account with these usages after a card's transaction of this id and time."""
+        return Account(self.balances, usages, True, at, row_id)
 
     def using(self, usages: dict[str, Usage]) -> "Account":
-        """The account with these standings, after a message."""
+        """Return the account with other usages, after its history was read."""
         return Account(self.balances, usages, True, self.last_ms, self.last_id)
 
     def time_of(self, row_id: int, now: Instant) -> Instant:

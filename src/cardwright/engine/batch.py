@@ -95,7 +95,8 @@ def wanted(
     instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
     cards = {one.card.key: one.card for one in spent}
     holders = {entry.key: entry for one in instructed for entry in one.accounts}
-    named = {row_id for one in spent for row_id in (one.root_id, one.refund_of)} | {one.root_id for one in instructed}
+    named = {one.root_id for one in asked}
+    named |= {one.refund_of for one in spent if one.refund_of is not None}
     want = Want(
         holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
         program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),

@@ -164,12 +164,11 @@ def _decide(batch: Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
     card = batch.cards.get(asked.card.key)
     if card is None:
         return Problem(CARD_UNKNOWN)
-    for named_id in (asked.root_id, asked.refund_of):
-        if named_id is None:
-            continue
-        root = batch.roots.get(named_id)
+    if asked.root_id is not None:
+        root = batch.roots.get(asked.root_id)
+        refunded = root if asked.refund_of is None else batch.roots.get(asked.refund_of)
         # It went with a reset, or a seeded run gave its number to another purchase afterwards.
-        if root is None or root.card_id != card.card_id:
+        if root is None or refunded is None or not root.card_id == refunded.card_id == card.card_id:
             return Problem(ORIGINAL_NOT_FOUND)
         # Another process was faster, or the hold has been used or prolonged since it was found.
         if isinstance(asked.message, Expiry) and not is_due(chain_of(root), batch.now[asked.card.key[0]]):
@@ -258,7 +257,7 @@ def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
         if controls:
             keys = usage_keys(controls, entry.user.token, entry.owner.token)
             usages = counted(controls, keys, usages, changes, now)
-    _keep(batch, asked, outcome, decision, root, decision.account.using(usages).marked(row_id, now))
+    _keep(batch, asked, outcome, decision, root, decision.account.after(usages, row_id, now))
     if parts is not None:
         chain_id = asked.refund_of or row.root_id or 0
         batch.roots[chain_id] = grown = with_parts(batch.roots[chain_id], parts)
