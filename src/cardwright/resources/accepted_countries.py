@@ -124,6 +124,8 @@ def update_countries(call: Call, body: CountriesUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Accepted countries"
+
 routes = [
     post("/acceptedcountries", CountriesCreate, create_countries, AcceptedCountries),
     get("/acceptedcountries", list_countries, AcceptedCountries, query=CountriesQuery, paging=Paging()),

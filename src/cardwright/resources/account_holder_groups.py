@@ -161,6 +161,8 @@ def update_holder_group(call: Call, body: HolderGroupUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Account holder groups"
+
 routes = [
     post("/accountholdergroups", HolderGroupCreate, create_holder_group, HolderGroup),
     get("/accountholdergroups", list_holder_groups, HolderGroup, paging=Paging(count=10, count_max=10), fields=False),

@@ -192,6 +192,8 @@ def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Auth controls"
+
 routes = [
     post("/authcontrols", AuthControlCreate, create_auth_control, AuthControl),
     get("/authcontrols", list_auth_controls, AuthControl, query=AuthControlQuery, paging=Paging(count_max=100)),

@@ -199,6 +199,8 @@ def update_reload(call: Call, body: ReloadUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Auto reloads"
+
 routes = [
     post("/autoreloads", ReloadCreate, create_reload, Reload),
     get("/autoreloads", list_reloads, Reload, query=ReloadQuery, paging=Paging(count=10, count_max=10)),

@@ -279,6 +279,8 @@ def delete_backtest(call: Call) -> None:
 
 FLIP_PAGING = Paging(count=25, sort_by="number")
 
+TAG = "Backtests"
+
 routes = [
     post("/backtests", BacktestCreate, create_backtest, Backtest, scope=Scope.SANDBOX),
     get("/backtests/{token}", get_backtest, Backtest, scope=Scope.SANDBOX),

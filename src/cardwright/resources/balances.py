@@ -66,4 +66,6 @@ def get_balances(call: Call) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Balances"
+
 routes = [get("/balances/{token}", get_balances, dict[str, Any], fields=False)]

@@ -326,6 +326,8 @@ def update_product(call: Call, body: ProductUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Card products"
+
 routes = [
     post("/cardproducts", ProductCreate, create_product, Product),
     get("/cardproducts", list_products, Product, fields=False, paging=Paging(count_max=10, sort_by="-createdTime")),

@@ -330,8 +330,16 @@ def list_transitions(call: Call) -> records.Listing:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Card transitions"
+
 routes = [
-    post("/cardtransitions", CardTransitionCreate, create_transition, CardTransition),
-    get("/cardtransitions/{token}", get_transition, CardTransition),
-    get("/cardtransitions/card/{token}", list_transitions, CardTransition, paging=Paging(sort_by="-createdTime", count_min=0)),
+    post(
+        "/cardtransitions", CardTransitionCreate, create_transition, CardTransition,
+        operation_id="card_transitions_create_transition",
+    ),
+    get("/cardtransitions/{token}", get_transition, CardTransition, operation_id="card_transitions_get_transition"),
+    get(
+        "/cardtransitions/card/{token}", list_transitions, CardTransition, paging=Paging(sort_by="-createdTime", count_min=0),
+        operation_id="card_transitions_list_transitions",
+    ),
 ]

@@ -264,6 +264,8 @@ def get_by_pan(call: Call, body: PanLookup) -> PanOwner:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Cards"
+
 routes = [
     post("/cards", CardCreate, create_card, Card, query=ShowBoth),
     get("/cards", list_cards, ExpandedCard, query=ByLastFour, paging=Paging()),

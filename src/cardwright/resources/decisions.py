@@ -207,4 +207,6 @@ def _explain_again(call: Call, row: Recorded) -> Again:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Decisions"
+
 routes = [get("/decisions/{token}", get_decision, dict[str, Any], scope=Scope.SANDBOX)]

@@ -63,10 +63,16 @@ def list_transitions(call: Call) -> records.Listing:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Deposit account transitions"
+
 routes = [
     get(
         "/depositaccounts/{user_token}/transitions", list_transitions, DepositAccountTransition,
         paging=Paging(sort_by="-createdTime"),
+        operation_id="deposit_account_transitions_list_transitions",
     ),
-    get("/depositaccounts/transitions/{token}", get_transition, DepositAccountTransition),
+    get(
+        "/depositaccounts/transitions/{token}", get_transition, DepositAccountTransition,
+        operation_id="deposit_account_transitions_get_transition",
+    ),
 ]  # fmt: skip

@@ -214,6 +214,8 @@ def _update(call: Call, row: Row, body: DepositAccountUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Deposit accounts"
+
 routes = [
     post("/depositaccounts", DepositAccountCreate, create_account, DepositAccount),
     get("/depositaccounts/{token}", get_account, DepositAccount),

@@ -202,10 +202,21 @@ def list_transitions(call: Call) -> records.Listing:
 
 BY_CREATION = Paging(sort_by="-createdTime")
 
+TAG = "Direct deposits"
+
 routes = [
     get("/directdeposits", list_deposits, DirectDeposit, query=DepositQuery, paging=Paging()),
     get("/directdeposits/{token}", get_deposit, DirectDeposit, fields=False),
-    post("/directdeposits/transitions", DepositTransitionCreate, create_transition, DepositTransitionDone, status=200),
-    get("/directdeposits/transitions", list_transitions, DepositTransitionDone, query=DepositTransitionQuery, paging=BY_CREATION),
-    get("/directdeposits/transitions/{token}", get_transition, DepositTransitionDone, fields=False),
+    post(
+        "/directdeposits/transitions", DepositTransitionCreate, create_transition, DepositTransitionDone, status=200,
+        operation_id="direct_deposits_create_transition",
+    ),
+    get(
+        "/directdeposits/transitions", list_transitions, DepositTransitionDone, query=DepositTransitionQuery, paging=BY_CREATION,
+        operation_id="direct_deposits_list_transitions",
+    ),
+    get(
+        "/directdeposits/transitions/{token}", get_transition, DepositTransitionDone, fields=False,
+        operation_id="direct_deposits_get_transition",
+    ),
 ]

@@ -157,6 +157,8 @@ def update_exemption(call: Call, body: ExemptionUpdate) -> None:
 
 PATH = "/authcontrols/exemptmids"
 
+TAG = "Exempt mids"
+
 routes = [
     post(PATH, ExemptionCreate, create_exemption, Exemption),
     get(PATH, list_exemptions, Exemption, query=AuthControlQuery, paging=Paging(count_max=100)),

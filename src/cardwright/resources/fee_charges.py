@@ -141,11 +141,13 @@ def get_charge(call: Call) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Fee charges"
+
 routes = [
     post("/feecharges", FeeChargeCreate, charge_fees, FeeCharged),
     get("/feecharges/{token}", get_charge, FeeCharged, fields=False),
     post("/feerefunds", FeeRefundCreate, refund_fee, FeeRefunded),
     # What fee charges were called before; old clients still do.
-    post("/feetransfers", FeeChargeCreate, charge_fees, FeeCharged),
-    get("/feetransfers/{token}", get_charge, FeeCharged, fields=False),
+    post("/feetransfers", FeeChargeCreate, charge_fees, FeeCharged, operation_id="charge_fees_feetransfers"),
+    get("/feetransfers/{token}", get_charge, FeeCharged, fields=False, operation_id="get_charge_feetransfers"),
 ]

@@ -169,6 +169,8 @@ def update_fee(call: Call, body: FeeUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Fees"
+
 routes = [
     post("/fees", FeeCreate, create_fee, Fee),
     get("/fees", list_fees, Fee, paging=Paging(count=100, sort_by="-createdTime")),

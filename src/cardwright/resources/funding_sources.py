@@ -111,6 +111,8 @@ def list_sources_of_user(_call: Call) -> records.Listing:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Funding sources"
+
 routes = [
     post("/fundingsources/program", SourceCreate, create_source, Source),
     get("/fundingsources/program", list_sources, Source, paging=Paging()),

@@ -163,6 +163,8 @@ def list_unloads(call: Call) -> records.Listing:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Gpa orders"
+
 routes = [
     post("/gpaorders", OrderCreate, create_order, GpaOrder),
     get("/gpaorders/unloads", list_unloads, GpaUnload, query=UnloadQuery, paging=Paging()),

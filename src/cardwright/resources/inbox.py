@@ -359,6 +359,8 @@ def _due_time(state: int, due_ms: Instant) -> str | UnsetType:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Inbox"
+
 routes = [
     get("/inbox/{box}", list_inbox, InboxMessage, query=InboxQuery, paging=PAGING, scope=Scope.SANDBOX_ONLY, limit_s=35.0),
     Route("DELETE", "/inbox/{box}", empty_box, status=204, scope=Scope.SANDBOX_ONLY, fields=False),

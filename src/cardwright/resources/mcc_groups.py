@@ -175,6 +175,8 @@ def update_mcc_group(call: Call, body: MccGroupUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Mcc groups"
+
 routes = [
     post("/mccgroups", MccGroupCreate, create_mcc_group, MccGroupAnswer),
     get("/mccgroups", list_mcc_groups, MccGroupAnswer, query=MccGroupQuery, paging=Paging(count=10), fields=False),

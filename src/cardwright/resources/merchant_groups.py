@@ -120,6 +120,8 @@ def update_merchant_group(call: Call, body: MerchantGroupUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Merchant groups"
+
 routes = [
     post("/merchantgroups", MerchantGroupCreate, create_merchant_group, MerchantGroup),
     get(

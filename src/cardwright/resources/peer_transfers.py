@@ -133,10 +133,15 @@ def _list(call: Call, condition: ColumnElement[bool]) -> records.Listing:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Peer transfers"
+
 routes = [
-    post("/peertransfers", PeerTransferCreate, create_transfer, PeerTransferDone),
-    get("/peertransfers/{token}", get_transfer, PeerTransferDone, fields=False),
-    get("/peertransfers/user/{user_token}", list_transfers, PeerTransferDone, paging=PAGING),
+    post("/peertransfers", PeerTransferCreate, create_transfer, PeerTransferDone, operation_id="peer_transfers_create_transfer"),
+    get("/peertransfers/{token}", get_transfer, PeerTransferDone, fields=False, operation_id="peer_transfers_get_transfer"),
+    get(
+        "/peertransfers/user/{user_token}", list_transfers, PeerTransferDone, paging=PAGING,
+        operation_id="peer_transfers_list_transfers",
+    ),
     get("/peertransfers/user/{user_token}/sender", list_sent, PeerTransferDone, paging=PAGING),
     get("/peertransfers/user/{user_token}/recipient", list_received, PeerTransferDone, paging=PAGING),
 ]

@@ -36,6 +36,8 @@ def post_ping(_call: Call, body: PingRequest) -> dict[str, Any]:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Ping"
+
 routes = [
     get("/ping", get_ping, dict[str, Any]),
     post("/ping", PingRequest, post_ping, dict[str, Any], status=200),

@@ -177,12 +177,20 @@ def list_transfers(call: Call) -> records.Listing:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Program transfers"
+
 routes = [
     post("/programtransfers/types", TransferTypeCreate, create_type, TransferType),
     get("/programtransfers/types", list_types, TransferType, paging=Paging()),
     get("/programtransfers/types/{token}", get_type, TransferType),
     put("/programtransfers/types/{token}", TransferTypeUpdate, update_type, TransferType),
-    post("/programtransfers", ProgramTransferCreate, create_transfer, ProgramTransferDone),
-    get("/programtransfers", list_transfers, ProgramTransferDone, query=TransferQuery, paging=Paging()),
-    get("/programtransfers/{token}", get_transfer, ProgramTransferDone),
+    post(
+        "/programtransfers", ProgramTransferCreate, create_transfer, ProgramTransferDone,
+        operation_id="program_transfers_create_transfer",
+    ),
+    get(
+        "/programtransfers", list_transfers, ProgramTransferDone, query=TransferQuery, paging=Paging(),
+        operation_id="program_transfers_list_transfers",
+    ),
+    get("/programtransfers/{token}", get_transfer, ProgramTransferDone, operation_id="program_transfers_get_transfer"),
 ]

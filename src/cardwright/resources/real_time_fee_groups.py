@@ -122,6 +122,8 @@ def update_fee_group(call: Call, body: FeeGroupUpdate) -> str:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Real time fee groups"
+
 routes = [
     post("/realtimefeegroups", FeeGroupCreate, create_fee_group, FeeGroup),
     get("/realtimefeegroups", list_fee_groups, FeeGroup, paging=Paging(sort_by="-createdTime")),

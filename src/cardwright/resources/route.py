@@ -65,6 +65,8 @@ class Route:
     ``fields``: the answer can be cut to the fields that a caller names. ``writes``: whether the action changes anything;
     a POST that only looks something up does not, and need not wait for its turn among the writers. ``limit_s``: see
     ``longer_s``; lists and the sandbox have ``LONG_S``, all others the usual limit, unless they say otherwise.
+    ``operation_id``: the operation's name in the OpenAPI document where the action's name is not unique. The module that
+    lists the route names the operation's tag (``TAG``).
     """
 
     verb: str
@@ -79,6 +81,7 @@ class Route:
     fields: bool = True
     writes: bool = True
     limit_s: float | None = None
+    operation_id: str | None = None
 
     @property
     def longer_s(self) -> float | None:

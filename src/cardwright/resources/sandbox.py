@@ -182,12 +182,17 @@ def reset(call: Call, _body: Nothing) -> dict[str, Any]:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Sandbox"
+
 routes = [
     post("/programs", ProgramCreate, create_program, ProgramAnswer, scope=Scope.SANDBOX_ONLY),
     get("/program", get_program_settings, dict[str, Any], scope=Scope.SANDBOX),
     put("/program", SettingsUpdate, update_program_settings, dict[str, Any], scope=Scope.SANDBOX),
     get("/clock", get_clock, dict[str, Any], scope=Scope.SANDBOX),
     post("/clock", ClockRequest, change_clock, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
-    post("/clock/advance", ClockRequest, change_clock, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
+    post(
+        "/clock/advance", ClockRequest, change_clock, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY,
+        operation_id="change_clock_advance",
+    ),
     post("/reset", Nothing, reset, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
 ]

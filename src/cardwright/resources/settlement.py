@@ -192,6 +192,8 @@ def _line(row: Any, name: str, amount: int, source: str | None, drawn: int) -> s
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Settlement"
+
 routes = [
     get("/reports/settlement", get_report, dict[str, Any], query=DayQuery, scope=Scope.SANDBOX),
     get("/reports/settlement/lines", list_lines, dict[str, Any], query=LinesQuery, paging=PAGING, scope=Scope.SANDBOX),

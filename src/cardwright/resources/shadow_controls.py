@@ -184,6 +184,8 @@ def promote_shadow(call: Call, _body: Nothing) -> ShadowControl:
 
 DECLINES_PAGING = Paging(count=25, sort_by="createdTime")
 
+TAG = "Shadow controls"
+
 routes = [
     post("/shadow-controls", VelocityCreate, create_shadow, ShadowControl, scope=Scope.SANDBOX),
     get("/shadow-controls", list_shadows, ShadowControl, paging=Paging(), scope=Scope.SANDBOX),

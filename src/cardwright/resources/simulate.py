@@ -211,6 +211,8 @@ def _present(metadata: NetworkMetadata) -> dict[str, Any]:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Simulate"
+
 routes = [
     post(
         "/simulate/authorization", AuthorizationRequest, simulate_authorization, SimulationAnswer, scope=Scope.SIMULATION

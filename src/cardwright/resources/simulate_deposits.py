@@ -103,6 +103,8 @@ async def simulate_deposit_debit(call: EngineCall, body: Entry) -> bytes:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Simulate deposits"
+
 routes = [
     post("/simulate/directdeposits", DepositRequest, simulate_deposit, DirectDeposit, status=200, scope=Scope.SIMULATION),
     post("/simulations/directdeposits/credit", Entry, simulate_deposit_credit, DirectDeposit, scope=Scope.SIMULATION),

@@ -152,6 +152,8 @@ async def simulate_original_credit(call: EngineCall, body: OriginalCreditRequest
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Simulate financial"
+
 routes = [
     post("/simulate/financial", FinancialRequest, simulate_financial, SimulationAnswer, scope=Scope.SIMULATION),
     post("/simulate/financial/withdrawal", WithdrawalRequest, simulate_withdrawal, SimulationAnswer, scope=Scope.SIMULATION),

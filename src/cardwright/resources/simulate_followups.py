@@ -167,6 +167,8 @@ def _check_positive(body: FollowUp) -> None:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Simulate followups"
+
 routes = [
     post("/simulate/authorization/advice", AdviceRequest, simulate_advice, SimulationAnswer, scope=Scope.SIMULATION),
     post("/simulate/financial/advice", AdviceRequest, simulate_financial_advice, SimulationAnswer, scope=Scope.SIMULATION),

@@ -357,4 +357,6 @@ def _route(event: Event) -> Route:
     return post(path, event.shape, simulate, EventAnswer, scope=Scope.SIMULATION)
 
 
+TAG = "Simulations"
+
 routes = [_route(event) for event in EVENTS]

@@ -258,6 +258,8 @@ def _owned(call: Call, query: TransactionQuery) -> tuple[Own | None, ColumnEleme
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Transactions"
+
 routes = [
     get("/transactions", list_transactions, dict[str, Any], query=TransactionQuery, paging=PAGING),
     get("/transactions/{token}", get_one, dict[str, Any], query=ViewQuery),

@@ -309,6 +309,8 @@ def list_children(call: Call) -> records.Listing:
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Users"
+
 routes = [
     post("/users", UserCreate, create_user, User),
     get("/users", list_users, User, paging=Paging()),

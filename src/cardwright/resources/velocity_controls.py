@@ -362,6 +362,8 @@ def _available(call: Call, row: Row, control: Control, account: Account, user: R
 
 PAGING = Paging(count_max=100)
 
+TAG = "Velocity controls"
+
 routes = [
     post("/velocitycontrols", VelocityCreate, create_control, VelocityControl),
     get("/velocitycontrols", list_controls, VelocityControl, query=ControlQuery, paging=PAGING),

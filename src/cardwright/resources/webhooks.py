@@ -360,6 +360,8 @@ POST_S = 15.0
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
+TAG = "Webhooks"
+
 routes = [
     post("/webhooks", WebhookBody, create_webhook, Webhook),
     get("/webhooks", list_webhooks, Webhook, query=WebhookFilter, paging=Paging(sort_by="-createdTime")),

@@ -92,6 +92,8 @@ async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> byt
 # --- Routes: parse, act, view --------------------------------------------------------
 
 # Not in production mode: whoever could try security codes and PINs without a trace could find them.
+TAG = "Whatif"
+
 routes = [
     post(
         "/whatif/authorization", AuthorizationRequest, try_authorization, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY

@@ -64,9 +64,9 @@ def document() -> Json:
     homes, ids = home_of_routes(), operation_ids(catalog.ROUTES)
     paths: dict[str, Json] = {}
     for route in catalog.ROUTES:
-        operation = _operation(route, ids, _title(homes[route]), schemas)
+        operation = _operation(route, ids, homes[route].TAG, schemas)
         paths.setdefault(full_path(route), {})[route.verb.lower()] = operation
-    tags = [{"name": _title(home), "description": prose(home.__doc__ or "")} for home in dict.fromkeys(homes.values())]
+    tags = [{"name": home.TAG, "description": prose(home.__doc__ or "")} for home in dict.fromkeys(homes.values())]
     by_place = {(route.verb, full_path(route)): ids[route] for route in catalog.ROUTES}
     return {
         "openapi": "3.1.0",
@@ -105,30 +105,10 @@ def home_of_routes() -> dict[Route, ModuleType]:
 
 
 def operation_ids(routes: Sequence[Route]) -> dict[Route, str]:
-    """A name for each route: its action's, with the resource in front where two resources use it, the path's end where two
-    paths lead to one action."""
-    homes, ids = home_of_routes(), dict[Route, str]()
-    for route in routes:
-        name = route.action.__name__
-        if len({homes[other] for other in routes if other.action.__name__ == name}) > 1:
-            name = f"{_stem(homes[route])}_{name}"
-        if name in ids.values():
-            name = f"{name}_{_literals(route.path)[-1]}"
-        assert name not in ids.values(), f"two operations would be called {name}"
-        ids[route] = name
+    """Return the name of each operation: that of its action, unless the route gives it another. No two may be equal."""
+    ids = {route: route.operation_id or route.action.__name__ for route in routes}
+    assert len(set(ids.values())) == len(ids), "two operations have one name; give one of the routes an operation_id"
     return ids
-
-
-def _stem(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
-
-
-def _title(module: ModuleType) -> str:
-    return _stem(module).replace("_", " ").capitalize()
-
-
-def _literals(path: str) -> list[str]:
-    return [segment for segment in path.strip("/").split("/") if not segment.startswith("{")]
 
 
 # --- Operations ------------------------------------------------------------------------
