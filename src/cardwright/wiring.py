@@ -31,9 +31,9 @@ from cardwright.kit.vault import Vault, counted_nonces, random_nonce
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.deliver import Deliverer
 from cardwright.outbox.queue import RetryRules
-from cardwright.resources.app import App
-from cardwright.resources.backtest_runner import BacktestRunner
-from cardwright.resources.transactions import render_first_states
+from cardwright.resources.analysis.backtest_runner import BacktestRunner
+from cardwright.resources.common.call import App
+from cardwright.resources.transactions.transactions import render_first_states
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
 from cardwright.storage.failures import Damaged

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from cardwright.resources.app import Call
-from cardwright.resources.backtest_worker import Order, Part, parts
-from cardwright.resources.backtests import BacktestCreate, job_of
+from cardwright.resources.analysis.backtest_worker import Order, Part, parts
+from cardwright.resources.analysis.backtests import BacktestCreate, job_of
+from cardwright.resources.common.call import Call
 from cardwright.storage.backtests import Sums
 from cardwright.storage.programs import get_program
 from tests.support.histories import Step, Told, drawn, populated

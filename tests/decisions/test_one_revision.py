@@ -19,19 +19,19 @@ from cardwright.engine.batch import Asked, Outcome
 from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.kit.clock import ProgramClock
-from cardwright.resources import (
+from cardwright.resources.account_holders import account_holder_groups
+from cardwright.resources.analysis.decisions import get_decision
+from cardwright.resources.common.call import Call
+from cardwright.resources.controls import (
     accepted_countries,
-    account_holder_groups,
     auth_controls,
-    card_products,
     exempt_mids,
-    funding_sources,
     mcc_groups,
     merchant_groups,
     velocity_controls,
 )
-from cardwright.resources.app import Call
-from cardwright.resources.decisions import get_decision
+from cardwright.resources.funding import funding_sources
+from cardwright.resources.programs import card_products
 from cardwright.storage.programs import get_program
 from cardwright.storage.reset import reset_program
 from tests.support.postgres import TestPostgres

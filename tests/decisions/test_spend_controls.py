@@ -29,7 +29,7 @@ from cardwright.core.spend import (
 from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted, settled
 from cardwright.core.words import State
 from cardwright.kit.clock import parse_instant
-from cardwright.resources.control_parts import moment_of
+from cardwright.resources.controls.scope import moment_of
 from tests.decisions.test_checks import seen_by, units
 
 # How a table is read. First its controls, one a line: `auth NAME`, `exempt NAME`, `velocity NAME`, `group NAME CODES`,

@@ -15,8 +15,8 @@ from cardwright.core.velocity import Window, window_end, windows_at
 from cardwright.engine.batch import Outcome
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
 from cardwright.kit.page import Page
-from cardwright.resources import velocity_controls as controls
-from cardwright.resources.app import Call
+from cardwright.resources.common.call import Call
+from cardwright.resources.controls import velocity_controls as controls
 from cardwright.storage.programs import get_program, set_clock
 from cardwright.storage.tables import config_history
 from tests.storm import recount

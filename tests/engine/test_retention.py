@@ -17,7 +17,7 @@ from cardwright.engine.retention import MESSAGES_MAX, REMOVALS, ROWS_MAX, Retent
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.outbox.events import Category, Delivery, outbox_row
 from cardwright.outbox.queue import Attempt, RetryRules, Room, claim, record
-from cardwright.resources import inbox
+from cardwright.resources.sandbox import webhook_inbox
 from cardwright.storage.backtests import DONE, FAILED, QUEUED, RUNNING
 from cardwright.storage.database import Database
 from cardwright.storage.programs import set_clock
@@ -69,7 +69,7 @@ def insert_backtest(world: World, token: str, state: str, lease_ms: int, flips: 
 
 def post(world: World, body: bytes, real_ms: int) -> None:
     """Let a message arrive in the inbox at an instant of real time."""
-    assert inbox.accept(world.database, lambda: real_ms, "world", "box", [], body)
+    assert webhook_inbox.accept(world.database, lambda: real_ms, "world", "box", [], body)
 
 
 def bodies(database: Database) -> list[tuple[int, bytes]]:

@@ -16,7 +16,7 @@ from cardwright.core import problems
 from cardwright.edges.http import openapi, schemas
 from cardwright.edges.http.examples import BODIES, GUIDE, HERE, NUMBER
 from cardwright.resources.catalog import ROUTES
-from cardwright.resources.route import Route
+from cardwright.resources.common.route import Route
 from tests.support.fixtures import shared_server
 from tests.support.issuing import client_of, new_program, read_of
 from tests.support.server import Client, Reply, RunningServer

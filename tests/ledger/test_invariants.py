@@ -13,8 +13,9 @@ from cardwright.engine.batch import Asked
 from cardwright.ledger.card_numbers import numbers_in, pattern_of
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.outbox.events import Category, outbox_row
-from cardwright.resources import shadow_controls, velocity_controls
-from cardwright.resources.app import Call
+from cardwright.resources.analysis import shadow_controls
+from cardwright.resources.common.call import Call
+from cardwright.resources.controls import velocity_controls
 from cardwright.storage.database import Database
 from cardwright.storage.programs import get_program
 from cardwright.storage.tables import message_tokens, outbox, transactions

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from cardwright.resources.route import Blank, Shape
+from cardwright.resources.common.route import Blank, Shape
 from tests.storm.naughty import Path, bare, fields_of, with_value
 from tests.storm.scenes import ALL, Place, Scene, filled, names_in
 from tests.support.server import Client, RunningServer

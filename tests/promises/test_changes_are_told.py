@@ -17,11 +17,11 @@ from cardwright.core.movement_kinds import CARDLESS
 from cardwright.core.movements import MovementKind
 from cardwright.core.words import TYPES
 from cardwright.outbox.events import BATCH_MAX, Category
-from cardwright.resources.account_holder_groups import FIRST_STATUS
-from cardwright.resources.card_transitions import CardTransition, CardTransitionCreate
+from cardwright.resources.account_holders.account_holder_groups import FIRST_STATUS
+from cardwright.resources.account_holders.user_model import Transition, TransitionCreate
+from cardwright.resources.cards.card_transitions import CardTransition, CardTransitionCreate
 from cardwright.resources.catalog import ROUTES
-from cardwright.resources.direct_deposits import DepositTransitionCreate, DepositTransitionDone
-from cardwright.resources.user_record import Transition, TransitionCreate
+from cardwright.resources.transfers.direct_deposits import DepositTransitionCreate, DepositTransitionDone
 from tests.storm.scenes import Scene
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import shared_server

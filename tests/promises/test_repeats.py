@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from cardwright.resources.route import Blank
+from cardwright.resources.common.route import Blank
 from tests.storm.naughty import MISSING, Field, bare, fields_of, with_value
 from tests.storm.scenes import ALL, WATCHED, Place, Scene
 from tests.storm.writings import ABSENT, DEFAULTS, TEXTS, TIMES, VALUES, Values, key_of, sample, writings

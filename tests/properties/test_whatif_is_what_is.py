@@ -14,7 +14,7 @@ from cardwright.engine.batch import Asked, Outcome
 from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.engine.trial import Trial, try_out
-from cardwright.resources.whatif import answer_of
+from cardwright.resources.analysis.what_if import answer_of
 from cardwright.storage.tables import metadata
 from tests.support.world import NOON, World, asked
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cardwright.resources.simulations import EVENTS
+from cardwright.resources.simulations.v2_card_transactions import EVENTS
 from tests.resources.test_backtests import tried
 from tests.resources.test_simulations import FOLLOWERS, PATH
 from tests.support.databases import chosen_databases

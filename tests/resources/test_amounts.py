@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cardwright.resources.simulations import EVENTS
+from cardwright.resources.simulations.v2_card_transactions import EVENTS
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import shared_server
 from tests.support.server import Reply, RunningServer

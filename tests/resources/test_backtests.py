@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from cardwright.resources.backtest_worker import MODULE
+from cardwright.resources.analysis.backtest_worker import MODULE
 from cardwright.storage.database import Database
 from cardwright.storage.tables import backtests
 from tests.support.databases import chosen_databases

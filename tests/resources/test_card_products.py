@@ -12,8 +12,8 @@ import pytest
 from msgspec import structs
 
 from cardwright.core.snapshot import ProductFact
-from cardwright.resources.card_product_config import Branch, ProductConfig
-from cardwright.resources.card_products import default_config, merged
+from cardwright.resources.programs.card_product_config import Branch, ProductConfig
+from cardwright.resources.programs.card_products import default_config, merged
 from tests.support.fixtures import shared_server
 from tests.support.issuing import fresh, made_by
 from tests.support.server import Client, RunningServer

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cardwright.kit.canonical import canonical
-from cardwright.resources.card_transitions import CardTransitionCreate
+from cardwright.resources.cards.card_transitions import CardTransitionCreate
 from tests.support.fixtures import own, shared_server
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 

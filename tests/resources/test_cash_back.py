@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cardwright.resources.whatif import without_drawn
+from cardwright.resources.analysis.what_if import without_drawn
 from tests.resources.test_backtests import tried
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import own, shared_server

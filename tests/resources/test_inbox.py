@@ -14,8 +14,8 @@ import pytest
 
 from cardwright.kit.clock import ProgramClock
 from cardwright.outbox.signature import sign
-from cardwright.resources import inbox
-from cardwright.resources.inbox import check_signature, does_fit, kept_headers, shown_authorization
+from cardwright.resources.sandbox import webhook_inbox
+from cardwright.resources.sandbox.webhook_inbox import check_signature, does_fit, kept_headers, shown_authorization
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, insert_program
@@ -383,7 +383,7 @@ def is_any_waiting(database: Database) -> bool:
 def test_no_message_appears_before_an_older_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a message has its number but is not committed, the next one waits: who asks for what came after misses nothing."""
     numbered, go_on = threading.Event(), threading.Event()
-    real_place = inbox._is_in
+    real_place = webhook_inbox._is_in
 
     def slow_place(program_id: int, box: str) -> Any:
         if box == "slow" and not numbered.is_set():
@@ -391,11 +391,11 @@ def test_no_message_appears_before_an_older_one(database: Database, monkeypatch:
             assert go_on.wait(60)
         return real_place(program_id, box)
 
-    monkeypatch.setattr(inbox, "_is_in", slow_place)
+    monkeypatch.setattr(webhook_inbox, "_is_in", slow_place)
     with ThreadPoolExecutor(2) as threads:
-        slow = threads.submit(inbox.accept, database, lambda: 0, "town", "slow", [], b"{}")
+        slow = threads.submit(webhook_inbox.accept, database, lambda: 0, "town", "slow", [], b"{}")
         assert numbered.wait(60)
-        quick = threads.submit(inbox.accept, database, lambda: 0, "town", "quick", [], b"{}")
+        quick = threads.submit(webhook_inbox.accept, database, lambda: 0, "town", "quick", [], b"{}")
         until(lambda: is_any_waiting(database))
         assert boxes(database) == []
         go_on.set()
@@ -406,9 +406,9 @@ def test_no_message_appears_before_an_older_one(database: Database, monkeypatch:
 
 def test_the_oldest_make_room(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A box keeps its newest messages up to the limit; other boxes are not touched."""
-    monkeypatch.setattr(inbox, "BOX_MAX", 3)
+    monkeypatch.setattr(webhook_inbox, "BOX_MAX", 3)
     for box in ("a", "b", "a", "a", "a", "a"):
-        assert inbox.accept(database, lambda: 0, "town", box, [], b"{}")
+        assert webhook_inbox.accept(database, lambda: 0, "town", box, [], b"{}")
     assert boxes(database) == ["b", "a", "a", "a"]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cardwright.resources.simulations import EVENTS
+from cardwright.resources.simulations.v2_card_transactions import EVENTS
 from tests.support.fixtures import own, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import Reply

@@ -15,8 +15,8 @@ from cardwright.core.record import LOAD_SIDE
 from cardwright.core.words import TYPES, State
 from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.page import Page
-from cardwright.resources.app import Call
-from cardwright.resources.transaction_lists import (
+from cardwright.resources.common.call import Call
+from cardwright.resources.transactions.listing import (
     Listed,
     Search,
     TransactionQuery,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cardwright.core.words import HolderStatus
-from cardwright.resources.user_transitions import may_change
+from cardwright.resources.account_holders.user_transitions import may_change
 from tests.support.facts import facts_of, revision_of
 from tests.support.fixtures import shared_server
 from tests.support.issuing import fresh, made_by

@@ -11,7 +11,7 @@ import pytest
 
 from cardwright.core.problems import Problem
 from cardwright.kit.guard import OutgoingPolicy
-from cardwright.resources.webhooks import ConfigBody, check_config, check_events, check_secret, mask_secret
+from cardwright.resources.webhooks.webhooks import ConfigBody, check_config, check_events, check_secret, mask_secret
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import shared_server
 from tests.support.issuing import client_of, new_program

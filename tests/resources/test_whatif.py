@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cardwright.resources.whatif import without_drawn
+from cardwright.resources.analysis.what_if import without_drawn
 from cardwright.storage.database import Database
 from cardwright.storage.tables import metadata
 from tests.support.fixtures import own, shared_server

@@ -12,7 +12,7 @@ import msgspec
 from cardwright.edges.http.examples import BODIES, FEE, HERE, NUMBER, PURCHASE, TOKENS
 from cardwright.edges.http.openapi import full_path
 from cardwright.resources.catalog import ROUTES
-from cardwright.resources.route import Route
+from cardwright.resources.common.route import Route
 from tests.support.server import Client, Reply
 from tests.support.waiting import until
 

@@ -15,9 +15,9 @@ from cardwright.engine.batch import Asked, Outcome
 from cardwright.engine.heart import run_batch
 from cardwright.engine.ids import IdSource
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
-from cardwright.resources import auth_controls, exempt_mids, mcc_groups, merchant_groups
-from cardwright.resources import velocity_controls as controls
-from cardwright.resources.app import Call
+from cardwright.resources.common.call import Call
+from cardwright.resources.controls import auth_controls, exempt_mids, mcc_groups, merchant_groups
+from cardwright.resources.controls import velocity_controls as controls
 from cardwright.storage.programs import get_program, set_clock
 from tests.support.world import World, asked
 

@@ -25,10 +25,11 @@ from cardwright.engine.ids import IdSource
 from cardwright.engine.moving import Instructed
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.kit.page import Page
-from cardwright.resources import cards, mcc_groups
-from cardwright.resources import velocity_controls as controls
-from cardwright.resources.app import Call
-from cardwright.resources.balances import account_decoder
+from cardwright.resources.account_holders.balances import account_decoder
+from cardwright.resources.cards import cards
+from cardwright.resources.common.call import Call
+from cardwright.resources.controls import mcc_groups
+from cardwright.resources.controls import velocity_controls as controls
 from cardwright.storage.holds import load_due_holds
 from cardwright.storage.programs import Program, ProgramSettings, get_program, insert_program, set_clock
 from cardwright.storage.tables import funding_sources, holders, users

@@ -35,25 +35,14 @@ from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.vault import Vault, counted_nonces
-from cardwright.resources import (
-    account_holder_groups,
-    auth_controls,
-    auto_reloads,
-    card_products,
-    card_transitions,
-    cards,
-    deposit_accounts,
-    exempt_mids,
-    fees,
-    funding_sources,
-    mcc_groups,
-    real_time_fee_groups,
-    shadow_controls,
-    user_transitions,
-    users,
-    velocity_controls,
-)
-from cardwright.resources.app import App, Call
+from cardwright.resources.account_holders import account_holder_groups, deposit_accounts, user_transitions, users
+from cardwright.resources.analysis import shadow_controls
+from cardwright.resources.cards import card_transitions, cards
+from cardwright.resources.common.call import App, Call
+from cardwright.resources.controls import auth_controls, exempt_mids, mcc_groups, velocity_controls
+from cardwright.resources.fees import fees, real_time_fee_groups
+from cardwright.resources.funding import auto_reloads, funding_sources
+from cardwright.resources.programs import card_products
 from cardwright.storage import tables
 from cardwright.storage.database import Database
 from cardwright.storage.hot import CardRow, HotStore

@@ -1,47 +1,33 @@
 """All routes of the platform, one list: the HTTP door, the OpenAPI document and the tests read it."""
 
-from cardwright.resources import (
-    accepted_countries,
+from cardwright.resources.account_holders import (
     account_holder_groups,
-    auth_controls,
-    auto_reloads,
-    backtests,
     balances,
-    card_products,
-    card_transitions,
-    cards,
-    decisions,
     deposit_account_transitions,
     deposit_accounts,
-    direct_deposits,
-    exempt_mids,
-    fee_charges,
-    fees,
-    funding_sources,
-    gpa_orders,
-    inbox,
-    mcc_groups,
-    merchant_groups,
-    peer_transfers,
-    ping,
-    program_transfers,
-    real_time_fee_groups,
-    sandbox,
-    settlement,
-    shadow_controls,
-    simulate,
-    simulate_deposits,
-    simulate_financial,
-    simulate_followups,
-    simulations,
-    transactions,
     user_transitions,
     users,
-    velocity_controls,
-    webhooks,
-    whatif,
 )
-from cardwright.resources.route import Route
+from cardwright.resources.analysis import backtests, decisions, shadow_controls, what_if
+from cardwright.resources.cards import card_transitions, cards
+from cardwright.resources.common.route import Route
+from cardwright.resources.controls import (
+    accepted_countries,
+    auth_controls,
+    exempt_mids,
+    mcc_groups,
+    merchant_groups,
+    velocity_controls,
+)
+from cardwright.resources.fees import fee_charges, fees, real_time_fee_groups
+from cardwright.resources.funding import auto_reloads, funding_sources, gpa_orders
+from cardwright.resources.programs import card_products, ping
+from cardwright.resources.reports import settlement
+from cardwright.resources.sandbox import programs, webhook_inbox
+from cardwright.resources.simulations import deposits, v1_authorizations, v1_financials, v1_follow_ups, v2_card_transactions
+from cardwright.resources.transactions import transactions
+from cardwright.resources.transfers import direct_deposits, peer_transfers, program_transfers
+from cardwright.resources.webhooks import webhooks
 
 ROUTES: tuple[Route, ...] = (
     *ping.routes,
@@ -63,11 +49,11 @@ ROUTES: tuple[Route, ...] = (
     *deposit_accounts.routes,
     *deposit_account_transitions.routes,
     *direct_deposits.routes,
-    *simulate.routes,
-    *simulate_financial.routes,
-    *simulate_followups.routes,
-    *simulations.routes,
-    *simulate_deposits.routes,
+    *v1_authorizations.routes,
+    *v1_financials.routes,
+    *v1_follow_ups.routes,
+    *v2_card_transactions.routes,
+    *deposits.routes,
     *transactions.routes,
     *velocity_controls.routes,
     *auth_controls.routes,
@@ -77,10 +63,10 @@ ROUTES: tuple[Route, ...] = (
     *accepted_countries.routes,
     *webhooks.routes,
     *decisions.routes,
-    *whatif.routes,
+    *what_if.routes,
     *backtests.routes,
     *shadow_controls.routes,
-    *inbox.routes,
-    *sandbox.routes,
+    *webhook_inbox.routes,
+    *programs.routes,
     *settlement.routes,
 )

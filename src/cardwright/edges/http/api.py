@@ -25,8 +25,8 @@ from cardwright.edges.http.router import Found, Router
 from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.limits import deadline
 from cardwright.kit.page import Page, only_fields
-from cardwright.resources.app import App, Call, EngineCall
-from cardwright.resources.route import Reply, Route, Scope
+from cardwright.resources.common.call import App, Call, EngineCall
+from cardwright.resources.common.route import Reply, Route, Scope
 from cardwright.storage.failures import Unavailable
 from cardwright.storage.programs import get_program
 from cardwright.storage.records import Listing, encoder

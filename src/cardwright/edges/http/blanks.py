@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, inspect
 
 from cardwright.core.problems import INVALID_INPUT, Problem
-from cardwright.resources.route import Blank, Shape
+from cardwright.resources.common.route import Blank, Shape
 
 Path = tuple[str | int, ...]
 """The place of an object in a body: names of fields, and indices of arrays."""

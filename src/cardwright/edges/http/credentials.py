@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from hashlib import blake2b
 
 from cardwright.core.problems import BAD_CREDENTIAL, Problem
-from cardwright.resources.app import App
+from cardwright.resources.common.call import App
 from cardwright.storage.programs import find_program_of
 
 KNOWN_MAX = 10_000

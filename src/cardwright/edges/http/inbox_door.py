@@ -9,9 +9,9 @@ from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, OUT_OF_ORDER, Probl
 from cardwright.edges.http.parse import parse_pairs
 from cardwright.edges.http.problems import problem_body, unavailable
 from cardwright.kit.failpoints import async_failpoint
-from cardwright.resources.app import App
-from cardwright.resources.inbox import BOX, accept
-from cardwright.resources.sandbox import parse_duration
+from cardwright.resources.common.call import App
+from cardwright.resources.common.fields import parse_duration
+from cardwright.resources.sandbox.webhook_inbox import BOX, accept
 from cardwright.storage.failures import Unavailable
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -14,7 +14,7 @@ from cardwright.edges.http.examples import BODIES, GUIDE, TOKENS
 from cardwright.edges.http.parse import START_INDEX_MAX
 from cardwright.edges.http.schemas import Schemas, prose
 from cardwright.resources import catalog
-from cardwright.resources.route import Paging, Reply, Route, Scope
+from cardwright.resources.common.route import Paging, Reply, Route, Scope
 from cardwright.storage.records import Listing, encoder
 
 Json = dict[str, Any]

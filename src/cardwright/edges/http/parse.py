@@ -16,7 +16,7 @@ from cardwright.core.problems import (
 )
 from cardwright.edges.http.blanks import check_blanks
 from cardwright.kit.page import Page
-from cardwright.resources.route import Paging
+from cardwright.resources.common.route import Paging
 
 DEPTH_MAX = 32
 """The deepest nesting of a body; the deepest legal one, a card product, has eight levels."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cardwright.resources.route import Route
+from cardwright.resources.common.route import Route
 
 
 @dataclass(slots=True)

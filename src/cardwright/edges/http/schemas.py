@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cardwright.resources.route import Route, Shape
+from cardwright.resources.common.route import Route, Shape
 
 Schema = dict[str, Any]
 

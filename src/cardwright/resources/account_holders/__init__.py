@@ -1,0 +1,1 @@
+"""Account holders: users, their groups, transitions, balances and deposit accounts."""

@@ -1,0 +1,93 @@
+"""Looking users up: by phone number, and by what is known of a person."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import msgspec
+from sqlalchemy import false, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from cardwright.resources.account_holders.user_model import Email, Limit40, Limit255, User
+from cardwright.resources.account_holders.user_secrets import unseal
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.route import Blank, Paging, Route, Shape, get
+from cardwright.storage import records
+from cardwright.storage.database import Row
+from cardwright.storage.tables import users
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class UserSearch(Shape, frozen=True, kw_only=True):
+    """What a user is looked for by; conditions hold together, names by their beginning."""
+
+    blank: ClassVar[Blank | None] = Blank.NULLS
+
+    ssn: str | None = None
+    dda: str | None = None
+    first_name: Limit40 | None = None
+    last_name: Limit40 | None = None
+    phone: Limit255 | None = None
+    email: Email | None = None
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def begins(name: str, start: str | None) -> bool:
+    """Whether a name begins with a text, whatever the case."""
+    return start is None or name.casefold().startswith(start.casefold())
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def list_matching(call: Call, keep: Callable[[Row], bool], *conditions: ColumnElement[bool]) -> records.Listing:
+    """The call's page of the users that meet the conditions and that ``keep`` takes, read only as far as the page reaches.
+
+    Case is folded here and not in SQL: the two databases fold differently, and neither folds all of Unicode.
+    """
+    page = call.list_page
+    query = select(users.c.token, users.c.doc, users.c.sealed).where(users.c.program_id == call.program.id, *conditions)
+    order = records.order_of(users, page.sort_by)
+    rows, is_more = records.read_page(call.db, query.execution_options(yield_per=500), order, page, keep)
+    return records.Listing([row.doc for row in rows], is_more)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def list_by_phone(call: Call) -> records.Listing:
+    """Lists the users with exactly this phone number."""
+    return crud.list_resources(call, users, users.c.phone == call.path["phone_number"])
+
+
+def look_up(call: Call, body: UserSearch) -> records.Listing:
+    """Lists the users that match; a request without conditions lists all."""
+    conditions = [users.c.phone == body.phone] if body.phone is not None else []
+    conditions += [users.c.email == body.email.casefold()] if body.email is not None else []
+    # There are no deposit accounts here, so nobody has that one.
+    conditions += [false()] if body.dda is not None else []
+    conditions += [users.c.sealed.is_not(None)] if body.ssn is not None else []
+    if body.ssn is None and not body.first_name and not body.last_name:
+        return crud.list_resources(call, users, *conditions)
+
+    def matches(row: Row) -> bool:
+        user = msgspec.json.decode(row.doc, type=User)
+        if not begins(user.first_name or "", body.first_name) or not begins(user.last_name or "", body.last_name):
+            return False
+        if body.ssn is None:
+            return True
+        secrets = unseal(call, row)
+        return body.ssn in (secrets.ssn, *(item.value for item in secrets.identifications))
+
+    return list_matching(call, matches, *conditions)
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+routes = [
+    get("/users/phonenumber/{phone_number}", list_by_phone, User, paging=Paging()),
+    Route("POST", "/users/lookup", look_up, body=UserSearch, answer=User, paging=Paging(), writes=False),
+]

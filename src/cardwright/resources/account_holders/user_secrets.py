@@ -1,0 +1,95 @@
+"""What of a user is secret: identification numbers and a password, in the vault, and the one call that shows the numbers."""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType, structs
+
+from cardwright.core.problems import USER_NOT_FOUND
+from cardwright.resources.account_holders.user_model import Identification, Profile
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.route import Shape, get
+from cardwright.storage import records
+from cardwright.storage.database import Row
+from cardwright.storage.tables import users
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class NumberQuery(Shape, frozen=True, kw_only=True):
+    """Whether a number is wanted whole."""
+
+    full_ssn: bool = False
+
+
+class Numbers(Shape, frozen=True, kw_only=True):
+    """A user's identification numbers: whole, or the last four characters of each."""
+
+    ssn: str | UnsetType = UNSET
+    tin: str | UnsetType = UNSET
+    sin: str | UnsetType = UNSET
+    nin: str | UnsetType = UNSET
+
+
+class Secrets(Shape, frozen=True, kw_only=True, omit_defaults=True):
+    """What the vault keeps of a user: numbers as they were sent, of the password only a keyed hash."""
+
+    ssn: str | None = None
+    identifications: tuple[Identification, ...] = ()
+    password_hash: str | None = None
+
+    def __repr__(self) -> str:
+        return "Secrets()"
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def shown_number(secrets: Secrets, kind: str, whole: bool) -> str | UnsetType:
+    """A number of one kind, whole or its last four characters; of several the first."""
+    named = [secrets.ssn] if kind == "SSN" and secrets.ssn is not None else []
+    numbers = named + [item.value for item in secrets.identifications if item.type == kind]
+    return (numbers[0] if whole else numbers[0][-4:]) if numbers else UNSET
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def keyed_hash(call: Call, purpose: str, secret: str) -> str:
+    """A hash that nobody can guess a short secret from without the vault's key."""
+    return call.app.vault.credential_digest(f"{purpose} of {call.program.token}", secret).hex()
+
+
+def secrets_after(call: Call, before: Secrets, body: Profile, token: str) -> Secrets:
+    """What the vault is to keep of the user."""
+    changes: dict[str, Any] = {name: value for name in ("ssn", "identifications") if (value := getattr(body, name)) is not None}
+    if body.password:
+        changes["password_hash"] = keyed_hash(call, f"password of {token}", body.password)
+    return structs.replace(before, **changes)
+
+
+def seal(call: Call, token: str, secrets: Secrets) -> bytes | None:
+    """The user's secrets in an envelope that opens for this user alone."""
+    if secrets == Secrets():
+        return None
+    return call.app.vault.seal(records.text_of(secrets), f"user:{call.program.token}:{token}")
+
+
+def unseal(call: Call, row: Row) -> Secrets:
+    """The secrets of a row of ``users``."""
+    if row.sealed is None:
+        return Secrets()
+    return msgspec.json.decode(call.app.vault.open(bytes(row.sealed), f"user:{call.program.token}:{row.token}"), type=Secrets)
+
+
+def get_numbers(call: Call) -> Numbers:
+    """Returns a user's identification numbers: their last four digits, or whole on request."""
+    secrets = unseal(call, crud.get_row(call, users, USER_NOT_FOUND))
+    kinds = ("SSN", "TIN", "SIN", "NIN")
+    return Numbers(**{kind.lower(): shown_number(secrets, kind, call.query.full_ssn) for kind in kinds})
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+routes = [get("/users/{token}/ssn", get_numbers, Numbers, query=NumberQuery, fields=False)]

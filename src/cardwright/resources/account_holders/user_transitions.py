@@ -1,0 +1,90 @@
+"""User transitions: the only way to change a cardholder's status, and the record of each change."""
+
+import msgspec
+from msgspec import structs
+
+from cardwright.core.problems import BAD_STATUS_TRANSITION, USER_NOT_FOUND, USER_UNKNOWN, Problem
+from cardwright.core.words import HolderStatus
+from cardwright.resources.account_holders.user_model import (
+    Transition,
+    TransitionCreate,
+    User,
+    lock_users,
+    record_transition,
+    remember_user,
+)
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.route import Paging, get, post
+from cardwright.storage import records
+from cardwright.storage.tables import user_transitions, users
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+ROADS = {
+    HolderStatus.UNVERIFIED: {HolderStatus.ACTIVE, HolderStatus.CLOSED},
+    HolderStatus.LIMITED: {HolderStatus.ACTIVE, HolderStatus.SUSPENDED, HolderStatus.CLOSED},
+    HolderStatus.ACTIVE: {HolderStatus.SUSPENDED, HolderStatus.CLOSED, HolderStatus.UNVERIFIED},
+    HolderStatus.SUSPENDED: {HolderStatus.ACTIVE, HolderStatus.LIMITED, HolderStatus.UNVERIFIED, HolderStatus.CLOSED},
+    HolderStatus.CLOSED: {HolderStatus.ACTIVE, HolderStatus.LIMITED, HolderStatus.UNVERIFIED, HolderStatus.SUSPENDED},
+    HolderStatus.TERMINATED: set(),
+}
+"""Where a program may lead a user from each status (wire reference, "User and business transitions")."""
+
+
+def may_change(before: HolderStatus, after: HolderStatus, channel: str) -> bool:
+    """Whether a status may follow another: a repeat always may, nothing follows TERMINATED, the roads bind channel API alone.
+
+    TERMINATED is younger than the documented roads and is reached from everywhere: a request could not name it otherwise.
+    """
+    if after is before:
+        return True
+    if before is HolderStatus.TERMINATED:
+        return False
+    return channel != "API" or after is HolderStatus.TERMINATED or after in ROADS[before]
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_transition(call: Call, body: TransitionCreate) -> str:
+    """Changes a user's status, at once for the authorizations of all its cards."""
+    # The lock comes before the look for a repeat, so that of two equal requests at once the second finds the first one's work.
+    row = lock_users(call, body.user_token).get(body.user_token)
+    if (replay := crud.find_replay(call, user_transitions, body)) is not None:
+        return replay
+    if row is None:
+        raise Problem(USER_UNKNOWN)
+    before = msgspec.json.decode(row.doc, type=User)
+    if not may_change(before.status, body.status, body.channel):
+        raise Problem(BAD_STATUS_TRANSITION, f"{before.status} to {body.status}")
+    after = structs.replace(before, status=body.status, active=body.status.is_active)
+    _, changed = crud.update(call, users, row, before, after, status=body.status)
+    if changed:
+        remember_user(call, row.id, row.holder_id, after)
+    return record_transition(call, row.id, after, body)
+
+
+def get_transition(call: Call) -> str:
+    """Returns a user transition."""
+    return str(crud.get_row(call, user_transitions, USER_NOT_FOUND).doc)
+
+
+def list_transitions(call: Call) -> records.Listing:
+    """Lists a user's transitions, the newest first; the first of all tells the user's creation."""
+    user = crud.get_row(call, users, USER_NOT_FOUND, call.path["user_token"])
+    return crud.list_resources(call, user_transitions, user_transitions.c.user_id == user.id)
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "User transitions"
+
+routes = [
+    post("/usertransitions", TransitionCreate, create_transition, Transition, operation_id="user_transitions_create_transition"),
+    get("/usertransitions/{token}", get_transition, Transition, operation_id="user_transitions_get_transition"),
+    get(
+        "/usertransitions/user/{user_token}", list_transitions, Transition, paging=Paging(sort_by="-id"),
+        operation_id="user_transitions_list_transitions",
+    ),
+]

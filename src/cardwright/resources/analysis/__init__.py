@@ -1,0 +1,1 @@
+"""Analysis: explained decisions, what-if, shadow controls and backtests; our own API."""

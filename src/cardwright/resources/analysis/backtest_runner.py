@@ -1,0 +1,156 @@
+"""Runs the backtests that wait, one after the other, each in a process of its own, and keeps what they report.
+
+A part's sums, its flips and the account that it reached are one commit, so a backtest that was interrupted goes on where it
+stood: at the next start, or when somebody looks at it, in any process of the server.
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from cardwright.kit.clock import RealClock
+from cardwright.resources.analysis.backtest_worker import LENGTH_BYTES, MODULE, NO_DATABASE, Order, Part, frame
+from cardwright.storage.backtests import DONE, FAILED, Claimed, claim, is_idle, keep
+from cardwright.storage.database import Database
+from cardwright.storage.failures import Unavailable
+from cardwright.storage.records import text_of
+
+LEASE_MS = 10_000
+"""A backtest of which nothing was heard for so long has lost its process."""
+
+RENEW_S = 3.0
+
+LOOK_S = 5.0
+"""How often the loop looks for a backtest whose process has ended, without being woken."""
+
+FLIPS_MAX = 100_000
+"""Flips that are kept of one backtest; more are only counted."""
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class BacktestRunner:
+    """One for each process of the server; they share the work. ``address`` is the database's."""
+
+    def __init__(self, database: Database, address: str, real_clock: RealClock, executor: Executor) -> None:
+        self._database, self._address, self._real_clock, self._executor = database, address, real_clock, executor
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._awake = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Tells that there may be something to do, from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._awake.set)
+
+    def stop(self) -> None:
+        """Lets ``run`` return; what is under way is given up and goes on after the next start."""
+        self._stopping = True
+        self._awake.set()
+        self._kill()
+
+    async def run(self) -> None:
+        """Works until ``stop``."""
+        self._loop = asyncio.get_running_loop()
+        self._awake.set()
+        while not self._stopping:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), LOOK_S)
+            self._awake.clear()
+            try:
+                while (claimed := await self._in_thread(self._claim)) is not None:
+                    await self._work(claimed)
+            except Unavailable as error:
+                # The lease is still held; when it has run out, the backtest goes on from its last part.
+                log.debug("a backtest waits for the database", error=str(error))
+            except Exception:
+                # A bug must not end the loop: no backtest would run any more.
+                log.exception("a backtest failed")
+
+    async def _in_thread(self, act: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, act)
+
+    def _claim(self) -> Claimed | None:
+        if self._stopping:
+            return None
+        with self._database.read() as db:
+            # Nearly always there is nothing, and nobody has to wait for the writers to learn that.
+            if is_idle(db, self._real_clock()):
+                return None
+        with self._database.write() as db:
+            return claim(db, self._real_clock(), LEASE_MS)
+
+    async def _work(self, claimed: Claimed) -> None:
+        process = self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", MODULE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            order = Order(
+                address=self._address, job=claimed.job, cursor=claimed.cursor, flips_max=FLIPS_MAX - claimed.sums.flips
+            )
+            process.stdin.write(frame(order))
+            await self._follow(claimed, process.stdout)
+        finally:
+            self._kill()
+            await process.wait()
+            self._process = None
+
+    async def _follow(self, claimed: Claimed, stdout: asyncio.StreamReader) -> None:
+        """Keeps part after part until the last one, or until somebody has taken the backtest away."""
+        while True:
+            part = await self._next(claimed, stdout)
+            if part is None:
+                return
+            claimed.sums.add(part.sums)
+            done = {"state": DONE} if part.done else {}
+            lease_ms = self._real_clock() + (0 if part.done else LEASE_MS)
+            if not await self._keep(claimed, part.cursor, part.flips, lease_ms=lease_ms, **done) or part.done:
+                return
+            claimed = claimed._replace(cursor=part.cursor)
+
+    async def _next(self, claimed: Claimed, stdout: asyncio.StreamReader) -> Part | None:
+        """The next part; None when there will be none. While it is awaited the lease is renewed."""
+        reading = asyncio.create_task(_read(stdout))
+        while not (await asyncio.wait({reading}, timeout=RENEW_S))[0]:
+            if not await self._keep(claimed, claimed.cursor, [], lease_ms=self._real_clock() + LEASE_MS):
+                reading.cancel()
+                return None
+        if (part := reading.result()) is not None:
+            return part
+        # Without its process the backtest goes on later, here or elsewhere, unless the fault is its own.
+        if self._stopping or (self._process is not None and await self._process.wait() == NO_DATABASE):
+            await self._keep(claimed, claimed.cursor, [], lease_ms=0)
+        else:
+            claimed.sums.error = "the process that worked on it ended before it was done"
+            await self._keep(claimed, claimed.cursor, [], lease_ms=self._real_clock(), state=FAILED)
+        return None
+
+    async def _keep(self, claimed: Claimed, cursor: int, flips: list[str], **columns: object) -> bool:
+        def act() -> bool:
+            with self._database.write() as db:
+                return keep(db, claimed, cursor, flips, sums=text_of(claimed.sums), **columns)
+
+        return await self._in_thread(act)
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+
+async def _read(stdout: asyncio.StreamReader) -> Part | None:
+    """One part, None at the end of the stream."""
+    try:
+        length = int.from_bytes(await stdout.readexactly(LENGTH_BYTES), "big")
+        return msgspec.msgpack.decode(await stdout.readexactly(length), type=Part)
+    except asyncio.IncompleteReadError:
+        return None

@@ -1,0 +1,212 @@
+"""Decisions: why a message was approved or declined, every check in order, as it was decided then."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from cardwright.core.counting import asked_of, changes_for
+from cardwright.core.explain import explain, explain_follow_up
+from cardwright.core.fee_groups import NO_FEES, RealTimeFee, by_token, fees_by_holder_group
+from cardwright.core.kinds import ASKS, PROMISED, SETTLED_AT_ONCE
+from cardwright.core.messages import Authorization
+from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.record import Recorded, token_of
+from cardwright.core.remedies import smallest_changes
+from cardwright.core.render import details_decoder
+from cardwright.core.responses import REASON_OF, Reason
+from cardwright.core.snapshot import Account, CardFact, Chain, ProductFact, Snapshot, UserFact, fact_from
+from cardwright.core.spend import (
+    CountryList,
+    Groups,
+    MccGroup,
+    MerchantRule,
+    PreKyc,
+    Spend,
+    applying,
+    by_level,
+    categories_of,
+    resolved,
+)
+from cardwright.core.velocity import Control, keeping, recounted, usage_keys
+from cardwright.core.words import TYPES, HolderStatus, State
+from cardwright.kit.clock import iso_ms
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.route import Scope, get
+from cardwright.resources.transactions.transactions import facts_as_of, get_transaction, source_as_of
+from cardwright.storage import history
+from cardwright.storage.controls import control_from, load_past, pre_kyc_of, rule_from
+from cardwright.storage.history import Kind
+from cardwright.storage.tables import card_products
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+class Again(NamedTuple):
+    """A decision made again: its steps, whether it came out as recorded, and what alone would have had it approved."""
+
+    steps: list[dict[str, Any]]
+    agrees: bool
+    changes: dict[str, Any]
+
+
+def message_of(row: Recorded) -> Authorization:
+    """The message that the row records, as it came in."""
+    details = details_decoder.decode(row.details)
+    asked = msgspec.structs.replace(
+        details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None, mcc_groups=(), assessed=None
+    )
+    return asked_of(row, asked)
+
+
+def account_before(row: Recorded) -> Account:
+    """The account as the decision found it: the balances after it, less what it did."""
+    held = row.ledger - row.available
+    if row.impacted is None or row.kind in PROMISED:
+        return Account({row.currency: (row.ledger, held)})
+    if row.kind in SETTLED_AT_ONCE:
+        return Account({row.currency: (row.ledger - row.moved - row.impacted, held)})
+    return Account({row.currency: (row.ledger - row.moved, held - row.amount)})
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, ...]]:
+    """What the decision saw, from the history of its configuration, and the shadow controls that looked on."""
+    seen = configuration_as_of(call.db, row)
+    controls = controls_as_of(call.db, row, seen.card, groups_as_of(call.db, row))
+    account = with_usage_before(call, row, account_before(row), controls, seen.user.token, seen.owner.token)
+    real = tuple(control for control in controls if not control.shadow)
+    shadows = tuple(control for control in controls if control.shadow)
+    return msgspec.structs.replace(seen, account=account, controls=real, few=None), shadows
+
+
+def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
+    """What the decision on a row saw of all that is configured; without money and velocity controls."""
+    card, user, owner = facts_as_of(db, row)
+    by_token = select(card_products.c.id).where(
+        card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
+    )
+    product_id = db.execute(by_token).scalar_one()
+    doc = history.doc_as_of(db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
+    product: ProductFact = fact_from(ProductFact, doc)
+    source = source_as_of(db, row) if row.source_id is not None else None
+    spend = spend_as_of(db, row, card, user, product, groups_as_of(db, row))
+    # An increment is only asked about here when its authorization still held something.
+    chain = Chain(State.PENDING, 0, 1, 0, 0) if row.root_id is not None else None
+    fees = fees_as_of(db, row, user)
+    return Snapshot(row.currency, card, user, owner, product, source, Account(), chain, spend=spend, fees=fees)
+
+
+def docs_as_of(db: Connection, row: Recorded, kind: Kind) -> list[tuple[int, str]]:
+    """Every object of a kind, as it was when the row was decided."""
+    return history.docs_as_of(db, row.program_id, kind, row.program_revision)
+
+
+def groups_as_of(db: Connection, row: Recorded) -> Groups:
+    """The groups that scopes pointed at."""
+    groups = [msgspec.json.decode(doc, type=MccGroup) for _, doc in docs_as_of(db, row, Kind.MCC_GROUP)]
+    merchants = [msgspec.json.decode(doc) for _, doc in docs_as_of(db, row, Kind.MERCHANT_GROUP)]
+    return Groups({one.token: one for one in groups}, {one["token"]: frozenset(one["mids"]) for one in merchants})
+
+
+def controls_as_of(db: Connection, row: Recorded, card: CardFact, groups: Groups) -> tuple[Control, ...]:
+    """The velocity controls that applied, in the order of their say, shadows among them."""
+    found = (control_from(key, fact, groups) for key, fact in docs_as_of(db, row, Kind.VELOCITY_CONTROL))
+    return applying(by_level(found), card.user_token, card.card_product_token)
+
+
+def rules_as_of(db: Connection, row: Recorded, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
+    """The authorization controls or exemptions that applied, in the order of their say."""
+    found = (resolved(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
+    return applying(by_level(found), card.user_token, card.card_product_token)
+
+
+def spend_as_of(db: Connection, row: Recorded, card: CardFact, user: UserFact, product: ProductFact, groups: Groups) -> Spend:
+    """The other rules that the decision looked at."""
+    rules = product.config.transaction_controls
+    lists = (msgspec.json.decode(doc, type=CountryList) for _, doc in docs_as_of(db, row, Kind.ACCEPTED_COUNTRIES))
+    pre_kyc = None
+    if user.status is HolderStatus.LIMITED:
+        docs = (doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP))
+        own = (doc for doc in docs if msgspec.json.decode(doc)["token"] == user.account_holder_group_token)
+        pre_kyc = next(map(pre_kyc_of, own), PreKyc())
+    mcc = details_decoder.decode(row.details).merchant.mcc
+    categories = categories_of(mcc, groups.mccs.values())
+    return Spend(
+        rules_as_of(db, row, card, groups, Kind.AUTH_CONTROL),
+        rules_as_of(db, row, card, groups, Kind.EXEMPTION),
+        categories,
+        next((one for one in lists if one.token == rules.accepted_countries_token), None),
+        groups.mids.get(rules.quasi_cash_exempt_merchant_group_token or "", frozenset()),
+        pre_kyc,
+    )
+
+
+def fees_as_of(db: Connection, row: Recorded, user: UserFact) -> tuple[RealTimeFee, ...]:
+    """The real-time fees of the user's account holder group."""
+    groups = [doc for _, doc in docs_as_of(db, row, Kind.REAL_TIME_FEE_GROUP)]
+    if not groups:
+        return NO_FEES
+    holder_groups = [doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP)]
+    fees = by_token(doc for _, doc in docs_as_of(db, row, Kind.FEE))
+    found = fees_by_holder_group(holder_groups, by_token(groups), fees, row.currency)
+    return found.get(user.account_holder_group_token, NO_FEES)
+
+
+def with_usage_before(
+    call: Call, row: Recorded, account: Account, controls: tuple[Control, ...], user: str, owner: str
+) -> Account:
+    """The account with the usage that the row's decision found: what came before it, counted again from history."""
+    if not controls:
+        return account
+    past = [one for one in load_past(call.db, row.holder_id, user) if (one.at, one.row_id) < (row.created_ms, row.id)]
+    kept = keeping(controls)
+    pairs = zip(usage_keys(kept, user, owner), kept, strict=True)
+    usages = {key: recounted(control, changes_for(control, past), row.created_ms) for key, control in pairs}
+    return account.using(usages)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def get_decision(call: Call) -> dict[str, Any]:
+    """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
+    row, _side = get_transaction(call.db, call.program.id, call.token)
+    reason = REASON_OF[row.code]
+    tells = row.kind not in ASKS or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
+    again = Again(explain_follow_up(row), True, {}) if tells else _explain_again(call, row)
+    steps = again.steps
+    places = exponent_of(row.currency) or 0
+    refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
+    return {
+        "transaction_token": details_decoder.decode(row.details).chosen_token or token_of(row),
+        "type": TYPES[row.kind],
+        "decided_time": iso_ms(row.created_ms),
+        "outcome": "DECLINED" if row.first_state == State.DECLINED else "APPROVED",
+        "response": {"code": reason.code, "memo": reason.memo},
+        "request_amount": decimal_text(row.request_amount, places),
+        "amount": decimal_text(row.amount, places),
+        "currency_code": row.currency,
+        "configuration": {"program_revision": row.program_revision, "account_revision": row.holder_revision},
+        **({"first_refusal": refusal["check"], "would_pass_if": refusal["would_pass_if"]} if refusal else {}),
+        **({"would_be_approved_with_any_of": again.changes} if again.changes else {}),
+        "replay_agrees": again.agrees,
+        "checks": steps,
+    }
+
+
+def _explain_again(call: Call, row: Recorded) -> Again:
+    """The decision made again from its history."""
+    seen, shadows = snapshot_as_of(call, row)
+    message = message_of(row)
+    decision, steps = explain(seen, message, row.created_ms, shadows)
+    return Again(steps, decision.reason.number == row.code, smallest_changes(seen, message, row.created_ms))
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Decisions"
+
+routes = [get("/decisions/{token}", get_decision, dict[str, Any], scope=Scope.SANDBOX)]

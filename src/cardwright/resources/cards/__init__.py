@@ -1,0 +1,1 @@
+"""Cards: issuance, numbers and transitions."""

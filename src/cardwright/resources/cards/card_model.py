@@ -1,0 +1,229 @@
+"""A card as it is stored: what a GET answers, what else the platform knows of it, and how both change together."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, structs
+from sqlalchemy import select
+
+from cardwright.core.expiry import ExpirationUnit, expiration_instant, mmyy
+from cardwright.core.snapshot import CardFact, Fact
+from cardwright.core.words import CardState
+from cardwright.kit.clock import Instant, iso
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.route import Shape
+from cardwright.resources.programs.card_product_config import Branch, Personalization, Shipping
+from cardwright.storage import history, records
+from cardwright.storage.database import Row
+from cardwright.storage.tables import cards, holders
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+FulfillmentStatus = Literal["ISSUED", "ORDERED", "REORDERED", "REJECTED", "SHIPPED", "DELIVERED", "DIGITALLY_PRESENTED"]
+Instrument = Literal["PHYSICAL_MSR", "PHYSICAL_ICC", "PHYSICAL_CONTACTLESS", "PHYSICAL_COMBO", "VIRTUAL_PAN"]
+
+
+class CardFulfillment(Branch, frozen=True, kw_only=True):
+    """A card's own wishes for its making; they hide those of its product."""
+
+    card_fulfillment_reason: Literal["NEW", "LOST_STOLEN", "EXPIRED"] | None = None
+    card_personalization: Personalization | None = None
+    shipping: Shipping | None = None
+
+
+class ActivationActions(Branch, frozen=True, kw_only=True):
+    """What happens to other cards when a card is activated for the first time."""
+
+    terminate_reissued_source_card: bool | None = None
+    swap_digital_wallet_tokens_from_card_token: Annotated[str, Meta(min_length=1, max_length=36)] | None = None
+
+
+class Card(Shape, frozen=True, kw_only=True):
+    """A card. ``pan`` is masked; the number in clear and the security codes are only in answers that were asked for them."""
+
+    created_time: str
+    last_modified_time: str
+    token: str
+    user_token: str
+    card_product_token: str
+    last_four: str
+    pan: str
+    expiration: str
+    expiration_time: str
+    cvv_number: str | UnsetType = UNSET
+    chip_cvv_number: str | UnsetType = UNSET
+    barcode: str
+    pin_is_set: bool
+    state: CardState
+    state_reason: str
+    fulfillment_status: FulfillmentStatus
+    reissue_pan_from_card_token: str | UnsetType = UNSET
+    new_pan_from_card_token: str | UnsetType = UNSET
+    translate_pin_from_card_token: str | UnsetType = UNSET
+    instrument_type: Instrument
+    expedite: bool
+    metadata: dict[str, str]
+    bulk_issuance_token: str | UnsetType = UNSET
+    account_tokens: tuple[str, ...] | UnsetType = UNSET
+    activation_actions: ActivationActions | UnsetType = UNSET
+    fulfillment: CardFulfillment | UnsetType = UNSET
+
+
+class LifeTime(Fact, frozen=True, kw_only=True):
+    """How long cards live; with a minimum, the later of the two ends counts."""
+
+    unit: ExpirationUnit
+    value: int
+    min_unit: ExpirationUnit | None = None
+    min_value: int | None = None
+
+
+class CardMemory(CardFact, frozen=True, kw_only=True):
+    """What the history keeps of a card: what a decision sees, and what was settled at its issue but is on no wire.
+
+    A product's life-cycle settings apply to cards made afterwards, so a card must know those of its own day, also the
+    life time to measure again from its first activation, when the product said so.
+    """
+
+    life_from_activation: LifeTime | None = None
+    is_activated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCard:
+    """A card with what only the database knows of it. Card number and PIN are envelopes of the vault.
+
+    The number's envelope belongs to the program's id and the card's token, the PIN's to ``pin_context``.
+    """
+
+    id: int
+    holder_id: int
+    user_id: int
+    card: Card
+    memory: CardMemory
+    pan_sealed: bytes
+    pan_digest: bytes
+    pin_sealed: bytes | None
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """The end of a card's life. ``named_ms`` is what the wire names, ``expires_ms`` the first instant without the card."""
+
+    named_ms: Instant
+    expires_ms: Instant
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The card's fields that tell it."""
+        return {"expiration": mmyy(self.named_ms), "expiration_time": iso(self.named_ms)}
+
+
+def expiry_of(start: Instant, life: LifeTime) -> Expiry:
+    """When a card's life that begins at ``start`` ends. Raises ValueError beyond the year 9999 and for negative values."""
+    end = _end_of(start, life.unit, life.value)
+    if life.min_unit is None or life.min_value is None:
+        return end
+    return max(end, _end_of(start, life.min_unit, life.min_value), key=lambda expiry: expiry.expires_ms)
+
+
+def _end_of(start: Instant, unit: ExpirationUnit, value: int) -> Expiry:
+    # The wire has whole seconds: counted from the second it names, an hour ends exactly at the time it names.
+    named = expiration_instant(start // 1000 * 1000, unit, value)
+    match unit:
+        case ExpirationUnit.YEARS | ExpirationUnit.MONTHS | ExpirationUnit.DAYS:
+            # The wire names the day's last second, and all of that second belongs to the card.
+            return Expiry(named, named + 1000)
+        case ExpirationUnit.HOURS | ExpirationUnit.MINUTES | ExpirationUnit.SECONDS:
+            return Expiry(named, named)
+
+
+def pin_context(card_id: int) -> str:
+    """The owner that a card's PIN is sealed for."""
+    return f"pin:{card_id}"
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+def stored_of(row: Row) -> StoredCard:
+    """A row of ``cards``, read."""
+    return StoredCard(
+        id=row.id,
+        holder_id=row.holder_id,
+        user_id=row.user_id,
+        card=msgspec.json.decode(row.doc, type=Card),
+        memory=msgspec.json.decode(row.fact, type=CardMemory),
+        pan_sealed=bytes(row.pan_sealed),
+        pan_digest=bytes(row.pan_digest),
+        pin_sealed=None if row.pin_sealed is None else bytes(row.pin_sealed),
+    )
+
+
+def lock_card(call: Call, token: str) -> StoredCard | None:
+    """The card with this token, held against other changes until the commit; None when this program has none.
+
+    The global order of locks: cards before accounts, a reissue before the card that it was made from.
+    """
+    row = records.lock(call.db, cards, call.program.id, token)
+    return None if row is None else stored_of(row)
+
+
+def remember_card(call: Call, card_id: int, holder_id: int, memory: CardMemory) -> None:
+    """Lets every process see what the card is now, and later answers what it was until then."""
+    revision = history.raise_holder_revision(call.db, holder_id)
+    history.remember(call.db, call.program.id, history.Kind.CARD, card_id, revision, call.now, records.text_of(memory))
+
+
+def change_card(call: Call, stored: StoredCard, after: Card, **settled: Any) -> StoredCard:
+    """Stores a changed card; ``settled`` are the changed fields of its memory that are not on the wire."""
+    after = structs.replace(after, last_modified_time=iso(call.now))
+    memory = structs.replace(
+        stored.memory, user_token=after.user_token, state=after.state, expiration=after.expiration, metadata=after.metadata,
+        **settled,
+    )  # fmt: skip
+    records.change(
+        call.db, cards, stored.id, doc=records.text_of(after), modified_ms=call.now, state=after.state,
+        expires_ms=memory.expires_ms, user_id=stored.user_id, holder_id=stored.holder_id,
+    )  # fmt: skip
+    remember_card(call, stored.id, stored.holder_id, memory)
+    return replace(stored, card=after, memory=memory)
+
+
+def bring_level(call: Call, holder_ids: set[int]) -> None:
+    """Gives two accounts one revision, so that what a card says under its new one comes after all that it said before."""
+    found = select(holders.c.id, holders.c.revision).where(holders.c.id.in_(holder_ids)).order_by(holders.c.id)
+    rows = call.db.execute(found.with_for_update(key_share=True)).all()
+    level = max(row.revision for row in rows) + 1
+    call.db.execute(holders.update().where(holders.c.id.in_(holder_ids)).values(revision=level))
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def clear_pan(call: Call, stored: StoredCard) -> str:
+    """The card's number in clear."""
+    return call.app.vault.decrypt_pan(stored.pan_sealed, str(call.program.id), stored.card.token)
+
+
+def shown(call: Call, stored: StoredCard, *, pan: bool, cvv: bool) -> Card:
+    """The card as an answer that shows what was asked for. The result must not be stored."""
+    card = stored.card
+    if not pan and not cvv:
+        return card
+    number = clear_pan(call, stored)
+    if pan:
+        card = structs.replace(card, pan=number)
+    return structs.replace(card, **security_codes(call, stored, number)) if cvv else card
+
+
+def security_codes(call: Call, stored: StoredCard, pan: str) -> dict[str, str]:
+    """The codes of a card by their wire names; only a card with a chip has the chip's."""
+    cvv, expiration, service_code = call.app.vault.cvv, stored.card.expiration, stored.memory.service_code
+    codes = {"cvv_number": cvv(pan, expiration, service_code)}
+    if stored.card.instrument_type in ("PHYSICAL_ICC", "PHYSICAL_CONTACTLESS", "PHYSICAL_COMBO"):
+        codes["chip_cvv_number"] = cvv(pan, expiration, service_code, "ICVV")
+    return codes

@@ -1,0 +1,278 @@
+"""Cards: what a user pays with, made from a card product; the number in clear only for those who ask for it by name."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType, structs
+from sqlalchemy import Table, func, select
+
+from cardwright.core.problems import (
+    BARCODE_NOT_FOUND,
+    CARD_NOT_FOUND,
+    CARD_UNKNOWN,
+    USER_NOT_FOUND,
+    Problem,
+    bad_field,
+    bad_parameter,
+)
+from cardwright.core.words import CardState
+from cardwright.resources.cards.card_model import (
+    Card,
+    CardFulfillment,
+    StoredCard,
+    bring_level,
+    change_card,
+    lock_card,
+    security_codes,
+    shown,
+    stored_of,
+)
+from cardwright.resources.cards.card_transitions import Cause, record_transition
+from cardwright.resources.cards.issuance import CardCreate, check_fulfillment, find_user, issue_card
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.fields import Metadata, Token, text_metadata
+from cardwright.resources.common.route import Paging, Shape, get, post, put
+from cardwright.resources.programs.card_products import merged
+from cardwright.storage import records
+from cardwright.storage.database import Row
+from cardwright.storage.tables import card_products, cards, users
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class ShowBoth(Shape, frozen=True, kw_only=True):
+    """What a new card's answer shows in clear. Both together present the card digitally."""
+
+    show_pan: bool = False
+    show_cvv_number: bool = False
+
+
+class ShowCode(Shape, frozen=True, kw_only=True):
+    """Whether the security code is shown with the number, and what is embedded."""
+
+    show_cvv_number: bool = False
+    expand: str | None = None
+
+
+class Expand(Shape, frozen=True, kw_only=True):
+    """What is embedded: ``user``, ``cardproduct``, or both with a comma between."""
+
+    expand: str | None = None
+
+
+class ByLastFour(Expand, frozen=True, kw_only=True):
+    """The last four digits of the cards that are looked for."""
+
+    last_four: str
+
+
+class CardUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of a card; what is absent stays, in ``fulfillment`` leaf by leaf."""
+
+    user_token: Token | None = None
+    expedite: bool | None = None
+    fulfillment: CardFulfillment | None = None
+    metadata: Metadata | None = None
+    token: Token | None = None
+
+
+class ExpandedCard(Card, frozen=True, kw_only=True):
+    """A card, with its user and its product where they were asked for."""
+
+    user: dict[str, Any] | UnsetType = UNSET
+    cardproduct: dict[str, Any] | UnsetType = UNSET
+
+
+class PanLookup(Shape, frozen=True, kw_only=True):
+    """A card number, and what else is printed on the card, to be checked when it is given."""
+
+    pan: str
+    cvv_number: str | None = None
+    expiration: str | None = None
+
+
+class PanOwner(Shape, frozen=True, kw_only=True):
+    """The card that a number belongs to."""
+
+    created_time: str
+    last_modified_time: str
+    user_token: str
+    card_token: str
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+class References(msgspec.Struct):
+    """The tokens by which a card names what can be embedded."""
+
+    user: str = msgspec.field(name="user_token")
+    cardproduct: str = msgspec.field(name="card_product_token")
+
+
+EMBEDDED: dict[str, Table] = {"user": users, "cardproduct": card_products}
+"""What ``expand`` can name: the key in the answer, and where the objects are."""
+
+
+def expand_names(expand: str | None) -> list[str]:
+    """The keys to be embedded, each once. Raises a problem for an unknown one."""
+    names = [name for name in EMBEDDED if name in (expand or "").split(",")]
+    if unknown := set(filter(None, (expand or "").split(","))) - set(names):
+        raise bad_parameter("expand", f"must be user or cardproduct, not {min(unknown)[:40]}")
+    return names
+
+
+def changed_fulfillment(card: Card, change: CardFulfillment) -> CardFulfillment:
+    """The card's own wishes after a change of them."""
+    after = change if card.fulfillment is UNSET else merged(card.fulfillment, change)
+    check_fulfillment(after)
+    return after
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def find_by_pan(call: Call, pan: str) -> Sequence[Row]:
+    """The cards with this number, the newest first."""
+    digest = call.app.vault.pan_digest(pan, str(call.program.id))
+    found = select(cards).where(cards.c.program_id == call.program.id, cards.c.pan_digest == digest)
+    return call.db.execute(found.order_by(cards.c.id.desc())).all()
+
+
+def shares_number(call: Call, stored: StoredCard) -> bool:
+    """Whether another card has the same number."""
+    found = select(func.count()).where(cards.c.program_id == call.program.id, cards.c.pan_digest == stored.pan_digest)
+    return call.db.execute(found).scalar_one() > 1
+
+
+def load_docs(call: Call, table: Table, tokens: set[str]) -> dict[str, str]:
+    """The JSON of some objects by their tokens."""
+    found = select(table.c.token, table.c.doc).where(table.c.program_id == call.program.id, table.c.token.in_(tokens))
+    return {row.token: row.doc for row in call.db.execute(found)}
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_card(call: Call, body: CardCreate) -> str:
+    """Creates a card."""
+    asked: ShowBoth = call.query
+    stored = issue_card(call, body, is_presented=asked.show_pan and asked.show_cvv_number)
+    return records.text_of(shown(call, stored, pan=asked.show_pan, cvv=asked.show_cvv_number))
+
+
+def get_card(call: Call) -> str:
+    """Returns a card."""
+    return expanded(call, [crud.get_row(call, cards, CARD_NOT_FOUND).doc])[0]
+
+
+def get_card_by_barcode(call: Call) -> str:
+    """Returns the card with a barcode."""
+    found = select(cards.c.doc).where(cards.c.program_id == call.program.id, cards.c.barcode == call.path["barcode"])
+    doc = call.db.scalar(found)
+    if doc is None:
+        raise Problem(BARCODE_NOT_FOUND)
+    return expanded(call, [doc])[0]
+
+
+def list_cards(call: Call) -> records.Listing:
+    """Lists the cards with the last four digits asked for; what is not four digits no card ends in."""
+    listing = crud.list_resources(call, cards, cards.c.last_four == call.query.last_four)
+    return records.Listing(expanded(call, listing.docs), listing.is_more)
+
+
+def list_cards_of_user(call: Call) -> records.Listing:
+    """Lists a user's cards."""
+    user = crud.get_row(call, users, USER_NOT_FOUND)
+    listing = crud.list_resources(call, cards, cards.c.user_id == user.id)
+    return records.Listing(expanded(call, listing.docs), listing.is_more)
+
+
+def expanded(call: Call, docs: Sequence[str]) -> list[str]:
+    """The cards with the objects that the call wants embedded."""
+    for name in expand_names(call.query.expand):
+        tokens = [getattr(msgspec.json.decode(doc, type=References), name) for doc in docs]
+        objects = load_docs(call, EMBEDDED[name], set(tokens))
+        docs = [f'{doc[:-1]},"{name}":{objects[token]}}}' for doc, token in zip(docs, tokens, strict=True)]
+    return list(docs)
+
+
+def update_card(call: Call, body: CardUpdate) -> str:
+    """Changes a card's metadata and fulfilment, or its user while it was never activated."""
+    stored = lock_card(call, call.token)
+    if stored is None:
+        raise Problem(CARD_NOT_FOUND)
+    crud.check_same_token(call, body)
+    after = structs.replace(stored.card, **crud.changes_of(body))
+    if body.metadata is not None:
+        after = structs.replace(after, metadata=text_metadata(body.metadata))
+    if body.fulfillment is not None:
+        after = structs.replace(after, fulfillment=changed_fulfillment(stored.card, body.fulfillment))
+    if after.user_token != stored.card.user_token:
+        stored = move_card(call, stored, after.user_token)
+    if after != stored.card:
+        stored = change_card(call, stored, after)
+    return records.text_of(stored.card)
+
+
+def move_card(call: Call, stored: StoredCard, user_token: str) -> StoredCard:
+    """The same card in the hands of another user, whose account it draws on from now on."""
+    if stored.card.state is not CardState.UNACTIVATED:
+        raise bad_field("user_token", "can be changed only while the card is UNACTIVATED")
+    if shares_number(call, stored):
+        raise bad_field("user_token", "cannot be changed while another card has the same number")
+    user = find_user(call, user_token)
+    if user.holder_id != stored.holder_id:
+        bring_level(call, {stored.holder_id, user.holder_id})
+    return replace(stored, user_id=user.id, holder_id=user.holder_id)
+
+
+def show_pan(call: Call) -> str:
+    """Returns a card with its number in clear, which presents it digitally."""
+    asked: ShowCode = call.query
+    stored = lock_card(call, call.token)
+    if stored is None:
+        raise Problem(CARD_NOT_FOUND)
+    if stored.card.fulfillment_status != "DIGITALLY_PRESENTED":
+        stored = change_card(call, stored, structs.replace(stored.card, fulfillment_status="DIGITALLY_PRESENTED"))
+        record_transition(call, stored, "fulfillment.digitally_presented", Cause(channel="SYSTEM"))
+    return expanded(call, [records.text_of(shown(call, stored, pan=True, cvv=asked.show_cvv_number))])[0]
+
+
+def get_by_pan(call: Call, body: PanLookup) -> PanOwner:
+    """Finds a card by its number; of a card and its reissues, the newest one that agrees with what else is given."""
+    found = [stored_of(row) for row in find_by_pan(call, body.pan)]
+    if not found:
+        raise Problem(CARD_UNKNOWN)
+    if body.expiration is not None:
+        found = [stored for stored in found if stored.card.expiration == body.expiration]
+        if not found:
+            raise bad_field("expiration", "does not match the card")
+    if body.cvv_number is not None:
+        found = [stored for stored in found if security_codes(call, stored, body.pan)["cvv_number"] == body.cvv_number]
+        if not found:
+            raise bad_field("cvv_number", "does not match the card")
+    card = found[0].card
+    return PanOwner(
+        created_time=card.created_time, last_modified_time=card.last_modified_time, user_token=card.user_token,
+        card_token=card.token,
+    )  # fmt: skip
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Cards"
+
+routes = [
+    post("/cards", CardCreate, create_card, Card, query=ShowBoth),
+    get("/cards", list_cards, ExpandedCard, query=ByLastFour, paging=Paging()),
+    get("/cards/{token}", get_card, ExpandedCard, query=Expand),
+    put("/cards/{token}", CardUpdate, update_card, Card),
+    get("/cards/user/{token}", list_cards_of_user, ExpandedCard, query=Expand, paging=Paging()),
+    get("/cards/barcode/{barcode}", get_card_by_barcode, ExpandedCard, query=Expand),
+    get("/cards/{token}/showpan", show_pan, ExpandedCard, query=ShowCode, writes=True),
+    post("/cards/getbypan", PanLookup, get_by_pan, PanOwner, status=200, writes=False),
+]

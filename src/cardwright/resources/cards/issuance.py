@@ -1,0 +1,365 @@
+"""The making of a card: whose it is, its number, its life time, and what happens to the card whose place it takes."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta
+
+from cardwright.core.expiry import ExpirationUnit, mmyy
+from cardwright.core.pan import last_four, mask
+from cardwright.core.problems import (
+    CARD_CREATION_OFF,
+    CARD_SOURCE_INVALID,
+    CARD_UNKNOWN,
+    PRODUCT_UNKNOWN,
+    USER_UNKNOWN,
+    Problem,
+    bad_field,
+)
+from cardwright.core.words import CardState, HolderStatus
+from cardwright.kit.canonical import reading
+from cardwright.kit.clock import iso
+from cardwright.resources.cards.card_model import (
+    ActivationActions,
+    Card,
+    CardFulfillment,
+    CardMemory,
+    Expiry,
+    Instrument,
+    LifeTime,
+    StoredCard,
+    clear_pan,
+    expiry_of,
+    lock_card,
+    pin_context,
+    remember_card,
+    stored_of,
+)
+from cardwright.resources.cards.card_numbers import Number, draw_barcode, draw_number, number_of
+from cardwright.resources.cards.card_transitions import Cause, enter_state, record_transition, terminate_source
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.fields import OR_NONE, Metadata, Token, text_metadata
+from cardwright.resources.common.route import Shape
+from cardwright.resources.programs.card_product_config import Branch
+from cardwright.resources.programs.card_products import leaf
+from cardwright.storage import records
+from cardwright.storage.database import Row
+from cardwright.storage.tables import card_products, cards, users
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+SourceToken = Annotated[str, Meta(max_length=36), OR_NONE]
+"""The token of another card; an empty one names none."""
+
+
+class CardOffset(Branch, frozen=True, kw_only=True):
+    """How long this card lives, instead of as long as its product says."""
+
+    unit: ExpirationUnit | None = None
+    value: int | None = None
+
+
+def with_defaults(actions: ActivationActions) -> ActivationActions:
+    """The actions as the wire echoes them: a boolean with a default is always there."""
+    return msgspec.structs.replace(actions, terminate_reissued_source_card=actions.terminate_reissued_source_card is not False)
+
+
+class CardCreate(Shape, frozen=True, kw_only=True):
+    """A new card. ``account_token`` and ``bulk_issuance_token`` are only kept: there are no such objects here."""
+
+    user_token: Token
+    card_product_token: Token
+    token: Token | None = None
+    fulfillment: CardFulfillment | None = None
+    expiration_offset: CardOffset | None = CardOffset()
+    expedite: bool | None = False
+    metadata: Metadata | None = msgspec.field(default_factory=dict)
+    activation_actions: Annotated[ActivationActions, reading(with_defaults)] | None = None
+    reissue_pan_from_card_token: SourceToken | None = None
+    new_pan_from_card_token: SourceToken | None = None
+    translate_pin_from_card_token: SourceToken | None = None
+    bulk_issuance_token: SourceToken | None = None
+    account_token: SourceToken | None = None
+    copy_pin_from_source_card: bool | None = True
+    generate_new_pan: bool | None = False
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+NEW_CARD = Cause(channel="SYSTEM", reason="New card", reason_code="00")
+ACTIVATED_AT_ISSUE = Cause(channel="SYSTEM", reason="New card activated", reason_code="00")
+
+
+class MinOffsetView(msgspec.Struct):
+    """A product's ``min_offset``."""
+
+    unit: ExpirationUnit
+    value: int
+
+
+class OffsetView(msgspec.Struct):
+    """A product's ``expiration_offset``."""
+
+    unit: ExpirationUnit
+    value: int
+    min_offset: MinOffsetView | None = None
+
+    @property
+    def life(self) -> LifeTime:
+        """The same as a value of cards."""
+        least = self.min_offset
+        return LifeTime(
+            unit=self.unit, value=self.value, min_unit=least.unit if least else None, min_value=least.value if least else None
+        )
+
+
+class LifeCycleView(msgspec.Struct):
+    """What a card takes from its product's ``card_life_cycle``, once and for all."""
+
+    activate_upon_issue: bool
+    expiration_offset: OffsetView
+    card_service_code: int
+    update_expiration_upon_activation: bool
+
+
+class FulfillmentView(msgspec.Struct):
+    """What a card takes from its product's ``fulfillment``, once and for all."""
+
+    payment_instrument: Instrument
+    bin_prefix: str
+    pan_length: int
+    allow_card_creation: bool
+
+
+class ConfigView(msgspec.Struct):
+    """The branches of a product's ``config`` that a card is made by."""
+
+    card_life_cycle: LifeCycleView
+    fulfillment: FulfillmentView
+
+
+class ProductView(msgspec.Struct):
+    """A card product, as far as the making of a card needs it."""
+
+    token: str
+    config: ConfigView
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The cards that a new one is made from: the one reissued, the one replaced, the one whose PIN is taken over."""
+
+    reissued: StoredCard | None
+    replaced: StoredCard | None
+    pin: StoredCard | None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that a card is made by; ``is_presented``: the answer shows number and code."""
+
+    body: CardCreate
+    user: Row
+    product_id: int
+    product: ProductView
+    sources: Sources
+    metadata: dict[str, str]
+    is_presented: bool
+
+    @property
+    def reused(self) -> StoredCard | None:
+        """The card whose number the new one gets too, None when it gets one of its own."""
+        return None if self.body.generate_new_pan is True else self.sources.reissued
+
+    @property
+    def life(self) -> LifeTime:
+        """The life time that the card asks for, else its product's."""
+        asked = self.body.expiration_offset
+        if asked is None or asked.unit is None or asked.value is None:
+            return self.product.config.card_life_cycle.expiration_offset.life
+        return LifeTime(unit=asked.unit, value=asked.value)
+
+
+def check_fulfillment(fulfillment: CardFulfillment) -> None:
+    """Refuses wishes without anything to print. Raises a problem that names the field."""
+    for path in ("card_personalization", "card_personalization.text", "card_personalization.text.name_line_1"):
+        if leaf(fulfillment, path) is None:
+            raise bad_field(f"fulfillment.{path}", "may not be null")
+
+
+def check_body(body: CardCreate) -> None:
+    """Refuses what is wrong in a request whatever its tokens name. Raises a problem that names the field."""
+    if body.fulfillment is not None:
+        check_fulfillment(body.fulfillment)
+    offset = body.expiration_offset or CardOffset()
+    for name, other in (("unit", offset.value), ("value", offset.unit)):
+        if getattr(offset, name) is None and other is not None:
+            raise bad_field(f"expiration_offset.{name}", "may not be null")
+    if offset.value is not None and offset.value < 1:
+        raise bad_field("expiration_offset.value", "must be at least 1")
+    for name in ("new_pan_from_card_token", "translate_pin_from_card_token"):
+        if body.reissue_pan_from_card_token and getattr(body, name):
+            raise bad_field(name, "may not be used together with reissue_pan_from_card_token")
+
+
+def card_of(order: Order, token: str, number: Number, barcode: str, expiry: Expiry, time: str) -> Card:
+    """The card as it is first stored."""
+    body, fulfillment = order.body, order.product.config.fulfillment
+    return Card(
+        created_time=time,
+        last_modified_time=time,
+        token=token,
+        user_token=body.user_token,
+        card_product_token=body.card_product_token,
+        last_four=last_four(number.pan),
+        pan=mask(number.pan),
+        expiration=mmyy(expiry.named_ms),
+        expiration_time=iso(expiry.named_ms),
+        barcode=barcode,
+        pin_is_set=order.sources.pin is not None and order.sources.pin.pin_sealed is not None,
+        state=CardState.UNACTIVATED,
+        state_reason=NEW_CARD.reason or "",
+        fulfillment_status="DIGITALLY_PRESENTED" if order.is_presented else "ISSUED",
+        reissue_pan_from_card_token=body.reissue_pan_from_card_token or UNSET,
+        new_pan_from_card_token=body.new_pan_from_card_token or UNSET,
+        translate_pin_from_card_token=body.translate_pin_from_card_token or UNSET,
+        instrument_type=fulfillment.payment_instrument,
+        expedite=body.expedite is True,
+        metadata=order.metadata,
+        bulk_issuance_token=body.bulk_issuance_token or UNSET,
+        account_tokens=(body.account_token,) if body.account_token else UNSET,
+        activation_actions=UNSET if body.activation_actions is None else with_defaults(body.activation_actions),
+        fulfillment=body.fulfillment if body.fulfillment is not None else UNSET,
+    )
+
+
+def memory_of(order: Order, card: Card, expiry: Expiry) -> CardMemory:
+    """What the history says of a new card."""
+    life_cycle = order.product.config.card_life_cycle
+    return CardMemory(
+        token=card.token,
+        user_token=card.user_token,
+        card_product_token=card.card_product_token,
+        state=card.state,
+        last_four=card.last_four,
+        expiration=card.expiration,
+        expires_ms=expiry.expires_ms,
+        reason_code=NEW_CARD.reason_code,
+        metadata=card.metadata,
+        service_code=str(life_cycle.card_service_code),
+        life_from_activation=order.life if life_cycle.update_expiration_upon_activation else None,
+    )
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def issue_card(call: Call, body: CardCreate, *, is_presented: bool) -> StoredCard:
+    """Makes a card, or finds the one that an equal request made."""
+    check_body(body)
+    metadata = text_metadata(body.metadata)
+    ended = lock_ended(call, body)
+    if (replay := find_issued(call, body)) is not None:
+        return replay
+    user = find_user(call, body.user_token)
+    product_id, product = find_product(call, body.card_product_token)
+    sources = find_sources(call, body, user, ended)
+    stored = insert_card(call, Order(body, user, product_id, product, sources, metadata, is_presented))
+    record_transition(call, stored, "fulfillment.issued", NEW_CARD)
+    if sources.replaced is not None:
+        terminate_source(call, sources.replaced)
+    if product.config.card_life_cycle.activate_upon_issue and HolderStatus(user.status).is_active:
+        stored, _ = enter_state(call, stored, CardState.ACTIVE, ACTIVATED_AT_ISSUE)
+    return stored
+
+
+def find_issued(call: Call, body: CardCreate) -> StoredCard | None:
+    """The card that an equal request with the same token made. Raises a problem when that one was different."""
+    row = crud.find_replay_row(call, cards, body)
+    return None if row is None else stored_of(row)
+
+
+def find_user(call: Call, token: str) -> Row:
+    """The future cardholder. Raises USER_UNKNOWN."""
+    row = records.find(call.db, users, call.program.id, token)
+    if row is None:
+        raise Problem(USER_UNKNOWN)
+    return row
+
+
+def find_product(call: Call, token: str) -> tuple[int, ProductView]:
+    """The card product by id and content. Raises a problem when it is unknown or makes no cards."""
+    row = records.find(call.db, card_products, call.program.id, token)
+    if row is None:
+        raise Problem(PRODUCT_UNKNOWN)
+    # The wire's pan_length is a text.
+    product = msgspec.json.decode(row.doc, type=ProductView, strict=False)
+    if not product.config.fulfillment.allow_card_creation:
+        raise Problem(CARD_CREATION_OFF)
+    return row.id, product
+
+
+def lock_ended(call: Call, body: CardCreate) -> StoredCard | None:
+    """The card whose place the new one takes, locked before the look for a repeat: a repeat at the same time waits here."""
+    token = body.reissue_pan_from_card_token or body.new_pan_from_card_token
+    return lock_card(call, token) if token else None
+
+
+def find_sources(call: Call, body: CardCreate, user: Row, ended: StoredCard | None) -> Sources:
+    """The cards that the request names. Raises a problem for one that is unknown, or not the user's, or cannot be reissued."""
+    reissued, replaced = (ended, None) if body.reissue_pan_from_card_token else (None, ended)
+    if ended is None and (body.reissue_pan_from_card_token or body.new_pan_from_card_token):
+        raise Problem(CARD_UNKNOWN)
+    pin = find_source(call, body.translate_pin_from_card_token)
+    swapped = find_source(call, leaf(body.activation_actions, "swap_digital_wallet_tokens_from_card_token"))
+    if any(source is not None and source.user_id != user.id for source in (ended, pin, swapped)):
+        raise Problem(CARD_SOURCE_INVALID, "its source belongs to another user")
+    if reissued is None:
+        return Sources(reissued, replaced, pin)
+    if reissued.card.state is CardState.TERMINATED and body.generate_new_pan is not True:
+        raise Problem(CARD_SOURCE_INVALID, "its source is terminated, so the number cannot be used again")
+    return Sources(reissued, replaced, pin=None if body.copy_pin_from_source_card is False else reissued)
+
+
+def find_source(call: Call, token: str | None) -> StoredCard | None:
+    """A card that the request names, None when it names none."""
+    return stored_of(crud.get_row(call, cards, CARD_UNKNOWN, token)) if token else None
+
+
+def insert_card(call: Call, order: Order) -> StoredCard:
+    """Draws what makes the card unique, and stores it."""
+    try:
+        expiry = expiry_of(call.now, order.life)
+    except ValueError:
+        raise bad_field("expiration_offset.value", "reaches beyond the year 9999") from None
+    token = order.body.token or call.app.ids.token()
+    number = number_for(call, order)
+    card = card_of(order, token, number, draw_barcode(call), expiry, iso(call.now))
+    card_id, _ = crud.insert(
+        call, cards, order.body, card, holder_id=order.user.holder_id, user_id=order.user.id, product_id=order.product_id,
+        state=card.state, last_four=card.last_four, expires_ms=expiry.expires_ms, barcode=card.barcode, pan_digest=number.digest,
+        pan_sealed=call.app.vault.encrypt_pan(number.pan, str(call.program.id), token),
+    )  # fmt: skip
+    if order.sources.pin is not None:
+        copy_pin(call, order.sources.pin, card_id)
+    remember_card(call, card_id, order.user.holder_id, memory_of(order, card, expiry))
+    return stored_of(crud.get_row(call, cards, CARD_UNKNOWN, token))
+
+
+def number_for(call: Call, order: Order) -> Number:
+    """The source's number for a reissue that keeps it, else a new one."""
+    if order.reused is not None:
+        return number_of(call, clear_pan(call, order.reused))
+    making = order.product.config.fulfillment
+    return draw_number(call, making.bin_prefix, making.pan_length)
+
+
+def copy_pin(call: Call, source: StoredCard, card_id: int) -> None:
+    """Gives a card the PIN of another one, if that one has any: each PIN is sealed for its own card."""
+    if source.pin_sealed is None:
+        return
+    vault = call.app.vault
+    pin = vault.open(source.pin_sealed, pin_context(source.id))
+    records.change(call.db, cards, card_id, pin_sealed=vault.seal(pin, pin_context(card_id)))

@@ -1,0 +1,1 @@
+"""Common: what every resource is built with. It knows no resource."""

@@ -1,0 +1,188 @@
+"""What all movements do alike: whose account, which fees, once for each token, and through the heart."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any
+
+from msgspec import Meta
+from sqlalchemy import Connection, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from cardwright.core.movements import AnyMovement, MovementKind
+from cardwright.core.problems import (
+    BUSINESS_UNKNOWN,
+    CURRENCY_UNSUPPORTED,
+    FUNDING_SOURCE_UNKNOWN,
+    ONE_HOLDER,
+    TOKEN_TAKEN,
+    USER_UNKNOWN,
+    Kind,
+    Problem,
+    bad_field,
+)
+from cardwright.core.render import details_decoder
+from cardwright.engine.cache import AccountEntry, find_accounts
+from cardwright.engine.moving import Instructed
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call, EngineCall
+from cardwright.resources.common.fields import parse_amount
+from cardwright.resources.common.route import Shape
+from cardwright.storage import records
+from cardwright.storage.programs import Program, get_program
+from cardwright.storage.tables import funding_sources, movements, transactions, users
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+Memo = Annotated[str, Meta(min_length=1, max_length=99)]
+Tags = Annotated[str, Meta(min_length=1, max_length=255)]
+Tags0 = Annotated[str, Meta(max_length=255)]
+
+
+class MovementResponse(Shape, frozen=True, kw_only=True):
+    """The outcome of a movement."""
+
+    code: str
+    memo: str
+
+
+class FundingShown(Shape, frozen=True, kw_only=True):
+    """What was drawn from, or went back to, a funding source; fees included."""
+
+    amount: Decimal
+    source: dict[str, Any]
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A movement whose references have been looked up; ``users`` are the payer's token and perhaps the recipient's."""
+
+    users: tuple[str, ...]
+    movement: AnyMovement
+    source_id: int | None = None
+    root_id: int | None = None
+    ref_id: int | None = None
+
+
+def one_holder(user_token: str | None, business_token: str | None) -> str:
+    """The user's token. Raises a problem unless there is exactly one holder; there are no businesses here."""
+    if (user_token is None) == (business_token is None):
+        raise Problem(ONE_HOLDER)
+    if user_token is None:
+        raise Problem(BUSINESS_UNKNOWN)
+    return user_token
+
+
+def positive_amount(amount: Decimal, currency: str) -> int:
+    """Minor units, at least one. Raises a problem that names the field."""
+    units = parse_amount("amount", amount, currency)
+    if not units:
+        raise bad_field("amount", "must be greater than 0")
+    return units
+
+
+def check_currency(currency: str, program: Program) -> None:
+    """Refuses another currency than the program's: accounts have no other (choice)."""
+    if currency != program.settings.currency:
+        raise Problem(CURRENCY_UNSUPPORTED, currency)
+
+
+def said(body: Shape, *names: str) -> dict[str, str]:
+    """The texts of a request that its document repeats, in this order."""
+    return {name: value for name in names if (value := getattr(body, name)) is not None}
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def find_source(db: Connection, program: Program, token: str, missing: Kind = FUNDING_SOURCE_UNKNOWN) -> int:
+    """The id of a program funding source. Raises a problem when there is none."""
+    row = records.find(db, funding_sources, program.id, token)
+    if row is None:
+        raise Problem(missing, token)
+    return int(row.id)
+
+
+def accounts_of(db: Connection, program_id: int, users: Sequence[str]) -> tuple[AccountEntry, ...]:
+    """The accounts of users. Raises a problem when one of them is unknown."""
+    keys = [(program_id, user) for user in users]
+    found = find_accounts(db, keys)
+    if len(found) < len(keys):
+        raise Problem(USER_UNKNOWN)
+    return tuple(found[key] for key in keys)
+
+
+def find_movement(db: Connection, program_id: int, kind: MovementKind, token: str) -> Any:
+    """The movement's row, or None."""
+    key = movements.c
+    query = select(movements).where(key.program_id == program_id, key.kind == int(kind), key.token == token)
+    return db.execute(query).one_or_none()
+
+
+def payer_and_source(db: Connection, movement_id: int) -> tuple[str, int | None]:
+    """The user whose account a movement was about, and its funding source."""
+    columns = transactions.c
+    row = db.execute(select(columns.details, columns.source_id).where(columns.id == movement_id)).one()
+    return details_decoder.decode(row.details).user_token or "", row.source_id
+
+
+def of_holder(call: Call, user_token: str | None, business_token: str | None) -> list[ColumnElement[bool]]:
+    """The movements of whose account a list shows; an unknown holder has none."""
+    if user_token is None and business_token is None:
+        return []
+    user = records.find(call.db, users, call.program.id, user_token) if business_token is None else None
+    return [movements.c.holder_id == (user.holder_id if user is not None else -1)]
+
+
+def list_movements(call: Call, kind: MovementKind, *conditions: ColumnElement[bool]) -> records.Listing:
+    """The page of movements of a kind that the call asks for."""
+    return records.list_page(
+        call.db, movements, call.program.id, call.list_page, movements.c.kind == int(kind), *conditions
+    )
+
+
+def get_movement(call: Call, kind: MovementKind, missing: Kind) -> str:
+    """The document of the movement that the path names. Raises ``missing``."""
+    row = find_movement(call.db, call.program.id, kind, call.token)
+    if row is None:
+        raise Problem(missing)
+    return str(row.doc)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+Prepare = Callable[[Connection, Program, str], Ready]
+"""Looks up what a request refers to; the text is the token of the movement."""
+
+
+async def carry_out(call: EngineCall, kind: MovementKind, body: Any, prepare: Prepare) -> bytes:
+    """Has a movement carried out and answers its document; a repeat gets the first one's."""
+    app, received_ms = call.app, call.app.real_clock()
+    chosen = getattr(body, "token", None)
+    digest, token = crud.fingerprint(app, body), chosen or app.ids.token()
+
+    def look(db: Connection) -> tuple[Ready, tuple[AccountEntry, ...]] | str:
+        replay = find_movement(db, call.program_id, kind, chosen) if chosen is not None else None
+        if replay is None:
+            ready = prepare(db, get_program(db, call.program_id), token)
+            return ready, accounts_of(db, call.program_id, ready.users)
+        if bytes(replay.request_hash) != digest:
+            raise Problem(TOKEN_TAKEN)
+        return str(replay.doc)
+
+    found = await app.engine.cache.look(look)
+    if isinstance(found, str):
+        return found.encode()
+    ready, accounts = found
+    asked = Instructed(
+        accounts=accounts, kind=kind, movement=ready.movement,
+        seed=app.ids.bits(63), received_ms=received_ms, request_hash=digest, source_id=ready.source_id,
+        root_id=ready.root_id, ref_id=ready.ref_id,
+    )  # fmt: skip
+    moved = await app.engine.move(asked)
+    if moved.program.subscriptions:
+        app.wake_outbox()
+    return moved.doc.encode()

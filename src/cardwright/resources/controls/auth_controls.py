@@ -1,0 +1,201 @@
+"""Authorization controls: who may not buy where, and from when to when."""
+
+from typing import ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType, structs
+
+from cardwright.core.problems import AUTH_CONTROL_NOT_FOUND, bad_field
+from cardwright.core.spend import MerchantRule
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.crud import remember, without_nulls
+from cardwright.resources.common.fields import Token
+from cardwright.resources.common.route import Blank, Paging, Shape, get, post, put
+from cardwright.resources.controls.scope import (
+    Association,
+    Mcc,
+    Mid,
+    Moment,
+    Name,
+    check_count,
+    check_parts,
+    check_references,
+    checked_times,
+    control_columns,
+    is_active,
+    moment_of,
+    whose,
+)
+from cardwright.storage import history, records
+from cardwright.storage.tables import auth_controls
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class AuthMerchantScope(Shape, frozen=True, kw_only=True):
+    """Where a control acts: one merchant or category, or a group of either; without any of these everywhere."""
+
+    blank: ClassVar[Blank | None] = Blank.NOTHING
+
+    mid: Mid | UnsetType | None = UNSET
+    mcc: Mcc | UnsetType | None = UNSET
+    mcc_group: Token | UnsetType | None = UNSET
+    merchant_group_token: Token | UnsetType | None = UNSET
+
+
+class AuthControlCreate(Shape, frozen=True, kw_only=True):
+    """A new authorization control. It needs an association or a merchant scope; with neither it would block everything."""
+
+    name: Name
+    token: Token | None = None
+    association: Association | None = Association()
+    merchant_scope: AuthMerchantScope | None = AuthMerchantScope()
+    start_time: Moment | None = None
+    end_time: Moment | None = None
+    active: bool | None = True
+
+
+class AuthControlUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of an authorization control; what is absent stays, association and merchant scope are replaced as a whole."""
+
+    token: str | None = None
+    name: Name | None = None
+    association: Association | None = None
+    merchant_scope: AuthMerchantScope | None = None
+    start_time: Moment | None = None
+    end_time: Moment | None = None
+    active: bool | None = None
+
+
+class AuthControl(Shape, frozen=True, kw_only=True):
+    """An authorization control."""
+
+    token: str
+    name: str
+    association: Association
+    merchant_scope: AuthMerchantScope
+    start_time: str | UnsetType = UNSET
+    end_time: str | UnsetType = UNSET
+    active: bool = True
+
+
+class AuthControlQuery(Shape, frozen=True, kw_only=True):
+    """Whose controls; the literal ``null`` means those that name no user, or no card product. Inactive ones on demand."""
+
+    user: str | None = None
+    card_product: str | None = None
+    active: Literal["true", "false", "all"] = "true"
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def control_of(body: AuthControlCreate, token: str) -> AuthControl:
+    """The control that a request describes."""
+    said = {
+        **crud.changes_of(body), "token": token, "association": without_nulls(body.association or Association()),
+        "merchant_scope": without_nulls(body.merchant_scope or AuthMerchantScope()),
+    }  # fmt: skip
+    return checked(AuthControl(**said))
+
+
+def changed(control: AuthControl, body: AuthControlUpdate) -> AuthControl:
+    """The control after a partial update."""
+    changes = crud.changes_of(body)
+    for name in ("association", "merchant_scope"):
+        if name in changes:
+            changes[name] = without_nulls(changes[name])
+    return checked(structs.replace(control, **changes))
+
+
+def checked(control: AuthControl) -> AuthControl:
+    """The control if it can be one. Raises a problem that names the field."""
+    check_parts(control.association, control.merchant_scope)
+    parts = (*structs.astuple(control.association), *structs.astuple(control.merchant_scope))
+    if not any(part for part in parts if part is not UNSET):
+        raise bad_field("association, merchant_scope", "may not both be empty")
+    return structs.replace(control, **checked_times(control.start_time or None, control.end_time or None))
+
+
+def fact_of(control: AuthControl) -> str:
+    """What decisions must know of a control, as JSON."""
+    scope = control.merchant_scope
+    fact = MerchantRule(
+        id=0,
+        token=control.token,
+        name=control.name,
+        user_token=control.association.user_token or None,
+        card_product_token=control.association.card_product_token or None,
+        mid=scope.mid or None,
+        mcc=scope.mcc.zfill(4) if scope.mcc else None,
+        mcc_group=scope.mcc_group or None,
+        merchant_group=scope.merchant_group_token or None,
+        start_ms=moment_of("start_time", control.start_time) if control.start_time else None,
+        end_ms=moment_of("end_time", control.end_time) if control.end_time else None,
+    )
+    return msgspec.json.encode(fact).decode()
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def check_place(call: Call, control: AuthControl) -> None:
+    """Refuses what a control refers to when that is not there, and one program-level control too many."""
+    check_references(call, control.association, control.merchant_scope)
+    check_count(call, auth_controls, control.token, control.association, active=control.active)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_auth_control(call: Call, body: AuthControlCreate) -> str:
+    """Creates an authorization control, in force at once unless it names a time."""
+    control = control_of(body, body.token or call.app.ids.token())
+    if (replay := crud.find_replay(call, auth_controls, body)) is not None:
+        return replay
+    check_place(call, control)
+    fact = fact_of(control)
+    columns = control_columns(control.association, fact, active=control.active)
+    control_id, doc = crud.insert(call, auth_controls, body, control, **columns)
+    remember(call, history.Kind.AUTH_CONTROL, control_id, fact, active=control.active)
+    return doc
+
+
+def get_auth_control(call: Call) -> str:
+    """Returns an authorization control."""
+    return str(crud.get_row(call, auth_controls, AUTH_CONTROL_NOT_FOUND).doc)
+
+
+def list_auth_controls(call: Call) -> records.Listing:
+    """Lists authorization controls, of everybody or of one user or card product."""
+    query: AuthControlQuery = call.query
+    conditions = [*whose(auth_controls, query.user, query.card_product), *is_active(auth_controls, query.active)]
+    return crud.list_resources(call, auth_controls, *conditions)
+
+
+def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
+    """Changes an authorization control, or switches it on and off."""
+    row = crud.lock_row(call, auth_controls, AUTH_CONTROL_NOT_FOUND)
+    crud.check_same_token(call, body)
+    control = changed(msgspec.json.decode(row.doc, type=AuthControl), body)
+    check_place(call, control)
+    doc = records.text_of(control)
+    if doc != row.doc:
+        fact = fact_of(control)
+        columns = control_columns(control.association, fact, active=control.active)
+        records.change(call.db, auth_controls, row.id, doc=doc, modified_ms=call.now, **columns)
+        remember(call, history.Kind.AUTH_CONTROL, row.id, fact, active=control.active)
+    return doc
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Auth controls"
+
+routes = [
+    post("/authcontrols", AuthControlCreate, create_auth_control, AuthControl),
+    get("/authcontrols", list_auth_controls, AuthControl, query=AuthControlQuery, paging=Paging(count_max=100)),
+    get("/authcontrols/{token}", get_auth_control, AuthControl),
+    put("/authcontrols/{token}", AuthControlUpdate, update_auth_control, AuthControl),
+]

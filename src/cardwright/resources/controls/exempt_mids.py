@@ -1,0 +1,165 @@
+"""MID exemptions: merchants that no authorization control keeps a cardholder from."""
+
+from typing import ClassVar
+
+import msgspec
+from msgspec import UNSET, UnsetType, structs
+
+from cardwright.core.problems import EXEMPTION_NOT_FOUND, bad_field
+from cardwright.core.spend import MerchantRule
+from cardwright.kit.clock import Instant, iso
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.crud import check_group, remember, without_nulls
+from cardwright.resources.common.fields import Token
+from cardwright.resources.common.route import Blank, Paging, Shape, get, post, put
+from cardwright.resources.controls.auth_controls import AuthControlQuery, AuthMerchantScope
+from cardwright.resources.controls.scope import (
+    Association,
+    Mid,
+    Moment,
+    Name,
+    check_parts,
+    check_references,
+    checked_times,
+    control_columns,
+    is_active,
+    moment_of,
+    whose,
+)
+from cardwright.storage import history, records
+from cardwright.storage.tables import exempt_mids, merchant_groups
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class ExemptionCreate(Shape, frozen=True, kw_only=True):
+    """A new exemption, of one merchant or of a group of them; active from the start."""
+
+    name: Name
+    token: Token | None = None
+    association: Association | None = Association()
+    mid: Mid | None = None
+    merchant_group_token: Token | None = None
+    start_time: Moment | None = None
+    end_time: Moment | None = None
+
+
+class ExemptionUpdate(Shape, frozen=True, kw_only=True):
+    """Switches an exemption on or off; a body that says nothing switches it off (wire reference, "MID exemptions")."""
+
+    blank: ClassVar[Blank | None] = Blank.NULLS
+
+    active: bool | None = None
+
+
+class Exemption(Shape, frozen=True, kw_only=True):
+    """An exemption."""
+
+    token: str
+    name: str
+    association: Association
+    mid: str | UnsetType = UNSET
+    merchant_group_token: str | UnsetType = UNSET
+    start_time: str | UnsetType = UNSET
+    end_time: str | UnsetType = UNSET
+    active: bool = True
+    created: str
+    last_updated: str
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def checked(body: ExemptionCreate) -> ExemptionCreate:
+    """The exemption if it can be one, its times as they are kept. Raises a problem that names the field."""
+    check_parts(body.association or Association(), AuthMerchantScope())
+    if (body.mid is None) == (body.merchant_group_token is None):
+        raise bad_field("mid, merchant_group_token", "must be given, one of the two")
+    return structs.replace(body, **checked_times(body.start_time, body.end_time))
+
+
+def exemption_of(body: ExemptionCreate, token: str, now: Instant) -> Exemption:
+    """The exemption that a request describes."""
+    said = {
+        **crud.changes_of(checked(body)), "token": token, "association": without_nulls(body.association or Association()),
+        "created": iso(now), "last_updated": iso(now),
+    }  # fmt: skip
+    return Exemption(**said)
+
+
+def fact_of(exemption: Exemption) -> str:
+    """What decisions must know of an exemption, as JSON."""
+    fact = MerchantRule(
+        id=0,
+        token=exemption.token,
+        name=exemption.name,
+        user_token=exemption.association.user_token or None,
+        card_product_token=exemption.association.card_product_token or None,
+        mid=exemption.mid or None,
+        merchant_group=exemption.merchant_group_token or None,
+        start_ms=moment_of("start_time", exemption.start_time) if exemption.start_time else None,
+        end_ms=moment_of("end_time", exemption.end_time) if exemption.end_time else None,
+    )
+    return msgspec.json.encode(fact).decode()
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def check_place(call: Call, exemption: Exemption) -> None:
+    """Refuses what an exemption refers to when that is not there."""
+    check_references(call, exemption.association, AuthMerchantScope())
+    check_group(call, merchant_groups, "merchant_group_token", exemption.merchant_group_token)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_exemption(call: Call, body: ExemptionCreate) -> str:
+    """Exempts a merchant, or a group of them, from all authorization controls."""
+    exemption = exemption_of(body, body.token or call.app.ids.token(), call.now)
+    if (replay := crud.find_replay(call, exempt_mids, body)) is not None:
+        return replay
+    check_place(call, exemption)
+    fact = fact_of(exemption)
+    row_id, doc = crud.insert(call, exempt_mids, body, exemption, **control_columns(exemption.association, fact, active=True))
+    remember(call, history.Kind.EXEMPTION, row_id, fact, active=True)
+    return doc
+
+
+def get_exemption(call: Call) -> str:
+    """Returns an exemption."""
+    return str(crud.get_row(call, exempt_mids, EXEMPTION_NOT_FOUND).doc)
+
+
+def list_exemptions(call: Call) -> records.Listing:
+    """Lists exemptions, of everybody or of one user or card product."""
+    query: AuthControlQuery = call.query
+    conditions = [*whose(exempt_mids, query.user, query.card_product), *is_active(exempt_mids, query.active)]
+    return crud.list_resources(call, exempt_mids, *conditions)
+
+
+def update_exemption(call: Call, body: ExemptionUpdate) -> None:
+    """Switches an exemption on or off."""
+    row = crud.lock_row(call, exempt_mids, EXEMPTION_NOT_FOUND)
+    before = msgspec.json.decode(row.doc, type=Exemption)
+    active = body.active is True
+    if before.active is not active:
+        after = structs.replace(before, active=active, last_updated=iso(call.now))
+        records.change(call.db, exempt_mids, row.id, doc=records.text_of(after), modified_ms=call.now, active=active)
+        remember(call, history.Kind.EXEMPTION, row.id, row.fact, active=active)
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+PATH = "/authcontrols/exemptmids"
+
+TAG = "Exempt mids"
+
+routes = [
+    post(PATH, ExemptionCreate, create_exemption, Exemption),
+    get(PATH, list_exemptions, Exemption, query=AuthControlQuery, paging=Paging(count_max=100)),
+    get(f"{PATH}/{{token}}", get_exemption, Exemption, fields=False),
+    put(f"{PATH}/{{token}}", ExemptionUpdate, update_exemption, status=204),
+]

@@ -1,0 +1,185 @@
+"""MCC groups: named sets of merchant category codes that controls point at, and that raise holds and give them a life."""
+
+import re
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, structs
+
+from cardwright.core.money import BadAmount, minor_units
+from cardwright.core.problems import MCC_GROUP_NOT_FOUND, bad_field, bad_parameter
+from cardwright.core.spend import Increase, IncreaseType, MccGroup, expanded
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.crud import remember
+from cardwright.resources.common.fields import Token
+from cardwright.resources.common.route import Paging, Shape, get, post, put
+from cardwright.storage import history, records
+from cardwright.storage.controls import has_member, members_text
+from cardwright.storage.tables import mcc_groups
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+GroupName = Annotated[str, Meta(max_length=255)]
+
+
+class HoldIncrease(Shape, frozen=True, kw_only=True):
+    """By how much holds are raised: an amount, a percentage, or up to an amount."""
+
+    type: IncreaseType
+    value: Decimal
+
+
+class HoldControls(Shape, frozen=True, kw_only=True, omit_defaults=True):
+    """What the group changes of holds."""
+
+    hold_increase: HoldIncrease | None = None
+    hold_expiration_days: Annotated[int, Meta(ge=1, le=100)] | None = None
+
+
+class MccConfig(Shape, frozen=True, kw_only=True, omit_defaults=True):
+    """A group's configuration."""
+
+    authorization_controls: HoldControls | None = None
+
+
+class MccGroupCreate(Shape, frozen=True, kw_only=True):
+    """A new MCC group. An entry of ``mccs`` is a code of four digits or a range of two, ``5812-5814``, both ends included."""
+
+    name: GroupName
+    mccs: Annotated[tuple[str, ...], Meta(max_length=500)]
+    token: Token | None = None
+    active: bool | None = True
+    config: MccConfig | None = None
+
+
+class MccGroupUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of an MCC group; what is absent stays. ``mccs`` and ``config`` are replaced as a whole."""
+
+    name: GroupName | None = None
+    mccs: Annotated[tuple[str, ...], Meta(min_length=1, max_length=500)] | None = None
+    token: str | None = None
+    active: bool | None = None
+    config: MccConfig | None = None
+
+
+class MccGroupAnswer(Shape, frozen=True, kw_only=True):
+    """An MCC group; ``mccs`` as they were sent."""
+
+    token: str
+    name: str
+    mccs: tuple[str, ...]
+    active: bool = True
+    config: MccConfig | UnsetType = UNSET
+
+
+class MccGroupQuery(Shape, frozen=True, kw_only=True):
+    """The groups that hold a category code."""
+
+    mcc: str | None = None
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+_ENTRY = re.compile(r"([0-9]{4})(?:-([0-9]{4}))?", re.ASCII)
+PERCENT_MAX = 1000
+
+
+def check_mccs(mccs: tuple[str, ...]) -> None:
+    """Refuses entries that are neither a code nor a range, and those that are there twice."""
+    for index, entry in enumerate(mccs):
+        found = _ENTRY.fullmatch(entry)
+        if found is None or (found[2] is not None and found[2] < found[1]):
+            raise bad_field(f"mccs[{index}]", "must have four digits, or be a range such as 5812-5814")
+    if len(set(mccs)) < len(mccs):
+        raise bad_field("mccs", "may not have an entry twice")
+
+
+def increase_of(config: MccConfig | UnsetType, currency: str) -> Increase | None:
+    """The hold increase as decisions see it. Raises a problem that names the field."""
+    controls = None if config is UNSET else config.authorization_controls
+    if controls is None or controls.hold_increase is None:
+        return None
+    field, increase = "config.authorization_controls.hold_increase.value", controls.hold_increase
+    is_percent = increase.type is IncreaseType.PERCENT
+    try:
+        # Hundredths of a percent and of a dollar have the same two decimals.
+        value = minor_units(increase.value, "USD" if is_percent else currency)
+    except BadAmount as error:
+        raise bad_field(field, str(error)) from None
+    if is_percent and value > PERCENT_MAX * 100:
+        raise bad_field(field, f"may be at most {PERCENT_MAX} percent")
+    return Increase(increase.type, value)
+
+
+def fact_of(group: MccGroupAnswer, currency: str, codes_revision: int = 0) -> MccGroup:
+    """What decisions must know of a group."""
+    controls = None if group.config is UNSET else group.config.authorization_controls
+    return MccGroup(
+        token=group.token, name=group.name, mccs=group.mccs, increase=increase_of(group.config, currency),
+        hold_days=None if controls is None else controls.hold_expiration_days, codes_revision=codes_revision,
+    )  # fmt: skip
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_mcc_group(call: Call, body: MccGroupCreate) -> str:
+    """Creates an MCC group."""
+    check_mccs(body.mccs)
+    group = MccGroupAnswer(**(crud.changes_of(body) | {"token": body.token or call.app.ids.token()}))
+    fact = fact_of(group, call.program.settings.currency)
+    if (replay := crud.find_replay(call, mcc_groups, body)) is not None:
+        return replay
+    text = msgspec.json.encode(fact).decode()
+    members = members_text(sorted(expanded(group.mccs)))
+    group_id, doc = crud.insert(call, mcc_groups, body, group, active=group.active, fact=text, members=members)
+    remember(call, history.Kind.MCC_GROUP, group_id, text, active=group.active)
+    return doc
+
+
+def get_mcc_group(call: Call) -> str:
+    """Returns an MCC group."""
+    return str(crud.get_row(call, mcc_groups, MCC_GROUP_NOT_FOUND).doc)
+
+
+def list_mcc_groups(call: Call) -> records.Listing:
+    """Lists MCC groups, all or those that hold a category code."""
+    mcc = call.query.mcc
+    if mcc is None:
+        return crud.list_resources(call, mcc_groups)
+    if not (mcc.isascii() and mcc.isdigit() and len(mcc) <= 4):
+        raise bad_parameter("mcc", "must be up to four digits")
+    return crud.list_resources(call, mcc_groups, has_member(mcc_groups, mcc.zfill(4)))
+
+
+def update_mcc_group(call: Call, body: MccGroupUpdate) -> str:
+    """Changes an MCC group, at once for every control that points at it; what was spent is counted again."""
+    row = crud.lock_row(call, mcc_groups, MCC_GROUP_NOT_FOUND)
+    crud.check_same_token(call, body)
+    check_mccs(body.mccs or ())
+    group = structs.replace(msgspec.json.decode(row.doc, type=MccGroupAnswer), **crud.changes_of(body))
+    before = msgspec.json.decode(row.fact, type=MccGroup)
+    is_counted_anew = group.mccs != before.mccs or (group.active and not row.active)
+    codes_revision = max(call.program.revision, before.codes_revision) + 1 if is_counted_anew else before.codes_revision
+    fact = msgspec.json.encode(fact_of(group, call.program.settings.currency, codes_revision)).decode()
+    doc = records.text_of(group)
+    if doc != row.doc:
+        members = members_text(sorted(expanded(group.mccs)))
+        columns = {"doc": doc, "active": group.active, "fact": fact, "members": members}
+        records.change(call.db, mcc_groups, row.id, modified_ms=call.now, **columns)
+        remember(call, history.Kind.MCC_GROUP, row.id, fact, active=group.active)
+    return doc
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Mcc groups"
+
+routes = [
+    post("/mccgroups", MccGroupCreate, create_mcc_group, MccGroupAnswer),
+    get("/mccgroups", list_mcc_groups, MccGroupAnswer, query=MccGroupQuery, paging=Paging(count=10), fields=False),
+    get("/mccgroups/{token}", get_mcc_group, MccGroupAnswer, fields=False),
+    put("/mccgroups/{token}", MccGroupUpdate, update_mcc_group, MccGroupAnswer),
+]

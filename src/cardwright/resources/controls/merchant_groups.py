@@ -1,0 +1,132 @@
+"""Merchant groups: named sets of merchant ids that controls, exemptions and card products point at."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, structs
+
+from cardwright.core.problems import MERCHANT_GROUP_NOT_FOUND, bad_field
+from cardwright.kit.clock import iso
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.crud import remember
+from cardwright.resources.common.fields import Token
+from cardwright.resources.common.route import Paging, Shape, get, post, put
+from cardwright.storage import history, records
+from cardwright.storage.controls import MEMBER_END, has_member, members_text
+from cardwright.storage.tables import merchant_groups
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+GroupName = Annotated[str, Meta(min_length=1, max_length=40)]
+Mids = Annotated[tuple[str, ...], Meta(min_length=1, max_length=4000)]
+
+
+class MerchantGroupCreate(Shape, frozen=True, kw_only=True):
+    """A new merchant group. Ids are compared as they are spelt: ``000123`` and ``123`` are two merchants."""
+
+    name: GroupName
+    mids: Mids | None = None
+    token: Token | None = None
+    active: bool | None = True
+
+
+class MerchantGroupUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of a merchant group; what is absent stays, ``mids`` are replaced as a whole."""
+
+    name: GroupName | None = None
+    mids: Mids | None = None
+    token: str | None = None
+    active: bool | None = None
+
+
+class MerchantGroup(Shape, frozen=True, kw_only=True):
+    """A merchant group."""
+
+    token: str
+    name: str
+    mids: tuple[str, ...] | UnsetType = UNSET
+    active: bool = True
+    created_time: str
+    last_modified_time: str
+
+
+class MerchantGroupQuery(Shape, frozen=True, kw_only=True):
+    """The groups that have a merchant."""
+
+    mid: str | None = None
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+MID_MAX = 50
+"""The longest merchant id that a purchase may name."""
+
+
+def check_mids(mids: tuple[str, ...]) -> None:
+    """Refuses ids that no merchant can have, and those that are there twice."""
+    for index, mid in enumerate(mids):
+        if not 1 <= len(mid) <= MID_MAX or MEMBER_END in mid:
+            raise bad_field(f"mids[{index}]", f"must have 1 to {MID_MAX} characters and no line feed")
+    if len(set(mids)) < len(mids):
+        raise bad_field("mids", "may not have an entry twice")
+
+
+def fact_of(group: MerchantGroup) -> str:
+    """What decisions must know of a group, as JSON."""
+    return msgspec.json.encode({"token": group.token, "mids": group.mids or ()}).decode()
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_merchant_group(call: Call, body: MerchantGroupCreate) -> str:
+    """Creates a merchant group."""
+    check_mids(body.mids or ())
+    if (replay := crud.find_replay(call, merchant_groups, body)) is not None:
+        return replay
+    made = {"token": body.token or call.app.ids.token(), "created_time": iso(call.now), "last_modified_time": iso(call.now)}
+    group = MerchantGroup(**(crud.changes_of(body) | made))
+    members = members_text(group.mids or ())
+    group_id, doc = crud.insert(call, merchant_groups, body, group, active=group.active, members=members)
+    remember(call, history.Kind.MERCHANT_GROUP, group_id, fact_of(group), active=group.active)
+    return doc
+
+
+def get_merchant_group(call: Call) -> str:
+    """Returns a merchant group."""
+    return str(crud.get_row(call, merchant_groups, MERCHANT_GROUP_NOT_FOUND).doc)
+
+
+def list_merchant_groups(call: Call) -> records.Listing:
+    """Lists merchant groups, all or those that have a merchant."""
+    mid = call.query.mid
+    return crud.list_resources(call, merchant_groups, *([] if mid is None else [has_member(merchant_groups, mid)]))
+
+
+def update_merchant_group(call: Call, body: MerchantGroupUpdate) -> str:
+    """Changes a merchant group, at once for everything that points at it."""
+    row = crud.lock_row(call, merchant_groups, MERCHANT_GROUP_NOT_FOUND)
+    crud.check_same_token(call, body)
+    check_mids(body.mids or ())
+    before = msgspec.json.decode(row.doc, type=MerchantGroup)
+    after = structs.replace(before, **crud.changes_of(body))
+    members = members_text(after.mids or ())
+    doc, changed = crud.update(call, merchant_groups, row, before, after, active=after.active, members=members)
+    if changed:
+        remember(call, history.Kind.MERCHANT_GROUP, row.id, fact_of(after), active=after.active)
+    return doc
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Merchant groups"
+
+routes = [
+    post("/merchantgroups", MerchantGroupCreate, create_merchant_group, MerchantGroup),
+    get(
+        "/merchantgroups", list_merchant_groups, MerchantGroup, query=MerchantGroupQuery, paging=Paging(count=10), fields=False
+    ),
+    get("/merchantgroups/{token}", get_merchant_group, MerchantGroup, fields=False),
+    put("/merchantgroups/{token}", MerchantGroupUpdate, update_merchant_group, MerchantGroup),
+]

@@ -1,0 +1,1 @@
+"""Fees: fee definitions, fee charges and real-time fee groups."""

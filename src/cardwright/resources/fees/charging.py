@@ -1,0 +1,105 @@
+"""Fee charging: the fees of a movement, as they are charged today."""
+
+from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Decimal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection
+
+from cardwright.core.movement_steps import Charge
+from cardwright.core.problems import (
+    FEE_NOT_CHARGEABLE,
+    FEE_UNKNOWN,
+    Problem,
+    bad_field,
+)
+from cardwright.engine.moving import CHARGES_MAX
+from cardwright.resources.common.fields import Token, parse_amount
+from cardwright.resources.common.movements import Memo, Tags0
+from cardwright.resources.common.route import Shape
+from cardwright.resources.fees.fees import Category, Fee, FeeKind
+from cardwright.storage import records
+from cardwright.storage.programs import Program
+from cardwright.storage.tables import fees
+
+
+class FeeModel(Shape, frozen=True, kw_only=True):
+    """A fee to charge: which one, and what takes the place of its amount."""
+
+    token: Token
+    memo: Memo | None = None
+    tags: Tags0 | None = None
+    overrideAmount: Decimal | None = None
+
+
+class ChargedFee(Shape, frozen=True, kw_only=True):
+    """A fee as it was on the day that it was charged."""
+
+    token: str
+    name: str
+    amount: Decimal
+    memo: str | UnsetType = UNSET
+    tags: str | UnsetType = UNSET
+    currency_code: str
+    created_time: str
+    last_modified_time: str
+
+
+class FeeDetail(Shape, frozen=True, kw_only=True):
+    """A fee that was charged, and the transaction that charged it."""
+
+    token: str
+    memo: str | UnsetType = UNSET
+    tags: str | UnsetType = UNSET
+    overrideAmount: Decimal | UnsetType = UNSET
+    transaction_token: str
+    fee: ChargedFee
+
+
+def parse_fees(sent: Sequence[FeeModel] | None, currency: str) -> list[tuple[FeeModel, int | None]]:
+    """The fees with what takes the place of their amounts, in minor units. Raises a problem that names the field."""
+    if sent is not None and len(sent) > CHARGES_MAX:
+        raise bad_field("fees", f"may have at most {CHARGES_MAX} elements")
+    return [
+        (
+            one,
+            None if one.overrideAmount is None else parse_amount(f"fees[{index}].overrideAmount", one.overrideAmount, currency),
+        )
+        for index, one in enumerate(sent or ())
+    ]
+
+
+def charge_of(fee: Fee, sent: FeeModel, override: int | None, amount: int | None, currency: str) -> Charge:
+    """The fee as it is charged today. ``amount`` is what a percentage is of, None when there is nothing."""
+    if not fee.active:
+        raise Problem(FEE_NOT_CHARGEABLE, f"{fee.token} is not active")
+    if fee.category is Category.REALTIME:
+        raise Problem(FEE_NOT_CHARGEABLE, f"{fee.token} is a real-time fee")
+    if fee.currency_code != currency:
+        raise Problem(FEE_NOT_CHARGEABLE, f"{fee.token} is in {fee.currency_code}")
+    if fee.type is FeeKind.FLAT:
+        units = parse_amount("amount", fee.amount, currency)
+    elif amount is None:
+        raise Problem(FEE_NOT_CHARGEABLE, f"{fee.token} is a percentage, and there is no amount that it could be of")
+    else:
+        units = int((fee.amount * amount / 100).to_integral_value(ROUND_HALF_UP))
+    shown = ChargedFee(**{name: getattr(fee, name) for name in ChargedFee.__struct_fields__})
+    return Charge(
+        token=fee.token, amount=units if override is None else override, fee=records.text_of(shown),
+        memo=sent.memo, tags=sent.tags, override=override,
+    )  # fmt: skip
+
+
+def find_charges(
+    db: Connection, program: Program, sent: Sequence[tuple[FeeModel, int | None]], amount: int | None
+) -> tuple[Charge, ...]:
+    """The fees as they are charged now. Raises a problem for one that is unknown or cannot be charged."""
+    charges = []
+    for one, override in sent:
+        row = records.find(db, fees, program.id, one.token)
+        if row is None:
+            raise Problem(FEE_UNKNOWN, one.token)
+        fee = msgspec.json.decode(row.doc, type=Fee)
+        charges.append(charge_of(fee, one, override, amount, program.settings.currency))
+    return tuple(charges)

@@ -1,0 +1,178 @@
+"""Fees: what can be charged to an account, on demand or with an order."""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, structs
+
+from cardwright.core.money import exponent_of
+from cardwright.core.problems import CURRENCY_UNSUPPORTED, FEE_NOT_FOUND, Problem
+from cardwright.kit.clock import iso
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.crud import remember, without_nulls
+from cardwright.resources.common.fields import Token, parse_amount
+from cardwright.resources.common.route import Paging, Shape, get, post, put
+from cardwright.storage import history, records
+from cardwright.storage.tables import fees
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+FeeName = Annotated[str, Meta(min_length=1, max_length=50)]
+FeeTags = Annotated[str, Meta(min_length=1, max_length=255)]
+Text255 = Annotated[str, Meta(max_length=255)]
+CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3)]
+
+
+class Category(StrEnum):
+    """Charged on demand, or together with a transaction through a fee group."""
+
+    STANDALONE = "STANDALONE"
+    REALTIME = "REALTIME"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Category | None":
+        """The documentation spells it in two ways."""
+        return cls.REALTIME if value == "REAL_TIME" else None
+
+
+class FeeKind(StrEnum):
+    """An amount, or a percentage of what the fee is charged with."""
+
+    FLAT = "FLAT"
+    PERCENTAGE = "PERCENTAGE"
+
+
+class FeeAttributes(Shape, frozen=True, kw_only=True):
+    """Which transactions a real-time fee is meant for; kept as sent. ``transaction_type`` alone decides."""
+
+    region: Text255 | UnsetType | None = UNSET
+    status: Text255 | UnsetType | None = UNSET
+    transaction_type: Text255 | UnsetType | None = UNSET
+    reason: Text255 | UnsetType | None = UNSET
+
+
+class FeeCreate(Shape, frozen=True, kw_only=True):
+    """A new fee."""
+
+    name: FeeName
+    amount: Decimal
+    currency_code: CurrencyCode
+    token: Token | None = None
+    active: bool | None = True
+    category: Category | None = Category.STANDALONE
+    type: FeeKind | None = FeeKind.FLAT
+    fee_attributes: FeeAttributes | None = None
+    memo: Text255 | None = None
+    tags: FeeTags | None = None
+
+
+class FeeUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of a fee; what is absent stays. What was charged before keeps its amount."""
+
+    name: FeeName | None = None
+    amount: Decimal | None = None
+    currency_code: CurrencyCode | None = None
+    token: Token | None = None
+    active: bool | None = None
+    category: Category | None = None
+    type: FeeKind | None = None
+    fee_attributes: FeeAttributes | None = None
+    memo: Text255 | None = None
+    tags: FeeTags | None = None
+
+
+class Fee(Shape, frozen=True, kw_only=True):
+    """A fee."""
+
+    token: str
+    name: str
+    amount: Decimal
+    active: bool = True
+    category: Category = Category.STANDALONE
+    type: FeeKind = FeeKind.FLAT
+    currency_code: str
+    fee_attributes: FeeAttributes | UnsetType = UNSET
+    memo: str | UnsetType = UNSET
+    tags: str | UnsetType = UNSET
+    created_time: str
+    last_modified_time: str
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def said_in(body: FeeCreate | FeeUpdate) -> dict[str, Any]:
+    """The fields of a request that are present, null counted as absent also within ``fee_attributes``."""
+    said = crud.changes_of(body)
+    if body.fee_attributes is not None:
+        said["fee_attributes"] = without_nulls(body.fee_attributes)
+    return said
+
+
+def checked(fee: Fee) -> Fee:
+    """The fee if it can be one. Raises a problem that names the field; a percentage has at most two decimals."""
+    if exponent_of(fee.currency_code) is None:
+        raise Problem(CURRENCY_UNSUPPORTED, f"currency_code {fee.currency_code}")
+    parse_amount("amount", fee.amount, fee.currency_code if fee.type is FeeKind.FLAT else "USD")
+    return fee
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def tell_decisions(call: Call, fee_id: int, doc: str, *categories: Category) -> None:
+    """Lets decisions see a fee that is a real-time fee now, or was one."""
+    if Category.REALTIME in categories:
+        remember(call, history.Kind.FEE, fee_id, doc, active=True)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_fee(call: Call, body: FeeCreate) -> str:
+    """Creates a fee."""
+    if (replay := crud.find_replay(call, fees, body)) is not None:
+        return replay
+    now = iso(call.now)
+    token = body.token or call.app.ids.token()
+    fee = checked(Fee(**said_in(body), token=token, created_time=now, last_modified_time=now))
+    fee_id, doc = crud.insert(call, fees, body, fee)
+    tell_decisions(call, fee_id, doc, fee.category)
+    return doc
+
+
+def get_fee(call: Call) -> str:
+    """Returns a fee."""
+    return str(crud.get_row(call, fees, FEE_NOT_FOUND).doc)
+
+
+def list_fees(call: Call) -> records.Listing:
+    """Lists fees."""
+    return crud.list_resources(call, fees)
+
+
+def update_fee(call: Call, body: FeeUpdate) -> str:
+    """Changes a fee; a real-time fee for purchases from now on."""
+    row = crud.lock_row(call, fees, FEE_NOT_FOUND)
+    crud.check_same_token(call, body)
+    before = msgspec.json.decode(row.doc, type=Fee)
+    after = checked(structs.replace(before, **said_in(body)))
+    doc, changed = crud.update(call, fees, row, before, after)
+    if changed:
+        tell_decisions(call, row.id, doc, before.category, after.category)
+    return doc
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Fees"
+
+routes = [
+    post("/fees", FeeCreate, create_fee, Fee),
+    get("/fees", list_fees, Fee, paging=Paging(count=100, sort_by="-createdTime")),
+    get("/fees/{token}", get_fee, Fee, fields=False),
+    put("/fees/{token}", FeeUpdate, update_fee, Fee),
+]

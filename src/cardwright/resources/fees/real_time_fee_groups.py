@@ -1,0 +1,132 @@
+"""Real-time fee groups: fees that the members of an account holder group pay with their purchases."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, structs
+
+from cardwright.core.fee_groups import ASSESSED_TYPES, type_of
+from cardwright.core.problems import FEE_GROUP_NOT_FOUND, bad_field
+from cardwright.kit.clock import iso
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.crud import remember
+from cardwright.resources.common.fields import Token
+from cardwright.resources.common.route import Paging, Shape, get, post, put
+from cardwright.resources.fees.fees import Category
+from cardwright.storage import history, records
+from cardwright.storage.tables import fees, real_time_fee_groups
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+FeeGroupName = Annotated[str, Meta(min_length=1, max_length=50)]
+FeeTokens = Annotated[tuple[Token, ...], Meta(max_length=len(ASSESSED_TYPES))]
+
+
+class FeeGroupCreate(Shape, frozen=True, kw_only=True):
+    """A new group. Of its fees no two may be for the same type of transaction."""
+
+    name: FeeGroupName
+    token: Token | None = None
+    active: bool | None = True
+    fee_tokens: FeeTokens | None = None
+
+
+class FeeGroupUpdate(Shape, frozen=True, kw_only=True):
+    """Changes of a group; what is absent stays, ``fee_tokens`` are replaced as a whole. What was assessed stays assessed."""
+
+    name: FeeGroupName | None = None
+    token: Token | None = None
+    active: bool | None = None
+    fee_tokens: FeeTokens | None = None
+
+
+class FeeGroup(Shape, frozen=True, kw_only=True):
+    """A real-time fee group."""
+
+    token: str
+    name: str
+    active: bool = True
+    fee_tokens: tuple[str, ...] | UnsetType = UNSET
+    created_time: str
+    last_modified_time: str
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def check_fee(index: int, fee: dict[str, Any], currency: str) -> str:
+    """The type of transaction that a fee is for. Raises a problem for a fee that cannot be in a group."""
+    field = f"fee_tokens[{index}]"
+    if fee["category"] != Category.REALTIME:
+        raise bad_field(field, "must be the token of a fee of the category REALTIME")
+    if fee["currency_code"] != currency:
+        raise bad_field(field, f"must be the token of a fee in {currency}")
+    kind = type_of(fee)
+    if kind not in ASSESSED_TYPES:
+        raise bad_field(field, f"must be a fee whose fee_attributes.transaction_type is one of {', '.join(ASSESSED_TYPES)}")
+    return kind
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def check_fees(call: Call, tokens: tuple[str, ...] | None) -> None:
+    """Refuses fees that there are not, that are no real-time fees, and two for the same type of transaction."""
+    found: dict[str, str] = {}
+    for index, token in enumerate(tokens or ()):
+        row = records.find(call.db, fees, call.program.id, token)
+        if row is None:
+            raise bad_field(f"fee_tokens[{index}]", "is not the token of a fee")
+        kind = check_fee(index, msgspec.json.decode(row.doc), call.program.settings.currency)
+        if kind in found:
+            raise bad_field("fee_tokens", f"may not have two fees for {kind}: {found[kind]}, {token}")
+        found[kind] = token
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_fee_group(call: Call, body: FeeGroupCreate) -> str:
+    """Creates a real-time fee group."""
+    if (replay := crud.find_replay(call, real_time_fee_groups, body)) is not None:
+        return replay
+    check_fees(call, body.fee_tokens)
+    made = {"token": body.token or call.app.ids.token(), "created_time": iso(call.now), "last_modified_time": iso(call.now)}
+    group_id, doc = crud.insert(call, real_time_fee_groups, body, FeeGroup(**(crud.changes_of(body) | made)))
+    remember(call, history.Kind.REAL_TIME_FEE_GROUP, group_id, doc, active=True)
+    return doc
+
+
+def get_fee_group(call: Call) -> str:
+    """Returns a real-time fee group."""
+    return str(crud.get_row(call, real_time_fee_groups, FEE_GROUP_NOT_FOUND).doc)
+
+
+def list_fee_groups(call: Call) -> records.Listing:
+    """Lists real-time fee groups."""
+    return crud.list_resources(call, real_time_fee_groups)
+
+
+def update_fee_group(call: Call, body: FeeGroupUpdate) -> str:
+    """Changes a real-time fee group, for purchases from now on."""
+    row = crud.lock_row(call, real_time_fee_groups, FEE_GROUP_NOT_FOUND)
+    crud.check_same_token(call, body)
+    check_fees(call, body.fee_tokens)
+    before = msgspec.json.decode(row.doc, type=FeeGroup)
+    doc, changed = crud.update(call, real_time_fee_groups, row, before, structs.replace(before, **crud.changes_of(body)))
+    if changed:
+        remember(call, history.Kind.REAL_TIME_FEE_GROUP, row.id, doc, active=True)
+    return doc
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Real time fee groups"
+
+routes = [
+    post("/realtimefeegroups", FeeGroupCreate, create_fee_group, FeeGroup),
+    get("/realtimefeegroups", list_fee_groups, FeeGroup, paging=Paging(sort_by="-createdTime")),
+    get("/realtimefeegroups/{token}", get_fee_group, FeeGroup),
+    put("/realtimefeegroups/{token}", FeeGroupUpdate, update_fee_group, FeeGroup),
+]

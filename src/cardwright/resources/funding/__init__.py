@@ -1,0 +1,1 @@
+"""Funding: program funding sources, GPA orders and auto reloads."""

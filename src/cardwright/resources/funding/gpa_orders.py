@@ -1,0 +1,170 @@
+"""GPA orders: money from a program funding source onto an account, and the unloads that send it back."""
+
+from decimal import Decimal
+
+from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection
+
+from cardwright.core.movements import MovementKind, Order, Unload
+from cardwright.core.problems import ORDER_NOT_FOUND, UNLOAD_NOT_FOUND, Problem
+from cardwright.resources.common.call import Call, EngineCall
+from cardwright.resources.common.fields import CurrencyCode, Token
+from cardwright.resources.common.movements import (
+    FundingShown,
+    Memo,
+    MovementResponse,
+    Ready,
+    Tags,
+    Tags0,
+    carry_out,
+    check_currency,
+    find_movement,
+    find_source,
+    get_movement,
+    list_movements,
+    of_holder,
+    one_holder,
+    payer_and_source,
+    positive_amount,
+    said,
+)
+from cardwright.resources.common.route import Paging, Shape, get, post
+from cardwright.resources.fees.charging import FeeDetail, FeeModel, find_charges, parse_fees
+from cardwright.storage import records
+from cardwright.storage.programs import Program
+from cardwright.storage.tables import movements
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class OrderCreate(Shape, frozen=True, kw_only=True):
+    """A new GPA order. Funding source addresses are for payment cards and are not looked at."""
+
+    amount: Decimal
+    currency_code: CurrencyCode
+    funding_source_token: Token
+    token: Token | None = None
+    user_token: Token | None = None
+    business_token: Token | None = None
+    memo: Memo | None = None
+    tags: Tags | None = None
+    fees: tuple[FeeModel, ...] | None = None
+
+
+class GpaOrder(Shape, frozen=True, kw_only=True):
+    """A GPA order. ``funding.amount`` is what the source paid: the amount and the fees."""
+
+    token: str
+    amount: Decimal
+    created_time: str
+    last_modified_time: str
+    transaction_token: str
+    state: str
+    response: MovementResponse
+    funding: FundingShown
+    funding_source_token: str
+    user_token: str
+    memo: str | UnsetType = UNSET
+    tags: str | UnsetType = UNSET
+    currency_code: str
+    fees: tuple[FeeDetail, ...] | UnsetType = UNSET
+
+
+class UnloadCreate(Shape, frozen=True, kw_only=True):
+    """A new unload, of an order or of what is left of it."""
+
+    original_order_token: Token
+    amount: Decimal
+    token: Token | None = None
+    memo: Tags0 | None = None
+    tags: Tags0 | None = None
+
+
+class GpaUnload(Shape, frozen=True, kw_only=True):
+    """An unload of a GPA order."""
+
+    token: str
+    amount: Decimal
+    created_time: str
+    last_modified_time: str
+    transaction_token: str
+    state: str
+    response: MovementResponse
+    funding: FundingShown
+    funding_source_token: str
+    original_order_token: str
+    memo: str | UnsetType = UNSET
+    tags: str | UnsetType = UNSET
+
+
+class UnloadQuery(Shape, frozen=True, kw_only=True):
+    """Whose unloads, or those of which order."""
+
+    user_token: str | None = None
+    business_token: str | None = None
+    original_order_token: str | None = None
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+async def create_order(call: EngineCall, body: OrderCreate) -> bytes:
+    """Loads an account from a program funding source; the fees in the order are paid by the source too."""
+
+    def prepare(db: Connection, program: Program, token: str) -> Ready:
+        user, currency = one_holder(body.user_token, body.business_token), program.settings.currency
+        check_currency(body.currency_code, program)
+        amount, sent = positive_amount(body.amount, currency), parse_fees(body.fees, currency)
+        source_id = find_source(db, program, body.funding_source_token)
+        repeated = said(body, "user_token", "memo", "tags")
+        charges = find_charges(db, program, sent, amount)
+        return Ready((user,), Order(token=token, amount=amount, said=repeated, charges=charges), source_id)
+
+    return await carry_out(call, MovementKind.ORDER, body, prepare)
+
+
+async def create_unload(call: EngineCall, body: UnloadCreate) -> bytes:
+    """Sends money of an order back to its funding source, at most what is left of the order."""
+
+    def prepare(db: Connection, program: Program, token: str) -> Ready:
+        amount = positive_amount(body.amount, program.settings.currency)
+        order = find_movement(db, program.id, MovementKind.ORDER, body.original_order_token)
+        if order is None:
+            raise Problem(ORDER_NOT_FOUND)
+        repeated = said(body, "original_order_token", "memo", "tags")
+        user, source_id = payer_and_source(db, order.id)
+        return Ready((user,), Unload(token=token, amount=amount, said=repeated), source_id, order.id, order.id)
+
+    return await carry_out(call, MovementKind.UNLOAD, body, prepare)
+
+
+def get_order(call: Call) -> str:
+    """Returns a GPA order."""
+    return get_movement(call, MovementKind.ORDER, ORDER_NOT_FOUND)
+
+
+def get_unload(call: Call) -> str:
+    """Returns an unload."""
+    return get_movement(call, MovementKind.UNLOAD, UNLOAD_NOT_FOUND)
+
+
+def list_unloads(call: Call) -> records.Listing:
+    """Lists unloads, of everybody, of one user or of one order."""
+    query, conditions = call.query, []
+    if query.original_order_token is not None:
+        order = find_movement(call.db, call.program.id, MovementKind.ORDER, query.original_order_token)
+        conditions.append(movements.c.ref_id == (order.id if order is not None else -1))
+    return list_movements(call, MovementKind.UNLOAD, *conditions, *of_holder(call, query.user_token, query.business_token))
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Gpa orders"
+
+routes = [
+    post("/gpaorders", OrderCreate, create_order, GpaOrder),
+    get("/gpaorders/unloads", list_unloads, GpaUnload, query=UnloadQuery, paging=Paging()),
+    post("/gpaorders/unloads", UnloadCreate, create_unload, GpaUnload),
+    get("/gpaorders/unloads/{token}", get_unload, GpaUnload),
+    get("/gpaorders/{token}", get_order, GpaOrder, fields=False),
+]

@@ -1,0 +1,44 @@
+"""Ping: is anybody there, and are the credentials right."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from cardwright import __version__
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.route import Shape, get, post
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class PingRequest(Shape, frozen=True, kw_only=True):
+    """Something to be echoed."""
+
+    token: Annotated[str, Meta(max_length=36)] | None = None
+    payload: Annotated[str, Meta(max_length=255)] | None = None
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def get_ping(call: Call) -> dict[str, Any]:
+    """Answers that the platform is there. The time is written as nowhere else on the wire (observed)."""
+    time = datetime.fromtimestamp(call.now // 1000, UTC).strftime("%a %b %d %H:%M:%S UTC %Y")
+    return {"success": True, "version": __version__, "revision": "cardwright", "timestamp": time}
+
+
+def post_ping(_call: Call, body: PingRequest) -> dict[str, Any]:
+    """Echoes token and payload."""
+    said = {"id": body.token, "payload": body.payload}
+    return {"success": True, **{name: value for name, value in said.items() if value is not None}}
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Ping"
+
+routes = [
+    get("/ping", get_ping, dict[str, Any]),
+    post("/ping", PingRequest, post_ping, dict[str, Any], status=200),
+]

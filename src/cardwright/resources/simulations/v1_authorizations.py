@@ -1,0 +1,220 @@
+"""Simulations: messages as a card network would send them, from a JSON body."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from cardwright.core.iso_echo import iso_echo
+from cardwright.core.kinds import Form
+from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
+from cardwright.core.money import STORED_LIMIT
+from cardwright.core.problems import bad_field
+from cardwright.core.render import details_decoder, render
+from cardwright.core.transaction_model import as_v2
+from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.cache import Needs
+from cardwright.engine.cards import CardEntry
+from cardwright.kit.guard import check_url
+from cardwright.outbox.endpoint import TARGET_CONTEXT
+from cardwright.resources.common.call import App, EngineCall
+from cardwright.resources.common.crud import fingerprint
+from cardwright.resources.common.fields import text_or_none
+from cardwright.resources.common.route import Scope, Shape, post
+from cardwright.resources.simulations.v1_schemas import (
+    AskRequest,
+    AuthorizationRequest,
+    BillingAddress,
+    CardOptions,
+    NetworkMetadata,
+    SimulationAnswer,
+    SimulationWebhook,
+    TransactionOptions,
+    fees_of,
+    hold_ms_of,
+    merchant_of,
+    parse_message_amount,
+)
+from cardwright.storage.hot import CardRow
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
+    """Simulates an authorization: a purchase is decided, funded and held. A decline is a 201 too."""
+    return await ask(call, body, Form.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True)
+
+
+async def ask(
+    call: EngineCall, body: AskRequest, form: Form, amount: Decimal, cash_back: Decimal | None = None, *,
+    is_pre_auth: bool = False, echo: bool = True, **more: Any,
+) -> bytes:  # fmt: skip
+    """Has a message decided that asks the issuer for something; ``more`` goes into its details. ``echo``: see ``submit``."""
+    card, message = await message_of(call, body, form, amount, cash_back, is_pre_auth=is_pre_auth, **more)
+    return await submit(call.app, card, message, body, body.transaction_options, request=form, echo=echo)
+
+
+async def message_of(
+    call: EngineCall, body: AskRequest, form: Form, amount: Decimal, cash_back: Decimal | None = None, *,
+    is_pre_auth: bool = False, **more: Any,
+) -> tuple[CardEntry, Authorization]:  # fmt: skip
+    """The card and the message that a request asks for; what was typed at the till is compared here and goes no further."""
+    app, key, options = call.app, (call.program_id, body.card_token), body.transaction_options
+    typed_expiry = options is not None and options.card_expiration_date_yymm is not None
+    sealed: CardRow | None = None
+    if body.card_options is not None or body.pin is not None or typed_expiry:
+        # What was typed is compared here, before any account is locked: with the card as it is now, not as it was cached.
+        card, sealed = await app.engine.card_with_secrets(key)
+    else:
+        card = await app.engine.card(key)
+    program = await app.engine.cache.program(call.program_id, 0)
+    if cash_back is not None:
+        more["cash_back"] = parse_message_amount("cash_back_amount", cash_back, program.currency)
+    if form in FLOW_OF:
+        more["flow"] = FLOW_OF[form]
+    if is_pre_auth:
+        more |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
+    details = await _details(app, card, sealed, body, program.currency, more)
+    message = Authorization(amount=parse_message_amount("amount", amount, program.currency), details=details, form=form)
+    if message.requested >= STORED_LIMIT:
+        raise bad_field("amount", f"must be less than {STORED_LIMIT} minor units together with cash back and fees")
+    return card, message
+
+
+async def submit(
+    app: App,
+    card: CardEntry,
+    message: Message,
+    body: Shape,
+    options: TransactionOptions | None,
+    root_id: int | None = None,
+    *,
+    refund_of: int | None = None,
+    request: str = "",
+    echo: bool = True,
+) -> bytes:
+    """Has a message decided and answers as the wire does; ``root_id`` is the row that it names, ``refund_of`` the root of
+    the chain that a refund gives back.
+
+    All simulations share one space of transaction tokens; ``request`` tells equal bodies of different ones apart.
+
+    With ``echo`` the network's response message is part of the answer; without, the transaction is alone in it, in model v2.
+    """
+    token = options.transaction_token if options is not None else None
+    webhook: SimulationWebhook | None = getattr(body, "webhook", None)
+    asked = Asked(
+        card=card,
+        message=message,
+        seed=app.ids.bits(63),
+        received_ms=app.real_clock(),
+        root_id=root_id,
+        refund_of=refund_of,
+        inline_target=_sealed_target(app, webhook) if webhook is not None else None,
+        chosen_token=token,
+        request_hash=fingerprint(app, body, request) if token is not None else b"",
+        view=answer_of if echo else answer_v2_of,
+    )
+    outcome = await app.engine.submit(asked)
+    if webhook is not None or outcome.program.subscriptions:
+        app.wake_outbox()
+    return outcome.answer
+
+
+def answer_of(outcome: Outcome) -> bytes:
+    """The wire's answer to a simulation: the transaction, and the response message that the network got."""
+    row, card = outcome.row, outcome.card
+    details = details_decoder.decode(row.details)
+    raw = iso_echo(row, details, card.shown_pan, card.card.expiration, outcome.program.short_code)
+    return f'{{"transaction":{_transaction_of(outcome)},"raw_iso8583":{raw}}}'.encode()
+
+
+def answer_v2_of(outcome: Outcome) -> bytes:
+    """The answer of Simulations 2.0: the transaction alone, in its model."""
+    return f'{{"transaction":{as_v2(_transaction_of(outcome), details_decoder.decode(outcome.row.details))}}}'.encode()
+
+
+def _transaction_of(outcome: Outcome) -> str:
+    row, source = outcome.row, outcome.source
+    return render(row, outcome.card.face, source.face if source is not None else None, row.first_state)
+
+
+async def _details(
+    app: App, card: CardEntry, sealed: CardRow | None, body: AskRequest, currency: str, more: dict[str, Any]
+) -> Details:
+    said, metadata, options = body.card_options, body.network_metadata, body.transaction_options
+    plain = Details(
+        mid=str(body.mid),
+        merchant=merchant_of(body.card_acceptor),
+        fees=fees_of(body.network_fees, currency),
+        network_metadata=_present(metadata) if metadata is not None else None,
+        additional_data=options.additional_data if options is not None else None,
+        **more,
+    )
+    if sealed is not None and (said is not None or body.pin is not None):
+        plain = await _with_verdicts(app, card, sealed, body, said or CardOptions(), plain)
+    sent = text_or_none(options.card_expiration_date_yymm, "card_expiration_date_yymm", 4) if options is not None else None
+    if sent is None:
+        return plain
+    expiration = card.card.expiration
+    matches = sent.zfill(4) == expiration[2:] + expiration[:2] and plain.expiration_matches is not False
+    return msgspec.structs.replace(plain, expiration_matches=matches)
+
+
+async def _with_verdicts(
+    app: App, card: CardEntry, sealed: CardRow, body: AskRequest, options: CardOptions, plain: Details
+) -> Details:
+    """Compares what was typed with the card, so that neither code nor PIN goes any further."""
+    cvv, pin = text_or_none(options.cvv, "card_options.cvv", 3), text_or_none(body.pin)
+    expiration = text_or_none(options.expiration, "card_options.expiration", 4)
+    address = options.billing_address or BillingAddress()
+    return msgspec.structs.replace(
+        plain,
+        card_present=options.card_present,
+        expiration_matches=None if expiration is None else expiration.zfill(4) == card.card.expiration,
+        security_code_matches=None if cvv is None else await _is_right_code(app, card, sealed, cvv.zfill(3)),
+        pin_matches=None if pin is None else _is_right_pin(app, sealed, pin),
+        typed_street=_unless_blank(address.address),
+        typed_postal_code=_unless_blank(address.zip) or _unless_blank(address.compressed_zip),
+    )
+
+
+def _unless_blank(value: str | int | None) -> str | None:
+    """The text of a part of an address; None for one that is blank."""
+    text = text_or_none(value)
+    return text if text is not None and text.strip() else None
+
+
+async def _is_right_code(app: App, card: CardEntry, sealed: CardRow, cvv: str) -> bool:
+    program = await app.engine.cache.program(card.key[0], 0, Needs([card.card]))
+    product = program.products[card.card.card_product_token]
+    pan = app.vault.decrypt_pan(sealed.pan_sealed, str(program.id), card.card.token)
+    if product.config.fulfillment.all_zero_card_security_code and cvv == "000":
+        return True
+    return app.vault.cvv(pan, card.card.expiration, card.card.service_code) == cvv
+
+
+def _is_right_pin(app: App, sealed: CardRow, pin: str) -> bool:
+    """A card without a PIN has no right one."""
+    return sealed.pin_sealed is not None and app.vault.open(sealed.pin_sealed, f"pin:{sealed.card_id}") == pin
+
+
+def _sealed_target(app: App, webhook: SimulationWebhook) -> bytes:
+    """The request's own webhook, sealed: its password is a secret at rest like any other."""
+    if (reason := check_url(webhook.endpoint, app.policy)) is not None:
+        raise bad_field("webhook.endpoint", reason)
+    return app.vault.seal(msgspec.json.encode(webhook).decode(), TARGET_CONTEXT)
+
+
+def _present(metadata: NetworkMetadata) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(metadata).items() if value is not None}
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Simulate"
+
+routes = [
+    post(
+        "/simulate/authorization", AuthorizationRequest, simulate_authorization, SimulationAnswer, scope=Scope.SIMULATION
+    ),
+]

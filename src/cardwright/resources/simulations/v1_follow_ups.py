@@ -1,0 +1,177 @@
+"""Simulations of what follows another message: advice, completion, reversal, clearing, refund, forced clearing."""
+
+from collections.abc import Callable, Container
+from decimal import Decimal
+from typing import Annotated
+
+from msgspec import Meta
+
+from cardwright.core.kinds import FAMILIES, PIN_HOLD, Family
+from cardwright.core.messages import Advice, Clearing, Details, Message, Refund, Reversal
+from cardwright.core.problems import ORIGINAL_NOT_FOUND, Problem, bad_field
+from cardwright.core.responses import APPROVALS, REASON_OF
+from cardwright.resources.common.call import EngineCall
+from cardwright.resources.common.fields import Number
+from cardwright.resources.common.route import Scope, Shape, post
+from cardwright.resources.simulations.v1_authorizations import submit
+from cardwright.resources.simulations.v1_schemas import (
+    CardAcceptor,
+    Mid,
+    NetworkFee,
+    SimulationAnswer,
+    SimulationWebhook,
+    TransactionOptions,
+    fees_of,
+    merchant_of,
+    parse_message_amount,
+)
+from cardwright.storage.originals import Original
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+OriginalToken = Annotated[str, Meta(min_length=1, max_length=36)]
+
+
+class FollowUp(Shape, frozen=True, kw_only=True):
+    """What all messages that name an earlier transaction say."""
+
+    original_transaction_token: OriginalToken
+    amount: Decimal
+    network_fees: tuple[NetworkFee, ...] | None = None
+    transaction_options: TransactionOptions | None = None
+    webhook: SimulationWebhook | None = None
+
+
+class AdviceRequest(FollowUp, frozen=True, kw_only=True):
+    """News of an authorization's new, lower total."""
+
+
+class ReversalRequest(FollowUp, frozen=True, kw_only=True):
+    """A release of a part of the hold or of all of it."""
+
+    find_original_window_days: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    is_advice: bool | None = False
+
+
+class ClearingRequest(FollowUp, frozen=True, kw_only=True):
+    """A clearing; with ``is_refund`` or ``force_post`` the original only lends card and merchant."""
+
+    is_refund: bool | None = False
+    force_post: bool | None = False
+    mid: Mid | Number | None = None
+    card_acceptor: CardAcceptor | None = None
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+
+def can_be_followed(original: Original) -> bool:
+    """Whether a later message may name it: what was approved and begins a chain, or is a later member of one."""
+    return REASON_OF[original.code] in APPROVALS and (original.root_id is not None or original.kind in FAMILIES)
+
+
+def can_be_named(family: Family, message: Message) -> bool:
+    """Whether a chain of this family knows such a message: a PIN debit has no advice, what was settled at once no clearing."""
+    match message:
+        case Advice():
+            return family.advice is not None
+        case Clearing():
+            return family.clearing is not None
+        case _:
+            return True
+
+
+def clearing_of(body: ClearingRequest, amount: int, details: Details) -> Message:
+    """The message that a clearing request means."""
+    if body.is_refund:
+        return Refund(amount=amount, details=details)
+    return Clearing(amount=amount, details=details, is_forced=body.force_post is True)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+async def simulate_advice(call: EngineCall, body: AdviceRequest) -> bytes:
+    """Simulates an advice: the authorization's total is lower now."""
+    return await _follow(call, "authorization/advice", body, lambda amount, details: Advice(amount=amount, details=details))
+
+
+async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
+    """Simulates a reversal: the merchant lets go of a part of the hold or of all of it, or a finished message is undone."""
+    _check_positive(body)
+    is_advice, days = body.is_advice is True, body.find_original_window_days
+    return await _follow(
+        call, "reversal", body,
+        lambda amount, details: Reversal(amount=amount, details=details, is_advice=is_advice, window_days=days),
+    )  # fmt: skip
+
+
+async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
+    """Simulates a clearing, a refund or a forced clearing."""
+    _check_positive(body)
+    if body.is_refund and body.force_post:
+        raise bad_field("is_refund, force_post", "must not both be true")
+    return await _follow(call, "clearing", body, lambda amount, details: clearing_of(body, amount, details))
+
+
+async def simulate_financial_advice(call: EngineCall, body: AdviceRequest) -> bytes:
+    """Simulates the completion of a PIN debit that was authorized before: the final amount, and the end of the hold."""
+    _check_positive(body)
+    roots = frozenset({PIN_HOLD})
+    return await _follow(
+        call, "financial/advice", body, lambda amount, details: Clearing(amount=amount, details=details), roots
+    )
+
+
+async def _follow(
+    call: EngineCall, request: str, body: FollowUp, message_of: Callable[[int, Details], Message],
+    roots: Container[int] = FAMILIES,
+) -> bytes:  # fmt: skip
+    """Has a message decided that names an earlier one; ``roots``: the types that may begin the chain of what it changes."""
+    app, program_id = call.app, call.program_id
+    program = await app.engine.cache.program(program_id, 0)
+    amount = parse_message_amount("amount", body.amount, program.currency)
+    mid, acceptor = (body.mid, body.card_acceptor) if isinstance(body, ClearingRequest) else (None, None)
+    options = body.transaction_options
+    details = Details(
+        mid="" if mid is None else str(mid),
+        merchant=merchant_of(acceptor),
+        fees=fees_of(body.network_fees, program.currency),
+        additional_data=options.additional_data if options is not None else None,
+    )
+    message: Message = message_of(amount, details)
+    original = await app.engine.original((program_id, body.original_transaction_token))
+    card = await app.engine.card((program_id, original.card_token))
+    if not message.follows:
+        refund_of = original.first_id if isinstance(message, Refund) else None
+        return await submit(app, card, message, body, options, original.id, refund_of=refund_of, request=request)
+    root = await root_kind(call, original)
+    if root is None or root not in roots or not can_be_named(FAMILIES[root], message):
+        raise Problem(ORIGINAL_NOT_FOUND)
+    return await submit(app, card, message, body, options, original.first_id, request=request)
+
+
+async def root_kind(call: EngineCall, original: Original) -> int | None:
+    """The type that began the chain of what a message names; None when nothing can follow that."""
+    if not can_be_followed(original):
+        return None
+    if original.root_id is None:
+        return original.kind
+    return (await call.app.engine.original(original.root_key)).kind
+
+
+def _check_positive(body: FollowUp) -> None:
+    if body.amount.is_zero():
+        raise bad_field("amount", "must be greater than 0")
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Simulate followups"
+
+routes = [
+    post("/simulate/authorization/advice", AdviceRequest, simulate_advice, SimulationAnswer, scope=Scope.SIMULATION),
+    post("/simulate/financial/advice", AdviceRequest, simulate_financial_advice, SimulationAnswer, scope=Scope.SIMULATION),
+    post("/simulate/reversal", ReversalRequest, simulate_reversal, SimulationAnswer, scope=Scope.SIMULATION),
+    post("/simulate/clearing", ClearingRequest, simulate_clearing, SimulationAnswer, scope=Scope.SIMULATION),
+]

@@ -1,0 +1,362 @@
+"""Simulations 2.0: the event type stands in the path and says which message the network sends.
+
+One table leads from event types to messages. Everything but the request's shape is shared with the older simulations.
+"""
+
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from functools import partial
+from typing import Any, NamedTuple
+
+from msgspec import structs
+
+from cardwright.core.kinds import (
+    ANNOUNCED_REFUND,
+    CREDIT,
+    FAMILIES,
+    KIND_OF,
+    PIN_HOLD,
+    PIN_REFUND,
+    PIN_REVERSAL,
+    Form,
+)
+from cardwright.core.messages import (
+    FLOW_OF,
+    STAND_IN_MERCHANT,
+    Advice,
+    Authorization,
+    Clearing,
+    Details,
+    Flow,
+    Message,
+    Refund,
+    Reversal,
+)
+from cardwright.core.problems import CARD_NOT_FOUND, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, Problem, bad_field
+from cardwright.core.words import TYPE_NUMBER
+from cardwright.engine.cards import CardEntry
+from cardwright.resources.common.call import EngineCall
+from cardwright.resources.common.fields import text_or_none
+from cardwright.resources.common.route import Route, Scope, post
+from cardwright.resources.simulations.v1_authorizations import ask, submit
+from cardwright.resources.simulations.v1_follow_ups import root_kind
+from cardwright.resources.simulations.v1_schemas import (
+    AskRequest,
+    CardAcceptor,
+    CardOptions,
+    fees_of,
+    merchant_of,
+    parse_message_amount,
+)
+from cardwright.resources.simulations.v2_schemas import (
+    AskEvent,
+    CardEvent,
+    CashbackEvent,
+    ClearingEvent,
+    EventAnswer,
+    FollowEvent,
+    InquiryEvent,
+    check_conversion,
+    echoed_of,
+    within_family,
+)
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+STAND_IN_MID = "11111"
+"""The merchant number of an event that names none (choice)."""
+
+SUBNETWORKS = {"VISA": "VISANET"}
+PIN_SUBNETWORKS = {"VISA": "VISANETDEBIT"}
+"""The part of the network that an event comes over unless it says so."""
+
+SIGNATURE = frozenset({TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.cashback"]})
+ATM, QUASI = frozenset({KIND_OF[Form.ATM_HOLD]}), frozenset({KIND_OF[Form.QUASI_HOLD]})
+HELD = SIGNATURE | ATM | QUASI
+FUNDING = frozenset({KIND_OF[Form.FUNDING_HOLD]})
+PIN_DEBIT = frozenset(kind for kind, family in FAMILIES.items() if family.reversal == PIN_REVERSAL)
+ANNOUNCED_CREDIT = frozenset({KIND_OF[Form.CREDIT_HOLD]})
+REFUNDED = frozenset({ANNOUNCED_REFUND})
+"""What may begin the chain that an event follows."""
+
+FORCED_FLOWS = {FAMILIES[KIND_OF[form]].clearing: flow for form, flow in FLOW_OF.items() if KIND_OF[form] in FAMILIES}
+"""What a forced clearing is to velocity controls, where it is no purchase."""
+
+MessageOf = Callable[[int, Details], Message]
+
+
+class Event(NamedTuple):
+    """A row of the table: type, request, and how it is served."""
+
+    name: str
+    shape: type[CardEvent]
+    act: Callable[[EngineCall, Any], Awaitable[bytes]]
+
+
+def network_of(event: CardEvent, defaults: dict[str, str]) -> dict[str, Any]:
+    """What an event says of its way, as fields of the message's details."""
+    network = event.network or "VISA"
+    said = {"network": network, "subnetwork": event.sub_network or defaults.get(network)}
+    return said | {"pan_entry_mode": event.pos.pan_entry_mode if event.pos is not None else None}
+
+
+def acceptor_of(event: CardEvent) -> CardAcceptor:
+    """The merchant and its terminal in the older shape."""
+    said, pos = event.card_acceptor, event.pos
+    capable = pos is not None and pos.partial_approval_capable is True
+    if said is None:
+        return CardAcceptor(partial_approval_capable=capable)
+    if said.poi is not None and said.poi.partial_approval_capable:
+        capable = True
+    return CardAcceptor(
+        mcc=said.mcc, name=said.name, address=said.address, city=said.city, state=said.state,
+        zip=said.postal_code if said.postal_code is not None else said.zip,
+        country=said.country_code or said.country, partial_approval_capable=capable,
+    )  # fmt: skip
+
+
+def mid_of(event: CardEvent) -> str:
+    """The merchant's number, empty when the event names none."""
+    return "" if event.card_acceptor is None or event.card_acceptor.mid is None else str(event.card_acceptor.mid)
+
+
+def check_positive(amount: Decimal) -> None:
+    """Raises a problem for an amount of nothing."""
+    if amount.is_zero():
+        raise bad_field("amount", "must be greater than 0")
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+async def simulate_ask(call: EngineCall, event: AskEvent, form: Form) -> bytes:
+    """An event that asks the issuer for something. A decline is a 201 too."""
+    await _check(call, event)
+    if form is not Form.PURCHASE and form is not Form.PIN_PURCHASE:
+        _check_no_cash(event)
+    if form in FLOW_OF:
+        check_positive(event.amount)
+    is_pre_auth = event.is_preauthorization is True or form is Form.PIN_HOLD
+    return await _ask(call, event, event.card_token, form, event.amount, event.cash_back_amount, is_pre_auth=is_pre_auth)
+
+
+async def simulate_inquiry(call: EngineCall, event: InquiryEvent) -> bytes:
+    """A question for the balances, which moves nothing."""
+    await _check(call, event)
+    return await _ask(call, event, event.card_token, Form.BALANCE_INQUIRY, Decimal(0), from_account=event.account_type)
+
+
+async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset[int], message_of: MessageOf) -> bytes:
+    """An event that changes or ends what one of ``roots`` began."""
+    await _check(call, event)
+    message = message_of(*await _said(call, event, event.amount))
+    if not isinstance(message, Advice):
+        check_positive(event.amount)
+    original = await call.app.engine.original((call.program_id, event.preceding_related_transaction_token))
+    if await root_kind(call, original) not in roots:
+        raise Problem(ORIGINAL_NOT_FOUND)
+    card = await call.app.engine.card((call.program_id, original.card_token))
+    return await submit(call.app, card, message, event, None, original.first_id, echo=False)
+
+
+async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: frozenset[int], forced_as: int) -> bytes:
+    """A clearing. A forced one belongs to no authorization: what it names only lends card and merchant."""
+    named = event.preceding_related_transaction_token
+    if event.card_token is not None:
+        # Official clients send it along. What is named decides, but a card that is not there is no card.
+        await _card(call, event.card_token)
+    if not event.force_post:
+        if named is None:
+            raise bad_field("preceding_related_transaction_token", "may not be null unless force_post is true")
+        follow = FollowEvent(
+            **{name: getattr(event, name) for name in CardEvent.__struct_fields__}, amount=event.amount,
+            preceding_related_transaction_token=named,
+        )  # fmt: skip
+        return await simulate_follow(call, follow, roots, _clearing)
+    if named is None and event.card_token is None:
+        raise bad_field("card_token", "may not be null where force_post is true and nothing is named")
+    return await _standalone(call, event, event.amount, event.card_token, named, partial(_clearing, forced_as=forced_as))
+
+
+async def simulate_refund(call: EngineCall, event: AskEvent, kind: int) -> bytes:
+    """A refund, which is matched to no purchase."""
+    _check_no_cash(event)
+    return await _standalone(call, event, event.amount, event.card_token, None, partial(_refund, kind=kind))
+
+
+async def _ask(
+    call: EngineCall, event: CardEvent, card_token: str, form: Form, amount: Decimal, cash_back: Decimal | None = None,
+    **more: Any,
+) -> bytes:  # fmt: skip
+    said = event.card_options
+    typed = None if said is None else CardOptions(
+        cvv=said.cvv, card_present=said.card_present is not False, expiration=said.expiration,
+        billing_address=said.billing_address,
+    )  # fmt: skip
+    body = AskRequest(
+        card_token=card_token, mid=mid_of(event) or STAND_IN_MID, card_acceptor=acceptor_of(event), network_fees=event.fees,
+        card_options=typed, pin=None if said is None else text_or_none(said.pin), webhook=event.webhook,
+    )  # fmt: skip
+    defaults = PIN_SUBNETWORKS if form.startswith("pindebit") else SUBNETWORKS
+    details = network_of(event, defaults) | ({"card_present": True} if typed is None else {})
+    details["echoed"] = echoed_of(event)
+    try:
+        return await ask(call, body, form, amount, cash_back, echo=False, **details, **more)
+    except Problem as problem:
+        raise _as_here(problem) from None
+
+
+async def _standalone(
+    call: EngineCall, event: CardEvent, amount: Decimal, card_token: str | None, named: str | None, message_of: MessageOf
+) -> bytes:
+    """A message that belongs to no chain, on a card or on the card of an earlier transaction."""
+    await _check(call, event)
+    check_positive(amount)
+    minor, details = await _said(call, event, amount)
+    app, original = call.app, None
+    if named is not None:
+        original = await app.engine.original((call.program_id, named))
+        card_token = original.card_token
+    elif not details.mid:
+        details = structs.replace(details, mid=STAND_IN_MID)
+    card = await _card(call, card_token or "")
+    row_id = None if original is None else original.id
+    return await submit(app, card, message_of(minor, details), event, None, row_id, echo=False)
+
+
+async def _card(call: EngineCall, token: str) -> CardEntry:
+    try:
+        return await call.app.engine.card((call.program_id, token))
+    except Problem as problem:
+        raise _as_here(problem) from None
+
+
+def _as_here(problem: Problem) -> Problem:
+    """An unknown card is a 404 in Simulations 2.0, where it is a 400 in the older ones."""
+    return Problem(CARD_NOT_FOUND) if problem.kind is CARD_UNKNOWN else problem
+
+
+async def _check(call: EngineCall, event: CardEvent) -> None:
+    """What is refused with the field's own name before anything else looks at it."""
+    program = await call.app.engine.cache.program(call.program_id, 0)
+    if event.currency_code is not None and event.currency_code.upper() != program.currency:
+        raise bad_field("currency_code", f"must be the program's, {program.currency}")
+    fees_of(event.fees, program.currency, "fees")
+    if event.currency_conversion is not None:
+        check_conversion(event.currency_conversion, program.currency)
+
+
+def _check_no_cash(event: AskEvent) -> None:
+    if event.cash_back_amount:
+        raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
+
+
+async def _said(call: EngineCall, event: CardEvent, amount: Decimal) -> tuple[int, Details]:
+    """Amount and details of a message that asks for nothing. Silence about the network means that of the chain."""
+    program = await call.app.engine.cache.program(call.program_id, 0)
+    details = Details(
+        mid=mid_of(event),
+        merchant=merchant_of(acceptor_of(event)) if event.card_acceptor is not None else STAND_IN_MERCHANT,
+        fees=fees_of(event.fees, program.currency, "fees"),
+        echoed=echoed_of(event),
+        **(network_of(event, SUBNETWORKS) if event.network is not None or not isinstance(event, FollowEvent) else {}),
+    )
+    return parse_message_amount("amount", amount, program.currency), details
+
+
+def _advice(amount: int, details: Details) -> Message:
+    return Advice(amount=amount, details=details)
+
+
+def _increment(amount: int, details: Details) -> Message:
+    return Authorization(amount=amount, details=details, form=Form.INCREMENT)
+
+
+def _clearing(amount: int, details: Details, *, forced_as: int | None = None) -> Message:
+    if forced_as is None:
+        return Clearing(amount=amount, details=details)
+    details = structs.replace(details, flow=FORCED_FLOWS.get(forced_as, Flow.PURCHASE))
+    return Clearing(amount=amount, details=details, is_forced=True, forced_as=forced_as)
+
+
+def _reversal(amount: int, details: Details) -> Message:
+    return Reversal(amount=amount, details=details)
+
+
+def _refund(amount: int, details: Details, *, kind: int) -> Message:
+    return Refund(amount=amount, details=details, kind=kind)
+
+
+def _refunds(event_type: str) -> Event:
+    return Event(event_type, AskEvent, partial(simulate_refund, kind=TYPE_NUMBER[event_type]))
+
+
+def _asks(event_type: str, form: Form, shape: type[AskEvent] = AskEvent) -> Event:
+    return Event(event_type, shape, partial(simulate_ask, form=form))
+
+
+def _follows(event_type: str, roots: frozenset[int], message_of: MessageOf) -> Event:
+    return Event(event_type, FollowEvent, partial(simulate_follow, roots=roots, message_of=message_of))
+
+
+def _clears(event_type: str, roots: frozenset[int]) -> Event:
+    return Event(event_type, ClearingEvent, partial(simulate_clearing, roots=roots, forced_as=TYPE_NUMBER[event_type]))
+
+
+EVENTS: tuple[Event, ...] = (
+    _asks("authorization", Form.PURCHASE),
+    _asks("authorization.cashback", Form.PURCHASE, CashbackEvent),
+    _follows("authorization.incremental", SIGNATURE, _increment),
+    _follows("authorization.advice", HELD, _advice),
+    _clears("authorization.clearing", SIGNATURE),
+    _follows("authorization.reversal", HELD, _reversal),
+    _asks("authorization.atm.withdrawal", Form.ATM_HOLD),
+    _clears("authorization.clearing.atm.withdrawal", ATM),
+    _asks("authorization.quasi.cash", Form.QUASI_HOLD),
+    _clears("authorization.clearing.quasi.cash", QUASI),
+    _asks("account.funding.authorization", Form.FUNDING_HOLD),
+    _clears("account.funding.authorization.clearing", FUNDING),
+    _follows("account.funding.authorization.reversal", FUNDING, _reversal),
+    _asks("account.funding.auth_plus_capture", Form.FUNDING),
+    _follows("account.funding.auth_plus_capture.reversal", frozenset({KIND_OF[Form.FUNDING]}), _reversal),
+    _refunds("refund"),
+    _refunds("refund.authorization"),
+    _follows("refund.authorization.advice", REFUNDED, _advice),
+    _clears("refund.authorization.clearing", REFUNDED),
+    _follows("refund.authorization.reversal", REFUNDED, _reversal),
+    _asks("pindebit", Form.PIN_PURCHASE),
+    _asks("pindebit.cashback", Form.PIN_PURCHASE, CashbackEvent),
+    _asks("pindebit.atm.withdrawal", Form.WITHDRAWAL),
+    Event("pindebit.balanceinquiry", InquiryEvent, simulate_inquiry),
+    _asks("pindebit.quasi.cash", Form.PIN_QUASI),
+    _follows("pindebit.reversal", PIN_DEBIT, _reversal),
+    _refunds("pindebit.refund"),
+    _follows("pindebit.refund.reversal", frozenset({PIN_REFUND}), _reversal),
+    _asks("pindebit.authorization", Form.PIN_HOLD),
+    _clears("pindebit.authorization.clearing", frozenset({PIN_HOLD})),
+    _follows("pindebit.authorization.reversal", frozenset({PIN_HOLD}), _reversal),
+    _asks("original.credit.auth_plus_capture", Form.ORIGINAL_CREDIT),
+    _follows("original.credit.auth_plus_capture.reversal", frozenset({CREDIT}), _reversal),
+    _asks("original.credit.authorization", Form.CREDIT_HOLD),
+    _clears("original.credit.authorization.clearing", ANNOUNCED_CREDIT),
+    _follows("original.credit.authorization.reversal", ANNOUNCED_CREDIT, _reversal),
+)
+"""Every event type of a card. Advice and reversal of announced credits and of PIN refunds have a type but no path of the
+wire's own; they have one here like the others (choice)."""
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+
+def _route(event: Event) -> Route:
+    async def simulate(call: EngineCall, body: CardEvent) -> bytes:
+        return await event.act(call, within_family(event.name, body))
+
+    simulate.__name__ = f"simulate_event_{event.name.replace('.', '_')}"
+    simulate.__doc__ = f"Simulates the event `{event.name}`. A decline is a 201 too."
+    path = f"/simulations/cardtransactions/{event.name}"
+    return post(path, event.shape, simulate, EventAnswer, scope=Scope.SIMULATION)
+
+
+TAG = "Simulations"
+
+routes = [_route(event) for event in EVENTS]

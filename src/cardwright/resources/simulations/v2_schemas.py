@@ -1,0 +1,254 @@
+"""The shapes of Simulations 2.0: what an event says, whatever its type, and what of it is shown as it was sent."""
+
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta, structs
+
+from cardwright.core.money import code_of
+from cardwright.resources.common.fields import Number, check_number, text_or_none
+from cardwright.resources.common.route import Blank, Shape
+from cardwright.resources.simulations.v1_schemas import BillingAddress, NetworkFee, SimulationWebhook, parse_message_amount
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+Text255 = Annotated[str, Meta(max_length=255)]
+Token = Annotated[str, Meta(min_length=1, max_length=36)]
+Zip = Annotated[str, Meta(max_length=10)] | Number
+
+
+class Terminal(Shape, frozen=True, kw_only=True):
+    """The terminal, in the older form that stands inside the merchant."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
+
+    partial_approval_capable: bool | None = None
+
+
+class EventMerchant(Shape, frozen=True, kw_only=True):
+    """The merchant; ``zip`` and ``country`` are what official clients send for ``postal_code`` and ``country_code``."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
+
+    mid: Annotated[str, Meta(min_length=1, max_length=50)] | Number | None = None
+    mcc: Annotated[str, Meta(max_length=5)] | Number | None = None
+    name: Text255 | None = None
+    address: Text255 | None = None
+    city: Text255 | None = None
+    state: Annotated[str, Meta(max_length=32)] | None = None
+    postal_code: Zip | None = None
+    zip: Zip | None = None
+    country_code: Annotated[str, Meta(max_length=40)] | None = None
+    country: Annotated[str, Meta(max_length=40)] | None = None
+    poi: Terminal | None = None
+
+
+class EventCardOptions(Shape, frozen=True, kw_only=True):
+    """What was typed or shown at the till; the card is there unless this says otherwise."""
+
+    cvv: Annotated[str, Meta(max_length=3)] | Number | None = None
+    card_present: bool | None = None
+    expiration: Annotated[str, Meta(min_length=4, max_length=4)] | Number | None = None
+    pin: Annotated[str, Meta(max_length=15)] | Number | None = None
+    billing_address: BillingAddress | None = None
+
+
+class PointOfSale(Shape, frozen=True, kw_only=True):
+    """The terminal."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
+
+    partial_approval_capable: bool | None = None
+    pan_entry_mode: (
+        Literal[
+            "MAG_STRIPE", "MANUAL", "MAG_STRIPE_CONTACTLESS", "CHIP", "CHIP_CONTACTLESS", "BAR_CODE", "OCR", "MICR",
+            "CARD_ON_FILE", "CHIP_FALLBACK", "OTHER",
+        ]
+        | None
+    ) = None  # fmt: skip
+
+
+class Conversion(Shape, frozen=True, kw_only=True):
+    """What the merchant charged in its own currency; nothing is converted here."""
+
+    original_amount: Decimal | None = None
+    conversion_rate: Decimal | None = None
+    original_currency_code: Annotated[str, Meta(min_length=3, max_length=3)] | Number | None = None
+
+
+Funds = Literal[
+    "CREDIT", "DEBIT", "PREPAID", "DEPOSIT_ACCOUNT", "CASH", "MOBILE_MONEY_ACCOUNT", "NON_VISA_CREDIT", "CHECK", "ACH"
+]
+AccountType = Literal[
+    "OTHER", "RTN_BANK_ACCOUNT", "IBAN", "CARD_ACCOUNT", "EMAIL", "PHONE_NUMBER",
+    "BANK_ACCOUNT_NUMBER_AND_BANK_IDENTIFICATION_CODE", "WALLET_ID", "SOCIAL_NETWORK_ID",
+]  # fmt: skip
+Sort = Literal[
+    "ACCOUNT_TO_ACCOUNT", "PERSON_TO_PERSON", "WALLET_TRANSFER", "MONEY_TRANSFER_BY_BANK", "BUSINESS_TO_BUSINESS",
+    "DISBURSEMENT", "GOVERNMENT_DISBURSEMENT", "GAMBLING_PAYOUT", "LOYALTY", "MERCHANT_DISBURSEMENT",
+    "ONLINE_GAMBLING_PAYOUT", "PENSION_DISBURSEMENT", "PREPAID_LOADS", "CARD_BILL_PAYMENT", "BILL_PAYMENT", "CASH_CLAIM",
+    "CASH_IN", "CASH_OUT", "MOBILE_AIR_TIME_PAYMENT", "MONEY_TRANSFER_BY_MERCHANT", "FACE_TO_FACE_MERCHANT_PAYMENT",
+    "GOVERNMENT_PAYMENT", "PAYMENTS_GOODS_SERVICES", "FUNDS_TRANSFER", "GENERAL_BUSINESS_TO_BUSINESS_TRANSFER",
+    "BUSINESS_TO_BUSINESS_TRANSFER", "CASH_DEPOSIT", "PURCHASE_REPAYMENT", "AFT_OR_OCT_ELIGIBILITY",
+    "CONSUMER_BILL_PAYMENT", "REQUEST_TO_PAY", "LIQUID_ASSET", "FAST_REFUND", "GAMING_PAYMENT",
+]  # fmt: skip
+"""What money is sent for; the two kinds of transfers share one list, which is a little longer for account funding (choice)."""
+
+
+class AccountFunding(Shape, frozen=True, kw_only=True):
+    """For what a card pays into another account, and who gets it."""
+
+    first_name: Text255
+    funding_source: Funds
+    receiver_account_type: AccountType
+    transaction_type: Sort
+    last_name: Text255 | None = None
+    receiver_name: Text255 | None = None
+    transaction_purpose: Text255 | None = None
+
+
+class OriginalCreditData(Shape, frozen=True, kw_only=True):
+    """For what money is sent to a card, and by whom."""
+
+    funding_source: Funds | None = None
+    screening_score: Annotated[str, Meta(max_length=3)] | Number | None = None
+    sender_account_type: AccountType | None = None
+    sender_name: Text255 | None = None
+    transaction_type: Sort | None = None
+
+
+class Person(Shape, frozen=True, kw_only=True):
+    """Somebody's name in parts."""
+
+    first_name: Text255 | None = None
+    middle_name: Text255 | None = None
+    last_name: Text255 | None = None
+
+
+class NameVerificationResponse(Shape, frozen=True, kw_only=True):
+    """What came of comparing names."""
+
+    blank: ClassVar[Blank | None] = Blank.ANYTHING
+
+    code: Text255 | None = None
+    memo: Text255 | None = None
+
+
+class NameVerification(Shape, frozen=True, kw_only=True):
+    """A question whose name is on the account, with its answer: both are the network's."""
+
+    request: Person | None = None
+    on_file: Person | None = None
+    response: NameVerificationResponse | None = None
+    request_type: Literal["SENDER", "RECEIVER"] | None = None
+
+
+class CardEvent(Shape, frozen=True, kw_only=True):
+    """What every event may say."""
+
+    card_acceptor: EventMerchant | None = None
+    card_options: EventCardOptions | None = None
+    fees: tuple[NetworkFee, ...] | None = None
+    pos: PointOfSale | None = None
+    network: Literal["VISA", "MASTERCARD", "DISCOVER", "PULSE"] | None = None
+    sub_network: (
+        Literal["VISANET", "VISANETDEBIT", "VISAINTERLINK", "VISAPLUS", "MAESTRO", "CIRRUS", "MASTERCARDDEBIT"] | None
+    ) = None
+    currency_code: Annotated[str, Meta(min_length=3, max_length=3)] | None = None
+    webhook: SimulationWebhook | None = None
+    currency_conversion: Conversion | None = None
+    account_funding: AccountFunding | None = None
+    original_credit: OriginalCreditData | None = None
+    account_name_verification: NameVerification | None = None
+
+
+class AskEvent(CardEvent, frozen=True, kw_only=True):
+    """An event that begins something with a card."""
+
+    card_token: Token
+    amount: Decimal
+    cash_back_amount: Decimal | None = None
+    is_preauthorization: bool | None = None
+
+
+class CashbackEvent(AskEvent, frozen=True, kw_only=True):
+    """A purchase with cash at the till, which comes on top of the amount."""
+
+    cash_back_amount: Decimal
+
+
+class InquiryEvent(CardEvent, frozen=True, kw_only=True):
+    """A question for the balances."""
+
+    card_token: Token
+    account_type: Literal["checking", "savings", "credit"]
+
+
+class FollowEvent(CardEvent, frozen=True, kw_only=True):
+    """An event that follows another; any member of the chain may be named."""
+
+    preceding_related_transaction_token: Token
+    amount: Decimal
+
+
+class ClearingEvent(CardEvent, frozen=True, kw_only=True):
+    """A clearing of what it names; with ``force_post`` of nothing, on a card or on the card of what it names."""
+
+    amount: Decimal
+    preceding_related_transaction_token: Token | None = None
+    card_token: Token | None = None
+    force_post: bool | None = None
+
+
+class EventAnswer(Shape, frozen=True, kw_only=True):
+    """The transaction that the event became, in transaction model v2."""
+
+    transaction: dict[str, Any]
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+ECHOED = {
+    "currency_conversion": ("",),
+    "account_funding": ("account.funding.",),
+    "original_credit": ("original.credit.",),
+    "account_name_verification": ("authorization", "pindebit"),
+}
+"""Objects of a request that the transaction shows as they were sent, and how the types begin that know them."""
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def within_family(name: str, event: CardEvent) -> CardEvent:
+    """The event without what belongs to types of other families, which is ignored as unknown fields are."""
+    strange = [field for field, families in ECHOED.items() if not name.startswith(families)]
+    said = {field: None for field in strange if getattr(event, field) is not None}
+    return structs.replace(event, **said) if said else event
+
+
+def check_conversion(said: Conversion, currency: str) -> None:
+    """Raises a problem that names the field for an amount or rate that is none. An unknown currency counts as ours."""
+    where = "currency_conversion"
+    code = text_or_none(said.original_currency_code, f"{where}.original_currency_code", 3)
+    if said.original_amount is not None:
+        parse_message_amount(f"{where}.original_amount", said.original_amount, (code and code_of(code)) or currency)
+    if said.conversion_rate is not None:
+        check_number(f"{where}.conversion_rate", said.conversion_rate)
+
+
+def echoed_of(event: CardEvent) -> str | None:
+    """What the transaction shows as it was sent, as a JSON object; None when nothing of the sort was sent."""
+    said = {name: _without_nulls(value) for name in ECHOED if (value := getattr(event, name)) is not None}
+    if not said:
+        return None
+    if "currency_conversion" in said:
+        said["currency_conversion"] = {"network": said["currency_conversion"]}
+    return _encoder.encode(said).decode()
+
+
+def _without_nulls(value: Any) -> Any:
+    if not isinstance(value, msgspec.Struct):
+        # A code or a score is text, even where it was sent as a number.
+        return str(value) if isinstance(value, int) else value
+    return {name: _without_nulls(one) for name, one in structs.asdict(value).items() if one is not None}

@@ -1,0 +1,1 @@
+"""Transactions: single transactions and their lists."""

@@ -1,0 +1,351 @@
+"""Lists of transactions: which are asked for, in which order, and how a page of them is found in a long past."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
+from sqlalchemy import Connection, SmallInteger, and_, false, literal, select, union_all
+from sqlalchemy.sql.elements import ColumnElement
+
+from cardwright.core.kinds import LOAD_KINDS
+from cardwright.core.movement_kinds import CARDLESS
+from cardwright.core.problems import bad_parameter
+from cardwright.core.record import LOAD_SIDE, Recorded
+from cardwright.core.words import TYPE_NUMBER, State
+from cardwright.kit.clock import DAY_MS, Instant, parse_instant
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.fields import is_day
+from cardwright.resources.common.route import Paging, Shape
+from cardwright.storage.account_lists import Own
+from cardwright.storage.blocks import HIGHEST, LOWEST, Alike, Key, Order, Part, Range, parts_of
+from cardwright.storage.tables import transactions
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+CARD_SIDE = 0
+DEFAULT_WINDOW_DAYS = 30
+
+
+class ViewQuery(Shape, frozen=True, kw_only=True):
+    """How transactions are shown: ``version`` is the transaction model, the program's when absent."""
+
+    version: str | None = None
+    verbose: bool | None = None
+
+
+class RelatedQuery(ViewQuery, frozen=True, kw_only=True):
+    """The filters of every list of transactions; dates are ``yyyy-MM-dd`` or date-times."""
+
+    start_date: str | None = None
+    end_date: str | None = None
+    type: str | None = None
+    state: str | None = None
+    start_identifier: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class SourceQuery(RelatedQuery, frozen=True, kw_only=True):
+    """The filters of what a funding source gave and got."""
+
+    polarity: str | None = None
+
+
+class TransactionQuery(RelatedQuery, frozen=True, kw_only=True):
+    """The filters of a program's transactions: whose they are, besides."""
+
+    user_token: str | None = None
+    acting_user_token: str | None = None
+    business_token: str | None = None
+    account_token: str | None = None
+    card_token: str | None = None
+    merchant_token: str | None = None
+    campaign_token: str | None = None
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+PAGING = Paging(count=10, count_max=100, sort_by="-user_transaction_time")
+
+SORTS = {
+    "user_transaction_time": Order.BEGUN,
+    "userTransactionTime": Order.BEGUN,
+    "created_time": Order.MADE,
+    "createdTime": Order.MADE,
+    "last_modified_time": Order.MADE,
+    "lastModifiedTime": Order.MADE,
+}
+
+DIRECTIONS = {"CREDIT": 1, "DEBIT": -1}
+"""What a load side does to the account, by polarity; what is only announced has none of its own yet."""
+
+POLARITIES = ("CREDIT", "DEBIT", "PENDING_CREDIT", "PENDING_DEBIT")
+
+
+class Entry(NamedTuple):
+    """One entry of a list: a side of a row, at a time."""
+
+    at: Instant
+    id: int
+    side: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sides of which rows a list has; None is no restriction.
+
+    Without card sides it has what moved a funding source's money: loads, and the orders that no card made. ``direction``:
+    only those that move it so.
+    """
+
+    states: frozenset[int] | None = None
+    types: frozenset[int] | None = None
+    source_id: int | None = None
+    direction: int | None = None
+    has_card_sides: bool = True
+
+    def weight(self, row: Alike) -> int:
+        """How many entries of the list such a row is."""
+        if self.states is not None and row.state not in self.states:
+            return 0
+        if self.source_id is not None and row.source_id != self.source_id:
+            return 0
+        moves = row.direction != 0 and self.direction in (None, row.direction)
+        is_own = self.has_card_sides or (row.kind in CARDLESS and (moves or self.direction is None))
+        is_load = moves and row.kind not in CARDLESS
+        if self.types is not None:
+            is_own, is_load = is_own and row.kind in self.types, is_load and LOAD_KINDS.get(row.kind) in self.types
+        return is_own + is_load
+
+    def sides(self, start_id: int = 0) -> list[tuple[int, ColumnElement[bool]]]:
+        """The sides that the list has, each with the condition on its row. The load's side has the id after the card's."""
+        row, common = transactions.c, list[ColumnElement[bool]]()
+        if self.states is not None:
+            common.append(row.state.in_(self.states))
+        if self.source_id is not None:
+            common.append(row.source_id == self.source_id)
+        moved = row.moved != 0
+        if self.direction is not None:
+            moved = row.moved > 0 if self.direction > 0 else row.moved < 0 if self.direction < 0 else false()
+        own: list[ColumnElement[bool]] = [row.kind.in_(self.types)] if self.types is not None else []
+        if not self.has_card_sides:
+            own += [row.kind.in_(CARDLESS), moved] if self.direction is not None else [row.kind.in_(CARDLESS)]
+        sides = [(CARD_SIDE, and_(row.id >= start_id, *common, *own))]
+        loading = [kind for kind, load in LOAD_KINDS.items() if self.types is None or load in self.types]
+        if self.types is None or loading:
+            own = [row.kind.in_(loading)] if self.types is not None else []
+            sides.append((LOAD_SIDE, and_(row.id >= start_id - 1, moved, row.kind.not_in(CARDLESS), *common, *own)))
+        return sides
+
+
+def parse_wanted(query: RelatedQuery, states: str, **more: Any) -> Wanted:
+    """What a query asks for; ``states`` when it names none. Raises a problem that names the parameter."""
+    found = parse_states(query.state, states)
+    return Wanted(None if found == frozenset(State) else found, parse_types(query.type), **more)
+
+
+def parse_direction(polarity: str | None) -> int | None:
+    """The sign that a polarity means; 0 for one that no load has."""
+    if not polarity:
+        return None
+    if polarity not in POLARITIES:
+        raise bad_parameter("polarity", f"must be one of {', '.join(POLARITIES)}")
+    return DIRECTIONS.get(polarity, 0)
+
+
+def parse_states(given: str | None, default: str) -> frozenset[int]:
+    """The numbers of a comma list of states; ``ALL`` is every one. Raises a problem for an unknown name."""
+    names = [name.strip() for name in (given or default).split(",")]
+    if "ALL" in names:
+        names = [name for name in names if name != "ALL"] + [state.name for state in State]
+    try:
+        return frozenset(State[name] for name in names)
+    except KeyError as error:
+        legal = ", ".join(state.name for state in State)
+        raise bad_parameter("state", f"must be of {legal} or ALL, not {str(error.args[0])[:60]}") from None
+
+
+def parse_types(given: str | None) -> frozenset[int] | None:
+    """The numbers of a comma list of types, None for all. Raises a problem for an unknown name."""
+    if not given:
+        return None
+    names = [name.strip() for name in given.split(",")]
+    for name in names:
+        if name not in TYPE_NUMBER:
+            raise bad_parameter("type", f"is not a transaction type: {name[:60]}")
+    return frozenset(TYPE_NUMBER[name] for name in names)
+
+
+def parse_window(query: RelatedQuery, now: Instant) -> tuple[Instant, Instant | None]:
+    """First and last instant asked for, both inclusive; a plain end date means its whole day.
+
+    The window begins 30 days ago by default. It has no end by default: the clock of another host can be ahead of this one's,
+    and a list without the newest entries that another process has shown would make its reader miss as many.
+    """
+    start = _bound("start_date", query.start_date) if query.start_date else now - DEFAULT_WINDOW_DAYS * DAY_MS
+    if not query.end_date:
+        return start, None
+    end = _bound("end_date", query.end_date)
+    return start, end + DAY_MS - 1 if is_day(query.end_date) else end
+
+
+def _bound(name: str, given: str) -> Instant:
+    try:
+        if not is_day(given[:10]) or given[10:11] not in ("", "T"):
+            raise ValueError(given)
+        return parse_instant(given)
+    except ValueError:
+        raise bad_parameter(name, "must be yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss") from None
+
+
+def parse_order(sort_by: str) -> tuple[Order, bool]:
+    """What a list is sorted by, and whether the newest comes first. Raises a problem for an unknown name."""
+    name = sort_by.removeprefix("-")
+    if name not in SORTS:
+        raise bad_parameter("sort_by", f"must be one of {', '.join(SORTS)}, not {name[:60]}")
+    return SORTS[name], sort_by.startswith("-")
+
+
+def places_of(query: RelatedQuery, now: Instant, *, window: bool) -> Range:
+    """The part of a list that lies in the window; ``window`` is False where none is the default."""
+    if not window and not query.start_date and not query.end_date:
+        return Range(LOWEST, HIGHEST)
+    start, end = parse_window(query, now)
+    return Range((start, 0), HIGHEST if end is None else (end + 1, 0))
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+NEAR = 256
+"""Entries from the list's end that are looked for there, without counting."""
+
+NEAR_ROWS = 1024
+"""Rows at the list's end in which they are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A list as the database is asked for it: of a whole program, of accounts when ``own`` is theirs, and ``only`` such rows."""
+
+    program_id: int
+    order: Order
+    descending: bool
+    sides: list[tuple[int, ColumnElement[bool]]]
+    own: Own | None = None
+    only: ColumnElement[bool] | None = None
+
+    def parts(self) -> list[Part]:
+        """See ``blocks.parts_of``; rows of which there are only few may come by any index."""
+        only = [] if self.only is None else [self.only]
+        if self.own is not None:
+            # Without the program, whose accounts they are: it leads SQLite to the index over everything that the program did.
+            return [part._replace(conditions=[*part.conditions, *only]) for part in self.own.parts(self.order)]
+        only.append(transactions.c.program_id == self.program_id)
+        if self.only is not None:
+            return [Part(transactions.c[self.order.value], transactions.c.id, only)]
+        return [part._replace(conditions=[*part.conditions, *only]) for part in parts_of(self.order)]
+
+    def read(self, db: Connection, places: Range, skip: int, take: int) -> list[Entry]:
+        """The entries after the first ``skip`` of a part of the list, ``take`` of them at most."""
+        if places.low >= places.high or not self.sides:
+            return []
+        # Each part brings its own first rows in order, so the database never sorts more than what is asked for.
+        read = [
+            self._ordered(
+                select(part.at.label("at"), part.id.label("id"), literal(side, SmallInteger).label("side"))
+                .where(condition, *part.conditions, *part.within(places)),
+                part.at, part.id,
+            ).limit(skip + take).subquery()
+            for part in self.parts()
+            for side, condition in self.sides
+        ]  # fmt: skip
+        merged = union_all(*(select(part) for part in read)).subquery()
+        query = self._ordered(select(merged), merged.c.at, merged.c.id, merged.c.side)
+        return [Entry(*row) for row in db.execute(query.offset(skip).limit(take))]
+
+    def near(self, db: Connection, places: Range) -> Range | None:
+        """The part of the list before which NEAR_ROWS rows come at least; None when the whole of it has no more."""
+        found = list[Key]()
+        for part in self.parts():
+            query = select(part.at, part.id).where(*part.conditions, *part.within(places))
+            query = self._ordered(query, part.at, part.id)
+            if (row := db.execute(query.offset(NEAR_ROWS).limit(1)).one_or_none()) is not None:
+                found.append((row[0], row[1]))
+        if not found:
+            return None
+        return Range(max(found), places.high) if self.descending else Range(places.low, min(found))
+
+    def _ordered(self, query: Any, *keys: ColumnElement[Any]) -> Any:
+        return query.order_by(*(key.desc() if self.descending else key.asc() for key in keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A list that a call asks for: what it has and where. ``is_countable``: ``Ranks`` can find a position in it."""
+
+    search: Search
+    wanted: Wanted
+    places: Range
+    is_countable: bool = False
+
+
+def find_page(call: Call, listed: Listed) -> tuple[list[Entry], bool]:
+    """Return the page that the call asks for, and whether more follow.
+
+    The page begins behind the previous page of the same connection, and otherwise at its plain offset; see
+    ``kit.bookmarks``. A bookmark keeps the window of its list: the default one begins later with every page.
+    """
+    page, descending = call.list_page, listed.search.descending
+    start, low = page.start(), listed.places.low
+    if start.after is None:
+        entries = _from(call, listed, listed.places, page.start_index, page.count + 1)
+    else:
+        *last, low = start.after
+        entries = _after(call, listed, Range(low, listed.places.high), Entry(*last), page.count + 1)
+    shown, is_more = entries[: page.count], len(entries) > page.count
+    page.end(start, [(*entry, low) for entry in shown], is_more=is_more, descending=descending)
+    return shown, is_more
+
+
+def _after(call: Call, listed: Listed, places: Range, last: Entry, take: int) -> list[Entry]:
+    """The entries behind one. Its row is read again, for its other side."""
+    descending = listed.search.descending
+    if descending:
+        places = Range(places.low, min(places.high, (last.at, last.id + 1)))
+    else:
+        places = Range(max(places.low, (last.at, last.id)), places.high)
+    entries = _from(call, listed, places, 0, take + 2)
+    return [one for one in entries if (one < last if descending else one > last)][:take]
+
+
+def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> list[Entry]:
+    search = listed.search
+    if not listed.is_countable:
+        return search.read(call.db, places, skip, take)
+    if skip <= NEAR:
+        near = search.near(call.db, places)
+        entries = search.read(call.db, near or places, skip, take)
+        if near is None or len(entries) == take:
+            return entries
+    spot = call.app.ranks.find(
+        call.db, search.program_id, search.order, listed.wanted, listed.wanted.weight, places,
+        skip=skip, take=take, descending=search.descending,
+    )  # fmt: skip
+    if spot is None:
+        return search.read(call.db, places, skip, take)
+    entries, offset = list[Entry](), spot.skip
+    for part in spot.ranges:
+        entries += search.read(call.db, part, offset, take - len(entries))
+        offset = 0
+        if len(entries) == take:
+            return entries
+    if spot.is_full:
+        # The counts are those of a later transaction. What arrived by then is not here, so the page goes on behind its ranges.
+        last = spot.ranges[-1]
+        rest = Range(places.low, last.low) if search.descending else Range(last.high, places.high)
+        entries += search.read(call.db, rest, 0, take - len(entries))
+    return entries
+
+
+def load_rows(db: Connection, entries: list[Entry]) -> dict[int, Recorded]:
+    """The rows of a page by their ids."""
+    found = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
+    return {row.id: Recorded(*row[: len(Recorded._fields)]) for row in found}

@@ -1,0 +1,274 @@
+"""Transactions: what became of every message, one by one, in lists, and with what belongs together."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from cardwright.core.movement_docs import account_face_of, render_account_side
+from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_parameter
+from cardwright.core.record import LOAD_SIDE, Recorded, id_and_face_of, token_of
+from cardwright.core.render import Face, SourceFace, details_decoder, face_of, render, render_load, source_face_of
+from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
+from cardwright.core.transaction_model import MODELS, as_v2
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.route import get
+from cardwright.resources.transactions.listing import (
+    CARD_SIDE,
+    PAGING,
+    Listed,
+    RelatedQuery,
+    Search,
+    SourceQuery,
+    TransactionQuery,
+    ViewQuery,
+    Wanted,
+    find_page,
+    load_rows,
+    parse_direction,
+    parse_order,
+    parse_wanted,
+    places_of,
+)
+from cardwright.storage import history
+from cardwright.storage.account_lists import Own, find_own
+from cardwright.storage.records import Listing
+from cardwright.storage.tables import cards, funding_sources, message_tokens, transactions, users
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def get_transaction(db: Connection, program_id: int, token: str) -> tuple[Recorded, int]:
+    """The row and the side (0 the card's, 1 the load's) that a token names. Raises TRANSACTION_NOT_FOUND."""
+    claimed = id_and_face_of(token)
+    if claimed is not None:
+        row_id, side = claimed
+        row = _find_row(db, program_id, row_id)
+        has_side = row is not None and (side == CARD_SIDE or (side == LOAD_SIDE and has_load_side(row)))
+        if row is not None and has_side and token_of(row, side) == token:
+            return row, side
+    key = message_tokens.c
+    chosen_id = db.scalar(select(key.transaction_id).where(key.program_id == program_id, key.token == token))
+    row = _find_row(db, program_id, chosen_id) if chosen_id is not None else None
+    if row is None:
+        raise Problem(TRANSACTION_NOT_FOUND)
+    return row, CARD_SIDE
+
+
+def has_load_side(row: Recorded) -> bool:
+    """Whether the row is two transactions on the wire; without a card the order is the transaction itself."""
+    return row.moved != 0 and row.card_id is not None
+
+
+def _find_row(db: Connection, program_id: int, row_id: int) -> Recorded | None:
+    query = select(transactions).where(transactions.c.id == row_id, transactions.c.program_id == program_id)
+    found = db.execute(query).one_or_none()
+    return None if found is None else recorded(found)
+
+
+def recorded(row: Any) -> Recorded:
+    """A selected row of ``transactions`` as a value."""
+    return Recorded(*row[: len(Recorded._fields)])
+
+
+def find_own_holder(db: Connection, program_id: int, user_token: str) -> int | None:
+    """The account that the user owns; None for an unknown user and for one who uses a parent's account."""
+    query = select(users.c.id, users.c.holder_id).where(users.c.program_id == program_id, users.c.token == user_token)
+    row = db.execute(query).one_or_none()
+    return row.holder_id if row is not None and owner_id_of(db, row.holder_id) == row.id else None
+
+
+def owner_id_of(db: Connection, holder_id: int) -> int:
+    """The user whose account it is: the first one; those who share it came later."""
+    query = select(users.c.id).where(users.c.holder_id == holder_id).order_by(users.c.id).limit(1)
+    return int(db.execute(query).scalar_one())
+
+
+class Faces:
+    """Renders rows as of their own day: the configuration that was in force when each was decided."""
+
+    def __init__(self, db: Connection, program_id: int, *, masked: bool) -> None:
+        self._db, self._program_id, self._masked = db, program_id, masked
+        self._faces: dict[tuple[int, int], Face] = {}
+        self._account_faces: dict[tuple[int, str, int], Face] = {}
+        self._sources: dict[tuple[int, int], SourceFace] = {}
+
+    def json(self, row: Recorded, side: int = CARD_SIDE, state: int | None = None) -> str:
+        """One side of a row as JSON."""
+        if row.card_id is None:
+            return render_account_side(row, self.account_face(row), state)
+        face, source = self.face(row), self.source(row)
+        return render_load(row, face, source) if side == LOAD_SIDE else render(row, face, source, state)
+
+    def face(self, row: Recorded) -> Face:
+        """The card, its user and the owner of its account at the row's revision."""
+        assert row.card_id is not None
+        key = (row.card_id, row.holder_revision)
+        if key not in self._faces:
+            self._faces[key] = face_of(*facts_as_of(self._db, row))
+        return self._faces[key]
+
+    def account_face(self, row: Recorded) -> Face:
+        """The user whom a row without a card names, and the owner of the account, at the row's revision."""
+        token = details_decoder.decode(row.details).user_token
+        assert token is not None
+        key = (row.holder_id, token, row.holder_revision)
+        if key not in self._account_faces:
+            self._account_faces[key] = account_face_of(*people_as_of(self._db, row, token))
+        return self._account_faces[key]
+
+    def source(self, row: Recorded) -> SourceFace | None:
+        """The funding source at the row's revision."""
+        if row.source_id is None:
+            return None
+        key = (row.source_id, row.program_revision)
+        if key not in self._sources:
+            self._sources[key] = source_face_of(source_as_of(self._db, row), masked=self._masked)
+        return self._sources[key]
+
+
+def facts_as_of(db: Connection, row: Recorded) -> tuple[CardFact, UserFact, UserFact]:
+    """Card, user and account owner as they were when the row was decided."""
+    assert row.card_id is not None
+    card = fact_from(
+        CardFact, history.doc_as_of(db, row.program_id, history.Kind.CARD, row.card_id, row.holder_revision)
+    )
+    return (card, *people_as_of(db, row, card.user_token))
+
+
+def people_as_of(db: Connection, row: Recorded, user_token: str) -> tuple[UserFact, UserFact]:
+    """User and account owner as they were when the row was decided."""
+    by_token = select(users.c.id).where(users.c.program_id == row.program_id, users.c.token == user_token)
+    ids = (db.execute(by_token).scalar_one(), owner_id_of(db, row.holder_id))
+    docs = [history.doc_as_of(db, row.program_id, history.Kind.USER, one, row.holder_revision) for one in ids]
+    user, owner = (fact_from(UserFact, doc) for doc in docs)
+    return user, owner
+
+
+def source_as_of(db: Connection, row: Recorded) -> SourceFact:
+    """The row's funding source as it was when the row was decided."""
+    assert row.source_id is not None
+    doc = history.doc_as_of(db, row.program_id, history.Kind.FUNDING_SOURCE, row.source_id, row.program_revision)
+    fact: SourceFact = fact_from(SourceFact, doc)
+    return fact
+
+
+def render_first_states(db: Connection, program_id: int, row_ids: Sequence[int], *, masked: bool) -> list[str]:
+    """Transactions as their notifications tell them: in the state that they were first in, in the order of the ids."""
+    # The program is looked at here: as a condition it leads SQLite to the index over everything that the program ever did.
+    found = db.execute(select(transactions).where(transactions.c.id.in_(row_ids)))
+    rows = {row.id: recorded(row) for row in found if row.program_id == program_id}
+    faces = Faces(db, program_id, masked=masked)
+    return [faces.json(rows[row_id], state=rows[row_id].first_state) for row_id in row_ids]
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def get_one(call: Call) -> str:
+    """Returns a transaction: the card's side or the load's."""
+    row, side = get_transaction(call.db, call.program.id, call.token)
+    return _shown(call)(row, side)
+
+
+def list_transactions(call: Call) -> Listing:
+    """Lists transactions; without filters those of the last 30 days that are PENDING or COMPLETION."""
+    own, only = _owned(call, call.query)
+    return _page(call, parse_wanted(call.query, "PENDING,COMPLETION"), own=own, only=only)
+
+
+def list_related(call: Call) -> Listing:
+    """Lists the other transactions of the chain that a transaction belongs to, its load and its real-time fee among them."""
+    row, side = get_transaction(call.db, call.program.id, call.token)
+    root = row.root_id if row.root_id is not None else row.id
+    roots = [root] if (fee := details_decoder.decode(row.details).assessed) is None else [root, fee.row_id]
+    chain = or_(transactions.c.id.in_(roots), transactions.c.root_id.in_(roots))
+    return _page(call, parse_wanted(call.query, "ALL"), only=chain, but=(row.id, side), window=False)
+
+
+def list_of_source(call: Call) -> Listing:
+    """Lists what was drawn from and returned to a funding source."""
+    source = crud.get_row(call, funding_sources, TRANSACTION_NOT_FOUND, call.path["funding_source_token"])
+    direction = parse_direction(call.query.polarity)
+    wanted = parse_wanted(
+        call.query, "PENDING,COMPLETION", source_id=source.id, direction=direction, has_card_sides=False
+    )
+    return _page(call, wanted)
+
+
+def _page(
+    call: Call, wanted: Wanted, *, own: Own | None = None, only: ColumnElement[bool] | None = None,
+    but: tuple[int, int] | None = None, window: bool = True,
+) -> Listing:  # fmt: skip
+    query = call.query
+    order, descending = parse_order(call.list_page.sort_by)
+    show = _shown(call)
+    sides = wanted.sides(query.start_identifier or 0)
+    if but is not None:
+        sides = [(side, and_(one, transactions.c.id != but[0]) if side == but[1] else one) for side, one in sides]
+    listed = Listed(
+        Search(call.program.id, order, descending, sides, own, only),
+        wanted,
+        places_of(query, call.now, window=window),
+        is_countable=own is None and only is None and not query.start_identifier,
+    )
+    entries, is_more = find_page(call, listed)
+    rows = load_rows(call.db, entries)
+    return Listing([show(rows[entry.id], entry.side) for entry in entries], is_more)
+
+
+def _shown(call: Call) -> Callable[[Recorded, int], str]:
+    """How the call wants a transaction shown: in the model that it names, else in the program's."""
+    model = (call.query.version or call.program.settings.transaction_model).lower()
+    if model not in MODELS:
+        raise bad_parameter("version", f"must be one of {', '.join(MODELS)}")
+    faces = Faces(call.db, call.program.id, masked=call.program.settings.mask_funding_source_tokens)
+    if model == "v1":
+        return faces.json
+    return lambda row, side: as_v2(faces.json(row, side), details_decoder.decode(row.details))
+
+
+def _owned(call: Call, query: TransactionQuery) -> tuple[Own | None, ColumnElement[bool] | None]:
+    """Whose transactions are asked for, and which of theirs; None for everybody's. An unknown token has none."""
+    accounts, only, program_id = list[set[int]](), list[ColumnElement[bool]](), call.program.id
+    if query.user_token is not None:
+        holder_id = find_own_holder(call.db, program_id, query.user_token)
+        accounts.append(set() if holder_id is None else {holder_id})
+    some = select(cards.c.id, cards.c.holder_id)
+    # The accounts lead to their few transactions; a card has no list of its own.
+    if query.acting_user_token is not None:
+        own = some.join(users, users.c.id == cards.c.user_id)
+        rows = call.db.execute(own.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)).all()
+        accounts.append({row.holder_id for row in rows})
+        only.append(transactions.c.card_id.in_([row.id for row in rows]))
+    if query.card_token is not None:
+        rows = call.db.execute(some.where(cards.c.program_id == program_id, cards.c.token == query.card_token)).all()
+        accounts.append({row.holder_id for row in rows})
+        only.append(transactions.c.card_id.in_([row.id for row in rows]))
+    # None of these exist here, so none of them has transactions.
+    nobody = (query.business_token, query.account_token, query.merchant_token, query.campaign_token)
+    if any(token is not None for token in nobody):
+        accounts.append(set())
+    if not accounts:
+        return None, None
+    return find_own(call.db, set.intersection(*accounts)), and_(*only) if only else None
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Transactions"
+
+routes = [
+    get("/transactions", list_transactions, dict[str, Any], query=TransactionQuery, paging=PAGING),
+    get("/transactions/{token}", get_one, dict[str, Any], query=ViewQuery),
+    get("/transactions/{token}/related", list_related, dict[str, Any], query=RelatedQuery, paging=PAGING),
+    get(
+        "/transactions/fundingsource/{funding_source_token}",
+        list_of_source,
+        dict[str, Any],
+        query=SourceQuery,
+        paging=PAGING,
+    ),
+]

@@ -1,0 +1,1 @@
+"""Transfers: peer transfers, program transfers and direct deposits."""

@@ -1,0 +1,146 @@
+"""Peer transfers: money from one user's account to another's, on both sides or on neither."""
+
+from decimal import Decimal
+
+from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection, or_
+from sqlalchemy.sql.elements import ColumnElement
+
+from cardwright.core.movements import MovementKind, PeerTransfer
+from cardwright.core.problems import BUSINESS_UNKNOWN, PEER_TRANSFER_NOT_FOUND, USER_NOT_FOUND, USER_UNKNOWN, Problem, bad_field
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call, EngineCall
+from cardwright.resources.common.fields import CurrencyCode, Token
+from cardwright.resources.common.movements import (
+    Memo,
+    Ready,
+    Tags,
+    carry_out,
+    check_currency,
+    get_movement,
+    list_movements,
+    positive_amount,
+    said,
+)
+from cardwright.resources.common.route import Paging, Shape, get, post
+from cardwright.storage import records
+from cardwright.storage.programs import Program
+from cardwright.storage.tables import movements, users
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+
+class PeerTransferCreate(Shape, frozen=True, kw_only=True):
+    """Money to move from a sender to a recipient."""
+
+    amount: Decimal
+    currency_code: CurrencyCode
+    token: Token | None = None
+    sender_user_token: Token | None = None
+    sender_business_token: Token | None = None
+    recipient_user_token: Token | None = None
+    recipient_business_token: Token | None = None
+    memo: Memo | None = None
+    tags: Tags | None = None
+
+
+class PeerTransferDone(Shape, frozen=True, kw_only=True):
+    """Money that was moved."""
+
+    token: str
+    amount: Decimal
+    currency_code: str
+    sender_user_token: str
+    recipient_user_token: str
+    memo: str | UnsetType = UNSET
+    tags: str | UnsetType = UNSET
+    created_time: str
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+PAGING = Paging(count=25)
+
+
+def one_of(role: str, user_token: str | None, business_token: str | None) -> str:
+    """The user's token of a sender or recipient. Raises a problem unless there is exactly one; there are no businesses."""
+    if (user_token is None) == (business_token is None):
+        raise bad_field(f"{role}_user_token, {role}_business_token", "must not both be given, and one of them must")
+    if user_token is None:
+        raise Problem(BUSINESS_UNKNOWN)
+    return user_token
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def holder_of(db: Connection, program: Program, token: str) -> int:
+    """The account that a user draws on. Raises a problem when there is no such user."""
+    row = records.find(db, users, program.id, token)
+    if row is None:
+        raise Problem(USER_UNKNOWN)
+    return int(row.holder_id)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+async def create_transfer(call: EngineCall, body: PeerTransferCreate) -> bytes:
+    """Moves money from the sender's account to the recipient's."""
+
+    def prepare(db: Connection, program: Program, token: str) -> Ready:
+        sender = one_of("sender", body.sender_user_token, body.sender_business_token)
+        recipient = one_of("recipient", body.recipient_user_token, body.recipient_business_token)
+        check_currency(body.currency_code, program)
+        amount = positive_amount(body.amount, program.settings.currency)
+        if holder_of(db, program, sender) == holder_of(db, program, recipient):
+            raise bad_field("recipient_user_token", "must have another account than the sender")
+        repeated = said(body, "sender_user_token", "recipient_user_token", "memo", "tags")
+        return Ready((sender, recipient), PeerTransfer(token=token, amount=amount, said=repeated))
+
+    return await carry_out(call, MovementKind.PEER_TRANSFER, body, prepare)
+
+
+def get_transfer(call: Call) -> str:
+    """Returns a peer transfer."""
+    return get_movement(call, MovementKind.PEER_TRANSFER, PEER_TRANSFER_NOT_FOUND)
+
+
+def list_transfers(call: Call) -> records.Listing:
+    """Lists the transfers from and to the account that a user draws on."""
+    holder = _holder_id(call)
+    return _list(call, or_(movements.c.holder_id == holder, movements.c.other_holder_id == holder))
+
+
+def list_sent(call: Call) -> records.Listing:
+    """Lists the transfers from the account that a user draws on."""
+    return _list(call, movements.c.holder_id == _holder_id(call))
+
+
+def list_received(call: Call) -> records.Listing:
+    """Lists the transfers to the account that a user draws on."""
+    return _list(call, movements.c.other_holder_id == _holder_id(call))
+
+
+def _holder_id(call: Call) -> int:
+    return int(crud.get_row(call, users, USER_NOT_FOUND, call.path["user_token"]).holder_id)
+
+
+def _list(call: Call, condition: ColumnElement[bool]) -> records.Listing:
+    return list_movements(call, MovementKind.PEER_TRANSFER, condition)
+
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Peer transfers"
+
+routes = [
+    post("/peertransfers", PeerTransferCreate, create_transfer, PeerTransferDone, operation_id="peer_transfers_create_transfer"),
+    get("/peertransfers/{token}", get_transfer, PeerTransferDone, fields=False, operation_id="peer_transfers_get_transfer"),
+    get(
+        "/peertransfers/user/{user_token}", list_transfers, PeerTransferDone, paging=PAGING,
+        operation_id="peer_transfers_list_transfers",
+    ),
+    get("/peertransfers/user/{user_token}/sender", list_sent, PeerTransferDone, paging=PAGING),
+    get("/peertransfers/user/{user_token}/recipient", list_received, PeerTransferDone, paging=PAGING),
+]

@@ -1,0 +1,1 @@
+"""Webhooks: subscriptions, pings and resent events."""

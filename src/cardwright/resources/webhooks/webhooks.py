@@ -1,0 +1,374 @@
+"""Webhooks: addresses to which events are posted; with a test call and a way to have an event posted again."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from sqlalchemy import Connection, func, select
+
+from cardwright.core.problems import (
+    EVENT_NOT_FOUND,
+    WEBHOOK_FAILED,
+    WEBHOOK_NOT_FOUND,
+    Problem,
+    bad_field,
+    bad_parameter,
+)
+from cardwright.kit.canonical import reading
+from cardwright.kit.clock import iso
+from cardwright.kit.guard import OutgoingPolicy, check_headers, check_url
+from cardwright.outbox.client import Answer
+from cardwright.outbox.endpoint import DEFAULT_ALGORITHM, Endpoint, open_webhook, seal_webhook
+from cardwright.outbox.events import CATEGORIES, Category
+from cardwright.outbox.render import find_transitions, notification
+from cardwright.outbox.signature import SIGNATURE_HEADER
+from cardwright.resources.common import crud
+from cardwright.resources.common.call import Call, EngineCall
+from cardwright.resources.common.fields import Token
+from cardwright.resources.common.route import Paging, Reply, Route, Shape, get, post, put
+from cardwright.resources.transactions.transactions import Faces, get_transaction
+from cardwright.storage import history, records
+from cardwright.storage.database import Row
+from cardwright.storage.programs import get_program
+from cardwright.storage.tables import programs, webhooks
+
+# --- Shapes: what travels on the wire ------------------------------------------------
+
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Username = Annotated[str, Meta(min_length=1, max_length=50)]
+Secret = Annotated[str, Meta(min_length=20, max_length=50)]
+EventPattern = Annotated[str, Meta(min_length=1, max_length=100)]
+Events = Annotated[tuple[EventPattern, ...], Meta(min_length=1, max_length=500)]
+Headers = dict[str, str]
+UNLESS_DEFAULT = reading(lambda algorithm: None if algorithm == DEFAULT_ALGORITHM else algorithm)
+
+
+class ConfigBody(Shape, frozen=True, kw_only=True):
+    """Where to post, and with which credentials."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=255)]
+    basic_auth_username: Username
+    basic_auth_password: Secret
+    secret: Secret | None = None
+    signature_algorithm: Annotated[Literal["HMAC_SHA_1", "HMAC_SHA_256"], UNLESS_DEFAULT] | None = None
+    custom_header: Headers | None = msgspec.field(default_factory=dict)
+    use_mtls: bool | None = False
+
+
+class WebhookBody(Shape, frozen=True, kw_only=True):
+    """A webhook to create, or all that one shall say from now on: what is absent goes back to its default."""
+
+    name: Name
+    events: Events
+    config: ConfigBody
+    active: bool | None = True
+    token: Token | None = None
+
+
+class CustomHeaders(Shape, frozen=True, kw_only=True):
+    """Request headers to add, or to give another value."""
+
+    custom_header: Headers
+
+
+class Config(Shape, frozen=True, kw_only=True):
+    """A webhook's address and credentials; user name, password and secret are masked unless the program says otherwise."""
+
+    url: str
+    basic_auth_username: str
+    basic_auth_password: str
+    secret: str | UnsetType = UNSET
+    signature_algorithm: str | UnsetType = UNSET
+    custom_header: Headers
+    use_mtls: bool
+
+
+class Webhook(Shape, frozen=True, kw_only=True):
+    """A webhook."""
+
+    token: str
+    name: str
+    active: bool
+    events: tuple[str, ...]
+    config: Config
+    created_time: str
+    last_modified_time: str
+
+
+class WebhookFilter(Shape, frozen=True, kw_only=True):
+    """Which webhooks a list shows: all, or only the active ones."""
+
+    active: bool = False
+
+
+# --- Rules: pure ---------------------------------------------------------------------
+
+ACTIVE_MAX = 5
+HEADERS_MAX = 3
+HEADER_CHARS_MAX = 500
+PING_TIMEOUT_MS = 5_000
+PING = b'{"pings":[{"token":"marqeta","payload":"healthcheck"}]}'
+
+# These say what is sent and who we are; the rest that a header may not do is the guard's matter.
+OUR_HEADERS = frozenset({"authorization", "content-type", SIGNATURE_HEADER.lower()})
+
+# Everything; everything of one base; one event.
+EVENT_PATTERN = re.compile(r"\*|[^.*\s]+\.\*|[^*\s]+")
+
+# The wire's list of symbols; whatever is no letter and no digit is either one of them or not allowed.
+SYMBOLS = "@#$%!^&*()\\_+~-=[]{},;:'\"./<>?`"
+KINDS = {"a digit": r"[0-9]", "a lower-case letter": r"[a-z]", "an upper-case letter": r"[A-Z]"}
+
+
+def check_events(events: tuple[str, ...]) -> None:
+    """A wildcard may stand alone or right after the base type (wire reference 9.4). Unknown names are accepted."""
+    for event in events:
+        if not EVENT_PATTERN.fullmatch(event):
+            raise bad_field("events", f"must be *, <base>.* or an event's name, not {event}")
+
+
+def check_config(config: ConfigBody, policy: OutgoingPolicy) -> None:
+    """Raises a problem that names the first field that breaks a rule of the wire, or of who may be called."""
+    if (reason := check_url(config.url, policy)) is not None:
+        raise bad_field("config.url", f"is refused: {reason}")
+    if ":" in config.basic_auth_username or not config.basic_auth_username.isprintable():
+        raise bad_field("config.basic_auth_username", "may not have a colon or control characters")  # RFC 7617
+    check_secret("config.basic_auth_password", config.basic_auth_password)
+    if config.secret is not None:
+        check_secret("config.secret", config.secret)
+    check_custom_header("config.custom_header", config.custom_header or {})
+    if config.use_mtls:
+        raise bad_field("config.use_mtls", "is not offered: there is no client certificate")
+
+
+def check_secret(field: str, secret: str) -> None:
+    """At least one digit, lower-case letter, upper-case letter and symbol, and nothing else. The problem does not quote it."""
+    for kind, pattern in KINDS.items():
+        if not re.search(pattern, secret):
+            raise bad_field(field, f"must have {kind}")
+    others = {character for character in secret if not (character.isascii() and character.isalnum())}
+    if not others:
+        raise bad_field(field, "must have a symbol")
+    if not others <= set(SYMBOLS):
+        raise bad_field(field, f"may only have ASCII letters, digits and these symbols: {SYMBOLS}")
+
+
+def check_custom_header(field: str, headers: Mapping[str, str]) -> None:
+    """At most three, none of them ours, nothing that changes how the request is framed (wire reference 9.1)."""
+    if len(headers) > HEADERS_MAX:
+        raise bad_field(field, f"may have at most {HEADERS_MAX} name-value pairs")
+    if any(not 0 < len(name) <= HEADER_CHARS_MAX or len(value) > HEADER_CHARS_MAX for name, value in headers.items()):
+        raise bad_field(field, f"name and value may have at most {HEADER_CHARS_MAX} characters")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise bad_field(field, "has the same name twice")
+    if any(name.lower() in OUR_HEADERS for name in headers):
+        raise bad_field(field, f"may not set {', '.join(sorted(OUR_HEADERS))}")
+    if (reason := check_headers(headers)) is not None:
+        raise bad_field(field, f"is refused: {reason}")
+
+
+def mask_secret(secret: str) -> str:
+    """First character, ten asterisks, last character: always twelve (observed)."""
+    return f"{secret[0]}{'*' * 10}{secret[-1]}"
+
+
+def endpoint_of(config: ConfigBody) -> Endpoint:
+    """The address and its secrets, as delivery needs them."""
+    return Endpoint(
+        url=config.url, username=config.basic_auth_username, password=config.basic_auth_password, secret=config.secret,
+        algorithm=config.signature_algorithm or DEFAULT_ALGORITHM, custom_header=config.custom_header or {},
+    )  # fmt: skip
+
+
+def shown_config(config: ConfigBody, *, masked: bool) -> Config:
+    """What an answer shows of a configuration."""
+    show = mask_secret if masked else str
+    return Config(
+        url=config.url,
+        basic_auth_username=show(config.basic_auth_username),
+        basic_auth_password=show(config.basic_auth_password),
+        secret=UNSET if config.secret is None else show(config.secret),
+        signature_algorithm=config.signature_algorithm or UNSET,
+        custom_header=config.custom_header or {},
+        use_mtls=False,
+    )
+
+
+# --- Queries: this resource's SQL ----------------------------------------------------
+
+
+def lock_program(db: Connection, program_id: int) -> None:
+    """Lets webhooks of a program change one at a time, so that of two which race for the last place the second counts the first.
+
+    The lock is the one of an UPDATE, which references to the program do not wait for.
+    """
+    db.execute(select(programs.c.id).where(programs.c.id == program_id).with_for_update(key_share=True))
+
+
+def count_active(db: Connection, program_id: int) -> int:
+    """How many webhooks of the program are active."""
+    query = select(func.count()).select_from(webhooks).where(webhooks.c.program_id == program_id, webhooks.c.active)
+    return db.execute(query).scalar_one()
+
+
+def find_webhook(call: EngineCall) -> Row:
+    """The row with the path's token, outside of any action's transaction. Raises WEBHOOK_NOT_FOUND."""
+    with call.app.database.read() as db:
+        row = records.find(db, webhooks, call.program_id, call.path["token"])
+    if row is None:
+        raise Problem(WEBHOOK_NOT_FOUND)
+    return row
+
+
+def load_event(call: EngineCall) -> bytes:
+    """The notification of the path's event, as the object is now. Raises EVENT_NOT_FOUND, and a 400 for an unknown type."""
+    kind, token = call.path["event_type"], call.path["event_token"]
+    category = CATEGORIES.get(kind)
+    if category is None:
+        raise bad_parameter("event_type", f"must be one of {', '.join(CATEGORIES)}, not {kind[:60]}")
+    with call.app.database.read() as db:
+        if category is Category.TRANSACTION:
+            return notification(category, [_transaction(db, call.program_id, token)])
+        doc = find_transitions(db, call.program_id, category, [token]).get(token)
+    if doc is None:
+        raise Problem(EVENT_NOT_FOUND)
+    return notification(category, [doc])
+
+
+def _transaction(db: Connection, program_id: int, token: str) -> str:
+    try:
+        row, side = get_transaction(db, program_id, token)
+    except Problem:
+        raise Problem(EVENT_NOT_FOUND) from None
+    masked = get_program(db, program_id).settings.mask_funding_source_tokens
+    return Faces(db, program_id, masked=masked).json(row, side)
+
+
+# --- Actions: what one can do with it ------------------------------------------------
+
+
+def create_webhook(call: Call, body: WebhookBody) -> str:
+    """Creates a webhook, which is told of every event from now on that matches its subscriptions."""
+    check_events(body.events)
+    check_config(body.config, call.app.policy)
+    lock_program(call.db, call.program.id)
+    if (replay := crud.find_replay(call, webhooks, body)) is not None:
+        return replay
+    webhook = _webhook(call, body, body.token or call.app.ids.token(), created_time=iso(call.now))
+    _make_known(call, webhook.active)
+    sealed = seal_webhook(call.app.vault, call.program.id, webhook.token, endpoint_of(body.config))
+    _, doc = crud.insert(call, webhooks, body, webhook, active=webhook.active, sealed=sealed)
+    return doc
+
+
+def get_webhook(call: Call) -> str:
+    """Returns a webhook, active or not."""
+    return str(crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND).doc)
+
+
+def list_webhooks(call: Call) -> records.Listing:
+    """Lists the program's webhooks."""
+    return crud.list_resources(call, webhooks, *([webhooks.c.active] if call.query.active else []))
+
+
+def update_webhook(call: Call, body: WebhookBody) -> str:
+    """Replaces a webhook as a whole; what is absent goes back to its default."""
+    lock_program(call.db, call.program.id)
+    row = crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND)
+    crud.check_same_token(call, body)
+    check_events(body.events)
+    check_config(body.config, call.app.policy)
+    before = msgspec.json.decode(row.doc, type=Webhook)
+    after = _webhook(call, body, row.token, created_time=before.created_time)
+    return _replace(call, row, before, after, endpoint_of(body.config))
+
+
+def update_custom_headers(call: Call, body: CustomHeaders) -> str:
+    """Adds custom headers to a webhook, or gives those that it has another value."""
+    lock_program(call.db, call.program.id)
+    row = crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND)
+    before = msgspec.json.decode(row.doc, type=Webhook)
+    headers = before.config.custom_header | body.custom_header
+    check_custom_header("custom_header", headers)
+    after = msgspec.structs.replace(before, config=msgspec.structs.replace(before.config, custom_header=headers))
+    return _replace(call, row, before, after, open_webhook(call.app.vault, row))
+
+
+async def ping_webhook(call: EngineCall) -> Reply:
+    """Posts a test message to a webhook, active or not, and answers what it answered."""
+    row = await asyncio.to_thread(find_webhook, call)
+    answer = await _post(call, row, PING)
+    assert answer.status is not None
+    return Reply(answer.status, answer.body.decode(errors="replace"))
+
+
+async def resend_event(call: EngineCall) -> Reply:
+    """Posts a transaction or a transition to a webhook again, and answers what was posted."""
+    row = await asyncio.to_thread(find_webhook, call)
+    body = await asyncio.to_thread(load_event, call)
+    answer = await _post(call, row, body)
+    if answer.status != 200:
+        raise Problem(WEBHOOK_FAILED, f"the endpoint answered {answer.status}")
+    return Reply(200, body.decode())
+
+
+def _webhook(call: Call, body: WebhookBody, token: str, *, created_time: str) -> Webhook:
+    return Webhook(
+        token=token,
+        name=body.name,
+        active=body.active is not False,
+        events=body.events,
+        config=shown_config(body.config, masked=call.program.settings.mask_webhook_secrets),
+        created_time=created_time,
+        last_modified_time=iso(call.now),
+    )
+
+
+def _replace(call: Call, row: Row, before: Webhook, after: Webhook, endpoint: Endpoint) -> str:
+    """Stores what changed. Different secrets may look alike under their masks, so they are compared as they are."""
+    now, was = endpoint, open_webhook(call.app.vault, row)
+    same_secrets = (now.username, now.password, now.secret) == (was.username, was.password, was.secret)
+    sealed = row.sealed if same_secrets else seal_webhook(call.app.vault, call.program.id, row.token, endpoint)
+    after = msgspec.structs.replace(after, last_modified_time=before.last_modified_time)
+    if after != before or not same_secrets:
+        _make_known(call, after.active and not before.active)
+    doc, _ = crud.update(call, webhooks, row, before, after, active=after.active, sealed=sealed)
+    return doc
+
+
+def _make_known(call: Call, becomes_active: bool) -> None:
+    """Lets every process see the change, and sees to the limit."""
+    history.raise_program_revision(call.db, call.program.id)
+    if becomes_active and count_active(call.db, call.program.id) >= ACTIVE_MAX:
+        raise bad_field("active", f"may be true for at most {ACTIVE_MAX} webhooks")
+
+
+async def _post(call: EngineCall, row: Row, body: bytes) -> Answer:
+    """The endpoint's answer. Raises WEBHOOK_FAILED when there is none within five seconds."""
+    endpoint = open_webhook(call.app.vault, row)
+    answer = await call.app.client.post(endpoint.url, body, endpoint.headers(body), PING_TIMEOUT_MS)
+    if answer.error is not None:
+        raise Problem(WEBHOOK_FAILED, answer.error)
+    return answer
+
+
+POST_S = 15.0
+"""Seconds for requests that wait for the answer of an endpoint."""
+
+# --- Routes: parse, act, view --------------------------------------------------------
+
+TAG = "Webhooks"
+
+routes = [
+    post("/webhooks", WebhookBody, create_webhook, Webhook),
+    get("/webhooks", list_webhooks, Webhook, query=WebhookFilter, paging=Paging(sort_by="-createdTime")),
+    get("/webhooks/{token}", get_webhook, Webhook),
+    put("/webhooks/{token}", WebhookBody, update_webhook, Webhook),
+    put("/webhooks/customheaders/{token}", CustomHeaders, update_custom_headers, Webhook),
+    # Both take no body and ignore what is sent as one: the wire's examples differ between nothing and {}.
+    Route("POST", "/webhooks/{token}/ping", ping_webhook, fields=False, limit_s=POST_S),
+    Route("POST", "/webhooks/{token}/{event_type}/{event_token}", resend_event, fields=False, limit_s=POST_S),
+]
