@@ -20,7 +20,7 @@ from bench.database import copy_database, is_sqlite, prewarm, settle, start_post
 from bench.load import NextRequest, Place, Result, closed_loop, one_each, post, purchase, purchases, split
 from bench.meter import Meter, family_of, memory_mb, postmaster_of, process_table
 from bench.seed import ENVIRONMENT, Seeded, make_controls, seed_cards, seed_transactions
-from cardwright.engine.cards import CARDS_MAX
+from cardwright.engine.card_cache import CARDS_MAX
 from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, HOST, RunningServer
 
 CREDENTIALS = (APPLICATION_TOKEN, ACCESS_TOKEN)

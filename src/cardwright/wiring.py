@@ -16,10 +16,10 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
-from cardwright.engine.cache import Cache, ShowPan
+from cardwright.engine.config_cache import Cache, ShowPan
 from cardwright.engine.loop import Engine
 from cardwright.engine.retention import Retention
-from cardwright.engine.timers import Timers
+from cardwright.engine.scheduler import Timers
 from cardwright.kit.clock import ProgramClock, monotonic_ms, parse_instant, system_ms
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.files import create_file, read_file
@@ -30,15 +30,15 @@ from cardwright.kit.masks import mask
 from cardwright.kit.vault import Vault, counted_nonces, random_nonce
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.deliver import Deliverer
-from cardwright.outbox.queue import RetryRules
+from cardwright.outbox.delivery_queue import RetryRules
 from cardwright.resources.analysis.backtest_runner import BacktestRunner
 from cardwright.resources.common.call import App
 from cardwright.resources.transactions.transactions import render_first_states
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
+from cardwright.storage.engine.sqlite import Checkpointer, SqliteStore
+from cardwright.storage.engine.store import CardRow, HotStore
 from cardwright.storage.failures import Damaged
-from cardwright.storage.hot import CardRow, HotStore
-from cardwright.storage.hot_sqlite import Checkpointer, SqliteStore
 from cardwright.storage.monitor import Monitor
 from cardwright.storage.programs import (
     ProgramSettings,
@@ -362,7 +362,7 @@ def _hot_store(database: Database) -> HotStore:
     if database.is_sqlite:
         return SqliteStore(database)
     # psycopg takes a sixth of a second to import, which an instance on SQLite should not wait for.
-    from cardwright.storage.hot_postgres import PostgresStore
+    from cardwright.storage.engine.postgres import PostgresStore
 
     return PostgresStore(database)
 

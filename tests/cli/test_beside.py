@@ -14,9 +14,9 @@ import pytest
 
 from cardwright.edges.cli import demo as demo_command
 from cardwright.edges.cli.client import Client
+from cardwright.edges.cli.demo_scenario import Story
 from cardwright.edges.cli.instance import Fresh, fresh_instance
-from cardwright.edges.cli.say import Failure
-from cardwright.edges.cli.story import Story
+from cardwright.edges.cli.output import Failure
 from tests.support.waiting import until
 
 # --- exec ---------------------------------------------------------------------------------

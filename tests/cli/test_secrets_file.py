@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cardwright.edges.cli.books import opened
-from cardwright.edges.cli.say import Failure
+from cardwright.edges.cli.database_commands import opened
+from cardwright.edges.cli.output import Failure
 from cardwright.kit.files import create_file, replace_file
 from cardwright.settings import Settings
 from cardwright.wiring import Misconfigured, Secrets, ensure_secrets, load_secrets

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cardwright.edges.cli.books import opened
-from cardwright.edges.cli.say import Failure
+from cardwright.edges.cli.database_commands import opened
+from cardwright.edges.cli.output import Failure
 from cardwright.edges.cli.serve import check
 from cardwright.settings import Settings
 from tests.support import free_port

@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import text
 
-from cardwright.edges.cli.books import opened
+from cardwright.edges.cli.database_commands import opened
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import migrate

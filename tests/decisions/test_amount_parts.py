@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from cardwright.core.counting import asked_of, event_of
 from cardwright.core.decide import decide
+from cardwright.core.decision import Decision
+from cardwright.core.enums import TYPE_NUMBER
 from cardwright.core.fee_groups import RealTimeFee
-from cardwright.core.kinds import CASH_MACHINE, WITH_CASH, Form
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Fee, Flow, Merchant
-from cardwright.core.outcome import Decision
-from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder, face_of, render
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.spend import Categories, Increase, IncreaseType
+from cardwright.core.spend_controls import Categories, Increase, IncreaseType
 from cardwright.core.transaction_model import as_v2
+from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_types import CASH_MACHINE, WITH_CASH, Form
 from cardwright.core.velocity import Control, Window, settled
-from cardwright.core.words import TYPE_NUMBER
-from cardwright.engine.recording import details_of, record
+from cardwright.core.velocity_events import asked_of, event_of
+from cardwright.engine.transaction_rows import details_of, record
 from tests.decisions.test_checks import seen_by
 from tests.support.world import NOON
 

@@ -6,7 +6,7 @@ import pytest
 
 from cardwright.core.problems import INTERNAL, Problem
 from cardwright.engine.batch import Outcome
-from cardwright.storage.hot import TRANSACTION_COLUMNS
+from cardwright.storage.engine.store import TRANSACTION_COLUMNS
 from tests.support.histories import populated
 from tests.support.world import World, asked
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from cardwright.core.checks import CHECKS, address_verdict
 from cardwright.core.decide import decide
+from cardwright.core.decision import Decision
+from cardwright.core.enums import CardState, HolderStatus, State
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Fee, Flow, Merchant, Message, Refund, Reversal
-from cardwright.core.outcome import Decision
 from cardwright.core.responses import ADDRESS_VERDICTS, REASON_OF, Reason
 from cardwright.core.snapshot import (
     Account,
@@ -30,9 +31,8 @@ from cardwright.core.snapshot import (
     TransactionControls,
     UserFact,
 )
-from cardwright.core.spend import MerchantRule, PreKyc, Spend
+from cardwright.core.spend_controls import MerchantRule, PreKyc, Spend
 from cardwright.core.velocity import Control, Window, settled
-from cardwright.core.words import CardState, HolderStatus, State
 from cardwright.kit.clock import parse_instant
 from tests.support.world import NOON
 

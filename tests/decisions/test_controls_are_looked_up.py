@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import event
 
 from cardwright.core.snapshot import ProductFact
-from cardwright.core.spend import NO_SPEND
+from cardwright.core.spend_controls import NO_SPEND
 from cardwright.engine.batch import Outcome
-from cardwright.engine.cache import ProgramEntry
+from cardwright.engine.config_cache import ProgramEntry
 from tests.support.world import World, asked
 
 USERS = tuple(f"u{number}" for number in range(6))

@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from sqlalchemy import event
 
-from cardwright.core.record import token_of
+from cardwright.core.transaction_row import token_of
 from cardwright.engine.batch import Asked, Outcome
-from cardwright.engine.heart import run_batch
-from cardwright.engine.ids import IdSource
+from cardwright.engine.batch_runner import run_batch
+from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import ProgramClock
 from cardwright.resources.account_holders import account_holder_groups
 from cardwright.resources.analysis.decisions import get_decision

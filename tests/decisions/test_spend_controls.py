@@ -6,13 +6,14 @@ import msgspec
 import pytest
 
 from cardwright.core.decide import decide
+from cardwright.core.decision import Decision
+from cardwright.core.enums import State
 from cardwright.core.explain import explain
 from cardwright.core.holds import hold_expiration_days
 from cardwright.core.lifecycle import advise, clear, reverse
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Flow, Merchant, Reversal
-from cardwright.core.outcome import Decision
 from cardwright.core.snapshot import Account, Chain, Snapshot
-from cardwright.core.spend import (
+from cardwright.core.spend_controls import (
     CountryList,
     Groups,
     Increase,
@@ -27,7 +28,6 @@ from cardwright.core.spend import (
     resolved,
 )
 from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted, settled
-from cardwright.core.words import State
 from cardwright.kit.clock import parse_instant
 from cardwright.resources.controls.scope import moment_of
 from tests.decisions.test_checks import seen_by, units

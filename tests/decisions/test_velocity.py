@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from sqlalchemy import func
 
-from cardwright.core.kinds import ANNOUNCED_REFUND, PIN_REFUND, Form
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Merchant, Refund, Reversal
 from cardwright.core.render import details_decoder
+from cardwright.core.transaction_types import ANNOUNCED_REFUND, PIN_REFUND, Form
 from cardwright.core.velocity import Window, window_end, windows_at
 from cardwright.engine.batch import Outcome
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant

@@ -7,8 +7,8 @@ import pytest
 
 from cardwright.core.messages import Reversal
 from cardwright.engine.batch import Asked, Outcome
-from cardwright.engine.heart import run_batch
-from cardwright.engine.ids import IdSource
+from cardwright.engine.batch_runner import run_batch
+from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import ProgramClock, parse_instant
 from cardwright.storage.programs import set_clock
 from tests.support.world import World, asked, new_world

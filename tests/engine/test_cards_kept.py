@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
+from cardwright.core.enums import CardState, HolderStatus
 from cardwright.core.snapshot import CardFact, UserFact
-from cardwright.core.words import CardState, HolderStatus
-from cardwright.engine import cards as module
-from cardwright.engine.cards import Cards
-from cardwright.storage.hot import CardRow
+from cardwright.engine import card_cache as module
+from cardwright.engine.card_cache import Cards
+from cardwright.storage.engine.store import CardRow
 
 UUID = "5e2b1c6a-90f3-4d7e-8a41-0c9d2b7f6e15"
 TOKENS = [

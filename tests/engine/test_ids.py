@@ -1,6 +1,6 @@
 """Transaction ids come in blocks, and none is given twice."""
 
-from cardwright.engine.ids import IdSource
+from cardwright.engine.id_blocks import IdSource
 
 
 def test_a_block_that_begins_among_ids_in_use() -> None:

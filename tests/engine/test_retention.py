@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from cardwright.engine.retention import MESSAGES_MAX, REMOVALS, ROWS_MAX, Retention, remove_some
 from cardwright.kit.clock import DAY_MS, ProgramClock
+from cardwright.outbox.delivery_queue import Attempt, RetryRules, Room, claim, record
 from cardwright.outbox.events import Category, Delivery, outbox_row
-from cardwright.outbox.queue import Attempt, RetryRules, Room, claim, record
 from cardwright.resources.sandbox import webhook_inbox
 from cardwright.storage.backtests import DONE, FAILED, QUEUED, RUNNING
 from cardwright.storage.database import Database

@@ -1,6 +1,6 @@
 """What is kept of cards and transactions in a process: bounded, the oldest goes first."""
 
-from cardwright.engine.shelf import PART, Shelf
+from cardwright.engine.packed_cache import PART, Shelf
 
 
 def test_the_oldest_go_first_and_the_limit_holds() -> None:

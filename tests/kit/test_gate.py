@@ -3,7 +3,7 @@
 import threading
 import time
 
-from cardwright.kit.gate import Gate
+from cardwright.kit.fair_lock import Gate
 
 
 def test_those_who_wait_come_before_the_one_who_comes_back() -> None:

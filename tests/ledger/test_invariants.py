@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
 from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
-from cardwright.core.words import TYPE_NUMBER, State
 from cardwright.engine.batch import Asked
-from cardwright.ledger.card_numbers import numbers_in, pattern_of
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
+from cardwright.ledger.invariants.card_numbers import numbers_in, pattern_of
 from cardwright.outbox.events import Category, outbox_row
 from cardwright.resources.analysis import shadow_controls
 from cardwright.resources.common.call import Call

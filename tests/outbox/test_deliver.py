@@ -23,9 +23,9 @@ from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.vault import Vault
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.deliver import Deliverer
+from cardwright.outbox.delivery_queue import LEASE_MARGIN_MS, RetryRules
 from cardwright.outbox.endpoint import TARGET_CONTEXT, Endpoint, seal_webhook
 from cardwright.outbox.events import Category, Delivery, outbox_row
-from cardwright.outbox.queue import LEASE_MARGIN_MS, RetryRules
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
 from cardwright.storage.tables import metadata, outbox, webhooks

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 
-from cardwright.core.kinds import ASKS, FAMILIES, LOAD_KINDS, REFUND
-from cardwright.core.movement_kinds import CARDLESS
+from cardwright.core.enums import TYPES
+from cardwright.core.movement_types import CARDLESS
 from cardwright.core.movements import MovementKind
-from cardwright.core.words import TYPES
+from cardwright.core.transaction_types import ASKS, FAMILIES, LOAD_KINDS, REFUND
 from cardwright.outbox.events import BATCH_MAX, Category
 from cardwright.resources.account_holders.account_holder_groups import FIRST_STATUS
 from cardwright.resources.account_holders.user_model import Transition, TransitionCreate

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, column, select
 
 from cardwright.core.movements import Deposit
-from cardwright.engine.timers import DUE_MAX
+from cardwright.engine.scheduler import DUE_MAX
 from cardwright.outbox.events import BATCH_MAX, Category
 from cardwright.outbox.render import TRANSITIONS
 from cardwright.storage.tables import outbox, transactions, webhooks

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from cardwright.core.kinds import Form
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.movements import Deposit, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
+from cardwright.core.transaction_types import Form
 from cardwright.engine.batch import Ask
-from cardwright.engine.moving import Moved
-from cardwright.storage.account_lists import NOTHING_RECENT, with_newest
+from cardwright.engine.movement_rows import Moved
+from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, with_newest
 from tests.support.world import World, asked, instructed
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")

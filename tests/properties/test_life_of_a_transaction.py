@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from cardwright.core.kinds import Form
+from cardwright.core.enums import TYPE_NUMBER, TYPES, State
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Merchant, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.core.responses import REASON_OF
-from cardwright.core.words import TYPE_NUMBER, TYPES, State
+from cardwright.core.transaction_types import Form
 from cardwright.engine.batch import Asked, Outcome
-from cardwright.engine.heart import run_batch
-from cardwright.engine.ids import IdSource
+from cardwright.engine.batch_runner import run_batch
+from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
 from cardwright.storage.programs import set_clock

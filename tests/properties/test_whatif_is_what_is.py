@@ -11,9 +11,9 @@ from sqlalchemy import select
 from cardwright.core.messages import Fee, Merchant, Refund
 from cardwright.core.render import render
 from cardwright.engine.batch import Asked, Outcome
-from cardwright.engine.heart import run_batch
-from cardwright.engine.ids import IdSource
-from cardwright.engine.trial import Trial, try_out
+from cardwright.engine.batch_runner import run_batch
+from cardwright.engine.dry_run import Trial, try_out
+from cardwright.engine.id_blocks import IdSource
 from cardwright.resources.analysis.what_if import answer_of
 from cardwright.storage.tables import metadata
 from tests.support.world import NOON, World, asked

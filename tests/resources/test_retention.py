@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Table, func, select, update
 
 from cardwright.edges.cli.commands import settings_from
-from cardwright.edges.cli.say import Failure
+from cardwright.edges.cli.output import Failure
 from cardwright.kit.clock import DAY_MS, system_ms
 from cardwright.outbox.events import Delivery
 from cardwright.storage.database import Database

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, select, update
 
-from cardwright.core.kinds import LOAD_KINDS
-from cardwright.core.record import LOAD_SIDE
-from cardwright.core.words import TYPES, State
+from cardwright.core.enums import TYPES, State
+from cardwright.core.transaction_row import LOAD_SIDE
+from cardwright.core.transaction_types import LOAD_KINDS
 from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.page import Page
 from cardwright.resources.common.call import Call
@@ -25,12 +25,12 @@ from cardwright.resources.transactions.listing import (
     parse_wanted,
     places_of,
 )
-from cardwright.storage import ranks
-from cardwright.storage.account_lists import NOTHING_RECENT, find_own, with_newest
-from cardwright.storage.blocks import HIGHEST, LOWEST, Order, Range
 from cardwright.storage.programs import get_program
-from cardwright.storage.ranks import Ranks
 from cardwright.storage.tables import holder_transactions, holders, transactions
+from cardwright.storage.transaction_lists import positions
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Order, Range
+from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, find_own, with_newest
+from cardwright.storage.transaction_lists.positions import Ranks
 from tests.support import past
 from tests.support.world import NOON, World, new_world
 
@@ -416,7 +416,7 @@ def test_the_counts_are_not_built_for_nothing(world: World, monkeypatch: pytest.
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("counted")
 
-    monkeypatch.setattr(ranks, "read_blocks", fail)
+    monkeypatch.setattr(positions, "read_blocks", fail)
     for start in (0, 10, 200):
         assert len(page_of(world, {}, "-user_transaction_time", start, 10)) == 10
     with pytest.raises(AssertionError, match="counted"):
@@ -427,7 +427,7 @@ def test_counts_of_many_programs_and_filters_are_dropped(world: World) -> None:
     """What is kept in memory has a limit: the least recently used goes."""
     kept = Ranks()
     with world.database.read() as db:
-        for program_id in range(ranks.PROGRAMS_MAX + 3):
+        for program_id in range(positions.PROGRAMS_MAX + 3):
             kept.find(db, program_id, Order.BEGUN, "all", lambda _: 1, Range(LOWEST, HIGHEST),
                       skip=0, take=1, descending=True)  # fmt: skip
-    assert len(kept._programs) == ranks.PROGRAMS_MAX
+    assert len(kept._programs) == positions.PROGRAMS_MAX

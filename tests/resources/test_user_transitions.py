@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cardwright.core.words import HolderStatus
+from cardwright.core.enums import HolderStatus
 from cardwright.resources.account_holders.user_transitions import may_change
 from tests.support.facts import facts_of, revision_of
 from tests.support.fixtures import shared_server

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
+from cardwright.core.enums import HolderStatus
 from cardwright.core.snapshot import UserFact
-from cardwright.core.words import HolderStatus
 from tests.support.facts import facts_of, revision_of
 from tests.support.fixtures import shared_server
 from tests.support.issuing import fresh, made_by, problem_of, read_of

@@ -4,9 +4,9 @@ from functools import reduce
 
 from sqlalchemy import select
 
-from cardwright.storage.account_lists import NOTHING_RECENT, RECENT_MAX, find_own, ids_of, is_full, with_newest
-from cardwright.storage.blocks import Order
 from cardwright.storage.tables import holder_transactions, holders, transactions
+from cardwright.storage.transaction_lists.blocks import Order
+from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, RECENT_MAX, find_own, ids_of, is_full, with_newest
 from tests.support.past import row, write
 from tests.support.world import World, new_world
 

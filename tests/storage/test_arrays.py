@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cardwright.storage.arrays import Columns
+from cardwright.storage.engine.postgres_arrays import Columns
 from tests.support.postgres import TestPostgres
 
 COLUMNS = Columns(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cardwright.storage.database import Database
-from cardwright.storage.hot_sqlite import Checkpointer, PinnedLog
-from cardwright.storage.sqlite import connect_sqlite
+from cardwright.storage.engine.sqlite import Checkpointer, PinnedLog
+from cardwright.storage.engine.sqlite_connection import connect_sqlite
 
 ROW = b"x" * 1_500
 FRAMES_MAX = 100

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from cardwright.storage.database import Database
+from cardwright.storage.engine.postgres_pipeline import Pipe, rows_of
 from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, Refused, Unavailable
-from cardwright.storage.pipe import Pipe, rows_of
 
 STATEMENTS = {
     "pid": "SELECT pg_backend_pid()",

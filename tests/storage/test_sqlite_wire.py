@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cardwright.storage.engine.sqlite_client import Wire
+from cardwright.storage.engine.sqlite_connection import connect_sqlite
+from cardwright.storage.engine.store import nothing
 from cardwright.storage.failures import Conflict, Damaged, InDoubt, Refused, Unavailable
-from cardwright.storage.hot import nothing
-from cardwright.storage.sqlite import connect_sqlite
-from cardwright.storage.sqlite_wire import Wire
 
 STATEMENTS = {
     "all": "SELECT id, what FROM rows ORDER BY id",

@@ -1,8 +1,8 @@
 """Velocity usage counted a second time: from every stored message, by the documented sentences.
 
-It shares no line with `core/velocity.py` and `core/counting.py`. Of what they note in a transaction it reads one field, the
-original that a refund names. Races, storms and the property of `tests/properties/test_velocity_windows.py` compare it with
-the product.
+It shares no line with `core/velocity.py` and `core/velocity_events.py`. Of what they note in a transaction it reads one
+field, the original that a refund names. Races, storms and the property of `tests/properties/test_velocity_windows.py`
+compare it with the product.
 
 The sentences:
 
@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Connection, select
 
+from cardwright.core.enums import TYPE_NUMBER
 from cardwright.core.render import details_decoder
-from cardwright.core.words import TYPE_NUMBER
 from cardwright.storage.database import Database
 from cardwright.storage.history import Kind
 from cardwright.storage.tables import card_products, cards, config_history, mcc_groups, transactions, users, velocity_controls

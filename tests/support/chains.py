@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from cardwright.core.kinds import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUND, Form
 from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.core.render import render, render_load
+from cardwright.core.transaction_types import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUND, Form
 from cardwright.engine.batch import Asked, Outcome
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify

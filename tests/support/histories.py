@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.kinds import WITH_CASH, Form
 from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Flow, Merchant, Refund, Reversal
-from cardwright.core.record import token_of
+from cardwright.core.transaction_row import token_of
+from cardwright.core.transaction_types import WITH_CASH, Form
 from cardwright.engine.batch import Asked, Outcome
-from cardwright.engine.heart import run_batch
-from cardwright.engine.ids import IdSource
+from cardwright.engine.batch_runner import run_batch
+from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
 from cardwright.resources.common.call import Call
 from cardwright.resources.controls import auth_controls, exempt_mids, mcc_groups, merchant_groups

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Connection, select
 
+from cardwright.core.enums import TYPE_NUMBER
 from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
 from cardwright.core.movements import MovementKind, Order
 from cardwright.core.problems import HOLD_NOT_DUE, Problem
-from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
+from cardwright.core.transaction_row import Recorded
 from cardwright.core.velocity import Window
-from cardwright.core.words import TYPE_NUMBER
 from cardwright.engine.batch import Ask, Asked, Outcome
-from cardwright.engine.heart import run_batch
-from cardwright.engine.ids import IdSource
-from cardwright.engine.moving import Instructed
+from cardwright.engine.batch_runner import run_batch
+from cardwright.engine.id_blocks import IdSource
+from cardwright.engine.movement_rows import Instructed
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.kit.page import Page
 from cardwright.resources.account_holders.balances import account_decoder

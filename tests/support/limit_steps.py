@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from cardwright.core.kinds import ANNOUNCED_REFUND, PIN_REFUND, REFUND, Form
+from cardwright.core.transaction_types import ANNOUNCED_REFUND, PIN_REFUND, REFUND, Form
 from cardwright.kit.clock import DAY_MS
 from tests.storm.recount import Chain, window_on
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from cardwright.core.words import TYPE_NUMBER, State
+from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.storage.tables import transactions
 
 AUTHORIZATION, CLEARING = TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.clearing"]

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from cardwright.core.kinds import Form
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant, Refund
 from cardwright.core.movement_steps import Charge
 from cardwright.core.movements import (
@@ -25,12 +24,13 @@ from cardwright.core.movements import (
     Unload,
 )
 from cardwright.core.snapshot import CardFact, fact_from
+from cardwright.core.transaction_types import Form
 from cardwright.engine.batch import Ask, Asked, Result
-from cardwright.engine.cache import Cache
-from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.heart import run_batch
-from cardwright.engine.ids import IdSource
-from cardwright.engine.moving import Instructed
+from cardwright.engine.batch_runner import run_batch
+from cardwright.engine.card_cache import CardEntry, CardKey
+from cardwright.engine.config_cache import Cache
+from cardwright.engine.id_blocks import IdSource
+from cardwright.engine.movement_rows import Instructed
 from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
@@ -45,9 +45,9 @@ from cardwright.resources.funding import auto_reloads, funding_sources
 from cardwright.resources.programs import card_products
 from cardwright.storage import tables
 from cardwright.storage.database import Database
-from cardwright.storage.hot import CardRow, HotStore
-from cardwright.storage.hot_postgres import PostgresStore
-from cardwright.storage.hot_sqlite import SqliteStore
+from cardwright.storage.engine.postgres import PostgresStore
+from cardwright.storage.engine.sqlite import SqliteStore
+from cardwright.storage.engine.store import CardRow, HotStore
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
 from cardwright.storage.records import find

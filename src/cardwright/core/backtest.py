@@ -11,21 +11,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from cardwright.core.counting import ChainParts, asked_of, event_of
 from cardwright.core.decide import decide
+from cardwright.core.decision import Decision
+from cardwright.core.enums import State
 from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import raised
-from cardwright.core.kinds import ADVICES, ASKS, CLEARINGS, CREDIT, EXPIRIES, INCREMENT, INQUIRY, PROMISED, RELEASES
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Message, Reversal
 from cardwright.core.money import LARGEST
-from cardwright.core.outcome import Decision
-from cardwright.core.record import Recorded
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account, Chain, Snapshot
-from cardwright.core.spend import MerchantRule
+from cardwright.core.spend_controls import MerchantRule
 from cardwright.core.timeline import Holder, Rules, Span, Timeline
+from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_types import ADVICES, ASKS, CLEARINGS, CREDIT, EXPIRIES, INCREMENT, INQUIRY, PROMISED, RELEASES
 from cardwright.core.velocity import Change, Control, Event, Usage, Verdict, Window, counted, event_if_approved, judge, windows_at
-from cardwright.core.words import State
+from cardwright.core.velocity_events import ChainParts, asked_of, event_of
 from cardwright.kit.clock import Instant
 
 CONTROL_CODES = frozenset({Reason.MERCHANT_NOT_ALLOWED.number, Reason.AMOUNT_LIMIT.number, Reason.COUNT_LIMIT.number})

@@ -11,13 +11,13 @@ from typing import Any
 
 from cardwright.core.address_verification import NO_MATCH, UNCHECKED, outcome_of
 from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of, numeric_country
-from cardwright.core.kinds import CASH_MACHINE, CREDITS, QUASI_CASH, Form
+from cardwright.core.enums import CardState
 from cardwright.core.messages import Authorization, Flow
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import AddressCheck, Snapshot
-from cardwright.core.spend import MerchantRule, level_of
-from cardwright.core.words import CardState
+from cardwright.core.spend_controls import MerchantRule, level_of
+from cardwright.core.transaction_types import CASH_MACHINE, CREDITS, QUASI_CASH, Form
 from cardwright.kit.clock import Instant, iso_day
 
 QUASI_CASH_MCCS = frozenset({"4829", "6050", "6051", "6540", "7801", "7802", "7995"})

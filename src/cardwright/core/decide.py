@@ -6,17 +6,17 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from cardwright.core.checks import first_refusal
+from cardwright.core.decision import Decision, Legs, declined
+from cardwright.core.enums import State
 from cardwright.core.funding import Funding, fund
 from cardwright.core.holds import due_time, raised
-from cardwright.core.kinds import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, Form
 from cardwright.core.lifecycle import advise, announce, clear, credit, expire, refund, reverse
 from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Message, Refund, Reversal
-from cardwright.core.outcome import Decision, Legs, declined
 from cardwright.core.real_time_fees import fee_of, with_fee, with_fee_of_chain
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
+from cardwright.core.transaction_types import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, Form
 from cardwright.core.velocity import Control, Verdict, event_if_approved, judge, usage_keys, windows_at
-from cardwright.core.words import State
 from cardwright.kit.clock import Instant
 
 

@@ -7,16 +7,16 @@ import msgspec
 
 from cardwright.core.checks import CHECKS
 from cardwright.core.decide import decide, verdicts
+from cardwright.core.decision import Decision
 from cardwright.core.funding import fund
 from cardwright.core.holds import raised
-from cardwright.core.kinds import RELEASES
 from cardwright.core.messages import Authorization
 from cardwright.core.money import LARGEST, decimal_text, exponent_of
-from cardwright.core.outcome import Decision
 from cardwright.core.real_time_fees import fee_of
-from cardwright.core.record import Recorded, cash_back_of
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
+from cardwright.core.transaction_row import Recorded, cash_back_of
+from cardwright.core.transaction_types import RELEASES
 from cardwright.core.velocity import Control, Verdict, window_end, window_start
 from cardwright.kit.clock import Instant, iso_ms
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.kinds import CREDITS, KIND_OF, KIND_WITH_CASH, Form
+from cardwright.core.enums import TYPES
 from cardwright.core.money import BadAmount, minor_units
-from cardwright.core.words import TYPES
+from cardwright.core.transaction_types import CREDITS, KIND_OF, KIND_WITH_CASH, Form
 
 _exact = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")

@@ -2,11 +2,11 @@
 
 import msgspec
 
-from cardwright.core.kinds import CASH_MACHINE, Form
 from cardwright.core.messages import Authorization
 from cardwright.core.money import fits
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Snapshot
+from cardwright.core.transaction_types import CASH_MACHINE, Form
 
 
 class Funding(msgspec.Struct, frozen=True):

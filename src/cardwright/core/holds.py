@@ -5,10 +5,10 @@ See "MCC groups" and "Expiry, partial approval, increments, duplicates" in the w
 
 import msgspec
 
-from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization, Details, Flow
 from cardwright.core.snapshot import Chain, Snapshot
-from cardwright.core.spend import HOLD_DAYS
+from cardwright.core.spend_controls import HOLD_DAYS
+from cardwright.core.transaction_types import Form
 from cardwright.kit.clock import DAY_MS, Instant
 
 RAISED = (Form.PURCHASE, Form.PIN_HOLD)

@@ -6,8 +6,13 @@ None of them is refused for the state of card, holder or spend controls: they te
 
 import msgspec
 
+from cardwright.core.decision import NOTHING, Decision, Legs, declined
+from cardwright.core.enums import State
 from cardwright.core.holds import due_time, is_due
-from cardwright.core.kinds import (
+from cardwright.core.messages import Advice, Clearing, Refund, Reversal
+from cardwright.core.responses import Reason
+from cardwright.core.snapshot import Chain, Snapshot
+from cardwright.core.transaction_types import (
     ANNOUNCED_REFUND,
     CARD_CREDITS,
     CLEARED_ONCE,
@@ -20,11 +25,6 @@ from cardwright.core.kinds import (
     SETTLED_AT_ONCE,
     Family,
 )
-from cardwright.core.messages import Advice, Clearing, Refund, Reversal
-from cardwright.core.outcome import NOTHING, Decision, Legs, declined
-from cardwright.core.responses import Reason
-from cardwright.core.snapshot import Chain, Snapshot
-from cardwright.core.words import State
 from cardwright.kit.clock import DAY_MS, Instant
 
 NO_CHAIN = Chain(State.CLEARED, 0, 0, 0, 0)

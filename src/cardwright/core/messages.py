@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.kinds import CREDITS, FORCED_CLEARING, REFUND, Form
+from cardwright.core.transaction_types import CREDITS, FORCED_CLEARING, REFUND, Form
 from cardwright.kit.clock import Instant
 
 

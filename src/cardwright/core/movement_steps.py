@@ -2,11 +2,11 @@
 
 import msgspec
 
-from cardwright.core.loads import load_refusal
-from cardwright.core.outcome import Legs
+from cardwright.core.decision import Legs
+from cardwright.core.enums import State
+from cardwright.core.load_limits import load_refusal
 from cardwright.core.snapshot import Account, Chain, SourceFact, UserFact
-from cardwright.core.spend import PreKyc
-from cardwright.core.words import State
+from cardwright.core.spend_controls import PreKyc
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,10 @@ from typing import Literal, assert_never
 import msgspec
 
 from cardwright.core.banking_days import REFUSED_CREDIT
-from cardwright.core.movement_kinds import (
+from cardwright.core.decision import Legs
+from cardwright.core.enums import State
+from cardwright.core.movement_steps import Charge, Step, Steps, View
+from cardwright.core.movement_types import (
     CREDITED,
     DEBITED,
     FEE_CHARGE,
@@ -22,8 +25,6 @@ from cardwright.core.movement_kinds import (
     PROGRAM,
     DepositTypes,
 )
-from cardwright.core.movement_steps import Charge, Step, Steps, View
-from cardwright.core.outcome import Legs
 from cardwright.core.problems import (
     BAD_DEPOSIT_TRANSITION,
     FEE_REFUNDED,
@@ -35,7 +36,6 @@ from cardwright.core.problems import (
     UNLOAD_TOO_LARGE,
     Problem,
 )
-from cardwright.core.words import State
 
 
 class MovementKind(IntEnum):

@@ -8,13 +8,13 @@ fee groups"; the timing and this rule are choices).
 
 import msgspec
 
+from cardwright.core.decision import Decision, FeeStep, Legs
+from cardwright.core.enums import State
 from cardwright.core.fee_groups import RealTimeFee, fee_for
-from cardwright.core.kinds import SETTLED_AT_ONCE
 from cardwright.core.messages import Assessed, Authorization
-from cardwright.core.movement_kinds import FEE_CHARGE, FEE_PENDING, FEE_REVERSAL
-from cardwright.core.outcome import Decision, FeeStep, Legs
+from cardwright.core.movement_types import FEE_CHARGE, FEE_PENDING, FEE_REVERSAL
 from cardwright.core.snapshot import Chain, Snapshot
-from cardwright.core.words import State
+from cardwright.core.transaction_types import SETTLED_AT_ONCE
 
 
 def fee_of(seen: Snapshot, kind: int, asked: Authorization) -> tuple[RealTimeFee, int] | None:

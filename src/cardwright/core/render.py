@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cardwright.core.kinds import ASKS, INQUIRY, LOAD_KINDS, RELEASES, REVERSALS, SETTLES, TAKEN_BACK, UNDOES, UNLOADS
+from cardwright.core.enums import TYPES, State
 from cardwright.core.messages import Details, Merchant, surcharge_of
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.record import (
+from cardwright.core.responses import ADDRESS_VERDICTS, REASON_OF, SECURITY_CODE_VERDICTS, Reason
+from cardwright.core.snapshot import CardFact, SourceFact, UserFact
+from cardwright.core.transaction_row import (
     LOAD_SIDE,
     ORDER,
     Recorded,
@@ -25,9 +27,7 @@ from cardwright.core.record import (
     trace_number,
     with_face,
 )
-from cardwright.core.responses import ADDRESS_VERDICTS, REASON_OF, SECURITY_CODE_VERDICTS, Reason
-from cardwright.core.snapshot import CardFact, SourceFact, UserFact
-from cardwright.core.words import TYPES, State
+from cardwright.core.transaction_types import ASKS, INQUIRY, LOAD_KINDS, RELEASES, REVERSALS, SETTLES, TAKEN_BACK, UNDOES, UNLOADS
 from cardwright.kit.clock import iso, iso_ms
 
 to_json = msgspec.json.encode

@@ -4,11 +4,11 @@ from typing import Any
 
 import msgspec
 
+from cardwright.core.enums import TYPE_NUMBER, CardState, HolderStatus, State
 from cardwright.core.fee_groups import NO_FEES, RealTimeFee
 from cardwright.core.money import fits
-from cardwright.core.spend import NO_SPEND, Spend
+from cardwright.core.spend_controls import NO_SPEND, Spend
 from cardwright.core.velocity import Control, Usage
-from cardwright.core.words import TYPE_NUMBER, CardState, HolderStatus, State
 from cardwright.kit.clock import Instant
 
 

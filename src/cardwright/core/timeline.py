@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from cardwright.core.spend import PROGRAM_LEVEL, Level, MerchantRule, Spend, applying, by_level, level_of
+from cardwright.core.spend_controls import PROGRAM_LEVEL, Level, MerchantRule, Spend, applying, by_level, level_of
 from cardwright.core.velocity import Control, Window, keeping, usage_keys
 
 C = TypeVar("C", Control, MerchantRule)

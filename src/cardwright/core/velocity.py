@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization, Flow
 from cardwright.core.responses import Reason
-from cardwright.core.spend import Groups, expanded
+from cardwright.core.spend_controls import Groups, expanded
+from cardwright.core.transaction_types import Form
 from cardwright.kit.clock import DAY_MS, Instant
 
 

@@ -6,20 +6,20 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from cardwright.core.counting import changes_for
 from cardwright.core.messages import Message
 from cardwright.core.problems import Problem
-from cardwright.core.record import Recorded
 from cardwright.core.snapshot import Account
+from cardwright.core.transaction_row import Recorded
 from cardwright.core.velocity import Control, recounted, usage_keys
-from cardwright.engine.assessing import load_charged
-from cardwright.engine.cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
-from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.moving import Instructed, Moved, load_loaded
+from cardwright.core.velocity_events import changes_for
+from cardwright.engine.card_cache import CardEntry, CardKey
+from cardwright.engine.config_cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
+from cardwright.engine.movement_rows import Instructed, Moved, load_loaded
+from cardwright.engine.real_time_fees import load_charged
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.outbox.events import Event
+from cardwright.storage.engine.store import MovementKey, Seen, Want, Write
 from cardwright.storage.failures import Conflict
-from cardwright.storage.hot import MovementKey, Seen, Want, Write
 
 Entry = TypeVar("Entry", CardEntry, AccountEntry)
 

@@ -15,20 +15,20 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Kind, Problem
-from cardwright.core.record import token_of
+from cardwright.core.transaction_row import token_of
 from cardwright.engine.batch import Ask, Asked, Outcome, Result
-from cardwright.engine.cache import Cache
-from cardwright.engine.cards import CardEntry, CardKey
-from cardwright.engine.heart import BatchInDoubt, run_batch
-from cardwright.engine.ids import IdSource
-from cardwright.engine.moving import CHARGES_MAX, Instructed, Moved
-from cardwright.engine.trial import Trial, try_out
+from cardwright.engine.batch_runner import BatchInDoubt, run_batch
+from cardwright.engine.card_cache import CardEntry, CardKey
+from cardwright.engine.config_cache import Cache
+from cardwright.engine.dry_run import Trial, try_out
+from cardwright.engine.id_blocks import IdSource
+from cardwright.engine.movement_rows import CHARGES_MAX, Instructed, Moved
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import Limits, deadline
+from cardwright.storage.engine.store import CardRow, HotStore, Lane
 from cardwright.storage.failures import Conflict, ConnectionLost, Contended, InDoubt, SchemaChanged, Unavailable
-from cardwright.storage.hot import CardRow, HotStore, Lane
-from cardwright.storage.originals import Original, TokenKey
+from cardwright.storage.original_transactions import Original, TokenKey
 from cardwright.storage.outage import AWAY, RECONNECTS, TIMEOUTS, Outage
 
 INBOX_MAX = 4_096

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, select, union_all
 
-from cardwright.core.movement_kinds import GPA_CREDIT, GPA_DEBIT, PROGRAM
+from cardwright.core.movement_types import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.kit.clock import DAY_MS, Instant
-from cardwright.storage.blocks import LOWEST, Order, Range, parts_of
 from cardwright.storage.database import Row
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal, transactions
+from cardwright.storage.transaction_lists.blocks import LOWEST, Order, Range, parts_of
 
 Place = tuple[int | None, str]
 """Funding source (None: money that no source gave) and currency."""

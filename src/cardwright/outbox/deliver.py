@@ -16,9 +16,9 @@ from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import failpoint
 from cardwright.kit.vault import Vault
 from cardwright.outbox.client import GuardedClient
+from cardwright.outbox.delivery_queue import Attempt, Claim, RetryRules, Room, claim, is_any_claimable, record
 from cardwright.outbox.endpoint import Endpoint, open_target, open_webhook
 from cardwright.outbox.events import Category, Delivery
-from cardwright.outbox.queue import Attempt, Claim, RetryRules, Room, claim, is_any_claimable, record
 from cardwright.outbox.render import RenderTransactions, load_elements, notification
 from cardwright.storage.database import Database, Row
 from cardwright.storage.failures import Unavailable

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from cardwright.core.movement_kinds import LOADS
+from cardwright.core.movement_types import LOADS
 from cardwright.core.movements import AutoReload
-from cardwright.storage.account_lists import find_own
 from cardwright.storage.tables import auto_reloads, holders, transactions, users
+from cardwright.storage.transaction_lists.by_account import find_own
 
 
 class Account(NamedTuple):

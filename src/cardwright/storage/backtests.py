@@ -7,17 +7,17 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select
 
 from cardwright.core.messages import Details
-from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
-from cardwright.core.spend import Groups, MccGroup, MerchantRule, resolved
+from cardwright.core.spend_controls import Groups, MccGroup, MerchantRule, resolved
 from cardwright.core.timeline import C, Change, Holder, Versions
+from cardwright.core.transaction_row import Recorded
 from cardwright.core.velocity import Control, settled
 from cardwright.kit.clock import Instant
-from cardwright.storage.account_lists import find_own
 from cardwright.storage.controls import INACTIVE, control_from, product_token_of, rule_from
 from cardwright.storage.database import Row
 from cardwright.storage.history import Kind
 from cardwright.storage.tables import backtest_flips, backtests, cards, config_history, holders, transactions, users
+from cardwright.storage.transaction_lists.by_account import find_own
 
 QUEUED, RUNNING, DONE, FAILED = "QUEUED", "RUNNING", "DONE", "FAILED"
 UNFINISHED = (QUEUED, RUNNING)

@@ -8,12 +8,11 @@ import msgspec
 from sqlalchemy import Connection, Table, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.core.counting import ChainParts, Past, event_of
-from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
-from cardwright.core.spend import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved
+from cardwright.core.spend_controls import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved
+from cardwright.core.transaction_row import Recorded
 from cardwright.core.velocity import Control, settled
-from cardwright.storage.account_lists import find_own
+from cardwright.core.velocity_events import ChainParts, Past, event_of
 from cardwright.storage.database import Row
 from cardwright.storage.history import INACTIVE as INACTIVE
 from cardwright.storage.tables import (
@@ -28,6 +27,7 @@ from cardwright.storage.tables import (
     users,
     velocity_controls,
 )
+from cardwright.storage.transaction_lists.by_account import find_own
 
 MEMBER_END = "\n"
 """Stands before and behind every member of a group in ``members``; a member cannot contain it."""

@@ -21,9 +21,10 @@ from urllib.parse import parse_qsl, urlsplit
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
-from cardwright.kit.gate import Gate
+from cardwright.kit.fair_lock import Gate
 from cardwright.kit.limits import PATIENT, Limits
 from cardwright.kit.watchdog import Watch, Watchdog
+from cardwright.storage.engine.sqlite_connection import connect_sqlite
 from cardwright.storage.failures import (
     ConnectionLost,
     Contended,
@@ -36,7 +37,6 @@ from cardwright.storage.failures import (
     reason_of,
 )
 from cardwright.storage.outage import TIMEOUTS, Outage
-from cardwright.storage.sqlite import connect_sqlite
 
 if TYPE_CHECKING:
     import psycopg

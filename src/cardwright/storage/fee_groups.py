@@ -5,8 +5,8 @@ from collections.abc import Collection
 from sqlalchemy import Connection, Table, select
 
 from cardwright.core.fee_groups import RealTimeFee, fees_by_holder_group
-from cardwright.core.record import Recorded
-from cardwright.storage.hot import TRANSACTION_COLUMNS
+from cardwright.core.transaction_row import Recorded
+from cardwright.storage.engine.store import TRANSACTION_COLUMNS
 from cardwright.storage.tables import account_holder_groups, fees, real_time_fee_groups, transactions
 
 FeesByGroup = dict[str, tuple[RealTimeFee, ...]]

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
-from cardwright.core.record import Recorded
+from cardwright.core.transaction_row import Recorded
 from cardwright.kit.clock import Instant, ProgramClock
-from cardwright.storage.hot import TRANSACTION_COLUMNS
+from cardwright.storage.engine.store import TRANSACTION_COLUMNS
 from cardwright.storage.tables import cards, programs, transactions
 
 # A literal, not a parameter: the databases take the index only where they see its own condition.

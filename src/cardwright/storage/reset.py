@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from cardwright.kit.clock import ProgramClock
-from cardwright.storage.builtins import BUILT_IN
+from cardwright.storage.builtin_resources import BUILT_IN
 from cardwright.storage.programs import set_clock
 from cardwright.storage.tables import (
     accepted_countries,

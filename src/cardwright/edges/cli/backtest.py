@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardwright.edges.cli.client import Answer, Client
 from cardwright.edges.cli.instance import client_of
-from cardwright.edges.cli.say import Failure, show_fields, show_json, show_table, tell
+from cardwright.edges.cli.output import Failure, show_fields, show_json, show_table, tell
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings

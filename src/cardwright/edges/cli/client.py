@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from cardwright.edges.cli.say import Failure
+from cardwright.edges.cli.output import Failure
 
 TIMEOUT_S = 60
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cardwright import __version__
-from cardwright.edges.cli.say import Failure, tell_failure
+from cardwright.edges.cli.output import Failure, tell_failure
 from cardwright.edges.cli.status import Form
 from cardwright.edges.cli.surroundings import failure_of_file
 
@@ -153,9 +153,9 @@ def migrate(
     sql: Annotated[bool, typer.Option("--sql", help="Only print the statements.")] = False,
 ) -> None:
     """Bring the database to the schema of this version."""
-    from cardwright.edges.cli import books
+    from cardwright.edges.cli import database_commands
 
-    books.migrate(settings_from(db=db, data_dir=data_dir), sql=sql)
+    database_commands.migrate(settings_from(db=db, data_dir=data_dir), sql=sql)
 
 
 @cli.command()
@@ -166,9 +166,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that the books balance, on a database that may be in use."""
-    from cardwright.edges.cli import books
+    from cardwright.edges.cli import database_commands
 
-    if not books.verify(settings_from(db=db, data_dir=data_dir), secrets=secrets, as_json=as_json):
+    if not database_commands.verify(settings_from(db=db, data_dir=data_dir), secrets=secrets, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -180,9 +180,9 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove everything that the default program has collected."""
-    from cardwright.edges.cli import books
+    from cardwright.edges.cli import database_commands
 
-    books.reset(settings_from(db=db, data_dir=data_dir, mode=mode), is_sure=yes)
+    database_commands.reset(settings_from(db=db, data_dir=data_dir, mode=mode), is_sure=yes)
 
 
 @cli.command()
@@ -240,7 +240,7 @@ def execute(
     seed: Annotated[int | None, typer.Option(help="The same seed and the same calls give the same bytes.")] = None,
 ) -> None:
     """Run a command beside a fresh instance, which is in its environment as CARDWRIGHT_BASE_URL and so on."""
-    from cardwright.edges.cli.exec import run_beside
+    from cardwright.edges.cli.exec_command import run_beside
 
     raise typer.Exit(run_beside(command or [], db=db, seed=seed))
 

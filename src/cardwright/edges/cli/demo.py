@@ -5,10 +5,10 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from cardwright.edges.cli.demo_scenario import Promise, Step, Story, value_at
 from cardwright.edges.cli.explain import show_decision
 from cardwright.edges.cli.instance import fresh_instance
-from cardwright.edges.cli.say import Failure, console, show_json
-from cardwright.edges.cli.story import Promise, Step, Story, value_at
+from cardwright.edges.cli.output import Failure, console, show_json
 
 if TYPE_CHECKING:
     from rich.console import Console

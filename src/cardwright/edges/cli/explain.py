@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardwright.edges.cli.client import Client
 from cardwright.edges.cli.instance import client_of
-from cardwright.edges.cli.say import Failure, show_json, show_table
+from cardwright.edges.cli.output import Failure, show_json, show_table
 from cardwright.kit.clock import iso
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from cardwright.edges.cli.client import Client
-from cardwright.edges.cli.say import Failure, tell
+from cardwright.edges.cli.output import Failure, tell
 from cardwright.kit.files import read_file, replace_file
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardwright import __version__
 from cardwright.edges.cli.instance import Credentials, Instance, announced, environment_of
-from cardwright.edges.cli.say import Failure, show_fields, tell
+from cardwright.edges.cli.output import Failure, show_fields, tell
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
@@ -38,7 +38,7 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         signal.signal(number, _leave)
     if until_eof:
         threading.Thread(target=_leave_at_eof, daemon=True).start()
-    from cardwright.edges.cli.books import check_database_file, make_data_dir, make_database_file, opened
+    from cardwright.edges.cli.database_commands import check_database_file, make_data_dir, make_database_file, opened
     from cardwright.edges.http.server import PortTaken, bind, run
     from cardwright.wiring import address_of, settled
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cardwright.edges.cli.client import Answer, Client
 from cardwright.edges.cli.instance import Instance, environment_of, find_credentials, find_instance
-from cardwright.edges.cli.say import Failure, show_fields, show_json
+from cardwright.edges.cli.output import Failure, show_fields, show_json
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings

@@ -5,7 +5,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
-from cardwright.edges.cli.say import Failure
+from cardwright.edges.cli.output import Failure
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError

@@ -16,10 +16,10 @@ from cardwright.core.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem
 from cardwright.edges.http.api import Answer, Api
 from cardwright.edges.http.api import Request as ApiRequest
 from cardwright.edges.http.explorer import explorer_paths
-from cardwright.edges.http.inbox_door import ASGIScope, InboxDoor, Receive, Send
 from cardwright.edges.http.parent_watch import end_with_parent
 from cardwright.edges.http.problems import problem_body
 from cardwright.edges.http.stop_guard import guard_stop
+from cardwright.edges.http.webhook_inbox import ASGIScope, InboxDoor, Receive, Send
 from cardwright.kit import logs
 from cardwright.resources.catalog import ROUTES
 from cardwright.settings import Settings

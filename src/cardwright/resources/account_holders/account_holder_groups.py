@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, structs
 
+from cardwright.core.enums import HolderStatus
 from cardwright.core.money import BadAmount, minor_units
 from cardwright.core.problems import FORBIDDEN, HOLDER_GROUP_NOT_FOUND, Problem, bad_field
-from cardwright.core.words import HolderStatus
 from cardwright.kit.canonical import beyond
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
@@ -16,7 +16,7 @@ from cardwright.resources.common.crud import remember
 from cardwright.resources.common.fields import OR_NONE, Token
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
-from cardwright.storage.builtins import DEFAULT_GROUP, GROUP_DEFAULTS
+from cardwright.storage.builtin_resources import DEFAULT_GROUP, GROUP_DEFAULTS
 from cardwright.storage.tables import account_holder_groups, real_time_fee_groups
 
 # --- Shapes: what travels on the wire ------------------------------------------------

@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, func, select
 
+from cardwright.core.enums import State
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.movement_kinds import CREDITED
+from cardwright.core.movement_types import CREDITED
 from cardwright.core.movements import MovementKind
 from cardwright.core.problems import BALANCE_OWNER_UNKNOWN, Problem
 from cardwright.core.snapshot import Account
-from cardwright.core.words import State
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import get
 from cardwright.storage.tables import holders, movements, transactions, users

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import select
 
+from cardwright.core.enums import HolderStatus
 from cardwright.core.snapshot import UserFact
-from cardwright.core.words import HolderStatus
 from cardwright.kit.clock import iso, iso_ms
 from cardwright.outbox.events import Category
 from cardwright.resources.account_holders.deposit_accounts import ShownAccount

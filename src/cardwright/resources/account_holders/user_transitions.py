@@ -3,8 +3,8 @@
 import msgspec
 from msgspec import structs
 
+from cardwright.core.enums import HolderStatus
 from cardwright.core.problems import BAD_STATUS_TRANSITION, USER_NOT_FOUND, USER_UNKNOWN, Problem
-from cardwright.core.words import HolderStatus
 from cardwright.resources.account_holders.user_model import (
     Transition,
     TransitionCreate,

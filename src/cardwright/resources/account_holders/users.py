@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, structs
 from sqlalchemy import select
 
+from cardwright.core.enums import HolderStatus
 from cardwright.core.problems import (
     EMAIL_TAKEN,
     GROUP_UNKNOWN,
@@ -17,7 +18,6 @@ from cardwright.core.problems import (
     bad_field,
 )
 from cardwright.core.snapshot import Account
-from cardwright.core.words import HolderStatus
 from cardwright.kit.clock import Instant, iso
 from cardwright.resources.account_holders import user_lookup, user_secrets
 from cardwright.resources.account_holders.account_holder_groups import FIRST_STATUS, find_group
@@ -39,10 +39,10 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import Metadata, Token, parse_date, text_metadata
 from cardwright.resources.common.route import Paging, get, post, put
 from cardwright.storage import records
-from cardwright.storage.account_lists import NOTHING_RECENT
-from cardwright.storage.builtins import DEFAULT_GROUP
+from cardwright.storage.builtin_resources import DEFAULT_GROUP
 from cardwright.storage.database import Row
 from cardwright.storage.tables import holders, users
+from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 

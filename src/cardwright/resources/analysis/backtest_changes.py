@@ -9,7 +9,7 @@ from msgspec import Meta
 from sqlalchemy import Table
 
 from cardwright.core.problems import INVALID_INPUT, Problem, bad_field
-from cardwright.core.spend import Groups, MerchantRule, resolved
+from cardwright.core.spend_controls import Groups, MerchantRule, resolved
 from cardwright.core.timeline import C, Change
 from cardwright.core.velocity import Control
 from cardwright.kit.clock import Instant

@@ -18,12 +18,12 @@ from sqlalchemy import Connection
 
 from cardwright.core.backtest import Again, Refusal, Replay
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.record import Recorded, token_of
 from cardwright.core.render import details_decoder
 from cardwright.core.responses import REASON_OF
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.spend import MerchantRule
+from cardwright.core.spend_controls import MerchantRule
 from cardwright.core.timeline import Holder, Timeline
+from cardwright.core.transaction_row import Recorded, token_of
 from cardwright.core.velocity import Verdict, Window
 from cardwright.kit.clock import DAY_MS, iso_ms
 from cardwright.resources.analysis.decisions import configuration_as_of

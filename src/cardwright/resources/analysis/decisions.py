@@ -5,18 +5,16 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Connection, select
 
-from cardwright.core.counting import asked_of, changes_for
+from cardwright.core.counterfactuals import smallest_changes
+from cardwright.core.enums import TYPES, HolderStatus, State
 from cardwright.core.explain import explain, explain_follow_up
 from cardwright.core.fee_groups import NO_FEES, RealTimeFee, by_token, fees_by_holder_group
-from cardwright.core.kinds import ASKS, PROMISED, SETTLED_AT_ONCE
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.record import Recorded, token_of
-from cardwright.core.remedies import smallest_changes
 from cardwright.core.render import details_decoder
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Account, CardFact, Chain, ProductFact, Snapshot, UserFact, fact_from
-from cardwright.core.spend import (
+from cardwright.core.spend_controls import (
     CountryList,
     Groups,
     MccGroup,
@@ -28,8 +26,10 @@ from cardwright.core.spend import (
     categories_of,
     resolved,
 )
+from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.core.transaction_types import ASKS, PROMISED, SETTLED_AT_ONCE
 from cardwright.core.velocity import Control, keeping, recounted, usage_keys
-from cardwright.core.words import TYPES, HolderStatus, State
+from cardwright.core.velocity_events import asked_of, changes_for
 from cardwright.kit.clock import iso_ms
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import Scope, get

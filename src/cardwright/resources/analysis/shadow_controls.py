@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.problems import SHADOW_NOT_FOUND, TOKEN_TAKEN, Problem, bad_field, bad_parameter
-from cardwright.core.record import token_of
 from cardwright.core.render import details_decoder
+from cardwright.core.transaction_row import token_of
 from cardwright.kit.clock import iso, iso_ms
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call

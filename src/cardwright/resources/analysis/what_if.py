@@ -5,15 +5,15 @@ from typing import Any
 
 import msgspec
 
+from cardwright.core.counterfactuals import smallest_changes
 from cardwright.core.explain import explain
-from cardwright.core.kinds import Form
 from cardwright.core.messages import Authorization
 from cardwright.core.problems import bad_field
-from cardwright.core.remedies import smallest_changes
 from cardwright.core.render import render
+from cardwright.core.transaction_types import Form
 from cardwright.core.velocity import Control
 from cardwright.engine.batch import Asked
-from cardwright.engine.trial import Trial
+from cardwright.engine.dry_run import Trial
 from cardwright.kit.clock import iso_ms
 from cardwright.kit.guard import check_url
 from cardwright.resources.common.call import EngineCall

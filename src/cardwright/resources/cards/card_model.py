@@ -7,9 +7,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 from sqlalchemy import select
 
+from cardwright.core.enums import CardState
 from cardwright.core.expiry import ExpirationUnit, expiration_instant, mmyy
 from cardwright.core.snapshot import CardFact, Fact
-from cardwright.core.words import CardState
 from cardwright.kit.clock import Instant, iso
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import Shape

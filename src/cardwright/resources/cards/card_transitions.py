@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 from sqlalchemy import select
 
+from cardwright.core.enums import CardState, HolderStatus
 from cardwright.core.problems import (
     BAD_CARD_TRANSITION,
     CARD_NOT_FOUND,
@@ -15,7 +16,6 @@ from cardwright.core.problems import (
     Problem,
     bad_field,
 )
-from cardwright.core.words import CardState, HolderStatus
 from cardwright.kit.clock import Instant, iso, iso_ms
 from cardwright.outbox.events import Category
 from cardwright.resources.account_holders.user_model import Channel, ReasonCode, User

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, structs
 from sqlalchemy import Table, func, select
 
+from cardwright.core.enums import CardState
 from cardwright.core.problems import (
     BARCODE_NOT_FOUND,
     CARD_NOT_FOUND,
@@ -17,7 +18,6 @@ from cardwright.core.problems import (
     bad_field,
     bad_parameter,
 )
-from cardwright.core.words import CardState
 from cardwright.resources.cards.card_model import (
     Card,
     CardFulfillment,

@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta
 
+from cardwright.core.enums import CardState, HolderStatus
 from cardwright.core.expiry import ExpirationUnit, mmyy
 from cardwright.core.pan import last_four, mask
 from cardwright.core.problems import (
@@ -17,7 +18,6 @@ from cardwright.core.problems import (
     Problem,
     bad_field,
 )
-from cardwright.core.words import CardState, HolderStatus
 from cardwright.kit.canonical import reading
 from cardwright.kit.clock import iso
 from cardwright.resources.cards.card_model import (

@@ -18,7 +18,7 @@ from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.events import Category, publish
 from cardwright.storage.database import Database
 from cardwright.storage.programs import Program
-from cardwright.storage.ranks import Ranks
+from cardwright.storage.transaction_lists.positions import Ranks
 
 
 @dataclass(frozen=True, slots=True)

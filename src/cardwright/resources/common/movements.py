@@ -22,8 +22,8 @@ from cardwright.core.problems import (
     bad_field,
 )
 from cardwright.core.render import details_decoder
-from cardwright.engine.cache import AccountEntry, find_accounts
-from cardwright.engine.moving import Instructed
+from cardwright.engine.config_cache import AccountEntry, find_accounts
+from cardwright.engine.movement_rows import Instructed
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import parse_amount

@@ -15,7 +15,7 @@ from cardwright.resources.common.crud import remember
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
-from cardwright.storage.builtins import BUILT_IN
+from cardwright.storage.builtin_resources import BUILT_IN
 from cardwright.storage.tables import accepted_countries
 
 # --- Shapes: what travels on the wire ------------------------------------------------

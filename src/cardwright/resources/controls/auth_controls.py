@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, structs
 
 from cardwright.core.problems import AUTH_CONTROL_NOT_FOUND, bad_field
-from cardwright.core.spend import MerchantRule
+from cardwright.core.spend_controls import MerchantRule
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.crud import remember, without_nulls

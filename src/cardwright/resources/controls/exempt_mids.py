@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, structs
 
 from cardwright.core.problems import EXEMPTION_NOT_FOUND, bad_field
-from cardwright.core.spend import MerchantRule
+from cardwright.core.spend_controls import MerchantRule
 from cardwright.kit.clock import Instant, iso
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call

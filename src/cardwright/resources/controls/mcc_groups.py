@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType, structs
 
 from cardwright.core.money import BadAmount, minor_units
 from cardwright.core.problems import MCC_GROUP_NOT_FOUND, bad_field, bad_parameter
-from cardwright.core.spend import Increase, IncreaseType, MccGroup, expanded
+from cardwright.core.spend_controls import Increase, IncreaseType, MccGroup, expanded
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.crud import remember

@@ -7,12 +7,12 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 from sqlalchemy import or_, select
 
-from cardwright.core.counting import changes_for
 from cardwright.core.money import BadAmount, decimal_text, exponent_of, minor_units
 from cardwright.core.problems import CONTROL_NOT_FOUND, TOKEN_TAKEN, USER_NOT_FOUND, Problem, bad_field
 from cardwright.core.snapshot import Account
-from cardwright.core.spend import Groups
+from cardwright.core.spend_controls import Groups
 from cardwright.core.velocity import Control, Window, recounted, standing, usage_keys, window_end, windows_at
+from cardwright.core.velocity_events import changes_for
 from cardwright.kit.canonical import reading
 from cardwright.kit.clock import DAY_MS
 from cardwright.resources.account_holders.balances import account_decoder

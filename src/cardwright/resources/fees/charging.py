@@ -14,7 +14,7 @@ from cardwright.core.problems import (
     Problem,
     bad_field,
 )
-from cardwright.engine.moving import CHARGES_MAX
+from cardwright.engine.movement_rows import CHARGES_MAX
 from cardwright.resources.common.fields import Token, parse_amount
 from cardwright.resources.common.movements import Memo, Tags0
 from cardwright.resources.common.route import Shape

@@ -7,12 +7,12 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection
 
-from cardwright.core.movement_kinds import FEE_CHARGE
 from cardwright.core.movement_steps import Charge
+from cardwright.core.movement_types import FEE_CHARGE
 from cardwright.core.movements import FeeCharge, FeeRefund, MovementKind
 from cardwright.core.problems import FEE_CHARGE_NOT_FOUND, FEE_CHARGE_UNKNOWN, Problem, bad_field
-from cardwright.core.record import Recorded
 from cardwright.core.render import details_decoder
+from cardwright.core.transaction_row import Recorded
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.movements import Ready, Tags0, carry_out, get_movement, one_holder, said

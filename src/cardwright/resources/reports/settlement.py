@@ -5,21 +5,21 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
+from cardwright.core.enums import TYPES
 from cardwright.core.money import decimal_text, exponent_of
-from cardwright.core.movement_kinds import GPA_CREDIT, GPA_DEBIT, PROGRAM
+from cardwright.core.movement_types import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.core.problems import bad_parameter
-from cardwright.core.record import ORDER, Recorded, root_token, token_of, with_face
 from cardwright.core.render import details_decoder
-from cardwright.core.words import TYPES
+from cardwright.core.transaction_row import ORDER, Recorded, root_token, token_of, with_face
 from cardwright.kit.bookmarks import Position
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_day, parse_instant
 from cardwright.ledger.settlement import LINES, Day, Standing, lines_of
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import is_day
 from cardwright.resources.common.route import Paging, Scope, Shape, get
-from cardwright.storage.blocks import Range
 from cardwright.storage.records import Listing, text_of
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, funding_sources, transactions
+from cardwright.storage.transaction_lists.blocks import Range
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 

@@ -12,8 +12,8 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, select
 
 from cardwright.core.problems import Problem, bad_parameter
-from cardwright.core.record import token_of
 from cardwright.core.render import details_decoder
+from cardwright.core.transaction_row import token_of
 from cardwright.kit.clock import Instant, RealClock, iso, iso_ms, monotonic_ms
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.vault import Vault

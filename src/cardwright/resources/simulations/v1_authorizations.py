@@ -5,16 +5,16 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.iso_echo import iso_echo
-from cardwright.core.kinds import Form
+from cardwright.core.iso8583_response import iso_echo
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
 from cardwright.core.money import STORED_LIMIT
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.core.transaction_model import as_v2
+from cardwright.core.transaction_types import Form
 from cardwright.engine.batch import Asked, Outcome
-from cardwright.engine.cache import Needs
-from cardwright.engine.cards import CardEntry
+from cardwright.engine.card_cache import CardEntry
+from cardwright.engine.config_cache import Needs
 from cardwright.kit.guard import check_url
 from cardwright.outbox.endpoint import TARGET_CONTEXT
 from cardwright.resources.common.call import App, EngineCall
@@ -35,7 +35,7 @@ from cardwright.resources.simulations.v1_schemas import (
     merchant_of,
     parse_message_amount,
 )
-from cardwright.storage.hot import CardRow
+from cardwright.storage.engine.store import CardRow
 
 # --- Actions: what one can do with it ------------------------------------------------
 

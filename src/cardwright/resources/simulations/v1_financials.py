@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, structs
 
-from cardwright.core.kinds import Form
 from cardwright.core.problems import bad_field
+from cardwright.core.transaction_types import Form
 from cardwright.resources.common.call import EngineCall
 from cardwright.resources.common.fields import Number
 from cardwright.resources.common.route import Scope, Shape, post

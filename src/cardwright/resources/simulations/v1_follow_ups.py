@@ -6,10 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from cardwright.core.kinds import FAMILIES, PIN_HOLD, Family
 from cardwright.core.messages import Advice, Clearing, Details, Message, Refund, Reversal
 from cardwright.core.problems import ORIGINAL_NOT_FOUND, Problem, bad_field
 from cardwright.core.responses import APPROVALS, REASON_OF
+from cardwright.core.transaction_types import FAMILIES, PIN_HOLD, Family
 from cardwright.resources.common.call import EngineCall
 from cardwright.resources.common.fields import Number
 from cardwright.resources.common.route import Scope, Shape, post
@@ -25,7 +25,7 @@ from cardwright.resources.simulations.v1_schemas import (
     merchant_of,
     parse_message_amount,
 )
-from cardwright.storage.originals import Original
+from cardwright.storage.original_transactions import Original
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 

@@ -10,16 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from cardwright.core.kinds import (
-    ANNOUNCED_REFUND,
-    CREDIT,
-    FAMILIES,
-    KIND_OF,
-    PIN_HOLD,
-    PIN_REFUND,
-    PIN_REVERSAL,
-    Form,
-)
+from cardwright.core.enums import TYPE_NUMBER
 from cardwright.core.messages import (
     FLOW_OF,
     STAND_IN_MERCHANT,
@@ -33,8 +24,17 @@ from cardwright.core.messages import (
     Reversal,
 )
 from cardwright.core.problems import CARD_NOT_FOUND, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, Problem, bad_field
-from cardwright.core.words import TYPE_NUMBER
-from cardwright.engine.cards import CardEntry
+from cardwright.core.transaction_types import (
+    ANNOUNCED_REFUND,
+    CREDIT,
+    FAMILIES,
+    KIND_OF,
+    PIN_HOLD,
+    PIN_REFUND,
+    PIN_REVERSAL,
+    Form,
+)
+from cardwright.engine.card_cache import CardEntry
 from cardwright.resources.common.call import EngineCall
 from cardwright.resources.common.fields import text_or_none
 from cardwright.resources.common.route import Route, Scope, post

@@ -7,18 +7,18 @@ from msgspec import Meta
 from sqlalchemy import Connection, SmallInteger, and_, false, literal, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.core.kinds import LOAD_KINDS
-from cardwright.core.movement_kinds import CARDLESS
+from cardwright.core.enums import TYPE_NUMBER, State
+from cardwright.core.movement_types import CARDLESS
 from cardwright.core.problems import bad_parameter
-from cardwright.core.record import LOAD_SIDE, Recorded
-from cardwright.core.words import TYPE_NUMBER, State
+from cardwright.core.transaction_row import LOAD_SIDE, Recorded
+from cardwright.core.transaction_types import LOAD_KINDS
 from cardwright.kit.clock import DAY_MS, Instant, parse_instant
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import is_day
 from cardwright.resources.common.route import Paging, Shape
-from cardwright.storage.account_lists import Own
-from cardwright.storage.blocks import HIGHEST, LOWEST, Alike, Key, Order, Part, Range, parts_of
 from cardwright.storage.tables import transactions
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Alike, Key, Order, Part, Range, parts_of
+from cardwright.storage.transaction_lists.by_account import Own
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 

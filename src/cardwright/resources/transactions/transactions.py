@@ -6,12 +6,12 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.core.movement_docs import account_face_of, render_account_side
+from cardwright.core.movement_json import account_face_of, render_account_side
 from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_parameter
-from cardwright.core.record import LOAD_SIDE, Recorded, id_and_face_of, token_of
 from cardwright.core.render import Face, SourceFace, details_decoder, face_of, render, render_load, source_face_of
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
 from cardwright.core.transaction_model import MODELS, as_v2
+from cardwright.core.transaction_row import LOAD_SIDE, Recorded, id_and_face_of, token_of
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import get
@@ -33,9 +33,9 @@ from cardwright.resources.transactions.listing import (
     places_of,
 )
 from cardwright.storage import history
-from cardwright.storage.account_lists import Own, find_own
 from cardwright.storage.records import Listing
 from cardwright.storage.tables import cards, funding_sources, message_tokens, transactions, users
+from cardwright.storage.transaction_lists.by_account import Own, find_own
 
 # --- Queries: this resource's SQL ----------------------------------------------------
 

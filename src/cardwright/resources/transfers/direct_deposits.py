@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.banking_days import REASON_CODES, REFUSED_CREDIT, return_ends_ms
+from cardwright.core.enums import State
 from cardwright.core.movements import DEPOSIT_STATES, DepositTransition, MovementKind
 from cardwright.core.problems import (
     BAD_DEPOSIT_TRANSITION,
@@ -19,7 +20,6 @@ from cardwright.core.problems import (
     bad_field,
     bad_parameter,
 )
-from cardwright.core.words import State
 from cardwright.kit.clock import parse_instant
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import Token

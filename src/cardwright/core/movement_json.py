@@ -1,0 +1,261 @@
+"""Movements as the wire's JSON: the document that a GET of the resource answers, and the transactions that it consists of."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, assert_never
+
+import msgspec
+
+from cardwright.core.decision import FeeStep
+from cardwright.core.enums import TYPES, State
+from cardwright.core.money import decimal_text, exponent_of
+from cardwright.core.movement_steps import Charge, Step
+from cardwright.core.movement_types import (
+    ANNOUNCED,
+    CREDITED,
+    DEBITED,
+    FEE_PENDING,
+    GPA_CREDIT,
+    GPA_DEBIT,
+    PEER,
+    PROGRAM,
+    STATE_BY_KIND,
+)
+from cardwright.core.movements import (
+    ARRIVAL_REASON,
+    DEPOSIT_STATES,
+    AnyMovement,
+    Deposit,
+    DepositTransition,
+    FeeCharge,
+    FeeRefund,
+    Order,
+    PeerTransfer,
+    ProgramTransfer,
+    Unload,
+)
+from cardwright.core.render import PAYMENT_NODE, STATE_NAMES, Face, SourceFace, details_decoder, to_json
+from cardwright.core.snapshot import UserFact
+from cardwright.core.transaction_row import ARRIVAL, ORDER, SETTLEMENT, Recorded, token_of, with_face
+from cardwright.kit.clock import Instant, iso, iso_ms
+
+_exact = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+APPROVED = '{"code":"0000","memo":"Approved or completed successfully"}'
+"""A movement that is not carried out leaves no transaction, so there is no other response."""
+
+Pairs = Iterable[tuple[str, str | None]]
+"""Names and JSON texts, in their order; what is None is left out."""
+
+
+def account_face_of(user: UserFact, owner: UserFact) -> Face:
+    """Encodes what is constant for the transactions of a user's account that no card made."""
+    people = f'"user":{{"metadata":{to_json(user.metadata).decode()}}}'
+    tokens = f'"user_token":{_text(owner.token)},"acting_user_token":{_text(user.token)}'
+    return Face(tokens=tokens, owner=_text(owner.token), product="", people=people)
+
+
+def document(
+    asked: AnyMovement, rows: Sequence[Recorded], source: SourceFace | None, steps: Sequence[Step] = (),
+    root: Recorded | None = None,
+) -> str:  # fmt: skip
+    """What a GET of the movement answers; ``rows`` are its transactions, the fees' last, ``root`` the deposit of a transition."""
+    main, places = rows[0], exponent_of(rows[0].currency) or 0
+    amount, created = decimal_text(asked.amount, places), _text(iso(main.created_ms))
+    said = {name: _text(value) for name, value in asked.said.items()}
+    fees = _fee_details(asked.charges, rows[len(rows) - len(asked.charges) :], places)
+    head, pairs = [("token", _text(asked.token))], list[tuple[str, str | None]](said.items())
+    match asked:
+        case Order() | Unload():
+            assert source is not None, "orders name their funding source"
+            drawn = decimal_text(main.amount, places)
+            pairs = [
+                ("amount", amount), ("created_time", created), ("last_modified_time", created),
+                ("transaction_token", _text(token_of(main))), ("state", '"COMPLETION"'),
+                ("response", APPROVED),
+                ("funding", f'{{"amount":{drawn},"source":{source.source}}}'), ("funding_source_token", source.token), *pairs,
+                *([("currency_code", _text(main.currency))] if isinstance(asked, Order) else []), ("fees", fees),
+            ]  # fmt: skip
+        case FeeCharge():
+            pairs = [*pairs, ("fees", fees or "[]"), ("created_time", created)]
+        case FeeRefund():
+            (charge,) = asked.charges
+            pairs = [
+                ("state", '"COMPLETION"'), ("fee", charge.fee), *pairs, ("transaction_token", _text(token_of(main))),
+                ("created_time", created),
+            ]  # fmt: skip
+        case PeerTransfer():
+            pairs = [("amount", amount), ("currency_code", _text(main.currency)), *pairs, ("created_time", created)]
+        case ProgramTransfer():
+            pairs = [
+                *pairs, ("amount", amount), ("currency_code", _text(main.currency)), ("fees", fees),
+                ("transaction_token", _text(token_of(main))), ("created_time", created),
+            ]  # fmt: skip
+        case Deposit():
+            pairs = [
+                ("type", '"CREDIT"' if asked.is_credit else '"DEBIT"'), *_deposit_state(asked, rows[0], steps[-1]),
+                ("amount", amount), *pairs, ("created_time", created), ("last_modified_time", created),
+            ]  # fmt: skip
+        case DepositTransition():
+            assert root is not None, "a transition names its deposit"
+            deposit, code = _deposit_in(root), steps[0].reason_code or asked.reason_code
+            account_token = deposit["direct_deposit_account_token"]
+            pairs = _transition(main, asked.channel, asked.reason, code, deposit["token"], account_token)
+        case _:
+            assert_never(asked)
+    return _object([*head, *pairs])
+
+
+def deposit_event(kind: int) -> str:
+    """The type of a direct deposit's transition, by the type of the transaction that makes it."""
+    return f"state.{DEPOSIT_STATES[STATE_BY_KIND[kind]].lower()}"
+
+
+def arrival_transitions(asked: Deposit, rows: Sequence[Recorded], steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """Token and JSON of the transitions that a deposit's arrival makes: it becomes PENDING, and perhaps goes on at once."""
+    reasons, account_token = (ARRIVAL_REASON, _arrival_reason(asked, steps[-1])), asked.said["direct_deposit_account_token"]
+    transitions = []
+    for row, step, reason, face in zip(rows, steps, reasons, (ARRIVAL, SETTLEMENT), strict=False):
+        token = with_face(token_of(rows[0]), face)
+        pairs = _transition(row, "SYSTEM", reason, step.reason_code, asked.token, account_token)
+        transitions.append((token, _object([("token", _text(token)), *pairs])))
+    return transitions
+
+
+def _transition(
+    row: Recorded, channel: str, reason: str, code: str | None, deposit_token: str, account_token: str
+) -> list[tuple[str, str | None]]:
+    """What a direct deposit's transition shows after its token; ``row`` is the transaction that makes it."""
+    return [
+        ("channel", _text(channel)), ("reason", _text(reason)), ("reason_code", _maybe(code)),
+        ("type", _text(deposit_event(row.kind))), ("state", _text(DEPOSIT_STATES[STATE_BY_KIND[row.kind]])),
+        ("direct_deposit_token", _text(deposit_token)), ("direct_deposit_account_token", _text(account_token)),
+        ("transaction_token", _text(token_of(row))), ("created_time", _text(iso(row.created_ms))),
+    ]  # fmt: skip
+
+
+def _deposit_state(asked: Deposit, row: Recorded, last: Step) -> list[tuple[str, str | None]]:
+    """State and reason of a deposit that has just arrived."""
+    state, reason = DEPOSIT_STATES[State(row.state)], _arrival_reason(asked, last)
+    return [("state", _text(state)), ("state_reason", _text(reason)), ("state_reason_code", _maybe(last.reason_code))]
+
+
+def _arrival_reason(asked: Deposit, last: Step) -> str:
+    """Why a deposit has the state in which its arrival leaves it."""
+    way = "credit" if asked.is_credit else "debit"
+    return f"New {way}" if last.kind in ANNOUNCED else (f"Returned {way}" if last.reason_code is not None else f"Applied {way}")
+
+
+def _deposit_in(root: Recorded) -> dict[str, Any]:
+    """The deposit as its first transaction shows it."""
+    shown = f"{{{details_decoder.decode(root.details).movement}}}"
+    return dict(_exact.decode(shown)["direct_deposit"])
+
+
+def deposit_after(asked: DepositTransition, step: Step, root: Recorded, now: Instant) -> str:
+    """A deposit's document as a transition leaves it."""
+    assert step.chain is not None, "a transition changes its deposit"
+    code = step.reason_code or asked.reason_code
+    news = {"state": DEPOSIT_STATES[step.chain.state], "state_reason": asked.reason, "state_reason_code": code}
+    return _object(
+        (name, _encoder.encode(value).decode())
+        for name, value in ({**_deposit_in(root), **news, "last_modified_time": iso(now)}).items()
+        if value is not None
+    )
+
+
+def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
+    """What a transaction shows of the movement that it is a part of: name and object, without braces around them."""
+    match step.kind:
+        case kind if kind == GPA_CREDIT:
+            reload = asked.reload if isinstance(asked, Order) else None
+            return f'"gpa_order":{doc}' + (f',"auto_reload":{reload}' if reload is not None else "")
+        case kind if kind == GPA_DEBIT:
+            return f'"gpa_order_unload":{doc}'
+        case kind if kind == PEER:
+            return f'"peer_transfer":{doc}'
+        case kind if kind in CREDITED or kind in DEBITED:
+            return f'"direct_deposit":{doc}'
+        case kind if kind == PROGRAM:
+            return f'"program_transfer":{doc}'
+        case _:
+            assert step.charge is not None, "everything else is a fee"
+            return f'"fee":{step.charge.fee}' + (f',"fee_transfer":{doc}' if isinstance(asked, FeeCharge) else "")
+
+
+def fee_fragment(step: FeeStep, row: Recorded, first: Recorded, source: SourceFace | None, places: int) -> str:
+    """What a real-time fee's transaction shows of the fee, its group, and the order that JIT Funding made for it alone."""
+    order = ""
+    if step.moved and source is not None:
+        amount, created = decimal_text(abs(step.moved), places), iso(first.user_time_ms)
+        state = "REVERSED" if step.moved < 0 else "PENDING" if step.hold_left else "COMPLETION"
+        order = (
+            f'"gpa_order":{{"token":"{with_face(token_of(first), ORDER)}","amount":{amount},"created_time":"{created}",'
+            f'"last_modified_time":"{iso(row.created_ms)}","transaction_token":"{token_of(row)}","state":"{state}",'
+            f'"response":{APPROVED},"funding":{{"amount":{amount},"source":{source.source}}},'
+            f'"funding_source_token":{source.token},"currency_code":"{row.currency}"}},'
+        )
+    return f'{order}"fee":{step.fee},"real_time_fee_group":{step.group}'
+
+
+def render_account_side(row: Recorded, face: Face, state: int | None = None) -> str:
+    """A transaction that no card made, as JSON."""
+    assert row.impacted is not None, "a movement that is refused leaves no row"
+    details, places, time = details_decoder.decode(row.details), exponent_of(row.currency) or 0, iso(row.created_ms)
+    preceding = f'"preceding_related_transaction_token":"{details.root_token}",' if details.root_token is not None else ""
+    return (
+        f'{{"type":"{TYPES[row.kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
+        f'"token":"{token_of(row)}",{face.tokens},{preceding}{_gpa(row, places)}{details.movement},'
+        f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
+        f'"settlement_date":"{time[:10]}T00:00:00Z","request_amount":{decimal_text(row.request_amount, places)},'
+        f'"amount":{decimal_text(row.amount, places)},"currency_code":"{row.currency}","response":{APPROVED},'
+        f'"network":"MARQETA",{face.people},"issuer_received_time":"{iso_ms(row.created_ms)}",'
+        f'"issuer_payment_node":"{PAYMENT_NODE}","polarity":"{_polarity(row)}"}}'
+    )
+
+
+def _polarity(row: Recorded) -> str:
+    """Which way money goes, or would go."""
+    if row.kind in ANNOUNCED:
+        return "PENDING_CREDIT" if row.kind == CREDITED.pending else "PENDING_DEBIT"
+    if row.kind == FEE_PENDING:
+        return "PENDING_DEBIT"
+    return "CREDIT" if (row.impacted or 0) > 0 else "DEBIT"
+
+
+def _gpa(row: Recorded, places: int) -> str:
+    zero, effect = decimal_text(0, places), decimal_text(row.impacted or 0, places)
+    balance = (
+        f'"currency_code":"{row.currency}","ledger_balance":{decimal_text(row.ledger, places)},'
+        f'"available_balance":{decimal_text(row.available, places)},"credit_balance":{zero},"pending_credits":{zero},'
+        f'"impacted_amount":{effect}'
+    )
+    return f'"gpa":{{{balance},"balances":{{"{row.currency}":{{{balance}}}}}}},'
+
+
+def _fee_details(charges: Sequence[Charge], rows: Sequence[Recorded], places: int) -> str | None:
+    """The wire's ``fees``, each with its transaction; None when there are none."""
+    details = [
+        _object(
+            [
+                ("token", _text(charge.token)), ("memo", _maybe(charge.memo)), ("tags", _maybe(charge.tags)),
+                ("overrideAmount", None if charge.override is None else decimal_text(charge.override, places)),
+                ("transaction_token", _text(token_of(row))), ("fee", charge.fee),
+            ]
+        )
+        for charge, row in zip(charges, rows, strict=True)
+    ]  # fmt: skip
+    return f"[{','.join(details)}]" if details else None
+
+
+def _object(pairs: Pairs) -> str:
+    return "{" + ",".join(f'"{name}":{value}' for name, value in pairs if value is not None) + "}"
+
+
+def _text(value: str) -> str:
+    return to_json(value).decode()
+
+
+def _maybe(value: str | None) -> str | None:
+    return None if value is None else _text(value)

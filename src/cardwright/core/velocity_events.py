@@ -1,0 +1,153 @@
+"""Counting: the messages of an account as velocity controls count them (wire reference, "Counting algorithm").
+
+What a chain counted is a list of parts: its requests, and what a clearing took beyond its hold. A give-back (a reversal, an
+advice, an expiry, a refund that names its purchase) takes its amount from the parts of its own chain, the newest first,
+within a part the purchase before the cash. So it lowers a usage by no more than the chain added to it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from cardwright.core.messages import Authorization, Details, Part, surcharge_of
+from cardwright.core.money import LARGEST
+from cardwright.core.transaction_row import Recorded, cash_back_of
+from cardwright.core.transaction_types import ASKS, CREDITS, FORM_OF, REFUNDS, Form
+from cardwright.core.velocity import Change, Control, Event, use_count
+from cardwright.kit.clock import Instant
+
+Parts = tuple[Part, ...]
+
+UNCHANGED: tuple[Change, ...] = ()
+"""What a message changes that no control counts."""
+
+
+class Past(NamedTuple):
+    """A message of an account's history: when it was decided, on a card of which product, and what it changes."""
+
+    at: Instant
+    row_id: int
+    product_token: str
+    changes: Sequence[Change]
+
+
+def changes_for(control: Control, past: Iterable[Past]) -> Iterator[tuple[Instant, Sequence[Change]]]:
+    """Yield what a control could count: one of a card product sees the cards of that product only."""
+    for message in past:
+        if control.card_product_token in (None, message.product_token):
+            yield message.at, message.changes
+
+
+class ChainParts:
+    """The parts of every chain of a history, kept while its messages are read in the order of their decisions."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, Parts] = {}
+
+    def changes(self, row: Recorded, details: Details, event: Event | None) -> Sequence[Change]:
+        """Return what a message changes. ``event`` may be another than history has it (``core.backtest``)."""
+        if event is None:
+            return UNCHANGED
+        chain_id = counted_chain(row, details)
+        known = () if chain_id is None else self._parts.get(chain_id, ())
+        changes, parts = applied(event, row.created_ms, known, has_chain=chain_id is not None)
+        if chain_id is not None and parts != known:
+            self._parts[chain_id] = parts
+        return changes
+
+
+def counted_chain(row: Recorded, details: Details) -> int | None:
+    """Return the root of the chain that a message counts for; None for a refund that names no purchase."""
+    if row.kind in REFUNDS:
+        return details.refund_of
+    return row.id if row.root_id is None else row.root_id
+
+
+def applied(event: Event, at: Instant, parts: Parts, *, has_chain: bool = True) -> tuple[Sequence[Change], Parts]:
+    """Return what a message changes, and the parts of its chain after it."""
+    amount = event.purchase + event.cash
+    if amount >= 0 or not has_chain:
+        if not event.is_approved or not has_chain:
+            return (Change(at, event),), parts
+        part = Part(at, event.mid, event.mcc, event.flow, event.purchase, event.cash, event.count)
+        return (Change(at, event),), (*parts, part)
+    return _taken(event, parts)
+
+
+def _taken(event: Event, parts: Parts) -> tuple[Sequence[Change], Parts]:
+    """Take a give-back from the parts of its chain, the newest first."""
+    left, uses = -event.purchase - event.cash, -event.count
+    changes, kept = list[Change](), list[Part]()
+    for part in reversed(parts):
+        amount, use = min(left, part.left), min(uses, part.uses)
+        if amount or use:
+            after = replace(part, taken=part.taken + amount, uses=part.uses - use)
+            purchase = min(after.taken, part.purchase) - min(part.taken, part.purchase)
+            back = _event(event, part, -purchase, purchase - amount, -use)
+            changes.append(Change(part.at, back, _event(event, part, part.purchase, part.cash, 0)))
+            left, uses, part = left - amount, uses - use, after
+        if part.left or part.uses:
+            kept.append(part)
+    return changes, tuple(reversed(kept))
+
+
+def _event(event: Event, part: Part, purchase: int, cash: int, count: int) -> Event:
+    return Event(part.mid, part.mcc, event.currency, purchase, cash, count, True, part.flow)
+
+
+def parts_of(root: Recorded, details: Details) -> Parts:
+    """Return the parts of the chain that a row begins, as its next message finds them.
+
+    They are stored once the chain has more than one part, or a refund named it. Until then they follow from the root: what
+    is on hold or was cleared was not given back.
+    """
+    if details.parts is not None:
+        return details.parts
+    event = event_of(root, details)
+    if event is None or not event.is_approved or (amount := event.purchase + event.cash) <= 0:
+        return ()
+    left = min(amount, root.hold_left + abs(root.cleared))
+    uses = event.count if left else 0
+    return (Part(root.created_ms, event.mid, event.mcc, event.flow, event.purchase, event.cash, uses, amount - left),)
+
+
+def are_stored(row: Recorded, event: Event, known: Details) -> bool:
+    """Whether the parts of a chain no longer follow from its root alone after a message."""
+    return known.parts is not None or row.kind in REFUNDS or event.purchase + event.cash > 0
+
+
+def asked_of(row: Recorded, details: Details) -> Authorization:
+    """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
+    form = FORM_OF[row.kind]
+    fees = () if form is Form.BALANCE_INQUIRY or form in CREDITS else details.fees
+    surcharge = surcharge_of(fees)
+    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details, form=form)
+
+
+def event_of(row: Recorded, details: Details) -> Event | None:
+    """The event that a message is to the controls; None when none of them counts it.
+
+    What follows an authorization says itself what it adds: a partial reversal gives its amount back, a full one the use
+    too, a clearing counts as far as it goes beyond the hold, a refund gives its amount back.
+    """
+    if row.kind in ASKS:
+        return _asked(row, details)
+    if details.use is None or row.impacted is None:
+        return None
+    amount, count = details.use
+    return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True, details.flow)
+
+
+def _asked(row: Recorded, details: Details) -> Event | None:
+    """A purchase: what was approved of it, or what was asked when it was declined.
+
+    Nothing for an account verification, or for an amount that no account can hold: its sums would leave 64 bits.
+    """
+    approved = row.impacted is not None
+    amount = row.amount if approved else row.request_amount
+    if amount == 0 or amount >= LARGEST:
+        return None
+    cash = cash_back_of(row.code, details)
+    count = use_count(FORM_OF[row.kind])
+    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, count, approved, details.flow)

@@ -1,0 +1,415 @@
+"""One batch: see once, decide each message in order, write once.
+
+The batch is one database transaction, and no network call but the database's happens inside it. What a message left
+behind is what the next message of the same account sees. A batch leaves the same rows as its messages one by one.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from cardwright.core.decide import decide, would_refuse
+from cardwright.core.decision import Decision
+from cardwright.core.fee_groups import NO_FEES
+from cardwright.core.holds import is_due
+from cardwright.core.messages import Details, Expiry, Message, Part
+from cardwright.core.movement_json import deposit_after
+from cardwright.core.movements import SPENDING, Deposit, DepositTransition, MovementKind, decide_movement
+from cardwright.core.problems import (
+    CARD_UNKNOWN,
+    HOLD_NOT_DUE,
+    INTERNAL,
+    ORIGINAL_NOT_FOUND,
+    TOKEN_TAKEN,
+    USER_UNKNOWN,
+    Problem,
+)
+from cardwright.core.render import details_decoder
+from cardwright.core.snapshot import Account, Snapshot
+from cardwright.core.transaction_row import RELOAD, Recorded, token_of, with_face
+from cardwright.core.transaction_types import INCREMENT
+from cardwright.core.velocity import Change, counted, usage_keys
+from cardwright.core.velocity_events import UNCHANGED, applied, are_stored, counted_chain, event_of, parts_of
+from cardwright.engine.batch import Ask, Asked, Batch, Outcome, Result, configure, wanted
+from cardwright.engine.config_cache import AccountEntry, Cache, ProgramEntry, SourceEntry
+from cardwright.engine.id_blocks import IdSource
+from cardwright.engine.movement_rows import (
+    Instructed,
+    Moved,
+    changes_of,
+    complete,
+    entry_of,
+    first_row,
+    loads_in,
+    movement_row,
+    view_of,
+)
+from cardwright.engine.real_time_fees import FeeTaken, assessed_of, keep_fee, unless_refunded
+from cardwright.engine.transaction_rows import (
+    CARD_ACCOUNTS,
+    after_chain,
+    chain_of,
+    chain_row,
+    closed_increment,
+    completed,
+    details_of,
+    events_of,
+    inline_notification,
+    journal_entry,
+    record,
+    with_increment,
+    with_parts,
+)
+from cardwright.kit.clock import RealClock
+from cardwright.kit.failpoints import async_failpoint
+from cardwright.kit.limits import PATIENT
+from cardwright.outbox.events import notifications
+from cardwright.storage.engine.store import Lane, nothing
+from cardwright.storage.failures import Conflict, InDoubt
+from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, ids_of, is_full, with_newest
+
+_pack = msgspec.msgpack.encode
+log = structlog.get_logger()
+
+
+COMMIT_S = 0.3
+"""Less time than this is too little to commit: the answer would come too late, and the outcome would be unknown."""
+
+
+class BatchInDoubt(Exception):
+    """The batch may have been committed: ``results`` are its answers if it was."""
+
+    def __init__(self, doubt: InDoubt, results: list[Result]) -> None:
+        super().__init__(str(doubt))
+        self.doubt = doubt
+        self.results = results
+
+
+async def run_batch(
+    lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask], deadline: float | None = None,
+    begin_commit: Callable[[], None] = nothing,
+) -> list[Result]:  # fmt: skip
+    """Decides a batch in one transaction and answers each message, in order, after the commit.
+
+    ``begin_commit`` is called before the commit and may raise Conflict. Nothing is committed after ``deadline``, a time of the
+    event loop; without one the batch may take as long as a command. Raises Conflict when the batch must be run again and
+    Unavailable when the database failed: nothing is kept in either case. Raises BatchInDoubt when the answer to COMMIT did not
+    come.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + PATIENT.answer_s if deadline is None else deadline
+    cards, holders, instructed, want = wanted(asked)
+    seen = await lane.begin(want, deadline)
+    try:
+        batch = await configure(cache, cards, holders, seen, real_clock(), instructed)
+        results = [answer(batch, ids, one) for one in asked]
+        _conclude(batch)
+    except BaseException:
+        # Whatever happened, the accounts must not stay locked.
+        await lane.abort()
+        raise
+    if not batch.write.transactions:
+        await lane.abort()
+        _render(asked, results)
+        return results
+    try:
+        await async_failpoint("commit.before")
+        if clock() >= deadline - COMMIT_S:
+            raise Conflict("no time is left to commit")
+        begin_commit()
+    except BaseException:
+        await lane.abort()
+        raise
+    # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
+    # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
+    try:
+        await lane.commit(batch.write, partial(_render, asked, results))
+    except InDoubt as doubt:
+        raise BatchInDoubt(doubt, results) from doubt
+    await async_failpoint("commit.after")
+    return results
+
+
+def _render(asked: Sequence[Ask], results: list[Result]) -> None:
+    """Puts the answers into the results."""
+    for at, (one, result) in enumerate(zip(asked, results, strict=True)):
+        if isinstance(one, Asked) and one.view is not None and isinstance(result, Outcome):
+            try:
+                results[at] = result._replace(answer=one.view(result))
+            except Exception:
+                # What was decided stands, and its asker can look it up; the others get their answers.
+                log.exception("an answer could not be rendered", about=_name_of(one))
+                results[at] = Problem(INTERNAL)
+
+
+def answer(batch: Batch, ids: IdSource, asked: Ask) -> Result:
+    """One message's answer; what it changes is in the batch afterwards."""
+    try:
+        return _decide(batch, ids, asked) if isinstance(asked, Asked) else _move(batch, ids, asked)
+    except Exception:
+        # Deciding touches nothing, so a message that trips over a bug spoils only itself.
+        log.exception("a message could not be decided", about=_name_of(asked))
+        return Problem(INTERNAL)
+
+
+def _name_of(asked: Ask) -> str:
+    return asked.card.key[1] if isinstance(asked, Asked) else asked.movement.token
+
+
+def _decide(batch: Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
+    card = batch.cards.get(asked.card.key)
+    if card is None:
+        return Problem(CARD_UNKNOWN)
+    if asked.root_id is not None:
+        root = batch.roots.get(asked.root_id)
+        refunded = root if asked.refund_of is None else batch.roots.get(asked.refund_of)
+        # It went with a reset, or a seeded run gave its number to another purchase afterwards.
+        if root is None or refunded is None or not root.card_id == refunded.card_id == card.card_id:
+            return Problem(ORIGINAL_NOT_FOUND)
+        # Another process was faster, or the hold has been used or prolonged since it was found.
+        if isinstance(asked.message, Expiry) and not is_due(chain_of(root), batch.now[asked.card.key[0]]):
+            return Problem(HOLD_NOT_DUE)
+    if asked.chosen_token is not None and (earlier := _find_earlier(batch, asked)) is not None:
+        return earlier
+    return _decide_one(batch, ids, asked)
+
+
+def _find_earlier(batch: Batch, asked: Asked) -> Outcome | Problem | None:
+    """The outcome of the message that had this token first; a problem when that message said something else."""
+    key = (asked.card.key[0], asked.chosen_token or "")
+    if key in batch.by_token:
+        digest, outcome = batch.by_token[key]
+        return outcome if digest == asked.request_hash else Problem(TOKEN_TAKEN)
+    if (replay := batch.seen.replays.get(key)) is None:
+        return None
+    if replay.request_hash != asked.request_hash:
+        return Problem(TOKEN_TAKEN)
+    row, program = batch.seen.rows[replay.transaction_id], batch.programs[key[0]]
+    source = program.sources_by_id.get(row.source_id) if row.source_id is not None else None
+    return Outcome(row, batch.cards[asked.card.key], program, source)
+
+
+class _View(NamedTuple):
+    """What one message is decided by: the snapshot, the message as the transaction that it names completes it, its chain's
+    root, and the funding source."""
+
+    snapshot: Snapshot
+    message: Message
+    root: Recorded | None
+    source: SourceEntry | None
+
+
+def see(batch: Batch, asked: Asked) -> _View:
+    """The view of a message at this point of the batch."""
+    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
+    named = batch.roots[asked.root_id] if asked.root_id is not None else None
+    message = asked.message if named is None else completed(asked.message, named)
+    root = named if message.follows else None
+    if root is not None and message.details.assessed is not None:
+        message = unless_refunded(message, root, batch.roots)
+    product = program.products[entry.card.card_product_token]
+    # A chain stays with the funding source that it began with.
+    source = program.source_of(product) if root is None else program.sources_by_id.get(root.source_id or 0)
+    measure = program.measure_of(entry.card)
+    snapshot = Snapshot(
+        program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
+        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, measure.controls,
+        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc), measure.few,
+        program.fees.get(entry.user.account_holder_group_token, NO_FEES) if program.fees else NO_FEES,
+    )  # fmt: skip
+    return _View(snapshot, message, root, source)
+
+
+def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
+    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
+    snapshot, message, root, source = see(batch, asked)
+    row_id, program_row = ids.next(), batch.seen.programs[program.id]
+    now = snapshot.account.time_of(row_id, batch.now[program.id])
+    decision = decide(snapshot, message, now)
+    details = details_of(message, snapshot, decision, asked.chosen_token, asked.refund_of)
+    fee_id = ids.next() if decision.fee is not None else 0
+    if decision.fee is not None and decision.fee.root is None:
+        details = msgspec.structs.replace(details, assessed=assessed_of(decision.fee, fee_id))
+    row = record(
+        row_id=row_id,
+        keys=(program.id, entry.holder_id, entry.card_id, source.id if source is not None else None),
+        revisions=(program.revision, entry.revision),
+        decision=decision,
+        details=details,
+        root=root,
+        seed=asked.seed,
+        now=now,
+        # On a frozen clock nothing takes any time, or the same calls would not give the same bytes.
+        duration_ms=max(0, batch.real_ms - asked.received_ms) if program_row.frozen_ms is None else 0,
+    )
+    outcome = Outcome(row, entry, program, source)
+    usages = decision.account.usages
+    if program.shadows:
+        shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card), few=None)
+        batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
+    controls, parts = program.measure_of(entry.card).counted, None
+    if controls or row.root_id is not None or asked.refund_of is not None:
+        changes, parts = _changes(batch, row, details)
+        if controls:
+            keys = usage_keys(controls, entry.user.token, entry.owner.token)
+            usages = counted(controls, keys, usages, changes, now)
+    _keep(batch, asked, outcome, decision, root, decision.account.after(usages, row_id, now))
+    if parts is not None:
+        chain_id = asked.refund_of or row.root_id or 0
+        batch.roots[chain_id] = grown = with_parts(batch.roots[chain_id], parts)
+        batch.write.grown[chain_id] = grown.details
+    if decision.fee is not None and details.assessed is not None:
+        face = source.face if source is not None else None
+        taken = FeeTaken(decision.fee, details.assessed, fee_id, row, entry.user.token, face)
+        keep_fee(taken, batch.write, batch.accounts, batch.roots)
+    if details.increments and decision.chain is not None and not decision.chain.hold_left:
+        batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
+    if program.reloads and row.impacted is not None and row.impacted < 0:
+        spender = AccountEntry((program.id, entry.user.token), entry.holder_id, entry.revision, entry.user, entry.owner)
+        _reload(batch, ids, program, spender, entry.card.card_product_token, row)
+    return outcome
+
+
+def _changes(batch: Batch, row: Recorded, details: Details) -> tuple[Sequence[Change], tuple[Part, ...] | None]:
+    """What a message changes for velocity controls, and the parts of its chain where the root must keep them."""
+    event = event_of(row, details)
+    if event is None:
+        return UNCHANGED, None
+    chain_id = counted_chain(row, details)
+    if chain_id is None or chain_id == row.id:
+        return (Change(row.created_ms, event),), None
+    root = batch.roots[chain_id]
+    known = details_decoder.decode(root.details)
+    changes, parts = applied(event, row.created_ms, parts_of(root, known))
+    return changes, parts if are_stored(row, event, known) else None
+
+
+def _keep(
+    batch: Batch, asked: Asked, outcome: Outcome, decision: Decision, root: Recorded | None, account: Account
+) -> None:
+    """Takes a decision into the batch: the next message sees it, and it is among what will be written."""
+    row, write = outcome.row, batch.write
+    batch.accounts[row.holder_id] = account
+    write.transactions.append(row)
+    if row.impacted:
+        if decision.legs.overdraft:
+            write.account_journal.append(journal_entry(row, decision.legs))
+        else:
+            write.journal.append(journal_entry(row, decision.legs[:CARD_ACCOUNTS]))
+    if root is not None and decision.chain is not None:
+        batch.roots[root.id] = changed = after_chain(root, decision.chain)
+        write.chains[root.id] = chain_row(changed)
+        if row.kind == INCREMENT:
+            batch.roots[root.id] = grown = with_increment(changed, row)
+            write.grown[root.id] = grown.details
+    if asked.inline_target is not None:
+        write.outbox.append(inline_notification(row, asked.inline_target))
+    if asked.chosen_token is not None:
+        write.tokens.append((row.program_id, asked.chosen_token, row.id, asked.request_hash))
+        batch.by_token[row.program_id, asked.chosen_token] = asked.request_hash, outcome
+
+
+def _move(batch: Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
+    """Decides a movement: all its transactions and its document, or the problem that stands in its way."""
+    entries = [batch.holders[one.key] for one in asked.accounts if one.key in batch.holders]
+    if len(entries) < len(asked.accounts):
+        return Problem(USER_UNKNOWN)
+    program = batch.programs[asked.program_id]
+    if (earlier := _find_earlier_movement(batch, program, asked)) is not None:
+        return earlier
+    root = batch.roots.get(asked.root_id) if asked.root_id is not None else None
+    if asked.root_id is not None and (root is None or root.card_id is not None or root.holder_id != entries[0].holder_id):
+        # It went with a reset, or a seeded run gave its number to another transaction afterwards.
+        return Problem(ORIGINAL_NOT_FOUND)
+    first = len(batch.write.transactions)
+    moved = _carry_out(batch, ids, program, asked, entries, root)
+    if program.reloads and isinstance(moved, Moved) and (spent := batch.write.transactions[first]).kind in SPENDING:
+        _reload(batch, ids, program, entries[0], None, spent)
+    return moved
+
+
+def _carry_out(
+    batch: Batch, ids: IdSource, program: ProgramEntry, asked: Instructed, entries: Sequence[AccountEntry], root: Recorded | None
+) -> Moved | Problem:
+    """Decides a movement whose accounts are known, and takes it into the batch."""
+    source = program.sources_by_id.get(asked.source_id) if asked.source_id is not None else None
+    if asked.source_id is not None and source is None:
+        # It went with a reset.
+        return Problem(ORIGINAL_NOT_FOUND)
+    accounts = [batch.accounts[entry.holder_id] for entry in entries]
+    seen = view_of(program, entries, accounts, source, root, batch.now[program.id], batch.loaded)
+    steps = decide_movement(seen, asked.movement)
+    if isinstance(steps, Problem):
+        return steps
+    rows, after = list[Recorded](), dict[int, Account]()
+    row_ids = [ids.next() for _ in steps]
+    now = max(account.time_of(row_ids[0], batch.now[program.id]) for account in accounts)
+    for step, row_id in zip(steps, row_ids, strict=True):
+        entry = entries[step.party]
+        account = after.get(entry.holder_id, accounts[step.party]).moved(program.currency, step.impacted, 0)
+        after[entry.holder_id] = account = account.marked(row_id, now)
+        rows.append(first_row(step, entry, program, asked, account, row_id, now))
+    done, doc = complete(rows, steps, entries, asked, source, root)
+    batch.accounts.update(after)
+    batch.loaded |= loads_in(done)
+    write = batch.write
+    write.transactions += done
+    write.account_journal += [entry_of(row, step) for row, step in zip(done, steps, strict=True) if row.impacted]
+    write.movements.append(movement_row(asked, entries, done[0], doc))
+    for change in changes_of(asked.movement, done, steps, doc):
+        batch.events.append(change.event)
+        if isinstance(asked.movement, Deposit):
+            write.movements.append(change.movement_row(done[0].id))
+    if root is not None and steps[0].chain is not None:
+        batch.roots[root.id] = changed = after_chain(root, steps[0].chain)
+        write.chains[root.id] = chain_row(changed)
+        if isinstance(asked.movement, DepositTransition):
+            write.reworded[root.id] = now, deposit_after(asked.movement, steps[0], root, now)
+    moved = Moved(doc, program)
+    batch.by_movement[asked.key] = asked.request_hash, moved
+    return moved
+
+
+def _reload(
+    batch: Batch, ids: IdSource, program: ProgramEntry, spender: AccountEntry, product_token: str | None, spent: Recorded
+) -> None:
+    """Fills the account up when what was just spent left less than its auto reload wants; what cannot be ordered is not."""
+    reload = program.reload_of(spender.owner.token, product_token)
+    ledger, held = batch.accounts[spender.holder_id].money(program.currency)
+    available = ledger - held
+    if reload is None or available >= reload.trigger:
+        return
+    # The third face of a row's token is nobody's else, so an order of this token is made once for each row.
+    order = reload.order(with_face(token_of(spent), RELOAD), spender.user.token, available)
+    instructed = Instructed(
+        (spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id
+    )
+    _carry_out(batch, ids, program, instructed, [spender], None)
+
+
+def _find_earlier_movement(batch: Batch, program: ProgramEntry, asked: Instructed) -> Moved | Problem | None:
+    """The movement that had this token first; a problem when it said something else."""
+    if asked.key in batch.by_movement:
+        digest, moved = batch.by_movement[asked.key]
+        return moved if digest == asked.request_hash else Problem(TOKEN_TAKEN)
+    if (replay := batch.seen.movements.get(asked.key)) is None:
+        return None
+    return Moved(replay.doc, program) if replay.request_hash == asked.request_hash else Problem(TOKEN_TAKEN)
+
+
+def _conclude(batch: Batch) -> None:
+    """What is written once for the whole batch: each account that changed, and who is told."""
+    write, recent = batch.write, dict[int, bytes]()
+    for row in write.transactions:
+        named = with_newest(recent.get(row.holder_id) or batch.seen.holders[row.holder_id].recent, row.id)
+        if is_full(named):
+            write.listed += ids_of(named)
+            named = NOTHING_RECENT
+        recent[row.holder_id] = named
+    write.holders = [(holder_id, _pack(batch.accounts[holder_id]), named) for holder_id, named in sorted(recent.items())]
+    subscriptions = {key: program.subscriptions for key, program in batch.programs.items()}
+    write.outbox += notifications([*events_of(write.transactions, subscriptions), *batch.events], subscriptions)

@@ -1,0 +1,354 @@
+"""Configuration kept in the process, and the revisions by which the heart knows that it is still true."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from cardwright.core.enums import HolderStatus
+from cardwright.core.movements import AutoReload
+from cardwright.core.render import SourceFace, source_face_of
+from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
+from cardwright.core.spend_controls import NO_SPEND, PROGRAM_LEVEL, Level, Spend, applying, by_level, level_of
+from cardwright.core.velocity import Control, keeping, strictest
+from cardwright.core.velocity_events import Past
+from cardwright.engine.card_cache import CardEntry, CardKey, Cards
+from cardwright.engine.dataloader import Loader
+from cardwright.engine.packed_cache import Shelf
+from cardwright.engine.spend_control_cache import SpendEntry, load_spend
+from cardwright.outbox.events import Subscription, load_subscriptions
+from cardwright.storage.accounts import Account, load_account, load_reloads
+from cardwright.storage.controls import Found, load_found, load_past
+from cardwright.storage.database import Database, Row
+from cardwright.storage.engine.store import CardRow, HotStore
+from cardwright.storage.fee_groups import FeesByGroup, load_fees
+from cardwright.storage.original_transactions import Original, TokenKey, claimed_id, is_named
+from cardwright.storage.programs import Program, get_program
+from cardwright.storage.records import find
+from cardwright.storage.tables import card_products, funding_sources
+
+ORIGINALS_MAX = 50_000
+"""Transactions kept for the messages that follow them, about 0.2 KB each."""
+
+USERS_MAX = 300_000
+"""Users of a program of whom it is kept whether they have controls of their own."""
+
+T = TypeVar("T")
+
+AccountKey = tuple[int, str]
+"""Program id and token of a user, for his account or the one that he shares."""
+
+ShowPan = Callable[[CardRow], str]
+"""The card number as an answer to a simulation shows it: masked in production mode."""
+
+
+_user = msgspec.json.Decoder(UserFact)
+_pack = msgspec.msgpack.encode
+_unpack_original = msgspec.msgpack.Decoder(Original).decode
+
+
+class AccountEntry(NamedTuple):
+    """A user's account as movements see it, true while its revision is ``revision``."""
+
+    key: AccountKey
+    holder_id: int
+    revision: int
+    user: UserFact
+    owner: UserFact
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """A funding source and its rendered fragments."""
+
+    id: int
+    fact: SourceFact
+    face: SourceFace
+
+
+class Measure(NamedTuple):
+    """The velocity controls that apply to a card, the strictest of them, and one for everything that is counted, for shadows
+    too."""
+
+    controls: tuple[Control, ...] = ()
+    few: tuple[Control, ...] = ()
+    counted: tuple[Control, ...] = ()
+
+
+NO_MEASURE = Measure()
+
+
+class Needs(NamedTuple):
+    """What is needed of a program besides what every batch needs: what these cards are subject to, and the funding sources of
+    these ids."""
+
+    cards: Sequence[CardFact] = ()
+    sources: AbstractSet[int] = frozenset()
+
+
+class Missing(NamedTuple):
+    """What has to be read: products by token, the controls that are for these users alone, funding sources by id."""
+
+    products: AbstractSet[str]
+    users: AbstractSet[str]
+    sources: AbstractSet[int]
+
+
+NO_NEEDS = Needs()
+
+
+@dataclass(slots=True)
+class ProgramEntry:
+    """What a whole program shares, true while its revision is ``revision``, all of it; more is added as batches need it."""
+
+    id: int
+    revision: int
+    currency: str
+    short_code: str
+    masks_sources: bool
+    subscriptions: list[Subscription]
+    products: dict[str, ProductFact] = field(default_factory=dict)
+    sources: dict[str, SourceEntry] = field(default_factory=dict)
+
+    sources_by_id: dict[int, SourceEntry] = field(default_factory=dict)
+    controls: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
+    shadows: dict[Level, tuple[Control, ...]] = field(default_factory=dict)
+    spend: SpendEntry = field(default_factory=SpendEntry)
+    reloads: dict[Level, AutoReload] = field(default_factory=dict)
+    fees: FeesByGroup | None = None
+    measures: dict[tuple[str, str], Measure] = field(default_factory=dict)
+
+    def missing(self, needs: Needs) -> Missing:
+        """What of this the entry does not hold yet."""
+        products = {card.card_product_token for card in needs.cards} - self.products.keys()
+        users = {card.user_token for card in needs.cards} - self.spend.users if self.spend.has_user_controls else frozenset[str]()
+        return Missing(products, users, needs.sources - self.sources_by_id.keys())
+
+    def controls_of(self, card: CardFact) -> tuple[Control, ...]:
+        """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
+        return applying(self.controls, card.user_token, card.card_product_token)
+
+    def measure_of(self, card: CardFact) -> Measure:
+        """What a purchase with the card is measured by, worked out once for each card product, and each user with controls."""
+        if not self.controls and not self.shadows:
+            return NO_MEASURE
+        user = ("user", card.user_token)
+        key = (card.user_token if user in self.controls or user in self.shadows else "", card.card_product_token)
+        measure = self.measures.get(key)
+        if measure is None:
+            controls, shadows = self.controls_of(card), self.shadows_of(card)
+            measure = Measure(controls, strictest(controls), strictest(keeping((*controls, *shadows))))
+            self.measures[key] = measure
+        return measure
+
+    def shadows_of(self, card: CardFact) -> tuple[Control, ...]:
+        """The shadow controls that look on when the card is used."""
+        return applying(self.shadows, card.user_token, card.card_product_token)
+
+    def spend_of(self, card: CardFact, user: UserFact, product: ProductFact, mcc: str) -> Spend:
+        """The other spend controls that a purchase with the card in this category is subject to."""
+        if not self.spend.is_used and user.status is not HolderStatus.LIMITED:
+            return NO_SPEND
+        return self.spend.of(card, user, product.config.transaction_controls, mcc)
+
+    def keep_controls(self, found: Found) -> None:
+        """Adds controls that were read when their user bought something."""
+        self.controls.update(by_level(one for one in found.velocity if not one.shadow))
+        self.shadows.update(by_level(one for one in found.velocity if one.shadow))
+        self.measures.clear()
+        self.spend.keep(found)
+
+    def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:
+        """The auto reload of an account: the holder's own, else the card product's, else the program's."""
+        get = self.reloads.get
+        of_product = get(("product", product_token)) if product_token is not None else None
+        return get(("user", owner_token)) or of_product or get(PROGRAM_LEVEL)
+
+    def source_of(self, product: ProductFact) -> SourceEntry | None:
+        """The funding source that the product's Managed JIT Funding draws on, None without it."""
+        funding = product.config.jit_funding.program_funding_source
+        return self.sources[funding.funding_source_token] if funding.enabled else None
+
+    def keep_source(self, entry: SourceEntry) -> None:
+        """Adds a funding source."""
+        self.sources[entry.fact.token] = self.sources_by_id[entry.id] = entry
+
+
+class Cache:
+    """Cards and programs by key. Loading runs in threads, many cards in one query."""
+
+    def __init__(self, database: Database, store: HotStore, executor: Executor, show_pan: ShowPan) -> None:
+        self._database = database
+        self._store = store
+        self._executor = executor
+        self._show_pan = show_pan
+        self._cards = Cards()
+        self._programs: dict[int, ProgramEntry] = {}
+        self._originals = Shelf[int](ORIGINALS_MAX)
+        self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
+        self._original_loader = Loader[TokenKey, Original](self._load_originals)
+
+    def find_card(self, key: CardKey) -> CardEntry | None:
+        """The card if it is here; it may be out of date, which only its account's revision tells."""
+        return self._cards.find(key)
+
+    async def load_card(self, key: CardKey) -> CardEntry | None:
+        """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
+        return await self._card_loader.want(key)
+
+    async def reload_accounts(self, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
+        """The accounts of these users as they are now; those that there are."""
+        return await self.look(find_accounts, keys)
+
+    async def look(self, query: Callable[..., T], *arguments: object) -> T:
+        """What a query finds, in a transaction that only reads; it runs in a thread and gets the connection first.
+
+        Raises Unavailable.
+        """
+
+        def run() -> T:
+            with self._database.read(self._database.limits.read_s) as db:
+                return query(db, *arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+    def remember_original(self, original: Original) -> None:
+        """Keeps what later messages will ask for: a purchase is usually followed soon."""
+        self._originals.put(original.id, _pack(original))
+
+    async def past(self, holder_id: int, user_token: str) -> list[Past]:
+        """The history of an account as far as the user made it, for controls that must look back."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_past, holder_id, user_token)
+
+    def _load_past(self, holder_id: int, user_token: str) -> list[Past]:
+        with self._database.read(self._database.limits.read_s) as db:
+            return load_past(db, holder_id, user_token)
+
+    def forget(self) -> None:
+        """Drops everything, as after a reset."""
+        self._cards.clear()
+        self._originals.clear()
+        self._programs.clear()
+
+    async def want_original(self, key: TokenKey) -> Original | None:
+        """The transaction with this token, None when the program has none. Raises Unavailable."""
+        row_id = claimed_id(key[1])
+        packed = self._originals.get(row_id) if row_id is not None else None
+        if packed is not None and is_named(original := _unpack_original(packed), key):
+            return original
+        return await self._original_loader.want(key)
+
+    async def _load_originals(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
+        claims = {key: row_id for key in keys if (row_id := claimed_id(key[1])) is not None}
+        rows = {one.id: one for one in await self._store.load_originals(list(claims.values()))} if claims else {}
+        found = {key: rows[row_id] for key, row_id in claims.items() if row_id in rows and is_named(rows[row_id], key)}
+        # What is no row's own token is one that its sender chose.
+        if rest := [key for key in keys if key not in found]:
+            found |= await self._store.load_chosen(rest)
+        for original in found.values():
+            self.remember_original(original)
+        return found
+
+    async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
+        """Loads cards as they are now; those that there are."""
+        return {row.key: self._cards.keep(row, self._show_pan(row)) for row in await self._store.load_cards(keys)}
+
+    async def card_with_secrets(self, key: CardKey) -> tuple[CardEntry, CardRow] | None:
+        """The card as it is now, with its row; None when there is none.
+
+        Secrets are not kept: what compares them is rare, and must not compare with yesterday's.
+        """
+        rows = await self._store.load_cards([key])
+        return (self._cards.keep(rows[0], self._show_pan(rows[0])), rows[0]) if rows else None
+
+    async def program(self, program_id: int, revision: int, needs: Needs = NO_NEEDS) -> ProgramEntry:
+        """The program's configuration at this revision or a later one, with what is needed of it: all of one revision."""
+        entry = self._programs.get(program_id)
+        # Nothing is asked for once for each request: it is not worth even a look.
+        if entry is None or entry.revision < revision or (needs is not NO_NEEDS and any(entry.missing(needs))):
+            load = asyncio.get_running_loop().run_in_executor(self._executor, self._load_program, program_id, entry, needs)
+            entry = await load
+            known = self._programs.get(program_id)
+            if known is None or known.revision <= entry.revision:
+                self._programs[program_id] = entry
+        if len(entry.spend.users) > USERS_MAX and self._programs.get(program_id) is entry:
+            # The entry is left to those who hold it, and the next batch begins a small one.
+            del self._programs[program_id]
+        return entry
+
+    def _load_program(self, program_id: int, entry: ProgramEntry | None, needs: Needs) -> ProgramEntry:
+        """The entry with what it lacked; another one when the program has changed since: what is read now is no part of it."""
+        with self._database.read(self._database.limits.read_s) as db:
+            program = get_program(db, program_id)
+            if entry is None or entry.revision != program.revision:
+                entry = _begun(db, program)
+            missing = entry.missing(needs)
+            if missing.users:
+                entry.keep_controls(load_found(db, program_id, entry.spend.groups, missing.users))
+                entry.spend.users |= missing.users
+            if missing.products:
+                _add_products(db, entry, missing.products)
+            if missing.sources:
+                _add_sources(db, entry, missing.sources)
+        return entry
+
+
+def _begun(db: Connection, program: Program) -> ProgramEntry:
+    """A program's entry with what every batch needs."""
+    subscriptions = load_subscriptions(db, program.id)
+    spend, found = load_spend(db, program.id)
+    reloads = {level_of(one): one for one in load_reloads(db, program.id)}
+    settings = program.settings
+    fees = load_fees(db, program.id, settings.currency)
+    masked = settings.mask_funding_source_tokens
+    entry = ProgramEntry(
+        program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend,
+        reloads=reloads, fees=fees,
+    )  # fmt: skip
+    entry.keep_controls(found)
+    _add_sources(db, entry, {reload.source_id for reload in reloads.values()})
+    return entry
+
+
+def _add_sources(db: Connection, entry: ProgramEntry, ids: Collection[int]) -> None:
+    query = select(funding_sources).where(funding_sources.c.program_id == entry.id, funding_sources.c.id.in_(ids))
+    for row in db.execute(query) if ids else ():
+        entry.keep_source(_source_of(entry, row))
+
+
+def _add_products(db: Connection, entry: ProgramEntry, tokens: Collection[str]) -> None:
+    """Adds card products, and what they name: their funding sources, groups of merchants and lists of countries."""
+    query = select(card_products.c.token, card_products.c.doc).where(
+        card_products.c.program_id == entry.id, card_products.c.token.in_(tokens)
+    )
+    found: dict[str, ProductFact] = {row.token: fact_from(ProductFact, row.doc) for row in db.execute(query)}
+    for product in found.values():
+        funding = product.config.jit_funding.program_funding_source
+        if funding.enabled and funding.funding_source_token not in entry.sources:
+            row = find(db, funding_sources, entry.id, funding.funding_source_token)
+            assert row is not None, "a product names a funding source that was there when it was made"
+            entry.keep_source(_source_of(entry, row))
+    entry.spend.learn(db, entry.id, (product.config.transaction_controls for product in found.values()))
+    entry.products.update(found)
+
+
+def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
+    """The accounts of the users with these (program id, token); unknown users are left out."""
+    found = {key: load_account(db, *key) for key in keys}
+    return {key: _account_of(key, account) for key, account in found.items() if account is not None}
+
+
+def _account_of(key: AccountKey, found: Account) -> AccountEntry:
+    user = _user.decode(found.user_fact)
+    owner = user if found.owner_fact is None else _user.decode(found.owner_fact)
+    return AccountEntry(key, found.holder_id, found.revision, user, owner)
+
+
+def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
+    fact = fact_from(SourceFact, row.doc)
+    return SourceEntry(row.id, fact, source_face_of(fact, masked=program.masks_sources))

@@ -1,0 +1,204 @@
+"""Movements on their way through the heart: who asked for what, and the rows that a decided one becomes."""
+
+from collections.abc import Iterable, Sequence, Set
+from typing import NamedTuple
+
+import msgspec
+
+from cardwright.core.enums import HolderStatus
+from cardwright.core.messages import Details
+from cardwright.core.movement_json import arrival_transitions, deposit_after, deposit_event, document, fragment
+from cardwright.core.movement_steps import Party, Step, View
+from cardwright.core.movement_types import LOADS
+from cardwright.core.movements import AnyMovement, Deposit, DepositTransition, MovementKind
+from cardwright.core.responses import Reason
+from cardwright.core.snapshot import Account
+from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.engine.config_cache import AccountEntry, Cache, ProgramEntry, SourceEntry
+from cardwright.engine.transaction_rows import chain_of, journal_entry
+from cardwright.kit.clock import Instant
+from cardwright.outbox.events import Category, Event
+from cardwright.storage.accounts import loaded_accounts
+from cardwright.storage.engine.store import MovementKey
+
+_pack = msgspec.msgpack.encode
+
+CHARGES_MAX = 20
+"""Fees of one movement; each is a transaction of its own."""
+
+
+class Instructed(NamedTuple):
+    """A movement on its way into a batch, addressed to one account or two, the payer's first, as they were last seen.
+
+    ``root_id`` is the row of the order to unload from or of the fee to refund, ``ref_id`` what the resource refers to.
+    The rest is as in ``heart.Asked``.
+    """
+
+    accounts: tuple[AccountEntry, ...]
+    kind: MovementKind
+    movement: AnyMovement
+    seed: int
+    received_ms: Instant
+    request_hash: bytes
+    source_id: int | None = None
+    root_id: int | None = None
+    ref_id: int | None = None
+
+    @property
+    def program_id(self) -> int:
+        """The program that the accounts belong to."""
+        return self.accounts[0].key[0]
+
+    @property
+    def rows_max(self) -> int:
+        """How many transactions it may become: one on each side, one for each fee, and what a deposit does at once."""
+        return len(self.accounts) + len(self.movement.charges) + isinstance(self.movement, Deposit)
+
+    @property
+    def key(self) -> MovementKey:
+        """By what a repeat is recognised."""
+        return self.program_id, int(self.kind), self.movement.token
+
+
+class Change(NamedTuple):
+    """A change of a direct deposit's state: the transaction that makes it, the token of its transition and the JSON of that."""
+
+    row: Recorded
+    token: str
+    doc: str
+
+    @property
+    def event(self) -> Event:
+        """The event that tells of the transition."""
+        name = f"{Category.DEPOSIT.base}.{deposit_event(self.row.kind)}"
+        return Event(self.row.program_id, self.row.created_ms, Category.DEPOSIT, name, self.token)
+
+    def movement_row(self, deposit_id: int) -> tuple[object, ...]:
+        """The row of a transition that a deposit's arrival makes. No request asked for it, so no request repeats it."""
+        row, kind = self.row, int(MovementKind.DEPOSIT_TRANSITION)
+        return (
+            row.id, row.program_id, kind, self.token, b"", row.created_ms, row.created_ms, row.holder_id, None, deposit_id,
+            self.doc,
+        )  # fmt: skip
+
+
+class Moved(NamedTuple):
+    """What a movement became: the document that its GET answers, and the program, which knows who is told."""
+
+    doc: str
+    program: ProgramEntry
+
+
+def view_of(
+    program: ProgramEntry, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None,
+    root: Recorded | None, now: Instant, loaded: Set[int],
+) -> View:  # fmt: skip
+    """What the decision sees; ``loaded`` are accounts of those before KYC that had a load."""
+    parties = tuple(
+        Party(entry.user, entry.owner, account, program.spend.pre_kyc_of(entry.user), entry.holder_id in loaded)
+        for entry, account in zip(entries, accounts, strict=True)
+    )
+    chain = chain_of(root) if root is not None else None
+    return View(program.currency, parties, source.fact if source is not None else None, chain, now)
+
+
+async def load_loaded(cache: Cache, entries: Iterable[AccountEntry]) -> set[int]:
+    """The accounts of those who have not passed KYC that were loaded before; of all others nobody asks."""
+    ids = {entry.holder_id for entry in entries if entry.user.status is HolderStatus.LIMITED}
+    return await cache.look(loaded_accounts, ids) if ids else set()
+
+
+def loads_in(rows: Sequence[Recorded]) -> set[int]:
+    """The accounts that a movement loaded."""
+    return {row.holder_id for row in rows if row.kind in LOADS and (row.impacted or 0) > 0}
+
+
+def first_row(
+    step: Step, entry: AccountEntry, program: ProgramEntry, asked: Instructed, account: Account, row_id: int, now: Instant
+) -> Recorded:
+    """A step's row without its details, which need the tokens of all rows. ``account`` is as the step leaves it."""
+    ledger, held = account.money(program.currency)
+    return Recorded(
+        id=row_id,
+        program_id=program.id,
+        holder_id=entry.holder_id,
+        card_id=None,
+        # Only what moved money from or to the source is its business; fees are the program's own.
+        source_id=asked.source_id if step.moved else None,
+        kind=step.kind,
+        state=step.state.value,
+        first_state=step.first_state.value,
+        code=Reason.APPROVED.number,
+        created_ms=now,
+        user_time_ms=now,
+        duration_ms=0,
+        currency=program.currency,
+        request_amount=step.requested,
+        amount=step.amount,
+        impacted=step.impacted,
+        moved=step.moved,
+        hold_left=0,
+        load_left=step.load_left,
+        cleared=0,
+        due_ms=step.due_ms,
+        ledger=ledger,
+        available=ledger - held,
+        root_id=asked.root_id,
+        seed=asked.seed,
+        program_revision=program.revision,
+        holder_revision=entry.revision,
+        details=b"",
+    )
+
+
+def complete(
+    rows: Sequence[Recorded], steps: Sequence[Step], entries: Sequence[AccountEntry], asked: Instructed,
+    source: SourceEntry | None, root: Recorded | None,
+) -> tuple[list[Recorded], str]:  # fmt: skip
+    """The rows with their details, and the movement's document, which they show; a transition's show the deposit."""
+    doc = document(asked.movement, rows, source.face if source is not None else None, steps, root)
+    shown = doc
+    if isinstance(asked.movement, DepositTransition) and root is not None:
+        shown = deposit_after(asked.movement, steps[0], root, rows[0].created_ms)
+    done = []
+    for row, step in zip(rows, steps, strict=True):
+        preceding = root if root is not None else rows[0]
+        details = Details(
+            mid="",
+            user_token=entries[step.party].user.token,
+            movement=fragment(asked.movement, step, shown),
+            root_token=token_of(preceding) if preceding.id != row.id else None,
+        )
+        done.append(row._replace(details=_pack(details), root_id=root_id_of(row, rows[0], step)))
+    return done, doc
+
+
+def changes_of(movement: AnyMovement, rows: Sequence[Recorded], steps: Sequence[Step], doc: str) -> list[Change]:
+    """The changes of a direct deposit's state that a movement makes; ``rows`` are its transactions, ``doc`` is its document."""
+    match movement:
+        case DepositTransition():
+            return [Change(rows[0], movement.token, doc)]
+        case Deposit():
+            transitions = arrival_transitions(movement, rows, steps)
+            return [Change(row, token, text) for row, (token, text) in zip(rows, transitions, strict=True)]
+        case _:
+            return []
+
+
+def root_id_of(row: Recorded, first: Recorded, step: Step) -> int | None:
+    """The chain that a row belongs to: the recipient's side of a transfer is in the sender's."""
+    return first.id if (step.party or step.follows) and row.id != first.id else row.root_id
+
+
+def entry_of(row: Recorded, step: Step) -> tuple[object, ...]:
+    """The journal row of a step."""
+    return journal_entry(row, step.legs)
+
+
+def movement_row(asked: Instructed, entries: Sequence[AccountEntry], first: Recorded, doc: str) -> tuple[object, ...]:
+    """The resource's row, which shares the id of its first transaction."""
+    other = entries[1].holder_id if len(entries) > 1 else None
+    return (
+        first.id, first.program_id, int(asked.kind), asked.movement.token, asked.request_hash, first.created_ms,
+        first.created_ms, entries[0].holder_id, other, asked.ref_id, doc,
+    )  # fmt: skip

@@ -1,0 +1,115 @@
+"""Real-time fees on their way through the heart: the rows that a decision's fee becomes, beside the message's own."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from cardwright.core.decision import FeeStep
+from cardwright.core.messages import Assessed, Details, Message
+from cardwright.core.money import exponent_of
+from cardwright.core.movement_json import fee_fragment
+from cardwright.core.render import SourceFace, details_decoder
+from cardwright.core.responses import Reason
+from cardwright.core.snapshot import Account
+from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.core.transaction_types import SETTLED_AT_ONCE
+from cardwright.engine.config_cache import Cache, ProgramEntry
+from cardwright.engine.transaction_rows import after_chain, journal_entry
+from cardwright.storage.engine.store import ChainRow, Seen, Write
+from cardwright.storage.fee_groups import load_rows
+
+_pack = msgspec.msgpack.encode
+
+
+def assessed_of(step: FeeStep, row_id: int) -> Assessed:
+    """What a purchase remembers of its fee, whose first transaction has this id."""
+    return Assessed(row_id, step.amount, step.load_left, step.fee, step.group)
+
+
+class FeeTaken(NamedTuple):
+    """What a message does to a fee: the step, the fee as its purchase remembers it, the id of the step's row, the message's
+    row, whose card it was, and the chain's funding source."""
+
+    step: FeeStep
+    assessed: Assessed
+    row_id: int
+    beside: Recorded
+    user_token: str
+    source: SourceFace | None
+
+
+def _row_of(taken: FeeTaken, first: Recorded | None, account: Account) -> Recorded:
+    """A fee's row; ``first`` is the first of the fee's chain, None when this is, ``account`` as the fee leaves it.
+
+    It is of the message's account, funding source, currency and moment, and has its seed and revisions, but no card.
+    """
+    step, beside = taken.step, taken.beside
+    ledger, held = account.money(beside.currency)
+    row = beside._replace(
+        id=taken.row_id,
+        card_id=None,
+        kind=step.kind,
+        state=step.state.value,
+        first_state=step.state.value,
+        code=Reason.APPROVED.number,
+        duration_ms=0,
+        request_amount=step.amount,
+        amount=step.amount,
+        impacted=step.impacted,
+        moved=step.moved,
+        hold_left=step.hold_left,
+        load_left=step.load_left,
+        cleared=0,
+        due_ms=0,
+        ledger=ledger,
+        available=ledger - held,
+        root_id=None if first is None else first.id,
+        details=b"",
+    )
+    preceding = token_of(first) if first is not None else details_decoder.decode(beside.details).chosen_token or token_of(beside)
+    details = Details(
+        mid="",
+        user_token=taken.user_token,
+        movement=fee_fragment(step, row, first or row, taken.source, exponent_of(row.currency) or 0),
+        root_token=preceding,
+    )
+    return row._replace(details=_pack(details))
+
+
+def keep_fee(taken: FeeTaken, write: Write, accounts: dict[int, Account], roots: dict[int, Recorded]) -> None:
+    """Takes a fee's transaction into a batch, right after the message's own: the next message sees what it left."""
+    step, beside, legs = taken.step, taken.beside, taken.step.legs
+    account = accounts[beside.holder_id].moved(beside.currency, legs.available + legs.held, legs.held)
+    # Id, time and seed, from which a token is made, follow from any row of the purchase's chain.
+    first = None if step.root is None else beside._replace(id=taken.assessed.row_id, created_ms=beside.user_time_ms)
+    row = _row_of(taken, first, account)
+    accounts[row.holder_id] = account
+    write.transactions.append(row)
+    write.account_journal.append(journal_entry(row, legs))
+    if first is None or step.root is None:
+        return
+    chain = step.root
+    write.chains[first.id] = ChainRow(first.id, chain.state.value, chain.hold_left, chain.load_left, chain.cleared, chain.due_ms)
+    if first.id in roots:
+        roots[first.id] = after_chain(roots[first.id], chain)
+
+
+async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], seen: Seen) -> dict[int, Recorded]:
+    """The fees of purchases that were settled at once and may be undone: one that was refunded is not given back again.
+
+    Only programs with fee groups have some. The accounts are locked, so nobody changes them meanwhile.
+    """
+    ids = set[int]()
+    for row in seen.rows.values():
+        if row.kind in SETTLED_AT_ONCE and programs[row.program_id].fees is not None:
+            assessed = details_decoder.decode(row.details).assessed
+            ids |= {assessed.row_id} - seen.rows.keys() if assessed is not None else set()
+    return {row.id: row for row in await cache.look(load_rows, ids)} if ids else {}
+
+
+def unless_refunded(message: Message, root: Recorded, roots: dict[int, Recorded]) -> Message:
+    """The message without the fee of its chain, if that was charged at once and refunded since: it is not given back again."""
+    assessed = message.details.assessed
+    if assessed is None or root.kind not in SETTLED_AT_ONCE or not roots[assessed.row_id].cleared:
+        return message
+    return msgspec.structs.replace(message, details=msgspec.structs.replace(message.details, assessed=None))

@@ -1,0 +1,155 @@
+"""What happens by itself when time passes: holds expire and direct deposits take effect, each as a message through the heart.
+
+The loop looks every second, and at once when somebody moves a clock. Several processes may look at the same time: whoever
+comes second finds under the account's lock that there is nothing left to expire.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Final, TypeVar
+
+import structlog
+
+from cardwright.core.enums import State
+from cardwright.core.messages import Details, Expiry
+from cardwright.core.movements import APPLY_REASON, DepositTransition, MovementKind
+from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, USER_UNKNOWN, Problem
+from cardwright.core.render import details_decoder
+from cardwright.core.transaction_row import SETTLEMENT, Recorded, token_of, with_face
+from cardwright.engine.batch import Asked
+from cardwright.engine.config_cache import AccountEntry, find_accounts
+from cardwright.engine.loop import Engine
+from cardwright.engine.movement_rows import Instructed
+from cardwright.kit.clock import Instant, RealClock
+from cardwright.storage.database import Database
+from cardwright.storage.failures import Unavailable
+from cardwright.storage.holds import DueHold, load_due_deposits, load_due_holds, programs_with_due_holds
+from cardwright.storage.programs import get_program
+
+DUE_MAX: Final = 200
+"""Holds that expire, or deposits that take effect, in one go."""
+
+POLL_S: Final = 1.0
+"""How often the loop looks without being asked to."""
+
+SETTLE_S: Final = 5.0
+"""How long ``settle`` goes on; the loop comes back to the rest."""
+
+DueDeposit = tuple[Recorded, AccountEntry]
+"""The first transaction of a deposit whose day has come, and the account that it is for."""
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class Timers:
+    """Lets holds expire and direct deposits take effect. One for each process, in its event loop.
+
+    ``wake_outbox`` is called when there is news to tell.
+    """
+
+    def __init__(
+        self, database: Database, engine: Engine, real_clock: RealClock, executor: Executor, wake_outbox: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._engine = engine
+        self._real_clock = real_clock
+        self._executor = executor
+        self._wake_outbox = wake_outbox
+        self._turn = asyncio.Lock()
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Looks until ``stop`` is called."""
+        while not self._stopped.is_set():
+            try:
+                for program_id in await self._in_thread(self._programs):
+                    await self.settle(program_id)
+            except Unavailable as error:
+                # The outage has been logged; the next look is due in a second.
+                log.debug("the timers wait for the database", error=str(error))
+            except Exception:
+                # A bug must not end the task: no hold would ever end again.
+                log.exception("the timers could not be looked at")
+            try:
+                await asyncio.wait_for(self._stopped.wait(), POLL_S)
+            except TimeoutError:
+                continue
+
+    def stop(self) -> None:
+        """Ends ``run`` after the messages under way."""
+        self._stopped.set()
+
+    async def settle(self, program_id: int) -> None:
+        """Lets everything happen that is due in a program's present time, the longest due first.
+
+        What cannot be decided now stays due, and the loop comes back to it.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + SETTLE_S
+        async with self._turn:
+            while clock() < end and not self._stopped.is_set() and (due := await self._in_thread(self._due, program_id)):
+                expired = await asyncio.gather(*(self._happen(program_id, one) for one in due))
+                if any(expired):
+                    self._wake_outbox()
+                if not all(expired):
+                    return
+
+    async def _happen(self, program_id: int, one: DueHold | DueDeposit) -> bool:
+        return await (self._expire(program_id, one) if isinstance(one, DueHold) else self._apply(*one))
+
+    async def _apply(self, deposit: Recorded, account: AccountEntry) -> bool:
+        """Whether the deposit waits no longer afterwards."""
+        # The third face of a row's token is nobody's else, so a deposit takes effect by itself once.
+        change = DepositTransition(
+            token=with_face(token_of(deposit), SETTLEMENT), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
+        )
+        asked = Instructed(
+            (account,), MovementKind.DEPOSIT_TRANSITION, change, deposit.seed, self._real_clock(), b"", root_id=deposit.id,
+            ref_id=deposit.id,
+        )  # fmt: skip
+        try:
+            await self._engine.move(asked)
+        except Problem as problem:
+            if problem.kind in (BAD_DEPOSIT_TRANSITION, ORIGINAL_NOT_FOUND, USER_UNKNOWN):
+                return True
+            _note("a direct deposit could not take effect", deposit.id, problem)
+            return False
+        return True
+
+    async def _expire(self, program_id: int, hold: DueHold) -> bool:
+        """Whether the hold is gone afterwards."""
+        message = Expiry(details=Details(mid=""))
+        # The seed of a message that follows another is its chain's; nothing is drawn, so a seeded run repeats.
+        try:
+            card = await self._engine.card((program_id, hold.card_token))
+            await self._engine.submit(Asked(card, message, 0, self._real_clock(), root_id=hold.row_id))
+        except Problem as problem:
+            if problem.kind in (HOLD_NOT_DUE, ORIGINAL_NOT_FOUND):
+                return True
+            _note("a hold could not expire", hold.row_id, problem)
+            return False
+        return True
+
+    def _programs(self) -> list[int]:
+        with self._database.read() as db:
+            return programs_with_due_holds(db, self._real_clock())
+
+    def _due(self, program_id: int) -> list[DueHold | DueDeposit]:
+        with self._database.read() as db:
+            now: Instant = get_program(db, program_id).clock.at(self._real_clock())
+            holds, rows = load_due_holds(db, program_id, now, DUE_MAX), load_due_deposits(db, program_id, now, DUE_MAX)
+            keys = [(program_id, details_decoder.decode(row.details).user_token or "") for row in rows]
+            accounts = find_accounts(db, keys) if keys else {}
+            return [*holds, *((row, accounts[key]) for row, key in zip(rows, keys, strict=True) if key in accounts)]
+
+    async def _in_thread(self, look: Callable[..., T], *arguments: int) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, look, *arguments)
+
+
+def _note(event: str, row_id: int, problem: Problem) -> None:
+    """Log what stays due. An outage has its own line, and would give one for each hold here."""
+    level = logging.DEBUG if problem.kind is OUT_OF_ORDER else logging.WARNING
+    log.log(level, event, transaction=row_id, problem=str(problem))

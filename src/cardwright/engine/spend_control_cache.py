@@ -1,0 +1,102 @@
+"""The spend controls of one program, kept in the process: what could apply to a card is looked up, never searched for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from cardwright.core.enums import HolderStatus
+from cardwright.core.snapshot import CardFact, TransactionControls, UserFact
+from cardwright.core.spend_controls import (
+    Categories,
+    CountryList,
+    Groups,
+    Level,
+    MerchantRule,
+    PreKyc,
+    Spend,
+    applying,
+    by_level,
+    categories_of,
+)
+from cardwright.storage.builtin_resources import BUILT_IN
+from cardwright.storage.controls import (
+    Found,
+    has_user_controls,
+    load_countries,
+    load_found,
+    load_mcc_groups,
+    load_merchant_groups,
+    load_pre_kyc,
+)
+from cardwright.storage.tables import accepted_countries
+
+BUILT_IN_LISTS = BUILT_IN[accepted_countries.name]
+NO_MIDS: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class SpendEntry:
+    """What a program's revision says of spending, besides velocity controls.
+
+    Controls for a single user are added when that user buys something (``users`` are those who did), merchant groups and
+    lists of countries when a control or a product names them. ``is_used`` is False where a purchase has nothing to look up.
+    """
+
+    groups: Groups = field(default_factory=lambda: Groups({}, {}))
+    pre_kyc: dict[str, PreKyc] = field(default_factory=dict)
+    has_user_controls: bool = False
+    controls: dict[Level, tuple[MerchantRule, ...]] = field(default_factory=dict)
+    exemptions: dict[Level, tuple[MerchantRule, ...]] = field(default_factory=dict)
+    countries: dict[str, CountryList] = field(default_factory=dict)
+    users: set[str] = field(default_factory=set)
+    categories: dict[str, Categories] = field(default_factory=dict)
+    is_used: bool = False
+
+    def of(self, card: CardFact, user: UserFact, rules: TransactionControls, mcc: str) -> Spend:
+        """What a purchase with the card at a merchant of this category is subject to."""
+        exempt_group = rules.quasi_cash_exempt_merchant_group_token
+        return Spend(
+            applying(self.controls, card.user_token, card.card_product_token),
+            applying(self.exemptions, card.user_token, card.card_product_token),
+            self.categories_of(mcc),
+            self.countries.get(rules.accepted_countries_token),
+            NO_MIDS if exempt_group is None else self.groups.mids.get(exempt_group, NO_MIDS),
+            self.pre_kyc_of(user),
+        )
+
+    def pre_kyc_of(self, user: UserFact) -> PreKyc | None:
+        """What the user's group allows before KYC; None when he has passed it."""
+        if user.status is not HolderStatus.LIMITED:
+            return None
+        return self.pre_kyc.get(user.account_holder_group_token, PreKyc())
+
+    def categories_of(self, mcc: str) -> Categories:
+        """What the MCC groups say of a category: worked out once for each that is met."""
+        found = self.categories.get(mcc)
+        if found is None:
+            found = self.categories[mcc] = categories_of(mcc, self.groups.mccs.values())
+        return found
+
+    def keep(self, found: Found) -> None:
+        """Adds controls and exemptions of levels that are not known yet."""
+        self.controls.update(by_level(found.auth))
+        self.exemptions.update(by_level(found.exempt))
+        self.is_used = bool(self.is_used or self.controls)
+
+    def learn(self, db: Connection, program_id: int, products: Iterable[TransactionControls]) -> None:
+        """Reads the groups and lists that card products name."""
+        for rules in products:
+            if rules.accepted_countries_token not in (*BUILT_IN_LISTS, *self.countries):
+                self.countries |= load_countries(db, program_id, [rules.accepted_countries_token])
+                self.is_used = True
+            if rules.quasi_cash_exempt_merchant_group_token is not None:
+                load_merchant_groups(db, program_id, self.groups, [rules.quasi_cash_exempt_merchant_group_token])
+                self.is_used = True
+
+
+def load_spend(db: Connection, program_id: int) -> tuple[SpendEntry, Found]:
+    """A program's entry, and the controls that are for no single user."""
+    groups = Groups(load_mcc_groups(db, program_id), {})
+    entry = SpendEntry(groups, load_pre_kyc(db, program_id), has_user_controls(db, program_id), is_used=bool(groups.mccs))
+    return entry, load_found(db, program_id, groups, None)

@@ -1,0 +1,171 @@
+"""From decisions to rows: the transaction, its journal entry, what changes of its chain, and who is told."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from cardwright.core.checks import address_verdict
+from cardwright.core.decision import Decision
+from cardwright.core.enums import TYPES, State
+from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Message, Part
+from cardwright.core.render import details_decoder
+from cardwright.core.snapshot import Chain, Snapshot
+from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.kit.clock import Instant
+from cardwright.outbox.events import Category, Event, Subscription, outbox_row
+from cardwright.storage.engine.store import ChainRow
+
+_pack = msgspec.msgpack.encode
+
+CARD_ACCOUNTS = 4
+"""What a card's message never books to, fees and transit, is last in the chart and left out of its entry."""
+
+
+def chain_of(root: Recorded) -> Chain:
+    """A chain's root as a decision sees it."""
+    return Chain(
+        State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared,
+        max(0, root.amount - root.request_amount), root.kind, root.due_ms, root.created_ms,
+    )  # fmt: skip
+
+
+def after_chain(root: Recorded, chain: Chain) -> Recorded:
+    """The chain's root after a decision."""
+    return root._replace(
+        state=chain.state.value, hold_left=chain.hold_left, load_left=chain.load_left, cleared=chain.cleared, due_ms=chain.due_ms
+    )
+
+
+def chain_row(root: Recorded) -> ChainRow:
+    """What is written of a changed root."""
+    return ChainRow(root.id, root.state, root.hold_left, root.load_left, root.cleared, root.due_ms)
+
+
+def completed(message: Message, original: Recorded) -> Message:
+    """A message with the merchant of the transaction that it names, as far as it names none itself."""
+    said, known = message.details, details_decoder.decode(original.details)
+    details = Details(
+        mid=said.mid or known.mid,
+        merchant=known.merchant if said.merchant == STAND_IN_MERCHANT else said.merchant,
+        fees=said.fees,
+        flow=known.flow,
+        additional_data=said.additional_data,
+        root_token=(known.root_token or known.chosen_token) if message.follows else None,
+        network=said.network or known.network,
+        subnetwork=said.subnetwork if said.network is not None else known.subnetwork,
+        card_present=known.card_present if message.follows else None,
+        increments=known.increments if message.follows else (),
+        assessed=known.assessed if message.follows else None,
+        echoed=said.echoed,
+    )
+    return msgspec.structs.replace(message, details=details)
+
+
+def with_increment(root: Recorded, increment: Recorded) -> Recorded:
+    """A chain's root that knows of one increment more."""
+    known = details_decoder.decode(root.details)
+    chosen = details_decoder.decode(increment.details).chosen_token
+    grown = msgspec.structs.replace(known, increments=(*known.increments, (increment.id, chosen or token_of(increment))))
+    return root._replace(details=_pack(grown))
+
+
+def with_parts(root: Recorded, parts: tuple[Part, ...]) -> Recorded:
+    """A chain's root that knows the parts of its chain."""
+    known = details_decoder.decode(root.details)
+    return root._replace(details=_pack(msgspec.structs.replace(known, parts=parts)))
+
+
+def closed_increment(row_id: int) -> ChainRow:
+    """What is written of an increment when its authorization holds nothing any more: it has been taken up as well."""
+    return ChainRow(row_id, State.CLEARED.value, 0, 0, 0, 0)
+
+
+def record(
+    *,
+    row_id: int,
+    keys: tuple[int, int, int, int | None],
+    revisions: tuple[int, int],
+    decision: Decision,
+    details: Details,
+    root: Recorded | None,
+    seed: int,
+    now: Instant,
+    duration_ms: int,
+) -> Recorded:
+    """The row of a decided message. ``keys``: program, holder, card, funding source; ``revisions``: program's, account's.
+
+    A message that follows another shares the root's seed and the time at which the cardholder began it all.
+    """
+    ledger, held = decision.account.money(decision.currency)
+    program_id, holder_id, card_id, source_id = keys
+    return Recorded(
+        id=row_id,
+        program_id=program_id,
+        holder_id=holder_id,
+        card_id=card_id,
+        source_id=source_id,
+        kind=decision.kind,
+        state=decision.state.value,
+        first_state=decision.state.value,
+        code=decision.reason.number,
+        created_ms=now,
+        user_time_ms=now if root is None else root.user_time_ms,
+        duration_ms=duration_ms,
+        currency=decision.currency,
+        request_amount=decision.requested,
+        amount=decision.amount,
+        impacted=decision.impacted,
+        moved=decision.moved,
+        hold_left=decision.hold_left,
+        load_left=decision.load_left,
+        cleared=decision.cleared,
+        due_ms=decision.due_ms,
+        ledger=ledger,
+        available=ledger - held,
+        root_id=None if root is None else root.id,
+        seed=seed if root is None else root.seed,
+        program_revision=revisions[0],
+        holder_revision=revisions[1],
+        details=_pack(details),
+    )
+
+
+def details_of(
+    message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None, refund_of: int | None
+) -> Details:
+    """What is kept of a message beyond its amounts: what it said, and what the decision added."""
+    found: dict[str, object] = {
+        "address_verdict": address_verdict(snapshot, message) if isinstance(message, Authorization) else None,
+        "order_refused": decision.order_refused,
+        "chosen_token": chosen_token,
+        "refund_of": refund_of,
+        "use": decision.use if decision.use != (0, 0) else None,
+        "limited_by": decision.limited_by,
+        "released": decision.released,
+        "mcc_groups": snapshot.spend.categories.names if isinstance(message, Authorization) else (),
+    }
+    if decision.unload:
+        found["unload"] = decision.unload
+    if decision.left:
+        found["left"] = decision.left
+    # Usually there is nothing, and a copy would be the dearest part of the row.
+    return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details
+
+
+def journal_entry(row: Recorded, legs: tuple[int, ...]) -> tuple[object, ...]:
+    """The journal row of a decision that moved money; it shares the transaction's id."""
+    return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *legs)
+
+
+def inline_notification(row: Recorded, target: bytes) -> dict[str, object]:
+    """The outbox row to the webhook that the request itself named."""
+    return outbox_row(row.program_id, row.created_ms, Category.TRANSACTION, [row.id], target=target)
+
+
+def events_of(rows: Sequence[Recorded], subscriptions: Mapping[int, Sequence[Subscription]]) -> list[Event]:
+    """The events of transactions, of those programs only that have a subscription."""
+    return [
+        Event(row.program_id, row.created_ms, Category.TRANSACTION, f"transaction.{TYPES[row.kind]}", row.id)
+        for row in rows
+        if subscriptions[row.program_id]
+    ]

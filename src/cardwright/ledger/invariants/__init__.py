@@ -1,0 +1,208 @@
+"""What is always true of the books: each promise is one query or one walk over the rows, run by tests, storms and ``verify``.
+
+An invariant only reads. It yields what contradicts it and nothing else, so on sound books it yields nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Table, func, select
+
+from cardwright.kit.masks import mask
+from cardwright.ledger.invariants.account_lists import listed_is_a_transaction, transaction_is_in_one_list
+from cardwright.ledger.invariants.books import (
+    approved_has_one_entry,
+    balances_are_sums_of_entries,
+    chain_shares_its_time,
+    chains_add_up,
+    declined_moves_nothing,
+    deposit_ends_as_it_was_told,
+    deposits_are_what_banks_sent,
+    entries_sum_to_zero,
+    entry_has_its_transaction,
+    fee_waits_for_its_purchase,
+    fees_are_what_was_charged,
+    funding_is_what_was_moved,
+    held_is_open_holds,
+    ledger_sums_to_zero,
+    open_hold_has_an_end,
+    open_purchase_holds_something,
+    order_keeps_no_debt,
+    settlement_is_what_was_cleared,
+    what_is_sent_arrives,
+)
+from cardwright.ledger.invariants.card_numbers import card_numbers_in_clear
+from cardwright.ledger.invariants.references import (
+    card_draws_on_its_users_account,
+    configuration_has_history,
+    controls_are_the_newest_words,
+    facts_are_the_newest_words,
+    message_token_has_its_transaction,
+    movement_has_its_transaction,
+    notification_has_its_objects,
+    programs_stay_apart,
+    shadow_hit_has_its_purchase,
+    transaction_ids_are_odd,
+)
+from cardwright.ledger.invariants.scan import Break
+from cardwright.ledger.invariants.transitions import deposit_change_has_its_transition, state_is_that_of_newest_transition
+from cardwright.storage.database import Database
+from cardwright.storage.tables import (
+    auth_controls,
+    card_products,
+    cards,
+    deposit_accounts,
+    exempt_mids,
+    funding_sources,
+    holder_transactions,
+    holders,
+    journal,
+    mcc_groups,
+    message_tokens,
+    metadata,
+    movements,
+    outbox,
+    shadow_hits,
+    transactions,
+    users,
+    velocity_controls,
+)
+
+SHOWN_MAX = 20
+"""Violations of one invariant that a report shows; the others are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A contradiction, as a report shows it."""
+
+    name: str
+    where: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one invariant: how many rows it looked at, how many contradict it, and the first twenty of those."""
+
+    name: str
+    promise: str
+    says: str
+    examined: int
+    broken: int
+    violations: tuple[Violation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of all of them."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing contradicts anything."""
+        return not any(finding.broken for finding in self.findings)
+
+    @property
+    def violations(self) -> list[Violation]:
+        """All that are shown."""
+        return [violation for finding in self.findings for violation in finding.violations]
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """A row of the list: the promise that it is a part of, the check, and the tables whose rows the check looks at."""
+
+    promise: str
+    check: Callable[[Connection], Iterator[Break]]
+    tables: tuple[Table, ...]
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.check.__name__
+
+    @property
+    def says(self) -> str:
+        """What is always true, in a sentence."""
+        return (self.check.__doc__ or "").splitlines()[0]
+
+
+def verify(database: Database, *, secrets: bool = False) -> Report:
+    """Checks everything on one consistent view of a database that may be in use; ``secrets`` also looks for card numbers."""
+    return Report(tuple(findings(database, secrets=secrets)))
+
+
+def findings(database: Database, *, secrets: bool = False) -> Iterator[Finding]:
+    """The same, one by one, for those who want to see it go on."""
+    with database.read() as db:
+        if not database.is_sqlite:
+            # One snapshot for all queries: a commit between two of them would look like a contradiction.
+            db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield from check(db, secrets=secrets)
+
+
+def check(db: Connection, *, secrets: bool = False) -> Iterator[Finding]:
+    """What a transaction sees, which should be the same for all its queries."""
+    counts = {table: db.scalar(select(func.count()).select_from(table)) or 0 for table in metadata.sorted_tables}
+    for invariant in (*INVARIANTS, *(SECRETS if secrets else ())):
+        yield _finding(db, invariant, counts)
+
+
+def _finding(db: Connection, invariant: Invariant, counts: Mapping[Table, int]) -> Finding:
+    broken, shown = 0, list[Violation]()
+    for where, expected, found in invariant.check(db):
+        broken += 1
+        if broken <= SHOWN_MAX:
+            shown.append(Violation(invariant.name, where, str(expected), str(found)))
+    examined = sum(counts[table] for table in invariant.tables)
+    return Finding(invariant.name, invariant.promise, invariant.says, examined, broken, tuple(shown))
+
+
+def card_numbers_stay_sealed(db: Connection) -> Iterator[Break]:
+    """No card number of ours stands anywhere in clear."""
+    for where, number in card_numbers_in_clear(db):
+        yield where, "no card number", mask(number)
+
+
+# --- The list -----------------------------------------------------------------------------
+
+INVARIANTS = (
+    Invariant("P1", entries_sum_to_zero, (journal,)),
+    Invariant("P1", ledger_sums_to_zero, (journal,)),
+    Invariant("P1", balances_are_sums_of_entries, (holders, journal)),
+    Invariant("P1", held_is_open_holds, (holders, transactions)),
+    Invariant("P1", approved_has_one_entry, (transactions,)),
+    Invariant("P1", entry_has_its_transaction, (journal,)),
+    Invariant("P1", declined_moves_nothing, (transactions,)),
+    Invariant("P1", settlement_is_what_was_cleared, (transactions,)),
+    Invariant("P1", fees_are_what_was_charged, (transactions,)),
+    Invariant("P1", what_is_sent_arrives, (transactions,)),
+    Invariant("P1", deposits_are_what_banks_sent, (transactions,)),
+    Invariant("P1", deposit_ends_as_it_was_told, (transactions,)),
+    Invariant("P1", order_keeps_no_debt, (transactions,)),
+    Invariant("P1", chains_add_up, (transactions, journal)),
+    Invariant("P1", open_purchase_holds_something, (transactions,)),
+    Invariant("P1", chain_shares_its_time, (transactions,)),
+    Invariant("P1", open_hold_has_an_end, (transactions,)),
+    Invariant("P1", fee_waits_for_its_purchase, (transactions,)),
+    Invariant("P5", funding_is_what_was_moved, (transactions,)),
+    Invariant("P3", transaction_ids_are_odd, (transactions,)),
+    Invariant("P3", message_token_has_its_transaction, (message_tokens,)),
+    Invariant("P3", movement_has_its_transaction, (movements,)),
+    Invariant("P4", shadow_hit_has_its_purchase, (shadow_hits,)),
+    Invariant("P6", notification_has_its_objects, (outbox,)),
+    Invariant("P6", state_is_that_of_newest_transition, (cards, users, deposit_accounts)),
+    Invariant("P6", deposit_change_has_its_transition, (transactions,)),
+    Invariant("P1", configuration_has_history, (funding_sources, card_products, users, cards)),
+    Invariant("P1", facts_are_the_newest_words, (users, cards)),
+    Invariant("P1", controls_are_the_newest_words, (velocity_controls, auth_controls, exempt_mids, mcc_groups)),
+    Invariant("P3", listed_is_a_transaction, (holder_transactions,)),
+    Invariant("P3", transaction_is_in_one_list, (transactions, holders)),
+    Invariant("P9", programs_stay_apart, (users, cards, transactions, journal, movements)),
+    Invariant("P9", card_draws_on_its_users_account, (cards,)),
+)
+
+SECRETS = (Invariant("P8", card_numbers_stay_sealed, tuple(metadata.sorted_tables)),)

@@ -1,0 +1,40 @@
+"""Invariants of the accounts' lists: every transaction is in its account's, or its account's own row names it."""
+
+from collections.abc import Iterator
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
+
+from sqlalchemy import Connection, and_, or_, select
+
+from cardwright.ledger.invariants.scan import Break, stream
+from cardwright.storage.tables import holder_transactions, holders, transactions
+from cardwright.storage.transaction_lists.by_account import ids_of
+
+_listed, _row = holder_transactions.c, transactions.c
+
+
+def listed_is_a_transaction(db: Connection) -> Iterator[Break]:
+    """Every entry of an account's list is a transaction of that account and program, at the time at which it began."""
+    shared = ("program_id", "holder_id", "user_time_ms")
+    differs = [_listed[name] != _row[name] for name in shared]
+    query = select(_listed.id, _listed.holder_id).outerjoin_from(holder_transactions, transactions, _row.id == _listed.id)
+    for entry in stream(db, query.where(or_(_row.id.is_(None), *differs))):
+        yield f"list of holder {entry.holder_id}", f"a transaction of the same {', '.join(shared)}", f"transaction {entry.id}"
+
+
+def transaction_is_in_one_list(db: Connection) -> Iterator[Break]:
+    """An account's own row names those of its transactions that its list does not have, and only those."""
+    key = and_(*(_listed[name] == _row[name] for name in ("holder_id", "user_time_ms", "id")))
+    unlisted = select(_row.holder_id, _row.id).outerjoin_from(transactions, holder_transactions, key).where(_listed.id.is_(None))
+    named = select(holders.c.id, holders.c.recent).order_by(holders.c.id)
+    streams = (stream(db, named), stream(db, unlisted.order_by(_row.holder_id)))
+    for holder_id, rows in groupby(merge(*streams, key=itemgetter(0)), key=itemgetter(0)):
+        found, expected = list[int](), list[int]()
+        for _, one in rows:
+            if isinstance(one, int):
+                expected.append(one)
+            else:
+                found += ids_of(bytes(one))
+        if sorted(found) != sorted(expected):
+            yield f"holder {holder_id} (newest transactions)", sorted(expected), sorted(found)

@@ -1,0 +1,1 @@
+"""Engine stores: how the engine reads and writes its batches, for SQLite and for PostgreSQL."""

@@ -1,0 +1,400 @@
+"""The heart's PostgreSQL: two round trips a batch, the first locks and reads, the second writes and commits.
+
+Rows travel as binary arrays (``arrays.Columns``): a batch of 200 rows is one statement for each table. Every wait has an end,
+here and in the server's session.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from sqlalchemy import BigInteger, Column, LargeBinary, SmallInteger, String, Table
+
+from cardwright.core.transaction_row import Recorded
+from cardwright.kit.failpoints import failpoint
+from cardwright.storage.database import SILENT_CLIENT, Database
+from cardwright.storage.engine.postgres_arrays import Columns, bytes_array, int_array, text_array
+from cardwright.storage.engine.postgres_pipeline import Pipe, Rows, rows_of
+from cardwright.storage.engine.store import (
+    ACCOUNT_JOURNAL_COLUMNS,
+    JOURNAL_COLUMNS,
+    LIST_TRANSACTIONS,
+    MOVEMENT_COLUMNS,
+    OUTBOX_COLUMNS,
+    POSTGRES_ID_BLOCK,
+    PROBE,
+    REWORDED_KIND,
+    SELECT_CARDS,
+    SELECT_SCHEMA,
+    SHADOW_HIT_COLUMNS,
+    TRANSACTION_COLUMNS,
+    CardRow,
+    HolderRow,
+    MovementReplay,
+    ProgramRow,
+    Replay,
+    Seen,
+    Want,
+    Write,
+    check_schema,
+    doubt_about,
+)
+from cardwright.storage.failures import Conflict, Contended, InDoubt, Unavailable, reason_of
+from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original, TokenKey
+from cardwright.storage.tables import journal, message_tokens, movements, outbox, shadow_hits, transactions
+
+
+def _kind_of(column: Column[Any]) -> str:
+    match column.type:
+        case String():
+            return "text"
+        case LargeBinary():
+            return "bytea"
+        case SmallInteger():
+            return "int2"
+        case BigInteger():
+            return "int8"
+        case _:
+            return "int4"
+
+
+def _columns(table: Table, *names: str) -> Columns:
+    """How these columns of a table travel."""
+    others = {name: kind for name in names if (kind := _kind_of(table.c[name])) in ("text", "bytea")}
+    return Columns(names, others, [name for name in names if table.c[name].nullable])
+
+
+def _insert(table: Table, columns: Columns) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(columns.names)}) {columns.rows}"
+
+
+TRANSACTIONS = _columns(transactions, *TRANSACTION_COLUMNS)
+JOURNAL = _columns(journal, *JOURNAL_COLUMNS)
+ACCOUNT_JOURNAL = _columns(journal, *ACCOUNT_JOURNAL_COLUMNS)
+MOVEMENTS = _columns(movements, *MOVEMENT_COLUMNS)
+OUTBOX = _columns(outbox, *OUTBOX_COLUMNS)
+SHADOW_HITS = _columns(shadow_hits, *SHADOW_HIT_COLUMNS)
+TOKENS = _columns(message_tokens, "program_id", "token", "transaction_id", "request_hash")
+
+STATEMENTS = {
+    # What finds rows takes an array for each column: of ``unnest`` in FROM the planner expects ten rows, and looks each up.
+    # Rows are locked after sorting, so every process locks in the same order and none waits in a circle.
+    "lock_holders": "SELECT id, revision, state, recent FROM holders WHERE id = ANY($1::int8[]) ORDER BY id FOR NO KEY UPDATE",
+    "programs": "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ANY($1::int8[])",
+    "replays": "SELECT m.program_id, m.token, m.transaction_id, m.request_hash FROM message_tokens m "
+    "JOIN unnest($1::int8[], $2::text[]) AS k(program_id, token) ON m.program_id = k.program_id AND m.token = k.token",
+    "transactions": f"SELECT {TRANSACTIONS.selected} FROM transactions WHERE id = ANY($1::int8[])",
+    "holders": "UPDATE holders h SET state = v.state, recent = v.recent "
+    "FROM unnest($1::int8[], $2::bytea[], $3::bytea[]) AS v(id, state, recent) WHERE h.id = v.id",
+    "update_chains": "UPDATE transactions t SET state = v.state, hold_left = v.hold_left, load_left = v.load_left, "
+    "cleared = v.cleared, due_ms = v.due_ms "
+    "FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) "
+    "AS v(id, state, hold_left, load_left, cleared, due_ms) WHERE t.id = v.id",
+    "grow_chains": "UPDATE transactions t SET details = v.details FROM unnest($1::int8[], $2::bytea[]) AS v(id, details) "
+    "WHERE t.id = v.id",
+    "insert_transactions": _insert(transactions, TRANSACTIONS),
+    "list_transactions": f"{LIST_TRANSACTIONS}WHERE id = ANY($1::int8[])",
+    "insert_journal": _insert(journal, JOURNAL),
+    "movements": "SELECT m.program_id, m.kind, m.token, m.request_hash, m.doc FROM movements m "
+    "JOIN unnest($1::int8[], $2::int8[], $3::text[]) AS k(program_id, kind, token) "
+    "ON m.program_id = k.program_id AND m.kind = k.kind AND m.token = k.token",
+    "insert_account_journal": _insert(journal, ACCOUNT_JOURNAL),
+    "insert_movements": _insert(movements, MOVEMENTS),
+    "reword_movements": "UPDATE movements m SET modified_ms = v.modified_ms, doc = v.doc "
+    f"FROM unnest($1::int8[], $2::int8[], $3::text[]) AS v(id, modified_ms, doc) WHERE m.id = v.id AND m.kind = {REWORDED_KIND}",
+    "insert_outbox": _insert(outbox, OUTBOX),
+    "insert_shadow_hits": _insert(shadow_hits, SHADOW_HITS),
+    "insert_tokens": _insert(message_tokens, TOKENS),
+    "probe": PROBE,
+    "schema": SELECT_SCHEMA,
+    "is_committed": "SELECT 1 FROM transactions WHERE id = ANY($1::int8[])",
+}
+
+KEYED_CARDS = (
+    "unnest($1::int8[], $2::text[]) AS k(program_id, token) JOIN cards c ON c.program_id = k.program_id AND c.token = k.token"
+)
+READ_STATEMENTS = {
+    "cards": SELECT_CARDS.format(cards=KEYED_CARDS),
+    "originals": f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id = ANY($1::int8[])",
+    "chosen_originals": f"SELECT m.program_id, m.token, {ORIGINAL_COLUMNS} "
+    "FROM unnest($1::int8[], $2::text[]) AS k(program_id, token) "
+    "JOIN message_tokens m ON m.program_id = k.program_id AND m.token = k.token "
+    "JOIN transactions t ON t.id = m.transaction_id JOIN cards c ON c.id = t.card_id",
+}
+
+SESSION = " ".join(
+    f"-c {setting}"
+    for setting in (
+        # Every statement finds rows by key. A plan made once and by index is right for ten rows and for ten million;
+        # without this the server plans again for every batch, or reads a whole table while it is small.
+        "plan_cache_mode=force_generic_plan",
+        "enable_seqscan=off",
+        "enable_hashjoin=off",
+        "enable_mergejoin=off",
+        "jit=off",
+        # The server notices that the client of a running statement is gone.
+        "client_connection_check_interval=1000",
+    )
+)
+
+
+def _integer(value: bytes | None) -> int:
+    assert value is not None
+    return int.from_bytes(value, "big", signed=True)
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()
+
+
+def _maybe(value: bytes | None) -> int | None:
+    return None if value is None else int.from_bytes(value, "big", signed=True)
+
+
+class PostgresStore:
+    """Lanes on a PostgreSQL server: two of them, so that one batch commits while the next is decided."""
+
+    lanes_max = 2
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        limits = {"lock_timeout": database.limits.lock_s, "statement_timeout": database.limits.statement_s}
+        timeouts = "".join(f" -c {name}={int(seconds * 1000)}" for name, seconds in limits.items())
+        self._session = f"{SESSION} {SILENT_CLIENT}{timeouts}"
+        self._reader: Pipe | None = None
+        self._reading = asyncio.Lock()
+        self._threads = self._new_threads()
+
+    def _new_threads(self) -> ThreadPoolExecutor:
+        """Return separate threads: connections must be opened while all other threads wait for a database that is away."""
+        return ThreadPoolExecutor(self.lanes_max + 2, thread_name_prefix="connect")
+
+    async def open_lane(self) -> "PostgresLane":
+        """See ``hot.HotStore``; the connection is made in a thread."""
+        lane = PostgresLane(await self._open(STATEMENTS))
+        try:
+            await lane.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
+        except BaseException:
+            await lane.close()
+            raise
+        return lane
+
+    async def _open(self, statements: Mapping[str, str]) -> Pipe:
+        """A new connection. Raises Unavailable."""
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(self._threads, self._connect)
+        try:
+            pipe = Pipe(await asyncio.shield(opening))
+        except psycopg.OperationalError as error:
+            raise Unavailable(reason_of(error)) from error
+        except asyncio.CancelledError:
+            opening.add_done_callback(_discard)
+            raise
+        try:
+            await pipe.prepare(statements, loop.time() + self._database.limits.statement_s)
+        except BaseException as error:
+            pipe.close()
+            if isinstance(error, Conflict):
+                raise Unavailable(str(error)) from error
+            raise
+        return pipe
+
+    def _connect(self) -> "psycopg.Connection[Any]":
+        failpoint("connect.before")
+        return self._database.connect_postgres(self._session, autocommit=True)
+
+    async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
+        """The cards with these (program id, token)."""
+        return [_card(row) for row in await self._read("cards", *_keys(keys))]
+
+    async def load_originals(self, ids: Sequence[int]) -> list[Original]:
+        """See ``hot.HotStore``."""
+        return [_original(row) for row in await self._read("originals", int_array(ids))]
+
+    async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
+        """See ``hot.HotStore``."""
+        rows = await self._read("chosen_originals", *_keys(keys))
+        return {(_integer(program_id), _text(token)): _original(row) for program_id, token, *row in rows}
+
+    async def _read(self, name: str, *arrays: bytes) -> Rows:
+        """What a statement finds, over a connection of its own that stays open."""
+        async with self._reading:
+            try:
+                return await self._ask(name, arrays)
+            except Unavailable:
+                # It may have gone while it was idle, as when the server was restarted.
+                self._close_reader()
+                return await self._ask(name, arrays)
+
+    async def _ask(self, name: str, arrays: Sequence[bytes]) -> Rows:
+        if self._reader is None:
+            self._reader = await self._open(READ_STATEMENTS)
+        self._reader.send(name, *arrays)
+        try:
+            (result,) = await self._reader.end(asyncio.get_running_loop().time() + self._database.limits.read_s)
+        except Conflict as conflict:
+            raise Contended(str(conflict)) from conflict
+        return rows_of(result)
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    async def close(self) -> None:
+        """End the connection that cards and transactions are read over."""
+        self._close_reader()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads = self._new_threads()
+
+    def next_ids(self) -> range:
+        """See ``hot.HotStore``. No other process gets the block."""
+        failpoint("ids.before")
+        with self._database.write(self._database.limits.read_s) as db:
+            block = db.exec_driver_sql("SELECT nextval('transaction_blocks')").scalar_one()
+        first = (block - 1) * POSTGRES_ID_BLOCK + 1
+        return range(first, first + POSTGRES_ID_BLOCK, 2)
+
+
+def _discard(opening: "asyncio.Future[psycopg.Connection[Any]]") -> None:
+    """Close a connection that nothing waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+class PostgresLane:
+    """See ``hot.Lane``."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._want = Want((), (), (), ())
+        self._deadline = 0.0
+
+    async def probe(self, deadline: float) -> None:
+        """Commit a change of nothing. Raises Unavailable when the database takes no writes, SchemaChanged."""
+        self._pipe.send("probe")
+        self._pipe.send("schema")
+        try:
+            _, result = await self._pipe.end(deadline)
+        except Conflict as conflict:
+            raise Contended(str(conflict)) from conflict
+        check_schema([_text(row[0]) for row in rows_of(result)])
+
+    async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
+        """See ``hot.Lane``. The transaction held the locks of its accounts: who has them knows that it is over."""
+        self._pipe.send("lock_holders", int_array(doubt.holder_ids))
+        self._pipe.send("is_committed", int_array(doubt.row_ids))
+        try:
+            _, found = await self._pipe.end(deadline)
+        except Conflict as conflict:
+            raise Contended(str(conflict)) from conflict
+        return bool(found.ntuples)
+
+    async def begin(self, want: Want, deadline: float) -> Seen:
+        """Locks and reads in one round trip; a second one only when a chosen token was seen before.
+
+        Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
+        """
+        self._want, self._deadline = want, deadline
+        self._pipe.send("lock_holders", int_array(want.holder_ids))
+        self._pipe.send("programs", int_array(want.program_ids))
+        if want.row_ids:
+            self._pipe.send("transactions", int_array(want.row_ids))
+        if want.tokens:
+            programs, tokens = zip(*want.tokens, strict=True)
+            self._pipe.send("replays", int_array(programs), text_array(tokens))
+        if want.movements:
+            programs, kinds, tokens = zip(*want.movements, strict=True)
+            self._pipe.send("movements", int_array(programs), int_array(kinds), text_array(tokens))
+        results = await self._pipe.ask(deadline)
+        repeated = rows_of(results.pop()) if want.movements else ()
+        seen = Seen(
+            {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"", row[3] or b"") for row in rows_of(results[0])},
+            {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in rows_of(results[1])},
+            {},
+            {},
+        )
+        if want.row_ids:
+            self._take_rows(seen, results[2])
+        if want.tokens:
+            for program_id, token, transaction_id, digest in rows_of(results[-1]):
+                key = (_integer(program_id), (token or b"").decode())
+                seen.replays[key] = Replay(_integer(transaction_id), digest or b"")
+        for program_id, kind, token, digest, doc in repeated:
+            movement = _integer(program_id), _integer(kind), (token or b"").decode()
+            seen.movements[movement] = MovementReplay(digest or b"", (doc or b"").decode())
+        if seen.replays:
+            self._pipe.send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
+            self._take_rows(seen, (await self._pipe.ask(deadline))[0])
+        return seen
+
+    def _take_rows(self, seen: Seen, result: pq.abc.PGresult) -> None:
+        for selected in rows_of(result):
+            row = Recorded(*TRANSACTIONS.decode(selected))
+            seen.rows[row.id] = row
+
+    async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
+        """Writes and commits in one round trip."""
+        if write.holders:
+            ids, states, recent = zip(*write.holders, strict=True)
+            self._pipe.send("holders", int_array(ids), bytes_array(states), bytes_array(recent))
+        if write.transactions:
+            self._pipe.send("insert_transactions", *TRANSACTIONS.encode(write.transactions))
+        if write.listed:
+            self._pipe.send("list_transactions", int_array(write.listed))
+        if write.chains:
+            self._pipe.send("update_chains", *map(int_array, zip(*write.chains.values(), strict=True)))
+        if write.grown:
+            self._pipe.send("grow_chains", int_array(list(write.grown)), bytes_array(list(write.grown.values())))
+        if write.journal:
+            self._pipe.send("insert_journal", *JOURNAL.encode(write.journal))
+        if write.outbox:
+            rows = [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]
+            self._pipe.send("insert_outbox", *OUTBOX.encode(rows))
+        if write.tokens:
+            self._pipe.send("insert_tokens", *TOKENS.encode(write.tokens))
+        if write.movements:
+            self._pipe.send("insert_movements", *MOVEMENTS.encode(write.movements))
+        if write.reworded:
+            times, docs = zip(*write.reworded.values(), strict=True)
+            self._pipe.send("reword_movements", int_array(list(write.reworded)), int_array(times), text_array(docs))
+        if write.account_journal:
+            self._pipe.send("insert_account_journal", *ACCOUNT_JOURNAL.encode(write.account_journal))
+        if write.shadow_hits:
+            self._pipe.send("insert_shadow_hits", *SHADOW_HITS.encode(write.shadow_hits))
+        try:
+            await self._pipe.end(self._deadline, meanwhile, commits=True)
+        except InDoubt as doubt:
+            raise doubt_about(self._want, write, str(doubt)) from doubt
+
+    async def abort(self) -> None:
+        """Ends the transaction; nothing was written in it."""
+        await self._pipe.end(self._deadline)
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        self._pipe.close()
+
+
+def _keys(keys: Sequence[tuple[int, str]]) -> tuple[bytes, bytes]:
+    programs, tokens = zip(*keys, strict=True)
+    return int_array(programs), text_array(tokens)
+
+
+def _original(columns: Sequence[bytes | None]) -> Original:
+    row_id, program_id, kind, code, created_ms, user_time_ms, root_id, seed, token = columns
+    return Original(
+        _integer(row_id), _integer(program_id), _integer(kind), _integer(code), _integer(created_ms), _integer(user_time_ms),
+        _maybe(root_id), _integer(seed), _text(token),
+    )  # fmt: skip
+
+
+def _card(row: Sequence[bytes | None]) -> CardRow:
+    program_id, token, card_id, holder_id, pan, pin, revision, card, user, owner = row
+    return CardRow(
+        _integer(program_id), _text(token), _integer(card_id), _integer(holder_id), pan or b"", pin, _integer(revision),
+        _text(card), _text(user), None if owner is None else _text(owner),
+    )  # fmt: skip

@@ -1,0 +1,168 @@
+"""The way to the process that reads and writes SQLite for the heart (``sqlite_writer``), driven from the event loop."""
+
+import asyncio
+import marshal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cardwright.kit.failpoints import async_failpoint
+from cardwright.kit.limits import PATIENT
+from cardwright.storage.engine.sqlite_worker import CONFLICT, DAMAGED, LENGTH, REFUSED, UNAVAILABLE, framed
+from cardwright.storage.engine.store import nothing
+from cardwright.storage.failures import Conflict, ConnectionLost, Damaged, InDoubt, Refused, Unavailable
+from cardwright.storage.outage import TIMEOUTS
+
+FAILURES = {CONFLICT: Conflict, UNAVAILABLE: Unavailable, DAMAGED: Damaged, REFUSED: Refused}
+
+Part = tuple[str, Iterable[Sequence[Any]]]
+"""The name of a statement, and the rows of parameters that it is run with."""
+
+
+MARGIN_S = 0.2
+"""What the process leaves of a request's time, so that a refusal arrives before the deadline."""
+
+REAP_S = 1.0
+"""The longest wait for a killed process to end; one that hangs in the disk does not."""
+
+
+POLL_S = 0.005
+
+
+class _Waiter(NamedTuple):
+    """A request under way."""
+
+    answer: "asyncio.Future[bytes]"
+    commits: bool
+
+
+class Wire:
+    """One such process; its requests are carried out in the order of asking.
+
+    A request waits at most ``lock_s`` seconds for the lock of the file. One that has no answer at its deadline ends the
+    process, and with it all requests that wait behind.
+    """
+
+    def __init__(self, path: str, statements: Mapping[str, str], lock_s: float = PATIENT.lock_s) -> None:
+        self._socket, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "cardwright.storage.engine.sqlite_worker", path, str(theirs.fileno())]
+        with theirs:
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._socket.setblocking(False)
+        self._lock_s = lock_s
+        self._unsent, self._heard = b"", b""
+        self._waiters: deque[_Waiter] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._on_readable)
+        self.is_open = True
+        self._send(framed(statements))
+
+    async def read(self, parts: Sequence[Part], deadline: float) -> tuple[int, list[Any]]:
+        """The version of the database, and what each statement found. Raises Unavailable."""
+        _, version, found = await self._ask(None, parts, deadline, nothing)
+        return version, found
+
+    async def write(self, version: int, parts: Sequence[Part], deadline: float, meanwhile: Callable[[], None]) -> None:
+        """Commit, unless another process did since that version was read; ``meanwhile`` is called when the request is on its way.
+
+        Raises Conflict when nothing was written and it must be run again, Unavailable, and InDoubt without an answer.
+        """
+        await self._ask(version, parts, deadline, meanwhile)
+
+    async def close(self) -> None:
+        """Let the process end, and wait for it."""
+        self._end(ConnectionLost("the process that writes SQLite was closed"))
+        await self.reap()
+
+    async def reap(self) -> None:
+        """Wait until the process has ended, which is killed if it does not. Raises Unavailable when it hangs."""
+        if await self._ends():
+            return
+        self._process.kill()
+        if not await self._ends():
+            raise Unavailable("the process that writes SQLite does not end")
+
+    async def _ends(self) -> bool:
+        """Whether the process ends in time. No thread waits for it: all of them may be waiting for the database."""
+        end = self._loop.time() + REAP_S
+        while self._process.poll() is None and self._loop.time() < end:
+            await asyncio.sleep(POLL_S)
+        return self._process.returncode is not None
+
+    async def _ask(
+        self, version: int | None, parts: Sequence[Part], deadline: float, meanwhile: Callable[[], None]
+    ) -> tuple[str, int, list[Any]]:
+        if not self.is_open:
+            raise ConnectionLost("the process that writes SQLite has ended")
+        self._waiters.append(waiter := _Waiter(self._loop.create_future(), version is not None))
+        until = min(deadline - MARGIN_S, self._loop.time() + self._lock_s)
+        self._send(framed((version, until, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
+        meanwhile()
+        if waiter.commits:
+            await async_failpoint("commit.sent")
+        timer = self._loop.call_at(deadline, self._time_out, waiter)
+        try:
+            kind, seen, found = marshal.loads(await waiter.answer)
+        finally:
+            timer.cancel()
+        if kind:
+            raise FAILURES[kind](found[0])
+        return kind, seen, found
+
+    def _time_out(self, waiter: _Waiter) -> None:
+        TIMEOUTS.labels("commit" if waiter.commits else "statement").inc()
+        # At once: what it has not begun to commit it shall not commit later.
+        self._process.kill()
+        self._end(Unavailable("the process that writes SQLite did not answer in time"))
+
+    def _send(self, message: bytes) -> None:
+        if self._unsent:
+            self._unsent += message
+        else:
+            self._unsent = message
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._end(ConnectionLost(str(error)))
+            return
+        if self._unsent:
+            self._loop.add_writer(self._socket, self._flush)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _on_readable(self) -> None:
+        try:
+            more = self._socket.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        if not more:
+            self._end(ConnectionLost("the process that writes SQLite has ended"))
+            return
+        self._heard += more
+        while len(heard := self._heard) >= LENGTH and len(heard) >= (end := LENGTH + int.from_bytes(heard[:LENGTH], "big")):
+            message, self._heard = heard[LENGTH:end], heard[end:]
+            answer = self._waiters.popleft().answer
+            if not answer.done():
+                answer.set_result(message)
+
+    def _end(self, reason: Unavailable) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.answer.done():
+                waiter.answer.set_exception(InDoubt(str(reason)) if waiter.commits else reason)

@@ -1,0 +1,256 @@
+"""What the heart asks of a database: one read and one write a batch. Two implementations, one for each database."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from cardwright.core.movements import MovementKind
+from cardwright.core.transaction_row import Recorded
+from cardwright.storage.failures import InDoubt, SchemaChanged
+from cardwright.storage.migrate import newest
+from cardwright.storage.original_transactions import Original, TokenKey
+
+TRANSACTION_COLUMNS = Recorded._fields
+
+JOURNAL_COLUMNS = (
+    "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
+)  # fmt: skip
+
+ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit", "overdraft", "deposits")
+"""Those of an entry that no card made, and of a clearing that the program's overdraft account helped with."""
+
+MOVEMENT_COLUMNS = (
+    "id", "program_id", "kind", "token", "request_hash", "created_ms", "modified_ms", "holder_id", "other_holder_id", "ref_id",
+    "doc",
+)  # fmt: skip
+
+REWORDED_KIND = int(MovementKind.DEPOSIT)
+"""The only movements that change: their transitions reword them, and one of these has the same id."""
+
+OUTBOX_COLUMNS = (
+    "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
+)  # fmt: skip
+
+# What the heart must know of a card, its user and the owner of its account. Only a child may draw on an account that is not
+# its own; the owner is the account's first user then.
+# {cards} is the table of cards as ``c`` with the way that a database takes keys.
+SELECT_CARDS = """
+    SELECT c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed, h.revision, c.fact, u.fact,
+        CASE WHEN o.id = u.id THEN NULL ELSE o.fact END
+    FROM {cards}
+    JOIN users u ON u.id = c.user_id
+    JOIN holders h ON h.id = c.holder_id
+    LEFT JOIN users o ON u.parent_id IS NOT NULL AND o.id = (SELECT min(x.id) FROM users x WHERE x.holder_id = c.holder_id)
+"""
+
+
+SHADOW_HIT_COLUMNS = ("program_id", "control_id", "transaction_id")
+
+LIST_TRANSACTIONS = (
+    "INSERT INTO holder_transactions (program_id, holder_id, user_time_ms, id) "
+    "SELECT program_id, holder_id, user_time_ms, id FROM transactions "
+)
+"""Transactions, which a condition behind it chooses, get their places in the lists of their accounts."""
+
+
+PROBE = "UPDATE alembic_version SET version_num = version_num"
+"""Changes nothing and writes a row all the same: where this can be committed, purchases can."""
+
+SELECT_SCHEMA = "SELECT version_num FROM alembic_version"
+
+POSTGRES_ID_BLOCK = 20_000
+"""Ids of transactions that a process on PostgreSQL draws at a time, even and odd."""
+
+
+class CardRow(NamedTuple):
+    """A card as the heart loads it: keys, sealed secrets, and facts as JSON; the owner's is None when it is the user."""
+
+    program_id: int
+    token: str
+    card_id: int
+    holder_id: int
+    pan_sealed: bytes
+    pin_sealed: bytes | None
+    revision: int
+    card_fact: str
+    user_fact: str
+    owner_fact: str | None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Program id and token."""
+        return self.program_id, self.token
+
+
+class HolderRow(NamedTuple):
+    """An account, locked for the batch: revision of its configuration, packed state, its newest transactions."""
+
+    revision: int
+    state: bytes
+    recent: bytes
+
+
+class ProgramRow(NamedTuple):
+    """A program as the batch finds it: revision of its configuration, clock."""
+
+    revision: int
+    offset_ms: int
+    frozen_ms: int | None
+
+
+class ChainRow(NamedTuple):
+    """What changes of a chain's root when a later message arrives."""
+
+    id: int
+    state: int
+    hold_left: int
+    load_left: int
+    cleared: int
+    due_ms: int
+
+
+class Replay(NamedTuple):
+    """A message with this token was decided before."""
+
+    transaction_id: int
+    request_hash: bytes
+
+
+MovementKey = tuple[int, int, str]
+"""Program id, kind and token of a movement: each kind has a space of tokens of its own."""
+
+
+class MovementReplay(NamedTuple):
+    """A movement with this token was carried out before."""
+
+    request_hash: bytes
+    doc: str
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one read brings; ``rows`` are the transactions that the batch's messages follow, or repeat."""
+
+    holders: dict[int, HolderRow]
+    programs: dict[int, ProgramRow]
+    replays: dict[tuple[int, str], Replay]
+    rows: dict[int, Recorded]
+    movements: dict[MovementKey, MovementReplay] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a batch must see. Holder ids are in ascending order: the order of locks."""
+
+    holder_ids: Sequence[int]
+    program_ids: Sequence[int]
+    row_ids: Sequence[int]
+    tokens: Sequence[tuple[int, str]]
+    movements: Sequence[MovementKey] = ()
+
+
+@dataclass(slots=True)
+class Write:
+    """What one commit leaves: rows in the order of the tables' columns above. ``grown`` are the details of chains' roots
+    that know of a further increment, ``reworded`` times and documents of direct deposits that changed, ``listed`` the ids of
+    transactions that no account's own row names any more (see ``account_lists``)."""
+
+    holders: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+    transactions: list[Recorded] = field(default_factory=list)
+    listed: list[int] = field(default_factory=list)
+    chains: dict[int, ChainRow] = field(default_factory=dict)
+    grown: dict[int, bytes] = field(default_factory=dict)
+    journal: list[tuple[Any, ...]] = field(default_factory=list)
+    outbox: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[tuple[int, str, int, bytes]] = field(default_factory=list)
+    account_journal: list[tuple[Any, ...]] = field(default_factory=list)
+    movements: list[tuple[Any, ...]] = field(default_factory=list)
+    reworded: dict[int, tuple[int, str]] = field(default_factory=dict)
+    shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+def doubt_about(want: Want, write: Write, reason: str) -> InDoubt:
+    """The doubt whether a batch was committed."""
+    return InDoubt(reason, [row.id for row in write.transactions], want.holder_ids)
+
+
+def check_schema(revisions: Sequence[str]) -> None:
+    """Raise SchemaChanged unless the database has the revision that this version works with."""
+    if list(revisions) != [newest()]:
+        known = f"this version of Cardwright works with {newest()}; install the matching version and restart"
+        text = f"the database has schema {', '.join(revisions) or 'none'}, {known}"
+        raise SchemaChanged(text)
+
+
+def nothing() -> None:
+    """What there is to do while the database works, where nobody has anything."""
+
+
+class Lane(Protocol):
+    """One batch at a time: ``begin``, then ``commit`` or ``abort``. After Unavailable the lane can only be closed."""
+
+    async def begin(self, want: Want, deadline: float) -> Seen:
+        """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs.
+
+        ``deadline`` is the time of the event loop until which the whole batch may take. Raises Conflict and Unavailable.
+        """
+        ...
+
+    async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
+        """Writes and commits; ``meanwhile`` is called once, when the commit is on its way and there is nothing but to wait.
+
+        Raises Conflict when it must be run again, Unavailable when it failed, InDoubt when it may have been committed, and
+        what ``meanwhile`` raises never.
+        """
+        ...
+
+    async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
+        """Whether the transaction in doubt, of a connection that is lost, was committed; it is over then, and cannot be later.
+
+        Raises Unavailable when that cannot be found out.
+        """
+        ...
+
+    async def abort(self) -> None:
+        """Ends the transaction without a trace."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        ...
+
+
+class HotStore(Protocol):
+    """The heart's door to a database."""
+
+    lanes_max: int
+
+    async def open_lane(self) -> Lane:
+        """A new lane with its own connection, on which a commit has just succeeded.
+
+        Raises Unavailable, SchemaChanged.
+        """
+        ...
+
+    async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
+        """The cards with these (program id, token); unknown ones are left out. Raises Unavailable."""
+        ...
+
+    async def load_originals(self, ids: Sequence[int]) -> list[Original]:
+        """The transactions of cards with these ids; unknown ones are left out. Raises Unavailable."""
+        ...
+
+    async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
+        """Those whose senders chose these tokens; unknown ones are left out. Raises Unavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what the store itself has open; lanes are closed by those who opened them."""
+        ...
+
+    def next_ids(self) -> range:
+        """A block of transaction ids for this process alone, in steps of two: the second is the load side's.
+
+        Raises Unavailable.
+        """
+        ...

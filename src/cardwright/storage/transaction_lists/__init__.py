@@ -1,0 +1,1 @@
+"""Transaction lists: blocks and positions of long lists, and the lists of accounts."""

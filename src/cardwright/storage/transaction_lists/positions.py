@@ -1,0 +1,236 @@
+"""Where in a program's list of transactions a position is, without reading what lies before it: its counts, kept true.
+
+The counts of a list's blocks live in the process: the first position that is looked for costs a walk over the program's rows,
+later ones what is new since. Nothing is written, so a purchase pays nothing.
+
+What is counted of a block is true until a row arrives in it, because rows are final but for the state of a chain's root,
+and that changes only with a new row of the chain, which began at the same time as the root. So the rows that are new since
+the last look tell which blocks have to be counted again.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, select, text
+
+from cardwright.storage.database import Row
+from cardwright.storage.engine.store import POSTGRES_ID_BLOCK
+from cardwright.storage.tables import transactions
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Counted, Order, Range, Spot, Weight, read_blocks
+
+PROGRAMS_MAX = 32
+"""Programs whose counts are kept, about 1 KB for each block; the least recently used goes first."""
+
+_row = transactions.c
+
+
+# --- What is new --------------------------------------------------------------------------
+
+
+class Moment(NamedTuple):
+    """The state of the database that a transaction sees; a later state is greater.
+
+    On SQLite ``ended`` is the highest id of a row. On PostgreSQL it is the number after the highest one of a transaction that
+    has ended. Lower numbers can be under way: ``oldest`` is the lowest of them, ``under_way`` minus their count. ``given`` is
+    the number that the next transaction gets, no earlier than the moment. Transactions from ``ended`` on are under way too.
+    """
+
+    ended: int
+    oldest: int = 0
+    under_way: int = 0
+    given: int = 0
+
+
+def moment_of(db: Connection) -> Moment:
+    """Return the moment of a transaction that reads."""
+    if db.dialect.name == "sqlite":
+        return Moment(int(db.scalar(select(func.max(_row.id))) or 0))
+    ended, oldest, under_way, age = db.execute(_MOMENT).one()
+    # The age of transaction 3, the first one, counted modulo 2^32.
+    return Moment(ended, oldest, under_way, ended + (3 + age - ended) % 2**32)
+
+
+class News:
+    """The rows that arrived since the last look. No row is missed; one may be told twice.
+
+    SQLite has one writer, so ids arrive in order. On PostgreSQL every process draws them from blocks of its own, and in a
+    block they may be committed out of order by as much as is under way at a time: what lies below a look is complete when
+    every transaction has ended that had begun by then.
+    """
+
+    def __init__(self, program_id: int) -> None:
+        self._program_id = program_id
+        self._read_to: dict[int, int] = {}
+        self._seen: tuple[dict[int, int], int] | None = None
+
+    def begin(self, db: Connection, moment: Moment) -> bool:
+        """Take what there is for known. Return False if a transaction is under way that had begun by the first look.
+
+        A transaction sees one moment, so it cannot wait for the end of another: a later call succeeds.
+        """
+        if self._seen is None:
+            self._look(db, moment)
+        if db.dialect.name == "sqlite":
+            return True
+        assert self._seen is not None
+        reached, by = self._seen
+        if moment.oldest < by:
+            return False
+        self._read_to = reached
+        self._look(db, moment)
+        return True
+
+    def rows(self, db: Connection, moment: Moment) -> list[Row]:
+        """Ids, times and roots of the program's new rows."""
+        if db.dialect.name == "sqlite":
+            columns = select(_row.program_id, _row.id, _row.user_time_ms, _row.created_ms, _row.root_id)
+            found = list(db.execute(columns.where(_row.id > self._low(0))))
+            self._look(db, moment)
+            return self._own(found)
+        assert self._seen is not None
+        reached, by = self._seen
+        is_complete = moment.oldest >= by
+        self._look(db, moment)
+        if moment.oldest >= self._seen[1]:
+            is_complete, (reached, by) = True, self._seen
+        found = list(db.execute(_IN_SPANS, self._spans(db)))
+        if is_complete:
+            self._read_to = reached
+        else:
+            # Under steady traffic some transaction is always under way; only an older look can come to rest.
+            self._seen = reached, by
+        return self._own(found)
+
+    def _own(self, rows: list[Row]) -> list[Row]:
+        # Not a condition of the query: it would lead the database to an index over everything that the program ever did.
+        return [row for row in rows if row.program_id == self._program_id]
+
+    def _low(self, block: int) -> int:
+        return self._read_to.get(block, block * POSTGRES_ID_BLOCK)
+
+    def _spans(self, db: Connection) -> dict[str, list[int]]:
+        """The parts of all blocks in which new rows may be."""
+        last = int(db.execute(_BLOCKS).scalar_one())
+        spans = [(self._low(block), (block + 1) * POSTGRES_ID_BLOCK) for block in range(last)]
+        # The last id of a block is odd, as all are.
+        spans = [(low, high) for low, high in spans if low < high - 1]
+        return {"low": [low for low, _ in spans], "high": [high for _, high in spans]}
+
+    def _look(self, db: Connection, moment: Moment) -> None:
+        """Remembers how far the ids reach, and who was under way by then."""
+        if db.dialect.name == "sqlite":
+            self._read_to = {0: max(self._low(0), moment.ended)}
+            return
+        newest = (found for (found,) in db.execute(_NEWEST, self._spans(db)) if found is not None)
+        reached = {(row_id - 1) // POSTGRES_ID_BLOCK: row_id for row_id in newest}
+        self._seen = self._read_to | reached, moment.given
+
+
+_BLOCKS = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM transaction_blocks")
+_MOMENT = text(
+    "SELECT pg_snapshot_xmax(seen)::text::bigint, pg_snapshot_xmin(seen)::text::bigint, "
+    "-(SELECT count(*) FROM pg_snapshot_xip(seen)), age('3'::xid) FROM pg_current_snapshot() AS seen"
+)
+_SPANS = "unnest(CAST(:low AS bigint[]), CAST(:high AS bigint[])) AS s(low, high)"
+_IN_SPANS = text(
+    f"SELECT t.program_id, t.id, t.user_time_ms, t.created_ms, t.root_id FROM {_SPANS} "  # noqa: S608
+    "JOIN transactions t ON t.id > s.low AND t.id <= s.high"
+)
+_NEWEST = text(f"SELECT (SELECT max(t.id) FROM transactions t WHERE t.id > s.low AND t.id <= s.high) FROM {_SPANS}")  # noqa: S608
+
+
+# --- One program, all programs ------------------------------------------------------------
+
+
+class _Program:
+    """What is known of one program's list."""
+
+    def __init__(self, program_id: int) -> None:
+        self.lock = threading.Lock()
+        self.program_id = program_id
+        self._news = News(program_id)
+        self._counted: dict[Order, Counted] = {}
+        self._counted_at = Moment(0)
+        self._anchor: tuple[int, int] | None = None
+
+    def up_to_date(self, db: Connection, order: Order) -> Counted | None:
+        """The blocks as the transaction sees them, or as a later one does; None when they cannot be counted at the moment."""
+        try:
+            return self._up_to_date(db, order)
+        except BaseException:
+            # Whatever it is, half of the news may be in; who asks next counts anew.
+            self._forget()
+            raise
+
+    def _up_to_date(self, db: Connection, order: Order) -> Counted | None:
+        if self._counted and not self._is_anchored(db):
+            # Another process has reset the program.
+            self._forget()
+        moment = moment_of(db)
+        if self._counted and moment < self._counted_at:
+            # What this transaction counts lacks rows that are known, so they would not be told again.
+            return self._counted.get(order)
+        if self._counted:
+            self._take_in(self._news.rows(db, moment), db)
+        elif not self._begin(db, moment):
+            return None
+        self._counted_at = moment
+        if order not in self._counted:
+            blocks = read_blocks(db, self.program_id, order, Range(LOWEST, HIGHEST))
+            self._counted[order] = Counted(self.program_id, order, blocks)
+        return self._counted[order]
+
+    def _forget(self) -> None:
+        self._counted.clear()
+        self._news = News(self.program_id)
+
+    def _begin(self, db: Connection, moment: Moment) -> bool:
+        newest = select(_row.id, _row.seed).where(_row.program_id == self.program_id)
+        row = db.execute(newest.order_by(_row.user_time_ms.desc(), _row.id.desc()).limit(1)).one_or_none()
+        self._anchor = None if row is None else (row.id, row.seed)
+        return self._news.begin(db, moment)
+
+    def _is_anchored(self, db: Connection) -> bool:
+        if self._anchor is None:
+            return False
+        query = select(_row.seed).where(_row.id == self._anchor[0], _row.program_id == self.program_id)
+        return db.scalar(query) == self._anchor[1]
+
+    def _take_in(self, rows: Sequence[Row], db: Connection) -> None:
+        for order, counted in self._counted.items():
+            keys = {(getattr(row, order.value), row.id) for row in rows}
+            # A root began when what follows it began, and was made then too. Of an order without a card neither is so, but its
+            # state never changes.
+            keys |= {(row.user_time_ms, row.root_id) for row in rows if row.root_id is not None}
+            counted.recount(db, keys)
+
+
+class Ranks:
+    """The counts of the programs whose lists somebody went deep into."""
+
+    def __init__(self) -> None:
+        self._programs: OrderedDict[int, _Program] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(
+        self, db: Connection, program_id: int, order: Order, name: Hashable, weight: Weight, places: Range,
+        *, skip: int, take: int, descending: bool,
+    ) -> Spot | None:  # fmt: skip
+        """See ``Counted.find``; None when nothing can be counted at the moment. The counts can be those of a later moment."""
+        with self._lock:
+            program = self._programs.setdefault(program_id, _Program(program_id))
+            self._programs.move_to_end(program_id)
+            if len(self._programs) > PROGRAMS_MAX:
+                self._programs.popitem(last=False)
+        with program.lock:
+            counted = program.up_to_date(db, order)
+            if counted is None:
+                return None
+            return counted.find(db, name, weight, places, skip=skip, take=take, descending=descending)
+
+    def forget(self, program_id: int) -> None:
+        """Drops what is known of a program: its rows are gone."""
+        with self._lock:
+            self._programs.pop(program_id, None)
