@@ -10,7 +10,9 @@ from cardwright.engine.batch import Asked, Outcome
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import ProgramClock, parse_instant
-from cardwright.storage.programs import set_clock
+from cardwright.resources.common.call import Call
+from cardwright.resources.controls import velocity_controls
+from cardwright.storage.programs import get_program, set_clock
 from tests.support.world import World, asked, new_world
 
 DAY_1, DAY_2 = parse_instant("2026-03-31T23:59:59.900Z"), parse_instant("2026-04-01T00:00:00.001Z")
@@ -63,6 +65,16 @@ def test_a_clock_that_lags_reopens_no_window(world: World) -> None:
     rows = [one.row for one in (first, *late, again)]
     assert rows == sorted(rows, key=lambda row: (row.created_ms, row.id))
     assert len({(row.created_ms, row.id) for row in rows}) == len(rows)
+
+
+def test_history_is_counted_at_the_instant_of_the_decision(world: World) -> None:
+    """A control that is new to an account counts the window that the decision is in, not that of the lagging clock."""
+    (first,) = decide(world, DAY_2, EARLY, [asked(world, "c", 90_00, seed=1)])
+    with world.database.write() as db:
+        call = Call(world.app, db, get_program(db, world.program_id), DAY_2, {"token": "month"})
+        velocity_controls.update_control(call, velocity_controls.VelocityUpdate(include_transfers=False))
+    late = decide(world, DAY_1, LATE, [asked(world, "c", 50_00, seed=2), asked(world, "c", 10_00, seed=3)])
+    assert [one.row.code for one in (first, *late)] == [0, 1834, 0]
 
 
 def test_ids_that_go_back_within_a_millisecond(world: World) -> None:

@@ -570,3 +570,13 @@ def test_a_currency_has_its_own_decimals(
     refused = shop.simulate("authorization", card_token="jit", amount=bad, mid="m1")
     assert (refused.status, "amount" in refused.json["error_message"]) == (400, True)
     assert shop.money("ana") == (amount, 0)
+
+
+def test_integers_beyond_64_bits_in_free_json(shop: Shop) -> None:
+    """What cannot be stored is refused with the field's name."""
+    for number in (2**64, -(2**63) - 1):
+        metadata = {"installment_payment": {"plans": [number]}}
+        reply = shop.simulate("authorization", card_token="jit", mid="m", amount=1, network_metadata=metadata)
+        assert (reply.status, "network_metadata.installment_payment" in reply.text) == (400, True)
+    metadata = {"installment_payment": {"plans": [2**64 - 1, -(2**63)]}}
+    assert shop.buy(1, network_metadata=metadata)["response"]["code"] == "0000"

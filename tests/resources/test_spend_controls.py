@@ -446,3 +446,35 @@ def test_many_users_with_controls_of_their_own(shop: Shop) -> None:
         assert answer(shop, 20, card=user, mid="shut-u0x") == "0000"
         assert answer(shop, 0.01, card=user) == f"1834 Limit {user}"
     assert answer(shop, 500, mid="shut-u0") == "0000"
+
+
+FORCED = [
+    # what is named, the forced clearing, and what of 100.00 a control of purchases and one of withdrawals have left.
+    ("credit", "v1", (10, 100)),
+    ("withdrawal", "v1", (10, 99)),
+    ("credit", "authorization.clearing", (10, 100)),
+    ("purchase", "authorization.clearing.atm.withdrawal", (99, 10)),
+    ("purchase", "original.credit.authorization.clearing", (99, 100)),
+]
+
+
+@pytest.mark.parametrize(("named", "forced", "left"), FORCED)
+def test_a_forced_clearing_counts_as_what_it_is(shop: Shop, named: str, forced: str, left: tuple[int, int]) -> None:
+    """It borrows card and merchant of the transaction that it names, and not whether that was a purchase."""
+    window = {"velocity_window": "DAY", "currency_code": "USD", "amount_limit": 100, "association": {"user_token": "ana"}}
+    shop.make("velocitycontrols", token="purchases", include_withdrawals=False, **window)
+    shop.make("velocitycontrols", token="withdrawals", include_purchases=False, include_cashback=False, **window)
+    if named == "purchase":
+        original = shop.buy(1)["token"]
+    elif named == "credit":
+        body = {"card_token": "jit", "mid": "m1", "amount": 50, "type": "person_to_person"}
+        original = made_by(shop.simulate("financial/originalcredit", **body))["transaction"]["token"]
+    else:
+        original = made_by(shop.simulate("financial/withdrawal", card_token="jit", mid="m1", amount=0.01))["transaction"]["token"]
+    if forced == "v1":
+        made_by(shop.simulate("clearing", original_transaction_token=original, amount=90, force_post=True))
+    else:
+        body = {"preceding_related_transaction_token": original, "amount": 90, "force_post": True}
+        made_by(shop.client.post(f"/simulations/cardtransactions/{forced}", body))
+    available = {one["token"]: one["available"]["amount"] for one in shop.listed("/velocitycontrols/user/ana/available")}
+    assert (int(available["purchases"]), int(available["withdrawals"])) == left

@@ -48,6 +48,9 @@ class Asked(NamedTuple):
     view: Callable[["Outcome"], bytes] | None = None
 
 
+NEWEST_ID = 2**62
+"""Higher than all ids of transactions."""
+
 Ask = Asked | Instructed
 """Whatever the heart decides: a message to a card, or one to accounts."""
 
@@ -109,9 +112,12 @@ def wanted(
 
 async def configure(
     cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant,
-    instructed: Sequence[Instructed] = (),
+    instructed: Sequence[Instructed] = (), first_id: int = NEWEST_ID,
 ) -> Batch:  # fmt: skip
-    """Replaces configuration that the locked revisions show to be out of date, and has what is new to it read."""
+    """Replace configuration that the locked revisions show to be out of date, and read what is new to it.
+
+    ``first_id`` is the lowest id that a message of the batch can get.
+    """
     await _refresh(cards, cache.reload_cards, seen)
     if holders:
         await _refresh(holders, cache.reload_accounts, seen)
@@ -124,7 +130,9 @@ async def configure(
         account = accounts[entry.holder_id]
         counted_controls = programs[key[0]].measure_of(entry.card).counted
         if account.has_history and counted_controls:
-            accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, now[key[0]])
+            # At the instant of the decisions: usage of an earlier window would be none in theirs.
+            at = account.time_of(first_id, now[key[0]])
+            accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, at)
     roots = dict(seen.rows)
     if any(program.fees is not None for program in programs.values()):
         roots |= await load_charged(cache, programs, seen)

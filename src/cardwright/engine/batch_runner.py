@@ -105,7 +105,7 @@ async def run_batch(
     cards, holders, instructed, want = wanted(asked)
     seen = await lane.begin(want, deadline)
     try:
-        batch = await configure(cache, cards, holders, seen, real_clock(), instructed)
+        batch = await configure(cache, cards, holders, seen, real_clock(), instructed, ids.first)
         results = [answer(batch, ids, one) for one in asked]
         _conclude(batch)
     except BaseException:

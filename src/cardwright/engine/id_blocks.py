@@ -5,8 +5,7 @@ class IdSource:
     """Transaction ids for this process: odd ones for messages, each followed by the id of its load side."""
 
     def __init__(self) -> None:
-        self._block = iter(range(0))
-        self._left = 0
+        self._left = range(0)
         self._end = 0
 
     def refill(self, block: range) -> None:
@@ -14,14 +13,19 @@ class IdSource:
 
         A block that begins after what is stored may begin among ids that a batch has and did not write yet: these are left out.
         """
-        block = range(max(block.start, self._end), block.stop, block.step)
-        self._block, self._left, self._end = iter(block), len(block), block.stop
+        self._left = range(max(block.start, self._end), block.stop, block.step)
+        self._end = block.stop
 
     def has(self, count: int) -> bool:
         """Whether so many ids are left."""
-        return self._left >= count
+        return len(self._left) >= count
+
+    @property
+    def first(self) -> int:
+        """The id that is drawn next; all later ones are higher."""
+        return self._left.start
 
     def next(self) -> int:
         """The next id."""
-        self._left -= 1
-        return next(self._block)
+        row_id, self._left = self._left[0], self._left[1:]
+        return row_id

@@ -48,7 +48,8 @@ def completed(message: Message, original: Recorded) -> Message:
         mid=said.mid or known.mid,
         merchant=known.merchant if said.merchant == STAND_IN_MERCHANT else said.merchant,
         fees=said.fees,
-        flow=known.flow,
+        # What belongs to no chain only borrows card and merchant: a forced clearing is what it says itself.
+        flow=known.flow if message.follows else said.flow,
         additional_data=said.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
         network=said.network or known.network,

@@ -343,16 +343,17 @@ def list_available(call: Call) -> records.Listing:
 
 def _available(call: Call, row: Row, control: Control, account: Account, user: Row, owner: str) -> str:
     """A control's document with what is left of it."""
+    now = max(call.now, account.last_ms)
     (key,) = usage_keys([control], user.token, owner)
     usage = account.usages.get(key)
     if account.has_history and usage is None:
-        usage = recounted(control, changes_for(control, load_past(call.db, user.holder_id, user.token)), call.now)
-    stands = standing(control, usage, windows_at(call.now))
+        usage = recounted(control, changes_for(control, load_past(call.db, user.holder_id, user.token)), now)
+    stands = standing(control, usage, windows_at(now))
     places = exponent_of(control.currency) or 0
     left = max(0, control.amount_limit - stands.amount)
     uses = -1 if control.usage_limit is None else max(0, control.usage_limit - stands.count)
-    end = window_end(control.window, call.now)
-    days = "" if end is None else f',"days_remaining":{-(-(end - call.now) // DAY_MS)}'
+    end = window_end(control.window, now)
+    days = "" if end is None else f',"days_remaining":{-(-(end - now) // DAY_MS)}'
     available = f'"available":{{"amount":{decimal_text(left, places)},"uses":{uses}{days}}}'
     return f"{str(row.doc)[:-1]},{available}}}"
 

@@ -206,7 +206,13 @@ def _sealed_target(app: App, webhook: SimulationWebhook) -> bytes:
 
 
 def _present(metadata: NetworkMetadata) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(metadata).items() if value is not None}
+    """The fields that are there. Raises a problem for free JSON that cannot be stored."""
+    fields = {name: value for name, value in msgspec.structs.asdict(metadata).items() if value is not None}
+    try:
+        msgspec.msgpack.encode(fields)
+    except OverflowError:
+        raise bad_field("network_metadata.installment_payment", "may have no integers beyond 64 bits") from None
+    return fields
 
 
 # --- Routes: parse, act, view --------------------------------------------------------
