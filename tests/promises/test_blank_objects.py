@@ -19,7 +19,7 @@ HARMLESS = {
     "Terminal": "it describes a terminal; the wire has fields of it that are not looked at here",
     "PointOfSale": "the same",
     "NetworkMetadata": "it is repeated, and decides nothing; the wire has more fields of it",
-    "Verdict": "it is repeated, and decides nothing; the wire has more fields of it",
+    "NameVerificationResponse": "it is repeated, and decides nothing; the wire has more fields of it",
     "ScaLimits": "it has no fields here, so none can be known",
 }
 """Shapes of objects that may have unknown fields only."""

@@ -28,14 +28,14 @@ def writer_of(server: RunningServer) -> int | None:
             words = (found / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == server.pid and b"sqlite_writer" in words:
+        if parent == server.pid and b"sqlite_worker" in words:
             return int(found.name)
     return None
 
 
 def is_alive(pid: int) -> bool:
     try:
-        return b"sqlite_writer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"sqlite_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         # It went, perhaps just now.
         return False

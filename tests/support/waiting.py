@@ -10,7 +10,7 @@ from tests.support.server import Client
 Found = TypeVar("Found")
 
 
-def until(condition: Callable[[], Found], seconds: float = 60) -> Found:
+def until(condition: Callable[[], Found], seconds: float = 300) -> Found:
     """Asks until the answer is true, and gives it back. Raises AssertionError when it is still false after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
