@@ -1,7 +1,7 @@
 """The parts of an amount: whatever is approved, its parts are within it, and everything that reads the record sees the same.
 
 The parts are goods, cash back, the acquirer's surcharge, and what an MCC group holds beyond the request. A real-time fee is
-a transaction of its own.
+a separate transaction.
 """
 
 from itertools import product

@@ -81,7 +81,7 @@ def test_programs_share_a_connection_and_nothing_else(server: RunningServer, sho
 
 @pytest.mark.parametrize("parameter", ["state=ALL", "sort_by=created_time", "user_token=ana", "reader=7"])
 def test_every_parameter_names_the_list(shop: Shop, connection: OpenConnection, parameter: str) -> None:
-    """A bookmark of one list is none of a list with another filter or order, or of a reader that adds a name of its own."""
+    """A bookmark of one list is none of a list with another filter or order, or of a reader that adds its name."""
     before = buy(shop, 6)
     page(connection, shop, 0)
     after = buy(shop, 2) + before

@@ -248,7 +248,7 @@ class Expiry(msgspec.Struct, frozen=True, kw_only=True):
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """The merchant gives ``amount`` back, or announces it. ``kind`` is its type.
 
-    It begins a chain of its own: no hold, clearing or state of a purchase that it names changes. Velocity controls alone look
+    It begins a new chain: no hold, clearing or state of a purchase that it names changes. Velocity controls alone look
     at that purchase (``Details.refund_of``).
     """
 

@@ -1,7 +1,7 @@
 """Counting: the messages of an account as velocity controls count them (wire reference, "Counting algorithm").
 
 What a chain counted is a list of parts: its requests, and what a clearing took beyond its hold. A give-back (a reversal, an
-advice, an expiry, a refund that names its purchase) takes its amount from the parts of its own chain, the newest first,
+advice, an expiry, a refund that names its purchase) takes its amount from the parts of its chain, the newest first,
 within a part the purchase before the cash. So it lowers a usage by no more than the chain added to it.
 """
 

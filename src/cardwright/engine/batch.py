@@ -32,8 +32,8 @@ class Asked(NamedTuple):
     ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
     that the message names, ``refund_of`` the root of the chain that a refund gives back. ``seed`` are the 63 random bits of
     its identifiers, drawn on arrival; ``received_ms`` is real time. ``inline_target`` is the sealed address of a webhook that
-    the request itself names. ``request_hash`` belongs to a token that the sender chose. ``view`` renders the answer, where
-    somebody waits for one.
+    the request itself names. ``request_hash`` belongs to a token that the sender chose. ``view`` renders the answer;
+    a message of the clock has none.
     """
 
     card: CardEntry
