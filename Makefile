@@ -81,7 +81,12 @@ docs: .venv/.ready ## run every command and example of the documentation
 .PHONY: lint
 lint: .venv/.ready ## style and common mistakes
 	@echo "== lint"
+	$(BIN)/ruff format --check --quiet || { echo "Run make format." >&2; exit 1; }
 	$(BIN)/ruff check
+
+.PHONY: format
+format: .venv/.ready ## format the code
+	$(BIN)/ruff format
 
 .PHONY: types
 types: .venv/.ready ## strict types

@@ -46,8 +46,8 @@ CREATE INDEX ON outbox (due) WHERE state = 'DUE';
 """
 
 SEED = (
-    "INSERT INTO products VALUES (1, 'product-0', '{\"allow_gpa_auth\": true, \"jit\": true, \"ecommerce\": true}')",
-    "INSERT INTO users SELECT k, 'user-' || k, 'ACTIVE', '{\"first_name\": \"Ana\", \"postal_code\": \"94612\"}' "
+    'INSERT INTO products VALUES (1, \'product-0\', \'{"allow_gpa_auth": true, "jit": true, "ecommerce": true}\')',
+    'INSERT INTO users SELECT k, \'user-\' || k, \'ACTIVE\', \'{"first_name": "Ana", "postal_code": "94612"}\' '
     "FROM generate_series(1, %(count)s::bigint) k",
     "INSERT INTO cards SELECT k, lpad(k::text, 36, '0'), k, 1, 'ACTIVE', '1234', '2031-01-01' "
     "FROM generate_series(1, %(count)s::bigint) k",
@@ -141,9 +141,7 @@ class App:
         ledger, held = ledger + load, held + amount
         token = str(uuid.uuid4())
         answer = self._encoder.encode(answer_of(request, token, card, user, product, ledger, held, load, now))
-        (transaction_id,) = await _one(
-            db, INSERT_TRANSACTION, token, card[1], card[0], amount, "PENDING", now, answer.decode()
-        )
+        (transaction_id,) = await _one(db, INSERT_TRANSACTION, token, card[1], card[0], amount, "PENDING", now, answer.decode())
         legs = [("program_funding", -load), ("available", load), ("available", -amount), ("held", amount)]
         await db.execute(INSERT_POSTINGS, [value for leg in legs for value in (transaction_id, *leg)])
         await db.execute(UPDATE_BALANCE, (ledger, held, card[1]))

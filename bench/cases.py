@@ -335,7 +335,12 @@ def _open(run: Run, station: Station, phases: list[tuple[float, float]], connect
     requests = station.purchases(run.number)
     return _quietly(
         lambda: open_loop(
-            station.place, requests, phases, connections=connections, connections_max=CONNECTIONS_MAX, check=APPROVED,
+            station.place,
+            requests,
+            phases,
+            connections=connections,
+            connections_max=CONNECTIONS_MAX,
+            check=APPROVED,
             seed=run.number,
         )
     )

@@ -230,7 +230,7 @@ def _clone_people(execute: Execute, sqlite: bool) -> None:
     card_id, user_id, holder_id, barcode, last_four = card
     user_doc = f"replace(t.doc, '{USER}', p.user_token)"
     fact_doc = f"replace(replace({user_doc}, '{CARD}', p.card_token), '\"{PRODUCT.format(0)}\"', '\"' || p.product_token || '\"')"
-    fact_doc = f"replace({fact_doc}, '\"last_four\":\"{last_four}\"', '\"last_four\":\"' || p.last_four || '\"')"
+    fact_doc = f'replace({fact_doc}, \'"last_four":"{last_four}"\', \'"last_four":"\' || p.last_four || \'"\')'
     card_doc = f"replace(replace({fact_doc}, '{barcode}', p.barcode), '_{last_four}\"', '_' || p.last_four || '\"')"
     of = "people p CROSS JOIN {} t WHERE t.id = {} ORDER BY p.n"
     newest = "SELECT max(revision) FROM config_history WHERE kind = {0} AND object_id = {1}"

@@ -145,9 +145,7 @@ def test_explain_shows_an_approval(tokens: list[str], cardwright: Callable[..., 
     assert {check["verdict"] for check in told["checks"]} == {"pass"}
 
 
-def test_explain_tells_what_is_wrong(
-    tokens: list[str], cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_explain_tells_what_is_wrong(tokens: list[str], cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown token, wrong credentials, no credentials and an address without a server are told apart."""
     assert "404 Transaction not found" in cardwright("explain", "nothing").err
     assert "nobody answers" in cardwright("explain", tokens[0], "--base-url", "http://127.0.0.1:1/v3").err
@@ -177,9 +175,7 @@ def test_demo_keeps_its_promises(spawn: Callable[..., Any]) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_demo_is_told_in_plain_lines(
-    instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_is_told_in_plain_lines(instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where stdout is no terminal the story has neither colours nor blanks at the ends of its lines."""
     instance.client.request("POST", "/sandbox/reset", {})
     use(instance, monkeypatch)
@@ -223,9 +219,7 @@ def use(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_command, "fresh_instance", Here)
 
 
-def test_refused_step_ends_the_demo(
-    instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_step_ends_the_demo(instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that is refused is told with the platform's own words."""
     instance.client.request("POST", "/sandbox/reset", {})
     instance.client.request("POST", "/v3/fundingsources/program", {"token": "demo_funding", "name": "Somebody else's"})

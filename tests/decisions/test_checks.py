@@ -362,9 +362,7 @@ def controls_of(text: str) -> TransactionControls:
             said["quasi_cash_exempt_mids"] = word.removeprefix("exempt=")
         elif not word.startswith(("av-", "auth-")):
             said |= RULES[word]
-    said["address_verification"] = AddressChecks(
-        av_messages=address_rule(words, "av"), auth_messages=address_rule(words, "auth")
-    )
+    said["address_verification"] = AddressChecks(av_messages=address_rule(words, "av"), auth_messages=address_rule(words, "auth"))
     return msgspec.structs.replace(CONTROLS, **said)
 
 

@@ -22,9 +22,7 @@ from tests.support.issuing import client_of, new_program, read_of
 from tests.support.server import Client, Reply, RunningServer
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.document_bytes())
-OPERATIONS = {
-    (verb.upper(), path): operation for path, verbs in DOCUMENT["paths"].items() for verb, operation in verbs.items()
-}
+OPERATIONS = {(verb.upper(), path): operation for path, verbs in DOCUMENT["paths"].items() for verb, operation in verbs.items()}
 CALLS_MAX = 1_500
 """Calls of Python functions that an operation of the document may cost; it costs 600, which take 0.4 ms."""
 
@@ -284,7 +282,7 @@ def test_without_null_only_null_is_refused(schema: dict[str, Any]) -> None:
 
 def test_prose_is_markdown_without_sources() -> None:
     """Readers get paragraphs and code; where we know something from is for those who read the code."""
-    text = "Renames ``x`` (observed),\n    once.\n\n    More (wire reference, \"Errors\").\n    "
+    text = 'Renames ``x`` (observed),\n    once.\n\n    More (wire reference, "Errors").\n    '
     assert schemas.prose(text) == "Renames `x`, once.\n\nMore."
 
 

@@ -122,7 +122,6 @@ class Bank(Shop):
             read_of(self.client.post("/directdeposits/transitions", body))
         return deposit
 
-
     def spend(self) -> None:
         """Everything for which the platform or the clock makes transactions: open holds, real-time fees, an auto reload."""
         self.buy(10)

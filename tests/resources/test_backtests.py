@@ -101,9 +101,7 @@ def test_an_authorization_control_is_planted(shop: Shop) -> None:
     assert found["flips"] == {
         "to_declined": 1, "to_declined_amount": "20.00", "to_approved": 1, "to_approved_amount": "25.00", "kept": 2,
     }  # fmt: skip
-    assert found["declined_by"] == [
-        {"control": "dry", "control_type": "auth_control", "purchases": 1, "request_amount": "20.00"}
-    ]
+    assert found["declined_by"] == [{"control": "dry", "control_type": "auth_control", "purchases": 1, "request_amount": "20.00"}]
     first, second = shop.listed(f"/sandbox/backtests/{found['token']}/flips")
     assert (first["transaction_token"], second["transaction_token"]) == (bought[0]["token"], bought[2]["token"])
     assert first["after"] == {

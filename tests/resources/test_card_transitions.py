@@ -100,9 +100,7 @@ def test_transition_tells_the_request_and_the_card(issuer: Issuer) -> None:
     """What was given comes back, and what the card has is copied; a later GET says the same for ever."""
     user, product = issuer.user(), issuer.product()
     issuer.card(user, product, token="old")
-    issuer.card(
-        user, product, token="c", expedite=True, fulfillment=TEXT, bulk_issuance_token="b", new_pan_from_card_token="old"
-    )
+    issuer.card(user, product, token="c", expedite=True, fulfillment=TEXT, bulk_issuance_token="b", new_pan_from_card_token="old")
     issuer.set_clock("2026-01-01T12:00:03.217Z")
     made = issuer.enter("c", "SUSPENDED", token="t", reason="lost it", reason_code="10", channel="IVR", idempotentHash="x")
     assert (made["token"], made["reason"], made["reason_code"], made["channel"]) == ("t", "lost it", "10", "IVR")

@@ -256,6 +256,7 @@ def test_transfers_in_a_circle_neither_block_nor_lose(bank: Bank) -> None:
 
 # --- Bad input ---------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(
     ("path", "body", "code", "named"),
     [

@@ -54,9 +54,7 @@ class Club(Shop):
     def fees(self, user: str) -> list[tuple[str, str, float]]:
         """Type, state and effect of a user's fees, the oldest first."""
         listed = self.listed(user_token=user, state="ALL", sort_by="created_time")
-        return [
-            (one["type"].removeprefix("fee."), one["state"], one["gpa"]["impacted_amount"]) for one in listed if "fee" in one
-        ]
+        return [(one["type"].removeprefix("fee."), one["state"], one["gpa"]["impacted_amount"]) for one in listed if "fee" in one]
 
     def entries(self, database: Database, user: str) -> str:
         """What the last two journal entries booked, the message's before the fee's."""

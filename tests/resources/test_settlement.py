@@ -195,7 +195,7 @@ def test_a_bad_day_is_named(server: RunningServer, path: str, date: str) -> None
 
 def standing(*amounts: int) -> tuple[int, ...]:
     """Accounts of the chart, the first ones with these amounts."""
-    return (*amounts, *NOTHING[len(amounts):])
+    return (*amounts, *NOTHING[len(amounts) :])
 
 
 def test_what_does_not_tie_is_told() -> None:

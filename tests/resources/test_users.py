@@ -329,9 +329,7 @@ FAMILIES_REFUSED: list[tuple[str, str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("what", "whom", "body", "code", "message"), FAMILIES_REFUSED, ids=[row[0] for row in FAMILIES_REFUSED]
-)
+@pytest.mark.parametrize(("what", "whom", "body", "code", "message"), FAMILIES_REFUSED, ids=[row[0] for row in FAMILIES_REFUSED])
 def test_impossible_families_are_refused(
     api: Client, what: str, whom: str, body: dict[str, Any], code: str, message: str
 ) -> None:

@@ -119,7 +119,8 @@ def test_years_pass_at_once(town: Town) -> None:
 @pytest.mark.parametrize(
     ("currency", "asked", "cleared", "tip", "too_fine"),
     [
-        ("JPY", "1000", "1200", "200", "1.5"), ("KWD", "1.250", "1.375", "0.125", "0.0005"),
+        ("JPY", "1000", "1200", "200", "1.5"),
+        ("KWD", "1.250", "1.375", "0.125", "0.0005"),
         ("EUR", "10.00", "12.50", "2.50", "0.001"),
     ],
 )

@@ -198,9 +198,7 @@ def progress(figures: Figures, memory: Memory) -> str:
 
 
 @contextmanager
-def _storm(
-    address: str, seed: int, workers: int | None, patient: bool, say: Callable[[str], None]
-) -> Iterator[Storm]:
+def _storm(address: str, seed: int, workers: int | None, patient: bool, say: Callable[[str], None]) -> Iterator[Storm]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-storm-")))
         inline, hook = (stack.enter_context(a_receiver()) for _ in range(2))
@@ -216,4 +214,3 @@ def unproven(figures: Figures) -> list[str]:
         **{f"death at {point}": figures.blows[point] for point in POINTS},
     }
     return [name for name, count in wanted.items() if count == 0]
-

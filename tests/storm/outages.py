@@ -457,9 +457,7 @@ def progress(record: Record, count: int, total: int) -> str:
 def plan(kinds: Sequence[str], phases: Sequence[str], cuts: int) -> list[tuple[str, str, int]]:
     """So many outages of each kind; every kind meets all phases in turn, and neighbours differ in both."""
     return [
-        (kind, phases[(number + 3 * place) % len(phases)], number)
-        for number in range(cuts)
-        for place, kind in enumerate(kinds)
+        (kind, phases[(number + 3 * place) % len(phases)], number) for number in range(cuts) for place, kind in enumerate(kinds)
     ]
 
 

@@ -107,9 +107,7 @@ def _begun_by(event: str) -> str:
 
 
 FOLLOWS = COMPLETES | {
-    (verb, path): _begun_by(path)
-    for (verb, path), body in BODIES.items()
-    if path.startswith(_EVENTS) and PURCHASE in str(body)
+    (verb, path): _begun_by(path) for (verb, path), body in BODIES.items() if path.startswith(_EVENTS) and PURCHASE in str(body)
 }
 """What follows something else than a purchase of the older kind, and where that is made."""
 

@@ -123,9 +123,7 @@ class Till:
             hold = int(said["hold"][:-1]) * UNITS[said["hold"][-1]] if "hold" in said else None
             form, mid = ASKS[verb], "m1" if verb != "grow" else ""
             flow = FLOW_OF.get(form, Flow.PURCHASE)
-            details = Details(
-                mid=mid, merchant=merchant, cash_back=cash, hold_ms=hold, is_pre_auth=hold is not None, flow=flow
-            )
+            details = Details(mid=mid, merchant=merchant, cash_back=cash, hold_ms=hold, is_pre_auth=hold is not None, flow=flow)
             return Authorization(amount=amount, details=details, form=form)
         if verb in REFUNDS:
             return Refund(amount=amount, details=Details(mid="m1"), kind=REFUNDS[verb])

@@ -183,7 +183,7 @@ def difference(block: Block, printed: str) -> str | None:
 def parse_shown(text: str) -> Any:
     """JSON in which `…` may stand for itself: for further entries of an object, or as the last entry of a list."""
     # Strings are matched first and kept, so that only an ellipsis outside them becomes a string of its own …
-    text = re.sub(rf'({STRING})|\.\.\.|…', lambda m: m[1] or '"…"', text)
+    text = re.sub(rf"({STRING})|\.\.\.|…", lambda m: m[1] or '"…"', text)
     # … which goes away again where an object has it without a key. One after a colon is a value and stays.
     alone = rf'(:\s*)?(?:,?\s*"…"(?=\s*}})|"…"\s*,\s*(?={STRING}\s*:))'
     return json.loads(re.sub(alone, lambda m: m[0] if m[1] else "", text))

@@ -246,64 +246,83 @@ def merchant_inputs(seen: Snapshot, asked: Authorization, now: Instant) -> Input
 
 CHECKS = (
     Check(
-        "card_is_active", card_is_active,
+        "card_is_active",
+        card_is_active,
         lambda seen, _asked, _now: {
-            "card.state": seen.card.state, "card.reason_code": seen.card.reason_code,
+            "card.state": seen.card.state,
+            "card.reason_code": seen.card.reason_code,
             "ignore_card_suspended_state": seen.product.config.transaction_controls.ignore_card_suspended_state,
         },
         "the card's state is ACTIVE (POST /v3/cardtransitions)",
     ),
     Check(
-        "card_is_in_date", card_is_in_date,
+        "card_is_in_date",
+        card_is_in_date,
         lambda seen, asked, now: {
-            "card.expires_ms": seen.card.expires_ms, "now_ms": now, "typed_expiration_matches": asked.details.expiration_matches,
+            "card.expires_ms": seen.card.expires_ms,
+            "now_ms": now,
+            "typed_expiration_matches": asked.details.expiration_matches,
         },
         "the purchase comes before the card's expiration_time, and a typed expiration equals the card's",
     ),
     Check(
-        "holder_is_active", holder_is_active,
+        "holder_is_active",
+        holder_is_active,
         lambda seen, _asked, _now: {"user.status": seen.user.status, "account_owner.status": seen.owner.status},
         "the cardholder and the owner of the account are ACTIVE or LIMITED (POST /v3/usertransitions)",
     ),
     Check(
-        "product_is_in_force", product_is_in_force,
+        "product_is_in_force",
+        product_is_in_force,
         lambda seen, _asked, now: {
-            "product.active": seen.product.active, "product.start_date": seen.product.start_date,
-            "product.end_date": seen.product.end_date, "today": iso_day(now),
+            "product.active": seen.product.active,
+            "product.start_date": seen.product.start_date,
+            "product.end_date": seen.product.end_date,
+            "today": iso_day(now),
         },
         "the card product is active and today lies between its start_date and end_date (PUT /v3/cardproducts/{token})",
     ),
     Check(
-        "point_of_interaction_is_allowed", point_of_interaction_is_allowed,
+        "point_of_interaction_is_allowed",
+        point_of_interaction_is_allowed,
         lambda seen, asked, _now: {
-            "poi.ecommerce": seen.product.config.poi.ecommerce, "poi.atm": seen.product.config.poi.atm,
+            "poi.ecommerce": seen.product.config.poi.ecommerce,
+            "poi.atm": seen.product.config.poi.atm,
             "poi.other.allow": seen.product.config.poi.other.allow,
-            "card_present": asked.details.card_present, "cash_back": cash_text(seen, asked),
+            "card_present": asked.details.card_present,
+            "cash_back": cash_text(seen, asked),
             "is_withdrawal": asked.form in CASH_MACHINE,
         },
         "the card product's config.poi allows this way of paying",
     ),
     Check(
-        "cash_is_allowed_before_kyc", cash_is_allowed_before_kyc,
+        "cash_is_allowed_before_kyc",
+        cash_is_allowed_before_kyc,
         lambda seen, asked, _now: {
-            "user.status": seen.user.status, "account_holder_group": seen.user.account_holder_group_token,
+            "user.status": seen.user.status,
+            "account_holder_group": seen.user.account_holder_group_token,
             "cash_access_enabled": seen.spend.pre_kyc is None or seen.spend.pre_kyc.cash_access_enabled,
             "cash_back": cash_text(seen, asked),
         },
         "the cardholder has passed KYC, or its group's pre_kyc_controls enable cash (PUT /v3/accountholdergroups/{token})",
     ),
     Check(
-        "quasi_cash_is_allowed", quasi_cash_is_allowed,
+        "quasi_cash_is_allowed",
+        quasi_cash_is_allowed,
         lambda seen, asked, _now: {
-            "mcc": asked.details.merchant.mcc, "mid": asked.details.mid, "is_quasi_cash": asked.form in QUASI_CASH,
+            "mcc": asked.details.merchant.mcc,
+            "mid": asked.details.mid,
+            "is_quasi_cash": asked.form in QUASI_CASH,
             "allow_quasi_cash": seen.product.config.transaction_controls.allow_quasi_cash,
-            "quasi_cash_exempt_merchant_group_token":
-                seen.product.config.transaction_controls.quasi_cash_exempt_merchant_group_token,
+            "quasi_cash_exempt_merchant_group_token": (
+                seen.product.config.transaction_controls.quasi_cash_exempt_merchant_group_token
+            ),
         },
         "neither message nor merchant's category is quasi-cash, or the product allows quasi-cash or exempts the mid",
     ),
     Check(
-        "country_is_accepted", country_is_accepted,
+        "country_is_accepted",
+        country_is_accepted,
         lambda seen, asked, _now: {
             "merchant.country": asked.details.merchant.country,
             "accepted_countries_token": seen.product.config.transaction_controls.accepted_countries_token,
@@ -312,16 +331,20 @@ CHECKS = (
         "the product's list of accepted countries has the merchant's country, or is no whitelist and has it not",
     ),
     Check(
-        "country_is_allowed_before_kyc", country_is_allowed_before_kyc,
+        "country_is_allowed_before_kyc",
+        country_is_allowed_before_kyc,
         lambda seen, asked, _now: {
-            "user.status": seen.user.status, "account_holder_group": seen.user.account_holder_group_token,
+            "user.status": seen.user.status,
+            "account_holder_group": seen.user.account_holder_group_token,
             "international_enabled": seen.spend.pre_kyc is None or seen.spend.pre_kyc.international_enabled,
-            "merchant.country": asked.details.merchant.country, "home_country": home_country(seen),
+            "merchant.country": asked.details.merchant.country,
+            "home_country": home_country(seen),
         },
         "the cardholder has passed KYC, or its group's pre_kyc_controls enable foreign countries",
     ),
     Check(
-        "pin_is_right", pin_is_right,
+        "pin_is_right",
+        pin_is_right,
         lambda seen, asked, _now: {
             "pin_matches": asked.details.pin_matches,
             "always_require_pin": seen.product.config.transaction_controls.always_require_pin,
@@ -330,7 +353,8 @@ CHECKS = (
         "the right PIN is sent, and the product asks for no chip",
     ),
     Check(
-        "security_code_is_right", security_code_is_right,
+        "security_code_is_right",
+        security_code_is_right,
         lambda seen, asked, _now: {
             "security_code_matches": asked.details.security_code_matches,
             "required": seen.product.config.transaction_controls.require_card_not_present_card_security_code,
@@ -338,11 +362,15 @@ CHECKS = (
         "the card security code is sent and right",
     ),
     Check(
-        "address_is_right", address_is_right, address_inputs,
+        "address_is_right",
+        address_is_right,
+        address_inputs,
         "the typed address equals the cardholder's, or the product does not decline on a mismatch",
     ),
     Check(
-        "merchant_is_allowed", merchant_is_allowed, merchant_inputs,
+        "merchant_is_allowed",
+        merchant_is_allowed,
+        merchant_inputs,
         "no authorization control applies to the merchant, or the merchant is exempt (POST /v3/authcontrols/exemptmids)",
     ),
 )

@@ -45,8 +45,11 @@ def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_c
         f'{_about(row, details, places)}"26":{_text(merchant.mcc)},"37":"{row.id}",'
         + (f'"38":"{approval_code(row)}",' if approved else "")
         + _outcome_and_merchant(row.code, approved, details.mid, merchant)
-        + (f'"54":"{_balance("02", row.available, currency, places)}{_balance("01", row.ledger, currency, places)}",'
-           if approved else "")
+        + (
+            f'"54":"{_balance("02", row.available, currency, places)}{_balance("01", row.ledger, currency, places)}",'
+            if approved
+            else ""
+        )
         + _about_original(row)
         + f'"63":"DISCOVER","112":{{"101":"{decimal_text(row.available, places)}","102":"{decimal_text(row.ledger, places)}",'
         f'"103":"{currency}"}},"113":{{"2":"106","29":"Y","34":"Y","35":"API"}},"180":{_text(short_code)}}}'

@@ -195,14 +195,22 @@ def _response(code: int, limited_by: str | None = None) -> str:
 @lru_cache(maxsize=4096)
 def _card_acceptor(mid: str, merchant: Merchant, asks: bool, settles: bool, mcc_groups: tuple[str, ...]) -> str:
     optional = {
-        "phone": merchant.phone, "url": merchant.url, "customer_service_phone": merchant.customer_service_phone,
+        "phone": merchant.phone,
+        "url": merchant.url,
+        "customer_service_phone": merchant.customer_service_phone,
     }
     return to_json(
         {
-            "mid": mid, "mcc": merchant.mcc, "network_mid": mid, **({"mcc_groups": mcc_groups or ["NONE"]} if asks else {}),
+            "mid": mid,
+            "mcc": merchant.mcc,
+            "network_mid": mid,
+            **({"mcc_groups": mcc_groups or ["NONE"]} if asks else {}),
             "name": merchant.name,
-            "address": merchant.address, "city": merchant.city, "state": merchant.state,
-            "postal_code": merchant.postal_code, "country": merchant.country,
+            "address": merchant.address,
+            "city": merchant.city,
+            "state": merchant.state,
+            "postal_code": merchant.postal_code,
+            "country": merchant.country,
             "poi": {"partial_approval_capable": "1" if merchant.partial_approval_capable and not settles else "0"},
             **{name: value for name, value in optional.items() if value is not None},
         }

@@ -222,8 +222,12 @@ class Chain(msgspec.Struct, frozen=True):
         hold_left = self.hold_left + hold
         closes = hold != 0 and hold_left == 0
         return msgspec.structs.replace(
-            self, state=State.CLEARED if closes else self.state, hold_left=hold_left, load_left=self.load_left + load,
-            cleared=self.cleared + cleared, due_ms=0 if closes else self.due_ms,
+            self,
+            state=State.CLEARED if closes else self.state,
+            hold_left=hold_left,
+            load_left=self.load_left + load,
+            cleared=self.cleared + cleared,
+            due_ms=0 if closes else self.due_ms,
         )
 
 
@@ -247,7 +251,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     spend: Spend = NO_SPEND
     few: tuple[Control, ...] | None = None
     fees: tuple[RealTimeFee, ...] = NO_FEES
-
 
 
 def fact_from(kind: type[Any], doc: str | bytes, **extra: Any) -> Any:

@@ -54,9 +54,7 @@ def by_level(controls: Iterable[AnyAssociated]) -> dict[Level, tuple[AnyAssociat
     return {level: tuple(found) for level, found in levels.items()}
 
 
-def applying(
-    levels: dict[Level, tuple[AnyAssociated, ...]], user_token: str, product_token: str
-) -> tuple[AnyAssociated, ...]:
+def applying(levels: dict[Level, tuple[AnyAssociated, ...]], user_token: str, product_token: str) -> tuple[AnyAssociated, ...]:
     """What a card is subject to: its user's, its product's, the program's, the oldest first in each."""
     if not levels:
         return ()

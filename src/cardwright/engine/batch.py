@@ -169,9 +169,7 @@ def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: Seen, instruc
     return Needs(facts, {source_id for source_id in sources if source_id is not None})
 
 
-async def _look_back(
-    cache: Cache, entry: CardEntry, controls: Sequence[Control], account: Account, now: Instant
-) -> Account:
+async def _look_back(cache: Cache, entry: CardEntry, controls: Sequence[Control], account: Account, now: Instant) -> Account:
     """The account with the usage that its history gives to controls that are new to it, or were edited."""
     keys = usage_keys(controls, entry.user.token, entry.owner.token)
     missing = [pair for pair in zip(controls, keys, strict=True) if pair[1] not in account.usages]

@@ -288,9 +288,7 @@ def _changes(batch: Batch, row: Recorded, details: Details) -> tuple[Sequence[Ch
     return changes, parts if are_stored(row, event, known) else None
 
 
-def _keep(
-    batch: Batch, asked: Asked, outcome: Outcome, decision: Decision, root: Recorded | None, account: Account
-) -> None:
+def _keep(batch: Batch, asked: Asked, outcome: Outcome, decision: Decision, root: Recorded | None, account: Account) -> None:
     """Takes a decision into the batch: the next message sees it, and it is among what will be written."""
     row, write = outcome.row, batch.write
     batch.accounts[row.holder_id] = account
@@ -385,9 +383,7 @@ def _reload(
         return
     # The third face of a row's token is nobody's else, so an order of this token is made once for each row.
     order = reload.order(with_face(token_of(spent), RELOAD), spender.user.token, available)
-    instructed = Instructed(
-        (spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id
-    )
+    instructed = Instructed((spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id)
     _carry_out(batch, ids, program, instructed, [spender], None)
 
 

@@ -57,8 +57,13 @@ class Day:
                           strict=True))  # fmt: skip
         moved = self.moved
         ties = {
-            "program_funding": change["program_funding"] + moved.jit_load + moved.gpa_load - moved.jit_load_reversal
-            - moved.refund_unload - moved.gpa_unload - moved.program_transfer,
+            "program_funding": change["program_funding"]
+            + moved.jit_load
+            + moved.gpa_load
+            - moved.jit_load_reversal
+            - moved.refund_unload
+            - moved.gpa_unload
+            - moved.program_transfer,
             "settlement": change["settlement"] - moved.capture + moved.refund_unload + moved.refund_kept,
             "closing": sum(self.closing),
         }

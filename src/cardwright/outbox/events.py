@@ -146,7 +146,14 @@ def outbox_row(
 ) -> dict[str, object]:
     """A row of the outbox: due at once, to a registered webhook or to a sealed address of its own."""
     return {
-        "program_id": program_id, "webhook_id": webhook_id, "target": target, "category": int(category),
-        "refs": msgspec.json.encode(refs).decode(), "state": int(Delivery.DUE), "due_ms": now, "tries": 0,
-        "created_ms": now, "attempts": "[]",
+        "program_id": program_id,
+        "webhook_id": webhook_id,
+        "target": target,
+        "category": int(category),
+        "refs": msgspec.json.encode(refs).decode(),
+        "state": int(Delivery.DUE),
+        "due_ms": now,
+        "tries": 0,
+        "created_ms": now,
+        "attempts": "[]",
     }

@@ -97,9 +97,7 @@ def load_versions(db: Connection, program_id: int) -> Versions:
     A change of the group that a control points at is a change of the control.
     """
     groups = _Groups(db, program_id)
-    velocity, auth, exempt = (
-        _said(db, program_id, kind) for kind in (Kind.VELOCITY_CONTROL, Kind.AUTH_CONTROL, Kind.EXEMPTION)
-    )
+    velocity, auth, exempt = (_said(db, program_id, kind) for kind in (Kind.VELOCITY_CONTROL, Kind.AUTH_CONTROL, Kind.EXEMPTION))
     return Versions(
         {key: _laid(key, said, groups, _control, settled) for key, said in velocity.items()},
         {key: _laid(key, said, groups, rule_from, resolved) for key, said in auth.items()},
@@ -143,9 +141,7 @@ class _Groups:
 
     def at(self, control: Control | MerchantRule, revision: int) -> Groups:
         """What a control points at as it was at a revision; nothing when it was off or not there."""
-        mccs, mids = (
-            next((group for at, group in reversed(said) if at <= revision), None) for said in self._pointed_at(control)
-        )
+        mccs, mids = (next((group for at, group in reversed(said) if at <= revision), None) for said in self._pointed_at(control))
         return Groups(
             {mccs.token: mccs} if isinstance(mccs, MccGroup) else {},
             {mids.token: frozenset(mids.mids)} if isinstance(mids, _Merchants) else {},
@@ -170,9 +166,7 @@ def _by_token(said: dict[int, list[tuple[int, str]]], decoder: msgspec.json.Deco
 def _said(db: Connection, program_id: int, kind: Kind) -> dict[int, list[tuple[int, str]]]:
     """What each object of a kind said from which revision on."""
     columns = config_history.c
-    query = select(columns.object_id, columns.revision, columns.doc).where(
-        columns.program_id == program_id, columns.kind == kind
-    )
+    query = select(columns.object_id, columns.revision, columns.doc).where(columns.program_id == program_id, columns.kind == kind)
     found: dict[int, list[tuple[int, str]]] = {}
     for row in db.execute(query.order_by(columns.object_id, columns.revision)):
         found.setdefault(row.object_id, []).append((row.revision, row.doc))
@@ -210,8 +204,7 @@ def load_cards_of(db: Connection, holder_ids: Sequence[int]) -> dict[int, CardOf
         .where(cards.c.holder_id.in_(holder_ids))
     )
     return {
-        row.id: CardOf(row.token, Holder(row.user_token, row.owner_token, product_token_of(row.doc)))
-        for row in db.execute(query)
+        row.id: CardOf(row.token, Holder(row.user_token, row.owner_token, product_token_of(row.doc))) for row in db.execute(query)
     }
 
 

@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 IDLE_MS = 60_000
 """After so long the server ends a transaction whose client has fallen silent, and with it its locks."""
 
-SILENT_CLIENT = (
-    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
-)
+SILENT_CLIENT = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
 """How soon the server gives up a client whose host has fallen silent, and with it the locks of its transaction."""
 
 PEER_OPTIONS = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "5000"}
@@ -313,4 +311,3 @@ def _without_password(dsn: str) -> str:
 
 Row = Any
 """A SQLAlchemy row: its columns are attributes."""
-

@@ -78,8 +78,14 @@ def insert_program(
 ) -> int:
     """Inserts a program at revision 1, with what exists in every program by itself, and returns its id."""
     columns = {
-        "token": token, "name": name, "short_code": short_code, "settings": msgspec.json.encode(settings).decode(),
-        "revision": 1, "clock_offset_ms": clock.offset_ms, "clock_frozen_ms": clock.frozen_ms, "created_ms": now,
+        "token": token,
+        "name": name,
+        "short_code": short_code,
+        "settings": msgspec.json.encode(settings).decode(),
+        "revision": 1,
+        "clock_offset_ms": clock.offset_ms,
+        "clock_frozen_ms": clock.frozen_ms,
+        "created_ms": now,
     }
     key = db.execute(programs.insert().values(columns)).inserted_primary_key
     assert key is not None

@@ -187,6 +187,7 @@ card_transitions = _resource(
     Index(None, "card_id"),
 )
 
+
 def _control(name: str, *columns: Column[object]) -> Table:
     """A table of controls: ``fact`` is what decisions must know, as JSON."""
     return _resource(
@@ -287,8 +288,12 @@ transactions = Table(
     Index(None, "root_id", postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL")),
     # Only of what follows another: the others were made when they began, so a purchase pays nothing for this order.
     Index(
-        None, "program_id", "created_ms", "id",
-        postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL"),
+        None,
+        "program_id",
+        "created_ms",
+        "id",
+        postgresql_where=text("root_id IS NOT NULL"),
+        sqlite_where=text("root_id IS NOT NULL"),
     ),
     # Open holds by the time at which they expire; whoever closes one takes it out.
     Index(None, "program_id", "due_ms", postgresql_where=text("due_ms > 0"), sqlite_where=text("due_ms > 0")),

@@ -21,9 +21,7 @@ SHOWN_MAX = 20
 RUNNING = ("QUEUED", "RUNNING", "INTERRUPTED")
 
 
-def backtest(
-    settings: "Settings", file: Path, *, base_url: str | None, as_json: bool, max_approval_drop: Decimal | None
-) -> bool:
+def backtest(settings: "Settings", file: Path, *, base_url: str | None, as_json: bool, max_approval_drop: Decimal | None) -> bool:
     """Tries what the file asks for and shows what came of it; tells whether the approval rate stays within bounds.
 
     ``max_approval_drop`` in percentage points. Raises Failure for what is no backtest, and when it did not come to its end.

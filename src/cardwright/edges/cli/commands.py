@@ -95,14 +95,10 @@ def root(
 @cli.command()
 def serve(
     db: Db = None,
-    host: Annotated[
-        str | None, typer.Option(envvar="CARDWRIGHT_HOST", help="Where to listen.", show_default="127.0.0.1")
-    ] = None,
+    host: Annotated[str | None, typer.Option(envvar="CARDWRIGHT_HOST", help="Where to listen.", show_default="127.0.0.1")] = None,
     port: Annotated[
         int | None,
-        typer.Option(
-            envvar="CARDWRIGHT_PORT", min=0, max=65535, help="0 takes any.", show_default="8181 or the next free one"
-        ),
+        typer.Option(envvar="CARDWRIGHT_PORT", min=0, max=65535, help="0 takes any.", show_default="8181 or the next free one"),
     ] = None,
     workers: Annotated[
         int | None,

@@ -143,6 +143,7 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
 def migrate(settings: "Settings", *, sql: bool) -> None:
     """Brings the database to the schema of this version, or prints the statements that would."""
     from cardwright.storage.migrate import sql_of_all
+
     if sql:
         with database_of(settings, is_made=True) as database:
             print(sql_of_all(database), end="")

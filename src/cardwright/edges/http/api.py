@@ -230,7 +230,7 @@ class Api:
         database = self._app.database
         query = parse_query(pairs, route.query) if route.query is not None else None
         limit_s = until - monotonic()
-        with (database.write(limit_s) if route.writes else database.read(limit_s)) as db:
+        with database.write(limit_s) if route.writes else database.read(limit_s) as db:
             program = get_program(db, program_id)
             now = program.clock.at(self._app.real_clock())
             call = Call(self._app, db, program, now, parameters, query, page)

@@ -163,7 +163,7 @@ def _nul_in(value: Any, where: str) -> str | None:
         case str():
             return where if "\x00" in value else None
         case dict():
-            inner = ((key, f"{where}.{key}".replace("\x00", "?") , item) for key, item in value.items())
+            inner = ((key, f"{where}.{key}".replace("\x00", "?"), item) for key, item in value.items())
             found = (name if "\x00" in key else _nul_in(item, name) for key, name, item in inner)
         case list():
             found = (_nul_in(item, f"{where}[{index}]") for index, item in enumerate(value))

@@ -59,6 +59,8 @@ def movement_has_its_transaction(db: Connection) -> Iterator[Break]:
     query = select(key.id, key.token).outerjoin_from(movements, transactions, join)
     for row in stream(db, query.where(transactions.c.id.is_(None))):
         yield f"movement {row.token}", f"transaction {row.id} of its program", None
+
+
 def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Break]:
     """Everything that a shadow control would have declined is an approved purchase of its program."""
     hit = shadow_hits.c

@@ -84,7 +84,10 @@ routes = [
     post("/usertransitions", TransitionCreate, create_transition, Transition, operation_id="user_transitions_create_transition"),
     get("/usertransitions/{token}", get_transition, Transition, operation_id="user_transitions_get_transition"),
     get(
-        "/usertransitions/user/{user_token}", list_transitions, Transition, paging=Paging(sort_by="-id"),
+        "/usertransitions/user/{user_token}",
+        list_transitions,
+        Transition,
+        paging=Paging(sort_by="-id"),
         operation_id="user_transitions_list_transitions",
     ),
 ]

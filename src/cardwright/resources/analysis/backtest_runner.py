@@ -95,9 +95,7 @@ class BacktestRunner:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            order = Order(
-                address=self._address, job=claimed.job, cursor=claimed.cursor, flips_max=FLIPS_MAX - claimed.sums.flips
-            )
+            order = Order(address=self._address, job=claimed.job, cursor=claimed.cursor, flips_max=FLIPS_MAX - claimed.sums.flips)
             process.stdin.write(frame(order))
             await self._follow(claimed, process.stdout)
         finally:

@@ -149,6 +149,7 @@ def pin_context(card_id: int) -> str:
 
 # --- Queries: this resource's SQL ----------------------------------------------------
 
+
 def stored_of(row: Row) -> StoredCard:
     """A row of ``cards``, read."""
     return StoredCard(

@@ -334,12 +334,18 @@ TAG = "Card transitions"
 
 routes = [
     post(
-        "/cardtransitions", CardTransitionCreate, create_transition, CardTransition,
+        "/cardtransitions",
+        CardTransitionCreate,
+        create_transition,
+        CardTransition,
         operation_id="card_transitions_create_transition",
     ),
     get("/cardtransitions/{token}", get_transition, CardTransition, operation_id="card_transitions_get_transition"),
     get(
-        "/cardtransitions/card/{token}", list_transitions, CardTransition, paging=Paging(sort_by="-createdTime", count_min=0),
+        "/cardtransitions/card/{token}",
+        list_transitions,
+        CardTransition,
+        paging=Paging(sort_by="-createdTime", count_min=0),
         operation_id="card_transitions_list_transitions",
     ),
 ]

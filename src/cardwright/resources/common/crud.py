@@ -39,8 +39,15 @@ def insert(call: Call, table: Table, body: msgspec.Struct, resource: Any, **colu
     """Stores a new resource; answers its id and its JSON. ``resource.token`` must be unique in the program."""
     doc = records.text_of(resource)
     row_id = records.insert(
-        call.db, table, program_id=call.program.id, token=resource.token, request_hash=fingerprint(call.app, body),
-        created_ms=call.now, modified_ms=call.now, doc=doc, **columns,
+        call.db,
+        table,
+        program_id=call.program.id,
+        token=resource.token,
+        request_hash=fingerprint(call.app, body),
+        created_ms=call.now,
+        modified_ms=call.now,
+        doc=doc,
+        **columns,
     )
     return row_id, doc
 

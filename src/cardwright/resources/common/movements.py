@@ -139,9 +139,7 @@ def of_holder(call: Call, user_token: str | None, business_token: str | None) ->
 
 def list_movements(call: Call, kind: MovementKind, *conditions: ColumnElement[bool]) -> records.Listing:
     """The page of movements of a kind that the call asks for."""
-    return records.list_page(
-        call.db, movements, call.program.id, call.list_page, movements.c.kind == int(kind), *conditions
-    )
+    return records.list_page(call.db, movements, call.program.id, call.list_page, movements.c.kind == int(kind), *conditions)
 
 
 def get_movement(call: Call, kind: MovementKind, missing: Kind) -> str:

@@ -124,9 +124,7 @@ TAG = "Merchant groups"
 
 routes = [
     post("/merchantgroups", MerchantGroupCreate, create_merchant_group, MerchantGroup),
-    get(
-        "/merchantgroups", list_merchant_groups, MerchantGroup, query=MerchantGroupQuery, paging=Paging(count=10), fields=False
-    ),
+    get("/merchantgroups", list_merchant_groups, MerchantGroup, query=MerchantGroupQuery, paging=Paging(count=10), fields=False),
     get("/merchantgroups/{token}", get_merchant_group, MerchantGroup, fields=False),
     put("/merchantgroups/{token}", MerchantGroupUpdate, update_merchant_group, MerchantGroup),
 ]

@@ -135,5 +135,3 @@ def whose(table: Table, user: str | None, card_product: str | None) -> list[Colu
 def is_active(table: Table, wanted: str) -> list[ColumnElement[bool]]:
     """The condition of a list's filter ``active``: ``true``, ``false`` or ``all``."""
     return [] if wanted == "all" else [table.c.active.is_(wanted == "true")]
-
-

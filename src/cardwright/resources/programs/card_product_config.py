@@ -87,9 +87,9 @@ class TransactionControls(Branch, frozen=True, kw_only=True):
     quasi_cash_exempt_mids: Annotated[str, Meta(max_length=4000)] | None = None
     enable_credit_service: bool | None = None
     quasi_cash_exempt_merchant_group_token: Annotated[str, Meta(min_length=1, max_length=36)] | None = None
-    notification_language: (
-        Literal["ces", "deu", "eng", "fra", "grc", "ita", "nld", "pol", "prt", "rou", "spa", "swe"] | None
-    ) = None
+    notification_language: Literal["ces", "deu", "eng", "fra", "grc", "ita", "nld", "pol", "prt", "rou", "spa", "swe"] | None = (
+        None
+    )
     enable_cardholder_verification_biometric_in_payload: bool | None = None
 
 

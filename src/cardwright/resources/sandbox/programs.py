@@ -177,7 +177,12 @@ routes = [
     get("/clock", get_clock, dict[str, Any], scope=Scope.SANDBOX),
     post("/clock", ClockRequest, change_clock, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
     post(
-        "/clock/advance", ClockRequest, change_clock, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY,
+        "/clock/advance",
+        ClockRequest,
+        change_clock,
+        dict[str, Any],
+        status=200,
+        scope=Scope.SANDBOX_ONLY,
         operation_id="change_clock_advance",
     ),
     post("/reset", Nothing, reset, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),

@@ -145,8 +145,7 @@ def does_fit(body: bytes, type_: str | None, token: str | None) -> bool:
     if type_ is None and token is None:
         return True
     return any(
-        (token is None or element.get("token") == token)
-        and (type_ is None or type_of(element) == type_)
+        (token is None or element.get("token") == token) and (type_ is None or type_of(element) == type_)
         for element in elements_of(body)
     )
 
@@ -283,9 +282,7 @@ def read_inbox(call: EngineCall, query: InboxQuery) -> Listing:
         path = path_of(get_program(db, call.program_id).token, call.path["box"])
         secrets = load_secrets(db, call.app.vault, call.program_id, path)
         order = Order((inbox_messages.c.id,), descending=True)
-        rows, is_more = read_page(
-            db, messages, order, call.list_page, lambda row: does_fit(row.body, query.type, query.token)
-        )
+        rows, is_more = read_page(db, messages, order, call.list_page, lambda row: does_fit(row.body, query.type, query.token))
     return Listing([text_of(_message(row, secrets)) for row in rows], is_more)
 
 

@@ -78,9 +78,7 @@ async def _announce(call: EngineCall, body: Entry, *, is_credit: bool, missing: 
             **said(body, *REPEATED),
         }  # fmt: skip
         at_once = is_credit and (body.earlyPayEligible is True or account.immediate)
-        deposit = Deposit(
-            token=token, amount=amount, said=repeated, is_credit=is_credit, settles_ms=settles_ms, at_once=at_once
-        )
+        deposit = Deposit(token=token, amount=amount, said=repeated, is_credit=is_credit, settles_ms=settles_ms, at_once=at_once)
         return Ready((account.user,), deposit, ref_id=account.id)
 
     return await carry_out(call, MovementKind.DEPOSIT, body, prepare)

@@ -220,7 +220,5 @@ def _present(metadata: NetworkMetadata) -> dict[str, Any]:
 TAG = "Simulate"
 
 routes = [
-    post(
-        "/simulate/authorization", AuthorizationRequest, simulate_authorization, SimulationAnswer, scope=Scope.SIMULATION
-    ),
+    post("/simulate/authorization", AuthorizationRequest, simulate_authorization, SimulationAnswer, scope=Scope.SIMULATION),
 ]

@@ -118,9 +118,7 @@ async def simulate_financial_advice(call: EngineCall, body: AdviceRequest) -> by
     """Simulates the completion of a PIN debit that was authorized before: the final amount, and the end of the hold."""
     _check_positive(body)
     roots = frozenset({PIN_HOLD})
-    return await _follow(
-        call, "financial/advice", body, lambda amount, details: Clearing(amount=amount, details=details), roots
-    )
+    return await _follow(call, "financial/advice", body, lambda amount, details: Clearing(amount=amount, details=details), roots)
 
 
 async def _follow(

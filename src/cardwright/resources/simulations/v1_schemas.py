@@ -172,10 +172,17 @@ def merchant_of(sent: CardAcceptor | None) -> Merchant:
     if mcc is not None and not (mcc.isascii() and mcc.isdigit() and len(mcc) <= 4):
         raise bad_field("card_acceptor.mcc", "must be four digits")
     given: Mapping[str, Any] = {
-        "mcc": mcc and mcc.zfill(4), "name": sent.name, "address": sent.address, "city": sent.city, "state": sent.state,
-        "postal_code": text_or_none(sent.zip, "card_acceptor.zip", 10), "country": sent.country,
+        "mcc": mcc and mcc.zfill(4),
+        "name": sent.name,
+        "address": sent.address,
+        "city": sent.city,
+        "state": sent.state,
+        "postal_code": text_or_none(sent.zip, "card_acceptor.zip", 10),
+        "country": sent.country,
         "security_level": sent.ecommerce_security_level_indicator,
-        "phone": sent.phone, "url": sent.url, "customer_service_phone": sent.customer_service_phone,
+        "phone": sent.phone,
+        "url": sent.url,
+        "customer_service_phone": sent.customer_service_phone,
     }
     known = {name: value for name, value in given.items() if value}
     return Merchant(**known, partial_approval_capable=sent.partial_approval_capable is True)

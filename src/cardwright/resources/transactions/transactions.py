@@ -132,9 +132,7 @@ class Faces:
 def facts_as_of(db: Connection, row: Recorded) -> tuple[CardFact, UserFact, UserFact]:
     """Card, user and account owner as they were when the row was decided."""
     assert row.card_id is not None
-    card = fact_from(
-        CardFact, history.doc_as_of(db, row.program_id, history.Kind.CARD, row.card_id, row.holder_revision)
-    )
+    card = fact_from(CardFact, history.doc_as_of(db, row.program_id, history.Kind.CARD, row.card_id, row.holder_revision))
     return (card, *people_as_of(db, row, card.user_token))
 
 
@@ -192,9 +190,7 @@ def list_of_source(call: Call) -> Listing:
     """Lists what was drawn from and returned to a funding source."""
     source = crud.get_row(call, funding_sources, TRANSACTION_NOT_FOUND, call.path["funding_source_token"])
     direction = parse_direction(call.query.polarity)
-    wanted = parse_wanted(
-        call.query, "PENDING,COMPLETION", source_id=source.id, direction=direction, has_card_sides=False
-    )
+    wanted = parse_wanted(call.query, "PENDING,COMPLETION", source_id=source.id, direction=direction, has_card_sides=False)
     return _page(call, wanted)
 
 

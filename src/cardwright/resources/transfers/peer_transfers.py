@@ -138,7 +138,10 @@ routes = [
     post("/peertransfers", PeerTransferCreate, create_transfer, PeerTransferDone, operation_id="peer_transfers_create_transfer"),
     get("/peertransfers/{token}", get_transfer, PeerTransferDone, fields=False, operation_id="peer_transfers_get_transfer"),
     get(
-        "/peertransfers/user/{user_token}", list_transfers, PeerTransferDone, paging=PAGING,
+        "/peertransfers/user/{user_token}",
+        list_transfers,
+        PeerTransferDone,
+        paging=PAGING,
         operation_id="peer_transfers_list_transfers",
     ),
     get("/peertransfers/user/{user_token}/sender", list_sent, PeerTransferDone, paging=PAGING),

@@ -146,7 +146,9 @@ def create_tables() -> None:
     op.create_index(op.f("ix_transactions_program_id_user_time_ms_id"), "transactions", ["program_id", "user_time_ms", "id"])
     follows = sa.text("root_id IS NOT NULL")
     for columns, some in (
-        (["root_id"], follows), (["program_id", "created_ms", "id"], follows), (["program_id", "due_ms"], sa.text("due_ms > 0")),
+        (["root_id"], follows),
+        (["program_id", "created_ms", "id"], follows),
+        (["program_id", "due_ms"], sa.text("due_ms > 0")),
     ):
         name = op.f(f"ix_transactions_{'_'.join(columns)}")
         op.create_index(name, "transactions", columns, postgresql_where=some, sqlite_where=some)
@@ -378,9 +380,7 @@ def create_tables() -> None:
     create_resource(
         "deposit_account_transitions",
         sa.Column("account_id", ID, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["deposit_accounts.id"], name=op.f("fk_deposit_account_transitions_account_id")
-        ),
+        sa.ForeignKeyConstraint(["account_id"], ["deposit_accounts.id"], name=op.f("fk_deposit_account_transitions_account_id")),
     )
     op.create_index(op.f("ix_deposit_account_transitions_account_id"), "deposit_account_transitions", ["account_id"])
     create_resource("program_transfer_types", sa.Column("source_id", ID, nullable=False), source)
