@@ -19,7 +19,7 @@ from cardwright.core.render import details_decoder, face_of, render
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.spend_controls import Categories, Increase, IncreaseType
 from cardwright.core.transaction_model import as_v2
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.transaction_types import CASH_MACHINE, WITH_CASH, Form
 from cardwright.core.velocity import Control, Window, settled
 from cardwright.core.velocity_events import asked_of, event_of
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     seen: Snapshot
     asked: Authorization
     decision: Decision
-    row: Recorded
+    row: TransactionRow
     shown: dict[str, Any]
 
     @property
@@ -64,7 +64,7 @@ def extended(seen: Snapshot, form: Form, extra: str) -> Snapshot:
     return seen
 
 
-def shown_of(row: Recorded, seen: Snapshot) -> dict[str, Any]:
+def shown_of(row: TransactionRow, seen: Snapshot) -> dict[str, Any]:
     """The transaction on the wire, which has the same amounts in both models."""
     text = render(row, face_of(seen.card, seen.user, seen.owner), None)
     one: dict[str, Any] = msgspec.json.decode(text)

@@ -14,7 +14,7 @@ UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-setting
 LENGTH = b"content-length: 5\r\n\r\nhello"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
 
-# Recorded from `HttpClient.newHttpClient()` of OpenJDK 17.0.15, in the pieces in which it wrote them; the Host is ours.
+# TransactionRow from `HttpClient.newHttpClient()` of OpenJDK 17.0.15, in the pieces in which it wrote them; the Host is ours.
 JAVA_HEAD = (
     "{verb} {path} HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: {length}\r\nHost: 127.0.0.1:45593\r\n"
     "HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA\r\nUpgrade: h2c\r\nUser-Agent: Java-http-client/17.0.15\r\n"

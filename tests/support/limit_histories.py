@@ -17,7 +17,7 @@ from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, D
 from cardwright.core.movements import MovementKind, Order
 from cardwright.core.problems import HOLD_NOT_DUE, Problem
 from cardwright.core.render import details_decoder
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.velocity import Window
 from cardwright.engine.batch import Ask, Asked, Outcome
 from cardwright.engine.batch_runner import run_batch
@@ -89,7 +89,7 @@ class Person:
     name: str
     products: tuple[str, ...]
     parent: str | None = None
-    rows: dict[int, Recorded] = field(default_factory=dict)
+    rows: dict[int, TransactionRow] = field(default_factory=dict)
     taken: dict[int, Step] = field(default_factory=dict)
     settings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
@@ -428,7 +428,7 @@ def _message(step: Step) -> Any:
     return FOLLOWS[step.verb](amount=said["amount"], details=details, **more)
 
 
-def _answer(row: Recorded) -> str:
+def _answer(row: TransactionRow) -> str:
     limited_by = details_decoder.decode(row.details).limited_by
     return f"{row.code:04d} {row.amount / 100:.2f}{f' {limited_by}' if limited_by else ''}"
 

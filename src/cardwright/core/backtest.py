@@ -22,7 +22,7 @@ from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account, Chain, Snapshot
 from cardwright.core.spend_controls import MerchantRule
 from cardwright.core.timeline import Holder, Rules, Span, Timeline
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.transaction_types import ADVICES, ASKS, CLEARINGS, CREDIT, EXPIRIES, INCREMENT, INQUIRY, PROMISED, RELEASES
 from cardwright.core.velocity import Change, Control, Event, Usage, Verdict, Window, counted, event_if_approved, judge, windows_at
 from cardwright.core.velocity_events import ChainParts, asked_of, event_of
@@ -46,8 +46,8 @@ Refusal = Verdict | MerchantRule
 class Again(NamedTuple):
     """A purchase decided again: its row as history has it and as it would be, and the control that refused it, if one did."""
 
-    row: Recorded
-    again: Recorded
+    row: TransactionRow
+    again: TransactionRow
     details: Details
     refusal: Refusal | None
 
@@ -61,7 +61,7 @@ class Replay:
     """One account under a timeline. ``see`` tells what the decision on a row saw, without money and without controls; it is
     only asked where a decision comes out otherwise, or a hold was raised."""
 
-    def __init__(self, timeline: Timeline, holders: Mapping[int, Holder], see: Callable[[Recorded], Snapshot]) -> None:
+    def __init__(self, timeline: Timeline, holders: Mapping[int, Holder], see: Callable[[TransactionRow], Snapshot]) -> None:
         self._timeline = timeline
         self._holders = holders
         self._see = see
@@ -76,7 +76,7 @@ class Replay:
         self._revived: dict[int, Chain] = {}
         self._recorded: dict[int, Chain] = {}
 
-    def run(self, past: Iterable[tuple[Recorded, Details]], start_ms: Instant) -> Iterator[Again]:
+    def run(self, past: Iterable[tuple[TransactionRow, Details]], start_ms: Instant) -> Iterator[Again]:
         """Decides again what came at ``start_ms`` or later, in the order of time; what came before counts as it was.
 
         Yields what spends: a credit may be refused by a control too, and is followed up, but it is no purchase.
@@ -107,7 +107,7 @@ class Replay:
             if rules.counting:
                 self._count(rules, changes, row.created_ms)
 
-    def _purchase(self, row: Recorded, details: Details, rules: Rules) -> tuple[Recorded, Refusal | None]:
+    def _purchase(self, row: TransactionRow, details: Details, rules: Rules) -> tuple[TransactionRow, Refusal | None]:
         was_approved = row.impacted is not None
         is_reopened = row.root_id in self._revived
         if row.root_id in self._undone:
@@ -131,7 +131,7 @@ class Replay:
             return row, None
         return self._funded(row, details), None
 
-    def _limit(self, row: Recorded, details: Details, rules: Rules) -> Verdict | None:
+    def _limit(self, row: TransactionRow, details: Details, rules: Rules) -> Verdict | None:
         if not rules.judging:
             return None
         event, windows = event_if_approved(self._asked(row, details), row.currency), windows_at(row.created_ms)
@@ -143,20 +143,20 @@ class Replay:
                 return verdict
         return None
 
-    def _asked(self, row: Recorded, details: Details) -> Authorization:
+    def _asked(self, row: TransactionRow, details: Details) -> Authorization:
         """The purchase as the controls are asked: with its hold raised, where the merchant's MCC groups raised it."""
         asked = asked_of(row, details)
         if row.impacted is not None and row.amount > row.request_amount:
             return msgspec.structs.replace(asked, increase=row.amount - row.request_amount)
         return raised(self._see(row), asked) if row.impacted is None and details.mcc_groups else asked
 
-    def _refused(self, row: Recorded, reason: Reason) -> Recorded:
+    def _refused(self, row: TransactionRow, reason: Reason) -> TransactionRow:
         """An approved purchase that is declined now; the money that it took is still there."""
         self._undone.add(row.id)
         self._more -= effect_of(row)
         return row._replace(impacted=None, amount=row.request_amount, moved=0, code=reason.number)
 
-    def _funded(self, row: Recorded, details: Details) -> Recorded:
+    def _funded(self, row: TransactionRow, details: Details) -> TransactionRow:
         """What becomes of a purchase that no control refuses, with the money that there would be."""
         was_approved = row.impacted is not None
         seen = self._with_money(self._see(row), row.available - effect_of(row) + self._more)
@@ -177,7 +177,7 @@ class Replay:
             self._revived[row.id] = chain_from(again, decision.hold_left, decision.load_left, decision.cleared, decision.due_ms)
         return again
 
-    def _grow(self, row: Recorded, decision: Decision) -> bool:
+    def _grow(self, row: TransactionRow, decision: Decision) -> bool:
         """Whether it was an increment; its authorization's chain, if that is another than then, has grown by it."""
         if row.root_id in self._revived and decision.chain is not None:
             self._revived[row.root_id] = decision.chain
@@ -185,7 +185,7 @@ class Replay:
                 self._recorded[row.root_id] = self._recorded[row.root_id].after(hold=row.amount, load=row.moved)
         return row.kind == INCREMENT
 
-    def _follow(self, row: Recorded, details: Details) -> Event | None:
+    def _follow(self, row: TransactionRow, details: Details) -> Event | None:
         """A message that finds another hold than it found then, or one where there was none."""
         root_id = row.root_id
         assert root_id is not None
@@ -208,7 +208,7 @@ class Replay:
         again = row._replace(impacted=decision.impacted, amount=decision.amount, moved=decision.moved)
         return event_of(again, msgspec.structs.replace(details, use=decision.use if decision.use != (0, 0) else None))
 
-    def _told(self, row: Recorded, details: Details) -> Message:
+    def _told(self, row: TransactionRow, details: Details) -> Message:
         """The message that a row records."""
         if row.kind in EXPIRIES:
             return Expiry(details=details)
@@ -236,12 +236,12 @@ def _is_too_early(control: Control, now: Instant) -> bool:
     return control.window is Window.LIFETIME and now < control.since_ms
 
 
-def effect_of(row: Recorded) -> int:
+def effect_of(row: TransactionRow) -> int:
     """What a message that asks changed of what is available."""
     return 0 if row.impacted is None else row.impacted + row.moved
 
 
-def chain_from(row: Recorded, hold_left: int, load_left: int, cleared: int, due_ms: Instant = 0) -> Chain:
+def chain_from(row: TransactionRow, hold_left: int, load_left: int, cleared: int, due_ms: Instant = 0) -> Chain:
     """The chain that a row begins, with another hold than the row says."""
     increase = max(0, row.amount - row.request_amount)
     state = State.PENDING if hold_left else State.CLEARED

@@ -15,7 +15,7 @@ from cardwright.core.money import LARGEST, decimal_text, exponent_of
 from cardwright.core.real_time_fees import fee_of
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.transaction_row import Recorded, cash_back_of
+from cardwright.core.transaction_row import TransactionRow, cash_back_of
 from cardwright.core.transaction_types import RELEASES
 from cardwright.core.velocity import Control, Verdict, window_end, window_start
 from cardwright.kit.clock import Instant, iso_ms
@@ -162,7 +162,7 @@ FOLLOW_UP_REMEDIES = {
 }
 
 
-def explain_follow_up(row: Recorded) -> list[dict[str, Any]]:
+def explain_follow_up(row: TransactionRow) -> list[dict[str, Any]]:
     """The one step of a message that tells what has happened: it is checked against its chain, and by nothing else."""
     places = exponent_of(row.currency) or 0
     if row.card_id is None:
@@ -182,7 +182,7 @@ def explain_follow_up(row: Recorded) -> list[dict[str, Any]]:
     return [step]
 
 
-def _movement_step(row: Recorded, places: int) -> dict[str, Any]:
+def _movement_step(row: TransactionRow, places: int) -> dict[str, Any]:
     """What moves money without a card is carried out or leaves no trace, so its step always passes."""
     inputs = {"amount": decimal_text(row.amount, places), "available_afterwards": decimal_text(row.available, places)}
     return {"check": "account_is_in_order", "verdict": "pass", "inputs": inputs}

@@ -12,7 +12,7 @@ from cardwright.core.money import decimal_text, exponent_of, numeric_of
 from cardwright.core.render import to_json
 from cardwright.core.responses import REASON_OF
 from cardwright.core.transaction_row import (
-    Recorded,
+    TransactionRow,
     approval_code,
     network_reference,
     root_token,
@@ -31,7 +31,7 @@ CODES = {
 }  # fmt: skip
 
 
-def iso_echo(row: Recorded, details: Details, pan: str, expiration: str, short_code: str) -> str:
+def iso_echo(row: TransactionRow, details: Details, pan: str, expiration: str, short_code: str) -> str:
     """The response message. ``pan`` as the caller may see it, ``expiration`` as ``MMyy``."""
     places = exponent_of(row.currency) or 0
     digits, currency = _digits(row.created_ms // 1000), numeric_of(row.currency)
@@ -74,14 +74,14 @@ def _digits(second: int) -> str:
     return "".join(character for character in iso(second * 1000) if character.isdigit())
 
 
-def _about(row: Recorded, details: Details, places: int) -> str:
+def _about(row: TransactionRow, details: Details, places: int) -> str:
     """Function code of a request; reason, acquirer's id, and what stays authorized, of what follows one (DE24, 25, 32, 95)."""
     if row.kind in RELEASES:
         return f'"25":"0000","95":{{"1":{decimal_text(details.left, places)}}},'
     return '"25":"9000","32":"000000",' if row.kind in SETTLES else '"24":"181",'
 
 
-def _about_original(row: Recorded) -> str:
+def _about_original(row: TransactionRow) -> str:
     """What a message follows (ISO 8583 DE56)."""
     if row.root_id is None:
         return ""

@@ -36,7 +36,7 @@ from cardwright.core.movements import (
 )
 from cardwright.core.render import PAYMENT_NODE, STATE_NAMES, Face, SourceFace, details_decoder, to_json
 from cardwright.core.snapshot import UserFact
-from cardwright.core.transaction_row import ARRIVAL, ORDER, SETTLEMENT, Recorded, token_of, with_face
+from cardwright.core.transaction_row import ARRIVAL, ORDER, SETTLEMENT, TransactionRow, token_of, with_face
 from cardwright.kit.clock import Instant, iso, iso_ms
 
 _exact = msgspec.json.Decoder(float_hook=Decimal)
@@ -57,8 +57,8 @@ def account_face_of(user: UserFact, owner: UserFact) -> Face:
 
 
 def document(
-    asked: AnyMovement, rows: Sequence[Recorded], source: SourceFace | None, steps: Sequence[Step] = (),
-    root: Recorded | None = None,
+    asked: AnyMovement, rows: Sequence[TransactionRow], source: SourceFace | None, steps: Sequence[Step] = (),
+    root: TransactionRow | None = None,
 ) -> str:  # fmt: skip
     """What a GET of the movement answers; ``rows`` are its transactions, the fees' last, ``root`` the deposit of a transition."""
     main, places = rows[0], exponent_of(rows[0].currency) or 0
@@ -112,7 +112,7 @@ def deposit_event(kind: int) -> str:
     return f"state.{DEPOSIT_STATES[STATE_BY_KIND[kind]].lower()}"
 
 
-def arrival_transitions(asked: Deposit, rows: Sequence[Recorded], steps: Sequence[Step]) -> list[tuple[str, str]]:
+def arrival_transitions(asked: Deposit, rows: Sequence[TransactionRow], steps: Sequence[Step]) -> list[tuple[str, str]]:
     """Token and JSON of the transitions that a deposit's arrival makes: it becomes PENDING, and perhaps goes on at once."""
     reasons, account_token = (ARRIVAL_REASON, _arrival_reason(asked, steps[-1])), asked.said["direct_deposit_account_token"]
     transitions = []
@@ -124,7 +124,7 @@ def arrival_transitions(asked: Deposit, rows: Sequence[Recorded], steps: Sequenc
 
 
 def _transition(
-    row: Recorded, channel: str, reason: str, code: str | None, deposit_token: str, account_token: str
+    row: TransactionRow, channel: str, reason: str, code: str | None, deposit_token: str, account_token: str
 ) -> list[tuple[str, str | None]]:
     """What a direct deposit's transition shows after its token; ``row`` is the transaction that makes it."""
     return [
@@ -135,7 +135,7 @@ def _transition(
     ]  # fmt: skip
 
 
-def _deposit_state(asked: Deposit, row: Recorded, last: Step) -> list[tuple[str, str | None]]:
+def _deposit_state(asked: Deposit, row: TransactionRow, last: Step) -> list[tuple[str, str | None]]:
     """State and reason of a deposit that has just arrived."""
     state, reason = DEPOSIT_STATES[State(row.state)], _arrival_reason(asked, last)
     return [("state", _text(state)), ("state_reason", _text(reason)), ("state_reason_code", _maybe(last.reason_code))]
@@ -147,13 +147,13 @@ def _arrival_reason(asked: Deposit, last: Step) -> str:
     return f"New {way}" if last.kind in ANNOUNCED else (f"Returned {way}" if last.reason_code is not None else f"Applied {way}")
 
 
-def _deposit_in(root: Recorded) -> dict[str, Any]:
+def _deposit_in(root: TransactionRow) -> dict[str, Any]:
     """The deposit as its first transaction shows it."""
     shown = f"{{{details_decoder.decode(root.details).movement}}}"
     return dict(_exact.decode(shown)["direct_deposit"])
 
 
-def deposit_after(asked: DepositTransition, step: Step, root: Recorded, now: Instant) -> str:
+def deposit_after(asked: DepositTransition, step: Step, root: TransactionRow, now: Instant) -> str:
     """A deposit's document as a transition leaves it."""
     assert step.chain is not None, "a transition changes its deposit"
     code = step.reason_code or asked.reason_code
@@ -184,7 +184,7 @@ def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
             return f'"fee":{step.charge.fee}' + (f',"fee_transfer":{doc}' if isinstance(asked, FeeCharge) else "")
 
 
-def fee_fragment(step: FeeStep, row: Recorded, first: Recorded, source: SourceFace | None, places: int) -> str:
+def fee_fragment(step: FeeStep, row: TransactionRow, first: TransactionRow, source: SourceFace | None, places: int) -> str:
     """What a real-time fee's transaction shows of the fee, its group, and the order that JIT Funding made for it alone."""
     order = ""
     if step.moved and source is not None:
@@ -199,7 +199,7 @@ def fee_fragment(step: FeeStep, row: Recorded, first: Recorded, source: SourceFa
     return f'{order}"fee":{step.fee},"real_time_fee_group":{step.group}'
 
 
-def render_account_side(row: Recorded, face: Face, state: int | None = None) -> str:
+def render_account_side(row: TransactionRow, face: Face, state: int | None = None) -> str:
     """A transaction that no card made, as JSON."""
     assert row.impacted is not None, "a movement that is refused leaves no row"
     details, places, time = details_decoder.decode(row.details), exponent_of(row.currency) or 0, iso(row.created_ms)
@@ -215,7 +215,7 @@ def render_account_side(row: Recorded, face: Face, state: int | None = None) -> 
     )
 
 
-def _polarity(row: Recorded) -> str:
+def _polarity(row: TransactionRow) -> str:
     """Which way money goes, or would go."""
     if row.kind in ANNOUNCED:
         return "PENDING_CREDIT" if row.kind == CREDITED.pending else "PENDING_DEBIT"
@@ -224,7 +224,7 @@ def _polarity(row: Recorded) -> str:
     return "CREDIT" if (row.impacted or 0) > 0 else "DEBIT"
 
 
-def _gpa(row: Recorded, places: int) -> str:
+def _gpa(row: TransactionRow, places: int) -> str:
     zero, effect = decimal_text(0, places), decimal_text(row.impacted or 0, places)
     balance = (
         f'"currency_code":"{row.currency}","ledger_balance":{decimal_text(row.ledger, places)},'
@@ -234,7 +234,7 @@ def _gpa(row: Recorded, places: int) -> str:
     return f'"gpa":{{{balance},"balances":{{"{row.currency}":{{{balance}}}}}}},'
 
 
-def _fee_details(charges: Sequence[Charge], rows: Sequence[Recorded], places: int) -> str | None:
+def _fee_details(charges: Sequence[Charge], rows: Sequence[TransactionRow], places: int) -> str | None:
     """The wire's ``fees``, each with its transaction; None when there are none."""
     details = [
         _object(

@@ -18,7 +18,7 @@ from cardwright.core.snapshot import CardFact, SourceFact, UserFact
 from cardwright.core.transaction_row import (
     LOAD_SIDE,
     ORDER,
-    Recorded,
+    TransactionRow,
     approval_code,
     cash_back_of,
     network_reference,
@@ -88,14 +88,14 @@ _Words = tuple[Details, int, str, str, str, str]
 and its user began, its token and its chain's."""
 
 
-def _words_of(row: Recorded) -> _Words:
+def _words_of(row: TransactionRow) -> _Words:
     time, token = iso(row.created_ms), token_of(row)
     began = time if row.user_time_ms == row.created_ms else iso(row.user_time_ms)
     chain_token = token if row.root_id is None else root_token(row)
     return details_decoder.decode(row.details), exponent_of(row.currency) or 0, time, began, token, chain_token
 
 
-def render(row: Recorded, face: Face, source: SourceFace | None, state: int | None = None) -> str:
+def render(row: TransactionRow, face: Face, source: SourceFace | None, state: int | None = None) -> str:
     """The card's side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
     details, places, time, began, token, chain_token = words = _words_of(row)
     kind, preceding = row.kind, ""
@@ -123,7 +123,7 @@ def render(row: Recorded, face: Face, source: SourceFace | None, state: int | No
     )
 
 
-def render_load(row: Recorded, face: Face, source: SourceFace | None) -> str:
+def render_load(row: TransactionRow, face: Face, source: SourceFace | None) -> str:
     """The load's side of a row as JSON: what funded the purchase, or took the money back."""
     assert row.moved, "only a row that moved money has a load side"
     details, places, time, began, token, _ = words = _words_of(row)
@@ -141,7 +141,7 @@ def render_load(row: Recorded, face: Face, source: SourceFace | None) -> str:
     )
 
 
-def _gpa(row: Recorded, impacted: int | None, places: int) -> str:
+def _gpa(row: TransactionRow, impacted: int | None, places: int) -> str:
     zero = decimal_text(0, places)
     effect = "" if impacted is None else f',"impacted_amount":{decimal_text(impacted, places)}'
     balance = (
@@ -151,7 +151,7 @@ def _gpa(row: Recorded, impacted: int | None, places: int) -> str:
     return f'"gpa":{{{balance},"balances":{{"{row.currency}":{{{balance}}}}}}},'
 
 
-def _order(row: Recorded, words: _Words, face: Face, source: SourceFace | None) -> str:
+def _order(row: TransactionRow, words: _Words, face: Face, source: SourceFace | None) -> str:
     """``gpa_order`` (or for money that goes back without an authorization ``gpa_order_unload``), with the comma behind it."""
     details, places, time, began, token, chain_token = words
     if source is None or not (row.moved or details.order_refused or details.unload):
@@ -176,7 +176,7 @@ def _order(row: Recorded, words: _Words, face: Face, source: SourceFace | None) 
     return f'"gpa_order":{{{common},"user_token":{face.owner},"currency_code":"{row.currency}"}},'
 
 
-def _order_state(row: Recorded) -> str:
+def _order_state(row: TransactionRow) -> str:
     """PENDING while the hold lives, COMPLETION once money has moved, REVERSED after a full reversal."""
     if row.kind in UNDOES:
         return "REVERSED"
@@ -224,7 +224,7 @@ def _network(details: Details) -> str:
     return f'"network":"{details.network}",{sub}'
 
 
-def _fees_and_cash(row: Recorded, details: Details, places: int) -> str:
+def _fees_and_cash(row: TransactionRow, details: Details, places: int) -> str:
     if not details.fees and not details.cash_back:
         return '"issuer_interchange_amount":0,"acquirer_fee_amount":0,'
     interchange = sum(fee.amount for fee in details.fees if fee.type == "INTERCHANGE_FEE")

@@ -19,7 +19,7 @@ PARTIALLY_APPROVED = Reason.PARTIALLY_APPROVED.number
 _HALVES = Struct(">QQ")
 
 
-class Recorded(NamedTuple):
+class TransactionRow(NamedTuple):
     """A row of ``transactions``, in the order of its columns: one message, its outcome, and the load it caused.
 
     Amounts in minor units of ``currency``, instants in milliseconds. ``moved`` is the amount of the funding order in this
@@ -127,17 +127,17 @@ def cash_back_of(code: int, details: Details) -> int:
     return 0 if code == PARTIALLY_APPROVED else details.cash_back
 
 
-def approval_code(row: Recorded) -> str:
+def approval_code(row: TransactionRow) -> str:
     """Six digits, the same through the chain because its rows share their seed's source (ISO 8583 DE38)."""
     return f"{(row.seed >> 3) % 1_000_000:06d}"
 
 
-def trace_number(row: Recorded) -> str:
+def trace_number(row: TransactionRow) -> str:
     """The acquirer's system trace audit number, six digits, one for each message (ISO 8583 DE11)."""
     return _trace(row.seed, row.id)
 
 
-def root_trace_number(row: Recorded) -> str:
+def root_trace_number(row: TransactionRow) -> str:
     """The trace number of the chain's root."""
     assert row.root_id is not None, "a root follows nothing"
     return _trace(row.seed, row.root_id)
@@ -147,6 +147,6 @@ def _trace(seed: int, row_id: int) -> str:
     return f"{((seed >> 23) + row_id) % 1_000_000:06d}"
 
 
-def network_reference(row: Recorded) -> str:
+def network_reference(row: TransactionRow) -> str:
     """The network's twelve-digit id of the chain."""
     return f"{(row.seed >> 11) % 1_000_000_000_000:012d}"

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from cardwright.core.messages import Authorization, Details, Part, surcharge_of
 from cardwright.core.money import LARGEST
-from cardwright.core.transaction_row import Recorded, cash_back_of
+from cardwright.core.transaction_row import TransactionRow, cash_back_of
 from cardwright.core.transaction_types import ASKS, CREDITS, FORM_OF, REFUNDS, Form
 from cardwright.core.velocity import Change, Control, Event, use_count
 from cardwright.kit.clock import Instant
@@ -45,7 +45,7 @@ class ChainParts:
     def __init__(self) -> None:
         self._parts: dict[int, Parts] = {}
 
-    def changes(self, row: Recorded, details: Details, event: Event | None) -> Sequence[Change]:
+    def changes(self, row: TransactionRow, details: Details, event: Event | None) -> Sequence[Change]:
         """Return what a message changes. ``event`` may be another than history has it (``core.backtest``)."""
         if event is None:
             return UNCHANGED
@@ -57,7 +57,7 @@ class ChainParts:
         return changes
 
 
-def counted_chain(row: Recorded, details: Details) -> int | None:
+def counted_chain(row: TransactionRow, details: Details) -> int | None:
     """Return the root of the chain that a message counts for; None for a refund that names no purchase."""
     if row.kind in REFUNDS:
         return details.refund_of
@@ -96,7 +96,7 @@ def _event(event: Event, part: Part, purchase: int, cash: int, count: int) -> Ev
     return Event(part.mid, part.mcc, event.currency, purchase, cash, count, True, part.flow)
 
 
-def parts_of(root: Recorded, details: Details) -> Parts:
+def parts_of(root: TransactionRow, details: Details) -> Parts:
     """Return the parts of the chain that a row begins, as its next message finds them.
 
     They are stored once the chain has more than one part, or a refund named it. Until then they follow from the root: what
@@ -112,12 +112,12 @@ def parts_of(root: Recorded, details: Details) -> Parts:
     return (Part(root.created_ms, event.mid, event.mcc, event.flow, event.purchase, event.cash, uses, amount - left),)
 
 
-def are_stored(row: Recorded, event: Event, known: Details) -> bool:
+def are_stored(row: TransactionRow, event: Event, known: Details) -> bool:
     """Whether the parts of a chain no longer follow from its root alone after a message."""
     return known.parts is not None or row.kind in REFUNDS or event.purchase + event.cash > 0
 
 
-def asked_of(row: Recorded, details: Details) -> Authorization:
+def asked_of(row: TransactionRow, details: Details) -> Authorization:
     """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
     form = FORM_OF[row.kind]
     fees = () if form is Form.BALANCE_INQUIRY or form in CREDITS else details.fees
@@ -125,7 +125,7 @@ def asked_of(row: Recorded, details: Details) -> Authorization:
     return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details, form=form)
 
 
-def event_of(row: Recorded, details: Details) -> Event | None:
+def event_of(row: TransactionRow, details: Details) -> Event | None:
     """The event that a message is to the controls; None when none of them counts it.
 
     What follows an authorization says itself what it adds: a partial reversal gives its amount back, a full one the use
@@ -139,7 +139,7 @@ def event_of(row: Recorded, details: Details) -> Event | None:
     return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True, details.flow)
 
 
-def _asked(row: Recorded, details: Details) -> Event | None:
+def _asked(row: TransactionRow, details: Details) -> Event | None:
     """A purchase: what was approved of it, or what was asked when it was declined.
 
     Nothing for an account verification, or for an amount that no account can hold: its sums would leave 64 bits.

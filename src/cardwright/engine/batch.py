@@ -9,7 +9,7 @@ import msgspec
 from cardwright.core.messages import Message
 from cardwright.core.problems import Problem
 from cardwright.core.snapshot import Account
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.velocity import Control, recounted, usage_keys
 from cardwright.core.velocity_events import changes_for
 from cardwright.engine.card_cache import CardEntry, CardKey
@@ -58,7 +58,7 @@ Ask = Asked | Instructed
 class Outcome(NamedTuple):
     """What a message became: its row, what it takes to render it, and the answer that the message's view made of that."""
 
-    row: Recorded
+    row: TransactionRow
     card: CardEntry
     program: ProgramEntry
     source: SourceEntry | None
@@ -82,7 +82,7 @@ class Batch:
     now: dict[int, Instant]
     real_ms: Instant
     accounts: dict[int, Account]
-    roots: dict[int, Recorded]
+    roots: dict[int, TransactionRow]
     loaded: set[int]
     events: list[Event] = field(default_factory=list)
     write: Write = field(default_factory=Write)

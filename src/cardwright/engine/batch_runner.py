@@ -30,7 +30,7 @@ from cardwright.core.problems import (
 )
 from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Account, Snapshot
-from cardwright.core.transaction_row import RELOAD, Recorded, token_of, with_face
+from cardwright.core.transaction_row import RELOAD, TransactionRow, token_of, with_face
 from cardwright.core.transaction_types import INCREMENT
 from cardwright.core.velocity import Change, counted, usage_keys
 from cardwright.core.velocity_events import UNCHANGED, applied, are_stored, counted_chain, event_of, parts_of
@@ -199,7 +199,7 @@ class _View(NamedTuple):
 
     snapshot: Snapshot
     message: Message
-    root: Recorded | None
+    root: TransactionRow | None
     source: SourceEntry | None
 
 
@@ -274,7 +274,7 @@ def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
     return outcome
 
 
-def _changes(batch: Batch, row: Recorded, details: Details) -> tuple[Sequence[Change], tuple[Part, ...] | None]:
+def _changes(batch: Batch, row: TransactionRow, details: Details) -> tuple[Sequence[Change], tuple[Part, ...] | None]:
     """What a message changes for velocity controls, and the parts of its chain where the root must keep them."""
     event = event_of(row, details)
     if event is None:
@@ -288,7 +288,7 @@ def _changes(batch: Batch, row: Recorded, details: Details) -> tuple[Sequence[Ch
     return changes, parts if are_stored(row, event, known) else None
 
 
-def _keep(batch: Batch, asked: Asked, outcome: Outcome, decision: Decision, root: Recorded | None, account: Account) -> None:
+def _keep(batch: Batch, asked: Asked, outcome: Outcome, decision: Decision, root: TransactionRow | None, account: Account) -> None:
     """Takes a decision into the batch: the next message sees it, and it is among what will be written."""
     row, write = outcome.row, batch.write
     batch.accounts[row.holder_id] = account
@@ -331,7 +331,7 @@ def _move(batch: Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
 
 
 def _carry_out(
-    batch: Batch, ids: IdSource, program: ProgramEntry, asked: Instructed, entries: Sequence[AccountEntry], root: Recorded | None
+    batch: Batch, ids: IdSource, program: ProgramEntry, asked: Instructed, entries: Sequence[AccountEntry], root: TransactionRow | None
 ) -> Moved | Problem:
     """Decides a movement whose accounts are known, and takes it into the batch."""
     source = program.sources_by_id.get(asked.source_id) if asked.source_id is not None else None
@@ -343,7 +343,7 @@ def _carry_out(
     steps = decide_movement(seen, asked.movement)
     if isinstance(steps, Problem):
         return steps
-    rows, after = list[Recorded](), dict[int, Account]()
+    rows, after = list[TransactionRow](), dict[int, Account]()
     row_ids = [ids.next() for _ in steps]
     now = max(account.time_of(row_ids[0], batch.now[program.id]) for account in accounts)
     for step, row_id in zip(steps, row_ids, strict=True):
@@ -373,7 +373,7 @@ def _carry_out(
 
 
 def _reload(
-    batch: Batch, ids: IdSource, program: ProgramEntry, spender: AccountEntry, product_token: str | None, spent: Recorded
+    batch: Batch, ids: IdSource, program: ProgramEntry, spender: AccountEntry, product_token: str | None, spent: TransactionRow
 ) -> None:
     """Fills the account up when what was just spent left less than its auto reload wants; what cannot be ordered is not."""
     reload = program.reload_of(spender.owner.token, product_token)

@@ -13,7 +13,7 @@ from cardwright.core.movement_types import LOADS
 from cardwright.core.movements import AnyMovement, Deposit, DepositTransition, MovementKind
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account
-from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.engine.config_cache import AccountEntry, Cache, ProgramEntry, SourceEntry
 from cardwright.engine.transaction_rows import chain_of, journal_entry
 from cardwright.kit.clock import Instant
@@ -63,7 +63,7 @@ class Instructed(NamedTuple):
 class Change(NamedTuple):
     """A change of a direct deposit's state: the transaction that makes it, the token of its transition and the JSON of that."""
 
-    row: Recorded
+    row: TransactionRow
     token: str
     doc: str
 
@@ -91,7 +91,7 @@ class Moved(NamedTuple):
 
 def view_of(
     program: ProgramEntry, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None,
-    root: Recorded | None, now: Instant, loaded: Set[int],
+    root: TransactionRow | None, now: Instant, loaded: Set[int],
 ) -> View:  # fmt: skip
     """What the decision sees; ``loaded`` are accounts of those before KYC that had a load."""
     parties = tuple(
@@ -108,17 +108,17 @@ async def load_loaded(cache: Cache, entries: Iterable[AccountEntry]) -> set[int]
     return await cache.look(loaded_accounts, ids) if ids else set()
 
 
-def loads_in(rows: Sequence[Recorded]) -> set[int]:
+def loads_in(rows: Sequence[TransactionRow]) -> set[int]:
     """The accounts that a movement loaded."""
     return {row.holder_id for row in rows if row.kind in LOADS and (row.impacted or 0) > 0}
 
 
 def first_row(
     step: Step, entry: AccountEntry, program: ProgramEntry, asked: Instructed, account: Account, row_id: int, now: Instant
-) -> Recorded:
+) -> TransactionRow:
     """A step's row without its details, which need the tokens of all rows. ``account`` is as the step leaves it."""
     ledger, held = account.money(program.currency)
-    return Recorded(
+    return TransactionRow(
         id=row_id,
         program_id=program.id,
         holder_id=entry.holder_id,
@@ -152,9 +152,9 @@ def first_row(
 
 
 def complete(
-    rows: Sequence[Recorded], steps: Sequence[Step], entries: Sequence[AccountEntry], asked: Instructed,
-    source: SourceEntry | None, root: Recorded | None,
-) -> tuple[list[Recorded], str]:  # fmt: skip
+    rows: Sequence[TransactionRow], steps: Sequence[Step], entries: Sequence[AccountEntry], asked: Instructed,
+    source: SourceEntry | None, root: TransactionRow | None,
+) -> tuple[list[TransactionRow], str]:  # fmt: skip
     """The rows with their details, and the movement's document, which they show; a transition's show the deposit."""
     doc = document(asked.movement, rows, source.face if source is not None else None, steps, root)
     shown = doc
@@ -173,7 +173,7 @@ def complete(
     return done, doc
 
 
-def changes_of(movement: AnyMovement, rows: Sequence[Recorded], steps: Sequence[Step], doc: str) -> list[Change]:
+def changes_of(movement: AnyMovement, rows: Sequence[TransactionRow], steps: Sequence[Step], doc: str) -> list[Change]:
     """The changes of a direct deposit's state that a movement makes; ``rows`` are its transactions, ``doc`` is its document."""
     match movement:
         case DepositTransition():
@@ -185,17 +185,17 @@ def changes_of(movement: AnyMovement, rows: Sequence[Recorded], steps: Sequence[
             return []
 
 
-def root_id_of(row: Recorded, first: Recorded, step: Step) -> int | None:
+def root_id_of(row: TransactionRow, first: TransactionRow, step: Step) -> int | None:
     """The chain that a row belongs to: the recipient's side of a transfer is in the sender's."""
     return first.id if (step.party or step.follows) and row.id != first.id else row.root_id
 
 
-def entry_of(row: Recorded, step: Step) -> tuple[object, ...]:
+def entry_of(row: TransactionRow, step: Step) -> tuple[object, ...]:
     """The journal row of a step."""
     return journal_entry(row, step.legs)
 
 
-def movement_row(asked: Instructed, entries: Sequence[AccountEntry], first: Recorded, doc: str) -> tuple[object, ...]:
+def movement_row(asked: Instructed, entries: Sequence[AccountEntry], first: TransactionRow, doc: str) -> tuple[object, ...]:
     """The resource's row, which shares the id of its first transaction."""
     other = entries[1].holder_id if len(entries) > 1 else None
     return (

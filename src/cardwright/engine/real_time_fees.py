@@ -11,7 +11,7 @@ from cardwright.core.movement_json import fee_fragment
 from cardwright.core.render import SourceFace, details_decoder
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account
-from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.transaction_types import SETTLED_AT_ONCE
 from cardwright.engine.config_cache import Cache, ProgramEntry
 from cardwright.engine.transaction_rows import after_chain, journal_entry
@@ -33,12 +33,12 @@ class FeeTaken(NamedTuple):
     step: FeeStep
     assessed: Assessed
     row_id: int
-    beside: Recorded
+    beside: TransactionRow
     user_token: str
     source: SourceFace | None
 
 
-def _row_of(taken: FeeTaken, first: Recorded | None, account: Account) -> Recorded:
+def _row_of(taken: FeeTaken, first: TransactionRow | None, account: Account) -> TransactionRow:
     """A fee's row; ``first`` is the first of the fee's chain, None when this is, ``account`` as the fee leaves it.
 
     It is of the message's account, funding source, currency and moment, and has its seed and revisions, but no card.
@@ -76,7 +76,7 @@ def _row_of(taken: FeeTaken, first: Recorded | None, account: Account) -> Record
     return row._replace(details=_pack(details))
 
 
-def keep_fee(taken: FeeTaken, write: Write, accounts: dict[int, Account], roots: dict[int, Recorded]) -> None:
+def keep_fee(taken: FeeTaken, write: Write, accounts: dict[int, Account], roots: dict[int, TransactionRow]) -> None:
     """Takes a fee's transaction into a batch, right after the message's own: the next message sees what it left."""
     step, beside, legs = taken.step, taken.beside, taken.step.legs
     account = accounts[beside.holder_id].moved(beside.currency, legs.available + legs.held, legs.held)
@@ -94,7 +94,7 @@ def keep_fee(taken: FeeTaken, write: Write, accounts: dict[int, Account], roots:
         roots[first.id] = after_chain(roots[first.id], chain)
 
 
-async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], seen: Seen) -> dict[int, Recorded]:
+async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], seen: Seen) -> dict[int, TransactionRow]:
     """The fees of purchases that were settled at once and may be undone: one that was refunded is not given back again.
 
     Only programs with fee groups have some. The accounts are locked, so nobody changes them meanwhile.
@@ -107,7 +107,7 @@ async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], seen: Se
     return {row.id: row for row in await cache.look(load_rows, ids)} if ids else {}
 
 
-def unless_refunded(message: Message, root: Recorded, roots: dict[int, Recorded]) -> Message:
+def unless_refunded(message: Message, root: TransactionRow, roots: dict[int, TransactionRow]) -> Message:
     """The message without the fee of its chain, if that was charged at once and refunded since: it is not given back again."""
     assessed = message.details.assessed
     if assessed is None or root.kind not in SETTLED_AT_ONCE or not roots[assessed.row_id].cleared:

@@ -17,7 +17,7 @@ from cardwright.core.messages import Details, Expiry
 from cardwright.core.movements import APPLY_REASON, DepositTransition, MovementKind
 from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, USER_UNKNOWN, Problem
 from cardwright.core.render import details_decoder
-from cardwright.core.transaction_row import SETTLEMENT, Recorded, token_of, with_face
+from cardwright.core.transaction_row import SETTLEMENT, TransactionRow, token_of, with_face
 from cardwright.engine.batch import Asked
 from cardwright.engine.config_cache import AccountEntry, find_accounts
 from cardwright.engine.loop import Engine
@@ -37,7 +37,7 @@ POLL_S: Final = 1.0
 SETTLE_S: Final = 5.0
 """How long ``settle`` goes on; the loop comes back to the rest."""
 
-DueDeposit = tuple[Recorded, AccountEntry]
+DueDeposit = tuple[TransactionRow, AccountEntry]
 """The first transaction of a deposit whose day has come, and the account that it is for."""
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class Timers:
     async def _happen(self, program_id: int, one: DueHold | DueDeposit) -> bool:
         return await (self._expire(program_id, one) if isinstance(one, DueHold) else self._apply(*one))
 
-    async def _apply(self, deposit: Recorded, account: AccountEntry) -> bool:
+    async def _apply(self, deposit: TransactionRow, account: AccountEntry) -> bool:
         """Whether the deposit waits no longer afterwards."""
         # The third face of a row's token is nobody's else, so a deposit takes effect by itself once.
         change = DepositTransition(

@@ -10,7 +10,7 @@ from cardwright.core.enums import TYPES, State
 from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Message, Part
 from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Chain, Snapshot
-from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.kit.clock import Instant
 from cardwright.outbox.events import Category, Event, Subscription, outbox_row
 from cardwright.storage.engine.store import ChainRow
@@ -21,7 +21,7 @@ CARD_ACCOUNTS = 4
 """What a card's message never books to, fees and transit, is last in the chart and left out of its entry."""
 
 
-def chain_of(root: Recorded) -> Chain:
+def chain_of(root: TransactionRow) -> Chain:
     """A chain's root as a decision sees it."""
     return Chain(
         State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared,
@@ -29,19 +29,19 @@ def chain_of(root: Recorded) -> Chain:
     )  # fmt: skip
 
 
-def after_chain(root: Recorded, chain: Chain) -> Recorded:
+def after_chain(root: TransactionRow, chain: Chain) -> TransactionRow:
     """The chain's root after a decision."""
     return root._replace(
         state=chain.state.value, hold_left=chain.hold_left, load_left=chain.load_left, cleared=chain.cleared, due_ms=chain.due_ms
     )
 
 
-def chain_row(root: Recorded) -> ChainRow:
+def chain_row(root: TransactionRow) -> ChainRow:
     """What is written of a changed root."""
     return ChainRow(root.id, root.state, root.hold_left, root.load_left, root.cleared, root.due_ms)
 
 
-def completed(message: Message, original: Recorded) -> Message:
+def completed(message: Message, original: TransactionRow) -> Message:
     """A message with the merchant of the transaction that it names, as far as it names none itself."""
     said, known = message.details, details_decoder.decode(original.details)
     details = Details(
@@ -62,7 +62,7 @@ def completed(message: Message, original: Recorded) -> Message:
     return msgspec.structs.replace(message, details=details)
 
 
-def with_increment(root: Recorded, increment: Recorded) -> Recorded:
+def with_increment(root: TransactionRow, increment: TransactionRow) -> TransactionRow:
     """A chain's root that knows of one increment more."""
     known = details_decoder.decode(root.details)
     chosen = details_decoder.decode(increment.details).chosen_token
@@ -70,7 +70,7 @@ def with_increment(root: Recorded, increment: Recorded) -> Recorded:
     return root._replace(details=_pack(grown))
 
 
-def with_parts(root: Recorded, parts: tuple[Part, ...]) -> Recorded:
+def with_parts(root: TransactionRow, parts: tuple[Part, ...]) -> TransactionRow:
     """A chain's root that knows the parts of its chain."""
     known = details_decoder.decode(root.details)
     return root._replace(details=_pack(msgspec.structs.replace(known, parts=parts)))
@@ -88,18 +88,18 @@ def record(
     revisions: tuple[int, int],
     decision: Decision,
     details: Details,
-    root: Recorded | None,
+    root: TransactionRow | None,
     seed: int,
     now: Instant,
     duration_ms: int,
-) -> Recorded:
+) -> TransactionRow:
     """The row of a decided message. ``keys``: program, holder, card, funding source; ``revisions``: program's, account's.
 
     A message that follows another shares the root's seed and the time at which the cardholder began it all.
     """
     ledger, held = decision.account.money(decision.currency)
     program_id, holder_id, card_id, source_id = keys
-    return Recorded(
+    return TransactionRow(
         id=row_id,
         program_id=program_id,
         holder_id=holder_id,
@@ -153,17 +153,17 @@ def details_of(
     return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details
 
 
-def journal_entry(row: Recorded, legs: tuple[int, ...]) -> tuple[object, ...]:
+def journal_entry(row: TransactionRow, legs: tuple[int, ...]) -> tuple[object, ...]:
     """The journal row of a decision that moved money; it shares the transaction's id."""
     return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *legs)
 
 
-def inline_notification(row: Recorded, target: bytes) -> dict[str, object]:
+def inline_notification(row: TransactionRow, target: bytes) -> dict[str, object]:
     """The outbox row to the webhook that the request itself named."""
     return outbox_row(row.program_id, row.created_ms, Category.TRANSACTION, [row.id], target=target)
 
 
-def events_of(rows: Sequence[Recorded], subscriptions: Mapping[int, Sequence[Subscription]]) -> list[Event]:
+def events_of(rows: Sequence[TransactionRow], subscriptions: Mapping[int, Sequence[Subscription]]) -> list[Event]:
     """The events of transactions, of those programs only that have a subscription."""
     return [
         Event(row.program_id, row.created_ms, Category.TRANSACTION, f"transaction.{TYPES[row.kind]}", row.id)

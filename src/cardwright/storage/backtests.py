@@ -10,7 +10,7 @@ from cardwright.core.messages import Details
 from cardwright.core.render import details_decoder
 from cardwright.core.spend_controls import Groups, MccGroup, MerchantRule, resolved
 from cardwright.core.timeline import C, Change, Holder, Versions
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.velocity import Control, settled
 from cardwright.kit.clock import Instant
 from cardwright.storage.controls import INACTIVE, control_from, product_token_of, rule_from
@@ -210,7 +210,7 @@ def load_cards_of(db: Connection, holder_ids: Sequence[int]) -> dict[int, CardOf
 
 def history_of(
     db: Connection, holder_ids: Sequence[int], start_ms: Instant, end_ms: Instant
-) -> Iterator[tuple[Recorded, Details]]:
+) -> Iterator[tuple[TransactionRow, Details]]:
     """What happened on accounts, one account after the other, each in the order of time."""
     query = (
         select(transactions)
@@ -218,7 +218,7 @@ def history_of(
         .where(transactions.c.created_ms >= start_ms)
         .order_by(transactions.c.holder_id, transactions.c.created_ms, transactions.c.id)
     )
-    decode, make = details_decoder.decode, Recorded._make
+    decode, make = details_decoder.decode, TransactionRow._make
     for rows in db.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).partitions():
         for found in rows:
             row = make(found)

@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.render import details_decoder
 from cardwright.core.spend_controls import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.velocity import Control, settled
 from cardwright.core.velocity_events import ChainParts, Past, event_of
 from cardwright.storage.database import Row
@@ -177,7 +177,7 @@ def load_past(db: Connection, holder_id: int, user_token: str) -> list[Past]:
     )
     past, chains = [], ChainParts()
     for found in db.execute(query):
-        row = Recorded(*found[: len(Recorded._fields)])
+        row = TransactionRow(*found[: len(TransactionRow._fields)])
         details = details_decoder.decode(row.details)
         if changes := chains.changes(row, details, event_of(row, details)):
             past.append(Past(row.created_ms, row.id, product_token_of(found.card_doc), changes))

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, Table, select
 
 from cardwright.core.fee_groups import RealTimeFee, fees_by_holder_group
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.storage.engine.store import TRANSACTION_COLUMNS
 from cardwright.storage.tables import account_holder_groups, fees, real_time_fee_groups, transactions
 
@@ -27,7 +27,7 @@ def _docs(db: Connection, table: Table, program_id: int) -> dict[str, str]:
     return {row.token: row.doc for row in rows}
 
 
-def load_rows(db: Connection, ids: Collection[int]) -> list[Recorded]:
+def load_rows(db: Connection, ids: Collection[int]) -> list[TransactionRow]:
     """Transactions by their ids."""
     columns = (transactions.c[name] for name in TRANSACTION_COLUMNS)
-    return [Recorded(*row) for row in db.execute(select(*columns).where(transactions.c.id.in_(ids)))]
+    return [TransactionRow(*row) for row in db.execute(select(*columns).where(transactions.c.id.in_(ids)))]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.storage.engine.store import TRANSACTION_COLUMNS
 from cardwright.storage.tables import cards, programs, transactions
@@ -31,12 +31,12 @@ def programs_with_due_holds(db: Connection, real_ms: Instant) -> list[int]:
     ]  # fmt: skip
 
 
-def load_due_deposits(db: Connection, program_id: int, now: Instant, count: int) -> list[Recorded]:
+def load_due_deposits(db: Connection, program_id: int, now: Instant, count: int) -> list[TransactionRow]:
     """The first transactions of at most so many direct deposits whose day has come, those that were due first first."""
     row = transactions.c
     columns = (transactions.c[name] for name in TRANSACTION_COLUMNS)
     due = select(*columns).where(row.program_id == program_id, row.due_ms <= now, _HAS_END, row.card_id.is_(None))
-    return [Recorded(*found) for found in db.execute(due.order_by(row.due_ms, row.id).limit(count))]
+    return [TransactionRow(*found) for found in db.execute(due.order_by(row.due_ms, row.id).limit(count))]
 
 
 def load_due_holds(db: Connection, program_id: int, now: Instant, count: int) -> list[DueHold]:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Self
 
-from cardwright.core.transaction_row import Recorded, id_and_face_of, root_token, token_of
+from cardwright.core.transaction_row import TransactionRow, id_and_face_of, root_token, token_of
 
 TokenKey = tuple[int, str]
 """Program id and transaction token."""
@@ -24,7 +24,7 @@ class Original(NamedTuple):
     card_token: str
 
     @classmethod
-    def of(cls, row: Recorded, card_token: str) -> Self:
+    def of(cls, row: TransactionRow, card_token: str) -> Self:
         """What is kept of a row."""
         return cls(
             row.id, row.program_id, row.kind, row.code, row.created_ms, row.user_time_ms, row.root_id, row.seed, card_token

@@ -23,7 +23,7 @@ from cardwright.core.responses import REASON_OF
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.spend_controls import MerchantRule
 from cardwright.core.timeline import Holder, Timeline
-from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.velocity import Verdict, Window
 from cardwright.kit.clock import DAY_MS, iso_ms
 from cardwright.resources.analysis.decisions import configuration_as_of
@@ -122,7 +122,7 @@ class _Worker:
                 self._add(again, owned)
         self.sums.accounts += len(ids)
 
-    def _see(self, db: Connection, row: Recorded) -> Snapshot:
+    def _see(self, db: Connection, row: TransactionRow) -> Snapshot:
         mcc = details_decoder.decode(row.details).merchant.mcc
         key = (row.card_id, row.holder_revision, row.program_revision, row.source_id, mcc)
         if key not in self._seen:
@@ -205,7 +205,7 @@ def _refusal(refusal: Refusal | None, places: int) -> dict[str, object]:
             assert_never(refusal)
 
 
-def _outcome(row: Recorded, places: int, limited_by: str | None) -> dict[str, object]:
+def _outcome(row: TransactionRow, places: int, limited_by: str | None) -> dict[str, object]:
     reason = REASON_OF[row.code]
     outcome: dict[str, object] = {
         "outcome": "DECLINED" if row.impacted is None else "APPROVED",

@@ -26,7 +26,7 @@ from cardwright.core.spend_controls import (
     categories_of,
     resolved,
 )
-from cardwright.core.transaction_row import Recorded, token_of
+from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.transaction_types import ASKS, PROMISED, SETTLED_AT_ONCE
 from cardwright.core.velocity import Control, keeping, recounted, usage_keys
 from cardwright.core.velocity_events import asked_of, changes_for
@@ -50,7 +50,7 @@ class Again(NamedTuple):
     changes: dict[str, Any]
 
 
-def message_of(row: Recorded) -> Authorization:
+def message_of(row: TransactionRow) -> Authorization:
     """The message that the row records, as it came in."""
     details = details_decoder.decode(row.details)
     asked = msgspec.structs.replace(
@@ -59,7 +59,7 @@ def message_of(row: Recorded) -> Authorization:
     return asked_of(row, asked)
 
 
-def account_before(row: Recorded) -> Account:
+def account_before(row: TransactionRow) -> Account:
     """The account as the decision found it: the balances after it, less what it did."""
     held = row.ledger - row.available
     if row.impacted is None or row.kind in PROMISED:
@@ -72,7 +72,7 @@ def account_before(row: Recorded) -> Account:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, ...]]:
+def snapshot_as_of(call: Call, row: TransactionRow) -> tuple[Snapshot, tuple[Control, ...]]:
     """What the decision saw, from the history of its configuration, and the shadow controls that looked on."""
     seen = configuration_as_of(call.db, row)
     controls = controls_as_of(call.db, row, seen.card, groups_as_of(call.db, row))
@@ -82,7 +82,7 @@ def snapshot_as_of(call: Call, row: Recorded) -> tuple[Snapshot, tuple[Control, 
     return msgspec.structs.replace(seen, account=account, controls=real, few=None), shadows
 
 
-def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
+def configuration_as_of(db: Connection, row: TransactionRow) -> Snapshot:
     """What the decision on a row saw of all that is configured; without money and velocity controls."""
     card, user, owner = facts_as_of(db, row)
     by_token = select(card_products.c.id).where(
@@ -99,31 +99,31 @@ def configuration_as_of(db: Connection, row: Recorded) -> Snapshot:
     return Snapshot(row.currency, card, user, owner, product, source, Account(), chain, spend=spend, fees=fees)
 
 
-def docs_as_of(db: Connection, row: Recorded, kind: Kind) -> list[tuple[int, str]]:
+def docs_as_of(db: Connection, row: TransactionRow, kind: Kind) -> list[tuple[int, str]]:
     """Every object of a kind, as it was when the row was decided."""
     return history.docs_as_of(db, row.program_id, kind, row.program_revision)
 
 
-def groups_as_of(db: Connection, row: Recorded) -> Groups:
+def groups_as_of(db: Connection, row: TransactionRow) -> Groups:
     """The groups that scopes pointed at."""
     groups = [msgspec.json.decode(doc, type=MccGroup) for _, doc in docs_as_of(db, row, Kind.MCC_GROUP)]
     merchants = [msgspec.json.decode(doc) for _, doc in docs_as_of(db, row, Kind.MERCHANT_GROUP)]
     return Groups({one.token: one for one in groups}, {one["token"]: frozenset(one["mids"]) for one in merchants})
 
 
-def controls_as_of(db: Connection, row: Recorded, card: CardFact, groups: Groups) -> tuple[Control, ...]:
+def controls_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups) -> tuple[Control, ...]:
     """The velocity controls that applied, in the order of their say, shadows among them."""
     found = (control_from(key, fact, groups) for key, fact in docs_as_of(db, row, Kind.VELOCITY_CONTROL))
     return applying(by_level(found), card.user_token, card.card_product_token)
 
 
-def rules_as_of(db: Connection, row: Recorded, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
+def rules_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
     """The authorization controls or exemptions that applied, in the order of their say."""
     found = (resolved(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
     return applying(by_level(found), card.user_token, card.card_product_token)
 
 
-def spend_as_of(db: Connection, row: Recorded, card: CardFact, user: UserFact, product: ProductFact, groups: Groups) -> Spend:
+def spend_as_of(db: Connection, row: TransactionRow, card: CardFact, user: UserFact, product: ProductFact, groups: Groups) -> Spend:
     """The other rules that the decision looked at."""
     rules = product.config.transaction_controls
     lists = (msgspec.json.decode(doc, type=CountryList) for _, doc in docs_as_of(db, row, Kind.ACCEPTED_COUNTRIES))
@@ -144,7 +144,7 @@ def spend_as_of(db: Connection, row: Recorded, card: CardFact, user: UserFact, p
     )
 
 
-def fees_as_of(db: Connection, row: Recorded, user: UserFact) -> tuple[RealTimeFee, ...]:
+def fees_as_of(db: Connection, row: TransactionRow, user: UserFact) -> tuple[RealTimeFee, ...]:
     """The real-time fees of the user's account holder group."""
     groups = [doc for _, doc in docs_as_of(db, row, Kind.REAL_TIME_FEE_GROUP)]
     if not groups:
@@ -156,7 +156,7 @@ def fees_as_of(db: Connection, row: Recorded, user: UserFact) -> tuple[RealTimeF
 
 
 def with_usage_before(
-    call: Call, row: Recorded, account: Account, controls: tuple[Control, ...], user: str, owner: str
+    call: Call, row: TransactionRow, account: Account, controls: tuple[Control, ...], user: str, owner: str
 ) -> Account:
     """The account with the usage that the row's decision found: what came before it, counted again from history."""
     if not controls:
@@ -197,7 +197,7 @@ def get_decision(call: Call) -> dict[str, Any]:
     }
 
 
-def _explain_again(call: Call, row: Recorded) -> Again:
+def _explain_again(call: Call, row: TransactionRow) -> Again:
     """The decision made again from its history."""
     seen, shadows = snapshot_as_of(call, row)
     message = message_of(row)

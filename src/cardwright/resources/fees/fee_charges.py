@@ -12,7 +12,7 @@ from cardwright.core.movement_types import FEE_CHARGE
 from cardwright.core.movements import FeeCharge, FeeRefund, MovementKind
 from cardwright.core.problems import FEE_CHARGE_NOT_FOUND, FEE_CHARGE_UNKNOWN, Problem, bad_field
 from cardwright.core.render import details_decoder
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.movements import Ready, Tags0, carry_out, get_movement, one_holder, said
@@ -68,7 +68,7 @@ class FeeRefunded(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 
-def fee_in(row: Recorded) -> str:
+def fee_in(row: TransactionRow) -> str:
     """The JSON of the fee that a transaction charged, as it was then."""
     shown = f"{{{details_decoder.decode(row.details).movement}}}"
     return bytes(msgspec.json.decode(shown, type=_Shown).fee).decode()
@@ -81,7 +81,7 @@ class _Shown(msgspec.Struct):
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def get_fee_transaction(db: Connection, program_id: int, token: str) -> Recorded:
+def get_fee_transaction(db: Connection, program_id: int, token: str) -> TransactionRow:
     """The transaction of a fee. Raises a problem when the token names none, or another kind of transaction."""
     try:
         row, _side = get_transaction(db, program_id, token)

@@ -10,7 +10,7 @@ from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.movement_types import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.core.problems import bad_parameter
 from cardwright.core.render import details_decoder
-from cardwright.core.transaction_row import ORDER, Recorded, root_token, token_of, with_face
+from cardwright.core.transaction_row import ORDER, TransactionRow, root_token, token_of, with_face
 from cardwright.kit.bookmarks import Position
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_day, parse_instant
 from cardwright.ledger.settlement import LINES, Day, Standing, lines_of
@@ -102,7 +102,7 @@ class _Shown(msgspec.Struct):
     gpa_order_unload: _Order | None = None
 
 
-def order_token(row: Recorded) -> str | None:
+def order_token(row: TransactionRow) -> str | None:
     """The token of the order that a row is about: the one of its chain, which a GPA order chose itself; a transfer has none."""
     if row.kind not in (GPA_CREDIT, GPA_DEBIT, PROGRAM):
         return with_face(token_of(row) if row.root_id is None else root_token(row), ORDER)
@@ -178,7 +178,7 @@ def list_lines(call: Call) -> Listing:
 
 
 def _line(row: Any, name: str, amount: int, source: str | None, drawn: int) -> str:
-    recorded = Recorded(*(getattr(row, field) for field in Recorded._fields))
+    recorded = TransactionRow(*(getattr(row, field) for field in TransactionRow._fields))
     places = exponent_of(row.currency) or 0
     order = quoted(order_token(recorded))
     return (

@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.core.movement_types import CARDLESS
 from cardwright.core.problems import bad_parameter
-from cardwright.core.transaction_row import LOAD_SIDE, Recorded
+from cardwright.core.transaction_row import LOAD_SIDE, TransactionRow
 from cardwright.core.transaction_types import LOAD_KINDS
 from cardwright.kit.clock import DAY_MS, Instant, parse_instant
 from cardwright.resources.common.call import Call
@@ -345,7 +345,7 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
     return entries
 
 
-def load_rows(db: Connection, entries: list[Entry]) -> dict[int, Recorded]:
+def load_rows(db: Connection, entries: list[Entry]) -> dict[int, TransactionRow]:
     """The rows of a page by their ids."""
     found = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
-    return {row.id: Recorded(*row[: len(Recorded._fields)]) for row in found}
+    return {row.id: TransactionRow(*row[: len(TransactionRow._fields)]) for row in found}

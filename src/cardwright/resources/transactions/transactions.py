@@ -11,7 +11,7 @@ from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_paramet
 from cardwright.core.render import Face, SourceFace, details_decoder, face_of, render, render_load, source_face_of
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
 from cardwright.core.transaction_model import MODELS, as_v2
-from cardwright.core.transaction_row import LOAD_SIDE, Recorded, id_and_face_of, token_of
+from cardwright.core.transaction_row import LOAD_SIDE, TransactionRow, id_and_face_of, token_of
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import get
@@ -40,7 +40,7 @@ from cardwright.storage.transaction_lists.by_account import Own, find_own
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def get_transaction(db: Connection, program_id: int, token: str) -> tuple[Recorded, int]:
+def get_transaction(db: Connection, program_id: int, token: str) -> tuple[TransactionRow, int]:
     """The row and the side (0 the card's, 1 the load's) that a token names. Raises TRANSACTION_NOT_FOUND."""
     claimed = id_and_face_of(token)
     if claimed is not None:
@@ -57,20 +57,20 @@ def get_transaction(db: Connection, program_id: int, token: str) -> tuple[Record
     return row, CARD_SIDE
 
 
-def has_load_side(row: Recorded) -> bool:
+def has_load_side(row: TransactionRow) -> bool:
     """Whether the row is two transactions on the wire; without a card the order is the transaction itself."""
     return row.moved != 0 and row.card_id is not None
 
 
-def _find_row(db: Connection, program_id: int, row_id: int) -> Recorded | None:
+def _find_row(db: Connection, program_id: int, row_id: int) -> TransactionRow | None:
     query = select(transactions).where(transactions.c.id == row_id, transactions.c.program_id == program_id)
     found = db.execute(query).one_or_none()
     return None if found is None else recorded(found)
 
 
-def recorded(row: Any) -> Recorded:
+def recorded(row: Any) -> TransactionRow:
     """A selected row of ``transactions`` as a value."""
-    return Recorded(*row[: len(Recorded._fields)])
+    return TransactionRow(*row[: len(TransactionRow._fields)])
 
 
 def find_own_holder(db: Connection, program_id: int, user_token: str) -> int | None:
@@ -95,14 +95,14 @@ class Faces:
         self._account_faces: dict[tuple[int, str, int], Face] = {}
         self._sources: dict[tuple[int, int], SourceFace] = {}
 
-    def json(self, row: Recorded, side: int = CARD_SIDE, state: int | None = None) -> str:
+    def json(self, row: TransactionRow, side: int = CARD_SIDE, state: int | None = None) -> str:
         """One side of a row as JSON."""
         if row.card_id is None:
             return render_account_side(row, self.account_face(row), state)
         face, source = self.face(row), self.source(row)
         return render_load(row, face, source) if side == LOAD_SIDE else render(row, face, source, state)
 
-    def face(self, row: Recorded) -> Face:
+    def face(self, row: TransactionRow) -> Face:
         """The card, its user and the owner of its account at the row's revision."""
         assert row.card_id is not None
         key = (row.card_id, row.holder_revision)
@@ -110,7 +110,7 @@ class Faces:
             self._faces[key] = face_of(*facts_as_of(self._db, row))
         return self._faces[key]
 
-    def account_face(self, row: Recorded) -> Face:
+    def account_face(self, row: TransactionRow) -> Face:
         """The user whom a row without a card names, and the owner of the account, at the row's revision."""
         token = details_decoder.decode(row.details).user_token
         assert token is not None
@@ -119,7 +119,7 @@ class Faces:
             self._account_faces[key] = account_face_of(*people_as_of(self._db, row, token))
         return self._account_faces[key]
 
-    def source(self, row: Recorded) -> SourceFace | None:
+    def source(self, row: TransactionRow) -> SourceFace | None:
         """The funding source at the row's revision."""
         if row.source_id is None:
             return None
@@ -129,14 +129,14 @@ class Faces:
         return self._sources[key]
 
 
-def facts_as_of(db: Connection, row: Recorded) -> tuple[CardFact, UserFact, UserFact]:
+def facts_as_of(db: Connection, row: TransactionRow) -> tuple[CardFact, UserFact, UserFact]:
     """Card, user and account owner as they were when the row was decided."""
     assert row.card_id is not None
     card = fact_from(CardFact, history.doc_as_of(db, row.program_id, history.Kind.CARD, row.card_id, row.holder_revision))
     return (card, *people_as_of(db, row, card.user_token))
 
 
-def people_as_of(db: Connection, row: Recorded, user_token: str) -> tuple[UserFact, UserFact]:
+def people_as_of(db: Connection, row: TransactionRow, user_token: str) -> tuple[UserFact, UserFact]:
     """User and account owner as they were when the row was decided."""
     by_token = select(users.c.id).where(users.c.program_id == row.program_id, users.c.token == user_token)
     ids = (db.execute(by_token).scalar_one(), owner_id_of(db, row.holder_id))
@@ -145,7 +145,7 @@ def people_as_of(db: Connection, row: Recorded, user_token: str) -> tuple[UserFa
     return user, owner
 
 
-def source_as_of(db: Connection, row: Recorded) -> SourceFact:
+def source_as_of(db: Connection, row: TransactionRow) -> SourceFact:
     """The row's funding source as it was when the row was decided."""
     assert row.source_id is not None
     doc = history.doc_as_of(db, row.program_id, history.Kind.FUNDING_SOURCE, row.source_id, row.program_revision)
@@ -215,7 +215,7 @@ def _page(
     return Listing([show(rows[entry.id], entry.side) for entry in entries], is_more)
 
 
-def _shown(call: Call) -> Callable[[Recorded, int], str]:
+def _shown(call: Call) -> Callable[[TransactionRow, int], str]:
     """How the call wants a transaction shown: in the model that it names, else in the program's."""
     model = (call.query.version or call.program.settings.transaction_model).lower()
     if model not in MODELS:

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import pq
 from sqlalchemy import BigInteger, Column, LargeBinary, SmallInteger, String, Table
 
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.failpoints import failpoint
 from cardwright.storage.database import SILENT_CLIENT, Database
 from cardwright.storage.engine.postgres_arrays import Columns, bytes_array, int_array, text_array
@@ -333,7 +333,7 @@ class PostgresLane:
 
     def _take_rows(self, seen: Seen, result: pq.abc.PGresult) -> None:
         for selected in rows_of(result):
-            row = Recorded(*TRANSACTIONS.decode(selected))
+            row = TransactionRow(*TRANSACTIONS.decode(selected))
             seen.rows[row.id] = row
 
     async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:

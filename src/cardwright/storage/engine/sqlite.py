@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.failpoints import failpoint
 from cardwright.kit.fair_lock import Gate
 from cardwright.storage.database import Database
@@ -246,13 +246,13 @@ class SqliteLane:
             {holder_id: HolderRow(revision, state, recent) for holder_id, revision, state, recent in holders},
             {program_id: ProgramRow(*found) for program_id, *found in programs},
             {(program_id, token): Replay(*found) for program_id, token, *found in replays},
-            {row[0]: Recorded(*row) for row in rows},
+            {row[0]: TransactionRow(*row) for row in rows},
             {(program_id, kind, token): MovementReplay(*found) for program_id, kind, token, *found in movements},
         )
         if replays:
             ids = [(replay.transaction_id,) for replay in seen.replays.values()]
             _, (rows,) = await self._wire.read([("transactions", ids)], self._deadline)
-            seen.rows |= {row[0]: Recorded(*row) for row in rows}
+            seen.rows |= {row[0]: TransactionRow(*row) for row in rows}
         return seen
 
     async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from cardwright.core.movements import MovementKind
-from cardwright.core.transaction_row import Recorded
+from cardwright.core.transaction_row import TransactionRow
 from cardwright.storage.failures import InDoubt, SchemaChanged
 from cardwright.storage.migrate import newest
 from cardwright.storage.original_transactions import Original, TokenKey
 
-TRANSACTION_COLUMNS = Recorded._fields
+TRANSACTION_COLUMNS = TransactionRow._fields
 
 JOURNAL_COLUMNS = (
     "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
@@ -134,7 +134,7 @@ class Seen:
     holders: dict[int, HolderRow]
     programs: dict[int, ProgramRow]
     replays: dict[tuple[int, str], Replay]
-    rows: dict[int, Recorded]
+    rows: dict[int, TransactionRow]
     movements: dict[MovementKey, MovementReplay] = field(default_factory=dict)
 
 
@@ -156,7 +156,7 @@ class Write:
     transactions that no account's own row names any more (see ``account_lists``)."""
 
     holders: list[tuple[int, bytes, bytes]] = field(default_factory=list)
-    transactions: list[Recorded] = field(default_factory=list)
+    transactions: list[TransactionRow] = field(default_factory=list)
     listed: list[int] = field(default_factory=list)
     chains: dict[int, ChainRow] = field(default_factory=dict)
     grown: dict[int, bytes] = field(default_factory=dict)
