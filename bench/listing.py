@@ -23,7 +23,7 @@ from tests.support.issuing import read_of
 from tests.support.postgres import TestPostgres
 from tests.support.server import Client, RunningServer
 
-Ask = Callable[[], float]
+EngineRequest = Callable[[], float]
 """Sends one request and tells how many seconds its answer took."""
 
 CARDS = 1_000
@@ -54,7 +54,7 @@ def _stored(kind: str, postgres: TestPostgres, folder: Path, stored: int) -> str
     return address
 
 
-def _open(stack: ExitStack, address: str, stored: int) -> dict[str, Ask]:
+def _open(stack: ExitStack, address: str, stored: int) -> dict[str, EngineRequest]:
     """Requests by what they are, on a server that stays open until the end."""
     client = stack.enter_context(stack.enter_context(RunningServer(db=address, env=ENVIRONMENT)).client())
     # A transaction of JIT Funding is listed with its load, so there are about twice as many entries.
@@ -83,7 +83,7 @@ def _once(client: Client, **query: object) -> float:
     return took
 
 
-def _medians(little: Ask, much: Ask) -> tuple[float, float]:
+def _medians(little: EngineRequest, much: EngineRequest) -> tuple[float, float]:
     """Of both sides, asked in turn: a busy moment of the machine touches both."""
     tries = [(little(), much()) for _ in range(WARM + TRIES)][WARM:]
     return statistics.median(one for one, _ in tries), statistics.median(other for _, other in tries)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cardwright.core.problems import INTERNAL, Problem
-from cardwright.engine.batch import Outcome
+from cardwright.engine.batch import CardResult
 from cardwright.storage.engine.store import TRANSACTION_COLUMNS
 from tests.support.histories import populated
 from tests.support.world import World, asked
@@ -28,13 +28,13 @@ def test_each_message_gets_the_answer_that_its_own_view_made(world: World) -> No
         first._replace(view=lambda outcome: b"again %d" % outcome.row.id),
     ]
     one, two, again = world.run([batch])
-    assert isinstance(one, Outcome)
-    assert isinstance(two, Outcome)
-    assert isinstance(again, Outcome)
+    assert isinstance(one, CardResult)
+    assert isinstance(two, CardResult)
+    assert isinstance(again, CardResult)
     assert [one.answer, two.answer] == [b"first %d" % one.row.id, b"second %d" % two.row.id]
     assert again.answer == b"again %d" % one.row.id
     (repeated,) = world.run([[first._replace(view=lambda outcome: b"later %d" % outcome.row.id)]])
-    assert isinstance(repeated, Outcome)
+    assert isinstance(repeated, CardResult)
     assert repeated.answer == b"later %d" % one.row.id, "a batch that writes nothing answers too"
     world.close()
 
@@ -42,14 +42,14 @@ def test_each_message_gets_the_answer_that_its_own_view_made(world: World) -> No
 def test_an_answer_that_cannot_be_made_spoils_no_other(world: World) -> None:
     """The view of one message raises: it is answered with an internal error, the other as ever, and both are in the books."""
 
-    def broken(_outcome: Outcome) -> bytes:
+    def broken(_outcome: CardResult) -> bytes:
         raise ValueError("no words")
 
     bad, good = asked(world, "u1", 100, seed=1), asked(world, "w1", 200, seed=2)
     failed, answered = world.run([[bad._replace(view=broken), good._replace(view=lambda _outcome: b"fine")]])
     assert isinstance(failed, Problem)
     assert failed.kind is INTERNAL
-    assert isinstance(answered, Outcome)
+    assert isinstance(answered, CardResult)
     assert answered.answer == b"fine"
     assert sorted(row[AMOUNT] for row in world.rows()["transactions"]) == [100, 200]
     world.close()

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from cardwright.core.messages import Advice, Authorization, Clearing, Refund, Reversal
 from cardwright.core.render import render, render_load
-from cardwright.engine.batch import Outcome
+from cardwright.engine.batch import CardResult
 from cardwright.storage.tables import journal
 from tests.properties.test_batch_is_sequence import load_account
 from tests.support.world import World, asked
@@ -99,7 +99,7 @@ def world(database_url: str | Path) -> Iterator[World]:
     world.close()
 
 
-def told(outcome: Outcome) -> dict[str, Any]:
+def told(outcome: CardResult) -> dict[str, Any]:
     """The wire's transaction of an outcome; its load side is rendered too and must agree."""
     face, source = outcome.card.face, outcome.source.face if outcome.source else None
     transaction: dict[str, Any] = msgspec.json.decode(render(outcome.row, face, source))
@@ -111,7 +111,7 @@ def told(outcome: Outcome) -> dict[str, Any]:
     return transaction
 
 
-def observed(world: World, message: str, outcome: Outcome) -> str:
+def observed(world: World, message: str, outcome: CardResult) -> str:
     """A row of the table as it really is."""
     one = told(outcome)
     order = one.get("gpa_order") or one.get("gpa_order_unload")
@@ -135,14 +135,14 @@ def expected_rows(table: str) -> list[str]:
 @pytest.mark.parametrize(("card", "table"), [("jit", MANAGED_JIT), ("keeps", REFUNDS_TO_THE_ACCOUNT), ("gpa", PRELOADED_250)])
 def test_a_chain_moves_the_money_as_the_table_says(world: World, card: str, table: str) -> None:
     """Each message of a long story leaves order, effect and balances as the reference's tables have them."""
-    rows, outcomes = expected_rows(table), list[Outcome]()
+    rows, outcomes = expected_rows(table), list[CardResult]()
     for expected in rows:
         verb, amount, *of = expected.split(" | ")[0].split()
         kind, forced = KINDS[verb]
         root = outcomes[int(of[1]) - 1].row.id if of else None
         message = asked(world, card, int(amount) * 100, seed=len(outcomes), kind=kind, forced=forced, root_id=root)
         (outcome,) = world.run([[message]])
-        assert isinstance(outcome, Outcome)
+        assert isinstance(outcome, CardResult)
         outcomes.append(outcome)
         assert observed(world, expected.split(" | ")[0], outcome) == expected
 
@@ -150,10 +150,10 @@ def test_a_chain_moves_the_money_as_the_table_says(world: World, card: str, tabl
 def test_an_order_keeps_its_token_through_the_chain(world: World) -> None:
     """Authorization, partial reversal and clearing show one order token and first time, each its own load transaction."""
     (auth,) = world.run([[asked(world, "jit", 250_00, seed=11)]])
-    assert isinstance(auth, Outcome)
+    assert isinstance(auth, CardResult)
     steps = ((Reversal, 100_00), (Clearing, 150_00))
     follow = [asked(world, "jit", amount, seed=12, kind=kind, root_id=auth.row.id) for kind, amount in steps]
-    members = [told(one) for one in (auth, *world.run([[message] for message in follow])) if isinstance(one, Outcome)]
+    members = [told(one) for one in (auth, *world.run([[message] for message in follow])) if isinstance(one, CardResult)]
     orders = [member["gpa_order"] for member in members]
     assert len({order["token"] for order in orders}) == 1
     assert len({order["transaction_token"] for order in orders}) == 3

@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from cardwright.core.snapshot import ProductFact
 from cardwright.core.spend_controls import NO_SPEND
-from cardwright.engine.batch import Outcome
+from cardwright.engine.batch import CardResult
 from cardwright.engine.config_cache import ProgramEntry
 from tests.support.world import World, asked
 
@@ -39,7 +39,7 @@ def entry_of(world: World) -> ProgramEntry:
 def buy(world: World, *users: str, seed: int = 0) -> list[str]:
     """The codes of purchases in one batch."""
     results: list[Any] = world.run([[asked(world, user, 100, seed=seed + number) for number, user in enumerate(users)]])
-    assert all(isinstance(result, Outcome) for result in results)
+    assert all(isinstance(result, CardResult) for result in results)
     return [f"{result.row.code:04d}" for result in results]
 
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import event
 
 from cardwright.core.transaction_row import token_of
-from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import ProgramClock
@@ -154,19 +154,19 @@ class Counter:
         self.world.cache.forget()
         make_ready(self.world, CASES["a product"], "other")
 
-    def bought(self, case: Case, name: str) -> Outcome:
+    def bought(self, case: Case, name: str) -> CardResult:
         """What became of a purchase of 5.00, abroad where the case is about that."""
-        one: Asked = asked(self.world, f"c-{name}", 500, seed=1)
+        one: CardRequest = asked(self.world, f"c-{name}", 500, seed=1)
         country = "CAN" if case.user else "USA"
         merchant = msgspec.structs.replace(one.message.details.merchant, mcc=case.mcc, country=country)
         details = msgspec.structs.replace(one.message.details, merchant=merchant)
         one = one._replace(message=msgspec.structs.replace(one.message, details=details))
         return self.runner.run(self._bought(one))
 
-    async def _bought(self, one: Asked) -> Outcome:
+    async def _bought(self, one: CardRequest) -> CardResult:
         found = await self.world.addressed(one)
         (result,) = await run_batch(self.lane, self.world.cache, self.ids, lambda: NOON, [found])
-        assert isinstance(result, Outcome), result
+        assert isinstance(result, CardResult), result
         return result
 
 
@@ -215,7 +215,7 @@ def make_ready(world: World, case: Case, name: str) -> None:
             act(world, action, body, name)
 
 
-def explained(world: World, outcome: Outcome) -> dict[str, Any]:
+def explained(world: World, outcome: CardResult) -> dict[str, Any]:
     """What the record explains a decision by."""
     with world.database.read() as db:
         call = Call(world.app, db, get_program(db, world.program_id), NOON, {"token": token_of(outcome.row)})

@@ -12,7 +12,7 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Details, E
 from cardwright.core.render import details_decoder
 from cardwright.core.transaction_types import ANNOUNCED_REFUND, PIN_REFUND, Form
 from cardwright.core.velocity import Window, window_end, windows_at
-from cardwright.engine.batch import Outcome
+from cardwright.engine.batch import CardResult
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
 from cardwright.kit.page import Page
 from cardwright.resources.common.call import Call
@@ -412,7 +412,7 @@ class Story:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[CardResult] = []
         self.now = 0
 
     def at(self, when: str, day: str) -> str:
@@ -483,7 +483,7 @@ class Story:
         if verb in REFUNDS:
             message = message._replace(message=msgspec.structs.replace(message.message, kind=REFUNDS[verb]))
         (outcome,) = self.world.run([[message]])
-        assert isinstance(outcome, Outcome)
+        assert isinstance(outcome, CardResult)
         self.outcomes.append(outcome)
         limited_by = details_decoder.decode(outcome.row.details).limited_by
         return f"{outcome.row.code:04d}{f' {limited_by}' if limited_by else ''}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cardwright.core.messages import Reversal
-from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import ProgramClock, parse_instant
@@ -38,10 +38,10 @@ def world(database_url: str) -> Iterator[World]:
         yield world
 
 
-def decide(world: World, now: int, ids: range, messages: list[Asked]) -> list[Outcome]:
+def decide(world: World, now: int, ids: range, messages: list[CardRequest]) -> list[CardResult]:
     """Decide messages one by one as a process of this clock and this block of ids does."""
 
-    async def run() -> list[Outcome]:
+    async def run() -> list[CardResult]:
         lane, source = await world.store.open_lane(), IdSource()
         source.refill(ids)
         outcomes = []
@@ -50,7 +50,7 @@ def decide(world: World, now: int, ids: range, messages: list[Asked]) -> list[Ou
             outcomes += await run_batch(lane, world.cache, source, lambda: now, [found])
         await lane.close()
         await world.store.close()
-        assert all(isinstance(outcome, Outcome) for outcome in outcomes)
+        assert all(isinstance(outcome, CardResult) for outcome in outcomes)
         return outcomes  # type: ignore[return-value]
 
     return asyncio.run(run())

@@ -9,7 +9,7 @@ import pytest
 from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
 from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
-from cardwright.engine.batch import Asked
+from cardwright.engine.batch import CardRequest
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.ledger.invariants.card_numbers import numbers_in, pattern_of
 from cardwright.outbox.events import Category, outbox_row
@@ -28,7 +28,7 @@ WITH_FEE, FEES, ENDS = 3, 5, 2
 def follow_up(world: World, purchases: list[int]) -> None:
     """Every kind of message that comes after a purchase: released, settled in part, over it and without one, given back."""
 
-    def after(number: int, kind: type[Any], amount: int, **more: Any) -> Asked:
+    def after(number: int, kind: type[Any], amount: int, **more: Any) -> CardRequest:
         card = ("ben_card", "ana_card")[number % 2]
         return asked(world, card, amount, seed=number, kind=kind, root_id=purchases[number], **more)
 

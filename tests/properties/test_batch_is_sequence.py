@@ -14,8 +14,8 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, 
 from cardwright.core.movements import Deposit, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
 from cardwright.core.transaction_types import Form
-from cardwright.engine.batch import Ask
-from cardwright.engine.movement_rows import Moved
+from cardwright.engine.batch import EngineRequest
+from cardwright.engine.movement_rows import MovementResult
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, with_newest
 from tests.support.world import World, asked, instructed
 
@@ -176,10 +176,10 @@ def told(result: Any) -> Any:
     """What one of them was told."""
     if isinstance(result, Problem):
         return result.kind.code
-    return result.doc if isinstance(result, Moved) else result.row
+    return result.doc if isinstance(result, MovementResult) else result.row
 
 
-def message_of(world: World, one: dict[str, Any]) -> Ask:
+def message_of(world: World, one: dict[str, Any]) -> EngineRequest:
     """The message that an example describes."""
     if "users" in one:
         return movement_of(world, one)
@@ -192,7 +192,7 @@ def message_of(world: World, one: dict[str, Any]) -> Ask:
     return asked(world, card, **known, root_id=OPENED[one["root"]], forced=forced)
 
 
-def movement_of(world: World, one: dict[str, Any]) -> Ask:
+def movement_of(world: World, one: dict[str, Any]) -> EngineRequest:
     """The movement that an example describes; what is unloaded is the order that came before everything."""
     kind, amount = one["kind"], one["amount"]
     known = {"seed": one["seed"], "token": one["token"]}
@@ -212,7 +212,7 @@ def movement_of(world: World, one: dict[str, Any]) -> Ask:
 
 def check(world: World, messages: list[dict[str, Any]], cuts: list[int]) -> None:
     """Decides the messages one by one and in batches, and compares rows and answers."""
-    opening: list[Ask] = [instructed(world, Order, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
+    opening: list[EngineRequest] = [instructed(world, Order, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
     opening += [asked(world, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
     arrived = [message_of(world, one) for one in messages]
     batches = [arrived[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]

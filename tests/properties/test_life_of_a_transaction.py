@@ -22,7 +22,7 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Details, E
 from cardwright.core.problems import Problem
 from cardwright.core.responses import REASON_OF
 from cardwright.core.transaction_types import Form
-from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import DAY_MS, ProgramClock
@@ -112,12 +112,12 @@ class Heart:
         self.ids.refill(world.store.next_ids())
         self.seen: Counter[tuple[str, ...]] = Counter()
 
-    def decide(self, card: str, message: Any, root_id: int | None) -> Outcome | Problem:
+    def decide(self, card: str, message: Any, root_id: int | None) -> CardResult | Problem:
         """What becomes of a message."""
         return self.loop.run_until_complete(self._decide(card, message, root_id))
 
-    async def _decide(self, card: str, message: Any, root_id: int | None) -> Outcome | Problem:
-        asked = Asked(await self.world.card((self.world.program_id, card)), message, 5, NOON, root_id=root_id)
+    async def _decide(self, card: str, message: Any, root_id: int | None) -> CardResult | Problem:
+        asked = CardRequest(await self.world.card((self.world.program_id, card)), message, 5, NOON, root_id=root_id)
         (result,) = await run_batch(self.lane, self.world.cache, self.ids, lambda: NOON, [asked])
         return result
 
@@ -412,10 +412,10 @@ class Life(RuleBasedStateMachine):
         """A part of what is left, all of it, or more."""
         return {"part": max(1, left // 2), "all": max(1, left), "more": left + 3}[share]
 
-    def send(self, message: Any, chain: dict[str, Any] | None = None) -> Outcome | Problem:
+    def send(self, message: Any, chain: dict[str, Any] | None = None) -> CardResult | Problem:
         """What the heart makes of a message."""
         result = self.heart.decide(self.card, message, None if chain is None else chain["row"].id)
-        if isinstance(result, Outcome):
+        if isinstance(result, CardResult):
             self.last = result
         return result
 
@@ -423,9 +423,9 @@ class Life(RuleBasedStateMachine):
         """Counts an edge of the state table."""
         self.heart.seen[tuple(map(str, edge))] += 1
 
-    def compare(self, outcome: Outcome | Problem, kind: str, state: str, code: str, moved: int) -> None:
+    def compare(self, outcome: CardResult | Problem, kind: str, state: str, code: str, moved: int) -> None:
         """The heart and the model say the same."""
-        assert isinstance(outcome, Outcome), outcome
+        assert isinstance(outcome, CardResult), outcome
         row = outcome.row
         said = TYPES[row.kind], State(row.first_state).name, REASON_OF[row.code].code, row.moved, row.ledger, row.available
         assert said == (kind, state, code, moved, self.ledger, self.ledger - self.held)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from cardwright.core.messages import Fee, Merchant, Refund
 from cardwright.core.render import render
-from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.dry_run import Trial, try_out
 from cardwright.engine.id_blocks import IdSource
@@ -56,7 +56,7 @@ def world(database_url: str) -> Iterator[World]:
     world.close()
 
 
-def drawn(source: random.Random, world: World, number: int, seed: int) -> Asked:
+def drawn(source: random.Random, world: World, number: int, seed: int) -> CardRequest:
     """Any purchase."""
     details: dict[str, Any] = {
         "merchant": source.choice(MERCHANTS),
@@ -71,7 +71,7 @@ def drawn(source: random.Random, world: World, number: int, seed: int) -> Asked:
     return asked(world, f"c{number}", source.choice((0, 1, 40_00, 75_50, 120_00, 950_00)), seed=seed, token=token, **details)
 
 
-def money(world: World, number: int, seed: int, root_id: int) -> Asked:
+def money(world: World, number: int, seed: int, root_id: int) -> CardRequest:
     """Something for an account that has no JIT Funding."""
     return asked(world, f"c{number}", 100_00, seed=seed, kind=Refund, root_id=root_id)
 
@@ -101,7 +101,7 @@ async def compared(world: World, cases: int) -> set[int]:
         results = await run_batch(lane, world.cache, ids, lambda: NOON, batch)
         for one, trial, result in zip(batch, trials, results, strict=True):
             agree(one, trial, result)
-            codes.add(result.row.code if isinstance(result, Outcome) else -1)
+            codes.add(result.row.code if isinstance(result, CardResult) else -1)
         if turn % 7 == 0:
             poor = [await carded(world, money(world, number, turn, roots[number])) for number in range(3, ACCOUNTS, 4)]
             await run_batch(lane, world.cache, ids, lambda: NOON, poor)
@@ -116,18 +116,18 @@ def later() -> float:
     return asyncio.get_running_loop().time() + 3600
 
 
-async def carded(world: World, one: Asked) -> Asked:
+async def carded(world: World, one: CardRequest) -> CardRequest:
     """The message with its card in place of the card's key."""
     key: Any = one.card
     return one._replace(card=await world.card(key))
 
 
-def agree(one: Asked, trial: Any, result: Any) -> None:
+def agree(one: CardRequest, trial: Any, result: Any) -> None:
     """The trial told what then became of the message, to the last field that is not drawn; the trace ends in the same verdict."""
     if not isinstance(trial, Trial):
         assert trial.kind == result.kind
         return
-    assert isinstance(result, Outcome)
+    assert isinstance(result, CardResult)
     tried, made = trial.outcome.row, result.row
     repeats = trial.snapshot is None
     same = made if repeats else made._replace(id=tried.id, seed=tried.seed)

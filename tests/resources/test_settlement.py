@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cardwright.ledger.settlement import NOTHING, Day, Moved
+from cardwright.ledger.settlement import NOTHING, Day, DayTotals
 from cardwright.storage.tables import JOURNAL_ACCOUNTS
 from tests.support.fixtures import shared_server
 from tests.support.server import RunningServer
@@ -200,8 +200,8 @@ def standing(*amounts: int) -> tuple[int, ...]:
 
 def test_what_does_not_tie_is_told() -> None:
     """The report's own check finds a leg without its line, a line without its leg, and accounts that do not sum to zero."""
-    sound = Day(NOTHING, Moved(jit_load=10, entries=1), standing(-10, 0, 10))
+    sound = Day(NOTHING, DayTotals(jit_load=10, entries=1), standing(-10, 0, 10))
     assert sound.differences() == {}
-    assert Day(NOTHING, Moved(), standing(-10, 0, 10)).differences() == {"program_funding": -10}
-    assert Day(NOTHING, Moved(capture=5), NOTHING).differences() == {"settlement": -5}
-    assert Day(standing(1), Moved(), standing(1)).differences() == {"closing": 1}
+    assert Day(NOTHING, DayTotals(), standing(-10, 0, 10)).differences() == {"program_funding": -10}
+    assert Day(NOTHING, DayTotals(capture=5), NOTHING).differences() == {"settlement": -5}
+    assert Day(standing(1), DayTotals(), standing(1)).differences() == {"closing": 1}

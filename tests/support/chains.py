@@ -10,7 +10,7 @@ from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, D
 from cardwright.core.problems import Problem
 from cardwright.core.render import render, render_load
 from cardwright.core.transaction_types import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUND, Form
-from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
 from cardwright.storage.programs import get_program, set_clock
@@ -84,7 +84,7 @@ class Till:
         world.make("cards", token=self.card, user_token=self.card, card_product_token=product)
         with world.database.read() as db:
             self.now = get_program(db, world.program_id).clock.at(NOON)
-        self.outcomes: list[Outcome | None] = []
+        self.outcomes: list[CardResult | None] = []
 
     def row(self, words: str) -> str:
         """The row of the table as it really is."""
@@ -105,7 +105,7 @@ class Till:
         self.outcomes.append(None)
         return f"{words} | - | - | - | -"
 
-    def _asked(self, verb: str, rest: list[str]) -> Asked:
+    def _asked(self, verb: str, rest: list[str]) -> CardRequest:
         said = dict(zip(rest[1::2], rest[2::2], strict=False)) if verb != "expire" else {"of": rest[0]}
         root = self.outcomes[int(said["of"]) - 1] if "of" in said else None
         if verb == "expire":
@@ -115,7 +115,7 @@ class Till:
             message = self._message(verb, round(float(amount) * 100), int(cash or 0) * 100, rest, said)
         key: Any = (self.world.program_id, self.card)
         root_id = None if root is None else root.row.root_id or root.row.id
-        return Asked(key, message, len(self.outcomes), NOON, root_id=root_id)
+        return CardRequest(key, message, len(self.outcomes), NOON, root_id=root_id)
 
     def _message(self, verb: str, amount: int, cash: int, rest: list[str], said: dict[str, str]) -> Any:
         if verb in ASKS:
@@ -136,7 +136,7 @@ class Till:
         return FOLLOWS[verb](amount=amount, details=Details(mid=""), **more)
 
 
-def told(world: World, outcome: Outcome) -> str:
+def told(world: World, outcome: CardResult) -> str:
     """Type, state and code; order; impact, ledger and available; postings. The load's side is rendered too and must agree."""
     face, source, row = outcome.card.face, outcome.source.face if outcome.source else None, outcome.row
     one: dict[str, Any] = msgspec.json.decode(render(row, face, source))

@@ -11,7 +11,7 @@ import msgspec
 from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Flow, Merchant, Refund, Reversal
 from cardwright.core.transaction_row import token_of
 from cardwright.core.transaction_types import WITH_CASH, Form
-from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
@@ -128,8 +128,8 @@ class Told:
     def __init__(self, world: World, again: "Told | None" = None) -> None:
         self.world = world
         self.again = again
-        self.outcomes: dict[Any, Outcome | None] = {}
-        self.names: dict[str, Outcome] = {}
+        self.outcomes: dict[Any, CardResult | None] = {}
+        self.names: dict[str, CardResult] = {}
 
     @property
     def approvals(self) -> dict[str, bool]:
@@ -156,7 +156,7 @@ class Told:
             self._at(step.at)
             for verb, token, body in step.changes:
                 self._change(verb, token, body, step.at)
-            batch: list[tuple[Any, Asked]] = []
+            batch: list[tuple[Any, CardRequest]] = []
             for message in step.messages:
                 key = message.get("name", f"extra {step.at}" if message.get("of") == "first of bo" else number)
                 number += isinstance(key, int)
@@ -178,16 +178,16 @@ class Told:
         await lane.close()
         await world.store.close()
 
-    async def _decide(self, lane: Any, ids: IdSource, batch: Sequence[tuple[Any, Asked]], at: int) -> None:
+    async def _decide(self, lane: Any, ids: IdSource, batch: Sequence[tuple[Any, CardRequest]], at: int) -> None:
         if not ids.has(len(batch)):
             ids.refill(self.world.store.next_ids())
         found = [sent._replace(card=await self.world.card(sent.card)) for _, sent in batch]
         results = await run_batch(lane, self.world.cache, ids, lambda: at, found)
         for (key, _), result in zip(batch, results, strict=True):
-            assert isinstance(result, Outcome), result
+            assert isinstance(result, CardResult), result
             self.outcomes[key] = result
 
-    def _sent(self, message: dict[str, Any], seed: int) -> Asked | None:
+    def _sent(self, message: dict[str, Any], seed: int) -> CardRequest | None:
         """The message, unless nobody would send it."""
         kind, details = message["kind"], dict[str, Any]()
         if kind is Authorization:
@@ -213,7 +213,7 @@ class Told:
             action(call, msgspec.convert({**body, **({"token": token} if verb in CREATES else {})}, shape))
 
 
-def with_details(one: Asked, **details: Any) -> Asked:
+def with_details(one: CardRequest, **details: Any) -> CardRequest:
     """The message with other details."""
     changed = msgspec.structs.replace(one.message.details, **details)
     return one._replace(message=msgspec.structs.replace(one.message, details=changed))

@@ -19,10 +19,10 @@ from cardwright.core.problems import HOLD_NOT_DUE, Problem
 from cardwright.core.render import details_decoder
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.velocity import Window
-from cardwright.engine.batch import Ask, Asked, Outcome
+from cardwright.engine.batch import CardRequest, CardResult, EngineRequest
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.id_blocks import IdSource
-from cardwright.engine.movement_rows import Instructed
+from cardwright.engine.movement_rows import MovementRequest
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.kit.page import Page
 from cardwright.resources.account_holders.balances import account_decoder
@@ -260,14 +260,14 @@ class Histories:
         place.lines.append(Line(turn, one.number, one.person.name if one.person else "", step, ""))
 
     async def _decide(self, turn: int, places: Sequence[Place], planned: Sequence[Planned]) -> None:
-        batch, told = list[Ask](), list[Planned]()
+        batch, told = list[EngineRequest](), list[Planned]()
         for place in places:
             people = place.by_card
             with self.world.database.read() as db:
                 due = load_due_holds(db, place.id, place.now, 10_000)
             for hold in due:
                 card = await self.world.card((place.id, hold.card_token))
-                batch.append(Asked(card, Expiry(details=Details(mid="")), 0, NOON, root_id=hold.row_id))
+                batch.append(CardRequest(card, Expiry(details=Details(mid="")), 0, NOON, root_id=hold.row_id))
                 told.append(Planned(place, people[hold.card_token], 0, Step(place.now, "expire", {})))
         for one in planned:
             if (ask := await self._ask(one)) is not None:
@@ -284,16 +284,16 @@ class Histories:
             if isinstance(result, Problem):
                 assert result.kind is HOLD_NOT_DUE, f"{one.step}: {result}"
                 answer = "not due"
-            elif isinstance(result, Outcome):
+            elif isinstance(result, CardResult):
                 answer = _answer(result.row)
                 if one.step.verb != "expire":
                     one.person.rows[one.number], one.person.taken[one.number] = result.row, one.step
-            of = result.row.root_id if isinstance(result, Outcome) and one.step.verb == "expire" else None
+            of = result.row.root_id if isinstance(result, CardResult) and one.step.verb == "expire" else None
             number = next((number for number, row in one.person.rows.items() if row.id == of), None)
             step = one.step if of is None else one.step._replace(of=number)
             one.place.lines.append(Line(turn, one.number, one.person.name, step, answer))
 
-    async def _ask(self, one: Planned) -> Ask | None:
+    async def _ask(self, one: Planned) -> EngineRequest | None:
         """The message of a step; None when it names a step that was not taken, or cannot follow what was declined."""
         place, person, step = one.place, one.person, one.step
         assert person is not None
@@ -306,11 +306,13 @@ class Histories:
         ask = asked(self.world, token, 1, seed=next(self.seeds), kind=type(message), root_id=None if root is None else root.id)
         return ask._replace(card=await self.world.card((place.id, token)), message=message)
 
-    async def _load(self, place: Place, person: Person, step: Step) -> Ask:
+    async def _load(self, place: Place, person: Person, step: Step) -> EngineRequest:
         key = (place.id, person.name)
         order = Order(token=f"{person.name}-{next(self.seeds)}", amount=step.said["amount"], said={"user_token": person.name})
         accounts = await self.world.cache.reload_accounts([key])
-        return Instructed((accounts[key],), MovementKind.ORDER, order, next(self.seeds), NOON, b"", source_id=place.source_id)
+        return MovementRequest(
+            (accounts[key],), MovementKind.ORDER, order, next(self.seeds), NOON, b"", source_id=place.source_id
+        )
 
     # --- The check ------------------------------------------------------------------------------
 

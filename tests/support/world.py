@@ -25,12 +25,12 @@ from cardwright.core.movements import (
 )
 from cardwright.core.snapshot import CardFact, fact_from
 from cardwright.core.transaction_types import Form
-from cardwright.engine.batch import Ask, Asked, Result
+from cardwright.engine.batch import CardRequest, EngineRequest, Result
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.card_cache import CardEntry, CardKey
 from cardwright.engine.config_cache import Cache
 from cardwright.engine.id_blocks import IdSource
-from cardwright.engine.movement_rows import Instructed
+from cardwright.engine.movement_rows import MovementRequest
 from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
@@ -130,11 +130,11 @@ class World:
         self.executor.shutdown()
         self.database.close()
 
-    def run(self, batches: Sequence[Sequence[Ask]]) -> list[Result]:
+    def run(self, batches: Sequence[Sequence[EngineRequest]]) -> list[Result]:
         """Decides the batches one after the other on one lane, with the store's own ids."""
         return asyncio.run(self._run(batches))
 
-    async def _run(self, batches: Sequence[Sequence[Ask]]) -> list[Result]:
+    async def _run(self, batches: Sequence[Sequence[EngineRequest]]) -> list[Result]:
         lane, ids, results = await self.store.open_lane(), IdSource(), list[Result]()
         ids.refill(self.store.next_ids())
         for batch in batches:
@@ -144,9 +144,9 @@ class World:
         await self.store.close()
         return results
 
-    async def addressed(self, one: Ask) -> Ask:
+    async def addressed(self, one: EngineRequest) -> EngineRequest:
         """The message with the card or the accounts in place of their keys."""
-        if isinstance(one, Asked):
+        if isinstance(one, CardRequest):
             return one._replace(card=await self.card(one.card))  # type: ignore[arg-type]
         found = await self.cache.reload_accounts(one.accounts)  # type: ignore[arg-type]
         return one._replace(accounts=tuple(found[key] for key in one.accounts))  # type: ignore[index]
@@ -182,13 +182,13 @@ def new_world(address: str | Path) -> Any:
 def asked(
     world: World, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
     kind: type[Any] = Authorization, forced: bool = False, form: Form | None = None, **details: Any,
-) -> Asked:  # fmt: skip
+) -> CardRequest:  # fmt: skip
     """A message of ``amount`` minor units for ``World.run``, which puts the card in place of its key; a purchase by default."""
     more: dict[str, Any] = {"is_forced": True} if forced else {} if form is None else {"form": form}
     if form in FLOW_OF:
         details["flow"] = FLOW_OF[form]
     key: Any = (world.program_id, card)
-    return Asked(
+    return CardRequest(
         card=key,
         message=kind(amount=amount, details=Details(mid="m1" if root_id is None else "", **details), **more),
         seed=seed,
@@ -211,7 +211,7 @@ def instructed(
     world: World, kind: type[Any], users: Sequence[str], amount: int, *, seed: int, token: str | None = None,
     fees: Sequence[int] = (), source: str | None = None, root_id: int | None = None,
     **more: Any,
-) -> Instructed:  # fmt: skip
+) -> MovementRequest:  # fmt: skip
     """A movement of ``amount`` minor units for ``World.run``, as ``asked``; ``fees`` in minor units too."""
     accounts: Any = tuple((world.program_id, user) for user in users)
     charges = tuple(Charge(token=f"fee{fee}", amount=fee, fee=f'{{"token":"fee{fee}"}}') for fee in fees)
@@ -219,7 +219,7 @@ def instructed(
     movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, charges=charges, **fields)
     with world.database.read() as db:
         found = find(db, tables.funding_sources, world.program_id, source) if source else None
-    return Instructed(
+    return MovementRequest(
         accounts=accounts, kind=KINDS[kind], movement=movement, seed=seed,
         received_ms=NOON, request_hash=f"{kind}{users}{amount}{fees}{root_id}".encode(),
         source_id=found.id if found is not None else None, root_id=root_id, ref_id=root_id,

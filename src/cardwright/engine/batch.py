@@ -14,7 +14,7 @@ from cardwright.core.velocity import Control, recounted, usage_keys
 from cardwright.core.velocity_events import changes_for
 from cardwright.engine.card_cache import CardEntry, CardKey
 from cardwright.engine.config_cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
-from cardwright.engine.movement_rows import Instructed, Moved, load_loaded
+from cardwright.engine.movement_rows import MovementRequest, MovementResult, load_loaded
 from cardwright.engine.real_time_fees import load_charged
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.outbox.events import Event
@@ -26,7 +26,7 @@ Entry = TypeVar("Entry", CardEntry, AccountEntry)
 _account = msgspec.msgpack.Decoder(Account)
 
 
-class Asked(NamedTuple):
+class CardRequest(NamedTuple):
     """A message on its way into a batch.
 
     ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
@@ -45,17 +45,17 @@ class Asked(NamedTuple):
     inline_target: bytes | None = None
     chosen_token: str | None = None
     request_hash: bytes = b""
-    view: Callable[["Outcome"], bytes] | None = None
+    view: Callable[["CardResult"], bytes] | None = None
 
 
 NEWEST_ID = 2**62
 """Higher than all ids of transactions."""
 
-Ask = Asked | Instructed
+EngineRequest = CardRequest | MovementRequest
 """Whatever the heart decides: a message to a card, or one to accounts."""
 
 
-class Outcome(NamedTuple):
+class CardResult(NamedTuple):
     """What a message became: its row, what it takes to render it, and the answer that the message's view made of that."""
 
     row: TransactionRow
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
     answer: bytes = b""
 
 
-Result = Outcome | Moved | Problem
+Result = CardResult | MovementResult | Problem
 
 
 @dataclass(slots=True)
@@ -86,16 +86,16 @@ class Batch:
     loaded: set[int]
     events: list[Event] = field(default_factory=list)
     write: Write = field(default_factory=Write)
-    by_token: dict[tuple[int, str], tuple[bytes, Outcome]] = field(default_factory=dict)
-    by_movement: dict[MovementKey, tuple[bytes, Moved]] = field(default_factory=dict)
+    by_token: dict[tuple[int, str], tuple[bytes, CardResult]] = field(default_factory=dict)
+    by_movement: dict[MovementKey, tuple[bytes, MovementResult]] = field(default_factory=dict)
 
 
 def wanted(
-    asked: Sequence[Ask],
-) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[Instructed], Want]:
+    asked: Sequence[EngineRequest],
+) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[MovementRequest], Want]:
     """The cards and accounts of a batch, its movements, and what it must read."""
-    spent = [one for one in asked if isinstance(one, Asked)]
-    instructed = [one for one in asked if isinstance(one, Instructed)] if len(spent) < len(asked) else []
+    spent = [one for one in asked if isinstance(one, CardRequest)]
+    instructed = [one for one in asked if isinstance(one, MovementRequest)] if len(spent) < len(asked) else []
     cards = {one.card.key: one.card for one in spent}
     holders = {entry.key: entry for one in instructed for entry in one.accounts}
     named = {one.root_id for one in asked}
@@ -112,7 +112,7 @@ def wanted(
 
 async def configure(
     cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant,
-    instructed: Sequence[Instructed] = (), first_id: int = NEWEST_ID,
+    instructed: Sequence[MovementRequest] = (), first_id: int = NEWEST_ID,
 ) -> Batch:  # fmt: skip
     """Replace configuration that the locked revisions show to be out of date, and read what is new to it.
 
@@ -161,7 +161,7 @@ async def _refresh(
             entries[key] = entry
 
 
-def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: Seen, instructed: Sequence[Instructed]) -> Needs:
+def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: Seen, instructed: Sequence[MovementRequest]) -> Needs:
     """What a batch needs of a program: what its cards are subject to, the sources of its chains and those that movements name."""
     sources = {row.source_id for row in seen.rows.values() if row.program_id == program_id}
     sources |= {one.source_id for one in instructed if one.program_id == program_id}

@@ -34,12 +34,12 @@ from cardwright.core.transaction_row import RELOAD, TransactionRow, token_of, wi
 from cardwright.core.transaction_types import INCREMENT
 from cardwright.core.velocity import Change, counted, usage_keys
 from cardwright.core.velocity_events import UNCHANGED, applied, are_stored, counted_chain, event_of, parts_of
-from cardwright.engine.batch import Ask, Asked, Batch, Outcome, Result, configure, wanted
+from cardwright.engine.batch import Batch, CardRequest, CardResult, EngineRequest, Result, configure, wanted
 from cardwright.engine.config_cache import AccountEntry, Cache, ProgramEntry, SourceEntry
 from cardwright.engine.id_blocks import IdSource
 from cardwright.engine.movement_rows import (
-    Instructed,
-    Moved,
+    MovementRequest,
+    MovementResult,
     changes_of,
     complete,
     entry_of,
@@ -90,7 +90,7 @@ class BatchInDoubt(Exception):
 
 
 async def run_batch(
-    lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[Ask], deadline: float | None = None,
+    lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[EngineRequest], deadline: float | None = None,
     begin_commit: Callable[[], None] = nothing,
 ) -> list[Result]:  # fmt: skip
     """Decides a batch in one transaction and answers each message, in order, after the commit.
@@ -134,10 +134,10 @@ async def run_batch(
     return results
 
 
-def _render(asked: Sequence[Ask], results: list[Result]) -> None:
+def _render(asked: Sequence[EngineRequest], results: list[Result]) -> None:
     """Puts the answers into the results."""
     for at, (one, result) in enumerate(zip(asked, results, strict=True)):
-        if isinstance(one, Asked) and one.view is not None and isinstance(result, Outcome):
+        if isinstance(one, CardRequest) and one.view is not None and isinstance(result, CardResult):
             try:
                 results[at] = result._replace(answer=one.view(result))
             except Exception:
@@ -146,21 +146,21 @@ def _render(asked: Sequence[Ask], results: list[Result]) -> None:
                 results[at] = Problem(INTERNAL)
 
 
-def answer(batch: Batch, ids: IdSource, asked: Ask) -> Result:
+def answer(batch: Batch, ids: IdSource, asked: EngineRequest) -> Result:
     """One message's answer; what it changes is in the batch afterwards."""
     try:
-        return _decide(batch, ids, asked) if isinstance(asked, Asked) else _move(batch, ids, asked)
+        return _decide(batch, ids, asked) if isinstance(asked, CardRequest) else _move(batch, ids, asked)
     except Exception:
         # Deciding touches nothing, so a message that trips over a bug spoils only itself.
         log.exception("a message could not be decided", about=_name_of(asked))
         return Problem(INTERNAL)
 
 
-def _name_of(asked: Ask) -> str:
-    return asked.card.key[1] if isinstance(asked, Asked) else asked.movement.token
+def _name_of(asked: EngineRequest) -> str:
+    return asked.card.key[1] if isinstance(asked, CardRequest) else asked.movement.token
 
 
-def _decide(batch: Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
+def _decide(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult | Problem:
     card = batch.cards.get(asked.card.key)
     if card is None:
         return Problem(CARD_UNKNOWN)
@@ -178,7 +178,7 @@ def _decide(batch: Batch, ids: IdSource, asked: Asked) -> Outcome | Problem:
     return _decide_one(batch, ids, asked)
 
 
-def _find_earlier(batch: Batch, asked: Asked) -> Outcome | Problem | None:
+def _find_earlier(batch: Batch, asked: CardRequest) -> CardResult | Problem | None:
     """The outcome of the message that had this token first; a problem when that message said something else."""
     key = (asked.card.key[0], asked.chosen_token or "")
     if key in batch.by_token:
@@ -190,7 +190,7 @@ def _find_earlier(batch: Batch, asked: Asked) -> Outcome | Problem | None:
         return Problem(TOKEN_TAKEN)
     row, program = batch.seen.rows[replay.transaction_id], batch.programs[key[0]]
     source = program.sources_by_id.get(row.source_id) if row.source_id is not None else None
-    return Outcome(row, batch.cards[asked.card.key], program, source)
+    return CardResult(row, batch.cards[asked.card.key], program, source)
 
 
 class _View(NamedTuple):
@@ -203,7 +203,7 @@ class _View(NamedTuple):
     source: SourceEntry | None
 
 
-def see(batch: Batch, asked: Asked) -> _View:
+def see(batch: Batch, asked: CardRequest) -> _View:
     """The view of a message at this point of the batch."""
     entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     named = batch.roots[asked.root_id] if asked.root_id is not None else None
@@ -224,7 +224,7 @@ def see(batch: Batch, asked: Asked) -> _View:
     return _View(snapshot, message, root, source)
 
 
-def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
+def _decide_one(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult:
     entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
     snapshot, message, root, source = see(batch, asked)
     row_id, program_row = ids.next(), batch.seen.programs[program.id]
@@ -246,7 +246,7 @@ def _decide_one(batch: Batch, ids: IdSource, asked: Asked) -> Outcome:
         # On a frozen clock nothing takes any time, or the same calls would not give the same bytes.
         duration_ms=max(0, batch.real_ms - asked.received_ms) if program_row.frozen_ms is None else 0,
     )
-    outcome = Outcome(row, entry, program, source)
+    outcome = CardResult(row, entry, program, source)
     usages = decision.account.usages
     if program.shadows:
         shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card), few=None)
@@ -288,7 +288,9 @@ def _changes(batch: Batch, row: TransactionRow, details: Details) -> tuple[Seque
     return changes, parts if are_stored(row, event, known) else None
 
 
-def _keep(batch: Batch, asked: Asked, outcome: Outcome, decision: Decision, root: TransactionRow | None, account: Account) -> None:
+def _keep(
+    batch: Batch, asked: CardRequest, outcome: CardResult, decision: Decision, root: TransactionRow | None, account: Account
+) -> None:
     """Takes a decision into the batch: the next message sees it, and it is among what will be written."""
     row, write = outcome.row, batch.write
     batch.accounts[row.holder_id] = account
@@ -311,7 +313,7 @@ def _keep(batch: Batch, asked: Asked, outcome: Outcome, decision: Decision, root
         batch.by_token[row.program_id, asked.chosen_token] = asked.request_hash, outcome
 
 
-def _move(batch: Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
+def _move(batch: Batch, ids: IdSource, asked: MovementRequest) -> MovementResult | Problem:
     """Decides a movement: all its transactions and its document, or the problem that stands in its way."""
     entries = [batch.holders[one.key] for one in asked.accounts if one.key in batch.holders]
     if len(entries) < len(asked.accounts):
@@ -325,14 +327,19 @@ def _move(batch: Batch, ids: IdSource, asked: Instructed) -> Moved | Problem:
         return Problem(ORIGINAL_NOT_FOUND)
     first = len(batch.write.transactions)
     moved = _carry_out(batch, ids, program, asked, entries, root)
-    if program.reloads and isinstance(moved, Moved) and (spent := batch.write.transactions[first]).kind in SPENDING:
+    if program.reloads and isinstance(moved, MovementResult) and (spent := batch.write.transactions[first]).kind in SPENDING:
         _reload(batch, ids, program, entries[0], None, spent)
     return moved
 
 
 def _carry_out(
-    batch: Batch, ids: IdSource, program: ProgramEntry, asked: Instructed, entries: Sequence[AccountEntry], root: TransactionRow | None
-) -> Moved | Problem:
+    batch: Batch,
+    ids: IdSource,
+    program: ProgramEntry,
+    asked: MovementRequest,
+    entries: Sequence[AccountEntry],
+    root: TransactionRow | None,
+) -> MovementResult | Problem:
     """Decides a movement whose accounts are known, and takes it into the batch."""
     source = program.sources_by_id.get(asked.source_id) if asked.source_id is not None else None
     if asked.source_id is not None and source is None:
@@ -367,7 +374,7 @@ def _carry_out(
         write.chains[root.id] = chain_row(changed)
         if isinstance(asked.movement, DepositTransition):
             write.reworded[root.id] = now, deposit_after(asked.movement, steps[0], root, now)
-    moved = Moved(doc, program)
+    moved = MovementResult(doc, program)
     batch.by_movement[asked.key] = asked.request_hash, moved
     return moved
 
@@ -383,18 +390,20 @@ def _reload(
         return
     # The third face of a row's token is nobody's else, so an order of this token is made once for each row.
     order = reload.order(with_face(token_of(spent), RELOAD), spender.user.token, available)
-    instructed = Instructed((spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id)
+    instructed = MovementRequest(
+        (spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id
+    )
     _carry_out(batch, ids, program, instructed, [spender], None)
 
 
-def _find_earlier_movement(batch: Batch, program: ProgramEntry, asked: Instructed) -> Moved | Problem | None:
+def _find_earlier_movement(batch: Batch, program: ProgramEntry, asked: MovementRequest) -> MovementResult | Problem | None:
     """The movement that had this token first; a problem when it said something else."""
     if asked.key in batch.by_movement:
         digest, moved = batch.by_movement[asked.key]
         return moved if digest == asked.request_hash else Problem(TOKEN_TAKEN)
     if (replay := batch.seen.movements.get(asked.key)) is None:
         return None
-    return Moved(replay.doc, program) if replay.request_hash == asked.request_hash else Problem(TOKEN_TAKEN)
+    return MovementResult(replay.doc, program) if replay.request_hash == asked.request_hash else Problem(TOKEN_TAKEN)
 
 
 def _conclude(batch: Batch) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from cardwright.core.messages import Message
 from cardwright.core.problems import Problem
 from cardwright.core.snapshot import Snapshot
-from cardwright.engine.batch import Asked, Outcome, configure, wanted
+from cardwright.engine.batch import CardRequest, CardResult, configure, wanted
 from cardwright.engine.batch_runner import answer, see
 from cardwright.engine.config_cache import Cache
 from cardwright.engine.id_blocks import IdSource
@@ -22,13 +22,13 @@ class Trial(NamedTuple):
     ``snapshot`` is None when the message only repeats one that was decided before.
     """
 
-    outcome: Outcome
+    outcome: CardResult
     snapshot: Snapshot | None
     message: Message
     now: Instant
 
 
-async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked, deadline: float) -> Trial | Problem:
+async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: CardRequest, deadline: float) -> Trial | Problem:
     """What a batch of this message alone would answer, by the same reading and deciding; then the batch is dropped.
 
     Raises what ``run_batch`` raises. The row's id and seed mean nothing.
@@ -48,7 +48,7 @@ async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: Asked,
     if isinstance(result, Problem):
         return result
     assert view is not None
-    assert isinstance(result, Outcome), "a card's message has an outcome"
+    assert isinstance(result, CardResult), "a card's message has an outcome"
     repeats = not batch.write.transactions
     now = batch.now[asked.card.key[0]] if repeats else result.row.created_ms
     return Trial(result, None if repeats else view.snapshot, view.message, now)

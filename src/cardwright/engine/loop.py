@@ -16,13 +16,13 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from cardwright.core.problems import BUSY, CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Kind, Problem
 from cardwright.core.transaction_row import token_of
-from cardwright.engine.batch import Ask, Asked, Outcome, Result
+from cardwright.engine.batch import CardRequest, CardResult, EngineRequest, Result
 from cardwright.engine.batch_runner import BatchInDoubt, run_batch
 from cardwright.engine.card_cache import CardEntry, CardKey
 from cardwright.engine.config_cache import Cache
 from cardwright.engine.dry_run import Trial, try_out
 from cardwright.engine.id_blocks import IdSource
-from cardwright.engine.movement_rows import CHARGES_MAX, Instructed, Moved
+from cardwright.engine.movement_rows import CHARGES_MAX, MovementRequest, MovementResult
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import Limits, deadline
@@ -76,7 +76,7 @@ UNKNOWN = (
 
 @dataclass(slots=True)
 class _Waiting:
-    asked: Ask
+    asked: EngineRequest
     holder_ids: tuple[int, ...]
     rows_max: int
     deadline: float
@@ -150,20 +150,20 @@ class Engine:
         """The card as it is now, with the row that its secrets are sealed in. Raises what ``card`` raises."""
         return await _there(self.cache.card_with_secrets(key), CARD_UNKNOWN)
 
-    async def submit(self, asked: Asked) -> Outcome:
+    async def submit(self, asked: CardRequest) -> CardResult:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
         result = await self._decided(asked, (asked.card.holder_id,), 1)
-        assert isinstance(result, Outcome)
+        assert isinstance(result, CardResult)
         self.cache.remember_original(Original.of(result.row, result.card.card.token))
         return result
 
-    async def move(self, asked: Instructed) -> Moved:
+    async def move(self, asked: MovementRequest) -> MovementResult:
         """Has a movement carried out, as ``submit`` has a card's message decided."""
         result = await self._decided(asked, tuple(entry.holder_id for entry in asked.accounts), asked.rows_max)
-        assert isinstance(result, Moved)
+        assert isinstance(result, MovementResult)
         return result
 
-    async def _decided(self, asked: Ask, holder_ids: tuple[int, ...], rows_max: int) -> Outcome | Moved:
+    async def _decided(self, asked: EngineRequest, holder_ids: tuple[int, ...], rows_max: int) -> CardResult | MovementResult:
         if len(self._inbox) >= INBOX_MAX:
             REFUSED.labels("inbox").inc()
             raise Problem(BUSY, "the inbox is full, try again later")
@@ -185,7 +185,7 @@ class Engine:
             raise result
         return result
 
-    async def try_out(self, asked: Asked) -> Trial:
+    async def try_out(self, asked: CardRequest) -> Trial:
         """What a message would become if it came now; nothing is written. Raises BUSY when too many ask, and what the
         message itself would raise.
 
@@ -203,7 +203,7 @@ class Engine:
             raise result
         return result
 
-    async def _try_out(self, asked: Asked) -> Trial | Problem:
+    async def _try_out(self, asked: CardRequest) -> Trial | Problem:
         until = asyncio.get_running_loop().time() + self._limits.batch_s
         for _ in range(RETRIES_MAX):
             lane, self._trial_lane = self._trial_lane, None
@@ -416,9 +416,9 @@ class Engine:
                 asked = [self._looked_up(one) for one in asked]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
 
-    def _looked_up(self, asked: Ask) -> Ask:
+    def _looked_up(self, asked: EngineRequest) -> EngineRequest:
         """The message with its card as it is known by now; a user's account never becomes another."""
-        if isinstance(asked, Instructed):
+        if isinstance(asked, MovementRequest):
             return asked
         return asked._replace(card=self.cache.find_card(asked.card.key) or asked.card)
 
@@ -447,7 +447,7 @@ def _given_up(waiting: _Waiting) -> Problem:
     if not waiting.is_committing:
         return _refusal("late", "the request took too long, nothing was booked, try again later")
     asked = waiting.asked
-    token = asked.chosen_token if isinstance(asked, Asked) else asked.movement.token
+    token = asked.chosen_token if isinstance(asked, CardRequest) else asked.movement.token
     return _refusal("late", UNKNOWN.format(f"of {token} is unknown" if token is not None else "is unknown"))
 
 
@@ -456,10 +456,10 @@ def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
     answers = list[Result]()
     for waiting, result in zip(batch, in_doubt.results, strict=True):
         asked = waiting.asked
-        if isinstance(result, Outcome) and isinstance(asked, Asked) and result.row.id in in_doubt.doubt.row_ids:
+        if isinstance(result, CardResult) and isinstance(asked, CardRequest) and result.row.id in in_doubt.doubt.row_ids:
             token = asked.chosen_token or token_of(result.row)
             result = Problem(OUT_OF_ORDER, UNKNOWN.format(f"of transaction {token} is unknown"))
-        elif isinstance(asked, Instructed) and isinstance(result, Moved):
+        elif isinstance(asked, MovementRequest) and isinstance(result, MovementResult):
             result = Problem(OUT_OF_ORDER, UNKNOWN.format(f"of {asked.movement.token} is unknown"))
         answers.append(result)
     return answers

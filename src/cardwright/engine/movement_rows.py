@@ -27,7 +27,7 @@ CHARGES_MAX = 20
 """Fees of one movement; each is a transaction of its own."""
 
 
-class Instructed(NamedTuple):
+class MovementRequest(NamedTuple):
     """A movement on its way into a batch, addressed to one account or two, the payer's first, as they were last seen.
 
     ``root_id`` is the row of the order to unload from or of the fee to refund, ``ref_id`` what the resource refers to.
@@ -82,7 +82,7 @@ class Change(NamedTuple):
         )  # fmt: skip
 
 
-class Moved(NamedTuple):
+class MovementResult(NamedTuple):
     """What a movement became: the document that its GET answers, and the program, which knows who is told."""
 
     doc: str
@@ -114,7 +114,7 @@ def loads_in(rows: Sequence[TransactionRow]) -> set[int]:
 
 
 def first_row(
-    step: Step, entry: AccountEntry, program: ProgramEntry, asked: Instructed, account: Account, row_id: int, now: Instant
+    step: Step, entry: AccountEntry, program: ProgramEntry, asked: MovementRequest, account: Account, row_id: int, now: Instant
 ) -> TransactionRow:
     """A step's row without its details, which need the tokens of all rows. ``account`` is as the step leaves it."""
     ledger, held = account.money(program.currency)
@@ -152,7 +152,7 @@ def first_row(
 
 
 def complete(
-    rows: Sequence[TransactionRow], steps: Sequence[Step], entries: Sequence[AccountEntry], asked: Instructed,
+    rows: Sequence[TransactionRow], steps: Sequence[Step], entries: Sequence[AccountEntry], asked: MovementRequest,
     source: SourceEntry | None, root: TransactionRow | None,
 ) -> tuple[list[TransactionRow], str]:  # fmt: skip
     """The rows with their details, and the movement's document, which they show; a transition's show the deposit."""
@@ -195,7 +195,7 @@ def entry_of(row: TransactionRow, step: Step) -> tuple[object, ...]:
     return journal_entry(row, step.legs)
 
 
-def movement_row(asked: Instructed, entries: Sequence[AccountEntry], first: TransactionRow, doc: str) -> tuple[object, ...]:
+def movement_row(asked: MovementRequest, entries: Sequence[AccountEntry], first: TransactionRow, doc: str) -> tuple[object, ...]:
     """The resource's row, which shares the id of its first transaction."""
     other = entries[1].holder_id if len(entries) > 1 else None
     return (

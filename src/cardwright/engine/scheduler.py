@@ -18,10 +18,10 @@ from cardwright.core.movements import APPLY_REASON, DepositTransition, MovementK
 from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, USER_UNKNOWN, Problem
 from cardwright.core.render import details_decoder
 from cardwright.core.transaction_row import SETTLEMENT, TransactionRow, token_of, with_face
-from cardwright.engine.batch import Asked
+from cardwright.engine.batch import CardRequest
 from cardwright.engine.config_cache import AccountEntry, find_accounts
 from cardwright.engine.loop import Engine
-from cardwright.engine.movement_rows import Instructed
+from cardwright.engine.movement_rows import MovementRequest
 from cardwright.kit.clock import Instant, RealClock
 from cardwright.storage.database import Database
 from cardwright.storage.failures import Unavailable
@@ -106,7 +106,7 @@ class Timers:
         change = DepositTransition(
             token=with_face(token_of(deposit), SETTLEMENT), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
         )
-        asked = Instructed(
+        asked = MovementRequest(
             (account,), MovementKind.DEPOSIT_TRANSITION, change, deposit.seed, self._real_clock(), b"", root_id=deposit.id,
             ref_id=deposit.id,
         )  # fmt: skip
@@ -125,7 +125,7 @@ class Timers:
         # The seed of a message that follows another is its chain's; nothing is drawn, so a seeded run repeats.
         try:
             card = await self._engine.card((program_id, hold.card_token))
-            await self._engine.submit(Asked(card, message, 0, self._real_clock(), root_id=hold.row_id))
+            await self._engine.submit(CardRequest(card, message, 0, self._real_clock(), root_id=hold.row_id))
         except Problem as problem:
             if problem.kind in (HOLD_NOT_DUE, ORIGINAL_NOT_FOUND):
                 return True

@@ -29,7 +29,7 @@ CLOSED_MS = 600_000
 """How long after midnight a day's rows are taken to be complete: longer than any commit takes."""
 
 
-class Moved(NamedTuple):
+class DayTotals(NamedTuple):
     """The lines of a day's report, none of them negative; ``entries`` counts the journal entries behind them."""
 
     jit_load: int = 0
@@ -48,7 +48,7 @@ class Day:
     """A funding source's day in one currency."""
 
     opening: Standing
-    moved: Moved
+    moved: DayTotals
     closing: Standing
 
     def differences(self) -> dict[str, int]:
@@ -112,7 +112,7 @@ def lines_of(db: Connection, program_id: int, places: Range, *columns: Any) -> I
     yield from db.execute(select(rows).order_by(rows.c.at, rows.c.id), execution_options={"yield_per": 1_000})
 
 
-def _sums(db: Connection, program_id: int, places: Range) -> dict[Place, tuple[Standing, Moved]]:
+def _sums(db: Connection, program_id: int, places: Range) -> dict[Place, tuple[Standing, DayTotals]]:
     accounts = [_entry[account].label(f"in_{account}") for account in JOURNAL_ACCOUNTS]
     lines = [line.label(name) for name, line in LINES.items()]
     shared = (transactions.c.source_id, _entry.currency, *accounts, *lines)
@@ -123,7 +123,7 @@ def _sums(db: Connection, program_id: int, places: Range) -> dict[Place, tuple[S
     for source_id, currency, *sums in db.execute(query):
         numbers = [int(one) for one in sums]
         size = len(JOURNAL_ACCOUNTS)
-        found[source_id, currency] = tuple(numbers[:size]), Moved(*numbers[size:])
+        found[source_id, currency] = tuple(numbers[:size]), DayTotals(*numbers[size:])
     return found
 
 
@@ -150,7 +150,7 @@ class Closings:
         days = {}
         for place in opening.keys() | moved.keys():
             before = opening.get(place, NOTHING)
-            change, lines = moved.get(place, (NOTHING, Moved()))
+            change, lines = moved.get(place, (NOTHING, DayTotals()))
             days[place] = Day(before, lines, tuple(one + other for one, other in zip(before, change, strict=True)))
         return days
 

@@ -52,7 +52,7 @@ DataDir = Annotated[
 ]
 Mode = Annotated[ModeName | None, typer.Option(envvar="CARDWRIGHT_MODE", help="What is allowed.", show_default="sandbox")]
 BaseUrl = Annotated[
-    str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="Ask there instead of the instance that runs here.")
+    str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="EngineRequest there instead of the instance that runs here.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 

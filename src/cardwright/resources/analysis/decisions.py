@@ -123,7 +123,9 @@ def rules_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Gro
     return applying(by_level(found), card.user_token, card.card_product_token)
 
 
-def spend_as_of(db: Connection, row: TransactionRow, card: CardFact, user: UserFact, product: ProductFact, groups: Groups) -> Spend:
+def spend_as_of(
+    db: Connection, row: TransactionRow, card: CardFact, user: UserFact, product: ProductFact, groups: Groups
+) -> Spend:
     """The other rules that the decision looked at."""
     rules = product.config.transaction_controls
     lists = (msgspec.json.decode(doc, type=CountryList) for _, doc in docs_as_of(db, row, Kind.ACCEPTED_COUNTRIES))

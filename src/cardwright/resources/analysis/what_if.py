@@ -12,7 +12,7 @@ from cardwright.core.problems import bad_field
 from cardwright.core.render import render
 from cardwright.core.transaction_types import Form
 from cardwright.core.velocity import Control
-from cardwright.engine.batch import Asked
+from cardwright.engine.batch import CardRequest
 from cardwright.engine.dry_run import Trial
 from cardwright.kit.clock import iso_ms
 from cardwright.kit.guard import check_url
@@ -76,7 +76,7 @@ async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> byt
         raise bad_field("webhook.endpoint", reason)
     token = body.transaction_options.transaction_token if body.transaction_options is not None else None
     trial = await call.app.engine.try_out(
-        Asked(
+        CardRequest(
             card=card,
             message=message,
             seed=0,

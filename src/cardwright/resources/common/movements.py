@@ -23,7 +23,7 @@ from cardwright.core.problems import (
 )
 from cardwright.core.render import details_decoder
 from cardwright.engine.config_cache import AccountEntry, find_accounts
-from cardwright.engine.movement_rows import Instructed
+from cardwright.engine.movement_rows import MovementRequest
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import parse_amount
@@ -175,7 +175,7 @@ async def carry_out(call: EngineCall, kind: MovementKind, body: Any, prepare: Pr
     if isinstance(found, str):
         return found.encode()
     ready, accounts = found
-    asked = Instructed(
+    asked = MovementRequest(
         accounts=accounts, kind=kind, movement=ready.movement,
         seed=app.ids.bits(63), received_ms=received_ms, request_hash=digest, source_id=ready.source_id,
         root_id=ready.root_id, ref_id=ready.ref_id,

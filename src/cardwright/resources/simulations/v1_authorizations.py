@@ -12,7 +12,7 @@ from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.core.transaction_model import as_v2
 from cardwright.core.transaction_types import Form
-from cardwright.engine.batch import Asked, Outcome
+from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.card_cache import CardEntry
 from cardwright.engine.config_cache import Needs
 from cardwright.kit.guard import check_url
@@ -102,7 +102,7 @@ async def submit(
     """
     token = options.transaction_token if options is not None else None
     webhook: SimulationWebhook | None = getattr(body, "webhook", None)
-    asked = Asked(
+    asked = CardRequest(
         card=card,
         message=message,
         seed=app.ids.bits(63),
@@ -120,7 +120,7 @@ async def submit(
     return outcome.answer
 
 
-def answer_of(outcome: Outcome) -> bytes:
+def answer_of(outcome: CardResult) -> bytes:
     """The wire's answer to a simulation: the transaction, and the response message that the network got."""
     row, card = outcome.row, outcome.card
     details = details_decoder.decode(row.details)
@@ -128,12 +128,12 @@ def answer_of(outcome: Outcome) -> bytes:
     return f'{{"transaction":{_transaction_of(outcome)},"raw_iso8583":{raw}}}'.encode()
 
 
-def answer_v2_of(outcome: Outcome) -> bytes:
+def answer_v2_of(outcome: CardResult) -> bytes:
     """The answer of Simulations 2.0: the transaction alone, in its model."""
     return f'{{"transaction":{as_v2(_transaction_of(outcome), details_decoder.decode(outcome.row.details))}}}'.encode()
 
 
-def _transaction_of(outcome: Outcome) -> str:
+def _transaction_of(outcome: CardResult) -> str:
     row, source = outcome.row, outcome.source
     return render(row, outcome.card.face, source.face if source is not None else None, row.first_state)
 
