@@ -18,7 +18,7 @@ from cardwright.engine.movement_rows import MovementRequest, MovementResult, loa
 from cardwright.engine.real_time_fees import load_charged
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.outbox.events import Event
-from cardwright.storage.engine.store import MovementKey, Seen, Want, Write
+from cardwright.storage.engine.store import LoadedRows, MovementKey, ReadSet, WriteSet
 from cardwright.storage.failures import Conflict
 
 Entry = TypeVar("Entry", CardEntry, AccountEntry)
@@ -75,7 +75,7 @@ class Batch:
     ``events`` are those that no transaction tells of.
     """
 
-    seen: Seen
+    seen: LoadedRows
     cards: dict[CardKey, CardEntry]
     holders: dict[AccountKey, AccountEntry]
     programs: dict[int, ProgramEntry]
@@ -85,14 +85,14 @@ class Batch:
     roots: dict[int, TransactionRow]
     loaded: set[int]
     events: list[Event] = field(default_factory=list)
-    write: Write = field(default_factory=Write)
+    write: WriteSet = field(default_factory=WriteSet)
     by_token: dict[tuple[int, str], tuple[bytes, CardResult]] = field(default_factory=dict)
     by_movement: dict[MovementKey, tuple[bytes, MovementResult]] = field(default_factory=dict)
 
 
 def wanted(
     asked: Sequence[EngineRequest],
-) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[MovementRequest], Want]:
+) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[MovementRequest], ReadSet]:
     """The cards and accounts of a batch, its movements, and what it must read."""
     spent = [one for one in asked if isinstance(one, CardRequest)]
     instructed = [one for one in asked if isinstance(one, MovementRequest)] if len(spent) < len(asked) else []
@@ -100,7 +100,7 @@ def wanted(
     holders = {entry.key: entry for one in instructed for entry in one.accounts}
     named = {one.root_id for one in asked}
     named |= {one.refund_of for one in spent if one.refund_of is not None}
-    want = Want(
+    want = ReadSet(
         holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
         program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
         row_ids=sorted(row_id for row_id in named if row_id is not None),
@@ -111,7 +111,7 @@ def wanted(
 
 
 async def configure(
-    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: Seen, real_ms: Instant,
+    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: LoadedRows, real_ms: Instant,
     instructed: Sequence[MovementRequest] = (), first_id: int = NEWEST_ID,
 ) -> Batch:  # fmt: skip
     """Replace configuration that the locked revisions show to be out of date, and read what is new to it.
@@ -143,7 +143,7 @@ async def configure(
 async def _refresh(
     entries: dict[tuple[int, str], Entry],
     reload: Callable[[Sequence[tuple[int, str]]], Awaitable[dict[tuple[int, str], Entry]]],
-    seen: Seen,
+    seen: LoadedRows,
 ) -> None:
     """Loads the entries again that the locked accounts show to be out of date."""
     stale = [key for key, entry in entries.items() if _is_stale(entry, seen)]
@@ -161,7 +161,7 @@ async def _refresh(
             entries[key] = entry
 
 
-def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: Seen, instructed: Sequence[MovementRequest]) -> Needs:
+def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: LoadedRows, instructed: Sequence[MovementRequest]) -> Needs:
     """What a batch needs of a program: what its cards are subject to, the sources of its chains and those that movements name."""
     sources = {row.source_id for row in seen.rows.values() if row.program_id == program_id}
     sources |= {one.source_id for one in instructed if one.program_id == program_id}
@@ -182,6 +182,6 @@ async def _look_back(cache: Cache, entry: CardEntry, controls: Sequence[Control]
     return account.using(usages)
 
 
-def _is_stale(entry: CardEntry | AccountEntry, seen: Seen) -> bool:
+def _is_stale(entry: CardEntry | AccountEntry, seen: LoadedRows) -> bool:
     holder = seen.holders.get(entry.holder_id)
     return holder is None or holder.revision != entry.revision

@@ -15,7 +15,7 @@ from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.transaction_types import SETTLED_AT_ONCE
 from cardwright.engine.config_cache import Cache, ProgramEntry
 from cardwright.engine.transaction_rows import after_chain, journal_entry
-from cardwright.storage.engine.store import ChainRow, Seen, Write
+from cardwright.storage.engine.store import ChainRow, LoadedRows, WriteSet
 from cardwright.storage.fee_groups import load_rows
 
 _pack = msgspec.msgpack.encode
@@ -76,7 +76,7 @@ def _row_of(taken: FeeTaken, first: TransactionRow | None, account: Account) -> 
     return row._replace(details=_pack(details))
 
 
-def keep_fee(taken: FeeTaken, write: Write, accounts: dict[int, Account], roots: dict[int, TransactionRow]) -> None:
+def keep_fee(taken: FeeTaken, write: WriteSet, accounts: dict[int, Account], roots: dict[int, TransactionRow]) -> None:
     """Takes a fee's transaction into a batch, right after the message's own: the next message sees what it left."""
     step, beside, legs = taken.step, taken.beside, taken.step.legs
     account = accounts[beside.holder_id].moved(beside.currency, legs.available + legs.held, legs.held)
@@ -94,7 +94,7 @@ def keep_fee(taken: FeeTaken, write: Write, accounts: dict[int, Account], roots:
         roots[first.id] = after_chain(roots[first.id], chain)
 
 
-async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], seen: Seen) -> dict[int, TransactionRow]:
+async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], seen: LoadedRows) -> dict[int, TransactionRow]:
     """The fees of purchases that were settled at once and may be undone: one that was refunded is not given back again.
 
     Only programs with fee groups have some. The accounts are locked, so nobody changes them meanwhile.

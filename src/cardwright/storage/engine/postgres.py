@@ -33,12 +33,12 @@ from cardwright.storage.engine.store import (
     TRANSACTION_COLUMNS,
     CardRow,
     HolderRow,
+    LoadedRows,
     MovementReplay,
     ProgramRow,
+    ReadSet,
     Replay,
-    Seen,
-    Want,
-    Write,
+    WriteSet,
     check_schema,
     doubt_about,
 )
@@ -270,7 +270,7 @@ class PostgresLane:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._want = Want((), (), (), ())
+        self._want = ReadSet((), (), (), ())
         self._deadline = 0.0
 
     async def probe(self, deadline: float) -> None:
@@ -293,7 +293,7 @@ class PostgresLane:
             raise Contended(str(conflict)) from conflict
         return bool(found.ntuples)
 
-    async def begin(self, want: Want, deadline: float) -> Seen:
+    async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
         """Locks and reads in one round trip; a second one only when a chosen token was seen before.
 
         Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
@@ -311,7 +311,7 @@ class PostgresLane:
             self._pipe.send("movements", int_array(programs), int_array(kinds), text_array(tokens))
         results = await self._pipe.ask(deadline)
         repeated = rows_of(results.pop()) if want.movements else ()
-        seen = Seen(
+        seen = LoadedRows(
             {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"", row[3] or b"") for row in rows_of(results[0])},
             {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in rows_of(results[1])},
             {},
@@ -331,12 +331,12 @@ class PostgresLane:
             self._take_rows(seen, (await self._pipe.ask(deadline))[0])
         return seen
 
-    def _take_rows(self, seen: Seen, result: pq.abc.PGresult) -> None:
+    def _take_rows(self, seen: LoadedRows, result: pq.abc.PGresult) -> None:
         for selected in rows_of(result):
             row = TransactionRow(*TRANSACTIONS.decode(selected))
             seen.rows[row.id] = row
 
-    async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
+    async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""
         if write.holders:
             ids, states, recent = zip(*write.holders, strict=True)

@@ -28,12 +28,12 @@ from cardwright.storage.engine.store import (
     TRANSACTION_COLUMNS,
     CardRow,
     HolderRow,
+    LoadedRows,
     MovementReplay,
     ProgramRow,
+    ReadSet,
     Replay,
-    Seen,
-    Want,
-    Write,
+    WriteSet,
     check_schema,
     doubt_about,
     nothing,
@@ -185,7 +185,7 @@ class SqliteLane:
         self._gate = gate
         self._wire = wire
         self._version = 0
-        self._want = Want((), (), (), ())
+        self._want = ReadSet((), (), (), ())
         self._deadline = 0.0
         self._loop = asyncio.get_running_loop()
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="lane")
@@ -222,7 +222,7 @@ class SqliteLane:
         if not is_shared:
             raise Conflict("another write takes too long")
 
-    async def begin(self, want: Want, deadline: float) -> Seen:
+    async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
         """Waits for its turn among the writers and reads."""
         self._want, self._deadline = want, deadline
         await self._share(deadline)
@@ -233,7 +233,7 @@ class SqliteLane:
             self._gate.unshare()
             raise
 
-    async def _read(self, want: Want) -> Seen:
+    async def _read(self, want: ReadSet) -> LoadedRows:
         parts: list[Part] = [
             ("holders", [(str(want.holder_ids),)]),
             ("programs", [(program_id,) for program_id in want.program_ids]),
@@ -242,7 +242,7 @@ class SqliteLane:
             ("movements", want.movements),
         ]
         self._version, (holders, programs, rows, replays, movements) = await self._wire.read(parts, self._deadline)
-        seen = Seen(
+        seen = LoadedRows(
             {holder_id: HolderRow(revision, state, recent) for holder_id, revision, state, recent in holders},
             {program_id: ProgramRow(*found) for program_id, *found in programs},
             {(program_id, token): Replay(*found) for program_id, token, *found in replays},
@@ -255,7 +255,7 @@ class SqliteLane:
             seen.rows |= {row[0]: TransactionRow(*row) for row in rows}
         return seen
 
-    async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
+    async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""
         try:
             parts = [part for part in _parts_of(write) if part[1]]
@@ -274,7 +274,7 @@ class SqliteLane:
         self._waiting.shutdown(wait=False)
 
 
-def _parts_of(write: Write) -> list[Part]:
+def _parts_of(write: WriteSet) -> list[Part]:
     """The statements of a commit, with their rows."""
     return [
         ("update_holders", write.holders),

@@ -128,7 +128,7 @@ class MovementReplay(NamedTuple):
 
 
 @dataclass(slots=True)
-class Seen:
+class LoadedRows:
     """What one read brings; ``rows`` are the transactions that the batch's messages follow, or repeat."""
 
     holders: dict[int, HolderRow]
@@ -139,7 +139,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class ReadSet:
     """What a batch must see. Holder ids are in ascending order: the order of locks."""
 
     holder_ids: Sequence[int]
@@ -150,7 +150,7 @@ class Want:
 
 
 @dataclass(slots=True)
-class Write:
+class WriteSet:
     """What one commit leaves: rows in the order of the tables' columns above. ``grown`` are the details of chains' roots
     that know of a further increment, ``reworded`` times and documents of direct deposits that changed, ``listed`` the ids of
     transactions that no account's own row names any more (see ``account_lists``)."""
@@ -169,7 +169,7 @@ class Write:
     shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
 
 
-def doubt_about(want: Want, write: Write, reason: str) -> InDoubt:
+def doubt_about(want: ReadSet, write: WriteSet, reason: str) -> InDoubt:
     """The doubt whether a batch was committed."""
     return InDoubt(reason, [row.id for row in write.transactions], want.holder_ids)
 
@@ -189,14 +189,14 @@ def nothing() -> None:
 class Lane(Protocol):
     """One batch at a time: ``begin``, then ``commit`` or ``abort``. After Unavailable the lane can only be closed."""
 
-    async def begin(self, want: Want, deadline: float) -> Seen:
+    async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
         """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs.
 
         ``deadline`` is the time of the event loop until which the whole batch may take. Raises Conflict and Unavailable.
         """
         ...
 
-    async def commit(self, write: Write, meanwhile: Callable[[], None]) -> None:
+    async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
         """Writes and commits; ``meanwhile`` is called once, when the commit is on its way and there is nothing but to wait.
 
         Raises Conflict when it must be run again, Unavailable when it failed, InDoubt when it may have been committed, and
