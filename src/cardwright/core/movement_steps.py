@@ -39,7 +39,7 @@ class Party(msgspec.Struct, frozen=True):
         return self.user.status.is_active and self.owner.status.is_active
 
 
-class View(msgspec.Struct, frozen=True):
+class MovementSnapshot(msgspec.Struct, frozen=True):
     """All that the decision on a movement sees: ``chain`` is the order to unload from, or the fee to refund."""
 
     currency: str

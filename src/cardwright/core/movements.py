@@ -13,7 +13,7 @@ import msgspec
 from cardwright.core.banking_days import REFUSED_CREDIT
 from cardwright.core.decision import Legs
 from cardwright.core.enums import State
-from cardwright.core.movement_steps import Charge, Step, Steps, View
+from cardwright.core.movement_steps import Charge, MovementSnapshot, Step, Steps
 from cardwright.core.movement_types import (
     CREDITED,
     DEBITED,
@@ -146,7 +146,7 @@ SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})
 AnyMovement = Order | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer | Deposit | DepositTransition
 
 
-def decide_movement(seen: View, asked: AnyMovement) -> Steps | Problem:
+def decide_movement(seen: MovementSnapshot, asked: AnyMovement) -> Steps | Problem:
     """The transactions that a movement consists of, or why there is none. Touches nothing."""
     match asked:
         case Order():
@@ -169,7 +169,7 @@ def decide_movement(seen: View, asked: AnyMovement) -> Steps | Problem:
             assert_never(asked)
 
 
-def _load(seen: View, asked: Order) -> Steps | Problem:
+def _load(seen: MovementSnapshot, asked: Order) -> Steps | Problem:
     assert seen.source is not None, "an order names its funding source"
     if not seen.parties[0].is_active:
         return Problem(HOLDER_NOT_ACTIVE)
@@ -186,7 +186,7 @@ def _load(seen: View, asked: Order) -> Steps | Problem:
     return (load, *_fees(asked))
 
 
-def _unload(seen: View, asked: Unload) -> Steps | Problem:
+def _unload(seen: MovementSnapshot, asked: Unload) -> Steps | Problem:
     """Who is not active any more gets no money, but his may go back."""
     chain, amount = seen.chain, asked.amount
     assert chain is not None, "an unload names its order"
@@ -199,7 +199,7 @@ def _unload(seen: View, asked: Unload) -> Steps | Problem:
     return (Step(kind=GPA_DEBIT, requested=amount, amount=amount, moved=-amount, legs=legs, chain=after),)
 
 
-def _charge(seen: View, asked: FeeCharge) -> Steps | Problem:
+def _charge(seen: MovementSnapshot, asked: FeeCharge) -> Steps | Problem:
     if not seen.parties[0].is_active:
         return Problem(HOLDER_NOT_ACTIVE)
     return Problem(INSUFFICIENT_FUNDS) if asked.total > seen.available() else _fees(asked)
@@ -215,7 +215,7 @@ def _fees(asked: Movement) -> Steps:
     )  # fmt: skip
 
 
-def _refund(seen: View, asked: FeeRefund) -> Steps | Problem:
+def _refund(seen: MovementSnapshot, asked: FeeRefund) -> Steps | Problem:
     chain, amount = seen.chain, asked.amount
     assert chain is not None, "a refund names its fee"
     if chain.cleared or not amount:
@@ -225,7 +225,7 @@ def _refund(seen: View, asked: FeeRefund) -> Steps | Problem:
     return (Step(kind=FEE_REFUND, requested=amount, amount=amount, legs=legs, chain=after, charge=asked.charges[0]),)
 
 
-def _pass_on(seen: View, asked: PeerTransfer) -> Steps | Problem:
+def _pass_on(seen: MovementSnapshot, asked: PeerTransfer) -> Steps | Problem:
     amount = asked.amount
     if not all(party.is_active for party in seen.parties):
         return Problem(HOLDER_NOT_ACTIVE)
@@ -237,7 +237,7 @@ def _pass_on(seen: View, asked: PeerTransfer) -> Steps | Problem:
     return tuple(Step(kind=PEER, requested=amount, amount=amount, party=party, legs=legs[party]) for party in (0, 1))
 
 
-def _hand_in(seen: View, asked: ProgramTransfer) -> Steps | Problem:
+def _hand_in(seen: MovementSnapshot, asked: ProgramTransfer) -> Steps | Problem:
     amount = asked.amount
     if not seen.parties[0].is_active:
         return Problem(HOLDER_NOT_ACTIVE)
@@ -250,7 +250,7 @@ def _hand_in(seen: View, asked: ProgramTransfer) -> Steps | Problem:
 # --- Direct deposits ------------------------------------------------------------------------
 
 
-def _announce(seen: View, asked: Deposit) -> Steps:
+def _announce(seen: MovementSnapshot, asked: Deposit) -> Steps:
     """Every deposit is announced first; what is due, or of an account that takes nothing, goes on at once."""
     types, due = CREDITED if asked.is_credit else DEBITED, asked.settles_ms
     applies = asked.at_once or due <= seen.now
@@ -262,7 +262,7 @@ def _announce(seen: View, asked: Deposit) -> Steps:
     return (pending,) if further is None else (pending, msgspec.structs.replace(further, follows=True))
 
 
-def _applied(seen: View, types: DepositTypes, amount: int) -> Step:
+def _applied(seen: MovementSnapshot, types: DepositTypes, amount: int) -> Step:
     """Money comes or goes; a debit that the account cannot pay is returned, and so is all that is for somebody inactive.
 
     So is what somebody may not get before he has passed KYC.
@@ -285,7 +285,7 @@ def _state_after(step: Step) -> State:
     return State.DECLINED if step.kind in (CREDITED.rejected, DEBITED.rejected) else State.COMPLETION
 
 
-def _change(seen: View, asked: DepositTransition) -> Steps | Problem:
+def _change(seen: MovementSnapshot, asked: DepositTransition) -> Steps | Problem:
     chain = seen.chain
     assert chain is not None, "a transition names its deposit"
     types, amount = CREDITED if chain.kind == CREDITED.pending else DEBITED, chain.requested

@@ -8,7 +8,7 @@ import msgspec
 from cardwright.core.enums import HolderStatus
 from cardwright.core.messages import Details
 from cardwright.core.movement_json import arrival_transitions, deposit_after, deposit_event, document, fragment
-from cardwright.core.movement_steps import Party, Step, View
+from cardwright.core.movement_steps import MovementSnapshot, Party, Step
 from cardwright.core.movement_types import LOADS
 from cardwright.core.movements import AnyMovement, Deposit, DepositTransition, MovementKind
 from cardwright.core.responses import Reason
@@ -92,14 +92,14 @@ class MovementResult(NamedTuple):
 def view_of(
     program: ProgramEntry, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None,
     root: TransactionRow | None, now: Instant, loaded: Set[int],
-) -> View:  # fmt: skip
+) -> MovementSnapshot:  # fmt: skip
     """What the decision sees; ``loaded`` are accounts of those before KYC that had a load."""
     parties = tuple(
         Party(entry.user, entry.owner, account, program.spend.pre_kyc_of(entry.user), entry.holder_id in loaded)
         for entry, account in zip(entries, accounts, strict=True)
     )
     chain = chain_of(root) if root is not None else None
-    return View(program.currency, parties, source.fact if source is not None else None, chain, now)
+    return MovementSnapshot(program.currency, parties, source.fact if source is not None else None, chain, now)
 
 
 async def load_loaded(cache: Cache, entries: Iterable[AccountEntry]) -> set[int]:
