@@ -407,7 +407,7 @@ def spend_of(row: dict[str, str]) -> Spend:
     is_new = newcomer != "" or row.get("abroad", "") != ""
     free = PreKyc(cash_access_enabled=True, international_enabled=True)
     return Spend(
-        controls=(MerchantRule(id=1, token="a", name="closed"),) if blocks else (),
+        merchant_blocks=(MerchantRule(id=1, token="a", name="closed"),) if blocks else (),
         pre_kyc=(free if newcomer == "free" else PreKyc()) if is_new else None,
     )
 
@@ -432,7 +432,7 @@ def seen_by(row: dict[str, str], now: int) -> Snapshot:
         source=None if source == "none" else msgspec.structs.replace(SOURCE, active=source == "active"),
         # A part of the account is on hold always, so that ledger and available are never the same.
         account=Account({"USD": (money + 300, 300)}),
-        controls=limits_of(row.get("limits", "")),
+        velocity_limits=limits_of(row.get("limits", "")),
         spend=spend_of(row),
     )  # fmt: skip
 

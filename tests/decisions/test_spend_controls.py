@@ -349,9 +349,9 @@ class Rules:
             user=msgspec.structs.replace(plain.user, token=user),
             owner=msgspec.structs.replace(plain.owner, token=user),
             account=Account(plain.account.balances, usages),
-            controls=controls,
+            velocity_limits=controls,
             spend=Spend(
-                controls=applying(self.auth, user, product),
+                merchant_blocks=applying(self.auth, user, product),
                 exemptions=applying(self.exempt, user, product),
                 categories=categories_of(row.get("mcc") or "5411", self.groups.mccs.values()),
                 countries=self.countries.get(row.get("list", "")),

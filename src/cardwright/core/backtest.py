@@ -119,7 +119,7 @@ class Replay:
         if not (was_approved or row.code in CONTROL_CODES or row.code == NO_FUNDS or (is_reopened and row.code in CLOSED)):
             # A check that comes before the controls refused it.
             return row, None
-        if rules.spend.controls:
+        if rules.spend.merchant_blocks:
             blocking = rules.spend.blocking(details.mid, details.merchant.mcc, row.created_ms)
             if blocking is not None:
                 return (self._refused(row, Reason.MERCHANT_NOT_ALLOWED) if was_approved else row), blocking

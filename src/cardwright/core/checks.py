@@ -126,7 +126,7 @@ def quasi_cash_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -
     # Who sends money to a card is a money transmitter more often than not.
     if asked.form in CREDITS:
         return None
-    is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in seen.spend.exempt_mids
+    is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in seen.spend.quasi_cash_exempt_mids
     return None if is_exempt else Reason.TYPE_NOT_ALLOWED
 
 
@@ -216,7 +216,7 @@ def address_inputs(seen: Snapshot, asked: Authorization, _now: Instant) -> Input
 def merchant_is_allowed(seen: Snapshot, asked: Authorization, now: Instant) -> Reason | None:
     """Authorization controls block where programs allow by default; a merchant that is exempt passes them all."""
     spend = seen.spend
-    if not spend.controls:
+    if not spend.merchant_blocks:
         return None
     blocking = spend.blocking(asked.details.mid, asked.details.merchant.mcc, now)
     return None if blocking is None else Reason.MERCHANT_NOT_ALLOWED
@@ -239,7 +239,7 @@ def merchant_inputs(seen: Snapshot, asked: Authorization, now: Instant) -> Input
     return {
         "mid": mid, "mcc": mcc,
         "refused_by": None if blocking is None else blocking.token,
-        "authorization_controls": [rule_inputs(one, asked, now) for one in spend.controls],
+        "authorization_controls": [rule_inputs(one, asked, now) for one in spend.merchant_blocks],
         "exemptions": [rule_inputs(one, asked, now) for one in spend.exemptions],
     }  # fmt: skip
 

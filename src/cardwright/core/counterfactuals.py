@@ -45,7 +45,9 @@ def _amount(seen: Snapshot, asked: Authorization, now: Instant) -> str | None:
 def _limits(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[Verdict]) -> list[dict[str, Any]] | None:
     """The lowest limits with which the controls that refuse would all have had room."""
     raised = {verdict.control.id: _with_room(verdict) for verdict in refusing}
-    roomy = msgspec.structs.replace(seen, controls=tuple(raised.get(one.id, one) for one in seen.controls), few=None)
+    roomy = msgspec.structs.replace(
+        seen, velocity_limits=tuple(raised.get(limit.id, limit) for limit in seen.velocity_limits), strictest_limits=None
+    )
     if not decide(roomy, asked, now).is_approved:
         return None
     places = exponent_of(seen.currency) or 0

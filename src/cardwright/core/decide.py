@@ -50,7 +50,7 @@ def _follow(seen: Snapshot, message: Clearing | Reversal | Advice | Expiry, now:
 
 def verdicts(seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
     """What each velocity control that applies says, in order: user's, card product's, program's, oldest first."""
-    return _verdicts(seen.controls, seen, asked, now)
+    return _verdicts(seen.velocity_limits, seen, asked, now)
 
 
 def _verdicts(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
@@ -66,9 +66,9 @@ def _verdicts(controls: Sequence[Control], seen: Snapshot, asked: Authorization,
 
 def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
     """The first velocity control that has no room for the purchase."""
-    if seen.few is not None and _first_limit(seen.few, seen, asked, now) is None:
+    if seen.strictest_limits is not None and _first_limit(seen.strictest_limits, seen, asked, now) is None:
         return None
-    return _first_limit(seen.controls, seen, asked, now)
+    return _first_limit(seen.velocity_limits, seen, asked, now)
 
 
 def _first_limit(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
@@ -97,7 +97,7 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
         return declined(seen, kind, refusal, requested, limited_by=_name_of_control(seen, asked, now, refusal))
     if seen.spend.categories.increases:
         asked = raised(seen, asked)
-    if seen.controls and (limit := first_limit(seen, asked, now)) is not None:
+    if seen.velocity_limits and (limit := first_limit(seen, asked, now)) is not None:
         name = limit.control.name or limit.control.token
         return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
     if form is Form.ORIGINAL_CREDIT or form is Form.CREDIT_HOLD:

@@ -45,7 +45,11 @@ def explain(
     for said in verdicts(seen, message, now):
         steps.append(_control_step(seen, said, now, "not_reached" if refused else "pass" if said.reason is None else "refuse"))
         refused = refused or said.reason is not None
-    for said in verdicts(msgspec.structs.replace(seen, controls=tuple(shadows), few=None), message, now) if shadows else ():
+    for said in (
+        verdicts(msgspec.structs.replace(seen, velocity_limits=tuple(shadows), strictest_limits=None), message, now)
+        if shadows
+        else ()
+    ):
         would = "not_reached" if not unrefused_by_checks else "pass" if said.reason is None else "would_refuse"
         steps.append({**_control_step(seen, said, now, would), "check": "shadow_control_has_room"})
     steps.append(_funding_step(seen, message, decision, refused))

@@ -235,7 +235,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """All that one decision sees.
 
     ``source`` is the funding source of the card's product, for a chain that of its root, None without JIT funding.
-    ``chain`` is None for a message that begins one. ``few`` are the strictest of ``controls``, where they were worked out;
+    ``chain`` is None for a message that begins one. ``strictest_limits`` are the strictest of ``velocity_limits``, or None
+    where they were not worked out: when these pass, all pass;
     ``fees`` the real-time fees of the user's account holder group.
     """
 
@@ -247,9 +248,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     source: SourceFact | None
     account: Account
     chain: Chain | None = None
-    controls: tuple[Control, ...] = ()
+    velocity_limits: tuple[Control, ...] = ()
     spend: Spend = NO_SPEND
-    few: tuple[Control, ...] | None = None
+    strictest_limits: tuple[Control, ...] | None = None
     fees: tuple[RealTimeFee, ...] = NO_FEES
 
 

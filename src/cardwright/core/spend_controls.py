@@ -225,14 +225,14 @@ class Spend(msgspec.Struct, frozen=True):
     """The rules that one decision sees besides velocity controls.
 
     ``categories`` are of the merchant's code; ``countries`` the product's own list, None where it has a built-in one;
-    ``exempt_mids`` are free of the quasi-cash rule; ``pre_kyc`` is None where the user has passed KYC.
+    ``quasi_cash_exempt_mids`` are free of the quasi-cash rule; ``pre_kyc`` is None where the user has passed KYC.
     """
 
-    controls: tuple[MerchantRule, ...] = ()
+    merchant_blocks: tuple[MerchantRule, ...] = ()
     exemptions: tuple[MerchantRule, ...] = ()
     categories: Categories = NO_CATEGORIES
     countries: CountryList | None = None
-    exempt_mids: frozenset[str] = frozenset()
+    quasi_cash_exempt_mids: frozenset[str] = frozenset()
     pre_kyc: PreKyc | None = None
 
     def blocking(self, mid: str, mcc: str, now: Instant) -> MerchantRule | None:
@@ -242,7 +242,7 @@ class Spend(msgspec.Struct, frozen=True):
 
     def acting(self, mid: str, mcc: str, now: Instant) -> Iterator[MerchantRule]:
         """The controls in force for a merchant."""
-        return (control for control in self.controls if control.acts_on(mid, mcc, now))
+        return (control for control in self.merchant_blocks if control.acts_on(mid, mcc, now))
 
     def exempting(self, mid: str, mcc: str, now: Instant) -> MerchantRule | None:
         """The first exemption of a merchant."""

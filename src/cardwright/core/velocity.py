@@ -110,7 +110,7 @@ def settled(control: Control, groups: Groups | None = None) -> Control:
     return msgspec.structs.replace(control, codes=codes, key=blake2b(repr(settings).encode(), digest_size=8).hexdigest())
 
 
-def strictest(controls: tuple[Control, ...]) -> tuple[Control, ...]:
+def strictest_of(controls: tuple[Control, ...]) -> tuple[Control, ...]:
     """One control for everything that is counted, with the smallest limits of those that count it: what passes these passes
     all, and ninety controls cost no more than the few things that they count."""
     found: dict[str, Control] = {}

@@ -128,7 +128,7 @@ async def configure(
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
-        counted_controls = programs[key[0]].measure_of(entry.card).counted
+        counted_controls = programs[key[0]].limits_of(entry.card).counted
         if account.has_history and counted_controls:
             # At the instant of the decisions: usage of an earlier window would be none in theirs.
             at = account.time_of(first_id, now[key[0]])

@@ -214,11 +214,11 @@ def see(batch: Batch, asked: CardRequest) -> _View:
     product = program.products[entry.card.card_product_token]
     # A chain stays with the funding source that it began with.
     source = program.source_of(product) if root is None else program.sources_by_id.get(root.source_id or 0)
-    measure = program.measure_of(entry.card)
+    limits = program.limits_of(entry.card)
     snapshot = Snapshot(
         program.currency, entry.card, entry.user, entry.owner, product, source.fact if source is not None else None,
-        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, measure.controls,
-        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc), measure.few,
+        batch.accounts[entry.holder_id], chain_of(root) if root is not None else None, limits.applicable,
+        program.spend_of(entry.card, entry.user, product, message.details.merchant.mcc), limits.strictest,
         program.fees.get(entry.user.account_holder_group_token, NO_FEES) if program.fees else NO_FEES,
     )  # fmt: skip
     return _View(snapshot, message, root, source)
@@ -249,9 +249,9 @@ def _decide_one(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult:
     outcome = CardResult(row, entry, program, source)
     usages = decision.account.usages
     if program.shadows:
-        shadowed = msgspec.structs.replace(snapshot, controls=program.shadows_of(entry.card), few=None)
+        shadowed = msgspec.structs.replace(snapshot, velocity_limits=program.shadows_of(entry.card), strictest_limits=None)
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
-    controls, parts = program.measure_of(entry.card).counted, None
+    controls, parts = program.limits_of(entry.card).counted, None
     if controls or row.root_id is not None or asked.refund_of is not None:
         changes, parts = _changes(batch, row, details)
         if controls:

@@ -15,7 +15,7 @@ from cardwright.core.movements import AutoReload
 from cardwright.core.render import SourceFace, source_face_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.spend_controls import NO_SPEND, PROGRAM_LEVEL, Level, Spend, applying, by_level, level_of
-from cardwright.core.velocity import Control, keeping, strictest
+from cardwright.core.velocity import Control, keeping, strictest_of
 from cardwright.core.velocity_events import Past
 from cardwright.engine.card_cache import CardEntry, CardKey, Cards
 from cardwright.engine.dataloader import Loader
@@ -71,16 +71,19 @@ class SourceEntry:
     face: SourceFace
 
 
-class Measure(NamedTuple):
-    """The velocity controls that apply to a card, the strictest of them, and one for everything that is counted, for shadows
-    too."""
+class VelocityLimits(NamedTuple):
+    """The velocity controls that apply to a card.
 
-    controls: tuple[Control, ...] = ()
-    few: tuple[Control, ...] = ()
+    When the ``strictest`` pass, all of ``applicable`` pass. ``counted`` has one control for each thing that is counted, shadow
+    controls included.
+    """
+
+    applicable: tuple[Control, ...] = ()
+    strictest: tuple[Control, ...] = ()
     counted: tuple[Control, ...] = ()
 
 
-NO_MEASURE = Measure()
+NO_LIMITS = VelocityLimits()
 
 
 class Needs(NamedTuple):
@@ -121,7 +124,7 @@ class ProgramEntry:
     spend: SpendEntry = field(default_factory=SpendEntry)
     reloads: dict[Level, AutoReload] = field(default_factory=dict)
     fees: FeesByGroup | None = None
-    measures: dict[tuple[str, str], Measure] = field(default_factory=dict)
+    limits_by_card: dict[tuple[str, str], VelocityLimits] = field(default_factory=dict)
 
     def missing(self, needs: Needs) -> Missing:
         """What of this the entry does not hold yet."""
@@ -133,18 +136,18 @@ class ProgramEntry:
         """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
         return applying(self.controls, card.user_token, card.card_product_token)
 
-    def measure_of(self, card: CardFact) -> Measure:
+    def limits_of(self, card: CardFact) -> VelocityLimits:
         """What a purchase with the card is measured by, worked out once for each card product, and each user with controls."""
         if not self.controls and not self.shadows:
-            return NO_MEASURE
+            return NO_LIMITS
         user = ("user", card.user_token)
         key = (card.user_token if user in self.controls or user in self.shadows else "", card.card_product_token)
-        measure = self.measures.get(key)
-        if measure is None:
+        limits = self.limits_by_card.get(key)
+        if limits is None:
             controls, shadows = self.controls_of(card), self.shadows_of(card)
-            measure = Measure(controls, strictest(controls), strictest(keeping((*controls, *shadows))))
-            self.measures[key] = measure
-        return measure
+            limits = VelocityLimits(controls, strictest_of(controls), strictest_of(keeping((*controls, *shadows))))
+            self.limits_by_card[key] = limits
+        return limits
 
     def shadows_of(self, card: CardFact) -> tuple[Control, ...]:
         """The shadow controls that look on when the card is used."""
@@ -160,7 +163,7 @@ class ProgramEntry:
         """Adds controls that were read when their user bought something."""
         self.controls.update(by_level(one for one in found.velocity if not one.shadow))
         self.shadows.update(by_level(one for one in found.velocity if one.shadow))
-        self.measures.clear()
+        self.limits_by_card.clear()
         self.spend.keep(found)
 
     def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:

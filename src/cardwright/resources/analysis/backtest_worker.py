@@ -127,7 +127,7 @@ class _Worker:
         key = (row.card_id, row.holder_revision, row.program_revision, row.source_id, mcc)
         if key not in self._seen:
             seen = configuration_as_of(db, row)
-            self._seen[key] = replace(seen, spend=replace(seen.spend, controls=(), exemptions=()))
+            self._seen[key] = replace(seen, spend=replace(seen.spend, merchant_blocks=(), exemptions=()))
         return self._seen[key]
 
     def _add(self, again: Again, owned: dict[int, CardOf]) -> None:

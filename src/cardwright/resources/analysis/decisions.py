@@ -79,7 +79,7 @@ def snapshot_as_of(call: Call, row: TransactionRow) -> tuple[Snapshot, tuple[Con
     account = with_usage_before(call, row, account_before(row), controls, seen.user.token, seen.owner.token)
     real = tuple(control for control in controls if not control.shadow)
     shadows = tuple(control for control in controls if control.shadow)
-    return msgspec.structs.replace(seen, account=account, controls=real, few=None), shadows
+    return msgspec.structs.replace(seen, account=account, velocity_limits=real, strictest_limits=None), shadows
 
 
 def configuration_as_of(db: Connection, row: TransactionRow) -> Snapshot:
