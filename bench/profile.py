@@ -36,7 +36,7 @@ PARTS = (
         ("engine/config_cache.py", "engine/dataloader.py", "storage/original_transactions.py"),
     ),
     ("database: reading, encoding, writing", ("storage/", "psycopg", "sqlalchemy/")),
-    ("loop: inbox, lanes, futures", ("engine/loop.py", "kit/ids.py")),
+    ("loop: inbox, workers, futures", ("engine/loop.py", "kit/ids.py")),
     ("outbox", ("outbox/",)),
 )
 LIBRARY = "event loop and the rest"

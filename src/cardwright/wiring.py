@@ -325,7 +325,7 @@ class Platform:
         signal.raise_signal(signal.SIGTERM)
 
     async def start(self) -> None:
-        """Opens the heart's lanes, begins delivering, and lets time pass."""
+        """Opens the heart's workers, begins delivering, and lets time pass."""
         await self.app.engine.start()
         if self.database.is_sqlite:
             self._checkpointer = Checkpointer(self.database)

@@ -133,16 +133,16 @@ CASES: dict[str, Case] = {
 
 
 class Counter:
-    """Where the cards are used: one lane of the heart, open all the time."""
+    """Where the cards are used: one worker of the heart, open all the time."""
 
     def __init__(self, world: World) -> None:
         self.world, self.ids, self.runner = world, IdSource(), asyncio.Runner()
         self.ids.refill(world.store.next_ids())
-        self.lane = self.runner.run(world.store.open_lane())
+        self.worker = self.runner.run(world.store.open_worker())
 
     def close(self) -> None:
-        """Closes the lane and the world."""
-        self.runner.run(self.lane.close())
+        """Closes the worker and the world."""
+        self.runner.run(self.worker.close())
         self.runner.run(self.world.store.close())
         self.runner.close()
         self.world.close()
@@ -165,7 +165,7 @@ class Counter:
 
     async def _bought(self, one: CardRequest) -> CardResult:
         found = await self.world.addressed(one)
-        (result,) = await run_batch(self.lane, self.world.cache, self.ids, lambda: NOON, [found])
+        (result,) = await run_batch(self.worker, self.world.cache, self.ids, lambda: NOON, [found])
         assert isinstance(result, CardResult), result
         return result
 

@@ -42,13 +42,13 @@ def decide(world: World, now: int, ids: range, messages: list[CardRequest]) -> l
     """Decide messages one by one as a process of this clock and this block of ids does."""
 
     async def run() -> list[CardResult]:
-        lane, source = await world.store.open_lane(), IdSource()
+        worker, source = await world.store.open_worker(), IdSource()
         source.refill(ids)
         outcomes = []
         for message in messages:
             found = await world.addressed(message._replace(received_ms=now))
-            outcomes += await run_batch(lane, world.cache, source, lambda: now, [found])
-        await lane.close()
+            outcomes += await run_batch(worker, world.cache, source, lambda: now, [found])
+        await worker.close()
         await world.store.close()
         assert all(isinstance(outcome, CardResult) for outcome in outcomes)
         return outcomes  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What a lane takes from the inbox: the oldest messages whose accounts are free, and nobody waits for ever."""
+"""What a worker takes from the inbox: the oldest messages whose accounts are free, and nobody waits for ever."""
 
 import asyncio
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def taken(busy: set[int], inbox: Sequence[tuple[int, ...]], rows: int = 1) -> tu
 def test_what_is_taken(
     busy: set[int], inbox: list[tuple[int, ...]], batch: list[tuple[int, ...]], left: list[tuple[int, ...]]
 ) -> None:
-    """No account is in two lanes, order is kept, and a transfer that waits is not overtaken at either of its accounts."""
+    """No account is in two workers, order is kept, and a transfer that waits is not overtaken at either of its accounts."""
     assert taken(busy, inbox) == (batch, left)
 
 

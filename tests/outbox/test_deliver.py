@@ -349,7 +349,7 @@ def test_a_hanging_endpoint_holds_up_no_other(world: World) -> None:
 
 
 def test_a_silent_endpoint_is_tried_one_post_at_a_time(world: World) -> None:
-    """After a timeout a lane has one place, until the endpoint answers again; many silent ones leave room for others."""
+    """After a timeout an endpoint has one place, until the endpoint answers again; many silent ones leave room for others."""
     with a_receiver(holds=True) as receiver:
         world.notify(world.webhook(receiver.url), *range(20))
         with delivering(world.database, RetryRules(timeout_ms=300)):
@@ -388,7 +388,7 @@ def test_two_deliverers_send_nothing_twice(world: World, database_url: str) -> N
                 one.wake()
                 two.wake()
             # Each has claimed as much as it may while nothing is answered.
-            until(lambda: one._lanes.total() == two._lanes.total() == 8)
+            until(lambda: one._sends_to.total() == two._sends_to.total() == 8)
             receiver.over.set()
 
             def are_all_delivered() -> bool:

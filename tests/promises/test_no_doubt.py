@@ -54,7 +54,7 @@ def in_background(server: RunningServer, path: str, body: dict[str, Any]) -> tup
     return thread, replies
 
 
-def lanes(dsn: str) -> list[int]:
+def workers(dsn: str) -> list[int]:
     """The sessions that have accounts locked."""
     query = "SELECT DISTINCT pid FROM pg_locks WHERE relation = 'holders'::regclass AND mode = 'RowShareLock'"
     with psycopg.connect(dsn, autocommit=True) as db:
@@ -106,7 +106,7 @@ def test_a_session_that_ends_before_commit_costs_nothing(
     failpoints.arm("commit.before", "pause")
     thread, replies = in_background(server, "/simulate/authorization", town.purchase(card.token, 100, "cut"))
     assert failpoints.wait("commit.before")
-    (pid,) = lanes(postgres_url)
+    (pid,) = workers(postgres_url)
     terminate(postgres_url, pid)
     failpoints.release("commit.before")
     thread.join(SAFETY_S)
@@ -122,7 +122,7 @@ def test_a_commit_that_was_cut_is_looked_up(
     failpoints.arm("commit.before", "pause")
     thread, replies = in_background(server, "/simulate/authorization", town.purchase(card.token, 100, "doubt"))
     assert failpoints.wait("commit.before")
-    (pid,) = lanes(postgres_url)
+    (pid,) = workers(postgres_url)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         # The trigger runs inside COMMIT and waits for the lock that this test holds.
         admin.execute("SELECT pg_advisory_lock(1)")

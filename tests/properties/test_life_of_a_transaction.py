@@ -103,11 +103,11 @@ EDGES = {
 
 
 class Heart:
-    """The heart on a world of its own, with a loop and a lane that stay."""
+    """The heart on a world of its own, with a loop and a worker that stay."""
 
     def __init__(self, world: World) -> None:
         self.world, self.loop, self.now = world, asyncio.new_event_loop(), NOON
-        self.lane = self.loop.run_until_complete(world.store.open_lane())
+        self.worker = self.loop.run_until_complete(world.store.open_worker())
         self.ids = IdSource()
         self.ids.refill(world.store.next_ids())
         self.seen: Counter[tuple[str, ...]] = Counter()
@@ -118,7 +118,7 @@ class Heart:
 
     async def _decide(self, card: str, message: Any, root_id: int | None) -> CardResult | Problem:
         asked = CardRequest(await self.world.card((self.world.program_id, card)), message, 5, NOON, root_id=root_id)
-        (result,) = await run_batch(self.lane, self.world.cache, self.ids, lambda: NOON, [asked])
+        (result,) = await run_batch(self.worker, self.world.cache, self.ids, lambda: NOON, [asked])
         return result
 
     def pass_time(self, days: int) -> None:
@@ -128,8 +128,8 @@ class Heart:
             set_clock(db, self.world.program_id, ProgramClock(0, self.now))
 
     def close(self) -> None:
-        """Ends the lane."""
-        self.loop.run_until_complete(self.lane.close())
+        """Ends the worker."""
+        self.loop.run_until_complete(self.worker.close())
         self.loop.close()
 
 

@@ -85,28 +85,28 @@ def dump(world: World) -> dict[str, list[Any]]:
 async def compared(world: World, cases: int) -> set[int]:
     """Tries out every purchase and then makes it; the codes that were seen."""
     source, codes = random.Random(5), set[int]()
-    lane, trial_lane, ids = await world.store.open_lane(), await world.store.open_lane(), IdSource()
+    worker, dry_run_worker, ids = await world.store.open_worker(), await world.store.open_worker(), IdSource()
     ids.refill(world.store.next_ids())
     first = [asked(world, f"c{number}", 0, seed=number) for number in range(ACCOUNTS)]
     first = [await carded(world, one) for one in first]
-    roots = [result.row.id for result in await run_batch(lane, world.cache, ids, lambda: NOON, first)]  # type: ignore[union-attr]
+    roots = [result.row.id for result in await run_batch(worker, world.cache, ids, lambda: NOON, first)]  # type: ignore[union-attr]
     for turn in range(cases // ACCOUNTS):
         batch = [await carded(world, drawn(source, world, number, turn * ACCOUNTS + number)) for number in range(ACCOUNTS)]
         if not ids.has(2 * ACCOUNTS):
             ids.refill(world.store.next_ids())
         before = dump(world) if turn % DUMPS_EVERY == 0 else None
-        trials = [await try_out(trial_lane, world.cache, lambda: NOON, one, later()) for one in batch]
+        trials = [await try_out(dry_run_worker, world.cache, lambda: NOON, one, later()) for one in batch]
         if before is not None:
             assert dump(world) == before
-        results = await run_batch(lane, world.cache, ids, lambda: NOON, batch)
+        results = await run_batch(worker, world.cache, ids, lambda: NOON, batch)
         for one, trial, result in zip(batch, trials, results, strict=True):
             agree(one, trial, result)
             codes.add(result.row.code if isinstance(result, CardResult) else -1)
         if turn % 7 == 0:
             poor = [await carded(world, money(world, number, turn, roots[number])) for number in range(3, ACCOUNTS, 4)]
-            await run_batch(lane, world.cache, ids, lambda: NOON, poor)
-    for one_lane in (lane, trial_lane):
-        await one_lane.close()
+            await run_batch(worker, world.cache, ids, lambda: NOON, poor)
+    for each_worker in (worker, dry_run_worker):
+        await each_worker.close()
     await world.store.close()
     return codes
 

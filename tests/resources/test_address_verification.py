@@ -163,13 +163,13 @@ def test_the_address_on_file_is_the_one_that_was_compared(checkout: Checkout) ->
     way = "/simulate/authorization"
     checkout.make("users", token="mover", address1="1 Old Road", zip="10001")
     family = {"parent_token": "mover", "uses_parent_account": True}
-    checkout.make("users", token="child", address1="7 Lane", postal_code="K1A 0B1", **family)
+    checkout.make("users", token="child", address1="7 Mill Road", postal_code="K1A 0B1", **family)
     for user in ("mover", "child"):
         checkout.make("cards", token=user, user_token=user, card_product_token="auth-strict")
     before = checkout.pay(way, 1, "mover", address="1 Old Rd", zip="10001")
     read_of(checkout.client.put("/users/mover", {"address1": "2 New Road", "postal_code": "20002-0001"}))
     after = checkout.pay(way, 1, "mover", address="2 New Rd", zip="20002")
-    own_address = checkout.pay(way, 1, "child", address="7 Lane", zip="k1a0b1")
+    own_address = checkout.pay(way, 1, "child", address="7 Mill Road", zip="k1a0b1")
     refused = checkout.pay(way, 1, "mover", address="1 Old Rd", zip="10001")
     assert [outcome(one) for one in (before, after, own_address, refused)] == [
         ("0000", "0000"), ("0000", "0000"), ("0000", "0000"), ("1953", "0101"),
@@ -177,7 +177,7 @@ def test_the_address_on_file_is_the_one_that_was_compared(checkout: Checkout) ->
     on_file = {
         before["token"]: {"street_address": "1 Old Road", "postal_code": "10001"},
         after["token"]: {"street_address": "2 New Road", "postal_code": "20002-0001"},
-        own_address["token"]: {"street_address": "7 Lane", "postal_code": "K1A 0B1"},
+        own_address["token"]: {"street_address": "7 Mill Road", "postal_code": "K1A 0B1"},
         refused["token"]: {"street_address": "2 New Road", "postal_code": "20002-0001"},
     }
     for token, expected in on_file.items():

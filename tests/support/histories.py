@@ -149,7 +149,7 @@ class Told:
 
     async def _play(self, steps: Sequence[Step]) -> None:
         world = self.world
-        lane, ids, number = await world.store.open_lane(), IdSource(), 0
+        worker, ids, number = await world.store.open_worker(), IdSource(), 0
         ids.refill(world.store.next_ids())
         self.kinds: dict[Any, Any] = {}
         for step in steps:
@@ -169,20 +169,20 @@ class Told:
             if step is steps[0]:
                 # The story's first message is named by others of the same step.
                 first, batch = batch[:1], batch[1:]
-                await self._decide(lane, ids, first, step.at)
+                await self._decide(worker, ids, first, step.at)
                 for message in (one for one in step.messages if one.get("of") == "first of bo"):
                     sent = self._sent(message, len(self.outcomes))
                     assert sent is not None
                     batch.insert(0, (f"extra {step.at}", sent))
-            await self._decide(lane, ids, batch, step.at)
-        await lane.close()
+            await self._decide(worker, ids, batch, step.at)
+        await worker.close()
         await world.store.close()
 
-    async def _decide(self, lane: Any, ids: IdSource, batch: Sequence[tuple[Any, CardRequest]], at: int) -> None:
+    async def _decide(self, worker: Any, ids: IdSource, batch: Sequence[tuple[Any, CardRequest]], at: int) -> None:
         if not ids.has(len(batch)):
             ids.refill(self.world.store.next_ids())
         found = [sent._replace(card=await self.world.card(sent.card)) for _, sent in batch]
-        results = await run_batch(lane, self.world.cache, ids, lambda: at, found)
+        results = await run_batch(worker, self.world.cache, ids, lambda: at, found)
         for (key, _), result in zip(batch, results, strict=True):
             assert isinstance(result, CardResult), result
             self.outcomes[key] = result

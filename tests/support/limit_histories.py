@@ -174,13 +174,13 @@ class Histories:
 
     def __init__(self, world: World) -> None:
         self.world, self.loop = world, asyncio.new_event_loop()
-        self.lane = self.loop.run_until_complete(world.store.open_lane())
+        self.worker = self.loop.run_until_complete(world.store.open_worker())
         self.ids, self.seeds = IdSource(), count(1)
         self.ids.refill(world.store.next_ids())
 
     def close(self) -> None:
         """Ends the connections."""
-        self.loop.run_until_complete(self.lane.close())
+        self.loop.run_until_complete(self.worker.close())
         self.loop.run_until_complete(self.world.store.close())
         self.loop.close()
 
@@ -277,7 +277,7 @@ class Histories:
             return
         if not self.ids.has(2 * len(batch)):
             self.ids.refill(self.world.store.next_ids())
-        results = await run_batch(self.lane, self.world.cache, self.ids, lambda: NOON, batch)
+        results = await run_batch(self.worker, self.world.cache, self.ids, lambda: NOON, batch)
         for one, result in zip(told, results, strict=True):
             answer = "loaded"
             assert one.person is not None

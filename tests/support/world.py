@@ -131,16 +131,16 @@ class World:
         self.database.close()
 
     def run(self, batches: Sequence[Sequence[EngineRequest]]) -> list[Result]:
-        """Decides the batches one after the other on one lane, with the store's own ids."""
+        """Decides the batches one after the other on one worker, with the store's own ids."""
         return asyncio.run(self._run(batches))
 
     async def _run(self, batches: Sequence[Sequence[EngineRequest]]) -> list[Result]:
-        lane, ids, results = await self.store.open_lane(), IdSource(), list[Result]()
+        worker, ids, results = await self.store.open_worker(), IdSource(), list[Result]()
         ids.refill(self.store.next_ids())
         for batch in batches:
             found = [await self.addressed(one) for one in batch]
-            results += await run_batch(lane, self.cache, ids, lambda: NOON, found)
-        await lane.close()
+            results += await run_batch(worker, self.cache, ids, lambda: NOON, found)
+        await worker.close()
         await self.store.close()
         return results
 

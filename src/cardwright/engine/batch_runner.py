@@ -68,7 +68,7 @@ from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
 from cardwright.outbox.events import notifications
-from cardwright.storage.engine.store import Lane, nothing
+from cardwright.storage.engine.store import Worker, nothing
 from cardwright.storage.failures import Conflict, InDoubt
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, ids_of, is_full, with_newest
 
@@ -90,7 +90,7 @@ class BatchInDoubt(Exception):
 
 
 async def run_batch(
-    lane: Lane, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[EngineRequest], deadline: float | None = None,
+    worker: Worker, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[EngineRequest], deadline: float | None = None,
     begin_commit: Callable[[], None] = nothing,
 ) -> list[Result]:  # fmt: skip
     """Decides a batch in one transaction and answers each message, in order, after the commit.
@@ -103,17 +103,17 @@ async def run_batch(
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENT.answer_s if deadline is None else deadline
     cards, holders, instructed, want = wanted(asked)
-    seen = await lane.begin(want, deadline)
+    seen = await worker.begin(want, deadline)
     try:
         batch = await configure(cache, cards, holders, seen, real_clock(), instructed, ids.first)
         results = [answer(batch, ids, one) for one in asked]
         _conclude(batch)
     except BaseException:
         # Whatever happened, the accounts must not stay locked.
-        await lane.abort()
+        await worker.abort()
         raise
     if not batch.write.transactions:
-        await lane.abort()
+        await worker.abort()
         _render(asked, results)
         return results
     try:
@@ -122,12 +122,12 @@ async def run_batch(
             raise Conflict("no time is left to commit")
         begin_commit()
     except BaseException:
-        await lane.abort()
+        await worker.abort()
         raise
     # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
     # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
     try:
-        await lane.commit(batch.write, partial(_render, asked, results))
+        await worker.commit(batch.write, partial(_render, asked, results))
     except InDoubt as doubt:
         raise BatchInDoubt(doubt, results) from doubt
     await async_failpoint("commit.after")

@@ -10,7 +10,7 @@ from cardwright.engine.batch_runner import answer, see
 from cardwright.engine.config_cache import Cache
 from cardwright.engine.id_blocks import IdSource
 from cardwright.kit.clock import Instant, RealClock
-from cardwright.storage.engine.store import Lane
+from cardwright.storage.engine.store import Worker
 
 TRIAL_IDS = 64
 """Ids that mean nothing, enough for one purchase and the auto reloads that it sets off."""
@@ -28,13 +28,13 @@ class Trial(NamedTuple):
     now: Instant
 
 
-async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: CardRequest, deadline: float) -> Trial | Problem:
+async def try_out(worker: Worker, cache: Cache, real_clock: RealClock, asked: CardRequest, deadline: float) -> Trial | Problem:
     """What a batch of this message alone would answer, by the same reading and deciding; then the batch is dropped.
 
     Raises what ``run_batch`` raises. The row's id and seed mean nothing.
     """
     cards, holders, _, want = wanted([asked])
-    seen = await lane.begin(want, deadline)
+    seen = await worker.begin(want, deadline)
     try:
         batch = await configure(cache, cards, holders, seen, real_clock())
         view = see(batch, asked) if asked.card.key in batch.cards else None
@@ -44,7 +44,7 @@ async def try_out(lane: Lane, cache: Cache, real_clock: RealClock, asked: CardRe
         ids.refill(range(first_id, first_id + TRIAL_IDS, 2))
         result = answer(batch, ids, asked)
     finally:
-        await lane.abort()
+        await worker.abort()
     if isinstance(result, Problem):
         return result
     assert view is not None

@@ -1,6 +1,6 @@
-"""The loop around the heart: an inbox, and lanes that take from it whatever arrived while they were busy.
+"""The loop around the heart: an inbox, and workers that take from it whatever arrived while they were busy.
 
-There is no timer: a batch is what came in while the previous commit was under way. With two lanes one batch commits
+There is no timer: a batch is what came in while the previous commit was under way. With two workers one batch commits
 while the next is decided; no account is in both, so neither waits for the other's locks.
 """
 
@@ -26,7 +26,7 @@ from cardwright.engine.movement_rows import CHARGES_MAX, MovementRequest, Moveme
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import Limits, deadline
-from cardwright.storage.engine.store import CardRow, HotStore, Lane
+from cardwright.storage.engine.store import CardRow, HotStore, Worker
 from cardwright.storage.failures import Conflict, ConnectionLost, Contended, InDoubt, SchemaChanged, Unavailable
 from cardwright.storage.original_transactions import Original, TokenKey
 from cardwright.storage.outage import AWAY, RECONNECTS, TIMEOUTS, Outage
@@ -38,7 +38,7 @@ BATCH_MAX = 256
 """Messages in one commit."""
 
 SWEEP_S = 0.1
-"""How often the inbox is searched for messages that have waited too long while no lane takes any."""
+"""How often the inbox is searched for messages that have waited too long while no worker takes any."""
 
 OUTAGE_S = 2.0
 """When the database has been away for so long, messages are refused at once instead of waiting for it."""
@@ -105,22 +105,22 @@ class Engine:
         self._refilling = asyncio.Lock()
         self._stopping = False
         self._trying = asyncio.Lock()
-        self._trial_lane: Lane | None = None
+        self._dry_run_worker: Worker | None = None
         self._trials = 0
 
     async def start(self) -> None:
-        """Open the lanes. A database that is away is waited for: this process may have been started in an outage."""
-        for _ in range(self._store.lanes_max):
-            lane: Lane | None = None
+        """Open the workers. A database that is away is waited for: this process may have been started in an outage."""
+        for _ in range(self._store.workers_max):
+            worker: Worker | None = None
             try:
-                lane = await self._store.open_lane()
+                worker = await self._store.open_worker()
             except Unavailable as error:
                 self._failure(error)
-            self._lanes.append(asyncio.create_task(self._run_lane(lane)))
+            self._lanes.append(asyncio.create_task(self._run_worker(worker)))
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
-        """Decide what is in the inbox, answer it, and close the lanes; what takes too long is answered 503."""
+        """Decide what is in the inbox, answer it, and close the workers; what takes too long is answered 503."""
         self._stopping = True
         while self._idle:
             self._wake()
@@ -133,7 +133,7 @@ class Engine:
             self._sweeper.cancel()
         while self._inbox:
             _answer(self._inbox.popleft(), _refusal("stopping", "the server is stopping, nothing was booked"))
-        await self._close(self._trial_lane)
+        await self._close(self._dry_run_worker)
         await self._store.close()
 
     def forget(self) -> None:
@@ -189,7 +189,7 @@ class Engine:
         """What a message would become if it came now; nothing is written. Raises BUSY when too many ask, and what the
         message itself would raise.
 
-        It has a lane of its own, opened when the first one asks, so the batches wait for nothing but the accounts' locks.
+        It has a worker of its own, opened when the first one asks, so the batches wait for nothing but the accounts' locks.
         """
         if self._trials >= TRIALS_MAX or self._stopping:
             raise Problem(BUSY, "too many trials, try again later")
@@ -206,24 +206,24 @@ class Engine:
     async def _try_out(self, asked: CardRequest) -> Trial | Problem:
         until = asyncio.get_running_loop().time() + self._limits.batch_s
         for _ in range(RETRIES_MAX):
-            lane, self._trial_lane = self._trial_lane, None
+            worker, self._dry_run_worker = self._dry_run_worker, None
             try:
-                if lane is None:
-                    lane = await self._store.open_lane()
-                trial = await try_out(lane, self.cache, self._real_clock, asked, until)
+                if worker is None:
+                    worker = await self._store.open_worker()
+                trial = await try_out(worker, self.cache, self._real_clock, asked, until)
             except Conflict as conflict:
-                self._trial_lane = lane
+                self._dry_run_worker = worker
                 log.info("trial is run again", conflict=str(conflict))
             except BaseException as error:
-                # Also when the request is cancelled: the lane may be in the middle of a transaction.
-                await self._close(lane)
+                # Also when the request is cancelled: the worker may be in the middle of a transaction.
+                await self._close(worker)
                 if not isinstance(error, Unavailable):
                     raise
                 problem = self._failure(error)
                 if not isinstance(error, ConnectionLost):
                     return problem
             else:
-                self._trial_lane = lane
+                self._dry_run_worker = worker
                 return trial
         return Problem(BUSY, "too many conflicts, try again later")
 
@@ -232,22 +232,22 @@ class Engine:
         return await _there(self.cache.want_original(key), ORIGINAL_NOT_FOUND)
 
     def _wake(self) -> None:
-        """Sets an idle lane to work, if there is one; a busy one looks into the inbox by itself when it is done."""
+        """Sets an idle worker to work, if there is one; a busy one looks into the inbox by itself when it is done."""
         while self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 return
 
-    async def _run_lane(self, lane: Lane | None) -> None:
+    async def _run_worker(self, worker: Worker | None) -> None:
         while (batch := await self._next_batch()) is not None:
             holders = {holder_id for waiting in batch for holder_id in waiting.holder_ids}
             self._busy |= holders
             try:
-                lane = await self._serve(lane, batch)
+                worker = await self._serve(worker, batch)
             finally:
                 self._busy -= holders
-        await self._close(lane)
+        await self._close(worker)
 
     async def _next_batch(self) -> list[_Waiting] | None:
         """What may be decided now; waits for it. None when the engine stops and nothing is left."""
@@ -259,7 +259,7 @@ class Engine:
         return batch
 
     def _take(self) -> list[_Waiting]:
-        """The oldest messages whose accounts are in no other lane; the others keep their place."""
+        """The oldest messages whose accounts are in no other worker; the others keep their place."""
         batch, passed_over, busy = list[_Waiting](), deque[_Waiting](), self._busy
         earliest, room = asyncio.get_running_loop().time() + self._limits.batch_s, BATCH_MAX
         while self._inbox and room > 0:
@@ -281,7 +281,7 @@ class Engine:
         return batch
 
     async def _sweep(self) -> None:
-        """Refuse messages that wait while no lane takes any. The inbox is nearly in the order of deadlines."""
+        """Refuse messages that wait while no worker takes any. The inbox is nearly in the order of deadlines."""
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -292,22 +292,22 @@ class Engine:
         text = self._outage.text or "too many messages wait, nothing was booked, try again later"
         _answer(waiting, _refusal("waited", text))
 
-    async def _serve(self, lane: Lane | None, batch: Sequence[_Waiting]) -> Lane | None:
-        """Decide a batch and answer it; return the lane for the next one, None when it broke."""
+    async def _serve(self, worker: Worker | None, batch: Sequence[_Waiting]) -> Worker | None:
+        """Decide a batch and answer it; return the worker for the next one, None when it broke."""
         try:
-            lane, results = await self._settle(lane, batch, min(waiting.deadline for waiting in batch))
+            worker, results = await self._settle(worker, batch, min(waiting.deadline for waiting in batch))
         except asyncio.CancelledError:
             self._answer_all(batch, [_given_up(waiting) for waiting in batch])
-            await self._close(lane)
+            await self._close(worker)
             raise
         except Exception:
-            # Nothing may end the lane's task but the engine's own end: without it no message would be decided any more.
+            # Nothing may end the worker's task but the engine's own end: without it no message would be decided any more.
             log.exception("a batch failed", messages=len(batch))
-            await self._close(lane)
-            lane, results = None, [Problem(INTERNAL)] * len(batch)
+            await self._close(worker)
+            worker, results = None, [Problem(INTERNAL)] * len(batch)
         await async_failpoint("answer.before")
         self._answer_all(batch, results)
-        return lane
+        return worker
 
     def _answer_all(self, batch: Sequence[_Waiting], results: Sequence[Result]) -> None:
         for waiting, result in zip(batch, results, strict=True):
@@ -315,25 +315,25 @@ class Engine:
         BATCHES.observe(len(batch))
         DECIDED.inc(len(batch))
 
-    async def _settle(self, lane: Lane | None, batch: Sequence[_Waiting], until: float) -> tuple[Lane | None, list[Result]]:
-        """Decide a batch: again on a new lane while the database fails it and there is time."""
+    async def _settle(self, worker: Worker | None, batch: Sequence[_Waiting], until: float) -> tuple[Worker | None, list[Result]]:
+        """Decide a batch: again on a new worker while the database fails it and there is time."""
         while True:
             try:
-                if lane is None:
-                    lane = await self._open(until)
-                return lane, await self._decide(lane, batch, until)
+                if worker is None:
+                    worker = await self._open(until)
+                return worker, await self._decide(worker, batch, until)
             except BatchInDoubt as batch_in_doubt:
-                await self._close(lane)
-                lane, is_committed = await self._resolve(batch_in_doubt.doubt, until)
+                await self._close(worker)
+                worker, is_committed = await self._resolve(batch_in_doubt.doubt, until)
                 if is_committed is None:
                     REFUSED.labels("unknown").inc(len(batch))
                     log.warning("the outcome of a batch is unknown", messages=len(batch))
-                    return lane, _unknown(batch, batch_in_doubt)
+                    return worker, _unknown(batch, batch_in_doubt)
                 if is_committed:
-                    return lane, batch_in_doubt.results
+                    return worker, batch_in_doubt.results
             except Unavailable as error:
-                await self._close(lane)
-                lane, problem = None, self._failure(error)
+                await self._close(worker)
+                worker, problem = None, self._failure(error)
                 if not await self._can_retry(error, until):
                     REFUSED.labels("database").inc(len(batch))
                     return None, [problem] * len(batch)
@@ -351,11 +351,11 @@ class Engine:
             self._outage.begin(error)
         return Problem(OUT_OF_ORDER, self._outage.text or AWAY)
 
-    async def _open(self, until: float) -> Lane:
-        """A new lane in place of a broken one. Raises Unavailable."""
+    async def _open(self, until: float) -> Worker:
+        """A new worker in place of a broken one. Raises Unavailable."""
         try:
             async with asyncio.timeout_at(until):
-                lane = await self._store.open_lane()
+                worker = await self._store.open_worker()
         except TimeoutError:
             TIMEOUTS.labels("connect").inc()
             raise Unavailable("the database does not accept a connection in time") from None
@@ -363,38 +363,38 @@ class Engine:
             # No descriptor or no process is left, for instance.
             raise Unavailable(str(error)) from error
         RECONNECTS.inc()
-        return lane
+        return worker
 
-    async def _resolve(self, doubt: InDoubt, until: float) -> tuple[Lane | None, bool | None]:
-        """Find out whether a batch was committed, on a new lane; None if there is no time to."""
+    async def _resolve(self, doubt: InDoubt, until: float) -> tuple[Worker | None, bool | None]:
+        """Find out whether a batch was committed, on a new worker; None if there is no time to."""
         clock = asyncio.get_running_loop().time
         while clock() < until and not self._stopping:
-            lane: Lane | None = None
+            worker: Worker | None = None
             try:
-                lane = await self._open(until)
-                return lane, await lane.is_committed(doubt, until)
+                worker = await self._open(until)
+                return worker, await worker.is_committed(doubt, until)
             except Exception as error:
                 if isinstance(error, Unavailable):
                     self._failure(error)
                 else:
                     # A bug must not turn the doubt into an answer that there is none.
                     log.exception("a batch in doubt could not be looked up")
-                await self._close(lane)
+                await self._close(worker)
                 await asyncio.sleep(RETRY_S)
         return None, None
 
     @staticmethod
-    async def _close(lane: Lane | None) -> None:
+    async def _close(worker: Worker | None) -> None:
         try:
-            if lane is not None:
-                await lane.close()
+            if worker is not None:
+                await worker.close()
         except Exception as error:
             # A connection in any state may raise anything: it is given up in either case.
-            log.info("a broken lane did not close", error=str(error))
+            log.info("a broken worker did not close", error=str(error))
 
-    async def _decide(self, lane: Lane, batch: Sequence[_Waiting], until: float) -> list[Result]:
+    async def _decide(self, worker: Worker, batch: Sequence[_Waiting], until: float) -> list[Result]:
         """Runs the batch; when it conflicts with another process's commit, again."""
-        if not self._ids.has(ROWS_MAX * self._store.lanes_max):
+        if not self._ids.has(ROWS_MAX * self._store.workers_max):
             await self._refill(until)
         asked = [waiting.asked for waiting in batch]
         clock = asyncio.get_running_loop().time
@@ -407,7 +407,7 @@ class Engine:
 
         for _ in range(RETRIES_MAX):
             try:
-                return await run_batch(lane, self.cache, self._ids, self._real_clock, asked, until, begin_commit)
+                return await run_batch(worker, self.cache, self._ids, self._real_clock, asked, until, begin_commit)
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
                 if clock() + self._limits.lock_s >= until:
@@ -425,7 +425,7 @@ class Engine:
     async def _refill(self, until: float) -> None:
         try:
             async with asyncio.timeout_at(until), self._refilling:
-                if not self._ids.has(ROWS_MAX * self._store.lanes_max):
+                if not self._ids.has(ROWS_MAX * self._store.workers_max):
                     block = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.next_ids)
                     self._ids.refill(block)
         except TimeoutError:

@@ -48,7 +48,7 @@ class Message:
 class Deliverer:
     """Delivers notifications, each at least once. One for each process, in its event loop; processes share the work.
 
-    ``sends_max`` posts are under way at most, ``lane_max`` of them to one endpoint, and one to an endpoint that was silent
+    ``sends_max`` posts are under way at most, ``endpoint_max`` of them to one endpoint, and one to an endpoint that was silent
     last time. Without a call of ``wake`` the outbox is looked at every ``poll_ms``, which is when retries are found. What
     blocks runs in ``executor``; one thread is enough. The client must be closed after ``run`` has returned.
     """
@@ -65,7 +65,7 @@ class Deliverer:
         *,
         poll_ms: int = 250,
         sends_max: int = 64,
-        lane_max: int = 8,
+        endpoint_max: int = 8,
     ) -> None:
         self._database = database
         self._vault = vault
@@ -76,12 +76,12 @@ class Deliverer:
         self._executor = executor
         self._poll_s = poll_ms / 1000
         self._sends_max = sends_max
-        self._lane_max = lane_max
+        self._endpoint_max = endpoint_max
         self._loop: asyncio.AbstractEventLoop | None = None
         self._awake = asyncio.Event()
         self._stopping = False
         self._sends: set[asyncio.Task[None]] = set()
-        self._lanes: Counter[int] = Counter()
+        self._sends_to: Counter[int] = Counter()
         self._silent: set[int] = set()
         self._done: list[Attempt] = []
 
@@ -151,18 +151,18 @@ class Deliverer:
         return len(claims)
 
     def _room(self) -> Room:
-        lanes = {lane: self._lane_max - sends for lane, sends in self._lanes.items()}
-        lanes |= {lane: max(0, 1 - self._lanes[lane]) for lane in self._silent}
-        # Counted by lanes: a task that has ended stays in `_sends` a moment longer.
-        free = 0 if self._stopping else self._sends_max - self._lanes.total()
-        return Room(free=free, each=self._lane_max, lanes=lanes)
+        endpoints = {endpoint: self._endpoint_max - sends for endpoint, sends in self._sends_to.items()}
+        endpoints |= {endpoint: max(0, 1 - self._sends_to[endpoint]) for endpoint in self._silent}
+        # Counted by endpoints: a task that has ended stays in `_sends` a moment longer.
+        free = 0 if self._stopping else self._sends_max - self._sends_to.total()
+        return Room(free=free, each=self._endpoint_max, endpoints=endpoints)
 
     def _begin(self, prepared: Message | Attempt) -> None:
         if isinstance(prepared, Attempt):
             self._done.append(prepared)
             self._awake.set()
             return
-        self._lanes[prepared.claim.lane] += 1
+        self._sends_to[prepared.claim.endpoint_id] += 1
         task = asyncio.create_task(self._send(prepared))
         self._sends.add(task)
         task.add_done_callback(self._sends.discard)
@@ -188,12 +188,15 @@ class Deliverer:
 
     async def _send(self, message: Message) -> None:
         attempt = await self._attempt(message)
-        lane = message.claim.lane
-        # One answer is enough to be trusted again; without one, the lane tries one post at a time.
-        (self._silent.add if attempt.status is None else self._silent.discard)(lane)
-        self._lanes[lane] -= 1
-        if not self._lanes[lane]:
-            del self._lanes[lane]
+        endpoint_id = message.claim.endpoint_id
+        # One answer is enough to be trusted again; without one, the endpoint gets one post at a time.
+        if attempt.status is None:
+            self._silent.add(endpoint_id)
+        else:
+            self._silent.discard(endpoint_id)
+        self._sends_to[endpoint_id] -= 1
+        if not self._sends_to[endpoint_id]:
+            del self._sends_to[endpoint_id]
         self._done.append(attempt)
         self._awake.set()
 
@@ -206,7 +209,7 @@ class Deliverer:
             return Attempt(claim=message.claim, at_ms=at_ms, error="Cardwright stopped before the answer came")
         except Exception:
             # The client tells what goes wrong on the way as an answer, so this is a bug. It is an attempt all the same, or the
-            # message's place in its lane would never be free again.
+            # message's place at its endpoint would never be free again.
             log.exception("a notification could not be posted", outbox_id=message.claim.id)
             return Attempt(claim=message.claim, at_ms=at_ms, error="internal error")
         return Attempt(

@@ -33,7 +33,7 @@ class RetryRules:
 
 
 class Claim(NamedTuple):
-    """A row of the outbox that this process may send until ``lease_ms``. ``lane`` is its endpoint, see ``Room``."""
+    """A row of the outbox that this process may send until ``lease_ms``. ``endpoint_id`` is its endpoint, see ``Room``."""
 
     id: int
     program_id: int
@@ -43,33 +43,33 @@ class Claim(NamedTuple):
     refs: str
     tries: int
     attempts: str
-    lane: int
+    endpoint_id: int
     lease_ms: Instant
 
 
 @dataclass(slots=True)
 class Room:
-    """How many more rows may be claimed: ``free`` in all, ``each`` for a lane unless ``lanes`` says less.
+    """How many more rows may be claimed: ``free`` in all, ``each`` for an endpoint unless ``endpoints`` says less.
 
-    A lane is a registered webhook's id, or the program's id, negative, for the addresses that its simulations name.
+    An endpoint's id is that of a registered webhook, or the program's id, negative, for the addresses that its simulations name.
     """
 
     free: int
     each: int
-    lanes: dict[int, int] = field(default_factory=dict)
+    endpoints: dict[int, int] = field(default_factory=dict)
 
-    def take(self, lane: int) -> bool:
-        """Takes a place in the lane; False when there is none."""
-        left = self.lanes.get(lane, self.each)
+    def take(self, endpoint_id: int) -> bool:
+        """Takes a place for the endpoint; False when there is none."""
+        left = self.endpoints.get(endpoint_id, self.each)
         if self.free == 0 or left == 0:
             return False
         self.free -= 1
-        self.lanes[lane] = left - 1
+        self.endpoints[endpoint_id] = left - 1
         return True
 
     def full(self) -> list[int]:
-        """The lanes that have no place left."""
-        return [lane for lane, left in self.lanes.items() if left == 0]
+        """The endpoints that have no place left."""
+        return [endpoint_id for endpoint_id, left in self.endpoints.items() if left == 0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +95,10 @@ class Attempt:
 
 # --- Claims ------------------------------------------------------------------------------
 
-_LANE = func.coalesce(outbox.c.webhook_id, -outbox.c.program_id)
+_ENDPOINT_ID = func.coalesce(outbox.c.webhook_id, -outbox.c.program_id)
 _COLUMNS = (
     outbox.c.id, outbox.c.program_id, outbox.c.webhook_id, outbox.c.target, outbox.c.category, outbox.c.refs, outbox.c.tries,
-    outbox.c.attempts, _LANE.label("lane"),
+    outbox.c.attempts, _ENDPOINT_ID.label("endpoint_id"),
 )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def is_any_claimable(db: Connection, real_ms: Instant, room: Room) -> bool:
 
 
 def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> list[Claim]:
-    """Claims due rows as far as there is room, which it takes; a lane without room does not stand in the others' way.
+    """Claims due rows as far as there is room, which it takes; an endpoint without room does not stand in the others' way.
 
     Rows that another process has locked are passed over; rows whose claim has run out are claimed anew.
     """
@@ -116,8 +116,8 @@ def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> li
     claims: list[Claim] = []
     for where in _claimable(real_ms):
         while room.free > 0 and (rows := db.execute(_locked(_look(where, room).limit(room.free))).all()):
-            taken = [Claim(**row._asdict(), lease_ms=lease_ms) for row in rows if room.take(row.lane)]
-            assert taken, "a lane without room is not looked at"
+            taken = [Claim(**row._asdict(), lease_ms=lease_ms) for row in rows if room.take(row.endpoint_id)]
+            assert taken, "an endpoint without room is not looked at"
             marked = outbox.update().where(outbox.c.id.in_([claim.id for claim in taken]))
             db.execute(marked.values(state=Delivery.SENDING, due_ms=lease_ms))
             claims += taken
@@ -137,7 +137,7 @@ def _claimable(real_ms: Instant) -> tuple[ColumnElement[bool], ColumnElement[boo
 
 
 def _look(where: ColumnElement[bool], room: Room) -> Select[Any]:
-    query = select(*_COLUMNS).join(programs, programs.c.id == outbox.c.program_id).where(where, _LANE.not_in(room.full()))
+    query = select(*_COLUMNS).join(programs, programs.c.id == outbox.c.program_id).where(where, _ENDPOINT_ID.not_in(room.full()))
     # In the order of the index and no further: ties broken by id would have a backlog sorted for every claim.
     return query.order_by(outbox.c.due_ms)
 

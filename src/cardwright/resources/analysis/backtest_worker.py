@@ -1,4 +1,4 @@
-"""Decides a program's history again, account by account, in a process of its own: the server's event loop and lanes lose no time.
+"""Decides a program's history again, account by account, in a process of its own: the server's event loop and workers lose no time.
 
 The process reads its order from standard input and writes parts of the result to standard output, each a frame of MessagePack
 behind its length. It only reads the database. When its standard input ends, whoever wanted the result is gone.

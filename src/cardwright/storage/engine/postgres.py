@@ -155,9 +155,9 @@ def _maybe(value: bytes | None) -> int | None:
 
 
 class PostgresStore:
-    """Lanes on a PostgreSQL server: two of them, so that one batch commits while the next is decided."""
+    """Workers on a PostgreSQL server: two of them, so that one batch commits while the next is decided."""
 
-    lanes_max = 2
+    workers_max = 2
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -170,17 +170,17 @@ class PostgresStore:
 
     def _new_threads(self) -> ThreadPoolExecutor:
         """Return separate threads: connections must be opened while all other threads wait for a database that is away."""
-        return ThreadPoolExecutor(self.lanes_max + 2, thread_name_prefix="connect")
+        return ThreadPoolExecutor(self.workers_max + 2, thread_name_prefix="connect")
 
-    async def open_lane(self) -> "PostgresLane":
-        """See ``hot.HotStore``; the connection is made in a thread."""
-        lane = PostgresLane(await self._open(STATEMENTS))
+    async def open_worker(self) -> "PostgresWorker":
+        """See ``store.EngineStore``; the connection is made in a thread."""
+        worker = PostgresWorker(await self._open(STATEMENTS))
         try:
-            await lane.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
+            await worker.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
         except BaseException:
-            await lane.close()
+            await worker.close()
             raise
-        return lane
+        return worker
 
     async def _open(self, statements: Mapping[str, str]) -> Pipe:
         """A new connection. Raises Unavailable."""
@@ -211,11 +211,11 @@ class PostgresStore:
         return [_card(row) for row in await self._read("cards", *_keys(keys))]
 
     async def load_originals(self, ids: Sequence[int]) -> list[Original]:
-        """See ``hot.HotStore``."""
+        """See ``store.EngineStore``."""
         return [_original(row) for row in await self._read("originals", int_array(ids))]
 
     async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
-        """See ``hot.HotStore``."""
+        """See ``store.EngineStore``."""
         rows = await self._read("chosen_originals", *_keys(keys))
         return {(_integer(program_id), _text(token)): _original(row) for program_id, token, *row in rows}
 
@@ -251,7 +251,7 @@ class PostgresStore:
         self._threads = self._new_threads()
 
     def next_ids(self) -> range:
-        """See ``hot.HotStore``. No other process gets the block."""
+        """See ``store.EngineStore``. No other process gets the block."""
         failpoint("ids.before")
         with self._database.write(self._database.limits.read_s) as db:
             block = db.exec_driver_sql("SELECT nextval('transaction_blocks')").scalar_one()
@@ -265,8 +265,8 @@ def _discard(opening: "asyncio.Future[psycopg.Connection[Any]]") -> None:
         opening.result().close()
 
 
-class PostgresLane:
-    """See ``hot.Lane``."""
+class PostgresWorker:
+    """See ``store.Worker``."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -284,7 +284,7 @@ class PostgresLane:
         check_schema([_text(row[0]) for row in rows_of(result)])
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
-        """See ``hot.Lane``. The transaction held the locks of its accounts: who has them knows that it is over."""
+        """See ``store.Worker``. The transaction held the locks of its accounts: who has them knows that it is over."""
         self._pipe.send("lock_holders", int_array(doubt.holder_ids))
         self._pipe.send("is_committed", int_array(doubt.row_ids))
         try:

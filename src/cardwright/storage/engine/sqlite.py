@@ -92,9 +92,9 @@ SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND
 
 
 class SqliteStore:
-    """Lanes on a SQLite file: two of them, so that one batch is read and decided while the other is written."""
+    """Workers on a SQLite file: two of them, so that one batch is read and decided while the other is written."""
 
-    lanes_max = 2
+    workers_max = 2
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -102,15 +102,15 @@ class SqliteStore:
         self._opening = asyncio.Lock()
         self._reader: sqlite3.Connection | None = None
 
-    async def open_lane(self) -> "SqliteLane":
-        """See ``hot.HotStore``; all lanes share the process that writes."""
-        lane = SqliteLane(self._database.write_gate, await self._open_wire())
+    async def open_worker(self) -> "SqliteWorker":
+        """See ``store.EngineStore``; all workers share the process that writes."""
+        worker = SqliteWorker(self._database.write_gate, await self._open_wire())
         try:
-            await lane.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
+            await worker.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
         except BaseException:
-            await lane.close()
+            await worker.close()
             raise
-        return lane
+        return worker
 
     async def _open_wire(self) -> Wire:
         """The way to the process, with a new one in place of one that ended. Raises Unavailable."""
@@ -145,11 +145,11 @@ class SqliteStore:
             reader.close()
 
     async def load_originals(self, ids: Sequence[int]) -> list[Original]:
-        """See ``hot.HotStore``. Old ones may be on the disk, and here only those wait for it who ask for them."""
+        """See ``store.EngineStore``. Old ones may be on the disk, and here only those wait for it who ask for them."""
         return [Original(*row) for row in await self._read("originals", [(row_id,) for row_id in ids])]
 
     async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
-        """See ``hot.HotStore``."""
+        """See ``store.EngineStore``."""
         rows = await self._read("chosen_originals", keys)
         return {(program_id, token): Original(*row) for program_id, token, *row in rows}
 
@@ -167,18 +167,18 @@ class SqliteStore:
             await wire.close()
 
     def next_ids(self) -> range:
-        """See ``hot.HotStore``. The ids after the last one used: only one process decides on a SQLite file."""
+        """See ``store.EngineStore``. The ids after the last one used: only one process decides on a SQLite file."""
         failpoint("ids.before")
         with self._database.read(self._database.limits.read_s) as db:
             last = db.exec_driver_sql("SELECT coalesce(max(id), -1) FROM transactions").scalar_one()
         return range(last + 2, last + 2 + ID_BLOCK, 2)
 
 
-class SqliteLane:
-    """See ``hot.Lane``.
+class SqliteWorker:
+    """See ``store.Worker``.
 
     Between reading and writing no transaction is open. Other writers of this process wait at the gate meanwhile, which the
-    lanes share, for no account is in two of them; and when another process has committed, what was read is void.
+    workers share, for no account is in two of them; and when another process has committed, what was read is void.
     """
 
     def __init__(self, gate: Gate, wire: Wire) -> None:
@@ -188,7 +188,7 @@ class SqliteLane:
         self._want = ReadSet((), (), (), ())
         self._deadline = 0.0
         self._loop = asyncio.get_running_loop()
-        self._waiting = ThreadPoolExecutor(1, thread_name_prefix="lane")
+        self._waiting = ThreadPoolExecutor(1, thread_name_prefix="worker")
 
     async def probe(self, deadline: float) -> None:
         """Commit a change of nothing. Raises Unavailable when the file takes no writes, SchemaChanged."""
@@ -204,7 +204,7 @@ class SqliteLane:
             raise Contended(str(conflict)) from conflict
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
-        """See ``hot.Lane``. The process that was to commit has ended, or this lane could not have been opened."""
+        """See ``store.Worker``. The process that was to commit has ended, or this worker could not have been opened."""
         _, (rows,) = await self._wire.read([("is_committed", [(row_id,) for row_id in doubt.row_ids[:1]])], deadline)
         return bool(rows)
 

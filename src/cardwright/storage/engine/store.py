@@ -186,8 +186,8 @@ def nothing() -> None:
     """What there is to do while the database works, where nobody has anything."""
 
 
-class Lane(Protocol):
-    """One batch at a time: ``begin``, then ``commit`` or ``abort``. After Unavailable the lane can only be closed."""
+class Worker(Protocol):
+    """One batch at a time: ``begin``, then ``commit`` or ``abort``. After Unavailable the worker can only be closed."""
 
     async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
         """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs.
@@ -223,10 +223,10 @@ class Lane(Protocol):
 class HotStore(Protocol):
     """The heart's door to a database."""
 
-    lanes_max: int
+    workers_max: int
 
-    async def open_lane(self) -> Lane:
-        """A new lane with its own connection, on which a commit has just succeeded.
+    async def open_worker(self) -> Worker:
+        """A new worker with its own connection, on which a commit has just succeeded.
 
         Raises Unavailable, SchemaChanged.
         """
@@ -245,7 +245,7 @@ class HotStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Ends what the store itself has open; lanes are closed by those who opened them."""
+        """Ends what the store itself has open; workers are closed by those who opened them."""
         ...
 
     def next_ids(self) -> range:
