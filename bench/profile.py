@@ -30,7 +30,7 @@ PARTS = (
     ("request to message (simulate)", ("resources/simulate", "core/money.py")),
     ("answer: rendering", ("core/render.py", "core/iso8583_response.py", "core/transaction_row.py", "core/countries.py")),
     ("deciding", ("core/",)),
-    ("heart: batch, snapshot, rows", ("engine/batch_runner.py", "engine/transaction_rows.py")),
+    ("engine: batch, snapshot, rows", ("engine/batch_runner.py", "engine/transaction_rows.py")),
     (
         "cards and originals in the process",
         ("engine/config_cache.py", "engine/dataloader.py", "storage/original_transactions.py"),

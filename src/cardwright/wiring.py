@@ -37,7 +37,7 @@ from cardwright.resources.transactions.transactions import render_first_states
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
 from cardwright.storage.engine.sqlite import Checkpointer, SqliteStore
-from cardwright.storage.engine.store import CardRow, HotStore
+from cardwright.storage.engine.store import CardRow, EngineStore
 from cardwright.storage.failures import Damaged
 from cardwright.storage.monitor import Monitor
 from cardwright.storage.programs import (
@@ -287,7 +287,7 @@ class Platform:
         self.monitor = Monitor(self.database, self._end)
         self._executors = [ThreadPoolExecutor(2, thread_name_prefix=name) for name in ("cache", "outbox")]
         self._executors.append(ThreadPoolExecutor(1, thread_name_prefix="timers"))
-        store = _hot_store(self.database)
+        store = _engine_store(self.database)
         vault, policy = make_vault(settings, keys), policy_of(settings)
         cache = Cache(self.database, store, self._executors[0], pan_shower(vault, sandbox=settings.is_sandbox))
         engine = Engine(store, cache, system_ms, self._executors[0], self.database.outage, limits)
@@ -325,7 +325,7 @@ class Platform:
         signal.raise_signal(signal.SIGTERM)
 
     async def start(self) -> None:
-        """Opens the heart's workers, begins delivering, and lets time pass."""
+        """Opens the engine's workers, begins delivering, and lets time pass."""
         await self.app.engine.start()
         if self.database.is_sqlite:
             self._checkpointer = Checkpointer(self.database)
@@ -358,7 +358,7 @@ class Platform:
             self._checkpointer.stop()
 
 
-def _hot_store(database: Database) -> HotStore:
+def _engine_store(database: Database) -> EngineStore:
     if database.is_sqlite:
         return SqliteStore(database)
     # psycopg takes a sixth of a second to import, which an instance on SQLite should not wait for.

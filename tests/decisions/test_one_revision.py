@@ -133,7 +133,7 @@ CASES: dict[str, Case] = {
 
 
 class Counter:
-    """Where the cards are used: one worker of the heart, open all the time."""
+    """Where the cards are used: one worker of the engine, open all the time."""
 
     def __init__(self, world: World) -> None:
         self.world, self.ids, self.runner = world, IdSource(), asyncio.Runner()

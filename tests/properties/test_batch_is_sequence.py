@@ -81,7 +81,7 @@ def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
 
 @pytest.fixture(scope="module")
 def world_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Worlds by address, made once: examples wipe what the heart wrote, not the cards."""
+    """Worlds by address, made once: examples wipe what the engine wrote, not the cards."""
     worlds: dict[str, World] = {}
 
     def find(address: str) -> World:

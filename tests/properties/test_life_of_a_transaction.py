@@ -1,4 +1,4 @@
-"""Any messages in any order, decided by the heart and by a plain model beside it, which must agree on everything.
+"""Any messages in any order, decided by the engine and by a plain model beside it, which must agree on everything.
 
 The model knows a chain as a dict and an account as two numbers. It is told here in other words than in the code, so that a
 mistake would have to be made twice.
@@ -102,8 +102,8 @@ EDGES = {
 """The edges of the state table: what there was, what came, what there is."""
 
 
-class Heart:
-    """The heart on a world of its own, with a loop and a worker that stay."""
+class EngineLives:
+    """The engine on a world of its own, with a loop and a worker that stay."""
 
     def __init__(self, world: World) -> None:
         self.world, self.loop, self.now = world, asyncio.new_event_loop(), NOON
@@ -140,13 +140,13 @@ Kind = Form | str
 class Life(RuleBasedStateMachine):
     """One account with a card, and all that can happen to it."""
 
-    heart: ClassVar[Heart]
+    engine: ClassVar[EngineLives]
 
     @initialize(product=st.sampled_from(("jit", "keeps", "plain", "plain")), wealth=st.sampled_from((1000, 50, 0)))
     def open_account(self, product: str, wealth: int) -> None:
         """A new card; some begin with money of their own."""
-        world = self.heart.world
-        self.heart.pass_time(0)
+        world = self.engine.world
+        self.engine.pass_time(0)
         self.card = world.make("users")["token"]
         world.make("cards", token=self.card, user_token=self.card, card_product_token=product)
         self.jit, self.returns = product != "plain", product == "jit"
@@ -325,7 +325,7 @@ class Life(RuleBasedStateMachine):
             load = max(0, granted - free) if self.jit else 0
             self.ledger, self.held = self.ledger + load, self.held + granted
             chain |= {"hold": chain["hold"] + granted, "load": chain["load"] + load}
-            chain["due"] = max(chain["due"], self.heart.now + WEEK)
+            chain["due"] = max(chain["due"], self.engine.now + WEEK)
             expected = "PENDING", "0000" if granted == amount else "0002", load
         self.compare(outcome, "authorization.incremental", *expected)
         self.see("authorization", before, "grow", "refused" if expected[0] == "DECLINED" else self.state_of(chain))
@@ -351,7 +351,7 @@ class Life(RuleBasedStateMachine):
     @rule(days=st.sampled_from((1, 6, 7)))
     def wait(self, days: int) -> None:
         """Time passes."""
-        self.heart.pass_time(days)
+        self.engine.pass_time(days)
 
     @precondition(lambda self: any(chain["form"] in HOLDS for chain in self.chains))
     @rule(which=st.integers(0, 99))
@@ -360,7 +360,7 @@ class Life(RuleBasedStateMachine):
         chain = self.pick(which, HOLDS)
         before = self.state_of(chain)
         outcome = self.send(Expiry(details=Details(mid="")), chain)
-        if not chain["hold"] or chain["due"] > self.heart.now:
+        if not chain["hold"] or chain["due"] > self.engine.now:
             assert isinstance(outcome, Problem)
             assert outcome.kind.code == "409003"
             self.see(chain["form"], before, "expire", "not due")
@@ -375,7 +375,7 @@ class Life(RuleBasedStateMachine):
         """A chain that others can follow."""
         self.chains.append({
             "form": form, "hold": hold, "load": load, "settled": settled, "asked": hold or abs(settled),
-            "due": self.heart.now + WEEK, "row": self.last.row, "suffix": "", "capable": self.capable,
+            "due": self.engine.now + WEEK, "row": self.last.row, "suffix": "", "capable": self.capable,
         })  # fmt: skip
         if TYPES[self.last.row.kind] == "authorization.cashback":
             self.chains[-1]["suffix"] = ".cashback"
@@ -413,18 +413,18 @@ class Life(RuleBasedStateMachine):
         return {"part": max(1, left // 2), "all": max(1, left), "more": left + 3}[share]
 
     def send(self, message: Any, chain: dict[str, Any] | None = None) -> CardResult | Problem:
-        """What the heart makes of a message."""
-        result = self.heart.decide(self.card, message, None if chain is None else chain["row"].id)
+        """What the engine makes of a message."""
+        result = self.engine.decide(self.card, message, None if chain is None else chain["row"].id)
         if isinstance(result, CardResult):
             self.last = result
         return result
 
     def see(self, *edge: str) -> None:
         """Counts an edge of the state table."""
-        self.heart.seen[tuple(map(str, edge))] += 1
+        self.engine.seen[tuple(map(str, edge))] += 1
 
     def compare(self, outcome: CardResult | Problem, kind: str, state: str, code: str, moved: int) -> None:
-        """The heart and the model say the same."""
+        """The engine and the model say the same."""
         assert isinstance(outcome, CardResult), outcome
         row = outcome.row
         said = TYPES[row.kind], State(row.first_state).name, REASON_OF[row.code].code, row.moved, row.ledger, row.available
@@ -432,15 +432,15 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def heart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heart]:
-    """One heart for all lives; the databases differ in nothing that is asked here, which other properties prove."""
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineLives]:
+    """One engine for all lives; the databases differ in nothing that is asked here, which other properties prove."""
     ram = Path("/dev/shm")  # tens of thousands of commits, of which none has to outlive the test
     folder = tmp_path_factory.mktemp("lives")
     with TemporaryDirectory(dir=ram if ram.is_dir() else folder) as fast, new_world(Path(fast, "lives.db")) as world:
         populate(world)
-        heart = Heart(world)
-        yield heart
-        heart.close()
+        engine = EngineLives(world)
+        yield engine
+        engine.close()
 
 
 def guide() -> None:
@@ -487,21 +487,21 @@ def guide() -> None:
         one.unrelated(which=0, amount=25, forced=forced)
 
 
-def test_heart_and_model_agree_on_every_life(heart: Heart, record_property: Any) -> None:
+def test_engine_and_model_agree_on_every_life(engine: EngineLives, record_property: Any) -> None:
     """Every message of every life does what the model says, nothing leads off the state table, and the books are sound.
 
     Chance never promises all of the table, so guided lives take what is there of it. How much of it each walked is told.
     """
-    Life.heart = heart
+    Life.engine = engine
     run_state_machine_as_test(Life, settings=SIZE)
-    edges, by_chance = {tuple(map(str, edge)) for edge in EDGES}, set(heart.seen)
+    edges, by_chance = {tuple(map(str, edge)) for edge in EDGES}, set(engine.seen)
     guide()
-    walked = set(heart.seen)
+    walked = set(engine.seen)
     figure = (
-        f"{len(walked & edges)} of {len(edges)} edges of the state table walked by {heart.seen.total()} messages, "
+        f"{len(walked & edges)} of {len(edges)} edges of the state table walked by {engine.seen.total()} messages, "
         f"{len(by_chance & edges)} of them by chance"
     )
     record_property("figure", figure)
-    assert verify(heart.world.database).violations == []
+    assert verify(engine.world.database).violations == []
     assert (walked - edges, edges - walked) == (set(), set())
     assert len(by_chance) >= len(edges) * 3 // 4 or SIZE.max_examples < 100, edges - by_chance

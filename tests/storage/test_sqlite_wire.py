@@ -1,4 +1,4 @@
-"""The process that reads and writes SQLite for the heart: when others write, when it dies, and with much to carry."""
+"""The process that reads and writes SQLite for the engine: when others write, when it dies, and with much to carry."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Messages as the rows of a text table: each is decided by the heart, and the row says what must come of it."""
+"""Messages as the rows of a text table: each is decided by the engine, and the row says what must come of it."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""A small world inside the test's own process: a database with cards, and the heart without its door."""
+"""A small world inside the test's own process: a database with cards, and the engine without its door."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ from cardwright.storage import tables
 from cardwright.storage.database import Database
 from cardwright.storage.engine.postgres import PostgresStore
 from cardwright.storage.engine.sqlite import SqliteStore
-from cardwright.storage.engine.store import CardRow, HotStore
+from cardwright.storage.engine.store import CardRow, EngineStore
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
 from cardwright.storage.records import find
@@ -100,7 +100,7 @@ class World:
         self.database = Database(address)
         migrate(self.database)
         self.ids = Ids(seed)
-        self.store: HotStore = SqliteStore(self.database) if self.database.is_sqlite else PostgresStore(self.database)
+        self.store: EngineStore = SqliteStore(self.database) if self.database.is_sqlite else PostgresStore(self.database)
         self.executor = ThreadPoolExecutor(2)
         self.cache = Cache(self.database, self.store, self.executor, _shown)
         parts: dict[str, Any] = {
@@ -158,7 +158,7 @@ class World:
         return entry
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Everything that the heart writes, as plain tuples."""
+        """Everything that the engine writes, as plain tuples."""
         written = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits, holder_transactions)
         with self.database.read() as db:
             found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}

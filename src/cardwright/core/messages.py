@@ -1,4 +1,4 @@
-"""The messages that move money, as the heart receives them, whichever door they came through."""
+"""The messages that move money, as the engine receives them, whichever door they came through."""
 
 from enum import StrEnum
 from typing import Any
@@ -263,4 +263,4 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Message = Authorization | Advice | Reversal | Clearing | Refund | Expiry
-"""Every kind of message that the heart decides."""
+"""Every kind of message that the engine decides."""

@@ -125,7 +125,7 @@ class DepositTransition(Movement, frozen=True, kw_only=True):
 
 
 class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
-    """An auto reload as the heart sees it: available money below ``trigger`` is filled up to ``goal``, in minor units."""
+    """An auto reload as the engine sees it: available money below ``trigger`` is filled up to ``goal``, in minor units."""
 
     token: str
     source_id: int

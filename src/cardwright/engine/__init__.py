@@ -1,1 +1,1 @@
-"""The heart: an inbox of messages, decided in batches, one commit a batch."""
+"""The engine: an inbox of messages, decided in batches, one commit a batch."""

@@ -1,4 +1,4 @@
-"""A batch on its way through the heart: what is asked, what must be read for it, and what was found before deciding begins."""
+"""A batch on its way through the engine: what is asked, what must be read for it, and what was found before deciding begins."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ NEWEST_ID = 2**62
 """Higher than all ids of transactions."""
 
 EngineRequest = CardRequest | MovementRequest
-"""Whatever the heart decides: a message to a card, or one to accounts."""
+"""Whatever the engine decides: a message to a card, or one to accounts."""
 
 
 class CardResult(NamedTuple):

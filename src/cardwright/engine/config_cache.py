@@ -1,4 +1,4 @@
-"""Configuration kept in the process, and the revisions by which the heart knows that it is still true."""
+"""Configuration kept in the process, and the revisions by which the engine knows that it is still true."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -25,7 +25,7 @@ from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.accounts import Account, load_account, load_reloads
 from cardwright.storage.controls import Found, load_found, load_past
 from cardwright.storage.database import Database, Row
-from cardwright.storage.engine.store import CardRow, HotStore
+from cardwright.storage.engine.store import CardRow, EngineStore
 from cardwright.storage.fee_groups import FeesByGroup, load_fees
 from cardwright.storage.original_transactions import Original, TokenKey, claimed_id, is_named
 from cardwright.storage.programs import Program, get_program
@@ -185,7 +185,7 @@ class ProgramEntry:
 class Cache:
     """Cards and programs by key. Loading runs in threads, many cards in one query."""
 
-    def __init__(self, database: Database, store: HotStore, executor: Executor, show_pan: ShowPan) -> None:
+    def __init__(self, database: Database, store: EngineStore, executor: Executor, show_pan: ShowPan) -> None:
         self._database = database
         self._store = store
         self._executor = executor

@@ -1,4 +1,4 @@
-"""The loop around the heart: an inbox, and workers that take from it whatever arrived while they were busy.
+"""The loop around the engine: an inbox, and workers that take from it whatever arrived while they were busy.
 
 There is no timer: a batch is what came in while the previous commit was under way. With two workers one batch commits
 while the next is decided; no account is in both, so neither waits for the other's locks.
@@ -26,7 +26,7 @@ from cardwright.engine.movement_rows import CHARGES_MAX, MovementRequest, Moveme
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import Limits, deadline
-from cardwright.storage.engine.store import CardRow, HotStore, Worker
+from cardwright.storage.engine.store import CardRow, EngineStore, Worker
 from cardwright.storage.failures import Conflict, ConnectionLost, Contended, InDoubt, SchemaChanged, Unavailable
 from cardwright.storage.original_transactions import Original, TokenKey
 from cardwright.storage.outage import AWAY, RECONNECTS, TIMEOUTS, Outage
@@ -88,7 +88,7 @@ class Engine:
     """Takes messages, answers outcomes. One for each process; several processes may work on one PostgreSQL."""
 
     def __init__(
-        self, store: HotStore, cache: Cache, real_clock: RealClock, executor: Executor, outage: Outage, limits: Limits
+        self, store: EngineStore, cache: Cache, real_clock: RealClock, executor: Executor, outage: Outage, limits: Limits
     ) -> None:
         self.cache = cache
         self._store = store

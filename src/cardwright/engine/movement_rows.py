@@ -1,4 +1,4 @@
-"""Movements on their way through the heart: who asked for what, and the rows that a decided one becomes."""
+"""Movements on their way through the engine: who asked for what, and the rows that a decided one becomes."""
 
 from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class MovementRequest(NamedTuple):
     """A movement on its way into a batch, addressed to one account or two, the payer's first, as they were last seen.
 
     ``root_id`` is the row of the order to unload from or of the fee to refund, ``ref_id`` what the resource refers to.
-    The rest is as in ``heart.Asked``.
+    The rest is as in ``batch.CardRequest``.
     """
 
     accounts: tuple[AccountEntry, ...]

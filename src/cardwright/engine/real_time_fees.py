@@ -1,4 +1,4 @@
-"""Real-time fees on their way through the heart: the rows that a decision's fee becomes, beside the message's own."""
+"""Real-time fees on their way through the engine: the rows that a decision's fee becomes, beside the message's own."""
 
 from typing import NamedTuple
 

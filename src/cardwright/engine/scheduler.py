@@ -1,4 +1,4 @@
-"""What happens by itself when time passes: holds expire and direct deposits take effect, each as a message through the heart.
+"""What happens by itself when time passes: holds expire and direct deposits take effect, each as a message through the engine.
 
 The loop looks every second, and at once when somebody moves a clock. Several processes may look at the same time: whoever
 comes second finds under the account's lock that there is nothing left to expire.

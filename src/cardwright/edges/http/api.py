@@ -71,7 +71,7 @@ class Answer(NamedTuple):
 
 
 class Api:
-    """Serves the route table. Plain actions run in a thread with a transaction; ``async`` ones are the heart's."""
+    """Serves the route table. Plain actions run in a thread with a transaction; ``async`` ones are the engine's."""
 
     def __init__(self, app: App, routes: Iterable[Route], threads: int = 8) -> None:
         self._app = app

@@ -82,7 +82,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:
-    """A request that is served by the heart: there is no transaction yet, the batch will have one."""
+    """A request that is served by the engine: there is no transaction yet, the batch will have one."""
 
     app: App
     program_id: int

@@ -1,4 +1,4 @@
-"""What all movements do alike: whose account, which fees, once for each token, and through the heart."""
+"""What all movements do alike: whose account, which fees, once for each token, and through the engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

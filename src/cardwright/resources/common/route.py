@@ -60,7 +60,7 @@ class Reply:
 # Compared by identity: routes are keys of dictionaries that every request looks into.
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One operation. ``body`` and ``answer`` are shapes; an ``async`` action is served by the heart, others get a transaction.
+    """One operation. ``body`` and ``answer`` are shapes; an ``async`` action is served by the engine, others get a transaction.
 
     ``fields``: the answer can be cut to the fields that a caller names. ``writes``: whether the action changes anything;
     a POST that only looks something up does not, and need not wait for its turn among the writers. ``limit_s``: see

@@ -1,4 +1,4 @@
-"""The heart's PostgreSQL: two round trips a batch, the first locks and reads, the second writes and commits.
+"""The engine's PostgreSQL: two round trips a batch, the first locks and reads, the second writes and commits.
 
 Rows travel as binary arrays (``arrays.Columns``): a batch of 200 rows is one statement for each table. Every wait has an end,
 here and in the server's session.

@@ -1,4 +1,4 @@
-"""The heart's SQLite: two round trips a batch to the process that reads and writes it (``sqlite_worker``)."""
+"""The engine's SQLite: two round trips a batch to the process that reads and writes it (``sqlite_worker``)."""
 
 import asyncio
 import contextlib

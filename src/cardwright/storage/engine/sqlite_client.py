@@ -1,4 +1,4 @@
-"""The way to the process that reads and writes SQLite for the heart (``sqlite_worker``), driven from the event loop."""
+"""The way to the process that reads and writes SQLite for the engine (``sqlite_worker``), driven from the event loop."""
 
 import asyncio
 import marshal

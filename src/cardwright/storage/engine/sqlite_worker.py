@@ -1,4 +1,4 @@
-"""The process that reads and writes SQLite for the heart: ``python -m cardwright.storage.engine.sqlite_worker FILE DESCRIPTOR``.
+"""The process that reads and writes SQLite for the engine: ``python -m cardwright.storage.engine.sqlite_worker FILE DESCRIPTOR``.
 
 It is started by ``sqlite_wire.Wire`` and knows nothing but SQL. In the server's own process every statement would take the
 interpreter from the decisions, and every wait for the disk would end with waiting for the interpreter: with a process of

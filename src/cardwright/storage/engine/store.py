@@ -1,4 +1,4 @@
-"""What the heart asks of a database: one read and one write a batch. Two implementations, one for each database."""
+"""What the engine asks of a database: one read and one write a batch. Two implementations, one for each database."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ OUTBOX_COLUMNS = (
     "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
 )  # fmt: skip
 
-# What the heart must know of a card, its user and the owner of its account. Only a child may draw on an account that is not
+# What the engine must know of a card, its user and the owner of its account. Only a child may draw on an account that is not
 # its own; the owner is the account's first user then.
 # {cards} is the table of cards as ``c`` with the way that a database takes keys.
 SELECT_CARDS = """
@@ -63,7 +63,7 @@ POSTGRES_ID_BLOCK = 20_000
 
 
 class CardRow(NamedTuple):
-    """A card as the heart loads it: keys, sealed secrets, and facts as JSON; the owner's is None when it is the user."""
+    """A card as the engine loads it: keys, sealed secrets, and facts as JSON; the owner's is None when it is the user."""
 
     program_id: int
     token: str
@@ -220,8 +220,8 @@ class Worker(Protocol):
         ...
 
 
-class HotStore(Protocol):
-    """The heart's door to a database."""
+class EngineStore(Protocol):
+    """The engine's door to a database."""
 
     workers_max: int
 
