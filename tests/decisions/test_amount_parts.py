@@ -15,7 +15,7 @@ from cardwright.core.decision import Decision
 from cardwright.core.enums import TYPE_NUMBER
 from cardwright.core.fee_groups import RealTimeFee
 from cardwright.core.messages import FLOW_OF, Authorization, Details, Fee, Flow, Merchant
-from cardwright.core.render import details_decoder, face_of, render
+from cardwright.core.render import details_decoder, fragments_of, render
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.spend_controls import Categories, Increase, IncreaseType
 from cardwright.core.transaction_model import as_v2
@@ -66,7 +66,7 @@ def extended(seen: Snapshot, form: Form, extra: str) -> Snapshot:
 
 def shown_of(row: TransactionRow, seen: Snapshot) -> dict[str, Any]:
     """The transaction on the wire, which has the same amounts in both models."""
-    text = render(row, face_of(seen.card, seen.user, seen.owner), None)
+    text = render(row, fragments_of(seen.card, seen.user, seen.owner), None)
     one: dict[str, Any] = msgspec.json.decode(text)
     other = msgspec.json.decode(as_v2(text, details_decoder.decode(row.details)))
     names = ("amount", "request_amount", "cash_back_amount", "acquirer_fee_amount", "gpa")

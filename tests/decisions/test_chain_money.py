@@ -101,11 +101,11 @@ def world(database_url: str | Path) -> Iterator[World]:
 
 def told(outcome: CardResult) -> dict[str, Any]:
     """The wire's transaction of an outcome; its load side is rendered too and must agree."""
-    face, source = outcome.card.face, outcome.source.face if outcome.source else None
-    transaction: dict[str, Any] = msgspec.json.decode(render(outcome.row, face, source))
+    fragments, source = outcome.card.fragments, outcome.source.fragments if outcome.source else None
+    transaction: dict[str, Any] = msgspec.json.decode(render(outcome.row, fragments, source))
     order = transaction.get("gpa_order") or transaction.get("gpa_order_unload")
     if order is not None:
-        load = msgspec.json.decode(render_load(outcome.row, face, source))
+        load = msgspec.json.decode(render_load(outcome.row, fragments, source))
         assert order["transaction_token"] == load["token"]
         assert load["preceding_related_transaction_token"] == transaction["token"]
     return transaction

@@ -132,7 +132,7 @@ def agree(one: CardRequest, trial: Any, result: Any) -> None:
     repeats = trial.snapshot is None
     same = made if repeats else made._replace(id=tried.id, seed=tried.seed)
     assert tried == same
-    assert render(tried, result.card.face, None) == render(same, result.card.face, None)
+    assert render(tried, result.card.fragments, None) == render(same, result.card.fragments, None)
     if not repeats:
         answer = answer_of(trial, ())
         refused = [step["response"]["code"] for step in answer["checks"] if step["verdict"] == "refuse"]

@@ -138,11 +138,11 @@ class Till:
 
 def told(world: World, outcome: CardResult) -> str:
     """Type, state and code; order; impact, ledger and available; postings. The load's side is rendered too and must agree."""
-    face, source, row = outcome.card.face, outcome.source.face if outcome.source else None, outcome.row
-    one: dict[str, Any] = msgspec.json.decode(render(row, face, source))
+    fragments, source, row = outcome.card.fragments, outcome.source.fragments if outcome.source else None, outcome.row
+    one: dict[str, Any] = msgspec.json.decode(render(row, fragments, source))
     order = one.get("gpa_order") or one.get("gpa_order_unload")
     if order is not None and row.moved:
-        load = msgspec.json.decode(render_load(row, face, source))
+        load = msgspec.json.decode(render_load(row, fragments, source))
         assert order["transaction_token"] == load["token"]
         assert load["preceding_related_transaction_token"] == one["token"]
         assert abs(load["gpa"]["impacted_amount"]) == order["amount"]

@@ -34,9 +34,9 @@ from cardwright.core.movements import (
     ProgramTransfer,
     Unload,
 )
-from cardwright.core.render import PAYMENT_NODE, STATE_NAMES, Face, SourceFace, details_decoder, to_json
+from cardwright.core.render import PAYMENT_NODE, STATE_NAMES, CardFragments, SourceFragments, details_decoder, to_json
 from cardwright.core.snapshot import UserFact
-from cardwright.core.transaction_row import ARRIVAL, ORDER, SETTLEMENT, TransactionRow, token_of, with_face
+from cardwright.core.transaction_row import ARRIVAL, ORDER, SETTLEMENT, TransactionRow, token_of, with_kind
 from cardwright.kit.clock import Instant, iso, iso_ms
 
 _exact = msgspec.json.Decoder(float_hook=Decimal)
@@ -49,15 +49,15 @@ Pairs = Iterable[tuple[str, str | None]]
 """Names and JSON texts, in their order; what is None is left out."""
 
 
-def account_face_of(user: UserFact, owner: UserFact) -> Face:
+def account_fragments_of(user: UserFact, owner: UserFact) -> CardFragments:
     """Encodes what is constant for the transactions of a user's account that no card made."""
     people = f'"user":{{"metadata":{to_json(user.metadata).decode()}}}'
     tokens = f'"user_token":{_text(owner.token)},"acting_user_token":{_text(user.token)}'
-    return Face(tokens=tokens, owner=_text(owner.token), product="", people=people)
+    return CardFragments(tokens=tokens, owner=_text(owner.token), product="", people=people)
 
 
 def document(
-    asked: AnyMovement, rows: Sequence[TransactionRow], source: SourceFace | None, steps: Sequence[Step] = (),
+    asked: AnyMovement, rows: Sequence[TransactionRow], source: SourceFragments | None, steps: Sequence[Step] = (),
     root: TransactionRow | None = None,
 ) -> str:  # fmt: skip
     """What a GET of the movement answers; ``rows`` are its transactions, the fees' last, ``root`` the deposit of a transition."""
@@ -116,8 +116,8 @@ def arrival_transitions(asked: Deposit, rows: Sequence[TransactionRow], steps: S
     """Token and JSON of the transitions that a deposit's arrival makes: it becomes PENDING, and perhaps goes on at once."""
     reasons, account_token = (ARRIVAL_REASON, _arrival_reason(asked, steps[-1])), asked.said["direct_deposit_account_token"]
     transitions = []
-    for row, step, reason, face in zip(rows, steps, reasons, (ARRIVAL, SETTLEMENT), strict=False):
-        token = with_face(token_of(rows[0]), face)
+    for row, step, reason, token_kind in zip(rows, steps, reasons, (ARRIVAL, SETTLEMENT), strict=False):
+        token = with_kind(token_of(rows[0]), token_kind)
         pairs = _transition(row, "SYSTEM", reason, step.reason_code, asked.token, account_token)
         transitions.append((token, _object([("token", _text(token)), *pairs])))
     return transitions
@@ -184,14 +184,14 @@ def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
             return f'"fee":{step.charge.fee}' + (f',"fee_transfer":{doc}' if isinstance(asked, FeeCharge) else "")
 
 
-def fee_fragment(step: FeeStep, row: TransactionRow, first: TransactionRow, source: SourceFace | None, places: int) -> str:
+def fee_fragment(step: FeeStep, row: TransactionRow, first: TransactionRow, source: SourceFragments | None, places: int) -> str:
     """What a real-time fee's transaction shows of the fee, its group, and the order that JIT Funding made for it alone."""
     order = ""
     if step.moved and source is not None:
         amount, created = decimal_text(abs(step.moved), places), iso(first.user_time_ms)
         state = "REVERSED" if step.moved < 0 else "PENDING" if step.hold_left else "COMPLETION"
         order = (
-            f'"gpa_order":{{"token":"{with_face(token_of(first), ORDER)}","amount":{amount},"created_time":"{created}",'
+            f'"gpa_order":{{"token":"{with_kind(token_of(first), ORDER)}","amount":{amount},"created_time":"{created}",'
             f'"last_modified_time":"{iso(row.created_ms)}","transaction_token":"{token_of(row)}","state":"{state}",'
             f'"response":{APPROVED},"funding":{{"amount":{amount},"source":{source.source}}},'
             f'"funding_source_token":{source.token},"currency_code":"{row.currency}"}},'
@@ -199,18 +199,18 @@ def fee_fragment(step: FeeStep, row: TransactionRow, first: TransactionRow, sour
     return f'{order}"fee":{step.fee},"real_time_fee_group":{step.group}'
 
 
-def render_account_side(row: TransactionRow, face: Face, state: int | None = None) -> str:
+def render_account_side(row: TransactionRow, fragments: CardFragments, state: int | None = None) -> str:
     """A transaction that no card made, as JSON."""
     assert row.impacted is not None, "a movement that is refused leaves no row"
     details, places, time = details_decoder.decode(row.details), exponent_of(row.currency) or 0, iso(row.created_ms)
     preceding = f'"preceding_related_transaction_token":"{details.root_token}",' if details.root_token is not None else ""
     return (
         f'{{"type":"{TYPES[row.kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
-        f'"token":"{token_of(row)}",{face.tokens},{preceding}{_gpa(row, places)}{details.movement},'
+        f'"token":"{token_of(row)}",{fragments.tokens},{preceding}{_gpa(row, places)}{details.movement},'
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
         f'"settlement_date":"{time[:10]}T00:00:00Z","request_amount":{decimal_text(row.request_amount, places)},'
         f'"amount":{decimal_text(row.amount, places)},"currency_code":"{row.currency}","response":{APPROVED},'
-        f'"network":"MARQETA",{face.people},"issuer_received_time":"{iso_ms(row.created_ms)}",'
+        f'"network":"MARQETA",{fragments.people},"issuer_received_time":"{iso_ms(row.created_ms)}",'
         f'"issuer_payment_node":"{PAYMENT_NODE}","polarity":"{_polarity(row)}"}}'
     )
 

@@ -1,7 +1,7 @@
 """A stored transaction as the wire's JSON, without its way through generic serialisation: fragments and templates.
 
 The same rendering answers the simulation, every GET and the notifications. What is constant for a card or a funding
-source is encoded once (``Face``, ``SourceFace``); a message fills the rest in. A generic encoding of the same object
+source is encoded once (``CardFragments``, ``SourceFragments``); a message fills the rest in. A generic encoding of the same object
 costs about ten times as much, which on the hot path would be the largest single item.
 """
 
@@ -25,7 +25,7 @@ from cardwright.core.transaction_row import (
     root_token,
     token_of,
     trace_number,
-    with_face,
+    with_kind,
 )
 from cardwright.core.transaction_types import ASKS, INQUIRY, LOAD_KINDS, RELEASES, REVERSALS, SETTLES, TAKEN_BACK, UNDOES, UNLOADS
 from cardwright.kit.clock import iso, iso_ms
@@ -42,7 +42,7 @@ VERIFIED = Reason.VERIFIED.number
 STATE_NAMES = {state.value: state.name for state in State}
 
 
-class Face(NamedTuple):
+class CardFragments(NamedTuple):
     """The fragments of a card's transactions that its configuration fixes, and the address that is on file for its user."""
 
     tokens: str
@@ -53,16 +53,16 @@ class Face(NamedTuple):
     postal_code: str | None = None
 
 
-class SourceFace(NamedTuple):
+class SourceFragments(NamedTuple):
     """The fragments of an order that its funding source fixes."""
 
     source: str
     token: str
 
 
-def face_of(card: CardFact, user: UserFact, owner: UserFact) -> Face:
+def fragments_of(card: CardFact, user: UserFact, owner: UserFact) -> CardFragments:
     """Encodes what is constant for a card, its user and the owner of its account."""
-    return Face(
+    return CardFragments(
         tokens=f'"user_token":{_quoted(owner.token)},"acting_user_token":{_quoted(user.token)},"card_token":{_quoted(card.token)}',
         owner=_quoted(owner.token),
         product=_quoted(card.card_product_token),
@@ -73,10 +73,10 @@ def face_of(card: CardFact, user: UserFact, owner: UserFact) -> Face:
     )
 
 
-def source_face_of(source: SourceFact, *, masked: bool) -> SourceFace:
+def source_fragments_of(source: SourceFact, *, masked: bool) -> SourceFragments:
     """Encodes what is constant for a funding source; ``masked`` shows its token as ten asterisks and the last four."""
     token = _quoted("**********" + source.token[-4:] if masked else source.token)
-    return SourceFace(
+    return SourceFragments(
         source=f'{{"type":"program","token":{token},"active":{_bool(source.active)},"name":{_quoted(source.name)},'
         f'"is_default_account":false,"created_time":"{source.created_time}","last_modified_time":"{source.last_modified_time}"}}',
         token=token,
@@ -95,7 +95,7 @@ def _words_of(row: TransactionRow) -> _Words:
     return details_decoder.decode(row.details), exponent_of(row.currency) or 0, time, began, token, chain_token
 
 
-def render(row: TransactionRow, face: Face, source: SourceFace | None, state: int | None = None) -> str:
+def render(row: TransactionRow, fragments: CardFragments, source: SourceFragments | None, state: int | None = None) -> str:
     """The card's side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
     details, places, time, began, token, chain_token = words = _words_of(row)
     kind, preceding = row.kind, ""
@@ -105,9 +105,9 @@ def render(row: TransactionRow, face: Face, source: SourceFace | None, state: in
         preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or chain_token}",'
     return (
         f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
-        f'"token":"{_inside(details.chosen_token) or token}",{face.tokens},"card_product_token":{face.product},'
+        f'"token":"{_inside(details.chosen_token) or token}",{fragments.tokens},"card_product_token":{fragments.product},'
         f"{preceding}{_gpa(row, effect, places)}"
-        f"{_order(row, words, face, source)}"
+        f"{_order(row, words, fragments, source)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
         + ("" if kind in REVERSALS else f'"settlement_date":"{time[:10]}T00:00:00Z",')
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
@@ -115,28 +115,28 @@ def render(row: TransactionRow, face: Face, source: SourceFace | None, state: in
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
         + f'"response":{_response(row.code, details.limited_by)},{_network(details)}"acquirer":{{'
         + ('"institution_id_code":"000000",' if kind in SETTLES else "")
-        + f'"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
+        + f'"system_trace_audit_number":"{trace_number(row)}"}},{fragments.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
         f'"network_reference_id":"{network_reference(row)}",'
         f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in ASKS, kind in SETTLES, details.mcc_groups)},'
-        f'{_verifications(details, face, places)}"is_recurring":false,"is_installment":false}}'
+        f'{_verifications(details, fragments, places)}"is_recurring":false,"is_installment":false}}'
     )
 
 
-def render_load(row: TransactionRow, face: Face, source: SourceFace | None) -> str:
+def render_load(row: TransactionRow, fragments: CardFragments, source: SourceFragments | None) -> str:
     """The load's side of a row as JSON: what funded the purchase, or took the money back."""
     assert row.moved, "only a row that moved money has a load side"
     details, places, time, began, token, _ = words = _words_of(row)
     return (
         f'{{"type":"{TYPES[LOAD_KINDS[row.kind]]}","state":"{STATE_NAMES[row.state]}","identifier":"{row.id + 1}",'
-        f'"token":"{with_face(token, LOAD_SIDE)}",{face.tokens},'
+        f'"token":"{with_kind(token, LOAD_SIDE)}",{fragments.tokens},'
         f'"preceding_related_transaction_token":"{_inside(details.chosen_token) or token}",'
         f"{_gpa(row, row.moved, places)}"
-        f"{_order(row, words, face, source)}"
+        f"{_order(row, words, fragments, source)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
         f'"amount":{decimal_text(abs(row.moved), places)},"currency_code":"{row.currency}","response":{_response(row.code)},'
         f'"network":"MARQETA","subnetwork":"MANAGED_JIT",'
-        f'"acquirer":{{"system_trace_audit_number":"{trace_number(row)}"}},{face.people},'
+        f'"acquirer":{{"system_trace_audit_number":"{trace_number(row)}"}},{fragments.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}"}}'
     )
 
@@ -151,7 +151,7 @@ def _gpa(row: TransactionRow, impacted: int | None, places: int) -> str:
     return f'"gpa":{{{balance},"balances":{{"{row.currency}":{{{balance}}}}}}},'
 
 
-def _order(row: TransactionRow, words: _Words, face: Face, source: SourceFace | None) -> str:
+def _order(row: TransactionRow, words: _Words, fragments: CardFragments, source: SourceFragments | None) -> str:
     """``gpa_order`` (or for money that goes back without an authorization ``gpa_order_unload``), with the comma behind it."""
     details, places, time, began, token, chain_token = words
     if source is None or not (row.moved or details.order_refused or details.unload):
@@ -163,17 +163,17 @@ def _order(row: TransactionRow, words: _Words, face: Face, source: SourceFace | 
         amount, state, response, load = details.unload, _order_state(row), _response(Reason.APPROVED.number), ""
     else:
         amount, state, response = abs(row.moved), _order_state(row), _response(Reason.APPROVED.number)
-        load = f'"transaction_token":"{with_face(token, LOAD_SIDE)}",'
+        load = f'"transaction_token":"{with_kind(token, LOAD_SIDE)}",'
     text = decimal_text(amount, places)
     common = (
-        f'"token":"{with_face(chain_token, ORDER)}","amount":{text},'
+        f'"token":"{with_kind(chain_token, ORDER)}","amount":{text},'
         f'"created_time":"{began}","last_modified_time":"{time}",'
         f'{load}"state":"{state}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
         f'"funding_source_token":{source.token}'
     )
     if row.kind in UNLOADS or details.unload:
         return f'"gpa_order_unload":{{{common}}},'
-    return f'"gpa_order":{{{common},"user_token":{face.owner},"currency_code":"{row.currency}"}},'
+    return f'"gpa_order":{{{common},"user_token":{fragments.owner},"currency_code":"{row.currency}"}},'
 
 
 def _order_state(row: TransactionRow) -> str:
@@ -239,7 +239,7 @@ def _fees_and_cash(row: TransactionRow, details: Details, places: int) -> str:
     )
 
 
-def _verifications(details: Details, face: Face, places: int) -> str:
+def _verifications(details: Details, fragments: CardFragments, places: int) -> str:
     """What is only there when the message said more than amount, card and merchant."""
     parts: dict[str, Any] = {}
     if details.is_pre_auth:
@@ -248,7 +248,7 @@ def _verifications(details: Details, face: Face, places: int) -> str:
         code, memo = SECURITY_CODE_VERDICTS[details.security_code_matches]
         parts["card_security_code_verification"] = {"type": "CVV2", "response": {"code": code, "memo": memo}}
     if details.address_verdict is not None:
-        parts["address_verification"] = _address(details, face, details.address_verdict)
+        parts["address_verification"] = _address(details, fragments, details.address_verdict)
     if details.network_metadata is not None:
         parts["network_metadata"] = details.network_metadata
     if details.from_account is not None:
@@ -267,10 +267,10 @@ def _verifications(details: Details, face: Face, places: int) -> str:
     return echoed + (to_json(parts).decode()[1:-1] + "," if parts else "")
 
 
-def _address(details: Details, face: Face, verdict: str) -> dict[str, Any]:
+def _address(details: Details, fragments: CardFragments, verdict: str) -> dict[str, Any]:
     return {
         "request": _address_part(details.typed_street, details.typed_postal_code),
-        "on_file": _address_part(face.street, face.postal_code),
+        "on_file": _address_part(fragments.street, fragments.postal_code),
         "response": {"code": verdict, "memo": ADDRESS_VERDICTS[verdict]},
     }
 

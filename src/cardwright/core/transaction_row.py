@@ -10,7 +10,8 @@ LOAD_SIDE = 1
 ORDER = 2
 RELOAD = 3
 
-# A direct deposit's first row has no order and sets off no auto reload; the faces belong to transitions that the platform makes.
+# A direct deposit's first row has no order and sets off no auto reload: its tokens of these kinds belong to transitions that the
+# platform makes.
 ARRIVAL = 2
 SETTLEMENT = 3
 
@@ -82,26 +83,26 @@ class Identified(Protocol):
     def seed(self) -> int: ...
 
 
-def token_of(row: Identified, face: int = 0) -> str:
+def token_of(row: Identified, token_kind: int = 0) -> str:
     """The UUID (RFC 9562, version 7) of a transaction, of its load side or of its order.
 
     It carries the row's id, so that finding a transaction by token needs no index of its own: 48 bits of time, 12
-    random, 40 bits of id, 20 random, 2 bits for the face.
+    random, 40 bits of id, 20 random, 2 bits for the kind of token.
     """
-    return _token(row.id, row.created_ms, row.seed, face)
+    return _token(row.id, row.created_ms, row.seed, token_kind)
 
 
-def _token(row_id: int, created_ms: int, seed: int, face: int) -> str:
+def _token(row_id: int, created_ms: int, seed: int, token_kind: int) -> str:
     high = created_ms << 16 | 0x7000 | (seed >> 20) & 0xFFF
-    low = 1 << 63 | row_id << 22 | (seed & 0xFFFFF) << 2 | face
+    low = 1 << 63 | row_id << 22 | (seed & 0xFFFFF) << 2 | token_kind
     # Formatting the five groups as numbers takes half as long again, and every message makes some.
     text = _HALVES.pack(high, low).hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def with_face(token: str, face: int) -> str:
-    """The token of the same row's other face: only its last hexadecimal digit differs."""
-    return token[:-1] + "0123456789abcdef"[int(token[-1], 16) | face]
+def with_kind(token: str, token_kind: int) -> str:
+    """The token of the same row's other kind: only its last hexadecimal digit differs."""
+    return token[:-1] + "0123456789abcdef"[int(token[-1], 16) | token_kind]
 
 
 def root_token(row: Identified) -> str:
@@ -110,8 +111,8 @@ def root_token(row: Identified) -> str:
     return _token(row.root_id, row.user_time_ms, row.seed, 0)
 
 
-def id_and_face_of(token: str) -> tuple[int, int] | None:
-    """The row id and face that a token claims to carry; None when it cannot be one of ours. The claim must be checked."""
+def id_and_kind_of(token: str) -> tuple[int, int] | None:
+    """The row id and kind that a token claims to carry; None when it cannot be one of ours. The claim must be checked."""
     bits = token.replace("-", "")
     if len(token) != 36 or len(bits) != 32:
         return None

@@ -30,7 +30,7 @@ from cardwright.core.problems import (
 )
 from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Account, Snapshot
-from cardwright.core.transaction_row import RELOAD, TransactionRow, token_of, with_face
+from cardwright.core.transaction_row import RELOAD, TransactionRow, token_of, with_kind
 from cardwright.core.transaction_types import INCREMENT
 from cardwright.core.velocity import Change, counted, usage_keys
 from cardwright.core.velocity_events import UNCHANGED, applied, are_stored, counted_chain, event_of, parts_of
@@ -263,8 +263,8 @@ def _decide_one(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult:
         batch.roots[chain_id] = grown = with_parts(batch.roots[chain_id], parts)
         batch.write.grown[chain_id] = grown.details
     if decision.fee is not None and details.assessed is not None:
-        face = source.face if source is not None else None
-        taken = FeeTaken(decision.fee, details.assessed, fee_id, row, entry.user.token, face)
+        fragments = source.fragments if source is not None else None
+        taken = FeeTaken(decision.fee, details.assessed, fee_id, row, entry.user.token, fragments)
         keep_fee(taken, batch.write, batch.accounts, batch.roots)
     if details.increments and decision.chain is not None and not decision.chain.hold_left:
         batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
@@ -388,8 +388,8 @@ def _reload(
     available = ledger - held
     if reload is None or available >= reload.trigger:
         return
-    # The third face of a row's token is nobody's else, so an order of this token is made once for each row.
-    order = reload.order(with_face(token_of(spent), RELOAD), spender.user.token, available)
+    # No other resource has a row's token of this kind, so an order of this token is made once for each row.
+    order = reload.order(with_kind(token_of(spent), RELOAD), spender.user.token, available)
     instructed = MovementRequest(
         (spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id
     )

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from cardwright.core.enums import CardState, HolderStatus
-from cardwright.core.render import Face, face_of
+from cardwright.core.render import CardFragments, fragments_of
 from cardwright.core.snapshot import CardFact, UserFact
 from cardwright.engine.packed_cache import Shelf
 from cardwright.storage.engine.store import CardRow
@@ -33,7 +33,7 @@ class CardEntry(NamedTuple):
     card: CardFact
     user: UserFact
     owner: UserFact
-    face: Face
+    fragments: CardFragments
     shown_pan: str
 
 
@@ -127,8 +127,8 @@ class Cards:
             account_holder_group_token=traits.account_holder_group_token, metadata=kept.user_metadata,
         )  # fmt: skip
         owner = kept.owner or user
-        face = face_of(card, user, owner)
-        return CardEntry(key, kept.card_id, kept.holder_id, kept.revision, card, user, owner, face, kept.shown_pan)
+        fragments = fragments_of(card, user, owner)
+        return CardEntry(key, kept.card_id, kept.holder_id, kept.revision, card, user, owner, fragments, kept.shown_pan)
 
 
 def _place(key: CardKey) -> bytes:

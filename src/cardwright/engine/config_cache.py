@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 
 from cardwright.core.enums import HolderStatus
 from cardwright.core.movements import AutoReload
-from cardwright.core.render import SourceFace, source_face_of
+from cardwright.core.render import SourceFragments, source_fragments_of
 from cardwright.core.snapshot import CardFact, ProductFact, SourceFact, UserFact, fact_from
 from cardwright.core.spend_controls import NO_SPEND, PROGRAM_LEVEL, Level, Spend, applying, by_level, level_of
 from cardwright.core.velocity import Control, keeping, strictest_of
@@ -68,7 +68,7 @@ class SourceEntry:
 
     id: int
     fact: SourceFact
-    face: SourceFace
+    fragments: SourceFragments
 
 
 class VelocityLimits(NamedTuple):
@@ -354,4 +354,4 @@ def _account_of(key: AccountKey, found: Account) -> AccountEntry:
 
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:
     fact = fact_from(SourceFact, row.doc)
-    return SourceEntry(row.id, fact, source_face_of(fact, masked=program.masks_sources))
+    return SourceEntry(row.id, fact, source_fragments_of(fact, masked=program.masks_sources))

@@ -156,7 +156,7 @@ def complete(
     source: SourceEntry | None, root: TransactionRow | None,
 ) -> tuple[list[TransactionRow], str]:  # fmt: skip
     """The rows with their details, and the movement's document, which they show; a transition's show the deposit."""
-    doc = document(asked.movement, rows, source.face if source is not None else None, steps, root)
+    doc = document(asked.movement, rows, source.fragments if source is not None else None, steps, root)
     shown = doc
     if isinstance(asked.movement, DepositTransition) and root is not None:
         shown = deposit_after(asked.movement, steps[0], root, rows[0].created_ms)

@@ -8,7 +8,7 @@ from cardwright.core.decision import FeeStep
 from cardwright.core.messages import Assessed, Details, Message
 from cardwright.core.money import exponent_of
 from cardwright.core.movement_json import fee_fragment
-from cardwright.core.render import SourceFace, details_decoder
+from cardwright.core.render import SourceFragments, details_decoder
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Account
 from cardwright.core.transaction_row import TransactionRow, token_of
@@ -35,7 +35,7 @@ class FeeTaken(NamedTuple):
     row_id: int
     beside: TransactionRow
     user_token: str
-    source: SourceFace | None
+    source: SourceFragments | None
 
 
 def _row_of(taken: FeeTaken, first: TransactionRow | None, account: Account) -> TransactionRow:

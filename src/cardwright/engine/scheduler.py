@@ -17,7 +17,7 @@ from cardwright.core.messages import Details, Expiry
 from cardwright.core.movements import APPLY_REASON, DepositTransition, MovementKind
 from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, USER_UNKNOWN, Problem
 from cardwright.core.render import details_decoder
-from cardwright.core.transaction_row import SETTLEMENT, TransactionRow, token_of, with_face
+from cardwright.core.transaction_row import SETTLEMENT, TransactionRow, token_of, with_kind
 from cardwright.engine.batch import CardRequest
 from cardwright.engine.config_cache import AccountEntry, find_accounts
 from cardwright.engine.loop import Engine
@@ -102,9 +102,9 @@ class Timers:
 
     async def _apply(self, deposit: TransactionRow, account: AccountEntry) -> bool:
         """Whether the deposit waits no longer afterwards."""
-        # The third face of a row's token is nobody's else, so a deposit takes effect by itself once.
+        # No other resource has a row's token of this kind, so a deposit takes effect by itself once.
         change = DepositTransition(
-            token=with_face(token_of(deposit), SETTLEMENT), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
+            token=with_kind(token_of(deposit), SETTLEMENT), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
         )
         asked = MovementRequest(
             (account,), MovementKind.DEPOSIT_TRANSITION, change, deposit.seed, self._real_clock(), b"", root_id=deposit.id,

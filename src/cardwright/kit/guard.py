@@ -75,7 +75,7 @@ def check_address(address: str, policy: OutgoingPolicy) -> str | None:
         return "not an IP address"
     if isinstance(ip, IPv6Address) and ip.scope_id is not None:
         return "link-local address"  # Only link-local addresses need a zone, and those are never allowed.
-    return next((reason for face in _faces(ip) if (reason := _judge(face, policy)) is not None), None)
+    return next((reason for embedded in _embedded_addresses(ip) if (reason := _judge(embedded, policy)) is not None), None)
 
 
 def check_headers(headers: Mapping[str, str]) -> str | None:
@@ -250,7 +250,7 @@ _CARRIERS: Final = tuple(map(IPv6Network, ("::ffff:0:0/96", "::ffff:0:0:0/96", "
 _LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 
 
-def _faces(ip: _Address) -> Iterator[_Address]:
+def _embedded_addresses(ip: _Address) -> Iterator[_Address]:
     """The addresses that may answer when `ip` is dialled."""
     if isinstance(ip, IPv4Address) or int(ip) < 2:  # :: and ::1 are themselves, not IPv4-compatible.
         yield ip

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Self
 
-from cardwright.core.transaction_row import TransactionRow, id_and_face_of, root_token, token_of
+from cardwright.core.transaction_row import TransactionRow, id_and_kind_of, root_token, token_of
 
 TokenKey = tuple[int, str]
 """Program id and transaction token."""
@@ -47,7 +47,7 @@ ORIGINAL_COLUMNS = ", ".join([*(f"t.{name}" for name in Original._fields[:-1]), 
 
 def claimed_id(token: str) -> int | None:
     """The row that a token says it names, as the card's side of it."""
-    claim = id_and_face_of(token)
+    claim = id_and_kind_of(token)
     return claim[0] if claim is not None and claim[1] == CARD_SIDE else None
 
 

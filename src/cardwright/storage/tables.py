@@ -252,7 +252,7 @@ config_history = Table(
     Column("doc", Text, nullable=False),
 )
 
-# A row is one message and its outcome; the load or unload that a card's message caused is the row's second face (`moved`).
+# A row is one message and its outcome; the load or unload that a card's message caused is the row's token of kind LOAD_SIDE (`moved`).
 transactions = Table(
     "transactions",
     metadata,

@@ -46,7 +46,7 @@ def without_drawn(transaction: dict[str, Any]) -> dict[str, Any]:
 def answer_of(trial: Trial, shadows: tuple[Control, ...]) -> dict[str, Any]:
     """The transaction that the message would become, and why."""
     row, card, _program, source, _answer = trial.outcome
-    transaction = _exact.decode(render(row, card.face, source.face if source is not None else None, row.first_state))
+    transaction = _exact.decode(render(row, card.fragments, source.fragments if source is not None else None, row.first_state))
     if trial.snapshot is None:
         # The token was used before: a simulation would answer with the transaction that has it.
         return {"repeats": transaction["token"], "transaction": transaction, "checks": []}

@@ -10,7 +10,7 @@ from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.movement_types import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.core.problems import bad_parameter
 from cardwright.core.render import details_decoder
-from cardwright.core.transaction_row import ORDER, TransactionRow, root_token, token_of, with_face
+from cardwright.core.transaction_row import ORDER, TransactionRow, root_token, token_of, with_kind
 from cardwright.kit.bookmarks import Position
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_day, parse_instant
 from cardwright.ledger.settlement import LINES, Day, Standing, lines_of
@@ -105,7 +105,7 @@ class _Shown(msgspec.Struct):
 def order_token(row: TransactionRow) -> str | None:
     """The token of the order that a row is about: the one of its chain, which a GPA order chose itself; a transfer has none."""
     if row.kind not in (GPA_CREDIT, GPA_DEBIT, PROGRAM):
-        return with_face(token_of(row) if row.root_id is None else root_token(row), ORDER)
+        return with_kind(token_of(row) if row.root_id is None else root_token(row), ORDER)
     shown = msgspec.json.decode(f"{{{details_decoder.decode(row.details).movement}}}", type=_Shown)
     if shown.gpa_order is not None:
         return shown.gpa_order.token

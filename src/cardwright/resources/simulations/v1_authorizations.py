@@ -135,7 +135,7 @@ def answer_v2_of(outcome: CardResult) -> bytes:
 
 def _transaction_of(outcome: CardResult) -> str:
     row, source = outcome.row, outcome.source
-    return render(row, outcome.card.face, source.face if source is not None else None, row.first_state)
+    return render(row, outcome.card.fragments, source.fragments if source is not None else None, row.first_state)
 
 
 async def _details(

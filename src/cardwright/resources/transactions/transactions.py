@@ -6,12 +6,20 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.core.movement_json import account_face_of, render_account_side
+from cardwright.core.movement_json import account_fragments_of, render_account_side
 from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_parameter
-from cardwright.core.render import Face, SourceFace, details_decoder, face_of, render, render_load, source_face_of
+from cardwright.core.render import (
+    CardFragments,
+    SourceFragments,
+    details_decoder,
+    fragments_of,
+    render,
+    render_load,
+    source_fragments_of,
+)
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
 from cardwright.core.transaction_model import MODELS, as_v2
-from cardwright.core.transaction_row import LOAD_SIDE, TransactionRow, id_and_face_of, token_of
+from cardwright.core.transaction_row import LOAD_SIDE, TransactionRow, id_and_kind_of, token_of
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import get
@@ -42,7 +50,7 @@ from cardwright.storage.transaction_lists.by_account import Own, find_own
 
 def get_transaction(db: Connection, program_id: int, token: str) -> tuple[TransactionRow, int]:
     """The row and the side (0 the card's, 1 the load's) that a token names. Raises TRANSACTION_NOT_FOUND."""
-    claimed = id_and_face_of(token)
+    claimed = id_and_kind_of(token)
     if claimed is not None:
         row_id, side = claimed
         row = _find_row(db, program_id, row_id)
@@ -86,46 +94,46 @@ def owner_id_of(db: Connection, holder_id: int) -> int:
     return int(db.execute(query).scalar_one())
 
 
-class Faces:
+class TransactionRenderer:
     """Renders rows as of their own day: the configuration that was in force when each was decided."""
 
     def __init__(self, db: Connection, program_id: int, *, masked: bool) -> None:
         self._db, self._program_id, self._masked = db, program_id, masked
-        self._faces: dict[tuple[int, int], Face] = {}
-        self._account_faces: dict[tuple[int, str, int], Face] = {}
-        self._sources: dict[tuple[int, int], SourceFace] = {}
+        self._fragments: dict[tuple[int, int], CardFragments] = {}
+        self._account_fragments: dict[tuple[int, str, int], CardFragments] = {}
+        self._sources: dict[tuple[int, int], SourceFragments] = {}
 
     def json(self, row: TransactionRow, side: int = CARD_SIDE, state: int | None = None) -> str:
         """One side of a row as JSON."""
         if row.card_id is None:
-            return render_account_side(row, self.account_face(row), state)
-        face, source = self.face(row), self.source(row)
-        return render_load(row, face, source) if side == LOAD_SIDE else render(row, face, source, state)
+            return render_account_side(row, self.account_fragments(row), state)
+        fragments, source = self.fragments(row), self.source(row)
+        return render_load(row, fragments, source) if side == LOAD_SIDE else render(row, fragments, source, state)
 
-    def face(self, row: TransactionRow) -> Face:
+    def fragments(self, row: TransactionRow) -> CardFragments:
         """The card, its user and the owner of its account at the row's revision."""
         assert row.card_id is not None
         key = (row.card_id, row.holder_revision)
-        if key not in self._faces:
-            self._faces[key] = face_of(*facts_as_of(self._db, row))
-        return self._faces[key]
+        if key not in self._fragments:
+            self._fragments[key] = fragments_of(*facts_as_of(self._db, row))
+        return self._fragments[key]
 
-    def account_face(self, row: TransactionRow) -> Face:
+    def account_fragments(self, row: TransactionRow) -> CardFragments:
         """The user whom a row without a card names, and the owner of the account, at the row's revision."""
         token = details_decoder.decode(row.details).user_token
         assert token is not None
         key = (row.holder_id, token, row.holder_revision)
-        if key not in self._account_faces:
-            self._account_faces[key] = account_face_of(*people_as_of(self._db, row, token))
-        return self._account_faces[key]
+        if key not in self._account_fragments:
+            self._account_fragments[key] = account_fragments_of(*people_as_of(self._db, row, token))
+        return self._account_fragments[key]
 
-    def source(self, row: TransactionRow) -> SourceFace | None:
+    def source(self, row: TransactionRow) -> SourceFragments | None:
         """The funding source at the row's revision."""
         if row.source_id is None:
             return None
         key = (row.source_id, row.program_revision)
         if key not in self._sources:
-            self._sources[key] = source_face_of(source_as_of(self._db, row), masked=self._masked)
+            self._sources[key] = source_fragments_of(source_as_of(self._db, row), masked=self._masked)
         return self._sources[key]
 
 
@@ -158,8 +166,8 @@ def render_first_states(db: Connection, program_id: int, row_ids: Sequence[int],
     # The program is looked at here: as a condition it leads SQLite to the index over everything that the program ever did.
     found = db.execute(select(transactions).where(transactions.c.id.in_(row_ids)))
     rows = {row.id: recorded(row) for row in found if row.program_id == program_id}
-    faces = Faces(db, program_id, masked=masked)
-    return [faces.json(rows[row_id], state=rows[row_id].first_state) for row_id in row_ids]
+    renderer = TransactionRenderer(db, program_id, masked=masked)
+    return [renderer.json(rows[row_id], state=rows[row_id].first_state) for row_id in row_ids]
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -220,10 +228,10 @@ def _shown(call: Call) -> Callable[[TransactionRow, int], str]:
     model = (call.query.version or call.program.settings.transaction_model).lower()
     if model not in MODELS:
         raise bad_parameter("version", f"must be one of {', '.join(MODELS)}")
-    faces = Faces(call.db, call.program.id, masked=call.program.settings.mask_funding_source_tokens)
+    renderer = TransactionRenderer(call.db, call.program.id, masked=call.program.settings.mask_funding_source_tokens)
     if model == "v1":
-        return faces.json
-    return lambda row, side: as_v2(faces.json(row, side), details_decoder.decode(row.details))
+        return renderer.json
+    return lambda row, side: as_v2(renderer.json(row, side), details_decoder.decode(row.details))
 
 
 def _owned(call: Call, query: TransactionQuery) -> tuple[Own | None, ColumnElement[bool] | None]:

@@ -29,7 +29,7 @@ from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Paging, Reply, Route, Shape, get, post, put
-from cardwright.resources.transactions.transactions import Faces, get_transaction
+from cardwright.resources.transactions.transactions import TransactionRenderer, get_transaction
 from cardwright.storage import history, records
 from cardwright.storage.database import Row
 from cardwright.storage.programs import get_program
@@ -244,7 +244,7 @@ def _transaction(db: Connection, program_id: int, token: str) -> str:
     except Problem:
         raise Problem(EVENT_NOT_FOUND) from None
     masked = get_program(db, program_id).settings.mask_funding_source_tokens
-    return Faces(db, program_id, masked=masked).json(row, side)
+    return TransactionRenderer(db, program_id, masked=masked).json(row, side)
 
 
 # --- Actions: what one can do with it ------------------------------------------------
