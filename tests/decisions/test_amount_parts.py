@@ -14,20 +14,26 @@ from cardwright.core.decide import decide
 from cardwright.core.decision import Decision
 from cardwright.core.enums import TYPE_NUMBER
 from cardwright.core.fee_groups import RealTimeFee
-from cardwright.core.messages import FLOW_OF, Authorization, Details, Fee, Flow, Merchant
+from cardwright.core.messages import CATEGORY_OF, Authorization, Details, Fee, Merchant, VelocityCategory
 from cardwright.core.render import details_decoder, fragments_of, render
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.spend_controls import Categories, Increase, IncreaseType
 from cardwright.core.transaction_model import as_v2
 from cardwright.core.transaction_row import TransactionRow
-from cardwright.core.transaction_types import CASH_MACHINE, WITH_CASH, Form
+from cardwright.core.transaction_types import CASH_MACHINE, WITH_CASH, RequestType
 from cardwright.core.velocity import Control, Window, settled
 from cardwright.core.velocity_events import asked_of, event_of
 from cardwright.engine.transaction_rows import details_of, record
 from tests.decisions.test_checks import seen_by
 from tests.support.world import NOON
 
-FORMS = (Form.PURCHASE, Form.PIN_PURCHASE, Form.PIN_HOLD, Form.FUNDING, Form.WITHDRAWAL)
+REQUEST_TYPES = (
+    RequestType.PURCHASE,
+    RequestType.PIN_PURCHASE,
+    RequestType.PIN_HOLD,
+    RequestType.FUNDING,
+    RequestType.WITHDRAWAL,
+)
 GOODS, CASH, SURCHARGES = (0, 7_50, 20_00), (0, 20_00), ((), (("D", 3_00),), (("C", 9_00),))
 MONEY = ("0", "0.01", "3", "3.01", "7.5", "15", "23", "39.99", "43")
 SOURCES, RULES, TERMINALS = ("none", "active"), ("", "no-partial"), (True, False)
@@ -52,13 +58,13 @@ class Case(NamedTuple):
         return details_decoder.decode(self.row.details)
 
 
-def extended(seen: Snapshot, form: Form, extra: str) -> Snapshot:
+def extended(seen: Snapshot, request_type: RequestType, extra: str) -> Snapshot:
     """The snapshot with an MCC group that raises holds, or with a real-time fee."""
     if extra == "increase":
         categories = Categories(("Pumps",), (Increase(IncreaseType.AMOUNT, 4_00),))
         return msgspec.structs.replace(seen, spend=msgspec.structs.replace(seen.spend, categories=categories))
     if extra == "fee":
-        kinds = [TYPE_NUMBER[name] for name in (str(form), WITH_CASH.get(form)) if name]
+        kinds = [TYPE_NUMBER[name] for name in (str(request_type), WITH_CASH.get(request_type)) if name]
         fees = tuple(RealTimeFee(token="f", kind=kind, amount=1_00, is_percentage=False, fee="{}", group="{}") for kind in kinds)
         return msgspec.structs.replace(seen, fees=fees)
     return seen
@@ -77,24 +83,24 @@ def shown_of(row: TransactionRow, seen: Snapshot) -> dict[str, Any]:
 def cases() -> list[Case]:
     """Every combination."""
     found = []
-    for form, goods, cash, surcharge, money, source, rules, capable, extra in product(
-        FORMS, GOODS, CASH, SURCHARGES, MONEY, SOURCES, RULES, TERMINALS, EXTRAS
+    for request_type, goods, cash, surcharge, money, source, rules, capable, extra in product(
+        REQUEST_TYPES, GOODS, CASH, SURCHARGES, MONEY, SOURCES, RULES, TERMINALS, EXTRAS
     ):
-        if (cash and form not in WITH_CASH) or (not goods and form in FLOW_OF):
+        if (cash and request_type not in WITH_CASH) or (not goods and request_type in CATEGORY_OF):
             continue
         seen = seen_by({"source": source, "money": money, "rules": rules, "poi": "atm"}, NOON)
-        seen = extended(seen, form, extra)
+        seen = extended(seen, request_type, extra)
         details = Details(
-            mid="m1", merchant=Merchant(partial_approval_capable=capable), cash_back=cash, flow=FLOW_OF.get(form, Flow.PURCHASE),
+            mid="m1", merchant=Merchant(partial_approval_capable=capable), cash_back=cash, velocity_category=CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE),
             fees=tuple(Fee("ACQUIRER_FEE", amount, sign) for sign, amount in surcharge),
         )  # fmt: skip
-        asked = Authorization(amount=goods, details=details, form=form)
+        asked = Authorization(amount=goods, details=details, request_type=request_type)
         decision = decide(seen, asked, NOON)
         row = record(
             row_id=1, keys=(1, 1, 1, None), revisions=(1, 1), decision=decision, root=None, seed=1, now=NOON, duration_ms=0,
             details=details_of(asked, seen, decision, None, None),
         )  # fmt: skip
-        name = f"{form} {goods}+{cash} {surcharge} of {money} {source} {rules} {capable} {extra}"
+        name = f"{request_type} {goods}+{cash} {surcharge} of {money} {source} {rules} {capable} {extra}"
         found.append(Case(name, seen, asked, decision, row, shown_of(row, seen)))
     return found
 
@@ -137,7 +143,7 @@ def test_the_parts_are_within_the_amount(decided: list[Case]) -> None:
         assert ("cash_back_amount" in one) == bool(case.asked.details.cash_back), name
         assert surcharge == case.asked.surcharge, name
         if code == "0002":
-            assert (cash, case.asked.form not in CASH_MACHINE) == (0, True), name
+            assert (cash, case.asked.request_type not in CASH_MACHINE) == (0, True), name
             assert 0 < goods <= case.asked.amount, name
             assert amount < requested, name
         else:
@@ -167,7 +173,7 @@ def test_what_is_approved_is_what_moves(decided: list[Case]) -> None:
 def test_velocity_controls_count_what_was_approved(decided: list[Case]) -> None:
     """A control of purchases counts the amount without cash back, one of cash back the cash, one of both the whole amount."""
     for case in decided:
-        is_counted = case.asked.form not in CASH_MACHINE
+        is_counted = case.asked.request_type not in CASH_MACHINE
         amount, cash = units(case.shown["amount"]), units(case.shown.get("cash_back_amount", 0))
         expected = {"both": amount, "purchases": amount - cash, "cash": cash} if is_counted else dict.fromkeys(COUNTING, 0)
         assert {name: counts(case, name) for name in COUNTING} == expected, case.name
@@ -177,7 +183,9 @@ def test_the_record_gives_the_message_back(decided: list[Case]) -> None:
     """Explanations and backtests decide a row again from what it records: the message is the same, and so is the decision."""
     for case in decided:
         asked, again = case.asked, asked_of(case.row, case.details)
-        assert (again.amount, again.requested, again.form) == (asked.amount, asked.requested, asked.form), case.name
+        assert (again.amount, again.requested, again.request_type) == (asked.amount, asked.requested, asked.request_type), (
+            case.name
+        )
         decision = decide(case.seen, again, NOON)
         expected = (case.row.kind, case.decision.reason, case.row.amount)
         assert (decision.kind, decision.reason, decision.amount) == expected, case.name

@@ -11,7 +11,18 @@ from cardwright.core.checks import CHECKS, address_verdict
 from cardwright.core.decide import decide
 from cardwright.core.decision import Decision
 from cardwright.core.enums import CardState, HolderStatus, State
-from cardwright.core.messages import Advice, Authorization, Clearing, Details, Fee, Flow, Merchant, Message, Refund, Reversal
+from cardwright.core.messages import (
+    Advice,
+    Authorization,
+    Clearing,
+    Details,
+    Fee,
+    Merchant,
+    Message,
+    Refund,
+    Reversal,
+    VelocityCategory,
+)
 from cardwright.core.responses import ADDRESS_VERDICTS, REASON_OF, Reason
 from cardwright.core.snapshot import (
     Account,
@@ -448,7 +459,7 @@ def asked_by(row: dict[str, str]) -> Authorization:
         mid=row.get("mid") or "m9", merchant=merchant, cash_back=units(row.get("cash") or "0"),
         fees=(Fee("ACQUIRER_FEE", units(fee[1:]), fee[0]), Fee("INTERCHANGE_FEE", 7, "D")) if fee else (),
         card_present=VERDICTS[row.get("present", "")], expiration_matches=VERDICTS[row.get("typed", "")],
-        flow=Flow.WITHDRAWAL if row.get("newcomer") == "cash" else Flow.PURCHASE,
+        velocity_category=VelocityCategory.WITHDRAWAL if row.get("newcomer") == "cash" else VelocityCategory.PURCHASE,
         security_code_matches=VERDICTS[row.get("cvv", "")], pin_matches=VERDICTS[row.get("pin", "")],
         typed_street=row.get("street") or None, typed_postal_code=row.get("zip") or None,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from cardwright.core.enums import State
 from cardwright.core.explain import explain
 from cardwright.core.holds import hold_expiration_days
 from cardwright.core.lifecycle import advise, clear, reverse
-from cardwright.core.messages import Advice, Authorization, Clearing, Details, Flow, Merchant, Reversal
+from cardwright.core.messages import Advice, Authorization, Clearing, Details, Merchant, Reversal, VelocityCategory
 from cardwright.core.snapshot import Account, Chain, Snapshot
 from cardwright.core.spend_controls import (
     CountryList,
@@ -415,7 +415,7 @@ def time_of(row: dict[str, str]) -> int:
 def asked_by(row: dict[str, str]) -> Authorization:
     """The purchase."""
     merchant = Merchant(mcc=row.get("mcc") or "5411", country=row.get("country") or "USA")
-    details = Details(mid=row.get("mid") or "m9", merchant=merchant, flow=Flow(row.get("flow") or "p"))
+    details = Details(mid=row.get("mid") or "m9", merchant=merchant, category=VelocityCategory(row.get("flow") or "p"))
     return Authorization(amount=units(row.get("amount") or "10"), details=details)
 
 

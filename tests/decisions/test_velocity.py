@@ -10,7 +10,7 @@ from sqlalchemy import func
 
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Merchant, Refund, Reversal
 from cardwright.core.render import details_decoder
-from cardwright.core.transaction_types import ANNOUNCED_REFUND, PIN_REFUND, Form
+from cardwright.core.transaction_types import ANNOUNCED_REFUND, PIN_REFUND, RequestType
 from cardwright.core.velocity import Window, window_end, windows_at
 from cardwright.engine.batch import CardResult
 from cardwright.kit.clock import DAY_MS, ProgramClock, parse_instant
@@ -23,10 +23,10 @@ from tests.storm import recount
 from tests.support.world import World, asked
 
 KINDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
-    "auth": (Authorization, {}), "grow": (Authorization, {"form": Form.INCREMENT}),
-    "pin": (Authorization, {"form": Form.PIN_PURCHASE}), "atm": (Authorization, {"form": Form.WITHDRAWAL}),
-    "atmhold": (Authorization, {"form": Form.ATM_HOLD}),
-    "credit": (Authorization, {"form": Form.ORIGINAL_CREDIT}), "credithold": (Authorization, {"form": Form.CREDIT_HOLD}),
+    "auth": (Authorization, {}), "grow": (Authorization, {"request_type": RequestType.INCREMENT}),
+    "pin": (Authorization, {"request_type": RequestType.PIN_PURCHASE}), "atm": (Authorization, {"request_type": RequestType.WITHDRAWAL}),
+    "atmhold": (Authorization, {"request_type": RequestType.ATM_HOLD}),
+    "credit": (Authorization, {"request_type": RequestType.ORIGINAL_CREDIT}), "credithold": (Authorization, {"request_type": RequestType.CREDIT_HOLD}),
     "clear": (Clearing, {}), "force": (Clearing, {"forced": True}), "reverse": (Reversal, {}), "advise": (Advice, {}),
     "refund": (Refund, {}), "repay": (Refund, {}), "announce": (Refund, {}), "pinrefund": (Refund, {}), "expire": (Reversal, {}),
 }  # fmt: skip
@@ -468,7 +468,7 @@ class Story:
         """A message of a card."""
         words = ["0", *words] if verb == "expire" else words
         more = dict(zip(words[1::2], words[2::2], strict=True))
-        kind, form = KINDS[verb]
+        kind, request_type = KINDS[verb]
         root = self.outcomes[int(more["of"]) - 1].row.id if "of" in more else None
         goods, _, cash = words[0].partition("+")
         details: dict[str, Any] = {"cash_back": round(float(cash) * 100)} if cash else {}
@@ -476,7 +476,7 @@ class Story:
             details["merchant"] = Merchant(mcc=more["at"])
         amount = round(float(goods) * 100)
         message = asked(
-            self.world, more.get("on", "u"), amount, seed=len(self.outcomes), kind=kind, root_id=root, **form, **details
+            self.world, more.get("on", "u"), amount, seed=len(self.outcomes), kind=kind, root_id=root, **request_type, **details
         )
         if verb == "expire":
             message = message._replace(message=Expiry(details=Details(mid="")))

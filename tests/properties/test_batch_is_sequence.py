@@ -13,7 +13,7 @@ from sqlalchemy import text
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
 from cardwright.core.movements import Deposit, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
-from cardwright.core.transaction_types import Form
+from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import EngineRequest
 from cardwright.engine.movement_rows import MovementResult
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, with_newest
@@ -38,7 +38,9 @@ purchase = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1),
         "token": st.none() | st.sampled_from(("t1", "t2")),
         "cash_back": st.sampled_from((0, 0, 500)),
-        "form": st.sampled_from((Form.PURCHASE, Form.PURCHASE, *sorted(set(Form) - {Form.INCREMENT}))),
+        "request_type": st.sampled_from(
+            (RequestType.PURCHASE, RequestType.PURCHASE, *sorted(set(RequestType) - {RequestType.INCREMENT}))
+        ),
         "mcc": st.sampled_from(("5411", "5411", "5542", "5813")),
     }
 )
@@ -107,7 +109,7 @@ def populated(world: World) -> World:
     for token, amount, kind in fees:
         world.make(
             "fees", token=token, name=token, amount=amount, type="PERCENTAGE" if token == "paid" else "FLAT", currency_code="USD",
-            category="REALTIME", fee_attributes={"transaction_type": kind},
+            velocity_category="REALTIME", fee_attributes={"transaction_type": kind},
         )  # fmt: skip
     world.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("held", "paid", "cash"))
     world.make("accountholdergroups", token="payers", config={"real_time_fee_group_token": "fees"})
@@ -185,9 +187,16 @@ def message_of(world: World, one: dict[str, Any]) -> EngineRequest:
         return movement_of(world, one)
     known = {"amount": one["amount"], "seed": one["seed"], "token": one["token"], "kind": one["kind"]}
     if "card" in one:
-        return asked(world, one["card"], **known, cash_back=one["cash_back"], form=one["form"], merchant=Merchant(mcc=one["mcc"]))
+        return asked(
+            world,
+            one["card"],
+            **known,
+            cash_back=one["cash_back"],
+            request_type=one["request_type"],
+            merchant=Merchant(mcc=one["mcc"]),
+        )
     if one["kind"] is Authorization:
-        known["form"] = Form.INCREMENT
+        known["request_type"] = RequestType.INCREMENT
     card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing
     return asked(world, card, **known, root_id=OPENED[one["root"]], forced=forced)
 

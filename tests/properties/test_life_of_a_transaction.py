@@ -21,7 +21,7 @@ from cardwright.core.enums import TYPE_NUMBER, TYPES, State
 from cardwright.core.messages import Advice, Authorization, Clearing, Details, Expiry, Merchant, Refund, Reversal
 from cardwright.core.problems import Problem
 from cardwright.core.responses import REASON_OF
-from cardwright.core.transaction_types import Form
+from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.id_blocks import IdSource
@@ -57,26 +57,30 @@ class Names(NamedTuple):
 SIGNATURE = ("authorization.reversal", "authorization.reversal.issuerexpiration")
 ANNOUNCED = {
     ANNOUNCED_REFUND: Names("refund.authorization.clearing", *["refund.authorization.reversal"] * 2),
-    Form.CREDIT_HOLD: Names("original.credit.authorization.clearing", *["original.credit.authorization.reversal"] * 2),
+    RequestType.CREDIT_HOLD: Names("original.credit.authorization.clearing", *["original.credit.authorization.reversal"] * 2),
 }
 HOLDS = {
-    Form.PURCHASE: Names("authorization.clearing", *SIGNATURE),
-    Form.ATM_HOLD: Names("authorization.clearing.atm.withdrawal", *SIGNATURE),
-    Form.QUASI_HOLD: Names("authorization.clearing.quasi.cash", *SIGNATURE),
-    Form.FUNDING_HOLD: Names("account.funding.authorization.clearing", "account.funding.authorization.reversal", SIGNATURE[1]),
-    Form.PIN_HOLD: Names(*(f"pindebit.authorization.{end}" for end in ("clearing", "reversal", "reversal.issuerexpiration"))),
+    RequestType.PURCHASE: Names("authorization.clearing", *SIGNATURE),
+    RequestType.ATM_HOLD: Names("authorization.clearing.atm.withdrawal", *SIGNATURE),
+    RequestType.QUASI_HOLD: Names("authorization.clearing.quasi.cash", *SIGNATURE),
+    RequestType.FUNDING_HOLD: Names(
+        "account.funding.authorization.clearing", "account.funding.authorization.reversal", SIGNATURE[1]
+    ),
+    RequestType.PIN_HOLD: Names(
+        *(f"pindebit.authorization.{end}" for end in ("clearing", "reversal", "reversal.issuerexpiration"))
+    ),
     **ANNOUNCED,
 }
-CLEARED_ONCE = (Form.PIN_HOLD, Form.ATM_HOLD, Form.QUASI_HOLD)
-ADVISED = (Form.PURCHASE, Form.ATM_HOLD, Form.QUASI_HOLD, ANNOUNCED_REFUND)
+CLEARED_ONCE = (RequestType.PIN_HOLD, RequestType.ATM_HOLD, RequestType.QUASI_HOLD)
+ADVISED = (RequestType.PURCHASE, RequestType.ATM_HOLD, RequestType.QUASI_HOLD, ANNOUNCED_REFUND)
 AT_ONCE = {
-    **dict.fromkeys((Form.PIN_PURCHASE, Form.WITHDRAWAL, Form.PIN_QUASI), "pindebit.reversal"),
-    Form.FUNDING: "account.funding.auth_plus_capture.reversal",
-    Form.ORIGINAL_CREDIT: "original.credit.auth_plus_capture.reversal",
+    **dict.fromkeys((RequestType.PIN_PURCHASE, RequestType.WITHDRAWAL, RequestType.PIN_QUASI), "pindebit.reversal"),
+    RequestType.FUNDING: "account.funding.auth_plus_capture.reversal",
+    RequestType.ORIGINAL_CREDIT: "original.credit.auth_plus_capture.reversal",
     PIN_REFUND: "pindebit.refund.reversal",
 }
-BRINGS = (*ANNOUNCED, Form.ORIGINAL_CREDIT, PIN_REFUND)
-NOT_NOTHING = (*BRINGS, Form.WITHDRAWAL, Form.ATM_HOLD)
+BRINGS = (*ANNOUNCED, RequestType.ORIGINAL_CREDIT, PIN_REFUND)
+NOT_NOTHING = (*BRINGS, RequestType.WITHDRAWAL, RequestType.ATM_HOLD)
 """What the doors do not let in with an amount of 0."""
 
 EDGES = {
@@ -94,8 +98,8 @@ EDGES = {
     *((kind, start, "advise", end) for kind in ADVISED for start, end in (
         ("PENDING", "PENDING"), ("PENDING", "CLEARED"), ("PENDING", "refused"), ("CLEARED", "refused"), ("CLEARED", "CLEARED"),
     ) if (start, end) != ("CLEARED", "CLEARED") or kind not in NOT_NOTHING),
-    (Form.PURCHASE, "PENDING", "grow", "PENDING"), (Form.PURCHASE, "PENDING", "grow", "refused"),
-    (Form.PURCHASE, "CLEARED", "grow", "refused"),
+    (RequestType.PURCHASE, "PENDING", "grow", "PENDING"), (RequestType.PURCHASE, "PENDING", "grow", "refused"),
+    (RequestType.PURCHASE, "CLEARED", "grow", "refused"),
     *((kind, "COMPLETION", "reverse", end) for kind in AT_ONCE for end in ("COMPLETION", "refused")),
     *((kind, "CLEARED", "reverse", end) for kind in AT_ONCE if kind not in NOT_NOTHING for end in ("CLEARED", "refused")),
 }  # fmt: skip
@@ -133,7 +137,7 @@ class EngineLives:
         self.loop.close()
 
 
-Kind = Form | str
+Kind = RequestType | str
 """What begins a chain: a form, or the type of one of the two refunds that do."""
 
 
@@ -153,72 +157,78 @@ class Life(RuleBasedStateMachine):
         self.ledger = self.held = 0
         self.chains: list[dict[str, Any]] = []
         if wealth:
-            self.ask_for(Form.ORIGINAL_CREDIT, wealth, 0, capable=True)
+            self.ask_for(RequestType.ORIGINAL_CREDIT, wealth, 0, capable=True)
 
     # --- Messages ---------------------------------------------------------------------------
 
     @rule(
-        form=st.sampled_from((Form.PURCHASE, Form.PURCHASE, *HOLDS)), amount=st.sampled_from((60, 20, 300)),
+        request_type=st.sampled_from((RequestType.PURCHASE, RequestType.PURCHASE, *HOLDS)), amount=st.sampled_from((60, 20, 300)),
         capable=st.booleans(),
     )  # fmt: skip
-    def hold(self, form: Kind, amount: int, capable: bool) -> None:
+    def hold(self, request_type: Kind, amount: int, capable: bool) -> None:
         """A purchase to be cleared later: what most of the others follow."""
-        self.ask_for(form, amount, 0, capable)
+        self.ask_for(request_type, amount, 0, capable)
 
     @rule(
-        form=st.sampled_from((Form.PURCHASE, *HOLDS, *AT_ONCE, Form.PIN_PURCHASE, Form.BALANCE_INQUIRY)),
+        request_type=st.sampled_from((RequestType.PURCHASE, *HOLDS, *AT_ONCE, RequestType.PIN_PURCHASE, RequestType.BALANCE_INQUIRY)),
         amount=st.sampled_from((60, 20, 300, 1, 0, 0)), cash=st.sampled_from((0, 0, 0, 15)), capable=st.booleans(),
     )  # fmt: skip
-    def ask_for(self, form: Kind, amount: int, cash: int, capable: bool) -> None:
+    def ask_for(self, request_type: Kind, amount: int, cash: int, capable: bool) -> None:
         """A purchase, a hold, cash, a balance, or a credit; two kinds of refunds begin a chain too."""
-        if form is Form.BALANCE_INQUIRY:
+        if request_type is RequestType.BALANCE_INQUIRY:
             amount = 0
-        elif form in NOT_NOTHING:
+        elif request_type in NOT_NOTHING:
             amount = amount or 5
-        if form not in (Form.PURCHASE, Form.PIN_PURCHASE):
+        if request_type not in (RequestType.PURCHASE, RequestType.PIN_PURCHASE):
             cash = 0
         self.capable = capable
         details = Details(mid="m", cash_back=cash, merchant=Merchant(partial_approval_capable=capable))
-        if isinstance(form, Form):
-            outcome = self.send(Authorization(amount=amount, details=details, form=form))
+        if isinstance(request_type, RequestType):
+            outcome = self.send(Authorization(amount=amount, details=details, request_type=request_type))
         else:
-            outcome = self.send(Refund(amount=amount, details=details, kind=TYPE_NUMBER[form]))
-        name = str(form) if not cash else "authorization.cashback" if form is Form.PURCHASE else "pindebit.cashback"
-        expected = self.expect_ask(form, amount, cash, capable)
+            outcome = self.send(Refund(amount=amount, details=details, kind=TYPE_NUMBER[request_type]))
+        name = (
+            str(request_type)
+            if not cash
+            else "authorization.cashback"
+            if request_type is RequestType.PURCHASE
+            else "pindebit.cashback"
+        )
+        expected = self.expect_ask(request_type, amount, cash, capable)
         self.compare(outcome, name, *expected)
-        self.see("", f"ask {form}", expected[0])
+        self.see("", f"ask {request_type}", expected[0])
 
-    def expect_ask(self, form: Kind, goods: int, cash: int, capable: bool) -> tuple[str, str, int]:
+    def expect_ask(self, request_type: Kind, goods: int, cash: int, capable: bool) -> tuple[str, str, int]:
         """State, code and moved money of what asks; the account and the chains afterwards."""
         total = goods + cash
-        if form is Form.BALANCE_INQUIRY:
+        if request_type is RequestType.BALANCE_INQUIRY:
             return "CLEARED", "0000", 0
-        if form in ANNOUNCED:
-            self.begin(form, hold=total)
+        if request_type in ANNOUNCED:
+            self.begin(request_type, hold=total)
             return "PENDING", "0000", 0
-        if form in BRINGS:
+        if request_type in BRINGS:
             back = total if self.returns else 0
             self.ledger += total - back
-            self.begin(form, settled=-total, load=-back)
+            self.begin(request_type, settled=-total, load=-back)
             return "COMPLETION", "0000", -back
         free = max(0, self.ledger - self.held)
         load = max(0, total - free) if self.jit else 0
         code = "0000" if total else "1830"
         if total > free and not self.jit:
-            if not (free and goods and capable and form not in (Form.WITHDRAWAL, Form.ATM_HOLD)):
+            if not (free and goods and capable and request_type not in (RequestType.WITHDRAWAL, RequestType.ATM_HOLD)):
                 return "DECLINED", "1016", 0
             # A part is of the goods: no cash is paid out.
             total, code = min(free, goods), "0002"
         self.ledger += load
-        if form in HOLDS:
+        if request_type in HOLDS:
             self.held += total
-            self.begin(form, hold=total, load=load)
+            self.begin(request_type, hold=total, load=load)
             return ("PENDING" if total else "CLEARED"), code, load
         self.ledger -= total
-        self.begin(form, settled=total, load=load)
+        self.begin(request_type, settled=total, load=load)
         return ("COMPLETION" if total else "CLEARED"), code, load
 
-    @precondition(lambda self: any(chain["form"] in HOLDS for chain in self.chains))
+    @precondition(lambda self: any(chain["request_type"] in HOLDS for chain in self.chains))
     @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")))
     def clear(self, which: int, share: str) -> None:
         """A clearing; a PIN debit is completed by it and gives the rest back."""
@@ -226,33 +236,33 @@ class Life(RuleBasedStateMachine):
         amount = self.share_of(chain["hold"], share)
         outcome = self.send(Clearing(amount=amount, details=Details(mid="")), chain)
         before = self.state_of(chain)
-        if chain["form"] in ANNOUNCED:
+        if chain["request_type"] in ANNOUNCED:
             back = amount if self.returns else 0
             self.ledger += amount - back
             chain |= {"hold": max(0, chain["hold"] - amount), "settled": chain["settled"] - amount}
-            self.compare(outcome, HOLDS[chain["form"]].clearing, "COMPLETION", "0000", -back)
-            self.see(chain["form"], before, "clear", self.state_of(chain))
+            self.compare(outcome, HOLDS[chain["request_type"]].clearing, "COMPLETION", "0000", -back)
+            self.see(chain["request_type"], before, "clear", self.state_of(chain))
             return
         covered = min(amount, chain["hold"])
         captured, extra = min(covered, chain["load"]), amount - covered
         load = max(0, extra - max(0, self.ledger - self.held)) if self.jit else 0
-        rest = chain["hold"] - covered if chain["form"] in CLEARED_ONCE else 0
+        rest = chain["hold"] - covered if chain["request_type"] in CLEARED_ONCE else 0
         back = min(rest, chain["load"] - captured)
         self.ledger += load - amount - back
         self.held -= covered + rest
         chain |= {"hold": chain["hold"] - covered - rest, "load": chain["load"] - captured - back}
         chain["settled"] += amount
-        name = HOLDS[chain["form"]].clearing + chain["suffix"]
+        name = HOLDS[chain["request_type"]].clearing + chain["suffix"]
         self.compare(outcome, name, "COMPLETION", "0000", captured + load)
-        self.see(chain["form"], before, "clear", self.state_of(chain))
+        self.see(chain["request_type"], before, "clear", self.state_of(chain))
 
-    @precondition(lambda self: any(chain["form"] in HOLDS for chain in self.chains))
+    @precondition(lambda self: any(chain["request_type"] in HOLDS for chain in self.chains))
     @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")), told=st.booleans())
     def reverse(self, which: int, share: str, told: bool) -> None:
         """A reversal of a hold; one that is only told takes what there is."""
         self.expect_reversal(self.pick(which, HOLDS), share, told)
 
-    @precondition(lambda self: any(chain["form"] in AT_ONCE for chain in self.chains))
+    @precondition(lambda self: any(chain["request_type"] in AT_ONCE for chain in self.chains))
     @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")), told=st.booleans())
     def undo(self, which: int, share: str, told: bool) -> None:
         """A reversal of what was settled at once."""
@@ -260,34 +270,34 @@ class Life(RuleBasedStateMachine):
 
     def expect_reversal(self, chain: dict[str, Any], share: str, told: bool) -> None:
         """Reverses, and knows what comes of it."""
-        holds = chain["form"] in HOLDS
+        holds = chain["request_type"] in HOLDS
         left = chain["hold"] if holds else abs(chain["settled"])
         amount, before = self.share_of(left, share), self.state_of(chain)
         outcome = self.send(Reversal(amount=amount, details=Details(mid=""), is_advice=told), chain)
-        name = HOLDS[chain["form"]].reversal if holds else AT_ONCE[chain["form"]]
+        name = HOLDS[chain["request_type"]].reversal if holds else AT_ONCE[chain["request_type"]]
         if amount > left and not told:
             self.compare(outcome, name, "DECLINED", self.why_not(chain, left), 0)
-            self.see(chain["form"], before, "reverse", "refused")
+            self.see(chain["request_type"], before, "reverse", "refused")
             return
         amount = min(amount, left)
         if holds:
             moved = self.let_go(chain, amount)
             state = "CLEARED" if not chain["hold"] else "PENDING"
-        elif chain["form"] in BRINGS:
+        elif chain["request_type"] in BRINGS:
             load = min(amount, max(0, -chain["load"]))
             load += max(0, amount - load - max(0, self.ledger - self.held)) if self.jit else 0
             self.ledger += load - amount
             chain |= {"load": chain["load"] + load, "settled": chain["settled"] + amount}
-            moved, state = load, "COMPLETION" if chain["form"] is Form.ORIGINAL_CREDIT else "CLEARED"
+            moved, state = load, "COMPLETION" if chain["request_type"] is RequestType.ORIGINAL_CREDIT else "CLEARED"
         else:
             back = min(amount, chain["load"])
             self.ledger += amount - back
             chain |= {"load": chain["load"] - back, "settled": chain["settled"] - amount}
-            moved, state = -back, "COMPLETION" if chain["form"] is Form.FUNDING else "CLEARED"
+            moved, state = -back, "COMPLETION" if chain["request_type"] is RequestType.FUNDING else "CLEARED"
         self.compare(outcome, name, state, "0000", moved)
-        self.see(chain["form"], before, "reverse", self.state_of(chain))
+        self.see(chain["request_type"], before, "reverse", self.state_of(chain))
 
-    @precondition(lambda self: any(chain["form"] in ADVISED for chain in self.chains))
+    @precondition(lambda self: any(chain["request_type"] in ADVISED for chain in self.chains))
     @rule(which=st.integers(0, 99), less=st.sampled_from((-5, 0, 1, 1_000_000)))
     def advise(self, which: int, less: int) -> None:
         """A lower total: as it is less this, or nothing at all."""
@@ -295,25 +305,25 @@ class Life(RuleBasedStateMachine):
         done = abs(chain["settled"])
         total = max(done, done + chain["hold"] - less)
         before, back = self.state_of(chain), done + chain["hold"] - total
-        name = "refund.authorization.advice" if chain["form"] == ANNOUNCED_REFUND else "authorization.advice"
+        name = "refund.authorization.advice" if chain["request_type"] == ANNOUNCED_REFUND else "authorization.advice"
         outcome = self.send(Advice(amount=total, details=Details(mid="")), chain)
         if back < 0 or chain["hold"] == 0:
             code = self.why_not(chain, chain["hold"]) if chain["hold"] == 0 and chain["asked"] else "1810"
             if back < 0 or chain["asked"]:
                 self.compare(outcome, name, "DECLINED", code, 0)
-                self.see(chain["form"], before, "advise", "refused")
+                self.see(chain["request_type"], before, "advise", "refused")
                 return
         moved = self.let_go(chain, back)
         self.compare(outcome, name, "PENDING" if chain["hold"] else "CLEARED", "0000", moved)
-        self.see(chain["form"], before, "advise", self.state_of(chain))
+        self.see(chain["request_type"], before, "advise", self.state_of(chain))
 
-    @precondition(lambda self: any(chain["form"] is Form.PURCHASE for chain in self.chains))
+    @precondition(lambda self: any(chain["request_type"] is RequestType.PURCHASE for chain in self.chains))
     @rule(which=st.integers(0, 99), amount=st.sampled_from((1, 40, 2000)))
     def grow(self, which: int, amount: int) -> None:
         """An increment."""
-        chain = self.pick(which, (Form.PURCHASE,))
+        chain = self.pick(which, (RequestType.PURCHASE,))
         before = self.state_of(chain)
-        outcome = self.send(Authorization(amount=amount, details=Details(mid=""), form=Form.INCREMENT), chain)
+        outcome = self.send(Authorization(amount=amount, details=Details(mid=""), request_type=RequestType.INCREMENT), chain)
         free = max(0, self.ledger - self.held)
         if chain["hold"] == 0:
             # Closed: unlike a reversal it does not ask how much was asked for.
@@ -353,7 +363,7 @@ class Life(RuleBasedStateMachine):
         """Time passes."""
         self.engine.pass_time(days)
 
-    @precondition(lambda self: any(chain["form"] in HOLDS for chain in self.chains))
+    @precondition(lambda self: any(chain["request_type"] in HOLDS for chain in self.chains))
     @rule(which=st.integers(0, 99))
     def expire(self, which: int) -> None:
         """The timers ask for an expiry, rightly or not."""
@@ -363,18 +373,18 @@ class Life(RuleBasedStateMachine):
         if not chain["hold"] or chain["due"] > self.engine.now:
             assert isinstance(outcome, Problem)
             assert outcome.kind.code == "409003"
-            self.see(chain["form"], before, "expire", "not due")
+            self.see(chain["request_type"], before, "expire", "not due")
             return
         moved = self.let_go(chain, chain["hold"])
-        self.compare(outcome, HOLDS[chain["form"]].expiry, "CLEARED", "0000", moved)
-        self.see(chain["form"], before, "expire", self.state_of(chain))
+        self.compare(outcome, HOLDS[chain["request_type"]].expiry, "CLEARED", "0000", moved)
+        self.see(chain["request_type"], before, "expire", self.state_of(chain))
 
     # --- What the model knows ---------------------------------------------------------------
 
-    def begin(self, form: Kind, *, hold: int = 0, load: int = 0, settled: int = 0) -> None:
+    def begin(self, request_type: Kind, *, hold: int = 0, load: int = 0, settled: int = 0) -> None:
         """A chain that others can follow."""
         self.chains.append({
-            "form": form, "hold": hold, "load": load, "settled": settled, "asked": hold or abs(settled),
+            "request_type": request_type, "hold": hold, "load": load, "settled": settled, "asked": hold or abs(settled),
             "due": self.engine.now + WEEK, "row": self.last.row, "suffix": "", "capable": self.capable,
         })  # fmt: skip
         if TYPES[self.last.row.kind] == "authorization.cashback":
@@ -382,7 +392,7 @@ class Life(RuleBasedStateMachine):
 
     def let_go(self, chain: dict[str, Any], amount: int) -> int:
         """Releases a part of a hold: first what was loaded goes back. Nothing moves where money was only announced."""
-        if chain["form"] in ANNOUNCED:
+        if chain["request_type"] in ANNOUNCED:
             chain["hold"] -= amount
             return 0
         back = min(amount, chain["load"])
@@ -394,18 +404,18 @@ class Life(RuleBasedStateMachine):
         """The code of a reversal that is too large."""
         if left or not chain["asked"]:
             return "1810"
-        return "1018" if chain["form"] in HOLDS and chain["settled"] else "1017"
+        return "1018" if chain["request_type"] in HOLDS and chain["settled"] else "1017"
 
     def state_of(self, chain: dict[str, Any]) -> str:
         """The state of a chain's root."""
-        if chain["form"] in HOLDS:
+        if chain["request_type"] in HOLDS:
             return "PENDING" if chain["hold"] else "CLEARED"
         return "COMPLETION" if chain["asked"] else "CLEARED"
 
-    def pick(self, which: int, forms: Any) -> dict[str, Any]:
+    def pick(self, which: int, request_types: Any) -> dict[str, Any]:
         """One of the chains of these forms: two times in three the latest of those that something is left of."""
-        found = [chain for chain in self.chains if chain["form"] in forms]
-        alive = [chain for chain in found if chain["hold"] or (chain["form"] in AT_ONCE and chain["settled"])]
+        found = [chain for chain in self.chains if chain["request_type"] in request_types]
+        alive = [chain for chain in found if chain["hold"] or (chain["request_type"] in AT_ONCE and chain["settled"])]
         return alive[-1] if alive and which % 3 else found[which % len(found)]
 
     def share_of(self, left: int, share: str) -> int:
@@ -446,43 +456,43 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineLives]:
 def guide() -> None:
     """A life for every group of edges, as chance does not promise to take them all; compared like any other."""
 
-    def life(form: Kind, amount: int = 60, product: str = "plain", wealth: int = 1000) -> Life:
+    def life(request_type: Kind, amount: int = 60, product: str = "plain", wealth: int = 1000) -> Life:
         one = Life()
         one.open_account(product=product, wealth=wealth)
-        one.ask_for(form=form, amount=amount, cash=0, capable=False)
+        one.ask_for(request_type=request_type, amount=amount, cash=0, capable=False)
         return one
 
-    for form in HOLDS:
-        one = life(form)
+    for request_type in HOLDS:
+        one = life(request_type)
         one.expire(which=0)
         for share, told in (("part", False), ("more", False), ("all", False), ("all", False), ("all", True)):
             one.reverse(which=0, share=share, told=told)
         one.clear(which=0, share="all")
         one.expire(which=0)
         for share in ("part", "all"):
-            life(form).clear(which=0, share=share)
-        one = life(form)
+            life(request_type).clear(which=0, share=share)
+        one = life(request_type)
         one.wait(days=7)
         one.expire(which=0)
-        life(form, 5000)
-        life(form, 0)
-    for form in ADVISED:
-        one = life(form)
+        life(request_type, 5000)
+        life(request_type, 0)
+    for request_type in ADVISED:
+        one = life(request_type)
         for less in (-5, 1, 1_000_000, 0):
             one.advise(which=0, less=less)
-        life(form, 0).advise(which=0, less=0)
-    one = life(Form.PURCHASE)
+        life(request_type, 0).advise(which=0, less=0)
+    one = life(RequestType.PURCHASE)
     one.grow(which=0, amount=40)
     one.grow(which=0, amount=2000)
     one.clear(which=0, share="all")
     one.grow(which=0, amount=1)
-    for form in AT_ONCE:
+    for request_type in AT_ONCE:
         for amount in (60, 0):
-            one = life(form, amount, "jit", 0)
+            one = life(request_type, amount, "jit", 0)
             for share, told in (("part", False), ("more", False), ("all", True)):
                 one.undo(which=0, share=share, told=told)
-        life(form, wealth=0)
-    one = life(Form.BALANCE_INQUIRY)
+        life(request_type, wealth=0)
+    one = life(RequestType.BALANCE_INQUIRY)
     for forced in (True, False):
         one.unrelated(which=0, amount=25, forced=forced)
 

@@ -379,7 +379,7 @@ class Books:
         first_of_chain = is_request and name != "authorization.incremental"
         is_forced = ".clearing" in name and row.root_id is None
         part = Part(
-            row.created_ms, row.product, said.mid, said.merchant.mcc, said.flow.name.lower(), row.currency, is_approved,
+            row.created_ms, row.product, said.mid, said.merchant.mcc, said.velocity_category.name.lower(), row.currency, is_approved,
             amount - cash, cash, 1 if first_of_chain or is_forced else 0,
         )  # fmt: skip
         moves = list[Move]()

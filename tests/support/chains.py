@@ -6,10 +6,21 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
+from cardwright.core.messages import (
+    CATEGORY_OF,
+    Advice,
+    Authorization,
+    Clearing,
+    Details,
+    Expiry,
+    Merchant,
+    Refund,
+    Reversal,
+    VelocityCategory,
+)
 from cardwright.core.problems import Problem
 from cardwright.core.render import render, render_load
-from cardwright.core.transaction_types import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUND, Form
+from cardwright.core.transaction_types import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUND, RequestType
 from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
@@ -20,10 +31,10 @@ from tests.support.world import NOON, World
 UNITS = {"m": 60_000, "h": 3_600_000, "d": DAY_MS}
 
 ASKS = {
-    "auth": Form.PURCHASE, "pin": Form.PIN_PURCHASE, "pinhold": Form.PIN_HOLD, "atm": Form.WITHDRAWAL,
-    "inquiry": Form.BALANCE_INQUIRY, "credit": Form.ORIGINAL_CREDIT, "grow": Form.INCREMENT,
-    "cash": Form.ATM_HOLD, "chips": Form.QUASI_HOLD, "pinchips": Form.PIN_QUASI,
-    "fund": Form.FUNDING, "fundhold": Form.FUNDING_HOLD, "credithold": Form.CREDIT_HOLD,
+    "auth": RequestType.PURCHASE, "pin": RequestType.PIN_PURCHASE, "pinhold": RequestType.PIN_HOLD, "atm": RequestType.WITHDRAWAL,
+    "inquiry": RequestType.BALANCE_INQUIRY, "credit": RequestType.ORIGINAL_CREDIT, "grow": RequestType.INCREMENT,
+    "cash": RequestType.ATM_HOLD, "chips": RequestType.QUASI_HOLD, "pinchips": RequestType.PIN_QUASI,
+    "fund": RequestType.FUNDING, "fundhold": RequestType.FUNDING_HOLD, "credithold": RequestType.CREDIT_HOLD,
 }  # fmt: skip
 FOLLOWS = {"clear": Clearing, "reverse": Reversal, "advise": Advice, "refund": Refund, "force": Clearing}
 REFUNDS = {"announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
@@ -121,10 +132,17 @@ class Till:
         if verb in ASKS:
             merchant = Merchant(partial_approval_capable="alone" not in rest)
             hold = int(said["hold"][:-1]) * UNITS[said["hold"][-1]] if "hold" in said else None
-            form, mid = ASKS[verb], "m1" if verb != "grow" else ""
-            flow = FLOW_OF.get(form, Flow.PURCHASE)
-            details = Details(mid=mid, merchant=merchant, cash_back=cash, hold_ms=hold, is_pre_auth=hold is not None, flow=flow)
-            return Authorization(amount=amount, details=details, form=form)
+            request_type, mid = ASKS[verb], "m1" if verb != "grow" else ""
+            velocity_category = CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE)
+            details = Details(
+                mid=mid,
+                merchant=merchant,
+                cash_back=cash,
+                hold_ms=hold,
+                is_pre_auth=hold is not None,
+                velocity_category=velocity_category,
+            )
+            return Authorization(amount=amount, details=details, request_type=request_type)
         if verb in REFUNDS:
             return Refund(amount=amount, details=Details(mid="m1"), kind=REFUNDS[verb])
         more: dict[str, Any] = {"is_forced": True} if verb == "force" else {}

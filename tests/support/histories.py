@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Flow, Merchant, Refund, Reversal
+from cardwright.core.messages import CATEGORY_OF, Advice, Authorization, Clearing, Merchant, Refund, Reversal, VelocityCategory
 from cardwright.core.transaction_row import token_of
-from cardwright.core.transaction_types import WITH_CASH, Form
+from cardwright.core.transaction_types import WITH_CASH, RequestType
 from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.id_blocks import IdSource
@@ -26,7 +26,7 @@ BEGIN = parse_instant("2026-01-05T08:00:00")
 CARDS = {"u1": ("u", "jit"), "u2": ("u", "jit2"), "w1": ("w", "jit"), "child1": ("child", "jit"), "bo1": ("bo", "plain")}
 """Cards, their users and products; the child spends from the account of u, bo has no JIT Funding."""
 
-FORMS = (*(Form.PURCHASE,) * 6, Form.PIN_PURCHASE, Form.WITHDRAWAL, Form.PIN_HOLD)
+REQUEST_TYPES = (*(RequestType.PURCHASE,) * 6, RequestType.PIN_PURCHASE, RequestType.WITHDRAWAL, RequestType.PIN_HOLD)
 
 MCCS = ("5411", "5812", "5999")
 
@@ -63,7 +63,7 @@ class Step:
 def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
     """So many purchases within so many days, in steps of about so many, each perhaps followed by something later on."""
     source = random.Random(seed)
-    steps, made, opened = list[Step](), 0, list[tuple[int, str, int, Form]]()
+    steps, made, opened = list[Step](), 0, list[tuple[int, str, int, RequestType]]()
     sizes = count // each + 1
     at = BEGIN
     while made < count:
@@ -76,13 +76,13 @@ def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
             card = source.choice(tuple(CARDS))
             amount = source.choice((0, 100, 999, 20_00, 35_50, 60_00))
             cash = source.choice((0, 0, 0, 0, 10_00))
-            form = source.choice(FORMS)
-            cash = cash if form in WITH_CASH else 0
-            said = {"kind": Authorization, "card": card, "amount": amount, "cash_back": cash, "form": form}
+            request_type = source.choice(REQUEST_TYPES)
+            cash = cash if request_type in WITH_CASH else 0
+            said = {"kind": Authorization, "card": card, "amount": amount, "cash_back": cash, "request_type": request_type}
             step.messages.append(said | _shop(source))
             made += 1
             # What follows comes in a later step: it must know the purchase's number in the database.
-            opened.append((number, card, amount + cash, form))
+            opened.append((number, card, amount + cash, request_type))
         opened = opened[-5 * each :]
         steps.append(step)
         at += source.randint(1, 2 * days * DAY_MS // sizes)
@@ -97,10 +97,13 @@ def _shop(source: random.Random) -> dict[str, Any]:
     return {"mcc": source.choice(MCCS), "mid": source.choice(("m1", "m2"))}
 
 
-def _follow_up(source: random.Random, opened: tuple[int, str, int, Form]) -> dict[str, Any]:
-    number, card, amount, form = opened
-    kinds = {Form.PURCHASE: (Clearing, Clearing, Reversal, Reversal, Advice, Refund), Form.PIN_HOLD: (Clearing, Reversal)}
-    kind = source.choice(kinds.get(form, (Reversal,)))
+def _follow_up(source: random.Random, opened: tuple[int, str, int, RequestType]) -> dict[str, Any]:
+    number, card, amount, request_type = opened
+    kinds = {
+        RequestType.PURCHASE: (Clearing, Clearing, Reversal, Reversal, Advice, Refund),
+        RequestType.PIN_HOLD: (Clearing, Reversal),
+    }
+    kind = source.choice(kinds.get(request_type, (Reversal,)))
     part = source.choice((amount, amount, amount // 2, amount + 500))
     return {"kind": kind, "card": card, "amount": max(part, 1), "of": number}
 
@@ -192,10 +195,10 @@ class Told:
         kind, details = message["kind"], dict[str, Any]()
         if kind is Authorization:
             details = {"cash_back": message["cash_back"], "merchant": Merchant(mcc=message.get("mcc", "5411"))}
-            form = message.get("form", Form.PURCHASE)
-            details["flow"] = FLOW_OF.get(form, Flow.PURCHASE)
+            request_type = message.get("request_type", RequestType.PURCHASE)
+            details["velocity_category"] = CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE)
             one = asked(self.world, message["card"], message["amount"], seed=seed, kind=kind, **details)
-            one = one._replace(message=msgspec.structs.replace(one.message, form=form))
+            one = one._replace(message=msgspec.structs.replace(one.message, request_type=request_type))
             return with_details(one, mid=message.get("mid", "m1"))
         original = self.outcomes.get(message["of"])
         if original is None or (original.row.impacted is None and kind is Clearing):

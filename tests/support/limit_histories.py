@@ -13,7 +13,18 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from cardwright.core.enums import TYPE_NUMBER
-from cardwright.core.messages import FLOW_OF, Advice, Authorization, Clearing, Details, Expiry, Flow, Merchant, Refund, Reversal
+from cardwright.core.messages import (
+    CATEGORY_OF,
+    Advice,
+    Authorization,
+    Clearing,
+    Details,
+    Expiry,
+    Merchant,
+    Refund,
+    Reversal,
+    VelocityCategory,
+)
 from cardwright.core.movements import MovementKind, Order
 from cardwright.core.problems import HOLD_NOT_DUE, Problem
 from cardwright.core.render import details_decoder
@@ -410,22 +421,25 @@ def _message(step: Step) -> Any:
     said = step.said
     shop = {"mid": said.get("mid", ""), "merchant": Merchant(mcc=said["mcc"]) if "mcc" in said else Merchant()}
     if step.verb in steps.ASKS:
-        form = steps.ASKS[step.verb]
+        request_type = steps.ASKS[step.verb]
         shop["merchant"] = Merchant(mcc=said["mcc"], partial_approval_capable=not said.get("alone"))
         details = Details(
-            **shop, cash_back=said.get("cash", 0), hold_ms=said.get("hold_ms"), flow=FLOW_OF.get(form, Flow.PURCHASE)
+            **shop,
+            cash_back=said.get("cash", 0),
+            hold_ms=said.get("hold_ms"),
+            velocity_category=CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE),
         )
-        return Authorization(amount=said["amount"], details=details, form=form)
+        return Authorization(amount=said["amount"], details=details, request_type=request_type)
     details = Details(**shop)
     if step.verb == "grow":
-        return Authorization(amount=said["amount"], details=details, form=steps.Form.INCREMENT)
+        return Authorization(amount=said["amount"], details=details, request_type=steps.RequestType.INCREMENT)
     if step.verb in steps.REFUNDS:
         return Refund(amount=said["amount"], details=details, kind=steps.REFUNDS[step.verb])
     more: dict[str, Any] = {"is_advice": True} if said.get("told") else {}
     if step.verb == "force":
         more = {"is_forced": True}
         if said.get("atm"):
-            details = msgspec.structs.replace(details, flow=Flow.WITHDRAWAL)
+            details = msgspec.structs.replace(details, velocity_category=VelocityCategory.WITHDRAWAL)
             more["forced_as"] = TYPE_NUMBER["authorization.clearing.atm.withdrawal"]
     return FOLLOWS[step.verb](amount=said["amount"], details=details, **more)
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from cardwright.core.transaction_types import ANNOUNCED_REFUND, PIN_REFUND, REFUND, Form
+from cardwright.core.transaction_types import ANNOUNCED_REFUND, PIN_REFUND, REFUND, RequestType
 from cardwright.kit.clock import DAY_MS
 from tests.storm.recount import Chain, window_on
 
 ASKS = {
-    "auth": Form.PURCHASE, "pin": Form.PIN_PURCHASE, "pinhold": Form.PIN_HOLD, "atm": Form.WITHDRAWAL, "atmhold": Form.ATM_HOLD,
-    "chips": Form.PIN_QUASI, "chipshold": Form.QUASI_HOLD, "fund": Form.FUNDING, "fundhold": Form.FUNDING_HOLD,
-    "credit": Form.ORIGINAL_CREDIT, "credithold": Form.CREDIT_HOLD,
+    "auth": RequestType.PURCHASE, "pin": RequestType.PIN_PURCHASE, "pinhold": RequestType.PIN_HOLD, "atm": RequestType.WITHDRAWAL, "atmhold": RequestType.ATM_HOLD,
+    "chips": RequestType.PIN_QUASI, "chipshold": RequestType.QUASI_HOLD, "fund": RequestType.FUNDING, "fundhold": RequestType.FUNDING_HOLD,
+    "credit": RequestType.ORIGINAL_CREDIT, "credithold": RequestType.CREDIT_HOLD,
 }  # fmt: skip
 REFUNDS = {"repay": REFUND, "announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
 """Requests, and refunds without an original."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from cardwright.core.messages import FLOW_OF, Authorization, Details, Merchant, Refund
+from cardwright.core.messages import CATEGORY_OF, Authorization, Details, Merchant, Refund
 from cardwright.core.movement_steps import Charge
 from cardwright.core.movements import (
     AnyMovement,
@@ -24,7 +24,7 @@ from cardwright.core.movements import (
     Unload,
 )
 from cardwright.core.snapshot import CardFact, fact_from
-from cardwright.core.transaction_types import Form
+from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import CardRequest, EngineRequest, Result
 from cardwright.engine.batch_runner import run_batch
 from cardwright.engine.card_cache import CardEntry, CardKey
@@ -181,12 +181,12 @@ def new_world(address: str | Path) -> Any:
 
 def asked(
     world: World, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
-    kind: type[Any] = Authorization, forced: bool = False, form: Form | None = None, **details: Any,
+    kind: type[Any] = Authorization, forced: bool = False, request_type: RequestType | None = None, **details: Any,
 ) -> CardRequest:  # fmt: skip
     """A message of ``amount`` minor units for ``World.run``, which puts the card in place of its key; a purchase by default."""
-    more: dict[str, Any] = {"is_forced": True} if forced else {} if form is None else {"form": form}
-    if form in FLOW_OF:
-        details["flow"] = FLOW_OF[form]
+    more: dict[str, Any] = {"is_forced": True} if forced else {} if request_type is None else {"request_type": request_type}
+    if request_type in CATEGORY_OF:
+        details["velocity_category"] = CATEGORY_OF[request_type]
     key: Any = (world.program_id, card)
     return CardRequest(
         card=key,
@@ -196,7 +196,7 @@ def asked(
         root_id=root_id,
         refund_of=root_id if kind is Refund else None,
         chosen_token=token,
-        request_hash=f"{card}{amount}{details}{kind}{form}{root_id}".encode() if token else b"",
+        request_hash=f"{card}{amount}{details}{kind}{request_type}{root_id}".encode() if token else b"",
     )
 
 

@@ -12,18 +12,18 @@ from typing import Any
 from cardwright.core.address_verification import NO_MATCH, UNCHECKED, outcome_of
 from cardwright.core.countries import OFAC_COUNTRIES, alpha3_of, numeric_country
 from cardwright.core.enums import CardState
-from cardwright.core.messages import Authorization, Flow
+from cardwright.core.messages import Authorization, VelocityCategory
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import AddressCheck, Snapshot
 from cardwright.core.spend_controls import MerchantRule, level_of
-from cardwright.core.transaction_types import CASH_MACHINE, CREDITS, QUASI_CASH, Form
+from cardwright.core.transaction_types import CASH_MACHINE, CREDITS, QUASI_CASH, RequestType
 from cardwright.kit.clock import Instant, iso_day
 
 QUASI_CASH_MCCS = frozenset({"4829", "6050", "6051", "6540", "7801", "7802", "7995"})
 """Money orders, casino chips, traveller's cheques, betting (ISO 18245)."""
 
-NOBODY_TYPES = CREDITS | {Form.INCREMENT}
+NOBODY_TYPES = CREDITS | {RequestType.INCREMENT}
 """Forms at which the cardholder is not there to show or type anything."""
 
 TERMINATED_REASONS = {
@@ -91,9 +91,9 @@ def is_not_present(asked: Authorization) -> bool:
 
 def point_of_interaction_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     poi = seen.product.config.poi
-    if asked.form in CASH_MACHINE:
+    if asked.request_type in CASH_MACHINE:
         return None if poi.atm else Reason.CASH_NOT_ALLOWED
-    if asked.form in CREDITS:
+    if asked.request_type in CREDITS:
         return None
     if asked.details.cash_back and not poi.atm:
         return Reason.CASH_NOT_ALLOWED
@@ -115,16 +115,20 @@ def cash_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Insta
     rules = seen.spend.pre_kyc
     if rules is None or rules.cash_access_enabled:
         return None
-    return Reason.CASH_NOT_ALLOWED if asked.details.cash_back or asked.details.flow is Flow.WITHDRAWAL else None
+    return (
+        Reason.CASH_NOT_ALLOWED
+        if asked.details.cash_back or asked.details.velocity_category is VelocityCategory.WITHDRAWAL
+        else None
+    )
 
 
 def quasi_cash_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     controls, mid = seen.product.config.transaction_controls, asked.details.mid
-    is_quasi_cash = asked.form in QUASI_CASH or asked.details.merchant.mcc in QUASI_CASH_MCCS
+    is_quasi_cash = asked.request_type in QUASI_CASH or asked.details.merchant.mcc in QUASI_CASH_MCCS
     if not is_quasi_cash or controls.allow_quasi_cash:
         return None
     # Who sends money to a card is a money transmitter more often than not.
-    if asked.form in CREDITS:
+    if asked.request_type in CREDITS:
         return None
     is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in seen.spend.quasi_cash_exempt_mids
     return None if is_exempt else Reason.TYPE_NOT_ALLOWED
@@ -158,7 +162,7 @@ def country_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: In
 def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     if asked.details.pin_matches is False:
         return Reason.INCORRECT_PIN
-    if asked.form in NOBODY_TYPES:
+    if asked.request_type in NOBODY_TYPES:
         return None
     controls = seen.product.config.transaction_controls
     if controls.always_require_pin and asked.details.pin_matches is None:
@@ -169,7 +173,7 @@ def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason 
 
 def security_code_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     matches = asked.details.security_code_matches
-    if asked.form in NOBODY_TYPES:
+    if asked.request_type in NOBODY_TYPES:
         return None
     required = seen.product.config.transaction_controls.require_card_not_present_card_security_code and is_not_present(asked)
     return Reason.SECURITY_CODE_FAILED if matches is False or (matches is None and required) else None
@@ -192,7 +196,7 @@ def address_verdict(seen: Snapshot, asked: Authorization) -> str | None:
 
 def address_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     verdict = address_verdict(seen, asked)
-    if verdict is None or asked.form in NOBODY_TYPES:
+    if verdict is None or asked.request_type in NOBODY_TYPES:
         return None
     rule = address_rule(seen, asked)
     wrong_street = verdict[:2] == NO_MATCH and rule.decline_on_address_number_mismatch
@@ -291,7 +295,7 @@ CHECKS = (
             "poi.other.allow": seen.product.config.poi.other.allow,
             "card_present": asked.details.card_present,
             "cash_back": cash_text(seen, asked),
-            "is_withdrawal": asked.form in CASH_MACHINE,
+            "is_withdrawal": asked.request_type in CASH_MACHINE,
         },
         "the card product's config.poi allows this way of paying",
     ),
@@ -312,7 +316,7 @@ CHECKS = (
         lambda seen, asked, _now: {
             "mcc": asked.details.merchant.mcc,
             "mid": asked.details.mid,
-            "is_quasi_cash": asked.form in QUASI_CASH,
+            "is_quasi_cash": asked.request_type in QUASI_CASH,
             "allow_quasi_cash": seen.product.config.transaction_controls.allow_quasi_cash,
             "quasi_cash_exempt_merchant_group_token": (
                 seen.product.config.transaction_controls.quasi_cash_exempt_merchant_group_token

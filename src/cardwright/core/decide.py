@@ -15,7 +15,7 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Me
 from cardwright.core.real_time_fees import fee_of, with_fee, with_fee_of_chain
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.transaction_types import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, Form
+from cardwright.core.transaction_types import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, RequestType
 from cardwright.core.velocity import Control, Verdict, event_if_approved, judge, usage_keys, windows_at
 from cardwright.kit.clock import Instant
 
@@ -88,9 +88,9 @@ def would_refuse(seen: Snapshot, asked: Message, decision: Decision, now: Instan
 
 def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> Decision:
     """What asks for something: refused by the first check that fails, else funded, and held or settled at once."""
-    form, requested = asked.form, asked.requested
-    kind = KIND_WITH_CASH[form] if asked.details.cash_back else KIND_OF[form]
-    if form is Form.INCREMENT and (closed := closed_reason(seen)) is not None:
+    request_type, requested = asked.request_type, asked.requested
+    kind = KIND_WITH_CASH[request_type] if asked.details.cash_back else KIND_OF[request_type]
+    if request_type is RequestType.INCREMENT and (closed := closed_reason(seen)) is not None:
         return declined(seen, kind, closed, requested)
     refusal = first_refusal(seen, asked, now)
     if refusal is not None:
@@ -100,23 +100,23 @@ def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> 
     if seen.velocity_limits and (limit := first_limit(seen, asked, now)) is not None:
         name = limit.control.name or limit.control.token
         return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
-    if form is Form.ORIGINAL_CREDIT or form is Form.CREDIT_HOLD:
+    if request_type is RequestType.ORIGINAL_CREDIT or request_type is RequestType.CREDIT_HOLD:
         if not seen.account.has_room(seen.currency, requested):
             return declined(seen, kind, Reason.NOT_SUFFICIENT_FUNDS, requested)
-        if form is Form.ORIGINAL_CREDIT:
+        if request_type is RequestType.ORIGINAL_CREDIT:
             return credit(seen, requested)
         return announce(seen, kind, requested, due_time(seen, asked.details, now))
     fee = fee_of(seen, kind, asked) if seen.fees else None
     funding = fund(seen, asked, fee[1] if fee is not None else 0)
     if funding.reason not in APPROVALS:
         return declined(seen, kind, funding.reason, requested, order_refused=funding.order_refused)
-    if form in SINGLE_MESSAGE:
+    if request_type in SINGLE_MESSAGE:
         settled = _settled(seen, kind, requested, funding)
         return settled if fee is None else with_fee(seen, settled, *fee)
     amount, load = funding.amount, funding.load
     due = due_time(seen, asked.details, now) if amount else 0
     chain, begins = None, True
-    if form is Form.INCREMENT and seen.chain is not None:
+    if request_type is RequestType.INCREMENT and seen.chain is not None:
         chain, begins = replace(seen.chain.after(hold=amount, load=load), due_ms=max(due, seen.chain.due_ms)), False
     held = Decision(
         kind=kind,

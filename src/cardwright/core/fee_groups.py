@@ -11,14 +11,14 @@ import msgspec
 
 from cardwright.core.enums import TYPES
 from cardwright.core.money import BadAmount, minor_units
-from cardwright.core.transaction_types import CREDITS, KIND_OF, KIND_WITH_CASH, Form
+from cardwright.core.transaction_types import CREDITS, KIND_OF, KIND_WITH_CASH, RequestType
 
 _exact = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
-_FORMS = set(Form) - {Form.INCREMENT, Form.BALANCE_INQUIRY} - CREDITS
+_ASSESSED_REQUESTS = set(RequestType) - {RequestType.INCREMENT, RequestType.BALANCE_INQUIRY} - CREDITS
 
-ASSESSED = frozenset(kinds[form] for form in _FORMS for kinds in (KIND_OF, KIND_WITH_CASH))
+ASSESSED = frozenset(kinds[request_type] for request_type in _ASSESSED_REQUESTS for kinds in (KIND_OF, KIND_WITH_CASH))
 """Kinds that a fee can be for: what asks for money and begins a chain (choice)."""
 
 ASSESSED_TYPES = tuple(sorted(TYPES[kind] for kind in ASSESSED))

@@ -6,7 +6,7 @@ from cardwright.core.messages import Authorization
 from cardwright.core.money import fits
 from cardwright.core.responses import Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.transaction_types import CASH_MACHINE, Form
+from cardwright.core.transaction_types import CASH_MACHINE, RequestType
 
 
 class Funding(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
     wanted = asked.wanted
     if not wanted:
         # A purchase of zero asks whether the card is good; a balance inquiry never has an amount.
-        return Funding(Reason.APPROVED if asked.form is Form.BALANCE_INQUIRY else Reason.VERIFIED, 0, 0)
+        return Funding(Reason.APPROVED if asked.request_type is RequestType.BALANCE_INQUIRY else Reason.VERIFIED, 0, 0)
     ledger, held = seen.account.money(seen.currency)
     if not fits(ledger, held, wanted):
         return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)
@@ -43,7 +43,7 @@ def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
         return Funding(Reason.APPROVED, wanted, max(0, wanted - usable))
     # A hold that an MCC group raises is approved whole or not at all (wire reference, "Partial approval"), and a cash machine
     # counts out the whole amount or nothing. So is what costs a fee (choice).
-    is_whole = asked.increase or fee or asked.form in CASH_MACHINE
+    is_whole = asked.increase or fee or asked.request_type in CASH_MACHINE
     may_be_partial = controls.enable_partial_auth_approval and not is_whole
     if usable and may_be_partial and asked.details.merchant.partial_approval_capable:
         part = min(usable, asked.requested - asked.details.cash_back)

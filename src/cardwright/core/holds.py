@@ -5,13 +5,13 @@ See "MCC groups" and "Expiry, partial approval, increments, duplicates" in the w
 
 import msgspec
 
-from cardwright.core.messages import Authorization, Details, Flow
+from cardwright.core.messages import Authorization, Details, VelocityCategory
 from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.spend_controls import HOLD_DAYS
-from cardwright.core.transaction_types import Form
+from cardwright.core.transaction_types import RequestType
 from cardwright.kit.clock import DAY_MS, Instant
 
-RAISED = (Form.PURCHASE, Form.PIN_HOLD)
+RAISED = (RequestType.PURCHASE, RequestType.PIN_HOLD)
 """What is cleared later, and may be held higher than was asked for."""
 
 
@@ -32,7 +32,7 @@ def raised(seen: Snapshot, asked: Authorization) -> Authorization:
     Only a purchase that is cleared later is raised, and neither an account verification nor what a product opts out of.
     """
     increases = seen.spend.categories.increases
-    is_cleared_later = asked.form in RAISED and asked.details.flow is Flow.PURCHASE
+    is_cleared_later = asked.request_type in RAISED and asked.details.velocity_category is VelocityCategory.PURCHASE
     if not increases or not _obeys(seen) or not asked.requested or not is_cleared_later:
         return asked
     return msgspec.structs.replace(asked, increase=max(one.of(asked.requested) for one in increases))

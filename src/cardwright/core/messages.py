@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from cardwright.core.transaction_types import CREDITS, FORCED_CLEARING, REFUND, Form
+from cardwright.core.transaction_types import CREDITS, FORCED_CLEARING, REFUND, RequestType
 from cardwright.kit.clock import Instant
 
 
-class Flow(StrEnum):
+class VelocityCategory(StrEnum):
     """What a message is to the velocity controls, which say of each whether they count it (``include_purchases`` …)."""
 
     PURCHASE = "p"
@@ -18,11 +18,11 @@ class Flow(StrEnum):
     TRANSFER = "t"
 
 
-FLOW_OF = {
-    Form.WITHDRAWAL: Flow.WITHDRAWAL, Form.ATM_HOLD: Flow.WITHDRAWAL,
-    Form.ORIGINAL_CREDIT: Flow.CREDIT, Form.CREDIT_HOLD: Flow.CREDIT,
+CATEGORY_OF = {
+    RequestType.WITHDRAWAL: VelocityCategory.WITHDRAWAL, RequestType.ATM_HOLD: VelocityCategory.WITHDRAWAL,
+    RequestType.ORIGINAL_CREDIT: VelocityCategory.CREDIT, RequestType.CREDIT_HOLD: VelocityCategory.CREDIT,
 }  # fmt: skip
-"""What a form that is no purchase is to them."""
+"""The category of a request that is no purchase."""
 
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
@@ -82,7 +82,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     at: Instant
     mid: str
     mcc: str
-    flow: Flow
+    velocity_category: VelocityCategory
     purchase: int
     cash: int
     uses: int
@@ -130,7 +130,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     root_token: str | None = msgspec.field(default=None, name="q")
     use: tuple[int, int] | None = msgspec.field(default=None, name="u")
     limited_by: str | None = msgspec.field(default=None, name="l")
-    flow: Flow = msgspec.field(default=Flow.PURCHASE, name="j")
+    velocity_category: VelocityCategory = msgspec.field(default=VelocityCategory.PURCHASE, name="j")
     mcc_groups: tuple[str, ...] = msgspec.field(default=(), name="g")
     network: str | None = msgspec.field(default=None, name="nw")
     subnetwork: str | None = msgspec.field(default=None, name="sn")
@@ -152,24 +152,24 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for ``amount`` plus cash back plus acquirer fees, all in minor units of the program's currency.
 
-    ``form`` says what for: a hold, more of one, a purchase that is settled at once, cash, a balance, or a credit.
+    ``request_type`` says what for: a hold, more of one, a purchase that is settled at once, cash, a balance, or a credit.
     ``increase`` is what the merchant's MCC groups hold beyond that; the merchant neither asks for it nor knows of it.
     """
 
     amount: int
     details: Details
-    form: Form = Form.PURCHASE
+    request_type: RequestType = RequestType.PURCHASE
     increase: int = 0
 
     @property
     def follows(self) -> bool:
         """An increment adds to the authorization that it names; every other form begins a chain."""
-        return self.form is Form.INCREMENT
+        return self.request_type is RequestType.INCREMENT
 
     @property
     def surcharge(self) -> int:
         """The acquirer's surcharge, in minor units; a balance inquiry and a credit pay none."""
-        if not self.details.fees or self.form is Form.BALANCE_INQUIRY or self.form in CREDITS:
+        if not self.details.fees or self.request_type is RequestType.BALANCE_INQUIRY or self.request_type in CREDITS:
             return 0
         return surcharge_of(self.details.fees)
 
@@ -178,7 +178,7 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
         """What is asked in all: purchase, cash back, and the acquirer's surcharge, which nobody pays to see or get money."""
         if not self.details.fees and not self.details.cash_back:
             return self.amount
-        if self.form is Form.BALANCE_INQUIRY or self.form in CREDITS:
+        if self.request_type is RequestType.BALANCE_INQUIRY or self.request_type in CREDITS:
             return self.amount
         return self.amount + self.details.cash_back + self.surcharge
 

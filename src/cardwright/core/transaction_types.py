@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cardwright.core.enums import TYPE_NUMBER
 
 
-class Form(StrEnum):
+class RequestType(StrEnum):
     """What an issuer is asked for. Dual-message forms hold and are cleared later, single-message forms do both at once."""
 
     PURCHASE = "authorization"
@@ -24,24 +24,24 @@ class Form(StrEnum):
     CREDIT_HOLD = "original.credit.authorization"
 
 
-SINGLE_MESSAGE = frozenset({Form.PIN_PURCHASE, Form.WITHDRAWAL, Form.PIN_QUASI, Form.FUNDING})
+SINGLE_MESSAGE = frozenset({RequestType.PIN_PURCHASE, RequestType.WITHDRAWAL, RequestType.PIN_QUASI, RequestType.FUNDING})
 """Forms that hold and settle in one."""
 
-CASH_MACHINE = frozenset({Form.WITHDRAWAL, Form.ATM_HOLD})
+CASH_MACHINE = frozenset({RequestType.WITHDRAWAL, RequestType.ATM_HOLD})
 """Forms that ask a machine for cash."""
 
-QUASI_CASH = frozenset({Form.QUASI_HOLD, Form.PIN_QUASI})
+QUASI_CASH = frozenset({RequestType.QUASI_HOLD, RequestType.PIN_QUASI})
 """Forms that buy what is as good as cash."""
 
-CREDITS = frozenset({Form.ORIGINAL_CREDIT, Form.CREDIT_HOLD})
+CREDITS = frozenset({RequestType.ORIGINAL_CREDIT, RequestType.CREDIT_HOLD})
 """Forms that bring money: nothing is paid, so nobody has to find it, and there is no surcharge."""
 
-WITH_CASH = {Form.PURCHASE: "authorization.cashback", Form.PIN_PURCHASE: "pindebit.cashback"}
+WITH_CASH = {RequestType.PURCHASE: "authorization.cashback", RequestType.PIN_PURCHASE: "pindebit.cashback"}
 """The type of a form that also asks for cash at the till."""
 
-KIND_OF = {form: TYPE_NUMBER[form] for form in Form}
-KIND_WITH_CASH = {**KIND_OF, **{form: TYPE_NUMBER[name] for form, name in WITH_CASH.items()}}
-FORM_OF = {kind: form for kinds in (KIND_OF, KIND_WITH_CASH) for form, kind in kinds.items()}
+KIND_OF = {request_type: TYPE_NUMBER[request_type] for request_type in RequestType}
+KIND_WITH_CASH = {**KIND_OF, **{request_type: TYPE_NUMBER[name] for request_type, name in WITH_CASH.items()}}
+REQUEST_TYPE_OF = {kind: request_type for kinds in (KIND_OF, KIND_WITH_CASH) for request_type, kind in kinds.items()}
 """The form of the message that a stored type records."""
 
 
@@ -100,7 +100,7 @@ FAMILIES = {TYPE_NUMBER[name]: family for name, family in _FAMILIES.items()}
 PROMISED = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})
 """Kinds that announce money: no balance changes before it is cleared, and ``hold_left`` is what is still to come."""
 
-ASKS = frozenset(FORM_OF)
+ASKS = frozenset(REQUEST_TYPE_OF)
 """Kinds that ask for something and may be refused by the checks."""
 
 SETTLED_AT_ONCE = frozenset(
@@ -112,14 +112,14 @@ SETTLED_AT_ONCE = frozenset(
 )  # fmt: skip
 """Kinds that move money for good in one message, which can be undone."""
 
-INQUIRY = KIND_OF[Form.BALANCE_INQUIRY]
-INCREMENT = KIND_OF[Form.INCREMENT]
-WITHDRAWAL = KIND_OF[Form.WITHDRAWAL]
-CREDIT = KIND_OF[Form.ORIGINAL_CREDIT]
+INQUIRY = KIND_OF[RequestType.BALANCE_INQUIRY]
+INCREMENT = KIND_OF[RequestType.INCREMENT]
+WITHDRAWAL = KIND_OF[RequestType.WITHDRAWAL]
+CREDIT = KIND_OF[RequestType.ORIGINAL_CREDIT]
 REFUND = TYPE_NUMBER["refund"]
 ANNOUNCED_REFUND = TYPE_NUMBER["refund.authorization"]
 PIN_REFUND = TYPE_NUMBER["pindebit.refund"]
-PIN_HOLD = KIND_OF[Form.PIN_HOLD]
+PIN_HOLD = KIND_OF[RequestType.PIN_HOLD]
 PIN_REVERSAL = TYPE_NUMBER["pindebit.reversal"]
 FORCED_CLEARING = TYPE_NUMBER["authorization.clearing"]
 
@@ -132,7 +132,7 @@ TAKEN_BACK = frozenset(FAMILIES[kind].reversal for kind in CARD_CREDITS)
 UNDOES = frozenset(FAMILIES[kind].reversal for kind in SETTLED_AT_ONCE - CARD_CREDITS)
 """Kinds that undo what was paid at once."""
 
-CLEARED_ONCE = frozenset({PIN_HOLD, KIND_OF[Form.ATM_HOLD], KIND_OF[Form.QUASI_HOLD]})
+CLEARED_ONCE = frozenset({PIN_HOLD, KIND_OF[RequestType.ATM_HOLD], KIND_OF[RequestType.QUASI_HOLD]})
 """Kinds whose clearing is final: the rest of the hold goes back with it."""
 
 COMPLETIONS = frozenset(clearing for kind in CLEARED_ONCE if (clearing := FAMILIES[kind].clearing) is not None)

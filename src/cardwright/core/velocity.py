@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from cardwright.core.messages import Authorization, Flow
+from cardwright.core.messages import Authorization, VelocityCategory
 from cardwright.core.responses import Reason
 from cardwright.core.spend_controls import Groups, expanded
-from cardwright.core.transaction_types import Form
+from cardwright.core.transaction_types import RequestType
 from cardwright.kit.clock import DAY_MS, Instant
 
 
@@ -87,12 +87,12 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
                 return 0
         elif self.codes is not None and event.mcc not in self.codes:
             return 0
-        flow = event.flow
-        if flow is Flow.PURCHASE:
+        velocity_category = event.velocity_category
+        if velocity_category is VelocityCategory.PURCHASE:
             return (event.purchase if self.include_purchases else 0) + (event.cash if self.include_cashback else 0)
-        if flow is Flow.WITHDRAWAL:
+        if velocity_category is VelocityCategory.WITHDRAWAL:
             is_included = self.include_withdrawals
-        elif flow is Flow.CREDIT:
+        elif velocity_category is VelocityCategory.CREDIT:
             is_included = self.include_credits
         else:
             is_included = self.include_transfers
@@ -142,7 +142,7 @@ class Event(msgspec.Struct, frozen=True):
     cash: int
     count: int
     is_approved: bool
-    flow: Flow = Flow.PURCHASE
+    velocity_category: VelocityCategory = VelocityCategory.PURCHASE
 
 
 class Change(NamedTuple):
@@ -223,9 +223,9 @@ def standing(control: Control, usage: Usage | None, windows: Windows) -> Usage:
     return usage if usage is not None and usage.window == number else Usage(number)
 
 
-def use_count(form: Form) -> int:
+def use_count(request_type: RequestType) -> int:
     """How many uses of the card a message is: an increment is more of one that was counted."""
-    return 0 if form is Form.INCREMENT else 1
+    return 0 if request_type is RequestType.INCREMENT else 1
 
 
 def event_if_approved(asked: Authorization, currency: str) -> Event | None:
@@ -234,7 +234,16 @@ def event_if_approved(asked: Authorization, currency: str) -> Event | None:
         return None
     details = asked.details
     purchase, cash = asked.wanted - details.cash_back, details.cash_back
-    return Event(details.mid, details.merchant.mcc, currency, purchase, cash, use_count(asked.form), True, details.flow)
+    return Event(
+        details.mid,
+        details.merchant.mcc,
+        currency,
+        purchase,
+        cash,
+        use_count(asked.request_type),
+        True,
+        details.velocity_category,
+    )
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from cardwright.core.messages import Authorization, Details, Part, surcharge_of
 from cardwright.core.money import LARGEST
 from cardwright.core.transaction_row import TransactionRow, cash_back_of
-from cardwright.core.transaction_types import ASKS, CREDITS, FORM_OF, REFUNDS, Form
+from cardwright.core.transaction_types import ASKS, CREDITS, REFUNDS, REQUEST_TYPE_OF, RequestType
 from cardwright.core.velocity import Change, Control, Event, use_count
 from cardwright.kit.clock import Instant
 
@@ -70,7 +70,7 @@ def applied(event: Event, at: Instant, parts: Parts, *, has_chain: bool = True) 
     if amount >= 0 or not has_chain:
         if not event.is_approved or not has_chain:
             return (Change(at, event),), parts
-        part = Part(at, event.mid, event.mcc, event.flow, event.purchase, event.cash, event.count)
+        part = Part(at, event.mid, event.mcc, event.velocity_category, event.purchase, event.cash, event.count)
         return (Change(at, event),), (*parts, part)
     return _taken(event, parts)
 
@@ -93,7 +93,7 @@ def _taken(event: Event, parts: Parts) -> tuple[Sequence[Change], Parts]:
 
 
 def _event(event: Event, part: Part, purchase: int, cash: int, count: int) -> Event:
-    return Event(part.mid, part.mcc, event.currency, purchase, cash, count, True, part.flow)
+    return Event(part.mid, part.mcc, event.currency, purchase, cash, count, True, part.velocity_category)
 
 
 def parts_of(root: TransactionRow, details: Details) -> Parts:
@@ -109,7 +109,9 @@ def parts_of(root: TransactionRow, details: Details) -> Parts:
         return ()
     left = min(amount, root.hold_left + abs(root.cleared))
     uses = event.count if left else 0
-    return (Part(root.created_ms, event.mid, event.mcc, event.flow, event.purchase, event.cash, uses, amount - left),)
+    return (
+        Part(root.created_ms, event.mid, event.mcc, event.velocity_category, event.purchase, event.cash, uses, amount - left),
+    )
 
 
 def are_stored(row: TransactionRow, event: Event, known: Details) -> bool:
@@ -119,10 +121,10 @@ def are_stored(row: TransactionRow, event: Event, known: Details) -> bool:
 
 def asked_of(row: TransactionRow, details: Details) -> Authorization:
     """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
-    form = FORM_OF[row.kind]
-    fees = () if form is Form.BALANCE_INQUIRY or form in CREDITS else details.fees
+    request_type = REQUEST_TYPE_OF[row.kind]
+    fees = () if request_type is RequestType.BALANCE_INQUIRY or request_type in CREDITS else details.fees
     surcharge = surcharge_of(fees)
-    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details, form=form)
+    return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details, request_type=request_type)
 
 
 def event_of(row: TransactionRow, details: Details) -> Event | None:
@@ -136,7 +138,7 @@ def event_of(row: TransactionRow, details: Details) -> Event | None:
     if details.use is None or row.impacted is None:
         return None
     amount, count = details.use
-    return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True, details.flow)
+    return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True, details.velocity_category)
 
 
 def _asked(row: TransactionRow, details: Details) -> Event | None:
@@ -149,5 +151,5 @@ def _asked(row: TransactionRow, details: Details) -> Event | None:
     if amount == 0 or amount >= LARGEST:
         return None
     cash = cash_back_of(row.code, details)
-    count = use_count(FORM_OF[row.kind])
-    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, count, approved, details.flow)
+    count = use_count(REQUEST_TYPE_OF[row.kind])
+    return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, count, approved, details.velocity_category)

@@ -49,7 +49,7 @@ def completed(message: Message, original: TransactionRow) -> Message:
         merchant=known.merchant if said.merchant == STAND_IN_MERCHANT else said.merchant,
         fees=said.fees,
         # What belongs to no chain only borrows card and merchant: a forced clearing is what it says itself.
-        flow=known.flow if message.follows else said.flow,
+        velocity_category=known.velocity_category if message.follows else said.velocity_category,
         additional_data=said.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
         network=said.network or known.network,

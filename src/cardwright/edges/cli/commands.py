@@ -10,7 +10,7 @@ import typer
 
 from cardwright import __version__
 from cardwright.edges.cli.output import Failure, tell_failure
-from cardwright.edges.cli.status import Form
+from cardwright.edges.cli.status import OutputFormat
 from cardwright.edges.cli.surroundings import failure_of_file
 
 if TYPE_CHECKING:
@@ -185,12 +185,12 @@ def reset(
 def status(
     db: Db = None,
     data_dir: DataDir = None,
-    form: Annotated[Form, typer.Option("--output", "-o", help="How to write it.")] = Form.TEXT,
+    output_format: Annotated[OutputFormat, typer.Option("--output", "-o", help="How to write it.")] = OutputFormat.TEXT,
 ) -> None:
     """Show the running instance and what opens it."""
     from cardwright.edges.cli.status import status
 
-    status(settings_from(db=db, data_dir=data_dir), form)
+    status(settings_from(db=db, data_dir=data_dir), output_format)
 
 
 @cli.command()

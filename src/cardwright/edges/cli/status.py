@@ -18,7 +18,7 @@ MIGRATIONS_MISSING = "migrations missing"
 """The status of an instance whose database has another schema."""
 
 
-class Form(StrEnum):
+class OutputFormat(StrEnum):
     """How a status is written."""
 
     TEXT = "text"
@@ -26,20 +26,20 @@ class Form(StrEnum):
     ENV = "env"
 
 
-def status(settings: "Settings", form: Form) -> None:
+def status(settings: "Settings", output_format: OutputFormat) -> None:
     """Shows the instance of a data directory. Raises Failure when there is none, or it does not answer, or is not ready."""
     instance, pair = find_instance(settings), find_credentials(settings)
     answer = _readiness(instance)
     if answer.status != 200:
         raise _not_ready(instance, answer)
-    match form:
-        case Form.ENV:
+    match output_format:
+        case OutputFormat.ENV:
             for name, value in environment_of(instance.base_url, pair, instance.ca).items():
                 print(f"export {name}={shlex.quote(value)}")
-        case Form.JSON:
+        case OutputFormat.JSON:
             known = {name: value for name, value in asdict(instance).items() if value is not None}
             show_json({**known, **asdict(pair), **answer.body})
-        case Form.TEXT:
+        case OutputFormat.TEXT:
             show_fields(
                 [
                     ("base URL", instance.base_url),

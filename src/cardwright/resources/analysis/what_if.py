@@ -10,7 +10,7 @@ from cardwright.core.explain import explain
 from cardwright.core.messages import Authorization
 from cardwright.core.problems import bad_field
 from cardwright.core.render import render
-from cardwright.core.transaction_types import Form
+from cardwright.core.transaction_types import RequestType
 from cardwright.core.velocity import Control
 from cardwright.engine.batch import CardRequest
 from cardwright.engine.dry_run import Trial
@@ -70,7 +70,7 @@ def answer_of(trial: Trial, shadows: tuple[Control, ...]) -> dict[str, Any]:
 async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
     """Tells what a purchase would become: the whole decision, every check, and nothing written."""
     card, message = await message_of(
-        call, body, Form.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True
+        call, body, RequestType.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True
     )
     if body.webhook is not None and (reason := check_url(body.webhook.endpoint, call.app.policy)) is not None:
         raise bad_field("webhook.endpoint", reason)
@@ -82,7 +82,7 @@ async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> byt
             seed=0,
             received_ms=call.app.real_clock(),
             chosen_token=token,
-            request_hash=fingerprint(call.app, body, Form.PURCHASE) if token is not None else b"",
+            request_hash=fingerprint(call.app, body, RequestType.PURCHASE) if token is not None else b"",
         )
     )
     outcome = trial.outcome

@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 
 from cardwright.core.iso8583_response import iso_echo
-from cardwright.core.messages import FLOW_OF, Authorization, Details, Message
+from cardwright.core.messages import CATEGORY_OF, Authorization, Details, Message
 from cardwright.core.money import STORED_LIMIT
 from cardwright.core.problems import bad_field
 from cardwright.core.render import details_decoder, render
 from cardwright.core.transaction_model import as_v2
-from cardwright.core.transaction_types import Form
+from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.card_cache import CardEntry
 from cardwright.engine.config_cache import Needs
@@ -42,20 +42,20 @@ from cardwright.storage.engine.store import CardRow
 
 async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
     """Simulates an authorization: a purchase is decided, funded and held. A decline is a 201 too."""
-    return await ask(call, body, Form.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True)
+    return await ask(call, body, RequestType.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True)
 
 
 async def ask(
-    call: EngineCall, body: AskRequest, form: Form, amount: Decimal, cash_back: Decimal | None = None, *,
+    call: EngineCall, body: AskRequest, request_type: RequestType, amount: Decimal, cash_back: Decimal | None = None, *,
     is_pre_auth: bool = False, echo: bool = True, **more: Any,
 ) -> bytes:  # fmt: skip
     """Has a message decided that asks the issuer for something; ``more`` goes into its details. ``echo``: see ``submit``."""
-    card, message = await message_of(call, body, form, amount, cash_back, is_pre_auth=is_pre_auth, **more)
-    return await submit(call.app, card, message, body, body.transaction_options, request=form, echo=echo)
+    card, message = await message_of(call, body, request_type, amount, cash_back, is_pre_auth=is_pre_auth, **more)
+    return await submit(call.app, card, message, body, body.transaction_options, request=request_type, echo=echo)
 
 
 async def message_of(
-    call: EngineCall, body: AskRequest, form: Form, amount: Decimal, cash_back: Decimal | None = None, *,
+    call: EngineCall, body: AskRequest, request_type: RequestType, amount: Decimal, cash_back: Decimal | None = None, *,
     is_pre_auth: bool = False, **more: Any,
 ) -> tuple[CardEntry, Authorization]:  # fmt: skip
     """The card and the message that a request asks for; what was typed at the till is compared here and goes no further."""
@@ -70,12 +70,14 @@ async def message_of(
     program = await app.engine.cache.program(call.program_id, 0)
     if cash_back is not None:
         more["cash_back"] = parse_message_amount("cash_back_amount", cash_back, program.currency)
-    if form in FLOW_OF:
-        more["flow"] = FLOW_OF[form]
+    if request_type in CATEGORY_OF:
+        more["velocity_category"] = CATEGORY_OF[request_type]
     if is_pre_auth:
         more |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
     details = await _details(app, card, sealed, body, program.currency, more)
-    message = Authorization(amount=parse_message_amount("amount", amount, program.currency), details=details, form=form)
+    message = Authorization(
+        amount=parse_message_amount("amount", amount, program.currency), details=details, request_type=request_type
+    )
     if message.requested >= STORED_LIMIT:
         raise bad_field("amount", f"must be less than {STORED_LIMIT} minor units together with cash back and fees")
     return card, message

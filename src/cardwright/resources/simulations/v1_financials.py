@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, structs
 
 from cardwright.core.problems import bad_field
-from cardwright.core.transaction_types import Form
+from cardwright.core.transaction_types import RequestType
 from cardwright.resources.common.call import EngineCall
 from cardwright.resources.common.fields import Number
 from cardwright.resources.common.route import Scope, Shape, post
@@ -128,27 +128,27 @@ def check_positive(amount: Decimal) -> None:
 async def simulate_financial(call: EngineCall, body: FinancialRequest) -> bytes:
     """Simulates a PIN debit: a purchase that is held and settled in one message. A decline is a 201 too."""
     if not body.is_pre_auth:
-        return await ask(call, body, Form.PIN_PURCHASE, body.amount, body.cash_back_amount)
+        return await ask(call, body, RequestType.PIN_PURCHASE, body.amount, body.cash_back_amount)
     if body.cash_back_amount:
         raise bad_field("cash_back_amount", "must be absent in a pre-authorization")
-    return await ask(call, body, Form.PIN_HOLD, body.amount, is_pre_auth=True)
+    return await ask(call, body, RequestType.PIN_HOLD, body.amount, is_pre_auth=True)
 
 
 async def simulate_withdrawal(call: EngineCall, body: WithdrawalRequest) -> bytes:
     """Simulates a withdrawal at a cash machine; the card product must allow them."""
     check_positive(body.amount)
-    return await ask(call, body, Form.WITHDRAWAL, body.amount, from_account=body.account_type)
+    return await ask(call, body, RequestType.WITHDRAWAL, body.amount, from_account=body.account_type)
 
 
 async def simulate_balance_inquiry(call: EngineCall, body: BalanceInquiryRequest) -> bytes:
     """Simulates a question for the balances, which moves nothing."""
-    return await ask(call, body, Form.BALANCE_INQUIRY, Decimal(0), from_account=body.account_type)
+    return await ask(call, body, RequestType.BALANCE_INQUIRY, Decimal(0), from_account=body.account_type)
 
 
 async def simulate_original_credit(call: EngineCall, body: OriginalCreditRequest) -> bytes:
     """Simulates money that is sent to a card; it goes where the product's refunds go."""
     check_positive(body.amount)
-    return await ask(call, body, Form.ORIGINAL_CREDIT, body.amount, original_credit=original_credit_of(body))
+    return await ask(call, body, RequestType.ORIGINAL_CREDIT, body.amount, original_credit=original_credit_of(body))
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -12,16 +12,16 @@ from msgspec import structs
 
 from cardwright.core.enums import TYPE_NUMBER
 from cardwright.core.messages import (
-    FLOW_OF,
+    CATEGORY_OF,
     STAND_IN_MERCHANT,
     Advice,
     Authorization,
     Clearing,
     Details,
-    Flow,
     Message,
     Refund,
     Reversal,
+    VelocityCategory,
 )
 from cardwright.core.problems import CARD_NOT_FOUND, CARD_UNKNOWN, ORIGINAL_NOT_FOUND, Problem, bad_field
 from cardwright.core.transaction_types import (
@@ -32,7 +32,7 @@ from cardwright.core.transaction_types import (
     PIN_HOLD,
     PIN_REFUND,
     PIN_REVERSAL,
-    Form,
+    RequestType,
 )
 from cardwright.engine.card_cache import CardEntry
 from cardwright.resources.common.call import EngineCall
@@ -71,15 +71,19 @@ PIN_SUBNETWORKS = {"VISA": "VISANETDEBIT"}
 """The part of the network that an event comes over unless it says so."""
 
 SIGNATURE = frozenset({TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.cashback"]})
-ATM, QUASI = frozenset({KIND_OF[Form.ATM_HOLD]}), frozenset({KIND_OF[Form.QUASI_HOLD]})
+ATM, QUASI = frozenset({KIND_OF[RequestType.ATM_HOLD]}), frozenset({KIND_OF[RequestType.QUASI_HOLD]})
 HELD = SIGNATURE | ATM | QUASI
-FUNDING = frozenset({KIND_OF[Form.FUNDING_HOLD]})
+FUNDING = frozenset({KIND_OF[RequestType.FUNDING_HOLD]})
 PIN_DEBIT = frozenset(kind for kind, family in FAMILIES.items() if family.reversal == PIN_REVERSAL)
-ANNOUNCED_CREDIT = frozenset({KIND_OF[Form.CREDIT_HOLD]})
+ANNOUNCED_CREDIT = frozenset({KIND_OF[RequestType.CREDIT_HOLD]})
 REFUNDED = frozenset({ANNOUNCED_REFUND})
 """What may begin the chain that an event follows."""
 
-FORCED_FLOWS = {FAMILIES[KIND_OF[form]].clearing: flow for form, flow in FLOW_OF.items() if KIND_OF[form] in FAMILIES}
+FORCED_CATEGORIES = {
+    FAMILIES[KIND_OF[request_type]].clearing: velocity_category
+    for request_type, velocity_category in CATEGORY_OF.items()
+    if KIND_OF[request_type] in FAMILIES
+}
 """What a forced clearing is to velocity controls, where it is no purchase."""
 
 MessageOf = Callable[[int, Details], Message]
@@ -129,21 +133,21 @@ def check_positive(amount: Decimal) -> None:
 # --- Actions: what one can do with it ------------------------------------------------
 
 
-async def simulate_ask(call: EngineCall, event: AskEvent, form: Form) -> bytes:
+async def simulate_ask(call: EngineCall, event: AskEvent, request_type: RequestType) -> bytes:
     """An event that asks the issuer for something. A decline is a 201 too."""
     await _check(call, event)
-    if form is not Form.PURCHASE and form is not Form.PIN_PURCHASE:
+    if request_type is not RequestType.PURCHASE and request_type is not RequestType.PIN_PURCHASE:
         _check_no_cash(event)
-    if form in FLOW_OF:
+    if request_type in CATEGORY_OF:
         check_positive(event.amount)
-    is_pre_auth = event.is_preauthorization is True or form is Form.PIN_HOLD
-    return await _ask(call, event, event.card_token, form, event.amount, event.cash_back_amount, is_pre_auth=is_pre_auth)
+    is_pre_auth = event.is_preauthorization is True or request_type is RequestType.PIN_HOLD
+    return await _ask(call, event, event.card_token, request_type, event.amount, event.cash_back_amount, is_pre_auth=is_pre_auth)
 
 
 async def simulate_inquiry(call: EngineCall, event: InquiryEvent) -> bytes:
     """A question for the balances, which moves nothing."""
     await _check(call, event)
-    return await _ask(call, event, event.card_token, Form.BALANCE_INQUIRY, Decimal(0), from_account=event.account_type)
+    return await _ask(call, event, event.card_token, RequestType.BALANCE_INQUIRY, Decimal(0), from_account=event.account_type)
 
 
 async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset[int], message_of: MessageOf) -> bytes:
@@ -185,7 +189,7 @@ async def simulate_refund(call: EngineCall, event: AskEvent, kind: int) -> bytes
 
 
 async def _ask(
-    call: EngineCall, event: CardEvent, card_token: str, form: Form, amount: Decimal, cash_back: Decimal | None = None,
+    call: EngineCall, event: CardEvent, card_token: str, request_type: RequestType, amount: Decimal, cash_back: Decimal | None = None,
     **more: Any,
 ) -> bytes:  # fmt: skip
     said = event.card_options
@@ -197,11 +201,11 @@ async def _ask(
         card_token=card_token, mid=mid_of(event) or STAND_IN_MID, card_acceptor=acceptor_of(event), network_fees=event.fees,
         card_options=typed, pin=None if said is None else text_or_none(said.pin), webhook=event.webhook,
     )  # fmt: skip
-    defaults = PIN_SUBNETWORKS if form.startswith("pindebit") else SUBNETWORKS
+    defaults = PIN_SUBNETWORKS if request_type.startswith("pindebit") else SUBNETWORKS
     details = network_of(event, defaults) | ({"card_present": True} if typed is None else {})
     details["echoed"] = echoed_of(event)
     try:
-        return await ask(call, body, form, amount, cash_back, echo=False, **details, **more)
+        return await ask(call, body, request_type, amount, cash_back, echo=False, **details, **more)
     except Problem as problem:
         raise _as_here(problem) from None
 
@@ -269,13 +273,13 @@ def _advice(amount: int, details: Details) -> Message:
 
 
 def _increment(amount: int, details: Details) -> Message:
-    return Authorization(amount=amount, details=details, form=Form.INCREMENT)
+    return Authorization(amount=amount, details=details, request_type=RequestType.INCREMENT)
 
 
 def _clearing(amount: int, details: Details, *, forced_as: int | None = None) -> Message:
     if forced_as is None:
         return Clearing(amount=amount, details=details)
-    details = structs.replace(details, flow=FORCED_FLOWS.get(forced_as, Flow.PURCHASE))
+    details = structs.replace(details, velocity_category=FORCED_CATEGORIES.get(forced_as, VelocityCategory.PURCHASE))
     return Clearing(amount=amount, details=details, is_forced=True, forced_as=forced_as)
 
 
@@ -291,8 +295,8 @@ def _refunds(event_type: str) -> Event:
     return Event(event_type, AskEvent, partial(simulate_refund, kind=TYPE_NUMBER[event_type]))
 
 
-def _asks(event_type: str, form: Form, shape: type[AskEvent] = AskEvent) -> Event:
-    return Event(event_type, shape, partial(simulate_ask, form=form))
+def _asks(event_type: str, request_type: RequestType, shape: type[AskEvent] = AskEvent) -> Event:
+    return Event(event_type, shape, partial(simulate_ask, request_type=request_type))
 
 
 def _follows(event_type: str, roots: frozenset[int], message_of: MessageOf) -> Event:
@@ -304,40 +308,40 @@ def _clears(event_type: str, roots: frozenset[int]) -> Event:
 
 
 EVENTS: tuple[Event, ...] = (
-    _asks("authorization", Form.PURCHASE),
-    _asks("authorization.cashback", Form.PURCHASE, CashbackEvent),
+    _asks("authorization", RequestType.PURCHASE),
+    _asks("authorization.cashback", RequestType.PURCHASE, CashbackEvent),
     _follows("authorization.incremental", SIGNATURE, _increment),
     _follows("authorization.advice", HELD, _advice),
     _clears("authorization.clearing", SIGNATURE),
     _follows("authorization.reversal", HELD, _reversal),
-    _asks("authorization.atm.withdrawal", Form.ATM_HOLD),
+    _asks("authorization.atm.withdrawal", RequestType.ATM_HOLD),
     _clears("authorization.clearing.atm.withdrawal", ATM),
-    _asks("authorization.quasi.cash", Form.QUASI_HOLD),
+    _asks("authorization.quasi.cash", RequestType.QUASI_HOLD),
     _clears("authorization.clearing.quasi.cash", QUASI),
-    _asks("account.funding.authorization", Form.FUNDING_HOLD),
+    _asks("account.funding.authorization", RequestType.FUNDING_HOLD),
     _clears("account.funding.authorization.clearing", FUNDING),
     _follows("account.funding.authorization.reversal", FUNDING, _reversal),
-    _asks("account.funding.auth_plus_capture", Form.FUNDING),
-    _follows("account.funding.auth_plus_capture.reversal", frozenset({KIND_OF[Form.FUNDING]}), _reversal),
+    _asks("account.funding.auth_plus_capture", RequestType.FUNDING),
+    _follows("account.funding.auth_plus_capture.reversal", frozenset({KIND_OF[RequestType.FUNDING]}), _reversal),
     _refunds("refund"),
     _refunds("refund.authorization"),
     _follows("refund.authorization.advice", REFUNDED, _advice),
     _clears("refund.authorization.clearing", REFUNDED),
     _follows("refund.authorization.reversal", REFUNDED, _reversal),
-    _asks("pindebit", Form.PIN_PURCHASE),
-    _asks("pindebit.cashback", Form.PIN_PURCHASE, CashbackEvent),
-    _asks("pindebit.atm.withdrawal", Form.WITHDRAWAL),
+    _asks("pindebit", RequestType.PIN_PURCHASE),
+    _asks("pindebit.cashback", RequestType.PIN_PURCHASE, CashbackEvent),
+    _asks("pindebit.atm.withdrawal", RequestType.WITHDRAWAL),
     Event("pindebit.balanceinquiry", InquiryEvent, simulate_inquiry),
-    _asks("pindebit.quasi.cash", Form.PIN_QUASI),
+    _asks("pindebit.quasi.cash", RequestType.PIN_QUASI),
     _follows("pindebit.reversal", PIN_DEBIT, _reversal),
     _refunds("pindebit.refund"),
     _follows("pindebit.refund.reversal", frozenset({PIN_REFUND}), _reversal),
-    _asks("pindebit.authorization", Form.PIN_HOLD),
+    _asks("pindebit.authorization", RequestType.PIN_HOLD),
     _clears("pindebit.authorization.clearing", frozenset({PIN_HOLD})),
     _follows("pindebit.authorization.reversal", frozenset({PIN_HOLD}), _reversal),
-    _asks("original.credit.auth_plus_capture", Form.ORIGINAL_CREDIT),
+    _asks("original.credit.auth_plus_capture", RequestType.ORIGINAL_CREDIT),
     _follows("original.credit.auth_plus_capture.reversal", frozenset({CREDIT}), _reversal),
-    _asks("original.credit.authorization", Form.CREDIT_HOLD),
+    _asks("original.credit.authorization", RequestType.CREDIT_HOLD),
     _clears("original.credit.authorization.clearing", ANNOUNCED_CREDIT),
     _follows("original.credit.authorization.reversal", ANNOUNCED_CREDIT, _reversal),
 )
