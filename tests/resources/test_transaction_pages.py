@@ -30,7 +30,7 @@ from cardwright.storage.tables import holder_transactions, holders, transactions
 from cardwright.storage.transaction_lists import positions
 from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Order, Range
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, find_own, with_newest
-from cardwright.storage.transaction_lists.positions import Ranks
+from cardwright.storage.transaction_lists.positions import ListPositions
 from tests.support import past
 from tests.support.world import NOON, World, new_world
 
@@ -425,7 +425,7 @@ def test_the_counts_are_not_built_for_nothing(world: World, monkeypatch: pytest.
 
 def test_counts_of_many_programs_and_filters_are_dropped(world: World) -> None:
     """What is kept in memory has a limit: the least recently used goes."""
-    kept = Ranks()
+    kept = ListPositions()
     with world.database.read() as db:
         for program_id in range(positions.PROGRAMS_MAX + 3):
             kept.find(db, program_id, Order.BEGUN, "all", lambda _: 1, Range(LOWEST, HIGHEST),

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from cardwright.core.enums import CardState, HolderStatus
 from cardwright.core.render import CardFragments, fragments_of
 from cardwright.core.snapshot import CardFact, UserFact
-from cardwright.engine.packed_cache import Shelf
+from cardwright.engine.packed_cache import PackedCache
 from cardwright.storage.engine.store import CardRow
 
 CARDS_MAX = 1_000_000
@@ -80,7 +80,7 @@ class Cards:
     """The cards of a process by key."""
 
     def __init__(self) -> None:
-        self._shelf = Shelf[bytes](CARDS_MAX)
+        self._shelf = PackedCache[bytes](CARDS_MAX)
         self._shared: list[_Traits] = []
         self._numbers: dict[bytes, int] = {}
 

@@ -19,7 +19,7 @@ from cardwright.core.velocity import Control, keeping, strictest_of
 from cardwright.core.velocity_events import Past
 from cardwright.engine.card_cache import CardEntry, CardKey, Cards
 from cardwright.engine.dataloader import Loader
-from cardwright.engine.packed_cache import Shelf
+from cardwright.engine.packed_cache import PackedCache
 from cardwright.engine.spend_control_cache import SpendEntry, load_spend
 from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.accounts import Account, load_account, load_reloads
@@ -192,7 +192,7 @@ class Cache:
         self._show_pan = show_pan
         self._cards = Cards()
         self._programs: dict[int, ProgramEntry] = {}
-        self._originals = Shelf[int](ORIGINALS_MAX)
+        self._originals = PackedCache[int](ORIGINALS_MAX)
         self._card_loader = Loader[CardKey, CardEntry](self.reload_cards)
         self._original_loader = Loader[TokenKey, Original](self._load_originals)
 

@@ -15,7 +15,7 @@ PART = 64
 """A full store gives up this part of its room at once: to find the oldest, one has to pass over those that went before."""
 
 
-class Shelf(Generic[K]):
+class PackedCache(Generic[K]):
     """At most ``limit`` byte strings by key."""
 
     def __init__(self, limit: int) -> None:

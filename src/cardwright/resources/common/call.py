@@ -18,7 +18,7 @@ from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.events import Category, publish
 from cardwright.storage.database import Database
 from cardwright.storage.programs import Program
-from cardwright.storage.transaction_lists.positions import Ranks
+from cardwright.storage.transaction_lists.positions import ListPositions
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class App:
     wake_outbox: Callable[[], None]
     settle: Callable[[int], Awaitable[None]]
     wake_backtests: Callable[[], None] = lambda: None
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: ListPositions = field(default_factory=ListPositions)
     resets: Counter[int] = field(default_factory=Counter)
     closings: Closings = field(default_factory=Closings)
 

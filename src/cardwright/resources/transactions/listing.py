@@ -17,8 +17,8 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import is_day
 from cardwright.resources.common.route import Paging, Shape
 from cardwright.storage.tables import transactions
-from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Alike, Key, Order, Part, Range, parts_of
-from cardwright.storage.transaction_lists.by_account import Own
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Key, Order, Part, Range, RowClass, parts_of
+from cardwright.storage.transaction_lists.by_account import AccountTransactions
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -102,7 +102,7 @@ class Wanted:
     direction: int | None = None
     has_card_sides: bool = True
 
-    def weight(self, row: Alike) -> int:
+    def weight(self, row: RowClass) -> int:
         """How many entries of the list such a row is."""
         if self.states is not None and row.state not in self.states:
             return 0
@@ -229,7 +229,7 @@ class Search:
     order: Order
     descending: bool
     sides: list[tuple[int, ColumnElement[bool]]]
-    own: Own | None = None
+    own: AccountTransactions | None = None
     only: ColumnElement[bool] | None = None
 
     def parts(self) -> list[Part]:

@@ -43,7 +43,7 @@ from cardwright.resources.transactions.listing import (
 from cardwright.storage import history
 from cardwright.storage.records import Listing
 from cardwright.storage.tables import cards, funding_sources, message_tokens, transactions, users
-from cardwright.storage.transaction_lists.by_account import Own, find_own
+from cardwright.storage.transaction_lists.by_account import AccountTransactions, find_own
 
 # --- Queries: this resource's SQL ----------------------------------------------------
 
@@ -203,7 +203,7 @@ def list_of_source(call: Call) -> Listing:
 
 
 def _page(
-    call: Call, wanted: Wanted, *, own: Own | None = None, only: ColumnElement[bool] | None = None,
+    call: Call, wanted: Wanted, *, own: AccountTransactions | None = None, only: ColumnElement[bool] | None = None,
     but: tuple[int, int] | None = None, window: bool = True,
 ) -> Listing:  # fmt: skip
     query = call.query
@@ -234,7 +234,7 @@ def _shown(call: Call) -> Callable[[TransactionRow, int], str]:
     return lambda row, side: as_v2(renderer.json(row, side), details_decoder.decode(row.details))
 
 
-def _owned(call: Call, query: TransactionQuery) -> tuple[Own | None, ColumnElement[bool] | None]:
+def _owned(call: Call, query: TransactionQuery) -> tuple[AccountTransactions | None, ColumnElement[bool] | None]:
     """Whose transactions are asked for, and which of theirs; None for everybody's. An unknown token has none."""
     accounts, only, program_id = list[set[int]](), list[ColumnElement[bool]](), call.program.id
     if query.user_token is not None:

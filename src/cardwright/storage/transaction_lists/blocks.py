@@ -43,7 +43,7 @@ class Order(Enum):
     MADE = "created_ms"
 
 
-class Alike(NamedTuple):
+class RowClass(NamedTuple):
     """What a filter of a whole program's list can see of a row; ``direction`` is the sign of ``moved``."""
 
     kind: int
@@ -67,7 +67,7 @@ class Spot(NamedTuple):
     is_full: bool
 
 
-Weight = Callable[[Alike], int]
+Weight = Callable[[RowClass], int]
 """How many entries of a list such a row is: none, its card's side or its load's side, or both."""
 
 _row = transactions.c
@@ -115,7 +115,7 @@ class Block:
     """Rows from ``edge`` on, up to the next block's. They lie between ``first_ms`` and ``last_ms``."""
 
     edge: Key
-    counts: tuple[tuple[Alike, int], ...]
+    counts: tuple[tuple[RowClass, int], ...]
     first_ms: int
     last_ms: int
 
@@ -134,7 +134,7 @@ def read_blocks(db: Connection, program_id: int, order: Order, places: Range) ->
     for number, rows in groupby(db.execute(_blocks_query(program_id, order, places)), key=attrgetter("block")):
         alike = list(rows)
         first = next((row.first_at, row.first_id) for row in alike if row.first_at is not None)
-        counts = tuple((Alike(row.kind, row.state, row.source_id, row.direction), row.rows) for row in alike)
+        counts = tuple((RowClass(row.kind, row.state, row.source_id, row.direction), row.rows) for row in alike)
         span = min(row.low for row in alike), max(row.high for row in alike)
         blocks.append(Block(first if number else places.low, counts, *span))
     return blocks or [Block(places.low, (), places.low[0], places.low[0])]
@@ -159,7 +159,7 @@ def _blocks_query(program_id: int, order: Order, places: Range) -> Select[Any]:
 
 
 @dataclass(slots=True)
-class Counted:
+class BlockIndex:
     """A program's list in one order, in blocks, and their sums for the filters that were asked for."""
 
     program_id: int

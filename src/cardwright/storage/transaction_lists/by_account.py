@@ -44,7 +44,7 @@ def is_full(recent: bytes) -> bool:
     return recent[-1] != 0
 
 
-class Own(NamedTuple):
+class AccountTransactions(NamedTuple):
     """Accounts, and their transactions that are not in a list yet."""
 
     holder_ids: Collection[int]
@@ -64,7 +64,7 @@ class Own(NamedTuple):
         return _row.id.in_(union_all(listed, select(_row.id).where(_row.id.in_(self.recent))))
 
 
-def find_own(db: Connection, holder_ids: Collection[int]) -> Own:
+def find_own(db: Connection, holder_ids: Collection[int]) -> AccountTransactions:
     """The transactions of accounts. Whatever moves to a list meanwhile is found all the same."""
     rows = db.scalars(select(holders.c.recent).where(holders.c.id.in_(holder_ids)))
-    return Own(holder_ids, [row_id for recent in rows for row_id in ids_of(bytes(recent))])
+    return AccountTransactions(holder_ids, [row_id for recent in rows for row_id in ids_of(bytes(recent))])

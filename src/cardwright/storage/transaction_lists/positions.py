@@ -18,7 +18,7 @@ from sqlalchemy import Connection, func, select, text
 from cardwright.storage.database import Row
 from cardwright.storage.engine.store import POSTGRES_ID_BLOCK
 from cardwright.storage.tables import transactions
-from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Counted, Order, Range, Spot, Weight, read_blocks
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, BlockIndex, Order, Range, Spot, Weight, read_blocks
 
 PROGRAMS_MAX = 32
 """Programs whose counts are kept, about 1 KB for each block; the least recently used goes first."""
@@ -52,7 +52,7 @@ def moment_of(db: Connection) -> Moment:
     return Moment(ended, oldest, under_way, ended + (3 + age - ended) % 2**32)
 
 
-class News:
+class NewRows:
     """The rows that arrived since the last look. No row is missed; one may be told twice.
 
     SQLite has one writer, so ids arrive in order. On PostgreSQL every process draws them from blocks of its own, and in a
@@ -150,12 +150,12 @@ class _Program:
     def __init__(self, program_id: int) -> None:
         self.lock = threading.Lock()
         self.program_id = program_id
-        self._news = News(program_id)
-        self._counted: dict[Order, Counted] = {}
+        self._news = NewRows(program_id)
+        self._counted: dict[Order, BlockIndex] = {}
         self._counted_at = Moment(0)
         self._anchor: tuple[int, int] | None = None
 
-    def up_to_date(self, db: Connection, order: Order) -> Counted | None:
+    def up_to_date(self, db: Connection, order: Order) -> BlockIndex | None:
         """The blocks as the transaction sees them, or as a later one does; None when they cannot be counted at the moment."""
         try:
             return self._up_to_date(db, order)
@@ -164,7 +164,7 @@ class _Program:
             self._forget()
             raise
 
-    def _up_to_date(self, db: Connection, order: Order) -> Counted | None:
+    def _up_to_date(self, db: Connection, order: Order) -> BlockIndex | None:
         if self._counted and not self._is_anchored(db):
             # Another process has reset the program.
             self._forget()
@@ -179,12 +179,12 @@ class _Program:
         self._counted_at = moment
         if order not in self._counted:
             blocks = read_blocks(db, self.program_id, order, Range(LOWEST, HIGHEST))
-            self._counted[order] = Counted(self.program_id, order, blocks)
+            self._counted[order] = BlockIndex(self.program_id, order, blocks)
         return self._counted[order]
 
     def _forget(self) -> None:
         self._counted.clear()
-        self._news = News(self.program_id)
+        self._news = NewRows(self.program_id)
 
     def _begin(self, db: Connection, moment: Moment) -> bool:
         newest = select(_row.id, _row.seed).where(_row.program_id == self.program_id)
@@ -207,7 +207,7 @@ class _Program:
             counted.recount(db, keys)
 
 
-class Ranks:
+class ListPositions:
     """The counts of the programs whose lists somebody went deep into."""
 
     def __init__(self) -> None:
