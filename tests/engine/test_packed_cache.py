@@ -6,10 +6,10 @@ from cardwright.engine.packed_cache import PART, PackedCache
 def test_the_oldest_go_first_and_the_limit_holds() -> None:
     """Ten times as many values as there is room for: never more than the limit, and always the newest without a gap."""
     limit = 10 * PART
-    shelf, kept = PackedCache[int](limit), 0
+    cache, kept = PackedCache[int](limit), 0
     for key in range(10 * limit):
-        shelf.put(key, b"%d" % key)
-        there = [one for one in range(key + 1) if shelf.get(one) is not None] if key % 97 == 0 else None
+        cache.put(key, b"%d" % key)
+        there = [one for one in range(key + 1) if cache.get(one) is not None] if key % 97 == 0 else None
         if there is not None:
             assert there == list(range(key + 1 - len(there), key + 1))
             assert len(there) >= min(key + 1, limit - limit // PART)
@@ -20,9 +20,9 @@ def test_the_oldest_go_first_and_the_limit_holds() -> None:
 
 def test_a_value_takes_the_place_of_an_earlier_one() -> None:
     """Whoever is put again is not twice in it, and goes when his first value would have gone."""
-    shelf = PackedCache[str](3)
+    cache = PackedCache[str](3)
     for key, packed in (("a", b"1"), ("b", b"2"), ("a", b"3"), ("c", b"4"), ("d", b"5")):
-        shelf.put(key, packed)
-    assert [shelf.get(key) for key in "abcd"] == [None, b"2", b"4", b"5"]
-    shelf.clear()
-    assert shelf.get("b") is None
+        cache.put(key, packed)
+    assert [cache.get(key) for key in "abcd"] == [None, b"2", b"4", b"5"]
+    cache.clear()
+    assert cache.get("b") is None

@@ -372,9 +372,9 @@ def boxes(database: Database) -> list[str]:
 
 
 def is_any_waiting(database: Database) -> bool:
-    """Whether somebody waits for a lock: on SQLite at the gate, on PostgreSQL for the advisory lock."""
+    """Whether somebody waits for a lock: on SQLite at the lock, on PostgreSQL for the advisory lock."""
     if database.is_sqlite:
-        return bool(database.write_gate._waiting)
+        return bool(database.write_lock._waiting)
     with database.read() as db:
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
         return db.exec_driver_sql(waiting).scalar_one() > 0

@@ -30,11 +30,11 @@ WRITE_S = 120
 
 
 def write(database: Database, is_enough: Callable[[int], bool]) -> int:
-    """Commits one row after the other through the gate, as the engine does, until enough were written: how many."""
+    """Commits one row after the other through the lock, as the engine does, until enough were written: how many."""
     connection, count, deadline = connect_sqlite(database.path), 0, time.monotonic() + WRITE_S
     while not is_enough(count):
         assert time.monotonic() < deadline, f"not enough in {WRITE_S} s: {count} rows, {frames(database)} pages in the log"
-        with database.write_gate:
+        with database.write_lock:
             connection.execute("INSERT INTO rows (what) VALUES (?)", (ROW,))
         count += 1
     connection.close()

@@ -6,14 +6,14 @@ from types import TracebackType
 from typing import NamedTuple
 
 
-class _Turn(NamedTuple):
-    """Somebody who waits, asleep until his lock is released."""
+class _Waiter(NamedTuple):
+    """A waiting thread: it sleeps until its event, a lock, is released."""
 
-    bell: threading.Lock
+    event: threading.Lock
     shares: bool
 
 
-class Gate:
+class FairLock:
     """Like ``threading.Lock``, but first come, first served: who releases it and comes back waits behind the others.
 
     With an ordinary lock a busy holder takes it again at once, and others can wait for as long as it stays busy. Those who
@@ -25,10 +25,10 @@ class Gate:
         self._mutex = threading.Lock()
         self._is_taken = False
         self._sharing = 0
-        self._waiting: deque[_Turn] = deque()
+        self._waiting: deque[_Waiter] = deque()
 
     def acquire(self, timeout_s: float | None = None) -> bool:
-        """Take the gate alone, after those who asked before; return whether that was possible in time."""
+        """Take the lock alone, after those who asked before; return whether that was possible in time."""
         with self._mutex:
             if not self._is_taken and not self._sharing:
                 self._is_taken = True
@@ -37,14 +37,14 @@ class Gate:
         return self._wait(turn, timeout_s)
 
     def release(self) -> None:
-        """Hands the gate to whoever has waited longest."""
+        """Hands the lock to whoever has waited longest."""
         with self._mutex:
-            assert self._is_taken, "nobody has the gate"
+            assert self._is_taken, "the lock is not taken"
             self._is_taken = False
             self._hand_on()
 
     def share(self, timeout_s: float | None = None) -> bool:
-        """Take the gate together with others that share it; return whether that was possible in time.
+        """Take the lock together with others that share it; return whether that was possible in time.
 
         With a timeout of 0 it is taken only if it is not taken alone and no thread waits for it.
         """
@@ -58,29 +58,29 @@ class Gate:
         return self._wait(turn, timeout_s)
 
     def unshare(self) -> None:
-        """Gives up one's share; the last one hands the gate to whoever has waited longest."""
+        """Gives up one's share; the last one hands the lock to whoever has waited longest."""
         with self._mutex:
-            assert self._sharing, "nobody shares the gate"
+            assert self._sharing, "the lock is not shared"
             self._sharing -= 1
             if not self._sharing:
                 self._hand_on()
 
-    def _queue(self, *, shares: bool) -> _Turn:
-        turn = _Turn(threading.Lock(), shares)
-        turn.bell.acquire()
+    def _queue(self, *, shares: bool) -> _Waiter:
+        turn = _Waiter(threading.Lock(), shares)
+        turn.event.acquire()
         self._waiting.append(turn)
         return turn
 
-    def _wait(self, turn: _Turn, timeout_s: float | None) -> bool:
-        if turn.bell.acquire(timeout=-1 if timeout_s is None else timeout_s):
+    def _wait(self, turn: _Waiter, timeout_s: float | None) -> bool:
+        if turn.event.acquire(timeout=-1 if timeout_s is None else timeout_s):
             return True
         with self._mutex:
             # It may have been handed on just now.
-            if turn.bell.acquire(blocking=False):
+            if turn.event.acquire(blocking=False):
                 return True
             self._waiting.remove(turn)
             if not self._is_taken:
-                # Those behind may share the gate with those who have it.
+                # Those behind may share the lock with those who have it.
                 self._hand_on()
             return False
 
@@ -88,7 +88,7 @@ class Gate:
         """To one who wants it alone, or to all who share it up to the next who does not."""
         while self._waiting and (self._waiting[0].shares or not self._sharing):
             turn = self._waiting.popleft()
-            turn.bell.release()
+            turn.event.release()
             if not turn.shares:
                 self._is_taken = True
                 return

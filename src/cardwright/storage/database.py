@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
-from cardwright.kit.fair_lock import Gate
+from cardwright.kit.fair_lock import FairLock
 from cardwright.kit.limits import PATIENT, Limits
 from cardwright.kit.watchdog import Watch, Watchdog
 from cardwright.storage.engine.sqlite_connection import connect_sqlite
@@ -67,7 +67,7 @@ class Database:
         self._is_closed = False
         self.outage = Outage()
         # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
-        self.write_gate = Gate()
+        self.write_lock = FairLock()
         self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine()
         # In SQLite a transaction sees the database as its first read found it; PostgreSQL must be asked for that.
         self._reader = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
@@ -152,13 +152,13 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        if not self.write_gate.acquire(None if deadline is None else self._turn_s(deadline - monotonic())):
+        if not self.write_lock.acquire(None if deadline is None else self._turn_s(deadline - monotonic())):
             TIMEOUTS.labels("turn").inc()
             raise Contended("other writes take too long")
         try:
             yield
         finally:
-            self.write_gate.release()
+            self.write_lock.release()
 
     def _turn_s(self, left_s: float) -> float:
         """How long to wait for the turn: what is left must do for the file's lock, whose wait SQLite does not break off."""

@@ -279,7 +279,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list that a call asks for: what it has and where. ``is_countable``: ``Ranks`` can find a position in it."""
+    """A list that a call asks for: what it has and where. ``is_countable``: ``ListPositions`` can find a position in it."""
 
     search: Search
     wanted: Wanted

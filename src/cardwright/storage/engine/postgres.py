@@ -17,7 +17,7 @@ from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.failpoints import failpoint
 from cardwright.storage.database import SILENT_CLIENT, Database
 from cardwright.storage.engine.postgres_arrays import Columns, bytes_array, int_array, text_array
-from cardwright.storage.engine.postgres_pipeline import Pipe, Rows, rows_of
+from cardwright.storage.engine.postgres_pipeline import PipelineConnection, Rows, rows_of
 from cardwright.storage.engine.store import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
@@ -164,7 +164,7 @@ class PostgresStore:
         limits = {"lock_timeout": database.limits.lock_s, "statement_timeout": database.limits.statement_s}
         timeouts = "".join(f" -c {name}={int(seconds * 1000)}" for name, seconds in limits.items())
         self._session = f"{SESSION} {SILENT_CLIENT}{timeouts}"
-        self._reader: Pipe | None = None
+        self._reader: PipelineConnection | None = None
         self._reading = asyncio.Lock()
         self._threads = self._new_threads()
 
@@ -182,25 +182,25 @@ class PostgresStore:
             raise
         return worker
 
-    async def _open(self, statements: Mapping[str, str]) -> Pipe:
+    async def _open(self, statements: Mapping[str, str]) -> PipelineConnection:
         """A new connection. Raises Unavailable."""
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(self._threads, self._connect)
         try:
-            pipe = Pipe(await asyncio.shield(opening))
+            pipeline = PipelineConnection(await asyncio.shield(opening))
         except psycopg.OperationalError as error:
             raise Unavailable(reason_of(error)) from error
         except asyncio.CancelledError:
             opening.add_done_callback(_discard)
             raise
         try:
-            await pipe.prepare(statements, loop.time() + self._database.limits.statement_s)
+            await pipeline.prepare(statements, loop.time() + self._database.limits.statement_s)
         except BaseException as error:
-            pipe.close()
+            pipeline.close()
             if isinstance(error, Conflict):
                 raise Unavailable(str(error)) from error
             raise
-        return pipe
+        return pipeline
 
     def _connect(self) -> "psycopg.Connection[Any]":
         failpoint("connect.before")
@@ -268,27 +268,27 @@ def _discard(opening: "asyncio.Future[psycopg.Connection[Any]]") -> None:
 class PostgresWorker:
     """See ``store.Worker``."""
 
-    def __init__(self, pipe: Pipe) -> None:
-        self._pipe = pipe
+    def __init__(self, pipeline: PipelineConnection) -> None:
+        self._pipeline = pipeline
         self._want = ReadSet((), (), (), ())
         self._deadline = 0.0
 
     async def probe(self, deadline: float) -> None:
         """Commit a change of nothing. Raises Unavailable when the database takes no writes, SchemaChanged."""
-        self._pipe.send("probe")
-        self._pipe.send("schema")
+        self._pipeline.send("probe")
+        self._pipeline.send("schema")
         try:
-            _, result = await self._pipe.end(deadline)
+            _, result = await self._pipeline.end(deadline)
         except Conflict as conflict:
             raise Contended(str(conflict)) from conflict
         check_schema([_text(row[0]) for row in rows_of(result)])
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
         """See ``store.Worker``. The transaction held the locks of its accounts: who has them knows that it is over."""
-        self._pipe.send("lock_holders", int_array(doubt.holder_ids))
-        self._pipe.send("is_committed", int_array(doubt.row_ids))
+        self._pipeline.send("lock_holders", int_array(doubt.holder_ids))
+        self._pipeline.send("is_committed", int_array(doubt.row_ids))
         try:
-            _, found = await self._pipe.end(deadline)
+            _, found = await self._pipeline.end(deadline)
         except Conflict as conflict:
             raise Contended(str(conflict)) from conflict
         return bool(found.ntuples)
@@ -299,17 +299,17 @@ class PostgresWorker:
         Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
         """
         self._want, self._deadline = want, deadline
-        self._pipe.send("lock_holders", int_array(want.holder_ids))
-        self._pipe.send("programs", int_array(want.program_ids))
+        self._pipeline.send("lock_holders", int_array(want.holder_ids))
+        self._pipeline.send("programs", int_array(want.program_ids))
         if want.row_ids:
-            self._pipe.send("transactions", int_array(want.row_ids))
+            self._pipeline.send("transactions", int_array(want.row_ids))
         if want.tokens:
             programs, tokens = zip(*want.tokens, strict=True)
-            self._pipe.send("replays", int_array(programs), text_array(tokens))
+            self._pipeline.send("replays", int_array(programs), text_array(tokens))
         if want.movements:
             programs, kinds, tokens = zip(*want.movements, strict=True)
-            self._pipe.send("movements", int_array(programs), int_array(kinds), text_array(tokens))
-        results = await self._pipe.ask(deadline)
+            self._pipeline.send("movements", int_array(programs), int_array(kinds), text_array(tokens))
+        results = await self._pipeline.ask(deadline)
         repeated = rows_of(results.pop()) if want.movements else ()
         seen = LoadedRows(
             {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"", row[3] or b"") for row in rows_of(results[0])},
@@ -327,8 +327,8 @@ class PostgresWorker:
             movement = _integer(program_id), _integer(kind), (token or b"").decode()
             seen.movements[movement] = MovementReplay(digest or b"", (doc or b"").decode())
         if seen.replays:
-            self._pipe.send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
-            self._take_rows(seen, (await self._pipe.ask(deadline))[0])
+            self._pipeline.send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
+            self._take_rows(seen, (await self._pipeline.ask(deadline))[0])
         return seen
 
     def _take_rows(self, seen: LoadedRows, result: pq.abc.PGresult) -> None:
@@ -340,43 +340,43 @@ class PostgresWorker:
         """Writes and commits in one round trip."""
         if write.holders:
             ids, states, recent = zip(*write.holders, strict=True)
-            self._pipe.send("holders", int_array(ids), bytes_array(states), bytes_array(recent))
+            self._pipeline.send("holders", int_array(ids), bytes_array(states), bytes_array(recent))
         if write.transactions:
-            self._pipe.send("insert_transactions", *TRANSACTIONS.encode(write.transactions))
+            self._pipeline.send("insert_transactions", *TRANSACTIONS.encode(write.transactions))
         if write.listed:
-            self._pipe.send("list_transactions", int_array(write.listed))
+            self._pipeline.send("list_transactions", int_array(write.listed))
         if write.chains:
-            self._pipe.send("update_chains", *map(int_array, zip(*write.chains.values(), strict=True)))
+            self._pipeline.send("update_chains", *map(int_array, zip(*write.chains.values(), strict=True)))
         if write.grown:
-            self._pipe.send("grow_chains", int_array(list(write.grown)), bytes_array(list(write.grown.values())))
+            self._pipeline.send("grow_chains", int_array(list(write.grown)), bytes_array(list(write.grown.values())))
         if write.journal:
-            self._pipe.send("insert_journal", *JOURNAL.encode(write.journal))
+            self._pipeline.send("insert_journal", *JOURNAL.encode(write.journal))
         if write.outbox:
             rows = [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]
-            self._pipe.send("insert_outbox", *OUTBOX.encode(rows))
+            self._pipeline.send("insert_outbox", *OUTBOX.encode(rows))
         if write.tokens:
-            self._pipe.send("insert_tokens", *TOKENS.encode(write.tokens))
+            self._pipeline.send("insert_tokens", *TOKENS.encode(write.tokens))
         if write.movements:
-            self._pipe.send("insert_movements", *MOVEMENTS.encode(write.movements))
+            self._pipeline.send("insert_movements", *MOVEMENTS.encode(write.movements))
         if write.reworded:
             times, docs = zip(*write.reworded.values(), strict=True)
-            self._pipe.send("reword_movements", int_array(list(write.reworded)), int_array(times), text_array(docs))
+            self._pipeline.send("reword_movements", int_array(list(write.reworded)), int_array(times), text_array(docs))
         if write.account_journal:
-            self._pipe.send("insert_account_journal", *ACCOUNT_JOURNAL.encode(write.account_journal))
+            self._pipeline.send("insert_account_journal", *ACCOUNT_JOURNAL.encode(write.account_journal))
         if write.shadow_hits:
-            self._pipe.send("insert_shadow_hits", *SHADOW_HITS.encode(write.shadow_hits))
+            self._pipeline.send("insert_shadow_hits", *SHADOW_HITS.encode(write.shadow_hits))
         try:
-            await self._pipe.end(self._deadline, meanwhile, commits=True)
+            await self._pipeline.end(self._deadline, meanwhile, commits=True)
         except InDoubt as doubt:
             raise doubt_about(self._want, write, str(doubt)) from doubt
 
     async def abort(self) -> None:
         """Ends the transaction; nothing was written in it."""
-        await self._pipe.end(self._deadline)
+        await self._pipeline.end(self._deadline)
 
     async def close(self) -> None:
         """Ends the connection."""
-        self._pipe.close()
+        self._pipeline.close()
 
 
 def _keys(keys: Sequence[tuple[int, str]]) -> tuple[bytes, bytes]:

@@ -50,7 +50,7 @@ the loop does that meanwhile, as ever.
 Rows = list[list[bytes | None]]
 
 
-class Pipe:
+class PipelineConnection:
     """One connection; it belongs to one user at a time."""
 
     def __init__(self, connection: psycopg.Connection) -> None:

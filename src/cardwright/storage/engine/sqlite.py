@@ -10,9 +10,9 @@ from typing import Any
 
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.failpoints import failpoint
-from cardwright.kit.fair_lock import Gate
+from cardwright.kit.fair_lock import FairLock
 from cardwright.storage.database import Database
-from cardwright.storage.engine.sqlite_client import Part, Wire
+from cardwright.storage.engine.sqlite_client import Part, SqliteClient
 from cardwright.storage.engine.sqlite_connection import connect_sqlite
 from cardwright.storage.engine.store import (
     ACCOUNT_JOURNAL_COLUMNS,
@@ -98,13 +98,13 @@ class SqliteStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._wire: Wire | None = None
+        self._client: SqliteClient | None = None
         self._opening = asyncio.Lock()
         self._reader: sqlite3.Connection | None = None
 
     async def open_worker(self) -> "SqliteWorker":
         """See ``store.EngineStore``; all workers share the process that writes."""
-        worker = SqliteWorker(self._database.write_gate, await self._open_wire())
+        worker = SqliteWorker(self._database.write_lock, await self._open_client())
         try:
             await worker.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
         except BaseException:
@@ -112,16 +112,16 @@ class SqliteStore:
             raise
         return worker
 
-    async def _open_wire(self) -> Wire:
+    async def _open_client(self) -> SqliteClient:
         """The way to the process, with a new one in place of one that ended. Raises Unavailable."""
         async with self._opening:
-            if self._wire is None or not self._wire.is_open:
+            if self._client is None or not self._client.is_open:
                 failpoint("connect.before")
-                if self._wire is not None:
+                if self._client is not None:
                     # As long as it lives it may still commit.
-                    await self._wire.reap()
-                self._wire = Wire(self._database.path, STATEMENTS, self._database.limits.lock_s)
-            return self._wire
+                    await self._client.reap()
+                self._client = SqliteClient(self._database.path, STATEMENTS, self._database.limits.lock_s)
+            return self._client
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
         """The cards with these (program id, token), over a connection of their own, which never waits for a writer."""
@@ -155,16 +155,16 @@ class SqliteStore:
 
     async def _read(self, name: str, keys: Sequence[Sequence[Any]]) -> list[Any]:
         """What a statement finds, in the process that also writes: it comes after what was asked there before."""
-        wire = await self._open_wire()
-        _, (rows,) = await wire.read([(name, keys)], asyncio.get_running_loop().time() + self._database.limits.read_s)
+        client = await self._open_client()
+        _, (rows,) = await client.read([(name, keys)], asyncio.get_running_loop().time() + self._database.limits.read_s)
         return list(rows)
 
     async def close(self) -> None:
         """Ends the connection that cards are read over, and the process that writes."""
         self._close_reader()
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            await wire.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     def next_ids(self) -> range:
         """See ``store.EngineStore``. The ids after the last one used: only one process decides on a SQLite file."""
@@ -177,13 +177,13 @@ class SqliteStore:
 class SqliteWorker:
     """See ``store.Worker``.
 
-    Between reading and writing no transaction is open. Other writers of this process wait at the gate meanwhile, which the
+    Between reading and writing no transaction is open. Other writers of this process wait at the lock meanwhile, which the
     workers share, for no account is in two of them; and when another process has committed, what was read is void.
     """
 
-    def __init__(self, gate: Gate, wire: Wire) -> None:
-        self._gate = gate
-        self._wire = wire
+    def __init__(self, lock: FairLock, client: SqliteClient) -> None:
+        self._lock = lock
+        self._client = client
         self._version = 0
         self._want = ReadSet((), (), (), ())
         self._deadline = 0.0
@@ -195,29 +195,29 @@ class SqliteWorker:
         try:
             await self._share(deadline)
             try:
-                version, (revisions,) = await self._wire.read([("schema", [()])], deadline)
+                version, (revisions,) = await self._client.read([("schema", [()])], deadline)
                 check_schema([revision for (revision,) in revisions])
-                await self._wire.write(version, [("probe", [()])], deadline, nothing)
+                await self._client.write(version, [("probe", [()])], deadline, nothing)
             finally:
-                self._gate.unshare()
+                self._lock.unshare()
         except Conflict as conflict:
             raise Contended(str(conflict)) from conflict
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
         """See ``store.Worker``. The process that was to commit has ended, or this worker could not have been opened."""
-        _, (rows,) = await self._wire.read([("is_committed", [(row_id,) for row_id in doubt.row_ids[:1]])], deadline)
+        _, (rows,) = await self._client.read([("is_committed", [(row_id,) for row_id in doubt.row_ids[:1]])], deadline)
         return bool(rows)
 
     async def _share(self, deadline: float) -> None:
         """Wait for the turn among the writers. Raises Conflict when it does not come in time."""
-        if self._gate.share(0):
+        if self._lock.share(0):
             return
         left_s = max(0.0, deadline - self._loop.time())
-        turn = self._loop.run_in_executor(self._waiting, self._gate.share, left_s)
+        turn = self._loop.run_in_executor(self._waiting, self._lock.share, left_s)
         try:
             is_shared = await asyncio.shield(turn)
         except asyncio.CancelledError:
-            turn.add_done_callback(lambda turn: self._gate.unshare() if turn.result() else None)
+            turn.add_done_callback(lambda turn: self._lock.unshare() if turn.result() else None)
             raise
         if not is_shared:
             raise Conflict("another write takes too long")
@@ -230,7 +230,7 @@ class SqliteWorker:
             return await self._read(want)
         except BaseException:
             # Refused or cancelled, it is neither committed nor aborted, and the other writers would never get their turn.
-            self._gate.unshare()
+            self._lock.unshare()
             raise
 
     async def _read(self, want: ReadSet) -> LoadedRows:
@@ -241,7 +241,7 @@ class SqliteWorker:
             ("replays", want.tokens),
             ("movements", want.movements),
         ]
-        self._version, (holders, programs, rows, replays, movements) = await self._wire.read(parts, self._deadline)
+        self._version, (holders, programs, rows, replays, movements) = await self._client.read(parts, self._deadline)
         seen = LoadedRows(
             {holder_id: HolderRow(revision, state, recent) for holder_id, revision, state, recent in holders},
             {program_id: ProgramRow(*found) for program_id, *found in programs},
@@ -251,7 +251,7 @@ class SqliteWorker:
         )
         if replays:
             ids = [(replay.transaction_id,) for replay in seen.replays.values()]
-            _, (rows,) = await self._wire.read([("transactions", ids)], self._deadline)
+            _, (rows,) = await self._client.read([("transactions", ids)], self._deadline)
             seen.rows |= {row[0]: TransactionRow(*row) for row in rows}
         return seen
 
@@ -259,15 +259,15 @@ class SqliteWorker:
         """Writes and commits in one round trip."""
         try:
             parts = [part for part in _parts_of(write) if part[1]]
-            await self._wire.write(self._version, parts, self._deadline, meanwhile)
+            await self._client.write(self._version, parts, self._deadline, meanwhile)
         except InDoubt as doubt:
             raise doubt_about(self._want, write, str(doubt)) from doubt
         finally:
-            self._gate.unshare()
+            self._lock.unshare()
 
     async def abort(self) -> None:
         """Lets the other writers in; nothing was written."""
-        self._gate.unshare()
+        self._lock.unshare()
 
     async def close(self) -> None:
         """Ends its thread; the process that writes ends with the store."""
@@ -301,7 +301,7 @@ class Checkpointer:
     """
 
     def __init__(self, database: Database, every_s: float = 0.5, frames_max: int = FRAMES_MAX) -> None:
-        self._path, self._gate = database.path, database.write_gate
+        self._path, self._lock = database.path, database.write_lock
         self._every_s, self._frames_max = every_s, frames_max
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
@@ -323,7 +323,7 @@ class Checkpointer:
         """Move pages until the thread is stopped. Raises sqlite3.Error."""
         while not self._stop.wait(self._every_s):
             if self._move(log) > self._frames_max:
-                with self._gate:
+                with self._lock:
                     log.move()
         log.move()
 

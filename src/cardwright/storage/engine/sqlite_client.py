@@ -39,7 +39,7 @@ class _Waiter(NamedTuple):
     commits: bool
 
 
-class Wire:
+class SqliteClient:
     """One such process; its requests are carried out in the order of asking.
 
     A request waits at most ``lock_s`` seconds for the lock of the file. One that has no answer at its deadline ends the

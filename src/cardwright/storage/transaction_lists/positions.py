@@ -218,7 +218,7 @@ class ListPositions:
         self, db: Connection, program_id: int, order: Order, name: Hashable, weight: Weight, places: Range,
         *, skip: int, take: int, descending: bool,
     ) -> Spot | None:  # fmt: skip
-        """See ``Counted.find``; None when nothing can be counted at the moment. The counts can be those of a later moment."""
+        """See ``BlockIndex.find``; None when nothing can be counted at the moment. The counts can be those of a later moment."""
         with self._lock:
             program = self._programs.setdefault(program_id, _Program(program_id))
             self._programs.move_to_end(program_id)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cardwright.storage.engine.sqlite_client import Wire
+from cardwright.storage.engine.sqlite_client import SqliteClient
 from cardwright.storage.engine.sqlite_connection import connect_sqlite
 from cardwright.storage.engine.store import nothing
 from cardwright.storage.failures import Conflict, Damaged, InDoubt, Refused, Unavailable
@@ -37,13 +37,13 @@ def later() -> float:
     return asyncio.get_running_loop().time() + 60
 
 
-def with_wire(path: str, use: Callable[[Wire], Awaitable[None]]) -> None:
+def with_wire(path: str, use: Callable[[SqliteClient], Awaitable[None]]) -> None:
     async def run() -> None:
-        wire = Wire(path, STATEMENTS)
+        client = SqliteClient(path, STATEMENTS)
         try:
-            await use(wire)
+            await use(client)
         finally:
-            await wire.close()
+            await client.close()
 
     asyncio.run(run())
 
@@ -51,18 +51,18 @@ def with_wire(path: str, use: Callable[[Wire], Awaitable[None]]) -> None:
 def test_what_was_read_is_void_when_another_commits(path: str) -> None:
     """A batch writes only if nobody else committed since it read; its own process's commits in between do not count."""
 
-    async def use(wire: Wire) -> None:
-        version, _ = await wire.read([("all", [()])], later())
-        await wire.write(version, [("insert", [(1, b"ours")])], later(), nothing)
-        await wire.write(version, [("insert", [(2, b"ours")])], later(), nothing)
+    async def use(client: SqliteClient) -> None:
+        version, _ = await client.read([("all", [()])], later())
+        await client.write(version, [("insert", [(1, b"ours")])], later(), nothing)
+        await client.write(version, [("insert", [(2, b"ours")])], later(), nothing)
         with connect_sqlite(path) as other:
             other.execute("INSERT INTO rows VALUES (3, 'theirs')")
         other.close()
         with pytest.raises(Conflict):
-            await wire.write(version, [("insert", [(4, b"late")])], later(), nothing)
-        version, (rows,) = await wire.read([("all", [()])], later())
+            await client.write(version, [("insert", [(4, b"late")])], later(), nothing)
+        version, (rows,) = await client.read([("all", [()])], later())
         assert [row[0] for row in rows] == [1, 2, 3]
-        await wire.write(version, [("insert", [(4, b"again")])], later(), nothing)
+        await client.write(version, [("insert", [(4, b"again")])], later(), nothing)
 
     with_wire(path, use)
 
@@ -70,11 +70,11 @@ def test_what_was_read_is_void_when_another_commits(path: str) -> None:
 def test_a_transaction_is_whole_or_nothing(path: str) -> None:
     """A batch whose last statement fails leaves nothing of its first."""
 
-    async def use(wire: Wire) -> None:
-        version, _ = await wire.read([], later())
+    async def use(client: SqliteClient) -> None:
+        version, _ = await client.read([], later())
         with pytest.raises(Conflict):
-            await wire.write(version, [("insert", [(1, b"once")]), ("insert", [(1, b"twice")])], later(), nothing)
-        _, (rows,) = await wire.read([("all", [()])], later())
+            await client.write(version, [("insert", [(1, b"once")]), ("insert", [(1, b"twice")])], later(), nothing)
+        _, (rows,) = await client.read([("all", [()])], later())
         assert rows == []
 
     with_wire(path, use)
@@ -83,11 +83,11 @@ def test_a_transaction_is_whole_or_nothing(path: str) -> None:
 def test_messages_longer_than_a_socket_holds(path: str) -> None:
     """Megabytes go there and come back as they were, while another request waits behind them."""
 
-    async def use(wire: Wire) -> None:
+    async def use(client: SqliteClient) -> None:
         rows = [(number, os.urandom(50_000)) for number in range(100)]
-        version, _ = await wire.read([], later())
-        writing = asyncio.create_task(wire.write(version, [("insert", rows)], later(), nothing))
-        _, (_, (found,)) = await asyncio.gather(writing, wire.read([("all", [()])], later()))
+        version, _ = await client.read([], later())
+        writing = asyncio.create_task(client.write(version, [("insert", rows)], later(), nothing))
+        _, (_, (found,)) = await asyncio.gather(writing, client.read([("all", [()])], later()))
         assert found == rows
 
     with_wire(path, use)
@@ -96,16 +96,16 @@ def test_messages_longer_than_a_socket_holds(path: str) -> None:
 def test_when_it_dies_everybody_is_told(path: str) -> None:
     """Who waits for an answer gets Unavailable, and so does who asks afterwards."""
 
-    async def use(wire: Wire) -> None:
-        await wire.read([], later())
-        os.kill(wire._process.pid, signal.SIGSTOP)
-        asked = asyncio.create_task(wire.read([], later()))
+    async def use(client: SqliteClient) -> None:
+        await client.read([], later())
+        os.kill(client._process.pid, signal.SIGSTOP)
+        asked = asyncio.create_task(client.read([], later()))
         await asyncio.sleep(0)
-        os.kill(wire._process.pid, signal.SIGKILL)
+        os.kill(client._process.pid, signal.SIGKILL)
         with pytest.raises(Unavailable):
             await asked
         with pytest.raises(Unavailable):
-            await wire.read([], later())
+            await client.read([], later())
 
     with_wire(path, use)
 
@@ -113,12 +113,12 @@ def test_when_it_dies_everybody_is_told(path: str) -> None:
 def test_a_commit_without_an_answer_is_in_doubt(path: str) -> None:
     """Whoever commits when the process dies gets InDoubt; the process that comes next tells whether it was committed."""
 
-    async def use(wire: Wire) -> None:
-        version, _ = await wire.read([], later())
-        os.kill(wire._process.pid, signal.SIGSTOP)
-        writing = asyncio.create_task(wire.write(version, [("insert", [(1, b"perhaps")])], later(), nothing))
+    async def use(client: SqliteClient) -> None:
+        version, _ = await client.read([], later())
+        os.kill(client._process.pid, signal.SIGSTOP)
+        writing = asyncio.create_task(client.write(version, [("insert", [(1, b"perhaps")])], later(), nothing))
         await asyncio.sleep(0)
-        os.kill(wire._process.pid, signal.SIGKILL)
+        os.kill(client._process.pid, signal.SIGKILL)
         with pytest.raises(InDoubt):
             await writing
 
@@ -128,18 +128,18 @@ def test_a_commit_without_an_answer_is_in_doubt(path: str) -> None:
 def test_a_process_that_does_not_answer_is_killed(path: str) -> None:
     """At its deadline a request ends the process, so that nothing is committed later, and what waits behind it fails too."""
 
-    async def use(wire: Wire) -> None:
-        version, _ = await wire.read([], later())
-        os.kill(wire._process.pid, signal.SIGSTOP)
+    async def use(client: SqliteClient) -> None:
+        version, _ = await client.read([], later())
+        os.kill(client._process.pid, signal.SIGSTOP)
         soon = asyncio.get_running_loop().time() + 0.05
-        late = asyncio.create_task(wire.read([], soon))
-        behind = asyncio.create_task(wire.write(version, [("insert", [(1, b"never")])], later(), nothing))
+        late = asyncio.create_task(client.read([], soon))
+        behind = asyncio.create_task(client.write(version, [("insert", [(1, b"never")])], later(), nothing))
         with pytest.raises(Unavailable):
             await late
         with pytest.raises(InDoubt):
             await behind
-        await wire.reap()
-        assert wire._process.returncode == -signal.SIGKILL
+        await client.reap()
+        assert client._process.returncode == -signal.SIGKILL
 
     with_wire(path, use)
 
@@ -148,14 +148,14 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path, capfd: pytest.CaptureF
     """The process answers what is wrong, without a traceback, and works as soon as the file can be opened."""
     path = tmp_path / "folder" / "rows.db"
 
-    async def use(wire: Wire) -> None:
+    async def use(client: SqliteClient) -> None:
         with pytest.raises(Unavailable, match="unable to open"):
-            await wire.read([], later())
+            await client.read([], later())
         path.parent.mkdir()
         with connect_sqlite(str(path)) as connection:
             connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, what BLOB)")
         connection.close()
-        _, (rows,) = await wire.read([("all", [()])], later())
+        _, (rows,) = await client.read([("all", [()])], later())
         assert rows == []
 
     with_wire(str(path), use)
@@ -166,11 +166,11 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path, capfd: pytest.CaptureF
 def test_what_never_succeeds_is_refused(path: str, name: str, row: tuple[object, ...]) -> None:
     """A broken check, an unknown table and a number that SQLite cannot hold are no outage, and the process goes on."""
 
-    async def use(wire: Wire) -> None:
-        version, _ = await wire.read([], later())
+    async def use(client: SqliteClient) -> None:
+        version, _ = await client.read([], later())
         with pytest.raises(Refused):
-            await wire.write(version, [(name, [row])], later(), nothing)
-        _, (rows,) = await wire.read([("all", [()])], later())
+            await client.write(version, [(name, [row])], later(), nothing)
+        _, (rows,) = await client.read([("all", [()])], later())
         assert rows == []
 
     with_wire(path, use)
@@ -186,9 +186,9 @@ def test_a_damaged_file_is_told_apart(path: str) -> None:
         file.seek(5 * 2048)
         file.write(b"\xff" * 20 * 2048)
 
-    async def use(wire: Wire) -> None:
+    async def use(client: SqliteClient) -> None:
         with pytest.raises(Damaged):
-            await wire.read([("all", [()])], later())
+            await client.read([("all", [()])], later())
 
     with_wire(path, use)
 
@@ -196,11 +196,11 @@ def test_a_damaged_file_is_told_apart(path: str) -> None:
 def test_it_outlives_a_terminals_interrupt(path: str) -> None:
     """Ctrl-C reaches all processes of a terminal; this one ends with the server, which has still to commit."""
 
-    async def use(wire: Wire) -> None:
-        version, _ = await wire.read([], later())
+    async def use(client: SqliteClient) -> None:
+        version, _ = await client.read([], later())
         for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(wire._process.pid, number)
-        await wire.write(version, [("insert", [(1, b"still")])], later(), nothing)
+            os.kill(client._process.pid, number)
+        await client.write(version, [("insert", [(1, b"still")])], later(), nothing)
 
     with_wire(path, use)
 
@@ -208,17 +208,17 @@ def test_it_outlives_a_terminals_interrupt(path: str) -> None:
 def test_a_server_that_dies_with_answers_unread(path: str, capfd: pytest.CaptureFixture[str]) -> None:
     """It ends without a word: a killed server has asked and did not read."""
 
-    async def use(wire: Wire) -> None:
-        await wire.read([], later())
-        os.kill(wire._process.pid, signal.SIGSTOP)
-        asked = [asyncio.create_task(wire.read([], later())) for _ in range(100)]
+    async def use(client: SqliteClient) -> None:
+        await client.read([], later())
+        os.kill(client._process.pid, signal.SIGSTOP)
+        asked = [asyncio.create_task(client.read([], later())) for _ in range(100)]
         await asyncio.sleep(0)
-        wire._loop.remove_reader(wire._socket)
-        os.kill(wire._process.pid, signal.SIGCONT)
-        while not select.select([wire._socket], [], [], 0)[0]:
+        client._loop.remove_reader(client._socket)
+        os.kill(client._process.pid, signal.SIGCONT)
+        while not select.select([client._socket], [], [], 0)[0]:
             await asyncio.sleep(0)
-        await wire.close()
-        assert wire._process.returncode == 0
+        await client.close()
+        assert client._process.returncode == 0
         await asyncio.gather(*asked, return_exceptions=True)
 
     with_wire(path, use)

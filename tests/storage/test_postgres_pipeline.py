@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from cardwright.storage.database import Database
-from cardwright.storage.engine.postgres_pipeline import Pipe, rows_of
+from cardwright.storage.engine.postgres_pipeline import PipelineConnection, rows_of
 from cardwright.storage.failures import Conflict, ConnectionLost, InDoubt, Refused, Unavailable
 
 STATEMENTS = {
@@ -21,19 +21,19 @@ STATEMENTS = {
 }
 
 
-def with_pipe(dsn: str, use: Callable[[Pipe, "psycopg.Connection"], Awaitable[None]]) -> None:
+def with_pipe(dsn: str, use: Callable[[PipelineConnection, "psycopg.Connection"], Awaitable[None]]) -> None:
     """Runs a test with a connection, and another one that looks on."""
 
     async def run() -> None:
         with closing(Database(dsn)) as database, psycopg.connect(dsn, autocommit=True) as admin:
             admin.execute("CREATE TABLE IF NOT EXISTS things (id INTEGER PRIMARY KEY)")
             session = "-c client_connection_check_interval=100"
-            pipe = Pipe(database.connect_postgres(session, autocommit=True))
+            pipeline = PipelineConnection(database.connect_postgres(session, autocommit=True))
             try:
-                await pipe.prepare(STATEMENTS, later())
-                await use(pipe, admin)
+                await pipeline.prepare(STATEMENTS, later())
+                await use(pipeline, admin)
             finally:
-                pipe.close()
+                pipeline.close()
 
     asyncio.run(run())
 
@@ -42,17 +42,17 @@ def later(seconds: float = 60) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def pid_of(pipe: Pipe) -> int:
+async def pid_of(pipeline: PipelineConnection) -> int:
     """The server's process behind a connection; the transaction stays open."""
-    pipe.send("pid")
-    return int.from_bytes(rows_of((await pipe.ask(later()))[0])[0][0] or b"", "big")
+    pipeline.send("pid")
+    return int.from_bytes(rows_of((await pipeline.ask(later()))[0])[0][0] or b"", "big")
 
 
-async def asking_on(pipe: Pipe) -> None:
+async def asking_on(pipeline: PipelineConnection) -> None:
     """Uses the connection until that fails."""
     while True:
-        pipe.send("pid")
-        await pipe.end(later())
+        pipeline.send("pid")
+        await pipeline.end(later())
 
 
 def sockets() -> set[int]:
@@ -70,18 +70,18 @@ def _is_socket(descriptor: int) -> bool:
 def test_a_lost_connection_fails_what_waits(postgres_url: str) -> None:
     """A session that is terminated while its answer is awaited raises ConnectionLost, and so does every later use."""
 
-    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
-        pid = await pid_of(pipe)
-        pipe.send("sleep")
-        waiting = asyncio.create_task(pipe.end(later()))
+    async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
+        pid = await pid_of(pipeline)
+        pipeline.send("sleep")
+        waiting = asyncio.create_task(pipeline.end(later()))
         await asyncio.sleep(0)
         admin.execute("SELECT pg_terminate_backend(%s)", [pid])
         with pytest.raises(ConnectionLost):
             await waiting
         with pytest.raises(ConnectionLost):
-            pipe.send("pid")
+            pipeline.send("pid")
         with pytest.raises(ConnectionLost):
-            await pipe.end(later())
+            await pipeline.end(later())
 
     with_pipe(postgres_url, use)
 
@@ -89,11 +89,11 @@ def test_a_lost_connection_fails_what_waits(postgres_url: str) -> None:
 def test_a_connection_lost_after_commit_was_sent_is_in_doubt(postgres_url: str) -> None:
     """Nobody may be told that nothing was committed when COMMIT was on its way."""
 
-    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
-        pid = await pid_of(pipe)
-        pipe.send("sleep")
-        pipe.send("insert")
-        waiting = asyncio.create_task(pipe.end(later(), commits=True))
+    async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
+        pid = await pid_of(pipeline)
+        pipeline.send("sleep")
+        pipeline.send("insert")
+        waiting = asyncio.create_task(pipeline.end(later(), commits=True))
         await asyncio.sleep(0)
         admin.execute("SELECT pg_terminate_backend(%s)", [pid])
         with pytest.raises(InDoubt):
@@ -105,12 +105,12 @@ def test_a_connection_lost_after_commit_was_sent_is_in_doubt(postgres_url: str) 
 def test_an_answer_that_is_late_ends_the_transaction(postgres_url: str) -> None:
     """At the deadline the connection is closed, and the server lets go of the locks and of what was written."""
 
-    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
-        pipe.send("insert")
-        await pipe.ask(later())
-        pipe.send("sleep")
+    async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
+        pipeline.send("insert")
+        await pipeline.ask(later())
+        pipeline.send("sleep")
         with pytest.raises(Unavailable, match="in time"):
-            await pipe.ask(later(0.05))
+            await pipeline.ask(later(0.05))
         # The insert's row is locked as long as its transaction lives: a second one would wait for it.
         admin.execute("SET statement_timeout = '60s'")
         admin.execute("INSERT INTO things VALUES (1)")
@@ -121,15 +121,15 @@ def test_an_answer_that_is_late_ends_the_transaction(postgres_url: str) -> None:
 def test_a_wait_that_is_cancelled_spoils_no_later_one(postgres_url: str) -> None:
     """Answers to a request that was cancelled are never taken for another's: the connection is given up."""
 
-    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
-        pipe.send("sleep")
-        waiting = asyncio.create_task(pipe.ask(later()))
+    async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
+        pipeline.send("sleep")
+        waiting = asyncio.create_task(pipeline.ask(later()))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         with pytest.raises(ConnectionLost):
-            pipe.send("pid")
+            pipeline.send("pid")
 
     with_pipe(postgres_url, use)
 
@@ -137,12 +137,12 @@ def test_a_wait_that_is_cancelled_spoils_no_later_one(postgres_url: str) -> None
 def test_a_conflict_leaves_the_connection_usable(postgres_url: str) -> None:
     """A unique violation ends the transaction only."""
 
-    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+    async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         admin.execute("INSERT INTO things VALUES (1)")
-        pipe.send("insert")
+        pipeline.send("insert")
         with pytest.raises(Conflict):
-            await pipe.ask(later())
-        assert await pid_of(pipe) > 0
+            await pipeline.ask(later())
+        assert await pid_of(pipeline) > 0
 
     with_pipe(postgres_url, use)
 
@@ -150,11 +150,11 @@ def test_a_conflict_leaves_the_connection_usable(postgres_url: str) -> None:
 def test_what_never_succeeds_is_refused(postgres_url: str) -> None:
     """A broken check is a bug of ours and no outage: it is not tried again."""
 
-    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+    async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         admin.execute("ALTER TABLE things ADD CHECK (id > 1)")
-        pipe.send("insert")
+        pipeline.send("insert")
         with pytest.raises(Refused):
-            await pipe.end(later(), commits=True)
+            await pipeline.end(later(), commits=True)
 
     with_pipe(postgres_url, use)
 
@@ -162,13 +162,13 @@ def test_what_never_succeeds_is_refused(postgres_url: str) -> None:
 def test_locks_hold_between_the_round_trips(postgres_url: str) -> None:
     """Between the round trip that locks and the one that commits, another session's lock on the same row fails."""
 
-    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+    async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         admin.execute("INSERT INTO things VALUES (1)")
-        pipe.send("lock")
-        await pipe.ask(later())
+        pipeline.send("lock")
+        await pipeline.ask(later())
         with pytest.raises(psycopg.errors.LockNotAvailable):
             admin.execute(STATEMENTS["lock"])
-        await pipe.end(later())
+        await pipeline.end(later())
         admin.execute(STATEMENTS["lock"])
 
     with_pipe(postgres_url, use)
@@ -180,12 +180,12 @@ def test_a_lost_connection_leaves_no_descriptor_watched(postgres_url: str) -> No
     Before, the event loop went on watching the number, and two of ten new clients were never answered.
     """
 
-    async def use(pipe: Pipe, admin: "psycopg.Connection") -> None:
+    async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         before = sockets()
-        pid = await pid_of(pipe)
+        pid = await pid_of(pipeline)
         admin.execute("SELECT pg_terminate_backend(%s)", [pid])
         with pytest.raises(Unavailable):
-            await asking_on(pipe)
+            await asking_on(pipeline)
         gone = before - sockets()
         assert gone, "the connection is closed"
         pairs = [socket.socketpair() for _ in range(2 * len(gone) + 8)]
