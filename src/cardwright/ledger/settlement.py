@@ -17,13 +17,13 @@ from cardwright.storage.database import Row
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal, transactions
 from cardwright.storage.transaction_lists.blocks import LOWEST, Order, Range, parts_of
 
-Place = tuple[int | None, str]
+SourceAndCurrency = tuple[int | None, str]
 """Funding source (None: money that no source gave) and currency."""
 
-Standing = tuple[int, ...]
+Balances = tuple[int, ...]
 """What each account of the chart holds, in the order of ``JOURNAL_ACCOUNTS``."""
 
-NOTHING: Standing = (0,) * len(JOURNAL_ACCOUNTS)
+NOTHING: Balances = (0,) * len(JOURNAL_ACCOUNTS)
 
 CLOSED_MS = 600_000
 """How long after midnight a day's rows are taken to be complete: longer than any commit takes."""
@@ -47,9 +47,9 @@ class DayTotals(NamedTuple):
 class Day:
     """A funding source's day in one currency."""
 
-    opening: Standing
+    opening: Balances
     moved: DayTotals
-    closing: Standing
+    closing: Balances
 
     def differences(self) -> dict[str, int]:
         """What does not tie: the lines to the accounts, and the accounts to one another. Empty on sound books."""
@@ -112,7 +112,7 @@ def lines_of(db: Connection, program_id: int, places: Range, *columns: Any) -> I
     yield from db.execute(select(rows).order_by(rows.c.at, rows.c.id), execution_options={"yield_per": 1_000})
 
 
-def _sums(db: Connection, program_id: int, places: Range) -> dict[Place, tuple[Standing, DayTotals]]:
+def _sums(db: Connection, program_id: int, places: Range) -> dict[SourceAndCurrency, tuple[Balances, DayTotals]]:
     accounts = [_entry[account].label(f"in_{account}") for account in JOURNAL_ACCOUNTS]
     lines = [line.label(name) for name, line in LINES.items()]
     shared = (transactions.c.source_id, _entry.currency, *accounts, *lines)
@@ -133,17 +133,17 @@ class _Closed:
 
     anchor: tuple[int, int] | None
     days: list[Instant] = field(default_factory=list)
-    standings: list[dict[Place, Standing]] = field(default_factory=list)
+    standings: list[dict[SourceAndCurrency, Balances]] = field(default_factory=list)
 
 
-class Closings:
+class ClosingBalances:
     """How programs stood at the end of days that are over: what is past never changes, so it is added up once in a process."""
 
     def __init__(self) -> None:
         self._programs: dict[int, _Closed] = {}
         self._lock = threading.Lock()
 
-    def day(self, db: Connection, program_id: int, start: Instant, now: Instant) -> dict[Place, Day]:
+    def day(self, db: Connection, program_id: int, start: Instant, now: Instant) -> dict[SourceAndCurrency, Day]:
         """The day that begins at ``start``, as far as it has come by ``now``, of every source that ever moved anything."""
         opening = self._opening(db, program_id, start, now)
         moved = _sums(db, program_id, Range((start, 0), (start + DAY_MS, 0)))
@@ -154,7 +154,7 @@ class Closings:
             days[place] = Day(before, lines, tuple(one + other for one, other in zip(before, change, strict=True)))
         return days
 
-    def _opening(self, db: Connection, program_id: int, start: Instant, now: Instant) -> dict[Place, Standing]:
+    def _opening(self, db: Connection, program_id: int, start: Instant, now: Instant) -> dict[SourceAndCurrency, Balances]:
         first = select(transactions.c.id, transactions.c.seed).where(transactions.c.program_id == program_id)
         row = db.execute(first.order_by(transactions.c.user_time_ms, transactions.c.id).limit(1)).one_or_none()
         anchor = None if row is None else (row.id, row.seed)

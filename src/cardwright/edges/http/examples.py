@@ -335,9 +335,9 @@ EVENTS: dict[str, Any] = {
 
 BODIES |= {("POST", f"/v3/simulations/cardtransactions/{name}"): body for name, body in EVENTS.items()}
 
-Place = tuple[str, str]
+Location = tuple[str, str]
 
-GUIDE: tuple[tuple[str, tuple[Place, ...]], ...] = (
+GUIDE: tuple[tuple[str, tuple[Location, ...]], ...] = (
     ("A program funding source", (("POST", "/v3/fundingsources/program"),)),
     ("A card product with Managed JIT Funding", (("POST", "/v3/cardproducts"),)),
     ("A cardholder", (("POST", "/v3/users"),)),

@@ -44,7 +44,7 @@ from cardwright.ledger.invariants.references import (
     shadow_hit_has_its_purchase,
     transaction_ids_are_odd,
 )
-from cardwright.ledger.invariants.scan import Break
+from cardwright.ledger.invariants.scan import Discrepancy
 from cardwright.ledger.invariants.transitions import deposit_change_has_its_transition, state_is_that_of_newest_transition
 from cardwright.storage.database import Database
 from cardwright.storage.tables import (
@@ -116,7 +116,7 @@ class Invariant:
     """A row of the list: the promise that it is a part of, the check, and the tables whose rows the check looks at."""
 
     promise: str
-    check: Callable[[Connection], Iterator[Break]]
+    check: Callable[[Connection], Iterator[Discrepancy]]
     tables: tuple[Table, ...]
 
     @property
@@ -161,7 +161,7 @@ def _finding(db: Connection, invariant: Invariant, counts: Mapping[Table, int]) 
     return Finding(invariant.name, invariant.promise, invariant.says, examined, broken, tuple(shown))
 
 
-def card_numbers_stay_sealed(db: Connection) -> Iterator[Break]:
+def card_numbers_stay_sealed(db: Connection) -> Iterator[Discrepancy]:
     """No card number of ours stands anywhere in clear."""
     for where, number in card_numbers_in_clear(db):
         yield where, "no card number", mask(number)

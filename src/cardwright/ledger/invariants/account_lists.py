@@ -7,14 +7,14 @@ from operator import itemgetter
 
 from sqlalchemy import Connection, and_, or_, select
 
-from cardwright.ledger.invariants.scan import Break, stream
+from cardwright.ledger.invariants.scan import Discrepancy, stream
 from cardwright.storage.tables import holder_transactions, holders, transactions
 from cardwright.storage.transaction_lists.by_account import ids_of
 
 _listed, _row = holder_transactions.c, transactions.c
 
 
-def listed_is_a_transaction(db: Connection) -> Iterator[Break]:
+def listed_is_a_transaction(db: Connection) -> Iterator[Discrepancy]:
     """Every entry of an account's list is a transaction of that account and program, at the time at which it began."""
     shared = ("program_id", "holder_id", "user_time_ms")
     differs = [_listed[name] != _row[name] for name in shared]
@@ -23,7 +23,7 @@ def listed_is_a_transaction(db: Connection) -> Iterator[Break]:
         yield f"list of holder {entry.holder_id}", f"a transaction of the same {', '.join(shared)}", f"transaction {entry.id}"
 
 
-def transaction_is_in_one_list(db: Connection) -> Iterator[Break]:
+def transaction_is_in_one_list(db: Connection) -> Iterator[Discrepancy]:
     """An account's own row names those of its transactions that its list does not have, and only those."""
     key = and_(*(_listed[name] == _row[name] for name in ("holder_id", "user_time_ms", "id")))
     unlisted = select(_row.holder_id, _row.id).outerjoin_from(transactions, holder_transactions, key).where(_listed.id.is_(None))

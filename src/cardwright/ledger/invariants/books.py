@@ -24,7 +24,7 @@ from cardwright.core.transaction_types import (
     TAKEN_BACK,
     UNDOES,
 )
-from cardwright.ledger.invariants.scan import Break, stream, truth, with_entries
+from cardwright.ledger.invariants.scan import Discrepancy, stream, truth, with_entries
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, holders, journal, transactions
 
 # --- The books balance --------------------------------------------------------------------
@@ -32,13 +32,13 @@ from cardwright.storage.tables import JOURNAL_ACCOUNTS, holders, journal, transa
 _ENTRY_SUM: ColumnElement[int] = reduce(add, (journal.c[account] for account in JOURNAL_ACCOUNTS))
 
 
-def entries_sum_to_zero(db: Connection) -> Iterator[Break]:
+def entries_sum_to_zero(db: Connection) -> Iterator[Discrepancy]:
     """Every journal entry sums to zero."""
     for row in stream(db, select(journal.c.id, _ENTRY_SUM.label("total")).where(_ENTRY_SUM != 0)):
         yield f"journal {row.id}", 0, row.total
 
 
-def ledger_sums_to_zero(db: Connection) -> Iterator[Break]:
+def ledger_sums_to_zero(db: Connection) -> Iterator[Discrepancy]:
     """The ledger of every program sums to zero in every currency."""
     total = func.sum(_ENTRY_SUM)
     query = select(journal.c.program_id, journal.c.currency, total.label("total"))
@@ -46,7 +46,7 @@ def ledger_sums_to_zero(db: Connection) -> Iterator[Break]:
         yield f"program {row.program_id}, {row.currency}", 0, row.total
 
 
-def balances_are_sums_of_entries(db: Connection) -> Iterator[Break]:
+def balances_are_sums_of_entries(db: Connection) -> Iterator[Discrepancy]:
     """Every stored balance is the sum of its account's journal entries: available and held, and held alone."""
     total = journal.c.available + journal.c.held
     for holder_id, account, sums in _accounts(db, journal, func.sum(total), func.sum(journal.c.held)):
@@ -60,7 +60,7 @@ _HELD: ColumnElement[int] = case((transactions.c.kind.in_(PROMISED), 0), else_=t
 """What a transaction holds of its account: nothing where money is only announced."""
 
 
-def held_is_open_holds(db: Connection) -> Iterator[Break]:
+def held_is_open_holds(db: Connection) -> Iterator[Discrepancy]:
     """What is on hold on an account is what its transactions still hold."""
     for holder_id, account, sums in _accounts(db, transactions, func.sum(_HELD)):
         for currency in sorted(account.balances.keys() | sums.keys()):
@@ -89,7 +89,7 @@ def _accounts(
         yield holder_id, account, by_currency
 
 
-def approved_has_one_entry(db: Connection) -> Iterator[Break]:
+def approved_has_one_entry(db: Connection) -> Iterator[Discrepancy]:
     """Every approved transaction with an effect has its journal entry, every other transaction has none.
 
     Of a direct deposit only what takes effect, or is undone afterwards, moves money; an announced credit has an effect of 0.
@@ -103,7 +103,7 @@ def approved_has_one_entry(db: Connection) -> Iterator[Break]:
         yield f"transaction {row.id} (has an entry)", bool(row.expected), bool(row.found)
 
 
-def entry_has_its_transaction(db: Connection) -> Iterator[Break]:
+def entry_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
     """Every journal entry belongs to a transaction of the same program, account, funding source and currency."""
     shared = ("program_id", "holder_id", "source_id", "currency")
     query = select(journal.c.id, transactions.c.id.label("transaction_id"))
@@ -113,7 +113,7 @@ def entry_has_its_transaction(db: Connection) -> Iterator[Break]:
         yield f"journal {row.id}", f"a transaction of the same {', '.join(shared)}", row.transaction_id and "another's"
 
 
-def declined_moves_nothing(db: Connection) -> Iterator[Break]:
+def declined_moves_nothing(db: Connection) -> Iterator[Discrepancy]:
     """A declined transaction moves and holds nothing, and no other transaction is without an effect."""
     row = transactions.c
     is_declined, is_refused = row.first_state == int(State.DECLINED), row.impacted.is_(None)
@@ -133,7 +133,7 @@ _CAPTURED: ColumnElement[int] = transactions.c.moved + _FUNDED
 """What a clearing took of the money that its chain had loaded: its order is that and what it loaded itself."""
 
 
-def funding_is_what_was_moved(db: Connection) -> Iterator[Break]:
+def funding_is_what_was_moved(db: Connection) -> Iterator[Discrepancy]:
     """What an order moved came out of program funding or went back there, in the same entry; or a clearing took it of a hold."""
     is_clearing = transactions.c.kind.in_(CLEARINGS)
     # Only a completion gives something of the hold back, so that only there the source can gain.
@@ -148,7 +148,7 @@ def funding_is_what_was_moved(db: Connection) -> Iterator[Break]:
         yield f"journal {row.id} (program_funding)", -row.moved, row.funded
 
 
-def _booked_otherwise(db: Connection, account: str, told: ColumnElement[int]) -> Iterator[Break]:
+def _booked_otherwise(db: Connection, account: str, told: ColumnElement[int]) -> Iterator[Discrepancy]:
     """Transactions of which an account of the chart has not what they tell."""
     booked = func.coalesce(journal.c[account], 0)
     query = with_entries(transactions.c.id, told.label("told"), booked.label("booked")).where(told != booked)
@@ -156,7 +156,7 @@ def _booked_otherwise(db: Connection, account: str, told: ColumnElement[int]) ->
         yield f"journal {one.id} ({account})", one.told, one.booked
 
 
-def settlement_is_what_was_cleared(db: Connection) -> Iterator[Break]:
+def settlement_is_what_was_cleared(db: Connection) -> Iterator[Discrepancy]:
     """What is owed to the network is what was settled, less what was credited or undone."""
     row = transactions.c
     gives = CLEARINGS | (SETTLED_AT_ONCE - CARD_CREDITS) | TAKEN_BACK
@@ -165,7 +165,7 @@ def settlement_is_what_was_cleared(db: Connection) -> Iterator[Break]:
     return _booked_otherwise(db, "settlement", owed)
 
 
-def fees_are_what_was_charged(db: Connection) -> Iterator[Break]:
+def fees_are_what_was_charged(db: Connection) -> Iterator[Discrepancy]:
     """What the program earned in fees is what was charged, less what was refunded or given back with its purchase."""
     row = transactions.c
     # A fee that was only held is let go of, one that was charged is given back.
@@ -177,7 +177,7 @@ def fees_are_what_was_charged(db: Connection) -> Iterator[Break]:
     return _booked_otherwise(db, "fees", earned)
 
 
-def deposits_are_what_banks_sent(db: Connection) -> Iterator[Break]:
+def deposits_are_what_banks_sent(db: Connection) -> Iterator[Discrepancy]:
     """What banks sent is what was credited by direct deposit, less what was debited or undone."""
     row = transactions.c
     came, went = (CREDITED.applied, DEBITED.reversal), (DEBITED.applied, CREDITED.reversal)
@@ -185,7 +185,7 @@ def deposits_are_what_banks_sent(db: Connection) -> Iterator[Break]:
     return _booked_otherwise(db, "deposits", sent)
 
 
-def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Break]:
+def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Discrepancy]:
     """A direct deposit is in the state that its latest transaction says, and moves money at most once each way."""
     row, later = transactions.c, transactions.alias("later").c
     newest_first = select(later.kind).where(later.root_id == row.id).order_by(later.id.desc())
@@ -205,7 +205,7 @@ def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Break]:
         yield f"transaction {one.root_id} (deposit)", "each kind once", f"kind {one.kind}, {one.times} times"
 
 
-def what_is_sent_arrives(db: Connection) -> Iterator[Break]:
+def what_is_sent_arrives(db: Connection) -> Iterator[Discrepancy]:
     """What a transfer takes from one account it gives to another: nothing stays in transit."""
     root, between = func.coalesce(transactions.c.root_id, transactions.c.id), func.sum(journal.c.transit)
     query = with_entries(root.label("root"), between.label("between"))
@@ -213,14 +213,14 @@ def what_is_sent_arrives(db: Connection) -> Iterator[Break]:
         yield f"transfer {chain.root} (in transit)", 0, int(chain.between)
 
 
-def order_keeps_no_debt(db: Connection) -> Iterator[Break]:
+def order_keeps_no_debt(db: Connection) -> Iterator[Discrepancy]:
     """No more is unloaded of an order than it loaded."""
     row = transactions.c
     for one in stream(db, select(row.id, row.load_left).where(row.load_left < 0, row.kind == GPA_CREDIT)):
         yield f"transaction {one.id} (left to unload)", "nothing or more", one.load_left
 
 
-def chains_add_up(db: Connection) -> Iterator[Break]:
+def chains_add_up(db: Connection) -> Iterator[Discrepancy]:
     """A chain still holds, still has loaded and has settled what its messages say, all of them together.
 
     An order is such a chain: what it loaded is what can still be unloaded. So is a fee, which a refund clears.
@@ -247,7 +247,7 @@ def chains_add_up(db: Connection) -> Iterator[Break]:
         yield f"chain of transaction {root_id} (holds, has loaded, has settled)", tuple(sums[3:]), tuple(sums[:3])
 
 
-def open_purchase_holds_something(db: Connection) -> Iterator[Break]:
+def open_purchase_holds_something(db: Connection) -> Iterator[Discrepancy]:
     """A transaction that begins a chain is PENDING exactly as long as it holds something, or is a deposit before its day."""
     row = transactions.c
     waits = and_(row.kind.in_(ANNOUNCED), row.due_ms > 0)
@@ -256,7 +256,7 @@ def open_purchase_holds_something(db: Connection) -> Iterator[Break]:
         yield f"transaction {one.id}", "PENDING and a hold, or neither", f"{State(one.state).name}, held {one.hold_left}"
 
 
-def chain_shares_its_time(db: Connection) -> Iterator[Break]:
+def chain_shares_its_time(db: Connection) -> Iterator[Discrepancy]:
     """A transaction that follows none was made when it began, and what follows a purchase began when that did.
 
     What follows an order, an unload or a refunded fee, is a deed of its own, and does not change the order's state.
@@ -270,7 +270,7 @@ def chain_shares_its_time(db: Connection) -> Iterator[Break]:
         yield f"transaction {one.id} (began)", one.began, one.user_time_ms
 
 
-def open_hold_has_an_end(db: Connection) -> Iterator[Break]:
+def open_hold_has_an_end(db: Connection) -> Iterator[Discrepancy]:
     """A transaction has a time at which its hold expires exactly as long as it holds something.
 
     So has a deposit that was announced, as long as it is PENDING. A real-time fee ends with its purchase.
@@ -282,7 +282,7 @@ def open_hold_has_an_end(db: Connection) -> Iterator[Break]:
         yield f"transaction {one.id}", "an end and a hold, or neither", f"end {one.due_ms}, held {one.hold_left}"
 
 
-def fee_waits_for_its_purchase(db: Connection) -> Iterator[Break]:
+def fee_waits_for_its_purchase(db: Connection) -> Iterator[Discrepancy]:
     """A real-time fee is held as long as its purchase holds something of which nothing was cleared, and no longer.
 
     Its first transaction has the id after the purchase's.

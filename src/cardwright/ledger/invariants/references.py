@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import Connection, ScalarSelect, Table, and_, case, func, or_, select, true
 
 from cardwright.core.transaction_types import ASKS
-from cardwright.ledger.invariants.scan import CHUNK, Break, stream
+from cardwright.ledger.invariants.scan import CHUNK, Discrepancy, stream
 from cardwright.outbox.events import Category
 from cardwright.outbox.render import TRANSITIONS
 from cardwright.storage.database import Row
@@ -37,13 +37,13 @@ from cardwright.storage.tables import (
 # --- Everything that is pointed at is there -----------------------------------------------
 
 
-def transaction_ids_are_odd(db: Connection) -> Iterator[Break]:
+def transaction_ids_are_odd(db: Connection) -> Iterator[Discrepancy]:
     """Every transaction has an odd id: the even one after it is its load side's."""
     for row in stream(db, select(transactions.c.id).where(transactions.c.id % 2 == 0)):
         yield f"transaction {row.id}", "an odd id", row.id
 
 
-def message_token_has_its_transaction(db: Connection) -> Iterator[Break]:
+def message_token_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
     """Every token that a sender chose points at a transaction of its program."""
     key = message_tokens.c
     join = and_(transactions.c.id == key.transaction_id, transactions.c.program_id == key.program_id)
@@ -52,7 +52,7 @@ def message_token_has_its_transaction(db: Connection) -> Iterator[Break]:
         yield f"message token {row.token}", "a transaction of its program", f"transaction {row.transaction_id}"
 
 
-def movement_has_its_transaction(db: Connection) -> Iterator[Break]:
+def movement_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
     """Every order, unload, fee and transfer has its first transaction, in its program and without a card."""
     key = movements.c
     join = and_(transactions.c.id == key.id, transactions.c.program_id == key.program_id, transactions.c.card_id.is_(None))
@@ -61,7 +61,7 @@ def movement_has_its_transaction(db: Connection) -> Iterator[Break]:
         yield f"movement {row.token}", f"transaction {row.id} of its program", None
 
 
-def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Break]:
+def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Discrepancy]:
     """Everything that a shadow control would have declined is an approved purchase of its program."""
     hit = shadow_hits.c
     query = (
@@ -79,7 +79,7 @@ def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Break]:
         yield f"shadow control {row.control_id}", "an approved purchase of its program", f"transaction {row.transaction_id}"
 
 
-def notification_has_its_objects(db: Connection) -> Iterator[Break]:
+def notification_has_its_objects(db: Connection) -> Iterator[Discrepancy]:
     """Every notification on its way tells of objects of its program that are there, to a webhook that is there."""
     query = select(outbox.c.id, outbox.c.program_id, outbox.c.category, outbox.c.refs, outbox.c.webhook_id)
     join = and_(webhooks.c.id == outbox.c.webhook_id, webhooks.c.program_id == outbox.c.program_id)
@@ -91,7 +91,7 @@ def notification_has_its_objects(db: Connection) -> Iterator[Break]:
             yield from _missing_objects(db, category, [row for row in rows if row.category == category])
 
 
-def _missing_objects(db: Connection, category: Category, rows: list[Row]) -> Iterator[Break]:
+def _missing_objects(db: Connection, category: Category, rows: list[Row]) -> Iterator[Discrepancy]:
     table, condition = TRANSITIONS.get(category, (transactions, true()))
     key = transactions.c.id if category is Category.TRANSACTION else table.c.token
     refs = {row.id: msgspec.json.decode(row.refs) for row in rows}
@@ -115,7 +115,7 @@ _REMEMBERED = (
 )
 
 
-def configuration_has_history(db: Connection) -> Iterator[Break]:
+def configuration_has_history(db: Connection) -> Iterator[Discrepancy]:
     """The history knows every funding source, card product, user and card, up to a revision that has been reached."""
     for kind, table, owner, owner_id in _REMEMBERED:
         newest = select(func.max(config_history.c.revision)).where(
@@ -141,7 +141,7 @@ def _newest_word(kind: Kind, table: Table) -> ScalarSelect[str]:
     )
 
 
-def facts_are_the_newest_words(db: Connection) -> Iterator[Break]:
+def facts_are_the_newest_words(db: Connection) -> Iterator[Discrepancy]:
     """What decisions read of users and cards is the newest word of the history about them."""
     for kind, table in ((Kind.USER, users), (Kind.CARD, cards)):
         newest = _newest_word(kind, table)
@@ -156,7 +156,7 @@ _CONTROLS = (
 )  # fmt: skip
 
 
-def controls_are_the_newest_words(db: Connection) -> Iterator[Break]:
+def controls_are_the_newest_words(db: Connection) -> Iterator[Discrepancy]:
     """What decisions read of controls and MCC groups is the newest word of the history about them; off is a word too."""
     for kind, table in _CONTROLS:
         newest = _newest_word(kind, table)
@@ -178,7 +178,7 @@ _POINTERS = (
 )  # fmt: skip
 
 
-def programs_stay_apart(db: Connection) -> Iterator[Break]:
+def programs_stay_apart(db: Connection) -> Iterator[Discrepancy]:
     """Every user, card, transaction, entry and movement points at objects of its own program only."""
     for table, pointer, pointed in _POINTERS:
         target = pointed.alias("target")
@@ -188,7 +188,7 @@ def programs_stay_apart(db: Connection) -> Iterator[Break]:
             yield f"{table.name} {row.id}, {pointed.name} {row.target_id}", f"program {row.program_id}", f"program {row.other}"
 
 
-def card_draws_on_its_users_account(db: Connection) -> Iterator[Break]:
+def card_draws_on_its_users_account(db: Connection) -> Iterator[Discrepancy]:
     """Every card draws on the account that its user draws on."""
     query = select(cards.c.id, cards.c.holder_id, users.c.holder_id.label("users")).join(users, users.c.id == cards.c.user_id)
     for row in stream(db, query.where(cards.c.holder_id != users.c.holder_id)):

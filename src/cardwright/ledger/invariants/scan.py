@@ -11,7 +11,7 @@ from cardwright.storage.tables import journal, transactions
 CHUNK = 1_000
 """Rows in memory at a time."""
 
-Break = tuple[str, object, object]
+Discrepancy = tuple[str, object, object]
 """A row that contradicts an invariant: where it is, what was expected there, what was found."""
 
 

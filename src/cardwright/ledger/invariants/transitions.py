@@ -8,7 +8,7 @@ from sqlalchemy import Column, Connection, Table, and_, select
 
 from cardwright.core.movement_types import STATE_BY_KIND
 from cardwright.core.movements import DEPOSIT_STATES, MovementKind
-from cardwright.ledger.invariants.scan import Break, stream
+from cardwright.ledger.invariants.scan import Discrepancy, stream
 from cardwright.storage.tables import (
     card_transitions,
     cards,
@@ -49,7 +49,7 @@ _STATEFUL: Final = (
 )
 
 
-def state_is_that_of_newest_transition(db: Connection) -> Iterator[Break]:
+def state_is_that_of_newest_transition(db: Connection) -> Iterator[Discrepancy]:
     """Every card, user and deposit account has the state that its newest transition tells."""
     for table, pointer, state in _STATEFUL:
         columns = pointer.table.c
@@ -65,7 +65,7 @@ class _Transition(msgspec.Struct):
     state: str
 
 
-def deposit_change_has_its_transition(db: Connection) -> Iterator[Break]:
+def deposit_change_has_its_transition(db: Connection) -> Iterator[Discrepancy]:
     """Every transaction of a direct deposit has a transition, which tells the state that the deposit enters with it."""
     is_its = and_(
         movements.c.id == transactions.c.id, movements.c.program_id == transactions.c.program_id,

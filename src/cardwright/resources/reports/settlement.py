@@ -13,7 +13,7 @@ from cardwright.core.render import details_decoder
 from cardwright.core.transaction_row import ORDER, TransactionRow, root_token, token_of, with_kind
 from cardwright.kit.bookmarks import Position
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_day, parse_instant
-from cardwright.ledger.settlement import LINES, Day, Standing, lines_of
+from cardwright.ledger.settlement import LINES, Balances, Day, lines_of
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import is_day
 from cardwright.resources.common.route import Paging, Scope, Shape, get
@@ -67,7 +67,7 @@ def parse_day(given: str | None, now: Instant) -> Instant:
     return start
 
 
-def standing_json(standing: Standing, places: int) -> str:
+def standing_json(standing: Balances, places: int) -> str:
     """How the accounts stand: ``net_drawn`` is what the source is out of pocket, the others are where that money is."""
     shown = (
         f'"{SHOWN_AS.get(account, account)}":{decimal_text(-amount if account == "program_funding" else amount, places)}'
