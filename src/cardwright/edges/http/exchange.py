@@ -33,7 +33,7 @@ class Door(Protocol):
         ...
 
 
-class _Nothing:
+class _NullEvent:
     """In the place of the event that tells a general cycle of more body: here nobody waits for that."""
 
     def set(self) -> None:
@@ -45,7 +45,7 @@ class Exchange:
 
     __slots__ = ("body", "disconnected", "headers", "keep_alive", "path", "query", "response_complete", "task", "verb")
 
-    message_event = _Nothing()
+    message_event = _NullEvent()
 
     def __init__(self, verb: str, path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
         self.verb, self.path, self.query, self.headers = verb, path, query, headers

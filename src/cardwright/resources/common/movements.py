@@ -57,7 +57,7 @@ class FundingShown(Shape, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class PreparedMovement:
     """A movement whose references have been looked up; ``users`` are the payer's token and perhaps the recipient's."""
 
     users: tuple[str, ...]
@@ -152,17 +152,17 @@ def get_movement(call: Call, kind: MovementKind, missing: Kind) -> str:
 
 # --- Actions: what one can do with it ------------------------------------------------
 
-Prepare = Callable[[Connection, Program, str], Ready]
+Prepare = Callable[[Connection, Program, str], PreparedMovement]
 """Looks up what a request refers to; the text is the token of the movement."""
 
 
-async def carry_out(call: EngineCall, kind: MovementKind, body: Any, prepare: Prepare) -> bytes:
+async def execute_movement(call: EngineCall, kind: MovementKind, body: Any, prepare: Prepare) -> bytes:
     """Has a movement carried out and answers its document; a repeat gets the first one's."""
     app, received_ms = call.app, call.app.real_clock()
     chosen = getattr(body, "token", None)
     digest, token = crud.fingerprint(app, body), chosen or app.ids.token()
 
-    def look(db: Connection) -> tuple[Ready, tuple[AccountEntry, ...]] | str:
+    def look(db: Connection) -> tuple[PreparedMovement, tuple[AccountEntry, ...]] | str:
         replay = find_movement(db, call.program_id, kind, chosen) if chosen is not None else None
         if replay is None:
             ready = prepare(db, get_program(db, call.program_id), token)

@@ -15,7 +15,7 @@ from cardwright.core.render import details_decoder
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import Token
-from cardwright.resources.common.movements import Ready, Tags0, carry_out, get_movement, one_holder, said
+from cardwright.resources.common.movements import PreparedMovement, Tags0, execute_movement, get_movement, one_holder, said
 from cardwright.resources.common.route import Shape, get, post
 from cardwright.resources.fees.charging import ChargedFee, FeeDetail, FeeModel, find_charges, parse_fees
 from cardwright.resources.transactions.transactions import get_transaction
@@ -98,29 +98,29 @@ def get_fee_transaction(db: Connection, program_id: int, token: str) -> Transact
 async def charge_fees(call: EngineCall, body: FeeChargeCreate) -> bytes:
     """Takes fees from an account: all of them, or none when it has too little."""
 
-    def prepare(db: Connection, program: Program, token: str) -> Ready:
+    def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         user, currency = one_holder(body.user_token, body.business_token), program.settings.currency
         if not body.fees:
             raise bad_field("fees", "must have at least one element")
         charges = find_charges(db, program, parse_fees(body.fees, currency), None)
-        return Ready((user,), FeeCharge(token=token, amount=0, said=said(body, "user_token", "tags"), charges=charges))
+        return PreparedMovement((user,), FeeCharge(token=token, amount=0, said=said(body, "user_token", "tags"), charges=charges))
 
-    return await carry_out(call, MovementKind.FEE_CHARGE, body, prepare)
+    return await execute_movement(call, MovementKind.FEE_CHARGE, body, prepare)
 
 
 async def refund_fee(call: EngineCall, body: FeeRefundCreate) -> bytes:
     """Gives a fee back to the account that it was taken from, whole and once."""
 
-    def prepare(db: Connection, program: Program, token: str) -> Ready:
+    def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         row = get_fee_transaction(db, program.id, body.original_fee_transaction_token)
         repeated = said(body, "tags", "original_fee_transaction_token")
         charge = Charge(token="", amount=0, fee=fee_in(row))
         user = details_decoder.decode(row.details).user_token or ""
         refund = FeeRefund(token=token, amount=row.amount, said=repeated, charges=(charge,))
         # What a purchase's fee still owes is kept with its first transaction, which held the money.
-        return Ready((user,), refund, root_id=row.root_id or row.id, ref_id=row.id)
+        return PreparedMovement((user,), refund, root_id=row.root_id or row.id, ref_id=row.id)
 
-    return await carry_out(call, MovementKind.FEE_REFUND, body, prepare)
+    return await execute_movement(call, MovementKind.FEE_REFUND, body, prepare)
 
 
 def get_charge(call: Call) -> str:

@@ -13,11 +13,11 @@ from cardwright.resources.common.movements import (
     FundingShown,
     Memo,
     MovementResponse,
-    Ready,
+    PreparedMovement,
     Tags,
     Tags0,
-    carry_out,
     check_currency,
+    execute_movement,
     find_movement,
     find_source,
     get_movement,
@@ -111,31 +111,31 @@ class UnloadQuery(Shape, frozen=True, kw_only=True):
 async def create_order(call: EngineCall, body: OrderCreate) -> bytes:
     """Loads an account from a program funding source; the fees in the order are paid by the source too."""
 
-    def prepare(db: Connection, program: Program, token: str) -> Ready:
+    def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         user, currency = one_holder(body.user_token, body.business_token), program.settings.currency
         check_currency(body.currency_code, program)
         amount, sent = positive_amount(body.amount, currency), parse_fees(body.fees, currency)
         source_id = find_source(db, program, body.funding_source_token)
         repeated = said(body, "user_token", "memo", "tags")
         charges = find_charges(db, program, sent, amount)
-        return Ready((user,), Order(token=token, amount=amount, said=repeated, charges=charges), source_id)
+        return PreparedMovement((user,), Order(token=token, amount=amount, said=repeated, charges=charges), source_id)
 
-    return await carry_out(call, MovementKind.ORDER, body, prepare)
+    return await execute_movement(call, MovementKind.ORDER, body, prepare)
 
 
 async def create_unload(call: EngineCall, body: UnloadCreate) -> bytes:
     """Sends money of an order back to its funding source, at most what is left of the order."""
 
-    def prepare(db: Connection, program: Program, token: str) -> Ready:
+    def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         amount = positive_amount(body.amount, program.settings.currency)
         order = find_movement(db, program.id, MovementKind.ORDER, body.original_order_token)
         if order is None:
             raise Problem(ORDER_NOT_FOUND)
         repeated = said(body, "original_order_token", "memo", "tags")
         user, source_id = payer_and_source(db, order.id)
-        return Ready((user,), Unload(token=token, amount=amount, said=repeated), source_id, order.id, order.id)
+        return PreparedMovement((user,), Unload(token=token, amount=amount, said=repeated), source_id, order.id, order.id)
 
-    return await carry_out(call, MovementKind.UNLOAD, body, prepare)
+    return await execute_movement(call, MovementKind.UNLOAD, body, prepare)
 
 
 def get_order(call: Call) -> str:

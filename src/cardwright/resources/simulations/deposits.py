@@ -12,7 +12,7 @@ from cardwright.kit.canonical import reading
 from cardwright.kit.clock import Instant, iso, parse_instant
 from cardwright.resources.common.call import EngineCall
 from cardwright.resources.common.fields import OR_NONE
-from cardwright.resources.common.movements import Ready, carry_out, positive_amount, said
+from cardwright.resources.common.movements import PreparedMovement, execute_movement, positive_amount, said
 from cardwright.resources.common.route import Scope, Shape, post
 from cardwright.resources.transfers.direct_deposits import DirectDeposit
 from cardwright.storage.programs import Program
@@ -64,7 +64,7 @@ def settlement_ms(text: str) -> Instant:
 
 
 async def _announce(call: EngineCall, body: Entry, *, is_credit: bool, missing: Kind) -> bytes:
-    def prepare(db: Connection, program: Program, token: str) -> Ready:
+    def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         amount, settles_ms = positive_amount(body.amount, program.settings.currency), settlement_ms(body.settlement_date)
         columns = deposit_accounts.c
         query = select(columns.id, columns.token, columns.immediate, users.c.token.label("user"))
@@ -79,9 +79,9 @@ async def _announce(call: EngineCall, body: Entry, *, is_credit: bool, missing: 
         }  # fmt: skip
         at_once = is_credit and (body.earlyPayEligible is True or account.immediate)
         deposit = Deposit(token=token, amount=amount, said=repeated, is_credit=is_credit, settles_ms=settles_ms, at_once=at_once)
-        return Ready((account.user,), deposit, ref_id=account.id)
+        return PreparedMovement((account.user,), deposit, ref_id=account.id)
 
-    return await carry_out(call, MovementKind.DEPOSIT, body, prepare)
+    return await execute_movement(call, MovementKind.DEPOSIT, body, prepare)
 
 
 async def simulate_deposit(call: EngineCall, body: DepositRequest) -> bytes:

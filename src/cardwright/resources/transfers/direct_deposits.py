@@ -23,7 +23,14 @@ from cardwright.core.problems import (
 from cardwright.kit.clock import parse_instant
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import Token
-from cardwright.resources.common.movements import Ready, carry_out, find_movement, get_movement, list_movements, of_holder
+from cardwright.resources.common.movements import (
+    PreparedMovement,
+    execute_movement,
+    find_movement,
+    get_movement,
+    list_movements,
+    of_holder,
+)
 from cardwright.resources.common.route import Paging, Shape, get, post
 from cardwright.storage import records
 from cardwright.storage.programs import Program
@@ -162,7 +169,7 @@ def list_deposits(call: Call) -> records.Listing:
 async def create_transition(call: EngineCall, body: DepositTransitionCreate) -> bytes:
     """Lets a direct deposit take effect, returns it or refuses it."""
 
-    def prepare(db: Connection, program: Program, token: str) -> Ready:
+    def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         row = find_movement(db, program.id, MovementKind.DEPOSIT, body.direct_deposit_token)
         if row is None:
             raise Problem(DEPOSIT_UNKNOWN)
@@ -176,9 +183,9 @@ async def create_transition(call: EngineCall, body: DepositTransitionCreate) -> 
         change = DepositTransition(
             token=token, amount=0, to=to, channel=body.channel, reason=body.reason, reason_code=body.reason_code, ends_ms=ends_ms
         )
-        return Ready((deposit.user_token,), change, root_id=row.id, ref_id=row.id)
+        return PreparedMovement((deposit.user_token,), change, root_id=row.id, ref_id=row.id)
 
-    return await carry_out(call, MovementKind.DEPOSIT_TRANSITION, body, prepare)
+    return await execute_movement(call, MovementKind.DEPOSIT_TRANSITION, body, prepare)
 
 
 def get_transition(call: Call) -> str:

@@ -13,10 +13,10 @@ from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import CurrencyCode, Token
 from cardwright.resources.common.movements import (
     Memo,
-    Ready,
+    PreparedMovement,
     Tags,
-    carry_out,
     check_currency,
+    execute_movement,
     get_movement,
     list_movements,
     positive_amount,
@@ -88,7 +88,7 @@ def holder_of(db: Connection, program: Program, token: str) -> int:
 async def create_transfer(call: EngineCall, body: PeerTransferCreate) -> bytes:
     """Moves money from the sender's account to the recipient's."""
 
-    def prepare(db: Connection, program: Program, token: str) -> Ready:
+    def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         sender = one_of("sender", body.sender_user_token, body.sender_business_token)
         recipient = one_of("recipient", body.recipient_user_token, body.recipient_business_token)
         check_currency(body.currency_code, program)
@@ -96,9 +96,9 @@ async def create_transfer(call: EngineCall, body: PeerTransferCreate) -> bytes:
         if holder_of(db, program, sender) == holder_of(db, program, recipient):
             raise bad_field("recipient_user_token", "must have another account than the sender")
         repeated = said(body, "sender_user_token", "recipient_user_token", "memo", "tags")
-        return Ready((sender, recipient), PeerTransfer(token=token, amount=amount, said=repeated))
+        return PreparedMovement((sender, recipient), PeerTransfer(token=token, amount=amount, said=repeated))
 
-    return await carry_out(call, MovementKind.PEER_TRANSFER, body, prepare)
+    return await execute_movement(call, MovementKind.PEER_TRANSFER, body, prepare)
 
 
 def get_transfer(call: Call) -> str:

@@ -14,10 +14,10 @@ from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import CurrencyCode, Token
 from cardwright.resources.common.movements import (
     Memo,
-    Ready,
+    PreparedMovement,
     Tags,
-    carry_out,
     check_currency,
+    execute_movement,
     find_source,
     get_movement,
     list_movements,
@@ -141,7 +141,7 @@ def _source_id(call: Call, token: str) -> int:
 async def create_transfer(call: EngineCall, body: ProgramTransferCreate) -> bytes:
     """Moves money from an account to a program funding source; fees and amount together, or nothing."""
 
-    def prepare(db: Connection, program: Program, token: str) -> Ready:
+    def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         user, currency = one_holder(body.user_token, body.business_token), program.settings.currency
         check_currency(body.currency_code, program)
         amount, sent = positive_amount(body.amount, currency), parse_fees(body.fees, currency)
@@ -151,9 +151,9 @@ async def create_transfer(call: EngineCall, body: ProgramTransferCreate) -> byte
         repeated = said(body, "type_token", "user_token", "memo", "tags")
         charges = find_charges(db, program, sent, amount)
         transfer = ProgramTransfer(token=token, amount=amount, said=repeated, charges=charges)
-        return Ready((user,), transfer, kind.source_id, ref_id=kind.id)
+        return PreparedMovement((user,), transfer, kind.source_id, ref_id=kind.id)
 
-    return await carry_out(call, MovementKind.PROGRAM_TRANSFER, body, prepare)
+    return await execute_movement(call, MovementKind.PROGRAM_TRANSFER, body, prepare)
 
 
 def get_transfer(call: Call) -> str:
