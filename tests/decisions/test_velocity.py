@@ -515,7 +515,7 @@ def test_a_story_of_controls_goes_as_told(world: World, name: str) -> None:
         day = story.at(when, day)
         assert story.play(what) == answer, line
     books = recount.read(world.database, world.program_id)
-    assert books.judged() == recount.Verdict()
+    assert books.judged() == recount.LimitResult()
     for user in ("u", "w", "child"):
         assert books.left(user, datetime.fromtimestamp(story.now / 1000, UTC)) == story.left(user)
 
@@ -556,7 +556,7 @@ def test_no_give_back_lifts_the_room_above_the_limit(world: World, window: Windo
         assert story.play(f"left {root['control']}") == "100.00 -1", name
         assert story.play(f"auth 100 at {root['mcc']}") == "0000", name
         assert story.play(f"auth 0.01 at {root['mcc']}") == f"1834 {root['control']}", name
-    assert recount.read(world.database, world.program_id).judged() == recount.Verdict()
+    assert recount.read(world.database, world.program_id).judged() == recount.LimitResult()
 
 
 def test_the_second_count_finds_what_is_wrong(world: World) -> None:

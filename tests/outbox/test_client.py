@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cardwright.kit.guard import OutgoingPolicy
-from cardwright.outbox.client import Answer, GuardedClient
+from cardwright.outbox.client import EndpointResponse, GuardedClient
 from tests.support.held_time import HeldLoop, run_held
 
 SANDBOX = OutgoingPolicy.sandbox()
@@ -83,7 +83,7 @@ async def a_client(
 
 async def post_once(
     url: str, *, headers: Mapping[str, str] | None = None, timeout_ms: int = PATIENT_MS, trusted_ca_pem: str | None = None
-) -> Answer:
+) -> EndpointResponse:
     """One post of `{}` by a sandbox client of its own."""
     async with a_client(trusted_ca_pem=trusted_ca_pem) as client:
         return await client.post(url, b"{}", headers or {}, timeout_ms)
@@ -121,7 +121,7 @@ def test_what_is_posted_arrives_and_what_is_answered_returns(new_loop: Callable[
         seen.append((request.method, request.raw_path, await request.read(), dict(request.headers)))
         return web.Response(status=201, body=b'{"ok": true}')
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving(handler) as port:
             url = f"http://127.0.0.1:{port}/hook/%2Fx?a=1&b=%20"
             return await post_once(url, headers={"Content-Type": "application/json", "X-Town": "Ávila"})
@@ -142,7 +142,7 @@ def test_every_status_is_an_answer(status: int) -> None:
     async def handler(_: web.Request) -> web.Response:
         return web.Response(status=status)
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving(handler) as port:
             return await post_once(f"http://localhost:{port}/")
 
@@ -159,7 +159,7 @@ def test_a_redirect_is_an_answer_and_not_an_order(status: int) -> None:
         paths.append(request.path)
         return web.Response(status=status, headers={"Location": "/elsewhere"})
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving(handler) as port:
             return await post_once(f"http://127.0.0.1:{port}/hook")
 
@@ -170,7 +170,7 @@ def test_a_redirect_is_an_answer_and_not_an_order(status: int) -> None:
 def test_a_hanging_server_costs_the_timeout_and_no_more() -> None:
     """A server that never answers gives an error after the time we gave it, though it is no whole number of seconds."""
 
-    async def story(loop: HeldLoop) -> Answer:
+    async def story(loop: HeldLoop) -> EndpointResponse:
         silent = Silent()
         async with serving_raw(silent) as port:
             client = GuardedClient(SANDBOX, loop.time_ms)
@@ -191,7 +191,7 @@ def test_a_hanging_server_costs_the_timeout_and_no_more() -> None:
 def test_a_dripping_server_cannot_hold_the_line() -> None:
     """The timeout covers the body too: a byte every 10 ms does not prolong it."""
 
-    async def story(loop: HeldLoop) -> Answer:
+    async def story(loop: HeldLoop) -> EndpointResponse:
         drips = asyncio.Semaphore(0)
 
         async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -228,7 +228,7 @@ def test_a_name_server_that_hangs_is_a_timeout() -> None:
             await asyncio.Event().wait()
             return await super().resolve(host, port, family)
 
-    async def story(loop: HeldLoop) -> Answer:
+    async def story(loop: HeldLoop) -> EndpointResponse:
         resolver = Hanging()
         client = GuardedClient(SANDBOX, loop.time_ms, resolver=resolver)
         try:
@@ -261,7 +261,7 @@ def test_a_name_server_that_hangs_is_a_timeout() -> None:
 def test_a_garbled_answer_is_no_answer(raw: bytes, error: str) -> None:
     """Whatever comes back that is not one whole HTTP answer is an error with a sentence, never an exception."""
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving_raw(answering(raw)) as port:
             return await post_once(f"http://127.0.0.1:{port}/")
 
@@ -276,7 +276,7 @@ def test_a_reset_is_an_error() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving_raw(reset) as port:
             return await post_once(f"http://127.0.0.1:{port}/")
 
@@ -286,7 +286,7 @@ def test_a_reset_is_an_error() -> None:
 def test_a_closed_port_is_refused() -> None:
     """Nobody listens: the error says so in two words."""
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving_raw(answering(b"")) as port:
             pass
         return await post_once(f"http://127.0.0.1:{port}/")
@@ -327,7 +327,7 @@ def test_an_endless_body_is_cut() -> None:
             writer.write(b"x" * 10_000)
             await writer.drain()
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving_raw(endless) as port:
             return await post_once(f"http://127.0.0.1:{port}/")
 
@@ -342,7 +342,7 @@ def test_a_packed_body_is_not_unpacked() -> None:
     async def handler(_: web.Request) -> web.Response:
         return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving(handler) as port:
             return await post_once(f"http://127.0.0.1:{port}/")
 
@@ -373,7 +373,7 @@ def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch)
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         proxied.append(await reader.readline())
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving_raw(proxy) as proxy_port, serving_raw(answering(b"")) as port:
             for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
                 monkeypatch.setenv(name, f"http://127.0.0.1:{proxy_port}")
@@ -389,7 +389,7 @@ def test_connections_have_a_limit() -> None:
     under_way: list[int] = [0]
     most: list[int] = [0]
 
-    async def story() -> list[Answer]:
+    async def story() -> list[EndpointResponse]:
         arrived, let_go = asyncio.Semaphore(0), asyncio.Event()
 
         async def handler(request: web.Request) -> web.Response:
@@ -514,7 +514,7 @@ def test_headers_that_bend_the_request_are_not_sent() -> None:
     async def handler(_: web.Request) -> web.Response:
         raise AssertionError("nothing should arrive")
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving(handler) as port:
             return await post_once(f"http://127.0.0.1:{port}/", headers={"X-A": "b\r\nTransfer-Encoding: chunked"})
 
@@ -525,7 +525,7 @@ def test_headers_that_bend_the_request_are_not_sent() -> None:
 def test_errors_and_reprs_tell_no_secrets() -> None:
     """Whatever fails, neither the URL's path nor a header's value nor an answer's body shows in what gets logged."""
 
-    async def story(loop: HeldLoop) -> list[Answer]:
+    async def story(loop: HeldLoop) -> list[EndpointResponse]:
         headers, silent = {"Authorization": "Basic hush"}, Silent()
 
         async def end_the_silence() -> None:
@@ -624,7 +624,7 @@ def test_certificates_are_checked(
     async def handler(_: web.Request) -> web.Response:
         return web.Response()
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         pem, tls = write_certificate(tmp_path, address=address, valid_days=valid_days)
         async with serving(handler, tls) as port:
             return await post_once(f"https://127.0.0.1:{port}/", trusted_ca_pem=str(pem) if is_trusted else None)
@@ -641,7 +641,7 @@ def test_a_server_without_tls_is_an_error() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
 
-    async def story() -> Answer:
+    async def story() -> EndpointResponse:
         async with serving_raw(bad_request) as port:
             return await post_once(f"https://127.0.0.1:{port}/")
 

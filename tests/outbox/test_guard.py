@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from cardwright.kit.guard import OutgoingPolicy, check_address, check_headers, check_url
-from cardwright.outbox.client import Answer, GuardedClient
+from cardwright.outbox.client import EndpointResponse, GuardedClient
 
 PRODUCTION = OutgoingPolicy.production()
 SANDBOX = OutgoingPolicy.sandbox()
@@ -300,7 +300,7 @@ def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-async def post_once(url: str, policy: OutgoingPolicy, resolver: AbstractResolver | None = None) -> Answer:
+async def post_once(url: str, policy: OutgoingPolicy, resolver: AbstractResolver | None = None) -> EndpointResponse:
     """One post by a client of its own."""
     client = GuardedClient(policy, monotonic_ms, resolver=resolver)
     try:

@@ -65,7 +65,7 @@ DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class ChainPart:
     """What a message adds to a chain: its amount as goods and cash, and its uses. ``is_approved`` is False for a decline."""
 
     at_ms: int
@@ -83,7 +83,7 @@ class Part:
 class Move(NamedTuple):
     """A part that is counted, or what is taken from it: signed amounts and uses."""
 
-    part: Part
+    part: ChainPart
     goods: int
     cash: int
     uses: int
@@ -97,7 +97,7 @@ class Deed(NamedTuple):
     revision: int
     code: int
     is_approved: bool
-    request: Part | None
+    request: ChainPart | None
     moves: Sequence[Move]
 
 
@@ -105,7 +105,7 @@ class Deed(NamedTuple):
 class Rest:
     """What no message has taken yet of a part."""
 
-    part: Part
+    part: ChainPart
     goods: int
     cash: int
 
@@ -118,7 +118,7 @@ class Chain:
     settled: int = 0
     rests: list[Rest] = field(default_factory=list)
 
-    def count(self, part: Part) -> list[Move]:
+    def count(self, part: ChainPart) -> list[Move]:
         """Adds a part."""
         self.rests.append(Rest(part, part.goods, part.cash))
         return [Move(part, part.goods, part.cash, part.uses)]
@@ -167,7 +167,7 @@ class Limit:
 
 
 @dataclass(slots=True)
-class Verdict:
+class LimitResult:
     """Purchases approved over a limit, and purchases refused by a control though every limit had room: by the controls as
     they stood at the revision that the purchase notes."""
 
@@ -185,7 +185,7 @@ class Wording(NamedTuple):
         """Whether the other is of the same version of the control, and the group has the same codes."""
         return other is not None and other.said is self.said and other.codes == self.codes
 
-    def looks_at(self, part: Part, user: str) -> bool:
+    def looks_at(self, part: ChainPart, user: str) -> bool:
         """Whether it is for the user, the card product, the currency and the merchant."""
         said = self.said
         if said["user_token"] not in (None, user) or said["card_product_token"] not in (None, part.product):
@@ -270,9 +270,9 @@ class Books:
 
     # --- What is asked of the books ----------------------------------------------------------
 
-    def judged(self) -> Verdict:
+    def judged(self) -> LimitResult:
         """Every purchase that was not judged before, against every limit that was in force when it was decided."""
-        return Verdict([text for user in list(self.deeds) for text in self.judge(user)])
+        return LimitResult([text for user in list(self.deeds) for text in self.judge(user)])
 
     def judge(self, user: str) -> list[str]:
         """What is wrong with the decisions on a user's purchases that were not judged before."""
@@ -290,7 +290,7 @@ class Books:
             return over
         return [] if over else [f"{user}: purchase {deed.row_id} was refused with {deed.code}, and every limit had room"]
 
-    def _over(self, limit: Limit, user: str, place: int, deed: Deed, request: Part) -> str | None:
+    def _over(self, limit: Limit, user: str, place: int, deed: Deed, request: ChainPart) -> str | None:
         """How a purchase goes over a limit; None when it does not."""
         wording = self._wording(limit, limit.at(deed.revision))
         if wording is None or not wording.looks_at(request, user):
@@ -378,7 +378,7 @@ class Books:
         cash = said.cash_back if is_request and row.code != PARTLY_APPROVED else 0
         first_of_chain = is_request and name != "authorization.incremental"
         is_forced = ".clearing" in name and row.root_id is None
-        part = Part(
+        part = ChainPart(
             row.created_ms, row.product, said.mid, said.merchant.mcc, said.velocity_category.name.lower(), row.currency, is_approved,
             amount - cash, cash, 1 if first_of_chain or is_forced else 0,
         )  # fmt: skip
@@ -394,7 +394,7 @@ class Books:
         """The chain that a message belongs to."""
         return self.chains.setdefault(self.roots.get(row_id, row_id), Chain())
 
-    def _request(self, name: str, row: Any, part: Part) -> list[Move]:
+    def _request(self, name: str, row: Any, part: ChainPart) -> list[Move]:
         """What a request counts: nothing when it asks for nothing."""
         if part.goods + part.cash == 0:
             return []
@@ -407,7 +407,7 @@ class Books:
             chain.settled += row.amount
         return chain.count(part)
 
-    def _follow(self, name: str, row: Any, part: Part, refund_of: int | None) -> list[Move]:
+    def _follow(self, name: str, row: Any, part: ChainPart, refund_of: int | None) -> list[Move]:
         """What counts of a message that asks for nothing."""
         chain, amount = self._chain(row.id), row.amount
         if name in ANNOUNCEMENTS:
@@ -428,7 +428,7 @@ class Books:
         chain.held -= amount
         return chain.give_back(amount, is_undone=amount > 0 and chain.held == 0 and chain.settled == 0)
 
-    def _clear(self, name: str, row: Any, part: Part, chain: Chain) -> list[Move]:
+    def _clear(self, name: str, row: Any, part: ChainPart, chain: Chain) -> list[Move]:
         """What a clearing counts: all of a forced one, else the amount beyond the hold; a final one releases the rest."""
         if row.root_id is None:
             return chain.count(part)

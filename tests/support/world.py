@@ -17,8 +17,8 @@ from cardwright.core.movements import (
     Deposit,
     DepositTransition,
     FeeCharge,
+    GpaOrder,
     MovementKind,
-    Order,
     PeerTransfer,
     ProgramTransfer,
     Unload,
@@ -201,7 +201,7 @@ def asked(
 
 
 KINDS: dict[type[Any], MovementKind] = {
-    Order: MovementKind.ORDER, Unload: MovementKind.UNLOAD, FeeCharge: MovementKind.FEE_CHARGE,
+    GpaOrder: MovementKind.ORDER, Unload: MovementKind.UNLOAD, FeeCharge: MovementKind.FEE_CHARGE,
     PeerTransfer: MovementKind.PEER_TRANSFER, ProgramTransfer: MovementKind.PROGRAM_TRANSFER,
     Deposit: MovementKind.DEPOSIT, DepositTransition: MovementKind.DEPOSIT_TRANSITION,
 }  # fmt: skip

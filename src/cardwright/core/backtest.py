@@ -24,7 +24,18 @@ from cardwright.core.spend_controls import MerchantRule
 from cardwright.core.timeline import Holder, Rules, Span, Timeline
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.transaction_types import ADVICES, ASKS, CLEARINGS, CREDIT, EXPIRIES, INCREMENT, INQUIRY, PROMISED, RELEASES
-from cardwright.core.velocity import Change, Control, Event, Usage, Verdict, Window, counted, event_if_approved, judge, windows_at
+from cardwright.core.velocity import (
+    Change,
+    Control,
+    Event,
+    LimitResult,
+    Usage,
+    Window,
+    counted,
+    event_if_approved,
+    judge,
+    windows_at,
+)
 from cardwright.core.velocity_events import ChainParts, asked_of, event_of
 from cardwright.kit.clock import Instant
 
@@ -39,11 +50,11 @@ CLOSED = frozenset({Reason.PREVIOUSLY_REVERSED.number, Reason.PREVIOUSLY_COMPLET
 NO_PURCHASE = PROMISED | {INQUIRY, CREDIT}
 """Kinds that spend nothing, and so are not among what is told."""
 
-Refusal = Verdict | MerchantRule
+Refusal = LimitResult | MerchantRule
 """A velocity control that has no room, and how it stands; or an authorization control."""
 
 
-class Again(NamedTuple):
+class ReplayedDecision(NamedTuple):
     """A purchase decided again: its row as history has it and as it would be, and the control that refused it, if one did."""
 
     row: TransactionRow
@@ -76,7 +87,7 @@ class Replay:
         self._revived: dict[int, Chain] = {}
         self._recorded: dict[int, Chain] = {}
 
-    def run(self, past: Iterable[tuple[TransactionRow, Details]], start_ms: Instant) -> Iterator[Again]:
+    def run(self, past: Iterable[tuple[TransactionRow, Details]], start_ms: Instant) -> Iterator[ReplayedDecision]:
         """Decides again what came at ``start_ms`` or later, in the order of time; what came before counts as it was.
 
         Yields what spends: a credit may be refused by a control too, and is followed up, but it is no purchase.
@@ -94,7 +105,7 @@ class Replay:
                 again, refusal = self._purchase(row, details, rules) if is_late else (row, None)
                 event = event_of(again, details)
                 if is_late and row.kind not in NO_PURCHASE:
-                    yield Again(row, again, details, refusal)
+                    yield ReplayedDecision(row, again, details, refusal)
             elif row.root_id in self._undone:
                 self._more -= row.available - self._available
                 event = None
@@ -131,7 +142,7 @@ class Replay:
             return row, None
         return self._funded(row, details), None
 
-    def _limit(self, row: TransactionRow, details: Details, rules: Rules) -> Verdict | None:
+    def _limit(self, row: TransactionRow, details: Details, rules: Rules) -> LimitResult | None:
         if not rules.judging:
             return None
         event, windows = event_if_approved(self._asked(row, details), row.currency), windows_at(row.created_ms)

@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 
 from cardwright.core.checks import first_refusal
-from cardwright.core.decide import decide, verdicts
+from cardwright.core.decide import decide, limit_results
 from cardwright.core.holds import raised
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.velocity import Control, Verdict, window_end
+from cardwright.core.velocity import Control, LimitResult, window_end
 from cardwright.kit.clock import Instant, iso_ms
 
 
@@ -20,7 +20,7 @@ def smallest_changes(seen: Snapshot, asked: Authorization, now: Instant) -> dict
     Empty when no control refuses, or when an earlier check does: then no change of a control helps. ``not_before`` takes
     it that nothing else is bought until then.
     """
-    refusing = [verdict for verdict in verdicts(seen, raised(seen, asked), now) if verdict.reason is not None]
+    refusing = [verdict for verdict in limit_results(seen, raised(seen, asked), now) if verdict.reason is not None]
     if not refusing or first_refusal(seen, asked, now) is not None:
         return {}
     found = {
@@ -42,7 +42,7 @@ def _amount(seen: Snapshot, asked: Authorization, now: Instant) -> str | None:
     return decimal_text(most.requested, exponent_of(seen.currency) or 0) if low else None
 
 
-def _limits(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[Verdict]) -> list[dict[str, Any]] | None:
+def _limits(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[LimitResult]) -> list[dict[str, Any]] | None:
     """The lowest limits with which the controls that refuse would all have had room."""
     raised = {verdict.control.id: _with_room(verdict) for verdict in refusing}
     roomy = msgspec.structs.replace(
@@ -54,7 +54,7 @@ def _limits(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[V
     return [_raise(verdict.control, raised[verdict.control.id], places) for verdict in refusing]
 
 
-def _with_room(verdict: Verdict) -> Control:
+def _with_room(verdict: LimitResult) -> Control:
     control, uses = verdict.control, verdict.control.usage_limit
     return msgspec.structs.replace(
         control,
@@ -72,7 +72,7 @@ def _raise(before: Control, after: Control, places: int) -> dict[str, Any]:
     return said
 
 
-def _time(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[Verdict]) -> str | None:
+def _time(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[LimitResult]) -> str | None:
     """The first instant at which the windows of all controls that refuse have rolled over."""
     ends = [window_end(verdict.control.window, now) for verdict in refusing]
     known = [end for end in ends if end is not None]

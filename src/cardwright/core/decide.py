@@ -16,7 +16,7 @@ from cardwright.core.real_time_fees import fee_of, with_fee, with_fee_of_chain
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.transaction_types import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, RequestType
-from cardwright.core.velocity import Control, Verdict, event_if_approved, judge, usage_keys, windows_at
+from cardwright.core.velocity import Control, LimitResult, event_if_approved, judge, usage_keys, windows_at
 from cardwright.kit.clock import Instant
 
 
@@ -48,12 +48,12 @@ def _follow(seen: Snapshot, message: Clearing | Reversal | Advice | Expiry, now:
             assert_never(message)
 
 
-def verdicts(seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
+def limit_results(seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[LimitResult]:
     """What each velocity control that applies says, in order: user's, card product's, program's, oldest first."""
-    return _verdicts(seen.velocity_limits, seen, asked, now)
+    return _limit_results(seen.velocity_limits, seen, asked, now)
 
 
-def _verdicts(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[Verdict]:
+def _limit_results(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[LimitResult]:
     event = event_if_approved(asked, seen.currency)
     if event is None:
         return
@@ -64,15 +64,15 @@ def _verdicts(controls: Sequence[Control], seen: Snapshot, asked: Authorization,
             yield verdict
 
 
-def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
+def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> LimitResult | None:
     """The first velocity control that has no room for the purchase."""
     if seen.strictest_limits is not None and _first_limit(seen.strictest_limits, seen, asked, now) is None:
         return None
     return _first_limit(seen.velocity_limits, seen, asked, now)
 
 
-def _first_limit(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Verdict | None:
-    for verdict in _verdicts(controls, seen, asked, now):
+def _first_limit(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> LimitResult | None:
+    for verdict in _limit_results(controls, seen, asked, now):
         if verdict.reason is not None:
             return verdict
     return None
@@ -82,7 +82,7 @@ def would_refuse(seen: Snapshot, asked: Message, decision: Decision, now: Instan
     """Those of the snapshot's controls that would have refused a purchase that was approved without them."""
     if not isinstance(asked, Authorization) or not decision.is_approved:
         return []
-    said = verdicts(seen, raised(seen, asked), now)
+    said = limit_results(seen, raised(seen, asked), now)
     return [verdict.control for verdict in said if verdict.reason is not None]
 
 

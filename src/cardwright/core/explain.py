@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from cardwright.core.checks import CHECKS
-from cardwright.core.decide import decide, verdicts
+from cardwright.core.decide import decide, limit_results
 from cardwright.core.decision import Decision
 from cardwright.core.funding import fund
 from cardwright.core.holds import raised
@@ -17,7 +17,7 @@ from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.transaction_row import TransactionRow, cash_back_of
 from cardwright.core.transaction_types import RELEASES
-from cardwright.core.velocity import Control, Verdict, window_end, window_start
+from cardwright.core.velocity import Control, LimitResult, window_end, window_start
 from cardwright.kit.clock import Instant, iso_ms
 
 
@@ -42,11 +42,11 @@ def explain(
     message = raised(seen, message)
     if message.increase:
         steps.append(_increase_step(seen, message, refused))
-    for said in verdicts(seen, message, now):
+    for said in limit_results(seen, message, now):
         steps.append(_control_step(seen, said, now, "not_reached" if refused else "pass" if said.reason is None else "refuse"))
         refused = refused or said.reason is not None
     for said in (
-        verdicts(msgspec.structs.replace(seen, velocity_limits=tuple(shadows), strictest_limits=None), message, now)
+        limit_results(msgspec.structs.replace(seen, velocity_limits=tuple(shadows), strictest_limits=None), message, now)
         if shadows
         else ()
     ):
@@ -71,7 +71,7 @@ def _increase_step(seen: Snapshot, message: Authorization, refused: bool) -> dic
     }
 
 
-def _control_step(seen: Snapshot, said: Verdict, now: Instant, verdict: str) -> dict[str, Any]:
+def _control_step(seen: Snapshot, said: LimitResult, now: Instant, verdict: str) -> dict[str, Any]:
     control, places = said.control, exponent_of(seen.currency) or 0
     left = max(0, control.amount_limit - said.used_amount)
     step: dict[str, Any] = {

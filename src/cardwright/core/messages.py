@@ -72,7 +72,7 @@ class Assessed(msgspec.Struct, frozen=True, array_like=True):
     group: str
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True):
+class ChainPart(msgspec.Struct, frozen=True, array_like=True):
     """A part of a chain's amount as velocity controls counted it: a request, or what a clearing took beyond its hold.
 
     ``purchase`` and ``cash`` are minor units, ``taken`` is what give-backs took of them so far, the purchase first. ``uses``
@@ -142,7 +142,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     released: int = msgspec.field(default=0, name="e")
     left: int = msgspec.field(default=0, name="lf")
     increments: tuple[tuple[int, str], ...] = msgspec.field(default=(), name="i")
-    parts: tuple[Part, ...] | None = msgspec.field(default=None, name="cp")
+    parts: tuple[ChainPart, ...] | None = msgspec.field(default=None, name="cp")
     refund_of: int | None = msgspec.field(default=None, name="ro")
     assessed: Assessed | None = msgspec.field(default=None, name="rf")
     user_token: str | None = msgspec.field(default=None, name="us")

@@ -12,7 +12,7 @@ from cardwright.core.velocity import Control, Window, keeping, usage_keys
 
 C = TypeVar("C", Control, MerchantRule)
 
-Said = Sequence[tuple[int, C | None]]
+ControlVersions = Sequence[tuple[int, C | None]]
 """What a control said from which revision on, None while it was off, in the order of time."""
 
 SPANS_MAX = 20_000
@@ -63,9 +63,9 @@ class Span(NamedTuple):
 class Versions(NamedTuple):
     """Everything that the controls of a program ever said, by id."""
 
-    velocity: Mapping[int, Said[Control]]
-    auth: Mapping[int, Said[MerchantRule]]
-    exempt: Mapping[int, Said[MerchantRule]]
+    velocity: Mapping[int, ControlVersions[Control]]
+    auth: Mapping[int, ControlVersions[MerchantRule]]
+    exempt: Mapping[int, ControlVersions[MerchantRule]]
 
 
 class Timeline:
@@ -77,8 +77,8 @@ class Timeline:
     def __init__(
         self, versions: Versions, velocity: Change[Control], auth: Change[MerchantRule], exempt: Change[MerchantRule]
     ) -> None:
-        self._velocity, self._auth = _Laid(versions.velocity, velocity), _Laid(versions.auth, auth)
-        self._exempt = _Laid(versions.exempt, exempt)
+        self._velocity, self._auth = _OverlaidControls(versions.velocity, velocity), _OverlaidControls(versions.auth, auth)
+        self._exempt = _OverlaidControls(versions.exempt, exempt)
         self._spans: dict[tuple[str, bool, str], Span] = {}
 
     def of(self, holder: Holder) -> Span:
@@ -112,12 +112,12 @@ class Timeline:
         return Span(revisions, found)
 
 
-class _Laid(Generic[C]):
+class _OverlaidControls(Generic[C]):
     """What the controls of one kind would have said, the oldest first, and which of them are for whom."""
 
-    def __init__(self, versions: Mapping[int, Said[C]], change: Change[C]) -> None:
+    def __init__(self, versions: Mapping[int, ControlVersions[C]], change: Change[C]) -> None:
         replaced = {one.id: one for one in change.replaced}
-        self._said: list[Said[C]] = [
+        self._said: list[ControlVersions[C]] = [
             _changed(said, replaced.get(key), always=key in change.always)
             for key, said in sorted(versions.items())
             if key not in change.removed
@@ -128,7 +128,7 @@ class _Laid(Generic[C]):
             for level in {level_of(one) for _, one in said if one is not None}:
                 self.numbers.setdefault(level, []).append(number)
 
-    def of(self, user: str, product: str) -> list[Said[C]]:
+    def of(self, user: str, product: str) -> list[ControlVersions[C]]:
         """Those that were ever for a user's cards of a product."""
         levels = (("user", user), ("product", product), PROGRAM_LEVEL)
         return [self._said[number] for number in sorted({one for level in levels for one in self.numbers.get(level, ())})]
@@ -148,7 +148,7 @@ class _Laid(Generic[C]):
         return found
 
 
-def _changed(said: Said[C], new: C | None, *, always: bool) -> Said[C]:
+def _changed(said: ControlVersions[C], new: C | None, *, always: bool) -> ControlVersions[C]:
     if new is None:
         return said
     return [(0, new)] if always else [(at, None if one is None else new) for at, one in said]

@@ -246,7 +246,7 @@ def event_if_approved(asked: Authorization, currency: str) -> Event | None:
     )
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class LimitResult(msgspec.Struct, frozen=True):
     """A control and what it says to a purchase: used before, asked now, and the reason for refusing, if any."""
 
     control: Control
@@ -256,7 +256,7 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: Reason | None
 
 
-def judge(control: Control, usage: Usage | None, event: Event, windows: Windows) -> Verdict | None:
+def judge(control: Control, usage: Usage | None, event: Event, windows: Windows) -> LimitResult | None:
     """A control's verdict on what a purchase would be; None when it does not apply. Equality with a limit passes."""
     amount = control.amount_of(event)
     if amount == 0:
@@ -269,7 +269,7 @@ def judge(control: Control, usage: Usage | None, event: Event, windows: Windows)
         reason = Reason.AMOUNT_LIMIT
     elif control.usage_limit is not None and used_count + event.count > control.usage_limit:
         reason = Reason.COUNT_LIMIT
-    return Verdict(control, used_amount, used_count, amount, reason)
+    return LimitResult(control, used_amount, used_count, amount, reason)
 
 
 def usage_keys(controls: Iterable[Control], acting_user: str, owner: str) -> list[str]:

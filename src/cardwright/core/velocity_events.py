@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from cardwright.core.messages import Authorization, Details, Part, surcharge_of
+from cardwright.core.messages import Authorization, ChainPart, Details, surcharge_of
 from cardwright.core.money import LARGEST
 from cardwright.core.transaction_row import TransactionRow, cash_back_of
 from cardwright.core.transaction_types import ASKS, CREDITS, REFUNDS, REQUEST_TYPE_OF, RequestType
 from cardwright.core.velocity import Change, Control, Event, use_count
 from cardwright.kit.clock import Instant
 
-Parts = tuple[Part, ...]
+Parts = tuple[ChainPart, ...]
 
 UNCHANGED: tuple[Change, ...] = ()
 """What a message changes that no control counts."""
@@ -70,7 +70,7 @@ def applied(event: Event, at: Instant, parts: Parts, *, has_chain: bool = True) 
     if amount >= 0 or not has_chain:
         if not event.is_approved or not has_chain:
             return (Change(at, event),), parts
-        part = Part(at, event.mid, event.mcc, event.velocity_category, event.purchase, event.cash, event.count)
+        part = ChainPart(at, event.mid, event.mcc, event.velocity_category, event.purchase, event.cash, event.count)
         return (Change(at, event),), (*parts, part)
     return _taken(event, parts)
 
@@ -78,7 +78,7 @@ def applied(event: Event, at: Instant, parts: Parts, *, has_chain: bool = True) 
 def _taken(event: Event, parts: Parts) -> tuple[Sequence[Change], Parts]:
     """Take a give-back from the parts of its chain, the newest first."""
     left, uses = -event.purchase - event.cash, -event.count
-    changes, kept = list[Change](), list[Part]()
+    changes, kept = list[Change](), list[ChainPart]()
     for part in reversed(parts):
         amount, use = min(left, part.left), min(uses, part.uses)
         if amount or use:
@@ -92,7 +92,7 @@ def _taken(event: Event, parts: Parts) -> tuple[Sequence[Change], Parts]:
     return changes, tuple(reversed(kept))
 
 
-def _event(event: Event, part: Part, purchase: int, cash: int, count: int) -> Event:
+def _event(event: Event, part: ChainPart, purchase: int, cash: int, count: int) -> Event:
     return Event(part.mid, part.mcc, event.currency, purchase, cash, count, True, part.velocity_category)
 
 
@@ -110,7 +110,9 @@ def parts_of(root: TransactionRow, details: Details) -> Parts:
     left = min(amount, root.hold_left + abs(root.cleared))
     uses = event.count if left else 0
     return (
-        Part(root.created_ms, event.mid, event.mcc, event.velocity_category, event.purchase, event.cash, uses, amount - left),
+        ChainPart(
+            root.created_ms, event.mid, event.mcc, event.velocity_category, event.purchase, event.cash, uses, amount - left
+        ),
     )
 
 

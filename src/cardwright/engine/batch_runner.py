@@ -16,7 +16,7 @@ from cardwright.core.decide import decide, would_refuse
 from cardwright.core.decision import Decision
 from cardwright.core.fee_groups import NO_FEES
 from cardwright.core.holds import is_due
-from cardwright.core.messages import Details, Expiry, Message, Part
+from cardwright.core.messages import ChainPart, Details, Expiry, Message
 from cardwright.core.movement_json import deposit_after
 from cardwright.core.movements import SPENDING, Deposit, DepositTransition, MovementKind, decide_movement
 from cardwright.core.problems import (
@@ -274,7 +274,7 @@ def _decide_one(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult:
     return outcome
 
 
-def _changes(batch: Batch, row: TransactionRow, details: Details) -> tuple[Sequence[Change], tuple[Part, ...] | None]:
+def _changes(batch: Batch, row: TransactionRow, details: Details) -> tuple[Sequence[Change], tuple[ChainPart, ...] | None]:
     """What a message changes for velocity controls, and the parts of its chain where the root must keep them."""
     event = event_of(row, details)
     if event is None:

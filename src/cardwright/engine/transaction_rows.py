@@ -7,7 +7,7 @@ import msgspec
 from cardwright.core.checks import address_verdict
 from cardwright.core.decision import Decision
 from cardwright.core.enums import TYPES, State
-from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, Details, Message, Part
+from cardwright.core.messages import STAND_IN_MERCHANT, Authorization, ChainPart, Details, Message
 from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.transaction_row import TransactionRow, token_of
@@ -70,7 +70,7 @@ def with_increment(root: TransactionRow, increment: TransactionRow) -> Transacti
     return root._replace(details=_pack(grown))
 
 
-def with_parts(root: TransactionRow, parts: tuple[Part, ...]) -> TransactionRow:
+def with_parts(root: TransactionRow, parts: tuple[ChainPart, ...]) -> TransactionRow:
     """A chain's root that knows the parts of its chain."""
     known = details_decoder.decode(root.details)
     return root._replace(details=_pack(msgspec.structs.replace(known, parts=parts)))

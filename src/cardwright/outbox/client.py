@@ -22,7 +22,7 @@ ANSWER_HEADERS_MAX: Final = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class EndpointResponse:
     """What came of one post: a status and body, or an error and neither.
 
     The body is cut at the client's `body_max` and stays out of the repr, because answers of gateways may hold secrets.
@@ -75,16 +75,16 @@ class GuardedClient:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> Answer:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> EndpointResponse:
         """Post once and wait at most `timeout_ms` for the whole answer. Trouble of the network is an Answer, not an exception."""
         assert not self._closed, "post after close"
         began_ms = self._monotonic_ms()
         outcome = await self._guarded(url, body, headers, timeout_ms)
         duration_ms = self._monotonic_ms() - began_ms
         if isinstance(outcome, str):
-            return Answer(status=None, body=b"", duration_ms=duration_ms, error=outcome)
+            return EndpointResponse(status=None, body=b"", duration_ms=duration_ms, error=outcome)
         status, answer_body = outcome
-        return Answer(status=status, body=answer_body, duration_ms=duration_ms, error=None)
+        return EndpointResponse(status=status, body=answer_body, duration_ms=duration_ms, error=None)
 
     async def close(self) -> None:
         """Close all connections. Posts under way end with an error; further posts are a bug."""

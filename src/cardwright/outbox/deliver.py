@@ -16,7 +16,7 @@ from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import failpoint
 from cardwright.kit.vault import Vault
 from cardwright.outbox.client import GuardedClient
-from cardwright.outbox.delivery_queue import Attempt, Claim, RetryRules, Room, claim, is_any_claimable, record
+from cardwright.outbox.delivery_queue import Claim, DeliveryAttempt, RetryRules, Room, claim, is_any_claimable, record
 from cardwright.outbox.endpoint import Endpoint, open_target, open_webhook
 from cardwright.outbox.events import Category, Delivery
 from cardwright.outbox.render import RenderTransactions, load_elements, notification
@@ -83,7 +83,7 @@ class Deliverer:
         self._sends: set[asyncio.Task[None]] = set()
         self._sends_to: Counter[int] = Counter()
         self._silent: set[int] = set()
-        self._done: list[Attempt] = []
+        self._done: list[DeliveryAttempt] = []
 
     async def run(self) -> None:
         """Delivers until ``stop`` is called or the task is cancelled; then waits for the posts under way, at most ``STOP_S``."""
@@ -157,8 +157,8 @@ class Deliverer:
         free = 0 if self._stopping else self._sends_max - self._sends_to.total()
         return Room(free=free, each=self._endpoint_max, endpoints=endpoints)
 
-    def _begin(self, prepared: Message | Attempt) -> None:
-        if isinstance(prepared, Attempt):
+    def _begin(self, prepared: Message | DeliveryAttempt) -> None:
+        if isinstance(prepared, DeliveryAttempt):
             self._done.append(prepared)
             self._awake.set()
             return
@@ -200,26 +200,26 @@ class Deliverer:
         self._done.append(attempt)
         self._awake.set()
 
-    async def _attempt(self, message: Message) -> Attempt:
+    async def _attempt(self, message: Message) -> DeliveryAttempt:
         at_ms, endpoint, body = self._real_clock(), message.endpoint, message.body
         try:
             answer = await self._client.post(endpoint.url, body, endpoint.headers(body), self._rules.timeout_ms)
         except asyncio.CancelledError:
             # Only `_finish` cancels: nobody knows whether it arrived, so it counts as a failure and is sent again.
-            return Attempt(claim=message.claim, at_ms=at_ms, error="Cardwright stopped before the answer came")
+            return DeliveryAttempt(claim=message.claim, at_ms=at_ms, error="Cardwright stopped before the answer came")
         except Exception:
             # The client tells what goes wrong on the way as an answer, so this is a bug. It is an attempt all the same, or the
             # message's place at its endpoint would never be free again.
             log.exception("a notification could not be posted", outbox_id=message.claim.id)
-            return Attempt(claim=message.claim, at_ms=at_ms, error="internal error")
-        return Attempt(
+            return DeliveryAttempt(claim=message.claim, at_ms=at_ms, error="internal error")
+        return DeliveryAttempt(
             claim=message.claim, at_ms=at_ms, status=answer.status, duration_ms=answer.duration_ms, error=answer.error,
             body=endpoint.shown(answer.body.decode(errors="replace")),
         )  # fmt: skip
 
     # --- In a thread ---------------------------------------------------------------------
 
-    def _exchange(self, done: Sequence[Attempt], room: Room) -> list[Claim]:
+    def _exchange(self, done: Sequence[DeliveryAttempt], room: Room) -> list[Claim]:
         """Outcomes in, claims out, in one commit; none when there is neither."""
         real_ms = self._real_clock()
         if not done and not (room.free and self._is_any_claimable(real_ms, room)):
@@ -239,17 +239,17 @@ class Deliverer:
         with self._database.read() as db:
             return is_any_claimable(db, real_ms, room)
 
-    def _prepare(self, claims: Sequence[Claim]) -> list[Message | Attempt]:
+    def _prepare(self, claims: Sequence[Claim]) -> list[Message | DeliveryAttempt]:
         """What to send for each claim. Outside the commit that claimed them: rendering takes longer than claiming."""
         with self._database.read() as db:
             found = select(webhooks).where(webhooks.c.id.in_({claim.webhook_id for claim in claims} - {None}))
             hooks = {row.id: row for row in db.execute(found)}
             return [self._prepare_one(db, claim, hooks.get(claim.webhook_id)) for claim in claims]
 
-    def _prepare_one(self, db: Connection, claim: Claim, hook: Row | None) -> Message | Attempt:
+    def _prepare_one(self, db: Connection, claim: Claim, hook: Row | None) -> Message | DeliveryAttempt:
         if claim.target is None and (hook is None or not hook.active):
             why = "the webhook is gone" if hook is None else "the webhook is not active"
-            return Attempt(claim=claim, at_ms=self._real_clock(), error=why, is_last=True)
+            return DeliveryAttempt(claim=claim, at_ms=self._real_clock(), error=why, is_last=True)
         try:
             category = Category(claim.category)
             elements = load_elements(db, claim.program_id, category, claim.refs, self._render_transactions)
@@ -259,5 +259,5 @@ class Deliverer:
         except Exception:
             # One message that trips over a bug, or was sealed under another key, spoils only itself.
             log.exception("a notification could not be made", outbox_id=claim.id)
-            return Attempt(claim=claim, at_ms=self._real_clock(), error="the notification could not be made")
+            return DeliveryAttempt(claim=claim, at_ms=self._real_clock(), error="the notification could not be made")
         return Message(claim=claim, endpoint=endpoint, body=notification(category, elements))

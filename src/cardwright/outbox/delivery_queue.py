@@ -73,7 +73,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class DeliveryAttempt:
     """What came of a claim: a status and the beginning of a body, or an error.
 
     ``is_last``: there is nobody to send to any more, so nothing was sent and nothing will be.
@@ -157,7 +157,7 @@ _OUTCOME = (
 )
 
 
-def record(db: Connection, real_ms: Instant, rules: RetryRules, attempts: Sequence[Attempt]) -> list[Delivery]:
+def record(db: Connection, real_ms: Instant, rules: RetryRules, attempts: Sequence[DeliveryAttempt]) -> list[Delivery]:
     """Writes down what came of each claim and tells where its row stands now."""
     clocks = _load_clocks(db, {attempt.claim.program_id for attempt in attempts})
     outcomes = [_outcome(attempt, clocks[attempt.claim.program_id], real_ms, rules) for attempt in attempts]
@@ -172,7 +172,7 @@ def _load_clocks(db: Connection, program_ids: Iterable[int]) -> dict[int, Progra
     return {row.id: ProgramClock(row.clock_offset_ms, row.clock_frozen_ms) for row in rows}
 
 
-def _outcome(attempt: Attempt, clock: ProgramClock, real_ms: Instant, rules: RetryRules) -> dict[str, Any]:
+def _outcome(attempt: DeliveryAttempt, clock: ProgramClock, real_ms: Instant, rules: RetryRules) -> dict[str, Any]:
     claim, now = attempt.claim, clock.at(real_ms)
     tries = claim.tries + (not attempt.is_last)
     retries = rules.retries if claim.target is None else rules.inline_retries
@@ -188,7 +188,7 @@ def _outcome(attempt: Attempt, clock: ProgramClock, real_ms: Instant, rules: Ret
     }  # fmt: skip
 
 
-def _log(attempt: Attempt, clock: ProgramClock) -> str:
+def _log(attempt: DeliveryAttempt, clock: ProgramClock) -> str:
     """The row's list of attempts, one longer."""
     line = {
         "at": iso_ms(clock.at(attempt.at_ms)), "status": attempt.status, "duration_ms": attempt.duration_ms,

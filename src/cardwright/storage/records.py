@@ -28,7 +28,7 @@ SYSTEM_SORTS = {
 encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-class Order(NamedTuple):
+class SortOrder(NamedTuple):
     """The sort keys of a list, which are unique together."""
 
     keys: Sequence[ColumnElement[Any]]
@@ -89,16 +89,16 @@ def lock(db: Connection, table: Table, program_id: int, token: str) -> Row | Non
     return db.execute(query.with_for_update(key_share=True)).one_or_none()
 
 
-def order_of(table: Table, sort_by: str) -> Order:
+def order_of(table: Table, sort_by: str) -> SortOrder:
     """The order that a list is asked for in; creation order breaks ties. Raises a problem for an unknown sort name."""
     name = sort_by.removeprefix("-")
     if name not in SYSTEM_SORTS:
         raise bad_parameter("sort_by", f"must be one of {', '.join(SYSTEM_SORTS)}, not {name[:60]}")
-    return Order((table.c[SYSTEM_SORTS[name]], table.c.id), sort_by.startswith("-"))
+    return SortOrder((table.c[SYSTEM_SORTS[name]], table.c.id), sort_by.startswith("-"))
 
 
 def read_page(
-    db: Connection, query: Select[Any], order: Order, page: Page, fits: Callable[[Row], bool] | None = None
+    db: Connection, query: Select[Any], order: SortOrder, page: Page, fits: Callable[[Row], bool] | None = None
 ) -> tuple[list[Row], bool]:
     """Return the rows of a page, and whether more follow. ``fits`` filters the rows that the query finds.
 

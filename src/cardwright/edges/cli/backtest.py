@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cardwright.edges.cli.client import Answer, Client
+from cardwright.edges.cli.client import ApiResponse, Client
 from cardwright.edges.cli.instance import client_of
 from cardwright.edges.cli.output import Failure, show_fields, show_json, show_table, tell
 
@@ -54,7 +54,7 @@ def _body(file: Path) -> Any:
 
 
 def _asked(client: Client, verb: str, path: str, file: Path, body: object = None) -> dict[str, Any]:
-    answer: Answer = client.request(verb, path, body)
+    answer: ApiResponse = client.request(verb, path, body)
     if answer.status < 300 and isinstance(answer.body, dict):
         return answer.body
     said = answer.body.get("error_message", answer.body) if isinstance(answer.body, dict) else answer.body

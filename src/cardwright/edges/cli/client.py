@@ -14,7 +14,7 @@ TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """Status and body of an answer; ``body`` is text when it is no JSON."""
 
     status: int
@@ -30,13 +30,13 @@ class Client:
         pair = base64.b64encode(f"{application_token}:{access_token}".encode()).decode()
         self._headers = {"Authorization": f"Basic {pair}", "Content-Type": "application/json"}
 
-    def request(self, verb: str, path: str, body: object = None) -> Answer:
+    def request(self, verb: str, path: str, body: object = None) -> ApiResponse:
         """An answer, whatever its status. Raises Failure when nobody answers."""
         connection = self._connect()
         try:
             connection.request(verb, path, None if body is None else json.dumps(body), self._headers)
             answer = connection.getresponse()
-            return Answer(answer.status, _content(answer.read()))
+            return ApiResponse(answer.status, _content(answer.read()))
         except (OSError, HTTPException) as error:
             raise Failure(f"nobody answers at {self.root_url}: {error}", "cardwright serve") from None
         finally:

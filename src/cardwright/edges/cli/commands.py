@@ -54,7 +54,7 @@ Mode = Annotated[ModeName | None, typer.Option(envvar="CARDWRIGHT_MODE", help="W
 BaseUrl = Annotated[
     str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="EngineRequest there instead of the instance that runs here.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="ApiResponse in JSON.")]
 
 
 def settings_from(**given: Any) -> "Settings":

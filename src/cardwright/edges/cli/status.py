@@ -6,7 +6,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from cardwright.edges.cli.client import Answer, Client
+from cardwright.edges.cli.client import ApiResponse, Client
 from cardwright.edges.cli.instance import Instance, environment_of, find_credentials, find_instance
 from cardwright.edges.cli.output import Failure, show_fields, show_json
 
@@ -55,7 +55,7 @@ def status(settings: "Settings", output_format: OutputFormat) -> None:
             )
 
 
-def _readiness(instance: Instance) -> Answer:
+def _readiness(instance: Instance) -> ApiResponse:
     """The answer of ``/readyz``. Raises Failure; one of a process that has ended says so."""
     try:
         return Client(instance.root_url, ca=instance.ca).request("GET", "/readyz")
@@ -77,7 +77,7 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _not_ready(instance: Instance, answer: Answer) -> Failure:
+def _not_ready(instance: Instance, answer: ApiResponse) -> Failure:
     """The failure for an answer other than 200: its ``status`` and ``reason``, and the command that helps."""
     body = answer.body if isinstance(answer.body, dict) else {}
     state = str(body.get("status", f"HTTP status {answer.status}"))

@@ -62,7 +62,7 @@ class Request(NamedTuple):
     bookmarks: Bookmarks
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """Its answer: status, JSON, and the verbs that a path has when it was asked with another one."""
 
     status: int
@@ -94,7 +94,7 @@ class Api:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="action")
         self._under_way: dict[asyncio.Task[Any], float] = {}
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> HttpResponse:
         """One request, from its credential to its answer. Nothing but the answer's status is logged or counted."""
         allow = ""
         task = asyncio.current_task()
@@ -119,7 +119,7 @@ class Api:
             status, body = 500, INTERNAL_BODY
         self._under_way.pop(task, None)
         count_answer(request.verb, status)
-        return Answer(status, body, allow)
+        return HttpResponse(status, body, allow)
 
     async def sweep(self) -> None:
         """Cancel requests that have reached their limit, until cancelled itself. A timer for each request would cost more."""

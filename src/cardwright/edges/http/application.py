@@ -13,7 +13,7 @@ from starlette.routing import Route as Path
 
 from cardwright import __version__
 from cardwright.core.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem
-from cardwright.edges.http.api import Answer, Api
+from cardwright.edges.http.api import Api, HttpResponse
 from cardwright.edges.http.api import Request as ApiRequest
 from cardwright.edges.http.explorer import explorer_paths
 from cardwright.edges.http.parent_watch import end_with_parent
@@ -60,7 +60,7 @@ class Application:
         assert self._api is not None
         await self._api.look_up(authorization)
 
-    async def answer(self, request: ApiRequest) -> Answer:
+    async def answer(self, request: ApiRequest) -> HttpResponse:
         """Answers an API request."""
         assert self._api is not None
         return await self._api.answer(request)

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from cardwright.edges.http.api import Answer, Request
+from cardwright.edges.http.api import HttpResponse, Request
 from cardwright.kit.bookmarks import Bookmarks
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -28,7 +28,7 @@ class Door(Protocol):
         """Look a credential up, so that ``check_head`` knows it. Raises BAD_CREDENTIAL."""
         ...
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> HttpResponse:
         """Answers it; never raises but for cancellation."""
         ...
 
@@ -80,7 +80,7 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-def answer_head(answer: Answer, *, keep_alive: bool) -> bytes:
+def answer_head(answer: HttpResponse, *, keep_alive: bool) -> bytes:
     """The status line and the header lines of an answer."""
     status, body, allow = answer
     content_type = CONTENT_TYPE if body else b""

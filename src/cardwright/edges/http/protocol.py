@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cardwright.core.problems import BAD_CREDENTIAL, BAD_REQUEST, BUSY, METHOD_NOT_ALLOWED, Problem
 from cardwright.edges.http import rejections
-from cardwright.edges.http.api import Answer
+from cardwright.edges.http.api import HttpResponse
 from cardwright.edges.http.connections import FRAMING_MAX, LINGER_S, Connections
 from cardwright.edges.http.exchange import Door, Exchange, Flow, answer_head, content_length, head_size, head_without_upgrade
 from cardwright.edges.http.metrics import count_answer, count_refusal
@@ -35,7 +35,7 @@ IDLE, HEAD, BODY, CONNECTED, REFUSED, LINGERING, CLOSING = range(7)
 """Between two messages; in a head; in a body; before the first message; refused, while earlier requests are under way; refused
 and answered; closed by us, while the transport still has bytes to send. From REFUSED on nothing is parsed."""
 
-TOO_BUSY_ANSWER = Answer(BUSY.status, problem_body(rejections.TOO_BUSY.problem))
+TOO_BUSY_ANSWER = HttpResponse(BUSY.status, problem_body(rejections.TOO_BUSY.problem))
 
 
 class _StoppedError(Exception):
@@ -408,7 +408,7 @@ class ApiProtocol(HttpToolsProtocol):
             can_answer = self._drop_incomplete()
         self._stop_parsing(REFUSED)
         allow = problem.detail if problem.kind is METHOD_NOT_ALLOWED else ""
-        answer = Answer(problem.kind.status, problem_body(problem), allow)
+        answer = HttpResponse(problem.kind.status, problem_body(problem), allow)
         self._refusal = answer_head(answer, keep_alive=False) + answer.body if can_answer else b""
         if not self._is_answering():
             self._send_refusal()
@@ -487,7 +487,7 @@ class ApiProtocol(HttpToolsProtocol):
             # Not by a callback, which is a turn of the loop for each request.
             self.tasks.discard(exchange.task)
 
-    def _write(self, exchange: Exchange, answer: Answer) -> None:
+    def _write(self, exchange: Exchange, answer: HttpResponse) -> None:
         exchange.response_complete = True
         if exchange.disconnected:
             return

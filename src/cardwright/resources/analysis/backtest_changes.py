@@ -85,7 +85,7 @@ def alone(field: str, change: Change[C]) -> Change[C]:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-class Attempt:
+class ChangedControls:
     """Makes what a request describes into what decisions see. Groups are as they are now: what is tried points at those.
 
     A velocity control that is new has been there since ``start``.

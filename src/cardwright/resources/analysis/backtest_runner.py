@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from cardwright.kit.clock import RealClock
-from cardwright.resources.analysis.backtest_worker import LENGTH_BYTES, MODULE, NO_DATABASE, Order, Part, frame
+from cardwright.resources.analysis.backtest_worker import LENGTH_BYTES, MODULE, NO_DATABASE, BacktestTask, ReplayedPart, frame
 from cardwright.storage.backtests import DONE, FAILED, Claimed, claim, is_idle, keep
 from cardwright.storage.database import Database
 from cardwright.storage.failures import Unavailable
@@ -95,7 +95,9 @@ class BacktestRunner:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            order = Order(address=self._address, job=claimed.job, cursor=claimed.cursor, flips_max=FLIPS_MAX - claimed.sums.flips)
+            order = BacktestTask(
+                address=self._address, job=claimed.job, cursor=claimed.cursor, flips_max=FLIPS_MAX - claimed.sums.flips
+            )
             process.stdin.write(frame(order))
             await self._follow(claimed, process.stdout)
         finally:
@@ -116,7 +118,7 @@ class BacktestRunner:
                 return
             claimed = claimed._replace(cursor=part.cursor)
 
-    async def _next(self, claimed: Claimed, stdout: asyncio.StreamReader) -> Part | None:
+    async def _next(self, claimed: Claimed, stdout: asyncio.StreamReader) -> ReplayedPart | None:
         """The next part; None when there will be none. While it is awaited the lease is renewed."""
         reading = asyncio.create_task(_read(stdout))
         while not (await asyncio.wait({reading}, timeout=RENEW_S))[0]:
@@ -145,10 +147,10 @@ class BacktestRunner:
             self._process.kill()
 
 
-async def _read(stdout: asyncio.StreamReader) -> Part | None:
+async def _read(stdout: asyncio.StreamReader) -> ReplayedPart | None:
     """One part, None at the end of the stream."""
     try:
         length = int.from_bytes(await stdout.readexactly(LENGTH_BYTES), "big")
-        return msgspec.msgpack.decode(await stdout.readexactly(length), type=Part)
+        return msgspec.msgpack.decode(await stdout.readexactly(length), type=ReplayedPart)
     except asyncio.IncompleteReadError:
         return None

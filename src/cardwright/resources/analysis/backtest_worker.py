@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from cardwright.core.backtest import Again, Refusal, Replay
+from cardwright.core.backtest import Refusal, Replay, ReplayedDecision
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.render import details_decoder
 from cardwright.core.responses import REASON_OF
@@ -24,7 +24,7 @@ from cardwright.core.snapshot import Snapshot
 from cardwright.core.spend_controls import MerchantRule
 from cardwright.core.timeline import Holder, Timeline
 from cardwright.core.transaction_row import TransactionRow, token_of
-from cardwright.core.velocity import Verdict, Window
+from cardwright.core.velocity import LimitResult, Window
 from cardwright.kit.clock import DAY_MS, iso_ms
 from cardwright.resources.analysis.decisions import configuration_as_of
 from cardwright.storage.backtests import (
@@ -61,7 +61,7 @@ NICE = 10
 """Decisions of today come before those of yesterday."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class BacktestTask(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is to do: on which database, which job, after which account; how many flips may still be kept."""
 
     address: str
@@ -70,7 +70,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     flips_max: int
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayedPart(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the accounts up to ``cursor`` since the last part. The last one is ``done``."""
 
     cursor: int
@@ -79,7 +79,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     done: bool
 
 
-def parts(database: Database, order: Order, clock_s: Callable[[], float] = lambda: 0.0) -> Iterator[Part]:
+def parts(database: Database, order: BacktestTask, clock_s: Callable[[], float] = lambda: 0.0) -> Iterator[ReplayedPart]:
     """Works through a job."""
     job = order.job
     with database.read() as db:
@@ -97,7 +97,7 @@ def parts(database: Database, order: Order, clock_s: Callable[[], float] = lambd
                 cursor = ids[-1]
         is_done = len(ids) < ACCOUNTS_AT_ONCE
         if is_done or worker.rows >= PART_ROWS or clock_s() - begun >= PART_S:
-            yield Part(cursor=cursor, sums=worker.sums, flips=worker.flips, done=is_done)
+            yield ReplayedPart(cursor=cursor, sums=worker.sums, flips=worker.flips, done=is_done)
             worker.sums, worker.flips, worker.rows, begun = Sums(), [], 0, clock_s()
         if is_done:
             return
@@ -130,7 +130,7 @@ class _Worker:
             self._seen[key] = replace(seen, spend=replace(seen.spend, merchant_blocks=(), exemptions=()))
         return self._seen[key]
 
-    def _add(self, again: Again, owned: dict[int, CardOf]) -> None:
+    def _add(self, again: ReplayedDecision, owned: dict[int, CardOf]) -> None:
         sums, row, new = self.sums, again.row, again.again
         self.rows += 1
         sums.purchases += 1
@@ -141,7 +141,7 @@ class _Worker:
             sums.approved_after += 1
             sums.amount_after += new.amount
         match again.refusal:
-            case Verdict() as limit:
+            case LimitResult() as limit:
                 count_in(sums.declined_by, limit.control.token, 1, row.request_amount)
             case MerchantRule() as rule:
                 count_in(sums.blocked_by, rule.token, 1, row.request_amount)
@@ -153,7 +153,7 @@ class _Worker:
             assert row.card_id is not None, "a purchase has a card"
             self._flip(again, owned[row.card_id])
 
-    def _flip(self, again: Again, card: CardOf) -> None:
+    def _flip(self, again: ReplayedDecision, card: CardOf) -> None:
         sums, row = self.sums, again.row
         if row.impacted is None:
             sums.to_approved += 1
@@ -167,7 +167,7 @@ class _Worker:
             self.flips.append(flip_json(again, card))
 
 
-def flip_json(again: Again, card: CardOf) -> str:
+def flip_json(again: ReplayedDecision, card: CardOf) -> str:
     """A purchase that comes out otherwise, as it is shown."""
     row, new, details = again.row, again.again, again.details
     places = exponent_of(row.currency) or 0
@@ -193,7 +193,7 @@ def _refusal(refusal: Refusal | None, places: int) -> dict[str, object]:
             return {}
         case MerchantRule():
             return {"control": refusal.token, "control_type": AUTH, "control_name": refusal.name}
-        case Verdict():
+        case LimitResult():
             control = refusal.control
             return {
                 "control": control.token, "control_type": VELOCITY, "control_name": control.name,
@@ -231,7 +231,7 @@ def frame(message: msgspec.Struct) -> bytes:
 def main(given: BinaryIO, taken: BinaryIO) -> None:
     """Does what standard input asks for."""
     length = int.from_bytes(given.read(LENGTH_BYTES), "big")
-    order = msgspec.msgpack.decode(given.read(length), type=Order)
+    order = msgspec.msgpack.decode(given.read(length), type=BacktestTask)
     threading.Thread(target=_end_with, args=(given,), daemon=True).start()
     database = Database(order.address)
     try:

@@ -13,7 +13,7 @@ from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.problems import BACKTEST_NOT_FOUND, BUSY, Problem, bad_field, bad_parameter
 from cardwright.kit.canonical import reading
 from cardwright.kit.clock import DAY_MS, Instant, iso, iso_ms, parse_instant
-from cardwright.resources.analysis.backtest_changes import Attempt, AuthChanges, ExemptionChanges, VelocityChanges
+from cardwright.resources.analysis.backtest_changes import AuthChanges, ChangedControls, ExemptionChanges, VelocityChanges
 from cardwright.resources.analysis.backtest_worker import AUTH, VELOCITY, ControlType
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call, EngineCall
@@ -207,7 +207,7 @@ def get_row(call: Call) -> Row:
 def job_of(call: Call, body: BacktestCreate) -> Job:
     """The job that a request asks for, every control checked as if it were made or changed in earnest."""
     start, end = parse_range(body, call.now)
-    attempt = Attempt(call, start)
+    attempt = ChangedControls(call, start)
     return Job(
         program_id=call.program.id, start_ms=start, end_ms=end, accounts=count_accounts(call.db, call.program.id),
         velocity=attempt.velocity(body.velocity_controls or VelocityChanges()),

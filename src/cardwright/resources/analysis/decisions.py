@@ -42,7 +42,7 @@ from cardwright.storage.tables import card_products
 # --- Rules: pure ---------------------------------------------------------------------
 
 
-class Again(NamedTuple):
+class RepeatedDecision(NamedTuple):
     """A decision made again: its steps, whether it came out as recorded, and what alone would have had it approved."""
 
     steps: list[dict[str, Any]]
@@ -178,7 +178,7 @@ def get_decision(call: Call) -> dict[str, Any]:
     row, _side = get_transaction(call.db, call.program.id, call.token)
     reason = REASON_OF[row.code]
     tells = row.kind not in ASKS or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
-    again = Again(explain_follow_up(row), True, {}) if tells else _explain_again(call, row)
+    again = RepeatedDecision(explain_follow_up(row), True, {}) if tells else _explain_again(call, row)
     steps = again.steps
     places = exponent_of(row.currency) or 0
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
@@ -199,12 +199,12 @@ def get_decision(call: Call) -> dict[str, Any]:
     }
 
 
-def _explain_again(call: Call, row: TransactionRow) -> Again:
+def _explain_again(call: Call, row: TransactionRow) -> RepeatedDecision:
     """The decision made again from its history."""
     seen, shadows = snapshot_as_of(call, row)
     message = message_of(row)
     decision, steps = explain(seen, message, row.created_ms, shadows)
-    return Again(steps, decision.reason.number == row.code, smallest_changes(seen, message, row.created_ms))
+    return RepeatedDecision(steps, decision.reason.number == row.code, smallest_changes(seen, message, row.created_ms))
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -306,15 +306,15 @@ def validate(call: Call, holder: Row, claims: UserValidations) -> UserValidated:
     """
     known = msgspec.json.decode(holder.doc, type=User)
     birth_date = None if claims.birth_date is None else parse_date("validations.user.birth_date", claims.birth_date)
-    verdicts = {
+    limit_results = {
         "birth_date": None if birth_date is None else birth_date == known.birth_date,
         "phone": None if claims.phone is None else claims.phone == known.phone,
         "ssn": None if claims.ssn is None else is_right_number(claims.ssn, shown_number(unseal(call, holder), "SSN", True)),
     }
-    for name, verdict in verdicts.items():
+    for name, verdict in limit_results.items():
         if verdict is False:
             raise bad_field(f"validations.user.{name}", "does not match the cardholder")
-    return UserValidated(**{name: verdict is True for name, verdict in verdicts.items()})
+    return UserValidated(**{name: verdict is True for name, verdict in limit_results.items()})
 
 
 def get_transition(call: Call) -> str:

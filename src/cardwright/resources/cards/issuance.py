@@ -157,7 +157,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CardOrder:
     """All that a card is made by; ``is_presented``: the answer shows number and code."""
 
     body: CardCreate
@@ -204,7 +204,7 @@ def check_body(body: CardCreate) -> None:
             raise bad_field(name, "may not be used together with reissue_pan_from_card_token")
 
 
-def card_of(order: Order, token: str, number: Number, barcode: str, expiry: Expiry, time: str) -> Card:
+def card_of(order: CardOrder, token: str, number: Number, barcode: str, expiry: Expiry, time: str) -> Card:
     """The card as it is first stored."""
     body, fulfillment = order.body, order.product.config.fulfillment
     return Card(
@@ -235,7 +235,7 @@ def card_of(order: Order, token: str, number: Number, barcode: str, expiry: Expi
     )
 
 
-def memory_of(order: Order, card: Card, expiry: Expiry) -> CardMemory:
+def memory_of(order: CardOrder, card: Card, expiry: Expiry) -> CardMemory:
     """What the history says of a new card."""
     life_cycle = order.product.config.card_life_cycle
     return CardMemory(
@@ -266,7 +266,7 @@ def issue_card(call: Call, body: CardCreate, *, is_presented: bool) -> StoredCar
     user = find_user(call, body.user_token)
     product_id, product = find_product(call, body.card_product_token)
     sources = find_sources(call, body, user, ended)
-    stored = insert_card(call, Order(body, user, product_id, product, sources, metadata, is_presented))
+    stored = insert_card(call, CardOrder(body, user, product_id, product, sources, metadata, is_presented))
     record_transition(call, stored, "fulfillment.issued", NEW_CARD)
     if sources.replaced is not None:
         terminate_source(call, sources.replaced)
@@ -328,7 +328,7 @@ def find_source(call: Call, token: str | None) -> StoredCard | None:
     return stored_of(crud.get_row(call, cards, CARD_UNKNOWN, token)) if token else None
 
 
-def insert_card(call: Call, order: Order) -> StoredCard:
+def insert_card(call: Call, order: CardOrder) -> StoredCard:
     """Draws what makes the card unique, and stores it."""
     try:
         expiry = expiry_of(call.now, order.life)
@@ -348,7 +348,7 @@ def insert_card(call: Call, order: Order) -> StoredCard:
     return stored_of(crud.get_row(call, cards, CARD_UNKNOWN, token))
 
 
-def number_for(call: Call, order: Order) -> Number:
+def number_for(call: Call, order: CardOrder) -> Number:
     """The source's number for a reissue that keeps it, else a new one."""
     if order.reused is not None:
         return number_of(call, clear_pan(call, order.reused))

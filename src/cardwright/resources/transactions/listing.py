@@ -17,7 +17,7 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import is_day
 from cardwright.resources.common.route import Paging, Shape
 from cardwright.storage.tables import transactions
-from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Key, Order, Part, Range, RowClass, parts_of
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Key, ListOrder, Part, Range, RowClass, parts_of
 from cardwright.storage.transaction_lists.by_account import AccountTransactions
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -66,12 +66,12 @@ class TransactionQuery(RelatedQuery, frozen=True, kw_only=True):
 PAGING = Paging(count=10, count_max=100, sort_by="-user_transaction_time")
 
 SORTS = {
-    "user_transaction_time": Order.BEGUN,
-    "userTransactionTime": Order.BEGUN,
-    "created_time": Order.MADE,
-    "createdTime": Order.MADE,
-    "last_modified_time": Order.MADE,
-    "lastModifiedTime": Order.MADE,
+    "user_transaction_time": ListOrder.BEGUN,
+    "userTransactionTime": ListOrder.BEGUN,
+    "created_time": ListOrder.MADE,
+    "createdTime": ListOrder.MADE,
+    "last_modified_time": ListOrder.MADE,
+    "lastModifiedTime": ListOrder.MADE,
 }
 
 DIRECTIONS = {"CREDIT": 1, "DEBIT": -1}
@@ -80,7 +80,7 @@ DIRECTIONS = {"CREDIT": 1, "DEBIT": -1}
 POLARITIES = ("CREDIT", "DEBIT", "PENDING_CREDIT", "PENDING_DEBIT")
 
 
-class Entry(NamedTuple):
+class ListEntry(NamedTuple):
     """One entry of a list: a side of a row, at a time."""
 
     at: Instant
@@ -196,7 +196,7 @@ def _bound(name: str, given: str) -> Instant:
         raise bad_parameter(name, "must be yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss") from None
 
 
-def parse_order(sort_by: str) -> tuple[Order, bool]:
+def parse_order(sort_by: str) -> tuple[ListOrder, bool]:
     """What a list is sorted by, and whether the newest comes first. Raises a problem for an unknown name."""
     name = sort_by.removeprefix("-")
     if name not in SORTS:
@@ -226,7 +226,7 @@ class Search:
     """A list as the database is asked for it: of a whole program, of accounts when ``own`` is theirs, and ``only`` such rows."""
 
     program_id: int
-    order: Order
+    order: ListOrder
     descending: bool
     sides: list[tuple[int, ColumnElement[bool]]]
     own: AccountTransactions | None = None
@@ -243,7 +243,7 @@ class Search:
             return [Part(transactions.c[self.order.value], transactions.c.id, only)]
         return [part._replace(conditions=[*part.conditions, *only]) for part in parts_of(self.order)]
 
-    def read(self, db: Connection, places: Range, skip: int, take: int) -> list[Entry]:
+    def read(self, db: Connection, places: Range, skip: int, take: int) -> list[ListEntry]:
         """The entries after the first ``skip`` of a part of the list, ``take`` of them at most."""
         if places.low >= places.high or not self.sides:
             return []
@@ -259,7 +259,7 @@ class Search:
         ]  # fmt: skip
         merged = union_all(*(select(part) for part in read)).subquery()
         query = self._ordered(select(merged), merged.c.at, merged.c.id, merged.c.side)
-        return [Entry(*row) for row in db.execute(query.offset(skip).limit(take))]
+        return [ListEntry(*row) for row in db.execute(query.offset(skip).limit(take))]
 
     def near(self, db: Connection, places: Range) -> Range | None:
         """The part of the list before which NEAR_ROWS rows come at least; None when the whole of it has no more."""
@@ -287,7 +287,7 @@ class Listed:
     is_countable: bool = False
 
 
-def find_page(call: Call, listed: Listed) -> tuple[list[Entry], bool]:
+def find_page(call: Call, listed: Listed) -> tuple[list[ListEntry], bool]:
     """Return the page that the call asks for, and whether more follow.
 
     The page begins behind the previous page of the same connection, and otherwise at its plain offset; see
@@ -299,13 +299,13 @@ def find_page(call: Call, listed: Listed) -> tuple[list[Entry], bool]:
         entries = _from(call, listed, listed.places, page.start_index, page.count + 1)
     else:
         *last, low = start.after
-        entries = _after(call, listed, Range(low, listed.places.high), Entry(*last), page.count + 1)
+        entries = _after(call, listed, Range(low, listed.places.high), ListEntry(*last), page.count + 1)
     shown, is_more = entries[: page.count], len(entries) > page.count
     page.end(start, [(*entry, low) for entry in shown], is_more=is_more, descending=descending)
     return shown, is_more
 
 
-def _after(call: Call, listed: Listed, places: Range, last: Entry, take: int) -> list[Entry]:
+def _after(call: Call, listed: Listed, places: Range, last: ListEntry, take: int) -> list[ListEntry]:
     """The entries behind one. Its row is read again, for its other side."""
     descending = listed.search.descending
     if descending:
@@ -316,7 +316,7 @@ def _after(call: Call, listed: Listed, places: Range, last: Entry, take: int) ->
     return [one for one in entries if (one < last if descending else one > last)][:take]
 
 
-def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> list[Entry]:
+def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> list[ListEntry]:
     search = listed.search
     if not listed.is_countable:
         return search.read(call.db, places, skip, take)
@@ -331,7 +331,7 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
     )  # fmt: skip
     if spot is None:
         return search.read(call.db, places, skip, take)
-    entries, offset = list[Entry](), spot.skip
+    entries, offset = list[ListEntry](), spot.skip
     for part in spot.ranges:
         entries += search.read(call.db, part, offset, take - len(entries))
         offset = 0
@@ -345,7 +345,7 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
     return entries
 
 
-def load_rows(db: Connection, entries: list[Entry]) -> dict[int, TransactionRow]:
+def load_rows(db: Connection, entries: list[ListEntry]) -> dict[int, TransactionRow]:
     """The rows of a page by their ids."""
     found = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
     return {row.id: TransactionRow(*row[: len(TransactionRow._fields)]) for row in found}

@@ -12,7 +12,7 @@ from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.failpoints import failpoint
 from cardwright.kit.fair_lock import FairLock
 from cardwright.storage.database import Database
-from cardwright.storage.engine.sqlite_client import Part, SqliteClient
+from cardwright.storage.engine.sqlite_client import SqliteClient, StatementRows
 from cardwright.storage.engine.sqlite_connection import connect_sqlite
 from cardwright.storage.engine.store import (
     ACCOUNT_JOURNAL_COLUMNS,
@@ -234,7 +234,7 @@ class SqliteWorker:
             raise
 
     async def _read(self, want: ReadSet) -> LoadedRows:
-        parts: list[Part] = [
+        parts: list[StatementRows] = [
             ("holders", [(str(want.holder_ids),)]),
             ("programs", [(program_id,) for program_id in want.program_ids]),
             ("transactions", [(row_id,) for row_id in want.row_ids]),
@@ -274,7 +274,7 @@ class SqliteWorker:
         self._waiting.shutdown(wait=False)
 
 
-def _parts_of(write: WriteSet) -> list[Part]:
+def _parts_of(write: WriteSet) -> list[StatementRows]:
     """The statements of a commit, with their rows."""
     return [
         ("update_holders", write.holders),

@@ -18,7 +18,7 @@ from cardwright.storage.outage import TIMEOUTS
 
 FAILURES = {CONFLICT: Conflict, UNAVAILABLE: Unavailable, DAMAGED: Damaged, REFUSED: Refused}
 
-Part = tuple[str, Iterable[Sequence[Any]]]
+StatementRows = tuple[str, Iterable[Sequence[Any]]]
 """The name of a statement, and the rows of parameters that it is run with."""
 
 
@@ -60,12 +60,12 @@ class SqliteClient:
         self.is_open = True
         self._send(framed(statements))
 
-    async def read(self, parts: Sequence[Part], deadline: float) -> tuple[int, list[Any]]:
+    async def read(self, parts: Sequence[StatementRows], deadline: float) -> tuple[int, list[Any]]:
         """The version of the database, and what each statement found. Raises Unavailable."""
         _, version, found = await self._ask(None, parts, deadline, nothing)
         return version, found
 
-    async def write(self, version: int, parts: Sequence[Part], deadline: float, meanwhile: Callable[[], None]) -> None:
+    async def write(self, version: int, parts: Sequence[StatementRows], deadline: float, meanwhile: Callable[[], None]) -> None:
         """Commit, unless another process did since that version was read; ``meanwhile`` is called when the request is on its way.
 
         Raises Conflict when nothing was written and it must be run again, Unavailable, and InDoubt without an answer.
@@ -93,7 +93,7 @@ class SqliteClient:
         return self._process.returncode is not None
 
     async def _ask(
-        self, version: int | None, parts: Sequence[Part], deadline: float, meanwhile: Callable[[], None]
+        self, version: int | None, parts: Sequence[StatementRows], deadline: float, meanwhile: Callable[[], None]
     ) -> tuple[str, int, list[Any]]:
         if not self.is_open:
             raise ConnectionLost("the process that writes SQLite has ended")

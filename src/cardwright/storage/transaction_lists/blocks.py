@@ -36,7 +36,7 @@ LOWEST: Key = (-1, 0)
 HIGHEST: Key = (2**62, 0)
 
 
-class Order(Enum):
+class ListOrder(Enum):
     """What a list is sorted by, the row id breaking ties: when the cardholder began it, or when the row was made."""
 
     BEGUN = "user_time_ms"
@@ -74,7 +74,7 @@ _row = transactions.c
 _DIRECTION = case((_row.moved > 0, 1), (_row.moved < 0, -1), else_=0)
 
 
-class Part(NamedTuple):
+class IndexPart(NamedTuple):
     """Some of the rows: by which time and id an index has them in order, and which they are."""
 
     at: ColumnElement[int]
@@ -93,16 +93,16 @@ class Part(NamedTuple):
         return bounds
 
 
-def parts_of(order: Order) -> list[Part]:
+def parts_of(order: ListOrder) -> list[IndexPart]:
     """The indexes that together are the order.
 
     A row that follows none was made when it began, so one index serves it in both orders; the others have one of their own.
     """
-    if order is Order.BEGUN:
-        return [Part(_row.user_time_ms, _row.id, [])]
+    if order is ListOrder.BEGUN:
+        return [IndexPart(_row.user_time_ms, _row.id, [])]
     return [
-        Part(_row.user_time_ms, _row.id, [_row.root_id.is_(None)]),
-        Part(_row.created_ms, _row.id, [_row.root_id.is_not(None)]),
+        IndexPart(_row.user_time_ms, _row.id, [_row.root_id.is_(None)]),
+        IndexPart(_row.created_ms, _row.id, [_row.root_id.is_not(None)]),
     ]
 
 
@@ -128,7 +128,7 @@ class Block:
         return places.low <= (self.first_ms, 0) and (self.last_ms + 1, 0) <= places.high
 
 
-def read_blocks(db: Connection, program_id: int, order: Order, places: Range) -> list[Block]:
+def read_blocks(db: Connection, program_id: int, order: ListOrder, places: Range) -> list[Block]:
     """Counts the rows of a range in one statement; the first block begins where the range does."""
     blocks: list[Block] = []
     for number, rows in groupby(db.execute(_blocks_query(program_id, order, places)), key=attrgetter("block")):
@@ -140,7 +140,7 @@ def read_blocks(db: Connection, program_id: int, order: Order, places: Range) ->
     return blocks or [Block(places.low, (), places.low[0], places.low[0])]
 
 
-def _blocks_query(program_id: int, order: Order, places: Range) -> Select[Any]:
+def _blocks_query(program_id: int, order: ListOrder, places: Range) -> Select[Any]:
     selects = [
         select(part.at.label("at"), _row.id, _row.kind, _row.state, _row.source_id, _DIRECTION.label("direction")).where(
             _row.program_id == program_id, *part.within(places), *part.conditions
@@ -163,7 +163,7 @@ class BlockIndex:
     """A program's list in one order, in blocks, and their sums for the filters that were asked for."""
 
     program_id: int
-    order: Order
+    order: ListOrder
     blocks: list[Block]
     edges: list[Key] = field(init=False)
     sums: OrderedDict[Hashable, tuple[Weight, list[int]]] = field(default_factory=OrderedDict)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, select, union_all
 
 from cardwright.storage.tables import holder_transactions, holders, transactions
-from cardwright.storage.transaction_lists.blocks import Order, Part
+from cardwright.storage.transaction_lists.blocks import IndexPart, ListOrder
 
 RECENT_MAX = 8
 """Transactions that an account's own row names before they move to its list, all at once."""
@@ -50,12 +50,15 @@ class AccountTransactions(NamedTuple):
     holder_ids: Collection[int]
     recent: Sequence[int]
 
-    def parts(self, order: Order) -> list[Part]:
+    def parts(self, order: ListOrder) -> list[IndexPart]:
         """What together gives the accounts' transactions, each of them once."""
         listed = [_listed.holder_id.in_(self.holder_ids), _row.id == _listed.id]
-        in_order = Part(_listed.user_time_ms, _listed.id, listed)
+        in_order = IndexPart(_listed.user_time_ms, _listed.id, listed)
         at = _row[order.value]
-        return [in_order if order is Order.BEGUN else Part(at, _row.id, listed), Part(at, _row.id, [_row.id.in_(self.recent)])]
+        return [
+            in_order if order is ListOrder.BEGUN else IndexPart(at, _row.id, listed),
+            IndexPart(at, _row.id, [_row.id.in_(self.recent)]),
+        ]
 
     @property
     def condition(self) -> ColumnElement[bool]:

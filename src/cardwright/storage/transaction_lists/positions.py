@@ -18,7 +18,7 @@ from sqlalchemy import Connection, func, select, text
 from cardwright.storage.database import Row
 from cardwright.storage.engine.store import POSTGRES_ID_BLOCK
 from cardwright.storage.tables import transactions
-from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, BlockIndex, Order, Range, Spot, Weight, read_blocks
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, BlockIndex, ListOrder, Range, Spot, Weight, read_blocks
 
 PROGRAMS_MAX = 32
 """Programs whose counts are kept, about 1 KB for each block; the least recently used goes first."""
@@ -151,11 +151,11 @@ class _Program:
         self.lock = threading.Lock()
         self.program_id = program_id
         self._news = NewRows(program_id)
-        self._counted: dict[Order, BlockIndex] = {}
+        self._counted: dict[ListOrder, BlockIndex] = {}
         self._counted_at = Moment(0)
         self._anchor: tuple[int, int] | None = None
 
-    def up_to_date(self, db: Connection, order: Order) -> BlockIndex | None:
+    def up_to_date(self, db: Connection, order: ListOrder) -> BlockIndex | None:
         """The blocks as the transaction sees them, or as a later one does; None when they cannot be counted at the moment."""
         try:
             return self._up_to_date(db, order)
@@ -164,7 +164,7 @@ class _Program:
             self._forget()
             raise
 
-    def _up_to_date(self, db: Connection, order: Order) -> BlockIndex | None:
+    def _up_to_date(self, db: Connection, order: ListOrder) -> BlockIndex | None:
         if self._counted and not self._is_anchored(db):
             # Another process has reset the program.
             self._forget()
@@ -215,7 +215,7 @@ class ListPositions:
         self._lock = threading.Lock()
 
     def find(
-        self, db: Connection, program_id: int, order: Order, name: Hashable, weight: Weight, places: Range,
+        self, db: Connection, program_id: int, order: ListOrder, name: Hashable, weight: Weight, places: Range,
         *, skip: int, take: int, descending: bool,
     ) -> Spot | None:  # fmt: skip
         """See ``BlockIndex.find``; None when nothing can be counted at the moment. The counts can be those of a later moment."""
