@@ -23,7 +23,17 @@ from cardwright.core.snapshot import Account, Chain, Snapshot
 from cardwright.core.spend_controls import MerchantRule
 from cardwright.core.timeline import Holder, Rules, Span, Timeline
 from cardwright.core.transaction_row import TransactionRow
-from cardwright.core.transaction_types import ADVICES, ASKS, CLEARINGS, CREDIT, EXPIRIES, INCREMENT, INQUIRY, PROMISED, RELEASES
+from cardwright.core.transaction_types import (
+    ADVICES,
+    CLEARINGS,
+    CREDIT,
+    EXPIRIES,
+    INCREMENT,
+    INQUIRY,
+    PENDING_CREDITS,
+    RELEASE_TYPES,
+    REQUEST_TYPES,
+)
 from cardwright.core.velocity import (
     Change,
     Control,
@@ -47,7 +57,7 @@ NO_FUNDS = Reason.NOT_SUFFICIENT_FUNDS.number
 CLOSED = frozenset({Reason.PREVIOUSLY_REVERSED.number, Reason.PREVIOUSLY_COMPLETED.number})
 """Codes of an increment whose authorization held nothing."""
 
-NO_PURCHASE = PROMISED | {INQUIRY, CREDIT}
+NO_PURCHASE = PENDING_CREDITS | {INQUIRY, CREDIT}
 """Kinds that spend nothing, and so are not among what is told."""
 
 Refusal = LimitResult | MerchantRule
@@ -101,7 +111,7 @@ class Replay:
                 span = self._spans[row.card_id] = self._timeline.of(self._holders[row.card_id])
             rules = span.at(row.program_revision)
             is_late = row.created_ms >= start_ms
-            if row.kind in ASKS:
+            if row.kind in REQUEST_TYPES:
                 again, refusal = self._purchase(row, details, rules) if is_late else (row, None)
                 event = event_of(again, details)
                 if is_late and row.kind not in NO_PURCHASE:
@@ -227,7 +237,7 @@ class Replay:
             return Clearing(amount=row.amount, details=details)
         if row.kind in ADVICES:
             return Advice(amount=row.amount, details=details)
-        assert row.kind in RELEASES, "every other kind asks"
+        assert row.kind in RELEASE_TYPES, "every other kind asks"
         return Reversal(amount=row.amount, details=details)
 
     def _with_money(self, seen: Snapshot, available: int) -> Snapshot:

@@ -23,7 +23,7 @@ from cardwright.kit.clock import Instant, iso_day
 QUASI_CASH_MCCS = frozenset({"4829", "6050", "6051", "6540", "7801", "7802", "7995"})
 """Money orders, casino chips, traveller's cheques, betting (ISO 18245)."""
 
-NOBODY_TYPES = CREDITS | {RequestType.INCREMENT}
+NO_CARDHOLDER_INPUT = CREDITS | {RequestType.INCREMENT}
 """Forms at which the cardholder is not there to show or type anything."""
 
 TERMINATED_REASONS = {
@@ -162,7 +162,7 @@ def country_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: In
 def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     if asked.details.pin_matches is False:
         return Reason.INCORRECT_PIN
-    if asked.request_type in NOBODY_TYPES:
+    if asked.request_type in NO_CARDHOLDER_INPUT:
         return None
     controls = seen.product.config.transaction_controls
     if controls.always_require_pin and asked.details.pin_matches is None:
@@ -173,7 +173,7 @@ def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason 
 
 def security_code_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     matches = asked.details.security_code_matches
-    if asked.request_type in NOBODY_TYPES:
+    if asked.request_type in NO_CARDHOLDER_INPUT:
         return None
     required = seen.product.config.transaction_controls.require_card_not_present_card_security_code and is_not_present(asked)
     return Reason.SECURITY_CODE_FAILED if matches is False or (matches is None and required) else None
@@ -196,7 +196,7 @@ def address_verdict(seen: Snapshot, asked: Authorization) -> str | None:
 
 def address_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
     verdict = address_verdict(seen, asked)
-    if verdict is None or asked.request_type in NOBODY_TYPES:
+    if verdict is None or asked.request_type in NO_CARDHOLDER_INPUT:
         return None
     rule = address_rule(seen, asked)
     wrong_street = verdict[:2] == NO_MATCH and rule.decline_on_address_number_mismatch

@@ -16,7 +16,7 @@ from cardwright.core.real_time_fees import fee_of
 from cardwright.core.responses import REASON_OF, Reason
 from cardwright.core.snapshot import Snapshot
 from cardwright.core.transaction_row import TransactionRow, cash_back_of
-from cardwright.core.transaction_types import RELEASES
+from cardwright.core.transaction_types import RELEASE_TYPES
 from cardwright.core.velocity import Control, LimitResult, window_end, window_start
 from cardwright.kit.clock import Instant, iso_ms
 
@@ -179,7 +179,7 @@ def explain_follow_up(row: TransactionRow) -> list[dict[str, Any]]:
     }
     if reason in FOLLOW_UP_REMEDIES:
         remedy = FOLLOW_UP_REMEDIES[reason]
-        if reason is Reason.INVALID_AMOUNT and row.kind not in RELEASES:
+        if reason is Reason.INVALID_AMOUNT and row.kind not in RELEASE_TYPES:
             # Clearings and refunds are refused for nothing but their size.
             remedy = f"the amount is {_less_than_the_largest(places)}"
         step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": remedy}

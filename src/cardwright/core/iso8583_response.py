@@ -19,13 +19,21 @@ from cardwright.core.transaction_row import (
     root_trace_number,
     trace_number,
 )
-from cardwright.core.transaction_types import CARD_CREDITS, INQUIRY, REFUND, RELEASES, SETTLED_AT_ONCE, SETTLES, WITHDRAWAL
+from cardwright.core.transaction_types import (
+    CARD_CREDITS,
+    INQUIRY,
+    REFUND,
+    RELEASE_TYPES,
+    SETTLED_AT_ONCE,
+    SETTLEMENT_TYPES,
+    WITHDRAWAL,
+)
 from cardwright.kit.clock import iso
 
 # Message type and processing code (ISO 8583 DE3: cash 01, refund 20, credit 26, balance 31) by what a message does.
 ASKING, RELEASING, SETTLING = ("2110", "000000"), ("2430", "000000"), ("2210", "900000")
 CODES = {
-    **dict.fromkeys(RELEASES, RELEASING), **dict.fromkeys(SETTLES, SETTLING), REFUND: ("2210", "200000"),
+    **dict.fromkeys(RELEASE_TYPES, RELEASING), **dict.fromkeys(SETTLEMENT_TYPES, SETTLING), REFUND: ("2210", "200000"),
     WITHDRAWAL: ("2210", "010000"), INQUIRY: ("2110", "310000"), **dict.fromkeys(CARD_CREDITS, ("2210", "260000")),
     **dict.fromkeys(SETTLED_AT_ONCE - CARD_CREDITS - {WITHDRAWAL}, ("2210", "000000")),
 }  # fmt: skip
@@ -76,9 +84,9 @@ def _digits(second: int) -> str:
 
 def _about(row: TransactionRow, details: Details, places: int) -> str:
     """Function code of a request; reason, acquirer's id, and what stays authorized, of what follows one (DE24, 25, 32, 95)."""
-    if row.kind in RELEASES:
+    if row.kind in RELEASE_TYPES:
         return f'"25":"0000","95":{{"1":{decimal_text(details.left, places)}}},'
-    return '"25":"9000","32":"000000",' if row.kind in SETTLES else '"24":"181",'
+    return '"25":"9000","32":"000000",' if row.kind in SETTLEMENT_TYPES else '"24":"181",'
 
 
 def _about_original(row: TransactionRow) -> str:

@@ -19,9 +19,9 @@ from cardwright.core.transaction_types import (
     CREDIT,
     CREDIT_CLEARINGS,
     FAMILIES,
+    PENDING_CREDITS,
     PIN_REFUND,
     PIN_REVERSAL,
-    PROMISED,
     SETTLED_AT_ONCE,
     Family,
 )
@@ -101,12 +101,12 @@ def clear(seen: Snapshot, asked: Clearing) -> Decision:
     if not seen.account.has_room(seen.currency, asked.amount):
         return declined(seen, kind, Reason.INVALID_AMOUNT, asked.amount)
     if kind in CREDIT_CLEARINGS:
-        return _bring(seen, kind, asked.amount, None if chain is NO_CHAIN else chain)
+        return _credit_announced(seen, kind, asked.amount, None if chain is NO_CHAIN else chain)
     from_hold = min(asked.amount, chain.hold_left)
     captured = min(from_hold, chain.load_left)
     extra = asked.amount - from_hold
-    load = _load_for(seen, extra)
-    short = _shortage(seen, extra)
+    load = _jit_load_for(seen, extra)
+    short = _overdraft_for(seen, extra)
     rest = chain.hold_left - from_hold if chain.kind in CLEARED_ONCE else 0
     back = min(rest, chain.load_left - captured)
     after = chain.after(hold=-from_hold - rest, load=-captured - back, cleared=asked.amount)
@@ -147,11 +147,11 @@ def announce(seen: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
     """Money is said to be on its way. No balance changes and nobody may spend it before it is there (wire reference, 9.5)."""
     return Decision(
         kind=kind, state=State.PENDING, reason=Reason.APPROVED, currency=seen.currency, requested=amount, amount=amount,
-        impacted=0, moved=0, legs=NOTHING, account=seen.account, hold_left=amount, due_ms=due, unload=_back(seen, amount),
+        impacted=0, moved=0, legs=NOTHING, account=seen.account, hold_left=amount, due_ms=due, unload=_refund_to_source(seen, amount),
     )  # fmt: skip
 
 
-def _bring(seen: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:
+def _credit_announced(seen: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:
     """The clearing of what was announced, or of what never was: it goes where a refund goes."""
     is_refund = kind == FAMILIES[ANNOUNCED_REFUND].clearing
     excess = (amount, 1) if chain is None else (max(0, amount - chain.hold_left), 0)
@@ -168,7 +168,7 @@ def credit(seen: Snapshot, requested: int) -> Decision:
 
 
 def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Decision:
-    back = _back(seen, amount)
+    back = _refund_to_source(seen, amount)
     kept = amount - back
     return Decision(
         kind=kind,
@@ -188,14 +188,14 @@ def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Dec
     )
 
 
-def _back(seen: Snapshot, amount: int) -> int:
+def _refund_to_source(seen: Snapshot, amount: int) -> int:
     """What of a credit goes on to the funding source."""
     funding = seen.product.config.jit_funding.program_funding_source
     # WATERFALL repays the JIT source first too: what it lent is what the account does not have (choice).
     return amount if seen.source is not None and funding.refunds_destination != "GPA" else 0
 
 
-def _load_for(seen: Snapshot, extra: int) -> int:
+def _jit_load_for(seen: Snapshot, extra: int) -> int:
     """What JIT Funding brings for the part of a clearing that no hold covers; an inactive source cannot refuse it either."""
     if seen.source is None or extra == 0:
         return 0
@@ -204,7 +204,7 @@ def _load_for(seen: Snapshot, extra: int) -> int:
     return max(0, extra - usable)
 
 
-def _shortage(seen: Snapshot, extra: int) -> int:
+def _overdraft_for(seen: Snapshot, extra: int) -> int:
     """What the program's overdraft account gives for the part that neither hold nor account covers.
 
     There are no merchant-specific accounts here, so every destination but the account itself is this one (choice).
@@ -216,11 +216,11 @@ def _shortage(seen: Snapshot, extra: int) -> int:
 
 
 def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: bool) -> Decision:
-    if chain.kind in PROMISED:
+    if chain.kind in PENDING_CREDITS:
         return Decision(
             kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=seen.currency,
             requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=seen.account,
-            chain=chain.after(hold=-amount), left=chain.hold_left - amount, unload=_back(seen, amount),
+            chain=chain.after(hold=-amount), left=chain.hold_left - amount, unload=_refund_to_source(seen, amount),
             use=_released_use(chain, amount, closing=closing),
         )  # fmt: skip
     back = min(amount, chain.load_left)
@@ -270,8 +270,8 @@ def _undo(seen: Snapshot, chain: Chain, amount: int) -> Decision:
 def _take_credit_back(seen: Snapshot, chain: Chain, amount: int) -> Decision:
     """The reversal of an original credit or a PIN refund: first from where the money had gone on to, then from the account."""
     gone_on = max(0, min(amount, -chain.load_left))
-    load = gone_on + _load_for(seen, amount - gone_on)
-    short = _shortage(seen, amount - gone_on)
+    load = gone_on + _jit_load_for(seen, amount - gone_on)
+    short = _overdraft_for(seen, amount - gone_on)
     is_refund = chain.kind == PIN_REFUND
     return Decision(
         kind=FAMILIES[chain.kind].reversal,

@@ -158,9 +158,9 @@ def decide_movement(seen: MovementSnapshot, asked: AnyMovement) -> Steps | Probl
         case FeeRefund():
             return _refund(seen, asked)
         case PeerTransfer():
-            return _pass_on(seen, asked)
+            return _peer_transfer(seen, asked)
         case ProgramTransfer():
-            return _hand_in(seen, asked)
+            return _program_transfer(seen, asked)
         case Deposit():
             return _announce(seen, asked)
         case DepositTransition():
@@ -225,7 +225,7 @@ def _refund(seen: MovementSnapshot, asked: FeeRefund) -> Steps | Problem:
     return (Step(kind=FEE_REFUND, requested=amount, amount=amount, legs=legs, chain=after, charge=asked.charges[0]),)
 
 
-def _pass_on(seen: MovementSnapshot, asked: PeerTransfer) -> Steps | Problem:
+def _peer_transfer(seen: MovementSnapshot, asked: PeerTransfer) -> Steps | Problem:
     amount = asked.amount
     if not all(party.is_active for party in seen.parties):
         return Problem(HOLDER_NOT_ACTIVE)
@@ -237,7 +237,7 @@ def _pass_on(seen: MovementSnapshot, asked: PeerTransfer) -> Steps | Problem:
     return tuple(Step(kind=PEER, requested=amount, amount=amount, party=party, legs=legs[party]) for party in (0, 1))
 
 
-def _hand_in(seen: MovementSnapshot, asked: ProgramTransfer) -> Steps | Problem:
+def _program_transfer(seen: MovementSnapshot, asked: ProgramTransfer) -> Steps | Problem:
     amount = asked.amount
     if not seen.parties[0].is_active:
         return Problem(HOLDER_NOT_ACTIVE)

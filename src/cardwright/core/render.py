@@ -27,7 +27,17 @@ from cardwright.core.transaction_row import (
     trace_number,
     with_kind,
 )
-from cardwright.core.transaction_types import ASKS, INQUIRY, LOAD_KINDS, RELEASES, REVERSALS, SETTLES, TAKEN_BACK, UNDOES, UNLOADS
+from cardwright.core.transaction_types import (
+    CREDIT_REVERSALS,
+    INQUIRY,
+    LOAD_KINDS,
+    PURCHASE_REVERSALS,
+    RELEASE_TYPES,
+    REQUEST_TYPES,
+    REVERSALS,
+    SETTLEMENT_TYPES,
+    UNLOAD_TYPES,
+)
 from cardwright.kit.clock import iso, iso_ms
 
 to_json = msgspec.json.encode
@@ -114,11 +124,11 @@ def render(row: TransactionRow, fragments: CardFragments, source: SourceFragment
         f'{_fees_and_cash(row, details, places)}"currency_code":"{row.currency}",'
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
         + f'"response":{_response(row.code, details.limited_by)},{_network(details)}"acquirer":{{'
-        + ('"institution_id_code":"000000",' if kind in SETTLES else "")
+        + ('"institution_id_code":"000000",' if kind in SETTLEMENT_TYPES else "")
         + f'"system_trace_audit_number":"{trace_number(row)}"}},{fragments.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
         f'"network_reference_id":"{network_reference(row)}",'
-        f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in ASKS, kind in SETTLES, details.mcc_groups)},'
+        f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in REQUEST_TYPES, kind in SETTLEMENT_TYPES, details.mcc_groups)},'
         f'{_verifications(details, fragments, places)}"is_recurring":false,"is_installment":false}}'
     )
 
@@ -171,18 +181,18 @@ def _order(row: TransactionRow, words: _Words, fragments: CardFragments, source:
         f'{load}"state":"{state}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
         f'"funding_source_token":{source.token}'
     )
-    if row.kind in UNLOADS or details.unload:
+    if row.kind in UNLOAD_TYPES or details.unload:
         return f'"gpa_order_unload":{{{common}}},'
     return f'"gpa_order":{{{common},"user_token":{fragments.owner},"currency_code":"{row.currency}"}},'
 
 
 def _order_state(row: TransactionRow) -> str:
     """PENDING while the hold lives, COMPLETION once money has moved, REVERSED after a full reversal."""
-    if row.kind in UNDOES:
+    if row.kind in PURCHASE_REVERSALS:
         return "REVERSED"
-    if row.first_state == State.COMPLETION or row.kind in SETTLES or row.kind in TAKEN_BACK:
+    if row.first_state == State.COMPLETION or row.kind in SETTLEMENT_TYPES or row.kind in CREDIT_REVERSALS:
         return "COMPLETION"
-    return "REVERSED" if row.kind in RELEASES and row.first_state == State.CLEARED else "PENDING"
+    return "REVERSED" if row.kind in RELEASE_TYPES and row.first_state == State.CLEARED else "PENDING"
 
 
 @lru_cache(maxsize=1024)

@@ -97,10 +97,10 @@ _FAMILIES = {
 FAMILIES = {TYPE_NUMBER[name]: family for name, family in _FAMILIES.items()}
 """What may follow the message that begins a chain, by its type."""
 
-PROMISED = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})
+PENDING_CREDITS = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})
 """Kinds that announce money: no balance changes before it is cleared, and ``hold_left`` is what is still to come."""
 
-ASKS = frozenset(REQUEST_TYPE_OF)
+REQUEST_TYPES = frozenset(REQUEST_TYPE_OF)
 """Kinds that ask for something and may be refused by the checks."""
 
 SETTLED_AT_ONCE = frozenset(
@@ -126,10 +126,10 @@ FORCED_CLEARING = TYPE_NUMBER["authorization.clearing"]
 CARD_CREDITS = frozenset({CREDIT, PIN_REFUND})
 """Kinds that bring money for good in one message, which can be taken back."""
 
-TAKEN_BACK = frozenset(FAMILIES[kind].reversal for kind in CARD_CREDITS)
+CREDIT_REVERSALS = frozenset(FAMILIES[kind].reversal for kind in CARD_CREDITS)
 """Kinds that take such money back."""
 
-UNDOES = frozenset(FAMILIES[kind].reversal for kind in SETTLED_AT_ONCE - CARD_CREDITS)
+PURCHASE_REVERSALS = frozenset(FAMILIES[kind].reversal for kind in SETTLED_AT_ONCE - CARD_CREDITS)
 """Kinds that undo what was paid at once."""
 
 CLEARED_ONCE = frozenset({PIN_HOLD, KIND_OF[RequestType.ATM_HOLD], KIND_OF[RequestType.QUASI_HOLD]})
@@ -140,7 +140,7 @@ COMPLETIONS = frozenset(clearing for kind in CLEARED_ONCE if (clearing := FAMILI
 
 EXPIRIES = frozenset(family.expiry for family in FAMILIES.values() if family.expiry is not None)
 
-CREDIT_CLEARINGS = frozenset(clearing for kind in PROMISED if (clearing := FAMILIES[kind].clearing) is not None)
+CREDIT_CLEARINGS = frozenset(clearing for kind in PENDING_CREDITS if (clearing := FAMILIES[kind].clearing) is not None)
 """Kinds that bring money which was announced."""
 
 REFUNDS = frozenset(
@@ -157,19 +157,19 @@ ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advi
 REVERSALS = frozenset(family.reversal for family in FAMILIES.values()) | EXPIRIES
 """Kinds that let go of a hold or undo what was settled at once; only they have no settlement date."""
 
-RELEASES = REVERSALS | ADVICES
+RELEASE_TYPES = REVERSALS | ADVICES
 """Kinds that give back, in part or in full, what a hold took or what was settled at once."""
 
-SETTLES = CLEARINGS | CREDIT_CLEARINGS | {REFUND}
+SETTLEMENT_TYPES = CLEARINGS | CREDIT_CLEARINGS | {REFUND}
 """Kinds that move money for good, after another message or by themselves."""
 
-UNLOADS = CARD_CREDITS | CREDIT_CLEARINGS | {REFUND}
+UNLOAD_TYPES = CARD_CREDITS | CREDIT_CLEARINGS | {REFUND}
 """Kinds whose money goes back to the funding source: they carry ``gpa_order_unload``."""
 
 LOAD_KINDS = {
-    **dict.fromkeys(ASKS | SETTLES, TYPE_NUMBER["gpa.credit.authorization"]),
-    **dict.fromkeys(RELEASES, TYPE_NUMBER["gpa.credit.authorization.reversal"]),
-    **dict.fromkeys(UNLOADS, TYPE_NUMBER["gpa.debit.authorization"]),
-    **dict.fromkeys(TAKEN_BACK, TYPE_NUMBER["gpa.credit.authorization"]),
+    **dict.fromkeys(REQUEST_TYPES | SETTLEMENT_TYPES, TYPE_NUMBER["gpa.credit.authorization"]),
+    **dict.fromkeys(RELEASE_TYPES, TYPE_NUMBER["gpa.credit.authorization.reversal"]),
+    **dict.fromkeys(UNLOAD_TYPES, TYPE_NUMBER["gpa.debit.authorization"]),
+    **dict.fromkeys(CREDIT_REVERSALS, TYPE_NUMBER["gpa.credit.authorization"]),
 }
 """The type of a row's load side, by the type of its card side."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from cardwright.core.messages import Authorization, ChainPart, Details, surcharge_of
 from cardwright.core.money import LARGEST
 from cardwright.core.transaction_row import TransactionRow, cash_back_of
-from cardwright.core.transaction_types import ASKS, CREDITS, REFUNDS, REQUEST_TYPE_OF, RequestType
+from cardwright.core.transaction_types import CREDITS, REFUNDS, REQUEST_TYPE_OF, REQUEST_TYPES, RequestType
 from cardwright.core.velocity import Change, Control, Event, use_count
 from cardwright.kit.clock import Instant
 
@@ -135,7 +135,7 @@ def event_of(row: TransactionRow, details: Details) -> Event | None:
     What follows an authorization says itself what it adds: a partial reversal gives its amount back, a full one the use
     too, a clearing counts as far as it goes beyond the hold, a refund gives its amount back.
     """
-    if row.kind in ASKS:
+    if row.kind in REQUEST_TYPES:
         return _asked(row, details)
     if details.use is None or row.impacted is None:
         return None

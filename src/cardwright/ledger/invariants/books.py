@@ -18,11 +18,11 @@ from cardwright.core.transaction_types import (
     CLEARINGS,
     COMPLETIONS,
     CREDIT_CLEARINGS,
-    PROMISED,
+    CREDIT_REVERSALS,
+    PENDING_CREDITS,
+    PURCHASE_REVERSALS,
     REFUND,
     SETTLED_AT_ONCE,
-    TAKEN_BACK,
-    UNDOES,
 )
 from cardwright.ledger.invariants.scan import Discrepancy, stream, truth, with_entries
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, holders, journal, transactions
@@ -56,7 +56,7 @@ def balances_are_sums_of_entries(db: Connection) -> Iterator[Discrepancy]:
                 yield f"holder {holder_id}, {currency} (ledger, held)", summed, stored
 
 
-_HELD: ColumnElement[int] = case((transactions.c.kind.in_(PROMISED), 0), else_=transactions.c.hold_left)
+_HELD: ColumnElement[int] = case((transactions.c.kind.in_(PENDING_CREDITS), 0), else_=transactions.c.hold_left)
 """What a transaction holds of its account: nothing where money is only announced."""
 
 
@@ -159,8 +159,8 @@ def _booked_otherwise(db: Connection, account: str, told: ColumnElement[int]) ->
 def settlement_is_what_was_cleared(db: Connection) -> Iterator[Discrepancy]:
     """What is owed to the network is what was settled, less what was credited or undone."""
     row = transactions.c
-    gives = CLEARINGS | (SETTLED_AT_ONCE - CARD_CREDITS) | TAKEN_BACK
-    takes = CARD_CREDITS | CREDIT_CLEARINGS | UNDOES | {REFUND}
+    gives = CLEARINGS | (SETTLED_AT_ONCE - CARD_CREDITS) | CREDIT_REVERSALS
+    takes = CARD_CREDITS | CREDIT_CLEARINGS | PURCHASE_REVERSALS | {REFUND}
     owed = case((row.impacted.is_(None), 0), (row.kind.in_(gives), row.amount), (row.kind.in_(takes), -row.amount), else_=0)
     return _booked_otherwise(db, "settlement", owed)
 

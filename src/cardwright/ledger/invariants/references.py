@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, ScalarSelect, Table, and_, case, func, or_, select, true
 
-from cardwright.core.transaction_types import ASKS
+from cardwright.core.transaction_types import REQUEST_TYPES
 from cardwright.ledger.invariants.scan import CHUNK, Discrepancy, stream
 from cardwright.outbox.events import Category
 from cardwright.outbox.render import TRANSITIONS
@@ -74,7 +74,9 @@ def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Discrepancy]:
             and_(velocity_controls.c.id == hit.control_id, velocity_controls.c.program_id == hit.program_id),
         )
     )
-    wrong = or_(transactions.c.impacted.is_(None), transactions.c.kind.not_in(ASKS), velocity_controls.c.shadow.not_in((1, 2)))
+    wrong = or_(
+        transactions.c.impacted.is_(None), transactions.c.kind.not_in(REQUEST_TYPES), velocity_controls.c.shadow.not_in((1, 2))
+    )
     for row in stream(db, query.where(or_(wrong, velocity_controls.c.id.is_(None)))):
         yield f"shadow control {row.control_id}", "an approved purchase of its program", f"transaction {row.transaction_id}"
 

@@ -27,7 +27,7 @@ from cardwright.core.spend_controls import (
     resolved,
 )
 from cardwright.core.transaction_row import TransactionRow, token_of
-from cardwright.core.transaction_types import ASKS, PROMISED, SETTLED_AT_ONCE
+from cardwright.core.transaction_types import PENDING_CREDITS, REQUEST_TYPES, SETTLED_AT_ONCE
 from cardwright.core.velocity import Control, keeping, recounted, usage_keys
 from cardwright.core.velocity_events import asked_of, changes_for
 from cardwright.kit.clock import iso_ms
@@ -62,7 +62,7 @@ def message_of(row: TransactionRow) -> Authorization:
 def account_before(row: TransactionRow) -> Account:
     """The account as the decision found it: the balances after it, less what it did."""
     held = row.ledger - row.available
-    if row.impacted is None or row.kind in PROMISED:
+    if row.impacted is None or row.kind in PENDING_CREDITS:
         return Account({row.currency: (row.ledger, held)})
     if row.kind in SETTLED_AT_ONCE:
         return Account({row.currency: (row.ledger - row.moved - row.impacted, held)})
@@ -177,7 +177,7 @@ def get_decision(call: Call) -> dict[str, Any]:
     """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
     row, _side = get_transaction(call.db, call.program.id, call.token)
     reason = REASON_OF[row.code]
-    tells = row.kind not in ASKS or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
+    tells = row.kind not in REQUEST_TYPES or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
     again = RepeatedDecision(explain_follow_up(row), True, {}) if tells else _explain_again(call, row)
     steps = again.steps
     places = exponent_of(row.currency) or 0
