@@ -171,7 +171,7 @@ BEGUN = {
 @pytest.mark.parametrize("is_blocked", [True, False], ids=["blocked then", "blocked now"])
 def test_everything_that_asks_is_blocked(shop: Shop, is_blocked: bool) -> None:
     """Whatever a card is used for, and whatever followed it: what a control declined passes without it, and the other way."""
-    dry = {"token": "dry", "name": "Nothing", "association": {"card_product_token": "jit"}}
+    dry = {"token": "dry", "name": "EmptyBody", "association": {"card_product_token": "jit"}}
     if is_blocked:
         shop.make("authcontrols", **dry)
     path, asked = "/simulations/cardtransactions/", {"card_token": "jit", "amount": 10, "mid": "bank"}

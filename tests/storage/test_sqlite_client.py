@@ -11,7 +11,7 @@ import pytest
 
 from cardwright.storage.engine.sqlite_client import SqliteClient
 from cardwright.storage.engine.sqlite_connection import connect_sqlite
-from cardwright.storage.engine.store import nothing
+from cardwright.storage.engine.store import noop
 from cardwright.storage.failures import Conflict, Damaged, InDoubt, Refused, Unavailable
 
 STATEMENTS = {
@@ -53,16 +53,16 @@ def test_what_was_read_is_void_when_another_commits(path: str) -> None:
 
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([("all", [()])], later())
-        await client.write(version, [("insert", [(1, b"ours")])], later(), nothing)
-        await client.write(version, [("insert", [(2, b"ours")])], later(), nothing)
+        await client.write(version, [("insert", [(1, b"ours")])], later(), noop)
+        await client.write(version, [("insert", [(2, b"ours")])], later(), noop)
         with connect_sqlite(path) as other:
             other.execute("INSERT INTO rows VALUES (3, 'theirs')")
         other.close()
         with pytest.raises(Conflict):
-            await client.write(version, [("insert", [(4, b"late")])], later(), nothing)
+            await client.write(version, [("insert", [(4, b"late")])], later(), noop)
         version, (rows,) = await client.read([("all", [()])], later())
         assert [row[0] for row in rows] == [1, 2, 3]
-        await client.write(version, [("insert", [(4, b"again")])], later(), nothing)
+        await client.write(version, [("insert", [(4, b"again")])], later(), noop)
 
     with_wire(path, use)
 
@@ -73,7 +73,7 @@ def test_a_transaction_is_whole_or_nothing(path: str) -> None:
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([], later())
         with pytest.raises(Conflict):
-            await client.write(version, [("insert", [(1, b"once")]), ("insert", [(1, b"twice")])], later(), nothing)
+            await client.write(version, [("insert", [(1, b"once")]), ("insert", [(1, b"twice")])], later(), noop)
         _, (rows,) = await client.read([("all", [()])], later())
         assert rows == []
 
@@ -86,7 +86,7 @@ def test_messages_longer_than_a_socket_holds(path: str) -> None:
     async def use(client: SqliteClient) -> None:
         rows = [(number, os.urandom(50_000)) for number in range(100)]
         version, _ = await client.read([], later())
-        writing = asyncio.create_task(client.write(version, [("insert", rows)], later(), nothing))
+        writing = asyncio.create_task(client.write(version, [("insert", rows)], later(), noop))
         _, (_, (found,)) = await asyncio.gather(writing, client.read([("all", [()])], later()))
         assert found == rows
 
@@ -116,7 +116,7 @@ def test_a_commit_without_an_answer_is_in_doubt(path: str) -> None:
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([], later())
         os.kill(client._process.pid, signal.SIGSTOP)
-        writing = asyncio.create_task(client.write(version, [("insert", [(1, b"perhaps")])], later(), nothing))
+        writing = asyncio.create_task(client.write(version, [("insert", [(1, b"perhaps")])], later(), noop))
         await asyncio.sleep(0)
         os.kill(client._process.pid, signal.SIGKILL)
         with pytest.raises(InDoubt):
@@ -133,7 +133,7 @@ def test_a_process_that_does_not_answer_is_killed(path: str) -> None:
         os.kill(client._process.pid, signal.SIGSTOP)
         soon = asyncio.get_running_loop().time() + 0.05
         late = asyncio.create_task(client.read([], soon))
-        behind = asyncio.create_task(client.write(version, [("insert", [(1, b"never")])], later(), nothing))
+        behind = asyncio.create_task(client.write(version, [("insert", [(1, b"never")])], later(), noop))
         with pytest.raises(Unavailable):
             await late
         with pytest.raises(InDoubt):
@@ -169,7 +169,7 @@ def test_what_never_succeeds_is_refused(path: str, name: str, row: tuple[object,
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([], later())
         with pytest.raises(Refused):
-            await client.write(version, [(name, [row])], later(), nothing)
+            await client.write(version, [(name, [row])], later(), noop)
         _, (rows,) = await client.read([("all", [()])], later())
         assert rows == []
 
@@ -200,7 +200,7 @@ def test_it_outlives_a_terminals_interrupt(path: str) -> None:
         version, _ = await client.read([], later())
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(client._process.pid, number)
-        await client.write(version, [("insert", [(1, b"still")])], later(), nothing)
+        await client.write(version, [("insert", [(1, b"still")])], later(), noop)
 
     with_wire(path, use)
 

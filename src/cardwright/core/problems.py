@@ -107,7 +107,7 @@ WEBHOOK_FAILED = Kind(422, "422600", "Webhook operation failed {}")
 BUSY = Kind(429, "429001", "Too many requests: {}")
 HEAD_TOO_LARGE = Kind(431, "431001", "Request Header Fields Too Large: {}")
 INTERNAL = Kind(500, "500001", "Internal server error")  # message observed
-OUT_OF_ORDER = Kind(503, "503001", "Service unavailable: {}")
+UNAVAILABLE = Kind(503, "503001", "Service unavailable: {}")
 
 
 def bad_field(field: str, text: str) -> Problem:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from cardwright.core.problems import BUSY, CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, Kind, Problem
+from cardwright.core.problems import BUSY, CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, UNAVAILABLE, Kind, Problem
 from cardwright.core.transaction_row import token_of
 from cardwright.engine.batch import CardRequest, CardResult, EngineRequest, Result
 from cardwright.engine.batch_runner import BatchInDoubt, run_batch
@@ -346,10 +346,10 @@ class Engine:
     def _failure(self, error: Unavailable) -> Problem:
         """The answer to what the database failed, which is noted."""
         if isinstance(error, Contended):
-            return Problem(OUT_OF_ORDER, "the message could not be decided in time, nothing was booked")
+            return Problem(UNAVAILABLE, "the message could not be decided in time, nothing was booked")
         if not isinstance(error, ConnectionLost):
             self._outage.begin(error)
-        return Problem(OUT_OF_ORDER, self._outage.text or AWAY)
+        return Problem(UNAVAILABLE, self._outage.text or AWAY)
 
     async def _open(self, until: float) -> Worker:
         """A new worker in place of a broken one. Raises Unavailable."""
@@ -439,7 +439,7 @@ def _answer(waiting: _Waiting, result: Result) -> None:
 
 def _refusal(reason: str, text: str) -> Problem:
     REFUSED.labels(reason).inc()
-    return Problem(OUT_OF_ORDER, text)
+    return Problem(UNAVAILABLE, text)
 
 
 def _given_up(waiting: _Waiting) -> Problem:
@@ -458,9 +458,9 @@ def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
         asked = waiting.asked
         if isinstance(result, CardResult) and isinstance(asked, CardRequest) and result.row.id in in_doubt.doubt.row_ids:
             token = asked.chosen_token or token_of(result.row)
-            result = Problem(OUT_OF_ORDER, UNKNOWN.format(f"of transaction {token} is unknown"))
+            result = Problem(UNAVAILABLE, UNKNOWN.format(f"of transaction {token} is unknown"))
         elif isinstance(asked, MovementRequest) and isinstance(result, MovementResult):
-            result = Problem(OUT_OF_ORDER, UNKNOWN.format(f"of {asked.movement.token} is unknown"))
+            result = Problem(UNAVAILABLE, UNKNOWN.format(f"of {asked.movement.token} is unknown"))
         answers.append(result)
     return answers
 
@@ -471,7 +471,7 @@ async def _there(found: Awaitable[T | None], missing: Kind) -> T:
         entry = await found
     except Unavailable as error:
         log.info("the database failed to find what a message names", error=str(error))
-        raise Problem(OUT_OF_ORDER, AWAY) from None
+        raise Problem(UNAVAILABLE, AWAY) from None
     if entry is None:
         raise Problem(missing)
     return entry

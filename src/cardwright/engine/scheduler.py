@@ -15,7 +15,7 @@ import structlog
 from cardwright.core.enums import State
 from cardwright.core.messages import Details, Expiry
 from cardwright.core.movements import APPLY_REASON, DepositTransition, MovementKind
-from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, OUT_OF_ORDER, USER_UNKNOWN, Problem
+from cardwright.core.problems import BAD_DEPOSIT_TRANSITION, HOLD_NOT_DUE, ORIGINAL_NOT_FOUND, UNAVAILABLE, USER_UNKNOWN, Problem
 from cardwright.core.render import details_decoder
 from cardwright.core.transaction_row import SETTLEMENT, TransactionRow, token_of, with_kind
 from cardwright.engine.batch import CardRequest
@@ -151,5 +151,5 @@ class Timers:
 
 def _note(event: str, row_id: int, problem: Problem) -> None:
     """Log what stays due. An outage has its own line, and would give one for each hold here."""
-    level = logging.DEBUG if problem.kind is OUT_OF_ORDER else logging.WARNING
+    level = logging.DEBUG if problem.kind is UNAVAILABLE else logging.WARNING
     log.log(level, event, transaction=row_id, problem=str(problem))

@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy.exc import IntegrityError
 
-from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, OUT_OF_ORDER, Problem
+from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, UNAVAILABLE, Problem
 from cardwright.edges.http.credentials import Credentials
 from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
@@ -108,11 +108,11 @@ class Api:
             status, body = problem.kind.status, problem_body(problem)
             allow = problem.detail if problem.kind is METHOD_NOT_ALLOWED else ""
         except Unavailable as error:
-            status, body = OUT_OF_ORDER.status, problem_body(unavailable(error))
+            status, body = UNAVAILABLE.status, problem_body(unavailable(error))
         except asyncio.CancelledError:
             # By the sweeper, or because the server stops and cannot wait any longer.
             task.uncancel()
-            status, body = OUT_OF_ORDER.status, problem_body(Problem(OUT_OF_ORDER, LATE))
+            status, body = UNAVAILABLE.status, problem_body(Problem(UNAVAILABLE, LATE))
         except Exception:
             # A bug: the caller learns nothing of it, the log everything.
             log.exception("unhandled error", path=request.path, verb=request.verb)
@@ -162,7 +162,7 @@ class Api:
                 result = await route.action(EngineCall(self._app, program_id, parameters, query, page), *arguments)
             except asyncio.CancelledError:
                 # What the engine had taken it has answered itself: this one was still being prepared.
-                raise Problem(OUT_OF_ORDER, LATE_MESSAGE if route.longer_s is None else LATE) from None
+                raise Problem(UNAVAILABLE, LATE_MESSAGE if route.longer_s is None else LATE) from None
         else:
             loop = asyncio.get_running_loop()
             until = deadline.get() - self._limits.margin_s

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from cardwright.core.problems import INTERNAL, OUT_OF_ORDER, Problem
+from cardwright.core.problems import INTERNAL, UNAVAILABLE, Problem
 from cardwright.storage.failures import Contended, InDoubt, SchemaChanged, Unavailable
 from cardwright.storage.outage import AWAY
 
@@ -23,13 +23,13 @@ def unavailable(error: Unavailable) -> Problem:
     """The problem that tells of a failure of the database. Its reason names hosts and files, which are for the log."""
     match error:
         case InDoubt():
-            return Problem(OUT_OF_ORDER, UNKNOWN)
+            return Problem(UNAVAILABLE, UNKNOWN)
         case SchemaChanged():
-            return Problem(OUT_OF_ORDER, str(error))
+            return Problem(UNAVAILABLE, str(error))
         case Contended():
-            return Problem(OUT_OF_ORDER, "other work takes too long, nothing was changed, try again later")
+            return Problem(UNAVAILABLE, "other work takes too long, nothing was changed, try again later")
         case _:
-            return Problem(OUT_OF_ORDER, AWAY)
+            return Problem(UNAVAILABLE, AWAY)
 
 
 INTERNAL_BODY = error_body(INTERNAL.code, INTERNAL.text)

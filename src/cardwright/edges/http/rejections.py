@@ -6,9 +6,9 @@ from cardwright.core.problems import (
     BAD_REQUEST,
     BUSY,
     HEAD_TOO_LARGE,
-    OUT_OF_ORDER,
     REQUEST_TIMEOUT,
     TOO_LARGE,
+    UNAVAILABLE,
     URL_TOO_LONG,
     Problem,
 )
@@ -24,7 +24,7 @@ class Rejection(NamedTuple):
 
 BAD_TARGET = Rejection(Problem(BAD_REQUEST, "the target must be a path or an http URL with a path, in ASCII"), "malformed")
 TOO_BUSY = Rejection(Problem(BUSY, "too many requests are under way, try again later"), "busy")
-TOO_MANY_CONNECTIONS = Rejection(Problem(OUT_OF_ORDER, "too many connections are open, try again later"), "connections")
+TOO_MANY_CONNECTIONS = Rejection(Problem(UNAVAILABLE, "too many connections are open, try again later"), "connections")
 
 
 def head_rejection(limits: ClientLimits, url: bytes, headers: int, size: int) -> Rejection | None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, OUT_OF_ORDER, Problem, bad_parameter
+from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Problem, bad_parameter
 from cardwright.edges.http.parse import parse_pairs
 from cardwright.edges.http.problems import problem_body, unavailable
 from cardwright.kit.failpoints import async_failpoint
@@ -39,7 +39,7 @@ class InboxDoor:
         except Problem as problem:
             status, body = problem.kind.status, problem_body(problem)
         except Unavailable as error:
-            status, body = OUT_OF_ORDER.status, problem_body(unavailable(error))
+            status, body = UNAVAILABLE.status, problem_body(unavailable(error))
         headers = [(b"content-length", b"%d" % len(body)), JSON_HEADER]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -14,7 +14,7 @@ from cardwright.kit.clock import iso, iso_ms
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.crud import remember
-from cardwright.resources.common.fields import Nothing
+from cardwright.resources.common.fields import EmptyBody
 from cardwright.resources.common.route import Paging, Route, Scope, Shape, get, post
 from cardwright.resources.controls.scope import check_references, control_columns
 from cardwright.resources.controls.velocity_controls import (
@@ -171,7 +171,7 @@ def delete_shadow(call: Call) -> ShadowControl:
     return shown(call, get_shadow_row(call))
 
 
-def promote_shadow(call: Call, _body: Nothing) -> ShadowControl:
+def promote_shadow(call: Call, _body: EmptyBody) -> ShadowControl:
     """Makes a shadow control a real one, which from now on refuses; what it has counted stays counted."""
     row = lock_shadow(call)
     if row.shadow == SHADOW:
@@ -193,5 +193,5 @@ routes = [
     get("/shadow-controls/{token}", get_shadow, ShadowControl, scope=Scope.SANDBOX),
     get("/shadow-controls/{token}/declines", list_declines, dict[str, Any], paging=DECLINES_PAGING, scope=Scope.SANDBOX),
     Route("DELETE", "/shadow-controls/{token}", delete_shadow, answer=ShadowControl, scope=Scope.SANDBOX, fields=False),
-    post("/shadow-controls/{token}/promote", Nothing, promote_shadow, ShadowControl, status=200, scope=Scope.SANDBOX),
+    post("/shadow-controls/{token}/promote", EmptyBody, promote_shadow, ShadowControl, status=200, scope=Scope.SANDBOX),
 ]

@@ -194,7 +194,7 @@ def change_card(call: Call, stored: StoredCard, after: Card, **settled: Any) -> 
     return replace(stored, card=after, memory=memory)
 
 
-def bring_level(call: Call, holder_ids: set[int]) -> None:
+def sync_revisions(call: Call, holder_ids: set[int]) -> None:
     """Gives two accounts one revision, so that what a card says under its new one comes after all that it said before."""
     found = select(holders.c.id, holders.c.revision).where(holders.c.id.in_(holder_ids)).order_by(holders.c.id)
     rows = call.db.execute(found.with_for_update(key_share=True)).all()

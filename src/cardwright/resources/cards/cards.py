@@ -22,12 +22,12 @@ from cardwright.resources.cards.card_model import (
     Card,
     CardFulfillment,
     StoredCard,
-    bring_level,
     change_card,
     lock_card,
     security_codes,
     shown,
     stored_of,
+    sync_revisions,
 )
 from cardwright.resources.cards.card_transitions import Cause, record_transition
 from cardwright.resources.cards.issuance import CardCreate, check_fulfillment, find_user, issue_card
@@ -226,7 +226,7 @@ def move_card(call: Call, stored: StoredCard, user_token: str) -> StoredCard:
         raise bad_field("user_token", "cannot be changed while another card has the same number")
     user = find_user(call, user_token)
     if user.holder_id != stored.holder_id:
-        bring_level(call, {stored.holder_id, user.holder_id})
+        sync_revisions(call, {stored.holder_id, user.holder_id})
     return replace(stored, user_id=user.id, holder_id=user.holder_id)
 
 

@@ -100,7 +100,7 @@ def text_or_none(value: str | int | None, field: str = "", size_max: int = 18) -
     return str(value)
 
 
-class Nothing(Shape, frozen=True, kw_only=True):
+class EmptyBody(Shape, frozen=True, kw_only=True):
     """An empty body."""
 
 

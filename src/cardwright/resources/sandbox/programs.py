@@ -9,7 +9,7 @@ from cardwright.core.money import exponent_of
 from cardwright.core.problems import bad_field
 from cardwright.kit.clock import Instant, ProgramClock, iso_ms, parse_instant
 from cardwright.resources.common.call import Call, EngineCall
-from cardwright.resources.common.fields import Nothing, Token, parse_duration
+from cardwright.resources.common.fields import EmptyBody, Token, parse_duration
 from cardwright.resources.common.route import Scope, Shape, get, post, put
 from cardwright.storage.programs import (
     ProgramSettings,
@@ -156,7 +156,7 @@ def _clock_answer(clock: ProgramClock, now: Instant) -> dict[str, Any]:
     return {"now": iso_ms(now), "frozen": is_frozen, "offset_ms": 0 if is_frozen else clock.offset_ms}
 
 
-def reset(call: Call, _body: Nothing) -> dict[str, Any]:
+def reset(call: Call, _body: EmptyBody) -> dict[str, Any]:
     """Removes everything of the program but its credentials and settings, and sets its clock to where it began."""
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
@@ -185,5 +185,5 @@ routes = [
         scope=Scope.SANDBOX_ONLY,
         operation_id="change_clock_advance",
     ),
-    post("/reset", Nothing, reset, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
+    post("/reset", EmptyBody, reset, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
 ]

@@ -22,7 +22,7 @@ import psycopg
 from psycopg import pq
 
 from cardwright.kit.failpoints import async_failpoint
-from cardwright.storage.engine.store import nothing
+from cardwright.storage.engine.store import noop
 from cardwright.storage.failures import (
     LOST_STATES,
     QUERY_CANCELED,
@@ -111,9 +111,7 @@ class PipelineConnection:
             raise
         return self._results
 
-    async def end(
-        self, deadline: float, meanwhile: Callable[[], None] = nothing, *, commits: bool = False
-    ) -> list[pq.abc.PGresult]:
+    async def end(self, deadline: float, meanwhile: Callable[[], None] = noop, *, commits: bool = False) -> list[pq.abc.PGresult]:
         """Send what was queued and end the transaction: with a commit, or after an error without a trace.
 
         ``meanwhile`` is called when everything is on its way. Raises Conflict or Unavailable; InDoubt if the transaction

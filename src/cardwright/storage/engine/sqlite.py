@@ -36,7 +36,7 @@ from cardwright.storage.engine.store import (
     WriteSet,
     check_schema,
     doubt_about,
-    nothing,
+    noop,
 )
 from cardwright.storage.failures import Conflict, Contended, Damaged, InDoubt, Unavailable, is_damage
 from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original, TokenKey
@@ -197,7 +197,7 @@ class SqliteWorker:
             try:
                 version, (revisions,) = await self._client.read([("schema", [()])], deadline)
                 check_schema([revision for (revision,) in revisions])
-                await self._client.write(version, [("probe", [()])], deadline, nothing)
+                await self._client.write(version, [("probe", [()])], deadline, noop)
             finally:
                 self._lock.unshare()
         except Conflict as conflict:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
 from cardwright.storage.engine.sqlite_worker import CONFLICT, DAMAGED, LENGTH, REFUSED, UNAVAILABLE, framed
-from cardwright.storage.engine.store import nothing
+from cardwright.storage.engine.store import noop
 from cardwright.storage.failures import Conflict, ConnectionLost, Damaged, InDoubt, Refused, Unavailable
 from cardwright.storage.outage import TIMEOUTS
 
@@ -62,7 +62,7 @@ class SqliteClient:
 
     async def read(self, parts: Sequence[StatementRows], deadline: float) -> tuple[int, list[Any]]:
         """The version of the database, and what each statement found. Raises Unavailable."""
-        _, version, found = await self._ask(None, parts, deadline, nothing)
+        _, version, found = await self._ask(None, parts, deadline, noop)
         return version, found
 
     async def write(self, version: int, parts: Sequence[StatementRows], deadline: float, meanwhile: Callable[[], None]) -> None:

@@ -182,7 +182,7 @@ def check_schema(revisions: Sequence[str]) -> None:
         raise SchemaChanged(text)
 
 
-def nothing() -> None:
+def noop() -> None:
     """What there is to do while the database works, where nobody has anything."""
 
 
