@@ -91,9 +91,12 @@ def cases() -> list[Case]:
         seen = seen_by({"source": source, "money": money, "rules": rules, "poi": "atm"}, NOON)
         seen = extended(seen, request_type, extra)
         details = Details(
-            mid="m1", merchant=Merchant(partial_approval_capable=capable), cash_back=cash, velocity_category=CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE),
+            mid="m1",
+            merchant=Merchant(partial_approval_capable=capable),
+            cash_back=cash,
+            velocity_category=CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE),
             fees=tuple(Fee("ACQUIRER_FEE", amount, sign) for sign, amount in surcharge),
-        )  # fmt: skip
+        )
         asked = Authorization(amount=goods, details=details, request_type=request_type)
         decision = decide(seen, asked, NOON)
         row = record(

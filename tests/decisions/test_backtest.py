@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cardwright.resources.analysis.backtest_worker import ChainPart, GpaOrder, parts
+from cardwright.resources.analysis.backtest_worker import BacktestTask, ReplayedPart, parts
 from cardwright.resources.analysis.backtests import BacktestCreate, job_of
 from cardwright.resources.common.call import Call
 from cardwright.storage.backtests import Sums
@@ -60,8 +60,8 @@ def backtest(world: World, at: int, **body: Any) -> tuple[Sums, list[dict[str, A
     database = world.database
     address = database.path if database.is_sqlite else database.dsn
     sums, flips = Sums(), list[dict[str, Any]]()
-    for part in parts(database, GpaOrder(address=address, job=job, cursor=0, flips_max=10**6)):
-        assert isinstance(part, ChainPart)
+    for part in parts(database, BacktestTask(address=address, job=job, cursor=0, flips_max=10**6)):
+        assert isinstance(part, ReplayedPart)
         sums.add(part.sums)
         flips += map(msgspec.json.decode, part.flips)
     return sums, flips

@@ -23,13 +23,23 @@ from tests.storm import recount
 from tests.support.world import World, asked
 
 KINDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
-    "auth": (Authorization, {}), "grow": (Authorization, {"request_type": RequestType.INCREMENT}),
-    "pin": (Authorization, {"request_type": RequestType.PIN_PURCHASE}), "atm": (Authorization, {"request_type": RequestType.WITHDRAWAL}),
+    "auth": (Authorization, {}),
+    "grow": (Authorization, {"request_type": RequestType.INCREMENT}),
+    "pin": (Authorization, {"request_type": RequestType.PIN_PURCHASE}),
+    "atm": (Authorization, {"request_type": RequestType.WITHDRAWAL}),
     "atmhold": (Authorization, {"request_type": RequestType.ATM_HOLD}),
-    "credit": (Authorization, {"request_type": RequestType.ORIGINAL_CREDIT}), "credithold": (Authorization, {"request_type": RequestType.CREDIT_HOLD}),
-    "clear": (Clearing, {}), "force": (Clearing, {"forced": True}), "reverse": (Reversal, {}), "advise": (Advice, {}),
-    "refund": (Refund, {}), "repay": (Refund, {}), "announce": (Refund, {}), "pinrefund": (Refund, {}), "expire": (Reversal, {}),
-}  # fmt: skip
+    "credit": (Authorization, {"request_type": RequestType.ORIGINAL_CREDIT}),
+    "credithold": (Authorization, {"request_type": RequestType.CREDIT_HOLD}),
+    "clear": (Clearing, {}),
+    "force": (Clearing, {"forced": True}),
+    "reverse": (Reversal, {}),
+    "advise": (Advice, {}),
+    "refund": (Refund, {}),
+    "repay": (Refund, {}),
+    "announce": (Refund, {}),
+    "pinrefund": (Refund, {}),
+    "expire": (Reversal, {}),
+}
 REFUNDS = {"announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
 
 # Each story: lines of "when | what | answer". What: a message of a card (`auth 80+20 at 5411 on u` with 20 of cash back,

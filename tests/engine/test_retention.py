@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from cardwright.engine.retention import MESSAGES_MAX, REMOVALS, ROWS_MAX, Retention, remove_some
 from cardwright.kit.clock import DAY_MS, ProgramClock
-from cardwright.outbox.delivery_queue import Attempt, RetryRules, Room, claim, record
+from cardwright.outbox.delivery_queue import DeliveryAttempt, RetryRules, Room, claim, record
 from cardwright.outbox.events import Category, Delivery, outbox_row
 from cardwright.resources.sandbox import webhook_inbox
 from cardwright.storage.backtests import DONE, FAILED, QUEUED, RUNNING
@@ -112,7 +112,7 @@ def test_notification_ages_by_real_time(world: World, status: int | None, state:
     with world.database.write() as db:
         set_clock(db, world.program_id, clock)
         (claimed,) = claim(db, NOON, RetryRules(), Room(free=1, each=1))
-        attempt = Attempt(claim=claimed, at_ms=NOON, status=status, is_last=status is None)
+        attempt = DeliveryAttempt(claim=claimed, at_ms=NOON, status=status, is_last=status is None)
         assert record(db, NOON, RetryRules(), [attempt]) == [state]
     remove_all(world.database, NOON + DAYS * DAY_MS)
     assert states(world.database) == [state]

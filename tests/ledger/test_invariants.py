@@ -8,7 +8,7 @@ import pytest
 
 from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
-from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, Order, PeerTransfer, ProgramTransfer, Unload
+from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, GpaLoad, PeerTransfer, ProgramTransfer, Unload
 from cardwright.engine.batch import CardRequest
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.ledger.invariants.card_numbers import numbers_in, pattern_of
@@ -41,7 +41,7 @@ def follow_up(world: World, purchases: list[int]) -> None:
 
 def move_money(world: World) -> None:
     """Money without a card: an order with a fee, what is unloaded of it, a fee, and transfers to a friend and the program."""
-    order = instructed(world, Order, ["ana"], 1000, seed=201, fees=[10], source="source")
+    order = instructed(world, GpaLoad, ["ana"], 1000, seed=201, fees=[10], source="source")
     (_,) = world.run([[order]])
     with world.database.read() as db:
         root = db.exec_driver_sql("SELECT max(id) FROM movements").scalar_one()

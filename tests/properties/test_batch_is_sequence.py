@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from cardwright.core.messages import Advice, Authorization, Clearing, Merchant, Refund, Reversal
-from cardwright.core.movements import Deposit, FeeCharge, GpaOrder, PeerTransfer, ProgramTransfer, Unload
+from cardwright.core.movements import Deposit, FeeCharge, GpaLoad, PeerTransfer, ProgramTransfer, Unload
 from cardwright.core.problems import Problem
 from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import EngineRequest
@@ -63,7 +63,7 @@ USERS = ("ana", "ben", "cy")
 
 movement = st.fixed_dictionaries(
     {
-        "kind": st.sampled_from((GpaOrder, Unload, FeeCharge, PeerTransfer, ProgramTransfer, Deposit)),
+        "kind": st.sampled_from((GpaLoad, Unload, FeeCharge, PeerTransfer, ProgramTransfer, Deposit)),
         "users": st.lists(st.sampled_from(USERS), min_size=2, max_size=2, unique=True),
         "amount": st.sampled_from((1, 10_00, 30_00, 60_00, 75_00)),
         "fees": st.sampled_from(((), (100,), (100, 0, 250))),
@@ -221,7 +221,7 @@ def movement_of(world: World, one: dict[str, Any]) -> EngineRequest:
 
 def check(world: World, messages: list[dict[str, Any]], cuts: list[int]) -> None:
     """Decides the messages one by one and in batches, and compares rows and answers."""
-    opening: list[EngineRequest] = [instructed(world, GpaOrder, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
+    opening: list[EngineRequest] = [instructed(world, GpaLoad, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
     opening += [asked(world, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
     arrived = [message_of(world, one) for one in messages]
     batches = [arrived[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]

@@ -170,9 +170,13 @@ class Life(RuleBasedStateMachine):
         self.ask_for(request_type, amount, 0, capable)
 
     @rule(
-        request_type=st.sampled_from((RequestType.PURCHASE, *HOLDS, *AT_ONCE, RequestType.PIN_PURCHASE, RequestType.BALANCE_INQUIRY)),
-        amount=st.sampled_from((60, 20, 300, 1, 0, 0)), cash=st.sampled_from((0, 0, 0, 15)), capable=st.booleans(),
-    )  # fmt: skip
+        request_type=st.sampled_from(
+            (RequestType.PURCHASE, *HOLDS, *AT_ONCE, RequestType.PIN_PURCHASE, RequestType.BALANCE_INQUIRY)
+        ),
+        amount=st.sampled_from((60, 20, 300, 1, 0, 0)),
+        cash=st.sampled_from((0, 0, 0, 15)),
+        capable=st.booleans(),
+    )
     def ask_for(self, request_type: Kind, amount: int, cash: int, capable: bool) -> None:
         """A purchase, a hold, cash, a balance, or a credit; two kinds of refunds begin a chain too."""
         if request_type is RequestType.BALANCE_INQUIRY:

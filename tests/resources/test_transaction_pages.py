@@ -28,7 +28,7 @@ from cardwright.resources.transactions.listing import (
 from cardwright.storage.programs import get_program
 from cardwright.storage.tables import holder_transactions, holders, transactions
 from cardwright.storage.transaction_lists import positions
-from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Order, Range
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, ListOrder, Range
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, find_own, with_newest
 from cardwright.storage.transaction_lists.positions import ListPositions
 from tests.support import past
@@ -428,6 +428,6 @@ def test_counts_of_many_programs_and_filters_are_dropped(world: World) -> None:
     kept = ListPositions()
     with world.database.read() as db:
         for program_id in range(positions.PROGRAMS_MAX + 3):
-            kept.find(db, program_id, Order.BEGUN, "all", lambda _: 1, Range(LOWEST, HIGHEST),
+            kept.find(db, program_id, ListOrder.BEGUN, "all", lambda _: 1, Range(LOWEST, HIGHEST),
                       skip=0, take=1, descending=True)  # fmt: skip
     assert len(kept._programs) == positions.PROGRAMS_MAX

@@ -5,7 +5,7 @@ from functools import reduce
 from sqlalchemy import select
 
 from cardwright.storage.tables import holder_transactions, holders, transactions
-from cardwright.storage.transaction_lists.blocks import Order
+from cardwright.storage.transaction_lists.blocks import ListOrder
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, RECENT_MAX, find_own, ids_of, is_full, with_newest
 from tests.support.past import row, write
 from tests.support.world import World, new_world
@@ -47,6 +47,6 @@ def test_own_transactions_are_found_once(database_url: str) -> None:
             for accounts, expected in (([101], ana), ([102], ben), ([101, 102], sorted(ana + ben)), ([], [])):
                 own = find_own(db, accounts)
                 assert sorted(db.scalars(select(transactions.c.id).where(own.condition))) == expected
-                for order in Order:
+                for order in ListOrder:
                     parts = [select(part.id).where(*part.conditions, transactions.c.id > 0) for part in own.parts(order)]
                     assert sorted(row_id for part in parts for row_id in db.scalars(part)) == expected

@@ -379,9 +379,17 @@ class Books:
         first_of_chain = is_request and name != "authorization.incremental"
         is_forced = ".clearing" in name and row.root_id is None
         part = ChainPart(
-            row.created_ms, row.product, said.mid, said.merchant.mcc, said.velocity_category.name.lower(), row.currency, is_approved,
-            amount - cash, cash, 1 if first_of_chain or is_forced else 0,
-        )  # fmt: skip
+            row.created_ms,
+            row.product,
+            said.mid,
+            said.merchant.mcc,
+            said.velocity_category.name.lower(),
+            row.currency,
+            is_approved,
+            amount - cash,
+            cash,
+            1 if first_of_chain or is_forced else 0,
+        )
         moves = list[Move]()
         if is_request:
             moves = self._request(name, row, part)

@@ -25,7 +25,7 @@ from cardwright.core.messages import (
     Reversal,
     VelocityCategory,
 )
-from cardwright.core.movements import GpaOrder, MovementKind
+from cardwright.core.movements import GpaLoad, MovementKind
 from cardwright.core.problems import HOLD_NOT_DUE, Problem
 from cardwright.core.render import details_decoder
 from cardwright.core.transaction_row import TransactionRow
@@ -319,7 +319,7 @@ class Histories:
 
     async def _load(self, place: Place, person: Person, step: Step) -> EngineRequest:
         key = (place.id, person.name)
-        order = GpaOrder(token=f"{person.name}-{next(self.seeds)}", amount=step.said["amount"], said={"user_token": person.name})
+        order = GpaLoad(token=f"{person.name}-{next(self.seeds)}", amount=step.said["amount"], said={"user_token": person.name})
         accounts = await self.world.cache.reload_accounts([key])
         return MovementRequest(
             (accounts[key],), MovementKind.ORDER, order, next(self.seeds), NOON, b"", source_id=place.source_id

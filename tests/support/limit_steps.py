@@ -10,18 +10,43 @@ from cardwright.kit.clock import DAY_MS
 from tests.storm.recount import Chain, window_on
 
 ASKS = {
-    "auth": RequestType.PURCHASE, "pin": RequestType.PIN_PURCHASE, "pinhold": RequestType.PIN_HOLD, "atm": RequestType.WITHDRAWAL, "atmhold": RequestType.ATM_HOLD,
-    "chips": RequestType.PIN_QUASI, "chipshold": RequestType.QUASI_HOLD, "fund": RequestType.FUNDING, "fundhold": RequestType.FUNDING_HOLD,
-    "credit": RequestType.ORIGINAL_CREDIT, "credithold": RequestType.CREDIT_HOLD,
-}  # fmt: skip
+    "auth": RequestType.PURCHASE,
+    "pin": RequestType.PIN_PURCHASE,
+    "pinhold": RequestType.PIN_HOLD,
+    "atm": RequestType.WITHDRAWAL,
+    "atmhold": RequestType.ATM_HOLD,
+    "chips": RequestType.PIN_QUASI,
+    "chipshold": RequestType.QUASI_HOLD,
+    "fund": RequestType.FUNDING,
+    "fundhold": RequestType.FUNDING_HOLD,
+    "credit": RequestType.ORIGINAL_CREDIT,
+    "credithold": RequestType.CREDIT_HOLD,
+}
 REFUNDS = {"repay": REFUND, "announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
 """Requests, and refunds without an original."""
 
 HOLDS = ("auth", "pinhold", "atmhold", "chipshold", "fundhold", "credithold")
 WITH_CASH = ("auth", "pin")
 
-ASKED_HOW_OFTEN = (*("auth",) * 10, "pin", "pin", "pin", "pinhold", "pinhold", "atm", "atm", "atmhold", "chips", "chipshold",
-                   "fund", "fundhold", "credit", "credit", "credithold", "credithold")  # fmt: skip
+ASKED_HOW_OFTEN = (
+    *("auth",) * 10,
+    "pin",
+    "pin",
+    "pin",
+    "pinhold",
+    "pinhold",
+    "atm",
+    "atm",
+    "atmhold",
+    "chips",
+    "chipshold",
+    "fund",
+    "fundhold",
+    "credit",
+    "credit",
+    "credithold",
+    "credithold",
+)
 
 FOLLOWED_BY = {
     "auth": ("clear", "clear", "clear", "reverse", "reverse", "reverse", "advise", "grow", "grow", "refund", "refund", "force"),

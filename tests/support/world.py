@@ -17,7 +17,7 @@ from cardwright.core.movements import (
     Deposit,
     DepositTransition,
     FeeCharge,
-    GpaOrder,
+    GpaLoad,
     MovementKind,
     PeerTransfer,
     ProgramTransfer,
@@ -201,7 +201,7 @@ def asked(
 
 
 KINDS: dict[type[Any], MovementKind] = {
-    GpaOrder: MovementKind.ORDER, Unload: MovementKind.UNLOAD, FeeCharge: MovementKind.FEE_CHARGE,
+    GpaLoad: MovementKind.ORDER, Unload: MovementKind.UNLOAD, FeeCharge: MovementKind.FEE_CHARGE,
     PeerTransfer: MovementKind.PEER_TRANSFER, ProgramTransfer: MovementKind.PROGRAM_TRANSFER,
     Deposit: MovementKind.DEPOSIT, DepositTransition: MovementKind.DEPOSIT_TRANSITION,
 }  # fmt: skip

@@ -146,9 +146,20 @@ def refund(seen: Snapshot, asked: Refund, now: Instant) -> Decision:
 def announce(seen: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
     """Money is said to be on its way. No balance changes and nobody may spend it before it is there (wire reference, 9.5)."""
     return Decision(
-        kind=kind, state=State.PENDING, reason=Reason.APPROVED, currency=seen.currency, requested=amount, amount=amount,
-        impacted=0, moved=0, legs=NOTHING, account=seen.account, hold_left=amount, due_ms=due, unload=_refund_to_source(seen, amount),
-    )  # fmt: skip
+        kind=kind,
+        state=State.PENDING,
+        reason=Reason.APPROVED,
+        currency=seen.currency,
+        requested=amount,
+        amount=amount,
+        impacted=0,
+        moved=0,
+        legs=NOTHING,
+        account=seen.account,
+        hold_left=amount,
+        due_ms=due,
+        unload=_refund_to_source(seen, amount),
+    )
 
 
 def _credit_announced(seen: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:

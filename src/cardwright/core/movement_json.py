@@ -29,7 +29,7 @@ from cardwright.core.movements import (
     DepositTransition,
     FeeCharge,
     FeeRefund,
-    GpaOrder,
+    GpaLoad,
     PeerTransfer,
     ProgramTransfer,
     Unload,
@@ -67,7 +67,7 @@ def document(
     fees = _fee_details(asked.charges, rows[len(rows) - len(asked.charges) :], places)
     head, pairs = [("token", _text(asked.token))], list[tuple[str, str | None]](said.items())
     match asked:
-        case GpaOrder() | Unload():
+        case GpaLoad() | Unload():
             assert source is not None, "orders name their funding source"
             drawn = decimal_text(main.amount, places)
             pairs = [
@@ -75,7 +75,7 @@ def document(
                 ("transaction_token", _text(token_of(main))), ("state", '"COMPLETION"'),
                 ("response", APPROVED),
                 ("funding", f'{{"amount":{drawn},"source":{source.source}}}'), ("funding_source_token", source.token), *pairs,
-                *([("currency_code", _text(main.currency))] if isinstance(asked, GpaOrder) else []), ("fees", fees),
+                *([("currency_code", _text(main.currency))] if isinstance(asked, GpaLoad) else []), ("fees", fees),
             ]  # fmt: skip
         case FeeCharge():
             pairs = [*pairs, ("fees", fees or "[]"), ("created_time", created)]
@@ -169,7 +169,7 @@ def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
     """What a transaction shows of the movement that it is a part of: name and object, without braces around them."""
     match step.kind:
         case kind if kind == GPA_CREDIT:
-            reload = asked.reload if isinstance(asked, GpaOrder) else None
+            reload = asked.reload if isinstance(asked, GpaLoad) else None
             return f'"gpa_order":{doc}' + (f',"auto_reload":{reload}' if reload is not None else "")
         case kind if kind == GPA_DEBIT:
             return f'"gpa_order_unload":{doc}'

@@ -65,7 +65,7 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
         return self.amount + sum(charge.amount for charge in self.charges)
 
 
-class GpaOrder(Movement, frozen=True, kw_only=True):
+class GpaLoad(Movement, frozen=True, kw_only=True):
     """Loads an account from a funding source, which pays the fees too; ``reload`` is the JSON of the auto reload behind it."""
 
     reload: str | None = None
@@ -135,21 +135,21 @@ class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
     card_product_token: str | None
     doc: str
 
-    def order(self, token: str, user_token: str, available: int) -> GpaOrder:
+    def order(self, token: str, user_token: str, available: int) -> GpaLoad:
         """The order that fills the account up."""
-        return GpaOrder(token=token, amount=self.goal - available, said={"user_token": user_token}, reload=self.doc)
+        return GpaLoad(token=token, amount=self.goal - available, said={"user_token": user_token}, reload=self.doc)
 
 
 SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})
 """Movements that may set off an auto reload; an unload does not (wire reference, "Auto reloads")."""
 
-AnyMovement = GpaOrder | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer | Deposit | DepositTransition
+AnyMovement = GpaLoad | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer | Deposit | DepositTransition
 
 
 def decide_movement(seen: MovementSnapshot, asked: AnyMovement) -> Steps | Problem:
     """The transactions that a movement consists of, or why there is none. Touches nothing."""
     match asked:
-        case GpaOrder():
+        case GpaLoad():
             return _load(seen, asked)
         case Unload():
             return _unload(seen, asked)
@@ -169,7 +169,7 @@ def decide_movement(seen: MovementSnapshot, asked: AnyMovement) -> Steps | Probl
             assert_never(asked)
 
 
-def _load(seen: MovementSnapshot, asked: GpaOrder) -> Steps | Problem:
+def _load(seen: MovementSnapshot, asked: GpaLoad) -> Steps | Problem:
     assert seen.source is not None, "an order names its funding source"
     if not seen.parties[0].is_active:
         return Problem(HOLDER_NOT_ACTIVE)

@@ -1,8 +1,8 @@
-"""A stored transaction as the wire's JSON, without its way through generic serialisation: fragments and templates.
+"""Rendering: a stored transaction as the wire's JSON, from fragments and templates.
 
-The same rendering answers the simulation, every GET and the notifications. What is constant for a card or a funding
-source is encoded once (``CardFragments``, ``SourceFragments``); a message fills the rest in. A generic encoding of the same object
-costs about ten times as much, which on the hot path would be the largest single item.
+The same functions render the answer of a simulation, of every GET, and webhooks. The constant parts of a card and a funding
+source are encoded once (``CardFragments``, ``SourceFragments``); each message adds the rest. A generic encoder costs about
+ten times as much and would be the largest item of the hot path.
 """
 
 from functools import lru_cache
@@ -113,6 +113,7 @@ def render(row: TransactionRow, fragments: CardFragments, source: SourceFragment
     effect = None if kind == INQUIRY or row.code == VERIFIED else row.impacted
     if row.root_id is not None:
         preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or chain_token}",'
+    asks, settles = kind in REQUEST_TYPES, kind in SETTLEMENT_TYPES
     return (
         f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
         f'"token":"{_inside(details.chosen_token) or token}",{fragments.tokens},"card_product_token":{fragments.product},'
@@ -124,11 +125,11 @@ def render(row: TransactionRow, fragments: CardFragments, source: SourceFragment
         f'{_fees_and_cash(row, details, places)}"currency_code":"{row.currency}",'
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
         + f'"response":{_response(row.code, details.limited_by)},{_network(details)}"acquirer":{{'
-        + ('"institution_id_code":"000000",' if kind in SETTLEMENT_TYPES else "")
+        + ('"institution_id_code":"000000",' if settles else "")
         + f'"system_trace_audit_number":"{trace_number(row)}"}},{fragments.people},'
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
         f'"network_reference_id":"{network_reference(row)}",'
-        f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, kind in REQUEST_TYPES, kind in SETTLEMENT_TYPES, details.mcc_groups)},'
+        f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, asks, settles, details.mcc_groups)},'
         f'{_verifications(details, fragments, places)}"is_recurring":false,"is_installment":false}}'
     )
 

@@ -21,7 +21,7 @@ from cardwright.outbox.events import Event
 from cardwright.storage.engine.store import LoadedRows, MovementKey, ReadSet, WriteSet
 from cardwright.storage.failures import Conflict
 
-Entry = TypeVar("Entry", CardEntry, AccountEntry)
+CachedEntry = TypeVar("CachedEntry", CardEntry, AccountEntry)
 
 _account = msgspec.msgpack.Decoder(Account)
 
@@ -141,8 +141,8 @@ async def configure(
 
 
 async def _refresh(
-    entries: dict[tuple[int, str], Entry],
-    reload: Callable[[Sequence[tuple[int, str]]], Awaitable[dict[tuple[int, str], Entry]]],
+    entries: dict[tuple[int, str], CachedEntry],
+    reload: Callable[[Sequence[tuple[int, str]]], Awaitable[dict[tuple[int, str], CachedEntry]]],
     seen: LoadedRows,
 ) -> None:
     """Loads the entries again that the locked accounts show to be out of date."""

@@ -68,7 +68,7 @@ from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
 from cardwright.outbox.events import notifications
-from cardwright.storage.engine.store import Worker, nothing
+from cardwright.storage.engine.store import Worker, noop
 from cardwright.storage.failures import Conflict, InDoubt
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, ids_of, is_full, with_newest
 
@@ -90,9 +90,14 @@ class BatchInDoubt(Exception):
 
 
 async def run_batch(
-    worker: Worker, cache: Cache, ids: IdSource, real_clock: RealClock, asked: Sequence[EngineRequest], deadline: float | None = None,
-    begin_commit: Callable[[], None] = nothing,
-) -> list[Result]:  # fmt: skip
+    worker: Worker,
+    cache: Cache,
+    ids: IdSource,
+    real_clock: RealClock,
+    asked: Sequence[EngineRequest],
+    deadline: float | None = None,
+    begin_commit: Callable[[], None] = noop,
+) -> list[Result]:
     """Decides a batch in one transaction and answers each message, in order, after the commit.
 
     ``begin_commit`` is called before the commit and may raise Conflict. Nothing is committed after ``deadline``, a time of the

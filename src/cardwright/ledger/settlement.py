@@ -15,7 +15,7 @@ from cardwright.core.movement_types import GPA_CREDIT, GPA_DEBIT, PROGRAM
 from cardwright.kit.clock import DAY_MS, Instant
 from cardwright.storage.database import Row
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal, transactions
-from cardwright.storage.transaction_lists.blocks import LOWEST, Order, Range, parts_of
+from cardwright.storage.transaction_lists.blocks import LOWEST, ListOrder, Range, parts_of
 
 SourceAndCurrency = tuple[int | None, str]
 """Funding source (None: money that no source gave) and currency."""
@@ -101,7 +101,7 @@ def entries_between(program_id: int, places: Range, *columns: Any) -> list[Selec
         select(part.at.label("at"), *columns).select_from(joined).where(
             transactions.c.program_id == program_id, *part.conditions, *part.within(places)
         )
-        for part in parts_of(Order.MADE)
+        for part in parts_of(ListOrder.MADE)
     ]  # fmt: skip
 
 

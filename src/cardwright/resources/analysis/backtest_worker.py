@@ -1,7 +1,8 @@
-"""Decides a program's history again, account by account, in a process of its own: the server's event loop and workers lose no time.
+"""Backtest worker: a process that decides a program's history again, account by account.
 
-The process reads its order from standard input and writes parts of the result to standard output, each a frame of MessagePack
-behind its length. It only reads the database. When its standard input ends, whoever wanted the result is gone.
+It is a separate process so that the server's event loop loses no time. It reads its task from standard input and writes parts of
+the result to standard output, each a length-prefixed MessagePack frame. It only reads the database. It ends when its standard
+input ends, because then its parent is gone.
 """
 
 import os

@@ -146,7 +146,7 @@ def list_declines(call: Call) -> Listing:
         .join(users, users.c.id == cards.c.user_id)
         .where(hits.program_id == call.program.id, hits.control_id == get_shadow_row(call).id)
     )
-    order = records.BacktestTask((transactions.c.created_ms, transactions.c.id), descending=False)
+    order = records.SortOrder((transactions.c.created_ms, transactions.c.id), descending=False)
     rows, is_more = records.read_page(call.db, query, order, page)
     return Listing([_decline(row) for row in rows], is_more)
 

@@ -13,7 +13,7 @@ from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.page import Page
 from cardwright.kit.vault import Vault
-from cardwright.ledger.settlement import Closings
+from cardwright.ledger.settlement import ClosingBalances
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.events import Category, publish
 from cardwright.storage.database import Database
@@ -45,7 +45,7 @@ class App:
     wake_backtests: Callable[[], None] = lambda: None
     ranks: ListPositions = field(default_factory=ListPositions)
     resets: Counter[int] = field(default_factory=Counter)
-    closings: Closings = field(default_factory=Closings)
+    closings: ClosingBalances = field(default_factory=ClosingBalances)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from decimal import Decimal
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
-from cardwright.core.movements import GpaOrder, MovementKind, Unload
+from cardwright.core.movements import GpaLoad, MovementKind, Unload
 from cardwright.core.problems import ORDER_NOT_FOUND, UNLOAD_NOT_FOUND, Problem
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import CurrencyCode, Token
@@ -118,7 +118,7 @@ async def create_order(call: EngineCall, body: OrderCreate) -> bytes:
         source_id = find_source(db, program, body.funding_source_token)
         repeated = said(body, "user_token", "memo", "tags")
         charges = find_charges(db, program, sent, amount)
-        return PreparedMovement((user,), GpaOrder(token=token, amount=amount, said=repeated, charges=charges), source_id)
+        return PreparedMovement((user,), GpaLoad(token=token, amount=amount, said=repeated, charges=charges), source_id)
 
     return await execute_movement(call, MovementKind.ORDER, body, prepare)
 

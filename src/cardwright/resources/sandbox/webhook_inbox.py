@@ -26,7 +26,7 @@ from cardwright.resources.common.route import Paging, Route, Scope, Shape, get
 from cardwright.resources.transactions.transactions import get_transaction, recorded
 from cardwright.storage.database import Database, Row
 from cardwright.storage.programs import find_program_token, get_program
-from cardwright.storage.records import GpaOrder, Listing, find, read_page, text_of
+from cardwright.storage.records import Listing, SortOrder, find, read_page, text_of
 from cardwright.storage.tables import inbox_messages, outbox, transactions, webhooks
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -241,7 +241,7 @@ def load_deliveries(call: Call, *conditions: ColumnElement[bool]) -> tuple[list[
     query = select(outbox, webhooks.c.token.label("webhook_token"), webhooks.c.doc)
     query = query.outerjoin(webhooks, webhooks.c.id == outbox.c.webhook_id)
     query = query.where(outbox.c.program_id == call.program.id, *conditions)
-    return read_page(call.db, query, GpaOrder((outbox.c.id,), page.sort_by.startswith("-")), page)
+    return read_page(call.db, query, SortOrder((outbox.c.id,), page.sort_by.startswith("-")), page)
 
 
 def load_tokens(db: Connection, rows: Sequence[Row]) -> dict[int, str]:
@@ -281,7 +281,7 @@ def read_inbox(call: EngineCall, query: InboxQuery) -> Listing:
     with call.app.database.read() as db:
         path = path_of(get_program(db, call.program_id).token, call.path["box"])
         secrets = load_secrets(db, call.app.vault, call.program_id, path)
-        order = GpaOrder((inbox_messages.c.id,), descending=True)
+        order = SortOrder((inbox_messages.c.id,), descending=True)
         rows, is_more = read_page(db, messages, order, call.list_page, lambda row: does_fit(row.body, query.type, query.token))
     return Listing([text_of(_message(row, secrets)) for row in rows], is_more)
 

@@ -189,9 +189,14 @@ async def simulate_refund(call: EngineCall, event: AskEvent, kind: int) -> bytes
 
 
 async def _ask(
-    call: EngineCall, event: CardEvent, card_token: str, request_type: RequestType, amount: Decimal, cash_back: Decimal | None = None,
+    call: EngineCall,
+    event: CardEvent,
+    card_token: str,
+    request_type: RequestType,
+    amount: Decimal,
+    cash_back: Decimal | None = None,
     **more: Any,
-) -> bytes:  # fmt: skip
+) -> bytes:
     said = event.card_options
     typed = None if said is None else CardOptions(
         cvv=said.cvv, card_present=said.card_present is not False, expiration=said.expiration,

@@ -17,7 +17,7 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import is_day
 from cardwright.resources.common.route import Paging, Shape
 from cardwright.storage.tables import transactions
-from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, Key, ListOrder, Part, Range, RowClass, parts_of
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, IndexPart, Key, ListOrder, Range, RowClass, parts_of
 from cardwright.storage.transaction_lists.by_account import AccountTransactions
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -232,7 +232,7 @@ class Search:
     own: AccountTransactions | None = None
     only: ColumnElement[bool] | None = None
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[IndexPart]:
         """See ``blocks.parts_of``; rows of which there are only few may come by any index."""
         only = [] if self.only is None else [self.only]
         if self.own is not None:
@@ -240,7 +240,7 @@ class Search:
             return [part._replace(conditions=[*part.conditions, *only]) for part in self.own.parts(self.order)]
         only.append(transactions.c.program_id == self.program_id)
         if self.only is not None:
-            return [Part(transactions.c[self.order.value], transactions.c.id, only)]
+            return [IndexPart(transactions.c[self.order.value], transactions.c.id, only)]
         return [part._replace(conditions=[*part.conditions, *only]) for part in parts_of(self.order)]
 
     def read(self, db: Connection, places: Range, skip: int, take: int) -> list[ListEntry]:

@@ -20,7 +20,7 @@ from cardwright.core.problems import (
 from cardwright.kit.canonical import reading
 from cardwright.kit.clock import iso
 from cardwright.kit.guard import OutgoingPolicy, check_headers, check_url
-from cardwright.outbox.client import Answer
+from cardwright.outbox.client import EndpointResponse
 from cardwright.outbox.endpoint import DEFAULT_ALGORITHM, Endpoint, open_webhook, seal_webhook
 from cardwright.outbox.events import CATEGORIES, Category
 from cardwright.outbox.render import find_transitions, notification
@@ -346,7 +346,7 @@ def _make_known(call: Call, becomes_active: bool) -> None:
         raise bad_field("active", f"may be true for at most {ACTIVE_MAX} webhooks")
 
 
-async def _post(call: EngineCall, row: Row, body: bytes) -> Answer:
+async def _post(call: EngineCall, row: Row, body: bytes) -> EndpointResponse:
     """The endpoint's answer. Raises WEBHOOK_FAILED when there is none within five seconds."""
     endpoint = open_webhook(call.app.vault, row)
     answer = await call.app.client.post(endpoint.url, body, endpoint.headers(body), PING_TIMEOUT_MS)

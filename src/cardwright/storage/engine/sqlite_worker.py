@@ -1,7 +1,7 @@
 """The process that reads and writes SQLite for the engine: ``python -m cardwright.storage.engine.sqlite_worker FILE DESCRIPTOR``.
 
-It is started by ``sqlite_client.SqliteClient`` and knows nothing but SQL. In the server's own process every statement would take the
-interpreter from the decisions, and every wait for the disk would end with waiting for the interpreter: with a process of
+``sqlite_client.SqliteClient`` starts it, and it knows nothing but SQL. In the server's own process every statement would take
+the interpreter from the decisions, and every wait for the disk would end with waiting for the interpreter: with a process of
 its own the rate at 64 in flight is 1.15 times as high. It ends when the other end of its socket does.
 
 A request is ``(version, deadline, [(statement's name, [parameters, ...]), ...])``. Without a version it is a transaction that
