@@ -22,7 +22,7 @@ from cardwright.core.transaction_model import as_v2
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.transaction_types import CASH_MACHINE, WITH_CASH, RequestType
 from cardwright.core.velocity import Control, Window, settled
-from cardwright.core.velocity_events import asked_of, event_of
+from cardwright.core.velocity_events import event_of, request_of_row
 from cardwright.engine.transaction_rows import details_of, record
 from tests.decisions.test_checks import seen_by
 from tests.support.world import NOON
@@ -185,7 +185,7 @@ def test_velocity_controls_count_what_was_approved(decided: list[Case]) -> None:
 def test_the_record_gives_the_message_back(decided: list[Case]) -> None:
     """Explanations and backtests decide a row again from what it records: the message is the same, and so is the decision."""
     for case in decided:
-        asked, again = case.asked, asked_of(case.row, case.details)
+        asked, again = case.asked, request_of_row(case.row, case.details)
         assert (again.amount, again.requested, again.request_type) == (asked.amount, asked.requested, asked.request_type), (
             case.name
         )

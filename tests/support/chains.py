@@ -102,7 +102,7 @@ class Till:
         verb, *rest = words.split()
         if verb == "wait":
             return self._wait(words, rest[0])
-        (result,) = self.world.run([[self._asked(verb, rest)]])
+        (result,) = self.world.run([[self._request_of(verb, rest)]])
         if isinstance(result, Problem):
             self.outcomes.append(None)
             return f"{words} | {result.kind.code} | - | - | -"
@@ -116,7 +116,7 @@ class Till:
         self.outcomes.append(None)
         return f"{words} | - | - | - | -"
 
-    def _asked(self, verb: str, rest: list[str]) -> CardRequest:
+    def _request_of(self, verb: str, rest: list[str]) -> CardRequest:
         said = dict(zip(rest[1::2], rest[2::2], strict=False)) if verb != "expire" else {"of": rest[0]}
         root = self.outcomes[int(said["of"]) - 1] if "of" in said else None
         if verb == "expire":

@@ -46,7 +46,7 @@ from cardwright.core.velocity import (
     judge,
     windows_at,
 )
-from cardwright.core.velocity_events import ChainParts, asked_of, event_of
+from cardwright.core.velocity_events import ChainParts, event_of, request_of_row
 from cardwright.kit.clock import Instant
 
 CONTROL_CODES = frozenset({Reason.MERCHANT_NOT_ALLOWED.number, Reason.AMOUNT_LIMIT.number, Reason.COUNT_LIMIT.number})
@@ -155,7 +155,7 @@ class Replay:
     def _limit(self, row: TransactionRow, details: Details, rules: Rules) -> LimitResult | None:
         if not rules.judging:
             return None
-        event, windows = event_if_approved(self._asked(row, details), row.currency), windows_at(row.created_ms)
+        event, windows = event_if_approved(self._authorization_of(row, details), row.currency), windows_at(row.created_ms)
         if event is None:
             return None
         for control, key in zip(rules.judging, rules.judging_keys, strict=True):
@@ -164,12 +164,12 @@ class Replay:
                 return verdict
         return None
 
-    def _asked(self, row: TransactionRow, details: Details) -> Authorization:
+    def _authorization_of(self, row: TransactionRow, details: Details) -> Authorization:
         """The purchase as the controls are asked: with its hold raised, where the merchant's MCC groups raised it."""
-        asked = asked_of(row, details)
+        message = request_of_row(row, details)
         if row.impacted is not None and row.amount > row.request_amount:
-            return msgspec.structs.replace(asked, increase=row.amount - row.request_amount)
-        return raised(self._see(row), asked) if row.impacted is None and details.mcc_groups else asked
+            return msgspec.structs.replace(message, increase=row.amount - row.request_amount)
+        return raised(self._see(row), message) if row.impacted is None and details.mcc_groups else message
 
     def _refused(self, row: TransactionRow, reason: Reason) -> TransactionRow:
         """An approved purchase that is declined now; the money that it took is still there."""
@@ -180,10 +180,10 @@ class Replay:
     def _funded(self, row: TransactionRow, details: Details) -> TransactionRow:
         """What becomes of a purchase that no control refuses, with the money that there would be."""
         was_approved = row.impacted is not None
-        seen = self._with_money(self._see(row), row.available - effect_of(row) + self._more)
+        snapshot = self._with_money(self._see(row), row.available - effect_of(row) + self._more)
         if row.root_id in self._revived:
-            seen = msgspec.structs.replace(seen, chain=self._revived[row.root_id])
-        decision = decide(seen, asked_of(row, details), row.created_ms)
+            snapshot = msgspec.structs.replace(snapshot, chain=self._revived[row.root_id])
+        decision = decide(snapshot, request_of_row(row, details), row.created_ms)
         if not decision.is_approved:
             return self._refused(row, decision.reason) if was_approved else row
         if was_approved and (decision.amount, decision.moved) == (row.amount, row.moved):
@@ -221,8 +221,8 @@ class Replay:
         if isinstance(message, Expiry) and not chain.hold_left:
             self._more -= row.available - self._available
             return None
-        seen = msgspec.structs.replace(self._see(row), chain=chain)
-        decision = decide(self._with_money(seen, self._available + self._more), message, row.created_ms)
+        snapshot = msgspec.structs.replace(self._see(row), chain=chain)
+        decision = decide(self._with_money(snapshot, self._available + self._more), message, row.created_ms)
         if decision.chain is not None:
             self._revived[root_id] = decision.chain
         self._more += decision.legs.available - (row.available - self._available)
@@ -240,9 +240,9 @@ class Replay:
         assert row.kind in RELEASE_TYPES, "every other kind asks"
         return Reversal(amount=row.amount, details=details)
 
-    def _with_money(self, seen: Snapshot, available: int) -> Snapshot:
+    def _with_money(self, snapshot: Snapshot, available: int) -> Snapshot:
         # Real-time fees stay as history has them, like all that no control counts.
-        return msgspec.structs.replace(seen, account=Account({seen.currency: (available, 0)}), fees=NO_FEES)
+        return msgspec.structs.replace(snapshot, account=Account({snapshot.currency: (available, 0)}), fees=NO_FEES)
 
     def _count(self, rules: Rules, changes: Sequence[Change], now: Instant) -> None:
         controls, keys = rules.counting, rules.counting_keys

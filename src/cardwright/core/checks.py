@@ -47,204 +47,206 @@ class Check:
     remedy: str
 
 
-def card_is_active(seen: Snapshot, _asked: Authorization, _now: Instant) -> Reason | None:
-    match seen.card.state:
+def card_is_active(snapshot: Snapshot, _message: Authorization, _now: Instant) -> Reason | None:
+    match snapshot.card.state:
         case CardState.ACTIVE:
             return None
         case CardState.UNACTIVATED:
             return Reason.CARD_NOT_ACTIVATED
         case CardState.SUSPENDED:
-            return None if seen.product.config.transaction_controls.ignore_card_suspended_state else Reason.CARD_SUSPENDED
+            return None if snapshot.product.config.transaction_controls.ignore_card_suspended_state else Reason.CARD_SUSPENDED
         case CardState.LIMITED:
             return Reason.CARD_SUSPENDED
         case CardState.TERMINATED:
-            return TERMINATED_REASONS.get(seen.card.reason_code or "", Reason.CARD_NOT_ACTIVE)
+            return TERMINATED_REASONS.get(snapshot.card.reason_code or "", Reason.CARD_NOT_ACTIVE)
 
 
-def card_is_in_date(seen: Snapshot, asked: Authorization, now: Instant) -> Reason | None:
-    if now >= seen.card.expires_ms or asked.details.expiration_matches is False:
+def card_is_in_date(snapshot: Snapshot, message: Authorization, now: Instant) -> Reason | None:
+    if now >= snapshot.card.expires_ms or message.details.expiration_matches is False:
         return Reason.CARD_EXPIRED
     return None
 
 
-def holder_is_active(seen: Snapshot, _asked: Authorization, _now: Instant) -> Reason | None:
-    if not seen.user.status.is_active or not seen.owner.status.is_active:
+def holder_is_active(snapshot: Snapshot, _message: Authorization, _now: Instant) -> Reason | None:
+    if not snapshot.user.status.is_active or not snapshot.owner.status.is_active:
         return Reason.HOLDER_NOT_ACTIVE
     return None
 
 
-def product_is_in_force(seen: Snapshot, _asked: Authorization, now: Instant) -> Reason | None:
-    product, today = seen.product, iso_day(now)
+def product_is_in_force(snapshot: Snapshot, _message: Authorization, now: Instant) -> Reason | None:
+    product, today = snapshot.product, iso_day(now)
     if not product.active or today < product.start_date or (product.end_date is not None and today > product.end_date):
         return Reason.PRODUCT_NOT_IN_FORCE
     return None
 
 
-def is_not_present(asked: Authorization) -> bool:
+def is_not_present(message: Authorization) -> bool:
     """Whether the message itself says that the card was not there: silence is an ordinary point of sale.
 
     A simulation without ``card_options`` would formally be an e-commerce purchase; the real platform approves it on
     products that allow none (wire reference, "Do not let check 5 break the tutorial").
     """
-    return asked.details.card_present is False or asked.details.merchant.security_level is not None
+    return message.details.card_present is False or message.details.merchant.security_level is not None
 
 
-def point_of_interaction_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    poi = seen.product.config.poi
-    if asked.request_type in CASH_MACHINE:
+def point_of_interaction_is_allowed(snapshot: Snapshot, message: Authorization, _now: Instant) -> Reason | None:
+    poi = snapshot.product.config.poi
+    if message.request_type in CASH_MACHINE:
         return None if poi.atm else Reason.CASH_NOT_ALLOWED
-    if asked.request_type in CREDITS:
+    if message.request_type in CREDITS:
         return None
-    if asked.details.cash_back and not poi.atm:
+    if message.details.cash_back and not poi.atm:
         return Reason.CASH_NOT_ALLOWED
-    if is_not_present(asked):
+    if is_not_present(message):
         return None if poi.ecommerce else Reason.CARD_NOT_PRESENT_NOT_ALLOWED
     if not poi.other.allow:
         return Reason.TYPE_NOT_ALLOWED
     # Who says nothing of presence is taken at his word: only an explicit card_present is present.
     demands_presence = poi.other.card_presence_required or poi.other.cardholder_presence_required
-    return Reason.CARD_NOT_PRESENT_NOT_ALLOWED if demands_presence and not asked.details.card_present else None
+    return Reason.CARD_NOT_PRESENT_NOT_ALLOWED if demands_presence and not message.details.card_present else None
 
 
-def cash_text(seen: Snapshot, asked: Authorization) -> str:
+def cash_text(snapshot: Snapshot, message: Authorization) -> str:
     """The cash back that is asked for, as a decimal."""
-    return decimal_text(asked.details.cash_back, exponent_of(seen.currency) or 0)
+    return decimal_text(message.details.cash_back, exponent_of(snapshot.currency) or 0)
 
 
-def cash_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    rules = seen.spend.pre_kyc
+def cash_is_allowed_before_kyc(snapshot: Snapshot, message: Authorization, _now: Instant) -> Reason | None:
+    rules = snapshot.spend.pre_kyc
     if rules is None or rules.cash_access_enabled:
         return None
     return (
         Reason.CASH_NOT_ALLOWED
-        if asked.details.cash_back or asked.details.velocity_category is VelocityCategory.WITHDRAWAL
+        if message.details.cash_back or message.details.velocity_category is VelocityCategory.WITHDRAWAL
         else None
     )
 
 
-def quasi_cash_is_allowed(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    controls, mid = seen.product.config.transaction_controls, asked.details.mid
-    is_quasi_cash = asked.request_type in QUASI_CASH or asked.details.merchant.mcc in QUASI_CASH_MCCS
+def quasi_cash_is_allowed(snapshot: Snapshot, message: Authorization, _now: Instant) -> Reason | None:
+    controls, mid = snapshot.product.config.transaction_controls, message.details.mid
+    is_quasi_cash = message.request_type in QUASI_CASH or message.details.merchant.mcc in QUASI_CASH_MCCS
     if not is_quasi_cash or controls.allow_quasi_cash:
         return None
     # Who sends money to a card is a money transmitter more often than not.
-    if asked.request_type in CREDITS:
+    if message.request_type in CREDITS:
         return None
-    is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in seen.spend.quasi_cash_exempt_mids
+    is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in snapshot.spend.quasi_cash_exempt_mids
     return None if is_exempt else Reason.TYPE_NOT_ALLOWED
 
 
-def country_is_accepted(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    country = alpha3_of(asked.details.merchant.country)
-    match seen.product.config.transaction_controls.accepted_countries_token:
+def country_is_accepted(snapshot: Snapshot, message: Authorization, _now: Instant) -> Reason | None:
+    country = alpha3_of(message.details.merchant.country)
+    match snapshot.product.config.transaction_controls.accepted_countries_token:
         case "accept_us_only":
             return None if country == "USA" else Reason.COUNTRY_NOT_ALLOWED
         case "decline_ofac_countries":
             return Reason.COUNTRY_NOT_ALLOWED if country in OFAC_COUNTRIES else None
         case _:
-            own = seen.spend.countries
-            accepts = own is not None and own.accepts(numeric_country(asked.details.merchant.country))
+            own = snapshot.spend.countries
+            accepts = own is not None and own.accepts(numeric_country(message.details.merchant.country))
             return None if accepts else Reason.COUNTRY_NOT_ALLOWED
 
 
-def home_country(seen: Snapshot) -> str:
+def home_country(snapshot: Snapshot) -> str:
     """Where a card is at home: the country that its product names as the issuer's, else the USA (a choice)."""
-    return alpha3_of(seen.product.config.fulfillment.bin_issue_country or "USA")
+    return alpha3_of(snapshot.product.config.fulfillment.bin_issue_country or "USA")
 
 
-def country_is_allowed_before_kyc(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    rules = seen.spend.pre_kyc
+def country_is_allowed_before_kyc(snapshot: Snapshot, message: Authorization, _now: Instant) -> Reason | None:
+    rules = snapshot.spend.pre_kyc
     if rules is None or rules.international_enabled:
         return None
-    return None if alpha3_of(asked.details.merchant.country) == home_country(seen) else Reason.COUNTRY_NOT_ALLOWED
+    return None if alpha3_of(message.details.merchant.country) == home_country(snapshot) else Reason.COUNTRY_NOT_ALLOWED
 
 
-def pin_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    if asked.details.pin_matches is False:
+def pin_is_right(snapshot: Snapshot, message: Authorization, _now: Instant) -> Reason | None:
+    if message.details.pin_matches is False:
         return Reason.INCORRECT_PIN
-    if asked.request_type in NO_CARDHOLDER_INPUT:
+    if message.request_type in NO_CARDHOLDER_INPUT:
         return None
-    controls = seen.product.config.transaction_controls
-    if controls.always_require_pin and asked.details.pin_matches is None:
+    controls = snapshot.product.config.transaction_controls
+    if controls.always_require_pin and message.details.pin_matches is None:
         return Reason.TYPE_NOT_ALLOWED
     # A simulated message never carries chip data, so a product that insists on a chip takes none of them.
     return Reason.TYPE_NOT_ALLOWED if controls.always_require_icc else None
 
 
-def security_code_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    matches = asked.details.security_code_matches
-    if asked.request_type in NO_CARDHOLDER_INPUT:
+def security_code_is_right(snapshot: Snapshot, message: Authorization, _now: Instant) -> Reason | None:
+    matches = message.details.security_code_matches
+    if message.request_type in NO_CARDHOLDER_INPUT:
         return None
-    required = seen.product.config.transaction_controls.require_card_not_present_card_security_code and is_not_present(asked)
+    required = snapshot.product.config.transaction_controls.require_card_not_present_card_security_code and is_not_present(
+        message
+    )
     return Reason.SECURITY_CODE_FAILED if matches is False or (matches is None and required) else None
 
 
-def address_rule(seen: Snapshot, asked: Authorization) -> AddressCheck:
+def address_rule(snapshot: Snapshot, message: Authorization) -> AddressCheck:
     """The product's rule for this message: account verifications, which ask for nothing, have their own."""
-    rules = seen.product.config.transaction_controls.address_verification
-    return rules.auth_messages if asked.requested else rules.av_messages
+    rules = snapshot.product.config.transaction_controls.address_verification
+    return rules.auth_messages if message.requested else rules.av_messages
 
 
-def address_verdict(seen: Snapshot, asked: Authorization) -> str | None:
+def address_verdict(snapshot: Snapshot, message: Authorization) -> str | None:
     """The four-digit outcome of comparing the typed address with the cardholder's; None when none was typed."""
-    street, postal_code = asked.details.typed_street, asked.details.typed_postal_code
+    street, postal_code = message.details.typed_street, message.details.typed_postal_code
     if street is None and postal_code is None:
         return None
-    outcome = outcome_of(street, postal_code, seen.user.address1, seen.user.postal_code)
-    return outcome if outcome is None or address_rule(seen, asked).validate else UNCHECKED
+    outcome = outcome_of(street, postal_code, snapshot.user.address1, snapshot.user.postal_code)
+    return outcome if outcome is None or address_rule(snapshot, message).validate else UNCHECKED
 
 
-def address_is_right(seen: Snapshot, asked: Authorization, _now: Instant) -> Reason | None:
-    verdict = address_verdict(seen, asked)
-    if verdict is None or asked.request_type in NO_CARDHOLDER_INPUT:
+def address_is_right(snapshot: Snapshot, message: Authorization, _now: Instant) -> Reason | None:
+    verdict = address_verdict(snapshot, message)
+    if verdict is None or message.request_type in NO_CARDHOLDER_INPUT:
         return None
-    rule = address_rule(seen, asked)
+    rule = address_rule(snapshot, message)
     wrong_street = verdict[:2] == NO_MATCH and rule.decline_on_address_number_mismatch
     wrong_postal_code = verdict[2:] == NO_MATCH and rule.decline_on_postal_code_mismatch
     return Reason.ADDRESS_FAILED if wrong_street or wrong_postal_code else None
 
 
-def address_inputs(seen: Snapshot, asked: Authorization, _now: Instant) -> Inputs:
+def address_inputs(snapshot: Snapshot, message: Authorization, _now: Instant) -> Inputs:
     """The outcome of the comparison, what was compared with what, and what a mismatch does."""
-    rule = address_rule(seen, asked)
+    rule = address_rule(snapshot, message)
     return {
-        "address_verdict": address_verdict(seen, asked),
-        "street_address": asked.details.typed_street, "street_address_on_file": seen.user.address1,
-        "postal_code": asked.details.typed_postal_code, "postal_code_on_file": seen.user.postal_code,
+        "address_verdict": address_verdict(snapshot, message),
+        "street_address": message.details.typed_street, "street_address_on_file": snapshot.user.address1,
+        "postal_code": message.details.typed_postal_code, "postal_code_on_file": snapshot.user.postal_code,
         "validate": rule.validate,
         "decline_on_address_number_mismatch": rule.decline_on_address_number_mismatch,
         "decline_on_postal_code_mismatch": rule.decline_on_postal_code_mismatch,
     }  # fmt: skip
 
 
-def merchant_is_allowed(seen: Snapshot, asked: Authorization, now: Instant) -> Reason | None:
+def merchant_is_allowed(snapshot: Snapshot, message: Authorization, now: Instant) -> Reason | None:
     """Authorization controls block where programs allow by default; a merchant that is exempt passes them all."""
-    spend = seen.spend
+    spend = snapshot.spend
     if not spend.merchant_blocks:
         return None
-    blocking = spend.blocking(asked.details.mid, asked.details.merchant.mcc, now)
+    blocking = spend.blocking(message.details.mid, message.details.merchant.mcc, now)
     return None if blocking is None else Reason.MERCHANT_NOT_ALLOWED
 
 
-def rule_inputs(rule: MerchantRule, asked: Authorization, now: Instant) -> Inputs:
+def rule_inputs(rule: MerchantRule, message: Authorization, now: Instant) -> Inputs:
     """An authorization control or an exemption as an explanation shows it."""
     scope = {"mid": rule.mid, "mcc": rule.mcc, "mcc_group": rule.mcc_group, "merchant_group_token": rule.merchant_group}
     return {
         "token": rule.token, "name": rule.name, "level": {"product": "card_product"}.get(level_of(rule)[0], level_of(rule)[0]),
         "merchant_scope": {name: value for name, value in scope.items() if value is not None},
-        "applies": rule.acts_on(asked.details.mid, asked.details.merchant.mcc, now),
+        "applies": rule.acts_on(message.details.mid, message.details.merchant.mcc, now),
     }  # fmt: skip
 
 
-def merchant_inputs(seen: Snapshot, asked: Authorization, now: Instant) -> Inputs:
+def merchant_inputs(snapshot: Snapshot, message: Authorization, now: Instant) -> Inputs:
     """The merchant, and every control and exemption that is for this card."""
-    mid, mcc, spend = asked.details.mid, asked.details.merchant.mcc, seen.spend
+    mid, mcc, spend = message.details.mid, message.details.merchant.mcc, snapshot.spend
     blocking = spend.blocking(mid, mcc, now)
     return {
         "mid": mid, "mcc": mcc,
         "refused_by": None if blocking is None else blocking.token,
-        "authorization_controls": [rule_inputs(one, asked, now) for one in spend.merchant_blocks],
-        "exemptions": [rule_inputs(one, asked, now) for one in spend.exemptions],
+        "authorization_controls": [rule_inputs(one, message, now) for one in spend.merchant_blocks],
+        "exemptions": [rule_inputs(one, message, now) for one in spend.exemptions],
     }  # fmt: skip
 
 
@@ -252,36 +254,36 @@ CHECKS = (
     Check(
         "card_is_active",
         card_is_active,
-        lambda seen, _asked, _now: {
-            "card.state": seen.card.state,
-            "card.reason_code": seen.card.reason_code,
-            "ignore_card_suspended_state": seen.product.config.transaction_controls.ignore_card_suspended_state,
+        lambda snapshot, _message, _now: {
+            "card.state": snapshot.card.state,
+            "card.reason_code": snapshot.card.reason_code,
+            "ignore_card_suspended_state": snapshot.product.config.transaction_controls.ignore_card_suspended_state,
         },
         "the card's state is ACTIVE (POST /v3/cardtransitions)",
     ),
     Check(
         "card_is_in_date",
         card_is_in_date,
-        lambda seen, asked, now: {
-            "card.expires_ms": seen.card.expires_ms,
+        lambda snapshot, message, now: {
+            "card.expires_ms": snapshot.card.expires_ms,
             "now_ms": now,
-            "typed_expiration_matches": asked.details.expiration_matches,
+            "typed_expiration_matches": message.details.expiration_matches,
         },
         "the purchase comes before the card's expiration_time, and a typed expiration equals the card's",
     ),
     Check(
         "holder_is_active",
         holder_is_active,
-        lambda seen, _asked, _now: {"user.status": seen.user.status, "account_owner.status": seen.owner.status},
+        lambda snapshot, _message, _now: {"user.status": snapshot.user.status, "account_owner.status": snapshot.owner.status},
         "the cardholder and the owner of the account are ACTIVE or LIMITED (POST /v3/usertransitions)",
     ),
     Check(
         "product_is_in_force",
         product_is_in_force,
-        lambda seen, _asked, now: {
-            "product.active": seen.product.active,
-            "product.start_date": seen.product.start_date,
-            "product.end_date": seen.product.end_date,
+        lambda snapshot, _message, now: {
+            "product.active": snapshot.product.active,
+            "product.start_date": snapshot.product.start_date,
+            "product.end_date": snapshot.product.end_date,
             "today": iso_day(now),
         },
         "the card product is active and today lies between its start_date and end_date (PUT /v3/cardproducts/{token})",
@@ -289,37 +291,37 @@ CHECKS = (
     Check(
         "point_of_interaction_is_allowed",
         point_of_interaction_is_allowed,
-        lambda seen, asked, _now: {
-            "poi.ecommerce": seen.product.config.poi.ecommerce,
-            "poi.atm": seen.product.config.poi.atm,
-            "poi.other.allow": seen.product.config.poi.other.allow,
-            "card_present": asked.details.card_present,
-            "cash_back": cash_text(seen, asked),
-            "is_withdrawal": asked.request_type in CASH_MACHINE,
+        lambda snapshot, message, _now: {
+            "poi.ecommerce": snapshot.product.config.poi.ecommerce,
+            "poi.atm": snapshot.product.config.poi.atm,
+            "poi.other.allow": snapshot.product.config.poi.other.allow,
+            "card_present": message.details.card_present,
+            "cash_back": cash_text(snapshot, message),
+            "is_withdrawal": message.request_type in CASH_MACHINE,
         },
         "the card product's config.poi allows this way of paying",
     ),
     Check(
         "cash_is_allowed_before_kyc",
         cash_is_allowed_before_kyc,
-        lambda seen, asked, _now: {
-            "user.status": seen.user.status,
-            "account_holder_group": seen.user.account_holder_group_token,
-            "cash_access_enabled": seen.spend.pre_kyc is None or seen.spend.pre_kyc.cash_access_enabled,
-            "cash_back": cash_text(seen, asked),
+        lambda snapshot, message, _now: {
+            "user.status": snapshot.user.status,
+            "account_holder_group": snapshot.user.account_holder_group_token,
+            "cash_access_enabled": snapshot.spend.pre_kyc is None or snapshot.spend.pre_kyc.cash_access_enabled,
+            "cash_back": cash_text(snapshot, message),
         },
         "the cardholder has passed KYC, or its group's pre_kyc_controls enable cash (PUT /v3/accountholdergroups/{token})",
     ),
     Check(
         "quasi_cash_is_allowed",
         quasi_cash_is_allowed,
-        lambda seen, asked, _now: {
-            "mcc": asked.details.merchant.mcc,
-            "mid": asked.details.mid,
-            "is_quasi_cash": asked.request_type in QUASI_CASH,
-            "allow_quasi_cash": seen.product.config.transaction_controls.allow_quasi_cash,
+        lambda snapshot, message, _now: {
+            "mcc": message.details.merchant.mcc,
+            "mid": message.details.mid,
+            "is_quasi_cash": message.request_type in QUASI_CASH,
+            "allow_quasi_cash": snapshot.product.config.transaction_controls.allow_quasi_cash,
             "quasi_cash_exempt_merchant_group_token": (
-                seen.product.config.transaction_controls.quasi_cash_exempt_merchant_group_token
+                snapshot.product.config.transaction_controls.quasi_cash_exempt_merchant_group_token
             ),
         },
         "neither message nor merchant's category is quasi-cash, or the product allows quasi-cash or exempts the mid",
@@ -327,41 +329,41 @@ CHECKS = (
     Check(
         "country_is_accepted",
         country_is_accepted,
-        lambda seen, asked, _now: {
-            "merchant.country": asked.details.merchant.country,
-            "accepted_countries_token": seen.product.config.transaction_controls.accepted_countries_token,
-            **({"name": own.name, "is_whitelist": own.is_whitelist} if (own := seen.spend.countries) is not None else {}),
+        lambda snapshot, message, _now: {
+            "merchant.country": message.details.merchant.country,
+            "accepted_countries_token": snapshot.product.config.transaction_controls.accepted_countries_token,
+            **({"name": own.name, "is_whitelist": own.is_whitelist} if (own := snapshot.spend.countries) is not None else {}),
         },
         "the product's list of accepted countries has the merchant's country, or is no whitelist and has it not",
     ),
     Check(
         "country_is_allowed_before_kyc",
         country_is_allowed_before_kyc,
-        lambda seen, asked, _now: {
-            "user.status": seen.user.status,
-            "account_holder_group": seen.user.account_holder_group_token,
-            "international_enabled": seen.spend.pre_kyc is None or seen.spend.pre_kyc.international_enabled,
-            "merchant.country": asked.details.merchant.country,
-            "home_country": home_country(seen),
+        lambda snapshot, message, _now: {
+            "user.status": snapshot.user.status,
+            "account_holder_group": snapshot.user.account_holder_group_token,
+            "international_enabled": snapshot.spend.pre_kyc is None or snapshot.spend.pre_kyc.international_enabled,
+            "merchant.country": message.details.merchant.country,
+            "home_country": home_country(snapshot),
         },
         "the cardholder has passed KYC, or its group's pre_kyc_controls enable foreign countries",
     ),
     Check(
         "pin_is_right",
         pin_is_right,
-        lambda seen, asked, _now: {
-            "pin_matches": asked.details.pin_matches,
-            "always_require_pin": seen.product.config.transaction_controls.always_require_pin,
-            "always_require_icc": seen.product.config.transaction_controls.always_require_icc,
+        lambda snapshot, message, _now: {
+            "pin_matches": message.details.pin_matches,
+            "always_require_pin": snapshot.product.config.transaction_controls.always_require_pin,
+            "always_require_icc": snapshot.product.config.transaction_controls.always_require_icc,
         },
         "the right PIN is sent, and the product asks for no chip",
     ),
     Check(
         "security_code_is_right",
         security_code_is_right,
-        lambda seen, asked, _now: {
-            "security_code_matches": asked.details.security_code_matches,
-            "required": seen.product.config.transaction_controls.require_card_not_present_card_security_code,
+        lambda snapshot, message, _now: {
+            "security_code_matches": message.details.security_code_matches,
+            "required": snapshot.product.config.transaction_controls.require_card_not_present_card_security_code,
         },
         "the card security code is sent and right",
     ),
@@ -380,9 +382,9 @@ CHECKS = (
 )
 
 
-def first_refusal(seen: Snapshot, asked: Authorization, now: Instant) -> Reason | None:
+def first_refusal(snapshot: Snapshot, message: Authorization, now: Instant) -> Reason | None:
     """The reason of the first check that refuses, None when all pass."""
     for check in CHECKS:
-        if (reason := check.refusal(seen, asked, now)) is not None:
+        if (reason := check.refusal(snapshot, message, now)) is not None:
             return reason
     return None

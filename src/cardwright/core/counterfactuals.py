@@ -14,43 +14,43 @@ from cardwright.core.velocity import Control, LimitResult, window_end
 from cardwright.kit.clock import Instant, iso_ms
 
 
-def smallest_changes(seen: Snapshot, asked: Authorization, now: Instant) -> dict[str, Any]:
+def smallest_changes(snapshot: Snapshot, message: Authorization, now: Instant) -> dict[str, Any]:
     """Any one of these would have been enough: a smaller amount, higher limits, a later time; without those that would not.
 
     Empty when no control refuses, or when an earlier check does: then no change of a control helps. ``not_before`` takes
     it that nothing else is bought until then.
     """
-    refusing = [verdict for verdict in limit_results(seen, raised(seen, asked), now) if verdict.reason is not None]
-    if not refusing or first_refusal(seen, asked, now) is not None:
+    refusing = [verdict for verdict in limit_results(snapshot, raised(snapshot, message), now) if verdict.reason is not None]
+    if not refusing or first_refusal(snapshot, message, now) is not None:
         return {}
     found = {
-        "request_amount_at_most": _amount(seen, asked, now),
-        "limits_at_least": _limits(seen, asked, now, refusing),
-        "not_before": _time(seen, asked, now, refusing),
+        "request_amount_at_most": _amount(snapshot, message, now),
+        "limits_at_least": _limits(snapshot, message, now, refusing),
+        "not_before": _time(snapshot, message, now, refusing),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _amount(seen: Snapshot, asked: Authorization, now: Instant) -> str | None:
+def _amount(snapshot: Snapshot, message: Authorization, now: Instant) -> str | None:
     """The largest amount that would have been approved: what is too much stays too much when it grows."""
-    low, high = 0, asked.amount
+    low, high = 0, message.amount
     while high - low > 1:
         middle = (low + high) // 2
-        fits = decide(seen, msgspec.structs.replace(asked, amount=middle), now).is_approved
+        fits = decide(snapshot, msgspec.structs.replace(message, amount=middle), now).is_approved
         low, high = (middle, high) if fits else (low, middle)
-    most = msgspec.structs.replace(asked, amount=low)
-    return decimal_text(most.requested, exponent_of(seen.currency) or 0) if low else None
+    most = msgspec.structs.replace(message, amount=low)
+    return decimal_text(most.requested, exponent_of(snapshot.currency) or 0) if low else None
 
 
-def _limits(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[LimitResult]) -> list[dict[str, Any]] | None:
+def _limits(snapshot: Snapshot, message: Authorization, now: Instant, refusing: list[LimitResult]) -> list[dict[str, Any]] | None:
     """The lowest limits with which the controls that refuse would all have had room."""
     raised = {verdict.control.id: _with_room(verdict) for verdict in refusing}
     roomy = msgspec.structs.replace(
-        seen, velocity_limits=tuple(raised.get(limit.id, limit) for limit in seen.velocity_limits), strictest_limits=None
+        snapshot, velocity_limits=tuple(raised.get(limit.id, limit) for limit in snapshot.velocity_limits), strictest_limits=None
     )
-    if not decide(roomy, asked, now).is_approved:
+    if not decide(roomy, message, now).is_approved:
         return None
-    places = exponent_of(seen.currency) or 0
+    places = exponent_of(snapshot.currency) or 0
     return [_raise(verdict.control, raised[verdict.control.id], places) for verdict in refusing]
 
 
@@ -72,10 +72,10 @@ def _raise(before: Control, after: Control, places: int) -> dict[str, Any]:
     return said
 
 
-def _time(seen: Snapshot, asked: Authorization, now: Instant, refusing: list[LimitResult]) -> str | None:
+def _time(snapshot: Snapshot, message: Authorization, now: Instant, refusing: list[LimitResult]) -> str | None:
     """The first instant at which the windows of all controls that refuse have rolled over."""
     ends = [window_end(verdict.control.window, now) for verdict in refusing]
     known = [end for end in ends if end is not None]
-    if len(known) < len(ends) or not decide(seen, asked, max(known)).is_approved:
+    if len(known) < len(ends) or not decide(snapshot, message, max(known)).is_approved:
         return None
     return iso_ms(max(known))

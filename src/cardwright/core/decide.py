@@ -20,154 +20,156 @@ from cardwright.core.velocity import Control, LimitResult, event_if_approved, ju
 from cardwright.kit.clock import Instant
 
 
-def decide(seen: Snapshot, message: Message, now: Instant) -> Decision:
+def decide(snapshot: Snapshot, message: Message, now: Instant) -> Decision:
     """Decides one message. Touches nothing: the same snapshot, message and instant always give the same decision."""
     match message:
         case Authorization():
-            return decide_authorization(seen, message, now)
+            return decide_authorization(snapshot, message, now)
         case Refund():
-            return refund(seen, message, now)
+            return refund(snapshot, message, now)
         case _:
-            decision = _follow(seen, message, now)
-    if message.details.assessed is None or seen.chain is None:
+            decision = _follow(snapshot, message, now)
+    if message.details.assessed is None or snapshot.chain is None:
         return decision
-    return with_fee_of_chain(seen.chain, message.details.assessed, decision)
+    return with_fee_of_chain(snapshot.chain, message.details.assessed, decision)
 
 
-def _follow(seen: Snapshot, message: Clearing | Reversal | Advice | Expiry, now: Instant) -> Decision:
+def _follow(snapshot: Snapshot, message: Clearing | Reversal | Advice | Expiry, now: Instant) -> Decision:
     match message:
         case Clearing():
-            return clear(seen, message)
+            return clear(snapshot, message)
         case Reversal():
-            return reverse(seen, message, now)
+            return reverse(snapshot, message, now)
         case Advice():
-            return advise(seen, message)
+            return advise(snapshot, message)
         case Expiry():
-            return expire(seen, now)
+            return expire(snapshot, now)
         case _:
             assert_never(message)
 
 
-def limit_results(seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[LimitResult]:
+def limit_results(snapshot: Snapshot, message: Authorization, now: Instant) -> Iterator[LimitResult]:
     """What each velocity control that applies says, in order: user's, card product's, program's, oldest first."""
-    return _limit_results(seen.velocity_limits, seen, asked, now)
+    return _limit_results(snapshot.velocity_limits, snapshot, message, now)
 
 
-def _limit_results(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> Iterator[LimitResult]:
-    event = event_if_approved(asked, seen.currency)
+def _limit_results(
+    controls: Sequence[Control], snapshot: Snapshot, message: Authorization, now: Instant
+) -> Iterator[LimitResult]:
+    event = event_if_approved(message, snapshot.currency)
     if event is None:
         return
-    usages, windows = seen.account.usages, windows_at(now)
-    keys = usage_keys(controls, seen.user.token, seen.owner.token)
+    usages, windows = snapshot.account.usages, windows_at(now)
+    keys = usage_keys(controls, snapshot.user.token, snapshot.owner.token)
     for control, key in zip(controls, keys, strict=True):
         if (verdict := judge(control, usages.get(key), event, windows)) is not None:
             yield verdict
 
 
-def first_limit(seen: Snapshot, asked: Authorization, now: Instant) -> LimitResult | None:
+def first_limit(snapshot: Snapshot, message: Authorization, now: Instant) -> LimitResult | None:
     """The first velocity control that has no room for the purchase."""
-    if seen.strictest_limits is not None and _first_limit(seen.strictest_limits, seen, asked, now) is None:
+    if snapshot.strictest_limits is not None and _first_limit(snapshot.strictest_limits, snapshot, message, now) is None:
         return None
-    return _first_limit(seen.velocity_limits, seen, asked, now)
+    return _first_limit(snapshot.velocity_limits, snapshot, message, now)
 
 
-def _first_limit(controls: Sequence[Control], seen: Snapshot, asked: Authorization, now: Instant) -> LimitResult | None:
-    for verdict in _limit_results(controls, seen, asked, now):
+def _first_limit(controls: Sequence[Control], snapshot: Snapshot, message: Authorization, now: Instant) -> LimitResult | None:
+    for verdict in _limit_results(controls, snapshot, message, now):
         if verdict.reason is not None:
             return verdict
     return None
 
 
-def would_refuse(seen: Snapshot, asked: Message, decision: Decision, now: Instant) -> list[Control]:
+def would_refuse(snapshot: Snapshot, message: Message, decision: Decision, now: Instant) -> list[Control]:
     """Those of the snapshot's controls that would have refused a purchase that was approved without them."""
-    if not isinstance(asked, Authorization) or not decision.is_approved:
+    if not isinstance(message, Authorization) or not decision.is_approved:
         return []
-    said = limit_results(seen, raised(seen, asked), now)
+    said = limit_results(snapshot, raised(snapshot, message), now)
     return [verdict.control for verdict in said if verdict.reason is not None]
 
 
-def decide_authorization(seen: Snapshot, asked: Authorization, now: Instant) -> Decision:
+def decide_authorization(snapshot: Snapshot, message: Authorization, now: Instant) -> Decision:
     """What asks for something: refused by the first check that fails, else funded, and held or settled at once."""
-    request_type, requested = asked.request_type, asked.requested
-    kind = KIND_WITH_CASH[request_type] if asked.details.cash_back else KIND_OF[request_type]
-    if request_type is RequestType.INCREMENT and (closed := closed_reason(seen)) is not None:
-        return declined(seen, kind, closed, requested)
-    refusal = first_refusal(seen, asked, now)
+    request_type, requested = message.request_type, message.requested
+    kind = KIND_WITH_CASH[request_type] if message.details.cash_back else KIND_OF[request_type]
+    if request_type is RequestType.INCREMENT and (closed := closed_reason(snapshot)) is not None:
+        return declined(snapshot, kind, closed, requested)
+    refusal = first_refusal(snapshot, message, now)
     if refusal is not None:
-        return declined(seen, kind, refusal, requested, limited_by=_name_of_control(seen, asked, now, refusal))
-    if seen.spend.categories.increases:
-        asked = raised(seen, asked)
-    if seen.velocity_limits and (limit := first_limit(seen, asked, now)) is not None:
+        return declined(snapshot, kind, refusal, requested, limited_by=_name_of_control(snapshot, message, now, refusal))
+    if snapshot.spend.categories.increases:
+        message = raised(snapshot, message)
+    if snapshot.velocity_limits and (limit := first_limit(snapshot, message, now)) is not None:
         name = limit.control.name or limit.control.token
-        return declined(seen, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
+        return declined(snapshot, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
     if request_type is RequestType.ORIGINAL_CREDIT or request_type is RequestType.CREDIT_HOLD:
-        if not seen.account.has_room(seen.currency, requested):
-            return declined(seen, kind, Reason.NOT_SUFFICIENT_FUNDS, requested)
+        if not snapshot.account.has_room(snapshot.currency, requested):
+            return declined(snapshot, kind, Reason.NOT_SUFFICIENT_FUNDS, requested)
         if request_type is RequestType.ORIGINAL_CREDIT:
-            return credit(seen, requested)
-        return announce(seen, kind, requested, due_time(seen, asked.details, now))
-    fee = fee_of(seen, kind, asked) if seen.fees else None
-    funding = fund(seen, asked, fee[1] if fee is not None else 0)
+            return credit(snapshot, requested)
+        return announce(snapshot, kind, requested, due_time(snapshot, message.details, now))
+    fee = fee_of(snapshot, kind, message) if snapshot.fees else None
+    funding = fund(snapshot, message, fee[1] if fee is not None else 0)
     if funding.reason not in APPROVALS:
-        return declined(seen, kind, funding.reason, requested, order_refused=funding.order_refused)
+        return declined(snapshot, kind, funding.reason, requested, order_refused=funding.order_refused)
     if request_type in SINGLE_MESSAGE:
-        settled = _settled(seen, kind, requested, funding)
-        return settled if fee is None else with_fee(seen, settled, *fee)
+        settled = _settled(snapshot, kind, requested, funding)
+        return settled if fee is None else with_fee(snapshot, settled, *fee)
     amount, load = funding.amount, funding.load
-    due = due_time(seen, asked.details, now) if amount else 0
+    due = due_time(snapshot, message.details, now) if amount else 0
     chain, begins = None, True
-    if request_type is RequestType.INCREMENT and seen.chain is not None:
-        chain, begins = replace(seen.chain.after(hold=amount, load=load), due_ms=max(due, seen.chain.due_ms)), False
+    if request_type is RequestType.INCREMENT and snapshot.chain is not None:
+        chain, begins = replace(snapshot.chain.after(hold=amount, load=load), due_ms=max(due, snapshot.chain.due_ms)), False
     held = Decision(
         kind=kind,
         # An amount of zero is an account verification or a balance inquiry: nothing is held, so nothing will follow.
         state=State.PENDING if amount else State.CLEARED,
         reason=funding.reason,
-        currency=seen.currency,
+        currency=snapshot.currency,
         requested=requested,
         amount=amount,
         impacted=-amount,
         moved=load,
         legs=Legs(program_funding=-load, available=load - amount, held=amount),
-        account=seen.account.moved(seen.currency, load, amount),
+        account=snapshot.account.moved(snapshot.currency, load, amount),
         hold_left=amount if begins else 0,
         load_left=load if begins else 0,
         due_ms=due if begins else 0,
         chain=chain,
     )
-    return held if fee is None else with_fee(seen, held, *fee)
+    return held if fee is None else with_fee(snapshot, held, *fee)
 
 
-def closed_reason(seen: Snapshot) -> Reason | None:
+def closed_reason(snapshot: Snapshot) -> Reason | None:
     """Why an authorization cannot grow any more; None while it holds something."""
-    assert seen.chain is not None, "an increment names an authorization"
-    if seen.chain.hold_left:
+    assert snapshot.chain is not None, "an increment names an authorization"
+    if snapshot.chain.hold_left:
         return None
-    return Reason.PREVIOUSLY_COMPLETED if seen.chain.cleared else Reason.PREVIOUSLY_REVERSED
+    return Reason.PREVIOUSLY_COMPLETED if snapshot.chain.cleared else Reason.PREVIOUSLY_REVERSED
 
 
-def _settled(seen: Snapshot, kind: int, requested: int, funding: Funding) -> Decision:
+def _settled(snapshot: Snapshot, kind: int, requested: int, funding: Funding) -> Decision:
     """A purchase or withdrawal that is held and cleared in one message."""
     amount, load = funding.amount, funding.load
     return Decision(
         kind=kind,
         state=State.COMPLETION if amount else State.CLEARED,
         reason=funding.reason,
-        currency=seen.currency,
+        currency=snapshot.currency,
         requested=requested,
         amount=amount,
         impacted=-amount,
         moved=load,
         legs=Legs(program_funding=-load, available=load - amount, settlement=amount),
-        account=seen.account.moved(seen.currency, load - amount, 0),
+        account=snapshot.account.moved(snapshot.currency, load - amount, 0),
         load_left=load,
         cleared=amount,
     )
 
 
-def _name_of_control(seen: Snapshot, asked: Authorization, now: Instant, refusal: Reason) -> str | None:
+def _name_of_control(snapshot: Snapshot, message: Authorization, now: Instant, refusal: Reason) -> str | None:
     """Which authorization control it was, where it was one: the cardholder is told its name."""
     if refusal is not Reason.MERCHANT_NOT_ALLOWED:
         return None
-    control = seen.spend.blocking(asked.details.mid, asked.details.merchant.mcc, now)
+    control = snapshot.spend.blocking(message.details.mid, message.details.merchant.mcc, now)
     return None if control is None else control.name or control.token

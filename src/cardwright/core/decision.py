@@ -92,11 +92,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def declined(
-    seen: Snapshot, kind: int, reason: Reason, requested: int, *, order_refused: bool = False, limited_by: str | None = None
+    snapshot: Snapshot, kind: int, reason: Reason, requested: int, *, order_refused: bool = False, limited_by: str | None = None
 ) -> Decision:
     """A refusal: nothing moves."""
     return Decision(
-        kind=kind, state=State.DECLINED, reason=reason, currency=seen.currency, requested=requested, amount=requested,
-        impacted=None, moved=0, legs=NOTHING, account=seen.account, order_refused=order_refused,
+        kind=kind, state=State.DECLINED, reason=reason, currency=snapshot.currency, requested=requested, amount=requested,
+        impacted=None, moved=0, legs=NOTHING, account=snapshot.account, order_refused=order_refused,
         limited_by=limited_by,
     )  # fmt: skip

@@ -22,43 +22,45 @@ from cardwright.kit.clock import Instant, iso_ms
 
 
 def explain(
-    seen: Snapshot, message: Authorization, now: Instant, shadows: Sequence[Control] = ()
+    snapshot: Snapshot, message: Authorization, now: Instant, shadows: Sequence[Control] = ()
 ) -> tuple[Decision, list[dict[str, Any]]]:
     """The decision, made again, and its steps in order. After the first refusal a step's verdict is ``not_reached``.
 
     Shadow controls have their say after the real ones: what they would have done, which nobody heeds.
     """
-    decision = decide(seen, message, now)
+    decision = decide(snapshot, message, now)
     steps, refused = [], False
     for check in CHECKS:
-        reason = check.refusal(seen, message, now)
+        reason = check.refusal(snapshot, message, now)
         verdict = "not_reached" if refused else "pass" if reason is None else "refuse"
-        step: dict[str, Any] = {"check": check.name, "verdict": verdict, "inputs": check.inputs(seen, message, now)}
+        step: dict[str, Any] = {"check": check.name, "verdict": verdict, "inputs": check.inputs(snapshot, message, now)}
         if verdict == "refuse" and reason is not None:
             step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": check.remedy}
             refused = True
         steps.append(step)
     unrefused_by_checks = not refused
-    message = raised(seen, message)
+    message = raised(snapshot, message)
     if message.increase:
-        steps.append(_increase_step(seen, message, refused))
-    for said in limit_results(seen, message, now):
-        steps.append(_control_step(seen, said, now, "not_reached" if refused else "pass" if said.reason is None else "refuse"))
+        steps.append(_increase_step(snapshot, message, refused))
+    for said in limit_results(snapshot, message, now):
+        steps.append(
+            _control_step(snapshot, said, now, "not_reached" if refused else "pass" if said.reason is None else "refuse")
+        )
         refused = refused or said.reason is not None
     for said in (
-        limit_results(msgspec.structs.replace(seen, velocity_limits=tuple(shadows), strictest_limits=None), message, now)
+        limit_results(msgspec.structs.replace(snapshot, velocity_limits=tuple(shadows), strictest_limits=None), message, now)
         if shadows
         else ()
     ):
         would = "not_reached" if not unrefused_by_checks else "pass" if said.reason is None else "would_refuse"
-        steps.append({**_control_step(seen, said, now, would), "check": "shadow_control_has_room"})
-    steps.append(_funding_step(seen, message, decision, refused))
+        steps.append({**_control_step(snapshot, said, now, would), "check": "shadow_control_has_room"})
+    steps.append(_funding_step(snapshot, message, decision, refused))
     return decision, steps
 
 
-def _increase_step(seen: Snapshot, message: Authorization, refused: bool) -> dict[str, Any]:
+def _increase_step(snapshot: Snapshot, message: Authorization, refused: bool) -> dict[str, Any]:
     """No check, but what the checks after it look at: how the merchant's MCC groups raise the hold."""
-    places, categories = exponent_of(seen.currency) or 0, seen.spend.categories
+    places, categories = exponent_of(snapshot.currency) or 0, snapshot.spend.categories
     return {
         "check": "hold_is_raised",
         "verdict": "not_reached" if refused else "pass",
@@ -71,8 +73,8 @@ def _increase_step(seen: Snapshot, message: Authorization, refused: bool) -> dic
     }
 
 
-def _control_step(seen: Snapshot, said: LimitResult, now: Instant, verdict: str) -> dict[str, Any]:
-    control, places = said.control, exponent_of(seen.currency) or 0
+def _control_step(snapshot: Snapshot, said: LimitResult, now: Instant, verdict: str) -> dict[str, Any]:
+    control, places = said.control, exponent_of(snapshot.currency) or 0
     left = max(0, control.amount_limit - said.used_amount)
     step: dict[str, Any] = {
         "check": "velocity_has_room",
@@ -117,10 +119,10 @@ def _window(control: Control, now: Instant) -> dict[str, Any]:
     return {name: iso_ms(instant) for name, instant in bounds.items() if instant is not None}
 
 
-def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, refused: bool) -> dict[str, Any]:
-    places = exponent_of(seen.currency) or 0
-    ledger, held = seen.account.money(seen.currency)
-    fee = fee_of(seen, decision.kind, message)
+def _funding_step(snapshot: Snapshot, message: Authorization, decision: Decision, refused: bool) -> dict[str, Any]:
+    places = exponent_of(snapshot.currency) or 0
+    ledger, held = snapshot.account.money(snapshot.currency)
+    fee = fee_of(snapshot, decision.kind, message)
     fee_moved = 0 if decision.fee is None else decision.fee.moved
     shown = {} if fee is None else {"real_time_fee": fee[0].token, "fee_amount": decimal_text(fee[1], places)}
     if decision.is_approved:
@@ -135,18 +137,18 @@ def _funding_step(seen: Snapshot, message: Authorization, decision: Decision, re
             **shown,
             "ledger_balance": decimal_text(ledger, places),
             "on_hold": decimal_text(held, places),
-            "allow_gpa_auth": seen.product.config.transaction_controls.allow_gpa_auth,
-            "jit_funding": "program_funding_source" if seen.source else None,
-            "funding_source.active": seen.source.active if seen.source else None,
+            "allow_gpa_auth": snapshot.product.config.transaction_controls.allow_gpa_auth,
+            "jit_funding": "program_funding_source" if snapshot.source else None,
+            "funding_source.active": snapshot.source.active if snapshot.source else None,
             "loaded": decimal_text(decision.moved + fee_moved, places),
         },
     }
     if step["verdict"] == "refuse":
-        reason = fund(seen, message, 0 if fee is None else fee[1]).reason
+        reason = fund(snapshot, message, 0 if fee is None else fee[1]).reason
         amount = "the amount" if fee is None else "the amount and its real-time fee"
-        if not seen.account.has_room(seen.currency, message.wanted):
+        if not snapshot.account.has_room(snapshot.currency, message.wanted):
             remedy = f"the amount is {_less_than_the_largest(places)}"
-        elif seen.source:
+        elif snapshot.source:
             remedy = "the funding source is active"
         else:
             remedy = f"the account holds {amount}, or the product has JIT Funding"

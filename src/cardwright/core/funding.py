@@ -18,7 +18,7 @@ class Funding(msgspec.Struct, frozen=True):
     order_refused: bool = False
 
 
-def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
+def fund(snapshot: Snapshot, message: Authorization, fee: int = 0) -> Funding:
     """Finds the money for what is asked. Managed JIT loads the whole shortage or nothing, never a part of it.
 
     There must be enough for the real-time ``fee`` too, whose own transaction takes it; what is loaded here is without it.
@@ -26,27 +26,27 @@ def fund(seen: Snapshot, asked: Authorization, fee: int = 0) -> Funding:
     that is not more than the surcharge buys nothing, so it is a decline.
     An amount that no account can hold is refused like one that this account does not have.
     """
-    wanted = asked.wanted
+    wanted = message.wanted
     if not wanted:
         # A purchase of zero asks whether the card is good; a balance inquiry never has an amount.
-        return Funding(Reason.APPROVED if asked.request_type is RequestType.BALANCE_INQUIRY else Reason.VERIFIED, 0, 0)
-    ledger, held = seen.account.money(seen.currency)
+        return Funding(Reason.APPROVED if message.request_type is RequestType.BALANCE_INQUIRY else Reason.VERIFIED, 0, 0)
+    ledger, held = snapshot.account.money(snapshot.currency)
     if not fits(ledger, held, wanted):
         return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)
-    controls = seen.product.config.transaction_controls
+    controls = snapshot.product.config.transaction_controls
     usable = max(0, ledger - held) if controls.allow_gpa_auth else 0
     if wanted + fee <= usable:
         return Funding(Reason.APPROVED, wanted, 0)
-    if seen.source is not None:
-        if not seen.source.active:
+    if snapshot.source is not None:
+        if not snapshot.source.active:
             return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0, order_refused=True)
         return Funding(Reason.APPROVED, wanted, max(0, wanted - usable))
     # A hold that an MCC group raises is approved whole or not at all (wire reference, "Partial approval"), and a cash machine
     # counts out the whole amount or nothing. So is what costs a fee (choice).
-    is_whole = asked.increase or fee or asked.request_type in CASH_MACHINE
+    is_whole = message.increase or fee or message.request_type in CASH_MACHINE
     may_be_partial = controls.enable_partial_auth_approval and not is_whole
-    if usable and may_be_partial and asked.details.merchant.partial_approval_capable:
-        part = min(usable, asked.requested - asked.details.cash_back)
-        if part > asked.surcharge:
+    if usable and may_be_partial and message.details.merchant.partial_approval_capable:
+        part = min(usable, message.requested - message.details.cash_back)
+        if part > message.surcharge:
             return Funding(Reason.PARTIALLY_APPROVED, part, 0)
     return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0)

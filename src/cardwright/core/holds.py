@@ -15,10 +15,10 @@ RAISED = (RequestType.PURCHASE, RequestType.PIN_HOLD)
 """What is cleared later, and may be held higher than was asked for."""
 
 
-def due_time(seen: Snapshot, said: Details, now: Instant) -> Instant:
+def due_time(snapshot: Snapshot, said: Details, now: Instant) -> Instant:
     """When what is left of a hold that is approved now will be let go of: a pre-authorization may say so itself."""
     asks_for = said.hold_ms
-    return now + (hold_expiration_days(seen) * DAY_MS if asks_for is None else asks_for)
+    return now + (hold_expiration_days(snapshot) * DAY_MS if asks_for is None else asks_for)
 
 
 def is_due(chain: Chain, now: Instant) -> bool:
@@ -26,23 +26,23 @@ def is_due(chain: Chain, now: Instant) -> bool:
     return chain.hold_left > 0 and 0 < chain.due_ms <= now
 
 
-def raised(seen: Snapshot, asked: Authorization) -> Authorization:
+def raised(snapshot: Snapshot, message: Authorization) -> Authorization:
     """The purchase with its hold raised by the merchant's MCC groups; of several increases the largest counts (a choice).
 
     Only a purchase that is cleared later is raised, and neither an account verification nor what a product opts out of.
     """
-    increases = seen.spend.categories.increases
-    is_cleared_later = asked.request_type in RAISED and asked.details.velocity_category is VelocityCategory.PURCHASE
-    if not increases or not _obeys(seen) or not asked.requested or not is_cleared_later:
-        return asked
-    return msgspec.structs.replace(asked, increase=max(one.of(asked.requested) for one in increases))
+    increases = snapshot.spend.categories.increases
+    is_cleared_later = message.request_type in RAISED and message.details.velocity_category is VelocityCategory.PURCHASE
+    if not increases or not _obeys(snapshot) or not message.requested or not is_cleared_later:
+        return message
+    return msgspec.structs.replace(message, increase=max(one.of(message.requested) for one in increases))
 
 
-def hold_expiration_days(seen: Snapshot) -> int:
+def hold_expiration_days(snapshot: Snapshot) -> int:
     """After how many days the hold of the purchase is let go: what the merchant's MCC groups say, else the default."""
-    days = seen.spend.categories.hold_days
-    return HOLD_DAYS if days is None or not _obeys(seen) else days
+    days = snapshot.spend.categories.hold_days
+    return HOLD_DAYS if days is None or not _obeys(snapshot) else days
 
 
-def _obeys(seen: Snapshot) -> bool:
-    return seen.product.config.transaction_controls.allow_mcc_group_authorization_controls
+def _obeys(snapshot: Snapshot) -> bool:
+    return snapshot.product.config.transaction_controls.allow_mcc_group_authorization_controls

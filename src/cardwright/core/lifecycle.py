@@ -31,32 +31,32 @@ NO_CHAIN = Chain(State.CLEARED, 0, 0, 0, 0)
 """What a forced clearing finds: no hold to use."""
 
 
-def chain_of(seen: Snapshot) -> tuple[Chain, Family]:
+def chain_of(snapshot: Snapshot) -> tuple[Chain, Family]:
     """The chain that a message names, and the types of what may follow it."""
-    assert seen.chain is not None, "a message that follows another names its chain"
-    return seen.chain, FAMILIES[seen.chain.kind]
+    assert snapshot.chain is not None, "a message that follows another names its chain"
+    return snapshot.chain, FAMILIES[snapshot.chain.kind]
 
 
-def reverse(seen: Snapshot, asked: Reversal, now: Instant) -> Decision:
+def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
     """Releases a part of the hold or all of it; what JIT Funding had brought goes back to where it came from first.
 
     What was settled at once is undone instead. A reversal that is an advice takes what there is.
     """
-    chain, family = chain_of(seen)
+    chain, family = chain_of(snapshot)
     at_once = chain.kind in SETTLED_AT_ONCE
     left = abs(chain.cleared) if at_once else chain.hold_left
-    amount = min(asked.amount, left) if asked.is_advice else asked.amount
+    amount = min(message.amount, left) if message.is_advice else message.amount
     if 0 < chain.increase == left - amount:
         # Who takes back all that he asked for takes back what an MCC group held beyond it too: he does not know of that.
         amount = left
-    if asked.window_days is not None and now - chain.since_ms > asked.window_days * DAY_MS:
-        return declined(seen, family.reversal, Reason.ORIGINAL_NOT_FOUND, asked.amount)
-    if not asked.is_advice and (refusal := _refusal(chain, amount, left)) is not None:
-        return declined(seen, family.reversal, refusal, asked.amount)
+    if message.window_days is not None and now - chain.since_ms > message.window_days * DAY_MS:
+        return declined(snapshot, family.reversal, Reason.ORIGINAL_NOT_FOUND, message.amount)
+    if not message.is_advice and (refusal := _refusal(chain, amount, left)) is not None:
+        return declined(snapshot, family.reversal, refusal, message.amount)
     if at_once:
         undo = _take_credit_back if chain.kind in CARD_CREDITS else _undo
-        return undo(seen, chain, amount)
-    return _release(seen, chain, family.reversal, amount, closing=amount == left)
+        return undo(snapshot, chain, amount)
+    return _release(snapshot, chain, family.reversal, amount, closing=amount == left)
 
 
 def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
@@ -67,27 +67,27 @@ def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
     return Reason.INVALID_AMOUNT if amount > left else None
 
 
-def advise(seen: Snapshot, asked: Advice) -> Decision:
+def advise(snapshot: Snapshot, message: Advice) -> Decision:
     """Lowers the authorization's total, of which a part may be cleared already; a higher total needs an increment instead."""
-    chain, family = chain_of(seen)
+    chain, family = chain_of(snapshot)
     assert family.advice is not None, "the door lets an advice name a hold or an announcement that knows one"
-    back = abs(chain.cleared) + chain.hold_left - asked.amount
+    back = abs(chain.cleared) + chain.hold_left - message.amount
     if (refusal := _refusal(chain, back, chain.hold_left)) is not None or back < 0:
-        return declined(seen, family.advice, refusal or Reason.INVALID_AMOUNT, asked.amount)
-    lowered = _release(seen, chain, family.advice, back, closing=back == chain.hold_left)
+        return declined(snapshot, family.advice, refusal or Reason.INVALID_AMOUNT, message.amount)
+    lowered = _release(snapshot, chain, family.advice, back, closing=back == chain.hold_left)
     # The amount of an advice is the new total; effect and order are the difference (wire reference, 10.6).
-    return msgspec.structs.replace(lowered, requested=asked.amount, amount=asked.amount)
+    return msgspec.structs.replace(lowered, requested=message.amount, amount=message.amount)
 
 
-def expire(seen: Snapshot, now: Instant) -> Decision:
+def expire(snapshot: Snapshot, now: Instant) -> Decision:
     """Releases what is left of a hold whose time is up, which the caller has made sure of (``is_due``)."""
-    chain, family = chain_of(seen)
+    chain, family = chain_of(snapshot)
     assert is_due(chain, now), "a hold expires when it is due, once"
     assert family.expiry is not None, "only a hold expires"
-    return _release(seen, chain, family.expiry, chain.hold_left, closing=True)
+    return _release(snapshot, chain, family.expiry, chain.hold_left, closing=True)
 
 
-def clear(seen: Snapshot, asked: Clearing) -> Decision:
+def clear(snapshot: Snapshot, message: Clearing) -> Decision:
     """Money leaves: from the hold as far as it reaches, the rest from the account and JIT Funding at this moment.
 
     A clearing cannot be refused; one of what was announced brings money instead. Without JIT Funding the account may go below
@@ -95,103 +95,103 @@ def clear(seen: Snapshot, asked: Clearing) -> Decision:
     cash and quasi-cash are final: the rest of the hold goes back. The others leave it for a further clearing, a reversal or
     its expiry. An amount that no account can hold cannot be booked: it is declined as invalid.
     """
-    chain = seen.chain if seen.chain is not None and not asked.is_forced else NO_CHAIN
-    kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else asked.forced_as
+    chain = snapshot.chain if snapshot.chain is not None and not message.is_forced else NO_CHAIN
+    kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else message.forced_as
     assert kind is not None, "the door lets a clearing name a hold only"
-    if not seen.account.has_room(seen.currency, asked.amount):
-        return declined(seen, kind, Reason.INVALID_AMOUNT, asked.amount)
+    if not snapshot.account.has_room(snapshot.currency, message.amount):
+        return declined(snapshot, kind, Reason.INVALID_AMOUNT, message.amount)
     if kind in CREDIT_CLEARINGS:
-        return _credit_announced(seen, kind, asked.amount, None if chain is NO_CHAIN else chain)
-    from_hold = min(asked.amount, chain.hold_left)
+        return _credit_announced(snapshot, kind, message.amount, None if chain is NO_CHAIN else chain)
+    from_hold = min(message.amount, chain.hold_left)
     captured = min(from_hold, chain.load_left)
-    extra = asked.amount - from_hold
-    load = _jit_load_for(seen, extra)
-    short = _overdraft_for(seen, extra)
+    extra = message.amount - from_hold
+    load = _jit_load_for(snapshot, extra)
+    short = _overdraft_for(snapshot, extra)
     rest = chain.hold_left - from_hold if chain.kind in CLEARED_ONCE else 0
     back = min(rest, chain.load_left - captured)
-    after = chain.after(hold=-from_hold - rest, load=-captured - back, cleared=asked.amount)
+    after = chain.after(hold=-from_hold - rest, load=-captured - back, cleared=message.amount)
     return Decision(
         kind=kind,
         state=State.COMPLETION,
         reason=Reason.APPROVED,
-        currency=seen.currency,
-        requested=asked.amount,
-        amount=asked.amount,
-        impacted=-asked.amount,
+        currency=snapshot.currency,
+        requested=message.amount,
+        amount=message.amount,
+        impacted=-message.amount,
         moved=captured + load,
         legs=Legs(
             program_funding=back - load, available=load + short - extra + rest - back, held=-from_hold - rest,
-            settlement=asked.amount, overdraft=-short,
+            settlement=message.amount, overdraft=-short,
         ),
-        account=seen.account.moved(seen.currency, load + short - asked.amount - back, -from_hold - rest),
-        cleared=asked.amount if asked.is_forced else 0,
+        account=snapshot.account.moved(snapshot.currency, load + short - message.amount - back, -from_hold - rest),
+        cleared=message.amount if message.is_forced else 0,
         released=rest,
-        chain=None if asked.is_forced else after,
-        use=(extra - rest, 1 if asked.is_forced else 0),
+        chain=None if message.is_forced else after,
+        use=(extra - rest, 1 if message.is_forced else 0),
     )  # fmt: skip
 
 
-def refund(seen: Snapshot, asked: Refund, now: Instant) -> Decision:
+def refund(snapshot: Snapshot, message: Refund, now: Instant) -> Decision:
     """Money comes back, to the account or at once on to the funding source, as the product's ``refunds_destination`` says.
 
     One that is only announced does so when it is cleared. An amount that no account can hold is declined as invalid.
     """
-    if not seen.account.has_room(seen.currency, asked.amount):
-        return declined(seen, asked.kind, Reason.INVALID_AMOUNT, asked.amount)
-    if asked.kind == ANNOUNCED_REFUND:
-        return announce(seen, asked.kind, asked.amount, due_time(seen, asked.details, now))
-    return _credit(seen, asked.kind, asked.amount, use=(-asked.amount, 0))
+    if not snapshot.account.has_room(snapshot.currency, message.amount):
+        return declined(snapshot, message.kind, Reason.INVALID_AMOUNT, message.amount)
+    if message.kind == ANNOUNCED_REFUND:
+        return announce(snapshot, message.kind, message.amount, due_time(snapshot, message.details, now))
+    return _credit(snapshot, message.kind, message.amount, use=(-message.amount, 0))
 
 
-def announce(seen: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
+def announce(snapshot: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
     """Money is said to be on its way. No balance changes and nobody may spend it before it is there (wire reference, 9.5)."""
     return Decision(
         kind=kind,
         state=State.PENDING,
         reason=Reason.APPROVED,
-        currency=seen.currency,
+        currency=snapshot.currency,
         requested=amount,
         amount=amount,
         impacted=0,
         moved=0,
         legs=NOTHING,
-        account=seen.account,
+        account=snapshot.account,
         hold_left=amount,
         due_ms=due,
-        unload=_refund_to_source(seen, amount),
+        unload=_refund_to_source(snapshot, amount),
     )
 
 
-def _credit_announced(seen: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:
+def _credit_announced(snapshot: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:
     """The clearing of what was announced, or of what never was: it goes where a refund goes."""
     is_refund = kind == FAMILIES[ANNOUNCED_REFUND].clearing
     excess = (amount, 1) if chain is None else (max(0, amount - chain.hold_left), 0)
-    brought = _credit(seen, kind, amount, use=(-amount, 0) if is_refund else excess)
+    brought = _credit(snapshot, kind, amount, use=(-amount, 0) if is_refund else excess)
     if chain is None:
         return brought
     after = chain.after(hold=-min(amount, chain.hold_left), cleared=-amount)
     return msgspec.structs.replace(brought, cleared=0, chain=after)
 
 
-def credit(seen: Snapshot, requested: int) -> Decision:
+def credit(snapshot: Snapshot, requested: int) -> Decision:
     """An original credit: money for the cardholder from somebody else, in one message; it goes where a refund goes."""
-    return _credit(seen, CREDIT, requested, use=(0, 0))
+    return _credit(snapshot, CREDIT, requested, use=(0, 0))
 
 
-def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Decision:
-    back = _refund_to_source(seen, amount)
+def _credit(snapshot: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Decision:
+    back = _refund_to_source(snapshot, amount)
     kept = amount - back
     return Decision(
         kind=kind,
         state=State.COMPLETION,
         reason=Reason.APPROVED,
-        currency=seen.currency,
+        currency=snapshot.currency,
         requested=amount,
         amount=amount,
         impacted=amount,
         moved=-back,
         legs=Legs(program_funding=back, available=kept, settlement=-amount),
-        account=seen.account.moved(seen.currency, kept, 0),
+        account=snapshot.account.moved(snapshot.currency, kept, 0),
         # What can be undone needs to know what of it has gone on to the funding source.
         load_left=-back if kind in CARD_CREDITS else 0,
         cleared=-amount,
@@ -199,39 +199,43 @@ def _credit(seen: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Dec
     )
 
 
-def _refund_to_source(seen: Snapshot, amount: int) -> int:
+def _refund_to_source(snapshot: Snapshot, amount: int) -> int:
     """What of a credit goes on to the funding source."""
-    funding = seen.product.config.jit_funding.program_funding_source
+    funding = snapshot.product.config.jit_funding.program_funding_source
     # WATERFALL repays the JIT source first too: what it lent is what the account does not have (choice).
-    return amount if seen.source is not None and funding.refunds_destination != "GPA" else 0
+    return amount if snapshot.source is not None and funding.refunds_destination != "GPA" else 0
 
 
-def _jit_load_for(seen: Snapshot, extra: int) -> int:
+def _jit_load_for(snapshot: Snapshot, extra: int) -> int:
     """What JIT Funding brings for the part of a clearing that no hold covers; an inactive source cannot refuse it either."""
-    if seen.source is None or extra == 0:
+    if snapshot.source is None or extra == 0:
         return 0
-    ledger, held = seen.account.money(seen.currency)
-    usable = max(0, ledger - held) if seen.product.config.transaction_controls.allow_gpa_auth else 0
+    ledger, held = snapshot.account.money(snapshot.currency)
+    usable = max(0, ledger - held) if snapshot.product.config.transaction_controls.allow_gpa_auth else 0
     return max(0, extra - usable)
 
 
-def _overdraft_for(seen: Snapshot, extra: int) -> int:
+def _overdraft_for(snapshot: Snapshot, extra: int) -> int:
     """What the program's overdraft account gives for the part that neither hold nor account covers.
 
     There are no merchant-specific accounts here, so every destination but the account itself is this one (choice).
     """
-    if seen.source is not None or extra == 0 or seen.product.config.clearing_and_settlement.overdraft_destination == "GPA":
+    if (
+        snapshot.source is not None
+        or extra == 0
+        or snapshot.product.config.clearing_and_settlement.overdraft_destination == "GPA"
+    ):
         return 0
-    ledger, held = seen.account.money(seen.currency)
+    ledger, held = snapshot.account.money(snapshot.currency)
     return max(0, extra - max(0, ledger - held))
 
 
-def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: bool) -> Decision:
+def _release(snapshot: Snapshot, chain: Chain, kind: int, amount: int, *, closing: bool) -> Decision:
     if chain.kind in PENDING_CREDITS:
         return Decision(
-            kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=seen.currency,
-            requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=seen.account,
-            chain=chain.after(hold=-amount), left=chain.hold_left - amount, unload=_refund_to_source(seen, amount),
+            kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=snapshot.currency,
+            requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=snapshot.account,
+            chain=chain.after(hold=-amount), left=chain.hold_left - amount, unload=_refund_to_source(snapshot, amount),
             use=_released_use(chain, amount, closing=closing),
         )  # fmt: skip
     back = min(amount, chain.load_left)
@@ -239,14 +243,14 @@ def _release(seen: Snapshot, chain: Chain, kind: int, amount: int, *, closing: b
         kind=kind,
         state=State.CLEARED if closing else State.PENDING,
         reason=Reason.APPROVED,
-        currency=seen.currency,
+        currency=snapshot.currency,
         # With increments more can be let go of than was asked for at first.
         requested=max(chain.requested, amount),
         amount=amount,
         impacted=amount,
         moved=-back,
         legs=Legs(program_funding=back, available=amount - back, held=-amount),
-        account=seen.account.moved(seen.currency, -back, -amount),
+        account=snapshot.account.moved(snapshot.currency, -back, -amount),
         chain=chain.after(hold=-amount, load=-back),
         left=chain.hold_left - amount,
         use=_released_use(chain, amount, closing=closing),
@@ -258,43 +262,43 @@ def _released_use(chain: Chain, amount: int, *, closing: bool) -> tuple[int, int
     return -amount, -1 if closing and amount and not chain.cleared else 0
 
 
-def _undo(seen: Snapshot, chain: Chain, amount: int) -> Decision:
+def _undo(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
     """The reversal of a purchase or withdrawal that was settled at once: the network gives the money back."""
     back, kind = min(amount, chain.load_left), FAMILIES[chain.kind].reversal
     return Decision(
         kind=kind,
         state=State.CLEARED if kind == PIN_REVERSAL else State.COMPLETION,
         reason=Reason.APPROVED,
-        currency=seen.currency,
+        currency=snapshot.currency,
         requested=chain.requested,
         amount=amount,
         impacted=amount,
         moved=-back,
         legs=Legs(program_funding=back, available=amount - back, settlement=-amount),
-        account=seen.account.moved(seen.currency, amount - back, 0),
+        account=snapshot.account.moved(snapshot.currency, amount - back, 0),
         chain=chain.after(load=-back, cleared=-amount),
         left=chain.cleared - amount,
         use=(-amount, -1 if amount and amount == chain.cleared else 0),
     )
 
 
-def _take_credit_back(seen: Snapshot, chain: Chain, amount: int) -> Decision:
+def _take_credit_back(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
     """The reversal of an original credit or a PIN refund: first from where the money had gone on to, then from the account."""
     gone_on = max(0, min(amount, -chain.load_left))
-    load = gone_on + _jit_load_for(seen, amount - gone_on)
-    short = _overdraft_for(seen, amount - gone_on)
+    load = gone_on + _jit_load_for(snapshot, amount - gone_on)
+    short = _overdraft_for(snapshot, amount - gone_on)
     is_refund = chain.kind == PIN_REFUND
     return Decision(
         kind=FAMILIES[chain.kind].reversal,
         state=State.CLEARED if is_refund else State.COMPLETION,
         reason=Reason.APPROVED,
-        currency=seen.currency,
+        currency=snapshot.currency,
         requested=chain.requested,
         amount=amount,
         impacted=-amount,
         moved=load,
         legs=Legs(program_funding=-load, available=load + short - amount, settlement=amount, overdraft=-short),
-        account=seen.account.moved(seen.currency, load + short - amount, 0),
+        account=snapshot.account.moved(snapshot.currency, load + short - amount, 0),
         chain=chain.after(load=load, cleared=amount),
         left=-chain.cleared - amount,
         # What a refund took off the use of the card counts again; a credit that is undone was none.

@@ -57,16 +57,16 @@ def account_fragments_of(user: UserFact, owner: UserFact) -> CardFragments:
 
 
 def document(
-    asked: AnyMovement, rows: Sequence[TransactionRow], source: SourceFragments | None, steps: Sequence[Step] = (),
+    movement: AnyMovement, rows: Sequence[TransactionRow], source: SourceFragments | None, steps: Sequence[Step] = (),
     root: TransactionRow | None = None,
 ) -> str:  # fmt: skip
     """What a GET of the movement answers; ``rows`` are its transactions, the fees' last, ``root`` the deposit of a transition."""
     main, places = rows[0], exponent_of(rows[0].currency) or 0
-    amount, created = decimal_text(asked.amount, places), _text(iso(main.created_ms))
-    said = {name: _text(value) for name, value in asked.said.items()}
-    fees = _fee_details(asked.charges, rows[len(rows) - len(asked.charges) :], places)
-    head, pairs = [("token", _text(asked.token))], list[tuple[str, str | None]](said.items())
-    match asked:
+    amount, created = decimal_text(movement.amount, places), _text(iso(main.created_ms))
+    said = {name: _text(value) for name, value in movement.said.items()}
+    fees = _fee_details(movement.charges, rows[len(rows) - len(movement.charges) :], places)
+    head, pairs = [("token", _text(movement.token))], list[tuple[str, str | None]](said.items())
+    match movement:
         case GpaLoad() | Unload():
             assert source is not None, "orders name their funding source"
             drawn = decimal_text(main.amount, places)
@@ -75,12 +75,12 @@ def document(
                 ("transaction_token", _text(token_of(main))), ("state", '"COMPLETION"'),
                 ("response", APPROVED),
                 ("funding", f'{{"amount":{drawn},"source":{source.source}}}'), ("funding_source_token", source.token), *pairs,
-                *([("currency_code", _text(main.currency))] if isinstance(asked, GpaLoad) else []), ("fees", fees),
+                *([("currency_code", _text(main.currency))] if isinstance(movement, GpaLoad) else []), ("fees", fees),
             ]  # fmt: skip
         case FeeCharge():
             pairs = [*pairs, ("fees", fees or "[]"), ("created_time", created)]
         case FeeRefund():
-            (charge,) = asked.charges
+            (charge,) = movement.charges
             pairs = [
                 ("state", '"COMPLETION"'), ("fee", charge.fee), *pairs, ("transaction_token", _text(token_of(main))),
                 ("created_time", created),
@@ -94,16 +94,16 @@ def document(
             ]  # fmt: skip
         case Deposit():
             pairs = [
-                ("type", '"CREDIT"' if asked.is_credit else '"DEBIT"'), *_deposit_state(asked, rows[0], steps[-1]),
+                ("type", '"CREDIT"' if movement.is_credit else '"DEBIT"'), *_deposit_state(movement, rows[0], steps[-1]),
                 ("amount", amount), *pairs, ("created_time", created), ("last_modified_time", created),
             ]  # fmt: skip
         case DepositTransition():
             assert root is not None, "a transition names its deposit"
-            deposit, code = _deposit_in(root), steps[0].reason_code or asked.reason_code
+            deposit, code = _deposit_in(root), steps[0].reason_code or movement.reason_code
             account_token = deposit["direct_deposit_account_token"]
-            pairs = _transition(main, asked.channel, asked.reason, code, deposit["token"], account_token)
+            pairs = _transition(main, movement.channel, movement.reason, code, deposit["token"], account_token)
         case _:
-            assert_never(asked)
+            assert_never(movement)
     return _object([*head, *pairs])
 
 
@@ -112,13 +112,13 @@ def deposit_event(kind: int) -> str:
     return f"state.{DEPOSIT_STATES[STATE_BY_KIND[kind]].lower()}"
 
 
-def arrival_transitions(asked: Deposit, rows: Sequence[TransactionRow], steps: Sequence[Step]) -> list[tuple[str, str]]:
+def arrival_transitions(movement: Deposit, rows: Sequence[TransactionRow], steps: Sequence[Step]) -> list[tuple[str, str]]:
     """Token and JSON of the transitions that a deposit's arrival makes: it becomes PENDING, and perhaps goes on at once."""
-    reasons, account_token = (ARRIVAL_REASON, _arrival_reason(asked, steps[-1])), asked.said["direct_deposit_account_token"]
+    reasons, account_token = (ARRIVAL_REASON, _arrival_reason(movement, steps[-1])), movement.said["direct_deposit_account_token"]
     transitions = []
     for row, step, reason, token_kind in zip(rows, steps, reasons, (ARRIVAL, SETTLEMENT), strict=False):
         token = with_kind(token_of(rows[0]), token_kind)
-        pairs = _transition(row, "SYSTEM", reason, step.reason_code, asked.token, account_token)
+        pairs = _transition(row, "SYSTEM", reason, step.reason_code, movement.token, account_token)
         transitions.append((token, _object([("token", _text(token)), *pairs])))
     return transitions
 
@@ -135,15 +135,15 @@ def _transition(
     ]  # fmt: skip
 
 
-def _deposit_state(asked: Deposit, row: TransactionRow, last: Step) -> list[tuple[str, str | None]]:
+def _deposit_state(movement: Deposit, row: TransactionRow, last: Step) -> list[tuple[str, str | None]]:
     """State and reason of a deposit that has just arrived."""
-    state, reason = DEPOSIT_STATES[State(row.state)], _arrival_reason(asked, last)
+    state, reason = DEPOSIT_STATES[State(row.state)], _arrival_reason(movement, last)
     return [("state", _text(state)), ("state_reason", _text(reason)), ("state_reason_code", _maybe(last.reason_code))]
 
 
-def _arrival_reason(asked: Deposit, last: Step) -> str:
+def _arrival_reason(movement: Deposit, last: Step) -> str:
     """Why a deposit has the state in which its arrival leaves it."""
-    way = "credit" if asked.is_credit else "debit"
+    way = "credit" if movement.is_credit else "debit"
     return f"New {way}" if last.kind in ANNOUNCED else (f"Returned {way}" if last.reason_code is not None else f"Applied {way}")
 
 
@@ -153,11 +153,11 @@ def _deposit_in(root: TransactionRow) -> dict[str, Any]:
     return dict(_exact.decode(shown)["direct_deposit"])
 
 
-def deposit_after(asked: DepositTransition, step: Step, root: TransactionRow, now: Instant) -> str:
+def deposit_after(movement: DepositTransition, step: Step, root: TransactionRow, now: Instant) -> str:
     """A deposit's document as a transition leaves it."""
     assert step.chain is not None, "a transition changes its deposit"
-    code = step.reason_code or asked.reason_code
-    news = {"state": DEPOSIT_STATES[step.chain.state], "state_reason": asked.reason, "state_reason_code": code}
+    code = step.reason_code or movement.reason_code
+    news = {"state": DEPOSIT_STATES[step.chain.state], "state_reason": movement.reason, "state_reason_code": code}
     return _object(
         (name, _encoder.encode(value).decode())
         for name, value in ({**_deposit_in(root), **news, "last_modified_time": iso(now)}).items()
@@ -165,11 +165,11 @@ def deposit_after(asked: DepositTransition, step: Step, root: TransactionRow, no
     )
 
 
-def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
+def fragment(movement: AnyMovement, step: Step, doc: str) -> str:
     """What a transaction shows of the movement that it is a part of: name and object, without braces around them."""
     match step.kind:
         case kind if kind == GPA_CREDIT:
-            reload = asked.reload if isinstance(asked, GpaLoad) else None
+            reload = movement.reload if isinstance(movement, GpaLoad) else None
             return f'"gpa_order":{doc}' + (f',"auto_reload":{reload}' if reload is not None else "")
         case kind if kind == GPA_DEBIT:
             return f'"gpa_order_unload":{doc}'
@@ -181,7 +181,7 @@ def fragment(asked: AnyMovement, step: Step, doc: str) -> str:
             return f'"program_transfer":{doc}'
         case _:
             assert step.charge is not None, "everything else is a fee"
-            return f'"fee":{step.charge.fee}' + (f',"fee_transfer":{doc}' if isinstance(asked, FeeCharge) else "")
+            return f'"fee":{step.charge.fee}' + (f',"fee_transfer":{doc}' if isinstance(movement, FeeCharge) else "")
 
 
 def fee_fragment(step: FeeStep, row: TransactionRow, first: TransactionRow, source: SourceFragments | None, places: int) -> str:

@@ -146,133 +146,133 @@ SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})
 AnyMovement = GpaLoad | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer | Deposit | DepositTransition
 
 
-def decide_movement(seen: MovementSnapshot, asked: AnyMovement) -> Steps | Problem:
+def decide_movement(snapshot: MovementSnapshot, movement: AnyMovement) -> Steps | Problem:
     """The transactions that a movement consists of, or why there is none. Touches nothing."""
-    match asked:
+    match movement:
         case GpaLoad():
-            return _load(seen, asked)
+            return _load(snapshot, movement)
         case Unload():
-            return _unload(seen, asked)
+            return _unload(snapshot, movement)
         case FeeCharge():
-            return _charge(seen, asked)
+            return _charge(snapshot, movement)
         case FeeRefund():
-            return _refund(seen, asked)
+            return _refund(snapshot, movement)
         case PeerTransfer():
-            return _peer_transfer(seen, asked)
+            return _peer_transfer(snapshot, movement)
         case ProgramTransfer():
-            return _program_transfer(seen, asked)
+            return _program_transfer(snapshot, movement)
         case Deposit():
-            return _announce(seen, asked)
+            return _announce(snapshot, movement)
         case DepositTransition():
-            return _change(seen, asked)
+            return _change(snapshot, movement)
         case _:
-            assert_never(asked)
+            assert_never(movement)
 
 
-def _load(seen: MovementSnapshot, asked: GpaLoad) -> Steps | Problem:
-    assert seen.source is not None, "an order names its funding source"
-    if not seen.parties[0].is_active:
+def _load(snapshot: MovementSnapshot, movement: GpaLoad) -> Steps | Problem:
+    assert snapshot.source is not None, "an order names its funding source"
+    if not snapshot.parties[0].is_active:
         return Problem(HOLDER_NOT_ACTIVE)
-    if not seen.source.active:
-        return Problem(FUNDING_SOURCE_UNKNOWN, f"{seen.source.token} is not active")
+    if not snapshot.source.active:
+        return Problem(FUNDING_SOURCE_UNKNOWN, f"{snapshot.source.token} is not active")
     # What fills an account up by itself is never the first load.
-    if (why := seen.load_refusal(asked.amount, from_program=True, is_reload=asked.reload is not None)) is not None:
+    if (why := snapshot.load_refusal(movement.amount, from_program=True, is_reload=movement.reload is not None)) is not None:
         return Problem(LOAD_NOT_ALLOWED, why)
-    total = asked.total
+    total = movement.total
     load = Step(
-        kind=GPA_CREDIT, requested=asked.amount, amount=total, moved=total, load_left=asked.amount,
+        kind=GPA_CREDIT, requested=movement.amount, amount=total, moved=total, load_left=movement.amount,
         legs=Legs(program_funding=-total, available=total),
     )  # fmt: skip
-    return (load, *_fees(asked))
+    return (load, *_fees(movement))
 
 
-def _unload(seen: MovementSnapshot, asked: Unload) -> Steps | Problem:
+def _unload(snapshot: MovementSnapshot, movement: Unload) -> Steps | Problem:
     """Who is not active any more gets no money, but his may go back."""
-    chain, amount = seen.chain, asked.amount
+    chain, amount = snapshot.chain, movement.amount
     assert chain is not None, "an unload names its order"
     if amount > chain.load_left:
         return Problem(UNLOAD_TOO_LARGE)
-    if amount > seen.available():
+    if amount > snapshot.available():
         return Problem(INSUFFICIENT_FUNDS)
     after = msgspec.structs.replace(chain, load_left=chain.load_left - amount)
     legs = Legs(program_funding=amount, available=-amount)
     return (Step(kind=GPA_DEBIT, requested=amount, amount=amount, moved=-amount, legs=legs, chain=after),)
 
 
-def _charge(seen: MovementSnapshot, asked: FeeCharge) -> Steps | Problem:
-    if not seen.parties[0].is_active:
+def _charge(snapshot: MovementSnapshot, movement: FeeCharge) -> Steps | Problem:
+    if not snapshot.parties[0].is_active:
         return Problem(HOLDER_NOT_ACTIVE)
-    return Problem(INSUFFICIENT_FUNDS) if asked.total > seen.available() else _fees(asked)
+    return Problem(INSUFFICIENT_FUNDS) if movement.total > snapshot.available() else _fees(movement)
 
 
-def _fees(asked: Movement) -> Steps:
+def _fees(movement: Movement) -> Steps:
     return tuple(
         Step(
             kind=FEE_CHARGE, requested=charge.amount, amount=charge.amount, charge=charge,
             legs=Legs(available=-charge.amount, fees=charge.amount),
         )
-        for charge in asked.charges
+        for charge in movement.charges
     )  # fmt: skip
 
 
-def _refund(seen: MovementSnapshot, asked: FeeRefund) -> Steps | Problem:
-    chain, amount = seen.chain, asked.amount
+def _refund(snapshot: MovementSnapshot, movement: FeeRefund) -> Steps | Problem:
+    chain, amount = snapshot.chain, movement.amount
     assert chain is not None, "a refund names its fee"
     if chain.cleared or not amount:
         return Problem(FEE_REFUNDED)
     legs = Legs(available=amount, fees=-amount)
     after = msgspec.structs.replace(chain, cleared=amount)
-    return (Step(kind=FEE_REFUND, requested=amount, amount=amount, legs=legs, chain=after, charge=asked.charges[0]),)
+    return (Step(kind=FEE_REFUND, requested=amount, amount=amount, legs=legs, chain=after, charge=movement.charges[0]),)
 
 
-def _peer_transfer(seen: MovementSnapshot, asked: PeerTransfer) -> Steps | Problem:
-    amount = asked.amount
-    if not all(party.is_active for party in seen.parties):
+def _peer_transfer(snapshot: MovementSnapshot, movement: PeerTransfer) -> Steps | Problem:
+    amount = movement.amount
+    if not all(party.is_active for party in snapshot.parties):
         return Problem(HOLDER_NOT_ACTIVE)
-    if amount > seen.available():
+    if amount > snapshot.available():
         return Problem(INSUFFICIENT_FUNDS)
-    if (why := seen.load_refusal(amount, 1)) is not None:
+    if (why := snapshot.load_refusal(amount, 1)) is not None:
         return Problem(LOAD_NOT_ALLOWED, why)
     legs = (Legs(available=-amount, transit=amount), Legs(available=amount, transit=-amount))
     return tuple(Step(kind=PEER, requested=amount, amount=amount, party=party, legs=legs[party]) for party in (0, 1))
 
 
-def _program_transfer(seen: MovementSnapshot, asked: ProgramTransfer) -> Steps | Problem:
-    amount = asked.amount
-    if not seen.parties[0].is_active:
+def _program_transfer(snapshot: MovementSnapshot, movement: ProgramTransfer) -> Steps | Problem:
+    amount = movement.amount
+    if not snapshot.parties[0].is_active:
         return Problem(HOLDER_NOT_ACTIVE)
-    if asked.total > seen.available():
+    if movement.total > snapshot.available():
         return Problem(GPA_TOO_SMALL)
     legs = Legs(program_funding=amount, available=-amount)
-    return (Step(kind=PROGRAM, requested=amount, amount=amount, moved=-amount, legs=legs), *_fees(asked))
+    return (Step(kind=PROGRAM, requested=amount, amount=amount, moved=-amount, legs=legs), *_fees(movement))
 
 
 # --- Direct deposits ------------------------------------------------------------------------
 
 
-def _announce(seen: MovementSnapshot, asked: Deposit) -> Steps:
+def _announce(snapshot: MovementSnapshot, movement: Deposit) -> Steps:
     """Every deposit is announced first; what is due, or of an account that takes nothing, goes on at once."""
-    types, due = CREDITED if asked.is_credit else DEBITED, asked.settles_ms
-    applies = asked.at_once or due <= seen.now
-    further = _applied(seen, types, asked.amount) if applies or not seen.parties[0].is_active else None
+    types, due = CREDITED if movement.is_credit else DEBITED, movement.settles_ms
+    applies = movement.at_once or due <= snapshot.now
+    further = _applied(snapshot, types, movement.amount) if applies or not snapshot.parties[0].is_active else None
     pending = Step(
-        kind=types.pending, requested=asked.amount, amount=asked.amount, legs=Legs(), first_state=State.PENDING,
+        kind=types.pending, requested=movement.amount, amount=movement.amount, legs=Legs(), first_state=State.PENDING,
         state=State.PENDING if further is None else _state_after(further), due_ms=due if further is None else 0,
     )  # fmt: skip
     return (pending,) if further is None else (pending, msgspec.structs.replace(further, follows=True))
 
 
-def _applied(seen: MovementSnapshot, types: DepositTypes, amount: int) -> Step:
+def _applied(snapshot: MovementSnapshot, types: DepositTypes, amount: int) -> Step:
     """Money comes or goes; a debit that the account cannot pay is returned, and so is all that is for somebody inactive.
 
     So is what somebody may not get before he has passed KYC.
     """
     code = None
-    if not seen.parties[0].is_active:
+    if not snapshot.parties[0].is_active:
         code = "R16"
-    elif types is DEBITED and amount > seen.available():
+    elif types is DEBITED and amount > snapshot.available():
         code = "R01"
-    elif types is CREDITED and seen.load_refusal(amount) is not None:
+    elif types is CREDITED and snapshot.load_refusal(amount) is not None:
         code = REFUSED_CREDIT
     if code is not None:
         return Step(kind=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=code)
@@ -285,26 +285,26 @@ def _state_after(step: Step) -> State:
     return State.DECLINED if step.kind in (CREDITED.rejected, DEBITED.rejected) else State.COMPLETION
 
 
-def _change(seen: MovementSnapshot, asked: DepositTransition) -> Steps | Problem:
-    chain = seen.chain
+def _change(snapshot: MovementSnapshot, movement: DepositTransition) -> Steps | Problem:
+    chain = snapshot.chain
     assert chain is not None, "a transition names its deposit"
     types, amount = CREDITED if chain.kind == CREDITED.pending else DEBITED, chain.requested
     before, is_pending = chain.state, chain.state is State.PENDING
-    if not (is_pending or (before is State.COMPLETION and asked.to is State.CLEARED)):
-        return Problem(BAD_DEPOSIT_TRANSITION, f"{DEPOSIT_STATES[before]} to {DEPOSIT_STATES[asked.to]}")
-    if not is_pending and asked.ends_ms is not None and seen.now >= asked.ends_ms:
-        return Problem(BAD_DEPOSIT_TRANSITION, f"the time for a return for the reason {asked.reason_code} is over")
-    match asked.to:
+    if not (is_pending or (before is State.COMPLETION and movement.to is State.CLEARED)):
+        return Problem(BAD_DEPOSIT_TRANSITION, f"{DEPOSIT_STATES[before]} to {DEPOSIT_STATES[movement.to]}")
+    if not is_pending and movement.ends_ms is not None and snapshot.now >= movement.ends_ms:
+        return Problem(BAD_DEPOSIT_TRANSITION, f"the time for a return for the reason {movement.reason_code} is over")
+    match movement.to:
         case State.COMPLETION:
-            step = _applied(seen, types, amount)
+            step = _applied(snapshot, types, amount)
             after = _state_after(step)
         case State.DECLINED:
-            step = Step(kind=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=asked.reason_code)
+            step = Step(kind=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=movement.reason_code)
             after = State.DECLINED
         case State.CLEARED:
-            step, after = _undone(types, amount, is_pending=is_pending, code=asked.reason_code), State.CLEARED
+            step, after = _undone(types, amount, is_pending=is_pending, code=movement.reason_code), State.CLEARED
         case _:
-            assert_never(asked.to)
+            assert_never(movement.to)
     return (msgspec.structs.replace(step, chain=msgspec.structs.replace(chain, state=after, due_ms=0)),)
 
 

@@ -17,23 +17,23 @@ from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.transaction_types import SETTLED_AT_ONCE
 
 
-def fee_of(seen: Snapshot, kind: int, asked: Authorization) -> tuple[RealTimeFee, int] | None:
+def fee_of(snapshot: Snapshot, kind: int, message: Authorization) -> tuple[RealTimeFee, int] | None:
     """The fee that a purchase of this type is assessed, and how much it is; None when there is none, or it is nothing.
 
     A percentage is of what the merchant asks for; what an MCC group holds beyond that costs nothing.
     """
-    fee = fee_for(seen.fees, kind)
-    amount = fee.of(asked.requested) if fee is not None and asked.requested else 0
+    fee = fee_for(snapshot.fees, kind)
+    amount = fee.of(message.requested) if fee is not None and message.requested else 0
     return (fee, amount) if fee is not None and amount else None
 
 
-def with_fee(seen: Snapshot, decision: Decision, fee: RealTimeFee, amount: int) -> Decision:
+def with_fee(snapshot: Snapshot, decision: Decision, fee: RealTimeFee, amount: int) -> Decision:
     """An approved purchase with its fee, for which JIT Funding brings what is not on the account."""
     usable = 0
-    if seen.product.config.transaction_controls.allow_gpa_auth:
-        ledger, held = decision.account.money(seen.currency)
+    if snapshot.product.config.transaction_controls.allow_gpa_auth:
+        ledger, held = decision.account.money(snapshot.currency)
         usable = max(0, ledger - held)
-    load = max(0, amount - usable) if seen.source is not None else 0
+    load = max(0, amount - usable) if snapshot.source is not None else 0
     funded = Legs(program_funding=-load, available=load - amount)
     if decision.kind in SETTLED_AT_ONCE:
         step = FeeStep(

@@ -228,19 +228,19 @@ def use_count(request_type: RequestType) -> int:
     return 0 if request_type is RequestType.INCREMENT else 1
 
 
-def event_if_approved(asked: Authorization, currency: str) -> Event | None:
+def event_if_approved(message: Authorization, currency: str) -> Event | None:
     """What a purchase would be to the controls if it were approved as it is; None when it asks for nothing."""
-    if asked.requested == 0:
+    if message.requested == 0:
         return None
-    details = asked.details
-    purchase, cash = asked.wanted - details.cash_back, details.cash_back
+    details = message.details
+    purchase, cash = message.wanted - details.cash_back, details.cash_back
     return Event(
         details.mid,
         details.merchant.mcc,
         currency,
         purchase,
         cash,
-        use_count(asked.request_type),
+        use_count(message.request_type),
         True,
         details.velocity_category,
     )

@@ -121,7 +121,7 @@ def are_stored(row: TransactionRow, event: Event, known: Details) -> bool:
     return known.parts is not None or row.kind in REFUNDS or event.purchase + event.cash > 0
 
 
-def asked_of(row: TransactionRow, details: Details) -> Authorization:
+def request_of_row(row: TransactionRow, details: Details) -> Authorization:
     """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
     request_type = REQUEST_TYPE_OF[row.kind]
     fees = () if request_type is RequestType.BALANCE_INQUIRY or request_type in CREDITS else details.fees
@@ -136,14 +136,14 @@ def event_of(row: TransactionRow, details: Details) -> Event | None:
     too, a clearing counts as far as it goes beyond the hold, a refund gives its amount back.
     """
     if row.kind in REQUEST_TYPES:
-        return _asked(row, details)
+        return _event_of_request(row, details)
     if details.use is None or row.impacted is None:
         return None
     amount, count = details.use
     return Event(details.mid, details.merchant.mcc, row.currency, amount, 0, count, True, details.velocity_category)
 
 
-def _asked(row: TransactionRow, details: Details) -> Event | None:
+def _event_of_request(row: TransactionRow, details: Details) -> Event | None:
     """A purchase: what was approved of it, or what was asked when it was declined.
 
     Nothing for an account verification, or for an amount that no account can hold: its sums would leave 64 bits.

@@ -14,7 +14,7 @@ from cardwright.core.velocity import Control, recounted, usage_keys
 from cardwright.core.velocity_events import changes_for
 from cardwright.engine.card_cache import CardEntry, CardKey
 from cardwright.engine.config_cache import AccountEntry, AccountKey, Cache, Needs, ProgramEntry, SourceEntry
-from cardwright.engine.movement_rows import MovementRequest, MovementResult, load_loaded
+from cardwright.engine.movement_rows import MovementRequest, MovementResult, load_holders_with_loads
 from cardwright.engine.real_time_fees import load_charged
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.outbox.events import Event
@@ -75,7 +75,7 @@ class Batch:
     ``events`` are those that no transaction tells of.
     """
 
-    seen: LoadedRows
+    loaded: LoadedRows
     cards: dict[CardKey, CardEntry]
     holders: dict[AccountKey, AccountEntry]
     programs: dict[int, ProgramEntry]
@@ -83,49 +83,51 @@ class Batch:
     real_ms: Instant
     accounts: dict[int, Account]
     roots: dict[int, TransactionRow]
-    loaded: set[int]
+    holders_with_loads: set[int]
     events: list[Event] = field(default_factory=list)
     write: WriteSet = field(default_factory=WriteSet)
     by_token: dict[tuple[int, str], tuple[bytes, CardResult]] = field(default_factory=dict)
     by_movement: dict[MovementKey, tuple[bytes, MovementResult]] = field(default_factory=dict)
 
 
-def wanted(
-    asked: Sequence[EngineRequest],
+def read_set_of(
+    requests: Sequence[EngineRequest],
 ) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[MovementRequest], ReadSet]:
     """The cards and accounts of a batch, its movements, and what it must read."""
-    spent = [one for one in asked if isinstance(one, CardRequest)]
-    instructed = [one for one in asked if isinstance(one, MovementRequest)] if len(spent) < len(asked) else []
-    cards = {one.card.key: one.card for one in spent}
-    holders = {entry.key: entry for one in instructed for entry in one.accounts}
-    named = {one.root_id for one in asked}
-    named |= {one.refund_of for one in spent if one.refund_of is not None}
-    want = ReadSet(
-        holder_ids=sorted({one.holder_id for one in cards.values()} | {one.holder_id for one in holders.values()}),
-        program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
-        row_ids=sorted(row_id for row_id in named if row_id is not None),
-        tokens=[(one.card.key[0], one.chosen_token) for one in spent if one.chosen_token is not None],
-        movements=[one.key for one in instructed],
+    for_cards = [request for request in requests if isinstance(request, CardRequest)]
+    movements = (
+        [request for request in requests if isinstance(request, MovementRequest)] if len(for_cards) < len(requests) else []
     )
-    return cards, holders, instructed, want
+    cards = {request.card.key: request.card for request in for_cards}
+    holders = {entry.key: entry for request in movements for entry in request.accounts}
+    row_ids = {request.root_id for request in requests}
+    row_ids |= {request.refund_of for request in for_cards if request.refund_of is not None}
+    want = ReadSet(
+        holder_ids=sorted({card.holder_id for card in cards.values()} | {holder.holder_id for holder in holders.values()}),
+        program_ids=sorted({program_id for program_id, _ in (*cards, *holders)}),
+        row_ids=sorted(row_id for row_id in row_ids if row_id is not None),
+        tokens=[(request.card.key[0], request.chosen_token) for request in for_cards if request.chosen_token is not None],
+        movements=[request.key for request in movements],
+    )
+    return cards, holders, movements, want
 
 
 async def configure(
-    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], seen: LoadedRows, real_ms: Instant,
+    cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], loaded: LoadedRows, real_ms: Instant,
     instructed: Sequence[MovementRequest] = (), first_id: int = NEWEST_ID,
 ) -> Batch:  # fmt: skip
     """Replace configuration that the locked revisions show to be out of date, and read what is new to it.
 
     ``first_id`` is the lowest id that a message of the batch can get.
     """
-    await _refresh(cards, cache.reload_cards, seen)
+    await _refresh(cards, cache.reload_cards, loaded)
     if holders:
-        await _refresh(holders, cache.reload_accounts, seen)
+        await _refresh(holders, cache.reload_accounts, loaded)
     programs, now = {}, {}
-    for program_id, row in seen.programs.items():
-        programs[program_id] = await cache.program(program_id, row.revision, _needs(program_id, cards, seen, instructed))
+    for program_id, row in loaded.programs.items():
+        programs[program_id] = await cache.program(program_id, row.revision, _needs(program_id, cards, loaded, instructed))
         now[program_id] = ProgramClock(row.offset_ms, row.frozen_ms).at(real_ms)
-    accounts = {holder_id: _account.decode(row.state) for holder_id, row in seen.holders.items()}
+    accounts = {holder_id: _account.decode(row.state) for holder_id, row in loaded.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]
         counted_controls = programs[key[0]].limits_of(entry.card).counted
@@ -133,20 +135,20 @@ async def configure(
             # At the instant of the decisions: usage of an earlier window would be none in theirs.
             at = account.time_of(first_id, now[key[0]])
             accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, at)
-    roots = dict(seen.rows)
+    roots = dict(loaded.rows)
     if any(program.fees is not None for program in programs.values()):
-        roots |= await load_charged(cache, programs, seen)
-    loaded = await load_loaded(cache, holders.values()) if holders else set()
-    return Batch(seen, cards, holders, programs, now, real_ms, accounts, roots, loaded)
+        roots |= await load_charged(cache, programs, loaded)
+    holders_with_loads = await load_holders_with_loads(cache, holders.values()) if holders else set()
+    return Batch(loaded, cards, holders, programs, now, real_ms, accounts, roots, holders_with_loads)
 
 
 async def _refresh(
     entries: dict[tuple[int, str], CachedEntry],
     reload: Callable[[Sequence[tuple[int, str]]], Awaitable[dict[tuple[int, str], CachedEntry]]],
-    seen: LoadedRows,
+    loaded: LoadedRows,
 ) -> None:
     """Loads the entries again that the locked accounts show to be out of date."""
-    stale = [key for key, entry in entries.items() if _is_stale(entry, seen)]
+    stale = [key for key, entry in entries.items() if _is_stale(entry, loaded)]
     if not stale:
         return
     fresh = await reload(stale)
@@ -155,15 +157,15 @@ async def _refresh(
         if entry is None:
             # It went with a reset of its program; whoever asked for it is told so.
             del entries[key]
-        elif _is_stale(entry, seen):
+        elif _is_stale(entry, loaded):
             raise Conflict("a card draws on another account now")
         else:
             entries[key] = entry
 
 
-def _needs(program_id: int, cards: dict[CardKey, CardEntry], seen: LoadedRows, instructed: Sequence[MovementRequest]) -> Needs:
+def _needs(program_id: int, cards: dict[CardKey, CardEntry], loaded: LoadedRows, instructed: Sequence[MovementRequest]) -> Needs:
     """What a batch needs of a program: what its cards are subject to, the sources of its chains and those that movements name."""
-    sources = {row.source_id for row in seen.rows.values() if row.program_id == program_id}
+    sources = {row.source_id for row in loaded.rows.values() if row.program_id == program_id}
     sources |= {one.source_id for one in instructed if one.program_id == program_id}
     facts = [entry.card for key, entry in cards.items() if key[0] == program_id]
     return Needs(facts, {source_id for source_id in sources if source_id is not None})
@@ -182,6 +184,6 @@ async def _look_back(cache: Cache, entry: CardEntry, controls: Sequence[Control]
     return account.using(usages)
 
 
-def _is_stale(entry: CardEntry | AccountEntry, seen: LoadedRows) -> bool:
-    holder = seen.holders.get(entry.holder_id)
+def _is_stale(entry: CardEntry | AccountEntry, loaded: LoadedRows) -> bool:
+    holder = loaded.holders.get(entry.holder_id)
     return holder is None or holder.revision != entry.revision

@@ -34,7 +34,7 @@ from cardwright.core.transaction_row import RELOAD, TransactionRow, token_of, wi
 from cardwright.core.transaction_types import INCREMENT
 from cardwright.core.velocity import Change, counted, usage_keys
 from cardwright.core.velocity_events import UNCHANGED, applied, are_stored, counted_chain, event_of, parts_of
-from cardwright.engine.batch import Batch, CardRequest, CardResult, EngineRequest, Result, configure, wanted
+from cardwright.engine.batch import Batch, CardRequest, CardResult, EngineRequest, Result, configure, read_set_of
 from cardwright.engine.config_cache import AccountEntry, Cache, ProgramEntry, SourceEntry
 from cardwright.engine.id_blocks import IdSource
 from cardwright.engine.movement_rows import (
@@ -44,7 +44,7 @@ from cardwright.engine.movement_rows import (
     complete,
     entry_of,
     first_row,
-    loads_in,
+    holders_loaded_by,
     movement_row,
     view_of,
 )
@@ -94,7 +94,7 @@ async def run_batch(
     cache: Cache,
     ids: IdSource,
     real_clock: RealClock,
-    asked: Sequence[EngineRequest],
+    requests: Sequence[EngineRequest],
     deadline: float | None = None,
     begin_commit: Callable[[], None] = noop,
 ) -> list[Result]:
@@ -107,11 +107,11 @@ async def run_batch(
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENT.answer_s if deadline is None else deadline
-    cards, holders, instructed, want = wanted(asked)
-    seen = await worker.begin(want, deadline)
+    cards, holders, instructed, want = read_set_of(requests)
+    loaded = await worker.begin(want, deadline)
     try:
-        batch = await configure(cache, cards, holders, seen, real_clock(), instructed, ids.first)
-        results = [answer(batch, ids, one) for one in asked]
+        batch = await configure(cache, cards, holders, loaded, real_clock(), instructed, ids.first)
+        results = [answer(batch, ids, request) for request in requests]
         _conclude(batch)
     except BaseException:
         # Whatever happened, the accounts must not stay locked.
@@ -119,7 +119,7 @@ async def run_batch(
         raise
     if not batch.write.transactions:
         await worker.abort()
-        _render(asked, results)
+        _render(requests, results)
         return results
     try:
         await async_failpoint("commit.before")
@@ -132,70 +132,70 @@ async def run_batch(
     # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
     # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
     try:
-        await worker.commit(batch.write, partial(_render, asked, results))
+        await worker.commit(batch.write, partial(_render, requests, results))
     except InDoubt as doubt:
         raise BatchInDoubt(doubt, results) from doubt
     await async_failpoint("commit.after")
     return results
 
 
-def _render(asked: Sequence[EngineRequest], results: list[Result]) -> None:
+def _render(requests: Sequence[EngineRequest], results: list[Result]) -> None:
     """Puts the answers into the results."""
-    for at, (one, result) in enumerate(zip(asked, results, strict=True)):
-        if isinstance(one, CardRequest) and one.view is not None and isinstance(result, CardResult):
+    for index, (request, result) in enumerate(zip(requests, results, strict=True)):
+        if isinstance(request, CardRequest) and request.view is not None and isinstance(result, CardResult):
             try:
-                results[at] = result._replace(answer=one.view(result))
+                results[index] = result._replace(answer=request.view(result))
             except Exception:
                 # What was decided stands, and its asker can look it up; the others get their answers.
-                log.exception("an answer could not be rendered", about=_name_of(one))
-                results[at] = Problem(INTERNAL)
+                log.exception("an answer could not be rendered", about=_name_of(request))
+                results[index] = Problem(INTERNAL)
 
 
-def answer(batch: Batch, ids: IdSource, asked: EngineRequest) -> Result:
+def answer(batch: Batch, ids: IdSource, request: EngineRequest) -> Result:
     """One message's answer; what it changes is in the batch afterwards."""
     try:
-        return _decide(batch, ids, asked) if isinstance(asked, CardRequest) else _move(batch, ids, asked)
+        return _decide(batch, ids, request) if isinstance(request, CardRequest) else _move(batch, ids, request)
     except Exception:
         # Deciding touches nothing, so a message that trips over a bug spoils only itself.
-        log.exception("a message could not be decided", about=_name_of(asked))
+        log.exception("a message could not be decided", about=_name_of(request))
         return Problem(INTERNAL)
 
 
-def _name_of(asked: EngineRequest) -> str:
-    return asked.card.key[1] if isinstance(asked, CardRequest) else asked.movement.token
+def _name_of(request: EngineRequest) -> str:
+    return request.card.key[1] if isinstance(request, CardRequest) else request.movement.token
 
 
-def _decide(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult | Problem:
-    card = batch.cards.get(asked.card.key)
+def _decide(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult | Problem:
+    card = batch.cards.get(request.card.key)
     if card is None:
         return Problem(CARD_UNKNOWN)
-    if asked.root_id is not None:
-        root = batch.roots.get(asked.root_id)
-        refunded = root if asked.refund_of is None else batch.roots.get(asked.refund_of)
+    if request.root_id is not None:
+        root = batch.roots.get(request.root_id)
+        refunded = root if request.refund_of is None else batch.roots.get(request.refund_of)
         # It went with a reset, or a seeded run gave its number to another purchase afterwards.
         if root is None or refunded is None or not root.card_id == refunded.card_id == card.card_id:
             return Problem(ORIGINAL_NOT_FOUND)
         # Another process was faster, or the hold has been used or prolonged since it was found.
-        if isinstance(asked.message, Expiry) and not is_due(chain_of(root), batch.now[asked.card.key[0]]):
+        if isinstance(request.message, Expiry) and not is_due(chain_of(root), batch.now[request.card.key[0]]):
             return Problem(HOLD_NOT_DUE)
-    if asked.chosen_token is not None and (earlier := _find_earlier(batch, asked)) is not None:
+    if request.chosen_token is not None and (earlier := _find_earlier(batch, request)) is not None:
         return earlier
-    return _decide_one(batch, ids, asked)
+    return _decide_one(batch, ids, request)
 
 
-def _find_earlier(batch: Batch, asked: CardRequest) -> CardResult | Problem | None:
+def _find_earlier(batch: Batch, request: CardRequest) -> CardResult | Problem | None:
     """The outcome of the message that had this token first; a problem when that message said something else."""
-    key = (asked.card.key[0], asked.chosen_token or "")
+    key = (request.card.key[0], request.chosen_token or "")
     if key in batch.by_token:
         digest, outcome = batch.by_token[key]
-        return outcome if digest == asked.request_hash else Problem(TOKEN_TAKEN)
-    if (replay := batch.seen.replays.get(key)) is None:
+        return outcome if digest == request.request_hash else Problem(TOKEN_TAKEN)
+    if (replay := batch.loaded.replays.get(key)) is None:
         return None
-    if replay.request_hash != asked.request_hash:
+    if replay.request_hash != request.request_hash:
         return Problem(TOKEN_TAKEN)
-    row, program = batch.seen.rows[replay.transaction_id], batch.programs[key[0]]
+    row, program = batch.loaded.rows[replay.transaction_id], batch.programs[key[0]]
     source = program.sources_by_id.get(row.source_id) if row.source_id is not None else None
-    return CardResult(row, batch.cards[asked.card.key], program, source)
+    return CardResult(row, batch.cards[request.card.key], program, source)
 
 
 class _View(NamedTuple):
@@ -208,11 +208,11 @@ class _View(NamedTuple):
     source: SourceEntry | None
 
 
-def see(batch: Batch, asked: CardRequest) -> _View:
+def see(batch: Batch, request: CardRequest) -> _View:
     """The view of a message at this point of the batch."""
-    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
-    named = batch.roots[asked.root_id] if asked.root_id is not None else None
-    message = asked.message if named is None else completed(asked.message, named)
+    entry, program = batch.cards[request.card.key], batch.programs[request.card.key[0]]
+    named = batch.roots[request.root_id] if request.root_id is not None else None
+    message = request.message if named is None else completed(request.message, named)
     root = named if message.follows else None
     if root is not None and message.details.assessed is not None:
         message = unless_refunded(message, root, batch.roots)
@@ -229,13 +229,13 @@ def see(batch: Batch, asked: CardRequest) -> _View:
     return _View(snapshot, message, root, source)
 
 
-def _decide_one(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult:
-    entry, program = batch.cards[asked.card.key], batch.programs[asked.card.key[0]]
-    snapshot, message, root, source = see(batch, asked)
-    row_id, program_row = ids.next(), batch.seen.programs[program.id]
+def _decide_one(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult:
+    entry, program = batch.cards[request.card.key], batch.programs[request.card.key[0]]
+    snapshot, message, root, source = see(batch, request)
+    row_id, program_row = ids.next(), batch.loaded.programs[program.id]
     now = snapshot.account.time_of(row_id, batch.now[program.id])
     decision = decide(snapshot, message, now)
-    details = details_of(message, snapshot, decision, asked.chosen_token, asked.refund_of)
+    details = details_of(message, snapshot, decision, request.chosen_token, request.refund_of)
     fee_id = ids.next() if decision.fee is not None else 0
     if decision.fee is not None and decision.fee.root is None:
         details = msgspec.structs.replace(details, assessed=assessed_of(decision.fee, fee_id))
@@ -246,10 +246,10 @@ def _decide_one(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult:
         decision=decision,
         details=details,
         root=root,
-        seed=asked.seed,
+        seed=request.seed,
         now=now,
         # On a frozen clock nothing takes any time, or the same calls would not give the same bytes.
-        duration_ms=max(0, batch.real_ms - asked.received_ms) if program_row.frozen_ms is None else 0,
+        duration_ms=max(0, batch.real_ms - request.received_ms) if program_row.frozen_ms is None else 0,
     )
     outcome = CardResult(row, entry, program, source)
     usages = decision.account.usages
@@ -257,14 +257,14 @@ def _decide_one(batch: Batch, ids: IdSource, asked: CardRequest) -> CardResult:
         shadowed = msgspec.structs.replace(snapshot, velocity_limits=program.shadows_of(entry.card), strictest_limits=None)
         batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
     controls, parts = program.limits_of(entry.card).counted, None
-    if controls or row.root_id is not None or asked.refund_of is not None:
+    if controls or row.root_id is not None or request.refund_of is not None:
         changes, parts = _changes(batch, row, details)
         if controls:
             keys = usage_keys(controls, entry.user.token, entry.owner.token)
             usages = counted(controls, keys, usages, changes, now)
-    _keep(batch, asked, outcome, decision, root, decision.account.after(usages, row_id, now))
+    _keep(batch, request, outcome, decision, root, decision.account.after(usages, row_id, now))
     if parts is not None:
-        chain_id = asked.refund_of or row.root_id or 0
+        chain_id = request.refund_of or row.root_id or 0
         batch.roots[chain_id] = grown = with_parts(batch.roots[chain_id], parts)
         batch.write.grown[chain_id] = grown.details
     if decision.fee is not None and details.assessed is not None:
@@ -294,7 +294,7 @@ def _changes(batch: Batch, row: TransactionRow, details: Details) -> tuple[Seque
 
 
 def _keep(
-    batch: Batch, asked: CardRequest, outcome: CardResult, decision: Decision, root: TransactionRow | None, account: Account
+    batch: Batch, request: CardRequest, outcome: CardResult, decision: Decision, root: TransactionRow | None, account: Account
 ) -> None:
     """Takes a decision into the batch: the next message sees it, and it is among what will be written."""
     row, write = outcome.row, batch.write
@@ -311,27 +311,27 @@ def _keep(
         if row.kind == INCREMENT:
             batch.roots[root.id] = grown = with_increment(changed, row)
             write.grown[root.id] = grown.details
-    if asked.inline_target is not None:
-        write.outbox.append(inline_notification(row, asked.inline_target))
-    if asked.chosen_token is not None:
-        write.tokens.append((row.program_id, asked.chosen_token, row.id, asked.request_hash))
-        batch.by_token[row.program_id, asked.chosen_token] = asked.request_hash, outcome
+    if request.inline_target is not None:
+        write.outbox.append(inline_notification(row, request.inline_target))
+    if request.chosen_token is not None:
+        write.tokens.append((row.program_id, request.chosen_token, row.id, request.request_hash))
+        batch.by_token[row.program_id, request.chosen_token] = request.request_hash, outcome
 
 
-def _move(batch: Batch, ids: IdSource, asked: MovementRequest) -> MovementResult | Problem:
+def _move(batch: Batch, ids: IdSource, request: MovementRequest) -> MovementResult | Problem:
     """Decides a movement: all its transactions and its document, or the problem that stands in its way."""
-    entries = [batch.holders[one.key] for one in asked.accounts if one.key in batch.holders]
-    if len(entries) < len(asked.accounts):
+    entries = [batch.holders[one.key] for one in request.accounts if one.key in batch.holders]
+    if len(entries) < len(request.accounts):
         return Problem(USER_UNKNOWN)
-    program = batch.programs[asked.program_id]
-    if (earlier := _find_earlier_movement(batch, program, asked)) is not None:
+    program = batch.programs[request.program_id]
+    if (earlier := _find_earlier_movement(batch, program, request)) is not None:
         return earlier
-    root = batch.roots.get(asked.root_id) if asked.root_id is not None else None
-    if asked.root_id is not None and (root is None or root.card_id is not None or root.holder_id != entries[0].holder_id):
+    root = batch.roots.get(request.root_id) if request.root_id is not None else None
+    if request.root_id is not None and (root is None or root.card_id is not None or root.holder_id != entries[0].holder_id):
         # It went with a reset, or a seeded run gave its number to another transaction afterwards.
         return Problem(ORIGINAL_NOT_FOUND)
     first = len(batch.write.transactions)
-    moved = _carry_out(batch, ids, program, asked, entries, root)
+    moved = _carry_out(batch, ids, program, request, entries, root)
     if program.reloads and isinstance(moved, MovementResult) and (spent := batch.write.transactions[first]).kind in SPENDING:
         _reload(batch, ids, program, entries[0], None, spent)
     return moved
@@ -341,18 +341,18 @@ def _carry_out(
     batch: Batch,
     ids: IdSource,
     program: ProgramEntry,
-    asked: MovementRequest,
+    request: MovementRequest,
     entries: Sequence[AccountEntry],
     root: TransactionRow | None,
 ) -> MovementResult | Problem:
     """Decides a movement whose accounts are known, and takes it into the batch."""
-    source = program.sources_by_id.get(asked.source_id) if asked.source_id is not None else None
-    if asked.source_id is not None and source is None:
+    source = program.sources_by_id.get(request.source_id) if request.source_id is not None else None
+    if request.source_id is not None and source is None:
         # It went with a reset.
         return Problem(ORIGINAL_NOT_FOUND)
     accounts = [batch.accounts[entry.holder_id] for entry in entries]
-    seen = view_of(program, entries, accounts, source, root, batch.now[program.id], batch.loaded)
-    steps = decide_movement(seen, asked.movement)
+    snapshot = view_of(program, entries, accounts, source, root, batch.now[program.id], batch.holders_with_loads)
+    steps = decide_movement(snapshot, request.movement)
     if isinstance(steps, Problem):
         return steps
     rows, after = list[TransactionRow](), dict[int, Account]()
@@ -362,25 +362,25 @@ def _carry_out(
         entry = entries[step.party]
         account = after.get(entry.holder_id, accounts[step.party]).moved(program.currency, step.impacted, 0)
         after[entry.holder_id] = account = account.marked(row_id, now)
-        rows.append(first_row(step, entry, program, asked, account, row_id, now))
-    done, doc = complete(rows, steps, entries, asked, source, root)
+        rows.append(first_row(step, entry, program, request, account, row_id, now))
+    done, doc = complete(rows, steps, entries, request, source, root)
     batch.accounts.update(after)
-    batch.loaded |= loads_in(done)
+    batch.holders_with_loads |= holders_loaded_by(done)
     write = batch.write
     write.transactions += done
     write.account_journal += [entry_of(row, step) for row, step in zip(done, steps, strict=True) if row.impacted]
-    write.movements.append(movement_row(asked, entries, done[0], doc))
-    for change in changes_of(asked.movement, done, steps, doc):
+    write.movements.append(movement_row(request, entries, done[0], doc))
+    for change in changes_of(request.movement, done, steps, doc):
         batch.events.append(change.event)
-        if isinstance(asked.movement, Deposit):
+        if isinstance(request.movement, Deposit):
             write.movements.append(change.movement_row(done[0].id))
     if root is not None and steps[0].chain is not None:
         batch.roots[root.id] = changed = after_chain(root, steps[0].chain)
         write.chains[root.id] = chain_row(changed)
-        if isinstance(asked.movement, DepositTransition):
-            write.reworded[root.id] = now, deposit_after(asked.movement, steps[0], root, now)
+        if isinstance(request.movement, DepositTransition):
+            write.reworded[root.id] = now, deposit_after(request.movement, steps[0], root, now)
     moved = MovementResult(doc, program)
-    batch.by_movement[asked.key] = asked.request_hash, moved
+    batch.by_movement[request.key] = request.request_hash, moved
     return moved
 
 
@@ -401,21 +401,21 @@ def _reload(
     _carry_out(batch, ids, program, instructed, [spender], None)
 
 
-def _find_earlier_movement(batch: Batch, program: ProgramEntry, asked: MovementRequest) -> MovementResult | Problem | None:
+def _find_earlier_movement(batch: Batch, program: ProgramEntry, request: MovementRequest) -> MovementResult | Problem | None:
     """The movement that had this token first; a problem when it said something else."""
-    if asked.key in batch.by_movement:
-        digest, moved = batch.by_movement[asked.key]
-        return moved if digest == asked.request_hash else Problem(TOKEN_TAKEN)
-    if (replay := batch.seen.movements.get(asked.key)) is None:
+    if request.key in batch.by_movement:
+        digest, moved = batch.by_movement[request.key]
+        return moved if digest == request.request_hash else Problem(TOKEN_TAKEN)
+    if (replay := batch.loaded.movements.get(request.key)) is None:
         return None
-    return MovementResult(replay.doc, program) if replay.request_hash == asked.request_hash else Problem(TOKEN_TAKEN)
+    return MovementResult(replay.doc, program) if replay.request_hash == request.request_hash else Problem(TOKEN_TAKEN)
 
 
 def _conclude(batch: Batch) -> None:
     """What is written once for the whole batch: each account that changed, and who is told."""
     write, recent = batch.write, dict[int, bytes]()
     for row in write.transactions:
-        named = with_newest(recent.get(row.holder_id) or batch.seen.holders[row.holder_id].recent, row.id)
+        named = with_newest(recent.get(row.holder_id) or batch.loaded.holders[row.holder_id].recent, row.id)
         if is_full(named):
             write.listed += ids_of(named)
             named = NOTHING_RECENT

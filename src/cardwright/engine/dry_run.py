@@ -5,7 +5,7 @@ from typing import NamedTuple
 from cardwright.core.messages import Message
 from cardwright.core.problems import Problem
 from cardwright.core.snapshot import Snapshot
-from cardwright.engine.batch import CardRequest, CardResult, configure, wanted
+from cardwright.engine.batch import CardRequest, CardResult, configure, read_set_of
 from cardwright.engine.batch_runner import answer, see
 from cardwright.engine.config_cache import Cache
 from cardwright.engine.id_blocks import IdSource
@@ -28,21 +28,21 @@ class Trial(NamedTuple):
     now: Instant
 
 
-async def try_out(worker: Worker, cache: Cache, real_clock: RealClock, asked: CardRequest, deadline: float) -> Trial | Problem:
+async def try_out(worker: Worker, cache: Cache, real_clock: RealClock, request: CardRequest, deadline: float) -> Trial | Problem:
     """What a batch of this message alone would answer, by the same reading and deciding; then the batch is dropped.
 
     Raises what ``run_batch`` raises. The row's id and seed mean nothing.
     """
-    cards, holders, _, want = wanted([asked])
-    seen = await worker.begin(want, deadline)
+    cards, holders, _, want = read_set_of([request])
+    loaded = await worker.begin(want, deadline)
     try:
-        batch = await configure(cache, cards, holders, seen, real_clock())
-        view = see(batch, asked) if asked.card.key in batch.cards else None
+        batch = await configure(cache, cards, holders, loaded, real_clock())
+        view = see(batch, request) if request.card.key in batch.cards else None
         ids = IdSource()
         # Newer than what the account has, so that the message gets the time that a batch would give it.
         first_id = 1 + max((account.last_id for account in batch.accounts.values()), default=0)
         ids.refill(range(first_id, first_id + TRIAL_IDS, 2))
-        result = answer(batch, ids, asked)
+        result = answer(batch, ids, request)
     finally:
         await worker.abort()
     if isinstance(result, Problem):
@@ -50,5 +50,5 @@ async def try_out(worker: Worker, cache: Cache, real_clock: RealClock, asked: Ca
     assert view is not None
     assert isinstance(result, CardResult), "a card's message has an outcome"
     repeats = not batch.write.transactions
-    now = batch.now[asked.card.key[0]] if repeats else result.row.created_ms
+    now = batch.now[request.card.key[0]] if repeats else result.row.created_ms
     return Trial(result, None if repeats else view.snapshot, view.message, now)

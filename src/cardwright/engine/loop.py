@@ -76,7 +76,7 @@ UNKNOWN = (
 
 @dataclass(slots=True)
 class _Waiting:
-    asked: EngineRequest
+    request: EngineRequest
     holder_ids: tuple[int, ...]
     rows_max: int
     deadline: float
@@ -150,20 +150,20 @@ class Engine:
         """The card as it is now, with the row that its secrets are sealed in. Raises what ``card`` raises."""
         return await _there(self.cache.card_with_secrets(key), CARD_UNKNOWN)
 
-    async def submit(self, asked: CardRequest) -> CardResult:
+    async def submit(self, request: CardRequest) -> CardResult:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
-        result = await self._decided(asked, (asked.card.holder_id,), 1)
+        result = await self._decided(request, (request.card.holder_id,), 1)
         assert isinstance(result, CardResult)
         self.cache.remember_original(Original.of(result.row, result.card.card.token))
         return result
 
-    async def move(self, asked: MovementRequest) -> MovementResult:
+    async def move(self, request: MovementRequest) -> MovementResult:
         """Has a movement carried out, as ``submit`` has a card's message decided."""
-        result = await self._decided(asked, tuple(entry.holder_id for entry in asked.accounts), asked.rows_max)
+        result = await self._decided(request, tuple(entry.holder_id for entry in request.accounts), request.rows_max)
         assert isinstance(result, MovementResult)
         return result
 
-    async def _decided(self, asked: EngineRequest, holder_ids: tuple[int, ...], rows_max: int) -> CardResult | MovementResult:
+    async def _decided(self, request: EngineRequest, holder_ids: tuple[int, ...], rows_max: int) -> CardResult | MovementResult:
         if len(self._inbox) >= INBOX_MAX:
             REFUSED.labels("inbox").inc()
             raise Problem(BUSY, "the inbox is full, try again later")
@@ -173,7 +173,7 @@ class Engine:
             raise _refusal("outage", self._outage.text or AWAY)
         loop = asyncio.get_running_loop()
         until = deadline.get(loop.time() + self._limits.answer_s) - self._limits.margin_s
-        waiting = _Waiting(asked, holder_ids, rows_max, until, loop.create_future())
+        waiting = _Waiting(request, holder_ids, rows_max, until, loop.create_future())
         self._inbox.append(waiting)
         self._wake()
         try:
@@ -185,7 +185,7 @@ class Engine:
             raise result
         return result
 
-    async def try_out(self, asked: CardRequest) -> Trial:
+    async def try_out(self, request: CardRequest) -> Trial:
         """What a message would become if it came now; nothing is written. Raises BUSY when too many ask, and what the
         message itself would raise.
 
@@ -196,21 +196,21 @@ class Engine:
         self._trials += 1
         try:
             async with self._trying:
-                result = await self._try_out(asked)
+                result = await self._try_out(request)
         finally:
             self._trials -= 1
         if isinstance(result, Problem):
             raise result
         return result
 
-    async def _try_out(self, asked: CardRequest) -> Trial | Problem:
+    async def _try_out(self, request: CardRequest) -> Trial | Problem:
         until = asyncio.get_running_loop().time() + self._limits.batch_s
         for _ in range(RETRIES_MAX):
             worker, self._dry_run_worker = self._dry_run_worker, None
             try:
                 if worker is None:
                     worker = await self._store.open_worker()
-                trial = await try_out(worker, self.cache, self._real_clock, asked, until)
+                trial = await try_out(worker, self.cache, self._real_clock, request, until)
             except Conflict as conflict:
                 self._dry_run_worker = worker
                 log.info("trial is run again", conflict=str(conflict))
@@ -396,7 +396,7 @@ class Engine:
         """Runs the batch; when it conflicts with another process's commit, again."""
         if not self._ids.has(ROWS_MAX * self._store.workers_max):
             await self._refill(until)
-        asked = [waiting.asked for waiting in batch]
+        requests = [waiting.request for waiting in batch]
         clock = asyncio.get_running_loop().time
 
         def begin_commit() -> None:
@@ -407,20 +407,20 @@ class Engine:
 
         for _ in range(RETRIES_MAX):
             try:
-                return await run_batch(worker, self.cache, self._ids, self._real_clock, asked, until, begin_commit)
+                return await run_batch(worker, self.cache, self._ids, self._real_clock, requests, until, begin_commit)
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
                 if clock() + self._limits.lock_s >= until:
                     return [_refusal("conflict", "the message could not be decided in time, nothing was booked")] * len(batch)
                 # A card may draw on another account by now, which the batch has found out and the cache knows.
-                asked = [self._looked_up(one) for one in asked]
+                requests = [self._looked_up(request) for request in requests]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
 
-    def _looked_up(self, asked: EngineRequest) -> EngineRequest:
+    def _looked_up(self, request: EngineRequest) -> EngineRequest:
         """The message with its card as it is known by now; a user's account never becomes another."""
-        if isinstance(asked, MovementRequest):
-            return asked
-        return asked._replace(card=self.cache.find_card(asked.card.key) or asked.card)
+        if isinstance(request, MovementRequest):
+            return request
+        return request._replace(card=self.cache.find_card(request.card.key) or request.card)
 
     async def _refill(self, until: float) -> None:
         try:
@@ -446,8 +446,8 @@ def _given_up(waiting: _Waiting) -> Problem:
     """The answer to a message that is not waited for any longer. Its batch does not commit unless that is under way."""
     if not waiting.is_committing:
         return _refusal("late", "the request took too long, nothing was booked, try again later")
-    asked = waiting.asked
-    token = asked.chosen_token if isinstance(asked, CardRequest) else asked.movement.token
+    request = waiting.request
+    token = request.chosen_token if isinstance(request, CardRequest) else request.movement.token
     return _refusal("late", UNKNOWN.format(f"of {token} is unknown" if token is not None else "is unknown"))
 
 
@@ -455,12 +455,12 @@ def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
     """The answers to a batch whose outcome is unknown; what it refused, or had decided before, is certain."""
     answers = list[Result]()
     for waiting, result in zip(batch, in_doubt.results, strict=True):
-        asked = waiting.asked
-        if isinstance(result, CardResult) and isinstance(asked, CardRequest) and result.row.id in in_doubt.doubt.row_ids:
-            token = asked.chosen_token or token_of(result.row)
+        request = waiting.request
+        if isinstance(result, CardResult) and isinstance(request, CardRequest) and result.row.id in in_doubt.doubt.row_ids:
+            token = request.chosen_token or token_of(result.row)
             result = Problem(UNAVAILABLE, UNKNOWN.format(f"of transaction {token} is unknown"))
-        elif isinstance(asked, MovementRequest) and isinstance(result, MovementResult):
-            result = Problem(UNAVAILABLE, UNKNOWN.format(f"of {asked.movement.token} is unknown"))
+        elif isinstance(request, MovementRequest) and isinstance(result, MovementResult):
+            result = Problem(UNAVAILABLE, UNKNOWN.format(f"of {request.movement.token} is unknown"))
         answers.append(result)
     return answers
 

@@ -102,19 +102,19 @@ def view_of(
     return MovementSnapshot(program.currency, parties, source.fact if source is not None else None, chain, now)
 
 
-async def load_loaded(cache: Cache, entries: Iterable[AccountEntry]) -> set[int]:
+async def load_holders_with_loads(cache: Cache, entries: Iterable[AccountEntry]) -> set[int]:
     """The accounts of those who have not passed KYC that were loaded before; of all others nobody asks."""
     ids = {entry.holder_id for entry in entries if entry.user.status is HolderStatus.LIMITED}
     return await cache.look(loaded_accounts, ids) if ids else set()
 
 
-def loads_in(rows: Sequence[TransactionRow]) -> set[int]:
+def holders_loaded_by(rows: Sequence[TransactionRow]) -> set[int]:
     """The accounts that a movement loaded."""
     return {row.holder_id for row in rows if row.kind in LOADS and (row.impacted or 0) > 0}
 
 
 def first_row(
-    step: Step, entry: AccountEntry, program: ProgramEntry, asked: MovementRequest, account: Account, row_id: int, now: Instant
+    step: Step, entry: AccountEntry, program: ProgramEntry, request: MovementRequest, account: Account, row_id: int, now: Instant
 ) -> TransactionRow:
     """A step's row without its details, which need the tokens of all rows. ``account`` is as the step leaves it."""
     ledger, held = account.money(program.currency)
@@ -124,7 +124,7 @@ def first_row(
         holder_id=entry.holder_id,
         card_id=None,
         # Only what moved money from or to the source is its business; fees are the program's own.
-        source_id=asked.source_id if step.moved else None,
+        source_id=request.source_id if step.moved else None,
         kind=step.kind,
         state=step.state.value,
         first_state=step.first_state.value,
@@ -143,8 +143,8 @@ def first_row(
         due_ms=step.due_ms,
         ledger=ledger,
         available=ledger - held,
-        root_id=asked.root_id,
-        seed=asked.seed,
+        root_id=request.root_id,
+        seed=request.seed,
         program_revision=program.revision,
         holder_revision=entry.revision,
         details=b"",
@@ -152,21 +152,21 @@ def first_row(
 
 
 def complete(
-    rows: Sequence[TransactionRow], steps: Sequence[Step], entries: Sequence[AccountEntry], asked: MovementRequest,
+    rows: Sequence[TransactionRow], steps: Sequence[Step], entries: Sequence[AccountEntry], request: MovementRequest,
     source: SourceEntry | None, root: TransactionRow | None,
 ) -> tuple[list[TransactionRow], str]:  # fmt: skip
     """The rows with their details, and the movement's document, which they show; a transition's show the deposit."""
-    doc = document(asked.movement, rows, source.fragments if source is not None else None, steps, root)
+    doc = document(request.movement, rows, source.fragments if source is not None else None, steps, root)
     shown = doc
-    if isinstance(asked.movement, DepositTransition) and root is not None:
-        shown = deposit_after(asked.movement, steps[0], root, rows[0].created_ms)
+    if isinstance(request.movement, DepositTransition) and root is not None:
+        shown = deposit_after(request.movement, steps[0], root, rows[0].created_ms)
     done = []
     for row, step in zip(rows, steps, strict=True):
         preceding = root if root is not None else rows[0]
         details = Details(
             mid="",
             user_token=entries[step.party].user.token,
-            movement=fragment(asked.movement, step, shown),
+            movement=fragment(request.movement, step, shown),
             root_token=token_of(preceding) if preceding.id != row.id else None,
         )
         done.append(row._replace(details=_pack(details), root_id=root_id_of(row, rows[0], step)))
@@ -195,10 +195,12 @@ def entry_of(row: TransactionRow, step: Step) -> tuple[object, ...]:
     return journal_entry(row, step.legs)
 
 
-def movement_row(asked: MovementRequest, entries: Sequence[AccountEntry], first: TransactionRow, doc: str) -> tuple[object, ...]:
+def movement_row(
+    request: MovementRequest, entries: Sequence[AccountEntry], first: TransactionRow, doc: str
+) -> tuple[object, ...]:
     """The resource's row, which shares the id of its first transaction."""
     other = entries[1].holder_id if len(entries) > 1 else None
     return (
-        first.id, first.program_id, int(asked.kind), asked.movement.token, asked.request_hash, first.created_ms,
-        first.created_ms, entries[0].holder_id, other, asked.ref_id, doc,
+        first.id, first.program_id, int(request.kind), request.movement.token, request.request_hash, first.created_ms,
+        first.created_ms, entries[0].holder_id, other, request.ref_id, doc,
     )  # fmt: skip

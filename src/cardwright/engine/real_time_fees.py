@@ -94,16 +94,16 @@ def keep_fee(taken: FeeTaken, write: WriteSet, accounts: dict[int, Account], roo
         roots[first.id] = after_chain(roots[first.id], chain)
 
 
-async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], seen: LoadedRows) -> dict[int, TransactionRow]:
+async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], loaded: LoadedRows) -> dict[int, TransactionRow]:
     """The fees of purchases that were settled at once and may be undone: one that was refunded is not given back again.
 
     Only programs with fee groups have some. The accounts are locked, so nobody changes them meanwhile.
     """
     ids = set[int]()
-    for row in seen.rows.values():
+    for row in loaded.rows.values():
         if row.kind in SETTLED_AT_ONCE and programs[row.program_id].fees is not None:
             assessed = details_decoder.decode(row.details).assessed
-            ids |= {assessed.row_id} - seen.rows.keys() if assessed is not None else set()
+            ids |= {assessed.row_id} - loaded.rows.keys() if assessed is not None else set()
     return {row.id: row for row in await cache.look(load_rows, ids)} if ids else {}
 
 

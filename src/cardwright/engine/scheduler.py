@@ -106,12 +106,12 @@ class Timers:
         change = DepositTransition(
             token=with_kind(token_of(deposit), SETTLEMENT), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
         )
-        asked = MovementRequest(
+        request = MovementRequest(
             (account,), MovementKind.DEPOSIT_TRANSITION, change, deposit.seed, self._real_clock(), b"", root_id=deposit.id,
             ref_id=deposit.id,
         )  # fmt: skip
         try:
-            await self._engine.move(asked)
+            await self._engine.move(request)
         except Problem as problem:
             if problem.kind in (BAD_DEPOSIT_TRANSITION, ORIGINAL_NOT_FOUND, USER_UNKNOWN):
                 return True

@@ -27,10 +27,10 @@ def backtest(settings: "Settings", file: Path, *, base_url: str | None, as_json:
     ``max_approval_drop`` in percentage points. Raises Failure for what is no backtest, and when it did not come to its end.
     """
     client = client_of(settings, base_url)
-    made = _asked(client, "POST", "/sandbox/backtests", file, _body(file))
+    made = _call(client, "POST", "/sandbox/backtests", file, _body(file))
     found = _watched(client, made, file)
     path = f"/sandbox/backtests/{found['token']}/flips?count={SHOWN_MAX}"
-    flips = _asked(client, "GET", path, file)["data"]
+    flips = _call(client, "GET", path, file)["data"]
     if as_json:
         show_json({**found, "first_flips": flips})
     else:
@@ -53,7 +53,7 @@ def _body(file: Path) -> Any:
         raise Failure(f"{file} is no JSON: {error}", "cardwright backtest change.json", 2) from None
 
 
-def _asked(client: Client, verb: str, path: str, file: Path, body: object = None) -> dict[str, Any]:
+def _call(client: Client, verb: str, path: str, file: Path, body: object = None) -> dict[str, Any]:
     answer: ApiResponse = client.request(verb, path, body)
     if answer.status < 300 and isinstance(answer.body, dict):
         return answer.body
@@ -67,7 +67,7 @@ def _watched(client: Client, found: dict[str, Any], file: Path) -> dict[str, Any
     while found["state"] in RUNNING:
         _tell_progress(found)
         time.sleep(POLL_S)
-        found = _asked(client, "GET", f"/sandbox/backtests/{found['token']}", file)
+        found = _call(client, "GET", f"/sandbox/backtests/{found['token']}", file)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if found["state"] != "DONE":

@@ -79,8 +79,8 @@ def settings_from(**given: Any) -> "Settings":
     return settings
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_given: bool) -> None:
+    if is_given:
         print(f"cardwright {__version__}")
         raise typer.Exit
 

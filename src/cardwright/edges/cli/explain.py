@@ -36,12 +36,12 @@ def decision_of(client: Client, token: str) -> dict[str, Any]:
 
 def show_decision(decision: dict[str, Any]) -> None:
     """The outcome, every check in order, and what would have had to differ."""
-    response, seen = decision["response"], decision["configuration"]
+    response, configuration = decision["response"], decision["configuration"]
     print(f"{decision['type']} {decision['transaction_token']}")
     print(f"{decision['outcome']}: {response['code']} {response['memo']}")
     print(
         f"{decision['request_amount']} {decision['currency_code']} asked, decided {decision['decided_time']}, "
-        f"program revision {seen['program_revision']}, account revision {seen['account_revision']}\n"
+        f"program revision {configuration['program_revision']}, account revision {configuration['account_revision']}\n"
     )
     rows = [(step["check"], step["verdict"].replace("_", " "), _inputs(step["inputs"])) for step in decision["checks"]]
     show_table(("check", "verdict", "looked at"), rows, [COLOURS[step["verdict"]] for step in decision["checks"]])

@@ -55,8 +55,8 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         except PortTaken as taken:
             raise Failure(f"--port: {taken}", "cardwright serve   (without --port it takes the next free one)") from None
         except OSError as error:
-            asked = f"--host {settings.host}" + (f" --port {settings.port}" if settings.port is not None else "")
-            raise Failure(f"{asked}: {error.strerror}", "cardwright serve --host 127.0.0.1") from None
+            options = f"--host {settings.host}" + (f" --port {settings.port}" if settings.port is not None else "")
+            raise Failure(f"{options}: {error.strerror}", "cardwright serve --host 127.0.0.1") from None
         with opened(settings) as (database, keys):
             place = str(Path(database.place).absolute()) if database.is_sqlite else database.place
         certificate = certificate_for(settings, directory) if settings.tls else None

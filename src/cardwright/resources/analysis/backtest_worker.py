@@ -127,8 +127,8 @@ class _Worker:
         mcc = details_decoder.decode(row.details).merchant.mcc
         key = (row.card_id, row.holder_revision, row.program_revision, row.source_id, mcc)
         if key not in self._seen:
-            seen = configuration_as_of(db, row)
-            self._seen[key] = replace(seen, spend=replace(seen.spend, merchant_blocks=(), exemptions=()))
+            snapshot = configuration_as_of(db, row)
+            self._seen[key] = replace(snapshot, spend=replace(snapshot.spend, merchant_blocks=(), exemptions=()))
         return self._seen[key]
 
     def _add(self, again: ReplayedDecision, owned: dict[int, CardOf]) -> None:

@@ -29,7 +29,7 @@ from cardwright.core.spend_controls import (
 from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.transaction_types import PENDING_CREDITS, REQUEST_TYPES, SETTLED_AT_ONCE
 from cardwright.core.velocity import Control, keeping, recounted, usage_keys
-from cardwright.core.velocity_events import asked_of, changes_for
+from cardwright.core.velocity_events import changes_for, request_of_row
 from cardwright.kit.clock import iso_ms
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import Scope, get
@@ -53,10 +53,10 @@ class RepeatedDecision(NamedTuple):
 def message_of(row: TransactionRow) -> Authorization:
     """The message that the row records, as it came in."""
     details = details_decoder.decode(row.details)
-    asked = msgspec.structs.replace(
+    request_details = msgspec.structs.replace(
         details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None, mcc_groups=(), assessed=None
     )
-    return asked_of(row, asked)
+    return request_of_row(row, request_details)
 
 
 def account_before(row: TransactionRow) -> Account:
@@ -74,12 +74,12 @@ def account_before(row: TransactionRow) -> Account:
 
 def snapshot_as_of(call: Call, row: TransactionRow) -> tuple[Snapshot, tuple[Control, ...]]:
     """What the decision saw, from the history of its configuration, and the shadow controls that looked on."""
-    seen = configuration_as_of(call.db, row)
-    controls = controls_as_of(call.db, row, seen.card, groups_as_of(call.db, row))
-    account = with_usage_before(call, row, account_before(row), controls, seen.user.token, seen.owner.token)
+    snapshot = configuration_as_of(call.db, row)
+    controls = controls_as_of(call.db, row, snapshot.card, groups_as_of(call.db, row))
+    account = with_usage_before(call, row, account_before(row), controls, snapshot.user.token, snapshot.owner.token)
     real = tuple(control for control in controls if not control.shadow)
     shadows = tuple(control for control in controls if control.shadow)
-    return msgspec.structs.replace(seen, account=account, velocity_limits=real, strictest_limits=None), shadows
+    return msgspec.structs.replace(snapshot, account=account, velocity_limits=real, strictest_limits=None), shadows
 
 
 def configuration_as_of(db: Connection, row: TransactionRow) -> Snapshot:
@@ -201,10 +201,10 @@ def get_decision(call: Call) -> dict[str, Any]:
 
 def _explain_again(call: Call, row: TransactionRow) -> RepeatedDecision:
     """The decision made again from its history."""
-    seen, shadows = snapshot_as_of(call, row)
+    snapshot, shadows = snapshot_as_of(call, row)
     message = message_of(row)
-    decision, steps = explain(seen, message, row.created_ms, shadows)
-    return RepeatedDecision(steps, decision.reason.number == row.code, smallest_changes(seen, message, row.created_ms))
+    decision, steps = explain(snapshot, message, row.created_ms, shadows)
+    return RepeatedDecision(steps, decision.reason.number == row.code, smallest_changes(snapshot, message, row.created_ms))
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

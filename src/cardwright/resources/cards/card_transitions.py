@@ -284,8 +284,8 @@ def create_transition(call: Call, body: CardTransitionCreate) -> str:
 
 def claims_of(body: CardTransitionCreate) -> UserValidations:
     """What the request wants to have checked."""
-    asked = body.validations.user if body.validations is not None else None
-    return asked or UserValidations()
+    validations = body.validations.user if body.validations is not None else None
+    return validations or UserValidations()
 
 
 def check_may_activate(call: Call, stored: StoredCard, holder: HolderStatus) -> None:

@@ -159,9 +159,9 @@ def load_docs(call: Call, table: Table, tokens: set[str]) -> dict[str, str]:
 
 def create_card(call: Call, body: CardCreate) -> str:
     """Creates a card."""
-    asked: ShowBoth = call.query
-    stored = issue_card(call, body, is_presented=asked.show_pan and asked.show_cvv_number)
-    return records.text_of(shown(call, stored, pan=asked.show_pan, cvv=asked.show_cvv_number))
+    query: ShowBoth = call.query
+    stored = issue_card(call, body, is_presented=query.show_pan and query.show_cvv_number)
+    return records.text_of(shown(call, stored, pan=query.show_pan, cvv=query.show_cvv_number))
 
 
 def get_card(call: Call) -> str:
@@ -232,14 +232,14 @@ def move_card(call: Call, stored: StoredCard, user_token: str) -> StoredCard:
 
 def show_pan(call: Call) -> str:
     """Returns a card with its number in clear, which presents it digitally."""
-    asked: ShowCode = call.query
+    query: ShowCode = call.query
     stored = lock_card(call, call.token)
     if stored is None:
         raise Problem(CARD_NOT_FOUND)
     if stored.card.fulfillment_status != "DIGITALLY_PRESENTED":
         stored = change_card(call, stored, structs.replace(stored.card, fulfillment_status="DIGITALLY_PRESENTED"))
         record_transition(call, stored, "fulfillment.digitally_presented", Cause(channel="SYSTEM"))
-    return expanded(call, [records.text_of(shown(call, stored, pan=True, cvv=asked.show_cvv_number))])[0]
+    return expanded(call, [records.text_of(shown(call, stored, pan=True, cvv=query.show_cvv_number))])[0]
 
 
 def get_by_pan(call: Call, body: PanLookup) -> PanOwner:

@@ -176,10 +176,10 @@ class CardOrder:
     @property
     def life(self) -> LifeTime:
         """The life time that the card asks for, else its product's."""
-        asked = self.body.expiration_offset
-        if asked is None or asked.unit is None or asked.value is None:
+        offset = self.body.expiration_offset
+        if offset is None or offset.unit is None or offset.value is None:
             return self.product.config.card_life_cycle.expiration_offset.life
-        return LifeTime(unit=asked.unit, value=asked.value)
+        return LifeTime(unit=offset.unit, value=offset.value)
 
 
 def check_fulfillment(fulfillment: CardFulfillment) -> None:

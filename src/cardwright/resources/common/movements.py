@@ -175,12 +175,12 @@ async def execute_movement(call: EngineCall, kind: MovementKind, body: Any, prep
     if isinstance(found, str):
         return found.encode()
     ready, accounts = found
-    asked = MovementRequest(
+    request = MovementRequest(
         accounts=accounts, kind=kind, movement=ready.movement,
         seed=app.ids.bits(63), received_ms=received_ms, request_hash=digest, source_id=ready.source_id,
         root_id=ready.root_id, ref_id=ready.ref_id,
     )  # fmt: skip
-    moved = await app.engine.move(asked)
+    moved = await app.engine.move(request)
     if moved.program.subscriptions:
         app.wake_outbox()
     return moved.doc.encode()

@@ -164,16 +164,16 @@ def completed(config: ProductConfig) -> ProductConfig:
     return structs.replace(config, card_life_cycle=life_cycle)
 
 
-def check_asked(asked: ProductConfig | None) -> None:
+def check_config(config: ProductConfig | None) -> None:
     """Refuses what is wrong in a request whatever the product says otherwise. Raises a problem that names the field."""
     offset = "card_life_cycle.expiration_offset"
     for present, absent in (("unit", "value"), ("value", "unit")):
-        if leaf(asked, f"{offset}.{present}") is not None and leaf(asked, f"{offset}.{absent}") is None:
+        if leaf(config, f"{offset}.{present}") is not None and leaf(config, f"{offset}.{absent}") is None:
             raise bad_field(f"config.{offset}.{absent}", f"may not be null where {present} is given")
-    service_code = leaf(asked, "card_life_cycle.card_service_code")
+    service_code = leaf(config, "card_life_cycle.card_service_code")
     if service_code is not None and not 100 <= service_code <= 999:
         raise bad_field("config.card_life_cycle.card_service_code", "must have three digits")
-    for index, prefix in enumerate(leaf(asked, "fulfillment.bin_prefixes") or ()):
+    for index, prefix in enumerate(leaf(config, "fulfillment.bin_prefixes") or ()):
         if not is_bin(prefix.bin_prefix):
             raise bad_field(f"config.fulfillment.bin_prefixes[{index}].bin_prefix", "must have 6 to 14 digits")
 
@@ -250,10 +250,10 @@ def check_funding(call: Call, config: ProductConfig) -> None:
         raise Problem(FUNDING_SOURCE_UNKNOWN, f"config.{path} {token}")
 
 
-def check_lists(call: Call, asked: ProductConfig | None) -> None:
+def check_lists(call: Call, config: ProductConfig | None) -> None:
     """Refuses a list of countries or a group of merchants that there is not: an unknown one would let everybody through."""
     country_list, exempt = (
-        leaf(asked, f"transaction_controls.{name}")
+        leaf(config, f"transaction_controls.{name}")
         for name in ("accepted_countries_token", "quasi_cash_exempt_merchant_group_token")
     )
     if country_list is not None and records.find(call.db, accepted_countries, call.program.id, country_list) is None:
@@ -263,7 +263,7 @@ def check_lists(call: Call, asked: ProductConfig | None) -> None:
 
 def create_product(call: Call, body: ProductCreate) -> str:
     """Creates a card product."""
-    check_asked(body.config)
+    check_config(body.config)
     defaults = default_config(call.app.bin_prefix)
     config = completed(merged(defaults, body.config))
     compared = structs.replace(body, config=beyond(config, defaults))
@@ -306,7 +306,7 @@ def update_product(call: Call, body: ProductUpdate) -> str:
     """Changes a card product, at once for the authorizations of all its cards."""
     row = crud.lock_row(call, card_products, PRODUCT_NOT_FOUND)
     crud.check_same_token(call, body)
-    check_asked(body.config)
+    check_config(body.config)
     before = msgspec.json.decode(row.doc, type=Product)
     changes = crud.changes_of(body)
     changes |= {name: parse_date(name, changes[name]) for name in ("start_date", "end_date") if name in changes}

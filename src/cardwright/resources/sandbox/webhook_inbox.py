@@ -212,15 +212,15 @@ def messages_after(program_id: int, box: str, message_id: int) -> Select[Any]:
     return query.execution_options(yield_per=50)
 
 
-def look_for_news(database: Database, program_id: int, box: str, query: InboxQuery, seen: int) -> tuple[bool, int]:
-    """Whether a message after ``seen`` fits, and the newest id that was looked at."""
-    news = messages_after(program_id, box, seen).order_by(inbox_messages.c.id.desc())
+def look_for_news(database: Database, program_id: int, box: str, query: InboxQuery, last_id: int) -> tuple[bool, int]:
+    """Whether a message after ``last_id`` fits, and the newest id that was looked at."""
+    news = messages_after(program_id, box, last_id).order_by(inbox_messages.c.id.desc())
     with database.read() as db:
         for row in db.execute(news):
             if does_fit(row.body, query.type, query.token):
-                return True, seen
-            seen = max(seen, row.id)
-    return False, seen
+                return True, last_id
+            last_id = max(last_id, row.id)
+    return False, last_id
 
 
 def load_secrets(db: Connection, vault: Vault, program_id: int, path: str) -> list[str]:
@@ -266,10 +266,10 @@ async def _wait(call: EngineCall, query: InboxQuery, wait_ms: int) -> None:
     """Returns when a message fits, or after the wait. Another process may be who takes the message: the database is asked."""
     if wait_ms > WAIT_MAX_MS:
         raise bad_parameter("wait", f"may be at most {WAIT_MAX_MS // 1000}s")
-    deadline, seen, found = monotonic_ms() + wait_ms, query.after, False
+    deadline, last_id, found = monotonic_ms() + wait_ms, query.after, False
     place = (call.app.database, call.program_id, call.path["box"], query)
     while not found and monotonic_ms() < deadline:
-        found, seen = await asyncio.to_thread(look_for_news, *place, seen)
+        found, last_id = await asyncio.to_thread(look_for_news, *place, last_id)
         if not found:
             await async_failpoint("inbox.wait.found_nothing")
             await asyncio.sleep(POLL_S)

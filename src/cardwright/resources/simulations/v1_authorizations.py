@@ -104,7 +104,7 @@ async def submit(
     """
     token = options.transaction_token if options is not None else None
     webhook: SimulationWebhook | None = getattr(body, "webhook", None)
-    asked = CardRequest(
+    card_request = CardRequest(
         card=card,
         message=message,
         seed=app.ids.bits(63),
@@ -116,7 +116,7 @@ async def submit(
         request_hash=fingerprint(app, body, request) if token is not None else b"",
         view=answer_of if echo else answer_v2_of,
     )
-    outcome = await app.engine.submit(asked)
+    outcome = await app.engine.submit(card_request)
     if webhook is not None or outcome.program.subscriptions:
         app.wake_outbox()
     return outcome.answer

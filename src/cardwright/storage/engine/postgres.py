@@ -311,30 +311,30 @@ class PostgresWorker:
             self._pipeline.send("movements", int_array(programs), int_array(kinds), text_array(tokens))
         results = await self._pipeline.ask(deadline)
         repeated = rows_of(results.pop()) if want.movements else ()
-        seen = LoadedRows(
+        loaded = LoadedRows(
             {_integer(row[0]): HolderRow(_integer(row[1]), row[2] or b"", row[3] or b"") for row in rows_of(results[0])},
             {_integer(row[0]): ProgramRow(_integer(row[1]), _integer(row[2]), _maybe(row[3])) for row in rows_of(results[1])},
             {},
             {},
         )
         if want.row_ids:
-            self._take_rows(seen, results[2])
+            self._take_rows(loaded, results[2])
         if want.tokens:
             for program_id, token, transaction_id, digest in rows_of(results[-1]):
                 key = (_integer(program_id), (token or b"").decode())
-                seen.replays[key] = Replay(_integer(transaction_id), digest or b"")
+                loaded.replays[key] = Replay(_integer(transaction_id), digest or b"")
         for program_id, kind, token, digest, doc in repeated:
             movement = _integer(program_id), _integer(kind), (token or b"").decode()
-            seen.movements[movement] = MovementReplay(digest or b"", (doc or b"").decode())
-        if seen.replays:
-            self._pipeline.send("transactions", int_array([replay.transaction_id for replay in seen.replays.values()]))
-            self._take_rows(seen, (await self._pipeline.ask(deadline))[0])
-        return seen
+            loaded.movements[movement] = MovementReplay(digest or b"", (doc or b"").decode())
+        if loaded.replays:
+            self._pipeline.send("transactions", int_array([replay.transaction_id for replay in loaded.replays.values()]))
+            self._take_rows(loaded, (await self._pipeline.ask(deadline))[0])
+        return loaded
 
-    def _take_rows(self, seen: LoadedRows, result: pq.abc.PGresult) -> None:
+    def _take_rows(self, loaded: LoadedRows, result: pq.abc.PGresult) -> None:
         for selected in rows_of(result):
             row = TransactionRow(*TRANSACTIONS.decode(selected))
-            seen.rows[row.id] = row
+            loaded.rows[row.id] = row
 
     async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""

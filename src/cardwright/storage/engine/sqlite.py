@@ -242,7 +242,7 @@ class SqliteWorker:
             ("movements", want.movements),
         ]
         self._version, (holders, programs, rows, replays, movements) = await self._client.read(parts, self._deadline)
-        seen = LoadedRows(
+        loaded = LoadedRows(
             {holder_id: HolderRow(revision, state, recent) for holder_id, revision, state, recent in holders},
             {program_id: ProgramRow(*found) for program_id, *found in programs},
             {(program_id, token): Replay(*found) for program_id, token, *found in replays},
@@ -250,10 +250,10 @@ class SqliteWorker:
             {(program_id, kind, token): MovementReplay(*found) for program_id, kind, token, *found in movements},
         )
         if replays:
-            ids = [(replay.transaction_id,) for replay in seen.replays.values()]
+            ids = [(replay.transaction_id,) for replay in loaded.replays.values()]
             _, (rows,) = await self._client.read([("transactions", ids)], self._deadline)
-            seen.rows |= {row[0]: TransactionRow(*row) for row in rows}
-        return seen
+            loaded.rows |= {row[0]: TransactionRow(*row) for row in rows}
+        return loaded
 
     async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""

@@ -105,12 +105,12 @@ class SqliteClient:
             await async_failpoint("commit.sent")
         timer = self._loop.call_at(deadline, self._time_out, waiter)
         try:
-            kind, seen, found = marshal.loads(await waiter.answer)
+            kind, read_version, found = marshal.loads(await waiter.answer)
         finally:
             timer.cancel()
         if kind:
             raise FAILURES[kind](found[0])
-        return kind, seen, found
+        return kind, read_version, found
 
     def _time_out(self, waiter: _Waiter) -> None:
         TIMEOUTS.labels("commit" if waiter.commits else "statement").inc()
