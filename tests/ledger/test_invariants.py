@@ -429,7 +429,7 @@ def test_violations_say_where_and_what(world: World) -> None:
     assert (funding.examined, funding.broken, len(funding.violations)) == (examined, approved, SHOWN_MAX)
     (token,) = by_name["message_token_has_its_transaction"].violations
     assert token.where == "message token chosen"
-    assert (token.expected, token.found) == ("a transaction of its program", "transaction 99999")
+    assert (token.expected, token.actual) == ("a transaction of its program", "transaction 99999")
 
 
 def test_books_in_use_are_seen_at_one_instant(world: World) -> None:

@@ -50,7 +50,7 @@ def change_everything(world: World) -> None:
     said = {"user_token": "ana", "direct_deposit_account_token": "account"}
     days = {"at once": 0, "later": 10**14}
     arrived = [
-        instructed(world, Deposit, ["ana"], 60, seed=number, token=token, settles_ms=day, is_credit=True, said=said)
+        instructed(world, Deposit, ["ana"], 60, seed=number, token=token, settles_ms=day, is_credit=True, echoed=said)
         for number, (token, day) in enumerate(days.items())
     ]
     world.run([[asked(world, "card", 100, seed=9), *arrived]])

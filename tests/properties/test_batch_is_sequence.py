@@ -215,7 +215,7 @@ def movement_of(world: World, one: dict[str, Any]) -> EngineRequest:
         # Some come and some go, some at once and some later.
         days = {"is_credit": amount % 2 == 0, "settles_ms": amount % 3 * 10**14}
         said = {"user_token": one["users"][0], "direct_deposit_account_token": "account"}
-        return instructed(world, kind, one["users"][:1], amount, said=said, **days, **known)
+        return instructed(world, kind, one["users"][:1], amount, echoed=said, **days, **known)
     return instructed(world, kind, one["users"][:1], amount, fees=one["fees"], source="bank", **known)
 
 

@@ -94,7 +94,7 @@ class Till:
         self.world, self.card = world, world.make("users")["token"]
         world.make("cards", token=self.card, user_token=self.card, card_product_token=product)
         with world.database.read() as db:
-            self.now = get_program(db, world.program_id).clock.at(NOON)
+            self.now = get_program(db, world.program_id).clock.time_at(NOON)
         self.outcomes: list[CardResult | None] = []
 
     def row(self, words: str) -> str:

@@ -319,7 +319,7 @@ class Histories:
 
     async def _load(self, place: Place, person: Person, step: Step) -> EngineRequest:
         key = (place.id, person.name)
-        order = GpaLoad(token=f"{person.name}-{next(self.seeds)}", amount=step.said["amount"], said={"user_token": person.name})
+        order = GpaLoad(token=f"{person.name}-{next(self.seeds)}", amount=step.said["amount"], echoed={"user_token": person.name})
         accounts = await self.world.cache.reload_accounts([key])
         return MovementRequest(
             (accounts[key],), MovementKind.ORDER, order, next(self.seeds), NOON, b"", source_id=place.source_id

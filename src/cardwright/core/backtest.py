@@ -90,7 +90,7 @@ class Replay:
         self._usages: dict[str, Usage] = {}
         self._chains = ChainParts()
         # What is available beyond what history says, and where history stood.
-        self._more = 0
+        self._extra_money = 0
         self._available = 0
         self._undone: set[int] = set()
         # Purchases that are open with another amount than then: their chains as they would be, and as they were.
@@ -109,7 +109,7 @@ class Replay:
                 continue
             if (span := self._spans.get(row.card_id)) is None:
                 span = self._spans[row.card_id] = self._timeline.of(self._holders[row.card_id])
-            rules = span.at(row.program_revision)
+            rules = span.rules_at(row.program_revision)
             is_late = row.created_ms >= start_ms
             if row.kind in REQUEST_TYPES:
                 again, refusal = self._purchase(row, details, rules) if is_late else (row, None)
@@ -117,7 +117,7 @@ class Replay:
                 if is_late and row.kind not in NO_PURCHASE:
                     yield ReplayedDecision(row, again, details, refusal)
             elif row.root_id in self._undone:
-                self._more -= row.available - self._available
+                self._extra_money -= row.available - self._available
                 event = None
             elif row.root_id in self._revived:
                 event = self._follow(row, details)
@@ -147,7 +147,7 @@ class Replay:
         limit = self._limit(row, details, rules)
         if limit is not None:
             return (self._refused(row, limit.reason or Reason.AMOUNT_LIMIT) if was_approved else row), limit
-        if not (self._more or is_reopened or row.code in CONTROL_CODES):
+        if not (self._extra_money or is_reopened or row.code in CONTROL_CODES):
             # With the same money as then, funding says the same.
             return row, None
         return self._funded(row, details), None
@@ -174,13 +174,13 @@ class Replay:
     def _refused(self, row: TransactionRow, reason: Reason) -> TransactionRow:
         """An approved purchase that is declined now; the money that it took is still there."""
         self._undone.add(row.id)
-        self._more -= effect_of(row)
+        self._extra_money -= effect_of(row)
         return row._replace(impacted=None, amount=row.request_amount, moved=0, code=reason.number)
 
     def _funded(self, row: TransactionRow, details: Details) -> TransactionRow:
         """What becomes of a purchase that no control refuses, with the money that there would be."""
         was_approved = row.impacted is not None
-        snapshot = self._with_money(self._see(row), row.available - effect_of(row) + self._more)
+        snapshot = self._with_money(self._see(row), row.available - effect_of(row) + self._extra_money)
         if row.root_id in self._revived:
             snapshot = msgspec.structs.replace(snapshot, chain=self._revived[row.root_id])
         decision = decide(snapshot, request_of_row(row, details), row.created_ms)
@@ -189,7 +189,7 @@ class Replay:
         if was_approved and (decision.amount, decision.moved) == (row.amount, row.moved):
             self._grow(row, decision)
             return row
-        self._more += decision.legs.available - effect_of(row)
+        self._extra_money += decision.legs.available - effect_of(row)
         again = row._replace(
             impacted=decision.impacted, amount=decision.amount, moved=decision.moved, code=decision.reason.number
         )
@@ -219,13 +219,13 @@ class Replay:
             self._recorded[root_id] = recorded.after(hold=-released, cleared=cleared)
         chain = self._revived[root_id]
         if isinstance(message, Expiry) and not chain.hold_left:
-            self._more -= row.available - self._available
+            self._extra_money -= row.available - self._available
             return None
         snapshot = msgspec.structs.replace(self._see(row), chain=chain)
-        decision = decide(self._with_money(snapshot, self._available + self._more), message, row.created_ms)
+        decision = decide(self._with_money(snapshot, self._available + self._extra_money), message, row.created_ms)
         if decision.chain is not None:
             self._revived[root_id] = decision.chain
-        self._more += decision.legs.available - (row.available - self._available)
+        self._extra_money += decision.legs.available - (row.available - self._available)
         again = row._replace(impacted=decision.impacted, amount=decision.amount, moved=decision.moved)
         return event_of(again, msgspec.structs.replace(details, use=decision.use if decision.use != (0, 0) else None))
 

@@ -79,7 +79,7 @@ class ChainPart(msgspec.Struct, frozen=True, array_like=True):
     is 1 while the part is a use of the card.
     """
 
-    at: Instant
+    time_ms: Instant
     mid: str
     mcc: str
     velocity_category: VelocityCategory

@@ -63,9 +63,9 @@ def document(
     """What a GET of the movement answers; ``rows`` are its transactions, the fees' last, ``root`` the deposit of a transition."""
     main, places = rows[0], exponent_of(rows[0].currency) or 0
     amount, created = decimal_text(movement.amount, places), _text(iso(main.created_ms))
-    said = {name: _text(value) for name, value in movement.said.items()}
+    fields = {name: _text(value) for name, value in movement.echoed.items()}
     fees = _fee_details(movement.charges, rows[len(rows) - len(movement.charges) :], places)
-    head, pairs = [("token", _text(movement.token))], list[tuple[str, str | None]](said.items())
+    head, pairs = [("token", _text(movement.token))], list[tuple[str, str | None]](fields.items())
     match movement:
         case GpaLoad() | Unload():
             assert source is not None, "orders name their funding source"
@@ -114,7 +114,10 @@ def deposit_event(kind: int) -> str:
 
 def arrival_transitions(movement: Deposit, rows: Sequence[TransactionRow], steps: Sequence[Step]) -> list[tuple[str, str]]:
     """Token and JSON of the transitions that a deposit's arrival makes: it becomes PENDING, and perhaps goes on at once."""
-    reasons, account_token = (ARRIVAL_REASON, _arrival_reason(movement, steps[-1])), movement.said["direct_deposit_account_token"]
+    reasons, account_token = (
+        (ARRIVAL_REASON, _arrival_reason(movement, steps[-1])),
+        movement.echoed["direct_deposit_account_token"],
+    )
     transitions = []
     for row, step, reason, token_kind in zip(rows, steps, reasons, (ARRIVAL, SETTLEMENT), strict=False):
         token = with_kind(token_of(rows[0]), token_kind)

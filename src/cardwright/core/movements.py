@@ -52,11 +52,11 @@ class MovementKind(IntEnum):
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True):
-    """What every movement says: ``amount`` in minor units without fees; ``said`` is what its document repeats of the request."""
+    """What every movement says: ``amount`` in minor units without fees; ``echoed`` are the fields of the request that its document repeats."""
 
     token: str
     amount: int
-    said: dict[str, str] = {}
+    echoed: dict[str, str] = {}
     charges: tuple[Charge, ...] = ()
 
     @property
@@ -137,7 +137,7 @@ class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
 
     def order(self, token: str, user_token: str, available: int) -> GpaLoad:
         """The order that fills the account up."""
-        return GpaLoad(token=token, amount=self.goal - available, said={"user_token": user_token}, reload=self.doc)
+        return GpaLoad(token=token, amount=self.goal - available, echoed={"user_token": user_token}, reload=self.doc)
 
 
 SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})

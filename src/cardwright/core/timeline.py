@@ -55,7 +55,7 @@ class Span(NamedTuple):
     revisions: list[int]
     rules: list[Rules]
 
-    def at(self, revision: int) -> Rules:
+    def rules_at(self, revision: int) -> Rules:
         """The rules at a revision."""
         return self.rules[bisect_right(self.revisions, revision) - 1]
 

@@ -152,7 +152,7 @@ class Change(NamedTuple):
     count that part, or counted it in an earlier window, takes nothing off. ``basis`` is None for what counts by itself.
     """
 
-    at: Instant
+    time_ms: Instant
     event: Event
     basis: Event | None = None
 

@@ -26,7 +26,7 @@ UNCHANGED: tuple[Change, ...] = ()
 class Past(NamedTuple):
     """A message of an account's history: when it was decided, on a card of which product, and what it changes."""
 
-    at: Instant
+    time_ms: Instant
     row_id: int
     product_token: str
     changes: Sequence[Change]
@@ -36,7 +36,7 @@ def changes_for(control: Control, past: Iterable[Past]) -> Iterator[tuple[Instan
     """Yield what a control could count: one of a card product sees the cards of that product only."""
     for message in past:
         if control.card_product_token in (None, message.product_token):
-            yield message.at, message.changes
+            yield message.time_ms, message.changes
 
 
 class ChainParts:
@@ -85,7 +85,7 @@ def _taken(event: Event, parts: Parts) -> tuple[Sequence[Change], Parts]:
             after = replace(part, taken=part.taken + amount, uses=part.uses - use)
             purchase = min(after.taken, part.purchase) - min(part.taken, part.purchase)
             back = _event(event, part, -purchase, purchase - amount, -use)
-            changes.append(Change(part.at, back, _event(event, part, part.purchase, part.cash, 0)))
+            changes.append(Change(part.time_ms, back, _event(event, part, part.purchase, part.cash, 0)))
             left, uses, part = left - amount, uses - use, after
         if part.left or part.uses:
             kept.append(part)

@@ -126,7 +126,7 @@ async def configure(
     programs, now = {}, {}
     for program_id, row in loaded.programs.items():
         programs[program_id] = await cache.program(program_id, row.revision, _needs(program_id, cards, loaded, instructed))
-        now[program_id] = ProgramClock(row.offset_ms, row.frozen_ms).at(real_ms)
+        now[program_id] = ProgramClock(row.offset_ms, row.frozen_ms).time_at(real_ms)
     accounts = {holder_id: _account.decode(row.state) for holder_id, row in loaded.holders.items()}
     for key, entry in cards.items():
         account = accounts[entry.holder_id]

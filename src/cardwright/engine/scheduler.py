@@ -139,7 +139,7 @@ class Timers:
 
     def _due(self, program_id: int) -> list[DueHold | DueDeposit]:
         with self._database.read() as db:
-            now: Instant = get_program(db, program_id).clock.at(self._real_clock())
+            now: Instant = get_program(db, program_id).clock.time_at(self._real_clock())
             holds, rows = load_due_holds(db, program_id, now, DUE_MAX), load_due_deposits(db, program_id, now, DUE_MAX)
             keys = [(program_id, details_decoder.decode(row.details).user_token or "") for row in rows]
             accounts = find_accounts(db, keys) if keys else {}

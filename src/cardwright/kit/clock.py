@@ -32,7 +32,7 @@ class ProgramClock:
     offset_ms: int = 0
     frozen_ms: Instant | None = None
 
-    def at(self, real_ms: Instant) -> Instant:
+    def time_at(self, real_ms: Instant) -> Instant:
         """The program's time when the real time is ``real_ms``."""
         return real_ms + self.offset_ms if self.frozen_ms is None else self.frozen_ms
 

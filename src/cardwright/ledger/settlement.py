@@ -98,7 +98,7 @@ def entries_between(program_id: int, places: Range, *columns: Any) -> list[Selec
     """Transactions made in a time, with their journal entries: of each part of the order in which they were made."""
     joined = transactions.join(journal, _entry.id == transactions.c.id)
     return [
-        select(part.at.label("at"), *columns).select_from(joined).where(
+        select(part.time_ms.label("time_ms"), *columns).select_from(joined).where(
             transactions.c.program_id == program_id, *part.conditions, *part.within(places)
         )
         for part in parts_of(ListOrder.MADE)
@@ -109,7 +109,7 @@ def lines_of(db: Connection, program_id: int, places: Range, *columns: Any) -> I
     """Every entry of a time with its lines, in the order in which they were made."""
     lines = [line.label(name) for name, line in LINES.items()]
     rows = union_all(*entries_between(program_id, places, transactions.c.id, *columns, *lines)).subquery()
-    yield from db.execute(select(rows).order_by(rows.c.at, rows.c.id), execution_options={"yield_per": 1_000})
+    yield from db.execute(select(rows).order_by(rows.c.time_ms, rows.c.id), execution_options={"yield_per": 1_000})
 
 
 def _sums(db: Connection, program_id: int, places: Range) -> dict[SourceAndCurrency, tuple[Balances, DayTotals]]:

@@ -173,7 +173,7 @@ def _load_clocks(db: Connection, program_ids: Iterable[int]) -> dict[int, Progra
 
 
 def _outcome(attempt: DeliveryAttempt, clock: ProgramClock, real_ms: Instant, rules: RetryRules) -> dict[str, Any]:
-    claim, now = attempt.claim, clock.at(real_ms)
+    claim, now = attempt.claim, clock.time_at(real_ms)
     tries = claim.tries + (not attempt.is_last)
     retries = rules.retries if claim.target is None else rules.inline_retries
     if attempt.is_delivered:
@@ -191,7 +191,7 @@ def _outcome(attempt: DeliveryAttempt, clock: ProgramClock, real_ms: Instant, ru
 def _log(attempt: DeliveryAttempt, clock: ProgramClock) -> str:
     """The row's list of attempts, one longer."""
     line = {
-        "at": iso_ms(clock.at(attempt.at_ms)), "status": attempt.status, "duration_ms": attempt.duration_ms,
+        "at": iso_ms(clock.time_at(attempt.at_ms)), "status": attempt.status, "duration_ms": attempt.duration_ms,
         "error": attempt.error, "body": attempt.body[:BODY_KEPT],
     }  # fmt: skip
     return msgspec.json.encode([*msgspec.json.decode(attempt.claim.attempts), line]).decode()

@@ -123,7 +123,7 @@ def _laid(
             found.append((revision, None))
             continue
         regroupings = {at for at in groups.changes(control) if at > revision and (end is None or at < end)}
-        found += [(at, resolve(control, groups.at(control, at))) for at in sorted({revision} | regroupings)]
+        found += [(at, resolve(control, groups.groups_at(control, at))) for at in sorted({revision} | regroupings)]
     return found
 
 
@@ -139,7 +139,7 @@ class _Groups:
         """The revisions at which what a control points at changed."""
         return [revision for said in self._pointed_at(control) for revision, _ in said]
 
-    def at(self, control: Control | MerchantRule, revision: int) -> Groups:
+    def groups_at(self, control: Control | MerchantRule, revision: int) -> Groups:
         """What a control points at as it was at a revision; nothing when it was off or not there."""
         mccs, mids = (next((group for at, group in reversed(said) if at <= revision), None) for said in self._pointed_at(control))
         return Groups(

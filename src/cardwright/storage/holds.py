@@ -27,7 +27,7 @@ def programs_with_due_holds(db: Connection, real_ms: Instant) -> list[int]:
     rows = db.execute(query.order_by(programs.c.id))
     return [
         row.id for row in rows
-        if row.first is not None and row.first <= ProgramClock(row.clock_offset_ms, row.clock_frozen_ms).at(real_ms)
+        if row.first is not None and row.first <= ProgramClock(row.clock_offset_ms, row.clock_frozen_ms).time_at(real_ms)
     ]  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def insert_program(
     }
     key = db.execute(programs.insert().values(columns)).inserted_primary_key
     assert key is not None
-    insert_built_ins(db, int(key[0]), clock.at(now))
+    insert_built_ins(db, int(key[0]), clock.time_at(now))
     return int(key[0])
 
 

@@ -179,7 +179,7 @@ def _show_report(report: list["Finding"]) -> None:
     show_table(("", "always true", "rows", ""), rows, ["red" if one.broken else "" for one in report])
     for finding in report:
         for violation in finding.violations:
-            print(f"{violation.name}: {violation.where}: expected {violation.expected}, found {violation.found}")
+            print(f"{violation.name}: {violation.where}: expected {violation.expected}, found {violation.actual}")
         if finding.broken > len(finding.violations):
             print(f"{finding.name}: and {finding.broken - len(finding.violations)} more")
 

@@ -232,7 +232,7 @@ class Api:
         limit_s = until - monotonic()
         with database.write(limit_s) if route.writes else database.read(limit_s) as db:
             program = get_program(db, program_id)
-            now = program.clock.at(self._app.real_clock())
+            now = program.clock.time_at(self._app.real_clock())
             call = Call(self._app, db, program, now, parameters, query, page)
             return route.action(call, *arguments), call.published
 

@@ -79,7 +79,7 @@ class Violation:
     name: str
     where: str
     expected: str
-    found: str
+    actual: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,14 +109,14 @@ class _Worker:
 
     def __init__(self, timeline: Timeline, job: Job, from_ms: int, flips_max: int) -> None:
         self._timeline, self._job, self._from_ms, self._room = timeline, job, from_ms, flips_max
-        self._seen: dict[tuple[int | None, int, int, int | None, str], Snapshot] = {}
+        self._snapshots: dict[tuple[int | None, int, int, int | None, str], Snapshot] = {}
         self.sums, self.flips, self.rows = Sums(), list[str](), 0
 
     def work(self, db: Connection, ids: list[int]) -> None:
         """Decides what happened on these accounts again."""
         owned = load_cards_of(db, ids)
         holders: dict[int, Holder] = {card_id: card.holder for card_id, card in owned.items()}
-        self._seen.clear()
+        self._snapshots.clear()
         past = history_of(db, ids, self._from_ms, self._job.end_ms)
         for _, rows in groupby(past, key=lambda one: one[0].holder_id):
             for again in Replay(self._timeline, holders, lambda row: self._see(db, row)).run(rows, self._job.start_ms):
@@ -126,10 +126,10 @@ class _Worker:
     def _see(self, db: Connection, row: TransactionRow) -> Snapshot:
         mcc = details_decoder.decode(row.details).merchant.mcc
         key = (row.card_id, row.holder_revision, row.program_revision, row.source_id, mcc)
-        if key not in self._seen:
+        if key not in self._snapshots:
             snapshot = configuration_as_of(db, row)
-            self._seen[key] = replace(snapshot, spend=replace(snapshot.spend, merchant_blocks=(), exemptions=()))
-        return self._seen[key]
+            self._snapshots[key] = replace(snapshot, spend=replace(snapshot.spend, merchant_blocks=(), exemptions=()))
+        return self._snapshots[key]
 
     def _add(self, again: ReplayedDecision, owned: dict[int, CardOf]) -> None:
         sums, row, new = self.sums, again.row, again.again

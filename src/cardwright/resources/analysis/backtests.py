@@ -234,7 +234,7 @@ def _create(call: EngineCall, body: BacktestCreate) -> str:
     app = call.app
     with app.database.write() as db:
         program = get_program(db, call.program_id)
-        full = Call(app, db, program, program.clock.at(app.real_clock()), call.path)
+        full = Call(app, db, program, program.clock.time_at(app.real_clock()), call.path)
         row = crud.find_replay_row(full, backtests, body)
         if row is None:
             job = job_of(full, body)

@@ -163,7 +163,7 @@ def with_usage_before(
     """The account with the usage that the row's decision found: what came before it, counted again from history."""
     if not controls:
         return account
-    past = [one for one in load_past(call.db, row.holder_id, user) if (one.at, one.row_id) < (row.created_ms, row.id)]
+    past = [one for one in load_past(call.db, row.holder_id, user) if (one.time_ms, one.row_id) < (row.created_ms, row.id)]
     kept = keeping(controls)
     pairs = zip(usage_keys(kept, user, owner), kept, strict=True)
     usages = {key: recounted(control, changes_for(control, past), row.created_ms) for key, control in pairs}

@@ -90,7 +90,7 @@ def check_currency(currency: str, program: Program) -> None:
         raise Problem(CURRENCY_UNSUPPORTED, currency)
 
 
-def said(body: Shape, *names: str) -> dict[str, str]:
+def echoed_fields(body: Shape, *names: str) -> dict[str, str]:
     """The texts of a request that its document repeats, in this order."""
     return {name: value for name in names if (value := getattr(body, name)) is not None}
 

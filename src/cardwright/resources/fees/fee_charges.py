@@ -15,7 +15,14 @@ from cardwright.core.render import details_decoder
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import Token
-from cardwright.resources.common.movements import PreparedMovement, Tags0, execute_movement, get_movement, one_holder, said
+from cardwright.resources.common.movements import (
+    PreparedMovement,
+    Tags0,
+    echoed_fields,
+    execute_movement,
+    get_movement,
+    one_holder,
+)
 from cardwright.resources.common.route import Shape, get, post
 from cardwright.resources.fees.charging import ChargedFee, FeeDetail, FeeModel, find_charges, parse_fees
 from cardwright.resources.transactions.transactions import get_transaction
@@ -103,7 +110,9 @@ async def charge_fees(call: EngineCall, body: FeeChargeCreate) -> bytes:
         if not body.fees:
             raise bad_field("fees", "must have at least one element")
         charges = find_charges(db, program, parse_fees(body.fees, currency), None)
-        return PreparedMovement((user,), FeeCharge(token=token, amount=0, said=said(body, "user_token", "tags"), charges=charges))
+        return PreparedMovement(
+            (user,), FeeCharge(token=token, amount=0, echoed=echoed_fields(body, "user_token", "tags"), charges=charges)
+        )
 
     return await execute_movement(call, MovementKind.FEE_CHARGE, body, prepare)
 
@@ -113,10 +122,10 @@ async def refund_fee(call: EngineCall, body: FeeRefundCreate) -> bytes:
 
     def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         row = get_fee_transaction(db, program.id, body.original_fee_transaction_token)
-        repeated = said(body, "tags", "original_fee_transaction_token")
+        repeated = echoed_fields(body, "tags", "original_fee_transaction_token")
         charge = Charge(token="", amount=0, fee=fee_in(row))
         user = details_decoder.decode(row.details).user_token or ""
-        refund = FeeRefund(token=token, amount=row.amount, said=repeated, charges=(charge,))
+        refund = FeeRefund(token=token, amount=row.amount, echoed=repeated, charges=(charge,))
         # What a purchase's fee still owes is kept with its first transaction, which held the money.
         return PreparedMovement((user,), refund, root_id=row.root_id or row.id, ref_id=row.id)
 

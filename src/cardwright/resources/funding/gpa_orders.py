@@ -17,6 +17,7 @@ from cardwright.resources.common.movements import (
     Tags,
     Tags0,
     check_currency,
+    echoed_fields,
     execute_movement,
     find_movement,
     find_source,
@@ -26,7 +27,6 @@ from cardwright.resources.common.movements import (
     one_holder,
     payer_and_source,
     positive_amount,
-    said,
 )
 from cardwright.resources.common.route import Paging, Shape, get, post
 from cardwright.resources.fees.charging import FeeDetail, FeeModel, find_charges, parse_fees
@@ -116,9 +116,9 @@ async def create_order(call: EngineCall, body: OrderCreate) -> bytes:
         check_currency(body.currency_code, program)
         amount, sent = positive_amount(body.amount, currency), parse_fees(body.fees, currency)
         source_id = find_source(db, program, body.funding_source_token)
-        repeated = said(body, "user_token", "memo", "tags")
+        repeated = echoed_fields(body, "user_token", "memo", "tags")
         charges = find_charges(db, program, sent, amount)
-        return PreparedMovement((user,), GpaLoad(token=token, amount=amount, said=repeated, charges=charges), source_id)
+        return PreparedMovement((user,), GpaLoad(token=token, amount=amount, echoed=repeated, charges=charges), source_id)
 
     return await execute_movement(call, MovementKind.ORDER, body, prepare)
 
@@ -131,9 +131,9 @@ async def create_unload(call: EngineCall, body: UnloadCreate) -> bytes:
         order = find_movement(db, program.id, MovementKind.ORDER, body.original_order_token)
         if order is None:
             raise Problem(ORDER_NOT_FOUND)
-        repeated = said(body, "original_order_token", "memo", "tags")
+        repeated = echoed_fields(body, "original_order_token", "memo", "tags")
         user, source_id = payer_and_source(db, order.id)
-        return PreparedMovement((user,), Unload(token=token, amount=amount, said=repeated), source_id, order.id, order.id)
+        return PreparedMovement((user,), Unload(token=token, amount=amount, echoed=repeated), source_id, order.id, order.id)
 
     return await execute_movement(call, MovementKind.UNLOAD, body, prepare)
 

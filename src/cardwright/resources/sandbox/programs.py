@@ -68,7 +68,7 @@ def changed_clock(clock: ProgramClock, request: ClockRequest, real_ms: Instant) 
     """The clock after the request. Time goes forward only: what happened before cannot be unmade, only reset."""
     if sum(value is not None for value in (request.set, request.by, request.freeze)) != 1:
         raise bad_field("set, by, freeze", "exactly one of them must be given")
-    now = clock.at(real_ms)
+    now = clock.time_at(real_ms)
     if request.freeze is not None:
         return ProgramClock(0, now) if request.freeze else ProgramClock(now - real_ms)
     target = now + parse_duration("by", request.by) if request.by is not None else _parse_time(request.set or "")
@@ -147,7 +147,7 @@ def _set_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
     with call.app.database.write() as db:
         clock = changed_clock(get_program(db, call.program_id).clock, body, real_ms)
         set_clock(db, call.program_id, clock)
-    return _clock_answer(clock, clock.at(real_ms))
+    return _clock_answer(clock, clock.time_at(real_ms))
 
 
 def _clock_answer(clock: ProgramClock, now: Instant) -> dict[str, Any]:

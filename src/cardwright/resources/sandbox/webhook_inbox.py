@@ -190,7 +190,7 @@ def accept(
             # Ids in the order of commits: a reader that asks for what came after an id must not miss a late commit.
             db.execute(select(func.pg_advisory_xact_lock(ORDER_LOCK, program_id)))
         real_ms = real_clock()
-        now = get_program(db, program_id).clock.at(real_ms)
+        now = get_program(db, program_id).clock.time_at(real_ms)
         kept = msgspec.json.encode(kept_headers(headers)).decode()
         row = {
             "program_id": program_id, "box": box, "received_ms": now, "stored_ms": real_ms, "headers": kept, "body": body,

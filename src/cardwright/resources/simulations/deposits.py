@@ -12,7 +12,7 @@ from cardwright.kit.canonical import reading
 from cardwright.kit.clock import Instant, iso, parse_instant
 from cardwright.resources.common.call import EngineCall
 from cardwright.resources.common.fields import OR_NONE
-from cardwright.resources.common.movements import PreparedMovement, execute_movement, positive_amount, said
+from cardwright.resources.common.movements import PreparedMovement, echoed_fields, execute_movement, positive_amount
 from cardwright.resources.common.route import Scope, Shape, post
 from cardwright.resources.transfers.direct_deposits import DirectDeposit
 from cardwright.storage.programs import Program
@@ -75,10 +75,12 @@ async def _announce(call: EngineCall, body: Entry, *, is_credit: bool, missing: 
             raise Problem(missing)
         repeated = {
             "user_token": account.user, "direct_deposit_account_token": account.token, "settlement_date": iso(settles_ms),
-            **said(body, *REPEATED),
+            **echoed_fields(body, *REPEATED),
         }  # fmt: skip
         at_once = is_credit and (body.earlyPayEligible is True or account.immediate)
-        deposit = Deposit(token=token, amount=amount, said=repeated, is_credit=is_credit, settles_ms=settles_ms, at_once=at_once)
+        deposit = Deposit(
+            token=token, amount=amount, echoed=repeated, is_credit=is_credit, settles_ms=settles_ms, at_once=at_once
+        )
         return PreparedMovement((account.user,), deposit, ref_id=account.id)
 
     return await execute_movement(call, MovementKind.DEPOSIT, body, prepare)

@@ -83,7 +83,7 @@ POLARITIES = ("CREDIT", "DEBIT", "PENDING_CREDIT", "PENDING_DEBIT")
 class ListEntry(NamedTuple):
     """One entry of a list: a side of a row, at a time."""
 
-    at: Instant
+    time_ms: Instant
     id: int
     side: int
 
@@ -223,21 +223,21 @@ NEAR_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A list as the database is asked for it: of a whole program, of accounts when ``own`` is theirs, and ``only`` such rows."""
+    """A list as the database is asked for it: of a whole program, of accounts when ``by_account`` is theirs, and ``only`` such rows."""
 
     program_id: int
     order: ListOrder
     descending: bool
     sides: list[tuple[int, ColumnElement[bool]]]
-    own: AccountTransactions | None = None
+    by_account: AccountTransactions | None = None
     only: ColumnElement[bool] | None = None
 
     def parts(self) -> list[IndexPart]:
         """See ``blocks.parts_of``; rows of which there are only few may come by any index."""
         only = [] if self.only is None else [self.only]
-        if self.own is not None:
+        if self.by_account is not None:
             # Without the program, whose accounts they are: it leads SQLite to the index over everything that the program did.
-            return [part._replace(conditions=[*part.conditions, *only]) for part in self.own.parts(self.order)]
+            return [part._replace(conditions=[*part.conditions, *only]) for part in self.by_account.parts(self.order)]
         only.append(transactions.c.program_id == self.program_id)
         if self.only is not None:
             return [IndexPart(transactions.c[self.order.value], transactions.c.id, only)]
@@ -250,23 +250,23 @@ class Search:
         # Each part brings its own first rows in order, so the database never sorts more than what is asked for.
         read = [
             self._ordered(
-                select(part.at.label("at"), part.id.label("id"), literal(side, SmallInteger).label("side"))
+                select(part.time_ms.label("time_ms"), part.id.label("id"), literal(side, SmallInteger).label("side"))
                 .where(condition, *part.conditions, *part.within(places)),
-                part.at, part.id,
+                part.time_ms, part.id,
             ).limit(skip + take).subquery()
             for part in self.parts()
             for side, condition in self.sides
         ]  # fmt: skip
         merged = union_all(*(select(part) for part in read)).subquery()
-        query = self._ordered(select(merged), merged.c.at, merged.c.id, merged.c.side)
+        query = self._ordered(select(merged), merged.c.time_ms, merged.c.id, merged.c.side)
         return [ListEntry(*row) for row in db.execute(query.offset(skip).limit(take))]
 
     def near(self, db: Connection, places: Range) -> Range | None:
         """The part of the list before which NEAR_ROWS rows come at least; None when the whole of it has no more."""
         found = list[Key]()
         for part in self.parts():
-            query = select(part.at, part.id).where(*part.conditions, *part.within(places))
-            query = self._ordered(query, part.at, part.id)
+            query = select(part.time_ms, part.id).where(*part.conditions, *part.within(places))
+            query = self._ordered(query, part.time_ms, part.id)
             if (row := db.execute(query.offset(NEAR_ROWS).limit(1)).one_or_none()) is not None:
                 found.append((row[0], row[1]))
         if not found:
@@ -309,9 +309,9 @@ def _after(call: Call, listed: Listed, places: Range, last: ListEntry, take: int
     """The entries behind one. Its row is read again, for its other side."""
     descending = listed.search.descending
     if descending:
-        places = Range(places.low, min(places.high, (last.at, last.id + 1)))
+        places = Range(places.low, min(places.high, (last.time_ms, last.id + 1)))
     else:
-        places = Range(max(places.low, (last.at, last.id)), places.high)
+        places = Range(max(places.low, (last.time_ms, last.id)), places.high)
     entries = _from(call, listed, places, 0, take + 2)
     return [one for one in entries if (one < last if descending else one > last)][:take]
 

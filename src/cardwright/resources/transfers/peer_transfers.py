@@ -16,11 +16,11 @@ from cardwright.resources.common.movements import (
     PreparedMovement,
     Tags,
     check_currency,
+    echoed_fields,
     execute_movement,
     get_movement,
     list_movements,
     positive_amount,
-    said,
 )
 from cardwright.resources.common.route import Paging, Shape, get, post
 from cardwright.storage import records
@@ -95,8 +95,8 @@ async def create_transfer(call: EngineCall, body: PeerTransferCreate) -> bytes:
         amount = positive_amount(body.amount, program.settings.currency)
         if holder_of(db, program, sender) == holder_of(db, program, recipient):
             raise bad_field("recipient_user_token", "must have another account than the sender")
-        repeated = said(body, "sender_user_token", "recipient_user_token", "memo", "tags")
-        return PreparedMovement((sender, recipient), PeerTransfer(token=token, amount=amount, said=repeated))
+        repeated = echoed_fields(body, "sender_user_token", "recipient_user_token", "memo", "tags")
+        return PreparedMovement((sender, recipient), PeerTransfer(token=token, amount=amount, echoed=repeated))
 
     return await execute_movement(call, MovementKind.PEER_TRANSFER, body, prepare)
 

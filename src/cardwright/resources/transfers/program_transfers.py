@@ -17,6 +17,7 @@ from cardwright.resources.common.movements import (
     PreparedMovement,
     Tags,
     check_currency,
+    echoed_fields,
     execute_movement,
     find_source,
     get_movement,
@@ -24,7 +25,6 @@ from cardwright.resources.common.movements import (
     of_holder,
     one_holder,
     positive_amount,
-    said,
 )
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.resources.fees.charging import FeeDetail, FeeModel, find_charges, parse_fees
@@ -148,9 +148,9 @@ async def create_transfer(call: EngineCall, body: ProgramTransferCreate) -> byte
         kind = records.find(db, program_transfer_types, program.id, body.type_token)
         if kind is None:
             raise Problem(TRANSFER_TYPE_NOT_FOUND)
-        repeated = said(body, "type_token", "user_token", "memo", "tags")
+        repeated = echoed_fields(body, "type_token", "user_token", "memo", "tags")
         charges = find_charges(db, program, sent, amount)
-        transfer = ProgramTransfer(token=token, amount=amount, said=repeated, charges=charges)
+        transfer = ProgramTransfer(token=token, amount=amount, echoed=repeated, charges=charges)
         return PreparedMovement((user,), transfer, kind.source_id, ref_id=kind.id)
 
     return await execute_movement(call, MovementKind.PROGRAM_TRANSFER, body, prepare)

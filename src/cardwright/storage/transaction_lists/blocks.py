@@ -77,13 +77,13 @@ _DIRECTION = case((_row.moved > 0, 1), (_row.moved < 0, -1), else_=0)
 class IndexPart(NamedTuple):
     """Some of the rows: by which time and id an index has them in order, and which they are."""
 
-    at: ColumnElement[int]
+    time_ms: ColumnElement[int]
     id: ColumnElement[int]
     conditions: list[ColumnElement[bool]]
 
     def within(self, places: Range) -> list[ColumnElement[bool]]:
         """The condition that a row of it lies in a range of places."""
-        key = tuple_(self.at, self.id)
+        key = tuple_(self.time_ms, self.id)
         bounds = []
         # Without a bound there is no condition: an open end costs the database nothing then.
         if places.low != LOWEST:
@@ -142,19 +142,19 @@ def read_blocks(db: Connection, program_id: int, order: ListOrder, places: Range
 
 def _blocks_query(program_id: int, order: ListOrder, places: Range) -> Select[Any]:
     selects = [
-        select(part.at.label("at"), _row.id, _row.kind, _row.state, _row.source_id, _DIRECTION.label("direction")).where(
-            _row.program_id == program_id, *part.within(places), *part.conditions
-        )
+        select(
+            part.time_ms.label("time_ms"), _row.id, _row.kind, _row.state, _row.source_id, _DIRECTION.label("direction")
+        ).where(_row.program_id == program_id, *part.within(places), *part.conditions)
         for part in parts_of(order)
     ]
     rows = union_all(*selects).subquery() if len(selects) > 1 else selects[0].subquery()
-    nth = func.row_number().over(order_by=(rows.c.at, rows.c.id)) - 1
+    nth = func.row_number().over(order_by=(rows.c.time_ms, rows.c.id)) - 1
     numbered = select(rows, (nth // BLOCK_ROWS).label("block"), (nth % BLOCK_ROWS).label("nth")).subquery()
     one = numbered.c
     alike = (one.block, one.kind, one.state, one.source_id, one.direction)
     is_first = one.nth == 0
-    firsts = (func.min(case((is_first, one.at))).label("first_at"), func.min(case((is_first, one.id))).label("first_id"))
-    span = (func.min(one.at).label("low"), func.max(one.at).label("high"))
+    firsts = (func.min(case((is_first, one.time_ms))).label("first_at"), func.min(case((is_first, one.id))).label("first_id"))
+    span = (func.min(one.time_ms).label("low"), func.max(one.time_ms).label("high"))
     return select(*alike, func.count().label("rows"), *firsts, *span).group_by(*alike).order_by(one.block)
 
 
