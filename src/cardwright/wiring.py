@@ -82,7 +82,7 @@ class Misconfigured(Exception):
 
 
 @contextmanager
-def settled(settings: Settings) -> Iterator[Settings]:
+def resolved_settings(settings: Settings) -> Iterator[Settings]:
     """The settings with ``:memory:`` replaced by a private directory, on a RAM disk where the machine has one.
 
     Everything in it, the database and its keys, is gone at the end.

@@ -21,7 +21,7 @@ from cardwright.core.spend_controls import Categories, Increase, IncreaseType
 from cardwright.core.transaction_model import as_v2
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.transaction_types import CASH_MACHINE, WITH_CASH, RequestType
-from cardwright.core.velocity import Control, Window, settled
+from cardwright.core.velocity import Control, Window, resolved
 from cardwright.core.velocity_events import event_of, request_of_row
 from cardwright.engine.transaction_rows import details_of, record
 from tests.decisions.test_checks import seen_by
@@ -117,7 +117,7 @@ def decided() -> list[Case]:
 def counts(case: Case, name: str) -> int:
     """What a velocity control of this name counts of the row."""
     purchases, cash = COUNTING[name]
-    control = settled(
+    control = resolved(
         Control(
             id=1, token="v", name=None, amount_limit=1, usage_limit=None, window=Window.DAY, currency="USD", since_ms=0,
             include_purchases=purchases, include_cashback=cash, include_withdrawals=False,

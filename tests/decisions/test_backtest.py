@@ -13,8 +13,8 @@ from cardwright.resources.analysis.backtests import BacktestCreate, job_of
 from cardwright.resources.common.call import Call
 from cardwright.storage.backtests import Sums
 from cardwright.storage.programs import get_program
-from tests.support.histories import Step, Told, drawn, populated
-from tests.support.world import World
+from tests.support.histories import Step, PlayedHistory, drawn, populated
+from tests.support.world import InProcessPlatform
 
 DAY = {"velocity_window": "DAY", "currency_code": "USD"}
 
@@ -52,12 +52,12 @@ def ruled(
     return [replace(step, changes=at.get(number, [])) for number, step in enumerate(steps)]
 
 
-def backtest(world: World, at: int, **body: Any) -> tuple[Sums, list[dict[str, Any]]]:
+def backtest(platform: InProcessPlatform, at: int, **body: Any) -> tuple[Sums, list[dict[str, Any]]]:
     """What a backtest of the world finds, all parts added up."""
-    with world.database.write() as db:
-        call = Call(world.app, db, get_program(db, world.program_id), at, {})
+    with platform.database.write() as db:
+        call = Call(platform.app, db, get_program(db, platform.program_id), at, {})
         job = job_of(call, msgspec.convert(body, BacktestCreate))
-    database = world.database
+    database = platform.database
     address = database.path if database.is_sqlite else database.dsn
     sums, flips = Sums(), list[dict[str, Any]]()
     for part in parts(database, BacktestTask(address=address, job=job, cursor=0, flips_max=10**6)):
@@ -68,21 +68,21 @@ def backtest(world: World, at: int, **body: Any) -> tuple[Sums, list[dict[str, A
 
 
 @pytest.fixture
-def worlds(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+def platforms(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """Makes worlds: the first on the test's database, the next ones on SQLite, since what they tell is the same on both."""
-    made: list[World] = []
+    made: list[InProcessPlatform] = []
 
-    def make() -> World:
-        made.append(populated(World(database_url if not made else str(tmp_path / f"{len(made)}.db"))))
+    def make() -> InProcessPlatform:
+        made.append(populated(InProcessPlatform(database_url if not made else str(tmp_path / f"{len(made)}.db"))))
         return made[-1]
 
     yield make
-    for world in made:
-        world.close()
+    for platform in made:
+        platform.close()
 
 
-def lived(world: World, steps: list[Step], again: Told | None = None) -> Told:
-    return Told(world, again).play(steps)
+def lived(platform: InProcessPlatform, steps: list[Step], again: PlayedHistory | None = None) -> PlayedHistory:
+    return PlayedHistory(platform, again).play(steps)
 
 
 MIDWAY = {
@@ -108,15 +108,15 @@ MIDWAY_BLOCKS = {
 """Changes of authorization controls meanwhile, and of what they name."""
 
 
-def test_unchanged_controls_flip_nothing(worlds: Any) -> None:
+def test_unchanged_controls_flip_nothing(platforms: Any) -> None:
     """10,000 purchases under controls that were made, edited, switched off and on meanwhile come out as they did.
 
     On PostgreSQL 4,000: what differs there is how history is read.
     """
-    world = worlds()
-    steps = drawn(1, 10_000 if world.database.is_sqlite else 4_000)
-    told = lived(world, ruled(steps, CONTROLS, MIDWAY | MIDWAY_BLOCKS, BLOCKS))
-    sums, flips = backtest(told.world, steps[-1].at)
+    platform = platforms()
+    steps = drawn(1, 10_000 if platform.database.is_sqlite else 4_000)
+    told = lived(platform, ruled(steps, CONTROLS, MIDWAY | MIDWAY_BLOCKS, BLOCKS))
+    sums, flips = backtest(told.platform, steps[-1].time_ms)
     approvals = list(told.approvals.values())
     assert (sums.purchases, sums.approved_before) == (len(approvals), sum(approvals))
     assert 0.2 < sum(approvals) / len(approvals) < 0.9, "controls refuse some and not all"
@@ -161,15 +161,15 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_flips_what_it_would_have_flipped(worlds: Any, name: str) -> None:
+def test_a_change_flips_what_it_would_have_flipped(platforms: Any, name: str) -> None:
     """The flips are exactly the purchases that come out otherwise when the same history is lived under the change."""
     asked, means = CHANGES[name]
     steps = drawn(2, 1500, days=40, each=16)
-    told = lived(worlds(), ruled(steps, CONTROLS, {}))
-    found = backtest(told.world, steps[-1].at, velocity_controls=asked)
+    told = lived(platforms(), ruled(steps, CONTROLS, {}))
+    found = backtest(told.platform, steps[-1].time_ms, velocity_controls=asked)
     controls = {token: {**body, **(means.get(token) or {})} for token, body in CONTROLS if means.get(token, {}) is not None}
     controls |= {token: body for token, body in means.items() if body is not None and token not in controls}
-    assert_flipped(told, lived(worlds(), ruled(steps, list(controls.items()), {}), told), *found)
+    assert_flipped(told, lived(platforms(), ruled(steps, list(controls.items()), {}), told), *found)
 
 
 BLOCKING: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
@@ -214,12 +214,12 @@ BLOCKING: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
 
 
 @pytest.mark.parametrize("name", BLOCKING)
-def test_a_block_flips_what_it_would_have_flipped(worlds: Any, name: str) -> None:
+def test_a_block_flips_what_it_would_have_flipped(platforms: Any, name: str) -> None:
     """Authorization controls and exemptions likewise; what passes now uses velocity limits, and what does not uses none."""
     asked, means = BLOCKING[name]
     steps = drawn(3, 700, days=30, each=12)
-    told = lived(worlds(), ruled(steps, CONTROLS, {}, BLOCKS))
-    found = backtest(told.world, steps[-1].at, **asked)
+    told = lived(platforms(), ruled(steps, CONTROLS, {}, BLOCKS))
+    found = backtest(told.platform, steps[-1].time_ms, **asked)
     known = {token for token, _ in CONTROLS} | {token for _, token, _ in BLOCKS}
     limits = [(token, {**body, **(means.get(token) or {})}) for token, body in CONTROLS if means.get(token, {}) is not None]
     verb = "exempt" if "add" in asked.get("exempt_mids", {}) else "block"
@@ -227,10 +227,10 @@ def test_a_block_flips_what_it_would_have_flipped(worlds: Any, name: str) -> Non
         *((kind, name, {**body, **(means.get(name) or {})}) for kind, name, body in BLOCKS if means.get(name, {}) is not None),
         *((verb, token, body) for token, body in means.items() if token not in known and body is not None),
     ]
-    assert_flipped(told, lived(worlds(), ruled(steps, limits, {}, blocks), told), *found)
+    assert_flipped(told, lived(platforms(), ruled(steps, limits, {}, blocks), told), *found)
 
 
-def assert_flipped(told: Told, again: Told, sums: Sums, flips: list[dict[str, Any]]) -> None:
+def assert_flipped(told: PlayedHistory, again: PlayedHistory, sums: Sums, flips: list[dict[str, Any]]) -> None:
     """A backtest has found just what differs between a history and the same one lived under the change."""
     before, after = told.approvals, again.approvals
     expected = {key: after[key] for key in before if before[key] != after[key]}

@@ -13,7 +13,7 @@ from cardwright.core.render import render, render_load
 from cardwright.engine.batch import CardResult
 from cardwright.storage.tables import journal
 from tests.properties.test_batch_is_sequence import load_account
-from tests.support.world import World, asked
+from tests.support.world import InProcessPlatform, card_request
 
 # message: auth/clear/force/reverse/advise/refund AMOUNT [of purchase N]; then type, state, order (state amount), impacted,
 # ledger, available; `drawn` is the net amount that the funding source has given, holds included.
@@ -81,22 +81,22 @@ KINDS: dict[str, tuple[type[Any], bool]] = {
 
 
 @pytest.fixture
-def world(database_url: str | Path) -> Iterator[World]:
+def platform(database_url: str | Path) -> Iterator[InProcessPlatform]:
     """A program with a Managed JIT product, one whose refunds stay on the account, and a preloaded one."""
-    world = World(str(database_url))
-    world.make("fundingsources/program", name="Bank", token="bank")
+    platform = InProcessPlatform(str(database_url))
+    platform.make("fundingsources/program", name="Bank", token="bank")
     for product, jit in (
         ("jit", {"enabled": True, "funding_source_token": "bank", "refunds_destination": "PROGRAM_FUNDING_SOURCE"}),
         ("keeps", {"enabled": True, "funding_source_token": "bank", "refunds_destination": "GPA"}),
         ("gpa", {"enabled": False}),
     ):
         config = {"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": {"program_funding_source": jit}}
-        world.make("cardproducts", name=product, token=product, start_date="2025-01-01", config=config)
-        world.make("users", token=product)
-        world.make("cards", token=product, user_token=product, card_product_token=product)
-    load_account(world, "gpa", 250_00)
-    yield world
-    world.close()
+        platform.make("cardproducts", name=product, token=product, start_date="2025-01-01", config=config)
+        platform.make("users", token=product)
+        platform.make("cards", token=product, user_token=product, card_product_token=product)
+    load_account(platform, "gpa", 250_00)
+    yield platform
+    platform.close()
 
 
 def told(outcome: CardResult) -> dict[str, Any]:
@@ -111,12 +111,12 @@ def told(outcome: CardResult) -> dict[str, Any]:
     return transaction
 
 
-def observed(world: World, message: str, outcome: CardResult) -> str:
+def observed(platform: InProcessPlatform, message: str, outcome: CardResult) -> str:
     """A row of the table as it really is."""
     one = told(outcome)
     order = one.get("gpa_order") or one.get("gpa_order_unload")
     impacted = one["gpa"].get("impacted_amount")
-    with world.database.read() as db:
+    with platform.database.read() as db:
         drawn = -(db.scalar(select(func.sum(journal.c.program_funding))) or 0)
     cells = (
         message, f"{one['type']} {one['state']}", f"{order['state']} {order['amount']:g}" if order else "-",
@@ -133,27 +133,27 @@ def expected_rows(table: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("card", "table"), [("jit", MANAGED_JIT), ("keeps", REFUNDS_TO_THE_ACCOUNT), ("gpa", PRELOADED_250)])
-def test_a_chain_moves_the_money_as_the_table_says(world: World, card: str, table: str) -> None:
+def test_a_chain_moves_the_money_as_the_table_says(platform: InProcessPlatform, card: str, table: str) -> None:
     """Each message of a long story leaves order, effect and balances as the reference's tables have them."""
     rows, outcomes = expected_rows(table), list[CardResult]()
     for expected in rows:
         verb, amount, *of = expected.split(" | ")[0].split()
         kind, forced = KINDS[verb]
         root = outcomes[int(of[1]) - 1].row.id if of else None
-        message = asked(world, card, int(amount) * 100, seed=len(outcomes), kind=kind, forced=forced, root_id=root)
-        (outcome,) = world.run([[message]])
+        message = card_request(platform, card, int(amount) * 100, seed=len(outcomes), kind=kind, forced=forced, root_id=root)
+        (outcome,) = platform.run([[message]])
         assert isinstance(outcome, CardResult)
         outcomes.append(outcome)
-        assert observed(world, expected.split(" | ")[0], outcome) == expected
+        assert observed(platform, expected.split(" | ")[0], outcome) == expected
 
 
-def test_an_order_keeps_its_token_through_the_chain(world: World) -> None:
+def test_an_order_keeps_its_token_through_the_chain(platform: InProcessPlatform) -> None:
     """Authorization, partial reversal and clearing show one order token and first time, each its own load transaction."""
-    (auth,) = world.run([[asked(world, "jit", 250_00, seed=11)]])
+    (auth,) = platform.run([[card_request(platform, "jit", 250_00, seed=11)]])
     assert isinstance(auth, CardResult)
     steps = ((Reversal, 100_00), (Clearing, 150_00))
-    follow = [asked(world, "jit", amount, seed=12, kind=kind, root_id=auth.row.id) for kind, amount in steps]
-    members = [told(one) for one in (auth, *world.run([[message] for message in follow])) if isinstance(one, CardResult)]
+    follow = [card_request(platform, "jit", amount, seed=12, kind=kind, root_id=auth.row.id) for kind, amount in steps]
+    members = [told(one) for one in (auth, *platform.run([[message] for message in follow])) if isinstance(one, CardResult)]
     orders = [member["gpa_order"] for member in members]
     assert len({order["token"] for order in orders}) == 1
     assert len({order["transaction_token"] for order in orders}) == 3

@@ -43,7 +43,7 @@ from cardwright.core.snapshot import (
     UserFact,
 )
 from cardwright.core.spend_controls import MerchantRule, PreKyc, Spend
-from cardwright.core.velocity import Control, Window, settled
+from cardwright.core.velocity import Control, Window, resolved
 from cardwright.kit.clock import parse_instant
 from tests.support.world import NOON
 
@@ -409,7 +409,7 @@ def limits_of(text: str) -> tuple[Control, ...]:
         id=1, token="v", name="limit", amount_limit=units(value) if name == "amount" else 10**9,
         usage_limit=int(value) if name == "count" else None, window=Window.DAY, currency="USD", since_ms=0,
     )  # fmt: skip
-    return (settled(control),)
+    return (resolved(control),)
 
 
 def spend_of(row: dict[str, str]) -> Spend:

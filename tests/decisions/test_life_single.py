@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.chains import check_table
-from tests.support.world import World
+from tests.support.world import InProcessPlatform
 
 # Letters of the postings: F funding source, A available, H held, S settlement, O the program's overdraft account.
 # In the names of types authorization is shortened to auth, and .auth_plus_capture is left out.
@@ -130,6 +130,6 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("product", "table"), TABLES)
-def test_every_message_leaves_what_the_table_says(life: World, product: str, table: str) -> None:
+def test_every_message_leaves_what_the_table_says(life: InProcessPlatform, product: str, table: str) -> None:
     """Type, state and code, order, effect and balances, and the entry in the books, message by message; the books are sound."""
     check_table(life, product, table)

@@ -35,7 +35,7 @@ from cardwright.resources.programs import card_products
 from cardwright.storage.programs import get_program
 from cardwright.storage.reset import reset_program
 from tests.support.postgres import TestPostgres
-from tests.support.world import NOON, World, asked
+from tests.support.world import NOON, InProcessPlatform, card_request
 
 STATEMENTS_MAX = 60
 """More statements than any batch needs for what it has to read."""
@@ -135,28 +135,28 @@ CASES: dict[str, Case] = {
 class Counter:
     """Where the cards are used: one worker of the engine, open all the time."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.ids, self.runner = world, IdSource(), asyncio.Runner()
-        self.ids.refill(world.store.next_ids())
-        self.worker = self.runner.run(world.store.open_worker())
+    def __init__(self, platform: InProcessPlatform) -> None:
+        self.platform, self.ids, self.runner = platform, IdSource(), asyncio.Runner()
+        self.ids.refill(platform.store.next_ids())
+        self.worker = self.runner.run(platform.store.open_worker())
 
     def close(self) -> None:
         """Closes the worker and the world."""
         self.runner.run(self.worker.close())
-        self.runner.run(self.world.store.close())
+        self.runner.run(self.platform.store.close())
         self.runner.close()
-        self.world.close()
+        self.platform.close()
 
     def empty(self) -> None:
         """Begins again with a program that has nothing but one buyer."""
-        with self.world.database.write() as db:
-            reset_program(db, self.world.program_id, ProgramClock(0, NOON))
-        self.world.cache.forget()
-        make_ready(self.world, CASES["a product"], "other")
+        with self.platform.database.write() as db:
+            reset_program(db, self.platform.program_id, ProgramClock(0, NOON))
+        self.platform.cache.forget()
+        make_ready(self.platform, CASES["a product"], "other")
 
     def bought(self, case: Case, name: str) -> CardResult:
         """What became of a purchase of 5.00, abroad where the case is about that."""
-        one: CardRequest = asked(self.world, f"c-{name}", 500, seed=1)
+        one: CardRequest = card_request(self.platform, f"c-{name}", 500, seed=1)
         country = "CAN" if case.user else "USA"
         merchant = msgspec.structs.replace(one.message.details.merchant, mcc=case.mcc, country=country)
         details = msgspec.structs.replace(one.message.details, merchant=merchant)
@@ -164,8 +164,8 @@ class Counter:
         return self.runner.run(self._bought(one))
 
     async def _bought(self, one: CardRequest) -> CardResult:
-        found = await self.world.addressed(one)
-        (result,) = await run_batch(self.worker, self.world.cache, self.ids, lambda: NOON, [found])
+        found = await self.platform.addressed(one)
+        (result,) = await run_batch(self.worker, self.platform.cache, self.ids, lambda: NOON, [found])
         assert isinstance(result, CardResult), result
         return result
 
@@ -174,7 +174,7 @@ class Counter:
 def counter(postgres: TestPostgres) -> Iterator[Counter]:
     """A world on PostgreSQL: on SQLite nothing can change while a batch is under way."""
     address = postgres.new_database()
-    counter = Counter(World(address))
+    counter = Counter(InProcessPlatform(address))
     yield counter
     counter.close()
     postgres.drop_database(address)
@@ -187,42 +187,42 @@ def named(said: Any, name: str) -> Any:
     return said.replace("$", name) if isinstance(said, str) else said
 
 
-def act(world: World, action: str, body: dict[str, Any], name: str) -> None:
+def act(platform: InProcessPlatform, action: str, body: dict[str, Any], name: str) -> None:
     """Does what a request would do, committed at the end."""
     done, shape = ACTIONS[action]
-    with world.database.write() as db:
-        call = Call(world.app, db, get_program(db, world.program_id), NOON, {"token": f"of-{name}"})
+    with platform.database.write() as db:
+        call = Call(platform.app, db, get_program(db, platform.program_id), NOON, {"token": f"of-{name}"})
         done(call, msgspec.convert(named(body, name), shape))
 
 
-def make_ready(world: World, case: Case, name: str) -> None:
+def make_ready(platform: InProcessPlatform, case: Case, name: str) -> None:
     """A user with a card of a product of his own, and what there is besides."""
     controls = named(case.controls, name)
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": f"of-{name}"}}
     # What the product and the user name comes before them, and what names those after them.
     groups = [one for one in case.before if "association" not in one[1]]
     for action, body in groups:
-        act(world, action, body, name)
-    world.make("fundingsources/program", name="Bank", token=f"of-{name}")
-    world.make(
+        act(platform, action, body, name)
+    platform.make("fundingsources/program", name="Bank", token=f"of-{name}")
+    platform.make(
         "cardproducts", name="p", token=f"of-{name}", start_date="2025-01-01",
         config={"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": jit, "transaction_controls": controls},
     )  # fmt: skip
-    world.make("users", token=f"u-{name}", **named(case.user, name))
-    world.make("cards", token=f"c-{name}", user_token=f"u-{name}", card_product_token=f"of-{name}")
+    platform.make("users", token=f"u-{name}", **named(case.user, name))
+    platform.make("cards", token=f"c-{name}", user_token=f"u-{name}", card_product_token=f"of-{name}")
     for action, body in case.before:
         if (action, body) not in groups:
-            act(world, action, body, name)
+            act(platform, action, body, name)
 
 
-def explained(world: World, outcome: CardResult) -> dict[str, Any]:
+def explained(platform: InProcessPlatform, outcome: CardResult) -> dict[str, Any]:
     """What the record explains a decision by."""
-    with world.database.read() as db:
-        call = Call(world.app, db, get_program(db, world.program_id), NOON, {"token": token_of(outcome.row)})
+    with platform.database.read() as db:
+        call = Call(platform.app, db, get_program(db, platform.program_id), NOON, {"token": token_of(outcome.row)})
         return get_decision(call)
 
 
-def changing_before(world: World, number: int, change: Callable[[], None], then: Callable[[], Any]) -> tuple[Any, bool]:
+def changing_before(platform: InProcessPlatform, number: int, change: Callable[[], None], then: Callable[[], Any]) -> tuple[Any, bool]:
     """Does something, with a change just before its so manieth statement; tells whether there were so many."""
     said = 0
 
@@ -232,36 +232,36 @@ def changing_before(world: World, number: int, change: Callable[[], None], then:
         if said == number + 1:
             change()
 
-    event.listen(world.database.engine, "before_cursor_execute", listen)
+    event.listen(platform.database.engine, "before_cursor_execute", listen)
     try:
         return then(), said > number
     finally:
-        event.remove(world.database.engine, "before_cursor_execute", listen)
+        event.remove(platform.database.engine, "before_cursor_execute", listen)
 
 
 @pytest.mark.parametrize("is_known", [False, True], ids=["the program is read", "the program is known"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_change_is_seen_whole_or_not_at_all(counter: Counter, name: str, is_known: bool) -> None:
     """Just before any statement of a batch that reads everything, or what is new to it: decision and explanation agree."""
-    world, case, met = counter.world, CASES[name], set[str]()
+    platform, case, met = counter.platform, CASES[name], set[str]()
     counter.empty()
     for number in range(STATEMENTS_MAX):
         this = str(number)
-        make_ready(world, case, this)
+        make_ready(platform, case, this)
         if is_known:
             # Somebody else has bought at this revision, so the program is known, and nothing of what is this buyer's.
             counter.bought(CASES["a product"], "other")
         else:
-            world.cache.forget()
-        change, buy = partial(act, world, *case.change, this), partial(counter.bought, case, this)
-        outcome, was_reached = changing_before(world, number, change, buy)
+            platform.cache.forget()
+        change, buy = partial(act, platform, *case.change, this), partial(counter.bought, case, this)
+        outcome, was_reached = changing_before(platform, number, change, buy)
         if not was_reached:
             break
-        code, told = f"{outcome.row.code:04d}", explained(world, outcome)
+        code, told = f"{outcome.row.code:04d}", explained(platform, outcome)
         met.add(code)
         assert told["replay_agrees"], (number, code, outcome.row.program_revision, told["checks"])
         assert f"{counter.bought(case, this).row.code:04d}" == case.codes[1]
         if name == "a control of everybody":
-            act(world, "update auth", {"active": False}, this)
+            act(platform, "update auth", {"active": False}, this)
     assert 1 < number < STATEMENTS_MAX, "statements of the batch were met, and all of them"
     assert met == set(case.codes), "some purchases were before the change, and some after it"

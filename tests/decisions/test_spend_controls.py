@@ -27,7 +27,7 @@ from cardwright.core.spend_controls import (
     expanded,
     resolved,
 )
-from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted, settled
+from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted, resolved
 from cardwright.kit.clock import parse_instant
 from cardwright.resources.controls.scope import moment_of
 from tests.decisions.test_checks import seen_by, units
@@ -326,7 +326,7 @@ class Rules:
             for of in ("auth", "exempt")
         )
         self.velocity = by_level(
-            settled(velocity_of(number, name, said(more)), self.groups)
+            resolved(velocity_of(number, name, said(more)), self.groups)
             for number, kind, name, *more in controls
             if kind == "velocity"
         )
@@ -528,7 +528,7 @@ def test_a_group_that_changes_is_counted_again() -> None:
 
     def counted(codes: str, limit: str = "30") -> str:
         groups = Groups({"drinks": group_of("drinks", codes, [])})
-        return settled(velocity_of(1, "v", {"limit": limit, "mcc_group": "drinks"}), groups).key
+        return resolved(velocity_of(1, "v", {"limit": limit, "mcc_group": "drinks"}), groups).key
 
     assert counted("5812-5814") == counted("5812-5814", "50") != counted("5812-5815")
 

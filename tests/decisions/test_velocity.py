@@ -20,7 +20,7 @@ from cardwright.resources.controls import velocity_controls as controls
 from cardwright.storage.programs import get_program, set_clock
 from cardwright.storage.tables import config_history
 from tests.storm import recount
-from tests.support.world import World, asked
+from tests.support.world import InProcessPlatform, card_request
 
 KINDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "auth": (Authorization, {}),
@@ -400,28 +400,28 @@ STORIES = {
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
+def platform(database_url: str) -> Iterator[InProcessPlatform]:
     """Two users and a child with cards of a Managed JIT product."""
-    world = World(database_url)
-    world.make("fundingsources/program", name="Bank", token="bank")
+    platform = InProcessPlatform(database_url)
+    platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
     config = {"card_life_cycle": life, "jit_funding": jit, "poi": {"atm": True}}
-    world.make("cardproducts", name="p", token="p", start_date="2025-01-01", config=config)
+    platform.make("cardproducts", name="p", token="p", start_date="2025-01-01", config=config)
     for user in ("u", "w"):
-        world.make("users", token=user)
-    world.make("users", token="child", parent_token="u", uses_parent_account=True)
+        platform.make("users", token=user)
+    platform.make("users", token="child", parent_token="u", uses_parent_account=True)
     for user in ("u", "w", "child"):
-        world.make("cards", token=user, user_token=user, card_product_token="p")
-    yield world
-    world.close()
+        platform.make("cards", token=user, user_token=user, card_product_token="p")
+    yield platform
+    platform.close()
 
 
 class Story:
     """Plays the lines of a story."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, platform: InProcessPlatform) -> None:
+        self.platform = platform
         self.outcomes: list[CardResult] = []
         self.now = 0
 
@@ -434,14 +434,14 @@ class Story:
     def set(self, now: int) -> None:
         """Sets the clock to an instant."""
         self.now = now
-        with self.world.database.write() as db:
-            set_clock(db, self.world.program_id, ProgramClock(0, now))
+        with self.platform.database.write() as db:
+            set_clock(db, self.platform.program_id, ProgramClock(0, now))
 
     def act(self, action: Any, body: msgspec.Struct | None, **path: str) -> Any:
         """Runs an action of the API."""
-        with self.world.database.write() as db:
-            program = get_program(db, self.world.program_id)
-            call = Call(self.world.app, db, program, self.now, path, page=Page(100, 0, controls.PAGING.sort_by))
+        with self.platform.database.write() as db:
+            program = get_program(db, self.platform.program_id)
+            call = Call(self.platform.app, db, program, self.now, path, page=Page(100, 0, controls.PAGING.sort_by))
             return action(call, body) if body is not None else action(call)
 
     def play(self, what: str) -> str:
@@ -485,14 +485,14 @@ class Story:
         if "at" in more:
             details["merchant"] = Merchant(mcc=more["at"])
         amount = round(float(goods) * 100)
-        message = asked(
-            self.world, more.get("on", "u"), amount, seed=len(self.outcomes), kind=kind, root_id=root, **request_type, **details
+        message = card_request(
+            self.platform, more.get("on", "u"), amount, seed=len(self.outcomes), kind=kind, root_id=root, **request_type, **details
         )
         if verb == "expire":
             message = message._replace(message=Expiry(details=Details(mid="")))
         if verb in REFUNDS:
             message = message._replace(message=msgspec.structs.replace(message.message, kind=REFUNDS[verb]))
-        (outcome,) = self.world.run([[message]])
+        (outcome,) = self.platform.run([[message]])
         assert isinstance(outcome, CardResult)
         self.outcomes.append(outcome)
         limited_by = details_decoder.decode(outcome.row.details).limited_by
@@ -517,14 +517,14 @@ def said(words: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_a_story_of_controls_goes_as_told(world: World, name: str) -> None:
+def test_a_story_of_controls_goes_as_told(platform: InProcessPlatform, name: str) -> None:
     """Each line of the story is answered as it says."""
-    story, day = Story(world), ""
+    story, day = Story(platform), ""
     for line in STORIES[name].strip().splitlines():
         when, what, answer = (" ".join(cell.split()) for cell in line.split("|"))
         day = story.at(when, day)
         assert story.play(what) == answer, line
-    books = recount.read(world.database, world.program_id)
+    books = recount.read(platform.database, platform.program_id)
     assert books.judged() == recount.LimitResult()
     for user in ("u", "w", "child"):
         assert books.left(user, datetime.fromtimestamp(story.now / 1000, UTC)) == story.left(user)
@@ -545,9 +545,9 @@ GIVE_BACKS = {
 
 
 @pytest.mark.parametrize("window", [window for window in Window if window is not Window.TRANSACTION])
-def test_no_give_back_lifts_the_room_above_the_limit(world: World, window: Window) -> None:
+def test_no_give_back_lifts_the_room_above_the_limit(platform: InProcessPlatform, window: Window) -> None:
     """80 of a cap of 100 is given back after the window's end: 100 is available, and no cent more is approved."""
-    story, at = Story(world), parse_instant("2025-03-28T12:00:00")
+    story, at = Story(platform), parse_instant("2025-03-28T12:00:00")
     story.set(at)
     roots = {}
     for number, (name, (verb, follow_ups, _)) in enumerate(GIVE_BACKS.items()):
@@ -566,20 +566,20 @@ def test_no_give_back_lifts_the_room_above_the_limit(world: World, window: Windo
         assert story.play(f"left {root['control']}") == "100.00 -1", name
         assert story.play(f"auth 100 at {root['mcc']}") == "0000", name
         assert story.play(f"auth 0.01 at {root['mcc']}") == f"1834 {root['control']}", name
-    assert recount.read(world.database, world.program_id).judged() == recount.LimitResult()
+    assert recount.read(platform.database, platform.program_id).judged() == recount.LimitResult()
 
 
-def test_the_second_count_finds_what_is_wrong(world: World) -> None:
+def test_the_second_count_finds_what_is_wrong(platform: InProcessPlatform) -> None:
     """A limit that had been lower, or higher, when purchases were decided: each wrong approval and refusal is found."""
-    story = Story(world)
+    story = Story(platform)
     story.set(parse_instant("2025-03-04T09:00:00"))
     story.play("control day amount_limit=20 usage_limit=2 user=u")
     assert [story.play("auth 10") for _ in range(3)] == ["0000", "0000", "1834 day"]
     for old, new, found in (("2000", "1999", 1), ("1999", "2000", 0), ("2000", "5000", 0), ('limit":2,', 'limit":3,', 1)):
-        with world.database.write() as db:
+        with platform.database.write() as db:
             doc = config_history.c.doc
             db.execute(config_history.update().where(config_history.c.kind == 5).values(doc=func.replace(doc, old, new)))
-        assert len(recount.read(world.database, world.program_id).judged().breaches) == found, (old, new)
+        assert len(recount.read(platform.database, platform.program_id).judged().breaches) == found, (old, new)
 
 
 EDGES = [
@@ -628,9 +628,9 @@ NO_EDGES = [
 ]
 
 
-def test_each_window_ends_to_the_second_whatever_the_time_zone(world: World) -> None:
+def test_each_window_ends_to_the_second_whatever_the_time_zone(platform: InProcessPlatform) -> None:
     """What is used up in the last second is free again in the next exactly where a window ends, by amount and by count."""
-    story = Story(world)
+    story = Story(platform)
     edges = [(*row, True) for row in LAST_SECONDS] + [(*row, False) for row in NO_EDGES]
     # Time goes forward only.
     edges.sort(key=lambda row: parse_instant(row[1]))
@@ -650,9 +650,9 @@ def test_each_window_ends_to_the_second_whatever_the_time_zone(world: World) -> 
             story.play(f"off {name}")
 
 
-def test_a_transaction_is_a_window_of_its_own(world: World) -> None:
+def test_a_transaction_is_a_window_of_its_own(platform: InProcessPlatform) -> None:
     """In one second as many purchases pass as one likes, each up to the limit; a cent more than it is refused."""
-    story = Story(world)
+    story = Story(platform)
     story.set(parse_instant("2025-03-04T23:59:59+01:00"))
     story.play("control once amount_limit=10 window=TRANSACTION user=u")
     assert [story.play(what) for what in ("auth 10", "auth 10.01", "auth 10", "auth 10")] == ["0000", "1834 once", "0000", "0000"]

@@ -59,8 +59,8 @@ def postal_code_outcome(postal_code: str | None, on_file: str | None) -> str:
 
 
 def _first_number(street: str) -> int | None:
-    found = _NUMBER.search(street)
-    return int(found[0]) if found is not None else None
+    match = _NUMBER.search(street)
+    return int(match[0]) if match is not None else None
 
 
 def _postal_code(text: str | None) -> str:

@@ -249,7 +249,7 @@ class Replay:
         if rules.has_lifetime:
             # A control counts nothing from before it was made.
             pairs = [pair for pair in zip(controls, keys, strict=True) if not _is_too_early(pair[0], now)]
-            controls, keys = tuple(one for one, _ in pairs), [key for _, key in pairs]
+            controls, keys = tuple(control for control, _ in pairs), [key for _, key in pairs]
         self._usages = counted(controls, keys, self._usages, changes, now)
 
 

@@ -1,8 +1,9 @@
-"""The checks before funding, in the order in which they refuse; each is a small function and a row of ``CHECKS``.
+"""Checks: the conditions of an approval before velocity limits and funding, in the order of their evaluation.
 
-The order is the wire reference's "Order of checks" (which checks exist is documented, their order is a choice).
-A check answers None or the reason for refusing. ``inputs`` names what it looked at and ``remedy`` what would have had
-to differ: both are only asked for when somebody wants a decision explained.
+Each is a small function and a row of ``CHECKS``. The order is the wire reference's "Order of checks" (which checks exist is
+documented, their order is a choice). A check returns None or the reason to decline. ``inputs`` names what it looks at and
+``remedy`` what would have to differ; only explanations use them. Velocity controls are not in the list: ``core.decide`` evaluates
+them after it.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ QUASI_CASH_MCCS = frozenset({"4829", "6050", "6051", "6540", "7801", "7802", "79
 """Money orders, casino chips, traveller's cheques, betting (ISO 18245)."""
 
 NO_CARDHOLDER_INPUT = CREDITS | {RequestType.INCREMENT}
-"""Forms at which the cardholder is not there to show or type anything."""
+"""Requests at which the cardholder shows and types nothing."""
 
 TERMINATED_REASONS = {
     "10": Reason.CARD_LOST,
@@ -33,6 +34,9 @@ TERMINATED_REASONS = {
     "08": Reason.CARD_SUSPICIOUS,
 }
 """What a terminated card answers, by the reason code of its last transition (choice)."""
+
+LEVEL_NAMES = {"user": "user", "product": "card_product", "program": "program"}
+"""Levels of a control, as explanations name them."""
 
 Inputs = dict[str, Any]
 
@@ -101,7 +105,7 @@ def point_of_interaction_is_allowed(snapshot: Snapshot, message: Authorization, 
         return None if poi.ecommerce else Reason.CARD_NOT_PRESENT_NOT_ALLOWED
     if not poi.other.allow:
         return Reason.TYPE_NOT_ALLOWED
-    # Who says nothing of presence is taken at his word: only an explicit card_present is present.
+    # If the product requires presence, only an explicit `card_present: true` satisfies it.
     demands_presence = poi.other.card_presence_required or poi.other.cardholder_presence_required
     return Reason.CARD_NOT_PRESENT_NOT_ALLOWED if demands_presence and not message.details.card_present else None
 
@@ -142,8 +146,8 @@ def country_is_accepted(snapshot: Snapshot, message: Authorization, _now: Instan
         case "decline_ofac_countries":
             return Reason.COUNTRY_NOT_ALLOWED if country in OFAC_COUNTRIES else None
         case _:
-            own = snapshot.spend.countries
-            accepts = own is not None and own.accepts(numeric_country(message.details.merchant.country))
+            listed = snapshot.spend.countries
+            accepts = listed is not None and listed.accepts(numeric_country(message.details.merchant.country))
             return None if accepts else Reason.COUNTRY_NOT_ALLOWED
 
 
@@ -232,7 +236,7 @@ def rule_inputs(rule: MerchantRule, message: Authorization, now: Instant) -> Inp
     """An authorization control or an exemption as an explanation shows it."""
     scope = {"mid": rule.mid, "mcc": rule.mcc, "mcc_group": rule.mcc_group, "merchant_group_token": rule.merchant_group}
     return {
-        "token": rule.token, "name": rule.name, "level": {"product": "card_product"}.get(level_of(rule)[0], level_of(rule)[0]),
+        "token": rule.token, "name": rule.name, "level": LEVEL_NAMES[level_of(rule)[0]],
         "merchant_scope": {name: value for name, value in scope.items() if value is not None},
         "applies": rule.acts_on(message.details.mid, message.details.merchant.mcc, now),
     }  # fmt: skip
@@ -245,8 +249,8 @@ def merchant_inputs(snapshot: Snapshot, message: Authorization, now: Instant) ->
     return {
         "mid": mid, "mcc": mcc,
         "refused_by": None if blocking is None else blocking.token,
-        "authorization_controls": [rule_inputs(one, message, now) for one in spend.merchant_blocks],
-        "exemptions": [rule_inputs(one, message, now) for one in spend.exemptions],
+        "authorization_controls": [rule_inputs(rule, message, now) for rule in spend.merchant_blocks],
+        "exemptions": [rule_inputs(rule, message, now) for rule in spend.exemptions],
     }  # fmt: skip
 
 
@@ -332,7 +336,11 @@ CHECKS = (
         lambda snapshot, message, _now: {
             "merchant.country": message.details.merchant.country,
             "accepted_countries_token": snapshot.product.config.transaction_controls.accepted_countries_token,
-            **({"name": own.name, "is_whitelist": own.is_whitelist} if (own := snapshot.spend.countries) is not None else {}),
+            **(
+                {"name": countries.name, "is_whitelist": countries.is_whitelist}
+                if (countries := snapshot.spend.countries) is not None
+                else {}
+            ),
         },
         "the product's list of accepted countries has the merchant's country, or is no whitelist and has it not",
     ),

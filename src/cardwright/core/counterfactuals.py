@@ -20,15 +20,15 @@ def smallest_changes(snapshot: Snapshot, message: Authorization, now: Instant) -
     Empty when no control refuses, or when an earlier check does: then no change of a control helps. ``not_before`` takes
     it that nothing else is bought until then.
     """
-    refusing = [verdict for verdict in limit_results(snapshot, raised(snapshot, message), now) if verdict.reason is not None]
+    refusing = [result for result in limit_results(snapshot, raised(snapshot, message), now) if result.reason is not None]
     if not refusing or first_refusal(snapshot, message, now) is not None:
         return {}
-    found = {
+    changes = {
         "request_amount_at_most": _amount(snapshot, message, now),
         "limits_at_least": _limits(snapshot, message, now, refusing),
         "not_before": _time(snapshot, message, now, refusing),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def _amount(snapshot: Snapshot, message: Authorization, now: Instant) -> str | None:
@@ -44,37 +44,37 @@ def _amount(snapshot: Snapshot, message: Authorization, now: Instant) -> str | N
 
 def _limits(snapshot: Snapshot, message: Authorization, now: Instant, refusing: list[LimitResult]) -> list[dict[str, Any]] | None:
     """The lowest limits with which the controls that refuse would all have had room."""
-    raised = {verdict.control.id: _with_room(verdict) for verdict in refusing}
+    raised = {result.control.id: _with_room(result) for result in refusing}
     roomy = msgspec.structs.replace(
         snapshot, velocity_limits=tuple(raised.get(limit.id, limit) for limit in snapshot.velocity_limits), strictest_limits=None
     )
     if not decide(roomy, message, now).is_approved:
         return None
     places = exponent_of(snapshot.currency) or 0
-    return [_raise(verdict.control, raised[verdict.control.id], places) for verdict in refusing]
+    return [_raise(result.control, raised[result.control.id], places) for result in refusing]
 
 
-def _with_room(verdict: LimitResult) -> Control:
-    control, uses = verdict.control, verdict.control.usage_limit
+def _with_room(result: LimitResult) -> Control:
+    control, uses = result.control, result.control.usage_limit
     return msgspec.structs.replace(
         control,
-        amount_limit=max(control.amount_limit, verdict.used_amount + verdict.amount),
-        usage_limit=None if uses is None else max(uses, verdict.used_count + 1),
+        amount_limit=max(control.amount_limit, result.used_amount + result.amount),
+        usage_limit=None if uses is None else max(uses, result.used_count + 1),
     )
 
 
 def _raise(before: Control, after: Control, places: int) -> dict[str, Any]:
-    said: dict[str, Any] = {"control": before.token}
+    change: dict[str, Any] = {"control": before.token}
     if after.amount_limit != before.amount_limit:
-        said["amount_limit"] = decimal_text(after.amount_limit, places)
+        change["amount_limit"] = decimal_text(after.amount_limit, places)
     if after.usage_limit != before.usage_limit:
-        said["usage_limit"] = after.usage_limit
-    return said
+        change["usage_limit"] = after.usage_limit
+    return change
 
 
 def _time(snapshot: Snapshot, message: Authorization, now: Instant, refusing: list[LimitResult]) -> str | None:
     """The first instant at which the windows of all controls that refuse have rolled over."""
-    ends = [window_end(verdict.control.window, now) for verdict in refusing]
+    ends = [window_end(result.control.window, now) for result in refusing]
     known = [end for end in ends if end is not None]
     if len(known) < len(ends) or not decide(snapshot, message, max(known)).is_approved:
         return None

@@ -25,22 +25,22 @@ _SHORT_NAMES = {name: alpha3 for name, alpha3 in _SHORT if [other for other, _ i
 def find_country(text: str) -> Country | None:
     """A country by code (two or three letters, or number) or by any of its usual names; None when there is none."""
     name = text.strip()
-    found = countries.get(name, None)
-    if found is None:
+    country = countries.get(name, None)
+    if country is None:
         alpha3 = EVERYDAY_NAMES.get(name.casefold()) or _SHORT_NAMES.get(name.casefold())
-        found = countries.get(alpha3, None) if alpha3 is not None else None
-    return found
+        country = countries.get(alpha3, None) if alpha3 is not None else None
+    return country
 
 
 @lru_cache(maxsize=1024)
 def alpha3_of(country: str) -> str:
     """The three-letter code of a country given by code or name; else the text itself."""
-    found = find_country(country)
-    return found.alpha3 if found is not None else country
+    known = find_country(country)
+    return known.alpha3 if known is not None else country
 
 
 @lru_cache(maxsize=1024)
 def numeric_country(country: str) -> str:
     """The three-digit code of a country, ``000`` when it is not in ISO 3166-1."""
-    found = find_country(country)
-    return found.numeric if found is not None else "000"
+    known = find_country(country)
+    return known.numeric if known is not None else "000"

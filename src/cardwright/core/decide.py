@@ -1,4 +1,4 @@
-"""The decision: a pure function from what is seen and asked to an outcome and the account as it is afterwards."""
+"""The decision: a pure function from a snapshot and a message to an outcome and the account afterwards."""
 
 from collections.abc import Iterator, Sequence
 from typing import assert_never
@@ -6,7 +6,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from cardwright.core.checks import first_refusal
-from cardwright.core.decision import Decision, Legs, declined
+from cardwright.core.decision import Decision, Legs, approved, declined
 from cardwright.core.enums import State
 from cardwright.core.funding import Funding, fund
 from cardwright.core.holds import due_time, raised
@@ -21,7 +21,7 @@ from cardwright.kit.clock import Instant
 
 
 def decide(snapshot: Snapshot, message: Message, now: Instant) -> Decision:
-    """Decides one message. Touches nothing: the same snapshot, message and instant always give the same decision."""
+    """Decide one message. It changes nothing: the same snapshot, message and instant always give the same decision."""
     match message:
         case Authorization():
             return decide_authorization(snapshot, message, now)
@@ -84,12 +84,16 @@ def would_refuse(snapshot: Snapshot, message: Message, decision: Decision, now: 
     """Those of the snapshot's controls that would have refused a purchase that was approved without them."""
     if not isinstance(message, Authorization) or not decision.is_approved:
         return []
-    said = limit_results(snapshot, raised(snapshot, message), now)
-    return [verdict.control for verdict in said if verdict.reason is not None]
+    results = limit_results(snapshot, raised(snapshot, message), now)
+    return [result.control for result in results if result.reason is not None]
 
 
 def decide_authorization(snapshot: Snapshot, message: Authorization, now: Instant) -> Decision:
-    """What asks for something: refused by the first check that fails, else funded, and held or settled at once."""
+    """Decide a request of the network.
+
+    It is declined by the first check that fails, then by the first velocity control without room, then for lack of funds;
+    otherwise its amount is held, or settled at once.
+    """
     request_type, requested = message.request_type, message.requested
     kind = KIND_WITH_CASH[request_type] if message.details.cash_back else KIND_OF[request_type]
     if request_type is RequestType.INCREMENT and (closed := closed_reason(snapshot)) is not None:
@@ -120,18 +124,17 @@ def decide_authorization(snapshot: Snapshot, message: Authorization, now: Instan
     chain, begins = None, True
     if request_type is RequestType.INCREMENT and snapshot.chain is not None:
         chain, begins = replace(snapshot.chain.after(hold=amount, load=load), due_ms=max(due, snapshot.chain.due_ms)), False
-    held = Decision(
-        kind=kind,
+    held = approved(
+        snapshot,
+        kind,
         # An amount of zero is an account verification or a balance inquiry: nothing is held, so nothing will follow.
-        state=State.PENDING if amount else State.CLEARED,
+        State.PENDING if amount else State.CLEARED,
+        amount,
         reason=funding.reason,
-        currency=snapshot.currency,
         requested=requested,
-        amount=amount,
         impacted=-amount,
         moved=load,
         legs=Legs(program_funding=-load, available=load - amount, held=amount),
-        account=snapshot.account.moved(snapshot.currency, load, amount),
         hold_left=amount if begins else 0,
         load_left=load if begins else 0,
         due_ms=due if begins else 0,
@@ -151,17 +154,16 @@ def closed_reason(snapshot: Snapshot) -> Reason | None:
 def _settled(snapshot: Snapshot, kind: int, requested: int, funding: Funding) -> Decision:
     """A purchase or withdrawal that is held and cleared in one message."""
     amount, load = funding.amount, funding.load
-    return Decision(
-        kind=kind,
-        state=State.COMPLETION if amount else State.CLEARED,
+    return approved(
+        snapshot,
+        kind,
+        State.COMPLETION if amount else State.CLEARED,
+        amount,
         reason=funding.reason,
-        currency=snapshot.currency,
         requested=requested,
-        amount=amount,
         impacted=-amount,
         moved=load,
         legs=Legs(program_funding=-load, available=load - amount, settlement=amount),
-        account=snapshot.account.moved(snapshot.currency, load - amount, 0),
         load_left=load,
         cleared=amount,
     )

@@ -1,4 +1,4 @@
-"""What a decision says: the outcome of a message, what it books, and how its account and its chain stand afterwards."""
+"""Decisions: the outcome of a message, what it books, and its account and chain afterwards."""
 
 from typing import NamedTuple
 
@@ -31,6 +31,20 @@ class Legs(NamedTuple):
 NOTHING = Legs()
 
 
+class UsageChange(NamedTuple):
+    """A change of velocity usage by a message that follows another, or by a credit: minor units and uses of the card.
+
+    Both are negative when the message gives back. The change counts in the window in which the message is decided.
+    Authorizations do not set it: they count by their amount.
+    """
+
+    amount: int
+    uses: int
+
+
+NO_USAGE_CHANGE = UsageChange(0, 0)
+
+
 class FeeStep(msgspec.Struct, frozen=True, kw_only=True):
     """The transaction of a real-time fee beside a message's own, in minor units; ``fee`` and ``group`` are JSON.
 
@@ -51,15 +65,15 @@ class FeeStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a message. Amounts in minor units of ``currency``.
+    """The outcome of a message. Amounts in minor units of ``currency``.
 
-    ``requested`` was asked for, ``amount`` counts, ``impacted`` is the signed effect on the balances (None when refused),
-    ``moved`` the signed amount of the funding order in this message. ``hold_left`` and ``load_left`` are of a message that
-    begins a chain, as are ``cleared``, what it settled itself, and ``due_ms``, when its hold expires. ``chain`` is the chain's
-    root after a message that follows one, ``released`` the rest of a hold that a completion gave back, ``left`` what stays
-    authorized after a reversal or an advice. ``use`` is what such a message adds to velocity usage, amount and count;
-    ``limited_by`` the name of the control that refused. ``fee`` is what the message does to a real-time fee, after itself;
-    ``unload`` what of announced money is to go back to the funding source when it comes, or no longer is.
+    ``requested`` is the requested amount, ``amount`` the approved amount, or the requested one when the message is declined.
+    ``impacted`` is the signed effect on the balances, None when declined; ``moved`` the signed amount of the funding order in
+    this message. A message that begins a chain sets ``hold_left``, ``load_left``, ``cleared`` (what it settled itself) and
+    ``due_ms`` (when its hold expires). A message that follows sets ``chain``, the root afterwards, ``released``, the rest of a
+    hold that a completion gave back, and ``left``, what stays authorized after a reversal or an advice. ``use`` is the change
+    of velocity usage. ``limited_by`` names the control that declined. ``fee`` is the real-time fee's transaction after the
+    message. ``unload`` is what of announced money goes on to the funding source when it comes.
     """
 
     kind: int
@@ -80,7 +94,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     left: int = 0
     order_refused: bool = False
     chain: Chain | None = None
-    use: tuple[int, int] = (0, 0)
+    use: UsageChange = NO_USAGE_CHANGE
     limited_by: str | None = None
     fee: FeeStep | None = None
     unload: int = 0
@@ -91,10 +105,30 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return self.reason in APPROVALS
 
 
+def approved(
+    snapshot: Snapshot, kind: int, state: State, amount: int, *, impacted: int, requested: int | None = None, moved: int = 0,
+    legs: Legs = NOTHING, reason: Reason = Reason.APPROVED, hold_left: int = 0, load_left: int = 0, cleared: int = 0,
+    due_ms: int = 0, released: int = 0, left: int = 0, chain: Chain | None = None, use: UsageChange = NO_USAGE_CHANGE,
+    unload: int = 0,
+) -> Decision:  # fmt: skip
+    """Return an approval that books ``legs``, which also say how the account stands afterwards.
+
+    ``requested`` is ``amount`` unless given. The other arguments are the fields of ``Decision``.
+    """
+    account = snapshot.account
+    if legs is not NOTHING:
+        account = account.moved(snapshot.currency, legs.available + legs.held, legs.held)
+    return Decision(
+        kind=kind, state=state, reason=reason, currency=snapshot.currency, requested=amount if requested is None else requested,
+        amount=amount, impacted=impacted, moved=moved, legs=legs, account=account, hold_left=hold_left, load_left=load_left,
+        cleared=cleared, due_ms=due_ms, released=released, left=left, chain=chain, use=use, unload=unload,
+    )  # fmt: skip
+
+
 def declined(
     snapshot: Snapshot, kind: int, reason: Reason, requested: int, *, order_refused: bool = False, limited_by: str | None = None
 ) -> Decision:
-    """A refusal: nothing moves."""
+    """Return a refusal: it books nothing."""
     return Decision(
         kind=kind, state=State.DECLINED, reason=reason, currency=snapshot.currency, requested=requested, amount=requested,
         impacted=None, moved=0, legs=NOTHING, account=snapshot.account, order_refused=order_refused,

@@ -42,18 +42,18 @@ def explain(
     message = raised(snapshot, message)
     if message.increase:
         steps.append(_increase_step(snapshot, message, refused))
-    for said in limit_results(snapshot, message, now):
+    for result in limit_results(snapshot, message, now):
         steps.append(
-            _control_step(snapshot, said, now, "not_reached" if refused else "pass" if said.reason is None else "refuse")
+            _control_step(snapshot, result, now, "not_reached" if refused else "pass" if result.reason is None else "refuse")
         )
-        refused = refused or said.reason is not None
-    for said in (
+        refused = refused or result.reason is not None
+    for result in (
         limit_results(msgspec.structs.replace(snapshot, velocity_limits=tuple(shadows), strictest_limits=None), message, now)
         if shadows
         else ()
     ):
-        would = "not_reached" if not unrefused_by_checks else "pass" if said.reason is None else "would_refuse"
-        steps.append({**_control_step(snapshot, said, now, would), "check": "shadow_control_has_room"})
+        would = "not_reached" if not unrefused_by_checks else "pass" if result.reason is None else "would_refuse"
+        steps.append({**_control_step(snapshot, result, now, would), "check": "shadow_control_has_room"})
     steps.append(_funding_step(snapshot, message, decision, refused))
     return decision, steps
 
@@ -73,9 +73,9 @@ def _increase_step(snapshot: Snapshot, message: Authorization, refused: bool) ->
     }
 
 
-def _control_step(snapshot: Snapshot, said: LimitResult, now: Instant, verdict: str) -> dict[str, Any]:
-    control, places = said.control, exponent_of(snapshot.currency) or 0
-    left = max(0, control.amount_limit - said.used_amount)
+def _control_step(snapshot: Snapshot, result: LimitResult, now: Instant, verdict: str) -> dict[str, Any]:
+    control, places = result.control, exponent_of(snapshot.currency) or 0
+    left = max(0, control.amount_limit - result.used_amount)
     step: dict[str, Any] = {
         "check": "velocity_has_room",
         "verdict": verdict,
@@ -86,19 +86,19 @@ def _control_step(snapshot: Snapshot, said: LimitResult, now: Instant, verdict: 
             "velocity_window": control.window,
             **_window(control, now),
             "amount_limit": decimal_text(control.amount_limit, places),
-            "used_before": decimal_text(said.used_amount, places),
-            "this_purchase": decimal_text(said.amount, places),
+            "used_before": decimal_text(result.used_amount, places),
+            "this_purchase": decimal_text(result.amount, places),
             "left": decimal_text(left, places),
             "usage_limit": control.usage_limit,
-            "uses_before": said.used_count,
-            "uses_left": None if control.usage_limit is None else max(0, control.usage_limit - said.used_count),
-            "has_room": said.reason is None,
+            "uses_before": result.used_count,
+            "uses_left": None if control.usage_limit is None else max(0, control.usage_limit - result.used_count),
+            "has_room": result.reason is None,
         },
     }
-    if verdict in ("refuse", "would_refuse") and said.reason is not None:
-        by_count = said.reason is Reason.COUNT_LIMIT
+    if verdict in ("refuse", "would_refuse") and result.reason is not None:
+        by_count = result.reason is Reason.COUNT_LIMIT
         remedy = "the control allows one use more" if by_count else f"the amount is at most {decimal_text(left, places)}"
-        step |= {"response": {"code": said.reason.code, "memo": said.reason.memo}, "would_pass_if": remedy}
+        step |= {"response": {"code": result.reason.code, "memo": result.reason.memo}, "would_pass_if": remedy}
     return step
 
 

@@ -59,7 +59,7 @@ def group_from(doc: str, fees: dict[str, str], currency: str) -> tuple[RealTimeF
     if not group["active"]:
         return NO_FEES
     docs = (fees[token] for token in group.get("fee_tokens", ()) if token in fees)
-    return tuple(fee for one in docs if (fee := _fee_from(_exact.decode(one), doc, currency)) is not None)
+    return tuple(fee for text in docs if (fee := _fee_from(_exact.decode(text), doc, currency)) is not None)
 
 
 def _fee_from(fee: dict[str, Any], group: str, currency: str) -> RealTimeFee | None:
@@ -115,10 +115,10 @@ def fees_by_holder_group(
 
     All arguments are documents, those of fee groups and fees by token.
     """
-    found = {}
+    fees_by_group = {}
     for doc in holder_groups:
         holder_group = msgspec.json.decode(doc, type=HolderGroup)
         named = holder_group.config.real_time_fee_group_token
         if named in groups and (assessed := group_from(groups[named], fees, currency)):
-            found[holder_group.token] = assessed
-    return found
+            fees_by_group[holder_group.token] = assessed
+    return fees_by_group

@@ -15,9 +15,9 @@ RAISED = (RequestType.PURCHASE, RequestType.PIN_HOLD)
 """What is cleared later, and may be held higher than was asked for."""
 
 
-def due_time(snapshot: Snapshot, said: Details, now: Instant) -> Instant:
+def due_time(snapshot: Snapshot, details: Details, now: Instant) -> Instant:
     """When what is left of a hold that is approved now will be let go of: a pre-authorization may say so itself."""
-    asks_for = said.hold_ms
+    asks_for = details.hold_ms
     return now + (hold_expiration_days(snapshot) * DAY_MS if asks_for is None else asks_for)
 
 
@@ -35,7 +35,7 @@ def raised(snapshot: Snapshot, message: Authorization) -> Authorization:
     is_cleared_later = message.request_type in RAISED and message.details.velocity_category is VelocityCategory.PURCHASE
     if not increases or not _obeys(snapshot) or not message.requested or not is_cleared_later:
         return message
-    return msgspec.structs.replace(message, increase=max(one.of(message.requested) for one in increases))
+    return msgspec.structs.replace(message, increase=max(increase.of(message.requested) for increase in increases))
 
 
 def hold_expiration_days(snapshot: Snapshot) -> int:

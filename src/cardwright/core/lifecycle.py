@@ -1,12 +1,17 @@
-"""What follows a message: advice, reversal, clearing, expiry; and refunds and other credits, which follow nothing.
+"""Life of a transaction: advice, reversal, clearing and expiry, which follow a message; refunds and other credits, which do not.
 
-None of them is refused for the state of card, holder or spend controls: they tell what has happened (wire reference,
+None of them is declined for the state of card, holder or spend control: they report what has happened (wire reference,
 "Rules for odd sequences" and "Funds flow per lifecycle step").
+
+Worked example, in minor units. An authorization of 80 with a JIT load of 50 (the account had 30) holds 80: hold_left 80,
+load_left 50. A clearing of 100 takes min(100, 80) = 80 from the hold, of which min(80, 50) = 50 is the load (``captured``).
+The other 20 (``extra``) come from the account, and from a further JIT load if the account has less. Afterwards hold_left is 0 and
+cleared is 100.
 """
 
 import msgspec
 
-from cardwright.core.decision import NOTHING, Decision, Legs, declined
+from cardwright.core.decision import NO_USAGE_CHANGE, Decision, Legs, UsageChange, approved, declined
 from cardwright.core.enums import State
 from cardwright.core.holds import due_time, is_due
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
@@ -110,25 +115,23 @@ def clear(snapshot: Snapshot, message: Clearing) -> Decision:
     rest = chain.hold_left - from_hold if chain.kind in CLEARED_ONCE else 0
     back = min(rest, chain.load_left - captured)
     after = chain.after(hold=-from_hold - rest, load=-captured - back, cleared=message.amount)
-    return Decision(
-        kind=kind,
-        state=State.COMPLETION,
-        reason=Reason.APPROVED,
-        currency=snapshot.currency,
-        requested=message.amount,
-        amount=message.amount,
+    legs = Legs(
+        program_funding=back - load, available=load + short - extra + rest - back, held=-from_hold - rest,
+        settlement=message.amount, overdraft=-short,
+    )  # fmt: skip
+    return approved(
+        snapshot,
+        kind,
+        State.COMPLETION,
+        message.amount,
         impacted=-message.amount,
         moved=captured + load,
-        legs=Legs(
-            program_funding=back - load, available=load + short - extra + rest - back, held=-from_hold - rest,
-            settlement=message.amount, overdraft=-short,
-        ),
-        account=snapshot.account.moved(snapshot.currency, load + short - message.amount - back, -from_hold - rest),
+        legs=legs,
         cleared=message.amount if message.is_forced else 0,
         released=rest,
         chain=None if message.is_forced else after,
-        use=(extra - rest, 1 if message.is_forced else 0),
-    )  # fmt: skip
+        use=UsageChange(extra - rest, 1 if message.is_forced else 0),
+    )
 
 
 def refund(snapshot: Snapshot, message: Refund, now: Instant) -> Decision:
@@ -140,33 +143,20 @@ def refund(snapshot: Snapshot, message: Refund, now: Instant) -> Decision:
         return declined(snapshot, message.kind, Reason.INVALID_AMOUNT, message.amount)
     if message.kind == ANNOUNCED_REFUND:
         return announce(snapshot, message.kind, message.amount, due_time(snapshot, message.details, now))
-    return _credit(snapshot, message.kind, message.amount, use=(-message.amount, 0))
+    return _credit(snapshot, message.kind, message.amount, use=UsageChange(-message.amount, 0))
 
 
 def announce(snapshot: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
     """Money is said to be on its way. No balance changes and nobody may spend it before it is there (wire reference, 9.5)."""
-    return Decision(
-        kind=kind,
-        state=State.PENDING,
-        reason=Reason.APPROVED,
-        currency=snapshot.currency,
-        requested=amount,
-        amount=amount,
-        impacted=0,
-        moved=0,
-        legs=NOTHING,
-        account=snapshot.account,
-        hold_left=amount,
-        due_ms=due,
-        unload=_refund_to_source(snapshot, amount),
-    )
+    unload = _refund_to_source(snapshot, amount)
+    return approved(snapshot, kind, State.PENDING, amount, impacted=0, hold_left=amount, due_ms=due, unload=unload)
 
 
 def _credit_announced(snapshot: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:
     """The clearing of what was announced, or of what never was: it goes where a refund goes."""
     is_refund = kind == FAMILIES[ANNOUNCED_REFUND].clearing
-    excess = (amount, 1) if chain is None else (max(0, amount - chain.hold_left), 0)
-    brought = _credit(snapshot, kind, amount, use=(-amount, 0) if is_refund else excess)
+    excess = UsageChange(amount, 1) if chain is None else UsageChange(max(0, amount - chain.hold_left), 0)
+    brought = _credit(snapshot, kind, amount, use=UsageChange(-amount, 0) if is_refund else excess)
     if chain is None:
         return brought
     after = chain.after(hold=-min(amount, chain.hold_left), cleared=-amount)
@@ -175,23 +165,20 @@ def _credit_announced(snapshot: Snapshot, kind: int, amount: int, chain: Chain |
 
 def credit(snapshot: Snapshot, requested: int) -> Decision:
     """An original credit: money for the cardholder from somebody else, in one message; it goes where a refund goes."""
-    return _credit(snapshot, CREDIT, requested, use=(0, 0))
+    return _credit(snapshot, CREDIT, requested, use=NO_USAGE_CHANGE)
 
 
-def _credit(snapshot: Snapshot, kind: int, amount: int, use: tuple[int, int]) -> Decision:
+def _credit(snapshot: Snapshot, kind: int, amount: int, use: UsageChange) -> Decision:
     back = _refund_to_source(snapshot, amount)
     kept = amount - back
-    return Decision(
-        kind=kind,
-        state=State.COMPLETION,
-        reason=Reason.APPROVED,
-        currency=snapshot.currency,
-        requested=amount,
-        amount=amount,
+    return approved(
+        snapshot,
+        kind,
+        State.COMPLETION,
+        amount,
         impacted=amount,
         moved=-back,
         legs=Legs(program_funding=back, available=kept, settlement=-amount),
-        account=snapshot.account.moved(snapshot.currency, kept, 0),
         # What can be undone needs to know what of it has gone on to the funding source.
         load_left=-back if kind in CARD_CREDITS else 0,
         cleared=-amount,
@@ -231,54 +218,54 @@ def _overdraft_for(snapshot: Snapshot, extra: int) -> int:
 
 
 def _release(snapshot: Snapshot, chain: Chain, kind: int, amount: int, *, closing: bool) -> Decision:
+    state, left = State.CLEARED if closing else State.PENDING, chain.hold_left - amount
+    # With increments, more can be released than was requested at first.
+    requested, use = max(chain.requested, amount), _released_use(chain, amount, closing=closing)
     if chain.kind in PENDING_CREDITS:
-        return Decision(
-            kind=kind, state=State.CLEARED if closing else State.PENDING, reason=Reason.APPROVED, currency=snapshot.currency,
-            requested=max(chain.requested, amount), amount=amount, impacted=0, moved=0, legs=NOTHING, account=snapshot.account,
-            chain=chain.after(hold=-amount), left=chain.hold_left - amount, unload=_refund_to_source(snapshot, amount),
-            use=_released_use(chain, amount, closing=closing),
-        )  # fmt: skip
+        after, unload = chain.after(hold=-amount), _refund_to_source(snapshot, amount)
+        return approved(
+            snapshot, kind, state, amount, requested=requested, impacted=0, chain=after, left=left, unload=unload, use=use
+        )
     back = min(amount, chain.load_left)
-    return Decision(
-        kind=kind,
-        state=State.CLEARED if closing else State.PENDING,
-        reason=Reason.APPROVED,
-        currency=snapshot.currency,
-        # With increments more can be let go of than was asked for at first.
-        requested=max(chain.requested, amount),
-        amount=amount,
+    return approved(
+        snapshot,
+        kind,
+        state,
+        amount,
+        requested=requested,
         impacted=amount,
         moved=-back,
         legs=Legs(program_funding=back, available=amount - back, held=-amount),
-        account=snapshot.account.moved(snapshot.currency, -back, -amount),
         chain=chain.after(hold=-amount, load=-back),
-        left=chain.hold_left - amount,
-        use=_released_use(chain, amount, closing=closing),
+        left=left,
+        use=use,
     )
 
 
-def _released_use(chain: Chain, amount: int, *, closing: bool) -> tuple[int, int]:
-    """What a release gives back: a purchase that is undone before anything of it was cleared was no use of the card."""
-    return -amount, -1 if closing and amount and not chain.cleared else 0
+def _released_use(chain: Chain, amount: int, *, closing: bool) -> UsageChange:
+    """Return what a release gives back to velocity usage.
+
+    A purchase that is undone before anything of it was cleared does not count as a use, so its use is taken back; a partial
+    release keeps it.
+    """
+    return UsageChange(-amount, -1 if closing and amount and not chain.cleared else 0)
 
 
 def _undo(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
     """The reversal of a purchase or withdrawal that was settled at once: the network gives the money back."""
     back, kind = min(amount, chain.load_left), FAMILIES[chain.kind].reversal
-    return Decision(
-        kind=kind,
-        state=State.CLEARED if kind == PIN_REVERSAL else State.COMPLETION,
-        reason=Reason.APPROVED,
-        currency=snapshot.currency,
+    return approved(
+        snapshot,
+        kind,
+        State.CLEARED if kind == PIN_REVERSAL else State.COMPLETION,
+        amount,
         requested=chain.requested,
-        amount=amount,
         impacted=amount,
         moved=-back,
         legs=Legs(program_funding=back, available=amount - back, settlement=-amount),
-        account=snapshot.account.moved(snapshot.currency, amount - back, 0),
         chain=chain.after(load=-back, cleared=-amount),
         left=chain.cleared - amount,
-        use=(-amount, -1 if amount and amount == chain.cleared else 0),
+        use=UsageChange(-amount, -1 if amount and amount == chain.cleared else 0),
     )
 
 
@@ -288,19 +275,17 @@ def _take_credit_back(snapshot: Snapshot, chain: Chain, amount: int) -> Decision
     load = gone_on + _jit_load_for(snapshot, amount - gone_on)
     short = _overdraft_for(snapshot, amount - gone_on)
     is_refund = chain.kind == PIN_REFUND
-    return Decision(
-        kind=FAMILIES[chain.kind].reversal,
-        state=State.CLEARED if is_refund else State.COMPLETION,
-        reason=Reason.APPROVED,
-        currency=snapshot.currency,
+    return approved(
+        snapshot,
+        FAMILIES[chain.kind].reversal,
+        State.CLEARED if is_refund else State.COMPLETION,
+        amount,
         requested=chain.requested,
-        amount=amount,
         impacted=-amount,
         moved=load,
         legs=Legs(program_funding=-load, available=load + short - amount, settlement=amount, overdraft=-short),
-        account=snapshot.account.moved(snapshot.currency, load + short - amount, 0),
         chain=chain.after(load=load, cleared=amount),
         left=-chain.cleared - amount,
-        # What a refund took off the use of the card counts again; a credit that is undone was none.
-        use=(amount, 0) if is_refund else (-amount, -1 if amount == -chain.cleared else 0),
+        # What a refund gave back counts again; a credit that is undone gives its own use back.
+        use=UsageChange(amount, 0) if is_refund else UsageChange(-amount, -1 if amount == -chain.cleared else 0),
     )

@@ -98,7 +98,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
 
     ``cash_back`` is the cash that was asked for; ``record.cash_back_of`` tells how much of it is paid out.
-    ``use`` is what a message that follows another adds to velocity usage, amount and count. ``limited_by`` names the control
+    ``use`` is the change of velocity usage by a message that follows another. ``limited_by`` names the control
     that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of JSON,
     are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to be
     held, ``released`` the rest of a hold that a completion gave back, ``left`` what stays authorized after a reversal or an
@@ -163,7 +163,7 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def follows(self) -> bool:
-        """An increment adds to the authorization that it names; every other form begins a chain."""
+        """Whether it adds to an authorization (an increment); every other request begins a chain."""
         return self.request_type is RequestType.INCREMENT
 
     @property
@@ -175,7 +175,7 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def requested(self) -> int:
-        """What is asked in all: purchase, cash back, and the acquirer's surcharge, which nobody pays to see or get money."""
+        """The whole request: purchase, cash back and the acquirer's surcharge, which balance inquiries and credits do not pay."""
         if not self.details.fees and not self.details.cash_back:
             return self.amount
         if self.request_type is RequestType.BALANCE_INQUIRY or self.request_type in CREDITS:

@@ -23,10 +23,10 @@ class BadAmount(ValueError):
 def exponent_of(currency: str) -> int | None:
     """Decimal places of a currency (``USD`` 2, ``JPY`` 0, ``KWD`` 3); None when ISO 4217 has no such alphabetic code."""
     try:
-        found = Currency(currency)
+        unit = Currency(currency)
     except ValueError:
         return None
-    return found.exponent or 0
+    return unit.exponent or 0
 
 
 @lru_cache(maxsize=512)

@@ -53,14 +53,14 @@ class MovementSnapshot(msgspec.Struct, frozen=True):
         ledger, held = self.parties[0].account.money(self.currency)
         return ledger - held
 
-    def load_refusal(self, amount: int, party: int = 0, *, from_program: bool = False, is_reload: bool = False) -> str | None:
+    def load_refusal(self, amount: int, number: int = 0, *, from_program: bool = False, is_reload: bool = False) -> str | None:
         """Why a party's account may not be loaded with an amount yet; None when it may."""
-        one = self.parties[party]
-        if one.pre_kyc is None:
+        party = self.parties[number]
+        if party.pre_kyc is None:
             return None
-        ledger, _ = one.account.money(self.currency)
-        has_loads = one.has_loads or is_reload
-        return load_refusal(one.pre_kyc, self.currency, ledger, amount, from_program=from_program, has_loads=has_loads)
+        ledger, _ = party.account.money(self.currency)
+        has_loads = party.has_loads or is_reload
+        return load_refusal(party.pre_kyc, self.currency, ledger, amount, from_program=from_program, has_loads=has_loads)
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,7 +52,7 @@ class MovementKind(IntEnum):
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True):
-    """What every movement says: ``amount`` in minor units without fees; ``echoed`` are the fields of the request that its document repeats."""
+    """The fields of every movement: ``amount`` in minor units without fees, ``echoed`` fields of the request for its document."""
 
     token: str
     amount: int

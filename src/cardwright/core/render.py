@@ -199,8 +199,8 @@ def _order_state(row: TransactionRow) -> str:
 @lru_cache(maxsize=1024)
 def _response(code: int, limited_by: str | None = None) -> str:
     reason = REASON_OF[code]
-    more = "" if limited_by is None else f',"additional_information":{_quoted(limited_by)}'
-    return f'{{"code":"{reason.code}","memo":{_quoted(reason.memo)}{more}}}'
+    information = "" if limited_by is None else f',"additional_information":{_quoted(limited_by)}'
+    return f'{{"code":"{reason.code}","memo":{_quoted(reason.memo)}{information}}}'
 
 
 @lru_cache(maxsize=4096)
@@ -287,8 +287,8 @@ def _address(details: Details, fragments: CardFragments, verdict: str) -> dict[s
 
 
 def _address_part(street: str | None, postal_code: str | None) -> dict[str, str]:
-    said = {"street_address": street, "postal_code": postal_code}
-    return {name: text for name, text in said.items() if text is not None}
+    part = {"street_address": street, "postal_code": postal_code}
+    return {name: text for name, text in part.items() if text is not None}
 
 
 def _quoted(text: str) -> str:

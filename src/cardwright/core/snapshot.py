@@ -177,9 +177,9 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
         """Return whether a message of ``amount`` minor units keeps the limits of an amount and of a balance."""
         return fits(*self.money(currency), amount)
 
-    def after(self, usages: dict[str, Usage], row_id: int, at: Instant) -> "Account":
+    def after(self, usages: dict[str, Usage], row_id: int, time_ms: Instant) -> "Account":
         """Return the account with these usages after a card's transaction of this id and time."""
-        return Account(self.balances, usages, True, at, row_id)
+        return Account(self.balances, usages, True, time_ms, row_id)
 
     def using(self, usages: dict[str, Usage]) -> "Account":
         """Return the account with other usages, after its history was read."""
@@ -193,9 +193,9 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
         """
         return max(now, self.last_ms if row_id > self.last_id else self.last_ms + 1)
 
-    def marked(self, row_id: int, at: Instant) -> "Account":
+    def marked(self, row_id: int, time_ms: Instant) -> "Account":
         """The account after a transaction of this id and time."""
-        return Account(self.balances, self.usages, self.has_history, at, row_id)
+        return Account(self.balances, self.usages, self.has_history, time_ms, row_id)
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -234,10 +234,10 @@ class Chain(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """All that one decision sees.
 
-    ``source`` is the funding source of the card's product, for a chain that of its root, None without JIT funding.
-    ``chain`` is None for a message that begins one. ``strictest_limits`` are the strictest of ``velocity_limits``, or None
-    where they were not worked out: when these pass, all pass;
-    ``fees`` the real-time fees of the user's account holder group.
+    ``source`` is the funding source of the card's product, for a chain that of its root, None without JIT funding. ``chain`` is
+    None for a message that begins one. ``velocity_limits`` and ``spend`` hold only the controls of this card's user, product and
+    program. ``strictest_limits`` are the strictest of ``velocity_limits``, or None: when these pass, all pass. ``fees`` are the
+    real-time fees of the user's account holder group.
     """
 
     currency: str

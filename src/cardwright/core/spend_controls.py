@@ -39,11 +39,11 @@ class Associated(Protocol):
 AnyAssociated = TypeVar("AnyAssociated", bound=Associated)
 
 
-def level_of(one: Associated) -> Level:
+def level_of(control: Associated) -> Level:
     """The level that a control belongs to."""
-    if one.user_token is not None:
-        return "user", one.user_token
-    return PROGRAM_LEVEL if one.card_product_token is None else ("product", one.card_product_token)
+    if control.user_token is not None:
+        return "user", control.user_token
+    return PROGRAM_LEVEL if control.card_product_token is None else ("product", control.card_product_token)
 
 
 def by_level(controls: Iterable[AnyAssociated]) -> dict[Level, tuple[AnyAssociated, ...]]:
@@ -51,7 +51,7 @@ def by_level(controls: Iterable[AnyAssociated]) -> dict[Level, tuple[AnyAssociat
     levels: dict[Level, list[AnyAssociated]] = {}
     for control in controls:
         levels.setdefault(level_of(control), []).append(control)
-    return {level: tuple(found) for level, found in levels.items()}
+    return {level: tuple(members) for level, members in levels.items()}
 
 
 def applying(levels: dict[Level, tuple[AnyAssociated, ...]], user_token: str, product_token: str) -> tuple[AnyAssociated, ...]:
@@ -237,8 +237,8 @@ class Spend(msgspec.Struct, frozen=True):
 
     def blocking(self, mid: str, mcc: str, now: Instant) -> MerchantRule | None:
         """The first control that refuses a purchase at a merchant; None when there is none, or an exemption overrides them."""
-        found = next(self.acting(mid, mcc, now), None)
-        return None if found is None or self.exempting(mid, mcc, now) is not None else found
+        block = next(self.acting(mid, mcc, now), None)
+        return None if block is None or self.exempting(mid, mcc, now) is not None else block
 
     def acting(self, mid: str, mcc: str, now: Instant) -> Iterator[MerchantRule]:
         """The controls in force for a merchant."""
@@ -246,7 +246,7 @@ class Spend(msgspec.Struct, frozen=True):
 
     def exempting(self, mid: str, mcc: str, now: Instant) -> MerchantRule | None:
         """The first exemption of a merchant."""
-        return next((one for one in self.exemptions if one.acts_on(mid, mcc, now)), None)
+        return next((rule for rule in self.exemptions if rule.acts_on(mid, mcc, now)), None)
 
 
 NO_SPEND = Spend()

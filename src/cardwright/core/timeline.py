@@ -95,60 +95,64 @@ class Timeline:
 
     def _made(self, holder: Holder) -> Span:
         user, owner, product = holder
-        said = self._velocity.of(user, product)
-        ever = {one.key: one for versions in said for _, one in versions if one is not None}
+        histories = self._velocity.of(user, product)
+        ever = {control.key: control for versions in histories for _, control in versions if control is not None}
         counting = keeping(applying(by_level(ever.values()), user, product))
         counting_keys = usage_keys(counting, user, owner)
-        has_lifetime = any(one.window is Window.LIFETIME for one in counting)
+        has_lifetime = any(control.window is Window.LIFETIME for control in counting)
         velocities = self._velocity.spans(user, product)
         auths, exempts = self._auth.spans(user, product), self._exempt.spans(user, product)
         revisions = sorted({*velocities, *auths, *exempts})
-        found, judging, auth, exempt = list[Rules](), velocities[0], auths[0], exempts[0]
+        rules, judging, auth, exempt = list[Rules](), velocities[0], auths[0], exempts[0]
         for revision in revisions:
             judging = velocities.get(revision, judging)
             auth, exempt = auths.get(revision, auth), exempts.get(revision, exempt)
             keys = usage_keys(judging, user, owner)
-            found.append(Rules(judging, keys, counting, counting_keys, has_lifetime, Spend(auth, exempt)))
-        return Span(revisions, found)
+            rules.append(Rules(judging, keys, counting, counting_keys, has_lifetime, Spend(auth, exempt)))
+        return Span(revisions, rules)
 
 
 class _OverlaidControls(Generic[C]):
     """What the controls of one kind would have said, the oldest first, and which of them are for whom."""
 
     def __init__(self, versions: Mapping[int, ControlVersions[C]], change: Change[C]) -> None:
-        replaced = {one.id: one for one in change.replaced}
-        self._said: list[ControlVersions[C]] = [
-            _changed(said, replaced.get(key), always=key in change.always)
-            for key, said in sorted(versions.items())
+        replaced = {control.id: control for control in change.replaced}
+        self._versions: list[ControlVersions[C]] = [
+            _changed(history, replaced.get(key), always=key in change.always)
+            for key, history in sorted(versions.items())
             if key not in change.removed
         ]
-        self._said += [[(0, one)] for one in change.added]
+        self._versions += [[(0, control)] for control in change.added]
         self.numbers: dict[Level, list[int]] = {}
-        for number, said in enumerate(self._said):
-            for level in {level_of(one) for _, one in said if one is not None}:
+        for number, history in enumerate(self._versions):
+            for level in {level_of(control) for _, control in history if control is not None}:
                 self.numbers.setdefault(level, []).append(number)
 
     def of(self, user: str, product: str) -> list[ControlVersions[C]]:
         """Those that were ever for a user's cards of a product."""
         levels = (("user", user), ("product", product), PROGRAM_LEVEL)
-        return [self._said[number] for number in sorted({one for level in levels for one in self.numbers.get(level, ())})]
+        return [
+            self._versions[number] for number in sorted({number for level in levels for number in self.numbers.get(level, ())})
+        ]
 
     def spans(self, user: str, product: str) -> dict[int, tuple[C, ...]]:
         """What applies to these cards, from the beginning and from each revision on that changes it."""
-        changes = [(revision, place, one) for place, said in enumerate(self.of(user, product)) for revision, one in said]
-        found: dict[int, tuple[C, ...]] = {0: ()}
+        changes = [
+            (revision, place, control) for place, history in enumerate(self.of(user, product)) for revision, control in history
+        ]
+        applicable: dict[int, tuple[C, ...]] = {0: ()}
         present: dict[int, C] = {}
-        for revision, changed in groupby(sorted(changes, key=lambda one: one[0]), key=lambda one: one[0]):
-            for _, place, one in changed:
-                if one is None:
+        for revision, changed in groupby(sorted(changes, key=lambda control: control[0]), key=lambda control: control[0]):
+            for _, place, control in changed:
+                if control is None:
                     present.pop(place, None)
                 else:
-                    present[place] = one
-            found[revision] = applying(by_level(present[place] for place in sorted(present)), user, product)
-        return found
+                    present[place] = control
+            applicable[revision] = applying(by_level(present[place] for place in sorted(present)), user, product)
+        return applicable
 
 
-def _changed(said: ControlVersions[C], new: C | None, *, always: bool) -> ControlVersions[C]:
+def _changed(history: ControlVersions[C], new: C | None, *, always: bool) -> ControlVersions[C]:
     if new is None:
-        return said
-    return [(0, new)] if always else [(at, None if one is None else new) for at, one in said]
+        return history
+    return [(0, new)] if always else [(revision, None if control is None else new) for revision, control in history]

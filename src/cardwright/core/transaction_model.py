@@ -27,15 +27,15 @@ IN_POS = ("is_recurring", "is_installment")
 
 def as_v2(text: str, details: Details) -> str:
     """A rendered transaction in model v2. A load side, which has no merchant, is the same in both."""
-    said: dict[str, Any] = _exact.decode(text)
-    if "card_acceptor" not in said:
+    fields: dict[str, Any] = _exact.decode(text)
+    if "card_acceptor" not in fields:
         return text
     shown: dict[str, Any] = {}
-    for name, value in said.items():
+    for name, value in fields.items():
         if name == "card_acceptor":
             shown |= {
-                "card_acceptor": {RENAMED.get(key, key): one for key, one in value.items() if key not in LEFT_OUT},
-                "pos": _pos(said, details),
+                "card_acceptor": {RENAMED.get(key, key): field for key, field in value.items() if key not in LEFT_OUT},
+                "pos": _pos(fields, details),
                 "transaction_metadata": {"payment_channel": "ECOMMERCE" if details.card_present is False else "OTHER"},
             }
         elif name == "currency_conversion":
@@ -45,7 +45,7 @@ def as_v2(text: str, details: Details) -> str:
     return _encoder.encode(shown).decode()
 
 
-def _pos(said: dict[str, Any], details: Details) -> dict[str, Any]:
+def _pos(fields: dict[str, Any], details: Details) -> dict[str, Any]:
     mode = {"pan_entry_mode": details.pan_entry_mode} if details.pan_entry_mode is not None else {}
     present = {} if details.card_present is None else {
         "card_holder_presence": details.card_present, "card_presence": details.card_present,
@@ -54,7 +54,7 @@ def _pos(said: dict[str, Any], details: Details) -> dict[str, Any]:
         **mode,
         **present,
         "pin_present": details.pin_matches is not None,
-        "partial_approval_capable": said["card_acceptor"]["poi"]["partial_approval_capable"] == "1",
+        "partial_approval_capable": fields["card_acceptor"]["poi"]["partial_approval_capable"] == "1",
         "purchase_amount_only": False,
-        **{name: said[name] for name in IN_POS},
+        **{name: fields[name] for name in IN_POS},
     }

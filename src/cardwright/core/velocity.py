@@ -37,9 +37,10 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
     ``since_ms`` is the control's creation, from which LIFETIME counts. ``counting_revision`` is the program's revision at
     which the control was last switched on again or began to count something else: a usage that was kept under the same
-    settings before lacks what happened between. A ``shadow`` is counted like any
-    other and refuses nobody. ``codes`` and ``key`` follow from the others (``settled``): the key stands for everything that
-    decides what is counted, so controls that differ in their limits alone share it, and with it their usage.
+    settings before lacks what happened between. A ``shadow`` control is counted like
+    any other and declines nothing. ``approvals_only`` False counts declined purchases instead of approved ones. ``codes`` and
+    ``key`` follow from the others (``resolved``): the key stands for everything that decides what is counted, so controls that
+    differ in their limits alone share it, and with it their usage.
     """
 
     id: int
@@ -99,8 +100,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         return event.purchase + event.cash if is_included else 0
 
 
-def settled(control: Control, groups: Groups | None = None) -> Control:
-    """The control with what follows from its settings and its MCC group worked out: it is looked at for every purchase."""
+def resolved(control: Control, groups: Groups | None = None) -> Control:
+    """Return the control with ``codes`` and ``key`` computed from its settings and its MCC group, once for all purchases."""
     group_revision = 0
     if groups is not None and control.mcc_group is not None:
         group_revision = groups.revision_of(control.mcc_group)
@@ -113,14 +114,14 @@ def settled(control: Control, groups: Groups | None = None) -> Control:
 def strictest_of(controls: tuple[Control, ...]) -> tuple[Control, ...]:
     """One control for everything that is counted, with the smallest limits of those that count it: what passes these passes
     all, and ninety controls cost no more than the few things that they count."""
-    found: dict[str, Control] = {}
+    strictest: dict[str, Control] = {}
     for control in controls:
-        other = found.setdefault(control.key, control)
-        limits = [one.usage_limit for one in (control, other) if one.usage_limit is not None]
-        found[control.key] = msgspec.structs.replace(
+        other = strictest.setdefault(control.key, control)
+        limits = [limit for limit in (control.usage_limit, other.usage_limit) if limit is not None]
+        strictest[control.key] = msgspec.structs.replace(
             other, amount_limit=min(control.amount_limit, other.amount_limit), usage_limit=min(limits, default=None)
         )
-    return tuple(found.values())
+    return tuple(strictest.values())
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
@@ -295,8 +296,8 @@ def counted(
 def recounted(control: Control, past: Iterable[tuple[Instant, Sequence[Change]]], now: Instant) -> Usage:
     """Return the usage that history gives a control in its present window; LIFETIME begins with the control's creation."""
     stands = standing(control, None, windows_at(now))
-    for at, changes in past:
-        if _is_present(control, at, stands):
+    for time_ms, changes in past:
+        if _is_present(control, time_ms, stands):
             for change in changes:
                 stands = _after(control, stands, change)
     return stands
@@ -304,10 +305,10 @@ def recounted(control: Control, past: Iterable[tuple[Instant, Sequence[Change]]]
 
 def _after(control: Control, stands: Usage, change: Change) -> Usage:
     """Return a usage after a change, the same when the control does not count it. No usage falls below 0."""
-    at, event, basis = change
+    time_ms, event, basis = change
     if event.is_approved != control.approvals_only:
         return stands
-    if basis is not None and not (control.amount_of(basis) and _is_present(control, at, stands)):
+    if basis is not None and not (control.amount_of(basis) and _is_present(control, time_ms, stands)):
         return stands
     amount = control.amount_of(event)
     if not amount and basis is None:
@@ -315,8 +316,8 @@ def _after(control: Control, stands: Usage, change: Change) -> Usage:
     return Usage(stands.window, max(0, stands.amount + amount), max(0, stands.count + event.count))
 
 
-def _is_present(control: Control, at: Instant, stands: Usage) -> bool:
+def _is_present(control: Control, time_ms: Instant, stands: Usage) -> bool:
     """Whether an instant is in the window of a usage."""
     if control.window is Window.LIFETIME:
-        return at >= control.since_ms
-    return windows_at(at)[control.window] == stands.window
+        return time_ms >= control.since_ms
+    return windows_at(time_ms)[control.window] == stands.window

@@ -64,14 +64,14 @@ def counted_chain(row: TransactionRow, details: Details) -> int | None:
     return row.id if row.root_id is None else row.root_id
 
 
-def applied(event: Event, at: Instant, parts: Parts, *, has_chain: bool = True) -> tuple[Sequence[Change], Parts]:
+def applied(event: Event, time_ms: Instant, parts: Parts, *, has_chain: bool = True) -> tuple[Sequence[Change], Parts]:
     """Return what a message changes, and the parts of its chain after it."""
     amount = event.purchase + event.cash
     if amount >= 0 or not has_chain:
         if not event.is_approved or not has_chain:
-            return (Change(at, event),), parts
-        part = ChainPart(at, event.mid, event.mcc, event.velocity_category, event.purchase, event.cash, event.count)
-        return (Change(at, event),), (*parts, part)
+            return (Change(time_ms, event),), parts
+        part = ChainPart(time_ms, event.mid, event.mcc, event.velocity_category, event.purchase, event.cash, event.count)
+        return (Change(time_ms, event),), (*parts, part)
     return _taken(event, parts)
 
 

@@ -133,8 +133,8 @@ async def configure(
         counted_controls = programs[key[0]].limits_of(entry.card).counted
         if account.has_history and counted_controls:
             # At the instant of the decisions: usage of an earlier window would be none in theirs.
-            at = account.time_of(first_id, now[key[0]])
-            accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, at)
+            time_ms = account.time_of(first_id, now[key[0]])
+            accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, time_ms)
     roots = dict(loaded.rows)
     if any(program.fees is not None for program in programs.values()):
         roots |= await load_charged(cache, programs, loaded)
@@ -166,7 +166,7 @@ async def _refresh(
 def _needs(program_id: int, cards: dict[CardKey, CardEntry], loaded: LoadedRows, instructed: Sequence[MovementRequest]) -> Needs:
     """What a batch needs of a program: what its cards are subject to, the sources of its chains and those that movements name."""
     sources = {row.source_id for row in loaded.rows.values() if row.program_id == program_id}
-    sources |= {one.source_id for one in instructed if one.program_id == program_id}
+    sources |= {request.source_id for request in instructed if request.program_id == program_id}
     facts = [entry.card for key, entry in cards.items() if key[0] == program_id]
     return Needs(facts, {source_id for source_id in sources if source_id is not None})
 

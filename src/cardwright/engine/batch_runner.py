@@ -255,7 +255,9 @@ def _decide_one(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult
     usages = decision.account.usages
     if program.shadows:
         shadowed = msgspec.structs.replace(snapshot, velocity_limits=program.shadows_of(entry.card), strictest_limits=None)
-        batch.write.shadow_hits += [(program.id, one.id, row.id) for one in would_refuse(shadowed, message, decision, now)]
+        batch.write.shadow_hits += [
+            (program.id, control.id, row.id) for control in would_refuse(shadowed, message, decision, now)
+        ]
     controls, parts = program.limits_of(entry.card).counted, None
     if controls or row.root_id is not None or request.refund_of is not None:
         changes, parts = _changes(batch, row, details)
@@ -320,7 +322,7 @@ def _keep(
 
 def _move(batch: Batch, ids: IdSource, request: MovementRequest) -> MovementResult | Problem:
     """Decides a movement: all its transactions and its document, or the problem that stands in its way."""
-    entries = [batch.holders[one.key] for one in request.accounts if one.key in batch.holders]
+    entries = [batch.holders[account.key] for account in request.accounts if account.key in batch.holders]
     if len(entries) < len(request.accounts):
         return Problem(USER_UNKNOWN)
     program = batch.programs[request.program_id]

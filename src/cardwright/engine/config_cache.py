@@ -23,7 +23,7 @@ from cardwright.engine.packed_cache import PackedCache
 from cardwright.engine.spend_control_cache import SpendEntry, load_spend
 from cardwright.outbox.events import Subscription, load_subscriptions
 from cardwright.storage.accounts import Account, load_account, load_reloads
-from cardwright.storage.controls import Found, load_found, load_past
+from cardwright.storage.controls import ActiveControls, load_active_controls, load_past
 from cardwright.storage.database import Database, Row
 from cardwright.storage.engine.store import CardRow, EngineStore
 from cardwright.storage.fee_groups import FeesByGroup, load_fees
@@ -159,12 +159,12 @@ class ProgramEntry:
             return NO_SPEND
         return self.spend.of(card, user, product.config.transaction_controls, mcc)
 
-    def keep_controls(self, found: Found) -> None:
+    def keep_controls(self, controls: ActiveControls) -> None:
         """Adds controls that were read when their user bought something."""
-        self.controls.update(by_level(one for one in found.velocity if not one.shadow))
-        self.shadows.update(by_level(one for one in found.velocity if one.shadow))
+        self.controls.update(by_level(control for control in controls.velocity if not control.shadow))
+        self.shadows.update(by_level(control for control in controls.velocity if control.shadow))
         self.limits_by_card.clear()
-        self.spend.keep(found)
+        self.spend.keep(controls)
 
     def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:
         """The auto reload of an account: the holder's own, else the card product's, else the program's."""
@@ -248,14 +248,14 @@ class Cache:
 
     async def _load_originals(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
         claims = {key: row_id for key in keys if (row_id := claimed_id(key[1])) is not None}
-        rows = {one.id: one for one in await self._store.load_originals(list(claims.values()))} if claims else {}
-        found = {key: rows[row_id] for key, row_id in claims.items() if row_id in rows and is_named(rows[row_id], key)}
+        rows = {row.id: row for row in await self._store.load_originals(list(claims.values()))} if claims else {}
+        originals = {key: rows[row_id] for key, row_id in claims.items() if row_id in rows and is_named(rows[row_id], key)}
         # What is no row's own token is one that its sender chose.
-        if rest := [key for key in keys if key not in found]:
-            found |= await self._store.load_chosen(rest)
-        for original in found.values():
+        if rest := [key for key in keys if key not in originals]:
+            originals |= await self._store.load_chosen(rest)
+        for original in originals.values():
             self.remember_original(original)
-        return found
+        return originals
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
         """Loads cards as they are now; those that there are."""
@@ -292,7 +292,7 @@ class Cache:
                 entry = _begun(db, program)
             missing = entry.missing(needs)
             if missing.users:
-                entry.keep_controls(load_found(db, program_id, entry.spend.groups, missing.users))
+                entry.keep_controls(load_active_controls(db, program_id, entry.spend.groups, missing.users))
                 entry.spend.users |= missing.users
             if missing.products:
                 _add_products(db, entry, missing.products)
@@ -304,8 +304,8 @@ class Cache:
 def _begun(db: Connection, program: Program) -> ProgramEntry:
     """A program's entry with what every batch needs."""
     subscriptions = load_subscriptions(db, program.id)
-    spend, found = load_spend(db, program.id)
-    reloads = {level_of(one): one for one in load_reloads(db, program.id)}
+    spend, controls = load_spend(db, program.id)
+    reloads = {level_of(auto_reload): auto_reload for auto_reload in load_reloads(db, program.id)}
     settings = program.settings
     fees = load_fees(db, program.id, settings.currency)
     masked = settings.mask_funding_source_tokens
@@ -313,7 +313,7 @@ def _begun(db: Connection, program: Program) -> ProgramEntry:
         program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend,
         reloads=reloads, fees=fees,
     )  # fmt: skip
-    entry.keep_controls(found)
+    entry.keep_controls(controls)
     _add_sources(db, entry, {reload.source_id for reload in reloads.values()})
     return entry
 
@@ -329,27 +329,27 @@ def _add_products(db: Connection, entry: ProgramEntry, tokens: Collection[str]) 
     query = select(card_products.c.token, card_products.c.doc).where(
         card_products.c.program_id == entry.id, card_products.c.token.in_(tokens)
     )
-    found: dict[str, ProductFact] = {row.token: fact_from(ProductFact, row.doc) for row in db.execute(query)}
-    for product in found.values():
+    facts: dict[str, ProductFact] = {row.token: fact_from(ProductFact, row.doc) for row in db.execute(query)}
+    for product in facts.values():
         funding = product.config.jit_funding.program_funding_source
         if funding.enabled and funding.funding_source_token not in entry.sources:
             row = find(db, funding_sources, entry.id, funding.funding_source_token)
             assert row is not None, "a product names a funding source that was there when it was made"
             entry.keep_source(_source_of(entry, row))
-    entry.spend.learn(db, entry.id, (product.config.transaction_controls for product in found.values()))
-    entry.products.update(found)
+    entry.spend.learn(db, entry.id, (product.config.transaction_controls for product in facts.values()))
+    entry.products.update(facts)
 
 
 def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
     """The accounts of the users with these (program id, token); unknown users are left out."""
-    found = {key: load_account(db, *key) for key in keys}
-    return {key: _account_of(key, account) for key, account in found.items() if account is not None}
+    accounts = {key: load_account(db, *key) for key in keys}
+    return {key: _account_of(key, account) for key, account in accounts.items() if account is not None}
 
 
-def _account_of(key: AccountKey, found: Account) -> AccountEntry:
-    user = _user.decode(found.user_fact)
-    owner = user if found.owner_fact is None else _user.decode(found.owner_fact)
-    return AccountEntry(key, found.holder_id, found.revision, user, owner)
+def _account_of(key: AccountKey, account: Account) -> AccountEntry:
+    user = _user.decode(account.user_fact)
+    owner = user if account.owner_fact is None else _user.decode(account.owner_fact)
+    return AccountEntry(key, account.holder_id, account.revision, user, owner)
 
 
 def _source_of(program: ProgramEntry, row: Row) -> SourceEntry:

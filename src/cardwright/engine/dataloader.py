@@ -30,7 +30,7 @@ class Loader(Generic[K, V]):
         while self._wanted:
             wanted, self._wanted = self._wanted, {}
             try:
-                found = await self._load(list(wanted))
+                results = await self._load(list(wanted))
             except Exception as error:
                 # Whatever it is, those who wait get it; the task goes on, or all who ask later would wait for ever.
                 for waiter in itertools.chain.from_iterable(wanted.values()):
@@ -40,5 +40,5 @@ class Loader(Generic[K, V]):
             for key, waiters in wanted.items():
                 for waiter in waiters:
                     if not waiter.done():
-                        waiter.set_result(found.get(key))
+                        waiter.set_result(results.get(key))
         self._task = None

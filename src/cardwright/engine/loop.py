@@ -465,10 +465,10 @@ def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
     return answers
 
 
-async def _there(found: Awaitable[T | None], missing: Kind) -> T:
+async def _there(lookup: Awaitable[T | None], missing: Kind) -> T:
     """What was found. Raises a problem of the kind ``missing`` when it was nothing, and OUT_OF_ORDER without a database."""
     try:
-        entry = await found
+        entry = await lookup
     except Unavailable as error:
         log.info("the database failed to find what a message names", error=str(error))
         raise Problem(UNAVAILABLE, AWAY) from None

@@ -91,14 +91,14 @@ class Timers:
         end = clock() + SETTLE_S
         async with self._turn:
             while clock() < end and not self._stopped.is_set() and (due := await self._in_thread(self._due, program_id)):
-                expired = await asyncio.gather(*(self._happen(program_id, one) for one in due))
+                expired = await asyncio.gather(*(self._happen(program_id, item) for item in due))
                 if any(expired):
                     self._wake_outbox()
                 if not all(expired):
                     return
 
-    async def _happen(self, program_id: int, one: DueHold | DueDeposit) -> bool:
-        return await (self._expire(program_id, one) if isinstance(one, DueHold) else self._apply(*one))
+    async def _happen(self, program_id: int, item: DueHold | DueDeposit) -> bool:
+        return await (self._expire(program_id, item) if isinstance(item, DueHold) else self._apply(*item))
 
     async def _apply(self, deposit: TransactionRow, account: AccountEntry) -> bool:
         """Whether the deposit waits no longer afterwards."""

@@ -21,10 +21,10 @@ from cardwright.core.spend_controls import (
 )
 from cardwright.storage.builtin_resources import BUILT_IN
 from cardwright.storage.controls import (
-    Found,
+    ActiveControls,
     has_user_controls,
+    load_active_controls,
     load_countries,
-    load_found,
     load_mcc_groups,
     load_merchant_groups,
     load_pre_kyc,
@@ -73,15 +73,15 @@ class SpendEntry:
 
     def categories_of(self, mcc: str) -> Categories:
         """What the MCC groups say of a category: worked out once for each that is met."""
-        found = self.categories.get(mcc)
-        if found is None:
-            found = self.categories[mcc] = categories_of(mcc, self.groups.mccs.values())
-        return found
+        categories = self.categories.get(mcc)
+        if categories is None:
+            categories = self.categories[mcc] = categories_of(mcc, self.groups.mccs.values())
+        return categories
 
-    def keep(self, found: Found) -> None:
+    def keep(self, controls: ActiveControls) -> None:
         """Adds controls and exemptions of levels that are not known yet."""
-        self.controls.update(by_level(found.auth))
-        self.exemptions.update(by_level(found.exempt))
+        self.controls.update(by_level(controls.auth))
+        self.exemptions.update(by_level(controls.exempt))
         self.is_used = bool(self.is_used or self.controls)
 
     def learn(self, db: Connection, program_id: int, products: Iterable[TransactionControls]) -> None:
@@ -95,8 +95,8 @@ class SpendEntry:
                 self.is_used = True
 
 
-def load_spend(db: Connection, program_id: int) -> tuple[SpendEntry, Found]:
+def load_spend(db: Connection, program_id: int) -> tuple[SpendEntry, ActiveControls]:
     """A program's entry, and the controls that are for no single user."""
     groups = Groups(load_mcc_groups(db, program_id), {})
     entry = SpendEntry(groups, load_pre_kyc(db, program_id), has_user_controls(db, program_id), is_used=bool(groups.mccs))
-    return entry, load_found(db, program_id, groups, None)
+    return entry, load_active_controls(db, program_id, groups, None)

@@ -43,21 +43,21 @@ def chain_row(root: TransactionRow) -> ChainRow:
 
 def completed(message: Message, original: TransactionRow) -> Message:
     """A message with the merchant of the transaction that it names, as far as it names none itself."""
-    said, known = message.details, details_decoder.decode(original.details)
+    new, known = message.details, details_decoder.decode(original.details)
     details = Details(
-        mid=said.mid or known.mid,
-        merchant=known.merchant if said.merchant == STAND_IN_MERCHANT else said.merchant,
-        fees=said.fees,
+        mid=new.mid or known.mid,
+        merchant=known.merchant if new.merchant == STAND_IN_MERCHANT else new.merchant,
+        fees=new.fees,
         # What belongs to no chain only borrows card and merchant: a forced clearing is what it says itself.
-        velocity_category=known.velocity_category if message.follows else said.velocity_category,
-        additional_data=said.additional_data,
+        velocity_category=known.velocity_category if message.follows else new.velocity_category,
+        additional_data=new.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
-        network=said.network or known.network,
-        subnetwork=said.subnetwork if said.network is not None else known.subnetwork,
+        network=new.network or known.network,
+        subnetwork=new.subnetwork if new.network is not None else known.subnetwork,
         card_present=known.card_present if message.follows else None,
         increments=known.increments if message.follows else (),
         assessed=known.assessed if message.follows else None,
-        echoed=said.echoed,
+        echoed=new.echoed,
     )
     return msgspec.structs.replace(message, details=details)
 
@@ -135,7 +135,7 @@ def details_of(
     message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None, refund_of: int | None
 ) -> Details:
     """What is kept of a message beyond its amounts: what it said, and what the decision added."""
-    found: dict[str, object] = {
+    fields: dict[str, object] = {
         "address_verdict": address_verdict(snapshot, message) if isinstance(message, Authorization) else None,
         "order_refused": decision.order_refused,
         "chosen_token": chosen_token,
@@ -146,11 +146,11 @@ def details_of(
         "mcc_groups": snapshot.spend.categories.names if isinstance(message, Authorization) else (),
     }
     if decision.unload:
-        found["unload"] = decision.unload
+        fields["unload"] = decision.unload
     if decision.left:
-        found["left"] = decision.left
+        fields["left"] = decision.left
     # Usually there is nothing, and a copy would be the dearest part of the row.
-    return msgspec.structs.replace(message.details, **found) if any(found.values()) else message.details
+    return msgspec.structs.replace(message.details, **fields) if any(fields.values()) else message.details
 
 
 def journal_entry(row: TransactionRow, legs: tuple[int, ...]) -> tuple[object, ...]:

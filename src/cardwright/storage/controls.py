@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from cardwright.core.render import details_decoder
 from cardwright.core.spend_controls import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved
 from cardwright.core.transaction_row import TransactionRow
-from cardwright.core.velocity import Control, settled
+from cardwright.core.velocity import Control, resolved
 from cardwright.core.velocity_events import ChainParts, Past, event_of
 from cardwright.storage.database import Row
 from cardwright.storage.history import INACTIVE as INACTIVE
@@ -41,7 +41,7 @@ NO_GROUPS = Groups()
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ActiveControls:
     """Active controls of some levels, oldest first, with their scopes worked out."""
 
     velocity: list[Control]
@@ -49,13 +49,13 @@ class Found:
     exempt: list[MerchantRule]
 
 
-def load_found(db: Connection, program_id: int, groups: Groups, of_users: Collection[str] | None) -> Found:
+def load_active_controls(db: Connection, program_id: int, groups: Groups, of_users: Collection[str] | None) -> ActiveControls:
     """The active controls of these users, or those that are for no user; ``groups`` gains the merchant groups they name."""
     velocity, auth, exempt = (_facts(db, table, program_id, of_users) for table in SPEND_CONTROLS)
     rules, exemptions = ([rule_from(row.id, row.fact) for row in rows] for rows in (auth, exempt))
     named = {rule.merchant_group for rule in (*rules, *exemptions) if rule.merchant_group is not None}
     load_merchant_groups(db, program_id, groups, named)
-    return Found(
+    return ActiveControls(
         [control_from(row.id, row.fact, groups) for row in velocity],
         [resolved(rule, groups) for rule in rules],
         [resolved(rule, groups) for rule in exemptions],
@@ -70,16 +70,16 @@ def _facts(db: Connection, table: Table, program_id: int, of_users: Collection[s
 
 def has_user_controls(db: Connection, program_id: int) -> bool:
     """Whether any control of the program is for a single user: those are read when the user buys something."""
-    found = (
+    conditions = (
         select(table.c.id).where(table.c.program_id == program_id, table.c.user_token.is_not(None), table.c.active).exists()
         for table in SPEND_CONTROLS
     )
-    return bool(db.scalar(select(or_(*found))))
+    return bool(db.scalar(select(or_(*conditions))))
 
 
 def count_program_controls(db: Connection, program_id: int, but: tuple[str, str]) -> int:
     """How many active spend controls are for the whole program, besides the one of this table with this token."""
-    found = 0
+    count = 0
     for table in (velocity_controls, auth_controls):
         columns = table.c
         query = select(func.count()).where(
@@ -87,13 +87,13 @@ def count_program_controls(db: Connection, program_id: int, but: tuple[str, str]
         )
         if table is velocity_controls:
             query = query.where(columns.shadow != SHADOW)
-        found += db.execute(query.where(columns.token != but[1]) if table.name == but[0] else query).scalar_one()
-    return found
+        count += db.execute(query.where(columns.token != but[1]) if table.name == but[0] else query).scalar_one()
+    return count
 
 
 def control_from(control_id: int, fact: str, groups: Groups = NO_GROUPS) -> Control:
     """A velocity control from the JSON that is kept of it for decisions."""
-    return settled(msgspec.convert({**msgspec.json.decode(fact), "id": control_id}, Control), groups)
+    return resolved(msgspec.convert({**msgspec.json.decode(fact), "id": control_id}, Control), groups)
 
 
 def rule_from(rule_id: int, fact: str) -> MerchantRule:
@@ -143,7 +143,7 @@ def load_countries(db: Connection, program_id: int, tokens: Iterable[str]) -> di
     columns = accepted_countries.c
     query = select(columns.doc).where(columns.program_id == program_id, columns.token.in_(list(tokens)))
     lists = [msgspec.json.decode(doc, type=CountryList) for doc in db.scalars(query)]
-    return {one.token: one for one in lists}
+    return {country_list.token: country_list for country_list in lists}
 
 
 class _Config(msgspec.Struct):
@@ -176,11 +176,11 @@ def load_past(db: Connection, holder_id: int, user_token: str) -> list[Past]:
         .order_by(transactions.c.created_ms, transactions.c.id)
     )
     past, chains = [], ChainParts()
-    for found in db.execute(query):
-        row = TransactionRow(*found[: len(TransactionRow._fields)])
+    for result in db.execute(query):
+        row = TransactionRow(*result[: len(TransactionRow._fields)])
         details = details_decoder.decode(row.details)
         if changes := chains.changes(row, details, event_of(row, details)):
-            past.append(Past(row.created_ms, row.id, product_token_of(found.card_doc), changes))
+            past.append(Past(row.created_ms, row.id, product_token_of(result.card_doc), changes))
     return past
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardwright import __version__
 from cardwright.edges.cli.instance import Credentials, Instance, announced, environment_of
-from cardwright.edges.cli.output import Failure, show_fields, tell
+from cardwright.edges.cli.output import Failure, print_notice, show_fields
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
@@ -40,10 +40,10 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         threading.Thread(target=_leave_at_eof, daemon=True).start()
     from cardwright.edges.cli.database_commands import check_database_file, make_data_dir, make_database_file, opened
     from cardwright.edges.http.server import PortTaken, bind, run
-    from cardwright.wiring import address_of, settled
+    from cardwright.wiring import address_of, resolved_settings
 
     with ExitStack() as stack:
-        settings = stack.enter_context(settled(settings))
+        settings = stack.enter_context(resolved_settings(settings))
         directory = make_data_dir(settings).absolute()
         if "://" not in (address := address_of(settings)):
             path = str(Path(address).expanduser())
@@ -62,10 +62,10 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         certificate = certificate_for(settings, directory) if settings.tls else None
         pair = Credentials(keys.application_token, keys.access_token)
         instance = instance_of(settings, listener, certificate)
-        told = Told(settings, instance, pair, place, as_json)
-        stack.enter_context(announcing(told, directory))
+        message = StartupMessage(settings, instance, pair, place, as_json)
+        stack.enter_context(announcing(message, directory))
         run(settings, listener, certificate)
-        if not told.is_ready:
+        if not message.is_ready:
             raise Failure("the server did not start; the log above says why", "cardwright serve --log-level info")
 
 
@@ -150,7 +150,7 @@ def lock_database_file(path: str) -> None:
         raise Failure(f"--db {path}: another server works on this file", hint) from None
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if mode & 0o077:
-        tell(f"warning: --db {path} is open to other users (mode {mode:o});  chmod 600 {path}*")
+        print_notice(f"warning: --db {path} is open to other users (mode {mode:o});  chmod 600 {path}*")
 
 
 # --- Where it answers ---------------------------------------------------------------------
@@ -178,7 +178,7 @@ def instance_of(settings: "Settings", listener: socket.socket, certificate: tupl
 
 
 @dataclass(slots=True)
-class Told:
+class StartupMessage:
     """What is said when the instance is ready, and whether it was."""
 
     settings: "Settings"
@@ -188,7 +188,7 @@ class Told:
     as_json: bool
     is_ready: bool = False
 
-    def tell(self) -> None:
+    def announce(self) -> None:
         """Says it, once."""
         self.is_ready = True
         print(json.dumps(self._data()) if self.as_json else f"Cardwright {__version__} is ready.\n", flush=True)
@@ -198,9 +198,9 @@ class Told:
 
     def _data(self) -> dict[str, Any]:
         instance = self.instance
-        told = {"base_url": instance.base_url, "mode": instance.mode, "pid": instance.pid, "data": self.place}
+        data = {"base_url": instance.base_url, "mode": instance.mode, "pid": instance.pid, "data": self.place}
         tokens = asdict(self.credentials) if self.settings.is_sandbox else {}
-        return told | tokens | ({"ca": instance.ca} if instance.ca else {})
+        return data | tokens | ({"ca": instance.ca} if instance.ca else {})
 
     def _fields(self) -> list[tuple[str, str]]:
         root, settings, pair = self.instance.root_url, self.settings, self.credentials
@@ -227,19 +227,19 @@ class Told:
 
 
 @contextmanager
-def announcing(told: Told, directory: Path) -> Iterator[None]:
+def announcing(message: StartupMessage, directory: Path) -> Iterator[None]:
     """Asks the server whether it is ready, from a thread, and then says so and leaves word in the data directory."""
     ended = threading.Event()
     with ExitStack() as word:
 
-        def announce() -> None:
-            while not ended.is_set() and not _answers(told.instance):
+        def announce_when_ready() -> None:
+            while not ended.is_set() and not _answers(message.instance):
                 time.sleep(POLL_S)
             if not ended.is_set():
-                word.enter_context(announced(directory, told.instance))
-                told.tell()
+                word.enter_context(announced(directory, message.instance))
+                message.announce()
 
-        thread = threading.Thread(target=announce, daemon=True)
+        thread = threading.Thread(target=announce_when_ready, daemon=True)
         thread.start()
         try:
             yield
