@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cardwright import __version__
-from cardwright.edges.cli.output import Failure, tell_failure
+from cardwright.edges.cli.output import Failure, print_failure
 from cardwright.edges.cli.status import OutputFormat
 from cardwright.edges.cli.surroundings import failure_of_file
 
@@ -66,7 +66,7 @@ def settings_from(**given: Any) -> "Settings":
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        wrong = [(f"CARDWRIGHT_{str(one['loc'][0]).upper()}", one["msg"]) for one in error.errors(include_input=False)]
+        wrong = [(f"CARDWRIGHT_{str(detail['loc'][0]).upper()}", detail["msg"]) for detail in error.errors(include_input=False)]
         raise Failure("; ".join(f"{name}: {text}" for name, text in wrong), f"unset {wrong[0][0]}", 2) from None
     except UnicodeError:
         raise Failure(".env is not UTF-8 text", "file .env", 2) from None
@@ -262,7 +262,7 @@ def main() -> None:
 
 
 def _end(failure: Failure) -> NoReturn:
-    tell_failure(failure)
+    print_failure(failure)
     try:
         sys.stdout.flush()
     except OSError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cardwright.edges.cli.output import Failure, show_json, show_table, tell
+from cardwright.edges.cli.output import Failure, print_notice, show_json, show_table
 from cardwright.edges.cli.surroundings import failure_of_database
 from cardwright.kit.files import create_empty_file
 
@@ -149,7 +149,7 @@ def migrate(settings: "Settings", *, sql: bool) -> None:
             print(sql_of_all(database), end="")
         return
     with migrated(settings, is_made=True) as (database, was_changed):
-        tell(f"{database.place}: {'brought to' if was_changed else 'already at'} the schema of this version")
+        print_notice(f"{database.place}: {'brought to' if was_changed else 'already at'} the schema of this version")
 
 
 def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
@@ -158,10 +158,10 @@ def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
     from cardwright.storage.migrate import newest, present
 
     with database_of(settings, is_read=True) as database:
-        found = present(database)
-        check_revision(database, found)
-        if found != newest():
-            text = f"--db {database.place} is at revision {found or 'none'}, and this version checks {newest()}"
+        revision = present(database)
+        check_revision(database, revision)
+        if revision != newest():
+            text = f"--db {database.place} is at revision {revision or 'none'}, and this version checks {newest()}"
             raise Failure(text, "cardwright migrate")
         report = list(findings(database, secrets=secrets))
         place = database.place
@@ -170,13 +170,16 @@ def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
         show_json({"database": place, "sound": is_sound, "invariants": [asdict(finding) for finding in report]})
     else:
         _show_report(report)
-        tell(f"{place}: {'the books are sound' if is_sound else 'the books are not sound'}")
+        print_notice(f"{place}: {'the books are sound' if is_sound else 'the books are not sound'}")
     return is_sound
 
 
 def _show_report(report: list["Finding"]) -> None:
-    rows = [(one.promise, one.says, one.examined, f"{one.broken} broken" if one.broken else "sound") for one in report]
-    show_table(("", "always true", "rows", ""), rows, ["red" if one.broken else "" for one in report])
+    rows = [
+        (finding.promise, finding.says, finding.examined, f"{finding.broken} broken" if finding.broken else "sound")
+        for finding in report
+    ]
+    show_table(("", "always true", "rows", ""), rows, ["red" if finding.broken else "" for finding in report])
     for finding in report:
         for violation in finding.violations:
             print(f"{violation.name}: {violation.where}: expected {violation.expected}, found {violation.actual}")
@@ -201,12 +204,12 @@ def reset(settings: "Settings", *, is_sure: bool) -> None:
                 raise Failure(f"--db {database.place} has no default program yet", "cardwright serve")
             removed = reset_program(db, program_id, first_clock(settings))["removed"]
         rows = ", ".join(f"{count} {name}" for name, count in removed.items())
-        tell(f"{database.place}: removed {rows or 'nothing, it was empty'}")
+        print_notice(f"{database.place}: removed {rows or 'nothing, it was empty'}")
 
 
 def _ask(place: str) -> None:
     if not sys.stdin.isatty():
         raise Failure("--yes is needed where nobody can be asked", "cardwright reset --yes", 2)
-    tell(f"This removes all cards, users and transactions of the default program in {place}.")
+    print_notice(f"This removes all cards, users and transactions of the default program in {place}.")
     if input("Type yes to go on: ").strip().lower() != "yes":
         raise Failure("nothing was removed", "cardwright reset --yes")

@@ -25,7 +25,7 @@ def demo(*, as_json: bool) -> None:
         if as_json:
             steps = list(story.play())
         else:
-            _tell_all(story)
+            _show_story(story)
     seconds = round(time.monotonic() - started, 1)
     broken = [promise.says for promise in story.promises if not promise.is_kept]
     if as_json:
@@ -43,17 +43,17 @@ def demo(*, as_json: bool) -> None:
         raise Failure(f"not as promised: {'; '.join(broken)}", "cardwright demo --json")
 
 
-def _tell_all(story: Story) -> None:
-    page, told = console(), 0
+def _show_story(story: Story) -> None:
+    page, shown_count = console(), 0
     page.print(f"An instance of its own answers at {story.client.root_url}/v3. It is gone when the story ends.", style="dim")
     for number, step in enumerate(story.play(), 1):
-        _tell(page, number, step)
-        for promise in story.promises[told:]:
-            _tell_promise(page, promise)
-        told = len(story.promises)
+        _show_step(page, number, step)
+        for promise in story.promises[shown_count:]:
+            _show_promise(page, promise)
+        shown_count = len(story.promises)
 
 
-def _tell(page: "Console", number: int, step: Step) -> None:
+def _show_step(page: "Console", number: int, step: Step) -> None:
     page.print(f"\n{number:>2}  {step.title}", style="bold")
     page.print(f"    {step.verb} {step.path}", style="cyan")
     if step.body is not None:
@@ -81,6 +81,6 @@ def _plain(value: object) -> str:
             return json.dumps(value)
 
 
-def _tell_promise(page: "Console", promise: Promise) -> None:
+def _show_promise(page: "Console", promise: Promise) -> None:
     mark, style = ("ok", "green") if promise.is_kept else ("BROKEN", "bold red")
     page.print(f"    {mark:<2}  {promise.says}", style=style)

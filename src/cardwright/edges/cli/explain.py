@@ -28,10 +28,10 @@ def decision_of(client: Client, token: str) -> dict[str, Any]:
     if answer.status == 200:
         decision: dict[str, Any] = answer.body
         return decision
-    said = answer.body.get("error_message", answer.body) if isinstance(answer.body, dict) else answer.body
+    reason = answer.body.get("error_message", answer.body) if isinstance(answer.body, dict) else answer.body
     known = "cardwright explain TOKEN   (the transaction.token of an answer)"
     hint = "cardwright status   (are these its credentials?)" if answer.status == 401 else known
-    raise Failure(f"{token}: {answer.status} {said}", hint)
+    raise Failure(f"{token}: {answer.status} {reason}", hint)
 
 
 def show_decision(decision: dict[str, Any]) -> None:
@@ -56,13 +56,15 @@ def _change(value: object) -> str:
     """One of the changes that would have been enough, each limit by its control."""
     if not isinstance(value, list):
         return str(value)
-    limits = [(one["control"], name, one[name]) for one in value for name in ("amount_limit", "usage_limit") if name in one]
+    limits = [
+        (entry["control"], name, entry[name]) for entry in value for name in ("amount_limit", "usage_limit") if name in entry
+    ]
     return ", ".join(f"{control} {name} {limit}" for control, name, limit in limits)
 
 
 def _inputs(inputs: dict[str, Any]) -> str:
-    said = {name: value for name, value in inputs.items() if value not in (None, [])}
-    return ", ".join(f"{name.removesuffix('_ms')} {_plain(name, value)}" for name, value in said.items())
+    values = {name: value for name, value in inputs.items() if value not in (None, [])}
+    return ", ".join(f"{name.removesuffix('_ms')} {_plain(name, value)}" for name, value in values.items())
 
 
 def _plain(name: str, value: object) -> str:
@@ -70,12 +72,12 @@ def _plain(name: str, value: object) -> str:
     if name.endswith("_ms") and isinstance(value, int):
         return iso(value)
     if isinstance(value, list):
-        return "; ".join(_named(one) for one in value)
+        return "; ".join(_named(item) for item in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _named(one: Any) -> str:
+def _named(item: Any) -> str:
     """A control or exemption that was looked at, by its name."""
-    if not isinstance(one, dict):
-        return str(one)
-    return f"{one['name'] or one['token']}{'' if one['applies'] else ' (not here, or not now)'}"
+    if not isinstance(item, dict):
+        return str(item)
+    return f"{item['name'] or item['token']}{'' if item['applies'] else ' (not here, or not now)'}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from cardwright.edges.cli.client import Client
-from cardwright.edges.cli.output import Failure, tell
+from cardwright.edges.cli.output import Failure, print_notice
 from cardwright.kit.files import read_file, replace_file
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def root_of(base_url: str) -> str:
 
 def environment_of(base_url: str, credentials: Credentials, ca: str | None) -> dict[str, str]:
     """The variables under which programs find an instance."""
-    found = {
+    variables = {
         "CARDWRIGHT_BASE_URL": base_url,
         "CARDWRIGHT_URL": root_of(base_url),
         "CARDWRIGHT_APPLICATION_TOKEN": credentials.application_token,
         "CARDWRIGHT_ACCESS_TOKEN": credentials.access_token,
     }
-    return found | ({"CARDWRIGHT_CA": ca, "REQUESTS_CA_BUNDLE": ca} if ca is not None else {})
+    return variables | ({"CARDWRIGHT_CA": ca, "REQUESTS_CA_BUNDLE": ca} if ca is not None else {})
 
 
 # --- One that somebody else started -------------------------------------------------------
@@ -73,7 +73,7 @@ def announced(directory: Path, instance: Instance) -> Iterator[None]:
         replace_file(path, json.dumps({name: value for name, value in asdict(instance).items() if value is not None}).encode())
     except OSError as error:
         # The instance itself works without the file.
-        tell(f"warning: {path}: {error.strerror}; `cardwright status` does not find this instance")
+        print_notice(f"warning: {path}: {error.strerror}; `cardwright status` does not find this instance")
         yield
         return
     try:
@@ -168,9 +168,9 @@ def _fresh(process: "subprocess.Popen[bytes]") -> Fresh:
     line = process.stdout.readline()
     if not line:
         raise Failure("the instance did not start; its own words stand above", "cardwright serve")
-    said: dict[str, Any] = json.loads(line)
-    instance = Instance(base_url=said["base_url"], pid=process.pid, mode=said["mode"], ca=said.get("ca"))
-    return Fresh(instance, Credentials(said["application_token"], said["access_token"]))
+    message: dict[str, Any] = json.loads(line)
+    instance = Instance(base_url=message["base_url"], pid=process.pid, mode=message["mode"], ca=message.get("ca"))
+    return Fresh(instance, Credentials(message["application_token"], message["access_token"]))
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -58,13 +58,13 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[Any]], styles: Sequ
     print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
-def tell(text: str) -> None:
+def print_notice(text: str) -> None:
     """A word to whoever is there, beside the data."""
     print(text, file=sys.stderr, flush=True)
 
 
-def tell_failure(failure: Failure) -> None:
+def print_failure(failure: Failure) -> None:
     """What went wrong and what to type next."""
-    tell(f"error: {failure}")
+    print_notice(f"error: {failure}")
     if failure.hint:
-        tell(f"next:  {failure.hint}")
+        print_notice(f"next:  {failure.hint}")

@@ -21,7 +21,7 @@ from cardwright.edges.http.credentials import Credentials
 from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
 from cardwright.edges.http.problems import INTERNAL_BODY, problem_body, unavailable
-from cardwright.edges.http.router import Found, Router
+from cardwright.edges.http.router import RouteMatch, Router
 from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.limits import deadline
 from cardwright.kit.page import Page, only_fields
@@ -175,12 +175,12 @@ class Api:
 
     def _route_of(self, verb: str, path: bytes) -> tuple[Route, dict[str, str]]:
         """The route of a request and the path's parameters. Raises NOT_FOUND, METHOD_NOT_ALLOWED, FORBIDDEN."""
-        found = self._literal.get(path) or self._find(path)
-        if verb not in found.routes:
-            raise Problem(METHOD_NOT_ALLOWED, ", ".join(found.routes))
-        route, names = found.routes[verb]
+        match = self._literal.get(path) or self._find(path)
+        if verb not in match.routes:
+            raise Problem(METHOD_NOT_ALLOWED, ", ".join(match.routes))
+        route, names = match.routes[verb]
         self._check_mode(route)
-        return route, dict(zip(names, found.values, strict=True))
+        return route, dict(zip(names, match.values, strict=True))
 
     def _page(self, request: Request, route: Route, program_id: int, pairs: dict[str, str]) -> Page:
         """The part of a list that a request asks for, with the bookmarks of a connection that one reader has to itself.
@@ -197,13 +197,13 @@ class Api:
         key = blake2b(msgspec.msgpack.encode(name), digest_size=16).digest()
         return replace(page, bookmarks=request.bookmarks, key=key)
 
-    def _find(self, path: bytes) -> Found:
+    def _find(self, path: bytes) -> RouteMatch:
         """The routes of a path. Raises NOT_FOUND."""
         prefix, *segments = segments_of(path)
-        found = self._routers[prefix].find(segments)
-        if found is None:
+        match = self._routers[prefix].find(segments)
+        if match is None:
             raise Problem(NOT_FOUND, f"no such path: {unquote(path)}")
-        return found
+        return match
 
     def _check_mode(self, route: Route) -> None:
         if self._app.sandbox or route.scope in (Scope.WIRE, Scope.SANDBOX):
@@ -274,10 +274,10 @@ def _list_body(route: Route, listing: Listing, pairs: dict[str, str]) -> bytes:
     docs: Iterable[str] = listing.docs
     if route.fields and "fields" in pairs:
         docs = [_filtered(doc, pairs["fields"]) for doc in docs]
-    more = "true" if listing.is_more else "false"
+    is_more = "true" if listing.is_more else "false"
     # An empty list ends where it begins: the wire's examples have end_index 0 there.
     end = max(start + count - 1, 0) if count else start
-    envelope = f'{{"count":{count},"start_index":{start},"end_index":{end},"is_more":{more},"data":[{",".join(docs)}]}}'
+    envelope = f'{{"count":{count},"start_index":{start},"end_index":{end},"is_more":{is_more},"data":[{",".join(docs)}]}}'
     return envelope.encode()
 
 

@@ -24,12 +24,12 @@ class _Field(NamedTuple):
 
 def check_blanks(body: Any, parse: Callable[[], Any]) -> None:
     """Refuse a body with an object that says nothing and may not. ``parse`` returns the body's JSON as it was sent."""
-    found = list(_blanks_in(body, ()))
+    blanks = list(_blanks_in(body, ()))
     if body.blank is not None and _is_blank(body, type(body)()):
-        found.append(((), type(body)))
-    if found:
+        blanks.append(((), type(body)))
+    if blanks:
         document = parse()
-        for path, shape in found:
+        for path, shape in blanks:
             _check_blank(document, path, shape)
 
 

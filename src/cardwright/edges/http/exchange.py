@@ -85,10 +85,10 @@ def answer_head(answer: HttpResponse, *, keep_alive: bool) -> bytes:
     status, body, allow = answer
     content_type = CONTENT_TYPE if body else b""
     # RFC 9110, 15.5.6: who is told that a method is not allowed is told which are.
-    more = b"allow: %s\r\n" % allow.encode() if allow else b""
+    extra_lines = b"allow: %s\r\n" % allow.encode() if allow else b""
     if not keep_alive:
-        more += b"connection: close\r\n"
-    return b"%scontent-length: %d\r\n%s%s\r\n" % (STATUS_LINES[status], len(body), content_type, more)
+        extra_lines += b"connection: close\r\n"
+    return b"%scontent-length: %d\r\n%s%s\r\n" % (STATUS_LINES[status], len(body), content_type, extra_lines)
 
 
 def content_length(headers: list[tuple[bytes, bytes]]) -> int:

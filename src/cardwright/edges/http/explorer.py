@@ -12,8 +12,8 @@ FOLDER = Path(__file__).with_name("explorer")
 
 # Whatever an answer of ours may hold, it cannot run in the page: scripts and styles are files of this server.
 POLICY = "; ".join(
-    f"{what} {whence}"
-    for what, whence in {
+    f"{directive} {sources}"
+    for directive, sources in {
         "default-src": "'self'",
         "script-src": "'self'",
         "style-src": "'self'",

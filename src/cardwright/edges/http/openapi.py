@@ -199,8 +199,10 @@ def _bad_responses(route: Route) -> Json:
         413: has_body or route.paging is not None,
         415: has_body,
     }
-    found = {str(status): {"$ref": f"#/components/responses/{_response_name(status)}"} for status in applies if applies[status]}
-    return {**found, "default": {"description": "Any other problem.", "content": {"application/json": {"schema": PROBLEM}}}}
+    responses = {
+        str(status): {"$ref": f"#/components/responses/{_response_name(status)}"} for status in applies if applies[status]
+    }
+    return {**responses, "default": {"description": "Any other problem.", "content": {"application/json": {"schema": PROBLEM}}}}
 
 
 def _kinds_by_status() -> dict[int, list[tuple[str, problems.Kind]]]:

@@ -79,21 +79,21 @@ def problem_of(error: msgspec.ValidationError, raw: bytes, shape: type[msgspec.S
     """A decoding error in the wire's words: 400001 for what is missing or of the wrong size, 400037 for the wrong type."""
     match = _AT.match(str(error))
     assert match is not None
-    what, where = match["what"], (match["where"] or "$").removeprefix("$").lstrip(".")
-    if missing := _MISSING.match(what):
+    reason, where = match["what"], (match["where"] or "$").removeprefix("$").lstrip(".")
+    if missing := _MISSING.match(reason):
         names = [missing[1]] if where else _missing_names(raw, shape)
         prefix = f"{where}." if where else ""
         return Problem(INVALID_INPUT, ", ".join(f"{prefix}{name} may not be null" for name in names))
-    if unknown := _UNKNOWN.match(what):
+    if unknown := _UNKNOWN.match(reason):
         name = f"{where}.{unknown[1]}" if where else unknown[1]
         return Problem(INVALID_INPUT, f"{name} is no field here; there are: {', '.join(_names_at(shape, where))}")
-    if _SIZE.match(what):
-        return Problem(INVALID_INPUT, f"{where or 'body'} size is wrong: {what}")
-    if _RANGE.match(what):
-        return Problem(INVALID_INPUT, f"{where or 'body'} is out of range: {what}")
-    if what.startswith("Expected") and "got `null`" in what:
+    if _SIZE.match(reason):
+        return Problem(INVALID_INPUT, f"{where or 'body'} size is wrong: {reason}")
+    if _RANGE.match(reason):
+        return Problem(INVALID_INPUT, f"{where or 'body'} is out of range: {reason}")
+    if reason.startswith("Expected") and "got `null`" in reason:
         return Problem(INVALID_INPUT, f"{where or 'body'} may not be null")
-    return Problem(MALFORMED, f"{where or 'body'}: {what}")
+    return Problem(MALFORMED, f"{where or 'body'}: {reason}")
 
 
 def parse_query(pairs: dict[str, str], shape: type[msgspec.Struct]) -> Any:
@@ -164,9 +164,9 @@ def _nul_in(value: Any, where: str) -> str | None:
             return where if "\x00" in value else None
         case dict():
             inner = ((key, f"{where}.{key}".replace("\x00", "?"), item) for key, item in value.items())
-            found = (name if "\x00" in key else _nul_in(item, name) for key, name, item in inner)
+            paths = (name if "\x00" in key else _nul_in(item, name) for key, name, item in inner)
         case list():
-            found = (_nul_in(item, f"{where}[{index}]") for index, item in enumerate(value))
+            paths = (_nul_in(item, f"{where}[{index}]") for index, item in enumerate(value))
         case _:
             return None
-    return next((name for name in found if name is not None), None)
+    return next((name for name in paths if name is not None), None)

@@ -14,7 +14,7 @@ class _Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RouteMatch:
     """The routes of a path by verb, and the values of its parameters."""
 
     routes: dict[str, tuple[Route, tuple[str, ...]]]
@@ -41,17 +41,17 @@ class Router:
         assert route.verb not in node.routes, f"two routes for {route.verb} {route.path}"
         node.routes[route.verb] = (route, tuple(names))
 
-    def find(self, segments: list[str]) -> Found | None:
+    def find(self, segments: list[str]) -> RouteMatch | None:
         """The routes of a path, None when no route has it."""
         return _walk(self._root, segments, ())
 
 
-def _walk(node: _Node, segments: list[str], values: tuple[str, ...]) -> Found | None:
+def _walk(node: _Node, segments: list[str], values: tuple[str, ...]) -> RouteMatch | None:
     if not segments:
-        return Found(node.routes, values) if node.routes else None
+        return RouteMatch(node.routes, values) if node.routes else None
     head, rest = segments[0], segments[1:]
-    if head in node.literal and (found := _walk(node.literal[head], rest, values)) is not None:
-        return found
+    if head in node.literal and (match := _walk(node.literal[head], rest, values)) is not None:
+        return match
     # An empty segment or a NUL names nothing.
     if node.parameter is None or not head or "\x00" in head:
         return None

@@ -12,7 +12,7 @@ from cardwright.core.problems import FORBIDDEN, HOLDER_GROUP_NOT_FOUND, Problem,
 from cardwright.kit.canonical import beyond
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember
+from cardwright.resources.common.crud import record_version
 from cardwright.resources.common.fields import OR_NONE, Token
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
@@ -82,10 +82,10 @@ def merged(before: HolderGroupConfig, changes: HolderGroupConfig | None) -> Hold
     """The configuration with the leaves of ``changes`` that say something."""
     if changes is None:
         return before
-    said = crud.changes_of(changes)
+    fields = crud.changes_of(changes)
     if changes.pre_kyc_controls is not None:
-        said["pre_kyc_controls"] = structs.replace(before.pre_kyc_controls, **crud.changes_of(changes.pre_kyc_controls))  # type: ignore[type-var]
-    return structs.replace(before, **said)
+        fields["pre_kyc_controls"] = structs.replace(before.pre_kyc_controls, **crud.changes_of(changes.pre_kyc_controls))  # type: ignore[type-var]
+    return structs.replace(before, **fields)
 
 
 def check_config(config: HolderGroupConfig | None, currency: str) -> None:
@@ -128,7 +128,7 @@ def create_holder_group(call: Call, body: HolderGroupCreate) -> str:
     check_fee_group(call, body.config)
     group = HolderGroup(token=body.token or call.app.ids.token(), name=body.name, config=config)
     group_id, doc = crud.insert(call, account_holder_groups, compared, group)
-    remember(call, history.Kind.ACCOUNT_HOLDER_GROUP, group_id, doc, active=True)
+    record_version(call, history.Kind.ACCOUNT_HOLDER_GROUP, group_id, doc, active=True)
     return doc
 
 
@@ -155,7 +155,7 @@ def update_holder_group(call: Call, body: HolderGroupUpdate) -> str:
     doc = records.text_of(after)
     if doc != row.doc:
         records.change(call.db, account_holder_groups, row.id, doc=doc, modified_ms=call.now)
-        remember(call, history.Kind.ACCOUNT_HOLDER_GROUP, row.id, doc, active=True)
+        record_version(call, history.Kind.ACCOUNT_HOLDER_GROUP, row.id, doc, active=True)
     return doc
 
 

@@ -193,13 +193,13 @@ def lock_users(call: Call, *tokens: str) -> dict[str, Row]:
     return {row.token: row for row in call.db.execute(query.with_for_update(key_share=True))}
 
 
-def remember_user(call: Call, user_id: int, holder_id: int, user: User) -> None:
+def record_user_version(call: Call, user_id: int, holder_id: int, user: User) -> None:
     """Lets every process see what the user is now, and later answers what it was until then.
 
     ``holder_id`` is the account that the user draws on, so with ``uses_parent_account`` the parent's.
     """
     revision = history.raise_holder_revision(call.db, holder_id)
-    history.remember(call.db, call.program.id, history.Kind.USER, user_id, revision, call.now, user_fact_doc(user))
+    history.save_version(call.db, call.program.id, history.Kind.USER, user_id, revision, call.now, user_fact_doc(user))
 
 
 # --- Actions: what one can do with it ------------------------------------------------

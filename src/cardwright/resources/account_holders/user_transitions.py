@@ -11,7 +11,7 @@ from cardwright.resources.account_holders.user_model import (
     User,
     lock_users,
     record_transition,
-    remember_user,
+    record_user_version,
 )
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
@@ -61,7 +61,7 @@ def create_transition(call: Call, body: TransitionCreate) -> str:
     after = structs.replace(before, status=body.status, active=body.status.is_active)
     _, changed = crud.update(call, users, row, before, after, status=body.status)
     if changed:
-        remember_user(call, row.id, row.holder_id, after)
+        record_user_version(call, row.id, row.holder_id, after)
     return record_transition(call, row.id, after, body)
 
 

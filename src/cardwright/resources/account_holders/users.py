@@ -31,7 +31,7 @@ from cardwright.resources.account_holders.user_model import (
     User,
     lock_users,
     record_transition,
-    remember_user,
+    record_user_version,
 )
 from cardwright.resources.account_holders.user_secrets import Secrets, seal, secrets_after, unseal
 from cardwright.resources.common import crud
@@ -231,7 +231,7 @@ def create_user(call: Call, body: UserCreate) -> str:
         call, users, body, user, holder_id=holder_id, parent_id=None if parent is None else parent.id, status=user.status,
         email=email, phone=body.phone, sealed=seal(call, user.token, secrets_after(call, Secrets(), body, user.token)),
     )  # fmt: skip
-    remember_user(call, user_id, holder_id, user)
+    record_user_version(call, user_id, holder_id, user)
     first = TransitionCreate(status=user.status, reason_code="00", channel="SYSTEM", user_token=user.token)
     record_transition(call, user_id, user, first)
     if not call.program.settings.deposit_accounts:
@@ -251,9 +251,9 @@ def list_users(call: Call) -> records.Listing:
     return crud.list_resources(call, users)
 
 
-def parent_after(call: Call, row: Row, before: User, token: str | None, found: dict[str, Row]) -> int | None:
+def parent_after(call: Call, row: Row, before: User, token: str | None, rows: dict[str, Row]) -> int | None:
     """The id of the parent that an update gives; raises a problem when the user or the parent cannot be part of that."""
-    parent = None if token is None else found.get(token)
+    parent = None if token is None else rows.get(token)
     if token is not None and parent is None:
         raise Problem(PARENT_UNKNOWN)
     parent_id = None if parent is None else int(parent.id)
@@ -271,8 +271,8 @@ def parent_after(call: Call, row: Row, before: User, token: str | None, found: d
 def update_user(call: Call, body: UserUpdate) -> str:
     """Changes a user's data, not its status."""
     parent_token = body.parent_token
-    found = lock_users(call, call.token, *([parent_token] if isinstance(parent_token, str) else []))
-    row = found.get(call.token)
+    rows = lock_users(call, call.token, *([parent_token] if isinstance(parent_token, str) else []))
+    row = rows.get(call.token)
     if row is None:
         raise Problem(USER_NOT_FOUND)
     crud.check_same_token(call, body)
@@ -283,7 +283,7 @@ def update_user(call: Call, body: UserUpdate) -> str:
     status_of_new(call, body.account_holder_group_token)
     parent_id = row.parent_id
     if parent_token is not UNSET:
-        parent_id = parent_after(call, row, before, parent_token, found)
+        parent_id = parent_after(call, row, before, parent_token, rows)
         changes["parent_token"] = UNSET if parent_token is None else parent_token
     email = row.email if body.email is None else body.email.casefold()
     if email_is_taken(call, email, row.id):
@@ -298,7 +298,7 @@ def update_user(call: Call, body: UserUpdate) -> str:
         sealed=row.sealed if secrets == kept else seal(call, row.token, secrets),
     )  # fmt: skip
     if changed:
-        remember_user(call, row.id, row.holder_id, after)
+        record_user_version(call, row.id, row.holder_id, after)
     return doc
 
 

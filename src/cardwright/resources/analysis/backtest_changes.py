@@ -76,7 +76,7 @@ def naming(place: str) -> Iterator[None]:
 
 def alone(field: str, change: Change[C]) -> Change[C]:
     """The change. Raises a problem when a control is named twice in it."""
-    named = [*change.removed, *(one.id for one in change.replaced)]
+    named = [*change.removed, *(control.id for control in change.replaced)]
     if len(set(named)) < len(named):
         raise bad_field(field, "may name each control once")
     return change

@@ -16,7 +16,7 @@ import structlog
 
 from cardwright.kit.clock import RealClock
 from cardwright.resources.analysis.backtest_worker import LENGTH_BYTES, MODULE, NO_DATABASE, BacktestTask, ReplayedPart, frame
-from cardwright.storage.backtests import DONE, FAILED, Claimed, claim, is_idle, keep
+from cardwright.storage.backtests import DONE, FAILED, Claimed, claim, is_idle, save_progress
 from cardwright.storage.database import Database
 from cardwright.storage.failures import Unavailable
 from cardwright.storage.records import text_of
@@ -138,7 +138,7 @@ class BacktestRunner:
     async def _keep(self, claimed: Claimed, cursor: int, flips: list[str], **columns: object) -> bool:
         def act() -> bool:
             with self._database.write() as db:
-                return keep(db, claimed, cursor, flips, sums=text_of(claimed.sums), **columns)
+                return save_progress(db, claimed, cursor, flips, sums=text_of(claimed.sums), **columns)
 
         return await self._in_thread(act)
 

@@ -85,8 +85,9 @@ def parts(database: Database, order: BacktestTask, clock_s: Callable[[], float] 
     job = order.job
     with database.read() as db:
         versions = load_versions(db, job.program_id)
-    said = [one for said in versions.velocity.values() for _, one in said] + [*job.velocity.replaced, *job.velocity.added]
-    has_lifetime = any(one is not None and one.window is Window.LIFETIME for one in said)
+    controls = [control for entries in versions.velocity.values() for _, control in entries]
+    controls += [*job.velocity.replaced, *job.velocity.added]
+    has_lifetime = any(control is not None and control.window is Window.LIFETIME for control in controls)
     timeline = Timeline(versions, job.velocity, job.auth, job.exempt)
     worker = _Worker(timeline, job, 0 if has_lifetime else job.start_ms - LONGEST_WINDOW_MS, order.flips_max)
     cursor, begun = order.cursor, clock_s()
@@ -118,7 +119,7 @@ class _Worker:
         holders: dict[int, Holder] = {card_id: card.holder for card_id, card in owned.items()}
         self._snapshots.clear()
         past = history_of(db, ids, self._from_ms, self._job.end_ms)
-        for _, rows in groupby(past, key=lambda one: one[0].holder_id):
+        for _, rows in groupby(past, key=lambda entry: entry[0].holder_id):
             for again in Replay(self._timeline, holders, lambda row: self._see(db, row)).run(rows, self._job.start_ms):
                 self._add(again, owned)
         self.sums.accounts += len(ids)

@@ -108,19 +108,19 @@ def groups_as_of(db: Connection, row: TransactionRow) -> Groups:
     """The groups that scopes pointed at."""
     groups = [msgspec.json.decode(doc, type=MccGroup) for _, doc in docs_as_of(db, row, Kind.MCC_GROUP)]
     merchants = [msgspec.json.decode(doc) for _, doc in docs_as_of(db, row, Kind.MERCHANT_GROUP)]
-    return Groups({one.token: one for one in groups}, {one["token"]: frozenset(one["mids"]) for one in merchants})
+    return Groups({group.token: group for group in groups}, {group["token"]: frozenset(group["mids"]) for group in merchants})
 
 
 def controls_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups) -> tuple[Control, ...]:
     """The velocity controls that applied, in the order of their say, shadows among them."""
-    found = (control_from(key, fact, groups) for key, fact in docs_as_of(db, row, Kind.VELOCITY_CONTROL))
-    return applying(by_level(found), card.user_token, card.card_product_token)
+    controls = (control_from(key, fact, groups) for key, fact in docs_as_of(db, row, Kind.VELOCITY_CONTROL))
+    return applying(by_level(controls), card.user_token, card.card_product_token)
 
 
 def rules_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
     """The authorization controls or exemptions that applied, in the order of their say."""
-    found = (resolved(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
-    return applying(by_level(found), card.user_token, card.card_product_token)
+    rules = (resolved(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
+    return applying(by_level(rules), card.user_token, card.card_product_token)
 
 
 def spend_as_of(
@@ -132,15 +132,15 @@ def spend_as_of(
     pre_kyc = None
     if user.status is HolderStatus.LIMITED:
         docs = (doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP))
-        own = (doc for doc in docs if msgspec.json.decode(doc)["token"] == user.account_holder_group_token)
-        pre_kyc = next(map(pre_kyc_of, own), PreKyc())
+        holder_groups = (doc for doc in docs if msgspec.json.decode(doc)["token"] == user.account_holder_group_token)
+        pre_kyc = next(map(pre_kyc_of, holder_groups), PreKyc())
     mcc = details_decoder.decode(row.details).merchant.mcc
     categories = categories_of(mcc, groups.mccs.values())
     return Spend(
         rules_as_of(db, row, card, groups, Kind.AUTH_CONTROL),
         rules_as_of(db, row, card, groups, Kind.EXEMPTION),
         categories,
-        next((one for one in lists if one.token == rules.accepted_countries_token), None),
+        next((country_list for country_list in lists if country_list.token == rules.accepted_countries_token), None),
         groups.mids.get(rules.quasi_cash_exempt_merchant_group_token or "", frozenset()),
         pre_kyc,
     )
@@ -153,8 +153,8 @@ def fees_as_of(db: Connection, row: TransactionRow, user: UserFact) -> tuple[Rea
         return NO_FEES
     holder_groups = [doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP)]
     fees = by_token(doc for _, doc in docs_as_of(db, row, Kind.FEE))
-    found = fees_by_holder_group(holder_groups, by_token(groups), fees, row.currency)
-    return found.get(user.account_holder_group_token, NO_FEES)
+    fees_by_group = fees_by_holder_group(holder_groups, by_token(groups), fees, row.currency)
+    return fees_by_group.get(user.account_holder_group_token, NO_FEES)
 
 
 def with_usage_before(
@@ -163,7 +163,9 @@ def with_usage_before(
     """The account with the usage that the row's decision found: what came before it, counted again from history."""
     if not controls:
         return account
-    past = [one for one in load_past(call.db, row.holder_id, user) if (one.time_ms, one.row_id) < (row.created_ms, row.id)]
+    past = [
+        event for event in load_past(call.db, row.holder_id, user) if (event.time_ms, event.row_id) < (row.created_ms, row.id)
+    ]
     kept = keeping(controls)
     pairs = zip(usage_keys(kept, user, owner), kept, strict=True)
     usages = {key: recounted(control, changes_for(control, past), row.created_ms) for key, control in pairs}
@@ -177,8 +179,8 @@ def get_decision(call: Call) -> dict[str, Any]:
     """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
     row, _side = get_transaction(call.db, call.program.id, call.token)
     reason = REASON_OF[row.code]
-    tells = row.kind not in REQUEST_TYPES or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
-    again = RepeatedDecision(explain_follow_up(row), True, {}) if tells else _explain_again(call, row)
+    is_follow_up = row.kind not in REQUEST_TYPES or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
+    again = RepeatedDecision(explain_follow_up(row), True, {}) if is_follow_up else _explain_again(call, row)
     steps = again.steps
     places = exponent_of(row.currency) or 0
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)

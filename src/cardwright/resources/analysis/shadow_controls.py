@@ -13,7 +13,7 @@ from cardwright.core.transaction_row import token_of
 from cardwright.kit.clock import iso, iso_ms
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember
+from cardwright.resources.common.crud import record_version
 from cardwright.resources.common.fields import EmptyBody
 from cardwright.resources.common.route import Paging, Route, Scope, Shape, get, post
 from cardwright.resources.controls.scope import check_references, control_columns
@@ -114,7 +114,7 @@ def create_shadow(call: Call, body: VelocityCreate) -> ShadowControl:
         fact = counted_anew(call, fact_of(control, call.now, shadow=True))
         columns = control_columns(control.association, fact, active=True)
         control_id, _ = crud.insert(call, velocity_controls, body, control, shadow=SHADOW, **columns)
-        remember(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=True)
+        record_version(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=True)
         row = records.find(call.db, velocity_controls, call.program.id, control.token)
     assert row is not None, "it was found or made"
     return shown(call, row)
@@ -151,13 +151,13 @@ def list_declines(call: Call) -> Listing:
     return Listing([_decline(row) for row in rows], is_more)
 
 
-def _decline(found: Any) -> str:
-    row = recorded(found)
+def _decline(hit: Any) -> str:
+    row = recorded(hit)
     details, places = details_decoder.decode(row.details), exponent_of(row.currency) or 0
     return records.text_of(
         {
             "transaction_token": details.chosen_token or token_of(row), "created_time": iso_ms(row.created_ms),
-            "user_token": found.user_token, "card_token": found.card_token, "mid": details.mid, "mcc": details.merchant.mcc,
+            "user_token": hit.user_token, "card_token": hit.card_token, "mid": details.mid, "mcc": details.merchant.mcc,
             "amount": decimal_text(row.amount, places), "currency_code": row.currency,
         }
     )  # fmt: skip

@@ -173,31 +173,31 @@ def lock_card(call: Call, token: str) -> StoredCard | None:
     return None if row is None else stored_of(row)
 
 
-def remember_card(call: Call, card_id: int, holder_id: int, memory: CardMemory) -> None:
+def record_card_version(call: Call, card_id: int, holder_id: int, memory: CardMemory) -> None:
     """Lets every process see what the card is now, and later answers what it was until then."""
     revision = history.raise_holder_revision(call.db, holder_id)
-    history.remember(call.db, call.program.id, history.Kind.CARD, card_id, revision, call.now, records.text_of(memory))
+    history.save_version(call.db, call.program.id, history.Kind.CARD, card_id, revision, call.now, records.text_of(memory))
 
 
-def change_card(call: Call, stored: StoredCard, after: Card, **settled: Any) -> StoredCard:
+def change_card(call: Call, stored: StoredCard, after: Card, **resolved: Any) -> StoredCard:
     """Stores a changed card; ``settled`` are the changed fields of its memory that are not on the wire."""
     after = structs.replace(after, last_modified_time=iso(call.now))
     memory = structs.replace(
         stored.memory, user_token=after.user_token, state=after.state, expiration=after.expiration, metadata=after.metadata,
-        **settled,
+        **resolved,
     )  # fmt: skip
     records.change(
         call.db, cards, stored.id, doc=records.text_of(after), modified_ms=call.now, state=after.state,
         expires_ms=memory.expires_ms, user_id=stored.user_id, holder_id=stored.holder_id,
     )  # fmt: skip
-    remember_card(call, stored.id, stored.holder_id, memory)
+    record_card_version(call, stored.id, stored.holder_id, memory)
     return replace(stored, card=after, memory=memory)
 
 
 def sync_revisions(call: Call, holder_ids: set[int]) -> None:
     """Gives two accounts one revision, so that what a card says under its new one comes after all that it said before."""
-    found = select(holders.c.id, holders.c.revision).where(holders.c.id.in_(holder_ids)).order_by(holders.c.id)
-    rows = call.db.execute(found.with_for_update(key_share=True)).all()
+    query = select(holders.c.id, holders.c.revision).where(holders.c.id.in_(holder_ids)).order_by(holders.c.id)
+    rows = call.db.execute(query.with_for_update(key_share=True)).all()
     level = max(row.revision for row in rows) + 1
     call.db.execute(holders.update().where(holders.c.id.in_(holder_ids)).values(revision=level))
 

@@ -138,20 +138,20 @@ def changed_fulfillment(card: Card, change: CardFulfillment) -> CardFulfillment:
 def find_by_pan(call: Call, pan: str) -> Sequence[Row]:
     """The cards with this number, the newest first."""
     digest = call.app.vault.pan_digest(pan, str(call.program.id))
-    found = select(cards).where(cards.c.program_id == call.program.id, cards.c.pan_digest == digest)
-    return call.db.execute(found.order_by(cards.c.id.desc())).all()
+    query = select(cards).where(cards.c.program_id == call.program.id, cards.c.pan_digest == digest)
+    return call.db.execute(query.order_by(cards.c.id.desc())).all()
 
 
 def shares_number(call: Call, stored: StoredCard) -> bool:
     """Whether another card has the same number."""
-    found = select(func.count()).where(cards.c.program_id == call.program.id, cards.c.pan_digest == stored.pan_digest)
-    return call.db.execute(found).scalar_one() > 1
+    query = select(func.count()).where(cards.c.program_id == call.program.id, cards.c.pan_digest == stored.pan_digest)
+    return call.db.execute(query).scalar_one() > 1
 
 
 def load_docs(call: Call, table: Table, tokens: set[str]) -> dict[str, str]:
     """The JSON of some objects by their tokens."""
-    found = select(table.c.token, table.c.doc).where(table.c.program_id == call.program.id, table.c.token.in_(tokens))
-    return {row.token: row.doc for row in call.db.execute(found)}
+    query = select(table.c.token, table.c.doc).where(table.c.program_id == call.program.id, table.c.token.in_(tokens))
+    return {row.token: row.doc for row in call.db.execute(query)}
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -171,8 +171,8 @@ def get_card(call: Call) -> str:
 
 def get_card_by_barcode(call: Call) -> str:
     """Returns the card with a barcode."""
-    found = select(cards.c.doc).where(cards.c.program_id == call.program.id, cards.c.barcode == call.path["barcode"])
-    doc = call.db.scalar(found)
+    query = select(cards.c.doc).where(cards.c.program_id == call.program.id, cards.c.barcode == call.path["barcode"])
+    doc = call.db.scalar(query)
     if doc is None:
         raise Problem(BARCODE_NOT_FOUND)
     return expanded(call, [doc])[0]
@@ -244,18 +244,18 @@ def show_pan(call: Call) -> str:
 
 def get_by_pan(call: Call, body: PanLookup) -> PanOwner:
     """Finds a card by its number; of a card and its reissues, the newest one that agrees with what else is given."""
-    found = [stored_of(row) for row in find_by_pan(call, body.pan)]
-    if not found:
+    matches = [stored_of(row) for row in find_by_pan(call, body.pan)]
+    if not matches:
         raise Problem(CARD_UNKNOWN)
     if body.expiration is not None:
-        found = [stored for stored in found if stored.card.expiration == body.expiration]
-        if not found:
+        matches = [stored for stored in matches if stored.card.expiration == body.expiration]
+        if not matches:
             raise bad_field("expiration", "does not match the card")
     if body.cvv_number is not None:
-        found = [stored for stored in found if security_codes(call, stored, body.pan)["cvv_number"] == body.cvv_number]
-        if not found:
+        matches = [stored for stored in matches if security_codes(call, stored, body.pan)["cvv_number"] == body.cvv_number]
+        if not matches:
             raise bad_field("cvv_number", "does not match the card")
-    card = found[0].card
+    card = matches[0].card
     return PanOwner(
         created_time=card.created_time, last_modified_time=card.last_modified_time, user_token=card.user_token,
         card_token=card.token,

@@ -33,7 +33,7 @@ from cardwright.resources.cards.card_model import (
     expiry_of,
     lock_card,
     pin_context,
-    remember_card,
+    record_card_version,
     stored_of,
 )
 from cardwright.resources.cards.card_numbers import Number, draw_barcode, draw_number, number_of
@@ -344,7 +344,7 @@ def insert_card(call: Call, order: CardOrder) -> StoredCard:
     )  # fmt: skip
     if order.sources.pin is not None:
         copy_pin(call, order.sources.pin, card_id)
-    remember_card(call, card_id, order.user.holder_id, memory_of(order, card, expiry))
+    record_card_version(call, card_id, order.user.holder_id, memory_of(order, card, expiry))
     return stored_of(crud.get_row(call, cards, CARD_UNKNOWN, token))
 
 

@@ -104,8 +104,8 @@ def check_group(call: Call, table: Table, field: str, token: Any, kind: str = "a
         raise bad_field(field, f"is not the token of {kind}")
 
 
-def remember(call: Call, kind: history.Kind, object_id: int, fact: str, *, active: bool) -> None:
+def record_version(call: Call, kind: history.Kind, object_id: int, fact: str, *, active: bool) -> None:
     """Lets every process see the object as it is now, and later answers how it was until then."""
     revision = history.raise_program_revision(call.db, call.program.id)
     doc = fact if active else history.INACTIVE
-    history.remember(call.db, call.program.id, kind, object_id, revision, call.now, doc)
+    history.save_version(call.db, call.program.id, kind, object_id, revision, call.now, doc)

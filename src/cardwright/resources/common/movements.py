@@ -109,10 +109,10 @@ def find_source(db: Connection, program: Program, token: str, missing: Kind = FU
 def accounts_of(db: Connection, program_id: int, users: Sequence[str]) -> tuple[AccountEntry, ...]:
     """The accounts of users. Raises a problem when one of them is unknown."""
     keys = [(program_id, user) for user in users]
-    found = find_accounts(db, keys)
-    if len(found) < len(keys):
+    accounts = find_accounts(db, keys)
+    if len(accounts) < len(keys):
         raise Problem(USER_UNKNOWN)
-    return tuple(found[key] for key in keys)
+    return tuple(accounts[key] for key in keys)
 
 
 def find_movement(db: Connection, program_id: int, kind: MovementKind, token: str) -> Any:
@@ -171,10 +171,10 @@ async def execute_movement(call: EngineCall, kind: MovementKind, body: Any, prep
             raise Problem(TOKEN_TAKEN)
         return str(replay.doc)
 
-    found = await app.engine.cache.look(look)
-    if isinstance(found, str):
-        return found.encode()
-    ready, accounts = found
+    result = await app.engine.cache.look(look)
+    if isinstance(result, str):
+        return result.encode()
+    ready, accounts = result
     request = MovementRequest(
         accounts=accounts, kind=kind, movement=ready.movement,
         seed=app.ids.bits(63), received_ms=received_ms, request_hash=digest, source_id=ready.source_id,

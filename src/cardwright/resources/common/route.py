@@ -96,16 +96,16 @@ class Route:
         return (self.action.__doc__ or self.action.__name__).strip().splitlines()[0]
 
 
-def get(path: str, action: Callable[..., Any], answer: Any = None, **more: Any) -> Route:
+def get(path: str, action: Callable[..., Any], answer: Any = None, **options: Any) -> Route:
     """A read; answers 200, and 404 when the path's token is unknown."""
-    return Route("GET", path, action, answer=answer, writes=more.pop("writes", False), **more)
+    return Route("GET", path, action, answer=answer, writes=options.pop("writes", False), **options)
 
 
-def post(path: str, body: type[msgspec.Struct], action: Callable[..., Any], answer: Any = None, **more: Any) -> Route:
+def post(path: str, body: type[msgspec.Struct], action: Callable[..., Any], answer: Any = None, **options: Any) -> Route:
     """A create; answers 201 with the whole resource unless said otherwise."""
-    return Route("POST", path, action, body=body, answer=answer, status=more.pop("status", 201), fields=False, **more)
+    return Route("POST", path, action, body=body, answer=answer, status=options.pop("status", 201), fields=False, **options)
 
 
-def put(path: str, body: type[msgspec.Struct], action: Callable[..., Any], answer: Any = None, **more: Any) -> Route:
+def put(path: str, body: type[msgspec.Struct], action: Callable[..., Any], answer: Any = None, **options: Any) -> Route:
     """A partial update; answers 200 with the whole resource."""
-    return Route("PUT", path, action, body=body, answer=answer, fields=False, **more)
+    return Route("PUT", path, action, body=body, answer=answer, fields=False, **options)

@@ -11,7 +11,7 @@ from cardwright.core.problems import COUNTRIES_NOT_FOUND, FORBIDDEN, Problem, ba
 from cardwright.kit.clock import iso
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember
+from cardwright.resources.common.crud import record_version
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
@@ -67,8 +67,8 @@ class CountriesQuery(Shape, frozen=True, kw_only=True):
 def check_codes(codes: tuple[str, ...]) -> None:
     """Refuses what is no number of a country, and what is there twice."""
     for index, code in enumerate(codes):
-        found = find_country(code)
-        if found is None or found.numeric != code:
+        country = find_country(code)
+        if country is None or country.numeric != code:
             raise bad_field(f"country_codes[{index}]", "must be a three-digit country code of ISO 3166-1, such as 840")
     if len(set(codes)) < len(codes):
         raise bad_field("country_codes", "may not have an entry twice")
@@ -86,7 +86,7 @@ def create_countries(call: Call, body: CountriesCreate) -> str:
     countries = AcceptedCountries(**(crud.changes_of(body) | made))
     columns = {"name": countries.name, "is_whitelist": countries.is_whitelist}
     row_id, doc = crud.insert(call, accepted_countries, body, countries, **columns)
-    remember(call, history.Kind.ACCEPTED_COUNTRIES, row_id, doc, active=True)
+    record_version(call, history.Kind.ACCEPTED_COUNTRIES, row_id, doc, active=True)
     return doc
 
 
@@ -118,7 +118,7 @@ def update_countries(call: Call, body: CountriesUpdate) -> str:
     columns = {"name": after.name, "is_whitelist": after.is_whitelist}
     doc, changed = crud.update(call, accepted_countries, row, before, after, **columns)
     if changed:
-        remember(call, history.Kind.ACCEPTED_COUNTRIES, row.id, doc, active=True)
+        record_version(call, history.Kind.ACCEPTED_COUNTRIES, row.id, doc, active=True)
     return doc
 
 

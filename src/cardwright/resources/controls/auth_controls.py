@@ -9,7 +9,7 @@ from cardwright.core.problems import AUTH_CONTROL_NOT_FOUND, bad_field
 from cardwright.core.spend_controls import MerchantRule
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember, without_nulls
+from cardwright.resources.common.crud import record_version, without_nulls
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Blank, Paging, Shape, get, post, put
 from cardwright.resources.controls.scope import (
@@ -93,11 +93,11 @@ class AuthControlQuery(Shape, frozen=True, kw_only=True):
 
 def control_of(body: AuthControlCreate, token: str) -> AuthControl:
     """The control that a request describes."""
-    said = {
+    fields = {
         **crud.changes_of(body), "token": token, "association": without_nulls(body.association or Association()),
         "merchant_scope": without_nulls(body.merchant_scope or AuthMerchantScope()),
     }  # fmt: skip
-    return checked(AuthControl(**said))
+    return checked(AuthControl(**fields))
 
 
 def changed(control: AuthControl, body: AuthControlUpdate) -> AuthControl:
@@ -158,7 +158,7 @@ def create_auth_control(call: Call, body: AuthControlCreate) -> str:
     fact = fact_of(control)
     columns = control_columns(control.association, fact, active=control.active)
     control_id, doc = crud.insert(call, auth_controls, body, control, **columns)
-    remember(call, history.Kind.AUTH_CONTROL, control_id, fact, active=control.active)
+    record_version(call, history.Kind.AUTH_CONTROL, control_id, fact, active=control.active)
     return doc
 
 
@@ -185,7 +185,7 @@ def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
         fact = fact_of(control)
         columns = control_columns(control.association, fact, active=control.active)
         records.change(call.db, auth_controls, row.id, doc=doc, modified_ms=call.now, **columns)
-        remember(call, history.Kind.AUTH_CONTROL, row.id, fact, active=control.active)
+        record_version(call, history.Kind.AUTH_CONTROL, row.id, fact, active=control.active)
     return doc
 
 

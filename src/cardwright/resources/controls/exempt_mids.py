@@ -10,7 +10,7 @@ from cardwright.core.spend_controls import MerchantRule
 from cardwright.kit.clock import Instant, iso
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import check_group, remember, without_nulls
+from cardwright.resources.common.crud import check_group, record_version, without_nulls
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Blank, Paging, Shape, get, post, put
 from cardwright.resources.controls.auth_controls import AuthControlQuery, AuthMerchantScope
@@ -81,11 +81,11 @@ def checked(body: ExemptionCreate) -> ExemptionCreate:
 
 def exemption_of(body: ExemptionCreate, token: str, now: Instant) -> Exemption:
     """The exemption that a request describes."""
-    said = {
+    fields = {
         **crud.changes_of(checked(body)), "token": token, "association": without_nulls(body.association or Association()),
         "created": iso(now), "last_updated": iso(now),
     }  # fmt: skip
-    return Exemption(**said)
+    return Exemption(**fields)
 
 
 def fact_of(exemption: Exemption) -> str:
@@ -124,7 +124,7 @@ def create_exemption(call: Call, body: ExemptionCreate) -> str:
     check_place(call, exemption)
     fact = fact_of(exemption)
     row_id, doc = crud.insert(call, exempt_mids, body, exemption, **control_columns(exemption.association, fact, active=True))
-    remember(call, history.Kind.EXEMPTION, row_id, fact, active=True)
+    record_version(call, history.Kind.EXEMPTION, row_id, fact, active=True)
     return doc
 
 
@@ -148,7 +148,7 @@ def update_exemption(call: Call, body: ExemptionUpdate) -> None:
     if before.active is not active:
         after = structs.replace(before, active=active, last_updated=iso(call.now))
         records.change(call.db, exempt_mids, row.id, doc=records.text_of(after), modified_ms=call.now, active=active)
-        remember(call, history.Kind.EXEMPTION, row.id, row.fact, active=active)
+        record_version(call, history.Kind.EXEMPTION, row.id, row.fact, active=active)
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

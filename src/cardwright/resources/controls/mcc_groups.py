@@ -12,7 +12,7 @@ from cardwright.core.problems import MCC_GROUP_NOT_FOUND, bad_field, bad_paramet
 from cardwright.core.spend_controls import Increase, IncreaseType, MccGroup, expanded
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember
+from cardwright.resources.common.crud import record_version
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
@@ -89,8 +89,8 @@ PERCENT_MAX = 1000
 def check_mccs(mccs: tuple[str, ...]) -> None:
     """Refuses entries that are neither a code nor a range, and those that are there twice."""
     for index, entry in enumerate(mccs):
-        found = _ENTRY.fullmatch(entry)
-        if found is None or (found[2] is not None and found[2] < found[1]):
+        match = _ENTRY.fullmatch(entry)
+        if match is None or (match[2] is not None and match[2] < match[1]):
             raise bad_field(f"mccs[{index}]", "must have four digits, or be a range such as 5812-5814")
     if len(set(mccs)) < len(mccs):
         raise bad_field("mccs", "may not have an entry twice")
@@ -135,7 +135,7 @@ def create_mcc_group(call: Call, body: MccGroupCreate) -> str:
     text = msgspec.json.encode(fact).decode()
     members = members_text(sorted(expanded(group.mccs)))
     group_id, doc = crud.insert(call, mcc_groups, body, group, active=group.active, fact=text, members=members)
-    remember(call, history.Kind.MCC_GROUP, group_id, text, active=group.active)
+    record_version(call, history.Kind.MCC_GROUP, group_id, text, active=group.active)
     return doc
 
 
@@ -169,7 +169,7 @@ def update_mcc_group(call: Call, body: MccGroupUpdate) -> str:
         members = members_text(sorted(expanded(group.mccs)))
         columns = {"doc": doc, "active": group.active, "fact": fact, "members": members}
         records.change(call.db, mcc_groups, row.id, modified_ms=call.now, **columns)
-        remember(call, history.Kind.MCC_GROUP, row.id, fact, active=group.active)
+        record_version(call, history.Kind.MCC_GROUP, row.id, fact, active=group.active)
     return doc
 
 

@@ -9,7 +9,7 @@ from cardwright.core.problems import MERCHANT_GROUP_NOT_FOUND, bad_field
 from cardwright.kit.clock import iso
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember
+from cardwright.resources.common.crud import record_version
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
@@ -89,7 +89,7 @@ def create_merchant_group(call: Call, body: MerchantGroupCreate) -> str:
     group = MerchantGroup(**(crud.changes_of(body) | made))
     members = members_text(group.mids or ())
     group_id, doc = crud.insert(call, merchant_groups, body, group, active=group.active, members=members)
-    remember(call, history.Kind.MERCHANT_GROUP, group_id, fact_of(group), active=group.active)
+    record_version(call, history.Kind.MERCHANT_GROUP, group_id, fact_of(group), active=group.active)
     return doc
 
 
@@ -114,7 +114,7 @@ def update_merchant_group(call: Call, body: MerchantGroupUpdate) -> str:
     members = members_text(after.mids or ())
     doc, changed = crud.update(call, merchant_groups, row, before, after, active=after.active, members=members)
     if changed:
-        remember(call, history.Kind.MERCHANT_GROUP, row.id, fact_of(after), active=after.active)
+        record_version(call, history.Kind.MERCHANT_GROUP, row.id, fact_of(after), active=after.active)
     return doc
 
 

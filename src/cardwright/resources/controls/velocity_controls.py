@@ -18,7 +18,7 @@ from cardwright.kit.clock import DAY_MS
 from cardwright.resources.account_holders.balances import account_decoder
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember, without_nulls
+from cardwright.resources.common.crud import record_version, without_nulls
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Blank, Paging, Route, Shape, get, post, put
 from cardwright.resources.controls.scope import (
@@ -136,11 +136,11 @@ class ControlQuery(Shape, frozen=True, kw_only=True):
 
 def control_of(body: VelocityCreate, token: str) -> VelocityControl:
     """The control that a request describes."""
-    said = {
+    fields = {
         **crud.changes_of(body), "token": token, "association": without_nulls(body.association or Association()),
         "merchant_scope": without_nulls(body.merchant_scope or MerchantScope()),
     }  # fmt: skip
-    return VelocityControl(**said)
+    return VelocityControl(**fields)
 
 
 def changed(control: VelocityControl, body: VelocityUpdate) -> VelocityControl:
@@ -255,7 +255,7 @@ def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) ->
         fact = counted_anew(call, fact, row.id)
     columns = {**control_columns(control.association, fact, active=control.active), "shadow": shadow}
     records.change(call.db, velocity_controls, row.id, doc=records.text_of(control), modified_ms=call.now, **columns)
-    remember(call, history.Kind.VELOCITY_CONTROL, row.id, fact, active=control.active)
+    record_version(call, history.Kind.VELOCITY_CONTROL, row.id, fact, active=control.active)
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -273,7 +273,7 @@ def create_control(call: Call, body: VelocityCreate) -> str:
     fact = counted_anew(call, fact_of(control, call.now))
     columns = control_columns(control.association, fact, active=control.active)
     control_id, doc = crud.insert(call, velocity_controls, body, control, **columns)
-    remember(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=control.active)
+    record_version(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=control.active)
     return doc
 
 

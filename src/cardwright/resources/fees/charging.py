@@ -63,10 +63,10 @@ def parse_fees(sent: Sequence[FeeModel] | None, currency: str) -> list[tuple[Fee
         raise bad_field("fees", f"may have at most {CHARGES_MAX} elements")
     return [
         (
-            one,
-            None if one.overrideAmount is None else parse_amount(f"fees[{index}].overrideAmount", one.overrideAmount, currency),
+            fee,
+            None if fee.overrideAmount is None else parse_amount(f"fees[{index}].overrideAmount", fee.overrideAmount, currency),
         )
-        for index, one in enumerate(sent or ())
+        for index, fee in enumerate(sent or ())
     ]
 
 
@@ -96,10 +96,10 @@ def find_charges(
 ) -> tuple[Charge, ...]:
     """The fees as they are charged now. Raises a problem for one that is unknown or cannot be charged."""
     charges = []
-    for one, override in sent:
-        row = records.find(db, fees, program.id, one.token)
+    for model, override in sent:
+        row = records.find(db, fees, program.id, model.token)
         if row is None:
-            raise Problem(FEE_UNKNOWN, one.token)
+            raise Problem(FEE_UNKNOWN, model.token)
         fee = msgspec.json.decode(row.doc, type=Fee)
-        charges.append(charge_of(fee, one, override, amount, program.settings.currency))
+        charges.append(charge_of(fee, model, override, amount, program.settings.currency))
     return tuple(charges)

@@ -12,7 +12,7 @@ from cardwright.core.problems import CURRENCY_UNSUPPORTED, FEE_NOT_FOUND, Proble
 from cardwright.kit.clock import iso
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember, without_nulls
+from cardwright.resources.common.crud import record_version, without_nulls
 from cardwright.resources.common.fields import Token, parse_amount
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
@@ -104,12 +104,12 @@ class Fee(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 
-def said_in(body: FeeCreate | FeeUpdate) -> dict[str, Any]:
+def present_fields(body: FeeCreate | FeeUpdate) -> dict[str, Any]:
     """The fields of a request that are present, null counted as absent also within ``fee_attributes``."""
-    said = crud.changes_of(body)
+    fields = crud.changes_of(body)
     if body.fee_attributes is not None:
-        said["fee_attributes"] = without_nulls(body.fee_attributes)
-    return said
+        fields["fee_attributes"] = without_nulls(body.fee_attributes)
+    return fields
 
 
 def checked(fee: Fee) -> Fee:
@@ -126,7 +126,7 @@ def checked(fee: Fee) -> Fee:
 def tell_decisions(call: Call, fee_id: int, doc: str, *categories: Category) -> None:
     """Lets decisions see a fee that is a real-time fee now, or was one."""
     if Category.REALTIME in categories:
-        remember(call, history.Kind.FEE, fee_id, doc, active=True)
+        record_version(call, history.Kind.FEE, fee_id, doc, active=True)
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -138,7 +138,7 @@ def create_fee(call: Call, body: FeeCreate) -> str:
         return replay
     now = iso(call.now)
     token = body.token or call.app.ids.token()
-    fee = checked(Fee(**said_in(body), token=token, created_time=now, last_modified_time=now))
+    fee = checked(Fee(**present_fields(body), token=token, created_time=now, last_modified_time=now))
     fee_id, doc = crud.insert(call, fees, body, fee)
     tell_decisions(call, fee_id, doc, fee.category)
     return doc
@@ -159,7 +159,7 @@ def update_fee(call: Call, body: FeeUpdate) -> str:
     row = crud.lock_row(call, fees, FEE_NOT_FOUND)
     crud.check_same_token(call, body)
     before = msgspec.json.decode(row.doc, type=Fee)
-    after = checked(structs.replace(before, **said_in(body)))
+    after = checked(structs.replace(before, **present_fields(body)))
     doc, changed = crud.update(call, fees, row, before, after)
     if changed:
         tell_decisions(call, row.id, doc, before.category, after.category)

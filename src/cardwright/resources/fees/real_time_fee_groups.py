@@ -10,7 +10,7 @@ from cardwright.core.problems import FEE_GROUP_NOT_FOUND, bad_field
 from cardwright.kit.clock import iso
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import remember
+from cardwright.resources.common.crud import record_version
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.resources.fees.fees import Category
@@ -73,15 +73,15 @@ def check_fee(index: int, fee: dict[str, Any], currency: str) -> str:
 
 def check_fees(call: Call, tokens: tuple[str, ...] | None) -> None:
     """Refuses fees that there are not, that are no real-time fees, and two for the same type of transaction."""
-    found: dict[str, str] = {}
+    token_by_kind: dict[str, str] = {}
     for index, token in enumerate(tokens or ()):
         row = records.find(call.db, fees, call.program.id, token)
         if row is None:
             raise bad_field(f"fee_tokens[{index}]", "is not the token of a fee")
         kind = check_fee(index, msgspec.json.decode(row.doc), call.program.settings.currency)
-        if kind in found:
-            raise bad_field("fee_tokens", f"may not have two fees for {kind}: {found[kind]}, {token}")
-        found[kind] = token
+        if kind in token_by_kind:
+            raise bad_field("fee_tokens", f"may not have two fees for {kind}: {token_by_kind[kind]}, {token}")
+        token_by_kind[kind] = token
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -94,7 +94,7 @@ def create_fee_group(call: Call, body: FeeGroupCreate) -> str:
     check_fees(call, body.fee_tokens)
     made = {"token": body.token or call.app.ids.token(), "created_time": iso(call.now), "last_modified_time": iso(call.now)}
     group_id, doc = crud.insert(call, real_time_fee_groups, body, FeeGroup(**(crud.changes_of(body) | made)))
-    remember(call, history.Kind.REAL_TIME_FEE_GROUP, group_id, doc, active=True)
+    record_version(call, history.Kind.REAL_TIME_FEE_GROUP, group_id, doc, active=True)
     return doc
 
 
@@ -116,7 +116,7 @@ def update_fee_group(call: Call, body: FeeGroupUpdate) -> str:
     before = msgspec.json.decode(row.doc, type=FeeGroup)
     doc, changed = crud.update(call, real_time_fee_groups, row, before, structs.replace(before, **crud.changes_of(body)))
     if changed:
-        remember(call, history.Kind.REAL_TIME_FEE_GROUP, row.id, doc, active=True)
+        record_version(call, history.Kind.REAL_TIME_FEE_GROUP, row.id, doc, active=True)
     return doc
 
 

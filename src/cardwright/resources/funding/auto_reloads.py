@@ -115,7 +115,7 @@ def columns_of(call: Call, reload: Reload, row_id: int | None = None) -> dict[st
     """The columns beside the document. Raises a problem for what cannot be an auto reload, or is one too many."""
     association = reload.association
     user, product = association.user_token or None, association.card_product_token or None
-    if sum(1 for one in (user, product, association.business_token) if one) > 1:
+    if sum(1 for token in (user, product, association.business_token) if token) > 1:
         raise bad_field("association", "may have one of user_token, business_token and card_product_token")
     check_currency(reload.currency_code, call.program)
     trigger, goal = amounts_of(reload)
@@ -156,8 +156,8 @@ def create_reload(call: Call, body: ReloadCreate) -> str:
     history.raise_program_revision(call.db, call.program.id)
     now, token = iso(call.now), body.token or call.app.ids.token()
     association = without_nulls(body.association or ReloadAssociation())
-    said = {**crud.changes_of(body), "association": association}
-    reload = Reload(**said, token=token, created_time=now, last_modified_time=now)
+    fields = {**crud.changes_of(body), "association": association}
+    reload = Reload(**fields, token=token, created_time=now, last_modified_time=now)
     return crud.insert(call, auto_reloads, body, reload, **columns_of(call, reload))[1]
 
 

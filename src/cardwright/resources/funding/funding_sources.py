@@ -57,10 +57,10 @@ def account_number(number: int) -> str:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def remember_source(call: Call, source_id: int, doc: str) -> None:
+def record_source_version(call: Call, source_id: int, doc: str) -> None:
     """Lets every process see what the source says now, and later answers what it said until then."""
     revision = history.raise_program_revision(call.db, call.program.id)
-    history.remember(call.db, call.program.id, history.Kind.FUNDING_SOURCE, source_id, revision, call.now, doc)
+    history.save_version(call.db, call.program.id, history.Kind.FUNDING_SOURCE, source_id, revision, call.now, doc)
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -79,7 +79,7 @@ def create_source(call: Call, body: SourceCreate) -> str:
         account=account_number(call.app.ids.below(10**9)),
     )
     source_id, doc = crud.insert(call, funding_sources, body, source, kind="program")
-    remember_source(call, source_id, doc)
+    record_source_version(call, source_id, doc)
     return doc
 
 
@@ -100,7 +100,7 @@ def update_source(call: Call, body: SourceUpdate) -> str:
     before = msgspec.json.decode(row.doc, type=Source)
     doc, changed = crud.update(call, funding_sources, row, before, structs.replace(before, **crud.changes_of(body)))
     if changed:
-        remember_source(call, row.id, doc)
+        record_source_version(call, row.id, doc)
     return doc
 
 

@@ -143,8 +143,8 @@ def default_config(bin_prefix: str) -> ProductConfig:
 
 def merged(before: AnyBranch, changes: AnyBranch | None) -> AnyBranch:
     """The tree with the leaves of ``changes`` that say something; a list is replaced as a whole."""
-    said = {} if changes is None else {name: value for name, value in structs.asdict(changes).items() if value is not None}
-    return structs.replace(before, **{name: _merged_value(getattr(before, name), value) for name, value in said.items()})
+    fields = {} if changes is None else {name: value for name, value in structs.asdict(changes).items() if value is not None}
+    return structs.replace(before, **{name: _merged_value(getattr(before, name), value) for name, value in fields.items()})
 
 
 def _merged_value(before: Any, change: Any) -> Any:
@@ -224,10 +224,10 @@ def enabled_source(config: ProductConfig) -> str | None:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 
-def remember_product(call: Call, product_id: int, doc: str) -> None:
+def record_product_version(call: Call, product_id: int, doc: str) -> None:
     """Lets every process see what the product says now, and later answers what it said until then."""
     revision = history.raise_program_revision(call.db, call.program.id)
-    history.remember(call.db, call.program.id, history.Kind.CARD_PRODUCT, product_id, revision, call.now, doc)
+    history.save_version(call.db, call.program.id, history.Kind.CARD_PRODUCT, product_id, revision, call.now, doc)
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -288,7 +288,7 @@ def create_product(call: Call, body: ProductCreate) -> str:
         last_modified_time=iso(call.now),
     )
     product_id, doc = crud.insert(call, card_products, compared, product)
-    remember_product(call, product_id, doc)
+    record_product_version(call, product_id, doc)
     return doc
 
 
@@ -320,7 +320,7 @@ def update_product(call: Call, body: ProductUpdate) -> str:
     check_lists(call, body.config)
     doc, changed = crud.update(call, card_products, row, before, after)
     if changed:
-        remember_product(call, row.id, doc)
+        record_product_version(call, row.id, doc)
     return doc
 
 

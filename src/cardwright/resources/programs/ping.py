@@ -30,8 +30,8 @@ def get_ping(call: Call) -> dict[str, Any]:
 
 def post_ping(_call: Call, body: PingRequest) -> dict[str, Any]:
     """Echoes token and payload."""
-    said = {"id": body.token, "payload": body.payload}
-    return {"success": True, **{name: value for name, value in said.items() if value is not None}}
+    fields = {"id": body.token, "payload": body.payload}
+    return {"success": True, **{name: value for name, value in fields.items() if value is not None}}
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -67,11 +67,11 @@ def parse_day(given: str | None, now: Instant) -> Instant:
     return start
 
 
-def standing_json(standing: Balances, places: int) -> str:
+def balances_json(balances: Balances, places: int) -> str:
     """How the accounts stand: ``net_drawn`` is what the source is out of pocket, the others are where that money is."""
     shown = (
         f'"{SHOWN_AS.get(account, account)}":{decimal_text(-amount if account == "program_funding" else amount, places)}'
-        for account, amount in zip(JOURNAL_ACCOUNTS, standing, strict=True)
+        for account, amount in zip(JOURNAL_ACCOUNTS, balances, strict=True)
     )
     return "{" + ",".join(shown) + "}"
 
@@ -87,8 +87,8 @@ def day_json(token: str | None, currency: str, day: Day) -> str:
     lines = ",".join(f'"{name}":{decimal_text(getattr(day.moved, name), places)}' for name in LINES)
     return (
         f'{{"funding_source_token":{quoted(token)},"currency_code":"{currency}",'
-        f'"opening":{standing_json(day.opening, places)},{lines},'
-        f'"entries":{day.moved.entries},"closing":{standing_json(day.closing, places)}}}'
+        f'"opening":{balances_json(day.opening, places)},{lines},'
+        f'"entries":{day.moved.entries},"closing":{balances_json(day.closing, places)}}}'
     )
 
 

@@ -161,7 +161,7 @@ def reset(call: Call, _body: EmptyBody) -> dict[str, Any]:
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
     call.app.engine.forget()
-    call.app.ranks.forget(call.program.id)
+    call.app.ranks.clear(call.program.id)
     call.app.resets[call.program.id] += 1
     return removed
 

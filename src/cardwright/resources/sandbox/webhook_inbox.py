@@ -226,11 +226,13 @@ def look_for_news(database: Database, program_id: int, box: str, query: InboxQue
 def load_secrets(db: Connection, vault: Vault, program_id: int, path: str) -> list[str]:
     """The signing secrets of whoever may have posted to a path of ours: webhooks, and the latest simulations."""
     hooks = select(webhooks).where(webhooks.c.program_id == program_id).order_by(webhooks.c.id.desc()).limit(100)
-    own = select(outbox.c.target).where(outbox.c.program_id == program_id, outbox.c.target.is_not(None))
-    targets = own.order_by(outbox.c.id.desc()).limit(100)
+    query = select(outbox.c.target).where(outbox.c.program_id == program_id, outbox.c.target.is_not(None))
+    targets = query.order_by(outbox.c.id.desc()).limit(100)
     endpoints = [open_webhook(vault, row) for row in db.execute(hooks)]
     endpoints += [open_target(vault, target) for target in db.scalars(targets)]
-    return [one.secret for one in endpoints if one.secret is not None and one.url.partition("?")[0].endswith(path)]
+    return [
+        endpoint.secret for endpoint in endpoints if endpoint.secret is not None and endpoint.url.partition("?")[0].endswith(path)
+    ]
 
 
 def load_deliveries(call: Call, *conditions: ColumnElement[bool]) -> tuple[list[Row], bool]:
@@ -247,8 +249,8 @@ def load_deliveries(call: Call, *conditions: ColumnElement[bool]) -> tuple[list[
 def load_tokens(db: Connection, rows: Sequence[Row]) -> dict[int, str]:
     """The tokens of the transactions that outbox rows name by id."""
     ids = {ref for row in rows if row.category == Category.TRANSACTION for ref in msgspec.json.decode(row.refs)}
-    found = map(recorded, db.execute(select(transactions).where(transactions.c.id.in_(ids))))
-    return {row.id: details_decoder.decode(row.details).chosen_token or token_of(row) for row in found}
+    transaction_rows = map(recorded, db.execute(select(transactions).where(transactions.c.id.in_(ids))))
+    return {row.id: details_decoder.decode(row.details).chosen_token or token_of(row) for row in transaction_rows}
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -266,11 +268,11 @@ async def _wait(call: EngineCall, query: InboxQuery, wait_ms: int) -> None:
     """Returns when a message fits, or after the wait. Another process may be who takes the message: the database is asked."""
     if wait_ms > WAIT_MAX_MS:
         raise bad_parameter("wait", f"may be at most {WAIT_MAX_MS // 1000}s")
-    deadline, last_id, found = monotonic_ms() + wait_ms, query.after, False
+    deadline, last_id, has_news = monotonic_ms() + wait_ms, query.after, False
     place = (call.app.database, call.program_id, call.path["box"], query)
-    while not found and monotonic_ms() < deadline:
-        found, last_id = await asyncio.to_thread(look_for_news, *place, last_id)
-        if not found:
+    while not has_news and monotonic_ms() < deadline:
+        has_news, last_id = await asyncio.to_thread(look_for_news, *place, last_id)
+        if not has_news:
             await async_failpoint("inbox.wait.found_nothing")
             await asyncio.sleep(POLL_S)
 

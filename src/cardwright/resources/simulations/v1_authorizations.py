@@ -47,16 +47,16 @@ async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -
 
 async def ask(
     call: EngineCall, body: AskRequest, request_type: RequestType, amount: Decimal, cash_back: Decimal | None = None, *,
-    is_pre_auth: bool = False, echo: bool = True, **more: Any,
+    is_pre_auth: bool = False, echo: bool = True, **extra_details: Any,
 ) -> bytes:  # fmt: skip
-    """Has a message decided that asks the issuer for something; ``more`` goes into its details. ``echo``: see ``submit``."""
-    card, message = await message_of(call, body, request_type, amount, cash_back, is_pre_auth=is_pre_auth, **more)
+    """Has a message decided that asks the issuer for something; ``extra_details`` go into it. ``echo``: see ``submit``."""
+    card, message = await message_of(call, body, request_type, amount, cash_back, is_pre_auth=is_pre_auth, **extra_details)
     return await submit(call.app, card, message, body, body.transaction_options, request=request_type, echo=echo)
 
 
 async def message_of(
     call: EngineCall, body: AskRequest, request_type: RequestType, amount: Decimal, cash_back: Decimal | None = None, *,
-    is_pre_auth: bool = False, **more: Any,
+    is_pre_auth: bool = False, **extra_details: Any,
 ) -> tuple[CardEntry, Authorization]:  # fmt: skip
     """The card and the message that a request asks for; what was typed at the till is compared here and goes no further."""
     app, key, options = call.app, (call.program_id, body.card_token), body.transaction_options
@@ -69,12 +69,12 @@ async def message_of(
         card = await app.engine.card(key)
     program = await app.engine.cache.program(call.program_id, 0)
     if cash_back is not None:
-        more["cash_back"] = parse_message_amount("cash_back_amount", cash_back, program.currency)
+        extra_details["cash_back"] = parse_message_amount("cash_back_amount", cash_back, program.currency)
     if request_type in CATEGORY_OF:
-        more["velocity_category"] = CATEGORY_OF[request_type]
+        extra_details["velocity_category"] = CATEGORY_OF[request_type]
     if is_pre_auth:
-        more |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
-    details = await _details(app, card, sealed, body, program.currency, more)
+        extra_details |= {"is_pre_auth": True, "hold_ms": hold_ms_of(options)}
+    details = await _details(app, card, sealed, body, program.currency, extra_details)
     message = Authorization(
         amount=parse_message_amount("amount", amount, program.currency), details=details, request_type=request_type
     )
@@ -141,19 +141,19 @@ def _transaction_of(outcome: CardResult) -> str:
 
 
 async def _details(
-    app: App, card: CardEntry, sealed: CardRow | None, body: AskRequest, currency: str, more: dict[str, Any]
+    app: App, card: CardEntry, sealed: CardRow | None, body: AskRequest, currency: str, extra_details: dict[str, Any]
 ) -> Details:
-    said, metadata, options = body.card_options, body.network_metadata, body.transaction_options
+    card_options, metadata, options = body.card_options, body.network_metadata, body.transaction_options
     plain = Details(
         mid=str(body.mid),
         merchant=merchant_of(body.card_acceptor),
         fees=fees_of(body.network_fees, currency),
         network_metadata=_present(metadata) if metadata is not None else None,
         additional_data=options.additional_data if options is not None else None,
-        **more,
+        **extra_details,
     )
-    if sealed is not None and (said is not None or body.pin is not None):
-        plain = await _with_verdicts(app, card, sealed, body, said or CardOptions(), plain)
+    if sealed is not None and (card_options is not None or body.pin is not None):
+        plain = await _with_verdicts(app, card, sealed, body, card_options or CardOptions(), plain)
     sent = text_or_none(options.card_expiration_date_yymm, "card_expiration_date_yymm", 4) if options is not None else None
     if sent is None:
         return plain

@@ -105,15 +105,15 @@ FLAGS = ("deferred_hold_by", "fast_funds_enabled")
 def original_credit_of(body: OriginalCreditRequest) -> dict[str, Any]:
     """The transaction's ``original_credit``: kinds of account in capitals, the sender's account number left out."""
     sent = structs.asdict(body.sender_data) if body.sender_data is not None else {}
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "transaction_type": body.type,
         **{name: sent[name].upper() for name in UPPER if sent.get(name) is not None},
         **{name: sent.get(name) for name in SHOWN + FLAGS},
         "screening_score": None if body.screening_score is None else str(body.screening_score),
     }
-    if said["transaction_purpose"] is None:
-        said["transaction_purpose"] = body.transactionPurpose
-    return {name: value for name, value in said.items() if value is not None}
+    if fields["transaction_purpose"] is None:
+        fields["transaction_purpose"] = body.transactionPurpose
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def check_positive(amount: Decimal) -> None:

@@ -203,11 +203,11 @@ def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str, field: str = "ne
 
 def hold_ms_of(options: TransactionOptions | None) -> int | None:
     """How long a pre-authorization asks to be held: ``pre_auth_time_limit``, a duration such as ``90m``, or plain days."""
-    said = text_or_none(options.pre_auth_time_limit) if options is not None else None
-    if said is None:
+    text = text_or_none(options.pre_auth_time_limit) if options is not None else None
+    if text is None:
         return None
-    days = said.isascii() and said.isdigit()
-    limit = parse_duration("transaction_options.pre_auth_time_limit", f"{said}d" if days else said)
+    days = text.isascii() and text.isdigit()
+    limit = parse_duration("transaction_options.pre_auth_time_limit", f"{text}d" if days else text)
     if not 0 < limit <= HOLD_MAX_MS:
         raise bad_field("transaction_options.pre_auth_time_limit", f"must be more than nothing and at most {HOLD_DAYS_MAX} days")
     return limit

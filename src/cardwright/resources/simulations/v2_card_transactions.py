@@ -100,22 +100,22 @@ class Event(NamedTuple):
 def network_of(event: CardEvent, defaults: dict[str, str]) -> dict[str, Any]:
     """What an event says of its way, as fields of the message's details."""
     network = event.network or "VISA"
-    said = {"network": network, "subnetwork": event.sub_network or defaults.get(network)}
-    return said | {"pan_entry_mode": event.pos.pan_entry_mode if event.pos is not None else None}
+    fields = {"network": network, "subnetwork": event.sub_network or defaults.get(network)}
+    return fields | {"pan_entry_mode": event.pos.pan_entry_mode if event.pos is not None else None}
 
 
 def acceptor_of(event: CardEvent) -> CardAcceptor:
     """The merchant and its terminal in the older shape."""
-    said, pos = event.card_acceptor, event.pos
+    acceptor, pos = event.card_acceptor, event.pos
     capable = pos is not None and pos.partial_approval_capable is True
-    if said is None:
+    if acceptor is None:
         return CardAcceptor(partial_approval_capable=capable)
-    if said.poi is not None and said.poi.partial_approval_capable:
+    if acceptor.poi is not None and acceptor.poi.partial_approval_capable:
         capable = True
     return CardAcceptor(
-        mcc=said.mcc, name=said.name, address=said.address, city=said.city, state=said.state,
-        zip=said.postal_code if said.postal_code is not None else said.zip,
-        country=said.country_code or said.country, partial_approval_capable=capable,
+        mcc=acceptor.mcc, name=acceptor.name, address=acceptor.address, city=acceptor.city, state=acceptor.state,
+        zip=acceptor.postal_code if acceptor.postal_code is not None else acceptor.zip,
+        country=acceptor.country_code or acceptor.country, partial_approval_capable=capable,
     )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ async def simulate_inquiry(call: EngineCall, event: InquiryEvent) -> bytes:
 async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset[int], message_of: MessageOf) -> bytes:
     """An event that changes or ends what one of ``roots`` began."""
     await _check(call, event)
-    message = message_of(*await _said(call, event, event.amount))
+    message = message_of(*await _amount_and_details(call, event, event.amount))
     if not isinstance(message, Advice):
         check_positive(event.amount)
     original = await call.app.engine.original((call.program_id, event.preceding_related_transaction_token))
@@ -195,22 +195,22 @@ async def _ask(
     request_type: RequestType,
     amount: Decimal,
     cash_back: Decimal | None = None,
-    **more: Any,
+    **extra_details: Any,
 ) -> bytes:
-    said = event.card_options
-    typed = None if said is None else CardOptions(
-        cvv=said.cvv, card_present=said.card_present is not False, expiration=said.expiration,
-        billing_address=said.billing_address,
+    card_options = event.card_options
+    typed = None if card_options is None else CardOptions(
+        cvv=card_options.cvv, card_present=card_options.card_present is not False, expiration=card_options.expiration,
+        billing_address=card_options.billing_address,
     )  # fmt: skip
     body = AskRequest(
         card_token=card_token, mid=mid_of(event) or STAND_IN_MID, card_acceptor=acceptor_of(event), network_fees=event.fees,
-        card_options=typed, pin=None if said is None else text_or_none(said.pin), webhook=event.webhook,
+        card_options=typed, pin=None if card_options is None else text_or_none(card_options.pin), webhook=event.webhook,
     )  # fmt: skip
     defaults = PIN_SUBNETWORKS if request_type.startswith("pindebit") else SUBNETWORKS
     details = network_of(event, defaults) | ({"card_present": True} if typed is None else {})
     details["echoed"] = echoed_of(event)
     try:
-        return await ask(call, body, request_type, amount, cash_back, echo=False, **details, **more)
+        return await ask(call, body, request_type, amount, cash_back, echo=False, **details, **extra_details)
     except Problem as problem:
         raise _as_here(problem) from None
 
@@ -221,7 +221,7 @@ async def _standalone(
     """A message that belongs to no chain, on a card or on the card of an earlier transaction."""
     await _check(call, event)
     check_positive(amount)
-    minor, details = await _said(call, event, amount)
+    minor, details = await _amount_and_details(call, event, amount)
     app, original = call.app, None
     if named is not None:
         original = await app.engine.original((call.program_id, named))
@@ -260,7 +260,7 @@ def _check_no_cash(event: AskEvent) -> None:
         raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
 
 
-async def _said(call: EngineCall, event: CardEvent, amount: Decimal) -> tuple[int, Details]:
+async def _amount_and_details(call: EngineCall, event: CardEvent, amount: Decimal) -> tuple[int, Details]:
     """Amount and details of a message that asks for nothing. Silence about the network means that of the chain."""
     program = await call.app.engine.cache.program(call.program_id, 0)
     details = Details(

@@ -223,32 +223,32 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 def within_family(name: str, event: CardEvent) -> CardEvent:
     """The event without what belongs to types of other families, which is ignored as unknown fields are."""
     strange = [field for field, families in ECHOED.items() if not name.startswith(families)]
-    said = {field: None for field in strange if getattr(event, field) is not None}
-    return structs.replace(event, **said) if said else event
+    replacements = {field: None for field in strange if getattr(event, field) is not None}
+    return structs.replace(event, **replacements) if replacements else event
 
 
-def check_conversion(said: Conversion, currency: str) -> None:
+def check_conversion(conversion: Conversion, currency: str) -> None:
     """Raises a problem that names the field for an amount or rate that is none. An unknown currency counts as ours."""
     where = "currency_conversion"
-    code = text_or_none(said.original_currency_code, f"{where}.original_currency_code", 3)
-    if said.original_amount is not None:
-        parse_message_amount(f"{where}.original_amount", said.original_amount, (code and code_of(code)) or currency)
-    if said.conversion_rate is not None:
-        check_number(f"{where}.conversion_rate", said.conversion_rate)
+    code = text_or_none(conversion.original_currency_code, f"{where}.original_currency_code", 3)
+    if conversion.original_amount is not None:
+        parse_message_amount(f"{where}.original_amount", conversion.original_amount, (code and code_of(code)) or currency)
+    if conversion.conversion_rate is not None:
+        check_number(f"{where}.conversion_rate", conversion.conversion_rate)
 
 
 def echoed_of(event: CardEvent) -> str | None:
     """What the transaction shows as it was sent, as a JSON object; None when nothing of the sort was sent."""
-    said = {name: _without_nulls(value) for name in ECHOED if (value := getattr(event, name)) is not None}
-    if not said:
+    fields = {name: _without_nulls(value) for name in ECHOED if (value := getattr(event, name)) is not None}
+    if not fields:
         return None
-    if "currency_conversion" in said:
-        said["currency_conversion"] = {"network": said["currency_conversion"]}
-    return _encoder.encode(said).decode()
+    if "currency_conversion" in fields:
+        fields["currency_conversion"] = {"network": fields["currency_conversion"]}
+    return _encoder.encode(fields).decode()
 
 
 def _without_nulls(value: Any) -> Any:
     if not isinstance(value, msgspec.Struct):
         # A code or a score is text, even where it was sent as a number.
         return str(value) if isinstance(value, int) else value
-    return {name: _without_nulls(one) for name, one in structs.asdict(value).items() if one is not None}
+    return {name: _without_nulls(item) for name, item in structs.asdict(value).items() if item is not None}

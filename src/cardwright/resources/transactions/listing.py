@@ -125,21 +125,21 @@ class Wanted:
         moved = row.moved != 0
         if self.direction is not None:
             moved = row.moved > 0 if self.direction > 0 else row.moved < 0 if self.direction < 0 else false()
-        own: list[ColumnElement[bool]] = [row.kind.in_(self.types)] if self.types is not None else []
+        conditions: list[ColumnElement[bool]] = [row.kind.in_(self.types)] if self.types is not None else []
         if not self.has_card_sides:
-            own += [row.kind.in_(CARDLESS), moved] if self.direction is not None else [row.kind.in_(CARDLESS)]
-        sides = [(CARD_SIDE, and_(row.id >= start_id, *common, *own))]
+            conditions += [row.kind.in_(CARDLESS), moved] if self.direction is not None else [row.kind.in_(CARDLESS)]
+        sides = [(CARD_SIDE, and_(row.id >= start_id, *common, *conditions))]
         loading = [kind for kind, load in LOAD_KINDS.items() if self.types is None or load in self.types]
         if self.types is None or loading:
-            own = [row.kind.in_(loading)] if self.types is not None else []
-            sides.append((LOAD_SIDE, and_(row.id >= start_id - 1, moved, row.kind.not_in(CARDLESS), *common, *own)))
+            conditions = [row.kind.in_(loading)] if self.types is not None else []
+            sides.append((LOAD_SIDE, and_(row.id >= start_id - 1, moved, row.kind.not_in(CARDLESS), *common, *conditions)))
         return sides
 
 
-def parse_wanted(query: RelatedQuery, states: str, **more: Any) -> Wanted:
-    """What a query asks for; ``states`` when it names none. Raises a problem that names the parameter."""
-    found = parse_states(query.state, states)
-    return Wanted(None if found == frozenset(State) else found, parse_types(query.type), **more)
+def parse_wanted(query: RelatedQuery, default_states: str, **filters: Any) -> Wanted:
+    """What a query asks for; ``default_states`` when it names none. Raises a problem that names the parameter."""
+    states = parse_states(query.state, default_states)
+    return Wanted(None if states == frozenset(State) else states, parse_types(query.type), **filters)
 
 
 def parse_direction(polarity: str | None) -> int | None:
@@ -223,7 +223,7 @@ NEAR_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A list as the database is asked for it: of a whole program, of accounts when ``by_account`` is theirs, and ``only`` such rows."""
+    """A list as the database is asked for it: of a program, or of accounts when ``by_account`` is theirs; ``only`` such rows."""
 
     program_id: int
     order: ListOrder
@@ -263,15 +263,15 @@ class Search:
 
     def near(self, db: Connection, places: Range) -> Range | None:
         """The part of the list before which NEAR_ROWS rows come at least; None when the whole of it has no more."""
-        found = list[Key]()
+        keys = list[Key]()
         for part in self.parts():
             query = select(part.time_ms, part.id).where(*part.conditions, *part.within(places))
             query = self._ordered(query, part.time_ms, part.id)
             if (row := db.execute(query.offset(NEAR_ROWS).limit(1)).one_or_none()) is not None:
-                found.append((row[0], row[1]))
-        if not found:
+                keys.append((row[0], row[1]))
+        if not keys:
             return None
-        return Range(max(found), places.high) if self.descending else Range(places.low, min(found))
+        return Range(max(keys), places.high) if self.descending else Range(places.low, min(keys))
 
     def _ordered(self, query: Any, *keys: ColumnElement[Any]) -> Any:
         return query.order_by(*(key.desc() if self.descending else key.asc() for key in keys))
@@ -313,7 +313,7 @@ def _after(call: Call, listed: Listed, places: Range, last: ListEntry, take: int
     else:
         places = Range(max(places.low, (last.time_ms, last.id)), places.high)
     entries = _from(call, listed, places, 0, take + 2)
-    return [one for one in entries if (one < last if descending else one > last)][:take]
+    return [entry for entry in entries if (entry < last if descending else entry > last)][:take]
 
 
 def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> list[ListEntry]:
@@ -325,21 +325,21 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
         entries = search.read(call.db, near or places, skip, take)
         if near is None or len(entries) == take:
             return entries
-    spot = call.app.ranks.find(
+    position = call.app.ranks.find(
         call.db, search.program_id, search.order, listed.wanted, listed.wanted.weight, places,
         skip=skip, take=take, descending=search.descending,
     )  # fmt: skip
-    if spot is None:
+    if position is None:
         return search.read(call.db, places, skip, take)
-    entries, offset = list[ListEntry](), spot.skip
-    for part in spot.ranges:
+    entries, offset = list[ListEntry](), position.skip
+    for part in position.ranges:
         entries += search.read(call.db, part, offset, take - len(entries))
         offset = 0
         if len(entries) == take:
             return entries
-    if spot.is_full:
+    if position.is_full:
         # The counts are those of a later transaction. What arrived by then is not here, so the page goes on behind its ranges.
-        last = spot.ranges[-1]
+        last = position.ranges[-1]
         rest = Range(places.low, last.low) if search.descending else Range(last.high, places.high)
         entries += search.read(call.db, rest, 0, take - len(entries))
     return entries
@@ -347,5 +347,5 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
 
 def load_rows(db: Connection, entries: list[ListEntry]) -> dict[int, TransactionRow]:
     """The rows of a page by their ids."""
-    found = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
-    return {row.id: TransactionRow(*row[: len(TransactionRow._fields)]) for row in found}
+    rows = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
+    return {row.id: TransactionRow(*row[: len(TransactionRow._fields)]) for row in rows}

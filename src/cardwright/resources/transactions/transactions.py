@@ -72,8 +72,8 @@ def has_load_side(row: TransactionRow) -> bool:
 
 def _find_row(db: Connection, program_id: int, row_id: int) -> TransactionRow | None:
     query = select(transactions).where(transactions.c.id == row_id, transactions.c.program_id == program_id)
-    found = db.execute(query).one_or_none()
-    return None if found is None else recorded(found)
+    row = db.execute(query).one_or_none()
+    return None if row is None else recorded(row)
 
 
 def recorded(row: Any) -> TransactionRow:
@@ -148,7 +148,7 @@ def people_as_of(db: Connection, row: TransactionRow, user_token: str) -> tuple[
     """User and account owner as they were when the row was decided."""
     by_token = select(users.c.id).where(users.c.program_id == row.program_id, users.c.token == user_token)
     ids = (db.execute(by_token).scalar_one(), owner_id_of(db, row.holder_id))
-    docs = [history.doc_as_of(db, row.program_id, history.Kind.USER, one, row.holder_revision) for one in ids]
+    docs = [history.doc_as_of(db, row.program_id, history.Kind.USER, user_id, row.holder_revision) for user_id in ids]
     user, owner = (fact_from(UserFact, doc) for doc in docs)
     return user, owner
 
@@ -164,8 +164,8 @@ def source_as_of(db: Connection, row: TransactionRow) -> SourceFact:
 def render_first_states(db: Connection, program_id: int, row_ids: Sequence[int], *, masked: bool) -> list[str]:
     """Transactions as their notifications tell them: in the state that they were first in, in the order of the ids."""
     # The program is looked at here: as a condition it leads SQLite to the index over everything that the program ever did.
-    found = db.execute(select(transactions).where(transactions.c.id.in_(row_ids)))
-    rows = {row.id: recorded(row) for row in found if row.program_id == program_id}
+    result = db.execute(select(transactions).where(transactions.c.id.in_(row_ids)))
+    rows = {row.id: recorded(row) for row in result if row.program_id == program_id}
     renderer = TransactionRenderer(db, program_id, masked=masked)
     return [renderer.json(rows[row_id], state=rows[row_id].first_state) for row_id in row_ids]
 
@@ -181,8 +181,8 @@ def get_one(call: Call) -> str:
 
 def list_transactions(call: Call) -> Listing:
     """Lists transactions; without filters those of the last 30 days that are PENDING or COMPLETION."""
-    own, only = _owned(call, call.query)
-    return _page(call, parse_wanted(call.query, "PENDING,COMPLETION"), own=own, only=only)
+    by_account, only = _owned(call, call.query)
+    return _page(call, parse_wanted(call.query, "PENDING,COMPLETION"), by_account=by_account, only=only)
 
 
 def list_related(call: Call) -> Listing:
@@ -203,7 +203,7 @@ def list_of_source(call: Call) -> Listing:
 
 
 def _page(
-    call: Call, wanted: Wanted, *, own: AccountTransactions | None = None, only: ColumnElement[bool] | None = None,
+    call: Call, wanted: Wanted, *, by_account: AccountTransactions | None = None, only: ColumnElement[bool] | None = None,
     but: tuple[int, int] | None = None, window: bool = True,
 ) -> Listing:  # fmt: skip
     query = call.query
@@ -211,12 +211,14 @@ def _page(
     show = _shown(call)
     sides = wanted.sides(query.start_identifier or 0)
     if but is not None:
-        sides = [(side, and_(one, transactions.c.id != but[0]) if side == but[1] else one) for side, one in sides]
+        sides = [
+            (side, and_(condition, transactions.c.id != but[0]) if side == but[1] else condition) for side, condition in sides
+        ]
     listed = Listed(
-        Search(call.program.id, order, descending, sides, own, only),
+        Search(call.program.id, order, descending, sides, by_account, only),
         wanted,
         places_of(query, call.now, window=window),
-        is_countable=own is None and only is None and not query.start_identifier,
+        is_countable=by_account is None and only is None and not query.start_identifier,
     )
     entries, is_more = find_page(call, listed)
     rows = load_rows(call.db, entries)
@@ -243,8 +245,8 @@ def _owned(call: Call, query: TransactionQuery) -> tuple[AccountTransactions | N
     some = select(cards.c.id, cards.c.holder_id)
     # The accounts lead to their few transactions; a card has no list of its own.
     if query.acting_user_token is not None:
-        own = some.join(users, users.c.id == cards.c.user_id)
-        rows = call.db.execute(own.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)).all()
+        user_cards = some.join(users, users.c.id == cards.c.user_id)
+        rows = call.db.execute(user_cards.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)).all()
         accounts.append({row.holder_id for row in rows})
         only.append(transactions.c.card_id.in_([row.id for row in rows]))
     if query.card_token is not None:

@@ -137,8 +137,8 @@ def states_of(text: str) -> list[str]:
 def in_states(columns: Any, states: list[str]) -> ColumnElement[bool]:
     """Movements whose deposit, which ``columns`` names, is in one of these states now."""
     numbers = [int(STATE_OF[name]) for name in states]
-    found = select(transactions.c.id).where(transactions.c.id == columns, transactions.c.state.in_(numbers))
-    return found.exists()
+    query = select(transactions.c.id).where(transactions.c.id == columns, transactions.c.state.in_(numbers))
+    return query.exists()
 
 
 def said_in_transition(states: list[str]) -> ColumnElement[bool]:
