@@ -1,7 +1,8 @@
 """A transaction as it is stored, and the identifiers that follow from it."""
 
+from collections.abc import Sequence
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cardwright.core.messages import Details
 from cardwright.core.responses import Reason
@@ -62,6 +63,11 @@ class TransactionRow(NamedTuple):
     program_revision: int
     holder_revision: int
     details: bytes
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> "TransactionRow":
+        """Return a selected row as a value: the columns of ``transactions`` come first."""
+        return cls(*row[: len(cls._fields)])
 
 
 class Identified(Protocol):

@@ -11,7 +11,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from cardwright.core.render import details_decoder
 from cardwright.core.spend_controls import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved
 from cardwright.core.transaction_row import TransactionRow
-from cardwright.core.velocity import Control, resolved
+from cardwright.core.velocity import Control
+from cardwright.core.velocity import resolved as resolved_control
 from cardwright.core.velocity_events import ChainParts, Past, event_of
 from cardwright.storage.database import Row
 from cardwright.storage.history import INACTIVE as INACTIVE
@@ -93,7 +94,7 @@ def count_program_controls(db: Connection, program_id: int, but: tuple[str, str]
 
 def control_from(control_id: int, fact: str, groups: Groups = NO_GROUPS) -> Control:
     """A velocity control from the JSON that is kept of it for decisions."""
-    return resolved(msgspec.convert({**msgspec.json.decode(fact), "id": control_id}, Control), groups)
+    return resolved_control(msgspec.convert({**msgspec.json.decode(fact), "id": control_id}, Control), groups)
 
 
 def rule_from(rule_id: int, fact: str) -> MerchantRule:
@@ -177,7 +178,7 @@ def load_past(db: Connection, holder_id: int, user_token: str) -> list[Past]:
     )
     past, chains = [], ChainParts()
     for result in db.execute(query):
-        row = TransactionRow(*result[: len(TransactionRow._fields)])
+        row = TransactionRow.from_row(result)
         details = details_decoder.decode(row.details)
         if changes := chains.changes(row, details, event_of(row, details)):
             past.append(Past(row.created_ms, row.id, product_token_of(result.card_doc), changes))

@@ -33,7 +33,8 @@ from cardwright.core.velocity_events import changes_for, request_of_row
 from cardwright.kit.clock import iso_ms
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import Scope, get
-from cardwright.resources.transactions.transactions import facts_as_of, get_transaction, source_as_of
+from cardwright.resources.transactions.as_of import facts_as_of, source_as_of
+from cardwright.resources.transactions.transactions import get_transaction
 from cardwright.storage import history
 from cardwright.storage.controls import control_from, load_past, pre_kyc_of, rule_from
 from cardwright.storage.history import Kind

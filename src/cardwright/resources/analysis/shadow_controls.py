@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.problems import SHADOW_NOT_FOUND, TOKEN_TAKEN, Problem, bad_field, bad_parameter
 from cardwright.core.render import details_decoder
-from cardwright.core.transaction_row import token_of
+from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.kit.clock import iso, iso_ms
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
@@ -27,7 +27,6 @@ from cardwright.resources.controls.velocity_controls import (
     fact_of,
     save_control,
 )
-from cardwright.resources.transactions.transactions import recorded
 from cardwright.storage import history, records
 from cardwright.storage.controls import PROMOTED, SHADOW
 from cardwright.storage.database import Row
@@ -152,7 +151,7 @@ def list_declines(call: Call) -> Listing:
 
 
 def _decline(hit: Any) -> str:
-    row = recorded(hit)
+    row = TransactionRow.from_row(hit)
     details, places = details_decoder.decode(row.details), exponent_of(row.currency) or 0
     return records.text_of(
         {

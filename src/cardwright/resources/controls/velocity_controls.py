@@ -32,7 +32,7 @@ from cardwright.resources.controls.scope import (
     control_columns,
     whose,
 )
-from cardwright.resources.transactions.transactions import owner_id_of
+from cardwright.resources.transactions.as_of import owner_id_of
 from cardwright.storage import history, records
 from cardwright.storage.controls import SHADOW, control_from, load_mcc_groups, load_past, product_token_of
 from cardwright.storage.database import Row

@@ -1,23 +1,19 @@
-"""The sandbox: programs of one's own, time that one holds, and a clean slate."""
+"""Programs of the sandbox: creation, settings and reset."""
 
-import asyncio
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, structs
 
 from cardwright.core.money import exponent_of
 from cardwright.core.problems import bad_field
-from cardwright.kit.clock import Instant, ProgramClock, iso_ms, parse_instant
-from cardwright.resources.common.call import Call, EngineCall
-from cardwright.resources.common.fields import EmptyBody, Token, parse_duration
+from cardwright.resources.common.call import Call
+from cardwright.resources.common.fields import EmptyBody, Token
 from cardwright.resources.common.route import Scope, Shape, get, post, put
 from cardwright.storage.programs import (
     ProgramSettings,
     find_program_token,
-    get_program,
     insert_credential,
     insert_program,
-    set_clock,
     set_settings,
 )
 from cardwright.storage.reset import reset_program
@@ -51,40 +47,7 @@ class SettingsUpdate(Shape, frozen=True, kw_only=True):
     deposit_accounts: bool | None = None
 
 
-class ClockRequest(Shape, frozen=True, kw_only=True):
-    """What to do with the clock: exactly one of ``set`` (a date-time), ``by`` (``8d``, ``90m``, ``1500ms``), ``freeze``."""
-
-    set: str | None = None
-    by: str | None = None
-    freeze: bool | None = None
-
-
 # --- Rules: pure ---------------------------------------------------------------------
-
-LATEST = parse_instant("9000-01-01")
-
-
-def changed_clock(clock: ProgramClock, request: ClockRequest, real_ms: Instant) -> ProgramClock:
-    """The clock after the request. Time goes forward only: what happened before cannot be unmade, only reset."""
-    if sum(value is not None for value in (request.set, request.by, request.freeze)) != 1:
-        raise bad_field("set, by, freeze", "exactly one of them must be given")
-    now = clock.time_at(real_ms)
-    if request.freeze is not None:
-        return ProgramClock(0, now) if request.freeze else ProgramClock(now - real_ms)
-    target = now + parse_duration("by", request.by) if request.by is not None else _parse_time(request.set or "")
-    if target < now:
-        raise bad_field("set", f"must not be before the program's present time {iso_ms(now)}; POST /sandbox/reset starts again")
-    if target > LATEST:
-        raise bad_field("set" if request.set else "by", "must not lead beyond the year 9000")
-    # A frozen clock says nothing of real time, or a seeded run would not repeat.
-    return ProgramClock(0, target) if clock.frozen_ms is not None else ProgramClock(target - real_ms)
-
-
-def _parse_time(text: str) -> Instant:
-    try:
-        return parse_instant(text)
-    except ValueError:
-        raise bad_field("set", "must be a date-time, yyyy-MM-ddTHH:mm:ssZ") from None
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -127,35 +90,6 @@ def update_program_settings(call: Call, body: SettingsUpdate) -> dict[str, Any]:
     return {"token": call.program.token, "name": call.program.name, "settings": structs.asdict(settings)}
 
 
-def get_clock(call: Call) -> dict[str, Any]:
-    """Returns the program's time."""
-    return _clock_answer(call.program.clock, call.now)
-
-
-async def change_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
-    """Freezes, sets or advances the program's clock; what is due then has happened when this answers."""
-    app = call.app
-    answer = await asyncio.to_thread(_set_clock, call, body)
-    await app.settle(call.program_id)
-    # Retries of notifications are due by the program's clock too.
-    app.wake_outbox()
-    return answer
-
-
-def _set_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
-    real_ms = call.app.real_clock()
-    with call.app.database.write() as db:
-        clock = changed_clock(get_program(db, call.program_id).clock, body, real_ms)
-        set_clock(db, call.program_id, clock)
-    return _clock_answer(clock, clock.time_at(real_ms))
-
-
-def _clock_answer(clock: ProgramClock, now: Instant) -> dict[str, Any]:
-    is_frozen = clock.frozen_ms is not None
-    # Who stands still has no distance to the real time that would mean anything, and equal calls give equal bytes.
-    return {"now": iso_ms(now), "frozen": is_frozen, "offset_ms": 0 if is_frozen else clock.offset_ms}
-
-
 def reset(call: Call, _body: EmptyBody) -> dict[str, Any]:
     """Removes everything of the program but its credentials and settings, and sets its clock to where it began."""
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
@@ -174,16 +108,5 @@ routes = [
     post("/programs", ProgramCreate, create_program, ProgramAnswer, scope=Scope.SANDBOX_ONLY),
     get("/program", get_program_settings, dict[str, Any], scope=Scope.SANDBOX),
     put("/program", SettingsUpdate, update_program_settings, dict[str, Any], scope=Scope.SANDBOX),
-    get("/clock", get_clock, dict[str, Any], scope=Scope.SANDBOX),
-    post("/clock", ClockRequest, change_clock, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
-    post(
-        "/clock/advance",
-        ClockRequest,
-        change_clock,
-        dict[str, Any],
-        status=200,
-        scope=Scope.SANDBOX_ONLY,
-        operation_id="change_clock_advance",
-    ),
     post("/reset", EmptyBody, reset, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
 ]

@@ -1,4 +1,4 @@
-"""The sandbox's inbox, a place where webhooks may arrive when one has no server, and the list of what was delivered."""
+"""Webhook inbox of the sandbox: it receives webhooks in place of a server of the user's, and lists them."""
 
 import asyncio
 import base64
@@ -8,26 +8,22 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, select
 
-from cardwright.core.problems import Problem, bad_parameter
-from cardwright.core.render import details_decoder
-from cardwright.core.transaction_row import token_of
-from cardwright.kit.clock import Instant, RealClock, iso, iso_ms, monotonic_ms
+from cardwright.core.problems import bad_parameter
+from cardwright.kit.clock import RealClock, iso_ms, monotonic_ms
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.vault import Vault
 from cardwright.outbox.endpoint import open_target, open_webhook
-from cardwright.outbox.events import Category, Delivery
 from cardwright.outbox.signature import SIGNATURE_ALGORITHMS, SIGNATURE_HEADER, verify
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import parse_duration
 from cardwright.resources.common.route import Paging, Route, Scope, Shape, get
-from cardwright.resources.transactions.transactions import get_transaction, recorded
 from cardwright.storage.database import Database, Row
 from cardwright.storage.programs import find_program_token, get_program
-from cardwright.storage.records import Listing, SortOrder, find, read_page, text_of
-from cardwright.storage.tables import inbox_messages, outbox, transactions, webhooks
+from cardwright.storage.records import Listing, SortOrder, read_page, text_of
+from cardwright.storage.tables import inbox_messages, outbox, webhooks
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -71,33 +67,8 @@ class InboxMessage(Shape, frozen=True, kw_only=True):
     signature: Signature
 
 
-class DeliveryFilter(Shape, frozen=True, kw_only=True):
-    """Which deliveries: by where they stand, by webhook, by a transaction that they tell of."""
-
-    state: str | None = None
-    webhook_token: str | None = None
-    transaction_token: str | None = None
-
-
-class DeliveryShown(Shape, frozen=True, kw_only=True):
-    """A notification on its way, or where its way ended. Times are the program's; ``tokens`` are the objects that it tells of."""
-
-    id: int
-    state: str
-    category: str
-    tokens: list[str]
-    webhook_token: str | UnsetType = UNSET
-    url: str | UnsetType = UNSET
-    created_time: str
-    due_time: str | UnsetType = UNSET
-    tries: int
-    attempts: list[dict[str, Any]]
-
-
 # --- Rules: pure ---------------------------------------------------------------------
 
-STATES = {state.name: int(state) for state in Delivery}
-STATE_NAMES = {number: name for name, number in STATES.items()}
 DIGITS = {"HMAC_SHA_1": 40, "HMAC_SHA_256": 64}
 
 
@@ -235,24 +206,6 @@ def load_secrets(db: Connection, vault: Vault, program_id: int, path: str) -> li
     ]
 
 
-def load_deliveries(call: Call, *conditions: ColumnElement[bool]) -> tuple[list[Row], bool]:
-    """The page's rows of the outbox with their webhooks, and whether more follow. Raises a problem for an unknown sort name."""
-    page = call.list_page
-    if page.sort_by.removeprefix("-") != "createdTime":
-        raise bad_parameter("sort_by", "must be createdTime or -createdTime")
-    query = select(outbox, webhooks.c.token.label("webhook_token"), webhooks.c.doc)
-    query = query.outerjoin(webhooks, webhooks.c.id == outbox.c.webhook_id)
-    query = query.where(outbox.c.program_id == call.program.id, *conditions)
-    return read_page(call.db, query, SortOrder((outbox.c.id,), page.sort_by.startswith("-")), page)
-
-
-def load_tokens(db: Connection, rows: Sequence[Row]) -> dict[int, str]:
-    """The tokens of the transactions that outbox rows name by id."""
-    ids = {ref for row in rows if row.category == Category.TRANSACTION for ref in msgspec.json.decode(row.refs)}
-    transaction_rows = map(recorded, db.execute(select(transactions).where(transactions.c.id.in_(ids))))
-    return {row.id: details_decoder.decode(row.details).chosen_token or token_of(row) for row in transaction_rows}
-
-
 # --- Actions: what one can do with it ------------------------------------------------
 
 
@@ -301,61 +254,6 @@ def empty_box(call: Call) -> None:
     call.db.execute(delete(inbox_messages).where(_is_in(call.program.id, call.path["box"])))
 
 
-def list_deliveries(call: Call) -> Listing:
-    """Lists notifications with where they stand and every attempt to deliver them."""
-    conditions = _delivery_conditions(call, call.query)
-    rows, is_more = load_deliveries(call, *conditions) if conditions is not None else ([], False)
-    tokens = load_tokens(call.db, rows)
-    return Listing([text_of(_delivery(call, row, tokens)) for row in rows], is_more)
-
-
-def _delivery_conditions(call: Call, query: DeliveryFilter) -> list[ColumnElement[bool]] | None:
-    """What a row must fulfil; None when a token of the filter names nothing, so that no row can."""
-    conditions: list[ColumnElement[bool]] = []
-    if query.state is not None:
-        if query.state not in STATES:
-            raise bad_parameter("state", f"must be one of {', '.join(STATES)}")
-        conditions.append(outbox.c.state == STATES[query.state])
-    if query.webhook_token is not None:
-        if (hook := find(call.db, webhooks, call.program.id, query.webhook_token)) is None:
-            return None
-        conditions.append(outbox.c.webhook_id == hook.id)
-    if query.transaction_token is not None:
-        try:
-            row, _ = get_transaction(call.db, call.program.id, query.transaction_token)
-        except Problem:
-            return None
-        commas = func.replace(func.replace(outbox.c.refs, "[", ","), "]", ",")
-        conditions += [outbox.c.category == int(Category.TRANSACTION), commas.contains(f",{row.id},")]
-    return conditions
-
-
-def _delivery(call: Call, row: Row, tokens: dict[int, str]) -> DeliveryShown:
-    refs = msgspec.json.decode(row.refs)
-    url = open_target(call.app.vault, row.target).url if row.target is not None else _url_of(row.doc)
-    return DeliveryShown(
-        id=row.id,
-        state=STATE_NAMES[row.state],
-        category=Category(row.category).base,
-        tokens=[tokens[ref] for ref in refs] if row.category == Category.TRANSACTION else refs,
-        webhook_token=row.webhook_token or UNSET,
-        url=UNSET if url is None else re.sub(r"//[^/@]*@", "//", url),
-        created_time=iso(row.created_ms),
-        due_time=_due_time(row.state, row.due_ms),
-        tries=row.tries,
-        attempts=msgspec.json.decode(row.attempts),
-    )
-
-
-def _url_of(doc: str | None) -> str | None:
-    return None if doc is None else str(msgspec.json.decode(doc)["config"]["url"])
-
-
-def _due_time(state: int, due_ms: Instant) -> str | UnsetType:
-    """Only what is due has a due time; while a row is being sent its ``due_ms`` means something else."""
-    return iso(due_ms) if state == Delivery.DUE else UNSET
-
-
 # --- Routes: parse, act, view --------------------------------------------------------
 
 TAG = "Inbox"
@@ -363,5 +261,4 @@ TAG = "Inbox"
 routes = [
     get("/inbox/{box}", list_inbox, InboxMessage, query=InboxQuery, paging=PAGING, scope=Scope.SANDBOX_ONLY, limit_s=35.0),
     Route("DELETE", "/inbox/{box}", empty_box, status=204, scope=Scope.SANDBOX_ONLY, fields=False),
-    get("/deliveries", list_deliveries, DeliveryShown, query=DeliveryFilter, paging=PAGING, scope=Scope.SANDBOX),
 ]

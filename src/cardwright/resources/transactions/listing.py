@@ -348,4 +348,4 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
 def load_rows(db: Connection, entries: list[ListEntry]) -> dict[int, TransactionRow]:
     """The rows of a page by their ids."""
     rows = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
-    return {row.id: TransactionRow(*row[: len(TransactionRow._fields)]) for row in rows}
+    return {row.id: TransactionRow.from_row(row) for row in rows}

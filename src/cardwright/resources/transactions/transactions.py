@@ -1,28 +1,21 @@
 """Transactions: what became of every message, one by one, in lists, and with what belongs together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.core.movement_json import account_fragments_of, render_account_side
 from cardwright.core.problems import TRANSACTION_NOT_FOUND, Problem, bad_parameter
 from cardwright.core.render import (
-    CardFragments,
-    SourceFragments,
     details_decoder,
-    fragments_of,
-    render,
-    render_load,
-    source_fragments_of,
 )
-from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
 from cardwright.core.transaction_model import MODELS, as_v2
 from cardwright.core.transaction_row import LOAD_SIDE, TransactionRow, id_and_kind_of, token_of
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import get
+from cardwright.resources.transactions.as_of import TransactionRenderer, has_load_side, owner_id_of
 from cardwright.resources.transactions.listing import (
     CARD_SIDE,
     PAGING,
@@ -40,7 +33,6 @@ from cardwright.resources.transactions.listing import (
     parse_wanted,
     places_of,
 )
-from cardwright.storage import history
 from cardwright.storage.records import Listing
 from cardwright.storage.tables import cards, funding_sources, message_tokens, transactions, users
 from cardwright.storage.transaction_lists.by_account import AccountTransactions, find_own
@@ -65,20 +57,10 @@ def get_transaction(db: Connection, program_id: int, token: str) -> tuple[Transa
     return row, CARD_SIDE
 
 
-def has_load_side(row: TransactionRow) -> bool:
-    """Whether the row is two transactions on the wire; without a card the order is the transaction itself."""
-    return row.moved != 0 and row.card_id is not None
-
-
 def _find_row(db: Connection, program_id: int, row_id: int) -> TransactionRow | None:
     query = select(transactions).where(transactions.c.id == row_id, transactions.c.program_id == program_id)
     row = db.execute(query).one_or_none()
-    return None if row is None else recorded(row)
-
-
-def recorded(row: Any) -> TransactionRow:
-    """A selected row of ``transactions`` as a value."""
-    return TransactionRow(*row[: len(TransactionRow._fields)])
+    return None if row is None else TransactionRow.from_row(row)
 
 
 def find_own_holder(db: Connection, program_id: int, user_token: str) -> int | None:
@@ -86,88 +68,6 @@ def find_own_holder(db: Connection, program_id: int, user_token: str) -> int | N
     query = select(users.c.id, users.c.holder_id).where(users.c.program_id == program_id, users.c.token == user_token)
     row = db.execute(query).one_or_none()
     return row.holder_id if row is not None and owner_id_of(db, row.holder_id) == row.id else None
-
-
-def owner_id_of(db: Connection, holder_id: int) -> int:
-    """The user whose account it is: the first one; those who share it came later."""
-    query = select(users.c.id).where(users.c.holder_id == holder_id).order_by(users.c.id).limit(1)
-    return int(db.execute(query).scalar_one())
-
-
-class TransactionRenderer:
-    """Renders rows as of their own day: the configuration that was in force when each was decided."""
-
-    def __init__(self, db: Connection, program_id: int, *, masked: bool) -> None:
-        self._db, self._program_id, self._masked = db, program_id, masked
-        self._fragments: dict[tuple[int, int], CardFragments] = {}
-        self._account_fragments: dict[tuple[int, str, int], CardFragments] = {}
-        self._sources: dict[tuple[int, int], SourceFragments] = {}
-
-    def json(self, row: TransactionRow, side: int = CARD_SIDE, state: int | None = None) -> str:
-        """One side of a row as JSON."""
-        if row.card_id is None:
-            return render_account_side(row, self.account_fragments(row), state)
-        fragments, source = self.fragments(row), self.source(row)
-        return render_load(row, fragments, source) if side == LOAD_SIDE else render(row, fragments, source, state)
-
-    def fragments(self, row: TransactionRow) -> CardFragments:
-        """The card, its user and the owner of its account at the row's revision."""
-        assert row.card_id is not None
-        key = (row.card_id, row.holder_revision)
-        if key not in self._fragments:
-            self._fragments[key] = fragments_of(*facts_as_of(self._db, row))
-        return self._fragments[key]
-
-    def account_fragments(self, row: TransactionRow) -> CardFragments:
-        """The user whom a row without a card names, and the owner of the account, at the row's revision."""
-        token = details_decoder.decode(row.details).user_token
-        assert token is not None
-        key = (row.holder_id, token, row.holder_revision)
-        if key not in self._account_fragments:
-            self._account_fragments[key] = account_fragments_of(*people_as_of(self._db, row, token))
-        return self._account_fragments[key]
-
-    def source(self, row: TransactionRow) -> SourceFragments | None:
-        """The funding source at the row's revision."""
-        if row.source_id is None:
-            return None
-        key = (row.source_id, row.program_revision)
-        if key not in self._sources:
-            self._sources[key] = source_fragments_of(source_as_of(self._db, row), masked=self._masked)
-        return self._sources[key]
-
-
-def facts_as_of(db: Connection, row: TransactionRow) -> tuple[CardFact, UserFact, UserFact]:
-    """Card, user and account owner as they were when the row was decided."""
-    assert row.card_id is not None
-    card = fact_from(CardFact, history.doc_as_of(db, row.program_id, history.Kind.CARD, row.card_id, row.holder_revision))
-    return (card, *people_as_of(db, row, card.user_token))
-
-
-def people_as_of(db: Connection, row: TransactionRow, user_token: str) -> tuple[UserFact, UserFact]:
-    """User and account owner as they were when the row was decided."""
-    by_token = select(users.c.id).where(users.c.program_id == row.program_id, users.c.token == user_token)
-    ids = (db.execute(by_token).scalar_one(), owner_id_of(db, row.holder_id))
-    docs = [history.doc_as_of(db, row.program_id, history.Kind.USER, user_id, row.holder_revision) for user_id in ids]
-    user, owner = (fact_from(UserFact, doc) for doc in docs)
-    return user, owner
-
-
-def source_as_of(db: Connection, row: TransactionRow) -> SourceFact:
-    """The row's funding source as it was when the row was decided."""
-    assert row.source_id is not None
-    doc = history.doc_as_of(db, row.program_id, history.Kind.FUNDING_SOURCE, row.source_id, row.program_revision)
-    fact: SourceFact = fact_from(SourceFact, doc)
-    return fact
-
-
-def render_first_states(db: Connection, program_id: int, row_ids: Sequence[int], *, masked: bool) -> list[str]:
-    """Transactions as their notifications tell them: in the state that they were first in, in the order of the ids."""
-    # The program is looked at here: as a condition it leads SQLite to the index over everything that the program ever did.
-    result = db.execute(select(transactions).where(transactions.c.id.in_(row_ids)))
-    rows = {row.id: recorded(row) for row in result if row.program_id == program_id}
-    renderer = TransactionRenderer(db, program_id, masked=masked)
-    return [renderer.json(rows[row_id], state=rows[row_id].first_state) for row_id in row_ids]
 
 
 # --- Actions: what one can do with it ------------------------------------------------

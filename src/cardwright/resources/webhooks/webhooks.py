@@ -29,7 +29,8 @@ from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Paging, Reply, Route, Shape, get, post, put
-from cardwright.resources.transactions.transactions import TransactionRenderer, get_transaction
+from cardwright.resources.transactions.as_of import TransactionRenderer
+from cardwright.resources.transactions.transactions import get_transaction
 from cardwright.storage import history, records
 from cardwright.storage.database import Row
 from cardwright.storage.programs import get_program
