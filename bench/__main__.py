@@ -66,10 +66,10 @@ def measure(wanted: list[str], quick: bool, rounds: int, seconds: float, out: Pa
         whole = progress.add_task("the whole run", total=rounds * len(groups))
         now = progress.add_task("starting", total=None)
 
-        def say(what: str, share: float | None) -> None:
-            progress.update(now, description=what, total=None if share is None else 1.0, completed=share or 0.0)
+        def say(description: str, share: float | None) -> None:
+            progress.update(now, description=description, total=None if share is None else 1.0, completed=share or 0.0)
             if not console.is_terminal and share is None:
-                console.print(what)
+                console.print(description)
 
         with Yard(sizes, say) as yard:
             run = Run(yard, seconds, max(0.5, seconds / 5), max(2.0, seconds * 0.75), 30.0 if quick else PATIENCE_S, say=say)
@@ -92,7 +92,7 @@ def measure(wanted: list[str], quick: bool, rounds: int, seconds: float, out: Pa
 
 def books(yard: Yard, say: Any) -> dict[str, Any]:
     """Whether the books of what was under load are sound."""
-    found = {}
+    verdicts = {}
     yard.rest()
     for key, station in yard.stations().items():
         if key.split()[1] not in ("main", "workers", "own-sources"):
@@ -102,8 +102,8 @@ def books(yard: Yard, say: Any) -> dict[str, Any]:
         report = verify(database)
         database.close()
         rows = sum(finding.examined for finding in report.findings)
-        found[key] = {"sound": report.is_sound, "rows": rows, "broken": [asdict(one) for one in report.violations]}
-    return found
+        verdicts[key] = {"sound": report.is_sound, "rows": rows, "broken": [asdict(violation) for violation in report.violations]}
+    return verdicts
 
 
 def machine() -> dict[str, Any]:
@@ -135,8 +135,8 @@ def show(results: dict[str, Any], out: Path) -> None:
     printer.print(Markdown(machine_lines(results)))
     printer.print(Markdown(goal_table(goals(results))))
     printer.print(Markdown(rate_table(results["measured"])))
-    for key, found in results.get("books", {}).items():
-        printer.print(f"{key}: {found['rows']:,} rows verified, {'sound' if found['sound'] else 'NOT SOUND'}")
+    for key, verdict in results.get("books", {}).items():
+        printer.print(f"{key}: {verdict['rows']:,} rows verified, {'sound' if verdict['sound'] else 'NOT SOUND'}")
     printer.print(f"results: {out}, tables: {out.with_suffix('.md')}, plot: {out.stem}-latency.svg")
 
 

@@ -131,17 +131,19 @@ class App:
 
     async def _decide(self, db: psycopg.AsyncConnection[Any], request: Request) -> bytes:
         now, amount = datetime.now(UTC), int(request.amount * 100)
-        card = await _one(db, SELECT_CARD, request.card_token)
-        user = await _one(db, SELECT_USER, card[1])
-        product = await _one(db, SELECT_PRODUCT, card[2])
-        ledger, held = await _one(db, LOCK_BALANCE, card[1])
+        card = await _fetch_row(db, SELECT_CARD, request.card_token)
+        user = await _fetch_row(db, SELECT_USER, card[1])
+        product = await _fetch_row(db, SELECT_PRODUCT, card[2])
+        ledger, held = await _fetch_row(db, LOCK_BALANCE, card[1])
         approved = card[3] == "ACTIVE" and user[1] == "ACTIVE" and card[5] > now and product[1]["jit"]
         assert approved, "every card may buy"
         load = max(0, amount - (ledger - held))
         ledger, held = ledger + load, held + amount
         token = str(uuid.uuid4())
         answer = self._encoder.encode(answer_of(request, token, card, user, product, ledger, held, load, now))
-        (transaction_id,) = await _one(db, INSERT_TRANSACTION, token, card[1], card[0], amount, "PENDING", now, answer.decode())
+        (transaction_id,) = await _fetch_row(
+            db, INSERT_TRANSACTION, token, card[1], card[0], amount, "PENDING", now, answer.decode()
+        )
         legs = [("program_funding", -load), ("available", load), ("available", -amount), ("held", amount)]
         await db.execute(INSERT_POSTINGS, [value for leg in legs for value in (transaction_id, *leg)])
         await db.execute(UPDATE_BALANCE, (ledger, held, card[1]))
@@ -149,7 +151,7 @@ class App:
         return answer
 
 
-async def _one(db: psycopg.AsyncConnection[Any], query: str, *values: object) -> tuple[Any, ...]:
+async def _fetch_row(db: psycopg.AsyncConnection[Any], query: str, *values: object) -> tuple[Any, ...]:
     row = await (await db.execute(query.encode(), values)).fetchone()
     assert row is not None
     return tuple(row)

@@ -80,7 +80,7 @@ class Run:
     number: int = 0
     purchased: dict[str, list[bytes]] = field(default_factory=dict)
     measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    say: Callable[[str, float | None], None] = lambda _what, _share: None
+    say: Callable[[str, float | None], None] = lambda _description, _share: None
 
     def keep(self, name: str, *tries: dict[str, Any]) -> None:
         """Keeps a round's numbers under a name, those of each try beside the others'."""
@@ -88,8 +88,8 @@ class Run:
 
     def rate_of(self, name: str) -> float | None:
         """This round's rate under a name, if it was measured in this round."""
-        found = [float(row["rate"]) for row in self.measured.get(name, []) if row["round"] == self.number]
-        return median(found) if found else None
+        rates = [float(row["rate"]) for row in self.measured.get(name, []) if row["round"] == self.number]
+        return median(rates) if rates else None
 
 
 def numbers_of(result: Result) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def tried(run: Run, measure: Callable[[], dict[str, Any]], least: int = TRIES) -
         tries.append(measure())
         if len(tries) > least:
             run.patience_s -= time.monotonic() - began
-    return [one for one in tries if _others(one) <= CALM] or [min(tries, key=_others)]
+    return [numbers for numbers in tries if _others(numbers) <= CALM] or [min(tries, key=_others)]
 
 
 def _others(numbers: dict[str, Any]) -> float:
@@ -244,9 +244,9 @@ def follow_ups(run: Run) -> None:
     """Purchases, and then the message that follows each of them exactly once; and clearings of purchases that are long ago."""
     for kind in KINDS:
         station = run.yard.station(kind, "main")
-        for name, (path, more) in FOLLOW_UPS.items():
+        for name, (path, extra_fields) in FOLLOW_UPS.items():
             run.say(f"{kind}, {name}", None)
-            tries = tried(run, partial(_follow_once, run, station, path, more))
+            tries = tried(run, partial(_follow_once, run, station, path, extra_fields))
             run.keep(f"{kind} {name}: purchases", *(both["first"] for both in tries))
             run.keep(f"{kind} {name}", *(both["then"] for both in tries))
         if run.purchased.get(kind):
@@ -254,13 +254,13 @@ def follow_ups(run: Run) -> None:
             run.keep(f"{kind} late clearing", *tried(run, partial(_late_once, run, station, run.purchased[kind])))
 
 
-def _follow_once(run: Run, station: Station, path: str, more: bytes) -> dict[str, Any]:
+def _follow_once(run: Run, station: Station, path: str, extra_fields: bytes) -> dict[str, Any]:
     """Purchases, and what follows each of them; disturbed as much as the more disturbed of the two."""
     tokens = list[bytes]()
     purchased = _followed(station, station.purchases(run.number), max(1.0, run.seconds / 2), keeping(tokens))
     # Or what follows would pay for writing the purchases, which themselves began with nothing left to write.
     os.sync()
-    followed = _followed(station, _follow(tokens, path, more))
+    followed = _followed(station, _follow(tokens, path, extra_fields))
     share = max(purchased["others_share"], followed["others_share"])
     return {"first": purchased, "then": followed, "others_share": share}
 
@@ -272,8 +272,8 @@ def _late_once(run: Run, station: Station, purchased: list[bytes]) -> dict[str, 
     return _followed(station, _follow(tokens, *FOLLOW_UPS["clearing"]))
 
 
-def _follow(tokens: list[bytes], path: str, more: bytes) -> NextRequest:
-    body = b'{"original_transaction_token":"%s","amount":10%s}' % (b"?" * 36, more)
+def _follow(tokens: list[bytes], path: str, extra_fields: bytes) -> NextRequest:
+    body = b'{"original_transaction_token":"%s","amount":10%s}' % (b"?" * 36, extra_fields)
     return one_each(tokens, post(path, body, CREDENTIALS))
 
 
@@ -291,8 +291,8 @@ def keeping(tokens: list[bytes]) -> OnBody:
     """Takes the tokens out of purchases' answers."""
 
     def keep(body: bytes) -> None:
-        at = body.index(b'"token":"') + 9
-        tokens.append(body[at : at + 36])
+        start = body.index(b'"token":"') + 9
+        tokens.append(body[start : start + 36])
 
     return keep
 
@@ -320,8 +320,8 @@ def _rung_once(run: Run, station: Station, rate: float) -> dict[str, Any]:
     result = _open(run, station, [(rate, run.open_s)], 256)
     meter.edge()
     late = sorted(late / 1e6 for late in result.late)
-    more = {"asked": rate, "late_p99_ms": quantile(late, 0.99)}
-    return numbers_of(result) | more | meter.costs(len(result.latency))
+    load_numbers = {"asked": rate, "late_p99_ms": quantile(late, 0.99)}
+    return numbers_of(result) | load_numbers | meter.costs(len(result.latency))
 
 
 def _peak(run: Run, kind: str, station: Station) -> float:

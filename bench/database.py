@@ -133,6 +133,6 @@ def size_of(address: str) -> int:
     if is_sqlite(address):
         return Path(address).stat().st_size
     with psycopg.connect(address) as db:
-        found = db.execute("SELECT pg_database_size(current_database())").fetchone()
-        assert found is not None
-        return int(found[0])
+        row = db.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert row is not None
+        return int(row[0])

@@ -75,9 +75,9 @@ def _open(stack: ExitStack, address: str, stored: int) -> dict[str, EngineReques
 
 
 def _once(client: Client, **query: object) -> float:
-    asked = {name: value for name, value in (WINDOW | query).items() if value != ""}
+    parameters = {name: value for name, value in (WINDOW | query).items() if value != ""}
     began = time.perf_counter()
-    reply = client.get("/transactions", query=asked)
+    reply = client.get("/transactions", query=parameters)
     took = time.perf_counter() - began
     read_of(reply)
     return took
@@ -86,7 +86,7 @@ def _once(client: Client, **query: object) -> float:
 def _medians(little: EngineRequest, much: EngineRequest) -> tuple[float, float]:
     """Of both sides, asked in turn: a busy moment of the machine touches both."""
     tries = [(little(), much()) for _ in range(WARM + TRIES)][WARM:]
-    return statistics.median(one for one, _ in tries), statistics.median(other for _, other in tries)
+    return statistics.median(little_s for little_s, _ in tries), statistics.median(much_s for _, much_s in tries)
 
 
 if __name__ == "__main__":

@@ -129,8 +129,8 @@ class Connection(asyncio.Protocol):
         if head_end < 0:
             return
         head = self._buffer[:head_end].lower()
-        at = head.find(b"content-length:")
-        length = int(head[at + 15 : (head + b"\r\n").find(b"\r\n", at)]) if at >= 0 else 0
+        header_start = head.find(b"content-length:")
+        length = int(head[header_start + 15 : (head + b"\r\n").find(b"\r\n", header_start)]) if header_start >= 0 else 0
         if len(self._buffer) < head_end + 4 + length:
             return
         body, self._buffer = self._buffer[head_end + 4 :], b""
@@ -383,8 +383,8 @@ def purchases(tokens: bytes, credentials: tuple[str, str], seed: int = 1) -> Nex
     before, after = _around(post("/v3/simulate/authorization", purchase(b"?" * TOKEN_SIZE), credentials))
 
     def next_request() -> bytes:
-        at = int(draw() * count) * TOKEN_SIZE
-        return before + tokens[at : at + TOKEN_SIZE] + after
+        offset = int(draw() * count) * TOKEN_SIZE
+        return before + tokens[offset : offset + TOKEN_SIZE] + after
 
     return next_request
 
@@ -409,7 +409,7 @@ def purchase(token: bytes) -> bytes:
 def split(tokens: bytes, count: int | None = None) -> list[bytes]:
     """Tokens one by one, at most ``count``."""
     end = len(tokens) if count is None else min(len(tokens), count * TOKEN_SIZE)
-    return [tokens[at : at + TOKEN_SIZE] for at in range(0, end, TOKEN_SIZE)]
+    return [tokens[offset : offset + TOKEN_SIZE] for offset in range(0, end, TOKEN_SIZE)]
 
 
 def _around(request: bytes) -> tuple[bytes, bytes]:

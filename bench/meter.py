@@ -44,13 +44,13 @@ def family_of(table: dict[int, Process], roots: Iterable[int]) -> set[int]:
     children = defaultdict(list)
     for process in table.values():
         children[process.parent].append(process.pid)
-    found, left = set[int](), list(roots)
+    pids, left = set[int](), list(roots)
     while left:
         pid = left.pop()
-        if pid in table and pid not in found:
-            found.add(pid)
+        if pid in table and pid not in pids:
+            pids.add(pid)
             left += children[pid]
-    return found
+    return pids
 
 
 def machine_busy_s() -> float:
@@ -95,8 +95,8 @@ def written_bytes(pids: Iterable[int]) -> int:
 def postmaster_of(dsn: str) -> int | None:
     """The process that all of the server's processes descend from; None where they are on another machine."""
     with psycopg.connect(dsn) as db:
-        found = db.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'").fetchone()
-    process = process_table().get(found[0]) if found else None
+        row = db.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'").fetchone()
+    process = process_table().get(row[0]) if row else None
     return process.parent if process else None
 
 
@@ -119,7 +119,7 @@ def others_share_now(seconds: float) -> float:
 class Reading:
     """All the meters at one instant."""
 
-    at: float
+    time_s: float
     cpu_s: dict[str, float]
     machine_s: float
     wal_bytes: int
@@ -156,7 +156,7 @@ class Meter:
     def costs(self, requests: int) -> dict[str, float]:
         """What one of the requests between the edges cost; shares are of the whole machine."""
         first, last = self._readings[0], self._readings[-1]
-        seconds, count = last.at - first.at, max(1, requests)
+        seconds, count = last.time_s - first.time_s, max(1, requests)
         spent = {name: last.cpu_s[name] - first.cpu_s[name] for name in first.cpu_s}
         machine_s = (os.cpu_count() or 1) * seconds
         costs = {f"{name}_us": 1e6 * value / count for name, value in spent.items()}

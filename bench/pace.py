@@ -23,19 +23,19 @@ class _Purse:
     def __init__(self, ledger: int, held: int) -> None:
         self.ledger, self.held = ledger, held
 
-    def available(self, more: int) -> int:
+    def available(self, credit: int) -> int:
         """What is left."""
-        return self.ledger - self.held + more
+        return self.ledger - self.held + credit
 
 
 def pace_us(rounds: int = 9, steps: int = 4_000) -> int:
     """The best of some short runs of ordinary code, in microseconds."""
     best = 1 << 62
     for _ in range(rounds):
-        began, seen = time.perf_counter_ns(), dict[int, tuple[int, str]]()
+        began, entries = time.perf_counter_ns(), dict[int, tuple[int, str]]()
         for step in range(steps):
             left = _Purse(step, 2).available(step)
-            seen[step & 255] = left, f"{step}-{left}"
+            entries[step & 255] = left, f"{step}-{left}"
         best = min(best, time.perf_counter_ns() - began)
     return best // 1_000
 

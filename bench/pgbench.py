@@ -15,10 +15,10 @@ SCALE = 50
 
 def program() -> Path:
     """Where pgbench is: beside the server's own programs. Raises FileNotFoundError."""
-    found = find_binaries() / "pgbench"
-    if not found.exists():
-        raise FileNotFoundError(f"{found} (Debian: apt-get install postgresql-contrib)")
-    return found
+    path = find_binaries() / "pgbench"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} (Debian: apt-get install postgresql-contrib)")
+    return path
 
 
 def initialize(dsn: str, scale: int) -> None:
@@ -35,17 +35,17 @@ def run(dsn: str, clients: int, seconds: float, meter: Meter) -> dict[str, float
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         meter.edge()
         latencies = sorted(_latencies(Path(folder)))
-    found = re.search(r"tps = ([0-9.]+)", done.stdout)
-    assert found is not None, done.stdout
-    numbers = {"rate": float(found[1]), "count": float(len(latencies))}
+    match = re.search(r"tps = ([0-9.]+)", done.stdout)
+    assert match is not None, done.stdout
+    numbers = {"rate": float(match[1]), "count": float(len(latencies))}
     numbers |= {f"p{share}_ms": quantile(latencies, share / 100) / 1e3 for share in (50, 99)}
     return numbers | meter.costs(len(latencies))
 
 
 def _latencies(folder: Path) -> "array[int]":
     """Microseconds: the third column of the log."""
-    found = array("q")
+    latencies = array("q")
     for file in folder.iterdir():
         with file.open() as lines:
-            found.extend(int(line.split(" ", 3)[2]) for line in lines)
-    return found
+            latencies.extend(int(line.split(" ", 3)[2]) for line in lines)
+    return latencies

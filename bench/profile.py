@@ -47,7 +47,7 @@ WAITING = ("_worker (concurrent/", "wait (threading.py", "Condition.wait (thread
 
 def profile(run: Run, folder: Path, name: str) -> dict[str, Any]:
     """Profiles both databases at 64 in flight; flame graphs are left in the folder. Empty where py-spy may not look."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for kind in ("postgres", "sqlite"):
         station = run.yard.station(kind, "main")
         run.say(f"{kind}, profile", None)
@@ -56,9 +56,9 @@ def profile(run: Run, folder: Path, name: str) -> dict[str, Any]:
             continue
         flame(stacks, folder / f"{name}-{kind}.svg", f"{kind}, 64 in flight")
         cost = fmean(numbers["server_us"] for numbers in closed(run, station, 64))
-        found[kind] = {"server_us": cost, "parts": parts_of(stacks), "functions": functions_of(stacks)}
-    found["statements"] = statements(run)
-    return found
+        results[kind] = {"server_us": cost, "parts": parts_of(stacks), "functions": functions_of(stacks)}
+    results["statements"] = statements(run)
+    return results
 
 
 def _sampled(run: Run, station: Station) -> list[tuple[list[str], int]] | None:
@@ -72,9 +72,9 @@ def _sampled(run: Run, station: Station) -> list[tuple[list[str], int]] | None:
     command += ["--full-filenames", "--pid", str(station.server.pid), "--output", target]
     spying = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     uvloop.run(closed_loop(station.place, station.purchases(99), 64, seconds + 1, check=APPROVED))
-    _, said = spying.communicate()
+    _, errors = spying.communicate()
     if spying.returncode or not target.exists():
-        print(f"no profile: {said.decode()[-300:]}")
+        print(f"no profile: {errors.decode()[-300:]}")
         return None
     rows = (line.rpartition(" ") for line in target.read_text().splitlines())
     stacks = [([_short(frame) for frame in stack.split(";")], int(count)) for stack, _, count in rows]
@@ -110,13 +110,13 @@ def _part(stack: Sequence[str]) -> str:
 
 def functions_of(stacks: Iterable[tuple[Sequence[str], int]], shown: int = 40) -> list[tuple[str, float, float]]:
     """Functions with the share of the samples in them alone, and in them and what they call; the costliest first."""
-    own, total = Counter[str](), Counter[str]()
+    self_counts, total_counts = Counter[str](), Counter[str]()
     for stack, count in stacks:
-        own[stack[-1]] += count
+        self_counts[stack[-1]] += count
         for frame in set(stack):
-            total[frame] += count
-    samples = sum(own.values())
-    return [(frame, count / samples, total[frame] / samples) for frame, count in own.most_common(shown)]
+            total_counts[frame] += count
+    samples = sum(self_counts.values())
+    return [(frame, count / samples, total_counts[frame] / samples) for frame, count in self_counts.most_common(shown)]
 
 
 # --- The flame graph ----------------------------------------------------------------------

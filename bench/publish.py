@@ -57,18 +57,18 @@ def _share(profile: Mapping[str, Any], part: str) -> str:
 
 def statement_line(profile: Mapping[str, Any]) -> str:
     """What one commit sends to PostgreSQL."""
-    found = dict(profile.get("statements", {}))
-    if not found:
+    counts = dict(profile.get("statements", {}))
+    if not counts:
         return "Not counted in this run."
-    messages, statements = found.pop("messages"), found.pop("statements")
-    return f"{statements:.1f} statements a commit ({', '.join(found)}), {messages:.1f} messages a commit in that run."
+    messages, statements = counts.pop("messages"), counts.pop("statements")
+    return f"{statements:.1f} statements a commit ({', '.join(counts)}), {messages:.1f} messages a commit in that run."
 
 
 def book_lines(books: Mapping[str, Any]) -> str:
     """What the invariants said afterwards."""
     lines = [
-        f"* {key}: {found['rows']:,} rows examined, {'all invariants hold' if found['sound'] else '**not sound**'}"
-        for key, found in books.items()
+        f"* {key}: {verdict['rows']:,} rows examined, {'all invariants hold' if verdict['sound'] else '**not sound**'}"
+        for key, verdict in books.items()
     ]
     return "\n".join(lines) or "Not verified in this run."
 

@@ -102,45 +102,45 @@ def goals(results: Mapping[str, Any]) -> list[Goal]:
     return [goal for goal in _goals(results["measured"], results["sizes"]) if goal.values.numbers]
 
 
-def _goals(found: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
+def _goals(measured: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
     main, large, stored, small = (f"{sizes[name]:,}" for name in ("main", "large", "stored", "small"))
     postgres = f"PostgreSQL, 64 in flight, {main} cards"
-    yield Goal(f"{postgres} ÷ pgbench TPC-B-like, 32 clients", "×", 1.5, 2.5, quotients(found, "postgres 64", "pgbench 32"))
-    yield Goal(f"{postgres} ÷ straightforward design over HTTP", "×", 4, 8, quotients(found, "postgres 64", "baseline 64"))
-    yield Goal("SQLite ÷ PostgreSQL, 64 in flight", "×", 1.0, 1.5, quotients(found, "sqlite 64", "postgres 64"))
-    one = quotients(found, "postgres 1", "pgbench 1", "p50_ms")
-    yield Goal("PostgreSQL, 1 in flight: p50 ÷ p50 of a pgbench transaction", "×", 2.0, 1.3, one, is_ceiling=True)
+    yield Goal(f"{postgres} ÷ pgbench TPC-B-like, 32 clients", "×", 1.5, 2.5, quotients(measured, "postgres 64", "pgbench 32"))
+    yield Goal(f"{postgres} ÷ straightforward design over HTTP", "×", 4, 8, quotients(measured, "postgres 64", "baseline 64"))
+    yield Goal("SQLite ÷ PostgreSQL, 64 in flight", "×", 1.0, 1.5, quotients(measured, "sqlite 64", "postgres 64"))
+    latency = quotients(measured, "postgres 1", "pgbench 1", "p50_ms")
+    yield Goal("PostgreSQL, 1 in flight: p50 ÷ p50 of a pgbench transaction", "×", 2.0, 1.3, latency, is_ceiling=True)
     for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
-        half = plain(found, f"{kind} open 0.5", "p99_ms")
+        half = plain(measured, f"{kind} open 0.5", "p99_ms")
         yield Goal(f"{title}: p99 at half of the peak rate", "ms", 25, 10, half, is_ceiling=True)
-        full = quotients(found, f"{kind} full", f"{kind} small")
+        full = quotients(measured, f"{kind} full", f"{kind} small")
         yield Goal(f"{title}: {large} cards and {stored} transactions ÷ {small} cards, empty", "×", 0.85, 0.95, full)
-    shared = quotients(found, "postgres one-source", "postgres own-sources")
+    shared = quotients(measured, "postgres one-source", "postgres own-sources")
     yield Goal("PostgreSQL: all cards on one source ÷ own sources", "×", 0.95, 1.0, shared)
     for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
-        many = quotients(found, f"{kind} controls-90", f"{kind} controls-0")
+        many = quotients(measured, f"{kind} controls-90", f"{kind} controls-0")
         yield Goal(f"{title}: 90 velocity controls that apply ÷ none", "×", 0.6, 0.8, many)
-        others = quotients(found, f"{kind} controls-foreign", f"{kind} controls-0")
+        others = quotients(measured, f"{kind} controls-foreign", f"{kind} controls-0")
         yield Goal(f"{title}: 1,000 velocity controls of other users ÷ none", "×", 0.95, 1.0, others)
     for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
         for name in ("clearing", "reversal", "refund"):
-            follow = quotients(found, f"{kind} {name}", f"{kind} {name}: purchases")
+            follow = quotients(measured, f"{kind} {name}", f"{kind} {name}: purchases")
             yield Goal(f"{title}: {name} ÷ authorization", "×", 0.8, 1.0, follow)
-        memory = Values(plain(found, f"{kind} full memory", "memory_mb").numbers, False)
+        memory = Values(plain(measured, f"{kind} full memory", "memory_mb").numbers, False)
         yield Goal(f"{title}: memory of the process at {large} cards", "MB", 400, 200, memory, is_ceiling=True)
-        yield from _overload_goals(found, f"{kind} overload", f"{title}, open loop at twice the peak")
+        yield from _overload_goals(measured, f"{kind} overload", f"{title}, open loop at twice the peak")
 
 
-def _overload_goals(found: Measured, name: str, title: str) -> Iterator[Goal]:
-    rows = found.get(name, ())
+def _overload_goals(measured: Measured, name: str, title: str) -> Iterator[Goal]:
+    rows = measured.get(name, ())
     others = (sum(count for status, count in row["statuses"].items() if int(status) not in (201, *REFUSED)) for row in rows)
     unanswered = tuple(float(count + row["lost"]) for row, count in zip(rows, others, strict=True))
     yield Goal(f"{title}: neither answered nor refused", "requests", 0, 0, Values(unanswered, False), is_ceiling=True)
-    slowest = plain(found, name, "answered_max_ms")
+    slowest = plain(measured, name, "answered_max_ms")
     yield Goal(f"{title}: slowest answer", "ms", IN_TIME_MS, IN_TIME_MS / 2, slowest, is_ceiling=True)
-    refusal = plain(found, name, "refused_p99_ms")
+    refusal = plain(measured, name, "refused_p99_ms")
     yield Goal(f"{title}: p99 of refusals", "ms", AT_ONCE_MS, AT_ONCE_MS / 10, refusal, is_ceiling=True)
-    normal = plain(found, name, "normal_after_s")
+    normal = plain(measured, name, "normal_after_s")
     yield Goal(f"{title}: p99 is normal again after", "s", 5, 1, normal, is_ceiling=True)
 
 
@@ -301,5 +301,5 @@ def _draw_curve(axes: Any, measured: Measured, kind: str, colour: str) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """A run's results."""
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    results: dict[str, Any] = json.loads(path.read_text())
+    return results

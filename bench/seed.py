@@ -126,11 +126,11 @@ def people(count: int, drawn: random.Random, program_id: int, product_ids: dict[
     """What is each card's own. Numbers are drawn without a repeat, by stepping through all of them."""
     vault, program = Vault.from_hex(MASTER_KEY), str(program_id)
     room = account_numbers(PREFIX)
-    at = drawn.randrange(room)
+    account_number = drawn.randrange(room)
     products = sorted(product_ids.items())
     for number in range(1, count + 1):
-        at = (at + STEP) % room
-        pan = pan_from(PREFIX, at)
+        account_number = (account_number + STEP) % room
+        pan = pan_from(PREFIX, account_number)
         user, card = (str(uuid.UUID(int=drawn.getrandbits(128), version=4)) for _ in range(2))
         product_token, product_id = products[number % len(products)]
         yield (
@@ -234,7 +234,7 @@ def _clone_people(execute: Execute, sqlite: bool) -> None:
     card_doc = f"replace(replace({fact_doc}, '{barcode}', p.barcode), '_{last_four}\"', '_' || p.last_four || '\"')"
     of = "people p CROSS JOIN {} t WHERE t.id = {} ORDER BY p.n"
     newest = "SELECT max(revision) FROM config_history WHERE kind = {0} AND object_id = {1}"
-    said = f"people p CROSS JOIN config_history t WHERE t.kind = {{0}} AND t.object_id = {{1}} AND t.revision = ({newest})"
+    history = f"people p CROSS JOIN config_history t WHERE t.kind = {{0}} AND t.object_id = {{1}} AND t.revision = ({newest})"
     nothing = f"X'{NOTHING_RECENT.hex()}'" if sqlite else f"'\\x{NOTHING_RECENT.hex()}'::bytea"
     execute(clone(holders, of.format("holders", holder_id), id="t.id + p.n", recent=nothing))
     of_both = {"id": "t.id + p.n", "holder_id": "t.holder_id + p.n"}
@@ -244,8 +244,8 @@ def _clone_people(execute: Execute, sqlite: bool) -> None:
     of_card |= {"pan_sealed": "p.sealed", "pan_digest": "p.digest"}
     of_card |= {name: f"p.{name}" for name in ("product_id", "last_four", "barcode")}
     execute(clone(cards, of.format("cards", card_id), **of_card))
-    execute(clone(config_history, said.format(3, user_id), object_id="t.object_id + p.n", doc=user_doc))
-    execute(clone(config_history, said.format(4, card_id), object_id="t.object_id + p.n", doc=fact_doc))
+    execute(clone(config_history, history.format(3, user_id), object_id="t.object_id + p.n", doc=user_doc))
+    execute(clone(config_history, history.format(4, card_id), object_id="t.object_id + p.n", doc=fact_doc))
     execute(clone(pans, f"people p CROSS JOIN cards t WHERE t.id = {card_id}", digest="p.digest"))
     if not sqlite:
         for table in ("holders", "users", "cards"):
@@ -261,11 +261,15 @@ def _clone_pairs(
         series = f"(WITH RECURSIVE s(k) AS (VALUES ({start}) UNION ALL SELECT k + 1 FROM s WHERE k < {end}) SELECT k FROM s) AS p"
     own_id = f"({first} + p.k * 4 + CASE WHEN t.id = {proto['root']} THEN 0 ELSE 2 END)"
     # Steps of a large prime visit all cards before any comes again, in no order that an index could like.
-    own = {"id": own_id, "holder_id": f"({proto['holder']} + 1 + (p.k * 15485863) % {count})"}
+    key_columns = {"id": own_id, "holder_id": f"({proto['holder']} + 1 + (p.k * 15485863) % {count})"}
     at_ms = f"({begin_ms} + p.k * {apart_ms})"
     both = f"{series} CROSS JOIN {{}} t WHERE t.id IN ({proto['root']}, {proto['cleared']}) ORDER BY 1"
-    more = {"card_id": f"({proto['card']} + 1 + (p.k * 15485863) % {count})", "created_ms": at_ms, "user_time_ms": at_ms}
-    more |= {"seed": "((p.k * 2654435761) % 4611686018427387904)"}
-    more |= {"root_id": f"CASE WHEN t.root_id IS NULL THEN NULL ELSE {first} + p.k * 4 END"}
-    execute(clone(transactions, both.format("transactions"), **own, **more))
-    execute(clone(journal, both.format("journal"), **own, booked_ms=at_ms))
+    transaction_columns = {
+        "card_id": f"({proto['card']} + 1 + (p.k * 15485863) % {count})",
+        "created_ms": at_ms,
+        "user_time_ms": at_ms,
+    }
+    transaction_columns |= {"seed": "((p.k * 2654435761) % 4611686018427387904)"}
+    transaction_columns |= {"root_id": f"CASE WHEN t.root_id IS NULL THEN NULL ELSE {first} + p.k * 4 END"}
+    execute(clone(transactions, both.format("transactions"), **key_columns, **transaction_columns))
+    execute(clone(journal, both.format("journal"), **key_columns, booked_ms=at_ms))

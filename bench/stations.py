@@ -203,16 +203,16 @@ class Yard:
 
     def _stoppable(self) -> list[int]:
         pids = [station.server.pid for station in self._stations.values()]
-        more = (self._baseline.pid if self._baseline is not None else None, self._our_postmaster)
-        return pids + [pid for pid in more if pid is not None]
+        extra_pids = (self._baseline.pid if self._baseline is not None else None, self._our_postmaster)
+        return pids + [pid for pid in extra_pids if pid is not None]
 
     def _rouse(self, pid: int | None, *, needs_postgres: bool = True) -> None:
         """Lets one server run and stops the others: a dozen that do no more than look at the time take a tenth of a machine,
         and PostgreSQL vacuums and writes what it was left with while SQLite is measured.
         """
         running = {pid, self._our_postmaster} if needs_postgres else {pid}
-        for one in self._stoppable():
-            _signal_family(one, signal.SIGCONT if one in running else signal.SIGSTOP)
+        for stoppable_pid in self._stoppable():
+            _signal_family(stoppable_pid, signal.SIGCONT if stoppable_pid in running else signal.SIGSTOP)
 
     def _open(self, key: str, seeded: Seeded, workers: int, controls: Controls) -> Station:
         self._say(f"{key}: server", None)
@@ -240,21 +240,21 @@ class Yard:
         if key not in self._templates:
             if stored:
                 empty = self._seeded(kind, cards, 0, products, sources)
-                told = f"{kind}: {stored:,} transactions"
-                self._templates[key] = seed_transactions(empty, stored, progress=lambda share: self._say(told, share))
+                description = f"{kind}: {stored:,} transactions"
+                self._templates[key] = seed_transactions(empty, stored, progress=lambda share: self._say(description, share))
             else:
                 file = self.folder / f"template-{cards}-{products}-{sources}.db"
                 address = self.postgres.new_database() if kind == "postgres" else str(file)
-                told = f"{kind}: {cards:,} cards"
+                description = f"{kind}: {cards:,} cards"
                 self._templates[key] = seed_cards(
-                    address, cards, products=products, sources=sources, progress=lambda share: self._say(told, share)
+                    address, cards, products=products, sources=sources, progress=lambda share: self._say(description, share)
                 )
             settle(self.postgres, self._templates[key].address)
         return self._templates[key]
 
 
 def _signal_family(pid: int, number: signal.Signals) -> None:
-    for one in family_of(process_table(), [pid]):
+    for member_pid in family_of(process_table(), [pid]):
         # It may have ended since we looked.
         with contextlib.suppress(ProcessLookupError):
-            os.kill(one, number)
+            os.kill(member_pid, number)

@@ -33,7 +33,7 @@ from cardwright.outbox.deliver import Deliverer
 from cardwright.outbox.delivery_queue import RetryRules
 from cardwright.resources.analysis.backtest_runner import BacktestRunner
 from cardwright.resources.common.call import App
-from cardwright.resources.transactions.transactions import render_first_states
+from cardwright.resources.transactions.as_of import render_first_states
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
 from cardwright.storage.engine.sqlite import Checkpointer, SqliteStore

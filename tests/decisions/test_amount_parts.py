@@ -21,10 +21,10 @@ from cardwright.core.spend_controls import Categories, Increase, IncreaseType
 from cardwright.core.transaction_model import as_v2
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.transaction_types import CASH_MACHINE, WITH_CASH, RequestType
-from cardwright.core.velocity import Control, Window, resolved
+from cardwright.core.velocity import Control, Window, resolved_control
 from cardwright.core.velocity_events import event_of, request_of_row
 from cardwright.engine.transaction_rows import details_of, record
-from tests.decisions.test_checks import seen_by
+from tests.decisions.test_checks import snapshot_of
 from tests.support.world import NOON
 
 REQUEST_TYPES = (
@@ -47,8 +47,8 @@ class Case(NamedTuple):
     """One purchase, what was seen, its row, and the transaction on the wire."""
 
     name: str
-    seen: Snapshot
-    asked: Authorization
+    snapshot: Snapshot
+    request: Authorization
     decision: Decision
     row: TransactionRow
     shown: dict[str, Any]
@@ -58,38 +58,38 @@ class Case(NamedTuple):
         return details_decoder.decode(self.row.details)
 
 
-def extended(seen: Snapshot, request_type: RequestType, extra: str) -> Snapshot:
+def extended(snapshot: Snapshot, request_type: RequestType, extra: str) -> Snapshot:
     """The snapshot with an MCC group that raises holds, or with a real-time fee."""
     if extra == "increase":
         categories = Categories(("Pumps",), (Increase(IncreaseType.AMOUNT, 4_00),))
-        return msgspec.structs.replace(seen, spend=msgspec.structs.replace(seen.spend, categories=categories))
+        return msgspec.structs.replace(snapshot, spend=msgspec.structs.replace(snapshot.spend, categories=categories))
     if extra == "fee":
         kinds = [TYPE_NUMBER[name] for name in (str(request_type), WITH_CASH.get(request_type)) if name]
         fees = tuple(RealTimeFee(token="f", kind=kind, amount=1_00, is_percentage=False, fee="{}", group="{}") for kind in kinds)
-        return msgspec.structs.replace(seen, fees=fees)
-    return seen
+        return msgspec.structs.replace(snapshot, fees=fees)
+    return snapshot
 
 
-def shown_of(row: TransactionRow, seen: Snapshot) -> dict[str, Any]:
+def shown_of(row: TransactionRow, snapshot: Snapshot) -> dict[str, Any]:
     """The transaction on the wire, which has the same amounts in both models."""
-    text = render(row, fragments_of(seen.card, seen.user, seen.owner), None)
-    one: dict[str, Any] = msgspec.json.decode(text)
+    text = render(row, fragments_of(snapshot.card, snapshot.user, snapshot.owner), None)
+    transaction: dict[str, Any] = msgspec.json.decode(text)
     other = msgspec.json.decode(as_v2(text, details_decoder.decode(row.details)))
     names = ("amount", "request_amount", "cash_back_amount", "acquirer_fee_amount", "gpa")
-    assert [one.get(name) for name in names] == [other.get(name) for name in names]
-    return one
+    assert [transaction.get(name) for name in names] == [other.get(name) for name in names]
+    return transaction
 
 
 def cases() -> list[Case]:
     """Every combination."""
-    found = []
+    combinations = []
     for request_type, goods, cash, surcharge, money, source, rules, capable, extra in product(
         REQUEST_TYPES, GOODS, CASH, SURCHARGES, MONEY, SOURCES, RULES, TERMINALS, EXTRAS
     ):
         if (cash and request_type not in WITH_CASH) or (not goods and request_type in CATEGORY_OF):
             continue
-        seen = seen_by({"source": source, "money": money, "rules": rules, "poi": "atm"}, NOON)
-        seen = extended(seen, request_type, extra)
+        snapshot = snapshot_of({"source": source, "money": money, "rules": rules, "poi": "atm"}, NOON)
+        snapshot = extended(snapshot, request_type, extra)
         details = Details(
             mid="m1",
             merchant=Merchant(partial_approval_capable=capable),
@@ -97,15 +97,15 @@ def cases() -> list[Case]:
             velocity_category=CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE),
             fees=tuple(Fee("ACQUIRER_FEE", amount, sign) for sign, amount in surcharge),
         )
-        asked = Authorization(amount=goods, details=details, request_type=request_type)
-        decision = decide(seen, asked, NOON)
+        request = Authorization(amount=goods, details=details, request_type=request_type)
+        decision = decide(snapshot, request, NOON)
         row = record(
             row_id=1, keys=(1, 1, 1, None), revisions=(1, 1), decision=decision, root=None, seed=1, now=NOON, duration_ms=0,
-            details=details_of(asked, seen, decision, None, None),
+            details=details_of(request, snapshot, decision, None, None),
         )  # fmt: skip
         name = f"{request_type} {goods}+{cash} {surcharge} of {money} {source} {rules} {capable} {extra}"
-        found.append(Case(name, seen, asked, decision, row, shown_of(row, seen)))
-    return found
+        combinations.append(Case(name, snapshot, request, decision, row, shown_of(row, snapshot)))
+    return combinations
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def decided() -> list[Case]:
 def counts(case: Case, name: str) -> int:
     """What a velocity control of this name counts of the row."""
     purchases, cash = COUNTING[name]
-    control = resolved(
+    control = resolved_control(
         Control(
             id=1, token="v", name=None, amount_limit=1, usage_limit=None, window=Window.DAY, currency="USD", since_ms=0,
             include_purchases=purchases, include_cashback=cash, include_withdrawals=False,
@@ -136,22 +136,22 @@ def test_the_parts_are_within_the_amount(decided: list[Case]) -> None:
     """Cash back and surcharge together are at most the amount; a part of the request has no cash back, and buys something."""
     codes = set()
     for case in decided:
-        one, name = case.shown, case.name
-        amount, requested = units(one["amount"]), units(one["request_amount"])
-        cash, surcharge = units(one.get("cash_back_amount", 0)), units(one["acquirer_fee_amount"])
-        goods, code = amount - cash - surcharge, one["response"]["code"]
+        transaction, name = case.shown, case.name
+        amount, requested = units(transaction["amount"]), units(transaction["request_amount"])
+        cash, surcharge = units(transaction.get("cash_back_amount", 0)), units(transaction["acquirer_fee_amount"])
+        goods, code = amount - cash - surcharge, transaction["response"]["code"]
         codes.add(code)
         assert cash + surcharge <= amount, name
-        assert requested == case.asked.requested, name
-        assert ("cash_back_amount" in one) == bool(case.asked.details.cash_back), name
-        assert surcharge == case.asked.surcharge, name
+        assert requested == case.request.requested, name
+        assert ("cash_back_amount" in transaction) == bool(case.request.details.cash_back), name
+        assert surcharge == case.request.surcharge, name
         if code == "0002":
-            assert (cash, case.asked.request_type not in CASH_MACHINE) == (0, True), name
-            assert 0 < goods <= case.asked.amount, name
+            assert (cash, case.request.request_type not in CASH_MACHINE) == (0, True), name
+            assert 0 < goods <= case.request.amount, name
             assert amount < requested, name
         else:
-            assert (amount, cash) == (case.decision.amount, case.asked.details.cash_back), name
-            assert goods == case.asked.amount + (amount - requested), name
+            assert (amount, cash) == (case.decision.amount, case.request.details.cash_back), name
+            assert goods == case.request.amount + (amount - requested), name
             assert amount - requested in ((0, 4_00) if case.decision.is_approved else (0,)), name
     assert codes >= {"0000", "0002", "1016"}
 
@@ -168,15 +168,15 @@ def test_what_is_approved_is_what_moves(decided: list[Case]) -> None:
         assert units(case.shown["gpa"].get("impacted_amount", 0)) == -decision.amount, name
         assert decision.legs.held + decision.legs.settlement == decision.amount, name
         assert decision.hold_left + decision.cleared == decision.amount, name
-        if case.seen.source is None:
-            ledger, held = case.seen.account.money("USD")
+        if case.snapshot.source is None:
+            ledger, held = case.snapshot.account.money("USD")
             assert decision.amount <= max(0, ledger - held), name
 
 
 def test_velocity_controls_count_what_was_approved(decided: list[Case]) -> None:
     """A control of purchases counts the amount without cash back, one of cash back the cash, one of both the whole amount."""
     for case in decided:
-        is_counted = case.asked.request_type not in CASH_MACHINE
+        is_counted = case.request.request_type not in CASH_MACHINE
         amount, cash = units(case.shown["amount"]), units(case.shown.get("cash_back_amount", 0))
         expected = {"both": amount, "purchases": amount - cash, "cash": cash} if is_counted else dict.fromkeys(COUNTING, 0)
         assert {name: counts(case, name) for name in COUNTING} == expected, case.name
@@ -185,10 +185,10 @@ def test_velocity_controls_count_what_was_approved(decided: list[Case]) -> None:
 def test_the_record_gives_the_message_back(decided: list[Case]) -> None:
     """Explanations and backtests decide a row again from what it records: the message is the same, and so is the decision."""
     for case in decided:
-        asked, again = case.asked, request_of_row(case.row, case.details)
-        assert (again.amount, again.requested, again.request_type) == (asked.amount, asked.requested, asked.request_type), (
+        request, again = case.request, request_of_row(case.row, case.details)
+        assert (again.amount, again.requested, again.request_type) == (request.amount, request.requested, request.request_type), (
             case.name
         )
-        decision = decide(case.seen, again, NOON)
+        decision = decide(case.snapshot, again, NOON)
         expected = (case.row.kind, case.decision.reason, case.row.amount)
         assert (decision.kind, decision.reason, decision.amount) == expected, case.name

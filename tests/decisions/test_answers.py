@@ -27,15 +27,15 @@ def test_each_message_gets_the_answer_that_its_own_view_made(platform: InProcess
         second._replace(view=lambda outcome: b"second %d" % outcome.row.id),
         first._replace(view=lambda outcome: b"again %d" % outcome.row.id),
     ]
-    one, two, again = platform.run([batch])
-    assert isinstance(one, CardResult)
-    assert isinstance(two, CardResult)
+    first_result, second_result, again = platform.run([batch])
+    assert isinstance(first_result, CardResult)
+    assert isinstance(second_result, CardResult)
     assert isinstance(again, CardResult)
-    assert [one.answer, two.answer] == [b"first %d" % one.row.id, b"second %d" % two.row.id]
-    assert again.answer == b"again %d" % one.row.id
+    assert [first_result.answer, second_result.answer] == [b"first %d" % first_result.row.id, b"second %d" % second_result.row.id]
+    assert again.answer == b"again %d" % first_result.row.id
     (repeated,) = platform.run([[first._replace(view=lambda outcome: b"later %d" % outcome.row.id)]])
     assert isinstance(repeated, CardResult)
-    assert repeated.answer == b"later %d" % one.row.id, "a batch that writes nothing answers too"
+    assert repeated.answer == b"later %d" % first_result.row.id, "a batch that writes nothing answers too"
     platform.close()
 
 

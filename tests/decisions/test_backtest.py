@@ -13,7 +13,7 @@ from cardwright.resources.analysis.backtests import BacktestCreate, job_of
 from cardwright.resources.common.call import Call
 from cardwright.storage.backtests import Sums
 from cardwright.storage.programs import get_program
-from tests.support.histories import Step, PlayedHistory, drawn, populated
+from tests.support.histories import PlayedHistory, Step, drawn, populated
 from tests.support.world import InProcessPlatform
 
 DAY = {"velocity_window": "DAY", "currency_code": "USD"}
@@ -48,14 +48,14 @@ def ruled(
 ) -> list[Step]:  # fmt: skip
     """The history with these controls from its beginning, and changes of them at some steps."""
     first = [*(("create", token, body) for token, body in controls), *(blocks or [])]
-    at = {**changes, 0: [*first, *changes.get(0, [])]}
-    return [replace(step, changes=at.get(number, [])) for number, step in enumerate(steps)]
+    changes_at = {**changes, 0: [*first, *changes.get(0, [])]}
+    return [replace(step, changes=changes_at.get(number, [])) for number, step in enumerate(steps)]
 
 
-def backtest(platform: InProcessPlatform, at: int, **body: Any) -> tuple[Sums, list[dict[str, Any]]]:
+def backtest(platform: InProcessPlatform, now_ms: int, **body: Any) -> tuple[Sums, list[dict[str, Any]]]:
     """What a backtest of the world finds, all parts added up."""
     with platform.database.write() as db:
-        call = Call(platform.app, db, get_program(db, platform.program_id), at, {})
+        call = Call(platform.app, db, get_program(db, platform.program_id), now_ms, {})
         job = job_of(call, msgspec.convert(body, BacktestCreate))
     database = platform.database
     address = database.path if database.is_sqlite else database.dsn
@@ -115,9 +115,9 @@ def test_unchanged_controls_flip_nothing(platforms: Any) -> None:
     """
     platform = platforms()
     steps = drawn(1, 10_000 if platform.database.is_sqlite else 4_000)
-    told = lived(platform, ruled(steps, CONTROLS, MIDWAY | MIDWAY_BLOCKS, BLOCKS))
-    sums, flips = backtest(told.platform, steps[-1].time_ms)
-    approvals = list(told.approvals.values())
+    history = lived(platform, ruled(steps, CONTROLS, MIDWAY | MIDWAY_BLOCKS, BLOCKS))
+    sums, flips = backtest(history.platform, steps[-1].time_ms)
+    approvals = list(history.approvals.values())
     assert (sums.purchases, sums.approved_before) == (len(approvals), sum(approvals))
     assert 0.2 < sum(approvals) / len(approvals) < 0.9, "controls refuse some and not all"
     assert flips == []
@@ -163,13 +163,13 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_flips_what_it_would_have_flipped(platforms: Any, name: str) -> None:
     """The flips are exactly the purchases that come out otherwise when the same history is lived under the change."""
-    asked, means = CHANGES[name]
+    change, means = CHANGES[name]
     steps = drawn(2, 1500, days=40, each=16)
-    told = lived(platforms(), ruled(steps, CONTROLS, {}))
-    found = backtest(told.platform, steps[-1].time_ms, velocity_controls=asked)
+    history = lived(platforms(), ruled(steps, CONTROLS, {}))
+    result = backtest(history.platform, steps[-1].time_ms, velocity_controls=change)
     controls = {token: {**body, **(means.get(token) or {})} for token, body in CONTROLS if means.get(token, {}) is not None}
     controls |= {token: body for token, body in means.items() if body is not None and token not in controls}
-    assert_flipped(told, lived(platforms(), ruled(steps, list(controls.items()), {}), told), *found)
+    assert_flipped(history, lived(platforms(), ruled(steps, list(controls.items()), {}), history), *result)
 
 
 BLOCKING: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
@@ -216,26 +216,26 @@ BLOCKING: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
 @pytest.mark.parametrize("name", BLOCKING)
 def test_a_block_flips_what_it_would_have_flipped(platforms: Any, name: str) -> None:
     """Authorization controls and exemptions likewise; what passes now uses velocity limits, and what does not uses none."""
-    asked, means = BLOCKING[name]
+    change, means = BLOCKING[name]
     steps = drawn(3, 700, days=30, each=12)
-    told = lived(platforms(), ruled(steps, CONTROLS, {}, BLOCKS))
-    found = backtest(told.platform, steps[-1].time_ms, **asked)
+    history = lived(platforms(), ruled(steps, CONTROLS, {}, BLOCKS))
+    result = backtest(history.platform, steps[-1].time_ms, **change)
     known = {token for token, _ in CONTROLS} | {token for _, token, _ in BLOCKS}
     limits = [(token, {**body, **(means.get(token) or {})}) for token, body in CONTROLS if means.get(token, {}) is not None]
-    verb = "exempt" if "add" in asked.get("exempt_mids", {}) else "block"
+    verb = "exempt" if "add" in change.get("exempt_mids", {}) else "block"
     blocks = [
         *((kind, name, {**body, **(means.get(name) or {})}) for kind, name, body in BLOCKS if means.get(name, {}) is not None),
         *((verb, token, body) for token, body in means.items() if token not in known and body is not None),
     ]
-    assert_flipped(told, lived(platforms(), ruled(steps, limits, {}, blocks), told), *found)
+    assert_flipped(history, lived(platforms(), ruled(steps, limits, {}, blocks), history), *result)
 
 
-def assert_flipped(told: PlayedHistory, again: PlayedHistory, sums: Sums, flips: list[dict[str, Any]]) -> None:
+def assert_flipped(history: PlayedHistory, again: PlayedHistory, sums: Sums, flips: list[dict[str, Any]]) -> None:
     """A backtest has found just what differs between a history and the same one lived under the change."""
-    before, after = told.approvals, again.approvals
+    before, after = history.approvals, again.approvals
     expected = {key: after[key] for key in before if before[key] != after[key]}
-    assert {told.tokens[flip["transaction_token"]]: flip["after"]["outcome"] == "APPROVED" for flip in flips} == expected
+    assert {history.tokens[flip["transaction_token"]]: flip["after"]["outcome"] == "APPROVED" for flip in flips} == expected
     assert len(expected) > 20, "the change matters"
     assert (sums.approved_after, sums.purchases) == (sum(after.values()), len(after))
-    amounts = [one.row.amount for key, one in again.outcomes.items() if one is not None and after.get(key)]
+    amounts = [outcome.row.amount for key, outcome in again.outcomes.items() if outcome is not None and after.get(key)]
     assert sums.amount_after == sum(amounts)

@@ -99,7 +99,7 @@ def platform(database_url: str | Path) -> Iterator[InProcessPlatform]:
     platform.close()
 
 
-def told(outcome: CardResult) -> dict[str, Any]:
+def transaction_of(outcome: CardResult) -> dict[str, Any]:
     """The wire's transaction of an outcome; its load side is rendered too and must agree."""
     fragments, source = outcome.card.fragments, outcome.source.fragments if outcome.source else None
     transaction: dict[str, Any] = msgspec.json.decode(render(outcome.row, fragments, source))
@@ -113,15 +113,15 @@ def told(outcome: CardResult) -> dict[str, Any]:
 
 def observed(platform: InProcessPlatform, message: str, outcome: CardResult) -> str:
     """A row of the table as it really is."""
-    one = told(outcome)
-    order = one.get("gpa_order") or one.get("gpa_order_unload")
-    impacted = one["gpa"].get("impacted_amount")
+    transaction = transaction_of(outcome)
+    order = transaction.get("gpa_order") or transaction.get("gpa_order_unload")
+    impacted = transaction["gpa"].get("impacted_amount")
     with platform.database.read() as db:
         drawn = -(db.scalar(select(func.sum(journal.c.program_funding))) or 0)
     cells = (
-        message, f"{one['type']} {one['state']}", f"{order['state']} {order['amount']:g}" if order else "-",
-        f"{'-' if impacted is None else f'{impacted:+g}' if impacted else '0'} {one['gpa']['ledger_balance']:g} "
-        f"{one['gpa']['available_balance']:g}", f"{drawn / 100:g}",
+        message, f"{transaction['type']} {transaction['state']}", f"{order['state']} {order['amount']:g}" if order else "-",
+        f"{'-' if impacted is None else f'{impacted:+g}' if impacted else '0'} {transaction['gpa']['ledger_balance']:g} "
+        f"{transaction['gpa']['available_balance']:g}", f"{drawn / 100:g}",
     )  # fmt: skip
     return " | ".join(cells)
 
@@ -153,7 +153,11 @@ def test_an_order_keeps_its_token_through_the_chain(platform: InProcessPlatform)
     assert isinstance(auth, CardResult)
     steps = ((Reversal, 100_00), (Clearing, 150_00))
     follow = [card_request(platform, "jit", amount, seed=12, kind=kind, root_id=auth.row.id) for kind, amount in steps]
-    members = [told(one) for one in (auth, *platform.run([[message] for message in follow])) if isinstance(one, CardResult)]
+    members = [
+        transaction_of(outcome)
+        for outcome in (auth, *platform.run([[message] for message in follow]))
+        if isinstance(outcome, CardResult)
+    ]
     orders = [member["gpa_order"] for member in members]
     assert len({order["token"] for order in orders}) == 1
     assert len({order["transaction_token"] for order in orders}) == 3

@@ -43,7 +43,7 @@ from cardwright.core.snapshot import (
     UserFact,
 )
 from cardwright.core.spend_controls import MerchantRule, PreKyc, Spend
-from cardwright.core.velocity import Control, Window, resolved
+from cardwright.core.velocity import Control, Window, resolved_control
 from cardwright.kit.clock import parse_instant
 from tests.support.world import NOON
 
@@ -367,14 +367,16 @@ def address_rule(words: list[str], which: str) -> AddressCheck:
 
 def controls_of(text: str) -> TransactionControls:
     """The product's transaction controls."""
-    words, said = text.split(), dict[str, Any]()
+    words, fields = text.split(), dict[str, Any]()
     for word in words:
         if word.startswith("exempt="):
-            said["quasi_cash_exempt_mids"] = word.removeprefix("exempt=")
+            fields["quasi_cash_exempt_mids"] = word.removeprefix("exempt=")
         elif not word.startswith(("av-", "auth-")):
-            said |= RULES[word]
-    said["address_verification"] = AddressChecks(av_messages=address_rule(words, "av"), auth_messages=address_rule(words, "auth"))
-    return msgspec.structs.replace(CONTROLS, **said)
+            fields |= RULES[word]
+    fields["address_verification"] = AddressChecks(
+        av_messages=address_rule(words, "av"), auth_messages=address_rule(words, "auth")
+    )
+    return msgspec.structs.replace(CONTROLS, **fields)
 
 
 def product_of(row: dict[str, str]) -> ProductFact:
@@ -409,7 +411,7 @@ def limits_of(text: str) -> tuple[Control, ...]:
         id=1, token="v", name="limit", amount_limit=units(value) if name == "amount" else 10**9,
         usage_limit=int(value) if name == "count" else None, window=Window.DAY, currency="USD", since_ms=0,
     )  # fmt: skip
-    return (resolved(control),)
+    return (resolved_control(control),)
 
 
 def spend_of(row: dict[str, str]) -> Spend:
@@ -423,7 +425,7 @@ def spend_of(row: dict[str, str]) -> Spend:
     )
 
 
-def seen_by(row: dict[str, str], now: int) -> Snapshot:
+def snapshot_of(row: dict[str, str], now: int) -> Snapshot:
     """What the decision sees."""
     state, _, reason_code = (row.get("card") or "ACTIVE").partition("/")
     source, money = row.get("source") or "active", units(row.get("money") or "0")
@@ -448,7 +450,7 @@ def seen_by(row: dict[str, str], now: int) -> Snapshot:
     )  # fmt: skip
 
 
-def asked_by(row: dict[str, str]) -> Authorization:
+def request_of(row: dict[str, str]) -> Authorization:
     """The purchase."""
     merchant = Merchant(
         mcc=row.get("mcc") or "5411", country=row.get("country") or "USA", security_level=row.get("3ds") or None,
@@ -474,7 +476,7 @@ def time_of(row: dict[str, str]) -> int:
 def decided(row: dict[str, str]) -> Decision:
     """The decision on a row of a table."""
     now = time_of(row)
-    return decide(seen_by(row, now), asked_by(row), now)
+    return decide(snapshot_of(row, now), request_of(row), now)
 
 
 def answer_of(decision: Decision) -> str:
@@ -492,7 +494,7 @@ def test_a_purchase_is_answered_as_the_tables_say(row: dict[str, str]) -> None:
     """Each cell that differs from an ordinary purchase has the answer, and the address verdict, of its row."""
     assert answer_of(decided(row)) == row["answer"]
     if "verdict" in row:
-        assert (address_verdict(seen_by(row, NOON), asked_by(row)) or "") == row["verdict"]
+        assert (address_verdict(snapshot_of(row, NOON), request_of(row)) or "") == row["verdict"]
 
 
 @pytest.mark.parametrize("first", range(len(ORDER_OF_REFUSALS)))
@@ -510,7 +512,7 @@ def test_the_order_of_refusals_has_every_check() -> None:
     for place, check in enumerate(CHECKS):
         column, cell, _ = ORDER_OF_REFUSALS[place]
         row = {column: cell, "rules": "us-only auth-zip"}
-        refusing = [one.name for one in CHECKS if one.refusal(seen_by(row, NOON), asked_by(row), NOON) is not None]
+        refusing = [other.name for other in CHECKS if other.refusal(snapshot_of(row, NOON), request_of(row), NOON) is not None]
         assert refusing == [check.name]
 
 
@@ -530,7 +532,7 @@ def test_a_refusal_moves_nothing_and_says_what_was_asked() -> None:
     decision = decided(row)
     assert (decision.state, decision.impacted, decision.moved, sum(map(abs, decision.legs))) == (State.DECLINED, None, 0, 0)
     assert (decision.requested, decision.amount) == (15_00, 15_00)
-    assert decision.account == seen_by(row, NOON).account
+    assert decision.account == snapshot_of(row, NOON).account
 
 
 def test_codes_are_unique_and_four_digits() -> None:
@@ -559,31 +561,32 @@ amounts = st.integers(1, 2000)
 def any_question(draw: st.DrawFn) -> tuple[Snapshot, Message]:
     """A purchase, or a message on a chain that is anywhere in its life."""
     row = draw(any_row)
-    seen, kind = seen_by(row, NOON), draw(st.sampled_from((Authorization, Authorization, Advice, Reversal, Clearing, Refund)))
+    snapshot = snapshot_of(row, NOON)
+    kind = draw(st.sampled_from((Authorization, Authorization, Advice, Reversal, Clearing, Refund)))
     if kind is Authorization:
-        return seen, asked_by(row)
+        return snapshot, request_of(row)
     hold = draw(st.integers(0, 1500))
-    load = draw(st.integers(0, hold)) if seen.source else 0
+    load = draw(st.integers(0, hold)) if snapshot.source else 0
     chain = Chain(State.PENDING if hold else State.CLEARED, 1500, hold, load, draw(st.sampled_from((0, 500))))
-    more = {"is_forced": draw(st.booleans())} if kind is Clearing else {}
-    return msgspec.structs.replace(seen, chain=chain), kind(amount=draw(amounts), details=Details(mid="m9"), **more)
+    fields = {"is_forced": draw(st.booleans())} if kind is Clearing else {}
+    return msgspec.structs.replace(snapshot, chain=chain), kind(amount=draw(amounts), details=Details(mid="m9"), **fields)
 
 
 @given(any_question())
 def test_a_decision_is_a_function_of_what_it_sees(question: tuple[Snapshot, Message]) -> None:
     """Asked twice it says the same, and neither what it saw nor what it was asked has changed."""
-    seen, message = question
-    before = msgspec.msgpack.encode((seen, message))
-    assert decide(seen, message, NOON) == decide(seen, message, NOON)
-    assert msgspec.msgpack.encode((seen, message)) == before
+    snapshot, message = question
+    before = msgspec.msgpack.encode((snapshot, message))
+    assert decide(snapshot, message, NOON) == decide(snapshot, message, NOON)
+    assert msgspec.msgpack.encode((snapshot, message)) == before
 
 
 @given(any_question())
 def test_what_is_booked_is_what_changes(question: tuple[Snapshot, Message]) -> None:
     """The legs of an entry sum to zero and are the account's change; a refusal books and changes nothing."""
-    seen, message = question
-    decision = decide(seen, message, NOON)
-    (ledger, held), (ledger_after, held_after) = seen.account.money("USD"), decision.account.money("USD")
+    snapshot, message = question
+    decision = decide(snapshot, message, NOON)
+    (ledger, held), (ledger_after, held_after) = snapshot.account.money("USD"), decision.account.money("USD")
     legs = decision.legs
     assert sum(legs) == 0
     assert (ledger_after - ledger, held_after - held) == (legs.available + legs.held, legs.held)
@@ -592,18 +595,18 @@ def test_what_is_booked_is_what_changes(question: tuple[Snapshot, Message]) -> N
         drawn = -legs.program_funding
         assert decision.moved >= drawn if isinstance(message, Clearing) else decision.moved == drawn
     else:
-        assert decision.account == seen.account
+        assert decision.account == snapshot.account
         assert not any(legs)
 
 
 @given(any_question())
 def test_a_chain_never_holds_less_than_nothing(question: tuple[Snapshot, Message]) -> None:
     """What is left of hold and load stays between nothing and what there was, and the load within the hold."""
-    seen, message = question
-    decision = decide(seen, message, NOON)
-    if seen.chain is None or decision.chain is None:
+    snapshot, message = question
+    decision = decide(snapshot, message, NOON)
+    if snapshot.chain is None or decision.chain is None:
         assert decision.hold_left == (decision.amount if isinstance(message, Authorization) and decision.is_approved else 0)
         assert 0 <= decision.load_left <= decision.hold_left
         return
-    assert 0 <= decision.chain.load_left <= decision.chain.hold_left <= seen.chain.hold_left
+    assert 0 <= decision.chain.load_left <= decision.chain.hold_left <= snapshot.chain.hold_left
     assert (decision.chain.state == State.PENDING) == (decision.chain.hold_left > 0)

@@ -38,7 +38,9 @@ def entry_of(platform: InProcessPlatform) -> ProgramEntry:
 
 def buy(platform: InProcessPlatform, *users: str, seed: int = 0) -> list[str]:
     """The codes of purchases in one batch."""
-    results: list[Any] = platform.run([[card_request(platform, user, 100, seed=seed + number) for number, user in enumerate(users)]])
+    results: list[Any] = platform.run(
+        [[card_request(platform, user, 100, seed=seed + number) for number, user in enumerate(users)]]
+    )
     assert all(isinstance(result, CardResult) for result in results)
     return [f"{result.row.code:04d}" for result in results]
 
@@ -80,23 +82,23 @@ def test_without_controls_there_is_nothing_to_do(platform: InProcessPlatform) ->
     assert buy(platform, *USERS) == ["0000"] * len(USERS)
     entry = entry_of(platform)
     product: ProductFact = entry.products["p"]
-    found = [asyncio.run(platform.card((platform.program_id, user))) for user in USERS]
-    assert all(entry.spend_of(one.card, one.user, product, "5411") is NO_SPEND for one in found)
-    assert all(entry.controls_of(one.card) == () for one in found)
-    said = list[str]()
+    card_entries = [asyncio.run(platform.card((platform.program_id, user))) for user in USERS]
+    assert all(entry.spend_of(card_entry.card, card_entry.user, product, "5411") is NO_SPEND for card_entry in card_entries)
+    assert all(entry.controls_of(card_entry.card) == () for card_entry in card_entries)
+    statements = list[str]()
 
     def listen(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        said.append(statement)
+        statements.append(statement)
 
     event.listen(platform.database.engine, "before_cursor_execute", listen)
     assert buy(platform, *USERS, seed=10) == ["0000"] * len(USERS)
     about_controls = ("control", "group", "exempt")
-    assert [text for text in said if any(word in text for word in about_controls)] == []
+    assert [text for text in statements if any(word in text for word in about_controls)] == []
     # With one of somebody's own there is something to ask, and it would have been heard.
     platform.make("authcontrols", name="x", association={"user_token": "u1"}, merchant_scope={"mid": "m9"})
-    said.clear()
+    statements.clear()
     assert buy(platform, *USERS, seed=20) == ["0000"] * len(USERS)
-    assert [text for text in said if any(word in text for word in about_controls)] != []
+    assert [text for text in statements if any(word in text for word in about_controls)] != []
 
 
 def test_a_category_is_worked_out_once(platform: InProcessPlatform) -> None:
@@ -105,6 +107,6 @@ def test_a_category_is_worked_out_once(platform: InProcessPlatform) -> None:
     assert buy(platform, "u1", "u2") == ["0000", "0000"]
     entry = entry_of(platform)
     categories = dict(entry.spend.categories)
-    assert [one.names for one in categories.values()] == [()]
+    assert [category.names for category in categories.values()] == [()]
     assert buy(platform, "u3", seed=10) == ["0000"]
     assert entry_of(platform).spend.categories["6411"] is categories["6411"]

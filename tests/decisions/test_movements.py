@@ -153,18 +153,18 @@ class Town(Shop):
             case _:
                 raise AssertionError(verb)
 
-    def to_refund(self, what: str = "fee") -> str:
+    def to_refund(self, verb: str = "fee") -> str:
         """The token of the transaction that a refund names."""
-        if what == "buy":
+        if verb == "buy":
             return str(self.last["buy"]["transaction"]["token"])
         return str((self.last.get("fee") or self.last["order"])["fees"][0]["transaction_token"])
 
     def entries(self) -> list[str]:
         """The journal of the row's people, in its order."""
         with self.database.read() as db:
-            found = db.execute(select(*(journal.c[name] for name in LETTERS)).order_by(journal.c.id)).all()
+            rows = db.execute(select(*(journal.c[name] for name in LETTERS)).order_by(journal.c.id)).all()
         return [" ".join(f"{letter}{amount / 100:g}" for letter, amount in zip(LETTERS.values(), row, strict=True) if amount)
-                for row in found]  # fmt: skip
+                for row in rows]  # fmt: skip
 
     def new_entries(self) -> str:
         """What the last step has booked."""
@@ -214,24 +214,28 @@ OBJECTS = {
 }  # fmt: skip
 
 
-def check_told(town: Town, verb: str, kind: str, told: dict[str, Any]) -> None:
+def check_told(town: Town, verb: str, kind: str, answer: dict[str, Any]) -> None:
     """GET answers what the create told; its transaction is listed, has the type and shows the object."""
     if verb == "buy":
-        assert told["transaction"]["type"] == kind
+        assert answer["transaction"]["type"] == kind
         return
     if verb in PATHS:
-        assert town.get(f"{PATHS[verb]}/{told['token']}") == told
-    listed = [one for one in town.listed(user_token=town.friend if verb == "repay" else town.user) if one["type"] == kind]
+        assert town.get(f"{PATHS[verb]}/{answer['token']}") == answer
+    listed = [
+        transaction
+        for transaction in town.listed(user_token=town.friend if verb == "repay" else town.user)
+        if transaction["type"] == kind
+    ]
     (newest, *_) = listed
     assert town.get(f"/transactions/{newest['token']}") == newest
     assert (newest["state"], newest["response"]["code"]) == ("COMPLETION", "0000")
     assert newest["polarity"] == ("CREDIT" if newest["gpa"]["impacted_amount"] > 0 else "DEBIT")
     if verb in OBJECTS:
-        assert newest[OBJECTS[verb]] == told
+        assert newest[OBJECTS[verb]] == answer
     else:
-        assert newest["token"] == told["transaction_token"]
-        assert newest["fee"] == told["fee"]
-    for detail in told.get("fees", ()):
+        assert newest["token"] == answer["transaction_token"]
+        assert newest["fee"] == answer["fee"]
+    for detail in answer.get("fees", ()):
         charged = town.get(f"/transactions/{detail['transaction_token']}")
         assert (charged["type"], charged["fee"]) == ("fee.charge", detail["fee"])
 

@@ -151,21 +151,21 @@ class Counter:
         """Begins again with a program that has nothing but one buyer."""
         with self.platform.database.write() as db:
             reset_program(db, self.platform.program_id, ProgramClock(0, NOON))
-        self.platform.cache.forget()
+        self.platform.cache.clear()
         make_ready(self.platform, CASES["a product"], "other")
 
     def bought(self, case: Case, name: str) -> CardResult:
         """What became of a purchase of 5.00, abroad where the case is about that."""
-        one: CardRequest = card_request(self.platform, f"c-{name}", 500, seed=1)
+        request: CardRequest = card_request(self.platform, f"c-{name}", 500, seed=1)
         country = "CAN" if case.user else "USA"
-        merchant = msgspec.structs.replace(one.message.details.merchant, mcc=case.mcc, country=country)
-        details = msgspec.structs.replace(one.message.details, merchant=merchant)
-        one = one._replace(message=msgspec.structs.replace(one.message, details=details))
-        return self.runner.run(self._bought(one))
+        merchant = msgspec.structs.replace(request.message.details.merchant, mcc=case.mcc, country=country)
+        details = msgspec.structs.replace(request.message.details, merchant=merchant)
+        request = request._replace(message=msgspec.structs.replace(request.message, details=details))
+        return self.runner.run(self._bought(request))
 
-    async def _bought(self, one: CardRequest) -> CardResult:
-        found = await self.platform.addressed(one)
-        (result,) = await run_batch(self.worker, self.platform.cache, self.ids, lambda: NOON, [found])
+    async def _bought(self, request: CardRequest) -> CardResult:
+        loaded_request = await self.platform.addressed(request)
+        (result,) = await run_batch(self.worker, self.platform.cache, self.ids, lambda: NOON, [loaded_request])
         assert isinstance(result, CardResult), result
         return result
 
@@ -180,11 +180,11 @@ def counter(postgres: TestPostgres) -> Iterator[Counter]:
     postgres.drop_database(address)
 
 
-def named(said: Any, name: str) -> Any:
+def named(template: Any, name: str) -> Any:
     """The same with the round's name wherever there is a dollar sign."""
-    if isinstance(said, Mapping):
-        return {key: named(value, name) for key, value in said.items()}
-    return said.replace("$", name) if isinstance(said, str) else said
+    if isinstance(template, Mapping):
+        return {key: named(value, name) for key, value in template.items()}
+    return template.replace("$", name) if isinstance(template, str) else template
 
 
 def act(platform: InProcessPlatform, action: str, body: dict[str, Any], name: str) -> None:
@@ -200,7 +200,7 @@ def make_ready(platform: InProcessPlatform, case: Case, name: str) -> None:
     controls = named(case.controls, name)
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": f"of-{name}"}}
     # What the product and the user name comes before them, and what names those after them.
-    groups = [one for one in case.before if "association" not in one[1]]
+    groups = [step for step in case.before if "association" not in step[1]]
     for action, body in groups:
         act(platform, action, body, name)
     platform.make("fundingsources/program", name="Bank", token=f"of-{name}")
@@ -222,19 +222,21 @@ def explained(platform: InProcessPlatform, outcome: CardResult) -> dict[str, Any
         return get_decision(call)
 
 
-def changing_before(platform: InProcessPlatform, number: int, change: Callable[[], None], then: Callable[[], Any]) -> tuple[Any, bool]:
+def changing_before(
+    platform: InProcessPlatform, number: int, change: Callable[[], None], then: Callable[[], Any]
+) -> tuple[Any, bool]:
     """Does something, with a change just before its so manieth statement; tells whether there were so many."""
-    said = 0
+    statement_count = 0
 
     def listen(*_: Any) -> None:
-        nonlocal said
-        said += 1
-        if said == number + 1:
+        nonlocal statement_count
+        statement_count += 1
+        if statement_count == number + 1:
             change()
 
     event.listen(platform.database.engine, "before_cursor_execute", listen)
     try:
-        return then(), said > number
+        return then(), statement_count > number
     finally:
         event.remove(platform.database.engine, "before_cursor_execute", listen)
 
@@ -252,14 +254,14 @@ def test_a_change_is_seen_whole_or_not_at_all(counter: Counter, name: str, is_kn
             # Somebody else has bought at this revision, so the program is known, and nothing of what is this buyer's.
             counter.bought(CASES["a product"], "other")
         else:
-            platform.cache.forget()
+            platform.cache.clear()
         change, buy = partial(act, platform, *case.change, this), partial(counter.bought, case, this)
         outcome, was_reached = changing_before(platform, number, change, buy)
         if not was_reached:
             break
-        code, told = f"{outcome.row.code:04d}", explained(platform, outcome)
+        code, decision = f"{outcome.row.code:04d}", explained(platform, outcome)
         met.add(code)
-        assert told["replay_agrees"], (number, code, outcome.row.program_revision, told["checks"])
+        assert decision["replay_agrees"], (number, code, outcome.row.program_revision, decision["checks"])
         assert f"{counter.bought(case, this).row.code:04d}" == case.codes[1]
         if name == "a control of everybody":
             act(platform, "update auth", {"active": False}, this)

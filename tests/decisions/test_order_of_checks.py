@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cardwright.core.checks import CHECKS
 from cardwright.core.responses import Reason
-from tests.decisions.test_checks import NOON, ORDER_OF_REFUSALS, asked_by, seen_by
+from tests.decisions.test_checks import NOON, ORDER_OF_REFUSALS, request_of, snapshot_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "spend-controls.md"
 ROW = re.compile(r"^\| (\d+|–) \| `(\w+)` \| ([^|]+) \|", re.MULTILINE)
@@ -18,8 +18,8 @@ def rows() -> list[tuple[str, str, set[str]]]:
 
 def test_the_page_has_the_order_of_the_list() -> None:
     """Each check has a row in its place; then the hold is raised, then velocity controls, then funds."""
-    told = [name for _, name, _ in rows()]
-    assert told == [*(check.name for check in CHECKS), "hold_is_raised", "velocity_has_room", "funds_are_found"]
+    names = [name for _, name, _ in rows()]
+    assert names == [*(check.name for check in CHECKS), "hold_is_raised", "velocity_has_room", "funds_are_found"]
     assert [int(number) for number, _, _ in rows() if number != "–"] == list(range(1, len(CHECKS) + 3))
 
 
@@ -30,6 +30,6 @@ def test_the_page_names_only_codes_that_there_are() -> None:
     assert set().union(*by_name.values()) <= known
     for check, (column, cell, _) in zip(CHECKS, ORDER_OF_REFUSALS, strict=False):
         row = {column: cell, "rules": "us-only auth-zip"}
-        reason = check.refusal(seen_by(row, NOON), asked_by(row), NOON)
+        reason = check.refusal(snapshot_of(row, NOON), request_of(row), NOON)
         assert reason is not None
         assert reason.code in by_name[check.name]

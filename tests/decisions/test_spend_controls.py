@@ -25,12 +25,13 @@ from cardwright.core.spend_controls import (
     by_level,
     categories_of,
     expanded,
-    resolved,
+    resolved_rule,
 )
-from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted, resolved
+from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted
+from cardwright.core.velocity import resolved_control
 from cardwright.kit.clock import parse_instant
 from cardwright.resources.controls.scope import moment_of
-from tests.decisions.test_checks import seen_by, units
+from tests.decisions.test_checks import snapshot_of, units
 
 # How a table is read. First its controls, one a line: `auth NAME`, `exempt NAME`, `velocity NAME`, `group NAME CODES`,
 # `merchants NAME IDS`, then what they say. Then purchases, one a line: what a cell leaves out is 10.00 by user u with a card of
@@ -311,30 +312,32 @@ class Rules:
 
     def __init__(self, text: str) -> None:
         lines = [line.split() for line in text.strip().splitlines()]
-        found = {kind: [line[1:] for line in lines if line[0] == kind] for kind in ("group", "merchants", "countries")}
-        mids = {name: frozenset(ids.split(",")) - {"-"} for name, ids in found["merchants"]}
-        self.groups = Groups({name: group_of(name, codes, more) for name, codes, *more in found["group"]}, mids)
+        by_kind = {kind: [line[1:] for line in lines if line[0] == kind] for kind in ("group", "merchants", "countries")}
+        mids = {name: frozenset(ids.split(",")) - {"-"} for name, ids in by_kind["merchants"]}
+        self.groups = Groups({name: group_of(name, codes, words) for name, codes, *words in by_kind["group"]}, mids)
         self.countries = {
-            name: CountryList(token=name, name=name, is_whitelist="only" in more, country_codes=frozenset(codes.split(",")))
-            for name, codes, *more in found["countries"]
+            name: CountryList(token=name, name=name, is_whitelist="only" in words, country_codes=frozenset(codes.split(",")))
+            for name, codes, *words in by_kind["countries"]
         }
         controls = [(number, *line) for number, line in enumerate(lines)]
         self.auth, self.exempt = (
             by_level(
-                resolved(rule_of(number, name, said(more)), self.groups) for number, kind, name, *more in controls if kind == of
+                resolved_rule(rule_of(number, name, fields_of(words)), self.groups)
+                for number, kind, name, *words in controls
+                if kind == of
             )
             for of in ("auth", "exempt")
         )
         self.velocity = by_level(
-            resolved(velocity_of(number, name, said(more)), self.groups)
-            for number, kind, name, *more in controls
+            resolved_control(velocity_of(number, name, fields_of(words)), self.groups)
+            for number, kind, name, *words in controls
             if kind == "velocity"
         )
 
-    def seen(self, row: dict[str, str]) -> Snapshot:
+    def snapshot(self, row: dict[str, str]) -> Snapshot:
         """What the decision on a purchase sees."""
         now, user, product = time_of(row), row.get("user") or "u", row.get("product") or "p"
-        plain = seen_by({"source": "none", "money": row["money"]} if product == "none" else {}, now)
+        plain = snapshot_of({"source": "none", "money": row["money"]} if product == "none" else {}, now)
         rules = msgspec.structs.replace(
             plain.product.config.transaction_controls,
             allow_mcc_group_authorization_controls=product != "free",
@@ -359,39 +362,39 @@ class Rules:
         )
 
 
-def said(words: list[str]) -> dict[str, str]:
+def fields_of(words: list[str]) -> dict[str, str]:
     """``key=value`` words."""
     return dict(word.split("=", 1) for word in words)
 
 
 def group_of(name: str, codes: str, words: list[str]) -> MccGroup:
     """An MCC group."""
-    more = said(words)
-    kind, _, value = more.get("hold", "").partition(":")
+    fields = fields_of(words)
+    kind, _, value = fields.get("hold", "").partition(":")
     increase = Increase(IncreaseType(kind), units(value)) if kind else None
-    days = int(more["days"]) if "days" in more else None
+    days = int(fields["days"]) if "days" in fields else None
     return MccGroup(token=name, name=name, mccs=tuple(codes.split(",")), increase=increase, hold_days=days)
 
 
-def rule_of(number: int, name: str, more: dict[str, str]) -> MerchantRule:
+def rule_of(number: int, name: str, fields: dict[str, str]) -> MerchantRule:
     """An authorization control or an exemption."""
     words = {"start_ms": "from", "end_ms": "to"}
-    times = {key: moment_of(key, more[word].replace("_", " ")) for key, word in words.items() if word in more}
+    times = {key: moment_of(key, fields[word].replace("_", " ")) for key, word in words.items() if word in fields}
     return MerchantRule(
-        id=number, token=f"token-{name}", name=name, user_token=more.get("user"), card_product_token=more.get("product"),
-        mid=more.get("mid"), mcc=more["mcc"].zfill(4) if "mcc" in more else None, mcc_group=more.get("mcc_group"),
-        merchant_group=more.get("merchant_group"), **times,
+        id=number, token=f"token-{name}", name=name, user_token=fields.get("user"), card_product_token=fields.get("product"),
+        mid=fields.get("mid"), mcc=fields["mcc"].zfill(4) if "mcc" in fields else None, mcc_group=fields.get("mcc_group"),
+        merchant_group=fields.get("merchant_group"), **times,
     )  # fmt: skip
 
 
-def velocity_of(number: int, name: str, more: dict[str, str]) -> Control:
+def velocity_of(number: int, name: str, fields: dict[str, str]) -> Control:
     """A velocity control."""
-    flags: dict[str, Any] = {key: value == "true" for key, value in more.items() if key.startswith("include_")}
+    flags: dict[str, Any] = {key: value == "true" for key, value in fields.items() if key.startswith("include_")}
     return Control(
-        id=number, token=name, name=name, amount_limit=units(more["limit"]),
-        usage_limit=int(more["uses"]) if "uses" in more else None, window=Window(more.get("window", "DAY")), currency="USD",
-        since_ms=parse_instant(more.get("since", "2025-01-01")), user_token=more.get("user"),
-        mid=more.get("mid"), mcc_group=more.get("mcc_group"), **flags,
+        id=number, token=name, name=name, amount_limit=units(fields["limit"]),
+        usage_limit=int(fields["uses"]) if "uses" in fields else None, window=Window(fields.get("window", "DAY")), currency="USD",
+        since_ms=parse_instant(fields.get("since", "2025-01-01")), user_token=fields.get("user"),
+        mid=fields.get("mid"), mcc_group=fields.get("mcc_group"), **flags,
     )  # fmt: skip
 
 
@@ -399,11 +402,11 @@ def changes_of(row: dict[str, str]) -> list[tuple[int, list[Change]]]:
     """What the user has bought before."""
     past = []
     for text in filter(None, row.get("before", "").split(", ")):
-        day, time, what = text.split()
-        amount, _, mcc = what.partition("@")
+        day, time, purchase = text.split()
+        amount, _, mcc = purchase.partition("@")
         event = Event("m9", mcc or "5411", "USD", units(amount), 0, 1, True)
-        at = parse_instant(f"{day}T{time}")
-        past.append((at, [Change(at, event)]))
+        time_ms = parse_instant(f"{day}T{time}")
+        past.append((time_ms, [Change(time_ms, event)]))
     return past
 
 
@@ -412,7 +415,7 @@ def time_of(row: dict[str, str]) -> int:
     return parse_instant((row.get("when") or "2025-03-04 12:00:00").replace(" ", "T"))
 
 
-def asked_by(row: dict[str, str]) -> Authorization:
+def request_of(row: dict[str, str]) -> Authorization:
     """The purchase."""
     merchant = Merchant(mcc=row.get("mcc") or "5411", country=row.get("country") or "USA")
     details = Details(mid=row.get("mid") or "m9", merchant=merchant, category=VelocityCategory(row.get("flow") or "p"))
@@ -443,13 +446,13 @@ RULES = {name: Rules(text) for name, (text, _) in TABLES.items()}
 @pytest.mark.parametrize(("name", "row"), ROWS)
 def test_a_purchase_is_answered_as_the_table_says(name: str, row: dict[str, str]) -> None:
     """The code, what is held and the control that refused are those of the row; the explanation says the same in the end."""
-    seen, asked, now = RULES[name].seen(row), asked_by(row), time_of(row)
-    decision = decide(seen, asked, now)
+    snapshot, request, now = RULES[name].snapshot(row), request_of(row), time_of(row)
+    decision = decide(snapshot, request, now)
     assert answer_of(decision) == row["answer"]
     if "days" in row:
-        assert hold_expiration_days(seen) == int(row["days"])
-    told, steps = explain(seen, asked, now)
-    assert told == decision
+        assert hold_expiration_days(snapshot) == int(row["days"])
+    replay, steps = explain(snapshot, request, now)
+    assert replay == decision
     refusals = [step["response"]["code"] for step in steps if step["verdict"] == "refuse"]
     assert refusals == ([] if decision.is_approved else [decision.reason.code])
 
@@ -462,7 +465,7 @@ def test_there_are_enough_rows() -> None:
 
 def test_what_an_increase_asks_is_not_what_the_merchant_asked() -> None:
     """The request keeps the merchant's figure, the hold and the money are the raised one's, and no entry is out of balance."""
-    decision = decide(RULES["holds"].seen({"mcc": "5542"}), asked_by({"mcc": "5542", "amount": "1"}), time_of({}))
+    decision = decide(RULES["holds"].snapshot({"mcc": "5542"}), request_of({"mcc": "5542", "amount": "1"}), time_of({}))
     assert (decision.requested, decision.amount, decision.hold_left, decision.impacted) == (100, 2600, 2600, -2600)
     assert sum(decision.legs) == 0
 
@@ -483,15 +486,17 @@ AFTER_AN_INCREASE = """
 @pytest.mark.parametrize("row", rows_of(AFTER_AN_INCREASE), ids=lambda row: f"{row['message']} {row['amount']}")
 def test_what_follows_a_raised_hold(row: dict[str, str]) -> None:
     """Who takes back all that he asked for frees the increase too; nothing else does before the hold expires."""
-    seen = msgspec.structs.replace(RULES["holds"].seen({"mcc": "5542"}), chain=Chain(State.PENDING, 100, 2600, 2600, 0, 2500))
+    snapshot = msgspec.structs.replace(
+        RULES["holds"].snapshot({"mcc": "5542"}), chain=Chain(State.PENDING, 100, 2600, 2600, 0, 2500)
+    )
     amount, details = units(row["amount"]), Details(mid="m9")
     match row["message"]:
         case "reverse":
-            decision = reverse(seen, Reversal(amount=amount, details=details), time_of({}))
+            decision = reverse(snapshot, Reversal(amount=amount, details=details), time_of({}))
         case "clear":
-            decision = clear(seen, Clearing(amount=amount, details=details))
+            decision = clear(snapshot, Clearing(amount=amount, details=details))
         case _:
-            decision = advise(seen, Advice(amount=amount, details=details))
+            decision = advise(snapshot, Advice(amount=amount, details=details))
     assert decision.chain is not None
     assert decision.chain.hold_left == units(row["left"])
     assert sum(decision.legs) == 0
@@ -499,8 +504,8 @@ def test_what_follows_a_raised_hold(row: dict[str, str]) -> None:
 
 def test_an_ordinary_reversal_is_as_it_was() -> None:
     """Without an increase a partial reversal leaves the rest, also when the rest is what was asked at first."""
-    seen = msgspec.structs.replace(RULES["holds"].seen({}), chain=Chain(State.PENDING, 100, 200, 200, 0))
-    decision = reverse(seen, Reversal(amount=100, details=Details(mid="m9")), time_of({}))
+    snapshot = msgspec.structs.replace(RULES["holds"].snapshot({}), chain=Chain(State.PENDING, 100, 200, 200, 0))
+    decision = reverse(snapshot, Reversal(amount=100, details=Details(mid="m9")), time_of({}))
     assert decision.chain is not None
     assert decision.chain.hold_left == 100
 
@@ -528,20 +533,20 @@ def test_a_group_that_changes_is_counted_again() -> None:
 
     def counted(codes: str, limit: str = "30") -> str:
         groups = Groups({"drinks": group_of("drinks", codes, [])})
-        return resolved(velocity_of(1, "v", {"limit": limit, "mcc_group": "drinks"}), groups).key
+        return resolved_control(velocity_of(1, "v", {"limit": limit, "mcc_group": "drinks"}), groups).key
 
     assert counted("5812-5814") == counted("5812-5814", "50") != counted("5812-5815")
 
 
 def test_an_explanation_names_the_controls() -> None:
     """Every control and exemption for the card is there with token, name, level and scope, and which of them refused."""
-    seen, asked = RULES["exemptions"].seen({}), asked_by({})
-    _, steps = explain(seen, asked, time_of({}))
-    step = next(one for one in steps if one["check"] == "merchant_is_allowed")
+    snapshot, request = RULES["exemptions"].snapshot({}), request_of({})
+    _, steps = explain(snapshot, request, time_of({}))
+    step = next(check for check in steps if check["check"] == "merchant_is_allowed")
     assert (step["verdict"], step["inputs"]["refused_by"]) == ("refuse", "token-all")
     assert step["inputs"]["authorization_controls"] == [
         {"token": "token-all", "name": "all", "level": "card_product", "merchant_scope": {}, "applies": True}
     ]
-    assert [(one["name"], one["level"], one["applies"]) for one in step["inputs"]["exemptions"]] == [
+    assert [(exemption["name"], exemption["level"], exemption["applies"]) for exemption in step["inputs"]["exemptions"]] == [
         ("friends", "user", False), ("product", "card_product", False), ("one", "program", False), ("later", "program", False),
     ]  # fmt: skip

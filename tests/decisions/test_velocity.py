@@ -425,7 +425,7 @@ class Story:
         self.outcomes: list[CardResult] = []
         self.now = 0
 
-    def at(self, when: str, day: str) -> str:
+    def set_time(self, when: str, day: str) -> str:
         """Sets the clock; answers the day."""
         day, _, time = when.rpartition(" ") if " " in when else (day, "", when)
         self.set(parse_instant(f"{day}T{time if time.count(':') == 2 else time + ':00'}"))
@@ -444,16 +444,18 @@ class Story:
             call = Call(self.platform.app, db, program, self.now, path, page=Page(100, 0, controls.PAGING.sort_by))
             return action(call, body) if body is not None else action(call)
 
-    def play(self, what: str) -> str:
+    def play(self, step: str) -> str:
         """One line: what was answered."""
-        verb, *words = what.split()
+        verb, *words = step.split()
         match verb:
             case "control":
-                body = {"token": words[0], "name": words[0], "velocity_window": "DAY", "currency_code": "USD"} | said(words[1:])
+                body = {"token": words[0], "name": words[0], "velocity_window": "DAY", "currency_code": "USD"} | control_fields(
+                    words[1:]
+                )
                 self.act(controls.create_control, msgspec.convert(body, controls.VelocityCreate, strict=False))
                 return ""
             case "edit":
-                change = msgspec.convert(said(words[1:]), controls.VelocityUpdate, strict=False)
+                change = msgspec.convert(control_fields(words[1:]), controls.VelocityUpdate, strict=False)
                 self.act(controls.update_control, change, token=words[0])
                 return ""
             case "off":
@@ -477,16 +479,23 @@ class Story:
     def message(self, verb: str, words: list[str]) -> str:
         """A message of a card."""
         words = ["0", *words] if verb == "expire" else words
-        more = dict(zip(words[1::2], words[2::2], strict=True))
+        options = dict(zip(words[1::2], words[2::2], strict=True))
         kind, request_type = KINDS[verb]
-        root = self.outcomes[int(more["of"]) - 1].row.id if "of" in more else None
+        root = self.outcomes[int(options["of"]) - 1].row.id if "of" in options else None
         goods, _, cash = words[0].partition("+")
         details: dict[str, Any] = {"cash_back": round(float(cash) * 100)} if cash else {}
-        if "at" in more:
-            details["merchant"] = Merchant(mcc=more["at"])
+        if "at" in options:
+            details["merchant"] = Merchant(mcc=options["at"])
         amount = round(float(goods) * 100)
         message = card_request(
-            self.platform, more.get("on", "u"), amount, seed=len(self.outcomes), kind=kind, root_id=root, **request_type, **details
+            self.platform,
+            options.get("on", "u"),
+            amount,
+            seed=len(self.outcomes),
+            kind=kind,
+            root_id=root,
+            **request_type,
+            **details,
         )
         if verb == "expire":
             message = message._replace(message=Expiry(details=Details(mid="")))
@@ -499,7 +508,7 @@ class Story:
         return f"{outcome.row.code:04d}{f' {limited_by}' if limited_by else ''}"
 
 
-def said(words: list[str]) -> dict[str, Any]:
+def control_fields(words: list[str]) -> dict[str, Any]:
     """``key=value`` words as fields of a control."""
     pairs = dict(word.split("=") for word in words)
     body: dict[str, Any] = {key: value for key, value in pairs.items() if key not in ("user", "product", "window", "mcc")}
@@ -521,9 +530,9 @@ def test_a_story_of_controls_goes_as_told(platform: InProcessPlatform, name: str
     """Each line of the story is answered as it says."""
     story, day = Story(platform), ""
     for line in STORIES[name].strip().splitlines():
-        when, what, answer = (" ".join(cell.split()) for cell in line.split("|"))
-        day = story.at(when, day)
-        assert story.play(what) == answer, line
+        when, step, answer = (" ".join(cell.split()) for cell in line.split("|"))
+        day = story.set_time(when, day)
+        assert story.play(step) == answer, line
     books = recount.read(platform.database, platform.program_id)
     assert books.judged() == recount.LimitResult()
     for user in ("u", "w", "child"):
@@ -547,8 +556,8 @@ GIVE_BACKS = {
 @pytest.mark.parametrize("window", [window for window in Window if window is not Window.TRANSACTION])
 def test_no_give_back_lifts_the_room_above_the_limit(platform: InProcessPlatform, window: Window) -> None:
     """80 of a cap of 100 is given back after the window's end: 100 is available, and no cent more is approved."""
-    story, at = Story(platform), parse_instant("2025-03-28T12:00:00")
-    story.set(at)
+    story, start_ms = Story(platform), parse_instant("2025-03-28T12:00:00")
+    story.set(start_ms)
     roots = {}
     for number, (name, (verb, follow_ups, _)) in enumerate(GIVE_BACKS.items()):
         mcc = f"{2000 + number}"
@@ -558,7 +567,7 @@ def test_no_give_back_lifts_the_room_above_the_limit(platform: InProcessPlatform
         for line in follow_ups:
             assert story.play(line.format(**roots[name])) == "0000", name
     # Holds expire after seven days. A window without an end gives back what it counted.
-    story.set(max(window_end(window, at) or 0, at + 8 * DAY_MS))
+    story.set(max(window_end(window, start_ms) or 0, start_ms + 8 * DAY_MS))
     for name, (_, _, lines) in GIVE_BACKS.items():
         root = roots[name]
         for line in lines:
@@ -575,11 +584,11 @@ def test_the_second_count_finds_what_is_wrong(platform: InProcessPlatform) -> No
     story.set(parse_instant("2025-03-04T09:00:00"))
     story.play("control day amount_limit=20 usage_limit=2 user=u")
     assert [story.play("auth 10") for _ in range(3)] == ["0000", "0000", "1834 day"]
-    for old, new, found in (("2000", "1999", 1), ("1999", "2000", 0), ("2000", "5000", 0), ('limit":2,', 'limit":3,', 1)):
+    for old, new, breaches in (("2000", "1999", 1), ("1999", "2000", 0), ("2000", "5000", 0), ('limit":2,', 'limit":3,', 1)):
         with platform.database.write() as db:
             doc = config_history.c.doc
             db.execute(config_history.update().where(config_history.c.kind == 5).values(doc=func.replace(doc, old, new)))
-        assert len(recount.read(platform.database, platform.program_id).judged().breaches) == found, (old, new)
+        assert len(recount.read(platform.database, platform.program_id).judged().breaches) == breaches, (old, new)
 
 
 EDGES = [
@@ -655,4 +664,4 @@ def test_a_transaction_is_a_window_of_its_own(platform: InProcessPlatform) -> No
     story = Story(platform)
     story.set(parse_instant("2025-03-04T23:59:59+01:00"))
     story.play("control once amount_limit=10 window=TRANSACTION user=u")
-    assert [story.play(what) for what in ("auth 10", "auth 10.01", "auth 10", "auth 10")] == ["0000", "1834 once", "0000", "0000"]
+    assert [story.play(step) for step in ("auth 10", "auth 10.01", "auth 10", "auth 10")] == ["0000", "1834 once", "0000", "0000"]

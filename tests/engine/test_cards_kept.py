@@ -26,15 +26,15 @@ TOKENS = [
 """Such as are UUIDs, such as nearly are, and others."""
 
 
-def row_of(token: str, user_token: str = UUID, **more: object) -> CardRow:
-    """A card's row; ``more`` are fields of its facts by their names."""
+def row_of(token: str, user_token: str = UUID, **fields: object) -> CardRow:
+    """A card's row; ``fields`` are fields of its facts by their names."""
     card = CardFact(
         token=token, user_token=user_token, card_product_token="product", state=CardState.ACTIVE, last_four="4321",
         expiration="1230", expires_ms=1, service_code="101",
     )  # fmt: skip
     user = UserFact(token=user_token, status=HolderStatus.ACTIVE)
-    card = msgspec.structs.replace(card, **{name: value for name, value in more.items() if name in CardFact.__struct_fields__})
-    user = msgspec.structs.replace(user, **{name: value for name, value in more.items() if name in UserFact.__struct_fields__})
+    card = msgspec.structs.replace(card, **{name: value for name, value in fields.items() if name in CardFact.__struct_fields__})
+    user = msgspec.structs.replace(user, **{name: value for name, value in fields.items() if name in UserFact.__struct_fields__})
     facts = msgspec.json.encode(card).decode(), msgspec.json.encode(user).decode()
     return CardRow(7, token, 1, 2, b"sealed", None, 3, *facts, None)
 
@@ -47,16 +47,16 @@ def facts_of(row: CardRow) -> tuple[CardFact, UserFact]:
 def test_every_token_leads_back(token: str) -> None:
     """A token is kept in less room and comes back as it was, the card's and the user's."""
     cards = Cards()
-    for one in TOKENS:
-        cards.keep(row_of(one, user_token=one), "411111______4321")
-    found = cards.find((7, token))
-    assert found is not None
-    assert (found.card.token, found.card.user_token, found.user.token) == (token, token, token)
+    for kept_token in TOKENS:
+        cards.add(row_of(kept_token, user_token=kept_token), "411111______4321")
+    entry = cards.find((7, token))
+    assert entry is not None
+    assert (entry.card.token, entry.card.user_token, entry.user.token) == (token, token, token)
     assert cards.find((8, token)) is None, "a card of another program"
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [
         {},
         {"state": CardState.SUSPENDED, "reason_code": "02"},
@@ -66,17 +66,17 @@ def test_every_token_leads_back(token: str) -> None:
         {"expiration": "0131", "expires_ms": 99, "service_code": "201"},
     ],
 )
-def test_facts_come_back_whole(more: dict[str, object]) -> None:
+def test_facts_come_back_whole(fields: dict[str, object]) -> None:
     """What is shared with other cards and what is a card's own make up the facts that were kept."""
-    cards, row = Cards(), row_of("one", **more)
-    cards.keep(row_of("another"), "4321")
-    kept = cards.keep(row, "4111111111114321")
-    found = cards.find((7, "one"))
-    assert found == kept
-    assert found is not None
-    assert (found.card, found.user) == facts_of(row)
-    assert (found.card_id, found.holder_id, found.revision, found.shown_pan) == (1, 2, 3, "4111111111114321")
-    assert found.owner == found.user
+    cards, row = Cards(), row_of("one", **fields)
+    cards.add(row_of("another"), "4321")
+    kept = cards.add(row, "4111111111114321")
+    entry = cards.find((7, "one"))
+    assert entry == kept
+    assert entry is not None
+    assert (entry.card, entry.user) == facts_of(row)
+    assert (entry.card_id, entry.holder_id, entry.revision, entry.shown_pan) == (1, 2, 3, "4111111111114321")
+    assert entry.owner == entry.user
 
 
 def test_an_owner_of_his_own_comes_back() -> None:
@@ -84,20 +84,20 @@ def test_an_owner_of_his_own_comes_back() -> None:
     owner = UserFact(token="owner", status=HolderStatus.SUSPENDED)
     row = row_of("one")._replace(owner_fact=msgspec.json.encode(owner).decode())
     cards = Cards()
-    cards.keep(row, "4321")
-    found = cards.find((7, "one"))
-    assert found is not None
-    assert (msgspec.structs.asdict(found.owner), found.user.token) == (msgspec.structs.asdict(owner), UUID)
+    cards.add(row, "4321")
+    entry = cards.find((7, "one"))
+    assert entry is not None
+    assert (msgspec.structs.asdict(entry.owner), entry.user.token) == (msgspec.structs.asdict(owner), UUID)
 
 
 def test_the_newest_word_stands() -> None:
     """A card that is kept again is as it was kept last."""
     cards = Cards()
-    cards.keep(row_of("one"), "4321")
-    cards.keep(row_of("one", state=CardState.TERMINATED), "4321")
-    found = cards.find((7, "one"))
-    assert found is not None
-    assert found.card.state == CardState.TERMINATED
+    cards.add(row_of("one"), "4321")
+    cards.add(row_of("one", state=CardState.TERMINATED), "4321")
+    entry = cards.find((7, "one"))
+    assert entry is not None
+    assert entry.card.state == CardState.TERMINATED
 
 
 def test_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,5 +105,5 @@ def test_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CARDS_MAX", 2)
     cards = Cards()
     for token in ("one", "two", "three"):
-        cards.keep(row_of(token), "4321")
+        cards.add(row_of(token), "4321")
     assert [cards.find((7, token)) is not None for token in ("one", "two", "three")] == [False, True, True]

@@ -29,7 +29,7 @@ def taken(busy: set[int], inbox: Sequence[tuple[int, ...]], rows: int = 1) -> tu
         loop = asyncio.get_running_loop()
         engine._inbox.extend(_Waiting(stub, holders, rows, loop.time() + 60, loop.create_future()) for holders in inbox)
         batch = engine._take()
-        return [one.holder_ids for one in batch], [one.holder_ids for one in engine._inbox]
+        return [request.holder_ids for request in batch], [request.holder_ids for request in engine._inbox]
 
     return asyncio.run(take())
 

@@ -9,7 +9,7 @@ def test_the_oldest_go_first_and_the_limit_holds() -> None:
     cache, kept = PackedCache[int](limit), 0
     for key in range(10 * limit):
         cache.put(key, b"%d" % key)
-        there = [one for one in range(key + 1) if cache.get(one) is not None] if key % 97 == 0 else None
+        there = [old_key for old_key in range(key + 1) if cache.get(old_key) is not None] if key % 97 == 0 else None
         if there is not None:
             assert there == list(range(key + 1 - len(there), key + 1))
             assert len(there) >= min(key + 1, limit - limit // PART)

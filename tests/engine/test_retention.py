@@ -24,7 +24,7 @@ from cardwright.storage.programs import set_clock
 from cardwright.storage.tables import backtest_flips, backtests, inbox_messages, metadata, outbox
 from tests.support.databases import check_books
 from tests.support.waiting import until
-from tests.support.world import NOON, World, asked, new_world
+from tests.support.world import NOON, InProcessPlatform, card_request, new_platform
 
 DAYS = 30
 REMOVED = {"outbox", "inbox_messages", "backtests", "backtest_flips"}
@@ -32,9 +32,9 @@ REMOVED = {"outbox", "inbox_messages", "backtests", "backtest_flips"}
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
-    with new_world(database_url) as world:
-        yield world
+def platform(database_url: str) -> Iterator[InProcessPlatform]:
+    with new_platform(database_url) as platform:
+        yield platform
 
 
 def remove_all(database: Database, real_ms: int) -> None:
@@ -43,33 +43,33 @@ def remove_all(database: Database, real_ms: int) -> None:
         asyncio.run(Retention(database, lambda: real_ms, executor, DAYS).remove_all())
 
 
-def insert_notifications(world: World, state: Delivery, count: int, due_ms: int) -> None:
+def insert_notifications(platform: InProcessPlatform, state: Delivery, count: int, due_ms: int) -> None:
     """Insert notifications of nothing, in a state and with a time."""
-    row = outbox_row(world.program_id, NOON, Category.TRANSACTION, [], target=b"sealed")
-    with world.database.write() as db:
+    row = outbox_row(platform.program_id, NOON, Category.TRANSACTION, [], target=b"sealed")
+    with platform.database.write() as db:
         db.execute(outbox.insert(), [{**row, "state": int(state), "due_ms": due_ms}] * count)
 
 
-def insert_backtest(world: World, token: str, state: str, lease_ms: int, flips: int = 0) -> None:
+def insert_backtest(platform: InProcessPlatform, token: str, state: str, lease_ms: int, flips: int = 0) -> None:
     """Insert a backtest with flips."""
     row = {
-        "program_id": world.program_id, "token": token, "request_hash": b"", "created_ms": 0, "modified_ms": 0, "doc": "{}",
+        "program_id": platform.program_id, "token": token, "request_hash": b"", "created_ms": 0, "modified_ms": 0, "doc": "{}",
         "state": state, "job": "{}", "cursor": 0, "sums": "{}", "lease_ms": lease_ms,
     }  # fmt: skip
-    with world.database.write() as db:
+    with platform.database.write() as db:
         key = db.execute(backtests.insert().values(row)).inserted_primary_key
         assert key is not None
         rows = [
-            {"program_id": world.program_id, "backtest_id": key[0], "number": number, "doc": "{}"}
+            {"program_id": platform.program_id, "backtest_id": key[0], "number": number, "doc": "{}"}
             for number in range(1, flips + 1)
         ]
         if rows:
             db.execute(backtest_flips.insert(), rows)
 
 
-def post(world: World, body: bytes, real_ms: int) -> None:
+def post(platform: InProcessPlatform, body: bytes, real_ms: int) -> None:
     """Let a message arrive in the inbox at an instant of real time."""
-    assert webhook_inbox.accept(world.database, lambda: real_ms, "world", "box", [], body)
+    assert webhook_inbox.accept(platform.database, lambda: real_ms, "world", "box", [], body)
 
 
 def bodies(database: Database) -> list[tuple[int, bytes]]:
@@ -106,121 +106,127 @@ CLOCKS = [ProgramClock(40 * DAY_MS), ProgramClock(frozen_ms=NOON - 40 * DAY_MS)]
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=["ahead", "behind"])
 @pytest.mark.parametrize(("status", "state"), [(200, Delivery.DELIVERED), (None, Delivery.DEAD)])
-def test_notification_ages_by_real_time(world: World, status: int | None, state: Delivery, clock: ProgramClock) -> None:
+def test_notification_ages_by_real_time(
+    platform: InProcessPlatform, status: int | None, state: Delivery, clock: ProgramClock
+) -> None:
     """A settled notification goes 30 real days after its outcome and not before, wherever its program's clock stands."""
-    insert_notifications(world, Delivery.DUE, 1, due_ms=0)
-    with world.database.write() as db:
-        set_clock(db, world.program_id, clock)
+    insert_notifications(platform, Delivery.DUE, 1, due_ms=0)
+    with platform.database.write() as db:
+        set_clock(db, platform.program_id, clock)
         (claimed,) = claim(db, NOON, RetryRules(), Room(free=1, each=1))
         attempt = DeliveryAttempt(claim=claimed, at_ms=NOON, status=status, is_last=status is None)
         assert record(db, NOON, RetryRules(), [attempt]) == [state]
-    remove_all(world.database, NOON + DAYS * DAY_MS)
-    assert states(world.database) == [state]
-    remove_all(world.database, NOON + DAYS * DAY_MS + 1)
-    assert states(world.database) == []
+    remove_all(platform.database, NOON + DAYS * DAY_MS)
+    assert states(platform.database) == [state]
+    remove_all(platform.database, NOON + DAYS * DAY_MS + 1)
+    assert states(platform.database) == []
 
 
-def test_notification_that_waits_stays(world: World) -> None:
+def test_notification_that_waits_stays(platform: InProcessPlatform) -> None:
     """A notification that is due or is being sent is never removed, however old it is."""
     for state in Delivery:
-        insert_notifications(world, state, 1, due_ms=0)
-    remove_all(world.database, NOON)
-    assert states(world.database) == [Delivery.DUE, Delivery.SENDING]
+        insert_notifications(platform, state, 1, due_ms=0)
+    remove_all(platform.database, NOON)
+    assert states(platform.database) == [Delivery.DUE, Delivery.SENDING]
 
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=["ahead", "behind"])
-def test_message_ages_by_real_time(world: World, clock: ProgramClock) -> None:
+def test_message_ages_by_real_time(platform: InProcessPlatform, clock: ProgramClock) -> None:
     """An inbox message goes 30 real days after it arrived and not before, wherever its program's clock stands."""
-    with world.database.write() as db:
-        set_clock(db, world.program_id, clock)
+    with platform.database.write() as db:
+        set_clock(db, platform.program_id, clock)
     for number, body in enumerate((b"old", b"new", b"newest")):
-        post(world, body, NOON + number)
-    remove_all(world.database, NOON + DAYS * DAY_MS)
-    assert [body for _, body in bodies(world.database)] == [b"old", b"new", b"newest"]
-    remove_all(world.database, NOON + DAYS * DAY_MS + 1)
-    assert [body for _, body in bodies(world.database)] == [b"new", b"newest"]
+        post(platform, body, NOON + number)
+    remove_all(platform.database, NOON + DAYS * DAY_MS)
+    assert [body for _, body in bodies(platform.database)] == [b"old", b"new", b"newest"]
+    remove_all(platform.database, NOON + DAYS * DAY_MS + 1)
+    assert [body for _, body in bodies(platform.database)] == [b"new", b"newest"]
 
 
-def test_ids_of_messages_never_come_again(world: World) -> None:
+def test_ids_of_messages_never_come_again(platform: InProcessPlatform) -> None:
     """After everything is old the newest message is still there, so that the next one has a higher id than all before."""
     for body in (b"1", b"2", b"3"):
-        post(world, body, NOON)
-    newest = bodies(world.database)[-1]
-    remove_all(world.database, NOON + 31 * DAY_MS)
-    assert bodies(world.database) == [newest]
-    post(world, b"4", NOON + 31 * DAY_MS)
-    assert bodies(world.database)[1][0] > newest[0]
+        post(platform, body, NOON)
+    newest = bodies(platform.database)[-1]
+    remove_all(platform.database, NOON + 31 * DAY_MS)
+    assert bodies(platform.database) == [newest]
+    post(platform, b"4", NOON + 31 * DAY_MS)
+    assert bodies(platform.database)[1][0] > newest[0]
 
 
-def test_finished_backtest_goes_with_its_flips(world: World) -> None:
+def test_finished_backtest_goes_with_its_flips(platform: InProcessPlatform) -> None:
     """Backtests that ended more than 30 days ago go with all their flips; younger and unfinished ones keep theirs."""
     old = NOON - DAYS * DAY_MS - 1
-    insert_backtest(world, "done", DONE, old, flips=2 * ROWS_MAX + 1)
-    insert_backtest(world, "failed", FAILED, old)
-    insert_backtest(world, "young", DONE, old + 1, flips=3)
-    insert_backtest(world, "runs", RUNNING, 0, flips=2)
-    insert_backtest(world, "waits", QUEUED, 0)
-    remove_all(world.database, NOON)
-    assert tokens(world.database) == ["young", "runs", "waits"]
-    assert count(world.database, backtest_flips) == 5
+    insert_backtest(platform, "done", DONE, old, flips=2 * ROWS_MAX + 1)
+    insert_backtest(platform, "failed", FAILED, old)
+    insert_backtest(platform, "young", DONE, old + 1, flips=3)
+    insert_backtest(platform, "runs", RUNNING, 0, flips=2)
+    insert_backtest(platform, "waits", QUEUED, 0)
+    remove_all(platform.database, NOON)
+    assert tokens(platform.database) == ["young", "runs", "waits"]
+    assert count(platform.database, backtest_flips) == 5
 
 
 # --- Steps --------------------------------------------------------------------------------
 
 
-def test_a_step_is_small(world: World) -> None:
+def test_a_step_is_small(platform: InProcessPlatform) -> None:
     """One transaction removes at most 200 rows or 5 messages, the steps together all, and the counter counts each row."""
-    insert_notifications(world, Delivery.DELIVERED, 2 * ROWS_MAX + 7, due_ms=0)
-    insert_backtest(world, "done", DONE, 0, flips=ROWS_MAX + 2)
+    insert_notifications(platform, Delivery.DELIVERED, 2 * ROWS_MAX + 7, due_ms=0)
+    insert_backtest(platform, "done", DONE, 0, flips=ROWS_MAX + 2)
     for _ in range(MESSAGES_MAX + 2):
-        post(world, b"{}", 0)
+        post(platform, b"{}", 0)
     steps: dict[str, list[int]] = {table: [] for table in REMOVED}
     for removal in REMOVALS:
-        while removed := remove_some(world.database, removal, NOON):
+        while removed := remove_some(platform.database, removal, NOON):
             steps[removal.table.name].append(removed)
     assert steps == {
         "outbox": [ROWS_MAX, ROWS_MAX, 7], "inbox_messages": [MESSAGES_MAX, 1], "backtest_flips": [ROWS_MAX, 2], "backtests": [1],
     }  # fmt: skip
 
 
-def test_removed_rows_are_counted(world: World) -> None:
+def test_removed_rows_are_counted(platform: InProcessPlatform) -> None:
     """The metric grows by the number of removed rows, by table."""
-    insert_notifications(world, Delivery.DEAD, ROWS_MAX + 3, due_ms=0)
+    insert_notifications(platform, Delivery.DEAD, ROWS_MAX + 3, due_ms=0)
 
     def counted() -> float:
         return REGISTRY.get_sample_value("cardwright_removed_rows_total", {"table": "outbox"}) or 0
 
     before = counted()
-    remove_all(world.database, NOON)
+    remove_all(platform.database, NOON)
     assert counted() - before == ROWS_MAX + 3
 
 
 def test_a_locked_row_is_passed_over(postgres_url: str) -> None:
     """While another process removes some rows, a step takes the others and does not wait; later it takes what was left."""
-    with new_world(postgres_url) as world:
-        insert_notifications(world, Delivery.DELIVERED, 3, due_ms=0)
-        post(world, b"1", 0)
-        post(world, b"2", 0)
-        insert_backtest(world, "done", DONE, 0, flips=3)
+    with new_platform(postgres_url) as platform:
+        insert_notifications(platform, Delivery.DELIVERED, 3, due_ms=0)
+        post(platform, b"1", 0)
+        post(platform, b"2", 0)
+        insert_backtest(platform, "done", DONE, 0, flips=3)
         lowest = {table: select(func.min(table.c.id)).scalar_subquery() for table in (outbox, inbox_messages, backtests)}
         locks = [select(table.c.id).where(table.c.id == key).with_for_update() for table, key in lowest.items()]
         locks.append(select(backtest_flips.c.number).where(backtest_flips.c.number == 2).with_for_update())
-        with ThreadPoolExecutor(1) as executor, world.database.write() as other:
+        with ThreadPoolExecutor(1) as executor, platform.database.write() as other:
             for lock in locks:
                 assert len(other.execute(lock).all()) == 1
             # A step that waited for a lock would not end: the locks are released after all steps.
-            removing = [executor.submit(remove_some, world.database, removal, NOON) for removal in REMOVALS]
+            removing = [executor.submit(remove_some, platform.database, removal, NOON) for removal in REMOVALS]
             assert [future.result(30) for future in removing] == [2, 0, 0, 2, 0]
-        remove_all(world.database, NOON)
-        assert (count(world.database, outbox), count(world.database, backtest_flips), tokens(world.database)) == (0, 0, [])
-        assert [body for _, body in bodies(world.database)] == [b"2"]
+        remove_all(platform.database, NOON)
+        assert (count(platform.database, outbox), count(platform.database, backtest_flips), tokens(platform.database)) == (
+            0,
+            0,
+            [],
+        )
+        assert [body for _, body in bodies(platform.database)] == [b"2"]
 
 
 def test_two_processes_remove_together(postgres_url: str) -> None:
     """Two processes that remove at the same time remove every row once, and neither fails."""
-    with new_world(postgres_url) as world:
-        insert_notifications(world, Delivery.DELIVERED, 5 * ROWS_MAX, due_ms=0)
-        insert_backtest(world, "done", DONE, 0, flips=5 * ROWS_MAX)
+    with new_platform(postgres_url) as platform:
+        insert_notifications(platform, Delivery.DELIVERED, 5 * ROWS_MAX, due_ms=0)
+        insert_backtest(platform, "done", DONE, 0, flips=5 * ROWS_MAX)
         databases, together = [Database(postgres_url) for _ in range(2)], threading.Barrier(2)
 
         def remove(database: Database) -> int:
@@ -236,26 +242,26 @@ def test_two_processes_remove_together(postgres_url: str) -> None:
         for database in databases:
             database.close()
         # A process that finds every old row locked ends its round, and the next round finds them removed.
-        remove_all(world.database, NOON)
+        remove_all(platform.database, NOON)
         assert removed == 10 * ROWS_MAX + 1
-        assert tokens(world.database) == []
+        assert tokens(platform.database) == []
 
 
 # --- What stays ---------------------------------------------------------------------------
 
 
-def make_purchases(world: World) -> None:
+def make_purchases(platform: InProcessPlatform) -> None:
     """Two cards, purchases with and without a chosen token, one of which tells an address of its own."""
-    world.make("fundingsources/program", token="source", name="Source")
+    platform.make("fundingsources/program", token="source", name="Source")
     funding = {"program_funding_source": {"enabled": True, "funding_source_token": "source"}}
     config = {"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": funding}
-    world.make("cardproducts", token="product", name="Product", start_date="2025-01-01", config=config)
+    platform.make("cardproducts", token="product", name="Product", start_date="2025-01-01", config=config)
     for name in ("ana", "ben"):
-        world.make("users", token=name)
-        world.make("cards", token=f"{name}_card", user_token=name, card_product_token="product")
-    batch = [asked(world, "ana_card", 100, seed=1, token="chosen"), asked(world, "ben_card", 100, seed=2)]
-    batch.append(asked(world, "ana_card", 100, seed=3)._replace(inline_target=b"sealed"))
-    world.run([batch])
+        platform.make("users", token=name)
+        platform.make("cards", token=f"{name}_card", user_token=name, card_product_token="product")
+    batch = [card_request(platform, "ana_card", 100, seed=1, token="chosen"), card_request(platform, "ben_card", 100, seed=2)]
+    batch.append(card_request(platform, "ana_card", 100, seed=3)._replace(inline_target=b"sealed"))
+    platform.run([batch])
 
 
 def dump(database: Database) -> dict[str, list[str]]:
@@ -264,20 +270,20 @@ def dump(database: Database) -> dict[str, list[str]]:
         return {table.name: sorted(map(repr, db.execute(select(table)).all())) for table in metadata.sorted_tables}
 
 
-def test_everything_else_stays(world: World) -> None:
+def test_everything_else_stays(platform: InProcessPlatform) -> None:
     """When all that may be removed is removed, every row of every other table is as it was, and the books balance."""
-    make_purchases(world)
-    with world.database.write() as db:
+    make_purchases(platform)
+    with platform.database.write() as db:
         assert db.execute(update(outbox).values(state=int(Delivery.DELIVERED), due_ms=NOON)).rowcount == 1
-    insert_backtest(world, "done", DONE, NOON, flips=1)
-    post(world, b"{}", NOON)
-    post(world, b"{}", NOON)
-    before = dump(world.database)
+    insert_backtest(platform, "done", DONE, NOON, flips=1)
+    post(platform, b"{}", NOON)
+    post(platform, b"{}", NOON)
+    before = dump(platform.database)
     assert all(before[name] for name in (*REMOVED, "transactions", "journal", "message_tokens", "config_history", "holders"))
-    remove_all(world.database, NOON + 3650 * DAY_MS)
-    after = dump(world.database)
+    remove_all(platform.database, NOON + 3650 * DAY_MS)
+    after = dump(platform.database)
     assert {name for name in before if before[name] != after[name]} == REMOVED
-    check_books(world.database)
+    check_books(platform.database)
 
 
 # --- The loop -----------------------------------------------------------------------------
@@ -306,31 +312,34 @@ def running(database: Database, real_ms: int) -> Iterator[None]:
 def test_loop_survives_a_database_that_is_away(postgres_url: str) -> None:
     """While nobody can connect each round leaves one line of level debug; afterwards the loop removes what is old."""
     name = postgres_url.rpartition("/")[2]
-    with new_world(postgres_url) as world, psycopg.connect(f"{postgres_url.rpartition('/')[0]}/postgres", autocommit=True) as db:
-        insert_notifications(world, Delivery.DELIVERED, 3, due_ms=0)
-        world.database.engine.dispose()
+    with (
+        new_platform(postgres_url) as platform,
+        psycopg.connect(f"{postgres_url.rpartition('/')[0]}/postgres", autocommit=True) as db,
+    ):
+        insert_notifications(platform, Delivery.DELIVERED, 3, due_ms=0)
+        platform.database.engine.dispose()
         db.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        with capture_logs() as lines, running(world.database, NOON):
+        with capture_logs() as lines, running(platform.database, NOON):
             until(lambda: len(lines) >= 3)
             db.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
-            until(lambda: states(world.database) == [])
+            until(lambda: states(platform.database) == [])
         assert {(line["log_level"], "exc_info" in line) for line in lines} == {("debug", False)}
 
 
-def test_loop_stops_between_two_steps(world: World) -> None:
+def test_loop_stops_between_two_steps(platform: InProcessPlatform) -> None:
     """A stop during the first step ends the loop after that step, although there is more to remove."""
-    insert_notifications(world, Delivery.DELIVERED, 2 * ROWS_MAX, due_ms=0)
+    insert_notifications(platform, Delivery.DELIVERED, 2 * ROWS_MAX, due_ms=0)
 
     async def run(executor: ThreadPoolExecutor) -> None:
-        loop, retention = asyncio.get_running_loop(), Retention(world.database, lambda: NOON, executor, DAYS)
+        loop, retention = asyncio.get_running_loop(), Retention(platform.database, lambda: NOON, executor, DAYS)
 
         def stop(_: object) -> None:
             loop.call_soon_threadsafe(retention.stop)
 
-        event.listen(world.database.engine, "commit", stop)
+        event.listen(platform.database.engine, "commit", stop)
         await retention.run()
-        event.remove(world.database.engine, "commit", stop)
+        event.remove(platform.database.engine, "commit", stop)
 
     with ThreadPoolExecutor(1) as executor:
         asyncio.run(run(executor))
-    assert count(world.database, outbox) == ROWS_MAX
+    assert count(platform.database, outbox) == ROWS_MAX

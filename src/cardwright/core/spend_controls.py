@@ -154,7 +154,7 @@ class MerchantRule(msgspec.Struct, frozen=True, kw_only=True):
     """An authorization control, or an exemption from all of them: for whom, where, and from when to when.
 
     ``start_ms`` is the first instant at which it is in force, ``end_ms`` the first at which it no longer is. ``mids`` and
-    ``codes`` follow from the scope and its groups (``resolved``); None is no limit.
+    ``codes`` follow from the scope and its groups (``resolved_rule``); None is no limit.
     """
 
     id: int
@@ -181,7 +181,7 @@ class MerchantRule(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def resolved(rule: MerchantRule, groups: Groups) -> MerchantRule:
+def resolved_rule(rule: MerchantRule, groups: Groups) -> MerchantRule:
     """The rule with its scope worked out: it is looked at for every purchase of those whom it is for."""
     mids = codes = None
     if rule.mid is not None:

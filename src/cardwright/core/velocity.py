@@ -39,7 +39,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     which the control was last switched on again or began to count something else: a usage that was kept under the same
     settings before lacks what happened between. A ``shadow`` control is counted like
     any other and declines nothing. ``approvals_only`` False counts declined purchases instead of approved ones. ``codes`` and
-    ``key`` follow from the others (``resolved``): the key stands for everything that decides what is counted, so controls that
+    ``key`` follow from the others (``resolved_control``): the key stands for everything that decides what is counted, so controls that
     differ in their limits alone share it, and with it their usage.
     """
 
@@ -100,7 +100,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         return event.purchase + event.cash if is_included else 0
 
 
-def resolved(control: Control, groups: Groups | None = None) -> Control:
+def resolved_control(control: Control, groups: Groups | None = None) -> Control:
     """Return the control with ``codes`` and ``key`` computed from its settings and its MCC group, once for all purchases."""
     group_revision = 0
     if groups is not None and control.mcc_group is not None:

@@ -48,7 +48,7 @@ from cardwright.engine.movement_rows import (
     movement_row,
     view_of,
 )
-from cardwright.engine.real_time_fees import FeeTaken, assessed_of, keep_fee, unless_refunded
+from cardwright.engine.real_time_fees import FeeTaken, add_fee, assessed_of, unless_refunded
 from cardwright.engine.transaction_rows import (
     CARD_ACCOUNTS,
     after_chain,
@@ -272,7 +272,7 @@ def _decide_one(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult
     if decision.fee is not None and details.assessed is not None:
         fragments = source.fragments if source is not None else None
         taken = FeeTaken(decision.fee, details.assessed, fee_id, row, entry.user.token, fragments)
-        keep_fee(taken, batch.write, batch.accounts, batch.roots)
+        add_fee(taken, batch.write, batch.accounts, batch.roots)
     if details.increments and decision.chain is not None and not decision.chain.hold_left:
         batch.write.chains |= {row_id: closed_increment(row_id) for row_id, _ in details.increments}
     if program.reloads and row.impacted is not None and row.impacted < 0:

@@ -89,7 +89,7 @@ class Cards:
         packed = self._shelf.get(_place(key))
         return None if packed is None else self._entry(key, _unpack(packed))
 
-    def keep(self, row: CardRow, shown_pan: str) -> CardEntry:
+    def add(self, row: CardRow, shown_pan: str) -> CardEntry:
         """Keeps a card as it was just loaded, in place of what was known of it."""
         key, card, user = (row.program_id, row.token), _card.decode(row.card_fact), _user.decode(row.user_fact)
         assert card.last_four == shown_pan[-4:], "a card number ends with its last four digits, masked or not"

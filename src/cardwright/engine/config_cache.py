@@ -159,12 +159,12 @@ class ProgramEntry:
             return NO_SPEND
         return self.spend.of(card, user, product.config.transaction_controls, mcc)
 
-    def keep_controls(self, controls: ActiveControls) -> None:
+    def add_controls(self, controls: ActiveControls) -> None:
         """Adds controls that were read when their user bought something."""
         self.controls.update(by_level(control for control in controls.velocity if not control.shadow))
         self.shadows.update(by_level(control for control in controls.velocity if control.shadow))
         self.limits_by_card.clear()
-        self.spend.keep(controls)
+        self.spend.add(controls)
 
     def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:
         """The auto reload of an account: the holder's own, else the card product's, else the program's."""
@@ -177,7 +177,7 @@ class ProgramEntry:
         funding = product.config.jit_funding.program_funding_source
         return self.sources[funding.funding_source_token] if funding.enabled else None
 
-    def keep_source(self, entry: SourceEntry) -> None:
+    def add_source(self, entry: SourceEntry) -> None:
         """Adds a funding source."""
         self.sources[entry.fact.token] = self.sources_by_id[entry.id] = entry
 
@@ -220,7 +220,7 @@ class Cache:
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
-    def remember_original(self, original: Original) -> None:
+    def add_original(self, original: Original) -> None:
         """Keeps what later messages will ask for: a purchase is usually followed soon."""
         self._originals.put(original.id, _pack(original))
 
@@ -232,7 +232,7 @@ class Cache:
         with self._database.read(self._database.limits.read_s) as db:
             return load_past(db, holder_id, user_token)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drops everything, as after a reset."""
         self._cards.clear()
         self._originals.clear()
@@ -254,12 +254,12 @@ class Cache:
         if rest := [key for key in keys if key not in originals]:
             originals |= await self._store.load_chosen(rest)
         for original in originals.values():
-            self.remember_original(original)
+            self.add_original(original)
         return originals
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
         """Loads cards as they are now; those that there are."""
-        return {row.key: self._cards.keep(row, self._show_pan(row)) for row in await self._store.load_cards(keys)}
+        return {row.key: self._cards.add(row, self._show_pan(row)) for row in await self._store.load_cards(keys)}
 
     async def card_with_secrets(self, key: CardKey) -> tuple[CardEntry, CardRow] | None:
         """The card as it is now, with its row; None when there is none.
@@ -267,7 +267,7 @@ class Cache:
         Secrets are not kept: what compares them is rare, and must not compare with yesterday's.
         """
         rows = await self._store.load_cards([key])
-        return (self._cards.keep(rows[0], self._show_pan(rows[0])), rows[0]) if rows else None
+        return (self._cards.add(rows[0], self._show_pan(rows[0])), rows[0]) if rows else None
 
     async def program(self, program_id: int, revision: int, needs: Needs = NO_NEEDS) -> ProgramEntry:
         """The program's configuration at this revision or a later one, with what is needed of it: all of one revision."""
@@ -292,7 +292,7 @@ class Cache:
                 entry = _begun(db, program)
             missing = entry.missing(needs)
             if missing.users:
-                entry.keep_controls(load_active_controls(db, program_id, entry.spend.groups, missing.users))
+                entry.add_controls(load_active_controls(db, program_id, entry.spend.groups, missing.users))
                 entry.spend.users |= missing.users
             if missing.products:
                 _add_products(db, entry, missing.products)
@@ -313,7 +313,7 @@ def _begun(db: Connection, program: Program) -> ProgramEntry:
         program.id, program.revision, settings.currency, program.short_code, masked, subscriptions, spend=spend,
         reloads=reloads, fees=fees,
     )  # fmt: skip
-    entry.keep_controls(controls)
+    entry.add_controls(controls)
     _add_sources(db, entry, {reload.source_id for reload in reloads.values()})
     return entry
 
@@ -321,7 +321,7 @@ def _begun(db: Connection, program: Program) -> ProgramEntry:
 def _add_sources(db: Connection, entry: ProgramEntry, ids: Collection[int]) -> None:
     query = select(funding_sources).where(funding_sources.c.program_id == entry.id, funding_sources.c.id.in_(ids))
     for row in db.execute(query) if ids else ():
-        entry.keep_source(_source_of(entry, row))
+        entry.add_source(_source_of(entry, row))
 
 
 def _add_products(db: Connection, entry: ProgramEntry, tokens: Collection[str]) -> None:
@@ -335,8 +335,8 @@ def _add_products(db: Connection, entry: ProgramEntry, tokens: Collection[str]) 
         if funding.enabled and funding.funding_source_token not in entry.sources:
             row = find(db, funding_sources, entry.id, funding.funding_source_token)
             assert row is not None, "a product names a funding source that was there when it was made"
-            entry.keep_source(_source_of(entry, row))
-    entry.spend.learn(db, entry.id, (product.config.transaction_controls for product in facts.values()))
+            entry.add_source(_source_of(entry, row))
+    entry.spend.load_groups(db, entry.id, (product.config.transaction_controls for product in facts.values()))
     entry.products.update(facts)
 
 

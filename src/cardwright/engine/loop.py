@@ -136,9 +136,9 @@ class Engine:
         await self._close(self._dry_run_worker)
         await self._store.close()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drops what is cached and takes a fresh block of ids with the next batch, as after a reset."""
-        self.cache.forget()
+        self.cache.clear()
         self._ids = IdSource()
 
     async def card(self, key: CardKey) -> CardEntry:
@@ -154,7 +154,7 @@ class Engine:
         """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
         result = await self._decided(request, (request.card.holder_id,), 1)
         assert isinstance(result, CardResult)
-        self.cache.remember_original(Original.of(result.row, result.card.card.token))
+        self.cache.add_original(Original.of(result.row, result.card.card.token))
         return result
 
     async def move(self, request: MovementRequest) -> MovementResult:

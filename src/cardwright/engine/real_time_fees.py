@@ -76,7 +76,7 @@ def _row_of(taken: FeeTaken, first: TransactionRow | None, account: Account) -> 
     return row._replace(details=_pack(details))
 
 
-def keep_fee(taken: FeeTaken, write: WriteSet, accounts: dict[int, Account], roots: dict[int, TransactionRow]) -> None:
+def add_fee(taken: FeeTaken, write: WriteSet, accounts: dict[int, Account], roots: dict[int, TransactionRow]) -> None:
     """Takes a fee's transaction into a batch, right after the message's own: the next message sees what it left."""
     step, beside, legs = taken.step, taken.beside, taken.step.legs
     account = accounts[beside.holder_id].moved(beside.currency, legs.available + legs.held, legs.held)

@@ -78,13 +78,13 @@ class SpendEntry:
             categories = self.categories[mcc] = categories_of(mcc, self.groups.mccs.values())
         return categories
 
-    def keep(self, controls: ActiveControls) -> None:
+    def add(self, controls: ActiveControls) -> None:
         """Adds controls and exemptions of levels that are not known yet."""
         self.controls.update(by_level(controls.auth))
         self.exemptions.update(by_level(controls.exempt))
         self.is_used = bool(self.is_used or self.controls)
 
-    def learn(self, db: Connection, program_id: int, products: Iterable[TransactionControls]) -> None:
+    def load_groups(self, db: Connection, program_id: int, products: Iterable[TransactionControls]) -> None:
         """Reads the groups and lists that card products name."""
         for rules in products:
             if rules.accepted_countries_token not in (*BUILT_IN_LISTS, *self.countries):

@@ -51,7 +51,7 @@ class _List:
     def begin(self, index: int, positions: Sequence[Position]) -> None:
         """Remove the bookmarks that a page at a plain offset does not confirm."""
         places = dict(enumerate(positions, index + 1))
-        self.marks = {at: mark for at, mark in self.marks.items() if places.get(at) == mark[0]}
+        self.marks = {mark_index: mark for mark_index, mark in self.marks.items() if places.get(mark_index) == mark[0]}
 
     def put(self, index: int, position: Position, now_s: float, *, descending: bool) -> None:
         """Add a bookmark, and remove the lowest one if there are too many.
@@ -80,23 +80,23 @@ class Bookmarks:
         """Return the start of the page of a list that begins at ``index``."""
         with self._lock:
             self._pages += 1
-            found = self._lists.get(key)
-            mark = found.marks.get(index) if found is not None and index else None
+            bookmarks = self._lists.get(key)
+            mark = bookmarks.marks.get(index) if bookmarks is not None and index else None
             is_known = mark is not None and self._clock() - mark[1] <= KEPT_S
             return Start(self._pages, mark[0] if mark is not None and is_known else None)
 
     def put(self, key: bytes, index: int, start: Start, positions: Sequence[Position], *, descending: bool) -> None:
         """Record the end of a page that began at ``index`` and has entries at these positions."""
         with self._lock:
-            found = self._lists.pop(key, None) or _List()
-            self._lists[key] = found
-            if start.number < found.number:
+            bookmarks = self._lists.pop(key, None) or _List()
+            self._lists[key] = bookmarks
+            if start.number < bookmarks.number:
                 # The request was given up, and its connection has gone on without it.
                 return
-            found.number = start.number
+            bookmarks.number = start.number
             if start.after is None:
-                found.begin(index, positions)
-            found.put(index + len(positions), positions[-1], self._clock(), descending=descending)
+                bookmarks.begin(index, positions)
+            bookmarks.put(index + len(positions), positions[-1], self._clock(), descending=descending)
             while sum(len(known.marks) for known in self._lists.values()) > CONNECTION_MAX:
                 self._lists.popitem(last=False)
 

@@ -74,10 +74,10 @@ def _parts_of(shape: type[msgspec.Struct]) -> tuple[_Part, ...]:
 def _object(value: msgspec.Struct) -> dict[str, Any]:
     kept = {}
     for name, wire_name, convert, default in _parts_of(type(value)):
-        said = getattr(value, name)
-        if said is None or said is UNSET:
+        field_value = getattr(value, name)
+        if field_value is None or field_value is UNSET:
             continue
-        form = convert(said)
+        form = convert(field_value)
         if form is not None and form != default:
             kept[wire_name] = form
     return kept
@@ -90,15 +90,15 @@ def _convert_of(kind: inspect.Type) -> Convert:
             convert, of = _convert_of(kind.type), (kind.extra or {}).get(_READING)
             return convert if of is None else lambda value: _read(of, convert, value)
         case inspect.UnionType():
-            return _convert_of_union([one for one in kind.types if not isinstance(one, inspect.NoneType)])
+            return _convert_of_union([item for item in kind.types if not isinstance(item, inspect.NoneType)])
         case inspect.StructType():
             return _object
         case inspect.VarTupleType() | inspect.ListType():
             convert = _convert_of(kind.item_type)
-            return lambda value: [convert(one) for one in value]
+            return lambda value: [convert(item) for item in value]
         case inspect.DictType():
             convert = _convert_of(kind.value_type)
-            return lambda value: {name: convert(one) for name, one in value.items() if one is not None}
+            return lambda value: {name: convert(item) for name, item in value.items() if item is not None}
         case inspect.DecimalType() | inspect.FloatType():
             return _number
         case inspect.AnyType():
@@ -109,8 +109,8 @@ def _convert_of(kind: inspect.Type) -> Convert:
 
 def _convert_of_union(kinds: list[inspect.Type]) -> Convert:
     """Return the conversion of a union without null; in one that may be text every scalar is text."""
-    kinds = [one for one in kinds if type(one).__name__ != "UnsetType"]
-    texts = [one for one in kinds if isinstance(_bare(one), inspect.StrType)]
+    kinds = [kind for kind in kinds if type(kind).__name__ != "UnsetType"]
+    texts = [kind for kind in kinds if isinstance(_bare(kind), inspect.StrType)]
     if len(kinds) == 1 or not texts:
         assert len(kinds) == 1, f"no canonical form is known for {kinds}"
         return _convert_of(kinds[0])
@@ -146,9 +146,9 @@ def _any(value: Any) -> Any:
         case bool() | str() | None:
             return value
         case dict():
-            return {name: _any(one) for name, one in value.items()}
+            return {name: _any(item) for name, item in value.items()}
         case list():
-            return [_any(one) for one in value]
+            return [_any(item) for item in value]
         case _:
             return _exact(value)
 

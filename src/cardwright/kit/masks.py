@@ -202,5 +202,5 @@ def _card_end(groups: list[str], start: int) -> int | None:
 
 def _contains_card(group: str) -> bool:
     """Whether a group longer than the usual card number has one inside."""
-    windows = (group[at : at + USUAL_PAN] for at in range(len(group) - USUAL_PAN + 1))
+    windows = (group[start : start + USUAL_PAN] for start in range(len(group) - USUAL_PAN + 1))
     return len(group) > PAN_MAX or (len(group) > USUAL_PAN and any(map(passes_luhn, windows)))

@@ -54,12 +54,12 @@ def _kept_key(path: Path) -> EllipticCurvePrivateKey:
 def _still_good(path: Path, key: EllipticCurvePrivateKey, names: list[x509.GeneralName], now: datetime) -> bool:
     """Whether the file holds a certificate of this key and these names that is valid for a while."""
     try:
-        found = x509.load_pem_x509_certificate(read_file(path))
-        found_names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        certificate = x509.load_pem_x509_certificate(read_file(path))
+        certificate_names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (FileNotFoundError, ValueError, x509.ExtensionNotFound):
         return False
-    lives = found.not_valid_before_utc <= now < found.not_valid_after_utc - RENEW_BEFORE
-    return lives and found.public_key() == key.public_key() and set(found_names) == set(names)
+    lives = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - RENEW_BEFORE
+    return lives and certificate.public_key() == key.public_key() and set(certificate_names) == set(names)
 
 
 def _certificate(key: EllipticCurvePrivateKey, names: list[x509.GeneralName], now: datetime) -> x509.Certificate:

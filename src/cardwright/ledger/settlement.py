@@ -119,12 +119,12 @@ def _sums(db: Connection, program_id: int, places: Range) -> dict[SourceAndCurre
     rows = union_all(*entries_between(program_id, places, *shared)).subquery().c
     totals = [func.sum(rows[column.name]) for column in (*accounts, *lines)]
     query = select(rows.source_id, rows.currency, *totals, func.count()).group_by(rows.source_id, rows.currency)
-    found = {}
+    sums_by_source = {}
     for source_id, currency, *sums in db.execute(query):
-        numbers = [int(one) for one in sums]
+        numbers = [int(value) for value in sums]
         size = len(JOURNAL_ACCOUNTS)
-        found[source_id, currency] = tuple(numbers[:size]), DayTotals(*numbers[size:])
-    return found
+        sums_by_source[source_id, currency] = tuple(numbers[:size]), DayTotals(*numbers[size:])
+    return sums_by_source
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ class _Closed:
 
     anchor: tuple[int, int] | None
     days: list[Instant] = field(default_factory=list)
-    standings: list[dict[SourceAndCurrency, Balances]] = field(default_factory=list)
+    balances: list[dict[SourceAndCurrency, Balances]] = field(default_factory=list)
 
 
 class ClosingBalances:
@@ -151,7 +151,7 @@ class ClosingBalances:
         for place in opening.keys() | moved.keys():
             before = opening.get(place, NOTHING)
             change, lines = moved.get(place, (NOTHING, DayTotals()))
-            days[place] = Day(before, lines, tuple(one + other for one, other in zip(before, change, strict=True)))
+            days[place] = Day(before, lines, tuple(balance + amount for balance, amount in zip(before, change, strict=True)))
         return days
 
     def _opening(self, db: Connection, program_id: int, start: Instant, now: Instant) -> dict[SourceAndCurrency, Balances]:
@@ -162,17 +162,17 @@ class ClosingBalances:
             closed = self._programs.get(program_id)
             if closed is None or closed.anchor != anchor:
                 closed = self._programs[program_id] = _Closed(anchor)
-            at = bisect_right(closed.days, start)
-            low, standing = ((closed.days[at - 1], 0), closed.standings[at - 1]) if at else (LOWEST, {})
+            index = bisect_right(closed.days, start)
+            low, opening = ((closed.days[index - 1], 0), closed.balances[index - 1]) if index else (LOWEST, {})
         if low != (start, 0):
-            found = _sums(db, program_id, Range(low, (start, 0)))
-            standing = {
-                place: tuple(map(sum, zip(standing.get(place, NOTHING), found.get(place, (NOTHING, None))[0], strict=True)))
-                for place in standing.keys() | found.keys()
+            moved = _sums(db, program_id, Range(low, (start, 0)))
+            opening = {
+                place: tuple(map(sum, zip(opening.get(place, NOTHING), moved.get(place, (NOTHING, None))[0], strict=True)))
+                for place in opening.keys() | moved.keys()
             }
             if now - start >= CLOSED_MS:
                 with self._lock:
-                    at = bisect_right(closed.days, start)
-                    closed.days.insert(at, start)
-                    closed.standings.insert(at, standing)
-        return standing
+                    index = bisect_right(closed.days, start)
+                    closed.days.insert(index, start)
+                    closed.balances.insert(index, opening)
+        return opening

@@ -242,8 +242,8 @@ class Deliverer:
     def _prepare(self, claims: Sequence[Claim]) -> list[Message | DeliveryAttempt]:
         """What to send for each claim. Outside the commit that claimed them: rendering takes longer than claiming."""
         with self._database.read() as db:
-            found = select(webhooks).where(webhooks.c.id.in_({claim.webhook_id for claim in claims} - {None}))
-            hooks = {row.id: row for row in db.execute(found)}
+            query = select(webhooks).where(webhooks.c.id.in_({claim.webhook_id for claim in claims} - {None}))
+            hooks = {row.id: row for row in db.execute(query)}
             return [self._prepare_one(db, claim, hooks.get(claim.webhook_id)) for claim in claims]
 
     def _prepare_one(self, db: Connection, claim: Claim, hook: Row | None) -> Message | DeliveryAttempt:

@@ -8,10 +8,10 @@ from sqlalchemy import Connection, delete, func, select
 
 from cardwright.core.messages import Details
 from cardwright.core.render import details_decoder
-from cardwright.core.spend_controls import Groups, MccGroup, MerchantRule, resolved
+from cardwright.core.spend_controls import Groups, MccGroup, MerchantRule, resolved_rule
 from cardwright.core.timeline import C, Change, Holder, Versions
 from cardwright.core.transaction_row import TransactionRow
-from cardwright.core.velocity import Control, settled
+from cardwright.core.velocity import Control, resolved_control
 from cardwright.kit.clock import Instant
 from cardwright.storage.controls import INACTIVE, control_from, product_token_of, rule_from
 from cardwright.storage.database import Row
@@ -34,7 +34,7 @@ class _Merchants(msgspec.Struct, frozen=True):
     mids: tuple[str, ...]
 
 
-GroupSaid = Sequence[tuple[int, MccGroup | _Merchants | None]]
+GroupVersions = Sequence[tuple[int, MccGroup | _Merchants | None]]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +78,8 @@ class Sums(msgspec.Struct, kw_only=True):
             if isinstance(sum_of, int):
                 setattr(self, name, sum_of + getattr(other, name))
         for mine, others in ((self.declined_by, other.declined_by), (self.blocked_by, other.blocked_by)):
-            for token, found in others.items():
-                count_in(mine, token, *found)
+            for token, counts in others.items():
+                count_in(mine, token, *counts)
 
 
 def count_in(counts: dict[str, tuple[int, int]], token: str, purchases: int, amount: int) -> None:
@@ -97,80 +97,85 @@ def load_versions(db: Connection, program_id: int) -> Versions:
     A change of the group that a control points at is a change of the control.
     """
     groups = _Groups(db, program_id)
-    velocity, auth, exempt = (_said(db, program_id, kind) for kind in (Kind.VELOCITY_CONTROL, Kind.AUTH_CONTROL, Kind.EXEMPTION))
+    velocity, auth, exempt = (
+        _load_docs(db, program_id, kind) for kind in (Kind.VELOCITY_CONTROL, Kind.AUTH_CONTROL, Kind.EXEMPTION)
+    )
     return Versions(
-        {key: _laid(key, said, groups, _control, settled) for key, said in velocity.items()},
-        {key: _laid(key, said, groups, rule_from, resolved) for key, said in auth.items()},
-        {key: _laid(key, said, groups, rule_from, resolved) for key, said in exempt.items()},
+        {key: _resolved_versions(key, docs, groups, _control, resolved_control) for key, docs in velocity.items()},
+        {key: _resolved_versions(key, docs, groups, rule_from, resolved_rule) for key, docs in auth.items()},
+        {key: _resolved_versions(key, docs, groups, rule_from, resolved_rule) for key, docs in exempt.items()},
     )
 
 
 def _control(control_id: int, fact: str) -> Control | None:
-    found = control_from(control_id, fact)
-    return None if found.shadow else found
+    control = control_from(control_id, fact)
+    return None if control.shadow else control
 
 
-def _laid(
-    control_id: int, said: list[tuple[int, str]], groups: "_Groups", parse: Callable[[int, str], C | None],
+def _resolved_versions(
+    control_id: int, docs: list[tuple[int, str]], groups: "_Groups", parse: Callable[[int, str], C | None],
     resolve: Callable[[C, Groups], C],
 ) -> list[tuple[int, C | None]]:  # fmt: skip
     """What a control said with its scope worked out, again at each change of the groups that it points at."""
-    found: list[tuple[int, C | None]] = []
-    ends: list[int | None] = [*(revision for revision, _ in said[1:]), None]
-    for (revision, fact), end in zip(said, ends, strict=True):
+    versions: list[tuple[int, C | None]] = []
+    ends: list[int | None] = [*(revision for revision, _ in docs[1:]), None]
+    for (revision, fact), end in zip(docs, ends, strict=True):
         control = None if fact == INACTIVE else parse(control_id, fact)
         if control is None:
-            found.append((revision, None))
+            versions.append((revision, None))
             continue
-        regroupings = {at for at in groups.changes(control) if at > revision and (end is None or at < end)}
-        found += [(at, resolve(control, groups.groups_at(control, at))) for at in sorted({revision} | regroupings)]
-    return found
+        regroupings = {start for start in groups.changes(control) if start > revision and (end is None or start < end)}
+        versions += [(start, resolve(control, groups.groups_at(control, start))) for start in sorted({revision} | regroupings)]
+    return versions
 
 
 class _Groups:
     """What each group of a program was from which revision on, by its token; None while it was off."""
 
     def __init__(self, db: Connection, program_id: int) -> None:
-        mccs = _said(db, program_id, Kind.MCC_GROUP), msgspec.json.Decoder(MccGroup)
-        mids = _said(db, program_id, Kind.MERCHANT_GROUP), msgspec.json.Decoder(_Merchants)
+        mccs = _load_docs(db, program_id, Kind.MCC_GROUP), msgspec.json.Decoder(MccGroup)
+        mids = _load_docs(db, program_id, Kind.MERCHANT_GROUP), msgspec.json.Decoder(_Merchants)
         self._mccs, self._mids = _by_token(*mccs), _by_token(*mids)
 
     def changes(self, control: Control | MerchantRule) -> list[int]:
         """The revisions at which what a control points at changed."""
-        return [revision for said in self._pointed_at(control) for revision, _ in said]
+        return [revision for versions in self._pointed_at(control) for revision, _ in versions]
 
     def groups_at(self, control: Control | MerchantRule, revision: int) -> Groups:
         """What a control points at as it was at a revision; nothing when it was off or not there."""
-        mccs, mids = (next((group for at, group in reversed(said) if at <= revision), None) for said in self._pointed_at(control))
+        mccs, mids = (
+            next((group for start, group in reversed(versions) if start <= revision), None)
+            for versions in self._pointed_at(control)
+        )
         return Groups(
             {mccs.token: mccs} if isinstance(mccs, MccGroup) else {},
             {mids.token: frozenset(mids.mids)} if isinstance(mids, _Merchants) else {},
         )
 
-    def _pointed_at(self, control: Control | MerchantRule) -> tuple[GroupSaid, GroupSaid]:
+    def _pointed_at(self, control: Control | MerchantRule) -> tuple[GroupVersions, GroupVersions]:
         merchant_group = control.merchant_group if isinstance(control, MerchantRule) else None
         return self._mccs.get(control.mcc_group or "", ()), self._mids.get(merchant_group or "", ())
 
 
-def _by_token(said: dict[int, list[tuple[int, str]]], decoder: msgspec.json.Decoder[Any]) -> dict[str, GroupSaid]:
-    found = dict[str, GroupSaid]()
-    for docs in said.values():
+def _by_token(docs_by_object: dict[int, list[tuple[int, str]]], decoder: msgspec.json.Decoder[Any]) -> dict[str, GroupVersions]:
+    groups_by_token = dict[str, GroupVersions]()
+    for docs in docs_by_object.values():
         groups = [(revision, None if doc == INACTIVE else decoder.decode(doc)) for revision, doc in docs]
         # One that was never on matches nothing, as one that is not there.
         tokens = (group.token for _, group in groups if group is not None)
         if (token := next(tokens, None)) is not None:
-            found[token] = groups
-    return found
+            groups_by_token[token] = groups
+    return groups_by_token
 
 
-def _said(db: Connection, program_id: int, kind: Kind) -> dict[int, list[tuple[int, str]]]:
+def _load_docs(db: Connection, program_id: int, kind: Kind) -> dict[int, list[tuple[int, str]]]:
     """What each object of a kind said from which revision on."""
     columns = config_history.c
     query = select(columns.object_id, columns.revision, columns.doc).where(columns.program_id == program_id, columns.kind == kind)
-    found: dict[int, list[tuple[int, str]]] = {}
+    docs: dict[int, list[tuple[int, str]]] = {}
     for row in db.execute(query.order_by(columns.object_id, columns.revision)):
-        found.setdefault(row.object_id, []).append((row.revision, row.doc))
-    return found
+        docs.setdefault(row.object_id, []).append((row.revision, row.doc))
+    return docs
 
 
 def count_accounts(db: Connection, program_id: int) -> int:
@@ -220,8 +225,8 @@ def history_of(
     )
     decode, make = details_decoder.decode, TransactionRow._make
     for rows in db.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).partitions():
-        for found in rows:
-            row = make(found)
+        for values in rows:
+            row = make(values)
             yield row, decode(row.details)
 
 
@@ -256,7 +261,7 @@ def is_idle(db: Connection, real_ms: Instant) -> bool:
     return db.scalar(select(columns.id).where(columns.state.in_(UNFINISHED), columns.lease_ms < real_ms).limit(1)) is None
 
 
-def keep(db: Connection, claimed: Claimed, cursor: int, flips: Sequence[str], **columns: Any) -> bool:
+def save_progress(db: Connection, claimed: Claimed, cursor: int, flips: Sequence[str], **columns: Any) -> bool:
     """Keeps progress from the claimed cursor to the next; False when the backtest is not this process's any more."""
     mine = (backtests.c.id == claimed.id, backtests.c.state == RUNNING, backtests.c.cursor == claimed.cursor)
     if db.execute(backtests.update().where(*mine).values(cursor=cursor, **columns)).rowcount == 0:

@@ -9,10 +9,9 @@ from sqlalchemy import Connection, Table, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.render import details_decoder
-from cardwright.core.spend_controls import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved
+from cardwright.core.spend_controls import CountryList, Groups, MccGroup, MerchantRule, PreKyc, resolved_rule
 from cardwright.core.transaction_row import TransactionRow
-from cardwright.core.velocity import Control
-from cardwright.core.velocity import resolved as resolved_control
+from cardwright.core.velocity import Control, resolved_control
 from cardwright.core.velocity_events import ChainParts, Past, event_of
 from cardwright.storage.database import Row
 from cardwright.storage.history import INACTIVE as INACTIVE
@@ -58,8 +57,8 @@ def load_active_controls(db: Connection, program_id: int, groups: Groups, of_use
     load_merchant_groups(db, program_id, groups, named)
     return ActiveControls(
         [control_from(row.id, row.fact, groups) for row in velocity],
-        [resolved(rule, groups) for rule in rules],
-        [resolved(rule, groups) for rule in exemptions],
+        [resolved_rule(rule, groups) for rule in rules],
+        [resolved_rule(rule, groups) for rule in exemptions],
     )
 
 

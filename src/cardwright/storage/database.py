@@ -303,9 +303,9 @@ def _abort_of(raw: Any) -> Iterator[Callable[[], None]]:
 def _without_password(dsn: str) -> str:
     rest = dsn.partition("://")[2]
     # The last @ ends the password, whatever characters it has.
-    user, at, hosts = rest.rpartition("@")
+    user, separator, hosts = rest.rpartition("@")
     name, colon, _ = user.partition(":")
-    shown = f"{name}{':***' if colon else ''}{at}{hosts}"
+    shown = f"{name}{':***' if colon else ''}{separator}{hosts}"
     return "postgresql://" + re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", shown)
 
 

@@ -49,7 +49,7 @@ def raise_holder_revision(db: Connection, holder_id: int) -> int:
     return int(db.execute(statement.returning(holders.c.revision)).scalar_one())
 
 
-def remember(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int, now: Instant, doc: str) -> None:
+def save_version(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int, now: Instant, doc: str) -> None:
     """Keeps what an object says from a revision on; the last word at one revision counts.
 
     What decisions read for each purchase, users and cards, has the newest word in its own row too.

@@ -36,7 +36,7 @@ def load_due_deposits(db: Connection, program_id: int, now: Instant, count: int)
     row = transactions.c
     columns = (transactions.c[name] for name in TRANSACTION_COLUMNS)
     due = select(*columns).where(row.program_id == program_id, row.due_ms <= now, _HAS_END, row.card_id.is_(None))
-    return [TransactionRow(*found) for found in db.execute(due.order_by(row.due_ms, row.id).limit(count))]
+    return [TransactionRow(*values) for values in db.execute(due.order_by(row.due_ms, row.id).limit(count))]
 
 
 def load_due_holds(db: Connection, program_id: int, now: Instant, count: int) -> list[DueHold]:
@@ -47,4 +47,4 @@ def load_due_holds(db: Connection, program_id: int, now: Instant, count: int) ->
     )
     first = due.order_by(row.due_ms, row.id).limit(count).subquery()
     query = select(first.c.id, cards.c.token).join(cards, cards.c.id == first.c.card_id).order_by(first.c.due_ms, first.c.id)
-    return [DueHold(*found) for found in db.execute(query)]
+    return [DueHold(*values) for values in db.execute(query)]

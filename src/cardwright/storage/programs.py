@@ -106,10 +106,10 @@ def find_value(db: Connection, key: str) -> str | None:
 
 def kept_value(db: Connection, key: str, value: str) -> str:
     """The value that the database keeps under a key: the one that was there, else this one from now on."""
-    found = find_value(db, key)
-    if found is None:
+    stored_value = find_value(db, key)
+    if stored_value is None:
         db.execute(meta.insert().values(key=key, value=value))
-    return value if found is None else found
+    return value if stored_value is None else stored_value
 
 
 def set_clock(db: Connection, program_id: int, clock: ProgramClock) -> None:

@@ -65,10 +65,10 @@ def find(db: Connection, table: Table, program_id: int, token: str | None) -> Ro
 
 def find_replay(db: Connection, table: Table, program_id: int, token: str | None, fingerprint: bytes) -> Row | None:
     """The row that an earlier, equal request made. Raises TOKEN_TAKEN when the earlier request had another body."""
-    found = find(db, table, program_id, token) if token is not None else None
-    if found is not None and bytes(found.request_hash) != fingerprint:
+    row = find(db, table, program_id, token) if token is not None else None
+    if row is not None and bytes(row.request_hash) != fingerprint:
         raise Problem(TOKEN_TAKEN)
-    return found
+    return row
 
 
 def insert(db: Connection, table: Table, **columns: Any) -> int:
@@ -110,11 +110,11 @@ def read_page(
         query = query.where(order.behind(start.after))
     skip = page.start_index if start.after is None else 0
     if fits is None:
-        found = list(db.execute(query.offset(skip).limit(page.count + 1)))
+        matches = list(db.execute(query.offset(skip).limit(page.count + 1)))
     else:
         with db.execute(query) as rows:
-            found = list(islice(filter(fits, rows), skip, skip + page.count + 1))
-    shown, is_more = found[: page.count], len(found) > page.count
+            matches = list(islice(filter(fits, rows), skip, skip + page.count + 1))
+    shown, is_more = matches[: page.count], len(matches) > page.count
     page.end(start, [tuple(row[-width:]) for row in shown], is_more=is_more, descending=order.descending)
     return shown, is_more
 

@@ -252,8 +252,8 @@ config_history = Table(
     Column("doc", Text, nullable=False),
 )
 
-# A row is one message and its outcome. A load or unload that a card's message caused is in the same row (`moved`); its token has the
-# kind LOAD_SIDE.
+# A row is one message and its outcome. A load or unload that a card's message caused is in the same row (`moved`); its token has
+# the kind LOAD_SIDE.
 transactions = Table(
     "transactions",
     metadata,

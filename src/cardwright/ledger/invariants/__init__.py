@@ -153,10 +153,10 @@ def check(db: Connection, *, secrets: bool = False) -> Iterator[Finding]:
 
 def _finding(db: Connection, invariant: Invariant, counts: Mapping[Table, int]) -> Finding:
     broken, shown = 0, list[Violation]()
-    for where, expected, found in invariant.check(db):
+    for where, expected, actual in invariant.check(db):
         broken += 1
         if broken <= SHOWN_MAX:
-            shown.append(Violation(invariant.name, where, str(expected), str(found)))
+            shown.append(Violation(invariant.name, where, str(expected), str(actual)))
     examined = sum(counts[table] for table in invariant.tables)
     return Finding(invariant.name, invariant.promise, invariant.says, examined, broken, tuple(shown))
 

@@ -30,11 +30,11 @@ def transaction_is_in_one_list(db: Connection) -> Iterator[Discrepancy]:
     named = select(holders.c.id, holders.c.recent).order_by(holders.c.id)
     streams = (stream(db, named), stream(db, unlisted.order_by(_row.holder_id)))
     for holder_id, rows in groupby(merge(*streams, key=itemgetter(0)), key=itemgetter(0)):
-        found, expected = list[int](), list[int]()
-        for _, one in rows:
-            if isinstance(one, int):
-                expected.append(one)
+        actual, expected = list[int](), list[int]()
+        for _, value in rows:
+            if isinstance(value, int):
+                expected.append(value)
             else:
-                found += ids_of(bytes(one))
-        if sorted(found) != sorted(expected):
-            yield f"holder {holder_id} (newest transactions)", sorted(expected), sorted(found)
+                actual += ids_of(bytes(value))
+        if sorted(actual) != sorted(expected):
+            yield f"holder {holder_id} (newest transactions)", sorted(expected), sorted(actual)

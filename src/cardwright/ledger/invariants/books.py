@@ -97,10 +97,10 @@ def approved_has_one_entry(db: Connection) -> Iterator[Discrepancy]:
     row = transactions.c
     moved_money = and_(row.impacted.is_not(None), row.impacted != 0, row.kind.not_in(NEWS))
     has_entry = journal.c.id.is_not(None)
-    query = select(transactions.c.id, moved_money.label("expected"), has_entry.label("found"))
+    query = select(transactions.c.id, moved_money.label("expected"), has_entry.label("actual"))
     query = query.outerjoin_from(transactions, journal, journal.c.id == transactions.c.id)
     for row in stream(db, query.where(truth(moved_money) != truth(has_entry))):
-        yield f"transaction {row.id} (has an entry)", bool(row.expected), bool(row.found)
+        yield f"transaction {row.id} (has an entry)", bool(row.expected), bool(row.actual)
 
 
 def entry_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
@@ -119,9 +119,10 @@ def declined_moves_nothing(db: Connection) -> Iterator[Discrepancy]:
     is_declined, is_refused = row.first_state == int(State.DECLINED), row.impacted.is_(None)
     leaves_something = and_(is_declined, or_(row.moved != 0, row.hold_left != 0, row.load_left != 0, row.cleared != 0))
     query = select(row.id, row.first_state, row.impacted, row.moved, row.hold_left)
-    for one in stream(db, query.where(or_(truth(is_declined) != truth(is_refused), leaves_something))):
-        found = f"{State(one.first_state).name}, impacted {one.impacted}, moved {one.moved}, held {one.hold_left}"
-        yield f"transaction {one.id}", "DECLINED and nothing, or an effect", found
+    for transaction in stream(db, query.where(or_(truth(is_declined) != truth(is_refused), leaves_something))):
+        state = State(transaction.first_state).name
+        actual = f"{state}, impacted {transaction.impacted}, moved {transaction.moved}, held {transaction.hold_left}"
+        yield f"transaction {transaction.id}", "DECLINED and nothing, or an effect", actual
 
 
 # --- Orders and chains --------------------------------------------------------------------
@@ -148,12 +149,12 @@ def funding_is_what_was_moved(db: Connection) -> Iterator[Discrepancy]:
         yield f"journal {row.id} (program_funding)", -row.moved, row.funded
 
 
-def _booked_otherwise(db: Connection, account: str, told: ColumnElement[int]) -> Iterator[Discrepancy]:
+def _booked_otherwise(db: Connection, account: str, expected: ColumnElement[int]) -> Iterator[Discrepancy]:
     """Transactions of which an account of the chart has not what they tell."""
     booked = func.coalesce(journal.c[account], 0)
-    query = with_entries(transactions.c.id, told.label("told"), booked.label("booked")).where(told != booked)
-    for one in stream(db, query):
-        yield f"journal {one.id} ({account})", one.told, one.booked
+    query = with_entries(transactions.c.id, expected.label("expected"), booked.label("booked")).where(expected != booked)
+    for entry in stream(db, query):
+        yield f"journal {entry.id} ({account})", entry.expected, entry.booked
 
 
 def settlement_is_what_was_cleared(db: Connection) -> Iterator[Discrepancy]:
@@ -190,19 +191,19 @@ def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Discrepancy]:
     row, later = transactions.c, transactions.alias("later").c
     newest_first = select(later.kind).where(later.root_id == row.id).order_by(later.id.desc())
     last_kind = newest_first.limit(1).correlate(transactions).scalar_subquery()
-    said = case(
+    expected = case(
         (last_kind.in_((CREDITED.applied, DEBITED.applied)), int(State.COMPLETION)),
         (last_kind.in_((CREDITED.rejected, DEBITED.rejected)), int(State.DECLINED)),
         (last_kind.is_not(None), int(State.CLEARED)),
         else_=int(State.PENDING),
     )
-    query = select(row.id, row.state, said.label("said")).where(row.kind.in_(ANNOUNCED), row.state != said)
-    for one in stream(db, query):
-        yield f"transaction {one.id} (deposit)", State(one.said).name, State(one.state).name
+    query = select(row.id, row.state, expected.label("expected")).where(row.kind.in_(ANNOUNCED), row.state != expected)
+    for transaction in stream(db, query):
+        yield f"transaction {transaction.id} (deposit)", State(transaction.expected).name, State(transaction.state).name
     count = func.count()
     twice = select(row.root_id, row.kind, count.label("times")).where(row.kind.in_((*CREDITED, *DEBITED)))
-    for one in stream(db, twice.where(row.root_id.is_not(None)).group_by(row.root_id, row.kind).having(count > 1)):
-        yield f"transaction {one.root_id} (deposit)", "each kind once", f"kind {one.kind}, {one.times} times"
+    for repeat in stream(db, twice.where(row.root_id.is_not(None)).group_by(row.root_id, row.kind).having(count > 1)):
+        yield f"transaction {repeat.root_id} (deposit)", "each kind once", f"kind {repeat.kind}, {repeat.times} times"
 
 
 def what_is_sent_arrives(db: Connection) -> Iterator[Discrepancy]:
@@ -216,8 +217,8 @@ def what_is_sent_arrives(db: Connection) -> Iterator[Discrepancy]:
 def order_keeps_no_debt(db: Connection) -> Iterator[Discrepancy]:
     """No more is unloaded of an order than it loaded."""
     row = transactions.c
-    for one in stream(db, select(row.id, row.load_left).where(row.load_left < 0, row.kind == GPA_CREDIT)):
-        yield f"transaction {one.id} (left to unload)", "nothing or more", one.load_left
+    for transaction in stream(db, select(row.id, row.load_left).where(row.load_left < 0, row.kind == GPA_CREDIT)):
+        yield f"transaction {transaction.id} (left to unload)", "nothing or more", transaction.load_left
 
 
 def chains_add_up(db: Connection) -> Iterator[Discrepancy]:
@@ -240,9 +241,9 @@ def chains_add_up(db: Connection) -> Iterator[Discrepancy]:
         else_=func.coalesce(journal.c.settlement, 0),
     )
     kept = (func.sum(_HELD), func.sum(row.load_left), func.sum(row.cleared))
-    said = (func.sum(func.coalesce(journal.c.held, 0)), func.sum(loaded), func.sum(cleared))
-    differs = or_(*(one != other for one, other in zip(kept, said, strict=True)))
-    for chain in stream(db, with_entries(root, *kept, *said).group_by(root).having(differs)):
+    expected = (func.sum(func.coalesce(journal.c.held, 0)), func.sum(loaded), func.sum(cleared))
+    differs = or_(*(kept_sum != expected_sum for kept_sum, expected_sum in zip(kept, expected, strict=True)))
+    for chain in stream(db, with_entries(root, *kept, *expected).group_by(root).having(differs)):
         root_id, *sums = map(int, chain)
         yield f"chain of transaction {root_id} (holds, has loaded, has settled)", tuple(sums[3:]), tuple(sums[:3])
 
@@ -252,8 +253,12 @@ def open_purchase_holds_something(db: Connection) -> Iterator[Discrepancy]:
     row = transactions.c
     waits = and_(row.kind.in_(ANNOUNCED), row.due_ms > 0)
     differs = truth(row.state == int(State.PENDING)) != truth(or_(row.hold_left > 0, waits))
-    for one in stream(db, select(row.id, row.state, row.hold_left).where(row.root_id.is_(None), differs)):
-        yield f"transaction {one.id}", "PENDING and a hold, or neither", f"{State(one.state).name}, held {one.hold_left}"
+    for transaction in stream(db, select(row.id, row.state, row.hold_left).where(row.root_id.is_(None), differs)):
+        yield (
+            f"transaction {transaction.id}",
+            "PENDING and a hold, or neither",
+            f"{State(transaction.state).name}, held {transaction.hold_left}",
+        )
 
 
 def chain_shares_its_time(db: Connection) -> Iterator[Discrepancy]:
@@ -263,11 +268,11 @@ def chain_shares_its_time(db: Connection) -> Iterator[Discrepancy]:
     """
     row, root = transactions.c, transactions.alias("root").c
     query = select(row.id, row.created_ms, row.user_time_ms)
-    for one in stream(db, query.where(row.root_id.is_(None), row.created_ms != row.user_time_ms)):
-        yield f"transaction {one.id} (began)", one.created_ms, one.user_time_ms
+    for transaction in stream(db, query.where(row.root_id.is_(None), row.created_ms != row.user_time_ms)):
+        yield f"transaction {transaction.id} (began)", transaction.created_ms, transaction.user_time_ms
     query = select(row.id, root.user_time_ms.label("began"), row.user_time_ms).where(row.root_id == root.id)
-    for one in stream(db, query.where(row.card_id.is_not(None), row.user_time_ms != root.user_time_ms)):
-        yield f"transaction {one.id} (began)", one.began, one.user_time_ms
+    for transaction in stream(db, query.where(row.card_id.is_not(None), row.user_time_ms != root.user_time_ms)):
+        yield f"transaction {transaction.id} (began)", transaction.began, transaction.user_time_ms
 
 
 def open_hold_has_an_end(db: Connection) -> Iterator[Discrepancy]:
@@ -278,8 +283,12 @@ def open_hold_has_an_end(db: Connection) -> Iterator[Discrepancy]:
     row = transactions.c
     waits = and_(row.kind.in_(ANNOUNCED), row.state == int(State.PENDING))
     differs = truth(row.due_ms > 0) != truth(or_(and_(row.hold_left > 0, row.kind != FEE_PENDING), waits))
-    for one in stream(db, select(row.id, row.due_ms, row.hold_left).where(differs)):
-        yield f"transaction {one.id}", "an end and a hold, or neither", f"end {one.due_ms}, held {one.hold_left}"
+    for transaction in stream(db, select(row.id, row.due_ms, row.hold_left).where(differs)):
+        yield (
+            f"transaction {transaction.id}",
+            "an end and a hold, or neither",
+            f"end {transaction.due_ms}, held {transaction.hold_left}",
+        )
 
 
 def fee_waits_for_its_purchase(db: Connection) -> Iterator[Discrepancy]:
@@ -291,5 +300,9 @@ def fee_waits_for_its_purchase(db: Connection) -> Iterator[Discrepancy]:
     query = select(row.id, row.hold_left, purchase.hold_left.label("open"), purchase.cleared)
     query = query.where(row.kind == FEE_PENDING, purchase.id == row.id - 2)
     waits = and_(purchase.hold_left > 0, purchase.cleared == 0)
-    for one in stream(db, query.where(truth(row.hold_left > 0) != truth(waits))):
-        yield f"transaction {one.id} (real-time fee, held)", f"as its purchase: {one.open}, cleared {one.cleared}", one.hold_left
+    for transaction in stream(db, query.where(truth(row.hold_left > 0) != truth(waits))):
+        yield (
+            f"transaction {transaction.id} (real-time fee, held)",
+            f"as its purchase: {transaction.open}, cleared {transaction.cleared}",
+            transaction.hold_left,
+        )

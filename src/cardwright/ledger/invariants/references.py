@@ -100,8 +100,8 @@ def _missing_objects(db: Connection, category: Category, rows: list[Row]) -> Ite
     wanted = sorted({ref for named in refs.values() for ref in named})
     present = set[tuple[int, Any]]()
     for start in range(0, len(wanted), CHUNK):
-        found = select(table.c.program_id, key).where(condition, key.in_(wanted[start : start + CHUNK]))
-        present |= {(row[0], row[1]) for row in db.execute(found)}
+        query = select(table.c.program_id, key).where(condition, key.in_(wanted[start : start + CHUNK]))
+        present |= {(row[0], row[1]) for row in db.execute(query)}
     for row in rows:
         for ref in refs[row.id]:
             if (row.program_id, ref) not in present:

@@ -9,7 +9,7 @@ from msgspec import Meta
 from sqlalchemy import Table
 
 from cardwright.core.problems import INVALID_INPUT, Problem, bad_field
-from cardwright.core.spend_controls import Groups, MerchantRule, resolved
+from cardwright.core.spend_controls import Groups, MerchantRule, resolved_rule
 from cardwright.core.timeline import C, Change
 from cardwright.core.velocity import Control
 from cardwright.kit.clock import Instant
@@ -170,4 +170,4 @@ class ChangedControls:
         rule = rule_from(rule_id, fact)
         named = [] if rule.merchant_group is None else [rule.merchant_group]
         load_merchant_groups(self._call.db, self._call.program.id, self._groups, named)
-        return resolved(rule, self._groups)
+        return resolved_rule(rule, self._groups)

@@ -24,7 +24,7 @@ from cardwright.core.spend_controls import (
     applying,
     by_level,
     categories_of,
-    resolved,
+    resolved_rule,
 )
 from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.transaction_types import PENDING_CREDITS, REQUEST_TYPES, SETTLED_AT_ONCE
@@ -120,7 +120,7 @@ def controls_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: 
 
 def rules_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
     """The authorization controls or exemptions that applied, in the order of their say."""
-    rules = (resolved(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
+    rules = (resolved_rule(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
     return applying(by_level(rules), card.user_token, card.card_product_token)
 
 

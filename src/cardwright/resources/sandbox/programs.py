@@ -94,7 +94,7 @@ def reset(call: Call, _body: EmptyBody) -> dict[str, Any]:
     """Removes everything of the program but its credentials and settings, and sets its clock to where it began."""
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
-    call.app.engine.forget()
+    call.app.engine.clear()
     call.app.ranks.clear(call.program.id)
     call.app.resets[call.program.id] += 1
     return removed

@@ -288,10 +288,10 @@ class PostgresWorker:
         self._pipeline.send("lock_holders", int_array(doubt.holder_ids))
         self._pipeline.send("is_committed", int_array(doubt.row_ids))
         try:
-            _, found = await self._pipeline.end(deadline)
+            _, result = await self._pipeline.end(deadline)
         except Conflict as conflict:
             raise Contended(str(conflict)) from conflict
-        return bool(found.ntuples)
+        return bool(result.ntuples)
 
     async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
         """Locks and reads in one round trip; a second one only when a chosen token was seen before.

@@ -62,28 +62,28 @@ class Columns:
 
     def __init__(self, names: Sequence[str], types: Mapping[str, str], nullable: Collection[str] = ()) -> None:
         self.names = names
-        self._others = [(at, types[name]) for at, name in enumerate(names) if name in types]
-        self._numbers = _stretches(len(names), [at for at, _ in self._others])
+        self._others = [(index, types[name]) for index, name in enumerate(names) if name in types]
+        self._numbers = _stretches(len(names), [index for index, _ in self._others])
         count = len(names) - len(types)
         self._flat = [8] * (2 * count)
         # One for each row: packers for whole batches would be as many as there are sizes, and tens of kilobytes each.
         self._pack = _packer(count).pack
         self._unpack = struct.Struct("!20x" + "4xq" * count).unpack
         numbers = [name for name in names if name not in types]
-        self._nullable = [at for at, name in enumerate(numbers) if name in nullable]
+        self._nullable = [index for index, name in enumerate(numbers) if name in nullable]
         self.rows = self._sql(numbers, set(nullable))
         packed = (f"coalesce({name}, {_NULL})" if name in nullable else name for name in numbers)
         self.selected = ", ".join([f"ARRAY[{', '.join(packed)}]::int8[]", *types])
 
     def _sql(self, numbers: Sequence[str], nullable: Collection[str]) -> str:
         values = dict.fromkeys(self.names, "")
-        for at, name in enumerate(numbers):
-            value = f"($1::int8[])[base + {at}]"
+        for index, name in enumerate(numbers):
+            value = f"($1::int8[])[base + {index}]"
             values[name] = f"NULLIF({value}, {_NULL}) AS {name}" if name in nullable else f"{value} AS {name}"
         # Functions that give rows, in the list of what is selected, go on in step with each other and keep nothing aside.
         together = [f"generate_series(1, cardinality($1::int8[]), {len(numbers)}) AS base"]
-        for number, (at, kind) in enumerate(self._others, 2):
-            name = self.names[at]
+        for number, (index, kind) in enumerate(self._others, 2):
+            name = self.names[index]
             values[name] = name
             together.append(f"unnest(${number}::{kind}[]) AS {name}")
         return f"SELECT {', '.join(values.values())} FROM (SELECT {', '.join(together)}) AS unfolded"
@@ -101,19 +101,19 @@ class Columns:
             flat[1::2] = numbers
             packed.append(pack(*flat))
         encoded = [_header(OIDS["int8"], len(rows) * (len(flat) // 2), False) + b"".join(packed)]
-        for at, kind in self._others:
-            values = [row[at] for row in rows]
+        for index, kind in self._others:
+            values = [row[index] for row in rows]
             encoded.append(text_array(values) if kind == "text" else bytes_array(values))
         return encoded
 
     def decode(self, selected: Sequence[bytes | None]) -> list[Any]:
         """The values of a stored row, in the order of the columns."""
         values: list[Any] = list(self._unpack(selected[0] or b""))
-        for at in self._nullable:
-            if values[at] == NULL:
-                values[at] = None
-        for (at, kind), value in zip(self._others, selected[1:], strict=True):
-            values.insert(at, value.decode() if kind == "text" and value is not None else value)
+        for index in self._nullable:
+            if values[index] == NULL:
+                values[index] = None
+        for (index, kind), value in zip(self._others, selected[1:], strict=True):
+            values.insert(index, value.decode() if kind == "text" and value is not None else value)
         return values
 
 

@@ -130,14 +130,14 @@ class SqliteStore:
                 self._reader = connect_sqlite(self._database.path, CARD_LOCK_S)
                 # What it keeps is void with the next commit of another connection.
                 self._reader.execute("PRAGMA cache_size=-1024")
-            found = [self._reader.execute(SELECT_CARD, key).fetchone() for key in keys]
+            rows = [self._reader.execute(SELECT_CARD, key).fetchone() for key in keys]
         except sqlite3.Error as error:
             self._close_reader()
             if is_damage(error):
                 self._database.outage.begin(damage := Damaged(str(error)))
                 raise damage from error
             raise Unavailable(str(error)) from error
-        return [CardRow(*row) for row in found if row is not None]
+        return [CardRow(*row) for row in rows if row is not None]
 
     def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -244,10 +244,10 @@ class SqliteWorker:
         self._version, (holders, programs, rows, replays, movements) = await self._client.read(parts, self._deadline)
         loaded = LoadedRows(
             {holder_id: HolderRow(revision, state, recent) for holder_id, revision, state, recent in holders},
-            {program_id: ProgramRow(*found) for program_id, *found in programs},
-            {(program_id, token): Replay(*found) for program_id, token, *found in replays},
+            {program_id: ProgramRow(*columns) for program_id, *columns in programs},
+            {(program_id, token): Replay(*columns) for program_id, token, *columns in replays},
             {row[0]: TransactionRow(*row) for row in rows},
-            {(program_id, kind, token): MovementReplay(*found) for program_id, kind, token, *found in movements},
+            {(program_id, kind, token): MovementReplay(*columns) for program_id, kind, token, *columns in movements},
         )
         if replays:
             ids = [(replay.transaction_id,) for replay in loaded.replays.values()]

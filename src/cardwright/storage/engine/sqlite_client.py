@@ -62,8 +62,8 @@ class SqliteClient:
 
     async def read(self, parts: Sequence[StatementRows], deadline: float) -> tuple[int, list[Any]]:
         """The version of the database, and what each statement found. Raises Unavailable."""
-        _, version, found = await self._ask(None, parts, deadline, noop)
-        return version, found
+        _, version, results = await self._ask(None, parts, deadline, noop)
+        return version, results
 
     async def write(self, version: int, parts: Sequence[StatementRows], deadline: float, meanwhile: Callable[[], None]) -> None:
         """Commit, unless another process did since that version was read; ``meanwhile`` is called when the request is on its way.
@@ -105,12 +105,12 @@ class SqliteClient:
             await async_failpoint("commit.sent")
         timer = self._loop.call_at(deadline, self._time_out, waiter)
         try:
-            kind, read_version, found = marshal.loads(await waiter.answer)
+            kind, read_version, results = marshal.loads(await waiter.answer)
         finally:
             timer.cancel()
         if kind:
-            raise FAILURES[kind](found[0])
-        return kind, read_version, found
+            raise FAILURES[kind](results[0])
+        return kind, read_version, results
 
     def _time_out(self, waiter: _Waiter) -> None:
         TIMEOUTS.labels("commit" if waiter.commits else "statement").inc()
@@ -140,15 +140,15 @@ class SqliteClient:
 
     def _on_readable(self) -> None:
         try:
-            more = self._socket.recv(1 << 16)
+            chunk = self._socket.recv(1 << 16)
         except BlockingIOError:
             return
         except OSError:
-            more = b""
-        if not more:
+            chunk = b""
+        if not chunk:
             self._end(ConnectionLost("the process that writes SQLite has ended"))
             return
-        self._heard += more
+        self._heard += chunk
         while len(heard := self._heard) >= LENGTH and len(heard) >= (end := LENGTH + int.from_bytes(heard[:LENGTH], "big")):
             message, self._heard = heard[LENGTH:end], heard[end:]
             answer = self._waiters.popleft().answer

@@ -95,9 +95,9 @@ class Writer:
         run = self._connection.execute
         run("BEGIN")
         version = self._version()
-        found = [[row for one in rows for row in run(self._statements[name], one)] for name, rows in parts]
+        results = [[row for parameters in rows for row in run(self._statements[name], parameters)] for name, rows in parts]
         run("COMMIT")
-        return "", version, found
+        return "", version, results
 
     def _write(self, version: int, deadline: float, parts: Parts) -> tuple[str, int, list[Any]]:
         run, many = self._connection.execute, self._connection.executemany
@@ -134,9 +134,9 @@ class _Inlet:
         """The next message; None when no more will come."""
         needed = LENGTH
         while len(self._heard) < needed or len(self._heard) < (needed := self._length()):
-            if not (more := os.read(self._descriptor, 1 << 16)):
+            if not (chunk := os.read(self._descriptor, 1 << 16)):
                 return None
-            self._heard += more
+            self._heard += chunk
         message, self._heard = self._heard[LENGTH:needed], self._heard[needed:]
         return message
 

@@ -59,7 +59,7 @@ class Range(NamedTuple):
     high: Key
 
 
-class Spot(NamedTuple):
+class ListPosition(NamedTuple):
     """Where entries of a list are: the ranges in the list's order, how many entries to skip in them, whether all are there."""
 
     ranges: list[Range]
@@ -121,7 +121,7 @@ class Block:
 
     def total(self, weight: Weight) -> int:
         """How many entries of a list are in it."""
-        return sum(weight(alike) * count for alike, count in self.counts)
+        return sum(weight(row_class) * count for row_class, count in self.counts)
 
     def is_within(self, places: Range) -> bool:
         """Whether the whole of it lies in a range."""
@@ -132,10 +132,10 @@ def read_blocks(db: Connection, program_id: int, order: ListOrder, places: Range
     """Counts the rows of a range in one statement; the first block begins where the range does."""
     blocks: list[Block] = []
     for number, rows in groupby(db.execute(_blocks_query(program_id, order, places)), key=attrgetter("block")):
-        alike = list(rows)
-        first = next((row.first_at, row.first_id) for row in alike if row.first_at is not None)
-        counts = tuple((RowClass(row.kind, row.state, row.source_id, row.direction), row.rows) for row in alike)
-        span = min(row.low for row in alike), max(row.high for row in alike)
+        classes = list(rows)
+        first = next((row.first_at, row.first_id) for row in classes if row.first_at is not None)
+        counts = tuple((RowClass(row.kind, row.state, row.source_id, row.direction), row.rows) for row in classes)
+        span = min(row.low for row in classes), max(row.high for row in classes)
         blocks.append(Block(first if number else places.low, counts, *span))
     return blocks or [Block(places.low, (), places.low[0], places.low[0])]
 
@@ -150,12 +150,15 @@ def _blocks_query(program_id: int, order: ListOrder, places: Range) -> Select[An
     rows = union_all(*selects).subquery() if len(selects) > 1 else selects[0].subquery()
     nth = func.row_number().over(order_by=(rows.c.time_ms, rows.c.id)) - 1
     numbered = select(rows, (nth // BLOCK_ROWS).label("block"), (nth % BLOCK_ROWS).label("nth")).subquery()
-    one = numbered.c
-    alike = (one.block, one.kind, one.state, one.source_id, one.direction)
-    is_first = one.nth == 0
-    firsts = (func.min(case((is_first, one.time_ms))).label("first_at"), func.min(case((is_first, one.id))).label("first_id"))
-    span = (func.min(one.time_ms).label("low"), func.max(one.time_ms).label("high"))
-    return select(*alike, func.count().label("rows"), *firsts, *span).group_by(*alike).order_by(one.block)
+    columns = numbered.c
+    group_key = (columns.block, columns.kind, columns.state, columns.source_id, columns.direction)
+    is_first = columns.nth == 0
+    firsts = (
+        func.min(case((is_first, columns.time_ms))).label("first_at"),
+        func.min(case((is_first, columns.id))).label("first_id"),
+    )
+    span = (func.min(columns.time_ms).label("low"), func.max(columns.time_ms).label("high"))
+    return select(*group_key, func.count().label("rows"), *firsts, *span).group_by(*group_key).order_by(columns.block)
 
 
 @dataclass(slots=True)
@@ -209,7 +212,7 @@ class BlockIndex:
 
     def find(
         self, db: Connection, name: Hashable, weight: Weight, places: Range, *, skip: int, take: int, descending: bool
-    ) -> Spot:
+    ) -> ListPosition:
         """The ranges that hold the entries after the first ``skip``: ``take`` of them where there are so many.
 
         There is no block without an entry among them.
@@ -228,25 +231,25 @@ class BlockIndex:
         if descending:
             totals.reverse()
         added = list(accumulate(totals))
-        at = bisect_right(added, skip)
-        offset = skip - (added[at - 1] if at else 0)
+        index = bisect_right(added, skip)
+        offset = skip - (added[index - 1] if index else 0)
         chosen = list[Range]()
-        while at < len(added):
-            chosen.append(part(end - 1 - at if descending else first + at))
-            if added[at] >= skip + take:
-                return Spot(_joined(chosen), offset, is_full=True)
-            at = bisect_right(added, added[at])
-        return Spot(_joined(chosen), offset, is_full=False)
+        while index < len(added):
+            chosen.append(part(end - 1 - index if descending else first + index))
+            if added[index] >= skip + take:
+                return ListPosition(_joined(chosen), offset, is_full=True)
+            index = bisect_right(added, added[index])
+        return ListPosition(_joined(chosen), offset, is_full=False)
 
 
 def _joined(ranges: Sequence[Range]) -> list[Range]:
     """Neighbours as one range."""
     joined: list[Range] = []
-    for one in ranges:
-        if joined and joined[-1].high == one.low:
-            joined[-1] = Range(joined[-1].low, one.high)
-        elif joined and joined[-1].low == one.high:
-            joined[-1] = Range(one.low, joined[-1].high)
+    for places in ranges:
+        if joined and joined[-1].high == places.low:
+            joined[-1] = Range(joined[-1].low, places.high)
+        elif joined and joined[-1].low == places.high:
+            joined[-1] = Range(places.low, joined[-1].high)
         else:
-            joined.append(one)
+            joined.append(places)
     return joined

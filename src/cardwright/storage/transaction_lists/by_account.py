@@ -31,7 +31,7 @@ def ids_of(recent: bytes) -> tuple[int, ...]:
     """The transactions that an account's own row names, the oldest first."""
     # Ids are odd, so the last byte of one is no zero.
     known = recent.rstrip(b"\0")
-    return tuple(int.from_bytes(known[at : at + ID_SIZE], "big") for at in range(0, len(known), ID_SIZE))
+    return tuple(int.from_bytes(known[start : start + ID_SIZE], "big") for start in range(0, len(known), ID_SIZE))
 
 
 def with_newest(recent: bytes, row_id: int) -> bytes:
@@ -54,10 +54,10 @@ class AccountTransactions(NamedTuple):
         """What together gives the accounts' transactions, each of them once."""
         listed = [_listed.holder_id.in_(self.holder_ids), _row.id == _listed.id]
         in_order = IndexPart(_listed.user_time_ms, _listed.id, listed)
-        at = _row[order.value]
+        time_ms = _row[order.value]
         return [
-            in_order if order is ListOrder.BEGUN else IndexPart(at, _row.id, listed),
-            IndexPart(at, _row.id, [_row.id.in_(self.recent)]),
+            in_order if order is ListOrder.BEGUN else IndexPart(time_ms, _row.id, listed),
+            IndexPart(time_ms, _row.id, [_row.id.in_(self.recent)]),
         ]
 
     @property

@@ -18,7 +18,16 @@ from sqlalchemy import Connection, func, select, text
 from cardwright.storage.database import Row
 from cardwright.storage.engine.store import POSTGRES_ID_BLOCK
 from cardwright.storage.tables import transactions
-from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, BlockIndex, ListOrder, Range, Spot, Weight, read_blocks
+from cardwright.storage.transaction_lists.blocks import (
+    HIGHEST,
+    LOWEST,
+    BlockIndex,
+    ListOrder,
+    ListPosition,
+    Range,
+    Weight,
+    read_blocks,
+)
 
 PROGRAMS_MAX = 32
 """Programs whose counts are kept, about 1 KB for each block; the least recently used goes first."""
@@ -63,19 +72,19 @@ class NewRows:
     def __init__(self, program_id: int) -> None:
         self._program_id = program_id
         self._read_to: dict[int, int] = {}
-        self._seen: tuple[dict[int, int], int] | None = None
+        self._last_look: tuple[dict[int, int], int] | None = None
 
     def begin(self, db: Connection, moment: Moment) -> bool:
         """Take what there is for known. Return False if a transaction is under way that had begun by the first look.
 
         A transaction sees one moment, so it cannot wait for the end of another: a later call succeeds.
         """
-        if self._seen is None:
+        if self._last_look is None:
             self._look(db, moment)
         if db.dialect.name == "sqlite":
             return True
-        assert self._seen is not None
-        reached, by = self._seen
+        assert self._last_look is not None
+        reached, by = self._last_look
         if moment.oldest < by:
             return False
         self._read_to = reached
@@ -86,24 +95,24 @@ class NewRows:
         """Ids, times and roots of the program's new rows."""
         if db.dialect.name == "sqlite":
             columns = select(_row.program_id, _row.id, _row.user_time_ms, _row.created_ms, _row.root_id)
-            found = list(db.execute(columns.where(_row.id > self._low(0))))
+            rows = list(db.execute(columns.where(_row.id > self._low(0))))
             self._look(db, moment)
-            return self._own(found)
-        assert self._seen is not None
-        reached, by = self._seen
+            return self._program_rows(rows)
+        assert self._last_look is not None
+        reached, by = self._last_look
         is_complete = moment.oldest >= by
         self._look(db, moment)
-        if moment.oldest >= self._seen[1]:
-            is_complete, (reached, by) = True, self._seen
-        found = list(db.execute(_IN_SPANS, self._spans(db)))
+        if moment.oldest >= self._last_look[1]:
+            is_complete, (reached, by) = True, self._last_look
+        rows = list(db.execute(_IN_SPANS, self._spans(db)))
         if is_complete:
             self._read_to = reached
         else:
             # Under steady traffic some transaction is always under way; only an older look can come to rest.
-            self._seen = reached, by
-        return self._own(found)
+            self._last_look = reached, by
+        return self._program_rows(rows)
 
-    def _own(self, rows: list[Row]) -> list[Row]:
+    def _program_rows(self, rows: list[Row]) -> list[Row]:
         # Not a condition of the query: it would lead the database to an index over everything that the program ever did.
         return [row for row in rows if row.program_id == self._program_id]
 
@@ -123,9 +132,9 @@ class NewRows:
         if db.dialect.name == "sqlite":
             self._read_to = {0: max(self._low(0), moment.ended)}
             return
-        newest = (found for (found,) in db.execute(_NEWEST, self._spans(db)) if found is not None)
+        newest = (row_id for (row_id,) in db.execute(_NEWEST, self._spans(db)) if row_id is not None)
         reached = {(row_id - 1) // POSTGRES_ID_BLOCK: row_id for row_id in newest}
-        self._seen = self._read_to | reached, moment.given
+        self._last_look = self._read_to | reached, moment.given
 
 
 _BLOCKS = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM transaction_blocks")
@@ -150,7 +159,7 @@ class _Program:
     def __init__(self, program_id: int) -> None:
         self.lock = threading.Lock()
         self.program_id = program_id
-        self._news = NewRows(program_id)
+        self._new_rows = NewRows(program_id)
         self._counted: dict[ListOrder, BlockIndex] = {}
         self._counted_at = Moment(0)
         self._anchor: tuple[int, int] | None = None
@@ -160,20 +169,20 @@ class _Program:
         try:
             return self._up_to_date(db, order)
         except BaseException:
-            # Whatever it is, half of the news may be in; who asks next counts anew.
-            self._forget()
+            # Whatever it is, half of the new rows may be in; who asks next counts anew.
+            self._clear()
             raise
 
     def _up_to_date(self, db: Connection, order: ListOrder) -> BlockIndex | None:
         if self._counted and not self._is_anchored(db):
             # Another process has reset the program.
-            self._forget()
+            self._clear()
         moment = moment_of(db)
         if self._counted and moment < self._counted_at:
             # What this transaction counts lacks rows that are known, so they would not be told again.
             return self._counted.get(order)
         if self._counted:
-            self._take_in(self._news.rows(db, moment), db)
+            self._take_in(self._new_rows.rows(db, moment), db)
         elif not self._begin(db, moment):
             return None
         self._counted_at = moment
@@ -182,15 +191,15 @@ class _Program:
             self._counted[order] = BlockIndex(self.program_id, order, blocks)
         return self._counted[order]
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._counted.clear()
-        self._news = NewRows(self.program_id)
+        self._new_rows = NewRows(self.program_id)
 
     def _begin(self, db: Connection, moment: Moment) -> bool:
         newest = select(_row.id, _row.seed).where(_row.program_id == self.program_id)
         row = db.execute(newest.order_by(_row.user_time_ms.desc(), _row.id.desc()).limit(1)).one_or_none()
         self._anchor = None if row is None else (row.id, row.seed)
-        return self._news.begin(db, moment)
+        return self._new_rows.begin(db, moment)
 
     def _is_anchored(self, db: Connection) -> bool:
         if self._anchor is None:
@@ -217,7 +226,7 @@ class ListPositions:
     def find(
         self, db: Connection, program_id: int, order: ListOrder, name: Hashable, weight: Weight, places: Range,
         *, skip: int, take: int, descending: bool,
-    ) -> Spot | None:  # fmt: skip
+    ) -> ListPosition | None:  # fmt: skip
         """See ``BlockIndex.find``; None when nothing can be counted at the moment. The counts can be those of a later moment."""
         with self._lock:
             program = self._programs.setdefault(program_id, _Program(program_id))
@@ -230,7 +239,7 @@ class ListPositions:
                 return None
             return counted.find(db, name, weight, places, skip=skip, take=take, descending=descending)
 
-    def forget(self, program_id: int) -> None:
+    def clear(self, program_id: int) -> None:
         """Drops what is known of a program: its rows are gone."""
         with self._lock:
             self._programs.pop(program_id, None)

@@ -417,7 +417,7 @@ def create_tables() -> None:
     )
 
 
-def create_resource(name: str, *more: sa.schema.SchemaItem) -> None:
+def create_resource(name: str, *items: sa.schema.SchemaItem) -> None:
     """A table of wire resources with what all of them have, and more."""
     op.create_table(
         name,
@@ -428,7 +428,7 @@ def create_resource(name: str, *more: sa.schema.SchemaItem) -> None:
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("modified_ms", sa.BigInteger(), nullable=False),
         sa.Column("doc", sa.Text(), nullable=False),
-        *more,
+        *items,
         sa.ForeignKeyConstraint(["program_id"], ["programs.id"], name=op.f(f"fk_{name}_program_id")),
         sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{name}")),
         sa.UniqueConstraint("program_id", "token", name=op.f(f"uq_{name}_program_id_token")),
