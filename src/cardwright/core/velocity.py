@@ -37,10 +37,10 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
     ``since_ms`` is the control's creation, from which LIFETIME counts. ``counting_revision`` is the program's revision at
     which the control was last switched on again or began to count something else: a usage that was kept under the same
-    settings before lacks what happened between. A ``shadow`` control is counted like
-    any other and declines nothing. ``approvals_only`` False counts declined purchases instead of approved ones. ``codes`` and
-    ``key`` follow from the others (``resolved_control``): the key stands for everything that decides what is counted, so controls that
-    differ in their limits alone share it, and with it their usage.
+    settings before lacks what happened between. A ``shadow`` control is counted like any other and declines nothing.
+    ``approvals_only`` False counts declined purchases instead of approved ones. ``codes`` and ``key`` follow from the others
+    (``resolved_control``): the key stands for everything that decides what is counted, so controls that differ in their limits
+    alone share it, and with it their usage.
     """
 
     id: int

@@ -20,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.schema import SchemaItem
 
 metadata = MetaData(
     naming_convention={
@@ -43,9 +44,20 @@ def _program() -> Column[int]:
     return Column("program_id", Id, ForeignKey("programs.id"), nullable=False)
 
 
-def _hot_program() -> Column[int]:
-    # No foreign key: PostgreSQL would look up and lock the program for every row of a batch, a third of its work.
+def _program_of_batch() -> Column[int]:
+    # Batches write these rows: with a foreign key PostgreSQL would look up and lock the program for every row, a third of its work.
     return Column("program_id", Id, nullable=False)
+
+
+ACCOUNT_COLUMNS: dict[str, str] = {}
+"""The tables of account data, and the column by which a row's account is known: its own id, the account's (``holder_id``), or the
+id of a user, a card, a deposit account or a transaction of the account."""
+
+
+def _account_table(name: str, account: str, *columns: SchemaItem, **options: Any) -> Table:
+    """A table whose rows belong to one account each, named by the column ``account``. A distribution key is added here."""
+    ACCOUNT_COLUMNS[name] = account
+    return Table(name, metadata, *columns, **options)
 
 
 def _fact() -> Column[Any]:
@@ -53,11 +65,9 @@ def _fact() -> Column[Any]:
     return Column("fact", Text)
 
 
-def _resource(name: str, *columns: Column[object] | Index | UniqueConstraint) -> Table:
+def _resource(name: str, *columns: SchemaItem, account: str | None = None) -> Table:
     """A table of wire resources: ``doc`` is the JSON that a GET answers, the other columns are what SQL must see."""
-    return Table(
-        name,
-        metadata,
+    items: tuple[SchemaItem, ...] = (
         _key(),
         _program(),
         Column("token", String(36), nullable=False),
@@ -68,6 +78,7 @@ def _resource(name: str, *columns: Column[object] | Index | UniqueConstraint) ->
         *columns,
         UniqueConstraint("program_id", "token"),
     )
+    return Table(name, metadata, *items) if account is None else _account_table(name, account, *items)
 
 
 meta = Table(
@@ -99,9 +110,9 @@ credentials = Table(
 )
 
 # One row for each account: balances and velocity usage together, locked and written once a batch.
-holders = Table(
+holders = _account_table(
     "holders",
-    metadata,
+    "id",
     _key(),
     _program(),
     Column("revision", BigInteger, nullable=False),
@@ -129,6 +140,7 @@ users = _resource(
     UniqueConstraint("program_id", "email"),
     Index(None, "parent_id"),
     Index(None, "holder_id"),
+    account="holder_id",
 )
 
 # Where direct deposits arrive: account numbers, which are no card numbers, of users.
@@ -139,18 +151,21 @@ deposit_accounts = _resource(
     Column("immediate", Boolean, nullable=False),
     UniqueConstraint("program_id", "account_number"),
     Index(None, "user_id"),
+    account="user_id",
 )
 
 deposit_account_transitions = _resource(
     "deposit_account_transitions",
     Column("account_id", Id, ForeignKey("deposit_accounts.id"), nullable=False),
     Index(None, "account_id"),
+    account="account_id",
 )
 
 user_transitions = _resource(
     "user_transitions",
     Column("user_id", Id, ForeignKey("users.id"), nullable=False),
     Index(None, "user_id"),
+    account="user_id",
 )
 
 cards = _resource(
@@ -171,6 +186,7 @@ cards = _resource(
     Index(None, "holder_id"),
     Index(None, "program_id", "last_four"),
     Index(None, "program_id", "pan_digest"),
+    account="holder_id",
 )
 
 # Every card number ever issued, so that none is issued twice: a reissue shares its source's row.
@@ -185,6 +201,7 @@ card_transitions = _resource(
     "card_transitions",
     Column("card_id", Id, ForeignKey("cards.id"), nullable=False),
     Index(None, "card_id"),
+    account="card_id",
 )
 
 
@@ -254,11 +271,11 @@ config_history = Table(
 
 # A row is one message and its outcome. A load or unload that a card's message caused is in the same row (`moved`); its token has
 # the kind LOAD_SIDE.
-transactions = Table(
+transactions = _account_table(
     "transactions",
-    metadata,
+    "holder_id",
     Column("id", Id, primary_key=True, autoincrement=False),
-    _hot_program(),
+    _program_of_batch(),
     Column("holder_id", Id, nullable=False),
     Column("card_id", Id),
     Column("source_id", Id),
@@ -301,10 +318,10 @@ transactions = Table(
 )
 
 # Whose transactions they are, in the order in which an account's are listed; but for its newest, which its own row names.
-holder_transactions = Table(
+holder_transactions = _account_table(
     "holder_transactions",
-    metadata,
-    _hot_program(),
+    "holder_id",
+    _program_of_batch(),
     Column("holder_id", Id, primary_key=True, autoincrement=False),
     Column("user_time_ms", BigInteger, primary_key=True, autoincrement=False),
     Column("id", Id, primary_key=True, autoincrement=False),
@@ -313,11 +330,11 @@ holder_transactions = Table(
 
 # Orders, unloads, fees, transfers and direct deposits with their transitions: what moved money without a card. The id is that
 # of its first transaction, which a deposit shares with the transition that its arrival makes.
-movements = Table(
+movements = _account_table(
     "movements",
-    metadata,
+    "holder_id",
     Column("id", Id, primary_key=True, autoincrement=False),
-    _hot_program(),
+    _program_of_batch(),
     Column("kind", SmallInteger, primary_key=True, autoincrement=False),
     Column("token", String(36), nullable=False),
     Column("request_hash", LargeBinary, nullable=False),
@@ -353,9 +370,9 @@ program_transfer_types = _resource(
 )
 
 # Messages whose sender chose the token: a repeat finds the first one's outcome.
-message_tokens = Table(
+message_tokens = _account_table(
     "message_tokens",
-    metadata,
+    "transaction_id",
     Column("program_id", Id, primary_key=True),
     Column("token", String(36), primary_key=True),
     Column("transaction_id", Id, nullable=False),
@@ -363,9 +380,9 @@ message_tokens = Table(
 )
 
 # Purchases that were approved and that a shadow control would have refused.
-shadow_hits = Table(
+shadow_hits = _account_table(
     "shadow_hits",
-    metadata,
+    "transaction_id",
     Column("program_id", Id, primary_key=True),
     Column("control_id", Id, primary_key=True),
     Column("transaction_id", Id, primary_key=True),
@@ -374,11 +391,11 @@ shadow_hits = Table(
 JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit", "overdraft", "deposits")
 
 # One entry a row, one account of the chart a column: the database itself refuses an entry that does not sum to zero.
-journal = Table(
+journal = _account_table(
     "journal",
-    metadata,
+    "holder_id",
     Column("id", Id, primary_key=True, autoincrement=False),
-    _hot_program(),
+    _program_of_batch(),
     Column("holder_id", Id, nullable=False),
     Column("source_id", Id),
     Column("currency", String(3), nullable=False),
@@ -392,7 +409,7 @@ outbox = Table(
     "outbox",
     metadata,
     _key(),
-    _hot_program(),
+    _program_of_batch(),
     Column("webhook_id", Id),
     Column("target", LargeBinary),
     Column("category", SmallInteger, nullable=False),
