@@ -27,10 +27,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Lists what the documentation shows and the tests leave out, so that it is never out of sight."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     calls = [report for report in reports if getattr(report, "when", "") == "call"]
-    told = sorted(str(text) for report in calls for name, text in report.user_properties if name == TOLD_AT_THE_END)
-    if told:
+    texts = sorted(str(text) for report in calls for name, text in report.user_properties if name == TOLD_AT_THE_END)
+    if texts:
         terminalreporter.section("blocks of the documentation that are not run")
-        terminalreporter.write_line("\n".join(told))
+        terminalreporter.write_line("\n".join(texts))
     for figure in sorted({str(text) for report in calls for name, text in report.user_properties if name == FIGURE}):
         terminalreporter.write_line(figure)
 

@@ -58,8 +58,8 @@ def test_block_that_is_not_run_says_why(page: Path, record_property: Callable[[s
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_block_knows_no_other_word(page: Path) -> None:
     """A misspelt `no-run` is found here, and not by the reader whose machine it was run on."""
-    said = {block.place: block.words[0] for block in blocks_of(page) if block.language in RUNNABLE and block.words}
-    assert set(said.values()) <= {"no-run"}, said
+    words = {block.place: block.words[0] for block in blocks_of(page) if block.language in RUNNABLE and block.words}
+    assert set(words.values()) <= {"no-run"}, words
 
 
 @pytest.mark.parametrize(("tool", "name"), COMMANDS)

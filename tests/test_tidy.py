@@ -113,8 +113,8 @@ def test_pure_code_is_left_alone() -> None:
 @pytest.mark.parametrize("file", SOURCES + TESTS, ids=name_of)
 def test_module_says_what_it_is(file: Path) -> None:
     """Every module opens with a sentence."""
-    said = (ast.get_docstring(tree_of(file)) or "").strip()
-    first = said.split("\n\n")[0]
+    docstring = (ast.get_docstring(tree_of(file)) or "").strip()
+    first = docstring.split("\n\n")[0]
     assert first, "no docstring"
     assert first[-1] in ".!?…", f"not a sentence: {first}"
 
@@ -176,10 +176,10 @@ def test_no_module_is_an_orphan() -> None:
 def text_files() -> list[Path]:
     """What we write by hand: everything but the lock file and this list of what is forbidden."""
     folders = (SRC, ROOT / "tests", ROOT / "docs", ROOT / "bench", ROOT / ".ci")
-    found = [file for folder in folders for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
-    found += [file for file in ROOT.iterdir() if file.suffix in (".md", ".toml", ".yml") or file.name == "Makefile"]
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    files += [file for file in ROOT.iterdir() if file.suffix in (".md", ".toml", ".yml") or file.name == "Makefile"]
     endings = ("", ".py", ".md", ".toml", ".yml", ".yaml", ".sql", ".mako", ".ini", ".json", ".html", ".txt", ".sh")
-    return sorted(file for file in found if file.suffix in endings and file != Path(__file__))
+    return sorted(file for file in files if file.suffix in endings and file != Path(__file__))
 
 
 @pytest.mark.parametrize(
@@ -188,5 +188,5 @@ def text_files() -> list[Path]:
 def test_nothing_is_left_behind(rule: re.Pattern[str], text: str) -> None:
     """No note to ourselves and no path of one machine reaches a reader."""
     lines = ((file, number, line) for file in text_files() for number, line in enumerate(file.read_text("utf-8").splitlines(), 1))
-    found = [f"{name_of(file)}:{number}: {line.strip()}" for file, number, line in lines if rule.search(line)]
-    assert found == [], text
+    places = [f"{name_of(file)}:{number}: {line.strip()}" for file, number, line in lines if rule.search(line)]
+    assert places == [], text

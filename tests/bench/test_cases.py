@@ -28,6 +28,6 @@ def test_what_others_disturbed_is_measured_again(
     monkeypatch.setattr(cases, "others_share_now", lambda _seconds: 0.0)
     left = list(shares)
     run = Run(cast(Yard, None), 1.0, 0.0, 1.0, patience_s=patience_s)
-    found = tried(run, lambda: {"others_share": left.pop(0)})
-    assert [one["others_share"] for one in found] == kept
+    results = tried(run, lambda: {"others_share": left.pop(0)})
+    assert [result["others_share"] for result in results] == kept
     assert len(shares) - len(left) == count

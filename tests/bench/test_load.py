@@ -24,11 +24,11 @@ async def with_toy(
 
     ``wait`` is awaited before each answer.
     """
-    seen = list[bytes]()
+    requests = list[bytes]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.read(65_536):
-            seen.append(head)
+            requests.append(head)
             status, body, delay = next(script)
             await asyncio.sleep(delay)
             await wait()
@@ -45,7 +45,7 @@ async def with_toy(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         result = await use(Place(*server.sockets[0].getsockname()[:2]))
-    return result, seen
+    return result, requests
 
 
 def always(status: int = 201, body: bytes = b"approved", delay: float = 0.0) -> Script:
@@ -56,11 +56,11 @@ def test_closed_loop_counts_every_answer() -> None:
     """Each request is answered once, by status, and a body without the text that was looked for counts as declined."""
     script = cycle([(201, b"approved", 0.0), (201, b"refused!", 0.0), (503, b"busy", 0.0)])
     requests = one_each([b"%036d" % number for number in range(300)], REQUEST)
-    result, seen = asyncio.run(with_toy(script, lambda place: closed_loop(place, requests, 4, check=b"approved")))
+    result, arrived = asyncio.run(with_toy(script, lambda place: closed_loop(place, requests, 4, check=b"approved")))
     assert result.statuses == {201: 200, 503: 100}
     assert (result.succeeded, result.declined, result.lost) == (200, 100, 0)
-    assert len(seen) == 300
-    assert len({request[-68:] for request in seen}) == 300
+    assert len(arrived) == 300
+    assert len({request[-68:] for request in arrived}) == 300
 
 
 def test_closed_loop_keeps_no_more_in_flight() -> None:
@@ -139,9 +139,9 @@ def test_request_without_an_answer_is_lost() -> None:
     assert result.lost == 1
     assert result.succeeded == 9
     script = iter([(201, b"approved", 0.0), (0, b"", 0.0)] + [(201, b"approved", 0.0)] * 10_000)
-    result, seen = asyncio.run(with_toy(script, lambda place: open_loop(place, lambda: REQUEST, [(100.0, 0.3)])))
+    result, arrived = asyncio.run(with_toy(script, lambda place: open_loop(place, lambda: REQUEST, [(100.0, 0.3)])))
     assert result.lost == 1
-    assert result.succeeded == len(seen) - 1
+    assert result.succeeded == len(arrived) - 1
 
 
 def test_recovery_is_the_end_of_the_last_bad_window() -> None:

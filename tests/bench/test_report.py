@@ -19,7 +19,7 @@ def test_a_ratio_is_formed_in_each_round_and_disturbed_rounds_do_not_count() -> 
     """Of three rounds the one in which either side was disturbed is left out; when all were, all count and it is said."""
     above = [row(1, 100, CALM_SHARE), row(2, 300, CALM_SHARE), row(3, 900, DISTURBED_SHARE)]
     below = [row(1, 100, CALM_SHARE), row(2, 100, CALM_SHARE), row(3, 100, CALM_SHARE)]
-    found = quotients({"a": above, "b": below}, "a", "b")
-    assert (found.numbers, found.is_disturbed) == ((1.0, 3.0), False)
-    found = quotients({"a": above[2:], "b": below[2:]}, "a", "b")
-    assert (found.numbers, found.is_disturbed) == ((9.0,), True)
+    ratios = quotients({"a": above, "b": below}, "a", "b")
+    assert (ratios.numbers, ratios.is_disturbed) == ((1.0, 3.0), False)
+    ratios = quotients({"a": above[2:], "b": below[2:]}, "a", "b")
+    assert (ratios.numbers, ratios.is_disturbed) == ((9.0,), True)

@@ -50,8 +50,8 @@ def cardwright(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
             code: Any = 0
         except SystemExit as ended:
             code = ended.code
-        said = capsys.readouterr()
-        return Done(int(code or 0), said.out, said.err)
+        output = capsys.readouterr()
+        return Done(int(code or 0), output.out, output.err)
 
     return run
 

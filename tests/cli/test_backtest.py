@@ -77,8 +77,8 @@ def test_a_build_fails_when_too_much_is_declined(limit: int, bound: float, code:
     """A third of the purchases more or less: the bound is in percentage points, and equality passes."""
     done = cardwright("backtest", written(limit), "--json", "--max-approval-drop", bound)
     assert done.code == code, done.err
-    told = json.loads(done.out)
-    assert (told["state"], told["purchases"], len(told["first_flips"])) == ("DONE", 3, told["flips"]["kept"])
+    report = json.loads(done.out)
+    assert (report["state"], report["purchases"], len(report["first_flips"])) == ("DONE", 3, report["flips"]["kept"])
     assert ("drops by" in done.err) == (code == 1)
 
 

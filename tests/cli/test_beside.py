@@ -44,12 +44,12 @@ def test_exec_gives_the_command_an_instance(spawn: Callable[..., Any]) -> None:
     """The command finds a ready instance in its environment; its exit code is passed on, and nothing is left behind."""
     done = spawn("exec", "--seed", 5, "--", sys.executable, "-c", LOOK_AROUND)
     assert done.code == 7, done.err
-    seen = json.loads(done.out)
-    assert seen["ping"]["success"] is True
-    assert seen["CARDWRIGHT_BASE_URL"] == f"{seen['CARDWRIGHT_URL']}/v3"
+    variables = json.loads(done.out)
+    assert variables["ping"]["success"] is True
+    assert variables["CARDWRIGHT_BASE_URL"] == f"{variables['CARDWRIGHT_URL']}/v3"
     assert list(Path.cwd().iterdir()) == []
     again = spawn("exec", "--seed", 5, "--", sys.executable, "-c", LOOK_AROUND)
-    assert json.loads(again.out)["CARDWRIGHT_ACCESS_TOKEN"] == seen["CARDWRIGHT_ACCESS_TOKEN"], "the seed decides"
+    assert json.loads(again.out)["CARDWRIGHT_ACCESS_TOKEN"] == variables["CARDWRIGHT_ACCESS_TOKEN"], "the seed decides"
 
 
 def test_exec_uses_the_database_it_is_given(spawn: Callable[..., Any], cardwright: Callable[..., Any]) -> None:
@@ -60,14 +60,14 @@ def test_exec_uses_the_database_it_is_given(spawn: Callable[..., Any], cardwrigh
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "told"),
+    ("command", "code", "message"),
     [([], 2, "no command is given"), (["--", "no-such-program"], 127, "command not found"), (["--", "."], 127, "not executable")],
 )
-def test_exec_tells_what_cannot_be_run(command: list[str], code: int, told: str, cardwright: Callable[..., Any]) -> None:
+def test_exec_tells_what_cannot_be_run(command: list[str], code: int, message: str, cardwright: Callable[..., Any]) -> None:
     """The exit codes are those of a shell, and the reason is told."""
     done = cardwright("exec", *command)
     assert done.code == code
-    assert told in done.err
+    assert message in done.err
 
 
 def test_exec_forwards_signals() -> None:
@@ -120,8 +120,8 @@ def tokens(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tokens of the story's purchases, the declined one first; the environment knows the instance."""
     for name, value in instance.environment.items():
         monkeypatch.setenv(name, value)
-    found = instance.client.request("GET", "/v3/transactions?state=ALL&type=authorization").body["data"]
-    return [one["token"] for one in sorted(found, key=lambda one: str(one["state"]))]
+    transactions = instance.client.request("GET", "/v3/transactions?state=ALL&type=authorization").body["data"]
+    return [transaction["token"] for transaction in sorted(transactions, key=lambda transaction: str(transaction["state"]))]
 
 
 def test_explain_shows_the_first_refusal(tokens: list[str], cardwright: Callable[..., Any]) -> None:
@@ -141,8 +141,8 @@ def test_explain_shows_an_approval(tokens: list[str], cardwright: Callable[..., 
     done = cardwright("explain", tokens[1])
     assert "APPROVED: 0000" in done.out
     assert "refuse" not in done.out
-    told = json.loads(cardwright("explain", tokens[1], "--json").out)
-    assert {check["verdict"] for check in told["checks"]} == {"pass"}
+    decision = json.loads(cardwright("explain", tokens[1], "--json").out)
+    assert {check["verdict"] for check in decision["checks"]} == {"pass"}
 
 
 def test_explain_tells_what_is_wrong(tokens: list[str], cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,11 +166,11 @@ def test_demo_keeps_its_promises(spawn: Callable[..., Any]) -> None:
     """The story runs from an empty folder to its end, every promise is kept, and nothing is left behind."""
     done = spawn("demo", "--json")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
-    assert told["is_kept"] is True
-    assert len(told["promises"]) >= 15
-    assert [promise for promise in told["promises"] if not promise["is_kept"]] == []
-    paths = [step["path"] for step in told["steps"][:5]]
+    report = json.loads(done.out)
+    assert report["is_kept"] is True
+    assert len(report["promises"]) >= 15
+    assert [promise for promise in report["promises"] if not promise["is_kept"]] == []
+    paths = [step["path"] for step in report["steps"][:5]]
     assert paths == ["/v3/fundingsources/program", "/v3/cardproducts", "/v3/users", "/v3/cards", "/v3/simulate/authorization"]
     assert list(Path.cwd().iterdir()) == []
 

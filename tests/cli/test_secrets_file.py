@@ -73,19 +73,19 @@ def test_files_are_private(tmp_path: Path, umask: int) -> None:
 def test_first_of_concurrent_starters_wins() -> None:
     """Starters that find no file all get the secrets of the one that made it; nobody reads a part of it."""
     for _ in range(20):
-        barrier, found = threading.Barrier(8), list[Secrets]()
+        barrier, all_secrets = threading.Barrier(8), list[Secrets]()
 
-        def start(barrier: threading.Barrier, found: list[Secrets]) -> None:
+        def start(barrier: threading.Barrier, all_secrets: list[Secrets]) -> None:
             barrier.wait()
-            found.append(ensure_secrets(Settings(), None))
+            all_secrets.append(ensure_secrets(Settings(), None))
 
-        threads = [threading.Thread(target=start, args=(barrier, found)) for _ in range(8)]
+        threads = [threading.Thread(target=start, args=(barrier, all_secrets)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(found) == 8
-        assert set(found) == {load_secrets(Settings())}
+        assert len(all_secrets) == 8
+        assert set(all_secrets) == {load_secrets(Settings())}
         assert os.listdir(FILE.parent) == [FILE.name]
         FILE.unlink()
 

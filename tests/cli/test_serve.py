@@ -40,8 +40,8 @@ class Server:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(self.process.communicate()[1])
-        self.said: dict[str, Any] = json.loads(line)
-        self.place = urlsplit(self.said["base_url"])
+        self.announcement: dict[str, Any] = json.loads(line)
+        self.place = urlsplit(self.announcement["base_url"])
 
     def post(self, path: str) -> int:
         """The status of a POST with an empty object."""
@@ -153,9 +153,9 @@ def test_database_that_does_not_answer_is_told(spawn: Callable[..., Any]) -> Non
 
 def test_two_servers_take_two_ports_but_not_one_file(spawn: Callable[..., Any]) -> None:
     """Without a port the next free one is taken; a second server on the same SQLite file is refused."""
-    with running("--db", "one.db") as one, running("--db", "two.db") as two:
-        assert one.place.port != two.place.port
-        assert min(one.place.port or 0, two.place.port or 0) >= 8181
+    with running("--db", "one.db") as first, running("--db", "two.db") as second:
+        assert first.place.port != second.place.port
+        assert min(first.place.port or 0, second.place.port or 0) >= 8181
         third = spawn("serve", "--db", "one.db", "--port", 0)
         assert third.code == 1
         assert "--db" in third.err
@@ -165,20 +165,22 @@ def test_two_servers_take_two_ports_but_not_one_file(spawn: Callable[..., Any]) 
 def test_life_of_an_instance(cardwright: Callable[..., Any], spawn: Callable[..., Any]) -> None:
     """It says where it is, leaves word of it, is found by `status`, ends with exit code 0 and takes its word back."""
     with running("--port", 0) as server:
-        said, word = server.said, Path(".cardwright/instance.json")
-        assert said["base_url"].endswith("/v3")
+        announcement, word = server.announcement, Path(".cardwright/instance.json")
+        assert announcement["base_url"].endswith("/v3")
         kept = json.loads(word.read_text())
-        assert kept == {"base_url": said["base_url"], "pid": server.process.pid, "mode": "sandbox"}
+        assert kept == {"base_url": announcement["base_url"], "pid": server.process.pid, "mode": "sandbox"}
 
-        found = json.loads(cardwright("status", "-o", "json").out)
-        assert {name: found[name] for name in said if name in found} == {name: said[name] for name in said if name != "data"}
-        assert found["status"] == "ready"
-        assert f"base URL            {said['base_url']}" in cardwright("status").out
+        status = json.loads(cardwright("status", "-o", "json").out)
+        assert {name: status[name] for name in announcement if name in status} == {
+            name: announcement[name] for name in announcement if name != "data"
+        }
+        assert status["status"] == "ready"
+        assert f"base URL            {announcement['base_url']}" in cardwright("status").out
 
         exported = cardwright("status", "-o", "env").out
         shell = f'{exported}\nprintf "%s %s %s" "$CARDWRIGHT_BASE_URL" "$CARDWRIGHT_APPLICATION_TOKEN" "$CARDWRIGHT_ACCESS_TOKEN"'
         read = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
-        assert read == f"{said['base_url']} {said['application_token']} {said['access_token']}"
+        assert read == f"{announcement['base_url']} {announcement['application_token']} {announcement['access_token']}"
 
         assert server.end() == 0
         assert not word.exists()
@@ -208,14 +210,14 @@ def test_banner_tells_what_one_needs() -> None:
         lines = [process.stdout.readline() for _ in range(11)]
         process.terminate()
     fields = dict(line.strip().split("  ", 1) for line in lines if "  " in line.strip())
-    told = {name: value.strip() for name, value in fields.items()}
-    assert told["base URL"].endswith("/v3")
-    assert told["explorer"] == told["base URL"].removesuffix("v3") + "docs"
-    assert told["inbox for webhooks"].endswith("/sandbox/inbox/default/{any name}")
-    assert told["mode"] == "sandbox"
-    assert told["data"] == str(Path.cwd() / ".cardwright" / "cardwright.db")
-    assert told["application token"]
-    assert told["admin access token"]
+    banner = {name: value.strip() for name, value in fields.items()}
+    assert banner["base URL"].endswith("/v3")
+    assert banner["explorer"] == banner["base URL"].removesuffix("v3") + "docs"
+    assert banner["inbox for webhooks"].endswith("/sandbox/inbox/default/{any name}")
+    assert banner["mode"] == "sandbox"
+    assert banner["data"] == str(Path.cwd() / ".cardwright" / "cardwright.db")
+    assert banner["application token"]
+    assert banner["admin access token"]
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
@@ -238,7 +240,7 @@ def test_tls_is_trusted_with_the_certificate_it_names(cardwright: Callable[..., 
     """With --tls the server speaks HTTPS under a certificate of its own, which `status` tells programs to trust."""
     with running("--port", 0, "--tls") as server:
         assert server.place.scheme == "https"
-        context = ssl.create_default_context(cafile=server.said["ca"])
+        context = ssl.create_default_context(cafile=server.announcement["ca"])
         for name in ("127.0.0.1", "localhost"):
             connection = http.client.HTTPSConnection(name, server.place.port, context=context, timeout=60)
             connection.request("GET", "/readyz")
@@ -246,8 +248,8 @@ def test_tls_is_trusted_with_the_certificate_it_names(cardwright: Callable[..., 
             connection.close()
         assert cardwright("status").code == 0
         exported = cardwright("status", "-o", "env").out
-        assert f"export CARDWRIGHT_CA={server.said['ca']}" in exported
-        assert f"export REQUESTS_CA_BUNDLE={server.said['ca']}" in exported
+        assert f"export CARDWRIGHT_CA={server.announcement['ca']}" in exported
+        assert f"export REQUESTS_CA_BUNDLE={server.announcement['ca']}" in exported
 
 
 # --- How it ends --------------------------------------------------------------------------
@@ -310,16 +312,16 @@ def test_signal_before_it_is_ready_ends_it_too(after_s: float) -> None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(after_s)
     process.terminate()
-    _, said = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode in (0, -signal.SIGTERM)
-    assert "Traceback" not in said
+    assert "Traceback" not in errors
     assert not Path(".cardwright/instance.json").exists()
 
 
 def test_memory_leaves_nothing() -> None:
     """A server in memory keeps its data in a folder that is gone when it ends."""
     with running("--db", ":memory:", "--port", 0) as server:
-        folder = Path(server.said["data"]).parent
+        folder = Path(server.announcement["data"]).parent
         assert folder.is_dir()
         assert server.end() == 0
     assert not folder.exists()

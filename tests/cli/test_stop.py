@@ -18,8 +18,8 @@ def descendants(pid: int) -> set[int]:
     """The processes that a process has started, and those that these have started."""
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = {int(child): int(parent) for child, parent in (line.split() for line in listing.splitlines())}
-    found = {child for child, parent in parents.items() if parent == pid}
-    return found.union(*(descendants(child) for child in found))
+    children = {child for child, parent in parents.items() if parent == pid}
+    return children.union(*(descendants(child) for child in children))
 
 
 def is_running(pid: int) -> bool:

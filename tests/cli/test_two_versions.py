@@ -51,6 +51,6 @@ def test_old_version_answers_503_with_the_reason(
         set_schema(database_url, newest())
         until(lambda: shop.client.get("/readyz").status == 200, 60)
         shop.buy()
-        assert [one["type"] for one in shop.listed()].count("authorization") == 2
+        assert [transaction["type"] for transaction in shop.listed()].count("authorization") == 2
         assert "first_name" not in shop.get("/users/ana")
         assert "Traceback" not in server.output()

@@ -107,7 +107,7 @@ def test_a_street_is_compared_as_the_table_says(sent: str, on_file: str, outcome
 def written(characters: str) -> st.SearchStrategy[str]:
     """The same letters and digits in any case, with spaces and hyphens among them."""
     between = st.sampled_from(("", "", "", " ", "-", "  "))
-    each = [st.tuples(st.sampled_from((one.lower(), one.upper())), between) for one in characters]
+    each = [st.tuples(st.sampled_from((character.lower(), character.upper())), between) for character in characters]
     return st.tuples(*each).map(lambda pairs: "".join(map("".join, pairs)))
 
 
@@ -130,12 +130,12 @@ def test_other_letters_or_digits_make_one(sent: str, on_file: str) -> None:
 
 @given(zip_codes, zip_codes, plus_4, plus_4, st.sampled_from(("", "-", " ")), st.sampled_from(("", "-", " ")))
 def test_zip_codes_are_compared_by_five_digits(
-    one: str, other: str, add_on: str, other_add_on: str, hyphen: str, other_hyphen: str
+    zip_code: str, other_zip_code: str, add_on: str, other_add_on: str, hyphen: str, other_hyphen: str
 ) -> None:
     """Five or nine digits on either side, with or without a hyphen: the first five decide."""
-    expected = MATCH if one == other else NO_MATCH
-    for sent in (one, f"{one}{hyphen}{add_on}"):
-        for on_file in (other, f"{other}{other_hyphen}{other_add_on}"):
+    expected = MATCH if zip_code == other_zip_code else NO_MATCH
+    for sent in (zip_code, f"{zip_code}{hyphen}{add_on}"):
+        for on_file in (other_zip_code, f"{other_zip_code}{other_hyphen}{other_add_on}"):
             assert postal_code_outcome(sent, on_file) == expected
 
 

@@ -35,9 +35,9 @@ def test_the_check_digit_makes_a_number_pass(partial: str) -> None:
 def test_one_wrong_digit_is_noticed(partial: str, data: st.DataObject) -> None:
     """Changing any single digit of a valid number breaks Luhn."""
     number = partial + pan.luhn_digit(partial)
-    at = data.draw(st.integers(0, len(number) - 1))
-    other = data.draw(st.sampled_from([digit for digit in "0123456789" if digit != number[at]]))
-    assert not pan.passes_luhn(number[:at] + other + number[at + 1 :])
+    index = data.draw(st.integers(0, len(number) - 1))
+    other = data.draw(st.sampled_from([digit for digit in "0123456789" if digit != number[index]]))
+    assert not pan.passes_luhn(number[:index] + other + number[index + 1 :])
 
 
 @pytest.mark.parametrize("text", ["", "4111 1111 1111 1111", "411111111111111x", "４１１１１１１１１１１１１１１１", "-18"])

@@ -27,8 +27,7 @@ from cardwright.core.spend_controls import (
     expanded,
     resolved_rule,
 )
-from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted
-from cardwright.core.velocity import resolved_control
+from cardwright.core.velocity import Change, Control, Event, Window, keeping, recounted, resolved_control
 from cardwright.kit.clock import parse_instant
 from cardwright.resources.controls.scope import moment_of
 from tests.decisions.test_checks import snapshot_of, units
@@ -418,7 +417,7 @@ def time_of(row: dict[str, str]) -> int:
 def request_of(row: dict[str, str]) -> Authorization:
     """The purchase."""
     merchant = Merchant(mcc=row.get("mcc") or "5411", country=row.get("country") or "USA")
-    details = Details(mid=row.get("mid") or "m9", merchant=merchant, category=VelocityCategory(row.get("flow") or "p"))
+    details = Details(mid=row.get("mid") or "m9", merchant=merchant, velocity_category=VelocityCategory(row.get("flow") or "p"))
     return Authorization(amount=units(row.get("amount") or "10"), details=details)
 
 

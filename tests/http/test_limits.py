@@ -163,8 +163,8 @@ def test_fields_behind_a_body_are_no_header_fields() -> None:
         head = b"POST /v3/a HTTP/1.1\r\nhost: x\r\nauthorization: known\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + CHUNK + b"0\r\nauthorization: other\r\nx: y\r\n\r\n")
         assert (await read_answer(reader))[0] == 200
-        assert dict(running.door.asked[0].headers)[b"authorization"] == b"known"
-        assert b"x" not in running.door.asked[0].headers
+        assert dict(running.door.requests[0].headers)[b"authorization"] == b"known"
+        assert b"x" not in running.door.requests[0].headers
         writer.close()
 
     run_protocol(say)
@@ -233,8 +233,8 @@ def test_requests_of_a_large_piece_are_answered_in_their_order() -> None:
         paths = [path for number in range(750) for path in (b"/v3/%d" % number, b"/page", b"/v3/wait", b"/body")]
         server = running.protocols[0]
         sent = b"".join(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path for path in paths)
-        for at in range(0, len(sent), 30_000):
-            server.data_received(sent[at : at + 30_000])
+        for start in range(0, len(sent), 30_000):
+            server.data_received(sent[start : start + 30_000])
         for path in paths:
             expected = b"%s  0" % path if path.startswith(b"/v3") else b"page"
             assert await read_answer(reader) == (200, expected)
@@ -305,8 +305,8 @@ def test_a_silent_connection_is_closed(sent: bytes) -> None:
     run_protocol(say)
 
 
-@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
-def test_a_client_that_does_not_take_its_answers_is_disconnected(more: bytes) -> None:
+@pytest.mark.parametrize("extra_headers", [b"", b"connection: close\r\n"])
+def test_a_client_that_does_not_take_its_answers_is_disconnected(extra_headers: bytes) -> None:
     """After 30 s its connection ends, no task waits for it, and what it asked for is forgotten."""
     before = refusals()
 
@@ -315,7 +315,7 @@ def test_a_client_that_does_not_take_its_answers_is_disconnected(more: bytes) ->
         reader_transport = writer.transport
         reader_transport.pause_reading()  # type: ignore[attr-defined]
         server = running.protocols[0]
-        writer.write(b"GET /v3/large HTTP/1.1\r\nhost: x\r\n%s\r\n" % more * 3)
+        writer.write(b"GET /v3/large HTTP/1.1\r\nhost: x\r\n%s\r\n" % extra_headers * 3)
         await until(lambda: server.flow.write_paused)
         running.pass_time(29)
         await asyncio.sleep(0.05)
@@ -354,7 +354,7 @@ def test_time_that_the_server_takes_does_not_count() -> None:
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
         writer.write(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n" + GET + HALF_HEAD)
-        await until(lambda: running.door.asked)
+        await until(lambda: running.door.requests)
         running.pass_time(60)
         await asyncio.sleep(0.05)
         running.door.let_go.set()
@@ -452,7 +452,7 @@ def test_a_head_that_is_refused_needs_no_body(path: bytes, credential: bytes, st
         reader, writer = await running.connect()
         writer.write(HALF_BODY % (path, credential) + b"x" * 100)
         await check_refused(running, reader, status)
-        assert [asked.path for asked in running.door.asked] == [b"/v3/a"], "only the other client's request"
+        assert [request.path for request in running.door.requests] == [b"/v3/a"], "only the other client's request"
         assert refusals() - before == {reason: 1}
         writer.close()
 
@@ -625,7 +625,7 @@ def test_a_stop_waits_for_requests_under_way(behind: bytes) -> None:
         reader, writer = await running.connect()
         server = running.protocols[0]
         server.data_received(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n" + GET + behind)
-        await until(lambda: running.door.asked)
+        await until(lambda: running.door.requests)
         server.shutdown()
         running.door.let_go.set()
         assert await read_answer(reader) == (200, b"/v3/wait  0")

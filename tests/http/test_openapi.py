@@ -39,7 +39,7 @@ def operation_of(route: Route) -> dict[str, Any]:
 
 
 def parameters_of(route: Route, place: str) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in operation_of(route).get("parameters", []) if one["in"] == place}
+    return {parameter["name"]: parameter for parameter in operation_of(route).get("parameters", []) if parameter["in"] == place}
 
 
 def nodes_of(node: Any) -> Iterator[dict[str, Any]]:
@@ -150,10 +150,10 @@ def test_operation_tells_its_route(route: Route) -> None:
 def test_operation_has_its_query_parameters(route: Route) -> None:
     """Every field of the query struct is a parameter, and none of them can be null."""
     assert route.query is not None
-    found = parameters_of(route, "query")
+    parameters = parameters_of(route, "query")
     for field in msgspec.structs.fields(route.query):
-        assert found[field.encode_name].get("required", False) == field.required
-        assert "null" not in str(found[field.encode_name]["schema"])
+        assert parameters[field.encode_name].get("required", False) == field.required
+        assert "null" not in str(parameters[field.encode_name]["schema"])
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.paging is not None], ids=name_of)
@@ -213,15 +213,15 @@ def test_path_parameter_names_a_kind(path: str, name: str, kind: str) -> None:
 def test_every_problem_is_told() -> None:
     """Each row of the table of problems whose status an operation names is an example in the document."""
     responses = DOCUMENT["components"]["responses"].values()
-    told = {
+    documented = {
         (example["value"]["error_code"], example["value"]["error_message"])
         for response in responses
         for example in response["content"]["application/json"]["examples"].values()
     }
     kinds = [kind for kind in vars(problems).values() if isinstance(kind, problems.Kind)]
     expected = {(kind.code, kind.text.replace("{}", "…")) for kind in kinds if kind.status in openapi.ERROR_RULES}
-    assert told == expected
-    assert ("401001", "Invalid credential has been detected") in told
+    assert documented == expected
+    assert ("401001", "Invalid credential has been detected") in documented
 
 
 # --- Shapes ---------------------------------------------------------------------------------
@@ -315,8 +315,8 @@ class Walker:
         """The answer, which is a success and as the document says."""
         operation = OPERATIONS[verb, place]
         body = msgspec.json.encode(BODIES[verb, place]) if verb == "POST" else None
-        for said, meant in self._open.items():
-            body = body and body.replace(said.encode(), meant.encode())
+        for placeholder, value in self._open.items():
+            body = body and body.replace(placeholder.encode(), value.encode())
         query = "?wait=30s" if "/inbox/" in place else ""
         answer = self._client.request(verb, self._path(operation, place) + query, body)
         assert answer.status < 300, answer.text
@@ -328,10 +328,10 @@ class Walker:
         return answer
 
     def _path(self, operation: dict[str, Any], place: str) -> str:
-        for one in operation.get("parameters", []):
-            if one["in"] == "path":
-                token = self._known.get((operation["operationId"], one["name"])) or one["example"]
-                place = place.replace(f"{{{one['name']}}}", token)
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path":
+                token = self._known.get((operation["operationId"], parameter["name"])) or parameter["example"]
+                place = place.replace(f"{{{parameter['name']}}}", token)
         return place
 
     def _remember(self, links: dict[str, Any], answer: Reply) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.server import HOST, OpenConnection, RunningServer
 from tests.support.shop import Shop
 
 server = shared_server(env={"CARDWRIGHT_IDLE_TIMEOUT_S": "600"})
-shop = own(Shop)
+shop = program_fixture(Shop)
 
 PATH = "/v3/transactions?type=authorization"
 

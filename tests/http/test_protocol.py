@@ -21,7 +21,7 @@ def test_requests_sent_together_are_answered_in_their_order() -> None:
         second, second_writer = await asyncio.open_connection(HOST, port)
         second_writer.write(b"GET /v3/other HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (await read_answer(second))[0] == 200
-        assert [request.path for request in door.asked] == [b"/v3/wait", b"/v3/other"]
+        assert [request.path for request in door.requests] == [b"/v3/wait", b"/v3/other"]
         door.let_go.set()
         answers = [await read_answer(reader) for _ in paths]
         assert [body for _, body in answers] == [b"/v3/wait  0", b"/v3/b x=1 0", b"page", b"/v3/d  0"]
@@ -109,7 +109,7 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
         waiting = [await asyncio.open_connection(HOST, port) for _ in range(4)]
         for _, writer in waiting:
             writer.write(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n")
-        while len(door.asked) < len(waiting):
+        while len(door.requests) < len(waiting):
             await asyncio.sleep(0)
         reader, writer = await asyncio.open_connection(HOST, port)
         for _ in range(3):
@@ -119,11 +119,11 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
                 assert status == BUSY.status
                 assert b'"error_code":"429001"' in body
         door.let_go.set()
-        assert [(await read_answer(one))[0] for one, _ in waiting] == [200] * 4
+        assert [(await read_answer(waiting_reader))[0] for waiting_reader, _ in waiting] == [200] * 4
         writer.write(b"GET /v3/a HTTP/1.1\r\nhost: x\r\n\r\n")
         assert await read_answer(reader) == (200, b"/v3/a  0")
-        for _, one in (*waiting, (reader, writer)):
-            one.close()
+        for _, open_writer in (*waiting, (reader, writer)):
+            open_writer.close()
 
     run_protocol(say)
 
@@ -140,7 +140,7 @@ def test_an_idle_connection_is_ended_and_a_used_one_is_not(path: bytes) -> None:
             running.pass_time(60)
             await asyncio.sleep(0.05)
         writer.write(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n")
-        await until(lambda: running.door.asked[-1:] and running.door.asked[-1].path == b"/v3/wait")
+        await until(lambda: running.door.requests[-1:] and running.door.requests[-1].path == b"/v3/wait")
         running.pass_time(1000)
         await asyncio.sleep(0.05)
         running.door.let_go.set()

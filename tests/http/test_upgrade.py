@@ -57,14 +57,14 @@ def test_a_body_is_read_wherever_the_bytes_are_split(verb: bytes, body: bytes, p
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
         protocol = running.protocols[0]
-        for at in range(1, len(request)):
+        for index in range(1, len(request)):
             # As the transport delivers them: two pieces, in two calls.
-            protocol.data_received(request[:at])
-            protocol.data_received(request[at:])
+            protocol.data_received(request[:index])
+            protocol.data_received(request[index:])
             assert await read_answer(reader) == expected
         writer.write(request * 3 + b"GET /v3/b HTTP/1.1\r\nhost: x\r\n\r\n")
         assert [await read_answer(reader) for _ in range(4)] == [expected] * 3 + [(200, b"/v3/b  0")]
-        assert all(dict(asked.headers).get(b"upgrade") is None for asked in running.door.asked)
+        assert all(dict(head.headers).get(b"upgrade") is None for head in running.door.requests)
         assert set(running.door.bodies) <= {b"hello"}
         writer.close()
 

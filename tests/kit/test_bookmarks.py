@@ -40,7 +40,7 @@ class Growing:
         return shown, is_more
 
     def _behind(self, position: Position) -> list[int]:
-        return [one for one in self.entries if (one < position[0] if self.descending else one > position[0])]
+        return [entry for entry in self.entries if (entry < position[0] if self.descending else entry > position[0])]
 
 
 @dataclass
@@ -154,8 +154,8 @@ def test_a_follower_goes_on_at_the_end_of_an_ascending_list() -> None:
 
 def put(kept: Bookmarks, key: bytes, index: int, position: int) -> None:
     """Put a bookmark as a page that goes on behind another one does."""
-    found = kept.find(key, index - 1)
-    kept.put(key, index - 1, Start(found.number, (0,)), [(position,)], descending=True)
+    start = kept.find(key, index - 1)
+    kept.put(key, index - 1, Start(start.number, (0,)), [(position,)], descending=True)
 
 
 def marked(kept: Bookmarks, key: bytes, index: int) -> Position | None:

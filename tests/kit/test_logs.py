@@ -37,12 +37,12 @@ def valid(digits: str) -> bool:
 
 def card_numbers(text: str) -> list[str]:
     """Every Luhn-valid number of 12 to 19 digits in the text: whole digit groups, alone or joined by single spaces or dashes."""
-    found = []
+    numbers = []
     for run in re.findall(r"\d(?:[ -]?\d)*", text):
         groups = re.split("[ -]", run)
         joined = ["".join(groups[start:stop]) for start in range(len(groups)) for stop in range(start + 1, len(groups) + 1)]
-        found += [digits for digits in joined if 12 <= len(digits) <= 19 and valid(digits)]
-    return found
+        numbers += [digits for digits in joined if 12 <= len(digits) <= 19 and valid(digits)]
+    return numbers
 
 
 def canaries(count: int) -> list[str]:

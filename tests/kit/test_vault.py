@@ -36,10 +36,10 @@ def test_a_card_number_comes_back(pan: str, program: str, card_token: str) -> No
 def test_no_byte_can_be_changed(data: st.DataObject, pan: str) -> None:
     """Changing any byte of an envelope, or cutting its end, is a VaultError."""
     envelope = bytearray(VAULT.encrypt_pan(pan, "one", "card"))
-    at = data.draw(st.integers(0, len(envelope) - 1))
+    index = data.draw(st.integers(0, len(envelope) - 1))
     with pytest.raises(VaultError):
-        VAULT.decrypt_pan(bytes(envelope[:at]), "one", "card")
-    envelope[at] ^= data.draw(st.integers(1, 255))
+        VAULT.decrypt_pan(bytes(envelope[:index]), "one", "card")
+    envelope[index] ^= data.draw(st.integers(1, 255))
     with pytest.raises(VaultError):
         VAULT.decrypt_pan(bytes(envelope), "one", "card")
 
@@ -47,9 +47,9 @@ def test_no_byte_can_be_changed(data: st.DataObject, pan: str) -> None:
 def test_every_byte_is_guarded() -> None:
     """The same for each position in turn, so that none is left to chance."""
     envelope = VAULT.encrypt_pan(PAN, "one", "card")
-    for at in range(len(envelope)):
+    for index in range(len(envelope)):
         with pytest.raises(VaultError):
-            VAULT.decrypt_pan(envelope[:at] + bytes([envelope[at] ^ 1]) + envelope[at + 1 :], "one", "card")
+            VAULT.decrypt_pan(envelope[:index] + bytes([envelope[index] ^ 1]) + envelope[index + 1 :], "one", "card")
 
 
 @pytest.mark.parametrize(("program", "card_token"), [("two", "card"), ("one", "other"), ("onec", "ard"), ("", "onecard")])

@@ -19,110 +19,112 @@ from cardwright.resources.controls import velocity_controls
 from cardwright.storage.database import Database
 from cardwright.storage.programs import get_program
 from cardwright.storage.tables import message_tokens, outbox, transactions
-from tests.support.world import NOON, World, asked, instructed, new_world
+from tests.support.world import NOON, InProcessPlatform, card_request, movement_request, new_platform
 
 PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 15
 WITH_FEE, FEES, ENDS = 3, 5, 2
 
 
-def follow_up(world: World, purchases: list[int]) -> None:
+def follow_up(platform: InProcessPlatform, purchases: list[int]) -> None:
     """Every kind of message that comes after a purchase: released, settled in part, over it and without one, given back."""
 
-    def after(number: int, kind: type[Any], amount: int, **more: Any) -> CardRequest:
+    def after(number: int, kind: type[Any], amount: int, **options: Any) -> CardRequest:
         card = ("ben_card", "ana_card")[number % 2]
-        return asked(world, card, amount, seed=number, kind=kind, root_id=purchases[number], **more)
+        return card_request(platform, card, amount, seed=number, kind=kind, root_id=purchases[number], **options)
 
     batch = [
         after(0, Reversal, 40), after(0, Clearing, 60), after(1, Reversal, 101), after(2, Clearing, 150), after(3, Advice, 200),
         after(5, Clearing, 50), after(5, Refund, 20), after(6, Clearing, 30, forced=True), after(7, Reversal, 9999),
     ]  # fmt: skip
-    world.run([batch])
+    platform.run([batch])
 
 
-def move_money(world: World) -> None:
+def move_money(platform: InProcessPlatform) -> None:
     """Money without a card: an order with a fee, what is unloaded of it, a fee, and transfers to a friend and the program."""
-    order = instructed(world, GpaLoad, ["ana"], 1000, seed=201, fees=[10], source="source")
-    (_,) = world.run([[order]])
-    with world.database.read() as db:
+    order = movement_request(platform, GpaLoad, ["ana"], 1000, seed=201, fees=[10], source="source")
+    (_,) = platform.run([[order]])
+    with platform.database.read() as db:
         root = db.exec_driver_sql("SELECT max(id) FROM movements").scalar_one()
     batch = [
-        instructed(world, Unload, ["ana"], 300, seed=202, source="source", root_id=root),
-        instructed(world, FeeCharge, ["ana"], 0, seed=203, fees=[20]),
-        instructed(world, PeerTransfer, ["ana", "ben"], 200, seed=204),
-        instructed(world, ProgramTransfer, ["ana"], 100, seed=205, fees=[5], source="source"),
+        movement_request(platform, Unload, ["ana"], 300, seed=202, source="source", root_id=root),
+        movement_request(platform, FeeCharge, ["ana"], 0, seed=203, fees=[20]),
+        movement_request(platform, PeerTransfer, ["ana", "ben"], 200, seed=204),
+        movement_request(platform, ProgramTransfer, ["ana"], 100, seed=205, fees=[5], source="source"),
     ]
-    world.run([batch])
-    send_deposits(world)
+    platform.run([batch])
+    send_deposits(platform)
 
 
-def send_deposits(world: World) -> None:
+def send_deposits(platform: InProcessPlatform) -> None:
     """A direct deposit that is there, one that waits, one that was returned, and a debit that was paid."""
-    world.make("depositaccounts", token="account", user_token="ben")
-    far, said = 10**14, {"user_token": "ben", "direct_deposit_account_token": "account"}
-    credit, debit = {"is_credit": True, "said": said}, {"is_credit": False, "said": said}
-    returned = instructed(world, Deposit, ["ben"], 60, seed=301, settles_ms=far, **credit)
-    world.run([[returned]])
-    with world.database.read() as db:
+    platform.make("depositaccounts", token="account", user_token="ben")
+    far, echo = 10**14, {"user_token": "ben", "direct_deposit_account_token": "account"}
+    credit, debit = {"is_credit": True, "echoed": echo}, {"is_credit": False, "echoed": echo}
+    returned = movement_request(platform, Deposit, ["ben"], 60, seed=301, settles_ms=far, **credit)
+    platform.run([[returned]])
+    with platform.database.read() as db:
         root = db.exec_driver_sql("SELECT max(id) FROM movements").scalar_one()
     back = {"to": State.CLEARED, "channel": "API", "reason": "Return", "reason_code": "R03"}
     batch = [
-        instructed(world, DepositTransition, ["ben"], 0, seed=302, root_id=root, **back),
-        instructed(world, Deposit, ["ben"], 50, seed=303, settles_ms=0, **credit),
-        instructed(world, Deposit, ["ben"], 20, seed=304, settles_ms=0, **debit),
-        instructed(world, Deposit, ["ben"], 70, seed=305, settles_ms=far, **credit),
+        movement_request(platform, DepositTransition, ["ben"], 0, seed=302, root_id=root, **back),
+        movement_request(platform, Deposit, ["ben"], 50, seed=303, settles_ms=0, **credit),
+        movement_request(platform, Deposit, ["ben"], 20, seed=304, settles_ms=0, **debit),
+        movement_request(platform, Deposit, ["ben"], 70, seed=305, settles_ms=far, **credit),
     ]
-    world.run([batch])
+    platform.run([batch])
 
 
-def pay_fees(world: World) -> None:
+def pay_fees(platform: InProcessPlatform) -> None:
     """A third cardholder, whose purchases have a real-time fee: one waits, one was charged, one was let go of."""
     attributes = {"fee_attributes": {"transaction_type": "authorization"}, "category": "REALTIME"}
-    world.make("fees", token="fee", name="Fee", amount=0.25, currency_code="USD", **attributes)
-    world.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("fee",))
-    world.make("accountholdergroups", token="members", config={"real_time_fee_group_token": "fees"})
-    world.make("users", token="cal", account_holder_group_token="members")
-    world.make("cards", token="cal_card", user_token="cal", card_product_token="product")
-    _, cleared, undone = world.run([[asked(world, "cal_card", 50, seed=400 + number) for number in range(3)]])
+    platform.make("fees", token="fee", name="Fee", amount=0.25, currency_code="USD", **attributes)
+    platform.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("fee",))
+    platform.make("accountholdergroups", token="members", config={"real_time_fee_group_token": "fees"})
+    platform.make("users", token="cal", account_holder_group_token="members")
+    platform.make("cards", token="cal_card", user_token="cal", card_product_token="product")
+    _, cleared, undone = platform.run([[card_request(platform, "cal_card", 50, seed=400 + number) for number in range(3)]])
     ends = ((Clearing, cleared), (Reversal, undone))
-    world.run([[asked(world, "cal_card", 50, kind=kind, root_id=one.row.id, seed=410) for kind, one in ends]])
+    platform.run(
+        [[card_request(platform, "cal_card", 50, kind=kind, root_id=outcome.row.id, seed=410) for kind, outcome in ends]]
+    )
 
 
-def populate(world: World) -> None:
+def populate(platform: InProcessPlatform) -> None:
     """Two cardholders on a JIT product, purchases of both, a decline, a chosen token, and news on their way."""
-    world.make("fundingsources/program", token="source", name="Source")
+    platform.make("fundingsources/program", token="source", name="Source")
     funding = {"program_funding_source": {"enabled": True, "funding_source_token": "source"}}
     config = {"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": funding}
-    world.make("cardproducts", token="product", name="Product", start_date="2025-01-01", config=config)
+    platform.make("cardproducts", token="product", name="Product", start_date="2025-01-01", config=config)
     for name in ("ana", "ben"):
-        world.make("users", token=name)
-        world.make("cards", token=f"{name}_card", user_token=name, card_product_token="product")
-    with world.database.write() as db:
-        call = Call(world.app, db, get_program(db, world.program_id), NOON, {})
+        platform.make("users", token=name)
+        platform.make("cards", token=f"{name}_card", user_token=name, card_product_token="product")
+    with platform.database.write() as db:
+        call = Call(platform.app, db, get_program(db, platform.program_id), NOON, {})
         limit = {"token": "quiet", "amount_limit": 6, "velocity_window": "DAY", "currency_code": "USD"}
         shadow_controls.create_shadow(call, msgspec.convert(limit, velocity_controls.VelocityCreate))
-    world.make("velocitycontrols", amount_limit=1000, velocity_window="DAY", currency_code="USD")
-    world.make("mccgroups", token="bars", name="Bars", mccs=("5813",))
-    world.make("authcontrols", name="No bars", merchant_scope={"mcc_group": "bars"})
-    world.make("authcontrols/exemptmids", name="But this", mid="pub")
+    platform.make("velocitycontrols", amount_limit=1000, velocity_window="DAY", currency_code="USD")
+    platform.make("mccgroups", token="bars", name="Bars", mccs=("5813",))
+    platform.make("authcontrols", name="No bars", merchant_scope={"mcc_group": "bars"})
+    platform.make("authcontrols/exemptmids", name="But this", mid="pub")
     cards = ("ben_card", "ana_card")
-    batch = [asked(world, cards[number % 2], 100 + number, seed=number) for number in range(PURCHASES)]
-    batch[3] = asked(world, "ana_card", 500, seed=3, token="chosen")
+    batch = [card_request(platform, cards[number % 2], 100 + number, seed=number) for number in range(PURCHASES)]
+    batch[3] = card_request(platform, "ana_card", 500, seed=3, token="chosen")
     batch[4] = batch[4]._replace(inline_target=b"sealed")
-    declined = asked(world, "ben_card", 700, seed=99, expiration_matches=False)
-    first = [result.row.id for result in world.run([batch[:5], batch[5:], [declined]])]
-    pay_fees(world)
-    follow_up(world, first)
-    move_money(world)
-    with world.database.write() as db:
+    declined = card_request(platform, "ben_card", 700, seed=99, expiration_matches=False)
+    first = [result.row.id for result in platform.run([batch[:5], batch[5:], [declined]])]
+    pay_fees(platform)
+    follow_up(platform, first)
+    move_money(platform)
+    with platform.database.write() as db:
         transition = db.exec_driver_sql("SELECT token FROM card_transitions").scalars().first()
-        db.execute(outbox.insert(), [outbox_row(world.program_id, 0, Category.CARD, [transition], target=b"sealed")])
+        db.execute(outbox.insert(), [outbox_row(platform.program_id, 0, Category.CARD, [transition], target=b"sealed")])
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
-    with new_world(database_url) as world:
-        populate(world)
-        yield world
+def platform(database_url: str) -> Iterator[InProcessPlatform]:
+    with new_platform(database_url) as platform:
+        populate(platform)
+        yield platform
 
 
 def sabotage(database: Database, statement: str) -> set[str]:
@@ -137,18 +139,18 @@ def sabotage(database: Database, statement: str) -> set[str]:
                 db.connection.driver_connection.execute(pragma)
         else:
             unlocked = ["SET LOCAL session_replication_role = replica", "ALTER TABLE journal DROP CONSTRAINT ck_journal_balances"]
-        for one in (*unlocked, statement):
-            db.exec_driver_sql(one.replace("%", "%%"))
-        found = {finding.name for finding in check(db, secrets=True) if finding.broken}
+        for command in (*unlocked, statement):
+            db.exec_driver_sql(command.replace("%", "%%"))
+        broken = {finding.name for finding in check(db, secrets=True) if finding.broken}
         db.rollback()
         # Not back into the pool: it must never serve anybody else.
         db.invalidate()
-    return found
+    return broken
 
 
-def test_sound_books_contradict_nothing(world: World) -> None:
+def test_sound_books_contradict_nothing(platform: InProcessPlatform) -> None:
     """After purchases and a decline every invariant holds, and none was looked at in vain."""
-    report = verify(world.database, secrets=True)
+    report = verify(platform.database, secrets=True)
     assert report.is_sound
     assert report.violations == []
     assert [finding.name for finding in report.findings if finding.examined == 0] == []
@@ -157,8 +159,8 @@ def test_sound_books_contradict_nothing(world: World) -> None:
 
 def test_empty_database_is_sound(database_url: str) -> None:
     """Nothing is as true of nothing."""
-    with new_world(database_url) as world:
-        assert verify(world.database, secrets=True).is_sound
+    with new_platform(database_url) as platform:
+        assert verify(platform.database, secrets=True).is_sound
 
 
 ONE_ENTRY = "WHERE id = (SELECT min(id) FROM journal)"
@@ -394,18 +396,18 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
 }  # fmt: skip
 
 
-def test_sabotage_is_noticed(world: World) -> None:
+def test_sabotage_is_noticed(platform: InProcessPlatform) -> None:
     """Books that were tampered with break the invariants that are about it, and no others."""
-    found = {deed: sabotage(world.database, statement) for deed, (statement, _) in SABOTAGE.items()}
-    assert found == {deed: expected for deed, (_, expected) in SABOTAGE.items()}
-    assert verify(world.database).is_sound
+    broken = {deed: sabotage(platform.database, statement) for deed, (statement, _) in SABOTAGE.items()}
+    assert broken == {deed: expected for deed, (_, expected) in SABOTAGE.items()}
+    assert verify(platform.database).is_sound
 
 
-def test_forgotten_balance_is_noticed(world: World) -> None:
+def test_forgotten_balance_is_noticed(platform: InProcessPlatform) -> None:
     """An account whose stored state was wiped no longer agrees with the books."""
-    wiped = "X'9180'" if world.database.is_sqlite else "'\\x9180'"
-    found = sabotage(world.database, f"UPDATE holders SET state = {wiped}")
-    assert found == {"balances_are_sums_of_entries", "held_is_open_holds"}
+    wiped = "X'9180'" if platform.database.is_sqlite else "'\\x9180'"
+    broken = sabotage(platform.database, f"UPDATE holders SET state = {wiped}")
+    assert broken == {"balances_are_sums_of_entries", "held_is_open_holds"}
 
 
 def test_every_invariant_is_sabotaged() -> None:
@@ -414,14 +416,14 @@ def test_every_invariant_is_sabotaged() -> None:
     assert proven == {invariant.name for invariant in (*INVARIANTS, *SECRETS)}
 
 
-def test_violations_say_where_and_what(world: World) -> None:
+def test_violations_say_where_and_what(platform: InProcessPlatform) -> None:
     """A report names the row, what it should say and what it says; beyond twenty violations it only counts."""
-    world.run([[asked(world, "ana_card", 100, seed=number) for number in range(SHOWN_MAX)]])
-    with world.database.write() as db:
+    platform.run([[card_request(platform, "ana_card", 100, seed=number) for number in range(SHOWN_MAX)]])
+    with platform.database.write() as db:
         db.execute(message_tokens.update().values(transaction_id=99999))
         approvals = transactions.c.impacted.is_not(None), transactions.c.kind == TYPE_NUMBER["authorization"]
         db.execute(transactions.update().values(moved=1).where(*approvals))
-    report = verify(world.database)
+    report = verify(platform.database)
     assert not report.is_sound
     by_name = {finding.name: finding for finding in report.findings}
     funding, approved = by_name["funding_is_what_was_moved"], PURCHASES + WITH_FEE + SHOWN_MAX
@@ -432,14 +434,14 @@ def test_violations_say_where_and_what(world: World) -> None:
     assert (token.expected, token.actual) == ("a transaction of its program", "transaction 99999")
 
 
-def test_books_in_use_are_seen_at_one_instant(world: World) -> None:
+def test_books_in_use_are_seen_at_one_instant(platform: InProcessPlatform) -> None:
     """Purchases that are committed while the books are checked do not look like contradictions."""
-    found = []
-    for number, finding in enumerate(findings(world.database)):
-        world.run([[asked(world, "ana_card", 100, seed=1000 + number)]])
-        found.append(finding)
-    assert [finding.name for finding in found if finding.broken] == []
-    assert verify(world.database).is_sound
+    all_findings = []
+    for number, finding in enumerate(findings(platform.database)):
+        platform.run([[card_request(platform, "ana_card", 100, seed=1000 + number)]])
+        all_findings.append(finding)
+    assert [finding.name for finding in all_findings if finding.broken] == []
+    assert verify(platform.database).is_sound
 
 
 @pytest.mark.parametrize(

@@ -115,10 +115,10 @@ class Silent:
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_what_is_posted_arrives_and_what_is_answered_returns(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Method, path, body and headers arrive as given, and status and body come back; on both event loops."""
-    seen: list[tuple[str, str, bytes, dict[str, str]]] = []
+    requests: list[tuple[str, str, bytes, dict[str, str]]] = []
 
     async def handler(request: web.Request) -> web.Response:
-        seen.append((request.method, request.raw_path, await request.read(), dict(request.headers)))
+        requests.append((request.method, request.raw_path, await request.read(), dict(request.headers)))
         return web.Response(status=201, body=b'{"ok": true}')
 
     async def story() -> EndpointResponse:
@@ -129,7 +129,7 @@ def test_what_is_posted_arrives_and_what_is_answered_returns(new_loop: Callable[
     with asyncio.Runner(loop_factory=new_loop) as runner:
         answer = runner.run(story())
     assert (answer.status, answer.body, answer.error) == (201, b'{"ok": true}', None)
-    method, path, body, headers = seen[0]
+    method, path, body, headers = requests[0]
     assert (method, path, body) == ("POST", "/hook/%2Fx?a=1&b=%20", b"{}")
     assert (headers["Content-Type"], headers["X-Town"], headers["Content-Length"]) == ("application/json", "Ávila", "2")
     assert (headers["User-Agent"], headers["Accept-Encoding"]) == ("Cardwright", "identity")

@@ -52,7 +52,7 @@ def first_states(_: Connection, program_id: int, ids: list[int]) -> list[str]:
     return [f'{{"token":"{program_id}-{number}","type":"authorization"}}' for number in ids]
 
 
-class World:
+class NotificationStore:
     """A database with a program in it, webhooks, and notifications to deliver."""
 
     def __init__(self, database: Database) -> None:
@@ -69,9 +69,9 @@ class World:
         with self.database.write() as db:
             set_clock(db, self.program_id, clock)
 
-    def webhook(self, url: str, *, program_id: int | None = None, active: bool = True, **more: Any) -> int:
-        program_id, token = program_id or self.program_id, f"hook-{more.pop('name', url[-12:])}"
-        endpoint = Endpoint(url=url, username="harbor", password=PASSWORD, **more)
+    def webhook(self, url: str, *, program_id: int | None = None, active: bool = True, **fields: Any) -> int:
+        program_id, token = program_id or self.program_id, f"hook-{fields.pop('name', url[-12:])}"
+        endpoint = Endpoint(url=url, username="harbor", password=PASSWORD, **fields)
         config = {"url": url, "signature_algorithm": endpoint.algorithm, "custom_header": dict(endpoint.custom_header)}
         row = {
             "program_id": program_id, "token": token, "request_hash": b"", "created_ms": 0, "modified_ms": 0, "active": active,
@@ -124,10 +124,10 @@ class World:
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
+def store(database_url: str) -> Iterator[NotificationStore]:
     database = Database(database_url)
     try:
-        yield World(database)
+        yield NotificationStore(database)
     finally:
         database.close()
 
@@ -138,12 +138,12 @@ def delivering(
 ) -> Iterator[Deliverer]:
     """A deliverer at work in an event loop of its own; stopped at the end."""
     started = threading.Event()
-    found: list[Deliverer] = []
+    deliverers: list[Deliverer] = []
 
     async def story() -> None:
         client = GuardedClient(OutgoingPolicy.sandbox(), monotonic_ms)
         deliverer = Deliverer(database, VAULT, client, real_clock, rules, first_states, threads, **{"poll_ms": 20, **limits})
-        found.append(deliverer)
+        deliverers.append(deliverer)
         started.set()
         await deliverer.run()
         await client.close()
@@ -153,9 +153,9 @@ def delivering(
         thread.start()
         assert started.wait(60)
         try:
-            yield found[0]
+            yield deliverers[0]
         finally:
-            found[0].stop()
+            deliverers[0].stop()
             thread.join(60)
             assert not thread.is_alive(), "the deliverer did not stop"
 
@@ -164,49 +164,49 @@ def delivering(
 
 
 @pytest.mark.parametrize(("algorithm", "digest"), [("HMAC_SHA_1", sha1), ("HMAC_SHA_256", sha256)])
-def test_a_notification_arrives_signed_and_with_credentials(world: World, algorithm: str, digest: Any) -> None:
+def test_a_notification_arrives_signed_and_with_credentials(store: NotificationStore, algorithm: str, digest: Any) -> None:
     """Body, Basic header, signature over the very bytes, custom header; and the row says delivered."""
     with a_receiver() as receiver:
-        hook = world.webhook(receiver.url, secret=SECRET, algorithm=algorithm, custom_header={"X-Town": "Ávila"})
-        world.notify(hook, 7)
-        with delivering(world.database):
-            until(lambda: world.states() == [Delivery.DELIVERED])
+        hook = store.webhook(receiver.url, secret=SECRET, algorithm=algorithm, custom_header={"X-Town": "Ávila"})
+        store.notify(hook, 7)
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DELIVERED])
     headers = receiver.headers[0]
     assert receiver.bodies == [b'{"transactions":[{"token":"1-7","type":"authorization"}]}']
     assert headers["Authorization"] == "Basic aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ=="
     assert headers["Content-Type"] == "application/json"
     assert headers["X-Town"].encode("latin-1").decode() == "Ávila"
     assert headers["X-Marqeta-Signature"] == hmac.new(SECRET.encode(), receiver.bodies[0], digest).hexdigest()
-    (attempt,) = world.attempts()
+    (attempt,) = store.attempts()
     assert (attempt["status"], attempt["error"], attempt["body"]) == (200, None, "thanks")
 
 
-def test_without_secret_no_signature_without_user_no_credentials(world: World) -> None:
+def test_without_secret_no_signature_without_user_no_credentials(store: NotificationStore) -> None:
     """An address that a simulation names may have no credentials; then nothing is sent in their place."""
     with a_receiver() as receiver:
-        world.notify_inline(7, endpoint=receiver.url)
-        with delivering(world.database):
-            until(lambda: world.states() == [Delivery.DELIVERED])
+        store.notify_inline(7, endpoint=receiver.url)
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DELIVERED])
     assert {"Authorization", "X-Marqeta-Signature"}.isdisjoint(receiver.headers[0])
 
 
-def test_an_address_of_one_simulation_has_its_own_credentials(world: World) -> None:
+def test_an_address_of_one_simulation_has_its_own_credentials(store: NotificationStore) -> None:
     """User name, password and secret of the simulation's own webhook are used."""
     with a_receiver() as receiver:
-        world.notify_inline(7, endpoint=receiver.url, username="u", password="p", secret="s")
-        with delivering(world.database):
-            until(lambda: world.states() == [Delivery.DELIVERED])
+        store.notify_inline(7, endpoint=receiver.url, username="u", password="p", secret="s")
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DELIVERED])
     assert receiver.headers[0]["Authorization"] == "Basic dTpw"
     assert receiver.headers[0]["X-Marqeta-Signature"] == hmac.new(b"s", receiver.bodies[0], sha1).hexdigest()
 
 
-def test_a_wake_up_is_not_lost(world: World) -> None:
+def test_a_wake_up_is_not_lost(store: NotificationStore) -> None:
     """Each notification is sent when `wake` is called, though the next look by itself would be in a day."""
     with a_receiver() as receiver:
-        hook = world.webhook(receiver.url)
-        with delivering(world.database, poll_ms=86_400_000) as deliverer:
+        hook = store.webhook(receiver.url)
+        with delivering(store.database, poll_ms=86_400_000) as deliverer:
             for number in range(1, 31):
-                world.notify(hook, number)
+                store.notify(hook, number)
                 deliverer.wake()
                 until(lambda number=number: len(receiver.bodies) == number)  # type: ignore[misc]
 
@@ -215,193 +215,193 @@ def test_a_wake_up_is_not_lost(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [201, 204, 302, 400, 404, 410, 500, 503])
-def test_only_200_is_a_success(world: World, status: int) -> None:
+def test_only_200_is_a_success(store: NotificationStore, status: int) -> None:
     """Any other answer, another 2xx or a redirect too, is a failure that is tried again four seconds later."""
     frozen = 1_700_000_000_000
-    world.clock(ProgramClock(frozen_ms=frozen))
+    store.clock(ProgramClock(frozen_ms=frozen))
     with a_receiver(answers=[status]) as receiver:
-        world.notify(world.webhook(receiver.url), 7, now=frozen)
-        with delivering(world.database):
-            until(lambda: world.rows()[0].tries == 1)
-    (row,) = world.rows()
+        store.notify(store.webhook(receiver.url), 7, now=frozen)
+        with delivering(store.database):
+            until(lambda: store.rows()[0].tries == 1)
+    (row,) = store.rows()
     assert (row.state, row.due_ms) == (Delivery.DUE, frozen + 4_000)
-    (attempt,) = world.attempts()
+    (attempt,) = store.attempts()
     assert (attempt["status"], attempt["at"]) == (status, iso_ms(frozen))
     assert len(receiver.bodies) == 1
 
 
-def test_retries_follow_the_program_clock(world: World) -> None:
+def test_retries_follow_the_program_clock(store: NotificationStore) -> None:
     """Ten retries, 4, 16, 64 … 4^10 seconds apart by the program's clock, each of the very same bytes; then it is given up."""
     now = 1_700_000_000_000
-    world.clock(ProgramClock(frozen_ms=now))
+    store.clock(ProgramClock(frozen_ms=now))
     with a_receiver(answers=[500] * 50) as receiver:
-        world.notify(world.webhook(receiver.url, secret=SECRET), 7, now=now)
-        with delivering(world.database):
+        store.notify(store.webhook(receiver.url, secret=SECRET), 7, now=now)
+        with delivering(store.database):
             for retry in range(1, 11):
-                until(lambda retry=retry: world.rows()[0].tries == retry)  # type: ignore[misc]
-                assert world.rows()[0].due_ms == now + 1000 * 4**retry
-                world.clock(ProgramClock(frozen_ms=now + 1000 * 4**retry - 1))
-                world.wait_for_a_look()
-                assert (world.states(), world.rows()[0].tries) == ([Delivery.DUE], retry), "a millisecond too early"
+                until(lambda retry=retry: store.rows()[0].tries == retry)  # type: ignore[misc]
+                assert store.rows()[0].due_ms == now + 1000 * 4**retry
+                store.clock(ProgramClock(frozen_ms=now + 1000 * 4**retry - 1))
+                store.wait_for_a_look()
+                assert (store.states(), store.rows()[0].tries) == ([Delivery.DUE], retry), "a millisecond too early"
                 now += 1000 * 4**retry
-                world.clock(ProgramClock(frozen_ms=now))
-            until(lambda: world.states() == [Delivery.DEAD])
-            world.clock(ProgramClock(frozen_ms=now + 10**10))
-            world.wait_for_a_look()
+                store.clock(ProgramClock(frozen_ms=now))
+            until(lambda: store.states() == [Delivery.DEAD])
+            store.clock(ProgramClock(frozen_ms=now + 10**10))
+            store.wait_for_a_look()
     assert len(receiver.bodies) == 11
     assert len(set(receiver.bodies)) == 1
     assert len({headers["X-Marqeta-Signature"] for headers in receiver.headers}) == 1
-    assert len(world.attempts()) == 11
+    assert len(store.attempts()) == 11
 
 
-def test_an_offset_moves_due_times_too(world: World) -> None:
+def test_an_offset_moves_due_times_too(store: NotificationStore) -> None:
     """A clock that runs ahead by a week finds a retry of next week due now."""
     with a_receiver() as receiver:
-        world.notify(world.webhook(receiver.url), 7, now=system_ms() + 6 * 86_400_000)
-        with delivering(world.database):
-            world.wait_for_a_look()
-            assert world.states() == [Delivery.DUE]
-            world.clock(ProgramClock(offset_ms=7 * 86_400_000))
-            until(lambda: world.states() == [Delivery.DELIVERED])
+        store.notify(store.webhook(receiver.url), 7, now=system_ms() + 6 * 86_400_000)
+        with delivering(store.database):
+            store.wait_for_a_look()
+            assert store.states() == [Delivery.DUE]
+            store.clock(ProgramClock(offset_ms=7 * 86_400_000))
+            until(lambda: store.states() == [Delivery.DELIVERED])
 
 
-def test_an_address_of_one_simulation_gets_a_few_tries(world: World) -> None:
+def test_an_address_of_one_simulation_gets_a_few_tries(store: NotificationStore) -> None:
     """Its notification is given up after three retries."""
     with a_receiver(answers=[500] * 50) as receiver:
-        world.notify_inline(7, endpoint=receiver.url)
-        with delivering(world.database):
+        store.notify_inline(7, endpoint=receiver.url)
+        with delivering(store.database):
             for retry in range(1, 4):
-                until(lambda retry=retry: world.rows()[0].tries == retry)  # type: ignore[misc]
-                world.clock(ProgramClock(offset_ms=86_400_000 * retry))
-            until(lambda: world.states() == [Delivery.DEAD])
+                until(lambda retry=retry: store.rows()[0].tries == retry)  # type: ignore[misc]
+                store.clock(ProgramClock(offset_ms=86_400_000 * retry))
+            until(lambda: store.states() == [Delivery.DEAD])
     assert len(receiver.bodies) == 4
 
 
 @pytest.mark.parametrize("active", [False, None])
-def test_nobody_to_send_to_is_the_end(world: World, active: bool | None) -> None:
+def test_nobody_to_send_to_is_the_end(store: NotificationStore, active: bool | None) -> None:
     """A webhook that was switched off, or is no more, gets nothing; the row is dead and says why."""
     with a_receiver() as receiver:
-        world.notify(GONE if active is None else world.webhook(receiver.url, active=False), 7)
-        with delivering(world.database):
-            until(lambda: world.states() == [Delivery.DEAD])
+        store.notify(GONE if active is None else store.webhook(receiver.url, active=False), 7)
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DEAD])
     assert receiver.bodies == []
-    (attempt,) = world.attempts()
+    (attempt,) = store.attempts()
     assert attempt["error"] == ("the webhook is gone" if active is None else "the webhook is not active")
 
 
-def test_refused_connections_and_forbidden_addresses_are_failures(world: World) -> None:
+def test_refused_connections_and_forbidden_addresses_are_failures(store: NotificationStore) -> None:
     """Nobody listens, or the address may not be dialled: the reason is kept and the row is due again."""
-    world.notify(world.webhook("http://127.0.0.1:9/hook", name="deaf"), 1)
-    world.notify(world.webhook("http://169.254.169.254/latest", name="metadata"), 2)
-    with delivering(world.database):
-        until(lambda: [row.tries for row in world.rows()] == [1, 1])
-    errors = [msgspec.json.decode(row.attempts)[0]["error"] for row in world.rows()]
+    store.notify(store.webhook("http://127.0.0.1:9/hook", name="deaf"), 1)
+    store.notify(store.webhook("http://169.254.169.254/latest", name="metadata"), 2)
+    with delivering(store.database):
+        until(lambda: [row.tries for row in store.rows()] == [1, 1])
+    errors = [msgspec.json.decode(row.attempts)[0]["error"] for row in store.rows()]
     assert errors == ["connection refused", "refused by the outgoing guard: link-local address"]
-    assert world.states() == [Delivery.DUE, Delivery.DUE]
+    assert store.states() == [Delivery.DUE, Delivery.DUE]
 
 
-def test_a_message_that_cannot_be_made_spoils_only_itself(world: World) -> None:
+def test_a_message_that_cannot_be_made_spoils_only_itself(store: NotificationStore) -> None:
     """A row that names nothing, and a target that another key sealed, fail by themselves; the others arrive."""
     with a_receiver() as receiver:
-        hook = world.webhook(receiver.url)
-        with world.database.write() as db:
-            db.execute(outbox.insert().values(outbox_row(world.program_id, 0, Category.CARD, ["no such"], webhook_id=hook)))
-            db.execute(outbox.insert().values(outbox_row(world.program_id, 0, Category.TRANSACTION, [1], target=b"\x01" * 60)))
-        world.notify(hook, 7)
-        with delivering(world.database):
-            until(lambda: world.states() == [Delivery.DUE, Delivery.DUE, Delivery.DELIVERED])
-    errors = [msgspec.json.decode(row.attempts)[0]["error"] for row in world.rows()[:2]]
+        hook = store.webhook(receiver.url)
+        with store.database.write() as db:
+            db.execute(outbox.insert().values(outbox_row(store.program_id, 0, Category.CARD, ["no such"], webhook_id=hook)))
+            db.execute(outbox.insert().values(outbox_row(store.program_id, 0, Category.TRANSACTION, [1], target=b"\x01" * 60)))
+        store.notify(hook, 7)
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DUE, Delivery.DUE, Delivery.DELIVERED])
+    errors = [msgspec.json.decode(row.attempts)[0]["error"] for row in store.rows()[:2]]
     assert errors == ["the notification could not be made"] * 2
 
 
-def test_no_secret_is_kept_of_an_answer(world: World) -> None:
+def test_no_secret_is_kept_of_an_answer(store: NotificationStore) -> None:
     """An endpoint that echoes all it got leaves neither password, secret, credential pair nor card number in our books."""
     with a_receiver(echo=True, answers=[500]) as receiver:
-        hook = world.webhook(receiver.url, secret=SECRET, custom_header={"A": f"{PASSWORD} {SECRET}", "B": "4111111111111111"})
-        world.notify(hook, 7)
-        with delivering(world.database):
-            until(lambda: world.rows()[0].tries == 1)
-    kept = world.rows()[0].attempts
+        hook = store.webhook(receiver.url, secret=SECRET, custom_header={"A": f"{PASSWORD} {SECRET}", "B": "4111111111111111"})
+        store.notify(hook, 7)
+        with delivering(store.database):
+            until(lambda: store.rows()[0].tries == 1)
+    kept = store.rows()[0].attempts
     assert PASSWORD in receiver.headers[0]["A"], "the endpoint did see it"
     assert "[redacted]" in kept
     for secret in (PASSWORD, SECRET, "aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ==", "4111111111111111"):
         assert secret not in kept
-    assert len(world.attempts()[0]["body"]) <= 256
+    assert len(store.attempts()[0]["body"]) <= 256
 
 
 # --- Nobody waits for the slow -----------------------------------------------------------
 
 
-def test_a_hanging_endpoint_holds_up_no_other(world: World) -> None:
+def test_a_hanging_endpoint_holds_up_no_other(store: NotificationStore) -> None:
     """Two hundred messages for a hanging endpoint stand in the queue; the one behind them, for another, arrives."""
     with a_receiver(holds=True) as hanging, a_receiver() as quick:
-        slow, fast = world.webhook(hanging.url, name="slow"), world.webhook(quick.url, name="fast")
-        world.notify(slow, *range(200), now=system_ms() - 60_000)
-        world.notify(fast, 7)
-        with delivering(world.database):
-            until(lambda: world.states()[-1] == Delivery.DELIVERED)
+        slow, fast = store.webhook(hanging.url, name="slow"), store.webhook(quick.url, name="fast")
+        store.notify(slow, *range(200), now=system_ms() - 60_000)
+        store.notify(fast, 7)
+        with delivering(store.database):
+            until(lambda: store.states()[-1] == Delivery.DELIVERED)
             until(lambda: hanging.under_way == 8)
-            world.wait_for_a_look()
-            assert world.states().count(Delivery.SENDING) == 8
+            store.wait_for_a_look()
+            assert store.states().count(Delivery.SENDING) == 8
             hanging.over.set()
-            until(lambda: set(world.states()) == {Delivery.DELIVERED})
+            until(lambda: set(store.states()) == {Delivery.DELIVERED})
     assert hanging.most_at_once == 8
 
 
-def test_a_silent_endpoint_is_tried_one_post_at_a_time(world: World) -> None:
+def test_a_silent_endpoint_is_tried_one_post_at_a_time(store: NotificationStore) -> None:
     """After a timeout an endpoint has one place, until the endpoint answers again; many silent ones leave room for others."""
     with a_receiver(holds=True) as receiver:
-        world.notify(world.webhook(receiver.url), *range(20))
-        with delivering(world.database, RetryRules(timeout_ms=300)):
-            until(lambda: sum(row.tries for row in world.rows()) >= 8)
+        store.notify(store.webhook(receiver.url), *range(20))
+        with delivering(store.database, RetryRules(timeout_ms=300)):
+            until(lambda: sum(row.tries for row in store.rows()) >= 8)
 
             def are_more_tried() -> bool:
-                rows = world.rows()
+                rows = store.rows()
                 assert [row.state for row in rows].count(Delivery.SENDING) <= 1
                 return sum(row.tries for row in rows) >= 11
 
             until(are_more_tried)
             receiver.over.set()
-            until(lambda: world.states().count(Delivery.DELIVERED) >= 10)
+            until(lambda: store.states().count(Delivery.DELIVERED) >= 10)
 
 
-def test_a_backlog_of_thousands_is_drained(world: World) -> None:
+def test_a_backlog_of_thousands_is_drained(store: NotificationStore) -> None:
     """Two thousand messages, to one endpoint, each exactly once when nothing fails."""
     with a_receiver() as receiver:
-        world.notify(world.webhook(receiver.url), *range(2_000))
-        with delivering(world.database):
-            until(lambda: set(world.states()) == {Delivery.DELIVERED}, 300)
+        store.notify(store.webhook(receiver.url), *range(2_000))
+        with delivering(store.database):
+            until(lambda: set(store.states()) == {Delivery.DELIVERED}, 300)
     assert len(set(receiver.bodies)) == len(receiver.bodies) == 2_000
 
 
 # --- Two processes, kills and stops ------------------------------------------------------
 
 
-def test_two_deliverers_send_nothing_twice(world: World, database_url: str) -> None:
+def test_two_deliverers_send_nothing_twice(store: NotificationStore, database_url: str) -> None:
     """Two on one database, both woken all the time: five hundred messages, each sent once, and both had a share."""
     other = Database(database_url)
     with a_receiver(holds=True) as receiver:
-        hook = world.webhook(receiver.url)
-        with delivering(world.database) as one, delivering(other) as two:
+        hook = store.webhook(receiver.url)
+        with delivering(store.database) as first, delivering(other) as second:
             for start in range(0, 500, 10):
-                world.notify(hook, *range(start, start + 10))
-                one.wake()
-                two.wake()
+                store.notify(hook, *range(start, start + 10))
+                first.wake()
+                second.wake()
             # Each has claimed as much as it may while nothing is answered.
-            until(lambda: one._sends_to.total() == two._sends_to.total() == 8)
+            until(lambda: first._sends_to.total() == second._sends_to.total() == 8)
             receiver.over.set()
 
             def are_all_delivered() -> bool:
-                one.wake()
-                two.wake()
-                return set(world.states()) == {Delivery.DELIVERED}
+                first.wake()
+                second.wake()
+                return set(store.states()) == {Delivery.DELIVERED}
 
             until(are_all_delivered)
     other.close()
     assert len(set(receiver.bodies)) == len(receiver.bodies) == 500
 
 
-def test_the_program_clock_does_not_end_a_claim(world: World, database_url: str) -> None:
+def test_the_program_clock_does_not_end_a_claim(store: NotificationStore, database_url: str) -> None:
     """While a post is under way the program's clock is set a year ahead; a second process still leaves the row alone."""
     other, readings = Database(database_url), list[int]()
 
@@ -410,16 +410,16 @@ def test_the_program_clock_does_not_end_a_claim(world: World, database_url: str)
         return readings[-1]
 
     with a_receiver(holds=True) as receiver:
-        world.notify(world.webhook(receiver.url), 7)
-        with delivering(world.database):
+        store.notify(store.webhook(receiver.url), 7)
+        with delivering(store.database):
             until(lambda: len(receiver.bodies) == 1)
-            world.clock(ProgramClock(offset_ms=365 * 86_400_000))
+            store.clock(ProgramClock(offset_ms=365 * 86_400_000))
             with delivering(other, real_clock=clock):
                 # Each look reads the clock once when it begins, so two looks have ended.
                 until(lambda: len(readings) > 2)
                 assert len(receiver.bodies) == 1
                 receiver.over.set()
-                until(lambda: world.states() == [Delivery.DELIVERED])
+                until(lambda: store.states() == [Delivery.DELIVERED])
     other.close()
     assert len(receiver.bodies) == 1
 
@@ -431,42 +431,42 @@ def deliver_in_this_process(database_url: str) -> None:
         threading.Event().wait()
 
 
-def test_a_kill_between_send_and_mark_sends_again(world: World, database_url: str) -> None:
+def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, database_url: str) -> None:
     """Killed after the endpoint said 200 and before that is written: when the claim ends, another sends the same bytes."""
     # The program's clock stands still, which must not keep the dead process's claim alive.
-    world.clock(ProgramClock(frozen_ms=system_ms()))
+    store.clock(ProgramClock(frozen_ms=system_ms()))
     command = "import sys; from tests.outbox.test_deliver import deliver_in_this_process as run; run(sys.argv[1])"
     with a_receiver() as receiver, Failpoints() as failpoints:
         failpoints.arm("delivery.record.before", "kill")
         env = {**os.environ, **failpoints.environment}
-        world.notify(world.webhook(receiver.url, secret=SECRET), 7, now=0)
+        store.notify(store.webhook(receiver.url, secret=SECRET), 7, now=0)
         child = subprocess.run([sys.executable, "-c", command, database_url], cwd=ROOT, env=env, timeout=120, check=False)
         assert child.returncode == -signal.SIGKILL
         assert len(receiver.bodies) == 1
-        assert world.states() == [Delivery.SENDING]
-        with delivering(world.database):
-            world.wait_for_a_look()
-            assert world.states() == [Delivery.SENDING], "the claim still holds"
+        assert store.states() == [Delivery.SENDING]
+        with delivering(store.database):
+            store.wait_for_a_look()
+            assert store.states() == [Delivery.SENDING], "the claim still holds"
         later = PATIENT.timeout_ms + LEASE_MARGIN_MS
-        with delivering(world.database, real_clock=lambda: system_ms() + later):
-            until(lambda: world.states() == [Delivery.DELIVERED])
+        with delivering(store.database, real_clock=lambda: system_ms() + later):
+            until(lambda: store.states() == [Delivery.DELIVERED])
     assert len(receiver.bodies) == 2
     assert receiver.bodies[0] == receiver.bodies[1]
     assert receiver.headers[0]["X-Marqeta-Signature"] == receiver.headers[1]["X-Marqeta-Signature"]
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_who_lost_the_claim_has_no_say(world: World, status: int) -> None:
+def test_who_lost_the_claim_has_no_say(store: NotificationStore, status: int) -> None:
     """The row was claimed anew, or is another one after a reset, before the first post was answered: it stays as it is."""
     with a_receiver(holds=True, answers=[status]) as receiver:
-        world.notify(world.webhook(receiver.url), 7)
-        with delivering(world.database):
+        store.notify(store.webhook(receiver.url), 7)
+        with delivering(store.database):
             until(lambda: len(receiver.bodies) == 1)
-            with world.database.write() as db:
+            with store.database.write() as db:
                 db.execute(update(outbox).values(due_ms=outbox.c.due_ms + 1))
             receiver.over.set()
             # The end waits for the answer, which is written down by the last turn.
-    (row,) = world.rows()
+    (row,) = store.rows()
     assert (row.state, row.tries, row.attempts) == (Delivery.SENDING, 0, "[]")
 
 
@@ -476,39 +476,39 @@ def patient_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 60.0)
 
 
-def test_a_stop_waits_for_answers_and_claims_nothing_more(world: World, patient_stop: None) -> None:
+def test_a_stop_waits_for_answers_and_claims_nothing_more(store: NotificationStore, patient_stop: None) -> None:
     """What is under way is answered and written down; what came in meanwhile stays due."""
     with a_receiver(holds=True) as receiver:
-        hook = world.webhook(receiver.url)
-        world.notify(hook, 1)
-        with delivering(world.database) as deliverer:
+        hook = store.webhook(receiver.url)
+        store.notify(hook, 1)
+        with delivering(store.database) as deliverer:
             until(lambda: len(receiver.bodies) == 1)
             deliverer.stop()
-            world.notify(hook, 2)
+            store.notify(hook, 2)
             deliverer.wake()
             receiver.over.set()
-    assert world.states() == [Delivery.DELIVERED, Delivery.DUE]
+    assert store.states() == [Delivery.DELIVERED, Delivery.DUE]
     assert len(receiver.bodies) == 1
 
 
-def test_a_stop_does_not_wait_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_does_not_wait_for_ever(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A post without an answer is given up after STOP_S; it may have arrived, so it is due again and not lost."""
     monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 0.2)
     with a_receiver(holds=True) as receiver:
-        world.notify(world.webhook(receiver.url), 1)
+        store.notify(store.webhook(receiver.url), 1)
         # It returns although the endpoint holds its answer and the post has ten minutes.
-        with delivering(world.database):
+        with delivering(store.database):
             until(lambda: len(receiver.bodies) == 1)
-    assert world.states() == [Delivery.DUE]
-    assert world.attempts()[0]["error"] == "Cardwright stopped before the answer came"
+    assert store.states() == [Delivery.DUE]
+    assert store.attempts()[0]["error"] == "Cardwright stopped before the answer came"
 
 
-def test_cancelling_is_a_stop(world: World, patient_stop: None) -> None:
+def test_cancelling_is_a_stop(store: NotificationStore, patient_stop: None) -> None:
     """A cancelled task leaves no row half-way: what was answered is written down."""
 
     async def story(threads: ThreadPoolExecutor) -> None:
         client = GuardedClient(OutgoingPolicy.sandbox(), monotonic_ms)
-        deliverer = Deliverer(world.database, VAULT, client, system_ms, PATIENT, first_states, threads, poll_ms=20)
+        deliverer = Deliverer(store.database, VAULT, client, system_ms, PATIENT, first_states, threads, poll_ms=20)
         task = asyncio.create_task(deliverer.run())
         while not receiver.bodies:
             await asyncio.sleep(0.01)
@@ -521,16 +521,16 @@ def test_cancelling_is_a_stop(world: World, patient_stop: None) -> None:
         await client.close()
 
     with a_receiver(holds=True) as receiver, ThreadPoolExecutor(1) as threads:
-        world.notify(world.webhook(receiver.url), 1)
+        store.notify(store.webhook(receiver.url), 1)
         asyncio.run(story(threads))
-    assert world.states() == [Delivery.DELIVERED]
+    assert store.states() == [Delivery.DELIVERED]
 
 
-def test_trouble_with_the_database_is_survived(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trouble_with_the_database_is_survived(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outcome that could not be written is kept and written when the database is back: nothing is sent twice."""
     monkeypatch.setattr("cardwright.outbox.deliver.TROUBLE_S", 0.05)
     broken, failures = threading.Event(), list[OSError]()
-    real_write = world.database.write
+    real_write = store.database.write
 
     def write() -> Any:
         if broken.is_set():
@@ -539,19 +539,19 @@ def test_trouble_with_the_database_is_survived(world: World, monkeypatch: pytest
         return real_write()
 
     with a_receiver(on_request=broken.set) as receiver:
-        world.notify(world.webhook(receiver.url), 1)
-        with delivering(world.database):
-            monkeypatch.setattr(world.database, "write", write)
+        store.notify(store.webhook(receiver.url), 1)
+        with delivering(store.database):
+            monkeypatch.setattr(store.database, "write", write)
             until(lambda: len(failures) >= 3)
-            assert world.states() == [Delivery.SENDING]
+            assert store.states() == [Delivery.SENDING]
             broken.clear()
-            until(lambda: world.states() == [Delivery.DELIVERED])
+            until(lambda: store.states() == [Delivery.DELIVERED])
     assert len(receiver.bodies) == 1
 
 
-def test_idling_writes_nothing(world: World) -> None:
+def test_idling_writes_nothing(store: NotificationStore) -> None:
     """Looking for work takes no write transaction, whose lock others would wait for."""
-    world.notify(world.webhook("http://127.0.0.1:9/hook"), 1, now=system_ms() + 3_600_000)
+    store.notify(store.webhook("http://127.0.0.1:9/hook"), 1, now=system_ms() + 3_600_000)
     readings = list[int]()
 
     def clock() -> int:
@@ -559,7 +559,7 @@ def test_idling_writes_nothing(world: World) -> None:
         return readings[-1]
 
     # Each look reads the clock once when it begins. One that wants to write would wait, and none would follow it.
-    with delivering(world.database, real_clock=clock), world.database.write():
+    with delivering(store.database, real_clock=clock), store.database.write():
         count = len(readings)
         until(lambda: len(readings) > count + 2)
-    assert world.states() == [Delivery.DUE]
+    assert store.states() == [Delivery.DUE]

@@ -415,7 +415,7 @@ def test_addresses_are_judged_by_what_they_carry(address: str, in_production: st
     assert check_address(address, SANDBOX) == in_sandbox
 
 
-@given(st.ip_addresses(v=4) | st.sampled_from([IPv4Address(one) for one in ("127.0.0.1", "10.0.0.1", "169.254.169.254")]))
+@given(st.ip_addresses(v=4) | st.sampled_from([IPv4Address(text) for text in ("127.0.0.1", "10.0.0.1", "169.254.169.254")]))
 def test_no_carrier_changes_the_verdict(ip: IPv4Address) -> None:
     """Any IPv4 address, in whichever IPv6 form it travels, is judged as if it came plainly."""
     high, low = int(ip) >> 16, int(ip) & 0xFFFF

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from cardwright.storage.tables import metadata
 from tests.storm.check import database_at
-from tests.storm.scenes import Scene
+from tests.storm.scenes import ObjectGraph
 from tests.support.server import RunningServer
 
 
@@ -22,15 +22,15 @@ def server(address: str) -> Iterator[RunningServer]:
     """The shared server. Whoever uses it leaves it running and makes objects with names of his own."""
     with RunningServer(db=address) as running:
         yield running
-        said = running.output()
-    assert "Traceback" not in said, said[-8000:]
+        output = running.output()
+    assert "Traceback" not in output, output[-8000:]
 
 
 @pytest.fixture(scope="package")
-def scene(server: RunningServer) -> Iterator[Scene]:
+def object_graph(server: RunningServer) -> Iterator[ObjectGraph]:
     """One object of every kind in the default program."""
     with server.client() as client:
-        made = Scene(client, server.root_url, "default", "shared")
+        made = ObjectGraph(client, server.root_url, "default", "shared")
         made.make()
         yield made
 

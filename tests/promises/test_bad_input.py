@@ -12,7 +12,7 @@ import pytest
 from msgspec import inspect
 
 from tests.storm.naughty import Field, fields_of, texts_of, with_value, wrong_values
-from tests.storm.scenes import ALL, WATCHED, Place, Scene, filled, required_query, working_values
+from tests.storm.scenes import ALL, WATCHED, ObjectGraph, Place, filled, required_query, working_values
 from tests.support.server import HOST, Reply, RunningServer
 
 PLACES = sorted(ALL)
@@ -41,71 +41,77 @@ def check(reply: Reply, *names: str) -> None:
     assert not [name for name in names if name not in message], (names, reply.text)
 
 
-def target(scene: Scene, place: Place) -> str:
+def target(object_graph: ObjectGraph, place: Place) -> str:
     """A path of the route that leads to an object."""
     values = TARGETS.get(place)
     if values is None:
-        found = working_values(scene, place)
-        assert found is not None, f"no object of the scene is found by {name_of(place)}: tests/storm/scenes.py must make one"
-        values = TARGETS[place] = found
-    query = "&".join(f"{name}={value}" for name, value in required_query(scene, place).items())
+        new_values = working_values(object_graph, place)
+        assert new_values is not None, (
+            f"no object of the object graph is found by {name_of(place)}: tests/storm/scenes.py must make one"
+        )
+        values = TARGETS[place] = new_values
+    query = "&".join(f"{name}={value}" for name, value in required_query(object_graph, place).items())
     return filled(place[1], values) + (f"?{query}" if query else "")
 
 
 TARGETS: dict[Place, tuple[str, ...]] = {}
 
 
-def body_of(scene: Scene, place: Place) -> dict[str, Any]:
+def body_of(object_graph: ObjectGraph, place: Place) -> dict[str, Any]:
     """The route's example without what would make it a repeat: a create looks for that before it looks at the rest."""
-    return {name: value for name, value in scene.body_of(place).items() if name not in ("token", "email")}
+    return {name: value for name, value in object_graph.body_of(place).items() if name not in ("token", "email")}
 
 
 # --- Fields ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
-def test_every_wrong_field_is_named(scene: Scene, rows: Rows, place: Place) -> None:
+def test_every_wrong_field_is_named(object_graph: ObjectGraph, rows: Rows, place: Place) -> None:
     """Missing, null, too short, too long, of the wrong type, out of range: each is refused by name and leaves no row."""
-    path, body, shape = target(scene, place), body_of(scene, place), ALL[place].body
+    path, body, shape = target(object_graph, place), body_of(object_graph, place), ALL[place].body
     assert shape is not None
     before = rows()
     for number, field in enumerate(fields_of(shape)):
         for value in wrong_values(field, number):
-            reply = scene.client.request(place[0], path, with_value(body, field.path, value, shape))
+            reply = object_graph.client.request(place[0], path, with_value(body, field.path, value, shape))
             assert 400 <= reply.status < 500, (field.path, value, reply.status, reply.text)
             check(reply, field.name)
     assert rows() == before
 
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
-def test_text_that_is_no_text(scene: Scene, rows: Rows, place: Place) -> None:
+def test_text_that_is_no_text(object_graph: ObjectGraph, rows: Rows, place: Place) -> None:
     """NUL characters, lone surrogates and bytes that are not UTF-8 are refused in every text field, and leave no row."""
-    path, body, shape = target(scene, place), body_of(scene, place), ALL[place].body
+    path, body, shape = target(object_graph, place), body_of(object_graph, place), ALL[place].body
     assert shape is not None
     before = rows()
     escapes = (b"\\u0000", b"\\ud800", b"a\\udc00b", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00")
     for number, field in enumerate(texts_of(shape)):
         for escape in (escapes[0], escapes[1 + number % (len(escapes) - 1)]):
             raw = json.dumps(with_value(body, field.path, "@@", shape)).encode().replace(b"@@", escape)
-            check(scene.client.request(place[0], path, raw))
+            check(object_graph.client.request(place[0], path, raw))
     assert rows() == before
 
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
-def test_unusual_values_do_no_harm(scene: Scene, place: Place) -> None:
+def test_unusual_values_do_no_harm(object_graph: ObjectGraph, place: Place) -> None:
     """Odd but legal text, huge numbers and duplicate keys get an answer that is no 5xx."""
-    path, shape = target(scene, place), ALL[place].body
+    path, shape = target(object_graph, place), ALL[place].body
     assert shape is not None
     for number, field in enumerate(fields_of(shape)):
         for value in unusual_values(field, number):
-            reply = scene.client.request(place[0], path, with_value(body_of(scene, place), field.path, value, shape))
+            reply = object_graph.client.request(
+                place[0], path, with_value(body_of(object_graph, place), field.path, value, shape)
+            )
             assert reply.status < 500, (field.path, value, reply.text)
             if place[1] == WATCHED and reply.status == 201:
                 # Or it would still leave rows while another test counts them.
-                scene.wait_for(filled(f"{WATCHED}/{{token}}", [reply.json["token"]]))
-    scene.undo(place)
-    raw = json.dumps(body_of(scene, place))[1:]
-    assert scene.client.request(place[0], path, f'{{"name":5,"amount":"x","token":"{"x" * 99}",{raw}'.encode()).status < 500
+                object_graph.wait_for(filled(f"{WATCHED}/{{token}}", [reply.json["token"]]))
+    object_graph.undo(place)
+    raw = json.dumps(body_of(object_graph, place))[1:]
+    assert (
+        object_graph.client.request(place[0], path, f'{{"name":5,"amount":"x","token":"{"x" * 99}",{raw}'.encode()).status < 500
+    )
 
 
 def unusual_values(field: Field, number: int) -> Iterator[Any]:
@@ -139,21 +145,21 @@ NO_BODIES = {
 
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
-def test_what_is_no_body(scene: Scene, rows: Rows, place: Place) -> None:
+def test_what_is_no_body(object_graph: ObjectGraph, rows: Rows, place: Place) -> None:
     """What is no JSON object, is nested without end or too large, or says that it is something else, is refused."""
-    path, before = target(scene, place), rows()
-    for what, raw in NO_BODIES.items():
-        reply = scene.client.request(place[0], path, raw)
-        assert reply.status == 400, (what, reply.status, reply.text)
+    path, before = target(object_graph, place), rows()
+    for fault, raw in NO_BODIES.items():
+        reply = object_graph.client.request(place[0], path, raw)
+        assert reply.status == 400, (fault, reply.status, reply.text)
         check(reply)
     too_large = b'{"name":"' + b"x" * 2_000_000 + b'"}'
-    reply = scene.client.request(place[0], path, too_large)
+    reply = object_graph.client.request(place[0], path, too_large)
     assert reply.status == 413
     check(reply)
-    good = json.dumps(body_of(scene, place)).encode()
+    good = json.dumps(body_of(object_graph, place)).encode()
     before["transactions"] = rows()["transactions"]
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/xml", "", "json", "multipart/form-data; a=b"):
-        reply = scene.client.request(place[0], path, good, headers={"Content-Type": kind})
+        reply = object_graph.client.request(place[0], path, good, headers={"Content-Type": kind})
         assert reply.status == 415, kind
         check(reply)
     changed = {name: count for name, count in rows().items() if count != before[name]}
@@ -164,10 +170,10 @@ def chunked(*chunks: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
 
 
-def raw_exchange(server: RunningServer, scene: Scene, head: str, body: bytes = b"") -> tuple[int, bytes]:
+def raw_exchange(server: RunningServer, object_graph: ObjectGraph, head: str, body: bytes = b"") -> tuple[int, bytes]:
     """Sends bytes as they are; the status and body of the answer, 0 when the server hung up without one."""
     with socket.create_connection((HOST, server.port), timeout=60) as connection:
-        text = f"{head}\r\nHost: {HOST}\r\nAuthorization: {scene.client._authorization}\r\nConnection: close\r\n\r\n"
+        text = f"{head}\r\nHost: {HOST}\r\nAuthorization: {object_graph.client._authorization}\r\nConnection: close\r\n\r\n"
         answer = b""
         # Who sends too much may be hung up on before he has sent it all.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -179,31 +185,31 @@ def raw_exchange(server: RunningServer, scene: Scene, head: str, body: bytes = b
     return (int(status.split()[1]) if status else 0), rest.partition(b"\r\n\r\n")[2]
 
 
-def test_chunked_bodies(server: RunningServer, scene: Scene) -> None:
+def test_chunked_bodies(server: RunningServer, object_graph: ObjectGraph) -> None:
     """A body in pieces is a body; too many pieces are too many bytes; pieces that are none get a 400 or a closed line."""
     head = "POST /v3/users HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
-    assert raw_exchange(server, scene, head, chunked(b'{"first_', b'name":', b'"Ana"}'))[0] == 201
-    status, body = raw_exchange(server, scene, head, chunked(*[b" " * 65536] * 40))
+    assert raw_exchange(server, object_graph, head, chunked(b'{"first_', b'name":', b'"Ana"}'))[0] == 201
+    status, body = raw_exchange(server, object_graph, head, chunked(*[b" " * 65536] * 40))
     assert status in (0, 413), (status, body)
-    assert raw_exchange(server, scene, head, b"zz\r\nnonsense\r\n")[0] in (0, 400)
-    assert raw_exchange(server, scene, head, chunked(b""))[0] == 400
+    assert raw_exchange(server, object_graph, head, b"zz\r\nnonsense\r\n")[0] in (0, 400)
+    assert raw_exchange(server, object_graph, head, chunked(b""))[0] == 400
 
 
 # --- Paths and methods -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
-def test_other_methods(scene: Scene, place: Place) -> None:
+def test_other_methods(object_graph: ObjectGraph, place: Place) -> None:
     """A method that a path does not have gets a 405 that names those that it has."""
     path = place[1].replace("{", "").replace("}", "")
     known = {verb for verb, other in PLACES if other == place[1]}
     for verb in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"} - known:
-        reply = scene.client.request(verb, path, b"{}")
+        reply = object_graph.client.request(verb, path, b"{}")
         if reply.status != 404 and place[1].startswith("/sandbox/inbox/"):
             continue
         assert reply.status in (405, 404), (verb, reply.status, reply.text)
         check(reply)
-    reply = scene.client.request("PATCH", path)
+    reply = object_graph.client.request("PATCH", path)
     assert reply.status == 405
     check(reply, place[0])
 
@@ -219,9 +225,9 @@ NOWHERE = (
 
 
 @pytest.mark.parametrize("path", NOWHERE, ids=lambda path: path[:40])
-def test_paths_that_lead_nowhere(server: RunningServer, scene: Scene, path: str) -> None:
+def test_paths_that_lead_nowhere(server: RunningServer, object_graph: ObjectGraph, path: str) -> None:
     """Unknown paths and tokens, and text that is none, get a 4xx: in the wire's form wherever the API is asked."""
-    status, body = raw_exchange(server, scene, f"GET {path} HTTP/1.1")
+    status, body = raw_exchange(server, object_graph, f"GET {path} HTTP/1.1")
     assert 400 <= status < 500, (status, body)
     if path.startswith(("/v3/", "/sandbox/")):
         # Everything that is HTTP at all and asks the API is answered in the wire's words.
@@ -239,20 +245,20 @@ BAD_PAGES = {
 
 
 @pytest.mark.parametrize("place", WITH_PAGES, ids=name_of)
-def test_pages_that_are_none(scene: Scene, place: Place) -> None:
+def test_pages_that_are_none(object_graph: ObjectGraph, place: Place) -> None:
     """Nonsense in count, start_index and sort_by is refused by name, on every list."""
-    path = target(scene, place)
+    path = target(object_graph, place)
     sign = "&" if "?" in path else "?"
     for name, values in BAD_PAGES.items():
         for value in values:
-            reply = scene.client.request(place[0], f"{path}{sign}{name}={value}", scene.body_of(place))
+            reply = object_graph.client.request(place[0], f"{path}{sign}{name}={value}", object_graph.body_of(place))
             if is_tolerated(place, name, value):
                 assert reply.status < 500, (name, value, reply.text)
             else:
                 assert 400 <= reply.status < 500, (name, value, reply.status, reply.text)
                 check(reply, *(() if "%" in value or reply.status == 413 else (name,)))
     for fields in ("nonsense", ",,,", "token,,", "x" * 3000, "token.x", "*"):
-        reply = scene.client.request(place[0], f"{path}{sign}fields={fields}", scene.body_of(place))
+        reply = object_graph.client.request(place[0], f"{path}{sign}fields={fields}", object_graph.body_of(place))
         assert reply.status == 200, (fields, reply.text)
 
 
@@ -268,15 +274,15 @@ BAD_FILTERS = (
 
 
 @pytest.mark.parametrize("place", WITH_QUERY, ids=name_of)
-def test_filters_that_are_none(scene: Scene, place: Place) -> None:
+def test_filters_that_are_none(object_graph: ObjectGraph, place: Place) -> None:
     """Nonsense in any filter gets an answer that is no 5xx."""
-    path, shape = target(scene, place), ALL[place].query
+    path, shape = target(object_graph, place), ALL[place].query
     assert shape is not None
     sign = "&" if "?" in path else "?"
-    for one in msgspec.structs.fields(shape):
+    for parameter in msgspec.structs.fields(shape):
         for value in BAD_FILTERS:
-            reply = scene.client.request(place[0], f"{path}{sign}{one.name}={value}", scene.body_of(place))
-            assert reply.status < 500, (one.name, value, reply.text)
+            reply = object_graph.client.request(place[0], f"{path}{sign}{parameter.name}={value}", object_graph.body_of(place))
+            assert reply.status < 500, (parameter.name, value, reply.text)
             if reply.status >= 400:
                 check(reply)
 
@@ -285,9 +291,9 @@ QUERIES = ("?", "?&&&", "?=", "?=x", "?a", "?%", "?%zz=1", "?a=%ff", "?%00=1", "
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query[:10])
-def test_query_strings_that_are_none(server: RunningServer, scene: Scene, query: str) -> None:
+def test_query_strings_that_are_none(server: RunningServer, object_graph: ObjectGraph, query: str) -> None:
     """A query string that cannot be read is refused or ignored, and never trips anything."""
-    status, body = raw_exchange(server, scene, f"GET /v3/users{query} HTTP/1.1")
+    status, body = raw_exchange(server, object_graph, f"GET /v3/users{query} HTTP/1.1")
     assert status in (200, 400, 414, 431), (status, body)
 
 
@@ -295,11 +301,11 @@ ODD_TOKENS = ("a b", "a?b", "a#b", "a%2Fb", "ä", "💳", "..", "a+b", "'", '"',
 
 
 @pytest.mark.parametrize("token", ODD_TOKENS)
-def test_odd_tokens_lead_back(scene: Scene, token: str) -> None:
+def test_odd_tokens_lead_back(object_graph: ObjectGraph, token: str) -> None:
     """Whatever a client may choose as a token is refused, or leads back to its object."""
-    made = scene.client.post("/users", {"token": token})
+    made = object_graph.client.post("/users", {"token": token})
     if made.status >= 400:
         check(made, "token")
         return
-    found = scene.client.get(filled("/users/{token}", [token]))
-    assert (found.status, found.json["token"]) == (200, token), found.text
+    reply = object_graph.client.get(filled("/users/{token}", [token]))
+    assert (reply.status, reply.json["token"]) == (200, token), reply.text

@@ -9,7 +9,7 @@ from msgspec import inspect
 
 from cardwright.resources.common.route import Blank, Shape
 from tests.storm.naughty import Path, bare, fields_of, with_value
-from tests.storm.scenes import ALL, Place, Scene, filled, names_in
+from tests.storm.scenes import ALL, ObjectGraph, Place, filled, names_in
 from tests.support.server import Client, RunningServer
 from tests.support.shop import Shop
 
@@ -55,14 +55,14 @@ def send(client: Client, place: Place, path: Path, value: Any, body: Any) -> tup
 
 
 @pytest.mark.parametrize("place", BODIES, ids=" ".join)
-def test_unknown_fields_alone_are_refused(scene: Scene, rows: Callable[[], dict[str, int]], place: Place) -> None:
+def test_unknown_fields_alone_are_refused(object_graph: ObjectGraph, rows: Callable[[], dict[str, int]], place: Place) -> None:
     """The answer is a 400 that names the object and its fields; nothing is stored."""
-    body = {name: value for name, value in scene.body_of(place).items() if name not in ("token", "email")}
+    body = {name: value for name, value in object_graph.body_of(place).items() if name not in ("token", "email")}
     before = rows()
     for path, shape, is_array in objects_of(place):
         if shape.__name__ in HARMLESS:
             continue
-        status, message = send(scene.client, place, path, [STRANGE] if is_array else STRANGE, body)
+        status, message = send(object_graph.client, place, path, [STRANGE] if is_array else STRANGE, body)
         assert status == 400, (path, message)
         assert str(path[-1]) in message
         fields = msgspec.structs.fields(shape)
@@ -72,13 +72,13 @@ def test_unknown_fields_alone_are_refused(scene: Scene, rows: Callable[[], dict[
 
 
 @pytest.mark.parametrize("place", BODIES, ids=" ".join)
-def test_nulls_alone_choose_nobody(scene: Scene, place: Place) -> None:
+def test_nulls_alone_choose_nobody(object_graph: ObjectGraph, place: Place) -> None:
     """An association or a scope with nulls only is refused: it is no empty object, and it must not mean everybody."""
     for path, shape, _ in objects_of(place):
         if path[-1] in CHOICES:
             assert shape.blank is Blank.NOTHING, (path, shape)
             name = msgspec.structs.fields(shape)[0].encode_name
-            status, message = send(scene.client, place, path, {name: None}, scene.body_of(place))
+            status, message = send(object_graph.client, place, path, {name: None}, object_graph.body_of(place))
             assert (status, str(path[-1]) in message, name in message) == (400, True, True), (path, message)
 
 
@@ -172,7 +172,7 @@ def test_no_exemption_ends_by_mistake(shop: Shop) -> None:
     assert not shop.get("/authcontrols/exemptmids/open")["active"]
 
 
-def test_filters_without_a_value_find_nothing(scene: Scene) -> None:
+def test_filters_without_a_value_find_nothing(object_graph: ObjectGraph) -> None:
     """A filter that names whose objects are wanted, sent without a value, does not list everybody's."""
     for place in sorted(ALL):
         query = ALL[place].query
@@ -180,7 +180,7 @@ def test_filters_without_a_value_find_nothing(scene: Scene) -> None:
             continue
         for field in msgspec.structs.fields(query):
             if field.encode_name.endswith("_token") or field.encode_name in ("user", "card_product"):
-                reply = scene.client.get(f"{place[1]}?{field.encode_name}=&{needed(place)}")
+                reply = object_graph.client.get(f"{place[1]}?{field.encode_name}=&{needed(place)}")
                 assert reply.status == 400 or reply.json["count"] == 0, (place, field.encode_name, reply.text)
 
 

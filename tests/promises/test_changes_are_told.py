@@ -15,14 +15,14 @@ import pytest
 from cardwright.core.enums import TYPES
 from cardwright.core.movement_types import CARDLESS
 from cardwright.core.movements import MovementKind
-from cardwright.core.transaction_types import ASKS, FAMILIES, LOAD_KINDS, REFUND
+from cardwright.core.transaction_types import FAMILIES, LOAD_KINDS, REFUND, REQUEST_TYPES
 from cardwright.outbox.events import BATCH_MAX, Category
 from cardwright.resources.account_holders.account_holder_groups import FIRST_STATUS
 from cardwright.resources.account_holders.user_model import Transition, TransitionCreate
 from cardwright.resources.cards.card_transitions import CardTransition, CardTransitionCreate
 from cardwright.resources.catalog import ROUTES
 from cardwright.resources.transfers.direct_deposits import DepositTransitionCreate, DepositTransitionDone
-from tests.storm.scenes import Scene
+from tests.storm.scenes import ObjectGraph
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import shared_server
 from tests.support.issuing import client_of, fresh, new_program, problem_of, read_of
@@ -45,7 +45,7 @@ class Bank(Shop):
         self.product("idle", card_life_cycle={})
         for kyc in ("ALWAYS", "CONDITIONAL", "NEVER"):
             self.make("accountholdergroups", token=kyc, config={"kyc_required": kyc})
-        events = {(category.base, one.type) for field, category in CATEGORY_OF.items() for one in ROWS if one.field == field}
+        events = {(category.base, row.type) for field, category in CATEGORY_OF.items() for row in ROWS if row.field == field}
         names = [f"{base}.{type_}" for base, type_ in events] + [f"transaction.{type_}" for type_ in TYPES]
         self.register = Register(self.client, server.root_url, self.program["token"], names)
 
@@ -261,7 +261,9 @@ NO_TRANSITION = {
 """States without transitions, and why."""
 
 
-POSSIBLE = ASKS | CARDLESS | FAMILIES.keys() | {REFUND} | {kind for family in FAMILIES.values() for kind in family if kind}
+POSSIBLE = (
+    REQUEST_TYPES | CARDLESS | FAMILIES.keys() | {REFUND} | {kind for family in FAMILIES.values() for kind in family if kind}
+)
 """The types of all transactions that the platform makes."""
 
 TYPE_OF = {
@@ -284,15 +286,15 @@ def shapes_of(answer: Any) -> Iterator[type[msgspec.Struct]]:
 def stateful_fields() -> dict[str, Any]:
     """The types of all fields in answers that are called like a state; a shape that extends another counts as that one."""
     shapes = {shape for route in ROUTES for shape in shapes_of(route.answer)}
-    found: dict[str, Any] = {}
+    type_of_field: dict[str, Any] = {}
     for shape in shapes:
         base = next((parent for parent in shape.__mro__[1:] if parent in shapes), shape)
         if shape.__name__.endswith("Transition") or shape in TRANSITIONS:
             continue
         for name, type_ in get_type_hints(shape).items():
             if name in ("state", "status", "fulfillment_status", "active"):
-                found[f"{base.__name__}.{name}"] = type_
-    return found
+                type_of_field[f"{base.__name__}.{name}"] = type_
+    return type_of_field
 
 
 def values_of(type_: Any) -> set[str]:
@@ -304,8 +306,8 @@ def values_of(type_: Any) -> set[str]:
 
 def test_every_state_of_the_api_is_in_the_table() -> None:
     """A field that is new in an answer, and is called like a state, must be told or be listed with the reason why not."""
-    found = stateful_fields()
-    assert found.keys() == CATEGORY_OF.keys() | NO_TRANSITION.keys()
+    fields = stateful_fields()
+    assert fields.keys() == CATEGORY_OF.keys() | NO_TRANSITION.keys()
     assert not CATEGORY_OF.keys() & NO_TRANSITION.keys()
     assert set(CATEGORY_OF.values()) == POINTERS.keys() == set(Category) - {Category.TRANSACTION}
     assert PATHS.keys() == set(Category)
@@ -319,8 +321,8 @@ def test_every_value_of_a_state_has_a_row(field: str) -> None:
     assert {row.value for row in rows} | NEVER.get(field, set()) == values
     assert not {row.value for row in rows} & NEVER.get(field, set())
     if field in REQUESTS:
-        asked = values_of(get_type_hints(REQUESTS[field])[field.partition(".")[2]])
-        assert {row.value for row in rows if row.maker == "API"} == asked - NO_REQUEST.get(field, set())
+        requestable = values_of(get_type_hints(REQUESTS[field])[field.partition(".")[2]])
+        assert {row.value for row in rows if row.maker == "API"} == requestable - NO_REQUEST.get(field, set())
 
 
 def test_every_first_status_and_type_has_a_row() -> None:
@@ -346,8 +348,8 @@ class Outcome(NamedTuple):
     def about(self, number: int) -> list[dict[str, Any]]:
         """The transitions of a row's object that arrived, the newest first."""
         category, token = CATEGORY_OF[ROWS[number].field], self.tokens[number]
-        found = (one.element for one in self.arrivals if one.category is category)
-        return [element for element in found if element[POINTERS[category]] == token]
+        elements = (arrival.element for arrival in self.arrivals if arrival.category is category)
+        return [element for element in elements if element[POINTERS[category]] == token]
 
 
 @pytest.fixture(scope="module")
@@ -366,8 +368,8 @@ def matches(row: Row, element: dict[str, Any]) -> bool:
     """Whether a transition is the one that a row is about."""
     channel = "API" if row.maker == "API" else "SYSTEM"
     expected = (row.value, row.type, channel, row.reason, row.code)
-    found = (element[row.field.partition(".")[2]], Arrival(CATEGORY_OF[row.field], element).type, element["channel"])
-    return (*found, element.get("reason"), element.get("reason_code")) == expected
+    actual = (element[row.field.partition(".")[2]], Arrival(CATEGORY_OF[row.field], element).type, element["channel"])
+    return (*actual, element.get("reason"), element.get("reason_code")) == expected
 
 
 def test_every_row_is_told_once(outcome: Outcome) -> None:
@@ -394,7 +396,10 @@ def transitions_of_everything(bank: Bank) -> Counter[tuple[Category, str]]:
         Category.DEPOSIT_ACCOUNT: [f"/depositaccounts/{user['token']}/transitions" for user in users],
     }
     return Counter(
-        (category, str(one["token"])) for category, paths in lists.items() for path in paths for one in pages(bank.client, path)
+        (category, str(transition["token"]))
+        for category, paths in lists.items()
+        for path in paths
+        for transition in pages(bank.client, path)
     )
 
 
@@ -402,15 +407,15 @@ def transactions_of(client: Client) -> Counter[tuple[Category, str]]:
     """All transactions of a program, without the loads of JIT Funding, which are shown by the purchase (wire reference, 9.5)."""
     loads = {TYPES[kind] for kind in LOAD_KINDS.values()}
     moved = pages(client, "/transactions", state="ALL", start_date="2020-01-01", end_date="2036-01-01")
-    return Counter((Category.TRANSACTION, str(one["token"])) for one in moved if one["type"] not in loads)
+    return Counter((Category.TRANSACTION, str(transaction["token"])) for transaction in moved if transaction["type"] not in loads)
 
 
 def pages(client: Client, path: str, **query: Any) -> list[dict[str, Any]]:
     """All pages of a list."""
-    found: list[dict[str, Any]] = []
-    while page := read_of(client.get(path, query={"count": 100, "start_index": len(found), **query}))["data"]:
-        found += page
-    return found
+    entries: list[dict[str, Any]] = []
+    while page := read_of(client.get(path, query={"count": 100, "start_index": len(entries), **query}))["data"]:
+        entries += page
+    return entries
 
 
 def test_every_transition_and_transaction_arrives_once_in_every_box(outcome: Outcome) -> None:
@@ -430,15 +435,15 @@ def test_what_arrived_is_what_a_get_answers(outcome: Outcome) -> None:
     bank = outcome.bank
     for arrival in outcome.arrivals:
         assert len(bank.listed("/sandbox/inbox/everything", type=arrival.type, token=arrival.token)) == 1
-        found = bank.get(PATHS[arrival.category].format(arrival.token))
+        answer = bank.get(PATHS[arrival.category].format(arrival.token))
         if arrival.category is Category.TRANSACTION:
             # A notification shows the state that the transaction was first in.
-            assert (found["token"], found["type"]) == (arrival.token, arrival.type)
+            assert (answer["token"], answer["type"]) == (arrival.token, arrival.type)
         else:
-            assert found == arrival.element
+            assert answer == arrival.element
     assert max(len(elements) for body in bank.register.messages("everything") for elements in body.values()) <= BATCH_MAX
     delivered = pages(bank.client, "/sandbox/deliveries", webhook_token="everything", state="DELIVERED")
-    named = Counter((one["category"], token) for one in delivered for token in one["tokens"])
+    named = Counter((delivery["category"], token) for delivery in delivered for token in delivery["tokens"])
     assert named == Counter((arrival.category.base, arrival.token) for arrival in outcome.arrivals)
 
 
@@ -479,28 +484,28 @@ def test_what_cannot_be_resent_is_refused(outcome: Outcome) -> None:
 
 
 @pytest.fixture(scope="module")
-def scene(server: RunningServer) -> Iterator[tuple[Client, list[Arrival]]]:
+def examples(server: RunningServer) -> Iterator[tuple[Client, list[Arrival]]]:
     """A program in which every example of the API's document was sent, and what arrived."""
     program = new_program(server)
     with client_of(server, program) as client:
         register = Register(client, server.root_url, program["token"], ["transaction.*"])
-        Scene(client, server.root_url, program["token"], "scene").make()
+        ObjectGraph(client, server.root_url, program["token"], "scene").make()
         yield client, register.arrivals("everything")
 
 
-def test_every_transaction_of_a_scene_arrives_once(scene: tuple[Client, list[Arrival]]) -> None:
+def test_every_transaction_of_a_scene_arrives_once(examples: tuple[Client, list[Arrival]]) -> None:
     """Whatever the routes of the API make."""
-    client, arrivals = scene
-    found = Counter(one.key for one in arrivals if one.category is Category.TRANSACTION)
-    assert found == transactions_of(client)
-    assert set(found.values()) == {1}
+    client, arrivals = examples
+    counts = Counter(arrival.key for arrival in arrivals if arrival.category is Category.TRANSACTION)
+    assert counts == transactions_of(client)
+    assert set(counts.values()) == {1}
 
 
-def test_every_type_of_transaction_is_told(outcome: Outcome, scene: tuple[Client, list[Arrival]]) -> None:
+def test_every_type_of_transaction_is_told(outcome: Outcome, examples: tuple[Client, list[Arrival]]) -> None:
     """A type that is new among those that the platform makes needs an act, and each kind of movement makes one."""
-    types = {one.type for one in (*outcome.arrivals, *scene[1]) if one.category is Category.TRANSACTION}
+    types = {arrival.type for arrival in (*outcome.arrivals, *examples[1]) if arrival.category is Category.TRANSACTION}
     assert types == {TYPES[kind] for kind in POSSIBLE}
     assert TYPE_OF.keys() == set(MovementKind)
     assert set(TYPE_OF.values()) <= types
-    reloads = [one.element for one in outcome.arrivals if "auto_reload" in one.element]
-    assert [(one["type"], one["user_token"]) for one in reloads] == [("gpa.credit", "bo")]
+    reloads = [arrival.element for arrival in outcome.arrivals if "auto_reload" in arrival.element]
+    assert [(reload["type"], reload["user_token"]) for reload in reloads] == [("gpa.credit", "bo")]

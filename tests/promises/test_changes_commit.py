@@ -20,7 +20,7 @@ from tests.support.register import Register
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
 from tests.support.waiting import until
-from tests.support.world import NOON, World, asked, instructed, new_world
+from tests.support.world import NOON, InProcessPlatform, card_request, movement_request, new_platform
 
 TODAY, FRIDAY = "2035-06-01T09:00:00Z", "2035-06-08T00:00:00Z"
 
@@ -28,32 +28,32 @@ TODAY, FRIDAY = "2035-06-01T09:00:00Z", "2035-06-08T00:00:00Z"
 # --- The same transaction of the database --------------------------------------------------
 
 
-def subscribe(world: World) -> None:
-    """Adds a webhook for everything. Nothing is delivered in a world, so the rows of the outbox stay as they are written."""
+def subscribe(platform: InProcessPlatform) -> None:
+    """Adds a webhook for everything. The platform here delivers nothing, so the rows of the outbox stay as they are written."""
     row = {
-        "program_id": world.program_id, "token": "hook", "request_hash": b"", "created_ms": NOON, "modified_ms": NOON,
+        "program_id": platform.program_id, "token": "hook", "request_hash": b"", "created_ms": NOON, "modified_ms": NOON,
         "doc": '{"events":["*"]}', "active": True, "sealed": b"",
     }  # fmt: skip
-    with world.database.write() as db:
+    with platform.database.write() as db:
         db.execute(webhooks.insert().values(row))
 
 
-def change_everything(world: World) -> None:
+def change_everything(platform: InProcessPlatform) -> None:
     """Makes a change of each category, by actions of resources and by the engine."""
-    world.make("fundingsources/program", token="source", name="Source")
+    platform.make("fundingsources/program", token="source", name="Source")
     config = {"jit_funding": {"program_funding_source": {"enabled": True, "funding_source_token": "source"}}}
-    world.make("cardproducts", token="product", name="Product", start_date="2025-01-01", config=config)
-    world.make("users", token="ana")
-    world.make("cards", token="card", user_token="ana", card_product_token="product")
-    world.make("cardtransitions", card_token="card", state="ACTIVE", channel="API")
-    world.make("depositaccounts", token="account", user_token="ana")
-    said = {"user_token": "ana", "direct_deposit_account_token": "account"}
+    platform.make("cardproducts", token="product", name="Product", start_date="2025-01-01", config=config)
+    platform.make("users", token="ana")
+    platform.make("cards", token="card", user_token="ana", card_product_token="product")
+    platform.make("cardtransitions", card_token="card", state="ACTIVE", channel="API")
+    platform.make("depositaccounts", token="account", user_token="ana")
+    echoed = {"user_token": "ana", "direct_deposit_account_token": "account"}
     days = {"at once": 0, "later": 10**14}
     arrived = [
-        instructed(world, Deposit, ["ana"], 60, seed=number, token=token, settles_ms=day, is_credit=True, echoed=said)
+        movement_request(platform, Deposit, ["ana"], 60, seed=number, token=token, settles_ms=day, is_credit=True, echoed=echoed)
         for number, (token, day) in enumerate(days.items())
     ]
-    world.run([[asked(world, "card", 100, seed=9), *arrived]])
+    platform.run([[card_request(platform, "card", 100, seed=9), *arrived]])
 
 
 def writers_of(db: Connection, category: Category, refs: list[Any]) -> set[int]:
@@ -64,22 +64,22 @@ def writers_of(db: Connection, category: Category, refs: list[Any]) -> set[int]:
     else:
         table, condition = TRANSITIONS[category]
         query = select(xmin).select_from(table).where(condition, table.c.token.in_(refs))
-    found = db.scalars(query).all()
-    assert len(found) == len(refs)
-    return {int(writer) for writer in found}
+    writers = db.scalars(query).all()
+    assert len(writers) == len(refs)
+    return {int(writer) for writer in writers}
 
 
 def test_event_is_written_by_the_transaction_that_writes_the_change(postgres_url: str) -> None:
     """For each category PostgreSQL names the same writer for the object and for the row of the outbox."""
-    with new_world(postgres_url) as world:
-        subscribe(world)
-        change_everything(world)
-        with world.database.read() as db:
+    with new_platform(postgres_url) as platform:
+        subscribe(platform)
+        change_everything(platform)
+        with platform.database.read() as db:
             xmin: Any = column("xmin")
             rows = db.execute(select(outbox.c.category, outbox.c.refs, xmin)).all()
-            found = [(Category(row.category), msgspec.json.decode(row.refs), int(row.xmin)) for row in rows]
-            assert {category for category, _, _ in found} == set(Category)
-            for category, refs, writer in found:
+            events = [(Category(row.category), msgspec.json.decode(row.refs), int(row.xmin)) for row in rows]
+            assert {category for category, _, _ in events} == set(Category)
+            for category, refs, writer in events:
                 assert writers_of(db, category, refs) == {writer}, (category, refs)
 
 
@@ -102,7 +102,7 @@ class Payroll(Shop):
 def transitions_in(receiver: Receiver) -> Counter[tuple[str, str]]:
     """Deposit and state of all direct deposit transitions that a receiver got."""
     arrays = (body.get(Category.DEPOSIT.array, []) for body in receiver.json())
-    return Counter((one["direct_deposit_token"], one["state"]) for array in arrays for one in array)
+    return Counter((transition["direct_deposit_token"], transition["state"]) for array in arrays for transition in array)
 
 
 @pytest.mark.parametrize("moment", ["commit.before", "commit.after"])
@@ -129,7 +129,12 @@ def test_a_kill_loses_neither_change_nor_event(database_url: str, moment: str) -
         until(lambda: transitions_in(receiver)["wage", "APPLIED"])
         (applied,) = payroll.listed("/directdeposits/transitions", direct_deposit_token="wage", states="APPLIED")
         assert (applied["channel"], payroll.money("bo")) == ("SYSTEM", (1, 1))
-        tokens = {one["token"] for body in receiver.json() for one in body[Category.DEPOSIT.array] if one["state"] == "APPLIED"}
+        tokens = {
+            transition["token"]
+            for body in receiver.json()
+            for transition in body[Category.DEPOSIT.array]
+            if transition["state"] == "APPLIED"
+        }
         assert tokens == {applied["token"]}
 
 
@@ -148,6 +153,6 @@ def test_many_changes_of_one_moment_are_told_once(postgres_url: str, workers: in
         # The request gives up after five seconds, and the timers come back to the rest.
         until(lambda: payroll.money("bo") == (count, count))
         expected = {(f"wage{number}", state): 1 for number in range(count) for state in ("PENDING", "APPLIED")}
-        elements = [one.element for one in register.arrivals("everything") if one.category is Category.DEPOSIT]
-        assert Counter((one["direct_deposit_token"], one["state"]) for one in elements) == expected
+        elements = [arrival.element for arrival in register.arrivals("everything") if arrival.category is Category.DEPOSIT]
+        assert Counter((element["direct_deposit_token"], element["state"]) for element in elements) == expected
         assert max(len(array) for body in register.messages("everything") for array in body.values()) <= BATCH_MAX

@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.storm import town
-from tests.storm.volley import Battery
+from tests.storm.volley import Connections
 from tests.support import free_port
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import HOST, Client, RunningServer
 from tests.support.waiting import until
 
 AT_ONCE = 16
-VOLLEYS = 8
+ROUNDS = 8
 
 POSTS_MAX = 8
 """Posts that are under way at once to the addresses that a program's simulations name."""
@@ -57,36 +57,38 @@ def test_webhooks_never_delay_an_answer(server: RunningServer, holding: Receiver
     As many posts as may be are under way meanwhile and get no answer. A purchase that waited for its own would be answered
     after the attempt's time is over; then the attempt would be in the list of deliveries.
     """
-    with server.client() as client, Battery([server], AT_ONCE) as battery:
+    with server.client() as client, Connections([server], AT_ONCE) as connections:
         # Other tests may have stopped the clock, and with it the retries that make this harder.
         town.made(client.post("/sandbox/clock", {"freeze": False}))
         card = town.build(client, 1)[0]
 
-        def buy(name: str, volley: int) -> list[str]:
-            """A volley of purchases that name a webhook; their tokens."""
-            tokens = [f"{name[:9]}-{volley}-{number}" for number in range(AT_ONCE)]
+        def buy(name: str, round_number: int) -> list[str]:
+            """Concurrent purchases that name a webhook; their tokens."""
+            tokens = [f"{name[:9]}-{round_number}-{number}" for number in range(AT_ONCE)]
             bodies = [town.purchase(card.token, 100, token) | _webhook(addresses.get(name)) for token in tokens]
-            shots = battery.fire([("POST", "/v3/simulate/authorization", body) for body in bodies])
-            assert {shot.status for shot in shots} == {201}, [(shot.status, shot.text) for shot in shots]
+            responses = connections.fire([("POST", "/v3/simulate/authorization", body) for body in bodies])
+            assert {response.status for response in responses} == {201}, [
+                (response.status, response.text) for response in responses
+            ]
             return tokens
 
         buy("holds", 0)
         until(lambda: holding.under_way == POSTS_MAX)
         is_ahead = []
-        for volley in range(1, VOLLEYS + 1):
+        for round_number in range(1, ROUNDS + 1):
             for name in ("none", *addresses):
-                tokens = buy(name, volley)
+                tokens = buy(name, round_number)
                 if name == "holds":
                     is_ahead.append(all(tries(client, token) == 0 for token in tokens))
         # On a machine that stands still for ten seconds an attempt ends before it is looked for.
-        assert any(is_ahead), "no volley was answered before its deliveries had ended"
+        assert any(is_ahead), "no round was answered before its deliveries had ended"
 
 
 def tries(client: Client, transaction_token: str) -> int:
     """How many attempts to deliver a transaction to the address that its request named have ended."""
-    found = client.get("/sandbox/deliveries", query={"transaction_token": transaction_token}).json["data"]
+    deliveries = client.get("/sandbox/deliveries", query={"transaction_token": transaction_token}).json["data"]
     # Registered webhooks of other tests on this server may want it too.
-    (delivery,) = (delivery for delivery in found if "webhook_token" not in delivery)
+    (delivery,) = (delivery for delivery in deliveries if "webhook_token" not in delivery)
     return int(delivery["tries"])
 
 

@@ -18,15 +18,15 @@ UNKNOWN = "01e0a1f0-9280-7eee-8000-000002748374"
 
 @pytest.fixture(params=chosen_databases())
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with empty_database(request.param, request, tmp_path) as found:
-        yield found
+    with empty_database(request.param, request, tmp_path) as database_address:
+        yield database_address
 
 
 def test_after_a_restart(address: str) -> None:
     """By its own token and by a chosen one, the purchase itself or what followed it; and in its own program alone."""
     with RunningServer(db=address) as server:
         shop, other = Shop(server), Shop(server)
-        own = shop.buy(10)
+        unchosen = shop.buy(10)
         chosen = shop.buy(20, transaction_options={"transaction_token": CHOSEN})
         lowered = shop.follow("authorization/advice", shop.buy(30), 25)
         lowered_chosen = shop.follow(
@@ -37,7 +37,7 @@ def test_after_a_restart(address: str) -> None:
         server.stop()
         server.start()
         shop.client, other.client = shop.connect(), other.connect()
-        named = [(own, 10), (chosen, 20), (lowered, 25), (lowered_chosen, 35)]
+        named = [(unchosen, 10), (chosen, 20), (lowered, 25), (lowered_chosen, 35)]
         # The other program has none of them, and is told before and after the right one found it.
         for purchase, amount in named:
             assert other.simulate("clearing", original_transaction_token=purchase["token"], amount=1).status == 404

@@ -19,8 +19,8 @@ SAFETY_S = 60
 
 @pytest.fixture
 def failpoints() -> Iterator[Failpoints]:
-    with Failpoints() as found:
-        yield found
+    with Failpoints() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def hasty(postgres_url: str) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[Client]:
-    with server.client(timeout_s=SAFETY_S) as found:
-        yield found
+    with server.client(timeout_s=SAFETY_S) as connected:
+        yield connected
 
 
 def in_background(server: RunningServer, path: str, body: dict[str, Any]) -> tuple[threading.Thread, list[Reply]]:

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from cardwright.resources.catalog import ROUTES
 from cardwright.storage.database import Database
 from cardwright.storage.tables import cards
-from tests.storm.scenes import AMPLE, EXAMPLES, Place, Scene, place_of
+from tests.storm.scenes import AMPLE, EXAMPLES, ObjectGraph, Place, place_of
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import shared_server
 from tests.support.issuing import client_of, new_program
@@ -41,75 +41,79 @@ _numbers = count(1)
 # --- Arrivals -----------------------------------------------------------------------------
 
 
-def send(scene: Scene, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def send(object_graph: ObjectGraph, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Create something."""
-    reply = scene.client.post(path, dict(body))
+    reply = object_graph.client.post(path, dict(body))
     assert reply.status < 300, (path, body, reply.text)
     return dict(reply.json or {})
 
 
-def make(path: str, **changes: Any) -> Callable[[Scene], Any]:
+def make(path: str, **changes: Any) -> Callable[[ObjectGraph], Any]:
     """Create another object like the document's example."""
 
-    def arrive(scene: Scene) -> dict[str, Any]:
-        return send(scene, path, {**EXAMPLES["POST", path], "token": f"more-{next(_numbers)}", **changes})
+    def arrive(object_graph: ObjectGraph) -> dict[str, Any]:
+        return send(object_graph, path, {**EXAMPLES["POST", path], "token": f"more-{next(_numbers)}", **changes})
 
     return arrive
 
 
-def join(scene: Scene, **fields: Any) -> dict[str, Any]:
+def join(object_graph: ObjectGraph, **fields: Any) -> dict[str, Any]:
     """Create a user."""
-    return send(scene, "/v3/users", {"token": f"more-{next(_numbers)}", "phone": PHONE, "last_name": "Moss", **fields})
+    return send(object_graph, "/v3/users", {"token": f"more-{next(_numbers)}", "phone": PHONE, "last_name": "Moss", **fields})
 
 
-def buy(scene: Scene) -> str:
+def buy(object_graph: ObjectGraph) -> str:
     """Buy something."""
-    made = send(scene, "/v3/simulate/authorization", EXAMPLES["POST", "/v3/simulate/authorization"])
+    made = send(object_graph, "/v3/simulate/authorization", EXAMPLES["POST", "/v3/simulate/authorization"])
     return str(made["transaction"]["token"])
 
 
-def increment(scene: Scene) -> None:
-    """Add to the purchase of the scene."""
+def increment(object_graph: ObjectGraph) -> None:
+    """Add to the purchase of the object graph."""
     path = "/v3/simulations/cardtransactions/authorization.incremental"
-    send(scene, path, {"preceding_related_transaction_token": scene.purchase, "amount": 0.01})
+    send(object_graph, path, {"preceding_related_transaction_token": object_graph.purchase, "amount": 0.01})
 
 
-def announce(scene: Scene) -> str:
+def announce(object_graph: ObjectGraph) -> str:
     """Announce a direct deposit."""
-    return scene.announced()
+    return object_graph.announced()
 
 
-def take_effect(scene: Scene) -> None:
+def take_effect(object_graph: ObjectGraph) -> None:
     """Reject a direct deposit."""
     place = ("POST", "/v3/directdeposits/transitions")
-    send(scene, place[1], {**EXAMPLES[place], "direct_deposit_token": announce(scene)})
+    send(object_graph, place[1], {**EXAMPLES[place], "direct_deposit_token": announce(object_graph)})
 
 
-def switch_user(scene: Scene) -> None:
+def switch_user(object_graph: ObjectGraph) -> None:
     """Suspend a user and make it active again."""
     for status in ("SUSPENDED", "ACTIVE"):
-        send(scene, "/v3/usertransitions", {"user_token": "ben", "status": status, "reason_code": "02", "channel": "API"})
+        send(object_graph, "/v3/usertransitions", {"user_token": "ben", "status": status, "reason_code": "02", "channel": "API"})
 
 
-def switch_card(scene: Scene) -> None:
+def switch_card(object_graph: ObjectGraph) -> None:
     """Suspend a card and make it active again."""
     for state in ("SUSPENDED", "ACTIVE"):
-        send(scene, "/v3/cardtransitions", {"card_token": "anas_card", "state": state, "channel": "API", "reason_code": "00"})
+        send(
+            object_graph,
+            "/v3/cardtransitions",
+            {"card_token": "anas_card", "state": state, "channel": "API", "reason_code": "00"},
+        )
 
 
-def issue_alike(scene: Scene, address: str) -> None:
+def issue_alike(object_graph: ObjectGraph, address: str) -> None:
     """Issue a card whose number ends in 0000; the API draws numbers by chance."""
-    token = make("/v3/cards")(scene)["token"]
+    token = make("/v3/cards")(object_graph)["token"]
     with closing(Database(address)) as database, database.write() as db:
         db.execute(update(cards).where(cards.c.token == token).values(last_four="0000"))
 
 
-def receive(scene: Scene) -> None:
-    """Post a message to the box of the scene."""
-    send(scene, f"/sandbox/inbox/{scene.program}/mail", {"number": next(_numbers)})
+def receive(object_graph: ObjectGraph) -> None:
+    """Post a message to the box of the object graph."""
+    send(object_graph, f"/sandbox/inbox/{object_graph.program}/mail", {"number": next(_numbers)})
 
 
-def rest(_scene: Scene) -> None:
+def rest(_object_graph: ObjectGraph) -> None:
     """Nothing arrives in a list that is complete."""
 
 
@@ -228,11 +232,11 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def scene(server: RunningServer) -> Iterator[Scene]:
+def object_graph(server: RunningServer) -> Iterator[ObjectGraph]:
     """A program with one object of every kind, ten flips of a backtest, and a shadow control that declines everything."""
     program = new_program(server, token="pages")
     with client_of(server, program) as client:
-        made = Scene(client, server.root_url, "pages", "pages")
+        made = ObjectGraph(client, server.root_url, "pages", "pages")
         made.make()
         send(made, "/sandbox/shadow-controls", {"token": "tiny", "name": "Tiny", **AMPLE, "amount_limit": 0.01})
         for _ in range(10):
@@ -249,17 +253,19 @@ def test_no_list_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("place", "source"), CASES, ids=[" ".join((*place, *source.query.values())) for place, source in CASES])
-def test_readers_do_not_disturb_one_another(server: RunningServer, scene: Scene, place: Place, source: Source) -> None:
+def test_readers_do_not_disturb_one_another(
+    server: RunningServer, object_graph: ObjectGraph, place: Place, source: Source
+) -> None:
     """With pages of two and of three entries and arrivals between them: each entry once over one connection, and none missed
     by a reader that opens a connection for each page."""
-    more = [scene, server.db] if source.arrive is issue_alike else [scene]
-    arrivals = (source.arrive(*more) for _ in range(source.most))
+    arguments = [object_graph, server.db] if source.arrive is issue_alike else [object_graph]
+    arrivals = (source.arrive(*arguments) for _ in range(source.most))
     first = min(FIRST, source.most - 1)
     for _ in range(first):
         next(arrivals)
-    values = {name: scene.purchase if value == "purchase" else value for name, value in source.values.items()}
+    values = {name: object_graph.purchase if value == "purchase" else value for name, value in source.values.items()}
     path = place[1].format(**values).replace("+", "%2B")
-    new = partial(Reader, scene.client, server.port, place, path, source)
+    new = partial(Reader, object_graph.client, server.port, place, path, source)
     before = new(10, kept_open=False).rest().got
     assert len(before) >= first
     assert before.total() == len(before)

@@ -13,7 +13,7 @@ from cardwright.resources.catalog import ROUTES
 from cardwright.storage.database import Database
 from cardwright.storage.tables import metadata, programs
 from tests.storm.naughty import fields_of, with_value
-from tests.storm.scenes import ALL, FRUITLESS, Place, Scene, ask, filled, is_empty, names_in, place_of, working_values
+from tests.storm.scenes import ALL, FRUITLESS, ObjectGraph, Place, ask, filled, is_empty, names_in, place_of, working_values
 from tests.support.issuing import client_of, new_program
 from tests.support.server import Client, Reply, RunningServer
 from tests.support.waiting import until_all_is_told
@@ -45,18 +45,20 @@ UNAUTHORIZED = '{"error_code":"401001","error_message":"Invalid credential has b
 class Twins:
     """Two programs with equal names for different things, and all that the second one knows and the first one must not."""
 
-    alpha: Scene
-    bravo: Scene
+    alpha: ObjectGraph
+    bravo: ObjectGraph
     foreign: list[str]
-    own: dict[str, tuple[str, ...] | None]
+    values_by_path: dict[str, tuple[str, ...] | None]
     address: str
     before: dict[str, list[Any]]
 
     def values(self, place: Place) -> tuple[str, ...]:
         """Values for the path's parameters that lead to an object of the first program."""
-        own = self.own[place[1]]
-        assert own is not None, f"no object of the scene is found by {name_of(place)}: tests/storm/scenes.py must make one"
-        return own
+        values = self.values_by_path[place[1]]
+        assert values is not None, (
+            f"no object of the object graph is found by {name_of(place)}: tests/storm/scenes.py must make one"
+        )
+        return values
 
     def check(self, reply: Reply, *sent: str) -> None:
         """No byte of the second program's is in the answer. What we sent ourselves may come back."""
@@ -72,18 +74,18 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
     """The two programs on one server."""
     address = str(tmp_path_factory.mktemp("twins") / "cardwright.db")
     with RunningServer(db=address) as server:
-        alpha, bravo = (new_scene(server, name) for name in ("alpha-7q", "bravo-7q"))
-        more = Scene(bravo.client, server.root_url, bravo.program, bravo.mark, prefix="b-")
-        for scene in (bravo, more, alpha):
-            scene.make()
+        alpha, bravo = (new_object_graph(server, name) for name in ("alpha-7q", "bravo-7q"))
+        second_graph = ObjectGraph(bravo.client, server.root_url, bravo.program, bravo.mark, prefix="b-")
+        for object_graph in (bravo, second_graph, alpha):
+            object_graph.make()
         until_all_is_told(bravo.client)
-        foreign = [value for value in {**bravo.found, **more.found} if value not in alpha.found]
-        own = {place[1]: working_values(alpha, place) for place in GENTLEST_LAST}
-        yield Twins(alpha, bravo, foreign, own, address, rows_of(address, bravo.program))
+        foreign = [value for value in {**bravo.lookup_values, **second_graph.lookup_values} if value not in alpha.lookup_values]
+        values_by_path = {place[1]: working_values(alpha, place) for place in GENTLEST_LAST}
+        yield Twins(alpha, bravo, foreign, values_by_path, address, rows_of(address, bravo.program))
 
 
-def new_scene(server: RunningServer, name: str) -> Scene:
-    return Scene(client_of(server, new_program(server, token=name)), server.root_url, name, name)
+def new_object_graph(server: RunningServer, name: str) -> ObjectGraph:
+    return ObjectGraph(client_of(server, new_program(server, token=name)), server.root_url, name, name)
 
 
 def rows_of(address: str, program: str) -> dict[str, list[Any]]:
@@ -92,10 +94,10 @@ def rows_of(address: str, program: str) -> dict[str, list[Any]]:
     with database.read() as db:
         key = db.scalar(select(programs.c.id).where(programs.c.token == program))
         tables = [table for table in metadata.sorted_tables if "program_id" in table.c]
-        found = {table.name: sorted(map(repr, db.execute(table.select().where(table.c.program_id == key)))) for table in tables}
-        found["programs"] = sorted(map(repr, db.execute(programs.select().where(programs.c.id == key))))
+        rows = {table.name: sorted(map(repr, db.execute(table.select().where(table.c.program_id == key)))) for table in tables}
+        rows["programs"] = sorted(map(repr, db.execute(programs.select().where(programs.c.id == key))))
     database.close()
-    return found
+    return rows
 
 
 def name_of(place: Place) -> str:
@@ -104,18 +106,24 @@ def name_of(place: Place) -> str:
 
 def test_there_is_something_to_leak(twins: Twins) -> None:
     """The twins share their chosen tokens, and the second has many that the first has not."""
-    assert {"ana", "anas_card", "coffee_card", "main_account", "news"} <= twins.alpha.found.keys() & twins.bravo.found.keys()
+    assert {
+        "ana",
+        "anas_card",
+        "coffee_card",
+        "main_account",
+        "news",
+    } <= twins.alpha.lookup_values.keys() & twins.bravo.lookup_values.keys()
     assert len(twins.foreign) >= 20
 
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_foreign_tokens_lead_nowhere(twins: Twins, place: Place) -> None:
     """A route finds its own program's object, and with any token of the other program in its path nothing at all."""
-    own = twins.values(place)
-    assert ask(twins.alpha, place, own).status < 300 or place[1] in FRUITLESS
+    own_values = twins.values(place)
+    assert ask(twins.alpha, place, own_values).status < 300 or place[1] in FRUITLESS
     for number, name in enumerate(names_in(place[1])):
         for token in twins.foreign:
-            values = [*own[:number], token, *own[number + 1 :]]
+            values = [*own_values[:number], token, *own_values[number + 1 :]]
             reply = ask(twins.alpha, place, values)
             assert reply.status in (400, 404) or is_empty(reply) or name in FREE_NAMES, (values, reply.status, reply.text)
             twins.check(reply, token)
@@ -132,7 +140,7 @@ def test_foreign_tokens_filter_nothing_in(twins: Twins, place: Place) -> None:
     """A filter that names an object of the other program shows nothing of it."""
     shape = ALL[place].query
     assert shape is not None
-    names = [one.name for one in msgspec.structs.fields(shape)]
+    names = [parameter.name for parameter in msgspec.structs.fields(shape)]
     for name in (name for name in names if "token" in name or name in ("user", "card_product")):
         for token in twins.foreign:
             twins.check(ask(twins.alpha, place, twins.values(place), **{name: token}), token)
@@ -144,7 +152,7 @@ def test_foreign_tokens_in_bodies_are_unknown(twins: Twins, place: Place) -> Non
     shape = ALL[place].body
     assert shape is not None
     target = filled(place[1], twins.values(place))
-    everything = [one.path for one in fields_of(shape)]
+    everything = [field.path for field in fields_of(shape)]
     names = [path for path in everything if path[-1] == "account_number" or str(path[-1]).endswith("_token")]
     referring = [path for path in names if path[-1] not in (*UNRESOLVED, NEW)]
     # A refusal leaves what the body speaks of as it was.
@@ -167,7 +175,7 @@ def fresh(body: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_wrong_credentials_open_nothing(twins: Twins, place: Place) -> None:
     """Without, with half of, with swapped or with wrong credentials every route gives the same 401, whatever the body is."""
-    alpha, bravo = (pair_of(scene.client) for scene in (twins.alpha, twins.bravo))
+    alpha, bravo = (pair_of(object_graph.client) for object_graph in (twins.alpha, twins.bravo))
     swapped = [(alpha[0], bravo[1]), (bravo[0], alpha[1]), alpha[::-1]]
     pairs = [("x", "y"), (alpha[0], "x"), ("x", alpha[1]), (alpha[0], ""), *swapped]
     headers = [f"Basic {base64.b64encode(':'.join(pair).encode()).decode()}" for pair in pairs]

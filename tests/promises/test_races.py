@@ -11,5 +11,5 @@ def test_nobody_wins_twice(postgres_url: str) -> None:
 
 def test_nobody_gets_more_room_than_a_control_has(postgres_url: str) -> None:
     """Every kind of race for the last room under a velocity control, a few rounds of each; `make races` runs thousands."""
-    found = limits.run(postgres_url, rounds=32)
-    assert [what for one in found for what in one.unproven] == [], found
+    all_figures = limits.run(postgres_url, rounds=32)
+    assert [danger for figures in all_figures for danger in figures.unproven] == [], all_figures

@@ -12,7 +12,7 @@ from msgspec import inspect
 
 from cardwright.resources.common.route import Blank
 from tests.storm.naughty import MISSING, Field, bare, fields_of, with_value
-from tests.storm.scenes import ALL, WATCHED, Place, Scene
+from tests.storm.scenes import ALL, WATCHED, ObjectGraph, Place
 from tests.storm.writings import ABSENT, DEFAULTS, TEXTS, TIMES, VALUES, Values, key_of, sample, writings
 from tests.support.databases import chosen_databases, empty_database
 from tests.support.server import Reply, RunningServer
@@ -84,13 +84,13 @@ NEVER = {
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def object_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectGraph]:
     """One object of every kind, more of some, and money."""
     with (
         RunningServer(db=str(tmp_path_factory.mktemp("repeats") / "cardwright.db")) as server,
         server.client() as client,
     ):  # fmt: skip
-        made = Scene(client, server.root_url, "default", "again")
+        made = ObjectGraph(client, server.root_url, "default", "again")
         made.make()
         money = {"user_token": "ana", "amount": 1_000_000, "currency_code": "USD", "funding_source_token": "main_account"}
         for path, body in {
@@ -115,18 +115,18 @@ class Case:
 
     numbers = itertools.count(1)
 
-    def __init__(self, scene: Scene, place: Place, field: Field) -> None:
-        self.scene, self.client, self.place, self.field = scene, scene.client, place, field
+    def __init__(self, object_graph: ObjectGraph, place: Place, field: Field) -> None:
+        self.object_graph, self.client, self.place, self.field = object_graph, object_graph.client, place, field
         shape, token = ALL[place].body, token_path(place)
         assert shape is not None
         assert token is not None
         self.shape, self.name = shape, ".".join(part for part in field.path if isinstance(part, str))
         number = next(self.numbers)
-        body = {name: value for name, value in scene.body_of(place).items() if name not in ("token", "email")}
+        body = {name: value for name, value in object_graph.body_of(place).items() if name not in ("token", "email")}
         body = with_value(body, token, f"again-{number}", shape)
-        for key, more in ALWAYS.items():
+        for key, changes in ALWAYS.items():
             if f"{place[1]} {self.name}".startswith(key) or self.name.startswith(key):
-                for path, value in more.items():
+                for path, value in changes.items():
                     body = with_value(body, path, MISSING if value is None else value, shape)
         if place[1] == "/v3/depositaccounts":
             # A user may have few of them.
@@ -181,14 +181,14 @@ class Case:
             assert self.client.put(path, {"active": False}).status == 200
         if self.place[1] in (WATCHED, "/v3/velocitycontrols"):
             assert self.client.delete(path).status < 300
-        self.scene.undo(self.place)
+        self.object_graph.undo(self.place)
 
 
 def leaves_of(place: Place) -> list[Field]:
     """The fields of a body that hold a value, and the objects of which only one field may be given."""
     shape = ALL[place].body
     assert shape is not None
-    found, within = list[Field](), list[tuple[str | int, ...]]()
+    leaves, within = list[Field](), list[tuple[str | int, ...]]()
     for field in fields_of(shape):
         if field.path == token_path(place) or any(field.path[: len(path)] == path for path in within):
             continue
@@ -198,8 +198,8 @@ def leaves_of(place: Place) -> list[Field]:
             within.append(field.path)
             objects = []
         if not objects:
-            found.append(field)
-    return found
+            leaves.append(field)
+    return leaves
 
 
 def default_of(case: Case, made: Reply) -> str | None:
@@ -219,11 +219,11 @@ def is_default(value: str, defaults: list[str]) -> bool:
     return json.loads(value) in [json.loads(default) for default in defaults]
 
 
-def check_field(scene: Scene, place: Place, field: Field) -> Iterator[tuple[str, ...]]:
+def check_field(object_graph: ObjectGraph, place: Place, field: Field) -> Iterator[tuple[str, ...]]:
     """Tries a field: left out, and with a value. Yields what is wrong."""
     defaults: list[str] = []
     for given in (False, True):
-        case = Case(scene, place, field)
+        case = Case(object_graph, place, field)
         if (not given and (field.is_required or case.is_in(NEEDED))) or (given and case.is_in(NEVER)):
             continue
         time = key_of(TIMES, place[1], case.name)
@@ -263,11 +263,11 @@ def identity(answer: Any) -> Any:
 
 
 @pytest.mark.parametrize("place", CREATES, ids=" ".join)
-def test_every_field_in_every_writing(scene: Scene, place: Place) -> None:
+def test_every_field_in_every_writing(object_graph: ObjectGraph, place: Place) -> None:
     """Another writing of the same value gets the first object again; another value is refused as another body."""
-    faults = [fault for field in leaves_of(place) for fault in check_field(scene, place, field)]
-    for one in faults:
-        print("FAULT", one)
+    faults = [fault for field in leaves_of(place) for fault in check_field(object_graph, place, field)]
+    for fault in faults:
+        print("FAULT", fault)
     assert not faults
 
 
@@ -306,9 +306,9 @@ def rewritten(value: Any, shape: type[msgspec.Struct] | None) -> Any:
 
 def shape_in(kind: inspect.Type) -> type[msgspec.Struct] | None:
     """The shape of the objects that a field may hold."""
-    kinds = [bare(one) for one in (kind.types if isinstance(kind, inspect.UnionType) else (kind,))]
-    kinds = [bare(one.item_type) if isinstance(one, inspect.VarTupleType) else one for one in kinds]
-    return next((one.cls for one in kinds if isinstance(one, inspect.StructType)), None)
+    kinds = [bare(member) for member in (kind.types if isinstance(kind, inspect.UnionType) else (kind,))]
+    kinds = [bare(member.item_type) if isinstance(member, inspect.VarTupleType) else member for member in kinds]
+    return next((member.cls for member in kinds if isinstance(member, inspect.StructType)), None)
 
 
 @pytest.mark.parametrize("kind", chosen_databases())
@@ -317,20 +317,20 @@ def test_whole_bodies(kind: str, request: pytest.FixtureRequest, tmp_path: Path)
     with (
         empty_database(kind, request, tmp_path) as address, RunningServer(db=address) as server, server.client() as client,
     ):  # fmt: skip
-        scene = Scene(client, server.root_url, "default", "whole")
-        scene.make()
+        object_graph = ObjectGraph(client, server.root_url, "default", "whole")
+        object_graph.make()
         used = dict[str, tuple[Place, Any]]()
         for number, place in enumerate(CREATES):
             shape, token = ALL[place].body, token_path(place)
             assert shape is not None
             assert token is not None
-            body = {name: value for name, value in scene.body_of(place).items() if name != "email"}
+            body = {name: value for name, value in object_graph.body_of(place).items() if name != "email"}
             body = with_value(body, token, f"whole-{number}", shape)
             first = client.request(*place, body)
             assert first.status < 300, (place, first.text)
             again = client.request(*place, json.dumps(rewritten(body, shape), indent=1).encode())
             assert is_same(first, again), (place, again.text)
-            scene.undo(place)
+            object_graph.undo(place)
             if token == TOKENS[1]:
                 used[f"whole-{number}"] = place, body
         # All simulations share one space of tokens: the same body sent to another path is another request.

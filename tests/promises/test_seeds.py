@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.storm.scenes import ALL, FRUITLESS, Place, Scene, ask, working_values
+from tests.storm.scenes import ALL, FRUITLESS, ObjectGraph, Place, ask, working_values
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import Client, Reply, RunningServer
 
@@ -22,12 +22,12 @@ ENDS_ALL = ("POST", "/sandbox/reset")
 class Recorder(Client):
     """A client that keeps everything that it was told, but for how far something was that goes on by itself."""
 
-    said: list[tuple[str, int, str]]
+    exchanges: list[tuple[str, int, str]]
 
-    def request(self, method: str, path: str, body: object = None, **more: Any) -> Reply:
-        reply = super().request(method, path, body, **more)
+    def request(self, method: str, path: str, body: object = None, **options: Any) -> Reply:
+        reply = super().request(method, path, body, **options)
         if not (method == "GET" and isinstance(reply.json, dict) and reply.json.get("state") in UNFINISHED):
-            self.__dict__.setdefault("said", []).append((f"{method} {path} {body}", reply.status, reply.text))
+            self.__dict__.setdefault("exchanges", []).append((f"{method} {path} {body}", reply.status, reply.text))
         return reply
 
 
@@ -42,20 +42,20 @@ def story(folder: Path, seed: int, root_url: str) -> list[tuple[str, int, str]]:
     """A fresh instance, whose clock stands still; every route in the same order; every byte of every answer."""
     with RunningServer(db=str(folder / "cardwright.db"), seed=seed) as server:
         client = Recorder(server.root_url, server.application_token, server.access_token)
-        scene = Scene(client, root_url, "default", "seeded")
-        scene.make()
+        object_graph = ObjectGraph(client, root_url, "default", "seeded")
+        object_graph.make()
         for place in sorted((place for place in ALL if place != ENDS_ALL), key=lambda place: place[0] == "DELETE"):
-            tell(scene, place)
-        return client.said
+            tell(object_graph, place)
+        return client.exchanges
 
 
-def tell(scene: Scene, place: Place) -> None:
+def tell(object_graph: ObjectGraph, place: Place) -> None:
     """Calls a route in every way that leads to something; what is timed by the real clock is called and not kept."""
-    kept = len(scene.client.__dict__["said"])
-    values = FRUITLESS.get(place[1]) or working_values(scene, place) or ("nobody",) * place[1].count("{")
-    ask(scene, place, values)
+    kept = len(object_graph.client.__dict__["exchanges"])
+    values = FRUITLESS.get(place[1]) or working_values(object_graph, place) or ("nobody",) * place[1].count("{")
+    ask(object_graph, place, values)
     if place in TIMED:
-        del scene.client.__dict__["said"][kept:]
+        del object_graph.client.__dict__["exchanges"][kept:]
 
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path, elsewhere: Receiver) -> None:
@@ -63,22 +63,22 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path, elsewhere: Receiver) -> No
     first, second = (tmp_path / name for name in ("first", "second"))
     first.mkdir()
     second.mkdir()
-    one, other = (story(folder, 7, elsewhere.url.removesuffix("/hook")) for folder in (first, second))
-    assert len(one) > 100
-    for said, again in zip(one, other, strict=True):
-        assert said == again
+    first_story, second_story = (story(folder, 7, elsewhere.url.removesuffix("/hook")) for folder in (first, second))
+    assert len(first_story) > 100
+    for exchange, repeated in zip(first_story, second_story, strict=True):
+        assert exchange == repeated
 
 
 def test_a_reset_begins_again(tmp_path: Path, elsewhere: Receiver) -> None:
     """After a reset the same calls give the same bytes as at first."""
     with RunningServer(db=str(tmp_path / "cardwright.db"), seed=7) as server:
-        client, said = Recorder(server.root_url, server.application_token, server.access_token), []
+        client, stories = Recorder(server.root_url, server.application_token, server.access_token), []
         for _ in range(2):
-            Scene(client, elsewhere.url.removesuffix("/hook"), "default", "seeded").make()
-            said.append(client.__dict__.pop("said"))
+            ObjectGraph(client, elsewhere.url.removesuffix("/hook"), "default", "seeded").make()
+            stories.append(client.__dict__.pop("exchanges"))
             assert client.post("/sandbox/reset", {}).status == 200
-            client.__dict__.pop("said")
-    assert said[0] == said[1]
+            client.__dict__.pop("exchanges")
+    assert stories[0] == stories[1]
 
 
 def test_other_seeds_give_other_bytes(tmp_path: Path, elsewhere: Receiver) -> None:

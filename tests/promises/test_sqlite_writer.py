@@ -22,14 +22,14 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
 
 def writer_of(server: RunningServer) -> int | None:
     """The id of the process, if there is one that is not about to be buried."""
-    for found in Path("/proc").glob("[0-9]*"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((found / "stat").read_text().rpartition(")")[2].split()[1])
-            words = (found / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (folder / "cmdline").read_bytes()
         except OSError:
             continue
         if parent == server.pid and b"sqlite_worker" in words:
-            return int(found.name)
+            return int(folder.name)
     return None
 
 

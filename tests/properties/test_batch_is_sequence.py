@@ -17,7 +17,7 @@ from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import EngineRequest
 from cardwright.engine.movement_rows import MovementResult
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, with_newest
-from tests.support.world import World, asked, instructed
+from tests.support.world import InProcessPlatform, card_request, movement_request
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
 
@@ -82,82 +82,82 @@ def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 @pytest.fixture(scope="module")
-def world_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Worlds by address, made once: examples wipe what the engine wrote, not the cards."""
-    worlds: dict[str, World] = {}
+def platform_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Platforms by address, made once: examples wipe what the engine wrote, not the cards."""
+    platforms: dict[str, InProcessPlatform] = {}
 
-    def find(address: str) -> World:
-        if address not in worlds:
-            worlds[address] = populated(World(address))
-        return worlds[address]
+    def find(address: str) -> InProcessPlatform:
+        if address not in platforms:
+            platforms[address] = populated(InProcessPlatform(address))
+        return platforms[address]
 
     yield find
-    for world in worlds.values():
-        world.close()
+    for platform in platforms.values():
+        platform.close()
 
 
-def populated(world: World) -> World:
+def populated(platform: InProcessPlatform) -> InProcessPlatform:
     """Cards of every kind that decides differently."""
-    world.make("fundingsources/program", name="Bank", token="bank")
+    platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     alive = {"activate_upon_issue": True}
     poi = {"atm": True}
     config: dict[str, Any] = {"card_life_cycle": alive, "poi": poi}
-    world.make("cardproducts", name="JIT", token="jit", start_date="2025-01-01", config={**config, "jit_funding": jit})
-    world.make("cardproducts", name="GPA", token="gpa", start_date="2025-01-01", config=config)
+    platform.make("cardproducts", name="JIT", token="jit", start_date="2025-01-01", config={**config, "jit_funding": jit})
+    platform.make("cardproducts", name="GPA", token="gpa", start_date="2025-01-01", config=config)
     fees = (("held", 1.5, "authorization"), ("paid", 12.5, "pindebit"), ("cash", 3, "pindebit.atm.withdrawal"))
     for token, amount, kind in fees:
-        world.make(
+        platform.make(
             "fees", token=token, name=token, amount=amount, type="PERCENTAGE" if token == "paid" else "FLAT", currency_code="USD",
             velocity_category="REALTIME", fee_attributes={"transaction_type": kind},
         )  # fmt: skip
-    world.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("held", "paid", "cash"))
-    world.make("accountholdergroups", token="payers", config={"real_time_fee_group_token": "fees"})
+    platform.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("held", "paid", "cash"))
+    platform.make("accountholdergroups", token="payers", config={"real_time_fee_group_token": "fees"})
     for user, group in (("ana", "DEFAULT_AHG"), ("ben", "payers"), ("cy", "DEFAULT_AHG")):
-        world.make("users", token=user, account_holder_group_token=group)
-    world.make(
+        platform.make("users", token=user, account_holder_group_token=group)
+    platform.make(
         "users", token="dee", parent_token="ana", uses_parent_account=True, account_holder_group_token="payers"
     )  # fmt: skip
     for token, user, product in (
         ("jit", "ana", "jit"), ("gpa", "ben", "gpa"), ("second", "ana", "jit"), ("asleep", "ben", "jit"), ("closed", "cy", "jit"),
         ("child", "dee", "jit"),
     ):  # fmt: skip
-        world.make("cards", token=token, user_token=user, card_product_token=product)
-    world.make("cardtransitions", card_token="asleep", state="SUSPENDED", channel="API")
-    world.make("usertransitions", user_token="cy", status="SUSPENDED", reason_code="05", channel="API")
-    load_account(world, "ben", 100_00)
+        platform.make("cards", token=token, user_token=user, card_product_token=product)
+    platform.make("cardtransitions", card_token="asleep", state="SUSPENDED", channel="API")
+    platform.make("usertransitions", user_token="cy", status="SUSPENDED", reason_code="05", channel="API")
+    load_account(platform, "ben", 100_00)
     window = {"velocity_window": "DAY", "currency_code": "USD"}
-    world.make("velocitycontrols", token="much", amount_limit=150, **window)
-    world.make("velocitycontrols", token="often", amount_limit=900, usage_limit=3, association={"user_token": "ana"}, **window)
+    platform.make("velocitycontrols", token="much", amount_limit=150, **window)
+    platform.make("velocitycontrols", token="often", amount_limit=900, usage_limit=3, association={"user_token": "ana"}, **window)
     amounts = {"trigger_amount": 5, "reload_amount": 40}
-    world.make(
+    platform.make(
         "autoreloads", token="filled", association={"user_token": "ben"}, funding_source_token="bank", currency_code="USD",
         order_scope={"gpa": amounts},
     )  # fmt: skip
-    world.make("shadow-controls", token="quiet", amount_limit=100, **window)
+    platform.make("shadow-controls", token="quiet", amount_limit=100, **window)
     increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
-    world.make("mccgroups", token="pumps", name="Pumps", mccs=("5542",), config=increase)
-    world.make("mccgroups", token="bars", name="Bars", mccs=("5812-5814",))
-    world.make("authcontrols", name="No bars", association={"user_token": "ana"}, merchant_scope={"mcc_group": "bars"})
-    world.make("velocitycontrols", amount_limit=40, merchant_scope={"mcc_group": "pumps"}, **window)
-    return world
+    platform.make("mccgroups", token="pumps", name="Pumps", mccs=("5542",), config=increase)
+    platform.make("mccgroups", token="bars", name="Bars", mccs=("5812-5814",))
+    platform.make("authcontrols", name="No bars", association={"user_token": "ana"}, merchant_scope={"mcc_group": "bars"})
+    platform.make("velocitycontrols", amount_limit=40, merchant_scope={"mcc_group": "pumps"}, **window)
+    return platform
 
 
-def load_account(world: World, user: str, amount: int) -> None:
+def load_account(platform: InProcessPlatform, user: str, amount: int) -> None:
     """Puts money on an account, so that a preloaded card has something to spend, partially at the end."""
     import msgspec
 
     from cardwright.core.snapshot import Account
 
     state = msgspec.msgpack.encode(Account({"USD": (amount, 0)}))
-    with world.database.write() as db:
+    with platform.database.write() as db:
         query = text("UPDATE holders SET state = :state WHERE id = (SELECT holder_id FROM users WHERE token = :user)")
         db.execute(query, {"state": state, "user": user})
 
 
-def wipe(world: World, accounts: dict[int, bytes]) -> None:
+def wipe(platform: InProcessPlatform, accounts: dict[int, bytes]) -> None:
     """Back to the cards and accounts as they were made."""
-    with world.database.write() as db:
+    with platform.database.write() as db:
         db.execute(text("INSERT INTO meta (key, value) VALUES ('resetting', 'test')"))
         for table in ("message_tokens", "movements", "outbox", "shadow_hits", "journal", "transactions", "holder_transactions"):
             db.execute(text(f"DELETE FROM {table}"))
@@ -165,83 +165,83 @@ def wipe(world: World, accounts: dict[int, bytes]) -> None:
         for holder_id, state in accounts.items():
             before = {"id": holder_id, "state": state, "recent": NAMED}
             db.execute(text("UPDATE holders SET state = :state, recent = :recent WHERE id = :id"), before)
-        if not world.database.is_sqlite:
+        if not platform.database.is_sqlite:
             db.execute(text("ALTER SEQUENCE transaction_blocks RESTART"))
 
 
 def outcomes(results: list[Any]) -> list[Any]:
     """What the callers were told."""
-    return [told(result) for result in results]
+    return [outcome_of(result) for result in results]
 
 
-def told(result: Any) -> Any:
+def outcome_of(result: Any) -> Any:
     """What one of them was told."""
     if isinstance(result, Problem):
         return result.kind.code
     return result.doc if isinstance(result, MovementResult) else result.row
 
 
-def message_of(world: World, one: dict[str, Any]) -> EngineRequest:
+def message_of(platform: InProcessPlatform, example: dict[str, Any]) -> EngineRequest:
     """The message that an example describes."""
-    if "users" in one:
-        return movement_of(world, one)
-    known = {"amount": one["amount"], "seed": one["seed"], "token": one["token"], "kind": one["kind"]}
-    if "card" in one:
-        return asked(
-            world,
-            one["card"],
+    if "users" in example:
+        return movement_of(platform, example)
+    known = {"amount": example["amount"], "seed": example["seed"], "token": example["token"], "kind": example["kind"]}
+    if "card" in example:
+        return card_request(
+            platform,
+            example["card"],
             **known,
-            cash_back=one["cash_back"],
-            request_type=one["request_type"],
-            merchant=Merchant(mcc=one["mcc"]),
+            cash_back=example["cash_back"],
+            request_type=example["request_type"],
+            merchant=Merchant(mcc=example["mcc"]),
         )
-    if one["kind"] is Authorization:
+    if example["kind"] is Authorization:
         known["request_type"] = RequestType.INCREMENT
-    card, forced = OPENING[one["root"]][0], one["forced"] and one["kind"] is Clearing
-    return asked(world, card, **known, root_id=OPENED[one["root"]], forced=forced)
+    card, forced = OPENING[example["root"]][0], example["forced"] and example["kind"] is Clearing
+    return card_request(platform, card, **known, root_id=OPENED[example["root"]], forced=forced)
 
 
-def movement_of(world: World, one: dict[str, Any]) -> EngineRequest:
+def movement_of(platform: InProcessPlatform, example: dict[str, Any]) -> EngineRequest:
     """The movement that an example describes; what is unloaded is the order that came before everything."""
-    kind, amount = one["kind"], one["amount"]
-    known = {"seed": one["seed"], "token": one["token"]}
+    kind, amount = example["kind"], example["amount"]
+    known = {"seed": example["seed"], "token": example["token"]}
     if kind is PeerTransfer:
-        return instructed(world, kind, one["users"], amount, **known)
+        return movement_request(platform, kind, example["users"], amount, **known)
     if kind is Unload:
-        return instructed(world, kind, ["ben"], amount, source="bank", root_id=1, **known)
+        return movement_request(platform, kind, ["ben"], amount, source="bank", root_id=1, **known)
     if kind is FeeCharge:
-        return instructed(world, kind, one["users"][:1], 0, fees=one["fees"] or (50,), **known)
+        return movement_request(platform, kind, example["users"][:1], 0, fees=example["fees"] or (50,), **known)
     if kind is Deposit:
         # Some come and some go, some at once and some later.
         days = {"is_credit": amount % 2 == 0, "settles_ms": amount % 3 * 10**14}
-        said = {"user_token": one["users"][0], "direct_deposit_account_token": "account"}
-        return instructed(world, kind, one["users"][:1], amount, echoed=said, **days, **known)
-    return instructed(world, kind, one["users"][:1], amount, fees=one["fees"], source="bank", **known)
+        echoed = {"user_token": example["users"][0], "direct_deposit_account_token": "account"}
+        return movement_request(platform, kind, example["users"][:1], amount, echoed=echoed, **days, **known)
+    return movement_request(platform, kind, example["users"][:1], amount, fees=example["fees"], source="bank", **known)
 
 
-def check(world: World, messages: list[dict[str, Any]], cuts: list[int]) -> None:
+def check(platform: InProcessPlatform, messages: list[dict[str, Any]], cuts: list[int]) -> None:
     """Decides the messages one by one and in batches, and compares rows and answers."""
-    opening: list[EngineRequest] = [instructed(world, GpaLoad, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
-    opening += [asked(world, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
-    arrived = [message_of(world, one) for one in messages]
+    opening: list[EngineRequest] = [movement_request(platform, GpaLoad, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
+    opening += [card_request(platform, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
+    arrived = [message_of(platform, message) for message in messages]
     batches = [arrived[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
-    accounts = {row[0]: row[3] for row in world.rows()["holders"]}
-    wipe(world, accounts)
+    accounts = {row[0]: row[3] for row in platform.rows()["holders"]}
+    wipe(platform, accounts)
     try:
-        told_singly = outcomes(world.run([opening, *([one] for one in arrived)]))
-        left_singly = world.rows()
-        wipe(world, accounts)
-        assert outcomes(world.run([opening, *batches])) == told_singly
-        assert world.rows() == left_singly
+        told_singly = outcomes(platform.run([opening, *([message] for message in arrived)]))
+        left_singly = platform.rows()
+        wipe(platform, accounts)
+        assert outcomes(platform.run([opening, *batches])) == told_singly
+        assert platform.rows() == left_singly
     finally:
-        wipe(world, accounts)
+        wipe(platform, accounts)
 
 
 @pytest.fixture
-def sqlite_world(world_of: Any, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The world on SQLite."""
+def sqlite_platform(platform_of: Any, tmp_path_factory: pytest.TempPathFactory) -> InProcessPlatform:
+    """The platform on SQLite."""
     path: Path = tmp_path_factory.getbasetemp() / "sequence.db"
-    return world_of(str(path))  # type: ignore[no-any-return]
+    return platform_of(str(path))  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -257,15 +257,17 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_sc
 
 @settings(relaxed, max_examples=500)
 @given(case=partitioned())
-def test_any_partition_leaves_the_same_rows_on_sqlite(sqlite_world: World, case: tuple[list[dict[str, Any]], list[int]]) -> None:
+def test_any_partition_leaves_the_same_rows_on_sqlite(
+    sqlite_platform: InProcessPlatform, case: tuple[list[dict[str, Any]], list[int]]
+) -> None:
     """Any partition of any messages into batches leaves the same rows and gives the same answers on SQLite."""
-    check(sqlite_world, *case)
+    check(sqlite_platform, *case)
 
 
 @settings(relaxed, max_examples=500)
 @given(case=partitioned())
 def test_any_partition_leaves_the_same_rows_on_postgresql(
-    world_of: Any, postgres_address: str, case: tuple[list[dict[str, Any]], list[int]]
+    platform_of: Any, postgres_address: str, case: tuple[list[dict[str, Any]], list[int]]
 ) -> None:
     """Any partition of any messages into batches leaves the same rows and gives the same answers on PostgreSQL."""
-    check(world_of(postgres_address), *case)
+    check(platform_of(postgres_address), *case)

@@ -29,7 +29,7 @@ from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
 from cardwright.storage.programs import set_clock
 from tests.support.chains import populate
-from tests.support.world import NOON, World, new_world
+from tests.support.world import NOON, InProcessPlatform, new_platform
 
 SIZE = settings(
     max_examples=int(os.environ.get("CARDWRIGHT_LIFE_RUNS", "300")),
@@ -107,29 +107,29 @@ EDGES = {
 
 
 class EngineLives:
-    """The engine on a world of its own, with a loop and a worker that stay."""
+    """The engine on a platform of its own, with a loop and a worker that stay."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.loop, self.now = world, asyncio.new_event_loop(), NOON
-        self.worker = self.loop.run_until_complete(world.store.open_worker())
+    def __init__(self, platform: InProcessPlatform) -> None:
+        self.platform, self.loop, self.now = platform, asyncio.new_event_loop(), NOON
+        self.worker = self.loop.run_until_complete(platform.store.open_worker())
         self.ids = IdSource()
-        self.ids.refill(world.store.next_ids())
-        self.seen: Counter[tuple[str, ...]] = Counter()
+        self.ids.refill(platform.store.next_ids())
+        self.edge_counts: Counter[tuple[str, ...]] = Counter()
 
     def decide(self, card: str, message: Any, root_id: int | None) -> CardResult | Problem:
         """What becomes of a message."""
         return self.loop.run_until_complete(self._decide(card, message, root_id))
 
     async def _decide(self, card: str, message: Any, root_id: int | None) -> CardResult | Problem:
-        asked = CardRequest(await self.world.card((self.world.program_id, card)), message, 5, NOON, root_id=root_id)
-        (result,) = await run_batch(self.worker, self.world.cache, self.ids, lambda: NOON, [asked])
+        request = CardRequest(await self.platform.card((self.platform.program_id, card)), message, 5, NOON, root_id=root_id)
+        (result,) = await run_batch(self.worker, self.platform.cache, self.ids, lambda: NOON, [request])
         return result
 
     def pass_time(self, days: int) -> None:
         """Moves the program's clock; no days at all put it back to where it began."""
         self.now = self.now + days * DAY_MS if days else NOON
-        with self.world.database.write() as db:
-            set_clock(db, self.world.program_id, ProgramClock(0, self.now))
+        with self.platform.database.write() as db:
+            set_clock(db, self.platform.program_id, ProgramClock(0, self.now))
 
     def close(self) -> None:
         """Ends the worker."""
@@ -149,10 +149,10 @@ class Life(RuleBasedStateMachine):
     @initialize(product=st.sampled_from(("jit", "keeps", "plain", "plain")), wealth=st.sampled_from((1000, 50, 0)))
     def open_account(self, product: str, wealth: int) -> None:
         """A new card; some begin with money of their own."""
-        world = self.engine.world
+        platform = self.engine.platform
         self.engine.pass_time(0)
-        self.card = world.make("users")["token"]
-        world.make("cards", token=self.card, user_token=self.card, card_product_token=product)
+        self.card = platform.make("users")["token"]
+        platform.make("cards", token=self.card, user_token=self.card, card_product_token=product)
         self.jit, self.returns = product != "plain", product == "jit"
         self.ledger = self.held = 0
         self.chains: list[dict[str, Any]] = []
@@ -261,25 +261,25 @@ class Life(RuleBasedStateMachine):
         self.see(chain["request_type"], before, "clear", self.state_of(chain))
 
     @precondition(lambda self: any(chain["request_type"] in HOLDS for chain in self.chains))
-    @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")), told=st.booleans())
-    def reverse(self, which: int, share: str, told: bool) -> None:
+    @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")), is_advice=st.booleans())
+    def reverse(self, which: int, share: str, is_advice: bool) -> None:
         """A reversal of a hold; one that is only told takes what there is."""
-        self.expect_reversal(self.pick(which, HOLDS), share, told)
+        self.expect_reversal(self.pick(which, HOLDS), share, is_advice)
 
     @precondition(lambda self: any(chain["request_type"] in AT_ONCE for chain in self.chains))
-    @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")), told=st.booleans())
-    def undo(self, which: int, share: str, told: bool) -> None:
+    @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")), is_advice=st.booleans())
+    def undo(self, which: int, share: str, is_advice: bool) -> None:
         """A reversal of what was settled at once."""
-        self.expect_reversal(self.pick(which, AT_ONCE), share, told)
+        self.expect_reversal(self.pick(which, AT_ONCE), share, is_advice)
 
-    def expect_reversal(self, chain: dict[str, Any], share: str, told: bool) -> None:
+    def expect_reversal(self, chain: dict[str, Any], share: str, is_advice: bool) -> None:
         """Reverses, and knows what comes of it."""
         holds = chain["request_type"] in HOLDS
         left = chain["hold"] if holds else abs(chain["settled"])
         amount, before = self.share_of(left, share), self.state_of(chain)
-        outcome = self.send(Reversal(amount=amount, details=Details(mid=""), is_advice=told), chain)
+        outcome = self.send(Reversal(amount=amount, details=Details(mid=""), is_advice=is_advice), chain)
         name = HOLDS[chain["request_type"]].reversal if holds else AT_ONCE[chain["request_type"]]
-        if amount > left and not told:
+        if amount > left and not is_advice:
             self.compare(outcome, name, "DECLINED", self.why_not(chain, left), 0)
             self.see(chain["request_type"], before, "reverse", "refused")
             return
@@ -418,9 +418,9 @@ class Life(RuleBasedStateMachine):
 
     def pick(self, which: int, request_types: Any) -> dict[str, Any]:
         """One of the chains of these forms: two times in three the latest of those that something is left of."""
-        found = [chain for chain in self.chains if chain["request_type"] in request_types]
-        alive = [chain for chain in found if chain["hold"] or (chain["request_type"] in AT_ONCE and chain["settled"])]
-        return alive[-1] if alive and which % 3 else found[which % len(found)]
+        candidates = [chain for chain in self.chains if chain["request_type"] in request_types]
+        alive = [chain for chain in candidates if chain["hold"] or (chain["request_type"] in AT_ONCE and chain["settled"])]
+        return alive[-1] if alive and which % 3 else candidates[which % len(candidates)]
 
     def share_of(self, left: int, share: str) -> int:
         """A part of what is left, all of it, or more."""
@@ -435,14 +435,14 @@ class Life(RuleBasedStateMachine):
 
     def see(self, *edge: str) -> None:
         """Counts an edge of the state table."""
-        self.engine.seen[tuple(map(str, edge))] += 1
+        self.engine.edge_counts[tuple(map(str, edge))] += 1
 
     def compare(self, outcome: CardResult | Problem, kind: str, state: str, code: str, moved: int) -> None:
         """The engine and the model say the same."""
         assert isinstance(outcome, CardResult), outcome
         row = outcome.row
-        said = TYPES[row.kind], State(row.first_state).name, REASON_OF[row.code].code, row.moved, row.ledger, row.available
-        assert said == (kind, state, code, moved, self.ledger, self.ledger - self.held)
+        actual = TYPES[row.kind], State(row.first_state).name, REASON_OF[row.code].code, row.moved, row.ledger, row.available
+        assert actual == (kind, state, code, moved, self.ledger, self.ledger - self.held)
 
 
 @pytest.fixture
@@ -450,9 +450,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineLives]:
     """One engine for all lives; the databases differ in nothing that is asked here, which other properties prove."""
     ram = Path("/dev/shm")  # tens of thousands of commits, of which none has to outlive the test
     folder = tmp_path_factory.mktemp("lives")
-    with TemporaryDirectory(dir=ram if ram.is_dir() else folder) as fast, new_world(Path(fast, "lives.db")) as world:
-        populate(world)
-        engine = EngineLives(world)
+    with TemporaryDirectory(dir=ram if ram.is_dir() else folder) as fast, new_platform(Path(fast, "lives.db")) as platform:
+        populate(platform)
+        engine = EngineLives(platform)
         yield engine
         engine.close()
 
@@ -461,44 +461,44 @@ def guide() -> None:
     """A life for every group of edges, as chance does not promise to take them all; compared like any other."""
 
     def life(request_type: Kind, amount: int = 60, product: str = "plain", wealth: int = 1000) -> Life:
-        one = Life()
-        one.open_account(product=product, wealth=wealth)
-        one.ask_for(request_type=request_type, amount=amount, cash=0, capable=False)
-        return one
+        new_life = Life()
+        new_life.open_account(product=product, wealth=wealth)
+        new_life.ask_for(request_type=request_type, amount=amount, cash=0, capable=False)
+        return new_life
 
     for request_type in HOLDS:
-        one = life(request_type)
-        one.expire(which=0)
-        for share, told in (("part", False), ("more", False), ("all", False), ("all", False), ("all", True)):
-            one.reverse(which=0, share=share, told=told)
-        one.clear(which=0, share="all")
-        one.expire(which=0)
+        new_life = life(request_type)
+        new_life.expire(which=0)
+        for share, is_advice in (("part", False), ("more", False), ("all", False), ("all", False), ("all", True)):
+            new_life.reverse(which=0, share=share, is_advice=is_advice)
+        new_life.clear(which=0, share="all")
+        new_life.expire(which=0)
         for share in ("part", "all"):
             life(request_type).clear(which=0, share=share)
-        one = life(request_type)
-        one.wait(days=7)
-        one.expire(which=0)
+        new_life = life(request_type)
+        new_life.wait(days=7)
+        new_life.expire(which=0)
         life(request_type, 5000)
         life(request_type, 0)
     for request_type in ADVISED:
-        one = life(request_type)
+        new_life = life(request_type)
         for less in (-5, 1, 1_000_000, 0):
-            one.advise(which=0, less=less)
+            new_life.advise(which=0, less=less)
         life(request_type, 0).advise(which=0, less=0)
-    one = life(RequestType.PURCHASE)
-    one.grow(which=0, amount=40)
-    one.grow(which=0, amount=2000)
-    one.clear(which=0, share="all")
-    one.grow(which=0, amount=1)
+    new_life = life(RequestType.PURCHASE)
+    new_life.grow(which=0, amount=40)
+    new_life.grow(which=0, amount=2000)
+    new_life.clear(which=0, share="all")
+    new_life.grow(which=0, amount=1)
     for request_type in AT_ONCE:
         for amount in (60, 0):
-            one = life(request_type, amount, "jit", 0)
-            for share, told in (("part", False), ("more", False), ("all", True)):
-                one.undo(which=0, share=share, told=told)
+            new_life = life(request_type, amount, "jit", 0)
+            for share, is_advice in (("part", False), ("more", False), ("all", True)):
+                new_life.undo(which=0, share=share, is_advice=is_advice)
         life(request_type, wealth=0)
-    one = life(RequestType.BALANCE_INQUIRY)
+    new_life = life(RequestType.BALANCE_INQUIRY)
     for forced in (True, False):
-        one.unrelated(which=0, amount=25, forced=forced)
+        new_life.unrelated(which=0, amount=25, forced=forced)
 
 
 def test_engine_and_model_agree_on_every_life(engine: EngineLives, record_property: Any) -> None:
@@ -508,14 +508,14 @@ def test_engine_and_model_agree_on_every_life(engine: EngineLives, record_proper
     """
     Life.engine = engine
     run_state_machine_as_test(Life, settings=SIZE)
-    edges, by_chance = {tuple(map(str, edge)) for edge in EDGES}, set(engine.seen)
+    edges, by_chance = {tuple(map(str, edge)) for edge in EDGES}, set(engine.edge_counts)
     guide()
-    walked = set(engine.seen)
+    walked = set(engine.edge_counts)
     figure = (
-        f"{len(walked & edges)} of {len(edges)} edges of the state table walked by {engine.seen.total()} messages, "
+        f"{len(walked & edges)} of {len(edges)} edges of the state table walked by {engine.edge_counts.total()} messages, "
         f"{len(by_chance & edges)} of them by chance"
     )
     record_property("figure", figure)
-    assert verify(engine.world.database).violations == []
+    assert verify(engine.platform.database).violations == []
     assert (walked - edges, edges - walked) == (set(), set())
     assert len(by_chance) >= len(edges) * 3 // 4 or SIZE.max_examples < 100, edges - by_chance

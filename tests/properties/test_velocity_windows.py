@@ -28,6 +28,6 @@ def test_no_limit_is_exceeded_while_time_passes(database_url: str, window: str) 
     print(f"seed {SEED}")
     histories = HISTORIES // 4 if database_url.startswith("postgres") else HISTORIES
     (figures,) = windows.run(database_url, histories=histories, seed=SEED, windows=[window], people=PEOPLE)
-    told = "\n\n".join(figures.stories.values())
-    assert not figures.failures, f"seed {SEED}, {windows.failures_of(figures)}\n{told}"
+    stories = "\n\n".join(figures.stories.values())
+    assert not figures.failures, f"seed {SEED}, {windows.failures_of(figures)}\n{stories}"
     assert min(figures.met[name] for name in ("approved", "over an amount", "given back in its window")) > 0

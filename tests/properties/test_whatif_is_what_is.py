@@ -16,7 +16,7 @@ from cardwright.engine.dry_run import Trial, try_out
 from cardwright.engine.id_blocks import IdSource
 from cardwright.resources.analysis.what_if import answer_of
 from cardwright.storage.tables import metadata
-from tests.support.world import NOON, World, asked
+from tests.support.world import NOON, InProcessPlatform, card_request
 
 CASES = {"sqlite": 10_000, "postgresql": 1_000}
 """PostgreSQL is another door to the same decision, and each trial is a round trip to it."""
@@ -34,29 +34,29 @@ TOUCHING = ("transactions", "journal", "holders", "outbox", "message_tokens", "s
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
+def platform(database_url: str) -> Iterator[InProcessPlatform]:
     """A hundred cardholders, with and without JIT Funding, under controls and a shadow's eye, some of them not active."""
-    world = World(database_url)
-    world.make("fundingsources/program", name="Bank", token="bank")
+    platform = InProcessPlatform(database_url)
+    platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     countries = {"accepted_countries_token": "decline_ofac_countries"}
     config: dict[str, Any] = {"card_life_cycle": {"activate_upon_issue": True}, "transaction_controls": countries}
-    world.make("cardproducts", name="jit", token="jit", start_date="2025-01-01", config={**config, "jit_funding": jit})
-    world.make("cardproducts", name="plain", token="plain", start_date="2025-01-01", config={**config, "poi": {"atm": True}})
+    platform.make("cardproducts", name="jit", token="jit", start_date="2025-01-01", config={**config, "jit_funding": jit})
+    platform.make("cardproducts", name="plain", token="plain", start_date="2025-01-01", config={**config, "poi": {"atm": True}})
     for number in range(ACCOUNTS):
-        world.make("users", token=f"u{number}")
+        platform.make("users", token=f"u{number}")
         product = "plain" if number % 4 == 3 else "jit"
-        world.make("cards", token=f"c{number}", user_token=f"u{number}", card_product_token=product)
-    world.make("cardtransitions", card_token="c5", state="SUSPENDED", channel="API")
-    world.make("usertransitions", user_token="u6", status="SUSPENDED", reason_code="05", channel="API")
+        platform.make("cards", token=f"c{number}", user_token=f"u{number}", card_product_token=product)
+    platform.make("cardtransitions", card_token="c5", state="SUSPENDED", channel="API")
+    platform.make("usertransitions", user_token="u6", status="SUSPENDED", reason_code="05", channel="API")
     day = {"velocity_window": "DAY", "currency_code": "USD"}
-    world.make("velocitycontrols", token="much", amount_limit=900, association={"card_product_token": "jit"}, **day)
-    world.make("velocitycontrols", token="often", amount_limit=9000, usage_limit=1, merchant_scope={"mcc": "5812"}, **day)
-    yield world
-    world.close()
+    platform.make("velocitycontrols", token="much", amount_limit=900, association={"card_product_token": "jit"}, **day)
+    platform.make("velocitycontrols", token="often", amount_limit=9000, usage_limit=1, merchant_scope={"mcc": "5812"}, **day)
+    yield platform
+    platform.close()
 
 
-def drawn(source: random.Random, world: World, number: int, seed: int) -> CardRequest:
+def drawn(source: random.Random, platform: InProcessPlatform, number: int, seed: int) -> CardRequest:
     """Any purchase."""
     details: dict[str, Any] = {
         "merchant": source.choice(MERCHANTS),
@@ -68,46 +68,48 @@ def drawn(source: random.Random, world: World, number: int, seed: int) -> CardRe
         "fees": source.choice(((), (), (Fee("ACQUIRER_FEE", 150, "D"),))),
     }
     token = f"t{number}-{source.randrange(60)}" if source.random() < 0.2 else None
-    return asked(world, f"c{number}", source.choice((0, 1, 40_00, 75_50, 120_00, 950_00)), seed=seed, token=token, **details)
+    return card_request(
+        platform, f"c{number}", source.choice((0, 1, 40_00, 75_50, 120_00, 950_00)), seed=seed, token=token, **details
+    )
 
 
-def money(world: World, number: int, seed: int, root_id: int) -> CardRequest:
+def money(platform: InProcessPlatform, number: int, seed: int, root_id: int) -> CardRequest:
     """Something for an account that has no JIT Funding."""
-    return asked(world, f"c{number}", 100_00, seed=seed, kind=Refund, root_id=root_id)
+    return card_request(platform, f"c{number}", 100_00, seed=seed, kind=Refund, root_id=root_id)
 
 
-def dump(world: World) -> dict[str, list[Any]]:
+def dump(platform: InProcessPlatform) -> dict[str, list[Any]]:
     """Every row of every table."""
-    with world.database.read() as db:
+    with platform.database.read() as db:
         return {table.name: sorted(map(repr, db.execute(select(table)))) for table in metadata.sorted_tables}
 
 
-async def compared(world: World, cases: int) -> set[int]:
+async def compared(platform: InProcessPlatform, cases: int) -> set[int]:
     """Tries out every purchase and then makes it; the codes that were seen."""
     source, codes = random.Random(5), set[int]()
-    worker, dry_run_worker, ids = await world.store.open_worker(), await world.store.open_worker(), IdSource()
-    ids.refill(world.store.next_ids())
-    first = [asked(world, f"c{number}", 0, seed=number) for number in range(ACCOUNTS)]
-    first = [await carded(world, one) for one in first]
-    roots = [result.row.id for result in await run_batch(worker, world.cache, ids, lambda: NOON, first)]  # type: ignore[union-attr]
+    worker, dry_run_worker, ids = await platform.store.open_worker(), await platform.store.open_worker(), IdSource()
+    ids.refill(platform.store.next_ids())
+    first = [card_request(platform, f"c{number}", 0, seed=number) for number in range(ACCOUNTS)]
+    first = [await carded(platform, request) for request in first]
+    roots = [result.row.id for result in await run_batch(worker, platform.cache, ids, lambda: NOON, first)]  # type: ignore[union-attr]
     for turn in range(cases // ACCOUNTS):
-        batch = [await carded(world, drawn(source, world, number, turn * ACCOUNTS + number)) for number in range(ACCOUNTS)]
+        batch = [await carded(platform, drawn(source, platform, number, turn * ACCOUNTS + number)) for number in range(ACCOUNTS)]
         if not ids.has(2 * ACCOUNTS):
-            ids.refill(world.store.next_ids())
-        before = dump(world) if turn % DUMPS_EVERY == 0 else None
-        trials = [await try_out(dry_run_worker, world.cache, lambda: NOON, one, later()) for one in batch]
+            ids.refill(platform.store.next_ids())
+        before = dump(platform) if turn % DUMPS_EVERY == 0 else None
+        trials = [await try_out(dry_run_worker, platform.cache, lambda: NOON, request, later()) for request in batch]
         if before is not None:
-            assert dump(world) == before
-        results = await run_batch(worker, world.cache, ids, lambda: NOON, batch)
-        for one, trial, result in zip(batch, trials, results, strict=True):
-            agree(one, trial, result)
+            assert dump(platform) == before
+        results = await run_batch(worker, platform.cache, ids, lambda: NOON, batch)
+        for request, trial, result in zip(batch, trials, results, strict=True):
+            agree(request, trial, result)
             codes.add(result.row.code if isinstance(result, CardResult) else -1)
         if turn % 7 == 0:
-            poor = [await carded(world, money(world, number, turn, roots[number])) for number in range(3, ACCOUNTS, 4)]
-            await run_batch(worker, world.cache, ids, lambda: NOON, poor)
+            poor = [await carded(platform, money(platform, number, turn, roots[number])) for number in range(3, ACCOUNTS, 4)]
+            await run_batch(worker, platform.cache, ids, lambda: NOON, poor)
     for each_worker in (worker, dry_run_worker):
         await each_worker.close()
-    await world.store.close()
+    await platform.store.close()
     return codes
 
 
@@ -116,13 +118,13 @@ def later() -> float:
     return asyncio.get_running_loop().time() + 3600
 
 
-async def carded(world: World, one: CardRequest) -> CardRequest:
+async def carded(platform: InProcessPlatform, request: CardRequest) -> CardRequest:
     """The message with its card in place of the card's key."""
-    key: Any = one.card
-    return one._replace(card=await world.card(key))
+    key: Any = request.card
+    return request._replace(card=await platform.card(key))
 
 
-def agree(one: CardRequest, trial: Any, result: Any) -> None:
+def agree(request: CardRequest, trial: Any, result: Any) -> None:
     """The trial told what then became of the message, to the last field that is not drawn; the trace ends in the same verdict."""
     if not isinstance(trial, Trial):
         assert trial.kind == result.kind
@@ -139,9 +141,9 @@ def agree(one: CardRequest, trial: Any, result: Any) -> None:
         assert refused == ([f"{made.code:04d}"] if made.impacted is None else [])
 
 
-def test_a_trial_agrees_with_the_decision(world: World) -> None:
+def test_a_trial_agrees_with_the_decision(platform: InProcessPlatform) -> None:
     """10,000 purchases of all kinds: the trial's row is the row that follows, and no table shows that there was one."""
-    codes = asyncio.run(compared(world, CASES["sqlite" if world.database.is_sqlite else "postgresql"]))
+    codes = asyncio.run(compared(platform, CASES["sqlite" if platform.database.is_sqlite else "postgresql"]))
     # Approved, in part, and refused by card, holder, country, PIN, security code, quasi-cash, funds and both limits.
     assert codes >= {0, 2, 1001, 1003, 1016, 1809, 1813, 1817, 1834, 1864, 1952, 1956}
-    assert all(dump(world)[name] for name in TOUCHING if name not in ("outbox", "shadow_hits"))
+    assert all(dump(platform)[name] for name in TOUCHING if name not in ("outbox", "shadow_hits"))

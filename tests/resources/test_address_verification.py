@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, read_of
 from tests.support.shop import Shop
 
@@ -47,24 +47,24 @@ class Checkout(Shop):
         self.make("cards", token=token, user_token="ana", card_product_token=token)
         self.make("cards", token=f"{token} nobody", user_token="nobody", card_product_token=token)
 
-    def pay(self, way: str, amount: Any, card: str, **more: Any) -> dict[str, Any]:
+    def pay(self, way: str, amount: Any, card: str, **fields: Any) -> dict[str, Any]:
         """The answered transaction of a purchase with a billing address, or with none."""
-        address = {name: more.pop(name) for name in ("address", "zip", "compressed_zip", "first_name") if name in more}
+        address = {name: fields.pop(name) for name in ("address", "zip", "compressed_zip", "first_name") if name in fields}
         options = {"card_options": {"billing_address": address, "card_present": False}} if address else {}
-        body = {"card_token": card, "amount": amount, "card_acceptor": {"name": "Kiosk"}, **options, **more}
+        body = {"card_token": card, "amount": amount, "card_acceptor": {"name": "Kiosk"}, **options, **fields}
         if way.startswith("/simulate/"):
             body |= {"mid": "m1"}
         return dict(made_by(self.client.post(way, body))["transaction"])
 
 
 server = shared_server(chosen_databases())
-checkout = own(Checkout, scope="module")
+checkout = program_fixture(Checkout, scope="module")
 
 
-def outcome(one: dict[str, Any]) -> tuple[str, str | None]:
+def outcome(transaction: dict[str, Any]) -> tuple[str, str | None]:
     """Response code and outcome of the address verification."""
-    verification = one.get("address_verification")
-    return one["response"]["code"], None if verification is None else verification["response"]["code"]
+    verification = transaction.get("address_verification")
+    return transaction["response"]["code"], None if verification is None else verification["response"]["code"]
 
 
 # On file are "12 Main Street" and "94501". Sent | outcome, whether the street differs, whether the postal code does.
@@ -104,11 +104,11 @@ def test_what_declines(checkout: Checkout, way: str) -> None:
                 or (wrong_zip and rule["decline_on_postal_code_mismatch"])
             )
             for which, amount, other in (("av", 0, 10), ("auth", 10, 0)):
-                found = outcome(checkout.pay(way, amount, f"{which}-{name}", **sent))
+                verdicts = outcome(checkout.pay(way, amount, f"{which}-{name}", **sent))
                 shown = "0303" if verdict is not None and not rule["validate"] else verdict
-                assert (found[0] == "1953", found[1]) == (declines, shown), (name, which, sent, found)
-                found = outcome(checkout.pay(way, other, f"{which}-{name}", **sent))
-                assert (found[0] == "1953", found[1]) == (False, verdict), (name, which, sent, found)
+                assert (verdicts[0] == "1953", verdicts[1]) == (declines, shown), (name, which, sent, verdicts)
+                verdicts = outcome(checkout.pay(way, other, f"{which}-{name}", **sent))
+                assert (verdicts[0] == "1953", verdicts[1]) == (False, verdict), (name, which, sent, verdicts)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -119,10 +119,10 @@ def test_nothing_on_file_declines_nothing(checkout: Checkout, way: str) -> None:
     ]  # fmt: skip
     for sent, verdict in expected:
         for card, amount in (("av-strict nobody", 0), ("auth-strict nobody", 10)):
-            one = checkout.pay(way, amount, card, **sent)
-            assert outcome(one)[1] == verdict
-            assert one["state"] != "DECLINED"
-            assert one["address_verification"]["on_file"] == {}
+            transaction = checkout.pay(way, amount, card, **sent)
+            assert outcome(transaction)[1] == verdict
+            assert transaction["state"] != "DECLINED"
+            assert transaction["address_verification"]["on_file"] == {}
 
 
 def test_the_defaults_of_a_product(checkout: Checkout) -> None:
@@ -139,20 +139,20 @@ def test_every_place_shows_the_same(checkout: Checkout, way: str) -> None:
     box = way.replace("/", ".").strip(".")
     inbox = f"{checkout.server.root_url}/sandbox/inbox/{checkout.program['token']}/{box}"
     hook = {"endpoint": inbox, "username": "u", "password": "p"}
-    one = checkout.pay(way, 10, "jit", address="13 Main St.", zip="94501-1234", webhook=hook)
+    transaction = checkout.pay(way, 10, "jit", address="13 Main St.", zip="94501-1234", webhook=hook)
     expected = {
         "request": {"street_address": "13 Main St.", "postal_code": "94501-1234"},
         "on_file": {"street_address": "12 Main Street", "postal_code": "94501"},
         "response": {"code": "0100", "memo": "Address does not match and postal code matches"},
     }
-    path = f"/transactions/{one['token']}"
-    shown = [one, checkout.get(path), checkout.get(path, version="v2")]
-    shown += [found for found in checkout.listed(card_token="jit", state="ALL") if found["token"] == one["token"]]
+    path = f"/transactions/{transaction['token']}"
+    shown = [transaction, checkout.get(path), checkout.get(path, version="v2")]
+    shown += [row for row in checkout.listed(card_token="jit", state="ALL") if row["token"] == transaction["token"]]
     (message,) = checkout.get(f"/sandbox/inbox/{box}", wait="30s", count=1)["data"]
     shown += message["body"]["transactions"]
-    assert [found["address_verification"] for found in shown] == [expected] * 5
+    assert [row["address_verification"] for row in shown] == [expected] * 5
     inputs = next(
-        step["inputs"] for step in checkout.get(f"/sandbox/decisions/{one['token']}")["checks"]
+        step["inputs"] for step in checkout.get(f"/sandbox/decisions/{transaction['token']}")["checks"]
         if step["check"] == "address_is_right"
     )  # fmt: skip
     assert (inputs["address_verdict"], inputs["street_address_on_file"], inputs["validate"]) == ("0100", "12 Main Street", True)
@@ -171,7 +171,7 @@ def test_the_address_on_file_is_the_one_that_was_compared(checkout: Checkout) ->
     after = checkout.pay(way, 1, "mover", address="2 New Rd", zip="20002")
     own_address = checkout.pay(way, 1, "child", address="7 Mill Road", zip="k1a0b1")
     refused = checkout.pay(way, 1, "mover", address="1 Old Rd", zip="10001")
-    assert [outcome(one) for one in (before, after, own_address, refused)] == [
+    assert [outcome(transaction) for transaction in (before, after, own_address, refused)] == [
         ("0000", "0000"), ("0000", "0000"), ("0000", "0000"), ("1953", "0101"),
     ]  # fmt: skip
     on_file = {
@@ -189,16 +189,16 @@ def test_half_an_address_on_file(checkout: Checkout) -> None:
     """Only the part that is on file is compared and shown."""
     checkout.make("users", token="half", postal_code="94501")
     checkout.make("cards", token="half", user_token="half", card_product_token="auth-strict")
-    one = checkout.pay("/simulate/authorization", 1, "half", address="99 Any Street", zip="94501")
-    assert outcome(one) == ("0000", "0300")
-    assert one["address_verification"]["on_file"] == {"postal_code": "94501"}
+    transaction = checkout.pay("/simulate/authorization", 1, "half", address="99 Any Street", zip="94501")
+    assert outcome(transaction) == ("0000", "0300")
+    assert transaction["address_verification"]["on_file"] == {"postal_code": "94501"}
 
 
 def test_what_follows_shows_no_verification(checkout: Checkout) -> None:
     """A clearing and a reversal carry no address; an original credit that carries one is not declined for it."""
-    one = checkout.pay("/simulate/authorization", 10, "auth-strict", address="12 Main", zip="94501")
-    for what, amount in (("clearing", 4), ("reversal", 6)):
-        assert "address_verification" not in checkout.follow(what, one, amount)
+    transaction = checkout.pay("/simulate/authorization", 10, "auth-strict", address="12 Main", zip="94501")
+    for event, amount in (("clearing", 4), ("reversal", 6)):
+        assert "address_verification" not in checkout.follow(event, transaction, amount)
     wrong = {"address": "13 Main", "zip": "10000"}
     credit = checkout.pay(f"{EVENTS}original.credit.auth_plus_capture", 10, "auth-strict", **wrong)
     assert outcome(credit) == ("0000", "0101")

@@ -10,7 +10,7 @@ from cardwright.resources.simulations.v2_card_transactions import EVENTS
 from tests.resources.test_backtests import tried
 from tests.resources.test_simulations import FOLLOWERS, PATH
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import Reply
 from tests.support.shop import Shop
@@ -63,30 +63,30 @@ class Till(Shop):
         controls = {"accepted_countries_token": "decline_ofac_countries", "allow_quasi_cash": True}
         super().product(token, transaction_controls=controls, **config)
 
-    def event(self, name: str, amount: Any, original: str | None = None, card: str = "jit", **more: Any) -> Reply:
+    def event(self, name: str, amount: Any, original: str | None = None, card: str = "jit", **fields: Any) -> Reply:
         """The answer to an event of Simulations 2.0."""
         whose = {"card_token": card} if original is None else {"preceding_related_transaction_token": original}
         cash = {"cash_back_amount": 0} if name.endswith("cashback") else {}
-        return self.client.post(PATH.format(name), {"amount": amount, **cash, **whose, **more})
+        return self.client.post(PATH.format(name), {"amount": amount, **cash, **whose, **fields})
 
     def check_declined(self, reply: Reply, amount: str, code: str) -> None:
         """The message was declined, its row is found, and its decision is explained as it was made."""
         assert reply.status == 201, reply.text
-        one = json.loads(reply.text, parse_float=Decimal)["transaction"]
-        assert (one["state"], one["response"]["code"]) == ("DECLINED", code)
-        assert (one["request_amount"], one["amount"]) == (Decimal(amount), Decimal(amount))
-        assert {"gpa_order", "gpa_order_unload", "approval_code"} & one.keys() == set()
-        assert "impacted_amount" not in one["gpa"]
-        assert self.get(f"/transactions/{one['token']}")["state"] == "DECLINED"
-        explained = self.client.get(f"/sandbox/decisions/{one['token']}").json
+        transaction = json.loads(reply.text, parse_float=Decimal)["transaction"]
+        assert (transaction["state"], transaction["response"]["code"]) == ("DECLINED", code)
+        assert (transaction["request_amount"], transaction["amount"]) == (Decimal(amount), Decimal(amount))
+        assert {"gpa_order", "gpa_order_unload", "approval_code"} & transaction.keys() == set()
+        assert "impacted_amount" not in transaction["gpa"]
+        assert self.get(f"/transactions/{transaction['token']}")["state"] == "DECLINED"
+        explained = self.client.get(f"/sandbox/decisions/{transaction['token']}").json
         assert (explained["outcome"], explained["replay_agrees"]) == ("DECLINED", True)
         if code == "1016":
             assert explained["would_pass_if"].startswith("the amount is less than 10000000000.00")
 
 
 server = shared_server(chosen_databases())
-till = own(Till, scope="module")
-fresh = own(Till)
+till = program_fixture(Till, scope="module")
+fresh = program_fixture(Till)
 
 
 # --- Nothing -------------------------------------------------------------------------------
@@ -100,26 +100,28 @@ def test_an_amount_of_zero_verifies_the_card(till: Till, name: str, card: str) -
     if name not in VERIFIES:
         assert (problem_of(reply)[0], "amount" in reply.text) == (400, True)
         return
-    one = reply.json["transaction"]
-    assert one["response"] == {"code": "1830", "memo": "Card account verification success"}
-    assert (one["state"], one["request_amount"], one["amount"]) == ("CLEARED", 0, 0)
-    assert {"gpa_order", "gpa_order_unload"} & one.keys() == set()
-    assert "impacted_amount" not in one["gpa"]
-    assert "impacted_amount" not in one["gpa"]["balances"]["USD"]
-    explained = till.client.get(f"/sandbox/decisions/{one['token']}").json
+    transaction = reply.json["transaction"]
+    assert transaction["response"] == {"code": "1830", "memo": "Card account verification success"}
+    assert (transaction["state"], transaction["request_amount"], transaction["amount"]) == ("CLEARED", 0, 0)
+    assert {"gpa_order", "gpa_order_unload"} & transaction.keys() == set()
+    assert "impacted_amount" not in transaction["gpa"]
+    assert "impacted_amount" not in transaction["gpa"]["balances"]["USD"]
+    explained = till.client.get(f"/sandbox/decisions/{transaction['token']}").json
     assert (explained["outcome"], explained["replay_agrees"]) == ("APPROVED", True)
 
 
-@pytest.mark.parametrize("what", OLDER)
-def test_the_older_simulations_verify_too(till: Till, what: str) -> None:
+@pytest.mark.parametrize("name", OLDER)
+def test_the_older_simulations_verify_too(till: Till, name: str) -> None:
     """A purchase and a PIN debit of zero; the network is told that there is no reason to decline."""
-    path, said = OLDER[what]
-    reply = till.simulate(path, card_token="jit", mid="m1", amount=0, **said)
-    if what in ("a withdrawal", "an original credit"):
+    path, body = OLDER[name]
+    reply = till.simulate(path, card_token="jit", mid="m1", amount=0, **body)
+    if name in ("a withdrawal", "an original credit"):
         assert problem_of(reply)[0] == 400
         return
-    one, raw = reply.json["transaction"], reply.json["raw_iso8583"]
-    assert (one["state"], one["response"]["code"], "impacted_amount" in one["gpa"]) == ("CLEARED", "1830", False)
+    transaction, raw = reply.json["transaction"], reply.json["raw_iso8583"]
+    assert (transaction["state"], transaction["response"]["code"], "impacted_amount" in transaction["gpa"]) == (
+        "CLEARED", "1830", False,
+    )  # fmt: skip
     assert (raw["39"], raw["44"]["3"]) == ("1830", "85")
 
 
@@ -153,22 +155,22 @@ def test_an_amount_that_no_account_can_hold_is_declined(till: Till, name: str) -
         assert (problem_of(reply)[0], "amount" in reply.json["error_message"]) == (400, True)
 
 
-@pytest.mark.parametrize("what", [*OLDER, *FOLLOWS, "a completion"])
-def test_the_older_simulations_decline_it_too(till: Till, what: str) -> None:
+@pytest.mark.parametrize("name", [*OLDER, *FOLLOWS, "a completion"])
+def test_the_older_simulations_decline_it_too(till: Till, name: str) -> None:
     """The same through the paths of the older simulations."""
-    if what in OLDER:
-        path, said = OLDER[what]
-        said = {"card_token": "jit", "mid": "m1", **said}
-    elif what in FOLLOWS:
-        path, said = FOLLOWS[what]
-        said = {"original_transaction_token": till.buy(10)["token"], **said}
+    if name in OLDER:
+        path, body = OLDER[name]
+        body = {"card_token": "jit", "mid": "m1", **body}
+    elif name in FOLLOWS:
+        path, body = FOLLOWS[name]
+        body = {"original_transaction_token": till.buy(10)["token"], **body}
     else:
         hold = till.simulate("financial", card_token="jit", mid="m1", amount=10, card_acceptor={}, is_pre_auth=True)
-        path, said = "financial/advice", {"original_transaction_token": hold.json["transaction"]["token"]}
+        path, body = "financial/advice", {"original_transaction_token": hold.json["transaction"]["token"]}
     for amount in TOO_LARGE:
-        till.check_declined(till.simulate(path, amount=amount, **said), amount, "1016" if what in OLDER else "1810")
+        till.check_declined(till.simulate(path, amount=amount, **body), amount, "1016" if name in OLDER else "1810")
     for amount in NO_AMOUNTS:
-        reply = till.simulate(path, amount=amount, **said)
+        reply = till.simulate(path, amount=amount, **body)
         assert (problem_of(reply)[0], "amount" in reply.json["error_message"]) == (400, True)
 
 
@@ -180,11 +182,11 @@ def test_the_total_is_what_counts(till: Till) -> None:
     fees = [{**fee, "amount": "0.01"}]
     till.check_declined(till.simulate("authorization", card_token="jit", mid="m", amount=most, network_fees=fees),
                         "10000000000", "1016")  # fmt: skip
-    for said in ({"cash_back_amount": TOO_LARGE[0]}, {"network_fees": [{**fee, "amount": TOO_LARGE[0]}]}):
-        reply = till.simulate("authorization", card_token="jit", mid="m", amount=1, **said)
+    for fields in ({"cash_back_amount": TOO_LARGE[0]}, {"network_fees": [{**fee, "amount": TOO_LARGE[0]}]}):
+        reply = till.simulate("authorization", card_token="jit", mid="m", amount=1, **fields)
         till.check_declined(reply, "10000000001", "1016")
-    told = [{"type": "INTERCHANGE_FEE", "amount": TOO_LARGE[1], "credit_debit": "C"}]
-    assert till.buy(1, network_fees=told)["state"] == "PENDING"
+    interchange = [{"type": "INTERCHANGE_FEE", "amount": TOO_LARGE[1], "credit_debit": "C"}]
+    assert till.buy(1, network_fees=interchange)["state"] == "PENDING"
     reply = till.simulate("authorization", card_token="jit", mid="m", amount=TOO_LARGE[1], cash_back_amount=TOO_LARGE[1])
     assert (problem_of(reply)[0], "cash back" in reply.json["error_message"]) == (400, True)
 
@@ -194,16 +196,18 @@ def test_an_increase_cannot_lift_a_hold_beyond_it(fresh: Till) -> None:
     increase = {"type": "AMOUNT", "value": 1}
     fresh.make("mccgroups", token="pumps", name="Pumps", mccs=["5542"], config={"authorization_controls": {
         "hold_increase": increase}})  # fmt: skip
-    one = fresh.buy("9999999999.99", card_acceptor={"mcc": "5542"})
-    assert (one["state"], one["response"]["code"], one["request_amount"]) == ("DECLINED", "1016", 9999999999.99)
+    transaction = fresh.buy("9999999999.99", card_acceptor={"mcc": "5542"})
+    assert (transaction["state"], transaction["response"]["code"], transaction["request_amount"]) == (
+        "DECLINED", "1016", 9999999999.99,
+    )  # fmt: skip
 
 
 def test_many_of_them_overflow_nothing(fresh: Till) -> None:
     """Neither a control that counts what was declined nor a backtest adds up what no number of 64 bits could hold."""
-    said = {"velocity_window": "DAY", "currency_code": "USD", "association": {"user_token": "ana"}}
-    fresh.make("velocitycontrols", token="fails", amount_limit=1000, approvals_only=False, **said)
+    limits = {"velocity_window": "DAY", "currency_code": "USD", "association": {"user_token": "ana"}}
+    fresh.make("velocitycontrols", token="fails", amount_limit=1000, approvals_only=False, **limits)
     codes = {fresh.buy(TOO_LARGE[1])["response"]["code"] for _ in range(20)}
     assert (codes, fresh.buy(10)["state"]) == ({"1834"}, "PENDING")
     fresh.get("/velocitycontrols/user/ana/available")
-    found = tried(fresh, velocity_controls={"remove": ["fails"], "add": [{**said, "amount_limit": 1}]})
-    assert (found["purchases"], found["flips"]["to_declined"], found["flips"]["to_approved"]) == (21, 1, 0)
+    backtest = tried(fresh, velocity_controls={"remove": ["fails"], "add": [{**limits, "amount_limit": 1}]})
+    assert (backtest["purchases"], backtest["flips"]["to_declined"], backtest["flips"]["to_approved"]) == (21, 1, 0)

@@ -54,18 +54,18 @@ class Line(NamedTuple):
         code = first.partition(" ")[2]
         return first, f"{last or first.partition(' ')[0]}{f' {code}' if code else ''}"
 
-    def seen(self, state: str) -> dict[str, str]:
+    def with_state(self, state: str) -> dict[str, str]:
         """What is compared, in a given state."""
         return {**self._asdict(), "state": state}
 
 
 def tables_of(page: str) -> dict[str, list[Line]]:
     """The tables of amounts by their headings."""
-    found = {}
+    tables = {}
     for section in page.split("\n## ")[1:]:
         cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in section.splitlines() if line.startswith("|")]
-        found[section.splitlines()[0]] = [Line(*row) for row in cells if row[0].isdigit()]
-    return {heading: lines for heading, lines in found.items() if lines}
+        tables[section.splitlines()[0]] = [Line(*row) for row in cells if row[0].isdigit()]
+    return {heading: lines for heading, lines in tables.items() if lines}
 
 
 TABLES = tables_of(PAGE.read_text(encoding="utf-8"))
@@ -101,27 +101,29 @@ class Stage(Shop):
 
     def send(self, line: Line) -> dict[str, Any]:
         """The transaction that a row's message becomes, in the answer."""
-        said = re.fullmatch(r"(\S+?)(?: ([0-9.]+)(?:\+(\d+))?)?(?: of (\d+))?( by force)?( at a capable terminal)?", line.message)
-        assert said is not None, line.message
-        event, amount, cash, of, forced, capable = said.groups()
+        parts = re.fullmatch(
+            r"(\S+?)(?: ([0-9.]+)(?:\+(\d+))?)?(?: of (\d+))?( by force)?( at a capable terminal)?", line.message
+        )
+        assert parts is not None, line.message
+        event, amount, cash, of, forced, capable = parts.groups()
         original = None if of is None else self.sent[of]
         if event == EXPIRY:
             assert original is not None
-            one = self.expired(original)
+            transaction = self.expired(original)
         else:
-            more = {} if amount is None else {"amount": amount}
+            fields = {} if amount is None else {"amount": amount}
             if cash is not None:
-                more["cash_back_amount"] = cash
-            reply = self.older(event, more, original, bool(forced), bool(capable)) if self.way == "v1" else None
-            reply = reply or self.newer(event, more, original, bool(forced), bool(capable))
+                fields["cash_back_amount"] = cash
+            reply = self.older(event, fields, original, bool(forced), bool(capable)) if self.way == "v1" else None
+            reply = reply or self.newer(event, fields, original, bool(forced), bool(capable))
             assert reply.status == 201, reply.text
-            one = exact(reply)["transaction"]
-        self.sent[line.number] = one["token"]
-        return one
+            transaction = exact(reply)["transaction"]
+        self.sent[line.number] = transaction["token"]
+        return transaction
 
-    def older(self, event: str, said: dict[str, Any], original: str | None, forced: bool, capable: bool) -> Reply | None:
+    def older(self, event: str, fields: dict[str, Any], original: str | None, forced: bool, capable: bool) -> Reply | None:
         """The answer of the older simulations; None where they do not know the message."""
-        named = {"original_transaction_token": original, **said}
+        named = {"original_transaction_token": original, **fields}
         if event == "refund":
             return None if original is None else self.simulate("clearing", **named, is_refund=True)
         if forced:
@@ -135,13 +137,13 @@ class Stage(Shop):
             return None if path is None else self.simulate(path, **named)
         if event not in OLDER:
             return None
-        path, more = OLDER[event]
+        path, defaults = OLDER[event]
         terminal = {} if capable else {"card_acceptor": {"partial_approval_capable": False}}
-        return self.simulate(path, **{"card_token": self.card, "mid": "m1", **terminal, **more, **said})
+        return self.simulate(path, **{"card_token": self.card, "mid": "m1", **terminal, **defaults, **fields})
 
-    def newer(self, event: str, said: dict[str, Any], original: str | None, forced: bool, capable: bool) -> Reply:
+    def newer(self, event: str, fields: dict[str, Any], original: str | None, forced: bool, capable: bool) -> Reply:
         """The answer of Simulations 2.0, which know every message."""
-        body = dict(said)
+        body = dict(fields)
         if original is not None and event != "refund" and not forced:
             body["preceding_related_transaction_token"] = original
         else:
@@ -156,8 +158,8 @@ class Stage(Shop):
         """The expiry of a hold, which comes by itself when its time is up."""
         self.days += 8
         self.clock(f"{YEAR}-{self.days:02}T09:00:00Z")
-        (one,) = self.rows(f"/transactions/{original}/related", type=EXPIRY, version="v1")
-        return one
+        (expiry,) = self.rows(f"/transactions/{original}/related", type=EXPIRY, version="v1")
+        return expiry
 
     def read(self, token: str, version: str) -> dict[str, Any]:
         """A transaction by itself."""
@@ -167,11 +169,11 @@ class Stage(Shop):
         """A list's transactions in all states."""
         return list(exact(self.client.get(path, query={"count": 100, "state": "ALL", **query}))["data"])
 
-    def told(self) -> list[dict[str, Any]]:
+    def notifications(self) -> list[dict[str, Any]]:
         """What the webhook was told."""
         until_all_is_told(self.client)
         box = exact(self.client.get("/sandbox/inbox/news", query={"count": 100}))["data"]
-        return [one for message in box for one in message["body"]["transactions"]]
+        return [transaction for message in box for transaction in message["body"]["transactions"]]
 
 
 def exact(reply: Reply) -> Any:
@@ -187,29 +189,29 @@ def plain(number: Any, sign: str = "") -> str:
     return f"{int(value) if whole else value:{sign if value else ''}}"
 
 
-def line_of(line: Line, one: dict[str, Any]) -> dict[str, str]:
+def line_of(line: Line, transaction: dict[str, Any]) -> dict[str, str]:
     """What a transaction shows of its amounts, as a row of the table would."""
-    code = one["response"]["code"]
-    unload, order = one.get("gpa_order_unload"), one.get("gpa_order")
+    code = transaction["response"]["code"]
+    unload, order = transaction.get("gpa_order_unload"), transaction.get("gpa_order")
     assert unload is None or order is None
     shown = unload or order
     assert shown is None or shown["amount"] == shown["funding"]["amount"]
-    impacted, date = one["gpa"].get("impacted_amount"), one.get("settlement_date")
-    assert {found.get("impacted_amount") for found in one["gpa"]["balances"].values()} == {impacted}
-    assert date in (None, f"{one['created_time'][:10]}T00:00:00Z")
+    impacted, date = transaction["gpa"].get("impacted_amount"), transaction.get("settlement_date")
+    assert {balance.get("impacted_amount") for balance in transaction["gpa"]["balances"].values()} == {impacted}
+    assert date in (None, f"{transaction['created_time'][:10]}T00:00:00Z")
     return {
         **line._asdict(),
-        "state": f"{one['state']}{'' if code == '0000' else f' {code}'}",
-        "request_amount": plain(one["request_amount"]),
-        "amount": plain(one["amount"]),
+        "state": f"{transaction['state']}{'' if code == '0000' else f' {code}'}",
+        "request_amount": plain(transaction["request_amount"]),
+        "amount": plain(transaction["amount"]),
         "order": "-" if shown is None else f"{'unload ' if unload else ''}{shown['state']} {plain(shown['amount'])}",
         "impacted_amount": "none" if impacted is None else plain(impacted, "+"),
         "settlement_date": "none" if date is None else "day",
     }
 
 
-def by_token(found: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {one["token"]: one for one in found}
+def by_token(transactions: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {transaction["token"]: transaction for transaction in transactions}
 
 
 server = shared_server(chosen_databases())
@@ -222,17 +224,17 @@ def test_every_message_shows_the_amounts_of_the_table(server: RunningServer, hea
     stage, lines = Stage(server, heading, way), TABLES[heading]
     for line in lines:
         answered = stage.send(line)
-        first = line.seen(line.states[0])
-        for one in (answered, stage.read(answered["token"], "v1"), stage.read(answered["token"], "v2")):
-            assert line_of(line, one) == first
-    told = by_token(stage.told())
+        first = line.with_state(line.states[0])
+        for transaction in (answered, stage.read(answered["token"], "v1"), stage.read(answered["token"], "v2")):
+            assert line_of(line, transaction) == first
+    notifications = by_token(stage.notifications())
     for version in ("v1", "v2"):
         listed = by_token(stage.rows(version=version))
         for line in lines:
-            token, last = stage.sent[line.number], line.seen(line.states[1])
+            token, last = stage.sent[line.number], line.with_state(line.states[1])
             assert line_of(line, listed[token]) == last
             assert line_of(line, stage.read(token, version)) == last
-            assert line_of(line, told[token]) == line.seen(line.states[0])
+            assert line_of(line, notifications[token]) == line.with_state(line.states[0])
     stage.client.close()
 
 
@@ -241,4 +243,4 @@ def test_the_page_has_every_message() -> None:
     lines = [line for table in TABLES.values() for line in table]
     assert {event.name for event in EVENTS} - {line.message.split(" ")[0] for line in lines} == set()
     assert [line for line in lines if not line.source] == []
-    assert all([line.number for line in table] == [str(at + 1) for at in range(len(table))] for table in TABLES.values())
+    assert all([line.number for line in table] == [str(index + 1) for index in range(len(table))] for table in TABLES.values())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import problem_of, read_of
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
@@ -20,19 +20,19 @@ class Filled(Shop):
         super().__init__(server)
         self.make("gpaorders", user_token="bo", amount=100, funding_source_token="harbor_funding", token="start", **USD)
 
-    def reload(self, trigger: Any, goal: Any, **more: Any) -> Reply:
+    def reload(self, trigger: Any, goal: Any, **fields: Any) -> Reply:
         """The answer to a new auto reload, whatever it is."""
         scope = {"gpa": {"trigger_amount": trigger, "reload_amount": goal}}
-        return self.client.post("/autoreloads", {"order_scope": scope, "funding_source_token": "harbor_funding", **USD, **more})
+        return self.client.post("/autoreloads", {"order_scope": scope, "funding_source_token": "harbor_funding", **USD, **fields})
 
     def reloaded(self) -> list[float]:
         """The amounts of the orders that auto reloads made, the oldest first."""
-        made = [one for one in self.listed(type="gpa.credit", sort_by="created_time") if "auto_reload" in one]
-        return [one["amount"] for one in made]
+        made = [load for load in self.listed(type="gpa.credit", sort_by="created_time") if "auto_reload" in load]
+        return [load["amount"] for load in made]
 
 
 server = shared_server(chosen_databases())
-shop = own(Filled)
+shop = program_fixture(Filled)
 
 
 def test_a_card_that_is_never_empty(shop: Filled) -> None:
@@ -103,8 +103,8 @@ def test_the_holders_own_comes_first(shop: Filled) -> None:
     assert shop.reload(30, 33, token="bos", association={"user_token": "bo"}).status == 201
     shop.buy(1, "plain")
     assert shop.money("bo")[1] == 33
-    assert [one["token"] for one in shop.get("/autoreloads", user_token="bo")["data"]] == ["bos"]
-    assert [one["token"] for one in shop.get("/autoreloads", card_product="plain")["data"]] == ["products"]
+    assert [reload["token"] for reload in shop.get("/autoreloads", user_token="bo")["data"]] == ["bos"]
+    assert [reload["token"] for reload in shop.get("/autoreloads", card_product="plain")["data"]] == ["products"]
     assert len(shop.get("/autoreloads")["data"]) == 3
 
 
@@ -135,6 +135,6 @@ def test_bad_input(shop: Filled, change: dict[str, Any], code: str, named: str) 
     reply = shop.reload(**known)
     assert problem_of(reply)[1] == code, reply.text
     assert named in reply.json["error_message"]
-    assert [one["token"] for one in shop.get("/autoreloads")["data"]] == ["first"]
+    assert [reload["token"] for reload in shop.get("/autoreloads")["data"]] == ["first"]
     put = shop.client.request("PUT", "/autoreloads/first", {"order_scope": {"gpa": {"trigger_amount": 60, "reload_amount": 50}}})
     assert problem_of(put) == (400, "400001")

@@ -9,7 +9,7 @@ from cardwright.resources.analysis.backtest_worker import MODULE
 from cardwright.storage.database import Database
 from cardwright.storage.tables import backtests
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
@@ -18,12 +18,12 @@ from tests.support.waiting import until
 WAIT_S = 60
 
 server = shared_server(chosen_databases())
-shop = own(Shop)
+shop = program_fixture(Shop)
 
 
-def limit(shop: Shop, token: str, amount: int, **more: Any) -> dict[str, Any]:
+def limit(shop: Shop, token: str, amount: int, **fields: Any) -> dict[str, Any]:
     """Makes a velocity control of a day."""
-    return shop.make("velocitycontrols", token=token, amount_limit=amount, velocity_window="DAY", currency_code="USD", **more)
+    return shop.make("velocitycontrols", token=token, amount_limit=amount, velocity_window="DAY", currency_code="USD", **fields)
 
 
 def ended(shop: Shop, token: str) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def tried(shop: Shop, **body: Any) -> dict[str, Any]:
     """A backtest from its beginning to its end."""
     made = made_by(shop.client.post("/sandbox/backtests", body))
     assert made["state"] in ("QUEUED", "RUNNING")
-    found = ended(shop, made["token"])
-    assert found["state"] == "DONE", found
-    return found
+    backtest = ended(shop, made["token"])
+    assert backtest["state"] == "DONE", backtest
+    return backtest
 
 
 def test_a_lower_limit_is_tried(shop: Shop) -> None:
@@ -48,19 +48,19 @@ def test_a_lower_limit_is_tried(shop: Shop) -> None:
     bought = [shop.buy(amount) for amount in (30, 40, 20)]
     shop.follow("reversal", bought[1], 40)
     bought += [shop.buy(15), shop.buy(200)]
-    found = tried(shop, name="Tighter", velocity_controls={"change": [{"token": "day", "amount_limit": 50}]})
-    assert (found["name"], found["purchases"]) == ("Tighter", 5)
-    assert found["before"] == {"approved": 4, "declined": 1, "approved_amount": "105.00", "approval_rate": 80.0}
+    backtest = tried(shop, name="Tighter", velocity_controls={"change": [{"token": "day", "amount_limit": 50}]})
+    assert (backtest["name"], backtest["purchases"]) == ("Tighter", 5)
+    assert backtest["before"] == {"approved": 4, "declined": 1, "approved_amount": "105.00", "approval_rate": 80.0}
     # 30; 40 is too much now; 20 fits to the cent; the reversal of what was declined gives nothing back, so 15 does not.
-    assert found["after"] == {"approved": 2, "declined": 3, "approved_amount": "50.00", "approval_rate": 40.0}
-    assert found["approval_rate_change"] == -40.0
-    assert found["flips"] == {
+    assert backtest["after"] == {"approved": 2, "declined": 3, "approved_amount": "50.00", "approval_rate": 40.0}
+    assert backtest["approval_rate_change"] == -40.0
+    assert backtest["flips"] == {
         "to_declined": 2, "to_declined_amount": "55.00", "to_approved": 0, "to_approved_amount": "0.00", "kept": 2,
     }  # fmt: skip
-    assert found["declined_by"] == [
+    assert backtest["declined_by"] == [
         {"control": "day", "control_type": "velocity_control", "purchases": 3, "request_amount": "255.00"}
     ]
-    flips = shop.get(f"/sandbox/backtests/{found['token']}/flips")
+    flips = shop.get(f"/sandbox/backtests/{backtest['token']}/flips")
     assert [flip["transaction_token"] for flip in flips["data"]] == [bought[1]["token"], bought[3]["token"]]
     first = flips["data"][0]
     assert (first["user_token"], first["card_token"], first["request_amount"]) == ("ana", "jit", "40.00")
@@ -69,7 +69,7 @@ def test_a_lower_limit_is_tried(shop: Shop) -> None:
     }  # fmt: skip
     assert first["after"]["response"]["code"] == "1834"
     assert (first["after"]["control"], first["after"]["used_before"], first["after"]["amount_limit"]) == ("day", "30.00", "50.00")
-    assert shop.get(f"/sandbox/backtests/{found['token']}/flips", count=1, start_index=1)["data"] == flips["data"][1:]
+    assert shop.get(f"/sandbox/backtests/{backtest['token']}/flips", count=1, start_index=1)["data"] == flips["data"][1:]
 
 
 def test_a_control_is_taken_away_and_another_tried(shop: Shop) -> None:
@@ -78,8 +78,8 @@ def test_a_control_is_taken_away_and_another_tried(shop: Shop) -> None:
     declined = shop.buy(60)
     approved = shop.buy(45)
     new = {"amount_limit": 200, "usage_limit": 1, "velocity_window": "DAY", "currency_code": "USD", "name": "Once a day"}
-    found = tried(shop, velocity_controls={"remove": ["day"], "add": [new]})
-    flips = shop.listed(f"/sandbox/backtests/{found['token']}/flips")
+    backtest = tried(shop, velocity_controls={"remove": ["day"], "add": [new]})
+    flips = shop.listed(f"/sandbox/backtests/{backtest['token']}/flips")
     assert {flip["transaction_token"]: flip["after"]["outcome"] for flip in flips} == {
         declined["token"]: "APPROVED", approved["token"]: "DECLINED",
     }  # fmt: skip
@@ -94,15 +94,17 @@ def test_an_authorization_control_is_planted(shop: Shop) -> None:
     early = shop.buy(10, mid="bar")
     shop.clock("2035-06-01T12:00:00Z")
     bought = [shop.buy(20, mid="bar"), shop.buy(15), shop.buy(25)]
-    assert [one["state"] for one in (early, *bought)] == ["PENDING", "PENDING", "PENDING", "DECLINED"]
+    assert [transaction["state"] for transaction in (early, *bought)] == ["PENDING", "PENDING", "PENDING", "DECLINED"]
     new = {"token": "dry", "name": "No bars", "merchant_scope": {"mid": "bar"}, "start_time": "2035-06-01T12:00:00Z"}
-    found = tried(shop, auth_controls={"add": [new]})
-    assert found["auth_controls"]["add"][0]["token"] == "dry"
-    assert found["flips"] == {
+    backtest = tried(shop, auth_controls={"add": [new]})
+    assert backtest["auth_controls"]["add"][0]["token"] == "dry"
+    assert backtest["flips"] == {
         "to_declined": 1, "to_declined_amount": "20.00", "to_approved": 1, "to_approved_amount": "25.00", "kept": 2,
     }  # fmt: skip
-    assert found["declined_by"] == [{"control": "dry", "control_type": "auth_control", "purchases": 1, "request_amount": "20.00"}]
-    first, second = shop.listed(f"/sandbox/backtests/{found['token']}/flips")
+    assert backtest["declined_by"] == [
+        {"control": "dry", "control_type": "auth_control", "purchases": 1, "request_amount": "20.00"}
+    ]
+    first, second = shop.listed(f"/sandbox/backtests/{backtest['token']}/flips")
     assert (first["transaction_token"], second["transaction_token"]) == (bought[0]["token"], bought[2]["token"])
     assert first["after"] == {
         "outcome": "DECLINED", "response": {"code": "1821", "memo": "Invalid merchant"}, "control": "dry",
@@ -116,15 +118,15 @@ def test_an_authorization_control_is_taken_away(shop: Shop) -> None:
     limit(shop, "day", 50)
     shop.make("authcontrols", token="dry", name="No bars", merchant_scope={"mid": "bar"})
     bought = [shop.buy(30, mid="bar"), shop.buy(15), shop.buy(20, mid="bar"), shop.buy(10)]
-    assert [one["response"]["code"] for one in bought] == ["1821", "0000", "1821", "0000"]
-    found = tried(shop, auth_controls={"remove": ["dry"]})
-    flips = shop.listed(f"/sandbox/backtests/{found['token']}/flips")
+    assert [transaction["response"]["code"] for transaction in bought] == ["1821", "0000", "1821", "0000"]
+    backtest = tried(shop, auth_controls={"remove": ["dry"]})
+    flips = shop.listed(f"/sandbox/backtests/{backtest['token']}/flips")
     # 30 and 15 fit; 20 does not, which the control had declined anyway; and there is nothing left for 10.
     assert {flip["transaction_token"]: flip["after"]["outcome"] for flip in flips} == {
         bought[0]["token"]: "APPROVED", bought[3]["token"]: "DECLINED",
     }  # fmt: skip
     assert (flips[0]["before"]["declined_by"], flips[1]["after"]["control"]) == ("No bars", "day")
-    assert found["declined_by"] == [
+    assert backtest["declined_by"] == [
         {"control": "day", "control_type": "velocity_control", "purchases": 2, "request_amount": "30.00"}
     ]
 
@@ -148,10 +150,10 @@ def test_authorization_controls_are_as_they_were(shop: Shop) -> None:
     assert tried(shop, exempt_mids={"add": [{"name": "Every bar", "mid": "bar"}]})["flips"]["to_approved"] == 3
     # Where it is pointed at the bar itself, it was in force but for the time when it was off, and the bar is exempt now.
     changed = {"token": "dry", "merchant_scope": {"mid": "bar"}}
-    found = tried(shop, auth_controls={"change": [changed]})["flips"]
-    assert (found["to_declined"], found["to_approved"]) == (1, 0)
-    found = tried(shop, auth_controls={"change": [{**changed, "active": True}]})["flips"]
-    assert (found["to_declined"], found["to_approved"]) == (2, 0)
+    flips = tried(shop, auth_controls={"change": [changed]})["flips"]
+    assert (flips["to_declined"], flips["to_approved"]) == (1, 0)
+    flips = tried(shop, auth_controls={"change": [{**changed, "active": True}]})["flips"]
+    assert (flips["to_declined"], flips["to_approved"]) == (2, 0)
 
 
 BEGUN = {
@@ -174,18 +176,18 @@ def test_everything_that_asks_is_blocked(shop: Shop, is_blocked: bool) -> None:
     dry = {"token": "dry", "name": "EmptyBody", "association": {"card_product_token": "jit"}}
     if is_blocked:
         shop.make("authcontrols", **dry)
-    path, asked = "/simulations/cardtransactions/", {"card_token": "jit", "amount": 10, "mid": "bank"}
+    path, body = "/simulations/cardtransactions/", {"card_token": "jit", "amount": 10, "mid": "bank"}
     for event, followers in BEGUN.items():
-        said = {"account_type": "checking"} if event == "pindebit.balanceinquiry" else {}
-        begun = [made_by(shop.client.post(path + event, asked | said))["transaction"] for _ in (*followers, "")]
-        assert {one["response"]["code"] for one in begun} == {"1821" if is_blocked else "0000"}, begun
-        for one, follower in zip(begun, followers, strict=False):
-            shop.client.post(path + follower, {"preceding_related_transaction_token": one["token"], "amount": 10})
-    found = tried(shop, auth_controls={"remove": ["dry"]} if is_blocked else {"add": [dry]})
+        account = {"account_type": "checking"} if event == "pindebit.balanceinquiry" else {}
+        begun = [made_by(shop.client.post(path + event, body | account))["transaction"] for _ in (*followers, "")]
+        assert {transaction["response"]["code"] for transaction in begun} == {"1821" if is_blocked else "0000"}, begun
+        for transaction, follower in zip(begun, followers, strict=False):
+            shop.client.post(path + follower, {"preceding_related_transaction_token": transaction["token"], "amount": 10})
+    backtest = tried(shop, auth_controls={"remove": ["dry"]} if is_blocked else {"add": [dry]})
     spends = [event for event in BEGUN if "credit" not in event and "inquiry" not in event]
     purchases = sum(len(BEGUN[event]) + 1 for event in spends)
     flips = (0, purchases) if is_blocked else (purchases, 0)
-    assert (found["purchases"], found["flips"]["to_declined"], found["flips"]["to_approved"]) == (purchases, *flips)
+    assert (backtest["purchases"], backtest["flips"]["to_declined"], backtest["flips"]["to_approved"]) == (purchases, *flips)
 
 
 def test_a_range_is_tried(shop: Shop) -> None:
@@ -197,10 +199,12 @@ def test_a_range_is_tried(shop: Shop) -> None:
     shop.buy(60)
     new = {"amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD"}
     body = {"start_date": "2035-06-01T12:00:00Z", "end_date": "2035-06-01", "velocity_controls": {"add": [new]}}
-    found = tried(shop, **body)
-    assert (found["start_time"], found["end_time"]) == ("2035-06-01T12:00:00.000Z", "2035-06-02T00:00:00.000Z")
-    assert found["purchases"] == 1
-    assert [flip["transaction_token"] for flip in shop.listed(f"/sandbox/backtests/{found['token']}/flips")] == [second["token"]]
+    backtest = tried(shop, **body)
+    assert (backtest["start_time"], backtest["end_time"]) == ("2035-06-01T12:00:00.000Z", "2035-06-02T00:00:00.000Z")
+    assert backtest["purchases"] == 1
+    assert [flip["transaction_token"] for flip in shop.listed(f"/sandbox/backtests/{backtest['token']}/flips")] == [
+        second["token"]
+    ]
 
 
 def test_what_other_checks_declined_stays_declined(shop: Shop) -> None:
@@ -209,14 +213,14 @@ def test_what_other_checks_declined_stays_declined(shop: Shop) -> None:
     shop.buy(5, card_acceptor={"country": "CUB"})
     shop.buy(5, "plain")
     shop.buy(20, "plain")
-    found = tried(shop, velocity_controls={"remove": ["day"]})
-    assert (found["purchases"], found["flips"]["kept"], found["after"]["approved"]) == (3, 0, 0)
+    backtest = tried(shop, velocity_controls={"remove": ["day"]})
+    assert (backtest["purchases"], backtest["flips"]["kept"], backtest["after"]["approved"]) == (3, 0, 0)
 
 
 def test_nothing_is_changed_by_it(shop: Shop) -> None:
     """Balances, transactions and controls are as they were, and an empty program is tried as quickly."""
-    found = tried(shop)
-    assert (found["purchases"], found["before"]["approval_rate"], found["approval_rate_change"]) == (0, None, None)
+    backtest = tried(shop)
+    assert (backtest["purchases"], backtest["before"]["approval_rate"], backtest["approval_rate_change"]) == (0, None, None)
     limit(shop, "day", 100)
     shop.buy(10)
     before = [shop.get(path) for path in ("/transactions", "/balances/ana", "/velocitycontrols/user/ana/available")]
@@ -234,9 +238,9 @@ def test_the_same_request_is_one_backtest(shop: Shop) -> None:
 
 def test_a_backtest_is_taken_away(shop: Shop) -> None:
     """With its flips, whether it was done or not; another program's is not found."""
-    found = tried(shop)
-    assert shop.client.delete(f"/sandbox/backtests/{found['token']}").status == 204
-    for path in (found["token"], f"{found['token']}/flips"):
+    backtest = tried(shop)
+    assert shop.client.delete(f"/sandbox/backtests/{backtest['token']}").status == 204
+    for path in (backtest["token"], f"{backtest['token']}/flips"):
         assert problem_of(shop.client.get(f"/sandbox/backtests/{path}")) == (404, "404041")
     other = Shop(shop.server)
     assert problem_of(shop.client.get(f"/sandbox/backtests/{tried(other)['token']}")) == (404, "404041")
@@ -293,8 +297,8 @@ def test_an_unknown_user_in_a_control(shop: Shop) -> None:
 
 def test_a_list_has_one_order(shop: Shop) -> None:
     """Flips come in the order in which they were found; another one is refused by name."""
-    found = tried(shop)
-    reply = shop.client.get(f"/sandbox/backtests/{found['token']}/flips?sort_by=-createdTime")
+    backtest = tried(shop)
+    reply = shop.client.get(f"/sandbox/backtests/{backtest['token']}/flips?sort_by=-createdTime")
     assert (reply.status, "sort_by" in reply.json["error_message"]) == (400, True)
 
 
@@ -305,7 +309,7 @@ def test_an_interrupted_backtest_goes_on(tmp_path: Any) -> None:
         shop = Shop(server)
         limit(shop, "day", 100)
         bought = shop.buy(60)
-        found = tried(shop, token="mine", velocity_controls={"change": [{"token": "day", "amount_limit": 50}]})
+        backtest = tried(shop, token="mine", velocity_controls={"change": [{"token": "day", "amount_limit": 50}]})
         server.kill()
         database = Database(address)
         with database.write() as db:
@@ -317,7 +321,7 @@ def test_an_interrupted_backtest_goes_on(tmp_path: Any) -> None:
         shop.client.close()
         shop.client = shop.connect()
         again = ended(shop, "mine")
-        assert again == found
+        assert again == backtest
         assert [flip["transaction_token"] for flip in shop.listed("/sandbox/backtests/mine/flips")] == [bought["token"]]
         assert read_of(shop.client.get("/sandbox/backtests/mine"))["state"] == "DONE"
         assert MODULE not in server.output()

@@ -260,9 +260,9 @@ def product(api: Client, **fields: Any) -> dict[str, Any]:
     return made_by(api.post("/cardproducts", {"name": "Harbor Virtual", "start_date": "2026-01-01", **fields}))
 
 
-def managed(token: str, **more: Any) -> dict[str, Any]:
+def managed(token: str, **fields: Any) -> dict[str, Any]:
     """A config with Managed JIT Funding."""
-    return {"jit_funding": {"program_funding_source": {"enabled": True, "funding_source_token": token, **more}}}
+    return {"jit_funding": {"program_funding_source": {"enabled": True, "funding_source_token": token, **fields}}}
 
 
 def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -274,9 +274,9 @@ def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[t
             yield (*path, name), value
 
 
-def at(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+def tree_of(path: tuple[str, ...], value: Any) -> dict[str, Any]:
     """A tree with one leaf."""
-    return {path[0]: at(path[1:], value) if len(path) > 1 else value}
+    return {path[0]: tree_of(path[1:], value) if len(path) > 1 else value}
 
 
 # --- What the server fills in -----------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_the_list_is_newest_first_and_short(api: Client) -> None:
     """Five products at a time unless asked for up to ten; more is 413; ``fields`` has no effect here."""
     tokens = [product(api, token=fresh("listed"))["token"] for _ in range(6)]
     page = api.get("/cardproducts").json
-    assert [found["token"] for found in page["data"]] == tokens[:0:-1]
+    assert [row["token"] for row in page["data"]] == tokens[:0:-1]
     assert (page["count"], page["start_index"], page["end_index"], page["is_more"]) == (5, 0, 4, True)
     assert api.get("/cardproducts?count=1&start_index=5").json["data"][0]["token"] == tokens[0]
     assert api.get("/cardproducts?count=10").status == 200
@@ -415,9 +415,9 @@ def test_a_change_reaches_only_the_leaves_that_it_names(api: Client, source: str
 def test_plain_fields_change(api: Client) -> None:
     """Name, active and the two dates change; the token of the path may be repeated in the body."""
     made = product(api)
-    said = {"name": "Other", "active": False, "start_date": "2026-02-01T00:00:00Z", "end_date": "2026-03-01"}
-    changed = api.put(f"/cardproducts/{made['token']}", {"token": made["token"], **said}).json
-    assert {name: changed[name] for name in said} == {**said, "start_date": "2026-02-01"}
+    fields = {"name": "Other", "active": False, "start_date": "2026-02-01T00:00:00Z", "end_date": "2026-03-01"}
+    changed = api.put(f"/cardproducts/{made['token']}", {"token": made["token"], **fields}).json
+    assert {name: changed[name] for name in fields} == {**fields, "start_date": "2026-02-01"}
     assert api.get(f"/cardproducts/{made['token']}").json == changed
 
 
@@ -434,7 +434,7 @@ def test_each_leaf_merges_alone() -> None:
     before = default_config("111111")
     known = dict(leaves(DEFAULT_CONFIG))
     for path, value in leaves(FULL_CONFIG):
-        change = msgspec.convert(at(path, value), ProductConfig)
+        change = msgspec.convert(tree_of(path, value), ProductConfig)
         after = dict(leaves(json.loads(msgspec.json.encode(merged(before, change)))))
         assert after == {**known, path: value}, path
 
@@ -541,9 +541,9 @@ FUNDING_REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("what", "jit", "code", "names"), FUNDING_REFUSED, ids=[row[0] for row in FUNDING_REFUSED])
+@pytest.mark.parametrize(("name", "jit", "code", "names"), FUNDING_REFUSED, ids=[row[0] for row in FUNDING_REFUSED])
 def test_funding_that_cannot_work_is_refused(
-    api: Client, source: str, what: str, jit: dict[str, Any], code: str, names: str
+    api: Client, source: str, name: str, jit: dict[str, Any], code: str, names: str
 ) -> None:
     """Each wrong ``jit_funding`` is a 400 that names the field or the token, at creation and in an update alike."""
     config = {"jit_funding": json.loads(json.dumps(jit).replace('"SOURCE"', f'"{source}"'))}
@@ -673,8 +673,8 @@ def test_a_stored_product_is_what_a_decision_reads(api: Client, config: dict[str
     assert isinstance(fact, ProductFact)
     assert fact.end_date == "2031-12-31"
     read = dict(leaves(msgspec.to_builtins(fact)["config"]))
-    said = dict(leaves(made["config"]))
-    assert read == {path: said.get(path) for path in read}
+    shown = dict(leaves(made["config"]))
+    assert read == {path: shown.get(path) for path in read}
 
 
 def test_changes_are_remembered_and_raise_the_programs_revision(api: Client, database: Path) -> None:

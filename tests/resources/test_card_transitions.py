@@ -11,12 +11,12 @@ import pytest
 
 from cardwright.kit.canonical import canonical
 from cardwright.resources.cards.card_transitions import CardTransitionCreate
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 
 # With a seed the clock of the server stands still at noon of 1 January 2026.
 server = shared_server(seed=5)
-issuer = own(Issuer)
+issuer = program_fixture(Issuer)
 
 
 NOTHING_VALIDATED = {"user": {"birth_date": False, "phone": False, "ssn": False, "random_name_line1_postfix": False}}
@@ -156,14 +156,16 @@ BAD_BODIES: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "code", "said"), BAD_BODIES, ids=[f"{sorted(body)}-{text}" for body, _, text in BAD_BODIES])
-def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any], code: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "code", "message"), BAD_BODIES, ids=[f"{sorted(body)}-{text}" for body, _, text in BAD_BODIES]
+)
+def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any], code: str, message: str) -> None:
     """A wrong field is a 400 that names it, and the card stays as it was."""
     before = issuer.card(token="c")
     body = {"card_token": "c", "state": "ACTIVE", "channel": "API", **change}
     reply = issuer.client.post("/cardtransitions", body)
     assert problem_of(reply) == (400, code)
-    assert said in reply.json["error_message"]
+    assert message in reply.json["error_message"]
     assert issuer.get("/cards/c") == before
 
 
@@ -313,9 +315,9 @@ def test_life_can_begin_with_the_first_activation(issuer: Issuer) -> None:
     assert issuer.get("/cards/c")["expiration"] == "0130"
     activated = issuer.enter("c", "ACTIVE")
     assert (activated["expiration"], activated["expiration_time"]) == ("0531", "2031-05-31T23:59:59.000Z")
-    seen = issuer.get("/cards/c/showpan", show_cvv_number="true")
-    assert (seen["expiration"], seen["expiration_time"]) == ("0531", "2031-05-31T23:59:59Z")
-    body = {"pan": seen["pan"], "expiration": "0531", "cvv_number": seen["cvv_number"]}
+    shown = issuer.get("/cards/c/showpan", show_cvv_number="true")
+    assert (shown["expiration"], shown["expiration_time"]) == ("0531", "2031-05-31T23:59:59Z")
+    body = {"pan": shown["pan"], "expiration": "0531", "cvv_number": shown["cvv_number"]}
     assert read_of(issuer.client.post("/cards/getbypan", body))["card_token"] == "c"
     issuer.set_clock("2028-05-20T10:00:00Z")
     issuer.enter("c", "SUSPENDED")
@@ -357,10 +359,10 @@ def test_every_transition_is_told_in_its_commit(issuer: Issuer, database: Path) 
         "fulfillment.digitally_presented", "fulfillment.issued", "state.activated", "state.limited", "state.reinstated",
         "state.suspended", "state.terminated",
     ]  # fmt: skip
-    told = {name: events_of(database, issuer, name) for name in ("all", "some")}
-    assert sorted(told["all"]) == sorted(t["token"] for t in happened)
-    assert sorted(told["some"]) == sorted(t["token"] for t in happened if t["type"] == "state.terminated")
-    order = [token for token in told["all"] if token in {t["token"] for t in issuer.transitions("c")}]
+    tokens = {name: events_of(database, issuer, name) for name in ("all", "some")}
+    assert sorted(tokens["all"]) == sorted(t["token"] for t in happened)
+    assert sorted(tokens["some"]) == sorted(t["token"] for t in happened if t["type"] == "state.terminated")
+    order = [token for token in tokens["all"] if token in {t["token"] for t in issuer.transitions("c")}]
     assert order == [t["token"] for t in issuer.transitions("c")]
 
 
@@ -387,21 +389,21 @@ def test_purchases_follow_the_state_at_once(issuer: Issuer) -> None:
         answer = made_by(issuer.client.post("/simulate/authorization", {"card_token": card, "amount": 10, "mid": "m"}))
         return answer["transaction"]["state"], answer["transaction"]["response"]["code"]
 
-    seen = {"UNACTIVATED": purchase()}
+    outcomes = {"UNACTIVATED": purchase()}
     for state in ("ACTIVE", "LIMITED", "SUSPENDED"):
         issuer.enter("c", state)
-        seen[state] = purchase()
+        outcomes[state] = purchase()
     issuer.enter("c", "ACTIVE")
     read_of(issuer.client.put("/cards/c", {"metadata": {"a": "b"}}))
-    seen["ACTIVE again"] = purchase()
+    outcomes["ACTIVE again"] = purchase()
     for code in ("10", "23", "08", "02"):
         issuer.card(user, product, token=f"ended-{code}")
         issuer.enter(f"ended-{code}", "ACTIVE")
         issuer.enter(f"ended-{code}", "TERMINATED", reason_code=code)
         # A look at the number is a transition too, but no reason for anything.
         issuer.get(f"/cards/ended-{code}/showpan")
-        seen[code] = purchase(f"ended-{code}")
-    assert {name for name, (state, _) in seen.items() if state == "PENDING"} == {"ACTIVE", "ACTIVE again"}
-    declined = {name: code for name, (state, code) in seen.items() if state == "DECLINED"}
+        outcomes[code] = purchase(f"ended-{code}")
+    assert {name for name, (state, _) in outcomes.items() if state == "PENDING"} == {"ACTIVE", "ACTIVE again"}
+    declined = {name: code for name, (state, code) in outcomes.items() if state == "DECLINED"}
     assert len(set(declined.values())) == 6, declined
     assert declined["LIMITED"] == declined["SUSPENDED"]

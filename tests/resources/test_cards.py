@@ -9,14 +9,14 @@ from sqlalchemy import select
 
 from cardwright.core.pan import passes_luhn
 from cardwright.storage.tables import cards as cards_table
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 from tests.support.server import RunningServer
-from tests.support.world import new_world
+from tests.support.world import new_platform
 
 # With a seed the clock of the server stands still at noon of 1 January 2026.
 server = shared_server(seed=4)
-issuer = own(Issuer)
+issuer = program_fixture(Issuer)
 
 
 LISTENER = {
@@ -153,15 +153,15 @@ def table(text: str) -> list[tuple[str, ...]]:
     return [tuple(cell.strip() for cell in line.split("|")) for line in lines]
 
 
-@pytest.mark.parametrize(("now", "product", "own", "expiration", "expiration_time"), table(EXPIRIES))
-def test_expiry_is_rounded_up(issuer: Issuer, now: str, product: str, own: str, expiration: str, expiration_time: str) -> None:
+@pytest.mark.parametrize(("now", "product", "period", "expiration", "expiration_time"), table(EXPIRIES))
+def test_expiry_is_rounded_up(issuer: Issuer, now: str, product: str, period: str, expiration: str, expiration_time: str) -> None:
     """A card's life is counted from its issue in its own or its product's unit, and ends with that unit's month or day."""
     issuer.set_clock(now)
     unit, value, *least = product.split()
     offset: dict[str, Any] = {"unit": unit, "value": int(value)}
     if least:
         offset["min_offset"] = {"unit": least[0], "value": int(least[1])}
-    fields = {} if own == "-" else {"expiration_offset": {"unit": own.split()[0], "value": int(own.split()[1])}}
+    fields = {} if period == "-" else {"expiration_offset": {"unit": period.split()[0], "value": int(period.split()[1])}}
     card = issuer.card(product=issuer.product(life_cycle={"expiration_offset": offset}), **fields)
     assert (card["expiration"], card["expiration_time"]) == (expiration, expiration_time)
 
@@ -234,14 +234,16 @@ BAD_BODIES: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "code", "said"), BAD_BODIES, ids=[f"{sorted(body)}-{text}" for body, _, text in BAD_BODIES])
-def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any], code: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "code", "message"), BAD_BODIES, ids=[f"{sorted(body)}-{text}" for body, _, text in BAD_BODIES]
+)
+def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any], code: str, message: str) -> None:
     """A wrong field is a 400 that names it, and leaves no card."""
     user, product = issuer.user(), issuer.product()
     reply = issuer.client.post("/cards", {"user_token": user, "card_product_token": product, **change})
     assert reply.status == 400, reply.text
     assert reply.json["error_code"].startswith(code)
-    assert said in reply.json["error_message"]
+    assert message in reply.json["error_message"]
     assert issuer.get(f"/cards/user/{user}")["count"] == 0
 
 
@@ -279,8 +281,8 @@ def test_cards_are_found_by_their_last_four(issuer: Issuer) -> None:
     made = [issuer.card(user, product) for _ in range(12)]
     wanted = made[0]["last_four"]
     same = [card["token"] for card in made if card["last_four"] == wanted]
-    found = issuer.get("/cards", last_four=wanted, count=100)
-    assert sorted(card["token"] for card in found["data"]) == sorted(same)
+    page = issuer.get("/cards", last_four=wanted, count=100)
+    assert sorted(card["token"] for card in page["data"]) == sorted(same)
     for text in ("AAAA", "", wanted[:3], f"{wanted}0"):
         empty = issuer.get("/cards", last_four=text)
         assert (empty["count"], empty["data"], empty["is_more"]) == (0, [], False)
@@ -355,13 +357,13 @@ def test_showpan_shows_the_number_and_presents_the_card(issuer: Issuer) -> None:
     """The first look is a transition and changes the card; a second look shows the same and changes nothing."""
     made = issuer.card(token="c", query="?show_pan=true")
     issuer.set_clock("2026-01-02T00:00:00Z")
-    seen = issuer.get("/cards/c/showpan")
-    assert (seen["pan"], seen["fulfillment_status"], "cvv_number" in seen) == (made["pan"], "DIGITALLY_PRESENTED", False)
-    assert seen["last_modified_time"] == "2026-01-02T00:00:00Z"
+    shown = issuer.get("/cards/c/showpan")
+    assert (shown["pan"], shown["fulfillment_status"], "cvv_number" in shown) == (made["pan"], "DIGITALLY_PRESENTED", False)
+    assert shown["last_modified_time"] == "2026-01-02T00:00:00Z"
     issuer.set_clock("2026-01-03T00:00:00Z")
     with_code = issuer.get("/cards/c/showpan", show_cvv_number="true")
     assert len(with_code.pop("cvv_number")) == 3
-    assert with_code == seen
+    assert with_code == shown
     assert issuer.get("/cards/c/showpan", fields="pan") == {"pan": made["pan"]}
     types = [(t["type"], t["state"], t["fulfillment_status"]) for t in issuer.transitions("c")]
     assert types == [
@@ -377,8 +379,8 @@ def test_number_is_shown_in_every_state(issuer: Issuer) -> None:
     made = issuer.card(token="c", query="?show_pan=true&show_cvv_number=true")
     for state in ("ACTIVE", "SUSPENDED", "TERMINATED"):
         issuer.enter("c", state)
-        seen = issuer.get("/cards/c/showpan", show_cvv_number="true")
-        assert (seen["pan"], seen["cvv_number"], seen["state"]) == (made["pan"], made["cvv_number"], state)
+        shown = issuer.get("/cards/c/showpan", show_cvv_number="true")
+        assert (shown["pan"], shown["cvv_number"], shown["state"]) == (made["pan"], made["cvv_number"], state)
 
 
 def test_code_stays_when_the_product_changes(issuer: Issuer) -> None:
@@ -411,8 +413,8 @@ def test_card_is_found_by_its_number(issuer: Issuer) -> None:
         "created_time": card["created_time"], "last_modified_time": card["last_modified_time"],
         "user_token": card["user_token"], "card_token": "c",
     }  # fmt: skip
-    for more in ({}, {"cvv_number": code}, {"expiration": "0130"}, {"cvv_number": code, "expiration": "0130"}):
-        assert read_of(issuer.client.post("/cards/getbypan", {"pan": pan, **more})) == owner
+    for fields in ({}, {"cvv_number": code}, {"expiration": "0130"}, {"cvv_number": code, "expiration": "0130"}):
+        assert read_of(issuer.client.post("/cards/getbypan", {"pan": pan, **fields})) == owner
     wrong = f"{(int(code) + 1) % 1000:03d}"
     table: list[tuple[dict[str, Any], str, str]] = [
         ({"pan": pan, "cvv_number": wrong}, "400001", "cvv_number"),
@@ -425,10 +427,10 @@ def test_card_is_found_by_its_number(issuer: Issuer) -> None:
         ({"cvv_number": code}, "400001", "pan may not be null"),
         ({"pan": int(pan)}, "400037", "pan"),
     ]
-    for body, error, said in table:
+    for body, error, message in table:
         reply = issuer.client.post("/cards/getbypan", body)
         assert problem_of(reply) == (400, error)
-        assert said in reply.json["error_message"]
+        assert message in reply.json["error_message"]
         assert pan not in reply.text
 
 
@@ -453,8 +455,8 @@ def test_two_hundred_numbers_stay_in(server: RunningServer, database: Path) -> N
     with sqlite3.connect(database) as db:
         names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         cells = {name: [cell for row in db.execute(f'SELECT * FROM "{name}"') for cell in row] for name in names}
-    texts = {name: "\n".join(str(cell) for cell in found if isinstance(cell, str | int)) for name, found in cells.items()}
-    bytes_of = b"".join(cell for found in cells.values() for cell in found if isinstance(cell, bytes))
+    texts = {name: "\n".join(str(cell) for cell in values if isinstance(cell, str | int)) for name, values in cells.items()}
+    bytes_of = b"".join(cell for values in cells.values() for cell in values if isinstance(cell, bytes))
     files = b"".join(file.read_bytes() for file in database.parent.glob(f"{database.name}*"))
     for pan in pans:
         assert not [name for name, text in texts.items() if pan in text]
@@ -496,7 +498,7 @@ def test_update_changes_what_it_names(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "problem", "said"),
+    ("body", "problem", "message"),
     [
         ({"token": "d"}, (400, "400001"), "token"),
         ({"user_token": "nobody"}, (400, "400003"), "User not found"),
@@ -506,12 +508,12 @@ def test_update_changes_what_it_names(issuer: Issuer) -> None:
         ({"expedite": []}, (400, "400037"), "expedite"),
     ],
 )
-def test_bad_update_names_what_is_wrong(issuer: Issuer, body: dict[str, Any], problem: tuple[int, str], said: str) -> None:
+def test_bad_update_names_what_is_wrong(issuer: Issuer, body: dict[str, Any], problem: tuple[int, str], message: str) -> None:
     """A wrong field is a 400 that names it, and the card stays as it was."""
     before = issuer.card(token="c")
     reply = issuer.client.put("/cards/c", body)
     assert problem_of(reply) == problem
-    assert said in reply.json["error_message"]
+    assert message in reply.json["error_message"]
     assert issuer.get("/cards/c") == before
 
 
@@ -534,8 +536,8 @@ def test_card_changes_hands_until_it_is_activated(issuer: Issuer) -> None:
         issuer.card(inventory)
         moved = read_of(issuer.client.put("/cards/c", {"user_token": holder, "metadata": {"of": holder}}))
         assert moved == {**card, "user_token": holder, "metadata": {"of": holder}}
-    assert "c" not in [found["token"] for found in issuer.get(f"/cards/user/{inventory}", count=100)["data"]]
-    assert [found["token"] for found in issuer.get(f"/cards/user/{ana}")["data"]] == ["c"]
+    assert "c" not in [row["token"] for row in issuer.get(f"/cards/user/{inventory}", count=100)["data"]]
+    assert [row["token"] for row in issuer.get(f"/cards/user/{ana}")["data"]] == ["c"]
     issuer.enter("c", "ACTIVE")
     later = made_by(issuer.client.post("/simulate/authorization", purchase))["transaction"]
     assert (later["user_token"], later["card"]["metadata"]) == ("ana", {"of": "ana"})
@@ -666,18 +668,18 @@ def test_source_must_be_the_users_own_and_alive(issuer: Issuer) -> None:
 )
 def test_pin_goes_along_when_it_should(tmp_path: Path, fields: dict[str, Any], has_pin: bool) -> None:
     """A copied PIN is the same four digits, sealed for the new card alone."""
-    with new_world(tmp_path / "cardwright.db") as world:
-        world.make("cardproducts", token="p", name="P", start_date="2020-01-01")
-        world.make("users", token="u")
+    with new_platform(tmp_path / "cardwright.db") as platform:
+        platform.make("cardproducts", token="p", name="P", start_date="2020-01-01")
+        platform.make("users", token="u")
         for token in ("old", "plain"):
-            world.make("cards", token=token, user_token="u", card_product_token="p")
-        vault, by_token = world.app.vault, select(cards_table).where
-        with world.database.write() as db:
+            platform.make("cards", token=token, user_token="u", card_product_token="p")
+        vault, by_token = platform.app.vault, select(cards_table).where
+        with platform.database.write() as db:
             old = db.execute(by_token(cards_table.c.token == "old")).one()
             sealed = vault.seal("2580", f"pin:{old.id}")
             db.execute(cards_table.update().where(cards_table.c.id == old.id).values(pin_sealed=sealed))
-        made = world.make("cards", token="new", user_token="u", card_product_token="p", **fields)
-        with world.database.read() as db:
+        made = platform.make("cards", token="new", user_token="u", card_product_token="p", **fields)
+        with platform.database.read() as db:
             new = db.execute(by_token(cards_table.c.token == "new")).one()
     assert made["pin_is_set"] is has_pin
     assert (new.pin_sealed is not None) is has_pin

@@ -7,7 +7,7 @@ import pytest
 from cardwright.resources.analysis.what_if import without_drawn
 from tests.resources.test_backtests import tried
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, read_of
 from tests.support.shop import Shop
 
@@ -29,9 +29,9 @@ class Till(Shop):
         self.product("whole", transaction_controls=controls)
         self.make("cards", token="whole", user_token="bo", card_product_token="whole")
 
-    def pay(self, way: str, goods: Any, cash: Any, card: str = "plain", *, capable: bool = True, **more: Any) -> dict[str, Any]:
+    def pay(self, way: str, goods: Any, cash: Any, card: str = "plain", *, capable: bool = True, **fields: Any) -> dict[str, Any]:
         """The transaction of a purchase with cash back, in transaction model v1."""
-        body = {"card_token": card, "amount": goods, "cash_back_amount": cash, **more}
+        body = {"card_token": card, "amount": goods, "cash_back_amount": cash, **fields}
         if way.startswith("/simulate/"):
             body |= {"mid": "m1", "card_acceptor": {"partial_approval_capable": capable}}
         else:
@@ -51,26 +51,26 @@ class Till(Shop):
         if ledger:
             self.pay("/simulate/financial", ledger, 0)
 
-    def limit(self, token: str, amount: Any, *, purchases: bool = True, cash: bool = True, **more: Any) -> None:
+    def limit(self, token: str, amount: Any, *, purchases: bool = True, cash: bool = True, **fields: Any) -> None:
         """A velocity control of the day that counts purchases, cash back, or both."""
         self.make(
             "velocitycontrols", token=token, amount_limit=amount, velocity_window="DAY", currency_code="USD",
-            include_purchases=purchases, include_cashback=cash, association={"user_token": "bo"}, **more,
+            include_purchases=purchases, include_cashback=cash, association={"user_token": "bo"}, **fields,
         )  # fmt: skip
 
     def left(self) -> dict[str, tuple[float, int]]:
         """What is left of each control, amount and uses."""
-        found = self.listed("/velocitycontrols/user/bo/available")
-        return {one["token"]: (one["available"]["amount"], one["available"]["uses"]) for one in found}
+        rows = self.listed("/velocitycontrols/user/bo/available")
+        return {row["token"]: (row["available"]["amount"], row["available"]["uses"]) for row in rows}
 
 
 server = shared_server(chosen_databases())
-till = own(Till)
+till = program_fixture(Till)
 
 
-def brief(one: dict[str, Any]) -> tuple[str, float, float | None]:
+def brief(transaction: dict[str, Any]) -> tuple[str, float, float | None]:
     """Response code, amount and cash back of a transaction."""
-    return one["response"]["code"], one["amount"], one.get("cash_back_amount")
+    return transaction["response"]["code"], transaction["amount"], transaction.get("cash_back_amount")
 
 
 # On the account, goods, cash, card, whether the terminal takes a part, the acquirer's fee | code, amount, cash back.
@@ -101,23 +101,24 @@ def test_a_part_is_of_the_goods(till: Till, way: str) -> None:
         if money:
             till.fill(money)
         fees = "network_fees" if way.startswith("/simulate/") else "fees"
-        more = {fees: [{"type": "ACQUIRER_FEE", "amount": fee, "credit_debit": "D"}]} if fee else {}
-        one = till.pay(way, goods, cash, card, capable=capable, **more)
-        assert brief(one) == expected, name
-        assert one["type"].endswith(".cashback"), name
-        assert (one["request_amount"], one["acquirer_fee_amount"]) == (goods + cash + fee, fee), name
-        is_approved = one["state"] != "DECLINED"
-        assert one["gpa"].get("impacted_amount") == (-one["amount"] if is_approved else None), name
-        listed = [found for found in till.listed(card_token=card, state="ALL") if found["token"] == one["token"]]
-        assert listed == [one], name
+        options = {fees: [{"type": "ACQUIRER_FEE", "amount": fee, "credit_debit": "D"}]} if fee else {}
+        transaction = till.pay(way, goods, cash, card, capable=capable, **options)
+        assert brief(transaction) == expected, name
+        assert transaction["type"].endswith(".cashback"), name
+        assert (transaction["request_amount"], transaction["acquirer_fee_amount"]) == (goods + cash + fee, fee), name
+        is_approved = transaction["state"] != "DECLINED"
+        assert transaction["gpa"].get("impacted_amount") == (-transaction["amount"] if is_approved else None), name
+        listed = [row for row in till.listed(card_token=card, state="ALL") if row["token"] == transaction["token"]]
+        assert listed == [transaction], name
 
-        explained = till.get(f"/sandbox/decisions/{one['token']}")
+        explained = till.get(f"/sandbox/decisions/{transaction['token']}")
         funds = explained["checks"][-1]["inputs"]
         assert (explained["replay_agrees"], explained["response"]["code"]) == (True, expected[0]), name
-        assert (float(explained["amount"]), float(explained["request_amount"])) == (one["amount"], one["request_amount"]), name
+        amounts = transaction["amount"], transaction["request_amount"]
+        assert (float(explained["amount"]), float(explained["request_amount"])) == amounts, name
         if is_approved:
             assert (float(funds["approved"]), float(funds["cash_back_approved"])) == expected[1:], name
-            till.follow("reversal", one, one["amount"])
+            till.follow("reversal", transaction, transaction["amount"])
         till.spend_the_rest()
 
 
@@ -148,8 +149,8 @@ def test_controls_count_what_was_approved(till: Till, way: str) -> None:
     till.limit("goods", 100, usage_limit=9, cash=False)
     till.limit("cash", 100, usage_limit=9, purchases=False)
     till.fill(15)
-    one = till.pay(way, 20, 20)
-    assert brief(one) == ("0002", 15, 0)
+    transaction = till.pay(way, 20, 20)
+    assert brief(transaction) == ("0002", 15, 0)
     assert till.left() == {"both": (85, 8), "goods": (85, 8), "cash": (100, 9)}
     for name, (purchases, cash) in {"both": (True, True), "goods": (True, False), "cash": (False, True)}.items():
         till.limit(f"late {name}", 100, usage_limit=9, purchases=purchases, cash=cash)
@@ -160,11 +161,11 @@ def test_controls_count_what_was_approved(till: Till, way: str) -> None:
         name: left[name] for name in ("both", "goods", "cash")
     }
 
-    till.follow("reversal", one, 15)
+    till.follow("reversal", transaction, 15)
     assert till.left()["both"] == till.left()["goods"] == (100, 9)
     till.fill(25)
     assert brief(till.pay(way, 20, 20)) == ("0000", 40, 20)
-    assert {name: one for name, one in till.left().items() if "late" not in name} == {
+    assert {name: balance for name, balance in till.left().items() if "late" not in name} == {
         "both": (60, 8), "goods": (80, 8), "cash": (80, 8),
     }  # fmt: skip
 
@@ -182,12 +183,12 @@ def test_a_control_of_either_part_refuses_the_whole(till: Till) -> None:
 def test_what_follows_a_part(till: Till) -> None:
     """The clearing takes the goods and shows no cash; a reversal lets go of what was approved and of no more."""
     till.fill(15)
-    one = till.pay("/simulate/authorization", 20, 20)
-    refused = till.follow("reversal", one, 20)
+    transaction = till.pay("/simulate/authorization", 20, 20)
+    refused = till.follow("reversal", transaction, 20)
     assert (refused["state"], refused["response"]["code"]) == ("DECLINED", "1810")
-    cleared = till.follow("clearing", one, 10)
+    cleared = till.follow("clearing", transaction, 10)
     assert (cleared["type"], brief(cleared)) == ("authorization.clearing.cashback", ("0000", 10, None))
-    released = till.follow("reversal", one, 5)
+    released = till.follow("reversal", transaction, 5)
     assert (released["state"], brief(released), till.money("bo")) == ("CLEARED", ("0000", 5, None), (5, 5))
 
 
@@ -197,12 +198,12 @@ def test_a_backtest_counts_what_was_approved(till: Till) -> None:
     assert brief(till.pay("/simulate/authorization", 20, 20)) == ("0002", 15, 0)
     till.fill(20)
     bought = [till.pay("/simulate/authorization", amount, 0) for amount in (5, 1)]
-    assert [one["response"]["code"] for one in bought] == ["0000", "0000"]
+    assert [transaction["response"]["code"] for transaction in bought] == ["0000", "0000"]
     new = {"amount_limit": 20, "velocity_window": "DAY", "currency_code": "USD", "association": {"user_token": "bo"}}
     for name, flags, declined in (("goods", {"include_cashback": False}, 1), ("cash", {"include_purchases": False}, 0)):
-        found = tried(till, velocity_controls={"add": [{**new, **flags, "token": name}]})
-        assert found["before"]["approved_amount"] == "21.00"
-        assert (found["flips"]["to_declined"], found["flips"]["to_approved"]) == (declined, 0)
+        backtest = tried(till, velocity_controls={"add": [{**new, **flags, "token": name}]})
+        assert backtest["before"]["approved_amount"] == "21.00"
+        assert (backtest["flips"]["to_declined"], backtest["flips"]["to_approved"]) == (declined, 0)
 
 
 def test_a_shadow_sees_the_request(till: Till) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
@@ -20,14 +20,14 @@ class Payroll(Shop):
         super().__init__(server)
         self.number = self.make("depositaccounts", token="bos", user_token="bo")["account_number"]
 
-    def send(self, kind: str, amount: Any, day: str = FRIDAY, **more: Any) -> dict[str, Any]:
+    def send(self, kind: str, amount: Any, day: str = FRIDAY, **fields: Any) -> dict[str, Any]:
         """A deposit as the older simulation answers it."""
-        body = {"account_number": self.number, "amount": amount, "type": kind, "settlement_date": day, **more}
+        body = {"account_number": self.number, "amount": amount, "type": kind, "settlement_date": day, **fields}
         return read_of(self.simulate("directdeposits", **body))
 
-    def move(self, deposit: str, state: str, **more: Any) -> Reply:
+    def move(self, deposit: str, state: str, **fields: Any) -> Reply:
         """The answer to a transition, whatever it is."""
-        body = {"direct_deposit_token": deposit, "state": state, "channel": "API", "reason": "Because", **more}
+        body = {"direct_deposit_token": deposit, "state": state, "channel": "API", "reason": "Because", **fields}
         return self.client.post("/directdeposits/transitions", body)
 
     def deposit(self, token: str) -> dict[str, Any]:
@@ -41,13 +41,13 @@ class Payroll(Shop):
 
     def types(self, user: str) -> list[tuple[str, str, float]]:
         """Types, states and effects of the deposits' transactions, the oldest first."""
-        found = [one for one in self.listed(state="ALL", user_token=user, start_date="2035-06-01") if "direct_deposit" in one]
-        found.sort(key=lambda one: int(one["identifier"]))
-        return [(one["type"].removeprefix("directdeposit."), one["state"], one["gpa"]["impacted_amount"]) for one in found]
+        rows = [row for row in self.listed(state="ALL", user_token=user, start_date="2035-06-01") if "direct_deposit" in row]
+        rows.sort(key=lambda row: int(row["identifier"]))
+        return [(row["type"].removeprefix("directdeposit."), row["state"], row["gpa"]["impacted_amount"]) for row in rows]
 
 
 server = shared_server(chosen_databases())
-bank = own(Payroll)
+bank = program_fixture(Payroll)
 
 
 # A deposit of 40 to an account that has 100 (``poor``: 10), with what happens then: the days pass, it is applied, returned or
@@ -89,7 +89,7 @@ class Row:
     """A line of the table on its way: a user of its own in a program that all lines share."""
 
     def __init__(self, bank: Payroll, line: str, number: int) -> None:
-        (self.kind, self.situation, steps), self.told, self.rows = (part.split() for part in line.split("|"))
+        (self.kind, self.situation, steps), self.expected, self.rows = (part.split() for part in line.split("|"))
         self.bank, self.user, self.deposit = bank, f"user{number}", f"deposit{number}"
         self.steps = [] if steps == "-" else steps.split(",")
         bank.make("users", token=self.user)
@@ -123,11 +123,11 @@ class Row:
         """What the line tells, as it is."""
         now, (ledger, _, pending) = self.bank.deposit(self.deposit), self.bank.gpa(self.user)
         done = {"COMPLETION": "DONE"}
-        found = [
+        transactions = [
             f"{name}:{done.get(state, state)}" + (f"{impact:+g}" if impact else "")
             for name, state, impact in self.bank.types(self.user)
         ]
-        return [now["state"], now.get("state_reason_code", "-"), f"{ledger:g}", f"{pending:g}"], found
+        return [now["state"], now.get("state_reason_code", "-"), f"{ledger:g}", f"{pending:g}"], transactions
 
 
 def test_what_becomes_of_deposits(bank: Payroll) -> None:
@@ -139,11 +139,11 @@ def test_what_becomes_of_deposits(bank: Payroll) -> None:
             if step != "days":
                 row.happens(step)
     wrong = [(row.kind, row.situation, row.steps, row.outcome()) for row in rows
-             if "days" not in row.steps and row.outcome() != (row.told, row.rows)]  # fmt: skip
+             if "days" not in row.steps and row.outcome() != (row.expected, row.rows)]  # fmt: skip
     assert wrong == []
     bank.clock(FRIDAY)
     wrong = [(row.kind, row.situation, row.steps, row.outcome()) for row in rows
-             if row.told[0] != "PENDING" and row.outcome() != (row.told, row.rows)]  # fmt: skip
+             if row.expected[0] != "PENDING" and row.outcome() != (row.expected, row.rows)]  # fmt: skip
     assert wrong == []
     before = [row.outcome() for row in rows]
     bank.clock("2036-06-01T00:00:00Z")
@@ -175,7 +175,7 @@ def test_resources_are_read(bank: Payroll) -> None:
     assert len(bank.listed("/directdeposits", user_token="bo")) == len(bank.listed("/directdeposits")) == 2
     assert bank.listed("/directdeposits", user_token="ana") == []
     assert bank.listed("/directdeposits", direct_deposit_state="PENDING") == []
-    assert {one["token"] for one in bank.listed("/directdeposits", direct_deposit_state="APPLIED")} == {"pay", bill["token"]}
+    assert {row["token"] for row in bank.listed("/directdeposits", direct_deposit_state="APPLIED")} == {"pay", bill["token"]}
     change, arrival = bank.listed("/directdeposits/transitions", direct_deposit_token="pay")
     assert (change["type"], change["state"], change["channel"]) == ("state.applied", "APPLIED", "SYSTEM")
     assert (arrival["type"], arrival["state"], arrival["channel"]) == ("state.pending", "PENDING", "SYSTEM")
@@ -244,8 +244,8 @@ def test_what_is_not_there_or_not_allowed(bank: Payroll) -> None:
     wrong: list[tuple[str, dict[str, str]]] = [
         ("PENDING", {}), ("REVERSED", {}), ("REVERSED", {"reason_code": "R23"}), ("REVERSED", {"reason_code": "R99"}),
     ]  # fmt: skip
-    for state, more in wrong:
-        assert bank.move("bill", state, **more).status == 400, (state, more)
+    for state, fields in wrong:
+        assert bank.move("bill", state, **fields).status == 400, (state, fields)
     assert bank.deposit("bill")["state"] == "PENDING"
     for _ in range(4):
         bank.make("depositaccounts", user_token="bo")

@@ -17,8 +17,8 @@ server = shared_server()
 
 def expired(shop: Shop, within_s: float = 10) -> dict[str, Any]:
     """The expiry of the only hold, once it is there."""
-    (one,) = until(lambda: shop.listed(type=EXPIRY, state="ALL"), within_s)
-    return one
+    (expiry,) = until(lambda: shop.listed(type=EXPIRY, state="ALL"), within_s)
+    return expiry
 
 
 def test_a_running_clock_is_enough(server: RunningServer) -> None:
@@ -26,8 +26,8 @@ def test_a_running_clock_is_enough(server: RunningServer) -> None:
     shop = Shop(server, frozen=False)
     options = {"pre_auth_time_limit": "200ms"}
     visit = shop.buy(80, is_pre_auth=True, transaction_options=options)
-    one = expired(shop)
-    assert (one["preceding_related_transaction_token"], one["amount"]) == (visit["token"], 80)
+    expiry = expired(shop)
+    assert (expiry["preceding_related_transaction_token"], expiry["amount"]) == (visit["token"], 80)
     assert shop.money("ana") == (0, 0)
 
 
@@ -51,10 +51,10 @@ def test_two_processes_expire_each_hold_once(postgres_url: str) -> None:
             made_by(shop.simulate("authorization", card_token="jit", amount=1, mid="m1"))
         for leap in ("2035-06-08T08:59:59Z", "2035-06-08T09:00:00Z", "2035-06-20T09:00:00Z"):
             shop.clock(leap)
-        found = [*shop.listed(type=EXPIRY, state="ALL"), *shop.listed(type=EXPIRY, state="ALL", start_index=100)]
-        found += shop.listed(type=EXPIRY, state="ALL", start_index=200)
-        assert set(Counter(one["preceding_related_transaction_token"] for one in found).values()) == {1}
-        assert len(found) == holds
+        expiries = [*shop.listed(type=EXPIRY, state="ALL"), *shop.listed(type=EXPIRY, state="ALL", start_index=100)]
+        expiries += shop.listed(type=EXPIRY, state="ALL", start_index=200)
+        assert set(Counter(expiry["preceding_related_transaction_token"] for expiry in expiries).values()) == {1}
+        assert len(expiries) == holds
         assert shop.money("ana") == (0, 0)
 
 

@@ -40,8 +40,8 @@ class Town(Client):
         self.server, self.program = server, made["token"]
         super().__init__(server.root_url, made["application_token"], made["access_token"])
 
-    def address(self, box: str = "box", more: str = "") -> str:
-        return f"{self.server.root_url}/sandbox/inbox/{self.program}/{box}{more}"
+    def address(self, box: str = "box", query: str = "") -> str:
+        return f"{self.server.root_url}/sandbox/inbox/{self.program}/{box}{query}"
 
     def inbox(self, box: str = "box", **query: Any) -> list[dict[str, Any]]:
         reply = self.get(f"/sandbox/inbox/{box}", query=query or None)
@@ -56,7 +56,7 @@ class Town(Client):
         token: str = made.json["token"]
         return token
 
-    def buy(self, amount: int, **more: Any) -> dict[str, Any]:
+    def buy(self, amount: int, **fields: Any) -> dict[str, Any]:
         """A purchase with a card that is made for it."""
         if self.get("/cards/card").status == 404:
             self.post("/fundingsources/program", {"token": "source", "name": "bank"})
@@ -65,7 +65,7 @@ class Town(Client):
             self.post("/cardproducts", {"token": "product", "name": "card", "start_date": "2025-01-01", "config": config})
             self.post("/users", {"token": "ana"})
             self.post("/cards", {"token": "card", "user_token": "ana", "card_product_token": "product"})
-        made = self.post("/simulate/authorization", {"card_token": "card", "amount": amount, "mid": "m1", **more})
+        made = self.post("/simulate/authorization", {"card_token": "card", "amount": amount, "mid": "m1", **fields})
         assert made.status == 201, made.text
         transaction: dict[str, Any] = made.json["transaction"]
         return transaction
@@ -112,14 +112,14 @@ def test_a_stranger_may_post_and_only_the_program_may_read(town: Town) -> None:
 @pytest.mark.parametrize("status", [200, 204, 302, 404, 500, 503])
 def test_it_fails_when_asked_to(town: Town, status: int) -> None:
     """`status` in the address is the answer; the message is kept all the same."""
-    assert send(town.address(more=f"?status={status}"))[0] == status
+    assert send(town.address(query=f"?status={status}"))[0] == status
     assert len(town.inbox()) == 1
 
 
 def test_it_hangs_when_asked_to(town: Town) -> None:
     """`delay` in the address holds the answer, not the message."""
     began = time.monotonic()
-    assert send(town.address(more="?delay=200ms")) == (200, b"{}")
+    assert send(town.address(query="?delay=200ms")) == (200, b"{}")
     assert time.monotonic() - began >= 0.2
     with closing(connect(town.address())) as connection:
         connection.request("POST", urlsplit(town.address()).path + "?delay=30s", PURCHASE)
@@ -333,14 +333,14 @@ def test_a_box_is_emptied(town: Town) -> None:
 
 def test_nobody_misses_a_message(town: Town) -> None:
     """Eight strangers post at once while a reader always asks for what came after the last id: it sees every message once."""
-    posted, seen, last = 200, list[int](), 0
+    posted, numbers, last = 200, list[int](), 0
     over = threading.Event()
 
     def read_on() -> None:
         nonlocal last
         while not over.is_set() or town.inbox(after=last):
             for message in reversed(town.inbox(after=last, wait="200ms", count=100)):
-                seen.append(message["body"]["n"])
+                numbers.append(message["body"]["n"])
                 last = message["id"]
 
     reader = threading.Thread(target=read_on)
@@ -350,7 +350,7 @@ def test_nobody_misses_a_message(town: Town) -> None:
     over.set()
     reader.join()
     assert statuses == {200}
-    assert sorted(seen) == list(range(posted))
+    assert sorted(numbers) == list(range(posted))
 
 
 @pytest.fixture
@@ -423,7 +423,7 @@ def test_a_purchase_arrives_in_the_inbox(town: Town) -> None:
     assert message["body"] == {"transactions": [transaction]}
     assert message["signature"] == {"present": True, "algorithm": "HMAC_SHA_1", "valid": True}
     assert message["headers"]["authorization"] == "Basic harbor:**********"
-    assert [one["id"] for one in town.inbox(token=transaction["token"])] == [message["id"]]
+    assert [row["id"] for row in town.inbox(token=transaction["token"])] == [message["id"]]
 
 
 def test_a_simulation_may_name_the_inbox_itself(town: Town) -> None:
@@ -441,9 +441,9 @@ def test_deliveries_are_listed_with_their_attempts(town: Town) -> None:
     bad = town.webhook(town.address("bad", "?status=500"))
     transaction = town.buy(10)
     query = {"transaction_token": transaction["token"]}
-    until(lambda: {one["tries"] for one in town.get("/sandbox/deliveries", query=query).json["data"]} == {1})
+    until(lambda: {delivery["tries"] for delivery in town.get("/sandbox/deliveries", query=query).json["data"]} == {1})
     reply = town.get("/sandbox/deliveries", query=query)
-    shown = {one["webhook_token"]: one for one in reply.json["data"]}
+    shown = {delivery["webhook_token"]: delivery for delivery in reply.json["data"]}
     assert shown.keys() == {good, bad}
     assert {name: shown[good][name] for name in ("state", "category", "tokens", "url")} == {
         "state": "DELIVERED",
@@ -466,16 +466,16 @@ def test_deliveries_can_be_filtered(town: Town) -> None:
     first, second = town.buy(10), town.buy(11)
     town.inbox("good", wait="30s", token=second["token"])
 
-    def found(**query: str) -> int:
+    def count_of(**query: str) -> int:
         reply = town.get("/sandbox/deliveries", query=query)
         assert reply.status == 200
         count: int = reply.json["count"]
         return count
 
-    until(lambda: found(state="DELIVERED") == found())
-    assert found() == found(webhook_token=good) == 5  # A user, a card that is issued and activated, two purchases.
-    assert (found(transaction_token=first["token"]), found(transaction_token="none")) == (1, 0)
-    assert (found(webhook_token="none"), found(state="DEAD"), found(sort_by="createdTime")) == (0, 0, 5)
+    until(lambda: count_of(state="DELIVERED") == count_of())
+    assert count_of() == count_of(webhook_token=good) == 5  # A user, a card that is issued and activated, two purchases.
+    assert (count_of(transaction_token=first["token"]), count_of(transaction_token="none")) == (1, 0)
+    assert (count_of(webhook_token="none"), count_of(state="DEAD"), count_of(sort_by="createdTime")) == (0, 0, 5)
     assert town.get("/sandbox/deliveries?state=LOST").status == 400
     assert town.get("/sandbox/deliveries?sort_by=state").status == 400
     with Town(town.server) as other:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
@@ -46,7 +46,7 @@ class Bank(Shop):
 
 
 server = shared_server(chosen_databases())
-bank = own(Bank)
+bank = program_fixture(Bank)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_what_is_let_in(bank: Bank, controls: dict[str, Any], loads: str) -> Non
     """Each load in turn: how, how much, and what became of it. Nothing of one that is refused is left on either side."""
     bank.newcomer(**controls)
     came, paid = 0.0, 0.0
-    for one in loads.split(", "):
-        how, amount, expected = one.split(" ")
-        assert (one, bank.load(how, amount)) == (one, expected)
+    for load in loads.split(", "):
+        how, amount, expected = load.split(" ")
+        assert (load, bank.load(how, amount)) == (load, expected)
         came += float(amount) if expected == "OK" else 0
         paid += float(amount) if (how, expected) == ("peer", "OK") else 0
     assert (bank.money("cy")[0], bank.money("bo")[0]) == (came, 500 - paid)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
@@ -23,17 +23,17 @@ FEE = {"name": "Fee", "amount": 1, **USD}
 class Bank(Shop):
     """A shop with words for money without a card: user ``bo`` has one without JIT Funding, ``plain``, and ``ana`` has ``jit``."""
 
-    def order(self, user: str, amount: Any, **more: Any) -> dict[str, Any]:
+    def order(self, user: str, amount: Any, **fields: Any) -> dict[str, Any]:
         """A load of an account."""
-        return self.make("gpaorders", user_token=user, amount=amount, funding_source_token="harbor_funding", **{**USD, **more})
+        return self.make("gpaorders", user_token=user, amount=amount, funding_source_token="harbor_funding", **{**USD, **fields})
 
-    def unload(self, order: str, amount: Any, **more: Any) -> Reply:
+    def unload(self, order: str, amount: Any, **fields: Any) -> Reply:
         """The answer to an unload, whatever it is."""
-        return self.client.post("/gpaorders/unloads", {"original_order_token": order, "amount": amount, **more})
+        return self.client.post("/gpaorders/unloads", {"original_order_token": order, "amount": amount, **fields})
 
-    def pay(self, sender: str, recipient: str, amount: Any, **more: Any) -> Reply:
+    def pay(self, sender: str, recipient: str, amount: Any, **fields: Any) -> Reply:
         """The answer to a peer transfer, whatever it is."""
-        body = {"sender_user_token": sender, "recipient_user_token": recipient, "amount": amount, **USD, **more}
+        body = {"sender_user_token": sender, "recipient_user_token": recipient, "amount": amount, **USD, **fields}
         return self.client.post("/peertransfers", body)
 
     def at_once(self, requests: list[tuple[str, dict[str, Any]]]) -> list[Reply]:
@@ -49,16 +49,16 @@ class Bank(Shop):
         with ThreadPoolExecutor(12, initializer=connect) as threads:
             return list(threads.map(send, requests))
 
-    def told(self) -> list[dict[str, Any]]:
+    def notifications(self) -> list[dict[str, Any]]:
         """The transactions that the webhook was told of, in their order."""
         until_all_is_told(self.client)
         box = self.listed("/sandbox/inbox/news")
-        told = [one for message in box for one in message["body"]["transactions"]]
-        return sorted(told, key=lambda one: int(one["identifier"]))
+        transactions = [transaction for message in box for transaction in message["body"]["transactions"]]
+        return sorted(transactions, key=lambda transaction: int(transaction["identifier"]))
 
 
 server = shared_server(chosen_databases())
-bank = own(Bank)
+bank = program_fixture(Bank)
 
 
 def test_a_preloaded_card_from_first_to_last_cent(bank: Bank) -> None:
@@ -95,8 +95,8 @@ def test_a_preloaded_card_from_first_to_last_cent(bank: Bank) -> None:
     (related,) = bank.listed(f"/transactions/{order['transaction_token']}/related")
     assert related == newest
     sides = bank.listed("/transactions/fundingsource/harbor_funding", start_date="2035-06-01")
-    assert [(one["type"], one["gpa"]["impacted_amount"]) for one in sides] == [("gpa.debit", -70), ("gpa.credit", 100)]
-    assert [one["type"] for one in bank.listed("/transactions/fundingsource/harbor_funding", polarity="DEBIT")] == ["gpa.debit"]
+    assert [(side["type"], side["gpa"]["impacted_amount"]) for side in sides] == [("gpa.debit", -70), ("gpa.credit", 100)]
+    assert [side["type"] for side in bank.listed("/transactions/fundingsource/harbor_funding", polarity="DEBIT")] == ["gpa.debit"]
 
 
 def test_own_money_is_spent_before_the_programs(bank: Bank) -> None:
@@ -106,7 +106,7 @@ def test_own_money_is_spent_before_the_programs(bank: Bank) -> None:
     assert (coffee["gpa_order"]["amount"], coffee["gpa_order"]["token"] != order["token"]) == (10, True)
     bank.follow("clearing", coffee, 30)
     assert bank.money("ana") == (0, 0)
-    types = [one["type"] for one in bank.listed("/transactions/fundingsource/harbor_funding")]
+    types = [transaction["type"] for transaction in bank.listed("/transactions/fundingsource/harbor_funding")]
     assert types == ["gpa.credit.authorization", "gpa.credit"]
 
 
@@ -122,16 +122,16 @@ def test_two_friends_and_a_pizza(bank: Bank) -> None:
     assert paid.status == 201
     assert (bank.money("bo"), bank.money("ana")) == ((37.5, 37.5), (12.5, 12.5))
     bos, anas = (bank.listed(user_token=user, type="transfer.peer") for user in ("bo", "ana"))
-    assert [(one["gpa"]["impacted_amount"], one["polarity"], one["peer_transfer"]) for one in (*bos, *anas)] == [
+    assert [(side["gpa"]["impacted_amount"], side["polarity"], side["peer_transfer"]) for side in (*bos, *anas)] == [
         (-12.5, "DEBIT", paid.json), (12.5, "CREDIT", paid.json),
     ]  # fmt: skip
     assert anas[0]["preceding_related_transaction_token"] == bos[0]["token"]
-    assert bank.told() == [*bank.listed(user_token="bo", type="gpa.credit"), *bos, *anas]
+    assert bank.notifications() == [*bank.listed(user_token="bo", type="gpa.credit"), *bos, *anas]
 
     assert bank.pay("ana", "bo", 2).status == 201
     for path, expected in (("", {"pizza", "back"}), ("/sender", {"pizza"}), ("/recipient", {"back"})):
-        found = bank.listed(f"/peertransfers/user/bo{path}")
-        assert {"pizza" if one["token"] == "pizza" else "back" for one in found} == expected
+        transfers = bank.listed(f"/peertransfers/user/bo{path}")
+        assert {"pizza" if transfer["token"] == "pizza" else "back" for transfer in transfers} == expected
     assert problem_of(bank.client.get("/peertransfers/user/nobody")) == (404, "404004")
 
 
@@ -162,9 +162,9 @@ def test_a_fee_is_charged_and_given_back(bank: Bank) -> None:
     assert bank.money("bo") == (8, 8)
     again = bank.client.post("/feerefunds", {"original_fee_transaction_token": detail["transaction_token"]})
     assert problem_of(again) == (422, "422004")
-    (one,) = bank.listed(type="fee.charge.refund")
-    assert (one["preceding_related_transaction_token"], one["fee"]) == (detail["transaction_token"], detail["fee"])
-    assert bank.get(f"/sandbox/decisions/{one['token']}")["outcome"] == "APPROVED"
+    (refund,) = bank.listed(type="fee.charge.refund")
+    assert (refund["preceding_related_transaction_token"], refund["fee"]) == (detail["transaction_token"], detail["fee"])
+    assert bank.get(f"/sandbox/decisions/{refund['token']}")["outcome"] == "APPROVED"
 
 
 def test_lists_of_unloads_and_program_transfers(bank: Bank) -> None:
@@ -178,7 +178,7 @@ def test_lists_of_unloads_and_program_transfers(bank: Bank) -> None:
         bank.make("programtransfers", token=f"{kind}_{user}", type_token=kind, user_token=user, amount=1, **USD)
 
     def tokens(path: str, **query: str) -> list[str]:
-        return sorted(one["token"] for one in bank.listed(path, **query))
+        return sorted(row["token"] for row in bank.listed(path, **query))
 
     unloads, transfers = "/gpaorders/unloads", "/programtransfers"
     assert tokens(unloads) == ["unload_ana", "unload_bo"]
@@ -246,8 +246,11 @@ def test_transfers_in_a_circle_neither_block_nor_lose(bank: Bank) -> None:
     for user in ("ana", "bo", "cy"):
         bank.order(user, 100)
     people = ("ana", "bo", "cy")
-    pairs = [(one, other) for one in people for other in people if one != other] * 8
-    requests = [("/peertransfers", {**PEER, "sender_user_token": one, "recipient_user_token": other}) for one, other in pairs]
+    pairs = [(sender, recipient) for sender in people for recipient in people if sender != recipient] * 8
+    requests = [
+        ("/peertransfers", {**PEER, "sender_user_token": sender, "recipient_user_token": recipient})
+        for sender, recipient in pairs
+    ]
     requests += [("/simulate/authorization", {"card_token": "plain", "amount": 1, "mid": "m"})] * 20
     assert {reply.status for reply in bank.at_once(requests)} == {201}
     assert sum(bank.money(user)[0] for user in people) == 300

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from cardwright.storage.database import Database
 from cardwright.storage.tables import journal
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
@@ -30,12 +30,12 @@ class Club(Shop):
         for user in ("ana", "bo"):
             self.put(f"users/{user}", account_holder_group_token="members")
 
-    def fee(self, token: str, amount: Any, transaction_type: str, **more: Any) -> None:
+    def fee(self, token: str, amount: Any, transaction_type: str, **fields: Any) -> None:
         """A real-time fee for a type of transaction."""
         attributes = {"transaction_type": transaction_type}
         self.make(
             "fees", token=token, name=token, amount=amount,
-            **{"category": "REALTIME", "fee_attributes": attributes, **USD, **more},
+            **{"category": "REALTIME", "fee_attributes": attributes, **USD, **fields},
         )  # fmt: skip
 
     def put(self, path: str, **body: Any) -> None:
@@ -54,7 +54,11 @@ class Club(Shop):
     def fees(self, user: str) -> list[tuple[str, str, float]]:
         """Type, state and effect of a user's fees, the oldest first."""
         listed = self.listed(user_token=user, state="ALL", sort_by="created_time")
-        return [(one["type"].removeprefix("fee."), one["state"], one["gpa"]["impacted_amount"]) for one in listed if "fee" in one]
+        return [
+            (transaction["type"].removeprefix("fee."), transaction["state"], transaction["gpa"]["impacted_amount"])
+            for transaction in listed
+            if "fee" in transaction
+        ]
 
     def entries(self, database: Database, user: str) -> str:
         """What the last two journal entries booked, the message's before the fee's."""
@@ -73,7 +77,7 @@ def _postings(row: Any) -> str:
 
 
 server = shared_server(chosen_databases())
-club = own(Club)
+club = program_fixture(Club)
 
 
 @pytest.fixture
@@ -104,7 +108,7 @@ def test_a_fee_waits_beside_its_purchase(club: Club, database: Database) -> None
     assert charged["preceding_related_transaction_token"] == pending["token"]
     assert (charged["created_time"], charged["user_transaction_time"]) == ("2035-06-02T09:00:00Z", "2035-06-01T09:00:00Z")
     assert club.get(f"/transactions/{pending['token']}")["state"] == "CLEARED"
-    related = {one["type"] for one in club.listed(f"/transactions/{coffee['token']}/related")}
+    related = {transaction["type"] for transaction in club.listed(f"/transactions/{coffee['token']}/related")}
     assert related >= {"authorization.clearing", "fee.charge.pending", "fee.charge"}
 
 
@@ -139,8 +143,8 @@ def test_what_becomes_of_a_fee(
     """The last word of a purchase's fee, the account's balances after it, and what was booked."""
     club.order(100)
     act(club)
-    told = club.fees(user)
-    assert (told[-1][0] if told else None) == fees
+    listed_fees = club.fees(user)
+    assert (listed_fees[-1][0] if listed_fees else None) == fees
     assert club.money(user) == money
     if entries is not None:
         assert club.entries(database, user) == entries
@@ -152,16 +156,16 @@ def test_who_cannot_pay_the_fee_cannot_pay(club: Club) -> None:
     refused = club.buy(9.6, "plain")
     assert (refused["state"], refused["response"]["code"], club.money("bo")) == ("DECLINED", "1016", (10, 10))
     assert "real_time_fee_group" not in refused
-    said = read_of(club.client.get(f"{club.server.root_url}/sandbox/decisions/{refused['token']}"))
-    assert (said["first_refusal"], said["replay_agrees"]) == ("funds_are_found", True)
-    funds = said["checks"][-1]
+    decision = read_of(club.client.get(f"{club.server.root_url}/sandbox/decisions/{refused['token']}"))
+    assert (decision["first_refusal"], decision["replay_agrees"]) == ("funds_are_found", True)
+    funds = decision["checks"][-1]
     assert (funds["inputs"]["real_time_fee"], funds["inputs"]["fee_amount"]) == ("half", "0.50")
     assert "and its real-time fee" in funds["would_pass_if"]
 
     paid = club.buy(9.5, "plain")
     assert (paid["state"], club.money("bo")) == ("PENDING", (10, 0))
-    said = read_of(club.client.get(f"{club.server.root_url}/sandbox/decisions/{paid['token']}"))
-    assert (said["outcome"], said["replay_agrees"]) == ("APPROVED", True)
+    decision = read_of(club.client.get(f"{club.server.root_url}/sandbox/decisions/{paid['token']}"))
+    assert (decision["outcome"], decision["replay_agrees"]) == ("APPROVED", True)
     assert club.buy(500, "plain")["response"]["code"] == "1016"
 
 
@@ -224,9 +228,9 @@ def test_fees_change_for_purchases_to_come(club: Club) -> None:
     assert club.fees("ana") == [("charge.pending", "PENDING", -0.5), ("charge.pending", "PENDING", -1)]
     club.follow("reversal", first, 10)
     assert club.fees("ana")[-1] == ("charge.reversal", "CLEARED", 0.5)
-    said = read_of(club.client.get(f"{club.server.root_url}/sandbox/decisions/{first['token']}"))
-    assert said["replay_agrees"]
-    assert said["checks"][-1]["inputs"]["fee_amount"] == "0.50"
+    decision = read_of(club.client.get(f"{club.server.root_url}/sandbox/decisions/{first['token']}"))
+    assert decision["replay_agrees"]
+    assert decision["checks"][-1]["inputs"]["fee_amount"] == "0.50"
 
 
 def test_a_fee_sets_off_an_auto_reload(club: Club) -> None:
@@ -273,7 +277,7 @@ def test_a_group_is_a_resource(club: Club) -> None:
     assert club.make("realtimefeegroups", token="none", name="None") == made
     assert problem_of(club.client.post("/realtimefeegroups", {"token": "none", "name": "Other"})) == (409, "409002")
     assert club.get("/realtimefeegroups/none") == made
-    assert [one["token"] for one in club.listed("/realtimefeegroups")] == ["none", "fees"]
+    assert [group["token"] for group in club.listed("/realtimefeegroups")] == ["none", "fees"]
     club.put("realtimefeegroups/none", name="Some", fee_tokens=["tenth"])
     changed = club.get("/realtimefeegroups/none")
     assert (changed["name"], changed["fee_tokens"], changed["active"]) == ("Some", ["tenth"], True)

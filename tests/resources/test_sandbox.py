@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from cardwright.kit.clock import parse_instant, system_ms
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import client_of, made_by, problem_of, read_of
 from tests.support.server import Client, Reply, RunningServer
 from tests.support.shop import Shop
 
 server = shared_server()
-shop = own(Shop)
+shop = program_fixture(Shop)
 
 
 # --- The clock ---------------------------------------------------------------------------
@@ -131,9 +131,9 @@ def test_a_program_cannot_be_made_so(client: Client, body: dict[str, Any], field
     assert (reply.status, field in reply.json["error_message"]) == (400, True), reply.text
 
 
-def source_tokens(one: dict[str, Any]) -> tuple[str, str]:
+def source_tokens(transaction: dict[str, Any]) -> tuple[str, str]:
     """Where an order names its funding source."""
-    return one["gpa_order"]["funding_source_token"], one["gpa_order"]["funding"]["source"]["token"]
+    return transaction["gpa_order"]["funding_source_token"], transaction["gpa_order"]["funding"]["source"]["token"]
 
 
 def test_masking_hides_the_funding_source_everywhere(shop: Shop) -> None:
@@ -150,7 +150,7 @@ def test_masking_hides_the_funding_source_everywhere(shop: Shop) -> None:
     assert source_tokens(shop.buy(10)) == masked
     assert source_tokens(shop.get(f"/transactions/{old['token']}")) == masked
     assert source_tokens(shop.get(f"/transactions/{old['gpa_order']['transaction_token']}")) == masked
-    assert {source_tokens(one) for one in shop.listed()} == {masked}
+    assert {source_tokens(transaction) for transaction in shop.listed()} == {masked}
     read_of(shop.client.put("/sandbox/program", {"mask_funding_source_tokens": "false"}))
     assert source_tokens(shop.buy(10)) == source_tokens(shop.get(f"/transactions/{old['token']}")) == full
 
@@ -188,9 +188,9 @@ def test_a_reset_leaves_nothing_but_the_credentials(shop: Shop) -> None:
 def test_a_reset_touches_no_other_program(server: RunningServer, shop: Shop) -> None:
     """Another program's card still pays, its transactions and balances are as they were."""
     other = Shop(server)
-    one = other.buy(10)
+    transaction = other.buy(10)
     read_of(shop.client.post("/sandbox/reset", {}))
-    assert other.get(f"/transactions/{one['token']}") == one
+    assert other.get(f"/transactions/{transaction['token']}") == transaction
     assert other.money("ana") == (10, 0)
     assert other.buy(5)["gpa"]["ledger_balance"] == 15
     assert clock(other.client)["now"] == "2035-06-01T09:00:00.000Z"
@@ -214,12 +214,12 @@ def test_after_a_reset_the_same_tokens_begin_anew(server: RunningServer) -> None
 # --- Decisions ---------------------------------------------------------------------------
 
 
-def decision(shop: Shop, one: dict[str, Any]) -> dict[str, Any]:
+def decision(shop: Shop, transaction: dict[str, Any]) -> dict[str, Any]:
     """Why a transaction came out as it did; the decision made again must agree."""
-    answer = shop.get(f"/sandbox/decisions/{one['token']}")
+    answer = shop.get(f"/sandbox/decisions/{transaction['token']}")
     assert answer["replay_agrees"] is True
-    assert answer["response"] == {name: one["response"][name] for name in ("code", "memo")}
-    assert (answer["transaction_token"], answer["type"]) == (one["token"], one["type"])
+    assert answer["response"] == {name: transaction["response"][name] for name in ("code", "memo")}
+    assert (answer["transaction_token"], answer["type"]) == (transaction["token"], transaction["type"])
     return answer
 
 
@@ -247,18 +247,18 @@ def test_an_approval_passes_every_check(shop: Shop) -> None:
 
 def test_a_refusal_names_its_check_and_what_would_pass(shop: Shop) -> None:
     """The first check that refuses is named; those before passed, those after were not reached."""
-    one = shop.buy(10, card_acceptor={"country": "CUB"}, card_options={"cvv": "x"})
-    answer = decision(shop, one)
+    transaction = shop.buy(10, card_acceptor={"country": "CUB"}, card_options={"cvv": "x"})
+    answer = decision(shop, transaction)
     assert (answer["outcome"], answer["first_refusal"]) == ("DECLINED", "country_is_accepted")
     assert "accepted countries" in answer["would_pass_if"]
-    found = list(verdicts(answer).values())
-    place = found.index("refuse")
-    assert (set(found[:place]), set(found[place + 1 :])) == ({"pass"}, {"not_reached"})
+    results = list(verdicts(answer).values())
+    place = results.index("refuse")
+    assert (set(results[:place]), set(results[place + 1 :])) == ({"pass"}, {"not_reached"})
     assert step_of(answer, "country_is_accepted")["inputs"]["merchant.country"] == "CUB"
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [
         {"cash_back_amount": 5},
         {"network_fees": [{"type": "ACQUIRER_FEE", "amount": 1.5, "credit_debit": "D"}]},
@@ -270,9 +270,9 @@ def test_a_refusal_names_its_check_and_what_would_pass(shop: Shop) -> None:
         {"card": "plain"},
     ],
 )
-def test_every_purchase_can_be_explained(shop: Shop, more: dict[str, Any]) -> None:
+def test_every_purchase_can_be_explained(shop: Shop, fields: dict[str, Any]) -> None:
     """Whatever a purchase said, the decision made again from what is stored comes out the same."""
-    decision(shop, shop.buy(**more))
+    decision(shop, shop.buy(**fields))
 
 
 def test_a_partial_approval_can_be_explained(shop: Shop) -> None:
@@ -289,7 +289,7 @@ def test_a_follow_up_is_checked_against_its_chain(shop: Shop) -> None:
     cleared = shop.follow("clearing", auth, 10)
     refused = shop.follow("reversal", auth, 10)
     refunded = shop.follow("clearing", auth, 10, is_refund=True)
-    assert [verdicts(decision(shop, one)) for one in (cleared, refused, refunded)] == [
+    assert [verdicts(decision(shop, transaction)) for transaction in (cleared, refused, refunded)] == [
         {"chain_has_room": "pass"}, {"chain_has_room": "refuse"}, {"chain_has_room": "pass"},
     ]  # fmt: skip
     answer = decision(shop, refused)
@@ -300,7 +300,7 @@ def test_a_follow_up_is_checked_against_its_chain(shop: Shop) -> None:
 def test_a_decision_is_explained_as_of_then(shop: Shop) -> None:
     """Card, user, product, source and clock have all changed since: the explanation is word for word the one of before."""
     approved, refused = shop.buy(10), shop.buy(10, card_acceptor={"country": "CUB"})
-    before = [decision(shop, one) for one in (approved, refused)]
+    before = [decision(shop, transaction) for transaction in (approved, refused)]
     controls = {"config": {"transaction_controls": {"accepted_countries_token": "accept_us_only", "allow_gpa_auth": False}}}
     read_of(shop.client.put("/cardproducts/jit", controls))
     read_of(shop.client.put("/fundingsources/program/harbor_funding", {"active": False, "name": "Renamed"}))
@@ -310,7 +310,7 @@ def test_a_decision_is_explained_as_of_then(shop: Shop) -> None:
     shop.make("cardtransitions", card_token="jit", state="SUSPENDED", reason_code="00", channel="API")
     shop.make("usertransitions", user_token="ana", status="SUSPENDED", reason_code="05", channel="API")
     shop.clock("2045-01-01T00:00:00Z")
-    assert [decision(shop, one) for one in (approved, refused)] == before
+    assert [decision(shop, transaction) for transaction in (approved, refused)] == before
     # The hold has expired meanwhile; nothing else of the purchase has changed.
     assert shop.get(f"/transactions/{approved['token']}") == {**approved, "state": "CLEARED"}
     assert decision(shop, shop.buy(10))["first_refusal"] == "card_is_active"
@@ -318,8 +318,8 @@ def test_a_decision_is_explained_as_of_then(shop: Shop) -> None:
 
 def test_a_load_is_explained_by_its_purchase(shop: Shop) -> None:
     """The load's token leads to the decision on the purchase that it was made for."""
-    one = shop.buy(10)
-    assert shop.get(f"/sandbox/decisions/{one['gpa_order']['transaction_token']}") == decision(shop, one)
+    purchase = shop.buy(10)
+    assert shop.get(f"/sandbox/decisions/{purchase['gpa_order']['transaction_token']}") == decision(shop, purchase)
 
 
 def test_an_unknown_decision(server: RunningServer, shop: Shop) -> None:
@@ -360,12 +360,12 @@ def told_by(server: RunningServer) -> list[str]:
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     """Two fresh servers with one seed answer the same calls byte for byte alike; one with another seed does not."""
-    told = []
+    runs = []
     for number, seed in enumerate((7, 7, 8)):
         with RunningServer(db=str(tmp_path / f"{number}.db"), seed=seed) as server:
-            told.append(told_by(server))
-    assert told[0] == told[1]
-    assert [one == other for one, other in zip(told[0], told[2], strict=True)].count(True) < len(told[0]) / 2
+            runs.append(told_by(server))
+    assert runs[0] == runs[1]
+    assert [text == other_text for text, other_text in zip(runs[0], runs[2], strict=True)].count(True) < len(runs[0]) / 2
 
 
 def test_a_reset_begins_the_seed_anew(tmp_path: Path) -> None:
@@ -375,5 +375,5 @@ def test_a_reset_begins_the_seed_anew(tmp_path: Path) -> None:
         with server.client() as client:
             read_of(client.post("/sandbox/reset", {}))
         again = told_by(server)
-    differing = [one for one, other in zip(first, again, strict=True) if one != other]
-    assert ['"program_revision"' in one for one in differing] == [True], differing
+    differing = [text for text, other_text in zip(first, again, strict=True) if text != other_text]
+    assert ['"program_revision"' in text for text in differing] == [True], differing

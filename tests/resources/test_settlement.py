@@ -36,12 +36,12 @@ class Till(Shop):
         report = self.get(REPORT, date=date)
         assert report["check"] == {"ties": True, "differences": []}
         quiet = {"opening": ZERO, "closing": ZERO}
-        return next((one for one in report["sources"] if one["funding_source_token"] == source), quiet)
+        return next((row for row in report["sources"] if row["funding_source_token"] == source), quiet)
 
     def lines(self, date: str, **query: object) -> list[tuple[str, float, float]]:
         """Kind, amount and running total of a day's lines."""
-        found = self.get(LINES, date=date, **query)["data"]
-        return [(one["kind"], one["amount"], one["net_drawn"]) for one in found]
+        rows = self.get(LINES, date=date, **query)["data"]
+        return [(row["kind"], row["amount"], row["net_drawn"]) for row in rows]
 
 
 server = shared_server()
@@ -96,9 +96,9 @@ def test_a_refund_can_stay_on_the_account(server: RunningServer) -> None:
     second = till.day("2035-06-01", "second")
     assert figures(second, "jit_load", "capture", "refund_unload", "refund_kept") == (40, 40, 0, 15)
     assert figures(second["closing"], "net_drawn", "available", "settled") == (40, 15, 25)
-    own = till.day("2035-06-01", ACCOUNT)
-    assert figures(own, "jit_load", "refund_kept") == (0, 20)
-    assert figures(own["closing"], "net_drawn", "available", "on_hold", "settled") == (0, 19, 1, -20)
+    account = till.day("2035-06-01", ACCOUNT)
+    assert figures(account, "jit_load", "refund_kept") == (0, 20)
+    assert figures(account["closing"], "net_drawn", "available", "on_hold", "settled") == (0, 19, 1, -20)
     assert till.lines("2035-06-01", funding_source_token="second") == [
         ("JIT_LOAD", 40, 40), ("CAPTURE", 40, 40), ("REFUND_KEPT", 15, 40),
     ]  # fmt: skip
@@ -109,11 +109,11 @@ def test_the_report_is_what_the_journal_says(server: RunningServer, database: Pa
     till = Till(server)
     for number, (card, amount) in enumerate([("jit", 10), ("keeper", 20), ("jit", 30), ("keeper", 7), ("jit", 99)]):
         till.clock(f"2035-06-{number + 2:02d}T23:59:59.9Z")
-        one = till.buy(amount, card)
+        purchase = till.buy(amount, card)
         till.clock(f"2035-06-{number + 3:02d}T00:00:00Z")
-        till.follow("reversal" if number == 2 else "clearing", one, amount)
+        till.follow("reversal" if number == 2 else "clearing", purchase, amount)
         if number % 2:
-            till.follow("clearing", one, 3, is_refund=True)
+            till.follow("clearing", purchase, 3, is_refund=True)
     till.clock("2035-06-20T00:00:00Z")
     with sqlite3.connect(database) as db:
         program = db.execute("SELECT id FROM programs WHERE token = ?", (till.program["token"],)).fetchone()[0]
@@ -137,12 +137,12 @@ def test_lines_come_in_pages(server: RunningServer) -> None:
     bought = [till.buy(amount) for amount in (1, 2, 3)]
     till.follow("clearing", bought[0], 1)
     whole = till.get(LINES)["data"]
-    assert [one["kind"] for one in whole] == ["JIT_LOAD"] * 3 + ["CAPTURE"]
-    assert [one["transaction_token"] for one in whole[:3]] == [one["token"] for one in bought]
-    assert [one["gpa_order_token"] for one in whole[:3]] == [one["gpa_order"]["token"] for one in bought]
+    assert [line["kind"] for line in whole] == ["JIT_LOAD"] * 3 + ["CAPTURE"]
+    assert [row["transaction_token"] for row in whole[:3]] == [row["token"] for row in bought]
+    assert [row["gpa_order_token"] for row in whole[:3]] == [row["gpa_order"]["token"] for row in bought]
     assert whole[3]["gpa_order_token"] == whole[0]["gpa_order_token"]
     pages = [till.get(LINES, count=2, start_index=start) for start in (0, 2, 4)]
-    assert [one for page in pages for one in page["data"]] == whole
+    assert [row for page in pages for row in page["data"]] == whole
     assert [page["is_more"] for page in pages] == [True, False, False]
 
 
@@ -163,7 +163,7 @@ def test_money_without_a_card_has_lines_of_its_own(server: RunningServer) -> Non
     assert till.lines("2035-06-01") == [
         ("GPA_LOAD", 102, 102), ("GPA_UNLOAD", 30, 72), ("PROGRAM_TRANSFER", 5, 67), ("JIT_LOAD", 10, 77),
     ]  # fmt: skip
-    orders = [one["gpa_order_token"] for one in till.get(LINES)["data"]]
+    orders = [line["gpa_order_token"] for line in till.get(LINES)["data"]]
     assert orders == ["start", "start", None, coffee["gpa_order"]["token"]]
 
 

@@ -5,30 +5,30 @@ from typing import Any
 import pytest
 
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.shop import Shop
 
 server = shared_server(chosen_databases())
-shop = own(Shop)
+shop = program_fixture(Shop)
 
 
-def shadow(shop: Shop, amount: int = 50, **more: Any) -> dict[str, Any]:
+def shadow(shop: Shop, amount: int = 50, **fields: Any) -> dict[str, Any]:
     """Makes a shadow control of a day."""
-    body = {"token": "quiet", "amount_limit": amount, "velocity_window": "DAY", "currency_code": "USD", **more}
+    body = {"token": "quiet", "amount_limit": amount, "velocity_window": "DAY", "currency_code": "USD", **fields}
     return made_by(shop.client.post("/sandbox/shadow-controls", body))
 
 
-def found(shop: Shop) -> tuple[str, int, str]:
+def summary(shop: Shop) -> tuple[str, int, str]:
     """State, purchases and amount of the shadow."""
-    one = shop.get("/sandbox/shadow-controls/quiet")
-    return one["state"], one["would_have_declined"]["purchases"], one["would_have_declined"]["amount"]
+    control = shop.get("/sandbox/shadow-controls/quiet")
+    return control["state"], control["would_have_declined"]["purchases"], control["would_have_declined"]["amount"]
 
 
 def left(shop: Shop) -> float:
     """What is left of the only real control of ana."""
-    (one,) = shop.listed("/velocitycontrols/user/ana/available")
-    return float(one["available"]["amount"])
+    (control,) = shop.listed("/velocitycontrols/user/ana/available")
+    return float(control["available"]["amount"])
 
 
 def promote(shop: Shop) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_a_shadow_refuses_nobody_and_tells_whom_it_would_have(shop: Shop) -> Non
     fitting, too_much = shop.buy(40), shop.buy(20)
     shop.buy(20, card_acceptor={"country": "CUB"})
     assert (fitting["state"], too_much["state"], too_much["response"]["code"]) == ("PENDING", "PENDING", "0000")
-    assert found(shop) == ("ACTIVE", 1, "20.00")
+    assert summary(shop) == ("ACTIVE", 1, "20.00")
     (decline,) = shop.listed("/sandbox/shadow-controls/quiet/declines")
     assert decline == {
         "transaction_token": too_much["token"], "created_time": "2035-06-01T09:00:00.000Z", "user_token": "ana",
@@ -50,16 +50,16 @@ def test_a_shadow_refuses_nobody_and_tells_whom_it_would_have(shop: Shop) -> Non
     }  # fmt: skip
     shop.follow("reversal", fitting, 40)
     shop.buy(30)
-    assert found(shop) == ("ACTIVE", 1, "20.00"), "what was given back is there again"
-    assert [one["token"] for one in shop.listed("/sandbox/shadow-controls")] == ["quiet"]
+    assert summary(shop) == ("ACTIVE", 1, "20.00"), "what was given back is there again"
+    assert [control["token"] for control in shop.listed("/sandbox/shadow-controls")] == ["quiet"]
 
 
 def test_the_decision_shows_the_shadow(shop: Shop) -> None:
     """Its verdict stands among the others and is nobody's refusal, in the explanation and in what-if alike."""
     shadow(shop)
-    one = shop.buy(60)
+    transaction = shop.buy(60)
     for answer in (
-        shop.get(f"/sandbox/decisions/{one['token']}"),
+        shop.get(f"/sandbox/decisions/{transaction['token']}"),
         read_of(shop.client.post("/sandbox/whatif/authorization", {"card_token": "jit", "amount": 60, "mid": "m1"})),
     ):
         step = next(step for step in answer["checks"] if step["check"] == "shadow_control_has_room")
@@ -78,7 +78,7 @@ def test_a_promoted_shadow_refuses_with_its_usage_intact(shop: Shop) -> None:
     assert shop.buy(11)["response"]["code"] == "1834"
     assert shop.buy(10)["response"]["code"] == "0000"
     assert shop.get("/velocitycontrols/quiet")["amount_limit"] == 50
-    assert found(shop) == ("PROMOTED", 0, "0.00")
+    assert summary(shop) == ("PROMOTED", 0, "0.00")
     assert promote(shop)["state"] == "PROMOTED"
 
 
@@ -88,7 +88,7 @@ def test_a_deleted_shadow_looks_no_more(shop: Shop) -> None:
     shop.buy(60)
     assert read_of(shop.client.delete("/sandbox/shadow-controls/quiet"))["state"] == "OFF"
     shop.buy(70)
-    assert found(shop) == ("OFF", 1, "60.00")
+    assert summary(shop) == ("OFF", 1, "60.00")
     promote(shop)
     assert left(shop) == 0.0
     assert shop.buy(1)["response"]["code"] == "1834"
@@ -118,15 +118,15 @@ def test_a_backtest_knows_no_shadows(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "text"),
+    ("fields", "text"),
     [
         ({"amount_limit": -1}, "amount_limit"), ({"active": False}, "active"), ({"currency_code": "XYZ"}, "currency_code"),
         ({"velocity_window": "EON"}, "velocity_window"), ({"association": {"user_token": "nobody"}}, "User not found"),
     ],
 )  # fmt: skip
-def test_what_is_no_shadow(shop: Shop, more: dict[str, Any], text: str) -> None:
+def test_what_is_no_shadow(shop: Shop, fields: dict[str, Any], text: str) -> None:
     """What could not be a velocity control cannot be its shadow."""
-    body = {"amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD", **more}
+    body = {"amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD", **fields}
     reply = shop.client.post("/sandbox/shadow-controls", body)
     assert (reply.status, text in reply.json["error_message"]) == (400, True), reply.text
     assert shop.listed("/sandbox/shadow-controls") == []

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
@@ -28,7 +28,7 @@ ECHO_KEYS = {
 APPROVED = {"code": "0000", "memo": "Approved or completed successfully"}
 
 server = shared_server()
-shop = own(Shop, scope="module")
+shop = program_fixture(Shop, scope="module")
 
 
 # --- The tutorial's purchase -------------------------------------------------------------
@@ -36,16 +36,16 @@ shop = own(Shop, scope="module")
 
 def test_the_tutorials_answer_field_by_field(shop: Shop) -> None:
     """The purchase of the tutorial has the reference's keys, all of them and no others, and its values."""
-    one = shop.auth(10, mid="1234567890")["transaction"]
+    purchase = shop.auth(10, mid="1234567890")["transaction"]
     source = shop.get("/fundingsources/program/harbor_funding")
     money = {
-        "currency_code": "USD", "ledger_balance": one["gpa"]["ledger_balance"], "available_balance": 0, "credit_balance": 0,
+        "currency_code": "USD", "ledger_balance": purchase["gpa"]["ledger_balance"], "available_balance": 0, "credit_balance": 0,
         "pending_credits": 0, "impacted_amount": -10,
     }  # fmt: skip
-    order = one["gpa_order"]
-    assert set(one) == ROOT_KEYS
+    order = purchase["gpa_order"]
+    assert set(purchase) == ROOT_KEYS
     drawn = ("identifier", "token", "duration", "approval_code", "acquirer", "issuer_payment_node", "network_reference_id")
-    assert {name: value for name, value in one.items() if name not in drawn} == {
+    assert {name: value for name, value in purchase.items() if name not in drawn} == {
         "type": "authorization", "state": "PENDING", "user_token": "ana", "acting_user_token": "ana", "card_token": "jit",
         "card_product_token": "jit", "gpa": {**money, "balances": {"USD": money}},
         "gpa_order": {
@@ -78,17 +78,17 @@ def test_the_tutorials_answer_field_by_field(shop: Shop) -> None:
 
 def test_identifiers_have_the_wires_forms(shop: Shop) -> None:
     """Tokens are UUIDs of their own each, codes and references have their numbers of digits, the node 32 hex characters."""
-    one = shop.buy()
-    order = one["gpa_order"]
-    tokens = {one["token"], order["token"], order["transaction_token"]}
+    transaction = shop.buy()
+    order = transaction["gpa_order"]
+    tokens = {transaction["token"], order["token"], order["transaction_token"]}
     assert len(tokens) == 3
     assert all(len(token) == 36 and token.count("-") == 4 for token in tokens)
-    assert (one["approval_code"].isdigit(), len(one["approval_code"])) == (True, 6)
-    assert set(one["acquirer"]) == {"system_trace_audit_number"}
-    assert len(one["acquirer"]["system_trace_audit_number"]) == 6
-    assert (len(one["network_reference_id"]), len(one["issuer_payment_node"])) == (12, 32)
-    assert one["identifier"].isdigit()
-    assert isinstance(one["duration"], int)
+    assert (transaction["approval_code"].isdigit(), len(transaction["approval_code"])) == (True, 6)
+    assert set(transaction["acquirer"]) == {"system_trace_audit_number"}
+    assert len(transaction["acquirer"]["system_trace_audit_number"]) == 6
+    assert (len(transaction["network_reference_id"]), len(transaction["issuer_payment_node"])) == (12, 32)
+    assert transaction["identifier"].isdigit()
+    assert isinstance(transaction["duration"], int)
 
 
 def test_amounts_are_exact_decimals_with_the_currencys_places(shop: Shop) -> None:
@@ -102,22 +102,22 @@ def test_amounts_are_exact_decimals_with_the_currencys_places(shop: Shop) -> Non
 def test_the_raw_message_of_a_purchase(shop: Shop) -> None:
     """The ISO 8583 echo agrees with the transaction element by element."""
     answer = shop.auth(12.5, mid="1234567890")
-    one, raw = answer["transaction"], answer["raw_iso8583"]
+    transaction, raw = answer["transaction"], answer["raw_iso8583"]
     assert set(raw) == ECHO_KEYS
     number = shop.get("/cards/jit/showpan")["pan"]
-    trace, expiration = one["acquirer"]["system_trace_audit_number"], shop.made["expiration"]
-    available, ledger = (f"{round(one['gpa'][name] * 100):012d}" for name in ("available_balance", "ledger_balance"))
+    trace, expiration = transaction["acquirer"]["system_trace_audit_number"], shop.made["expiration"]
+    available, ledger = (f"{round(transaction['gpa'][name] * 100):012d}" for name in ("available_balance", "ledger_balance"))
     memo = APPROVED["memo"]
     assert raw == {
         "0": "2110", "2": number, "3": "000000", "4": 12.5, "7": "0601090000", "11": trace.zfill(12), "12": "20350601090000",
         "13": "350601", "14": expiration[2:] + expiration[:2], "15": "20350601", "17": "0601",
-        "21": one["network_reference_id"], "24": "181", "26": "6411", "37": one["identifier"], "38": one["approval_code"],
-        "39": "0000", "42": "1234567890",
+        "21": transaction["network_reference_id"], "24": "181", "26": "6411", "37": transaction["identifier"],
+        "38": transaction["approval_code"], "39": "0000", "42": "1234567890",
         "43": {
             "2": "Marqeta Storefront", "3": "330 Central Ave. St.", "4": "St. Petersburg", "5": "CA", "6": "33705", "7": "840",
         },
         "44": {"1": memo, "3": "00", "4": memo}, "54": f"00028402C{available}00018402C{ledger}", "63": "DISCOVER",
-        "112": {"101": "0.00", "102": f"{one['gpa']['ledger_balance']:.2f}", "103": "840"},
+        "112": {"101": "0.00", "102": f"{transaction['gpa']['ledger_balance']:.2f}", "103": "840"},
         "113": {"2": "106", "29": "Y", "34": "Y", "35": "API"}, "180": shop.program["token"].replace("-", "")[:4],
     }  # fmt: skip
 
@@ -143,14 +143,14 @@ def test_a_balance_below_zero_is_a_debit_in_the_raw_message(server: RunningServe
 def test_a_refusal_is_a_201_without_effect(shop: Shop) -> None:
     """A decline has no approval code, no effect, no order and no balances in the raw message; all else is as ever."""
     answer = shop.auth(10, "plain", mid="m1")
-    one, raw = answer["transaction"], answer["raw_iso8583"]
-    assert set(one) == ROOT_KEYS - {"approval_code", "gpa_order"}
-    assert "impacted_amount" not in one["gpa"]
-    assert "impacted_amount" not in one["gpa"]["balances"]["USD"]
-    assert (one["state"], one["request_amount"], one["amount"]) == ("DECLINED", 10, 10)
-    assert one["response"] == {"code": "1016", "memo": "Not sufficient funds"}
-    assert one["settlement_date"] == "2035-06-01T00:00:00Z"
-    assert one["card_acceptor"]["mcc_groups"] == ["NONE"]
+    transaction, raw = answer["transaction"], answer["raw_iso8583"]
+    assert set(transaction) == ROOT_KEYS - {"approval_code", "gpa_order"}
+    assert "impacted_amount" not in transaction["gpa"]
+    assert "impacted_amount" not in transaction["gpa"]["balances"]["USD"]
+    assert (transaction["state"], transaction["request_amount"], transaction["amount"]) == ("DECLINED", 10, 10)
+    assert transaction["response"] == {"code": "1016", "memo": "Not sufficient funds"}
+    assert transaction["settlement_date"] == "2035-06-01T00:00:00Z"
+    assert transaction["card_acceptor"]["mcc_groups"] == ["NONE"]
     assert set(raw) == ECHO_KEYS - {"38", "54"}
     assert (raw["39"], raw["44"]["3"]) == ("0051", "51")
 
@@ -159,9 +159,9 @@ def test_a_source_that_is_off_refuses_the_order_too(server: RunningServer) -> No
     """Where funding was tried the declined purchase has an order, declined with 1842, and no load of it."""
     shop = Shop(server)
     assert shop.client.put("/fundingsources/program/harbor_funding", {"active": False}).status == 200
-    one = shop.buy(10)
-    order = one["gpa_order"]
-    assert (one["state"], one["response"]["code"]) == ("DECLINED", "1016")
+    transaction = shop.buy(10)
+    order = transaction["gpa_order"]
+    assert (transaction["state"], transaction["response"]["code"]) == ("DECLINED", "1016")
     assert (order["state"], order["amount"], order["response"]) == (
         "DECLINED", 10, {"code": "1842", "memo": "Account load failed"},
     )  # fmt: skip
@@ -220,8 +220,8 @@ def test_a_source_that_is_off_refuses_the_order_too(server: RunningServer) -> No
 )  # fmt: skip
 def test_a_field_of_the_request_shows_in_the_answer(shop: Shop, sent: dict[str, Any], expected: dict[str, Any]) -> None:
     """Each field does what the reference says: values by dotted path, None for a key that must not be there."""
-    one = shop.auth(**sent)["transaction"]
-    assert {path: value_at(one, path) for path in expected} == expected
+    transaction = shop.auth(**sent)["transaction"]
+    assert {path: value_at(transaction, path) for path in expected} == expected
 
 
 def test_the_merchant_is_echoed(shop: Shop) -> None:
@@ -255,18 +255,18 @@ def test_the_security_code_is_compared(shop: Shop) -> None:
     right = shop.made["cvv_number"]
     wrong = f"{(int(right) + 1) % 1000:03d}"
     for typed, code, verdict in ((right, "0000", "0000"), (int(right), "0000", "0000"), (wrong, "1952", "0001")):
-        one = shop.buy(card_options={"cvv": typed})
-        assert one["response"]["code"] == code
-        assert one["card_security_code_verification"]["type"] == "CVV2"
-        assert one["card_security_code_verification"]["response"]["code"] == verdict
-    assert right not in str(shop.get(f"/transactions/{one['token']}", fields="card_security_code_verification"))
+        transaction = shop.buy(card_options={"cvv": typed})
+        assert transaction["response"]["code"] == code
+        assert transaction["card_security_code_verification"]["type"] == "CVV2"
+        assert transaction["card_security_code_verification"]["response"]["code"] == verdict
+    assert right not in str(shop.get(f"/transactions/{transaction['token']}", fields="card_security_code_verification"))
 
 
 def test_the_expiration_is_compared(shop: Shop) -> None:
     """The card's own MMyy passes, another is refused as expired."""
-    own = shop.made["expiration"]
-    other = f"{int(own[:2]) % 12 + 1:02d}{own[2:]}"
-    assert [shop.buy(card_options={"expiration": typed})["response"]["code"] for typed in (own, other)] == ["0000", "1001"]
+    expiration = shop.made["expiration"]
+    other = f"{int(expiration[:2]) % 12 + 1:02d}{expiration[2:]}"
+    assert [shop.buy(card_options={"expiration": typed})["response"]["code"] for typed in (expiration, other)] == ["0000", "1001"]
 
 
 @pytest.mark.parametrize(
@@ -284,13 +284,13 @@ def test_the_expiration_is_compared(shop: Shop) -> None:
 )
 def test_the_billing_address_is_compared(shop: Shop, typed: dict[str, Any], verdict: str | None) -> None:
     """The verdict on street and postal code is told with what was typed; without either of them there is none."""
-    one = shop.buy(card_options={"billing_address": typed})
-    assert value_at(one, "address_verification.response.code") == verdict
-    assert one["state"] == "PENDING"
+    transaction = shop.buy(card_options={"billing_address": typed})
+    assert value_at(transaction, "address_verification.response.code") == verdict
+    assert transaction["state"] == "PENDING"
     if verdict is not None:
         postal_code = typed.get("zip") or typed.get("compressed_zip")
-        said = {"street_address": typed.get("address"), "postal_code": str(postal_code) if postal_code else None}
-        assert one["address_verification"]["request"] == {name: text for name, text in said.items() if text}
+        address = {"street_address": typed.get("address"), "postal_code": str(postal_code) if postal_code else None}
+        assert transaction["address_verification"]["request"] == {name: text for name, text in address.items() if text}
 
 
 def test_a_terminal_that_can_gets_a_part(server: RunningServer) -> None:
@@ -299,9 +299,11 @@ def test_a_terminal_that_can_gets_a_part(server: RunningServer) -> None:
     shop.fill(40)
     assert shop.buy(100, "plain", card_acceptor={"name": "Kiosk"})["response"]["code"] == "1016"
     answer = shop.auth(100, "plain", card_acceptor={"partial_approval_capable": True})
-    one = answer["transaction"]
-    assert (one["request_amount"], one["amount"], one["response"]["code"]) == (100, 40, "0002")
-    assert (one["gpa"]["impacted_amount"], one["gpa"]["available_balance"], "gpa_order" in one) == (-40, 0, False)
+    transaction = answer["transaction"]
+    assert (transaction["request_amount"], transaction["amount"], transaction["response"]["code"]) == (100, 40, "0002")
+    assert (transaction["gpa"]["impacted_amount"], transaction["gpa"]["available_balance"], "gpa_order" in transaction) == (
+        -40, 0, False,
+    )  # fmt: skip
     assert (answer["raw_iso8583"]["39"], answer["raw_iso8583"]["44"]["3"]) == ("0002", "10")
 
 
@@ -313,7 +315,7 @@ def test_a_chosen_token_makes_a_purchase_repeatable(shop: Shop) -> None:
     assert (again.status, again.text) == (first.status, first.text)
     assert problem_of(shop.simulate("authorization", amount=11, **body)) == (409, "409002")
     assert shop.get("/transactions/chosen-1")["amount"] == 10
-    assert [one["token"] for one in shop.listed() if one["token"] == "chosen-1"] == ["chosen-1"]
+    assert [transaction["token"] for transaction in shop.listed() if transaction["token"] == "chosen-1"] == ["chosen-1"]
     cleared = shop.follow("clearing", first.json["transaction"], 10)
     assert cleared["preceding_related_transaction_token"] == "chosen-1"
 
@@ -331,9 +333,9 @@ def test_the_requests_own_webhook_is_told(shop: Shop, credentials: dict[str, str
     """The transaction arrives as it was answered; without a user name and password no Authorization header is sent."""
     box = f"box-{len(credentials)}"
     address = f"{shop.server.root_url}/sandbox/inbox/{shop.program['token']}/{box}"
-    one = shop.buy(webhook={"endpoint": address, **credentials})
+    transaction = shop.buy(webhook={"endpoint": address, **credentials})
     messages = until(lambda: shop.get(f"/sandbox/inbox/{box}")["data"])
-    assert messages[0]["body"] == {"transactions": [one]}
+    assert messages[0]["body"] == {"transactions": [transaction]}
     sent = messages[0]["headers"].get("authorization")
     assert sent is None if header is None else sent.startswith(header)
 
@@ -373,9 +375,9 @@ def test_a_bad_field_is_named(shop: Shop, changes: dict[str, Any], status: int, 
 Answer = tuple[dict[str, Any], dict[str, Any]]
 
 
-def answer_to(shop: Shop, what: str, original: dict[str, Any], amount: float, **more: Any) -> Answer:
+def answer_to(shop: Shop, path: str, original: dict[str, Any], amount: float, **fields: Any) -> Answer:
     """Transaction and raw message of a message that names another."""
-    reply: Reply = shop.simulate(what, original_transaction_token=original["token"], amount=amount, **more)
+    reply: Reply = shop.simulate(path, original_transaction_token=original["token"], amount=amount, **fields)
     assert reply.status == 201, reply.text
     return reply.json["transaction"], reply.json["raw_iso8583"]
 
@@ -385,22 +387,26 @@ def test_a_clearing(server: RunningServer) -> None:
     shop = Shop(server)
     auth = shop.buy(10)
     shop.clock("2035-06-03T10:00:00Z")
-    one, raw = answer_to(shop, "clearing", auth, 10, mid="77")
-    assert set(one) == ROOT_KEYS | {"preceding_related_transaction_token"}
-    assert (one["type"], one["state"], one["request_amount"], one["amount"]) == ("authorization.clearing", "COMPLETION", 10, 10)
-    assert one["preceding_related_transaction_token"] == auth["token"]
-    assert one["token"] != auth["token"]
+    transaction, raw = answer_to(shop, "clearing", auth, 10, mid="77")
+    assert set(transaction) == ROOT_KEYS | {"preceding_related_transaction_token"}
+    assert (transaction["type"], transaction["state"], transaction["request_amount"], transaction["amount"]) == (
+        "authorization.clearing", "COMPLETION", 10, 10,
+    )  # fmt: skip
+    assert transaction["preceding_related_transaction_token"] == auth["token"]
+    assert transaction["token"] != auth["token"]
     same = ("approval_code", "user_transaction_time", "network_reference_id", "card_token", "user_token")
-    assert [one[name] for name in same] == [auth[name] for name in same]
-    assert (one["created_time"], one["settlement_date"]) == ("2035-06-03T10:00:00Z", "2035-06-03T00:00:00Z")
-    gpa, order, first = one["gpa"], one["gpa_order"], auth["gpa_order"]
+    assert [transaction[name] for name in same] == [auth[name] for name in same]
+    assert (transaction["created_time"], transaction["settlement_date"]) == ("2035-06-03T10:00:00Z", "2035-06-03T00:00:00Z")
+    gpa, order, first = transaction["gpa"], transaction["gpa_order"], auth["gpa_order"]
     assert (gpa["ledger_balance"], gpa["available_balance"], gpa["impacted_amount"]) == (0, 0, -10)
     assert (order["token"], order["created_time"]) == (first["token"], first["created_time"])
     assert order["transaction_token"] != first["transaction_token"]
     assert (order["state"], order["amount"], order["last_modified_time"]) == ("COMPLETION", 10, "2035-06-03T10:00:00Z")
-    assert (one["acquirer"]["institution_id_code"], len(one["acquirer"]["system_trace_audit_number"])) == ("000000", 6)
-    assert "mcc_groups" not in one["card_acceptor"]
-    assert (one["card_acceptor"]["mid"], one["card_acceptor"]["poi"]) == ("77", {"partial_approval_capable": "0"})
+    assert (transaction["acquirer"]["institution_id_code"], len(transaction["acquirer"]["system_trace_audit_number"])) == (
+        "000000", 6,
+    )  # fmt: skip
+    assert "mcc_groups" not in transaction["card_acceptor"]
+    assert (transaction["card_acceptor"]["mid"], transaction["card_acceptor"]["poi"]) == ("77", {"partial_approval_capable": "0"})
     assert (raw["0"], raw["3"], raw["25"], raw["32"], raw["38"]) == ("2210", "900000", "9000", "000000", auth["approval_code"])
     assert shop.get(f"/transactions/{auth['token']}")["state"] == "CLEARED"
 
@@ -408,8 +414,8 @@ def test_a_clearing(server: RunningServer) -> None:
 def test_what_a_clearing_leaves_out_is_the_originals(shop: Shop) -> None:
     """Without a merchant of its own a clearing has the authorization's."""
     auth = shop.buy(10, mid="m42", card_acceptor={"name": "Pier 9", "mcc": "5812"})
-    one = shop.follow("clearing", auth, 10)
-    assert [one["card_acceptor"][name] for name in ("mid", "name", "mcc")] == ["m42", "Pier 9", "5812"]
+    transaction = shop.follow("clearing", auth, 10)
+    assert [transaction["card_acceptor"][name] for name in ("mid", "name", "mcc")] == ["m42", "Pier 9", "5812"]
 
 
 def test_a_reversal_in_parts(server: RunningServer) -> None:
@@ -429,8 +435,8 @@ def test_a_reversal_in_parts(server: RunningServer) -> None:
     assert raw["56"] == {
         "1": "2100", "2": auth["acquirer"]["system_trace_audit_number"].zfill(12), "3": "20350601090000", "7": auth["token"],
     }  # fmt: skip
-    more, raw = answer_to(shop, "reversal", part, 50)
-    assert (more["state"], more["request_amount"], more["amount"], raw["95"]) == ("PENDING", 250, 50, {"1": 100})
+    second, raw = answer_to(shop, "reversal", part, 50)
+    assert (second["state"], second["request_amount"], second["amount"], raw["95"]) == ("PENDING", 250, 50, {"1": 100})
     rest, raw = answer_to(shop, "reversal", part, 100)
     assert (rest["state"], rest["amount"], rest["gpa_order"]["state"]) == ("CLEARED", 100, "REVERSED")
     assert raw["95"] == {"1": 0}
@@ -453,13 +459,15 @@ def test_an_advice(server: RunningServer) -> None:
     """An advice of 40 lowers an authorization of 100 and leaves it open; the advice may be named by the clearing."""
     shop = Shop(server)
     auth = shop.buy(100)
-    one, raw = answer_to(shop, "authorization/advice", auth, 40)
-    assert (one["type"], one["state"], one["response"]["code"]) == ("authorization.advice", "PENDING", "0000")
-    assert (one["gpa"]["ledger_balance"], one["gpa"]["available_balance"]) == (40, 0)
-    assert (one["request_amount"], one["amount"], one["gpa_order"]["amount"]) == (40, 40, 60)
-    assert (one["settlement_date"], raw["95"]) == ("2035-06-01T00:00:00Z", {"1": 40})
+    transaction, raw = answer_to(shop, "authorization/advice", auth, 40)
+    assert (transaction["type"], transaction["state"], transaction["response"]["code"]) == (
+        "authorization.advice", "PENDING", "0000",
+    )  # fmt: skip
+    assert (transaction["gpa"]["ledger_balance"], transaction["gpa"]["available_balance"]) == (40, 0)
+    assert (transaction["request_amount"], transaction["amount"], transaction["gpa_order"]["amount"]) == (40, 40, 60)
+    assert (transaction["settlement_date"], raw["95"]) == ("2035-06-01T00:00:00Z", {"1": 40})
     assert shop.follow("authorization/advice", auth, 41)["response"]["code"] == "1810"
-    cleared = shop.follow("clearing", one, 40)
+    cleared = shop.follow("clearing", transaction, 40)
     assert (cleared["state"], cleared["preceding_related_transaction_token"]) == ("COMPLETION", auth["token"])
     assert shop.money("ana") == (0, 0)
 
@@ -468,14 +476,14 @@ def test_a_refund(server: RunningServer) -> None:
     """A refund follows nothing; under JIT Funding the money goes on to the source at once, as an unload."""
     shop = Shop(server)
     cleared = shop.follow("clearing", shop.buy(10), 10)
-    one, raw = answer_to(shop, "clearing", cleared, 10, is_refund="true")
-    assert "gpa_order" not in one
-    assert "preceding_related_transaction_token" not in one
-    assert (one["type"], one["state"], one["gpa"]["impacted_amount"]) == ("refund", "COMPLETION", 10)
-    assert (one["gpa"]["ledger_balance"], one["gpa"]["available_balance"]) == (0, 0)
-    order = one["gpa_order_unload"]
+    transaction, raw = answer_to(shop, "clearing", cleared, 10, is_refund="true")
+    assert "gpa_order" not in transaction
+    assert "preceding_related_transaction_token" not in transaction
+    assert (transaction["type"], transaction["state"], transaction["gpa"]["impacted_amount"]) == ("refund", "COMPLETION", 10)
+    assert (transaction["gpa"]["ledger_balance"], transaction["gpa"]["available_balance"]) == (0, 0)
+    order = transaction["gpa_order_unload"]
     assert (order["amount"], order["state"], order["funding"]["source"]["type"]) == (10, "COMPLETION", "program")
-    assert one["acquirer"]["institution_id_code"] == "000000"
+    assert transaction["acquirer"]["institution_id_code"] == "000000"
     assert (raw["0"], raw["3"]) == ("2210", "200000")
 
 
@@ -484,41 +492,41 @@ def test_a_refund_without_jit_funding_stays(server: RunningServer) -> None:
     shop = Shop(server)
     refused = shop.buy(5, "plain")
     assert refused["state"] == "DECLINED"
-    one = shop.follow("clearing", refused, 20, is_refund=True)
-    assert ("gpa_order_unload" in one, one["gpa"]["available_balance"]) == (False, 20)
+    transaction = shop.follow("clearing", refused, 20, is_refund=True)
+    assert ("gpa_order_unload" in transaction, transaction["gpa"]["available_balance"]) == (False, 20)
 
 
 def test_a_forced_clearing(server: RunningServer) -> None:
     """It takes card and merchant from another transaction, leaves that one's hold alone, and brings a load of its own."""
     shop = Shop(server)
     auth = shop.buy(10)
-    one = shop.follow("clearing", auth, 7.7, force_post="true")
-    assert (one["type"], one["state"], one["amount"]) == ("authorization.clearing", "COMPLETION", 7.7)
-    assert one["gpa_order"]["token"] != auth["gpa_order"]["token"]
+    transaction = shop.follow("clearing", auth, 7.7, force_post="true")
+    assert (transaction["type"], transaction["state"], transaction["amount"]) == ("authorization.clearing", "COMPLETION", 7.7)
+    assert transaction["gpa_order"]["token"] != auth["gpa_order"]["token"]
     assert shop.money("ana") == (10, 0)
     assert shop.get(f"/transactions/{auth['token']}")["state"] == "PENDING"
 
 
-@pytest.mark.parametrize("what", ["clearing", "reversal", "authorization/advice"])
+@pytest.mark.parametrize("path", ["clearing", "reversal", "authorization/advice"])
 @pytest.mark.parametrize("token", ["nobody", "00000000-0000-4000-8000-000000000000"])
-def test_an_unknown_original_is_not_found(shop: Shop, what: str, token: str) -> None:
+def test_an_unknown_original_is_not_found(shop: Shop, path: str, token: str) -> None:
     """A message that names nothing that is there is a 404, whatever the token looks like."""
-    reply = shop.simulate(what, original_transaction_token=token, amount=1)
+    reply = shop.simulate(path, original_transaction_token=token, amount=1)
     assert problem_of(reply) == (404, "404014")
     assert reply.json["error_message"] == "Original transaction not found"
 
 
-@pytest.mark.parametrize("what", ["clearing", "reversal", "authorization/advice"])
-def test_a_refused_purchase_and_another_programs_cannot_be_followed(server: RunningServer, shop: Shop, what: str) -> None:
+@pytest.mark.parametrize("path", ["clearing", "reversal", "authorization/advice"])
+def test_a_refused_purchase_and_another_programs_cannot_be_followed(server: RunningServer, shop: Shop, path: str) -> None:
     """A declined authorization has no hold to follow, and a program sees nothing of another one's."""
     refused, foreign = shop.buy(10, "plain"), Shop(server).buy(10)
     for original in (refused, foreign):
-        reply = shop.simulate(what, original_transaction_token=original["token"], amount=1)
+        reply = shop.simulate(path, original_transaction_token=original["token"], amount=1)
         assert problem_of(reply) == (404, "404014")
 
 
 @pytest.mark.parametrize(
-    ("what", "changes", "name"),
+    ("path", "changes", "name"),
     [
         ("clearing", {"amount": 0}, "amount"),
         ("clearing", {"amount": -1}, "amount"),
@@ -530,10 +538,10 @@ def test_a_refused_purchase_and_another_programs_cannot_be_followed(server: Runn
         ("authorization/advice", {"original_transaction_token": "t" * 37}, "original_transaction_token"),
     ],
 )
-def test_a_bad_field_of_a_follow_up_is_named(shop: Shop, what: str, changes: dict[str, Any], name: str) -> None:
+def test_a_bad_field_of_a_follow_up_is_named(shop: Shop, path: str, changes: dict[str, Any], name: str) -> None:
     """Messages that follow refuse bad fields as purchases do; only an advice may be of zero."""
     body = {"original_transaction_token": shop.buy(10)["token"], "amount": 1, **changes}
-    reply = shop.simulate(what, **body)
+    reply = shop.simulate(path, **body)
     assert (reply.status, name in reply.json["error_message"]) == (400, True), reply.text
 
 
@@ -564,8 +572,10 @@ def test_a_currency_has_its_own_decimals(
     reply = shop.simulate("authorization", card_token="jit", amount=amount, mid="m1")
     assert f'"request_amount":{shown},"amount":{shown},' in reply.text
     assert f'"ledger_balance":{shown},"available_balance":{zero},' in reply.text
-    one, raw = reply.json["transaction"], reply.json["raw_iso8583"]
-    assert {one["currency_code"], one["gpa_order"]["currency_code"], *one["gpa"]["balances"]} == {currency}
+    transaction, raw = reply.json["transaction"], reply.json["raw_iso8583"]
+    assert {transaction["currency_code"], transaction["gpa_order"]["currency_code"], *transaction["gpa"]["balances"]} == {
+        currency
+    }
     assert (raw["54"], raw["112"]["101"], raw["112"]["102"]) == (balances, zero, shown)
     refused = shop.simulate("authorization", card_token="jit", amount=bad, mid="m1")
     assert (refused.status, "amount" in refused.json["error_message"]) == (400, True)

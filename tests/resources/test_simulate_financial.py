@@ -22,9 +22,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         shop.client.close()
 
 
-def decided(shop: Shop, what: str, **body: Any) -> dict[str, Any]:
+def decided(shop: Shop, path: str, **body: Any) -> dict[str, Any]:
     """Transaction and raw message."""
-    return made_by(shop.simulate(what, **HERE, **body))
+    return made_by(shop.simulate(path, **HERE, **body))
 
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -35,7 +35,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    *((what, {name: None}, name) for what, body in BODIES.items() for name in (*body, "card_token", "mid")),
+    *((path, {name: None}, name) for path, body in BODIES.items() for name in (*body, "card_token", "mid")),
     ("financial", {"amount": -1}, "amount"),
     ("financial", {"amount": "1.001"}, "amount"),
     ("financial", {"pin": "1" * 16}, "pin"),
@@ -55,11 +55,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("what", "wrong", "field"), REFUSED)
-def test_a_wrong_field_is_named(shop: Shop, what: str, wrong: dict[str, Any], field: str) -> None:
+@pytest.mark.parametrize(("path", "wrong", "field"), REFUSED)
+def test_a_wrong_field_is_named(shop: Shop, path: str, wrong: dict[str, Any], field: str) -> None:
     """A request that is no message is a 400 that names the field, and nothing is written."""
     before = shop.listed(state="ALL")
-    reply = shop.simulate(what, **{**HERE, **BODIES[what], **wrong})
+    reply = shop.simulate(path, **{**HERE, **BODIES[path], **wrong})
     # An unknown word of an enumeration is malformed on the real platform (observed), the rest is invalid.
     assert problem_of(reply) in [(400, "400001"), (400, "400037")]
     assert field in reply.json["error_message"]
@@ -68,12 +68,12 @@ def test_a_wrong_field_is_named(shop: Shop, what: str, wrong: dict[str, Any], fi
 
 def test_an_unknown_card_is_told(shop: Shop) -> None:
     """Every simulation answers 400 for a card that is not there."""
-    for what, body in BODIES.items():
-        assert problem_of(shop.simulate(what, **{**body, "card_token": "nobody", "mid": "m"})) == (400, "400008")
+    for path, body in BODIES.items():
+        assert problem_of(shop.simulate(path, **{**body, "card_token": "nobody", "mid": "m"})) == (400, "400008")
 
 
 @pytest.mark.parametrize(
-    ("what", "body", "kind", "state", "codes"),
+    ("path", "body", "kind", "state", "codes"),
     [
         ("financial", {}, "pindebit", "COMPLETION", ("2210", "000000")),
         ("financial", {"cash_back_amount": "5"}, "pindebit.cashback", "COMPLETION", ("2210", "000000")),
@@ -85,10 +85,10 @@ def test_an_unknown_card_is_told(shop: Shop) -> None:
     ],
 )
 def test_type_state_and_raw_message(
-    shop: Shop, what: str, body: dict[str, Any], kind: str, state: str, codes: tuple[str, str]
+    shop: Shop, path: str, body: dict[str, Any], kind: str, state: str, codes: tuple[str, str]
 ) -> None:
     """Each message has its type, its first state, and its codes in ISO 8583."""
-    answer = decided(shop, what, **{**BODIES[what], **body})
+    answer = decided(shop, path, **{**BODIES[path], **body})
     assert (answer["transaction"]["type"], answer["transaction"]["state"]) == (kind, state)
     assert (answer["raw_iso8583"]["0"], answer["raw_iso8583"]["3"]) == codes
     assert shop.get(f"/transactions/{answer['transaction']['token']}") == answer["transaction"]
@@ -101,19 +101,21 @@ def test_fees_and_cash_are_in_the_total(shop: Shop) -> None:
         {"type": "ACQUIRER_FEE", "amount": 2, "credit_debit": "D"},
         {"type": "INTERCHANGE_FEE", "amount": "0.35", "credit_debit": "C"},
     ]  # fmt: skip
-    one = decided(shop, "financial", amount=10, card_acceptor=ACCEPTOR, cash_back_amount=5, network_fees=fees)["transaction"]
-    assert (one["amount"], one["cash_back_amount"], one["acquirer_fee_amount"]) == (17, 5, 2)
-    assert one["issuer_interchange_amount"] == 0.35
-    for what in ("financial/balanceinquiry", "financial/originalcredit"):
-        told = decided(shop, what, **BODIES[what], network_fees=fees)["transaction"]
-        assert (told["amount"], told["acquirer_fee_amount"]) == (BODIES[what].get("amount", 0), 2)
+    transaction = decided(shop, "financial", amount=10, card_acceptor=ACCEPTOR, cash_back_amount=5, network_fees=fees)[
+        "transaction"
+    ]
+    assert (transaction["amount"], transaction["cash_back_amount"], transaction["acquirer_fee_amount"]) == (17, 5, 2)
+    assert transaction["issuer_interchange_amount"] == 0.35
+    for path in ("financial/balanceinquiry", "financial/originalcredit"):
+        other = decided(shop, path, **BODIES[path], network_fees=fees)["transaction"]
+        assert (other["amount"], other["acquirer_fee_amount"]) == (BODIES[path].get("amount", 0), 2)
 
 
 def test_what_the_network_says_is_echoed(shop: Shop) -> None:
     """Network metadata, account type and sender come back in the transaction; the sender's account number does not."""
     metadata = {"product_id": "F", "spend_qualifier": "Y"}
-    one = decided(shop, "financial/withdrawal", amount=1, account_type="credit", network_metadata=metadata)["transaction"]
-    assert (one["network_metadata"], one["from_account"]) == (metadata, "credit")
+    transaction = decided(shop, "financial/withdrawal", amount=1, account_type="credit", network_metadata=metadata)["transaction"]
+    assert (transaction["network_metadata"], transaction["from_account"]) == (metadata, "credit")
     sender = {
         "funding_source": "deposit_account", "sender_account_type": "iban", "sender_account_number": "DE02120300000000202051",
         "sender_name": "Ben", "sender_country": "DEU", "fast_funds_enabled": True, "deferred_hold_by": "absent",
@@ -132,15 +134,15 @@ def test_the_expiry_that_is_sent_is_compared(shop: Shop) -> None:
     month, year = shop.made["expiration"][:2], shop.made["expiration"][2:]
     for sent, code in ((f"{year}{month}", "0000"), (int(f"{year}{month}"), "0000"), ("2001", "1001")):
         options = {"card_expiration_date_yymm": sent, "send_expiration_date": True}
-        one = decided(shop, "financial", **BODIES["financial"], transaction_options=options)["transaction"]
-        assert one["response"]["code"] == code
+        transaction = decided(shop, "financial", **BODIES["financial"], transaction_options=options)["transaction"]
+        assert transaction["response"]["code"] == code
 
 
 def test_every_decision_is_explained(shop: Shop) -> None:
     """What asked for something is decided again from history with the same result; what told something has one step."""
-    for what, body in [*BODIES.items()] * 3:
-        decided(shop, what, **body)
-    tokens = [one["token"] for one in shop.listed(state="ALL") if one["network"] != "MARQETA"]
+    for path, body in [*BODIES.items()] * 3:
+        decided(shop, path, **body)
+    tokens = [transaction["token"] for transaction in shop.listed(state="ALL") if transaction["network"] != "MARQETA"]
     assert len(tokens) > 10
     assert all(shop.get(f"/sandbox/decisions/{token}")["replay_agrees"] for token in tokens)
 
@@ -152,8 +154,8 @@ def test_velocity_controls_count_what_they_are_told_to(shop: Shop) -> None:
     shop.make("velocitycontrols", token="uses", amount_limit=5000, usage_limit=3, include_credits=True, **base)
     card = {"card_token": "plain", "mid": "m1"}
     codes = [
-        made_by(shop.simulate(what, **{**BODIES[what], **card, "amount": amount}))["transaction"]["response"]["code"]
-        for what, amount in (
+        made_by(shop.simulate(path, **{**BODIES[path], **card, "amount": amount}))["transaction"]["response"]["code"]
+        for path, amount in (
             ("financial/originalcredit", 200), ("financial/withdrawal", 40), ("financial/withdrawal", 20), ("financial", 30),
             ("financial", 1),
         )

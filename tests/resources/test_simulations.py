@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cardwright.resources.simulations.v2_card_transactions import EVENTS
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import Reply
 from tests.support.shop import Shop
@@ -32,21 +32,21 @@ class Network(Shop):
         assert set(reply.json) == {"transaction"}
         return dict(reply.json["transaction"])
 
-    def begin(self, event: str, amount: Any, **more: Any) -> dict[str, Any]:
+    def begin(self, event: str, amount: Any, **fields: Any) -> dict[str, Any]:
         """An event with card ``jit``."""
-        return self.event(event, card_token="jit", amount=amount, **more)
+        return self.event(event, card_token="jit", amount=amount, **fields)
 
-    def after(self, event: str, original: dict[str, Any], amount: Any, **more: Any) -> dict[str, Any]:
+    def after(self, event: str, original: dict[str, Any], amount: Any, **fields: Any) -> dict[str, Any]:
         """An event that names another."""
-        return self.event(event, preceding_related_transaction_token=original["token"], amount=amount, **more)
+        return self.event(event, preceding_related_transaction_token=original["token"], amount=amount, **fields)
 
 
 server = shared_server()
-network = own(Network)
+network = program_fixture(Network)
 
 
-def brief(one: dict[str, Any]) -> tuple[str, str, float]:
-    return one["type"], one["state"], one["amount"]
+def brief(transaction: dict[str, Any]) -> tuple[str, str, float]:
+    return transaction["type"], transaction["state"], transaction["amount"]
 
 
 # --- Which message -------------------------------------------------------------------------
@@ -80,14 +80,14 @@ BEGINNINGS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("event", "said", "kind", "state", "amount", "ledger"), BEGINNINGS)
+@pytest.mark.parametrize(("event", "fields", "kind", "state", "amount", "ledger"), BEGINNINGS)
 def test_what_an_event_becomes(
-    network: Network, event: str, said: dict[str, Any], kind: str, state: str, amount: float, ledger: float
+    network: Network, event: str, fields: dict[str, Any], kind: str, state: str, amount: float, ledger: float
 ) -> None:
     """The event type of the path decides which message it is, and its money moves like that of the older simulations."""
-    one = network.begin(event, "10", **said)
-    assert (*brief(one), network.money("ana")[0]) == (kind, state, amount, ledger)
-    assert network.get(f"/transactions/{one['token']}", version="v2") == one
+    transaction = network.begin(event, "10", **fields)
+    assert (*brief(transaction), network.money("ana")[0]) == (kind, state, amount, ledger)
+    assert network.get(f"/transactions/{transaction['token']}", version="v2") == transaction
 
 
 FOLLOWERS = [
@@ -118,9 +118,11 @@ FOLLOWERS = [
 def test_what_follows(network: Network, root: str, event: str, amount: int, state: str) -> None:
     """What follows names what it follows, comes over the same network, and is refused for what another family began."""
     begun = network.begin(root, 10, network="MASTERCARD", sub_network="MAESTRO")
-    one = network.after(event, begun, amount)
-    assert (one["type"], one["state"], one["preceding_related_transaction_token"]) == (event, state, begun["token"])
-    assert (one["network"], one["subnetwork"]) == ("MASTERCARD", "MAESTRO")
+    transaction = network.after(event, begun, amount)
+    assert (transaction["type"], transaction["state"], transaction["preceding_related_transaction_token"]) == (
+        event, state, begun["token"],
+    )  # fmt: skip
+    assert (transaction["network"], transaction["subnetwork"]) == ("MASTERCARD", "MAESTRO")
     # Advice and reversal of an authorization are those of cash and quasi-cash too, and PIN debits share their reversal.
     shared = {"authorization.advice", "authorization.reversal"}
     akin = {"authorization.atm.withdrawal", "authorization.quasi.cash"} if event in shared else set()
@@ -165,8 +167,8 @@ def test_the_rest_of_cash_goes_back_at_once(network: Network) -> None:
         ("authorization.quasi.cash", "authorization.clearing.quasi.cash", 0),
         ("account.funding.authorization", "account.funding.authorization.clearing", 4),
     ):
-        one = network.after(clearing, begun := network.begin(root, 10), 6)
-        assert one.get("amount_to_be_released", 0) == 4 - held
+        transaction = network.after(clearing, begun := network.begin(root, 10), 6)
+        assert transaction.get("amount_to_be_released", 0) == 4 - held
         assert network.money("ana") == (held, 0)
         if held:
             network.after("account.funding.authorization.reversal", begun, held)
@@ -181,7 +183,7 @@ CONVERSION = {"original_amount": 8.10, "conversion_rate": 1.2346, "original_curr
 
 
 @pytest.mark.parametrize(
-    ("event", "field", "said"),
+    ("event", "field", "value"),
     [
         ("account.funding.authorization", "account_funding", FUNDING_DATA),
         ("account.funding.auth_plus_capture", "account_funding", FUNDING_DATA),
@@ -196,37 +198,39 @@ CONVERSION = {"original_amount": 8.10, "conversion_rate": 1.2346, "original_curr
         ("account.funding.authorization", "currency_conversion", {"conversion_rate": 1.23456789012345}),
     ],
 )
-def test_what_is_shown_as_it_was_sent(network: Network, event: str, field: str, said: dict[str, Any]) -> None:
+def test_what_is_shown_as_it_was_sent(network: Network, event: str, field: str, value: dict[str, Any]) -> None:
     """What the network says of a transfer, a name or a foreign currency comes back as it was, from the store too."""
-    one = network.begin(event, 10, **{field: said})
-    assert one[field] == said
-    assert network.get(f"/transactions/{one['token']}", version="v2") == one
-    older = network.get(f"/transactions/{one['token']}", version="v1")[field]
-    assert older == ({"network": said} if field == "currency_conversion" else said)
+    transaction = network.begin(event, 10, **{field: value})
+    assert transaction[field] == value
+    assert network.get(f"/transactions/{transaction['token']}", version="v2") == transaction
+    older = network.get(f"/transactions/{transaction['token']}", version="v1")[field]
+    assert older == ({"network": value} if field == "currency_conversion" else value)
 
 
 def test_what_belongs_to_another_family_is_ignored(network: Network) -> None:
     """A refund has no receiver and no sender."""
-    one = network.begin("refund", 10, account_funding=FUNDING_DATA, original_credit=CREDIT_DATA, account_name_verification=NAMES)
-    assert {"account_funding", "original_credit", "account_name_verification"} & set(one) == set()
+    transaction = network.begin(
+        "refund", 10, account_funding=FUNDING_DATA, original_credit=CREDIT_DATA, account_name_verification=NAMES
+    )
+    assert {"account_funding", "original_credit", "account_name_verification"} & set(transaction) == set()
 
 
 @pytest.mark.parametrize("event", ["refund.authorization", "original.credit.authorization"])
 def test_announced_money_has_an_unload_that_waits(network: Network, event: str) -> None:
     """What will go on to the funding source is shown before it comes: PENDING, then COMPLETION; REVERSED when called off."""
-    one = network.begin(event, 10)
-    unload = one["gpa_order_unload"]
+    transaction = network.begin(event, 10)
+    unload = transaction["gpa_order_unload"]
     assert (unload["state"], unload["amount"], unload["funding"]["source"]["type"]) == ("PENDING", 10, "program")
-    assert ({"gpa_order"} & one.keys(), "transaction_token" in unload) == (set(), False)
-    assert (one["gpa"]["impacted_amount"], network.money("ana")) == (0, (0, 0))
-    cleared = network.after(f"{event}.clearing", one, 10)["gpa_order_unload"]
+    assert ({"gpa_order"} & transaction.keys(), "transaction_token" in unload) == (set(), False)
+    assert (transaction["gpa"]["impacted_amount"], network.money("ana")) == (0, (0, 0))
+    cleared = network.after(f"{event}.clearing", transaction, 10)["gpa_order_unload"]
     assert (cleared["token"], cleared["state"], cleared["amount"]) == (unload["token"], "COMPLETION", 10)
 
-    one = network.begin(event, 10)
-    part = network.after(f"{event}.reversal", one, 4)["gpa_order_unload"]
+    transaction = network.begin(event, 10)
+    part = network.after(f"{event}.reversal", transaction, 4)["gpa_order_unload"]
     assert (part["state"], part["amount"]) == ("PENDING", 4)
-    rest = network.after(f"{event}.reversal", one, 6)["gpa_order_unload"]
-    assert (rest["state"], rest["amount"], rest["token"]) == ("REVERSED", 6, one["gpa_order_unload"]["token"])
+    rest = network.after(f"{event}.reversal", transaction, 6)["gpa_order_unload"]
+    assert (rest["state"], rest["amount"], rest["token"]) == ("REVERSED", 6, transaction["gpa_order_unload"]["token"])
 
     # What stays on the account goes nowhere.
     assert "gpa_order_unload" not in network.event(event, card_token="plain", amount=10)
@@ -235,11 +239,11 @@ def test_announced_money_has_an_unload_that_waits(network: Network, event: str) 
 def test_announced_money_is_told_and_explained(network: Network) -> None:
     """The webhook hears of an announced credit under its own type, and its decision is explained like any other."""
     inbox = f"{network.server.root_url}/sandbox/inbox/{network.program['token']}/listener"
-    one = network.begin("original.credit.authorization", 10, webhook={"endpoint": inbox})
-    path, query = "/sandbox/inbox/listener", {"type": one["type"], "wait": "30s", "count": 1}
-    (told,) = network.get(path, **query)["data"]
-    assert [found["token"] for found in told["body"]["transactions"]] == [one["token"]]
-    explained = network.client.get(f"/sandbox/decisions/{one['token']}").json
+    transaction = network.begin("original.credit.authorization", 10, webhook={"endpoint": inbox})
+    path, query = "/sandbox/inbox/listener", {"type": transaction["type"], "wait": "30s", "count": 1}
+    (message,) = network.get(path, **query)["data"]
+    assert [row["token"] for row in message["body"]["transactions"]] == [transaction["token"]]
+    explained = network.client.get(f"/sandbox/decisions/{transaction['token']}").json
     assert (explained["outcome"], explained["replay_agrees"]) == ("APPROVED", True)
 
 
@@ -248,9 +252,14 @@ def test_announced_money_is_told_and_explained(network: Network) -> None:
 
 def test_a_clearing_with_more_than_it_needs(network: Network) -> None:
     """Card, merchant number at the root and the merchant's address come along, and do no harm."""
-    one = network.begin("authorization", 12)
+    transaction = network.begin("authorization", 12)
     cleared = network.after(
-        "authorization.clearing", one, 12, card_token="jit", mid="11111", card_acceptor={"mid": "11111", "address": "1 Main"}
+        "authorization.clearing",
+        transaction,
+        12,
+        card_token="jit",
+        mid="11111",
+        card_acceptor={"mid": "11111", "address": "1 Main"},
     )
     assert brief(cleared) == ("authorization.clearing", "COMPLETION", 12)
     assert cleared["card_acceptor"]["street_address"] == "1 Main"
@@ -275,24 +284,24 @@ def test_what_official_clients_do_to_an_authorization(network: Network, steps: l
     first = amounts[steps[0][0]] if len(steps) == 1 else 50 if steps[-1][0] == "reversal" else 100
     chain = [network.begin("authorization", 12 if steps == [("clearing", 15, 0)] else first)]
     for event, amount, named in steps:
-        one = network.after(f"authorization.{event}", chain[named], amount)
-        assert one["response"]["code"] == "0000"
-        chain.append(one)
+        transaction = network.after(f"authorization.{event}", chain[named], amount)
+        assert transaction["response"]["code"] == "0000"
+        chain.append(transaction)
     assert network.money("ana") == (0, 0)
 
 
 def test_a_forced_clearing_with_nothing_else(network: Network) -> None:
     """Texts for flag and amount, a card, and nothing else."""
-    one = network.event("authorization.clearing", force_post="true", amount="7.70", card_token="jit")
-    assert brief(one) == ("authorization.clearing", "COMPLETION", 7.70)
-    named = network.after("authorization.clearing", one, 2, force_post=True)
-    assert (named["amount"], named["card_acceptor"]["mid"]) == (2, one["card_acceptor"]["mid"])
+    transaction = network.event("authorization.clearing", force_post="true", amount="7.70", card_token="jit")
+    assert brief(transaction) == ("authorization.clearing", "COMPLETION", 7.70)
+    named = network.after("authorization.clearing", transaction, 2, force_post=True)
+    assert (named["amount"], named["card_acceptor"]["mid"]) == (2, transaction["card_acceptor"]["mid"])
 
 
 def test_a_refund_after_the_bill(network: Network) -> None:
     """Amount and card are enough; the money goes back to where it came from."""
-    one = network.begin("authorization", 12)
-    network.after("authorization.clearing", one, 12)
+    transaction = network.begin("authorization", 12)
+    network.after("authorization.clearing", transaction, 12)
     assert brief(network.begin("refund", 12)) == ("refund", "COMPLETION", 12)
     assert network.money("ana") == (0, 0)
 
@@ -310,48 +319,48 @@ def test_a_refusal_is_an_answer(network: Network) -> None:
 
 def test_model_v2_by_its_names(network: Network) -> None:
     """The names of transaction model v2, pinned; model v1 has the same values under its own."""
-    one = network.begin(
+    transaction = network.begin(
         "authorization", 10, pos={"pan_entry_mode": "MANUAL", "partial_approval_capable": True},
         card_acceptor={
             "mid": "1000200030", "mcc": "5814", "name": "Corner", "address": "1 Main", "zip": 94501, "country_code": "USA",
         },
         card_options={"card_present": False},
     )  # fmt: skip
-    assert one["card_acceptor"] == {
+    assert transaction["card_acceptor"] == {
         "mid": "1000200030", "mcc": "5814", "mcc_groups": ["NONE"], "name": "Corner", "street_address": "1 Main",
         "city": "St. Petersburg", "state": "CA", "postal_code": "94501", "country_code": "USA",
     }  # fmt: skip
-    assert one["pos"] == {
+    assert transaction["pos"] == {
         "pan_entry_mode": "MANUAL", "card_holder_presence": False, "card_presence": False, "pin_present": False,
         "partial_approval_capable": True, "purchase_amount_only": False, "is_recurring": False, "is_installment": False,
     }  # fmt: skip
-    assert one["transaction_metadata"] == {"payment_channel": "ECOMMERCE"}
-    assert (one["network"], one["subnetwork"]) == ("VISA", "VISANET")
-    assert {"is_recurring", "is_installment"} & set(one) == set()
-    older = network.get(f"/transactions/{one['token']}", version="v1")
+    assert transaction["transaction_metadata"] == {"payment_channel": "ECOMMERCE"}
+    assert (transaction["network"], transaction["subnetwork"]) == ("VISA", "VISANET")
+    assert {"is_recurring", "is_installment"} & set(transaction) == set()
+    older = network.get(f"/transactions/{transaction['token']}", version="v1")
     assert older["card_acceptor"]["address"] == "1 Main"
     assert older["card_acceptor"]["poi"] == {"partial_approval_capable": "1"}
     assert "pos" not in older
-    same = set(one) - {"pos", "transaction_metadata", "card_acceptor"}
-    assert {name: older[name] for name in same} == {name: one[name] for name in same}
+    same = set(transaction) - {"pos", "transaction_metadata", "card_acceptor"}
+    assert {name: older[name] for name in same} == {name: transaction[name] for name in same}
 
 
 def test_silence_is_a_card_at_a_visa_terminal(network: Network) -> None:
     """Unlike in the older simulations the card is present, the terminal takes no part approvals, and the network is VISA."""
-    one = network.begin("authorization", 10)
-    assert (one["pos"]["card_presence"], one["pos"]["partial_approval_capable"]) == (True, False)
-    assert (network.begin("pindebit", 10)["subnetwork"], one["subnetwork"]) == ("VISANETDEBIT", "VISANET")
+    transaction = network.begin("authorization", 10)
+    assert (transaction["pos"]["card_presence"], transaction["pos"]["partial_approval_capable"]) == (True, False)
+    assert (network.begin("pindebit", 10)["subnetwork"], transaction["subnetwork"]) == ("VISANETDEBIT", "VISANET")
     assert "subnetwork" not in network.begin("authorization", 10, network="PULSE")
 
 
 def test_the_programs_model(network: Network) -> None:
     """The program's setting is what lists and single transactions are read in; a call may say otherwise."""
-    one = network.buy(10)
+    transaction = network.buy(10)
     network.client.put("/sandbox/program", {"transaction_model": "v2"})
-    assert "pos" in network.get(f"/transactions/{one['token']}")
+    assert "pos" in network.get(f"/transactions/{transaction['token']}")
     listed = network.listed(type="authorization,gpa.credit.authorization")
-    assert [("pos" in found, "card_acceptor" in found) for found in listed] == [(False, False), (True, True)]
-    assert "pos" not in network.get(f"/transactions/{one['token']}", version="v1")
+    assert [("pos" in row, "card_acceptor" in row) for row in listed] == [(False, False), (True, True)]
+    assert "pos" not in network.get(f"/transactions/{transaction['token']}", version="v1")
     assert network.client.put("/sandbox/program", {"transaction_model": "v3"}).status == 400
 
 
@@ -404,8 +413,8 @@ def test_an_unknown_model_is_named(network: Network, path: str) -> None:
          "account_funding": {**FUNDING_DATA, "funding_source": "GOLD"}}, 400, "funding_source"),
         ("original.credit.authorization", {"card_token": "jit", "amount": 1, "original_credit": {"transaction_type": "GIFT"}},
          400, "transaction_type"),
-        *((event, {"card_token": "jit", "amount": 1, "currency_conversion": {field: value, **more}}, 400, field)
-          for event in ("authorization", "refund") for field, value, more in (
+        *((event, {"card_token": "jit", "amount": 1, "currency_conversion": {field: value, **fields}}, 400, field)
+          for event in ("authorization", "refund") for field, value, fields in (
             ("conversion_rate", "x", {}), ("conversion_rate", "NaN", {}), ("conversion_rate", "-Infinity", {}),
             ("conversion_rate", -0.5, {}), ("conversion_rate", "1234567890.123456789", {}), ("conversion_rate", "1e18", {}),
             ("conversion_rate", "0e-999999", {}), ("original_amount", "Infinity", {}), ("original_amount", "1e999999", {}),

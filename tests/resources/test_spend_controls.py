@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import YEAR, Shop
 
 server = shared_server(chosen_databases())
-shop = own(Shop)
+shop = program_fixture(Shop)
 
 
 def change(shop: Shop, path: str, **body: Any) -> dict[str, Any]:
@@ -20,14 +20,14 @@ def change(shop: Shop, path: str, **body: Any) -> dict[str, Any]:
     return read_of(shop.client.put(path, body))
 
 
-def answer(shop: Shop, amount: Any = 10, card: str = "jit", mid: str = "m1", mcc: str = "5411", **more: Any) -> str:
+def answer(shop: Shop, amount: Any = 10, card: str = "jit", mid: str = "m1", mcc: str = "5411", **fields: Any) -> str:
     """Code of a purchase, and what was said of the control that refused it; its explanation must agree."""
-    merchant = {"mcc": mcc, "country": more.pop("country", "USA")}
-    one = shop.buy(amount, card, mid=mid, card_acceptor=merchant, **more)
-    told = shop.get(f"/sandbox/decisions/{one['token']}")
-    assert told["replay_agrees"] is True, told
-    response = one["response"]
-    assert told["response"] == {name: response[name] for name in ("code", "memo")}
+    merchant = {"mcc": mcc, "country": fields.pop("country", "USA")}
+    transaction = shop.buy(amount, card, mid=mid, card_acceptor=merchant, **fields)
+    decision = shop.get(f"/sandbox/decisions/{transaction['token']}")
+    assert decision["replay_agrees"] is True, decision
+    response = transaction["response"]
+    assert decision["response"] == {name: response[name] for name in ("code", "memo")}
     return " ".join(filter(None, (response["code"], response.get("additional_information"))))
 
 
@@ -54,7 +54,7 @@ def test_an_authorization_control_is_shown_as_it_was_made(shop: Shop) -> None:
     shop.make("authcontrols", token="c", name="Product", association={"card_product_token": "jit"}, active=False)
 
     def listed(**query: str) -> list[str]:
-        return sorted(one["token"] for one in shop.listed("/authcontrols", **query))
+        return sorted(row["token"] for row in shop.listed("/authcontrols", **query))
 
     assert listed() == ["a", "b"]
     assert listed(active="all") == ["a", "b", "c"]
@@ -79,7 +79,7 @@ def test_an_exemption_is_shown_as_it_was_made(shop: Shop) -> None:
     assert shop.get("/authcontrols/exemptmids/e") == made | {"active": False, "last_updated": f"{YEAR}-02T09:00:00Z"}
     assert shop.listed("/authcontrols/exemptmids") == []
     assert shop.client.put("/authcontrols/exemptmids/e", {"active": True}).status == 204
-    assert [one["token"] for one in shop.listed("/authcontrols/exemptmids", user="null")] == ["e"]
+    assert [exemption["token"] for exemption in shop.listed("/authcontrols/exemptmids", user="null")] == ["e"]
     assert shop.client.put("/authcontrols/exemptmids/x", {}).status == 404
     assert shop.client.get("/authcontrols/e").status == 404
 
@@ -90,15 +90,15 @@ def test_groups_are_shown_as_they_were_made(shop: Shop) -> None:
     made = shop.make("mccgroups", token="g", name="Food", mccs=["5812-5814", "5411"], config=increase)
     assert made == {"token": "g", "name": "Food", "mccs": ["5812-5814", "5411"], "active": True, "config": increase}
     assert "config" not in shop.make("mccgroups", token="h", name="EmptyBody", mccs=[])
-    assert [one["token"] for one in shop.listed("/mccgroups", mcc="5813")] == ["g"]
+    assert [group["token"] for group in shop.listed("/mccgroups", mcc="5813")] == ["g"]
     assert shop.listed("/mccgroups", mcc="5815") == []
     assert change(shop, "/mccgroups/g", mccs=["5815"])["mccs"] == ["5815"]
-    assert [one["token"] for one in shop.listed("/mccgroups", mcc="5815")] == ["g"]
+    assert [group["token"] for group in shop.listed("/mccgroups", mcc="5815")] == ["g"]
     made = shop.make("merchantgroups", token="m", name="Friends", mids=["Ab", "000123", "a%"])
     assert (made["active"], made["mids"], made["created_time"]) == (True, ["Ab", "000123", "a%"], f"{YEAR}-01T09:00:00Z")
     assert "mids" not in shop.make("merchantgroups", token="n", name="Nobody")
-    for mid, found in (("Ab", ["m"]), ("ab", []), ("000123", ["m"]), ("0001", []), ("a%", ["m"]), ("%", []), ("", [])):
-        assert [one["token"] for one in shop.listed("/merchantgroups", mid=mid)] == found, mid
+    for mid, tokens in (("Ab", ["m"]), ("ab", []), ("000123", ["m"]), ("0001", []), ("a%", ["m"]), ("%", []), ("", [])):
+        assert [row["token"] for row in shop.listed("/merchantgroups", mid=mid)] == tokens, mid
     assert change(shop, "/merchantgroups/m", active=False)["mids"] == ["Ab", "000123", "a%"]
 
 
@@ -107,7 +107,7 @@ def test_two_lists_of_countries_and_a_group_of_holders_are_everywhere(shop: Shop
     shop.make("acceptedcountries", token="own", name="Own", is_whitelist=False, country_codes=["643"])
     shop.make("accountholdergroups", token="mine", name="Mine")
     for _ in range(2):
-        assert {"accept_us_only", "decline_ofac_countries"} <= {one["token"] for one in shop.listed("/acceptedcountries")}
+        assert {"accept_us_only", "decline_ofac_countries"} <= {row["token"] for row in shop.listed("/acceptedcountries")}
         us_only = shop.get("/acceptedcountries/accept_us_only")
         assert (us_only["is_whitelist"], us_only["country_codes"]) == (True, ["840"])
         assert problem_of(shop.client.put("/acceptedcountries/accept_us_only", {"name": "x"})) == (403, "403001")
@@ -118,9 +118,9 @@ def test_two_lists_of_countries_and_a_group_of_holders_are_everywhere(shop: Shop
         again = {"token": "accept_us_only", "name": "x", "is_whitelist": True, "country_codes": []}
         assert problem_of(shop.client.post("/acceptedcountries", again)) == (409, "409002")
         read_of(shop.client.post("/sandbox/reset", {}))
-    assert [one["token"] for one in shop.listed("/acceptedcountries", whitelist="false")] == ["decline_ofac_countries"]
-    assert [one["token"] for one in shop.listed("/acceptedcountries", name="Accept US only")] == ["accept_us_only"]
-    assert [one["token"] for one in read_of(shop.client.get("/accountholdergroups"))["data"]] == ["DEFAULT_AHG"]
+    assert [entry["token"] for entry in shop.listed("/acceptedcountries", whitelist="false")] == ["decline_ofac_countries"]
+    assert [entry["token"] for entry in shop.listed("/acceptedcountries", name="Accept US only")] == ["accept_us_only"]
+    assert [entry["token"] for entry in read_of(shop.client.get("/accountholdergroups"))["data"]] == ["DEFAULT_AHG"]
 
 
 def test_a_repeated_create_is_the_same_object(shop: Shop) -> None:
@@ -276,9 +276,9 @@ def test_a_bar_is_closed_to_one_and_a_friend_opens_it(shop: Shop) -> None:
     change(shop, "/authcontrols/sober", active=False)
     assert answer(shop, mcc="5812") == "0000"
 
-    told = shop.get(f"/sandbox/decisions/{refused['token']}")
-    assert (told["first_refusal"], told["replay_agrees"]) == ("merchant_is_allowed", True)
-    step = next(one for one in told["checks"] if one["check"] == "merchant_is_allowed")
+    decision = shop.get(f"/sandbox/decisions/{refused['token']}")
+    assert (decision["first_refusal"], decision["replay_agrees"]) == ("merchant_is_allowed", True)
+    step = next(check for check in decision["checks"] if check["check"] == "merchant_is_allowed")
     assert step["inputs"]["refused_by"] == "sober"
     assert step["inputs"]["authorization_controls"] == [
         {"token": "sober", "name": "Sober", "level": "user", "merchant_scope": {"mcc_group": "bars"}, "applies": True}
@@ -369,7 +369,9 @@ def test_a_pump_holds_more_than_it_asks(shop: Shop) -> None:
     held = shop.buy(1, **pump)
     assert (held["request_amount"], held["amount"], held["gpa_order"]["amount"]) == (1, 26, 26)
     assert shop.money("ana") == (26, 0)
-    step = next(one for one in shop.get(f"/sandbox/decisions/{held['token']}")["checks"] if one["check"] == "hold_is_raised")
+    step = next(
+        check for check in shop.get(f"/sandbox/decisions/{held['token']}")["checks"] if check["check"] == "hold_is_raised"
+    )
     assert step["inputs"] == {"mcc": "5542", "mcc_groups": ["Pumps"], "requested": "1.00", "held": "26.00"}
     back = shop.follow("reversal", held, 1)
     assert (back["amount"], shop.money("ana")) == (26, (0, 0))
@@ -476,5 +478,7 @@ def test_a_forced_clearing_counts_as_what_it_is(shop: Shop, named: str, forced: 
     else:
         body = {"preceding_related_transaction_token": original, "amount": 90, "force_post": True}
         made_by(shop.client.post(f"/simulations/cardtransactions/{forced}", body))
-    available = {one["token"]: one["available"]["amount"] for one in shop.listed("/velocitycontrols/user/ana/available")}
+    available = {
+        control["token"]: control["available"]["amount"] for control in shop.listed("/velocitycontrols/user/ana/available")
+    }
     assert (int(available["purchases"]), int(available["withdrawals"])) == left

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
@@ -34,7 +34,7 @@ NOBODY = ("business_token", "account_token", "merchant_token", "campaign_token")
 """Filters by what does not exist here."""
 
 
-class Told(Shop):
+class Story(Shop):
     """A shop in which the story has happened; ``names`` finds a transaction's name by its token."""
 
     def __init__(self, server: RunningServer) -> None:
@@ -44,28 +44,28 @@ class Told(Shop):
         self.known: dict[str, dict[str, Any]] = {}
         self.names: dict[str, str] = {}
         for line in STORY.strip().splitlines():
-            when, what, name = (cell.strip() for cell in line.split("|"))
+            when, action, name = (cell.strip() for cell in line.split("|"))
             day, hour = when.split()
             self.clock(f"2035-06-{day}T{hour}:00Z")
-            self.remember(name, self.act(*what.split()))
+            self.remember(name, self.act(*action.split()))
         self.clock("2035-06-08T00:00:00Z")
 
-    def act(self, verb: str, amount: str, which: str, *more: str) -> dict[str, Any]:
+    def act(self, verb: str, amount: str, which: str, *flags: str) -> dict[str, Any]:
         """One line of the story."""
         if verb == "buy":
             return self.buy(amount, which)
-        return self.follow(verb, self.known[which], amount, **({"is_refund": True} if more else {}))
+        return self.follow(verb, self.known[which], amount, **({"is_refund": True} if flags else {}))
 
-    def remember(self, name: str, one: dict[str, Any]) -> None:
+    def remember(self, name: str, transaction: dict[str, Any]) -> None:
         """Both sides of a transaction under its name."""
-        self.known[name], self.names[one["token"]] = one, name
-        order = one.get("gpa_order") or one.get("gpa_order_unload")
+        self.known[name], self.names[transaction["token"]] = transaction, name
+        order = transaction.get("gpa_order") or transaction.get("gpa_order_unload")
         if order is not None:
             self.names[order["transaction_token"]] = f"{name}+"
 
     def named(self, path: str = "/transactions", **query: object) -> list[str]:
         """The names of a list's transactions, in its order."""
-        return [self.names[one["token"]] for one in self.listed(path, **query)]
+        return [self.names[transaction["token"]] for transaction in self.listed(path, **query)]
 
     def load_token(self, name: str) -> str:
         """The token of a load side."""
@@ -73,7 +73,7 @@ class Told(Shop):
 
 
 server = shared_server()
-told = own(Told, scope="module")
+story = program_fixture(Story, scope="module")
 
 
 # --- Which -------------------------------------------------------------------------------
@@ -126,38 +126,38 @@ told = own(Told, scope="module")
         ({"version": "v2", "verbose": "true", "no_such_parameter": "1"}, PENDING | SETTLED),
     ],
 )
-def test_a_list_has_what_was_asked_for(told: Told, query: dict[str, str], expected: set[str]) -> None:
+def test_a_list_has_what_was_asked_for(story: Story, query: dict[str, str], expected: set[str]) -> None:
     """Each filter leaves exactly the transactions that it names, loads among them."""
-    found = told.named(**query)
-    assert set(found) == expected
-    assert len(found) == len(expected)
+    names = story.named(**query)
+    assert set(names) == expected
+    assert len(names) == len(expected)
 
 
 def test_the_default_window_is_thirty_days(server: RunningServer) -> None:
     """Of a purchase of thirty days ago one still hears without asking, of an older one only with a start date."""
     shop = Shop(server)
-    one = shop.buy(10)
+    transaction = shop.buy(10)
     shop.clock("2035-07-01T09:00:00Z")
-    assert one["token"] in [found["token"] for found in shop.listed(state="ALL")]
+    assert transaction["token"] in [row["token"] for row in shop.listed(state="ALL")]
     shop.clock("2035-07-01T09:00:00.001Z")
     assert shop.listed(state="ALL") == []
-    assert one["token"] in [found["token"] for found in shop.listed(start_date="2035-06-01", state="ALL")]
+    assert transaction["token"] in [row["token"] for row in shop.listed(start_date="2035-06-01", state="ALL")]
 
 
-def test_the_window_is_over_what_the_list_is_sorted_by(told: Told) -> None:
+def test_the_window_is_over_what_the_list_is_sorted_by(story: Story) -> None:
     """The clearing of a purchase of the third was made on the fourth: sorted by creation it is in the fourth's list."""
     day = {"state": "ALL", "start_date": "2035-06-04", "end_date": "2035-06-04"}
-    assert told.named(**day) == []
-    assert set(told.named(**day, sort_by="created_time")) == {"shoes cleared", "shoes cleared+"}
+    assert story.named(**day) == []
+    assert set(story.named(**day, sort_by="created_time")) == {"shoes cleared", "shoes cleared+"}
 
 
-def test_a_list_can_begin_at_an_identifier(told: Told) -> None:
+def test_a_list_can_begin_at_an_identifier(story: Story) -> None:
     """`start_identifier` leaves out what has a smaller one, a load side by its own."""
-    everything = told.listed(state="ALL")
+    everything = story.listed(state="ALL")
     assert len(everything) == len(ALL)
-    for one in everything:
-        expected = {other["token"] for other in everything if int(other["identifier"]) >= int(one["identifier"])}
-        assert {found["token"] for found in told.listed(state="ALL", start_identifier=one["identifier"])} == expected
+    for first in everything:
+        expected = {other["token"] for other in everything if int(other["identifier"]) >= int(first["identifier"])}
+        assert {row["token"] for row in story.listed(state="ALL", start_identifier=first["identifier"])} == expected
 
 
 # --- In which order and how many ---------------------------------------------------------
@@ -175,29 +175,29 @@ def test_a_list_can_begin_at_an_identifier(told: Told) -> None:
         ("lastModifiedTime", "created_time"),
     ],
 )
-def test_a_list_is_in_order(told: Told, minus: str, sort_by: str, key: str) -> None:
+def test_a_list_is_in_order(story: Story, minus: str, sort_by: str, key: str) -> None:
     """By time, then by identifier; a minus turns the whole list around."""
-    found = told.listed(state="ALL", sort_by=minus + sort_by)
-    assert len(found) == len(ALL)
-    assert found == sorted(found, key=lambda one: (one[key], int(one["identifier"])), reverse=bool(minus))
+    rows = story.listed(state="ALL", sort_by=minus + sort_by)
+    assert len(rows) == len(ALL)
+    assert rows == sorted(rows, key=lambda row: (row[key], int(row["identifier"])), reverse=bool(minus))
 
 
-def test_the_newest_purchase_comes_first(told: Told) -> None:
+def test_the_newest_purchase_comes_first(story: Story) -> None:
     """Without an order it is the user's time, descending: a clearing stands beside its purchase."""
-    by_user, by_creation = told.named(state="ALL", type="authorization,authorization.clearing"), "shoes cleared"
+    by_user, by_creation = story.named(state="ALL", type="authorization,authorization.clearing"), "shoes cleared"
     assert by_user == ["hotel", "shoes cleared", "shoes", "refused", "toys", "coffee"]
-    created = told.named(state="ALL", type="authorization,authorization.clearing", sort_by="-created_time")
+    created = story.named(state="ALL", type="authorization,authorization.clearing", sort_by="-created_time")
     assert created.index(by_creation) == created.index("hotel") + 1 == 1
 
 
-def test_pages_have_no_gaps(told: Told) -> None:
+def test_pages_have_no_gaps(story: Story) -> None:
     """Pages of any size, one after the other, are the whole list, and each tells where it is and whether more follows."""
-    whole = told.named(state="ALL")
+    whole = story.named(state="ALL")
     for count in (1, 2, 5, len(whole)):
         pages = list[str]()
         for start in itertools.count(0, count):
-            page = told.get("/transactions", state="ALL", count=count, start_index=start)
-            pages += [told.names[one["token"]] for one in page["data"]]
+            page = story.get("/transactions", state="ALL", count=count, start_index=start)
+            pages += [story.names[row["token"]] for row in page["data"]]
             size = len(page["data"])
             assert (page["count"], page["start_index"], page["end_index"]) == (size, start, start + size - 1)
             assert page["is_more"] is (len(pages) < len(whole))
@@ -206,16 +206,16 @@ def test_pages_have_no_gaps(told: Told) -> None:
         assert pages == whole
 
 
-def test_a_page_has_ten(told: Told) -> None:
+def test_a_page_has_ten(story: Story) -> None:
     """Ten is the default size."""
-    page = told.get("/transactions", state="ALL")
+    page = story.get("/transactions", state="ALL")
     assert (page["count"], page["end_index"], page["is_more"]) == (10, 9, True)
 
 
-def test_an_empty_list(told: Told) -> None:
+def test_an_empty_list(story: Story) -> None:
     """Nothing found is an answer too."""
     empty = {"count": 0, "start_index": 0, "end_index": 0, "is_more": False, "data": []}
-    assert told.get("/transactions", card_token="nobody") == empty
+    assert story.get("/transactions", card_token="nobody") == empty
 
 
 @pytest.mark.parametrize(
@@ -231,38 +231,38 @@ def test_an_empty_list(told: Told) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/transactions", "/transactions/{one}/related", "/transactions/fundingsource/harbor_funding"])
-def test_a_bad_parameter_is_named(told: Told, path: str, query: dict[str, object], status: int) -> None:
+def test_a_bad_parameter_is_named(story: Story, path: str, query: dict[str, object], status: int) -> None:
     """What a list cannot be asked is refused in every one of the lists, with the name of the parameter."""
-    reply = told.client.get(path.replace("{one}", told.known["coffee"]["token"]), query=query)
+    reply = story.client.get(path.replace("{one}", story.known["coffee"]["token"]), query=query)
     assert (reply.status, next(iter(query)) in reply.text) == (status, True), reply.text
 
 
 # --- Which fields ------------------------------------------------------------------------
 
 
-def test_the_fields_filter_keeps_exact_decimals(told: Told) -> None:
+def test_the_fields_filter_keeps_exact_decimals(story: Story) -> None:
     """Only what was named comes back, at every level, and an amount keeps its two decimals."""
-    token = told.known["coffee"]["token"]
-    text = told.client.get(f"/transactions/{token}", query={"fields": "token,amount,gpa,ledger_balance"}).text
+    token = story.known["coffee"]["token"]
+    text = story.client.get(f"/transactions/{token}", query={"fields": "token,amount,gpa,ledger_balance"}).text
     assert re.fullmatch(rf'{{"token":"{token}","gpa":{{"ledger_balance":\d+\.\d\d}},"amount":10\.10}}', text)
-    listed = told.client.get("/transactions", query={"fields": "amount", "type": "authorization"})
+    listed = story.client.get("/transactions", query={"fields": "amount", "type": "authorization"})
     assert listed.text.endswith('"data":[{"amount":20.00},{"amount":10.10}]}')
 
 
 # --- One ---------------------------------------------------------------------------------
 
 
-def test_a_purchase_reads_as_it_was_answered(told: Told) -> None:
+def test_a_purchase_reads_as_it_was_answered(story: Story) -> None:
     """A GET gives what the simulation gave; only the state of what has been cleared since is another."""
-    for name, one in told.known.items():
-        found = told.get(f"/transactions/{one['token']}")
-        assert found | {"state": one["state"]} == one
-        assert found["state"] == ("CLEARED" if name in CLEARED else one["state"])
+    for name, transaction in story.known.items():
+        read = story.get(f"/transactions/{transaction['token']}")
+        assert read | {"state": transaction["state"]} == transaction
+        assert read["state"] == ("CLEARED" if name in CLEARED else transaction["state"])
 
 
-def test_a_load_has_the_references_fields(told: Told) -> None:
+def test_a_load_has_the_references_fields(story: Story) -> None:
     """The load side names the purchase, moves the money the other way, and has neither merchant nor approval code."""
-    purchase, load = told.known["coffee"], told.get(f"/transactions/{told.load_token('coffee')}")
+    purchase, load = story.known["coffee"], story.get(f"/transactions/{story.load_token('coffee')}")
     assert (load["type"], load["state"], load["network"], load["subnetwork"]) == (
         "gpa.credit.authorization", "PENDING", "MARQETA", "MANAGED_JIT",
     )  # fmt: skip
@@ -274,21 +274,21 @@ def test_a_load_has_the_references_fields(told: Told) -> None:
     assert {"card_acceptor", "approval_code", "request_amount", "settlement_date"} & set(load) == set()
 
 
-def test_whose_a_purchase_is(told: Told) -> None:
+def test_whose_a_purchase_is(story: Story) -> None:
     """A child who uses the parent's account acts, the parent pays."""
-    toys = told.get(f"/transactions/{told.known['toys']['token']}")
+    toys = story.get(f"/transactions/{story.known['toys']['token']}")
     assert (toys["user_token"], toys["acting_user_token"], toys["card_token"]) == ("ana", "child", "child")
     assert toys["gpa_order"]["user_token"] == "ana"
 
 
 @pytest.mark.parametrize("path", ["/transactions/{}", "/transactions/{}/related", "/transactions/fundingsource/{}"])
-def test_unknown_tokens_are_not_found(server: RunningServer, told: Told, path: str) -> None:
+def test_unknown_tokens_are_not_found(server: RunningServer, story: Story, path: str) -> None:
     """Nothing there, a token that only looks right, the load of a purchase without one, another program's: all are 404."""
     foreign = Shop(server).buy(10)
-    first, last = told.known["refused"]["token"][:-1], told.known["refused"]["token"][-1]
+    first, last = story.known["refused"]["token"][:-1], story.known["refused"]["token"][-1]
     load_of_refused = first + "0123456789abcdef"[int(last, 16) ^ 1]
     for token in ("nobody", "00000000-0000-4000-8000-000000000000", foreign["token"], load_of_refused):
-        assert problem_of(told.client.get(path.format(token))) == (404, "404011")
+        assert problem_of(story.client.get(path.format(token))) == (404, "404011")
 
 
 # --- What belongs together ---------------------------------------------------------------
@@ -305,25 +305,25 @@ def test_unknown_tokens_are_not_found(server: RunningServer, told: Told, path: s
         ("shoes refunded", ["shoes refunded+"]),
     ],
 )
-def test_related_transactions_are_the_rest_of_the_chain(told: Told, of: str, expected: list[str]) -> None:
+def test_related_transactions_are_the_rest_of_the_chain(story: Story, of: str, expected: list[str]) -> None:
     """All other members, whatever their state, loads too; a refund is no member of the purchase's chain."""
-    assert told.named(f"/transactions/{told.known[of]['token']}/related") == expected
+    assert story.named(f"/transactions/{story.known[of]['token']}/related") == expected
 
 
-def test_a_loads_relatives_are_the_purchases(told: Told) -> None:
+def test_a_loads_relatives_are_the_purchases(story: Story) -> None:
     """Asked by its load a chain is the same but for the one that was asked for."""
-    found = told.named(f"/transactions/{told.load_token('shoes')}/related")
-    assert found == ["shoes cleared+", "shoes cleared", "shoes"]
+    names = story.named(f"/transactions/{story.load_token('shoes')}/related")
+    assert names == ["shoes cleared+", "shoes cleared", "shoes"]
 
 
-def test_related_transactions_are_filtered_and_paged(told: Told) -> None:
+def test_related_transactions_are_filtered_and_paged(story: Story) -> None:
     """Type, state and page work on a chain as on any list; its age does not matter."""
-    path = f"/transactions/{told.known['shoes']['token']}/related"
-    assert told.named(path, type="authorization.clearing") == ["shoes cleared"]
-    assert told.named(path, state="CLEARED") == ["shoes+"]
-    page = told.get(path, count=1, start_index=1)
+    path = f"/transactions/{story.known['shoes']['token']}/related"
+    assert story.named(path, type="authorization.clearing") == ["shoes cleared"]
+    assert story.named(path, state="CLEARED") == ["shoes+"]
+    page = story.get(path, count=1, start_index=1)
     assert (page["count"], page["start_index"], page["end_index"], page["is_more"]) == (1, 1, 1, True)
-    assert told.named(path, end_date="2035-06-02") == []
+    assert story.named(path, end_date="2035-06-02") == []
 
 
 @pytest.mark.parametrize(
@@ -338,41 +338,41 @@ def test_related_transactions_are_filtered_and_paged(told: Told) -> None:
         ({"state": "ALL", "start_date": "2035-06-05", "end_date": "2035-06-05"}, {"hotel+", "hotel reversed+"}),
     ],
 )
-def test_what_a_source_gave_and_got(told: Told, query: dict[str, str], expected: set[str]) -> None:
+def test_what_a_source_gave_and_got(story: Story, query: dict[str, str], expected: set[str]) -> None:
     """The load sides of a funding source, by default the open and the settled ones; a polarity leaves one direction."""
-    assert set(told.named("/transactions/fundingsource/harbor_funding", **query)) == expected
+    assert set(story.named("/transactions/fundingsource/harbor_funding", **query)) == expected
 
 
-def test_a_bad_polarity(told: Told) -> None:
+def test_a_bad_polarity(story: Story) -> None:
     """A direction that does not exist is a 400."""
-    reply = told.client.get("/transactions/fundingsource/harbor_funding", query={"polarity": "UP"})
+    reply = story.client.get("/transactions/fundingsource/harbor_funding", query={"polarity": "UP"})
     assert (reply.status, "polarity" in reply.json["error_message"]) == (400, True)
 
 
-def test_another_source_gave_nothing(told: Told) -> None:
+def test_another_source_gave_nothing(story: Story) -> None:
     """A source sees its own orders only."""
-    told.client.post("/fundingsources/program", {"token": "other", "name": "Other"})
-    assert told.named("/transactions/fundingsource/other", state="ALL") == []
+    story.client.post("/fundingsources/program", {"token": "other", "name": "Other"})
+    assert story.named("/transactions/fundingsource/other", state="ALL") == []
 
 
 # --- Balances ----------------------------------------------------------------------------
 
 
-def test_balances_are_what_the_chains_left(told: Told) -> None:
+def test_balances_are_what_the_chains_left(story: Story) -> None:
     """Open holds are on the ledger and not available; a child who shares an account sees the parent's."""
-    answer = told.get("/balances/ana")
+    answer = story.get("/balances/ana")
     usd = {"currency_code": "USD", "ledger_balance": 30.1, "available_balance": 0, "credit_balance": 0, "pending_credits": 0}
     assert answer == {
         "gpa": {**usd, "balances": {"USD": usd}},
         "links": [{"rel": "msas", "method": "GET", "href": "/v3/balances/ana/msas"}],
     }
-    assert told.get("/balances/child")["gpa"] == answer["gpa"]
-    assert '"ledger_balance":30.10,' in told.client.get("/balances/ana").text
+    assert story.get("/balances/child")["gpa"] == answer["gpa"]
+    assert '"ledger_balance":30.10,' in story.client.get("/balances/ana").text
 
 
-def test_balances_of_a_user_who_did_nothing(told: Told) -> None:
+def test_balances_of_a_user_who_did_nothing(story: Story) -> None:
     """A fresh account has zeros in the program's currency; an unknown user is a 404."""
-    told.client.post("/users", {"token": "fresh"})
-    assert told.money("fresh") == (0, 0)
-    assert '"ledger_balance":0.00,' in told.client.get("/balances/fresh").text
-    assert problem_of(told.client.get("/balances/nobody")) == (404, "404004")
+    story.client.post("/users", {"token": "fresh"})
+    assert story.money("fresh") == (0, 0)
+    assert '"ledger_balance":0.00,' in story.client.get("/balances/fresh").text
+    assert problem_of(story.client.get("/balances/nobody")) == (404, "404004")

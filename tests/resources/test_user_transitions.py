@@ -34,9 +34,9 @@ def user(api: Client, **fields: Any) -> str:
     return str(made_by(api.post("/users", fields))["token"])
 
 
-def lead(api: Client, user_token: str, status: str, channel: str = "API", **more: Any) -> Any:
+def lead(api: Client, user_token: str, status: str, channel: str = "API", **fields: Any) -> Any:
     """The answer to a transition."""
-    body = {"user_token": user_token, "status": status, "reason_code": "05", "channel": channel, **more}
+    body = {"user_token": user_token, "status": status, "reason_code": "05", "channel": channel, **fields}
     return api.post("/usertransitions", body)
 
 
@@ -92,12 +92,12 @@ def test_a_users_transitions_are_listed_newest_first(api: Client) -> None:
     """Five at a time, the newest first, the first of all the user's creation; another user's are not among them."""
     somebody = user(api)
     lead(api, user(api), "SUSPENDED")
-    told = ["SUSPENDED", "ACTIVE", "SUSPENDED", "CLOSED", "LIMITED"]
-    for status in told:
+    statuses = ["SUSPENDED", "ACTIVE", "SUSPENDED", "CLOSED", "LIMITED"]
+    for status in statuses:
         assert lead(api, somebody, status).status == 201
     url = f"/usertransitions/user/{somebody}"
     page = api.get(url).json
-    assert [found["status"] for found in page["data"]] == told[::-1]
+    assert [transition["status"] for transition in page["data"]] == statuses[::-1]
     assert (page["count"], page["is_more"]) == (5, True)
     oldest = api.get(f"{url}?sort_by=id&count=1&fields=status,channel,reason_code").json["data"]
     assert oldest == [{"status": "ACTIVE", "channel": "SYSTEM", "reason_code": "00"}]
@@ -166,9 +166,9 @@ def test_decisions_learn_of_it(api: Client, database: Path) -> None:
     somebody = user(api, address1="1 Quay")
     lead(api, somebody, "SUSPENDED")
     lead(api, somebody, "SUSPENDED")
-    told = facts_of(database, somebody)
-    assert [(fact.status, fact.address1) for _, fact in told] == [("ACTIVE", "1 Quay"), ("SUSPENDED", "1 Quay")]
-    assert told[-1][0] == revision_of(database, somebody)
+    facts = facts_of(database, somebody)
+    assert [(fact.status, fact.address1) for _, fact in facts] == [("ACTIVE", "1 Quay"), ("SUSPENDED", "1 Quay")]
+    assert facts[-1][0] == revision_of(database, somebody)
     assert api.get(f"/usertransitions/user/{somebody}").json["count"] == 3
 
 
@@ -192,10 +192,10 @@ def test_subscribers_are_told(api: Client, database: Path) -> None:
     somebody = user(api)
     lead(api, somebody, "SUSPENDED")
     lead(api, somebody, "SUSPENDED")
-    told = api.get(f"/usertransitions/user/{somebody}?sort_by=id").json["data"]
+    transitions = api.get(f"/usertransitions/user/{somebody}?sort_by=id").json["data"]
     with sqlite3.connect(database) as db:
         rows = [json.loads(refs) for (refs,) in db.execute("SELECT refs FROM outbox WHERE category = 3 ORDER BY id")]
-    creation, first, second = ([found["token"]] for found in told)
+    creation, first, second = ([transition["token"]] for transition in transitions)
     assert [row for row in rows if row in (creation, first, second)] == [creation, first, first, second, second]
 
 

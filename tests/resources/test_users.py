@@ -83,16 +83,16 @@ def test_nothing_is_required(api: Client) -> None:
 def test_everything_said_is_shown(api: Client) -> None:
     """All fields of the profile come back as they were sent, at creation and later."""
     email = f"{fresh('mara')}@harbor.example"
-    said = {**PROFILE, "email": email, "corporate_card_holder": True, "metadata": {"berth": "7"}}
-    made = user(api, **said, account_holder_group_token="DEFAULT_AHG")
-    assert {name: made.get(name) for name in said} == said
+    fields = {**PROFILE, "email": email, "corporate_card_holder": True, "metadata": {"berth": "7"}}
+    made = user(api, **fields, account_holder_group_token="DEFAULT_AHG")
+    assert {name: made.get(name) for name in fields} == fields
     assert made["authentication"] == {"email_verified": False}
     assert "zip" not in made
     assert api.get(f"/users/{made['token']}").json == made
     # The same by an update of an empty user.
     api.put(f"/users/{made['token']}", {"email": f"{fresh('old')}@harbor.example"})
-    changed = change(api, user(api), said)
-    assert {name: changed.get(name) for name in said} == said
+    changed = change(api, user(api), fields)
+    assert {name: changed.get(name) for name in fields} == fields
     assert list(changed) == list(made)
 
 
@@ -112,7 +112,7 @@ def test_secrets_are_masked_and_the_password_is_never_shown(api: Client) -> None
     }
     assert "password" not in made
     listed = api.get("/users?count=100").json["data"]
-    assert next(found for found in listed if found["token"] == made["token"]) == made
+    assert next(row for row in listed if row["token"] == made["token"]) == made
 
 
 def test_zip_is_an_older_name_of_postal_code(api: Client) -> None:
@@ -146,7 +146,7 @@ def test_created_inactive_means_suspended(api: Client) -> None:
     made = user(api, active=False)
     assert (made["active"], made["status"]) == (False, "SUSPENDED")
     transitions = api.get(f"/usertransitions/user/{made['token']}").json["data"]
-    assert [found["status"] for found in transitions] == ["SUSPENDED"]
+    assert [transition["status"] for transition in transitions] == ["SUSPENDED"]
 
 
 def test_creation_is_the_first_transition(api: Client) -> None:
@@ -281,7 +281,7 @@ def test_children_share_an_account_only_when_asked(api: Client, database: Path) 
     sharing = user(api, parent_token=parent["token"], uses_parent_account=True)
     assert (alone["uses_parent_account"], sharing["uses_parent_account"]) == (False, True)
     assert alone["parent_token"] == sharing["parent_token"] == parent["token"]
-    holders = [holder_of(database, found["token"]) for found in (parent, alone, sharing)]
+    holders = [holder_of(database, person["token"]) for person in (parent, alone, sharing)]
     assert holders[0] == holders[2] != holders[1]
 
 
@@ -292,7 +292,7 @@ def test_children_are_listed(api: Client) -> None:
     url = f"/users/{parent['token']}/children"
     page = api.get(url).json
     assert (page["count"], page["is_more"]) == (5, True)
-    assert [found["token"] for found in page["data"]] == tokens[:0:-1]
+    assert [child["token"] for child in page["data"]] == tokens[:0:-1]
     assert api.get(f"{url}?sort_by=createdTime&count=1&fields=token,status").json["data"] == [
         {"token": tokens[0], "status": "ACTIVE"}
     ]
@@ -329,9 +329,9 @@ FAMILIES_REFUSED: list[tuple[str, str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("what", "whom", "body", "code", "message"), FAMILIES_REFUSED, ids=[row[0] for row in FAMILIES_REFUSED])
+@pytest.mark.parametrize(("case", "whom", "body", "code", "message"), FAMILIES_REFUSED, ids=[row[0] for row in FAMILIES_REFUSED])
 def test_impossible_families_are_refused(
-    api: Client, what: str, whom: str, body: dict[str, Any], code: str, message: str
+    api: Client, case: str, whom: str, body: dict[str, Any], code: str, message: str
 ) -> None:
     """Parents exist, families have two generations, and who shares an account keeps it."""
     parent, loner = user(api)["token"], user(api)["token"]
@@ -361,7 +361,7 @@ def test_the_list_has_the_last_changed_first(api: Client) -> None:
     """Five users at a time, up to a hundred; a change brings a user to the front; ``fields`` cuts the answer."""
     tokens = [user(api)["token"] for _ in range(6)]
     page = api.get("/users").json
-    assert [found["token"] for found in page["data"]] == tokens[:0:-1]
+    assert [row["token"] for row in page["data"]] == tokens[:0:-1]
     assert (page["count"], page["is_more"]) == (5, True)
     api.put(f"/users/{tokens[0]}", {"first_name": "First"})
     assert api.get("/users?count=1&fields=token,metadata&search_type=any").json["data"] == [{"token": tokens[0], "metadata": {}}]
@@ -394,8 +394,8 @@ def test_a_phone_number_is_matched_exactly(api: Client) -> None:
     """The number as it was sent, plus sign included; no match is an empty list, and a new number replaces the old."""
     number = "+15105550146"
     made = user(api, phone=number)
-    found = api.get(f"/users/phonenumber/{quote(number)}").json
-    assert [person["token"] for person in found["data"]] == [made["token"]]
+    page = api.get(f"/users/phonenumber/{quote(number)}").json
+    assert [person["token"] for person in page["data"]] == [made["token"]]
     assert api.get(f"/users/phonenumber/{number[1:]}").json["data"] == []
     change(api, made, {"phone": "555-867-5309"})
     assert api.get(f"/users/phonenumber/{quote(number)}").json["count"] == 0
@@ -446,7 +446,7 @@ def test_people_are_looked_up(api: Client, people: dict[str, str], body: dict[st
     """Names by their beginning in any case, the rest exactly; conditions hold together; no match is an empty list."""
     reply = api.post("/users/lookup?count=100", body)
     assert reply.status == 200
-    assert {people[found["token"]] for found in reply.json["data"]} == expected
+    assert {people[person["token"]] for person in reply.json["data"]} == expected
 
 
 def test_look_ups_come_in_pages(api: Client) -> None:
@@ -454,10 +454,10 @@ def test_look_ups_come_in_pages(api: Client) -> None:
     name = fresh("Paged")
     tokens = [user(api, first_name=f"{name}{number}")["token"] for number in range(7)]
     first = api.post("/users/lookup", {"first_name": name}).json
-    assert [found["token"] for found in first["data"]] == tokens[:1:-1]
+    assert [person["token"] for person in first["data"]] == tokens[:1:-1]
     assert (first["count"], first["is_more"]) == (5, True)
     rest = api.post("/users/lookup?start_index=5", {"first_name": name}).json
-    assert [found["token"] for found in rest["data"]] == tokens[1::-1]
+    assert [person["token"] for person in rest["data"]] == tokens[1::-1]
     assert (rest["start_index"], rest["end_index"], rest["is_more"]) == (5, 6, False)
     cut = api.post("/users/lookup?sort_by=createdTime&count=1&fields=token", {"first_name": name.upper()}).json
     assert cut["data"] == [{"token": tokens[0]}]

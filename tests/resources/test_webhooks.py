@@ -115,8 +115,8 @@ def test_lists_can_leave_out_the_inactive(client: Client) -> None:
     """All are listed by default, newest first; `active=true` asks for the active ones."""
     for token, active in (("w1", True), ("w2", False), ("w3", True)):
         client.post("/webhooks", webhook(token=token, active=active))
-    tokens = [one["token"] for one in client.get("/webhooks").json["data"]]
-    active_tokens = [one["token"] for one in client.get("/webhooks", query={"active": "true"}).json["data"]]
+    tokens = [row["token"] for row in client.get("/webhooks").json["data"]]
+    active_tokens = [row["token"] for row in client.get("/webhooks", query={"active": "true"}).json["data"]]
     assert (tokens, active_tokens) == (["w3", "w2", "w1"], ["w3", "w1"])
 
 
@@ -357,7 +357,7 @@ def test_headers_are_sent(client: Client) -> None:
 # --- Events and resend -------------------------------------------------------------------
 
 
-def a_purchase(client: Client, **more: Any) -> dict[str, Any]:
+def a_purchase(client: Client, **fields: Any) -> dict[str, Any]:
     """A card that can be used, and ten dollars spent with it; the transaction."""
     client.post("/fundingsources/program", {"token": "source", "name": "bank"})
     funding = {"program_funding_source": {"enabled": True, "funding_source_token": "source", "refunds_destination": "GPA"}}
@@ -365,7 +365,7 @@ def a_purchase(client: Client, **more: Any) -> dict[str, Any]:
     client.post("/cardproducts", {"token": "product", "name": "card", "start_date": "2025-01-01", "config": config})
     client.post("/users", {"token": "ana"})
     assert client.post("/cards", {"token": "card", "user_token": "ana", "card_product_token": "product"}).status == 201
-    made = client.post("/simulate/authorization", {"card_token": "card", "amount": 10, "mid": "m1", **more})
+    made = client.post("/simulate/authorization", {"card_token": "card", "amount": 10, "mid": "m1", **fields})
     assert made.status == 201, made.text
     transaction: dict[str, Any] = made.json["transaction"]
     return transaction

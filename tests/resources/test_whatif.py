@@ -9,32 +9,34 @@ import pytest
 from cardwright.resources.analysis.what_if import without_drawn
 from cardwright.storage.database import Database
 from cardwright.storage.tables import metadata
-from tests.support.fixtures import own, shared_server
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
 
 server = shared_server()
-shop = own(Shop)
+shop = program_fixture(Shop)
 
 
-def whatif(shop: Shop, amount: Any = 10, card: str = "jit", **more: Any) -> dict[str, Any]:
+def whatif(shop: Shop, amount: Any = 10, card: str = "jit", **fields: Any) -> dict[str, Any]:
     """What would become of a purchase."""
-    return read_of(shop.client.post("/sandbox/whatif/authorization", {"card_token": card, "amount": amount, "mid": "m1", **more}))
+    return read_of(
+        shop.client.post("/sandbox/whatif/authorization", {"card_token": card, "amount": amount, "mid": "m1", **fields})
+    )
 
 
 def rows(file: Path) -> dict[str, list[str]]:
     """Everything in the database."""
     database = Database(str(file))
     with database.read() as db:
-        found = {table.name: sorted(map(repr, db.execute(table.select()))) for table in metadata.sorted_tables}
+        tables = {table.name: sorted(map(repr, db.execute(table.select()))) for table in metadata.sorted_tables}
     database.close()
-    return found
+    return tables
 
 
-def velocity(shop: Shop, token: str, amount: Any, **more: Any) -> None:
+def velocity(shop: Shop, token: str, amount: Any, **fields: Any) -> None:
     """Makes a velocity control."""
-    shop.make("velocitycontrols", **{"velocity_window": "DAY", **more}, token=token, amount_limit=amount, currency_code="USD")
+    shop.make("velocitycontrols", **{"velocity_window": "DAY", **fields}, token=token, amount_limit=amount, currency_code="USD")
 
 
 def test_the_answer_is_what_then_happens(shop: Shop) -> None:
@@ -71,8 +73,8 @@ def test_nothing_is_written(shop: Shop, database: Path) -> None:
     before = rows(database)
     chosen = {"transaction_options": {"transaction_token": "mine"}}
     hook = {"webhook": {"endpoint": "http://127.0.0.1:9/", "username": "u", "password": "p"}}
-    for more in ({}, {"amount": 60}, chosen, hook, {"pin": "1234"}, {"card": "plain"}):
-        whatif(shop, **more)
+    for fields in ({}, {"amount": 60}, chosen, hook, {"pin": "1234"}, {"card": "plain"}):
+        whatif(shop, **fields)
     assert rows(database) == before
     assert whatif(shop, **chosen)["outcome"] == "APPROVED"
 
@@ -89,7 +91,7 @@ def test_a_token_that_was_used_repeats(shop: Shop) -> None:
 
 def step(answer: dict[str, Any], control: str) -> dict[str, Any]:
     """What the answer says of a control."""
-    return next(one for one in answer["checks"] if one["inputs"].get("control") == control)
+    return next(check for check in answer["checks"] if check["inputs"].get("control") == control)
 
 
 def test_a_control_tells_all_of_itself(shop: Shop) -> None:

@@ -17,12 +17,12 @@ PAGE = 2_048
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(str(tmp_path / "log.db"))
-    connection = connect_sqlite(found.path)
+    database = Database(str(tmp_path / "log.db"))
+    connection = connect_sqlite(database.path)
     connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, what BLOB)")
     connection.close()
-    yield found
-    found.close()
+    yield database
+    database.close()
 
 
 WRITE_S = 120
@@ -66,11 +66,11 @@ def test_a_long_reader_stops_nobody(database: Database, monkeypatch: pytest.Monk
     write(database, lambda count: count == 20)
     reader = connect_sqlite(database.path)
     reader.execute("BEGIN")
-    (seen,) = reader.execute("SELECT count(*) FROM rows").fetchone()
+    (row_count,) = reader.execute("SELECT count(*) FROM rows").fetchone()
     keeper = Checkpointer(database, every_s=0.01, frames_max=FRAMES_MAX)
     # Commits that waited for the reader would wait for ever: he stays until they are done.
     write(database, lambda count: count > 2 * FRAMES_MAX and sum(frames > FRAMES_MAX for frames, _ in tries) > 5)
-    assert reader.execute("SELECT count(*) FROM rows").fetchone() == (seen,)
+    assert reader.execute("SELECT count(*) FROM rows").fetchone() == (row_count,)
     reader.close()
     keeper.stop()
 

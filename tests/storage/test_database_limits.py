@@ -35,10 +35,10 @@ SLOW_COMMIT = (
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    with closing(Database(database_url, SERVER)) as found:
-        with found.write() as db:
+    with closing(Database(database_url, SERVER)) as database:
+        with database.write() as db:
             db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
-        yield found
+        yield database
 
 
 def things(database: Database) -> list[int]:

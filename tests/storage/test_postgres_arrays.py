@@ -21,7 +21,9 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "the largest and the smallest numbers": [(2**63 - 1, -(2**63) + 1, "", 0, -1, b"", 0)],
     "a byte string is missing": [(1, 2, "a", 3, 4, None, 5), (2, 2, "a", 3, 4, b"\x00\xff", 5)],
     "text of several bytes a character": [(1, 2, "Zürich, 東京 \"'\\{},", 3, 4, b"{}\\", 5)],
-    "as many as a batch may have": [(at, -at, str(at), at or None, None, bytes([at % 256]) * at, 1) for at in range(900)],
+    "as many as a batch may have": [
+        (number, -number, str(number), number or None, None, bytes([number % 256]) * number, 1) for number in range(900)
+    ],
 }
 
 
@@ -33,13 +35,13 @@ def test_rows_arrive_as_they_were_sent(postgres: TestPostgres, rows: list[tuple[
         with psycopg.connect(dsn) as connection:
             result = connection.pgconn.exec_params(COLUMNS.rows.encode(), COLUMNS.encode(rows), None, [1] * 3, 1)
             assert result.status == psycopg.pq.ExecStatus.TUPLES_OK, result.error_message
-            assert [result.fname(at) for at in range(result.nfields)] == [name.encode() for name in COLUMNS.names]
+            assert [result.fname(column) for column in range(result.nfields)] == [name.encode() for name in COLUMNS.names]
             stored = connection.pgconn.exec_params(
                 f"SELECT {COLUMNS.selected} FROM ({COLUMNS.rows}) AS stored".encode(), COLUMNS.encode(rows), None, [1] * 3, 1
             )
             assert stored.status == psycopg.pq.ExecStatus.TUPLES_OK, stored.error_message
-            read = [[stored.get_value(row, at) for at in range(stored.nfields)] for row in range(stored.ntuples)]
-            arrived = [[result.get_value(row, at) for at in range(result.nfields)] for row in range(result.ntuples)]
+            read = [[stored.get_value(row, index) for index in range(stored.nfields)] for row in range(stored.ntuples)]
+            arrived = [[result.get_value(row, index) for index in range(result.nfields)] for row in range(result.ntuples)]
     finally:
         postgres.drop_database(dsn)
     assert [tuple(map(_read, COLUMNS.names, row)) for row in arrived] == rows

@@ -24,12 +24,12 @@ STATEMENTS = {
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    found = str(tmp_path / "rows.db")
-    with connect_sqlite(found) as connection:
+    file = str(tmp_path / "rows.db")
+    with connect_sqlite(file) as connection:
         connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, what BLOB)")
         connection.execute("CREATE TABLE checked (id INTEGER PRIMARY KEY CHECK (id < 10))")
     connection.close()
-    return found
+    return file
 
 
 def later() -> float:
@@ -87,8 +87,8 @@ def test_messages_longer_than_a_socket_holds(path: str) -> None:
         rows = [(number, os.urandom(50_000)) for number in range(100)]
         version, _ = await client.read([], later())
         writing = asyncio.create_task(client.write(version, [("insert", rows)], later(), noop))
-        _, (_, (found,)) = await asyncio.gather(writing, client.read([("all", [()])], later()))
-        assert found == rows
+        _, (_, (answer,)) = await asyncio.gather(writing, client.read([("all", [()])], later()))
+        assert answer == rows
 
     with_wire(path, use)
 
@@ -99,11 +99,11 @@ def test_when_it_dies_everybody_is_told(path: str) -> None:
     async def use(client: SqliteClient) -> None:
         await client.read([], later())
         os.kill(client._process.pid, signal.SIGSTOP)
-        asked = asyncio.create_task(client.read([], later()))
+        task = asyncio.create_task(client.read([], later()))
         await asyncio.sleep(0)
         os.kill(client._process.pid, signal.SIGKILL)
         with pytest.raises(Unavailable):
-            await asked
+            await task
         with pytest.raises(Unavailable):
             await client.read([], later())
 
@@ -211,7 +211,7 @@ def test_a_server_that_dies_with_answers_unread(path: str, capfd: pytest.Capture
     async def use(client: SqliteClient) -> None:
         await client.read([], later())
         os.kill(client._process.pid, signal.SIGSTOP)
-        asked = [asyncio.create_task(client.read([], later())) for _ in range(100)]
+        tasks = [asyncio.create_task(client.read([], later())) for _ in range(100)]
         await asyncio.sleep(0)
         client._loop.remove_reader(client._socket)
         os.kill(client._process.pid, signal.SIGCONT)
@@ -219,7 +219,7 @@ def test_a_server_that_dies_with_answers_unread(path: str, capfd: pytest.Capture
             await asyncio.sleep(0)
         await client.close()
         assert client._process.returncode == 0
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     with_wire(path, use)
     assert capfd.readouterr().err == ""

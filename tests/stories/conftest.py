@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.databases import chosen_databases, empty_database
 from tests.support.server import RunningServer
-from tests.support.town import Town
+from tests.support.town import Scenario
 
 
 @pytest.fixture(scope="session")
@@ -18,20 +18,20 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def town_in(server: RunningServer) -> Iterator[Callable[[str], Town]]:
+def scenario_in(server: RunningServer) -> Iterator[Callable[[str], Scenario]]:
     """Builds a town whose money is of a currency."""
-    towns: list[Town] = []
+    scenarios: list[Scenario] = []
 
-    def build(currency: str) -> Town:
-        towns.append(Town(server, currency))
-        return towns[-1]
+    def build(currency: str) -> Scenario:
+        scenarios.append(Scenario(server, currency))
+        return scenarios[-1]
 
     yield build
-    for town in towns:
-        town.client.close()
+    for scenario in scenarios:
+        scenario.client.close()
 
 
 @pytest.fixture
-def town(town_in: Callable[[str], Town]) -> Town:
+def scenario(scenario_in: Callable[[str], Scenario]) -> Scenario:
     """A town that pays in dollars."""
-    return town_in("USD")
+    return scenario_in("USD")

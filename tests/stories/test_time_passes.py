@@ -4,68 +4,68 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.town import Town
+from tests.support.town import Scenario
 
 
-def test_a_hold_that_nobody_clears(town: Town) -> None:
+def test_a_hold_that_nobody_clears(scenario: Scenario) -> None:
     """After seven days, not a second before, the hold is gone, and the listener hears of it."""
-    town.listens()
-    ana, shop = town.person("ana"), town.merchant("Shop")
+    scenario.listens()
+    ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     visit = shop.authorize(ana.card, "80.00")
 
     # Next Monday, a second before nine.
-    town.until("2035-06-11T08:59:59Z")
+    scenario.until("2035-06-11T08:59:59Z")
     assert (ana.held, visit.state) == ("80.00", "PENDING")
 
     # Nine o'clock.
-    town.until("2035-06-11T09:00:00Z")
+    scenario.until("2035-06-11T09:00:00Z")
     assert (ana.held, ana.ledger, visit.state) == ("0.00", "0.00", "CLEARED")
-    news = town.hears("authorization.reversal.issuerexpiration")
+    news = scenario.hears("authorization.reversal.issuerexpiration")
     assert (news["state"], news["amount"], news["gpa"]["impacted_amount"]) == ("CLEARED", 80, 80)
     assert (news["gpa_order"]["state"], news["preceding_related_transaction_token"]) == ("REVERSED", visit.token)
     assert (news["created_time"], "settlement_date" in news) == ("2035-06-11T09:00:00Z", False)
 
 
-def test_the_bill_comes_after_the_hold_is_gone(town: Town) -> None:
+def test_the_bill_comes_after_the_hold_is_gone(scenario: Scenario) -> None:
     """A late bill is paid for anew; a late reversal finds nothing."""
-    ana, shop = town.person("ana"), town.merchant("Shop")
+    ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     visit = shop.authorize(ana.card, "80.00")
-    town.wait("8d")
+    scenario.wait("8d")
     assert shop.reverse(visit, "80.00").code == "1017"
     assert shop.clear(visit, "80.00").order == "COMPLETION 80.00"
     assert (ana.ledger, len(visit.family)) == ("0.00", 3)
 
 
-def test_the_rest_of_a_bill_expires(town: Town) -> None:
+def test_the_rest_of_a_bill_expires(scenario: Scenario) -> None:
     """What was cleared stays cleared; what is left of the hold goes back to the account."""
-    ben, shop = town.person("ben", jit=None), town.merchant("Shop")
+    ben, shop = scenario.person("ben", jit=None), scenario.merchant("Shop")
     ben.gets("100.00")
     visit = shop.authorize(ben.card, "80.00")
     shop.clear(visit, "30.00")
-    town.wait("7d")
+    scenario.wait("7d")
     assert (ben.ledger, ben.available) == ("70.00", "70.00")
     assert visit.family == ["authorization.clearing", "authorization.reversal.issuerexpiration"]
 
 
-def test_a_hotel_that_grows_lives_longer(town: Town) -> None:
+def test_a_hotel_that_grows_lives_longer(scenario: Scenario) -> None:
     """An increment gives the whole hold its week anew."""
-    ana, hotel = town.person("ana"), town.merchant("Hotel", "7011")
+    ana, hotel = scenario.person("ana"), scenario.merchant("Hotel", "7011")
     stay = hotel.authorize(ana.card, "100.00")
-    town.wait("5d")
+    scenario.wait("5d")
     hotel.grow(stay, "50.00")
-    town.wait("4d")
+    scenario.wait("4d")
     assert ana.held == "150.00"
-    town.wait("3d")
+    scenario.wait("3d")
     assert ana.held == "0.00"
 
 
-def test_hotels_hold_longer_and_pumps_more(town: Town) -> None:
+def test_hotels_hold_longer_and_pumps_more(scenario: Scenario) -> None:
     """MCC groups decide of life and size of a hold; what they added goes with the rest."""
     for name, mcc, controls in (
         ("hotels", "7011", {"hold_expiration_days": 30}), ("pumps", "5542", {"hold_increase": {"type": "AMOUNT", "value": 25}}),
     ):  # fmt: skip
-        town.make("mccgroups", token=name, name=name, mccs=[mcc], config={"authorization_controls": controls})
-    ana, hotel, pump = town.person("ana"), town.merchant("Hotel", "7011"), town.merchant("Pump 4", "5542")
+        scenario.make("mccgroups", token=name, name=name, mccs=[mcc], config={"authorization_controls": controls})
+    ana, hotel, pump = scenario.person("ana"), scenario.merchant("Hotel", "7011"), scenario.merchant("Pump 4", "5542")
     stay = hotel.authorize(ana.card, "100.00")
 
     # The pump asks for 1 and 26 are held; the bill takes 20 of it.
@@ -75,49 +75,49 @@ def test_hotels_hold_longer_and_pumps_more(town: Town) -> None:
     assert ana.held == "106.00"
 
     # After a week the pump's rest is gone, after thirty days the hotel's hold.
-    town.wait("7d")
+    scenario.wait("7d")
     assert (ana.held, fuel.state) == ("100.00", "CLEARED")
-    town.wait("22d")
+    scenario.wait("22d")
     assert ana.held == "100.00"
-    town.wait("1d")
+    scenario.wait("1d")
     assert (ana.held, stay.state) == ("0.00", "CLEARED")
 
 
-def test_a_pump_that_is_forgotten(town: Town) -> None:
+def test_a_pump_that_is_forgotten(scenario: Scenario) -> None:
     """A PIN debit pre-authorization expires too, in its own words and after its own time."""
-    ben, pump = town.person("ben", jit=None), town.merchant("Pump 4", "5542")
+    ben, pump = scenario.person("ben", jit=None), scenario.merchant("Pump 4", "5542")
     ben.gets("100.00")
     visit = pump.debit(ben.card, "75.00", is_pre_auth=True, transaction_options={"pre_auth_time_limit": "2h"})
-    town.wait("2h")
+    scenario.wait("2h")
     assert (ben.available, visit.state) == ("100.00", "CLEARED")
     assert visit.family == ["pindebit.authorization.reversal.issuerexpiration"]
     assert pump.completes(visit, "20.00").approved
     assert ben.available == "80.00"
 
 
-def test_a_card_is_lost_between_purchase_and_bill(town: Town) -> None:
+def test_a_card_is_lost_between_purchase_and_bill(scenario: Scenario) -> None:
     """A bill is never refused for the card's state, and the hold of another purchase expires as ever."""
-    ana, shop = town.person("ana"), town.merchant("Shop")
+    ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     bought, forgotten = shop.authorize(ana.card, "20.00"), shop.authorize(ana.card, "30.00")
     ana.loses_card()
     assert shop.authorize(ana.card, "1.00").code == "1005"
     assert shop.clear(bought, "20.00").approved
-    town.wait("7d")
+    scenario.wait("7d")
     assert (ana.ledger, forgotten.state) == ("0.00", "CLEARED")
 
 
-def test_years_pass_at_once(town: Town) -> None:
+def test_years_pass_at_once(scenario: Scenario) -> None:
     """Many holds are due after a leap: all of them are gone when the clock's answer comes."""
-    ana, shop = town.person("ana"), town.merchant("Shop")
+    ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     for _ in range(30):
         shop.authorize(ana.card, "1.00")
     assert ana.held == "30.00"
-    town.wait("400d")
+    scenario.wait("400d")
     assert ana.ledger == "0.00"
 
 
 @pytest.mark.parametrize(
-    ("currency", "asked", "cleared", "tip", "too_fine"),
+    ("currency", "amount", "cleared", "tip", "too_fine"),
     [
         ("JPY", "1000", "1200", "200", "1.5"),
         ("KWD", "1.250", "1.375", "0.125", "0.0005"),
@@ -125,15 +125,15 @@ def test_years_pass_at_once(town: Town) -> None:
     ],
 )
 def test_money_with_other_decimals(
-    town_in: Callable[[str], Town], currency: str, asked: str, cleared: str, tip: str, too_fine: str
+    scenario_in: Callable[[str], Scenario], currency: str, amount: str, cleared: str, tip: str, too_fine: str
 ) -> None:
     """Yen have no decimals and dinars have three: a purchase, its tip and its refund are exact, and finer amounts refused."""
-    town = town_in(currency)
-    ana, bistro = town.person("ana", jit="GPA"), town.merchant("Bistro", "5812")
-    meal = bistro.authorize(ana.card, asked)
-    assert (meal.amount, ana.held) == (asked, asked)
+    scenario = scenario_in(currency)
+    ana, bistro = scenario.person("ana", jit="GPA"), scenario.merchant("Bistro", "5812")
+    meal = bistro.authorize(ana.card, amount)
+    assert (meal.amount, ana.held) == (amount, amount)
     assert bistro.clear(meal, cleared).amount == cleared
     bistro.refund(meal, tip)
     assert ana.available == tip
-    refused = town.try_to("financial", card_token=ana.card, mid="m", card_acceptor={}, amount=too_fine)
+    refused = scenario.try_to("financial", card_token=ana.card, mid="m", card_acceptor={}, amount=too_fine)
     assert (refused.status, refused.json["error_code"]) == (400, "400001")

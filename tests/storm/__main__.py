@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.storm import kills, limits, melee, outages, races
-from tests.storm.figures import OUTAGES, kills_table, melee_table, outages_tables, races_table, written_into
+from tests.storm.figures import OUTAGES, kills_table, mixed_load_table, outages_tables, races_table, written_into
 from tests.support.postgres import TestPostgres
 
 TRUST = Path(__file__).parent.parent.parent / "TRUST.md"
@@ -21,59 +21,59 @@ DATABASES = ("sqlite", "postgres")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the storm. Exits with 1 when a promise was not kept, and when a danger was never met: that proves nothing."""
-    asked = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     unproven = list[str]()
-    _say(f"seed {asked.seed}")
-    if not {"outages", "failover"}.issuperset(asked.parts):
-        _kills_and_races(asked, unproven)
-    violations = _outages(asked, unproven) if {"outages", "failover"}.intersection(asked.parts) else []
-    for what in unproven:
-        print(f"never met, so nothing is proven: {what}", file=sys.stderr)
+    _say(f"seed {options.seed}")
+    if not {"outages", "failover"}.issuperset(options.parts):
+        _kills_and_races(options, unproven)
+    violations = _outages(options, unproven) if {"outages", "failover"}.intersection(options.parts) else []
+    for danger in unproven:
+        print(f"never met, so nothing is proven: {danger}", file=sys.stderr)
     return 1 if unproven or violations else 0
 
 
-def _kills_and_races(asked: argparse.Namespace, unproven: list[str]) -> None:
+def _kills_and_races(options: argparse.Namespace, unproven: list[str]) -> None:
     """Runs the other parts; prints their tables. Raises AssertionError for the first promise that was not kept."""
     tables = list[str]()
     with TestPostgres(durable=False) as postgres:
-        if "kills" in asked.parts:
-            runs = [_kill(name, postgres, asked) for name in asked.db]
-            unproven += [f"{run.database}: {what}" for run in runs for what in kills.unproven(run)]
-            tables.append(kills_table(runs, asked.seed))
-        if "races" in asked.parts:
-            raced = races.run(postgres.new_database(), rounds=asked.rounds)
-            unproven += [f"races: {what}" for what in races.unproven(raced)]
-            tables.append(races_table(raced, asked.rounds))
-        if "limits" in asked.parts:
-            found = limits.run(postgres.new_database(), rounds=asked.races, seed=asked.seed, say=_say)
-            unproven += [f"limits: {what}" for one in found for what in one.unproven]
-            tables.append(limits.table(found))
-        if "melee" in asked.parts:
-            tables.append(melee_table([_fight(name, postgres, asked) for name in asked.db]))
+        if "kills" in options.parts:
+            runs = [_kill(name, postgres, options) for name in options.db]
+            unproven += [f"{run.database}: {danger}" for run in runs for danger in kills.unproven(run)]
+            tables.append(kills_table(runs, options.seed))
+        if "races" in options.parts:
+            raced = races.run(postgres.new_database(), rounds=options.rounds)
+            unproven += [f"races: {danger}" for danger in races.unproven(raced)]
+            tables.append(races_table(raced, options.rounds))
+        if "limits" in options.parts:
+            limit_figures = limits.run(postgres.new_database(), rounds=options.races, seed=options.seed, say=_say)
+            unproven += [f"limits: {danger}" for figures in limit_figures for danger in figures.unproven]
+            tables.append(limits.table(limit_figures))
+        if "melee" in options.parts:
+            tables.append(mixed_load_table([_run_mixed_load(name, postgres, options) for name in options.db]))
     print("\n\n".join(tables))
-    if asked.write:
+    if options.write:
         TRUST.write_text(written_into(TRUST.read_text("utf-8"), "\n\n".join(tables)), "utf-8")
 
 
-def _outages(asked: argparse.Namespace, unproven: list[str]) -> list[str]:
+def _outages(options: argparse.Namespace, unproven: list[str]) -> list[str]:
     """Runs the parts outages and failover; prints their tables and returns all violations."""
-    file = asked.resume or Path(tempfile.gettempdir(), f"cardwright-outages-{asked.seed}.json")
-    if asked.resume is None:
+    file = options.resume or Path(tempfile.gettempdir(), f"cardwright-outages-{options.seed}.json")
+    if options.resume is None:
         file.unlink(missing_ok=True)
-    state = outages.State.read(file, asked.seed)
+    state = outages.State.read(file, options.seed)
     _say(f"counts are kept in {file}; --resume {file} goes on with a run that was broken off")
     not_tried = ""
-    if "outages" in asked.parts and "postgres" in asked.db:
-        outages.run_postgres(state, _say, cuts=asked.cuts)
-    if "outages" in asked.parts and "sqlite" in asked.db:
-        not_tried = outages.run_sqlite(state, _say, cuts=asked.disk_cuts)
-    if "failover" in asked.parts and "postgres" in asked.db:
-        outages.run_failovers(state, _say, cuts=asked.failovers)
+    if "outages" in options.parts and "postgres" in options.db:
+        outages.run_postgres(state, _say, cuts=options.cuts)
+    if "outages" in options.parts and "sqlite" in options.db:
+        not_tried = outages.run_sqlite(state, _say, cuts=options.disk_cuts)
+    if "failover" in options.parts and "postgres" in options.db:
+        outages.run_failovers(state, _say, cuts=options.failovers)
     unproven += outages.unproven(state.records)
     violations = [f"{', '.join(map(str, record.name))}: {text}" for record in state.records for text in record.violations]
-    tables = outages_tables(state.records, asked.seed)
+    tables = outages_tables(state.records, options.seed)
     print(f"\n\n{tables}\n")
-    if asked.write:
+    if options.write:
         TRUST.write_text(written_into(TRUST.read_text("utf-8"), tables, OUTAGES), "utf-8")
     for text in violations:
         print(f"violated: {text}", file=sys.stderr)
@@ -82,19 +82,19 @@ def _outages(asked: argparse.Namespace, unproven: list[str]) -> list[str]:
     return violations
 
 
-def _kill(name: str, postgres: TestPostgres, asked: argparse.Namespace) -> kills.Figures:
-    count = asked.kills // len(asked.db)
+def _kill(name: str, postgres: TestPostgres, options: argparse.Namespace) -> kills.Figures:
+    count = options.kills // len(options.db)
     if name == "postgres":
-        return kills.run(postgres.new_database(), seed=asked.seed, blows=count, workers=2, say=_say)
+        return kills.run(postgres.new_database(), seed=options.seed, blows=count, workers=2, say=_say)
     with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
-        return kills.run(str(Path(folder, "cardwright.db")), seed=asked.seed, blows=count, say=_say)
+        return kills.run(str(Path(folder, "cardwright.db")), seed=options.seed, blows=count, say=_say)
 
 
-def _fight(name: str, postgres: TestPostgres, asked: argparse.Namespace) -> melee.Figures:
+def _run_mixed_load(name: str, postgres: TestPostgres, options: argparse.Namespace) -> melee.Figures:
     if name == "postgres":
-        return melee.run(postgres.new_database(), seconds=asked.melee, seed=asked.seed, workers=2)
+        return melee.run(postgres.new_database(), seconds=options.melee, seed=options.seed, workers=2)
     with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
-        return melee.run(str(Path(folder, "cardwright.db")), seconds=asked.melee, seed=asked.seed)
+        return melee.run(str(Path(folder, "cardwright.db")), seconds=options.melee, seed=options.seed)
 
 
 def _say(text: str) -> None:

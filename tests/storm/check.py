@@ -17,7 +17,7 @@ from cardwright.ledger.invariants import findings
 from cardwright.storage.database import Database
 from cardwright.storage.tables import message_tokens, transactions
 from tests.storm import town
-from tests.storm.told import Memory, Told, differences
+from tests.storm.told import Memory, Message, differences
 from tests.support.receiver import Receiver
 from tests.support.server import Client
 
@@ -36,52 +36,52 @@ def after_restart(
 ) -> None:
     """All of it, with so many of the answers, or all when None. Raises AssertionError, and OSError when the server dies."""
     answered = memory.answered()[-newest if newest is not None else None :]
-    lost = [told.token for told in answered if not _is_kept(client, told)]
+    lost = [message.token for message in answered if not _is_kept(client, message)]
     assert not lost, f"acknowledged and lost: {lost}"
     figures.looked_up += len(answered)
-    for told in memory.unanswered():
-        _resolve(client, told, figures)
+    for message in memory.unanswered():
+        _resolve(client, message, figures)
     _repeat(client, memory, figures, dice)
     _compare_books(client, address, memory)
     figures.verified += 1
 
 
-def _is_kept(client: Client, told: Told) -> bool:
-    assert told.answer is not None
-    found = client.get(f"/transactions/{told.token}")
-    if found.status == 404:
+def _is_kept(client: Client, message: Message) -> bool:
+    assert message.answer is not None
+    reply = client.get(f"/transactions/{message.token}")
+    if reply.status == 404:
         return False
-    assert found.status == 200, found.text
-    changed = list(differences(told.answer, found.json))
-    assert not changed, f"{told.token} is not what was told: {changed}"
+    assert reply.status == 200, reply.text
+    changed = list(differences(message.answer, reply.json))
+    assert not changed, f"{message.token} is not what was told: {changed}"
     return True
 
 
-def _resolve(client: Client, told: Told, figures: "Figures") -> None:
+def _resolve(client: Client, message: Message, figures: "Figures") -> None:
     """Asks again with the same token and body: the outcome is the one that is there, or a new one."""
-    found = client.get(f"/transactions/{told.token}")
-    assert found.status in (200, 404), found.text
-    reply = client.post(told.path, told.body)
-    assert reply.status == 201, f"{told.token}: {reply.status} {reply.text}"
-    if found.status == 200:
+    stored = client.get(f"/transactions/{message.token}")
+    assert stored.status in (200, 404), stored.text
+    reply = client.post(message.path, message.body)
+    assert reply.status == 201, f"{message.token}: {reply.status} {reply.text}"
+    if stored.status == 200:
         figures.committed_untold += 1
-        changed = list(differences(found.json, reply.json["transaction"]))
-        assert not changed, f"{told.token} became another one: {changed}"
+        changed = list(differences(stored.json, reply.json["transaction"]))
+        assert not changed, f"{message.token} became another one: {changed}"
     figures.unanswered += 1
-    told.answer = reply.json["transaction"]
+    message.answer = reply.json["transaction"]
 
 
 def _repeat(client: Client, memory: Memory, figures: "Figures", dice: random.Random) -> None:
     """Sends some again: the same body gives the same bytes, another body is a conflict; neither has an effect."""
     answered = memory.answered()
-    for number, told in enumerate(dice.sample(answered, min(REPEATS_MAX, len(answered)))):
+    for number, message in enumerate(dice.sample(answered, min(REPEATS_MAX, len(answered)))):
         if number % 2:
-            same = client.post(told.path, told.body)
-            assert (same.status, same.json["transaction"]) == (201, told.answer), f"{told.token}: {same.text}"
+            same = client.post(message.path, message.body)
+            assert (same.status, same.json["transaction"]) == (201, message.answer), f"{message.token}: {same.text}"
             figures.repeated += 1
         else:
-            other = client.post(told.path, {**told.body, "amount": town.amount(told.cents + 1)})
-            assert (other.status, other.json["error_code"]) == (409, "409002"), f"{told.token}: {other.text}"
+            other = client.post(message.path, {**message.body, "amount": town.amount(message.cents + 1)})
+            assert (other.status, other.json["error_code"]) == (409, "409002"), f"{message.token}: {other.text}"
             figures.refused += 1
 
 
@@ -94,8 +94,8 @@ def _compare_books(client: Client, address: str, memory: Memory) -> None:
     assert counts == [len(memory.by_token)] * 2, f"{counts} rows for {len(memory.by_token)} requests"
     for user, held in memory.held_cents().items():
         # What Just-in-Time Funding brought is on hold or spent, so nothing is ever left over.
-        told = (town.ledger_cents(client, user), town.available_cents(client, user))
-        assert told == (held, 0), f"{user}: (ledger, available) {told}, by the answers {(held, 0)}"
+        balances = (town.ledger_cents(client, user), town.available_cents(client, user))
+        assert balances == (held, 0), f"{user}: (ledger, available) {balances}, by the answers {(held, 0)}"
 
 
 def verify(database: Database) -> None:
@@ -131,7 +131,7 @@ def deliveries(memory: Memory, figures: "Figures", inline: Receiver, hook: Recei
     """Every transaction reached the registered webhook, and the address that its own request named, at least once."""
     wanted = {
         "hook": (hook, set(memory.by_token)),
-        "inline": (inline, {token for token, told in memory.by_token.items() if "webhook" in told.body}),
+        "inline": (inline, {token for token, message in memory.by_token.items() if "webhook" in message.body}),
     }
     deadline = time.monotonic() + patience_s
     for name, (receiver, tokens) in wanted.items():
@@ -159,5 +159,5 @@ def elements(receiver: Receiver) -> Iterator[dict[str, Any]]:
 def _compare_notifications(memory: Memory, receiver: Receiver) -> None:
     """A notification says what the answer said, each time it comes."""
     for element in elements(receiver):
-        told = memory.by_token[element["token"]]
-        assert told.answer == element, f"{told.token}: {list(differences(told.answer or {}, element))}"
+        message = memory.by_token[element["token"]]
+        assert message.answer == element, f"{message.token}: {list(differences(message.answer or {}, element))}"

@@ -85,8 +85,8 @@ class KillBackend:
 
     def strike(self) -> None:
         """Kill the backend with the oldest transaction, or any backend of a client."""
-        found = self._control.execute(f"SELECT pid {BACKENDS} ORDER BY xact_start NULLS LAST, pid LIMIT 1").fetchone()
-        os.kill(found[0] if found is not None else self._control.info.backend_pid, signal.SIGKILL)
+        row = self._control.execute(f"SELECT pid {BACKENDS} ORDER BY xact_start NULLS LAST, pid LIMIT 1").fetchone()
+        os.kill(row[0] if row is not None else self._control.info.backend_pid, signal.SIGKILL)
 
     def mend(self) -> float:
         """Wait for the end of the crash recovery."""

@@ -206,7 +206,7 @@ def place_of(server: RunningServer) -> Place:
 
 def latencies(results: Sequence[Result]) -> tuple[float, float]:
     """The p99 and the largest latency of a run in milliseconds, each the median of the runs."""
-    return median(one.quantile_ms(0.99) for one in results), median(max(one.latencies_ms()) for one in results)
+    return median(result.quantile_ms(0.99) for result in results), median(max(result.latencies_ms()) for result in results)
 
 
 def report(held: Held, chunked: Sequence[Chunked]) -> str:
@@ -217,10 +217,10 @@ def report(held: Held, chunked: Sequence[Chunked]) -> str:
         f"{held.p99_before_ms:.1f} ms before, {held.p99_ms:.1f} ms beside them; {held.lost} without an answer"
     ]
     lines += [
-        f"one-byte chunks, {one.sent_bytes / 1e6:.0f} MB in {one.attempts} requests, beside {one.name}: "
-        f"p99 {one.p99_before_ms:.1f} ms before, {one.p99_ms:.1f} ms; largest {one.max_before_ms:.1f} ms before, "
-        f"{one.max_ms:.1f} ms (at most {DELAY_MAX_MS} more)"
-        for one in chunked
+        f"one-byte chunks, {figures.sent_bytes / 1e6:.0f} MB in {figures.attempts} requests, beside {figures.name}: "
+        f"p99 {figures.p99_before_ms:.1f} ms before, {figures.p99_ms:.1f} ms; largest {figures.max_before_ms:.1f} ms before, "
+        f"{figures.max_ms:.1f} ms (at most {DELAY_MAX_MS} more)"
+        for figures in chunked
     ]
     return "\n".join(lines)
 
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         db = options.db or str(Path(folder, "cardwright.db"))
         held, chunked = run(db, options.seconds, options.rounds)
     print(report(held, chunked))
-    return 0 if held.is_kept and all(one.is_kept for one in chunked) else 1
+    return 0 if held.is_kept and all(figures.is_kept for figures in chunked) else 1
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def races_table(run: races.Figures, rounds: int) -> str:
     return table((f"races, {rounds} rounds, {datetime.now(UTC):%Y-%m-%d}", "PostgreSQL, two processes"), lines)
 
 
-def melee_table(runs: Sequence[melee.Figures]) -> str:
+def mixed_load_table(runs: Sequence[melee.Figures]) -> str:
     """The melee, a column for each database. A run that got here had no 5xx and sound books at the end."""
     statuses = sorted({status for run in runs for status in run.statuses})
     lines = [
@@ -143,6 +143,6 @@ def _p99(measured: Sequence[int], slowest: int) -> str:
 def written_into(page: str, figures: str, begin: str = BEGIN) -> str:
     """The page with the figures after a mark replaced."""
     before, _, rest = page.partition(begin)
-    _, found, after = rest.partition(END)
-    assert found, f"the page has no place for figures: {begin} … {END}"
+    _, mark, after = rest.partition(END)
+    assert mark, f"the page has no place for figures: {begin} … {END}"
     return f"{before}{begin}\n\n{figures}\n\n{END}{after}"

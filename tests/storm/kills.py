@@ -12,14 +12,14 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from tests.storm import check, town
-from tests.storm.shoppers import Crowd, Shopper
+from tests.storm.shoppers import Crowd, PurchaseClient
 from tests.storm.told import Memory
 from tests.support.failpoints import Failpoints
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import RunningServer
 from tests.support.waiting import until
 
-SHOPPERS = 16
+LOAD_CLIENTS = 16
 CARDS = 24
 SLOWEST_S = 60.0
 """The longest wait for an armed point or for answers; only a safety limit."""
@@ -86,7 +86,7 @@ class Storm:
     say: Callable[[str], None]
     memory: Memory = field(default_factory=Memory)
     figures: Figures = field(default_factory=Figures)
-    shoppers: list[Shopper] = field(default_factory=list)
+    load_clients: list[PurchaseClient] = field(default_factory=list)
 
     @property
     def dice(self) -> random.Random:
@@ -108,7 +108,7 @@ class Storm:
             config = {**HOOK["config"], "url": self.hook.url}  # type: ignore[dict-item]
             town.made(client.post("/webhooks", {**HOOK, "config": config}))
         seeds = f"{self.seed}"
-        self.shoppers = [Shopper(number, seeds, cards, self.memory, self.inline.url) for number in range(SHOPPERS)]
+        self.load_clients = [PurchaseClient(number, seeds, cards, self.memory, self.inline.url) for number in range(LOAD_CLIENTS)]
 
     def strike(self, blow: str) -> None:
         """One life of the server: it starts, what is there is looked at, it works, it dies."""
@@ -137,7 +137,7 @@ class Storm:
 
     def _passes(self, blow: str) -> int:
         # The look at what is there passes some points too; those come first.
-        looks = {"answer.before": check.REPEATS_MAX + SHOPPERS, "delivery.record.before": 10}.get(blow, SHOPPERS)
+        looks = {"answer.before": check.REPEATS_MAX + LOAD_CLIENTS, "delivery.record.before": 10}.get(blow, LOAD_CLIENTS)
         return looks + self.dice.randint(1, 40)
 
     def _look(self, server: RunningServer) -> None:
@@ -148,7 +148,7 @@ class Storm:
             raise ServerDied from error
 
     def _work(self, server: RunningServer, *, armed: bool) -> None:
-        crowd = Crowd(server, self.shoppers)
+        crowd = Crowd(server, self.load_clients)
         if armed:
             self.figures.missed += not crowd.failed.wait(SLOWEST_S)
         else:
@@ -159,9 +159,9 @@ class Storm:
         assert not crowd.odd, f"answers that nobody should get: {crowd.odd[:5]}"
 
     def _hear_last_words(self, server: RunningServer) -> None:
-        said = server.output()
+        output = server.output()
         for word in ("Traceback", "unhandled error", "could not be decided", "could not be made"):
-            assert word not in said, f"the server's log has {word!r}:\n{said[-6000:]}"
+            assert word not in output, f"the server's log has {word!r}:\n{output[-6000:]}"
 
     def end(self) -> None:
         """The last start: all answers are looked up once more, and every notification must have arrived."""

@@ -25,7 +25,7 @@ from tests.storm.overlap import running_pair
 from tests.storm.races import AUTHORIZATION, IN_FLIGHT, PAIRS, Ring, code_of
 from tests.storm.races import Figures as PairFigures
 from tests.storm.told import APPROVED
-from tests.storm.volley import Battery, Request, Shot
+from tests.storm.volley import Connections, Request, Response
 from tests.support.postgres import TestPostgres
 
 REQUESTS = 4
@@ -199,15 +199,15 @@ class Race:
 
     def run(self, kind: Kind, rounds: int) -> Figures:
         """So many rounds of a kind. Raises AssertionError when a limit was not kept."""
-        figures, started, told = Figures(kind.name), time.monotonic(), time.monotonic()
+        figures, started, progress_s = Figures(kind.name), time.monotonic(), time.monotonic()
         while figures.rounds < rounds and figures.busy <= rounds:
             arenas = self.people(kind, min(rounds - figures.rounds, ROUNDS_AT_ONCE))
             for _ in range(ROUNDS_OF_A_USER):
                 if (left := rounds - figures.rounds) > 0:
-                    self.volley(kind, arenas[:left], figures)
+                    self.send_concurrent_requests(kind, arenas[:left], figures)
             self.compare([arena.user for arena in arenas], figures)
-            if time.monotonic() - told > 10:
-                told = time.monotonic()
+            if time.monotonic() - progress_s > 10:
+                progress_s = time.monotonic()
                 self.say(f"{kind.name}: {figures.rounds:,} of {rounds:,} rounds, {figures.overlapping:,} truly overlapping")
         figures.seconds = time.monotonic() - started
         return figures
@@ -225,22 +225,22 @@ class Race:
         self.sent([("POST", "/v3/cards", body) for body in bodies])
         return arenas
 
-    def sent(self, requests: Sequence[Request]) -> list[Shot]:
+    def sent(self, requests: Sequence[Request]) -> list[Response]:
         """Answers to requests, sent as many at a time as there are connections; each must succeed, if not at the first try."""
-        shots = list[Shot]()
+        responses = list[Response]()
         for start in range(0, len(requests), IN_FLIGHT):
             part = requests[start : start + IN_FLIGHT]
             for _ in range(TRIES_MAX):
-                answers = self.ring.battery.fire(part)
+                answers = self.ring.connections.fire(part)
                 # The same token and body again is the same request.
-                if all(shot.status not in BUSY for shot in answers):
+                if all(response.status not in BUSY for response in answers):
                     break
-            shots += answers
-        odd = Counter((shot.status, shot.text[:200]) for shot in shots if shot.status not in (200, 201))
+            responses += answers
+        odd = Counter((response.status, response.text[:200]) for response in responses if response.status not in (200, 201))
         assert not odd, odd
-        return shots
+        return responses
 
-    def volley(self, kind: Kind, arenas: Sequence[Arena], figures: Figures) -> None:
+    def send_concurrent_requests(self, kind: Kind, arenas: Sequence[Arena], figures: Figures) -> None:
         """A round in each of the arenas."""
         ready = []
         for arena in arenas:
@@ -259,28 +259,28 @@ class Race:
             elif path.startswith(CONTROLS):
                 (answered if is_even else last).append(number)
         with self.ring.pair.held([arena.user for arena in arenas]) as held:
-            shots = self.ring.battery.fire_held(requests, held, first, answered, last)
+            responses = self.ring.connections.fire_held(requests, held, first, answered, last)
         decided = []
         for number, arena in enumerate(arenas):
             where = slice(number * REQUESTS, (number + 1) * REQUESTS)
-            if any(shot.status in BUSY for shot in shots[where]):
+            if any(response.status in BUSY for response in responses[where]):
                 # A machine that is too slow to answer in time says so; the round proves nothing, and is run in another's place.
                 figures.busy += 1
                 continue
-            self.judge(kind, arena, requests, shots, where, figures)
+            self.judge(kind, arena, requests, responses, where, figures)
             decided.append(arena)
         if not kind.is_exact and decided:
             self.afterwards(kind, decided, figures)
 
     def judge(
-        self, kind: Kind, arena: Arena, requests: Sequence[Request], shots: Sequence[Shot], where: slice, figures: Figures
+        self, kind: Kind, arena: Arena, requests: Sequence[Request], responses: Sequence[Response], where: slice, figures: Figures
     ) -> None:
         """Looks at one round: not more was approved than the limit lets through, and nothing refused without a reason."""
-        raced = shots[where]
-        assert {shot.status for shot in raced} <= {200, 201}, [(shot.status, shot.text) for shot in raced]
-        is_overlapping = max(shot.sent_ns for shot in raced) < min(shot.answered_ns for shot in raced)
-        bought = [shot for (_, path, _), shot in zip(requests[where], raced, strict=True) if path == AUTHORIZATION]
-        codes = Counter(code_of(shot) for shot in bought)
+        raced = responses[where]
+        assert {response.status for response in raced} <= {200, 201}, [(response.status, response.text) for response in raced]
+        is_overlapping = max(response.sent_ns for response in raced) < min(response.answered_ns for response in raced)
+        bought = [response for (_, path, _), response in zip(requests[where], raced, strict=True) if path == AUTHORIZATION]
+        codes = Counter(code_of(response) for response in bought)
         approved = codes[APPROVED]
         assert set(codes) <= {APPROVED, OVER_AMOUNT, OVER_COUNT}, codes
         assert approved <= kind.most(arena), f"{kind.name}: {arena}: {codes}"
@@ -296,9 +296,9 @@ class Race:
 
     def afterwards(self, kind: Kind, arenas: Sequence[Arena], figures: Figures) -> None:
         """What the race left of the room can be had afterwards, and no more: who asks now is bound by the change."""
-        shots = self.sent([request for arena in arenas for request in arena.purchases(2, "after")])
+        responses = self.sent([request for arena in arenas for request in arena.purchases(2, "after")])
         for number, arena in enumerate(arenas):
-            codes = Counter(code_of(shot) for shot in shots[2 * number : 2 * number + 2])
+            codes = Counter(code_of(response) for response in responses[2 * number : 2 * number + 2])
             assert codes[APPROVED] == max(0, arena.room), f"{kind.name}: {arena}: afterwards {codes}"
             figures.undecided += arena.room > 0
 
@@ -309,58 +309,60 @@ class Race:
         verdict = books.judged()
         figures.breaches += len(verdict.breaches)
         assert not verdict.breaches, verdict.breaches[:5]
-        figures.recounted += sum(map(len, books.deeds.values()))
+        figures.recounted += sum(map(len, books.usage_events.values()))
         for user in users:
             figures.compared += agree(
                 self.ring.client.get(f"/velocitycontrols/user/{user}/available?count=100").json, books, user
             )
 
 
-def agree(said: Any, books: recount.Books, user: str) -> int:
+def agree(answer: Any, books: recount.Books, user: str) -> int:
     """How many controls the server and the naive count agree about. Raises AssertionError when they differ over one."""
-    told = {
-        one["token"]: (town.cents_of(one["available"]["amount"]), one["available"]["uses"])
-        for one in said["data"]
+    available = {
+        control["token"]: (town.cents_of(control["available"]["amount"]), control["available"]["uses"])
+        for control in answer["data"]
     }  # fmt: skip
     counted = books.left(user, datetime.now(UTC))
-    assert told == counted, {token: (told.get(token), counted.get(token)) for token in told.keys() | counted.keys()
-                             if told.get(token) != counted.get(token)}  # fmt: skip
-    return len(told)
+    assert available == counted, {token: (available.get(token), counted.get(token)) for token in available.keys() | counted.keys()
+                                 if available.get(token) != counted.get(token)}  # fmt: skip
+    return len(available)
 
 
 def run(
     address: str, *, rounds: int, seed: int = 42, kinds: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
 ) -> list[Figures]:
     """So many rounds of each kind on one empty PostgreSQL database. Raises AssertionError for a limit that was not kept."""
-    found = []
+    all_figures = []
     with running_pair(address) as pair:
         with ExitStack() as stack:
             clients = [stack.enter_context(server.client(timeout_s=60)) for server in pair.servers]
-            battery = stack.enter_context(Battery(pair.servers, PAIRS))
-            ring = Ring(pair, clients, battery, PairFigures(), town.build(clients[0], 2))
+            connections = stack.enter_context(Connections(pair.servers, PAIRS))
+            ring = Ring(pair, clients, connections, PairFigures(), town.build(clients[0], 2))
             race = Race(ring, address, seed, say)
             for kind in KINDS:
                 if kind.name in (kinds or (kind.name,)):
-                    found.append(race.run(kind, rounds))
-                    say(json.dumps(asdict(found[-1])))
+                    all_figures.append(race.run(kind, rounds))
+                    say(json.dumps(asdict(all_figures[-1])))
             with check.database_at(address) as database:
                 check.verify(database)
         assert "Traceback" not in pair.output(), pair.output()[-6000:]
-    return found
+    return all_figures
 
 
-def table(found: Sequence[Figures]) -> str:
+def table(all_figures: Sequence[Figures]) -> str:
     """The figures for people, each zero beside the number of tries that it stands on."""
     head = ("velocity limits in a race", "limits exceeded, or room refused", "*danger met:* truly overlapping",
             "*danger met:* declined only because of a concurrent request", "counted again naively", "took")  # fmt: skip
     says = {kind.name: kind.says for kind in KINDS}
     lines = [
         (
-            says[one.kind], f"{one.breaches} of {one.rounds:,} rounds", f"**{one.overlapping:,}** of {one.rounds:,}",
-            f"**{one.declined_for_another:,}** of {one.purchases:,}", f"{one.recounted:,} messages, {one.compared:,} controls",
-            f"{one.seconds:.0f} s",
+            says[figures.kind], f"{figures.breaches} of {figures.rounds:,} rounds",
+            f"**{figures.overlapping:,}** of {figures.rounds:,}",
+            f"**{figures.declined_for_another:,}** of {figures.purchases:,}",
+            f"{figures.recounted:,} messages, {figures.compared:,} controls",
+            f"{figures.seconds:.0f} s",
         )
-        for one in found
+        for figures in all_figures
     ]  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines))
 
@@ -372,18 +374,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kinds", nargs="*", choices=[kind.name for kind in KINDS], default=[])
     parser.add_argument("--seed", type=int, default=42, help="the same seed asks for the same things")
     parser.add_argument("--json", type=Path, help="a file for the figures")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with TestPostgres(durable=False) as postgres:
-        found = run(
-            postgres.new_database(), rounds=asked.races, seed=asked.seed, kinds=asked.kinds,
+        all_figures = run(
+            postgres.new_database(), rounds=options.races, seed=options.seed, kinds=options.kinds,
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )  # fmt: skip
-    print(table(found))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", "utf-8")
-    unproven = [what for one in found for what in one.unproven]
-    for what in unproven:
-        print(f"never met, so nothing is proven: {what}", file=sys.stderr)
+    print(table(all_figures))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(figures) for figures in all_figures], indent=1) + "\n", "utf-8")
+    unproven = [danger for figures in all_figures for danger in figures.unproven]
+    for danger in unproven:
+        print(f"never met, so nothing is proven: {danger}", file=sys.stderr)
     return 1 if unproven else 0
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.storm import town
-from tests.storm.shoppers import Shopper
-from tests.storm.told import Memory, Told
+from tests.storm.shoppers import PurchaseClient
+from tests.storm.told import Memory, Message
 from tests.support.server import Client, RunningServer
 
 BUYERS = 12
@@ -37,7 +37,7 @@ class Exchange:
     status: int
     text: str
     code: str = ""
-    message: Told | None = None
+    message: Message | None = None
 
     @property
     def took_s(self) -> float:
@@ -56,7 +56,7 @@ class Exchange:
         return "unknown" in self.text or "look up" in self.text if self.is_refused else self.status == 0
 
 
-class Buyer(Shopper):
+class Buyer(PurchaseClient):
     """A client that leaves a chain alone when the outcome of one of its messages is unknown."""
 
     def send(self, load: "Load", client: Client) -> Exchange:
@@ -96,7 +96,7 @@ class Load:
             if thread.ident is not None:
                 thread.join()
 
-    def send(self, client: Client, message: Told) -> Exchange:
+    def send(self, client: Client, message: Message) -> Exchange:
         """Send a message; keep it and its answer."""
         self.memory.ask(message)
         return self._exchange(client, PURCHASE, "POST", message.path, message)
@@ -133,7 +133,7 @@ class Load:
     def _probe(self, number: int) -> None:
         card = self._cards[number % len(self._cards)]
         token = f"{self._seed}-p{number}"
-        message = Told(token, "/simulate/authorization", town.purchase(card.token, 100, token), token, card.user)
+        message = Message(token, "/simulate/authorization", town.purchase(card.token, 100, token), token, card.user)
         with self._server.client(timeout_s=CLIENT_S) as client:
             self.send(client, message)
 
@@ -159,7 +159,7 @@ class Load:
             with self._server.client(timeout_s=CLIENT_S) as client:
                 self._exchange(client, path, "GET", path)
 
-    def _exchange(self, client: Client, target: str, verb: str, path: str, message: Told | None = None) -> Exchange:
+    def _exchange(self, client: Client, target: str, verb: str, path: str, message: Message | None = None) -> Exchange:
         sent_s = time.monotonic()
         try:
             reply = client.request(verb, path, message.body if message is not None else None)

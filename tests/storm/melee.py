@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.storm import check
-from tests.storm.scenes import ALL, Place, Scene, filled, required_query, working_values
+from tests.storm.scenes import ALL, ObjectGraph, Place, filled, required_query, working_values
 from tests.support.server import RunningServer
 
 CLIENTS = 16
@@ -37,49 +37,51 @@ def run(address: str, *, seconds: float, seed: int, workers: int | None = None) 
     figures = Figures("PostgreSQL" if "://" in address else "SQLite", seconds=seconds)
     with RunningServer(db=address, workers=workers) as server:
         with server.client(timeout_s=60) as client:
-            first = Scene(client, server.root_url, "default", "first")
+            first = ObjectGraph(client, server.root_url, "default", "first")
             first.make()
-            targets = {place: found for place in ALL if place not in LEFT_OUT and (found := _values(first, place)) is not None}
-        fighters = [Fighter(server, first, number, seed, targets) for number in range(CLIENTS)]
-        _fight(fighters, seconds)
-        for fighter in fighters:
-            assert not fighter.odd, fighter.odd[:5]
-            figures.statuses += fighter.statuses
+            targets = {place: values for place in ALL if place not in LEFT_OUT and (values := _values(first, place)) is not None}
+        load_clients = [LoadClient(server, first, number, seed, targets) for number in range(CLIENTS)]
+        _run_all(load_clients, seconds)
+        for load_client in load_clients:
+            assert not load_client.odd, load_client.odd[:5]
+            figures.statuses += load_client.statuses
         with check.database_at(address) as database:
             check.verify(database)
         assert "Traceback" not in server.output(), server.output()[-8000:]
     return figures
 
 
-def _values(scene: Scene, place: Place) -> tuple[str, ...] | None:
+def _values(object_graph: ObjectGraph, place: Place) -> tuple[str, ...] | None:
     # What a removal would find is found without removing it.
-    return working_values(scene, ("GET", place[1]) if ("GET", place[1]) in ALL else place)
+    return working_values(object_graph, ("GET", place[1]) if ("GET", place[1]) in ALL else place)
 
 
-class Fighter:
+class LoadClient:
     """One client that calls whatever comes to its mind."""
 
-    def __init__(self, server: RunningServer, first: Scene, number: int, seed: int, targets: dict[Place, Any]) -> None:
+    def __init__(self, server: RunningServer, first: ObjectGraph, number: int, seed: int, targets: dict[Place, Any]) -> None:
         self.statuses: Counter[int] = Counter()
         self.odd: list[str] = []
         client, mark = server.client(timeout_s=60), f"mark {number % 3}"
-        self._scene = Scene(client, server.root_url, "default", mark, words=dict(first.words))
+        self._object_graph = ObjectGraph(client, server.root_url, "default", mark, words=dict(first.words))
         self._dice = random.Random(f"{seed}-{number}")
         self._targets = targets
 
-    def fight(self, deadline: float) -> None:
+    def run(self, deadline: float) -> None:
         """Until the deadline, or until something is answered with a 5xx."""
         places = sorted(self._targets)
         while time.monotonic() < deadline and not self.odd:
             place = self._dice.choice(places)
-            query = "&".join(f"{name}={value}" for name, value in required_query(self._scene, place).items())
-            reply = self._scene.client.request(place[0], f"{filled(place[1], self._targets[place])}?{query}", self._body(place))
+            query = "&".join(f"{name}={value}" for name, value in required_query(self._object_graph, place).items())
+            reply = self._object_graph.client.request(
+                place[0], f"{filled(place[1], self._targets[place])}?{query}", self._body(place)
+            )
             self.statuses[reply.status] += 1
             if reply.status >= 500:
                 self.odd.append(f"{place}: {reply.status} {reply.text}")
 
     def _body(self, place: Place) -> Any:
-        body = self._scene.body_of(place)
+        body = self._object_graph.body_of(place)
         if not isinstance(body, dict):
             return body
         if self._dice.random() < 0.5:
@@ -89,9 +91,9 @@ class Fighter:
         return body
 
 
-def _fight(fighters: list[Fighter], seconds: float) -> None:
+def _run_all(load_clients: list[LoadClient], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    threads = [threading.Thread(target=fighter.fight, args=(deadline,), daemon=True) for fighter in fighters]
+    threads = [threading.Thread(target=load_client.run, args=(deadline,), daemon=True) for load_client in load_clients]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -50,10 +50,10 @@ def texts_of(shape: type[msgspec.Struct]) -> Iterator[Field]:
 
 
 def _fields_in(info: inspect.StructType, above: Path) -> Iterator[Field]:
-    for one in info.fields:
-        types = _types_of(one.type)
-        path = (*above, one.encode_name)
-        yield Field(path, types, one.required, _default_of(one))
+    for field in info.fields:
+        types = _types_of(field.type)
+        path = (*above, field.encode_name)
+        yield Field(path, types, field.required, _default_of(field))
         for kind in types:
             match kind:
                 case inspect.StructType():
@@ -72,8 +72,8 @@ def _default_of(field: inspect.Field) -> Any:
 
 def _types_of(kind: inspect.Type) -> tuple[inspect.Type, ...]:
     """What a field may be, without null and without being absent."""
-    several = (bare(one) for one in (kind.types if isinstance(kind, inspect.UnionType) else (kind,)))
-    return tuple(one for one in several if type(one).__name__ not in ("NoneType", "UnsetType"))
+    several = (bare(member) for member in (kind.types if isinstance(kind, inspect.UnionType) else (kind,)))
+    return tuple(member for member in several if type(member).__name__ not in ("NoneType", "UnsetType"))
 
 
 def bare(kind: inspect.Type) -> inspect.Type:
@@ -134,26 +134,26 @@ def with_value(body: Any, path: Path, value: Any, shape: type[msgspec.Struct] | 
     """The body with another value in one place. What is missing on the way there is made, with a shape to be complete."""
     changed = copy.deepcopy(body)
     info = inspect.type_info(shape) if shape is not None else None
-    at = changed
+    parent = changed
     for part, following in itertools.pairwise(path):
         info = _inner(info, part)
         missing = [] if isinstance(following, int) else _sample(info)
         if isinstance(part, int):
-            at += [missing] * (part + 1 - len(at))
-        elif at.get(part) is None:
-            at[part] = missing
-        at = at[part]
+            parent += [missing] * (part + 1 - len(parent))
+        elif parent.get(part) is None:
+            parent[part] = missing
+        parent = parent[part]
     if value is MISSING:
-        at.pop(path[-1], None)
+        parent.pop(path[-1], None)
     else:
-        at[path[-1]] = value
+        parent[path[-1]] = value
     return changed
 
 
 def _inner(info: inspect.Type | None, part: str | int) -> inspect.Type | None:
     match info:
         case inspect.StructType():
-            kinds = _types_of(next(one.type for one in info.fields if one.encode_name == part))
+            kinds = _types_of(next(field.type for field in info.fields if field.encode_name == part))
             return next((kind for kind in kinds if isinstance(kind, inspect.StructType | inspect.VarTupleType)), None)
         case inspect.VarTupleType():
             return info.item_type
@@ -167,8 +167,8 @@ def _sample(info: inspect.Type | None, name: str = "") -> Any:
         case None:
             return {}
         case inspect.StructType():
-            required = (one for one in info.fields if one.required)
-            return {one.encode_name: _sample(_types_of(one.type)[0], one.encode_name) for one in required}
+            required = (field for field in info.fields if field.required)
+            return {field.encode_name: _sample(_types_of(field.type)[0], field.encode_name) for field in required}
         case inspect.StrType():
             return LEGAL.get(name) or "x" * max(1, info.min_length or 0)
         case inspect.DecimalType():

@@ -134,19 +134,19 @@ def _met_stop(exchange: Exchange, moments: Moments) -> bool:
 
 
 def _fault(exchange: Exchange, moments: Moments, limits: Limits) -> str:
-    at = f"{exchange.target} sent {exchange.sent_s - moments.strike_s:+.2f} s after the strike"
+    prefix = f"{exchange.target} sent {exchange.sent_s - moments.strike_s:+.2f} s after the strike"
     if exchange.status == 0:
-        return f"{at}: no answer in {exchange.took_s:.2f} s: {exchange.text}"
+        return f"{prefix}: no answer in {exchange.took_s:.2f} s: {exchange.text}"
     if exchange.took_s > limits.answer_s:
-        return f"{at}: answered after {exchange.took_s:.2f} s ({exchange.status})"
+        return f"{prefix}: answered after {exchange.took_s:.2f} s ({exchange.status})"
     if exchange.target == HEALTHZ and exchange.status != 200:
-        return f"{at}: {exchange.status} {exchange.text}"
+        return f"{prefix}: {exchange.status} {exchange.text}"
     if exchange.target in (HEALTHZ, READYZ) or exchange.status < 300:
         return ""
     if (exchange.status, exchange.code) != (503, "503001"):
-        return f"{at}: {exchange.status} {exchange.text}"
+        return f"{prefix}: {exchange.status} {exchange.text}"
     if exchange.is_unknown and exchange.message is not None and exchange.message.token not in exchange.text:
-        return f"{at}: an unknown outcome without its token: {exchange.text}"
+        return f"{prefix}: an unknown outcome without its token: {exchange.text}"
     return ""
 
 
@@ -239,10 +239,10 @@ def _lookup_faults(client: Client, exchange: Exchange) -> list[str]:
     message = exchange.message
     assert message is not None
     assert message.answer is not None
-    found = client.get(f"/transactions/{message.token}")
-    if found.status != 200:
-        return [f"GET of {message.token}: {found.status} {found.text[:200]}"]
-    changed = list(differences(message.answer, found.json))
+    reply = client.get(f"/transactions/{message.token}")
+    if reply.status != 200:
+        return [f"GET of {message.token}: {reply.status} {reply.text[:200]}"]
+    changed = list(differences(message.answer, reply.json))
     return [f"{message.token} differs from its answer: {changed}"] if changed else []
 
 
@@ -251,12 +251,12 @@ def _resolve(record: Record, client: Client, exchange: Exchange, booked: set[str
     message = exchange.message
     assert message is not None
     is_booked = message.token in booked
-    found = client.get(f"/transactions/{message.token}")
-    if (found.status == 200) != is_booked or found.status not in (200, 404):
-        record.violations.append(f"unknown {message.token}: GET {found.status}, booked: {is_booked}; {found.text[:200]}")
+    reply = client.get(f"/transactions/{message.token}")
+    if (reply.status == 200) != is_booked or reply.status not in (200, 404):
+        record.violations.append(f"unknown {message.token}: GET {reply.status}, booked: {is_booked}; {reply.text[:200]}")
     if is_booked:
         record.unknown_booked += 1
-        message.answer = found.json
+        message.answer = reply.json
         _repeat(record, client, exchange)
     elif dice.random() < 0.5:
         _repeat(record, client, exchange)
@@ -295,9 +295,9 @@ def check_books(record: Record, client: Client, address: str, books: Books) -> N
         record.violations.append(f"{counts} rows for {books.booked} messages")
     record.violations += [f"refused and carried out later: {token}" for token in sorted(late)]
     for user, cents in books.held.items():
-        found = (town.ledger_cents(client, user), town.available_cents(client, user))
-        if found != (cents, 0):
-            record.violations.append(f"{user}: (ledger, available) {found}, by the answers {(cents, 0)}")
+        balances = (town.ledger_cents(client, user), town.available_cents(client, user))
+        if balances != (cents, 0):
+            record.violations.append(f"{user}: (ledger, available) {balances}, by the answers {(cents, 0)}")
     record.verified += 1
 
 

@@ -301,7 +301,7 @@ class Run:
             outage = self.site.outage(kind, dice, lambda: load.is_felt_since(strike_s[0]))
             stops = list[Stopping]()
             phases = Phases(self.failpoints, self.site.cluster, self._reset, lambda: stops.append(Stopping(self.server)))
-            with phases.at(phase, dice, resumes=kind != FREEZE) as record.is_reached:
+            with phases.enter(phase, dice, resumes=kind != FREEZE) as record.is_reached:
                 strike_s[0] = time.monotonic()
                 outage.strike()
             if phase == IDLE:
@@ -450,8 +450,8 @@ def progress(record: Record, count: int, total: int) -> str:
         f"{times}, {record.log_lines} lines, took {record.took_s} s"
     )
     shown = [f"    {violation}" for violation in record.violations[:5]]
-    more = len(record.violations) - len(shown)
-    return "\n".join([line, *shown, *([f"    and {more} more"] if more else [])])
+    hidden = len(record.violations) - len(shown)
+    return "\n".join([line, *shown, *([f"    and {hidden} more"] if hidden else [])])
 
 
 def plan(kinds: Sequence[str], phases: Sequence[str], cuts: int) -> list[tuple[str, str, int]]:

@@ -34,7 +34,7 @@ REACH_S = 5.0
 
 
 class Phases:
-    """Brings a server that works under load into a phase: `with phases.at(SENT, dice) as is_reached: outage.strike()`.
+    """Brings a server that works under load into a phase: `with phases.enter(SENT, dice) as is_reached: outage.strike()`.
 
     ``reset`` empties a program that the load does not use: the process that does it draws a new block of ids.
     ``terminate`` sends the server SIGTERM.
@@ -46,7 +46,7 @@ class Phases:
         self._failpoints, self._cluster, self._reset, self._terminate = failpoints, cluster, reset, terminate
 
     @contextmanager
-    def at(self, phase: str, dice: Random, *, resumes: bool = True) -> Iterator[bool]:
+    def enter(self, phase: str, dice: Random, *, resumes: bool = True) -> Iterator[bool]:
         """Pause a process in a phase, let it go on at the end. Without ``resumes`` the outage lets stopped backends go on."""
         match phase:
             case "idle":

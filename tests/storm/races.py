@@ -19,11 +19,11 @@ from cardwright.storage.tables import transactions
 from tests.storm import check, town
 from tests.storm.overlap import BATCH, CHANGE, RESET, Pair, running_pair
 from tests.storm.told import APPROVED
-from tests.storm.volley import Battery, Request, Shot
+from tests.storm.volley import Connections, Request, Response
 from tests.support.server import Client, Reply
 
 PAIRS = 32
-"""Pairs of requests in one volley, one of each pair to each process."""
+"""Pairs of requests that are sent at once, one of each pair to each process."""
 
 IN_FLIGHT = 2 * PAIRS
 
@@ -63,7 +63,7 @@ class Ring:
 
     pair: Pair
     clients: list[Client]
-    battery: Battery
+    connections: Connections
     figures: Figures
     cards: list[town.Card]
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -81,13 +81,13 @@ class Ring:
         """A request for a purchase."""
         return ("POST", AUTHORIZATION, town.purchase(card.token, cents, token or self.token()))
 
-    def fire_pairs(self, cards: Sequence[town.Card], pairs: Sequence[tuple[Request, Request]]) -> list[tuple[Shot, Shot]]:
+    def fire_pairs(self, cards: Sequence[town.Card], pairs: Sequence[tuple[Request, Request]]) -> list[tuple[Response, Response]]:
         """Fires both of each pair at once, one at each process; all are about the accounts of these cards."""
         with self.pair.held([card.user for card in cards]) as held:
-            shots = self.battery.fire_held([request for pair in pairs for request in pair], held)
-        raced = list(zip(shots[::2], shots[1::2], strict=True))
+            responses = self.connections.fire_held([request for pair in pairs for request in pair], held)
+        raced = list(zip(responses[::2], responses[1::2], strict=True))
         self.figures.pairs += len(raced)
-        self.figures.overlapping += sum(one.overlaps(other) for one, other in raced)
+        self.figures.overlapping += sum(first.overlaps(second) for first, second in raced)
         return raced
 
 
@@ -100,9 +100,9 @@ def same_token(ring: Ring, rounds: int) -> None:
         tokens = [ring.token() for _ in range(PAIRS)]
         before = ledger(ring, ring.cards[0])
         raced = ring.fire_pairs(ring.cards[:1], [(ring.purchase(ring.cards[0], 700, token),) * 2 for token in tokens])
-        for one, other in raced:
-            assert (one.status, other.status) == (201, 201), (one.text, other.text)
-            assert one.json["transaction"] == other.json["transaction"], (one.text, other.text)
+        for first, second in raced:
+            assert (first.status, second.status) == (201, 201), (first.text, second.text)
+            assert first.json["transaction"] == second.json["transaction"], (first.text, second.text)
         assert ledger(ring, ring.cards[0]) - before == 700 * len(raced)
 
 
@@ -115,11 +115,13 @@ def contradicting_bodies(ring: Ring, rounds: int) -> None:
         cards = (ring.cards[1], ring.cards[1 if number % 4 == 3 else 0])
         before = sum(ledger(ring, card) for card in set(cards))
         tokens = [ring.token() for _ in range(PAIRS)]
-        pairs = [(ring.purchase(cards[0], 300, one), ring.purchase(cards[1], 500, one)) for one in tokens]
+        pairs = [(ring.purchase(cards[0], 300, token), ring.purchase(cards[1], 500, token)) for token in tokens]
         raced = ring.fire_pairs(list(set(cards)), pairs)
         for pair in raced:
-            assert sorted(shot.status for shot in pair) == [201, 409], [shot.text for shot in pair]
-        won = sum(town.cents_of(shot.json["transaction"]["amount"]) for pair in raced for shot in pair if shot.status == 201)
+            assert sorted(response.status for response in pair) == [201, 409], [response.text for response in pair]
+        won = sum(
+            town.cents_of(response.json["transaction"]["amount"]) for pair in raced for response in pair if response.status == 201
+        )
         assert sum(ledger(ring, card) for card in set(cards)) - before == won
         ring.figures.contradicted += len(raced)
 
@@ -159,7 +161,7 @@ def last_cent(ring: Ring, rounds: int) -> None:
         card = town.preloaded(ring.client, ring.token(), 10_50)
         tokens = [ring.token() for _ in range(PAIRS)]
         raced = ring.fire_pairs([card], [(ring.purchase(card, 1_00, token),) * 2 for token in tokens])
-        answers = [one.json["transaction"] for one, _ in raced]
+        answers = [response.json["transaction"] for response, _ in raced]
         codes = Counter(answer["response"]["code"] for answer in answers)
         spent = sum(town.cents_of(answer["amount"]) for answer in answers if answer["response"]["code"] in (APPROVED, PARTLY))
         assert codes == {APPROVED: 10, PARTLY: 1, NO_FUNDS: len(raced) - 11}, codes
@@ -178,7 +180,7 @@ def last_slot(ring: Ring, rounds: int) -> None:
         town.made(ring.client.post("/velocitycontrols", control | limits))
         tokens = [ring.token() for _ in range(PAIRS)]
         raced = ring.fire_pairs([card], [(ring.purchase(card, 3_00, token),) * 2 for token in tokens])
-        codes = Counter(code_of(one) for one, _ in raced)
+        codes = Counter(code_of(response) for response, _ in raced)
         assert codes[APPROVED] == 5, codes
         assert ledger(ring, card) == 5 * 3_00
         ring.figures.last_slots += 1
@@ -245,23 +247,25 @@ def switched_off(ring: Ring, switch: Switch, rounds: int) -> None:
                 held.release()
             return answered
 
-        shots, (asked_ns, answered_ns, answered_ms) = ring.battery.keep_firing(
+        responses, (asked_ns, answered_ns, answered_ms) = ring.connections.keep_firing(
             lambda: ring.purchase(card, 100), turn_off, before=IN_FLIGHT + 7 * (number % 9), after=2 * IN_FLIGHT
         )
-        odd = Counter((shot.status, shot.text[:200]) for shot in shots if shot.status != 201)
+        odd = Counter((response.status, response.text[:200]) for response in responses if response.status != 201)
         assert not odd, odd
-        after = [shot for shot in shots if shot.sent_ns > answered_ns]
-        approved = [shot.text for shot in after if code_of(shot) == APPROVED]
+        after = [response for response in responses if response.sent_ns > answered_ns]
+        approved = [response.text for response in after if code_of(response) == APPROVED]
         assert not approved, f"{switch.name}: approved after it was off: {approved[:2]}"
-        decided_late = [shot.text for shot in shots if code_of(shot) == APPROVED and decided_ms(shot) > answered_ms]
+        decided_late = [
+            response.text for response in responses if code_of(response) == APPROVED and decided_ms(response) > answered_ms
+        ]
         # What a whole program shares is read without a lock: a batch under way may still decide by what it read before.
         assert not (decided_late and switch.is_locked), f"{switch.name}: decided after it was off: {decided_late[:2]}"
         ring.figures.decided_late += len(decided_late)
-        earlier = [shot for shot in shots if shot.answered_ns < asked_ns]
-        assert any(code_of(shot) == APPROVED for shot in earlier), f"{switch.name}: nothing was approved even before"
+        earlier = [response for response in responses if response.answered_ns < asked_ns]
+        assert any(code_of(response) == APPROVED for response in earlier), f"{switch.name}: nothing was approved even before"
         assert after, f"{switch.name}: nothing was asked afterwards"
         ring.figures.changes += 1
-        ring.figures.under_way += len(shots) - len(earlier) - len(after)
+        ring.figures.under_way += len(responses) - len(earlier) - len(after)
         ring.figures.refused_after += len(after)
         town.made(switch.on(ring.client, card))
 
@@ -284,14 +288,16 @@ def clean_slate(ring: Ring, address: str, rounds: int) -> None:
             return answer.result()
 
     for _ in range(rounds):
-        shots, reply = ring.battery.keep_firing(
+        responses, reply = ring.connections.keep_firing(
             lambda: ring.purchase(ring.cards[next(ring.numbers) % len(ring.cards)], 100),
             reset,
             before=IN_FLIGHT,
             after=2 * IN_FLIGHT,
         )
         assert reply.status == 200, reply.text
-        assert {shot.status for shot in shots} <= {201, 400}, Counter((shot.status, shot.text[:200]) for shot in shots)
+        assert {response.status for response in responses} <= {201, 400}, Counter(
+            (response.status, response.text[:200]) for response in responses
+        )
         with check.database_at(address) as database:
             check.verify(database)
             with database.read() as db:
@@ -301,14 +307,14 @@ def clean_slate(ring: Ring, address: str, rounds: int) -> None:
         ring.figures.resets += 1
 
 
-def code_of(shot: Shot) -> str:
+def code_of(response: Response) -> str:
     """The response code of a simulation's answer."""
-    return str(shot.json["transaction"]["response"]["code"])
+    return str(response.json["transaction"]["response"]["code"])
 
 
-def decided_ms(shot: Shot) -> int:
+def decided_ms(response: Response) -> int:
     """When the decision was made, by the clock of this machine."""
-    return parse_instant(shot.json["transaction"]["issuer_received_time"])
+    return parse_instant(response.json["transaction"]["issuer_received_time"])
 
 
 def ledger(ring: Ring, card: town.Card) -> int:
@@ -325,8 +331,8 @@ def run(address: str, *, rounds: int) -> Figures:
     with running_pair(address) as pair:
         with ExitStack() as stack:
             clients = [stack.enter_context(server.client(timeout_s=60)) for server in pair.servers]
-            battery = stack.enter_context(Battery(pair.servers, PAIRS))
-            ring = Ring(pair, clients, battery, figures, town.build(clients[0], 4))
+            connections = stack.enter_context(Connections(pair.servers, PAIRS))
+            ring = Ring(pair, clients, connections, figures, town.build(clients[0], 4))
             same_token(ring, rounds)
             contradicting_bodies(ring, rounds)
             meeting_commits(ring, rounds)

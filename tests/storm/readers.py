@@ -127,26 +127,26 @@ def read_all(
     purchases.arrive(begin)
     headers = {"Authorization": purchases.shop.client._authorization}
     known, got, turns = set(purchases.bought), Counter[str](), cycle(ports)
-    found = Readings("", readers=1)
-    seen, index, is_more = len(purchases.bought), 0, True
+    readings = Readings("", readers=1)
+    bought_before, index, is_more = len(purchases.bought), 0, True
     connection = OpenConnection(HOST, next(turns), timeout=120)
     while is_more:
         page = ask(connection, headers, {**query, "count": size, "start_index": index})
         got.update(entry["token"] for entry in page["data"])
         index, is_more = index + page["count"], page["is_more"]
-        found.pages += 1
+        readings.pages += 1
         if not kept_open:
             connection.close()
             connection = OpenConnection(HOST, next(turns), timeout=120)
-        purchases.arrive(min(seen + 1, end))
-        found.pages_after_arrivals += is_more and len(purchases.bought) > seen
-        seen = len(purchases.bought)
+        purchases.arrive(min(bought_before + 1, end))
+        readings.pages_after_arrivals += is_more and len(purchases.bought) > bought_before
+        bought_before = len(purchases.bought)
     connection.close()
     expected = known if query.get("state") == "ALL" else known - purchases.cleared
-    found.entries, found.expected = got.total(), len(expected)
-    found.repeated = got.total() - len(got)
-    found.missed = len(expected - got.keys())
-    return found
+    readings.entries, readings.expected = got.total(), len(expected)
+    readings.repeated = got.total() - len(got)
+    readings.missed = len(expected - got.keys())
+    return readings
 
 
 def run(
@@ -165,14 +165,14 @@ def run(
     with ThreadPoolExecutor(2 * readers + 4) as threads:
         buyers = [threads.submit(bought.run, end) for _ in range(4)]
         reading = []
-        for found, lists, kept_open in ((kinds[0], KEPT_OPEN, True), (kinds[1], PLAIN, False)):
+        for readings, lists, kept_open in ((kinds[0], KEPT_OPEN, True), (kinds[1], PLAIN, False)):
             for number, (query, port) in enumerate(islice(zip(cycle(lists), cycle(ports), strict=False), readers)):
-                own = [port, *(other for other in ports if other != port)]
+                own_port_first = [port, *(other for other in ports if other != port)]
                 size, begin = drawn.choice(COUNTS), first + number * purchases // (2 * readers)
-                one = threads.submit(read_all, bought, own, query, size, begin, end, kept_open=kept_open)
-                reading.append((found, one))
-        for found, one in reading:
-            found.add(one.result())
+                reader = threads.submit(read_all, bought, own_port_first, query, size, begin, end, kept_open=kept_open)
+                reading.append((readings, reader))
+        for readings, reader in reading:
+            readings.add(reader.result())
         bought.allowed.release(end)
         for buyer in buyers:
             buyer.result()
@@ -182,10 +182,11 @@ def run(
 
 def report(name: str, kinds: Sequence[Readings], seconds: float) -> Iterator[str]:
     """The figures as lines."""
-    for found in kinds:
+    for readings in kinds:
         yield (
-            f"{name}, {found.kind}: {found.readers} readers, {found.pages:,} pages, {found.pages_after_arrivals:,} of them after "
-            f"an arrival, {found.entries:,} entries, {found.repeated:,} repeated, {found.missed:,} of {found.expected:,} missed"
+            f"{name}, {readings.kind}: {readings.readers} readers, {readings.pages:,} pages, {readings.pages_after_arrivals:,} "
+            f"of them after an arrival, {readings.entries:,} entries, {readings.repeated:,} repeated, "
+            f"{readings.missed:,} of {readings.expected:,} missed"
         )
     yield f"{name}: {seconds:.0f} s"
 
@@ -196,9 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--readers", type=int, default=50, help="readers of each kind")
     parser.add_argument("--purchases", type=int, default=2_000, help="purchases that arrive meanwhile")
     parser.add_argument("--db", nargs="*", choices=DATABASES, default=DATABASES)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     is_broken = False
-    for name in asked.db:
+    for name in options.db:
         with ExitStack() as stack:
             if name == "sqlite":
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-readers-"))
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 postgres = stack.enter_context(TestPostgres(durable=False))
                 servers = list(stack.enter_context(running_pair(postgres.new_database())).servers)
             begun = time.monotonic()
-            kinds = run(servers, readers=asked.readers, purchases=asked.purchases)
+            kinds = run(servers, readers=options.readers, purchases=options.purchases)
             for line in report(name, kinds, time.monotonic() - begun):
                 print(line, flush=True)
             is_broken |= bool(kinds[0].repeated or kinds[0].missed or kinds[1].missed)

@@ -89,7 +89,7 @@ class Move(NamedTuple):
     uses: int
 
 
-class Deed(NamedTuple):
+class UsageEvent(NamedTuple):
     """A stored message. ``request`` is what it asked for, None when it asked for nothing."""
 
     row_id: int
@@ -142,7 +142,7 @@ class Version(NamedTuple):
     """A control as it stood from a revision of its program on; None is one that is off."""
 
     revision: int
-    said: Mapping[str, Any] | None
+    settings: Mapping[str, Any] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -153,17 +153,17 @@ class Limit:
     created_ms: int
     versions: list[Version] = field(default_factory=list)
 
-    def at(self, revision: int) -> Mapping[str, Any] | None:
+    def settings_at(self, revision: int) -> Mapping[str, Any] | None:
         """What it said when the program stood at a revision."""
         for version in reversed(self.versions):
             if version.revision <= revision:
-                return version.said
+                return version.settings
         return None
 
     @property
     def now(self) -> Mapping[str, Any] | None:
         """What it says."""
-        return self.versions[-1].said if self.versions else None
+        return self.versions[-1].settings if self.versions else None
 
 
 @dataclass(slots=True)
@@ -178,29 +178,29 @@ class Wording(NamedTuple):
     """A control as it stands: what it says, and the codes that are in its MCC group."""
 
     limit: Limit
-    said: Mapping[str, Any]
+    settings: Mapping[str, Any]
     codes: Collection[str] | None
 
     def is_same_as(self, other: "Wording | None") -> bool:
         """Whether the other is of the same version of the control, and the group has the same codes."""
-        return other is not None and other.said is self.said and other.codes == self.codes
+        return other is not None and other.settings is self.settings and other.codes == self.codes
 
     def looks_at(self, part: ChainPart, user: str) -> bool:
         """Whether it is for the user, the card product, the currency and the merchant."""
-        said = self.said
-        if said["user_token"] not in (None, user) or said["card_product_token"] not in (None, part.product):
+        settings = self.settings
+        if settings["user_token"] not in (None, user) or settings["card_product_token"] not in (None, part.product):
             return False
-        if said["currency"] != part.currency:
+        if settings["currency"] != part.currency:
             return False
-        if said["mid"] is not None:
-            return bool(said["mid"] == part.mid)
+        if settings["mid"] is not None:
+            return bool(settings["mid"] == part.mid)
         return self.codes is None or part.mcc in self.codes
 
     def share(self, sort: str, goods: int, cash: int) -> int:
         """How much of an amount it includes."""
 
         def includes(name: str, default: bool = True) -> bool:
-            return bool(self.said.get(f"include_{name}", default))
+            return bool(self.settings.get(f"include_{name}", default))
 
         if sort == "withdrawal":
             return goods + cash if includes("withdrawals") else 0
@@ -212,16 +212,16 @@ class Wording(NamedTuple):
 
     def window_of(self, at_ms: int) -> object:
         """The window that an instant is in. LIFETIME has one, which begins with the control."""
-        if self.said["window"] == "LIFETIME":
+        if self.settings["window"] == "LIFETIME":
             return at_ms >= self.limit.created_ms
-        return window_on(self.said["window"], at_ms // DAY_MS)
+        return window_on(self.settings["window"], at_ms // DAY_MS)
 
 
 class Tally:
     """The usage of one control by one user. It counts on from where it stood, and anew when the control or its window changed."""
 
-    def __init__(self, user: str, deeds: Sequence[Deed]) -> None:
-        self.user, self.deeds = user, deeds
+    def __init__(self, user: str, usage_events: Sequence[UsageEvent]) -> None:
+        self.user, self.usage_events = user, usage_events
         self.wording: Wording | None = None
         self.window: object = None
         self.place = self.amount = self.count = 0
@@ -232,15 +232,15 @@ class Tally:
         if not wording.is_same_as(self.wording) or window != self.window or place < self.place:
             self.wording, self.window = wording, window
             self.place = self.amount = self.count = 0
-        for deed in self.deeds[self.place : place]:
-            for move in deed.moves:
+        for usage_event in self.usage_events[self.place : place]:
+            for move in usage_event.moves:
                 self._add(wording, move)
         self.place = place
         return self.amount, self.count
 
     def _add(self, wording: Wording, move: Move) -> None:
         part = move.part
-        if part.is_approved != wording.said.get("approvals_only", True) or not wording.looks_at(part, self.user):
+        if part.is_approved != wording.settings.get("approvals_only", True) or not wording.looks_at(part, self.user):
             return
         if wording.window_of(part.at_ms) != self.window or wording.share(part.sort, part.goods, part.cash) == 0:
             return
@@ -257,7 +257,7 @@ class Books:
 
     program_id: int
     only: Collection[str] | None = None
-    deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
+    usage_events: dict[str, list[UsageEvent]] = field(default_factory=lambda: defaultdict(list))
     limits: dict[str | None, dict[int, Limit]] = field(default_factory=lambda: defaultdict(dict))
     mccs: dict[str, set[str]] = field(default_factory=dict)
     products: dict[str, set[str]] = field(default_factory=dict)
@@ -272,60 +272,63 @@ class Books:
 
     def judged(self) -> LimitResult:
         """Every purchase that was not judged before, against every limit that was in force when it was decided."""
-        return LimitResult([text for user in list(self.deeds) for text in self.judge(user)])
+        return LimitResult([text for user in list(self.usage_events) for text in self.judge(user)])
 
     def judge(self, user: str) -> list[str]:
         """What is wrong with the decisions on a user's purchases that were not judged before."""
-        deeds, first = self.deeds[user], self.judged_of[user]
-        self.judged_of[user] = len(deeds)
-        return [text for place in range(first, len(deeds)) for text in self._wrong(user, place, deeds[place])]
+        usage_events, first = self.usage_events[user], self.judged_of[user]
+        self.judged_of[user] = len(usage_events)
+        return [text for place in range(first, len(usage_events)) for text in self._wrong(user, place, usage_events[place])]
 
-    def _wrong(self, user: str, place: int, deed: Deed) -> list[str]:
+    def _wrong(self, user: str, place: int, usage_event: UsageEvent) -> list[str]:
         """What is wrong with the decision on a purchase by the limits of the revision that it notes."""
-        if deed.request is None or not (deed.is_approved or deed.code in (OVER_AMOUNT, OVER_COUNT)):
+        if usage_event.request is None or not (usage_event.is_approved or usage_event.code in (OVER_AMOUNT, OVER_COUNT)):
             return []
-        found = (self._over(limit, user, place, deed, deed.request) for limit in self._limits_of(user))
-        over = [text for text in found if text is not None]
-        if deed.is_approved:
+        texts = (self._over(limit, user, place, usage_event, usage_event.request) for limit in self._limits_of(user))
+        over = [text for text in texts if text is not None]
+        if usage_event.is_approved:
             return over
-        return [] if over else [f"{user}: purchase {deed.row_id} was refused with {deed.code}, and every limit had room"]
+        refusal = f"purchase {usage_event.row_id} was refused with {usage_event.code}"
+        return [] if over else [f"{user}: {refusal}, and every limit had room"]
 
-    def _over(self, limit: Limit, user: str, place: int, deed: Deed, request: ChainPart) -> str | None:
+    def _over(self, limit: Limit, user: str, place: int, usage_event: UsageEvent, request: ChainPart) -> str | None:
         """How a purchase goes over a limit; None when it does not."""
-        wording = self._wording(limit, limit.at(deed.revision))
+        wording = self._wording(limit, limit.settings_at(usage_event.revision))
         if wording is None or not wording.looks_at(request, user):
             return None
-        asked = wording.share(request.sort, request.goods, request.cash)
-        if asked == 0:
+        requested = wording.share(request.sort, request.goods, request.cash)
+        if requested == 0:
             return None
-        said, single = wording.said, wording.said["window"] == "TRANSACTION"
-        amount, count = (0, 0) if single else self._tally(user, limit).usage(wording, deed.created_ms, place)
-        if amount + asked > said["amount_limit"]:
-            return f"{user}: {limit.token}: {amount} used and {asked} more by {deed.row_id} go over {said['amount_limit']}"
-        if not single and said["usage_limit"] is not None and count + request.uses > said["usage_limit"]:
-            return f"{user}: {limit.token}: used {count} times and once more by {deed.row_id}, allowed {said['usage_limit']}"
+        settings, single = wording.settings, wording.settings["window"] == "TRANSACTION"
+        amount, count = (0, 0) if single else self._tally(user, limit).usage(wording, usage_event.created_ms, place)
+        if amount + requested > settings["amount_limit"]:
+            usage = f"{amount} used and {requested} more by {usage_event.row_id}"
+            return f"{user}: {limit.token}: {usage} go over {settings['amount_limit']}"
+        if not single and settings["usage_limit"] is not None and count + request.uses > settings["usage_limit"]:
+            usage = f"used {count} times and once more by {usage_event.row_id}"
+            return f"{user}: {limit.token}: {usage}, allowed {settings['usage_limit']}"
         return None
 
     def usages(self, user: str, now: datetime) -> Iterator[tuple[Limit, Mapping[str, Any], int, int]]:
         """Each control that applies to a user, what it says, and its amount and count in the window of an instant."""
-        products, deeds, now_ms = self.products.get(user, ()), self.deeds[user], _ms(now)
+        products, usage_events, now_ms = self.products.get(user, ()), self.usage_events[user], _ms(now)
         for limit in self._limits_of(user):
             wording = self._wording(limit, limit.now)
-            if wording is None or wording.said["window"] == "TRANSACTION":
+            if wording is None or wording.settings["window"] == "TRANSACTION":
                 continue
-            said = wording.said
-            if said["user_token"] not in (None, user) or said["card_product_token"] not in (None, *products):
+            settings = wording.settings
+            if settings["user_token"] not in (None, user) or settings["card_product_token"] not in (None, *products):
                 continue
-            yield limit, said, *self._tally(user, limit).usage(wording, now_ms, len(deeds))
+            yield limit, settings, *self._tally(user, limit).usage(wording, now_ms, len(usage_events))
 
     def left(self, user: str, now: datetime) -> dict[str, tuple[int, int]]:
         """What each control has left for a user, in minor units and uses (-1: as many as one likes), as the API must say."""
         return {
             limit.token: (
-                max(0, said["amount_limit"] - amount),
-                -1 if said["usage_limit"] is None else max(0, said["usage_limit"] - count),
+                max(0, settings["amount_limit"] - amount),
+                -1 if settings["usage_limit"] is None else max(0, settings["usage_limit"] - count),
             )
-            for limit, said, amount, count in self.usages(user, now)
+            for limit, settings, amount, count in self.usages(user, now)
         }
 
     def _limits_of(self, user: str) -> Iterator[Limit]:
@@ -333,16 +336,16 @@ class Books:
         # A control that was for a user and is for everybody now stands in both places.
         yield from (limit for limit_id, limit in self.limits[None].items() if limit_id not in self.limits[user])
 
-    def _wording(self, limit: Limit, said: Mapping[str, Any] | None) -> Wording | None:
-        if said is None:
+    def _wording(self, limit: Limit, settings: Mapping[str, Any] | None) -> Wording | None:
+        if settings is None:
             return None
-        group = said["mcc_group"]
-        return Wording(limit, said, said["mccs"] if group is None else self.mccs.get(group, ()))
+        group = settings["mcc_group"]
+        return Wording(limit, settings, settings["mccs"] if group is None else self.mccs.get(group, ()))
 
     def _tally(self, user: str, limit: Limit) -> Tally:
         key = (user, limit.token)
         if key not in self.tallies:
-            self.tallies[key] = Tally(user, self.deeds[user])
+            self.tallies[key] = Tally(user, self.usage_events[user])
         return self.tallies[key]
 
     # --- What is read --------------------------------------------------------------------------
@@ -368,22 +371,22 @@ class Books:
         for row in db.execute(query):
             self.last_id = max(self.last_id, row.id)
             self.roots[row.id] = row.id if row.root_id is None else row.root_id
-            self.deeds[row.user].append(self._deed(row))
+            self.usage_events[row.user].append(self._usage_event(row))
 
-    def _deed(self, row: Any) -> Deed:
-        name, is_approved, said = NAMES[row.kind], row.impacted is not None, details_decoder.decode(row.details)
+    def _usage_event(self, row: Any) -> UsageEvent:
+        name, is_approved, details = NAMES[row.kind], row.impacted is not None, details_decoder.decode(row.details)
         is_request = name in HELD or name in AT_ONCE
         amount = row.amount if is_approved else row.request_amount
         # Cash back is paid in full or not at all: a partial approval is for goods.
-        cash = said.cash_back if is_request and row.code != PARTLY_APPROVED else 0
+        cash = details.cash_back if is_request and row.code != PARTLY_APPROVED else 0
         first_of_chain = is_request and name != "authorization.incremental"
         is_forced = ".clearing" in name and row.root_id is None
         part = ChainPart(
             row.created_ms,
             row.product,
-            said.mid,
-            said.merchant.mcc,
-            said.velocity_category.name.lower(),
+            details.mid,
+            details.merchant.mcc,
+            details.velocity_category.name.lower(),
             row.currency,
             is_approved,
             amount - cash,
@@ -394,9 +397,9 @@ class Books:
         if is_request:
             moves = self._request(name, row, part)
         elif is_approved:
-            moves = self._follow(name, row, part, getattr(said, "refund_of", None))
+            moves = self._follow(name, row, part, getattr(details, "refund_of", None))
         request = part if is_request and amount else None
-        return Deed(row.id, row.created_ms, row.program_revision, row.code, is_approved, request, moves)
+        return UsageEvent(row.id, row.created_ms, row.program_revision, row.code, is_approved, request, moves)
 
     def _chain(self, row_id: int) -> Chain:
         """The chain that a message belongs to."""
@@ -467,10 +470,10 @@ class Books:
             past = past.where(config_history.c.object_id.in_(limits))
         for row in db.execute(past):
             self.last_revision = row.revision
-            said = _said(row.doc)
-            limits[row.object_id].versions.append(Version(row.revision, said))
-            if said is not None:
-                self.limits[said["user_token"]][row.object_id] = limits[row.object_id]
+            settings = _settings_of(row.doc)
+            limits[row.object_id].versions.append(Version(row.revision, settings))
+            if settings is not None:
+                self.limits[settings["user_token"]][row.object_id] = limits[row.object_id]
 
 
 @lru_cache(maxsize=100_000)
@@ -492,7 +495,7 @@ def read(database: Database, program_id: int, only: Collection[str] | None = Non
 
 def _products(db: Connection, program_id: int) -> dict[str, set[str]]:
     """The card products of each user's cards."""
-    found = defaultdict[str, set[str]](set)
+    products = defaultdict[str, set[str]](set)
     query = (
         select(users.c.token, card_products.c.token.label("product"))
         .join(cards, cards.c.user_id == users.c.id)
@@ -500,14 +503,14 @@ def _products(db: Connection, program_id: int) -> dict[str, set[str]]:
         .where(users.c.program_id == program_id)
     )
     for row in db.execute(query):
-        found[row.token].add(row.product)
-    return found
+        products[row.token].add(row.product)
+    return products
 
 
-def _said(doc: str) -> dict[str, Any] | None:
-    said = msgspec.json.decode(doc)
+def _settings_of(doc: str) -> dict[str, Any] | None:
+    settings = msgspec.json.decode(doc)
     names = ("user_token", "card_product_token", "mid", "mccs", "mcc_group", "usage_limit")
-    return None if said is None else {**dict.fromkeys(names), **said}
+    return None if settings is None else {**dict.fromkeys(names), **settings}
 
 
 def _mccs(db: Connection, program_id: int) -> dict[str, set[str]]:
@@ -517,11 +520,11 @@ def _mccs(db: Connection, program_id: int) -> dict[str, set[str]]:
     groups = dict[str, set[str]]()
     for row in db.execute(query):
         codes = groups[row.token] = set()
-        for said in msgspec.json.decode(row.doc)["mccs"]:
-            first, _, last = said.partition("-")
+        for code_range in msgspec.json.decode(row.doc)["mccs"]:
+            first, _, last = code_range.partition("-")
             codes |= {f"{code:04d}" for code in range(int(first), int(last or first) + 1)}
     return groups
 
 
-def _ms(at: datetime) -> int:
-    return round((at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
+def _ms(instant: datetime) -> int:
+    return round((instant - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)

@@ -45,7 +45,7 @@ MORE: dict[Place, Any] = {
     },
     TRANSITION: {**BODIES[TRANSITION], "direct_deposit_token": DEPOSIT},
 }  # fmt: skip
-"""Bodies that suit a scene: the document's examples would refuse most of its purchases."""
+"""Bodies that suit an object graph: the document's examples would refuse most of its purchases."""
 
 EXAMPLES: dict[Place, Any] = {**BODIES, **MORE}
 
@@ -113,7 +113,7 @@ FOLLOWS = COMPLETES | {
 
 
 @dataclass
-class Scene:
+class ObjectGraph:
     """A program with something of everything in it. ``prefix`` stands before every token that a client chooses."""
 
     client: Client
@@ -121,7 +121,7 @@ class Scene:
     program: str
     mark: str
     prefix: str = ""
-    found: dict[str, None] = field(default_factory=dict)
+    lookup_values: dict[str, None] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     purchase: str = ""
     fee: str = ""
@@ -162,8 +162,8 @@ class Scene:
         example = EXAMPLES.get(place)
         if PURCHASE in str(example):
             path = FOLLOWS.get(place, "/v3/simulate/authorization")
-            more = {"is_pre_auth": True} if place in COMPLETES else {}
-            bought = self.client.post(path, self._dressed({**EXAMPLES["POST", path], **more}))
+            fields = {"is_pre_auth": True} if place in COMPLETES else {}
+            bought = self.client.post(path, self._dressed({**EXAMPLES["POST", path], **fields}))
             assert bought.status == 201, bought.text
             self.purchase = bought.json["transaction"]["token"]
             self.learn(bought.json)
@@ -198,7 +198,7 @@ class Scene:
             if isinstance(value, str) and value and "_" not in (value if name == "pan" else ""):
                 self.words[name] = value
                 if TELLTALE.search(name):
-                    self.found[value] = None
+                    self.lookup_values[value] = None
 
     def _dressed(self, value: Any, name: str = "") -> Any:
         match value:
@@ -241,43 +241,43 @@ def named_values(answer: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield name, answer
 
 
-def working_values(scene: Scene, place: Place) -> tuple[str, ...] | None:
-    """Values for the path's parameters with which the route finds something of the scene's; None when there are none.
+def working_values(object_graph: ObjectGraph, place: Place) -> tuple[str, ...] | None:
+    """Values for the path's parameters with which the route finds something of the object graph's; None when there are none.
 
     An empty list is something too where a token that nobody has is not found.
     """
     if place[1] in FRUITLESS:
         return FRUITLESS[place[1]]
     names = names_in(place[1])
-    known = list(dict.fromkeys([*TOKENS.values(), *scene.found, *WORDS]))
+    known = list(dict.fromkeys([*TOKENS.values(), *object_graph.lookup_values, *WORDS]))
     second_best = None
     for values in itertools.product(*([TOKENS[name]] if name == "event_type" else known for name in names)):
-        reply = ask(scene, place, values)
+        reply = ask(object_graph, place, values)
         assert reply.status < 500, (place, values, reply.text)
         if reply.status < 300 and not is_empty(reply):
             return values
         if reply.status < 300 and second_best is None:
             second_best = values
-    is_choosy = not names or ask(scene, place, ["nobody"] * len(names)).status in (400, 404)
+    is_choosy = not names or ask(object_graph, place, ["nobody"] * len(names)).status in (400, 404)
     return second_best if is_choosy else None
 
 
-def ask(scene: Scene, place: Place, values: Sequence[str], **query: str) -> Reply:
+def ask(object_graph: ObjectGraph, place: Place, values: Sequence[str], **query: str) -> Reply:
     """Calls a route with these values in its path, with its example as body."""
-    pairs = {**required_query(scene, place), **query}
+    pairs = {**required_query(object_graph, place), **query}
     path = filled(place[1], values) + (f"?{urlencode(pairs)}" if pairs else "")
-    reply = scene.client.request(place[0], path, scene.body_of(place))
+    reply = object_graph.client.request(place[0], path, object_graph.body_of(place))
     if reply.status < 300:
-        scene.learn(reply.json)
-        scene.undo(place)
+        object_graph.learn(reply.json)
+        object_graph.undo(place)
     return reply
 
 
-def required_query(scene: Scene, place: Place) -> dict[str, str]:
+def required_query(object_graph: ObjectGraph, place: Place) -> dict[str, str]:
     """What the route's query must have."""
     shape = ALL[place].query
-    required = [one.name for one in msgspec.structs.fields(shape) if one.required] if shape is not None else []
-    return {name: scene.words[name] for name in required}
+    required = [parameter.name for parameter in msgspec.structs.fields(shape) if parameter.required] if shape is not None else []
+    return {name: object_graph.words[name] for name in required}
 
 
 def is_empty(reply: Reply) -> bool:

@@ -12,7 +12,7 @@ APPROVED = "0000"
 
 
 @dataclass(slots=True)
-class Told:
+class Message:
     """One request and its answer: None as long as whoever sent it has heard nothing."""
 
     token: str
@@ -37,23 +37,23 @@ class Told:
 class Memory:
     """Every request by its token, in the order of asking; safe for several threads."""
 
-    by_token: dict[str, Told] = field(default_factory=dict)
-    chains: dict[str, list[Told]] = field(default_factory=dict)
+    by_token: dict[str, Message] = field(default_factory=dict)
+    chains: dict[str, list[Message]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def ask(self, told: Told) -> None:
+    def ask(self, message: Message) -> None:
         """Remembers a request before it is sent."""
         with self.lock:
-            self.by_token[told.token] = told
-            self.chains.setdefault(told.root, []).append(told)
+            self.by_token[message.token] = message
+            self.chains.setdefault(message.root, []).append(message)
 
-    def answered(self) -> list[Told]:
+    def answered(self) -> list[Message]:
         """What was acknowledged, oldest first."""
-        return [told for told in self.by_token.values() if told.answer is not None]
+        return [message for message in self.by_token.values() if message.answer is not None]
 
-    def unanswered(self) -> list[Told]:
+    def unanswered(self) -> list[Message]:
         """What nobody was told the outcome of."""
-        return [told for told in self.by_token.values() if told.answer is None]
+        return [message for message in self.by_token.values() if message.answer is None]
 
     def held_cents(self) -> Counter[str]:
         """What must be on hold on each user's account, reckoned from nothing but the answers."""
@@ -63,25 +63,25 @@ class Memory:
         return held
 
 
-def hold_of(chain: list[Told]) -> int:
+def hold_of(chain: list[Message]) -> int:
     """What is still on hold of one authorization: the answers of its chain, one after the other."""
     hold = cleared = 0
-    for told in (told for told in chain if told.is_approved):
-        match told.path.rpartition("/")[2]:
+    for message in (message for message in chain if message.is_approved):
+        match message.path.rpartition("/")[2]:
             case "authorization":
-                hold = told.cents
+                hold = message.cents
             case "advice":
                 # The new total has what was cleared of it already.
-                hold = told.cents - cleared
+                hold = message.cents - cleared
             case "clearing":
-                hold, cleared = max(0, hold - told.cents), cleared + told.cents
+                hold, cleared = max(0, hold - message.cents), cleared + message.cents
             case "reversal":
-                hold -= told.cents
+                hold -= message.cents
     return hold
 
 
-def differences(said: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+def differences(answer: dict[str, Any], stored: dict[str, Any]) -> Iterator[str]:
     """Where two pictures of a transaction differ. Its state is the one thing that may move on."""
-    for name in sorted(said.keys() | found.keys()):
-        if name != "state" and said.get(name) != found.get(name):
-            yield f"{name}: told {said.get(name)!r}, found {found.get(name)!r}"
+    for name in sorted(answer.keys() | stored.keys()):
+        if name != "state" and answer.get(name) != stored.get(name):
+            yield f"{name}: told {answer.get(name)!r}, found {stored.get(name)!r}"

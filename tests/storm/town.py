@@ -33,8 +33,8 @@ def build(client: Client, cards: int) -> list[Card]:
     """A funding source, products and so many cards, each with an account of its own. May be repeated: tokens are fixed."""
     made(client.post("/fundingsources/program", {"token": SOURCE, "name": "Bank"}))
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": SOURCE, "refunds_destination": "GPA"}}
-    for token, more in (("jit", {"jit_funding": jit}), ("prepaid", {})):
-        product = {"token": token, "name": token, "start_date": "2020-01-01", "config": {**ALIVE, **more}}
+    for token, fields in (("jit", {"jit_funding": jit}), ("prepaid", {})):
+        product = {"token": token, "name": token, "start_date": "2020-01-01", "config": {**ALIVE, **fields}}
         made(client.post("/cardproducts", product))
     return [card(client, f"{number}") for number in range(cards)]
 

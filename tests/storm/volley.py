@@ -18,11 +18,11 @@ Request = tuple[str, str, Any]
 """Verb, path and body."""
 
 ANSWER_S = 60
-"""The longest wait for the answers to a volley; only a safety limit."""
+"""The longest wait for the answers to concurrent requests; only a safety limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class Response:
     """One answer and when its request was under way, in nanoseconds."""
 
     status: int
@@ -34,7 +34,7 @@ class Shot:
     def json(self) -> Any:
         return json.loads(self.text)
 
-    def overlaps(self, other: "Shot") -> bool:
+    def overlaps(self, other: "Response") -> bool:
         """Whether both were under way at some instant."""
         return self.sent_ns < other.answered_ns and other.sent_ns < self.answered_ns
 
@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._buffer = b""
         self._sent_ns = time.monotonic_ns()
-        self._answer: asyncio.Future[Shot] | None = None
+        self._answer: asyncio.Future[Response] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         """Whether the server has no reason to hang up on it."""
         return not self.transport.is_closing() and time.monotonic_ns() - self._sent_ns < IDLE_SECONDS * 1e9
 
-    def send(self, request: bytes) -> "asyncio.Future[Shot]":
+    def send(self, request: bytes) -> "asyncio.Future[Response]":
         """Writes a request; the answer comes later."""
         self._answer = asyncio.get_running_loop().create_future()
         self._sent_ns = time.monotonic_ns()
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
             return
         assert self._answer is not None
         self._buffer = rest[length:]
-        self._answer.set_result(Shot(int(head[9:12]), rest[:length], self._sent_ns, time.monotonic_ns()))
+        self._answer.set_result(Response(int(head[9:12]), rest[:length], self._sent_ns, time.monotonic_ns()))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The server is gone, or we are."""
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionResetError("the server closed the connection"))
 
 
-class Battery:
+class Connections:
     """Open connections to servers, ``size`` to each; connection ``n`` leads to server ``n % len(servers)``.
 
     The servers have the same credentials.
@@ -116,7 +116,7 @@ class Battery:
             connection.transport.close()
         return connection is not None and connection.is_fresh
 
-    def fire(self, requests: Sequence[Request]) -> list[Shot]:
+    def fire(self, requests: Sequence[Request]) -> list[Response]:
         """Sends each request on a connection of its own: in turn to each of the servers."""
         self._refresh()
         return self._loop.run_until_complete(asyncio.wait_for(self._fire(requests), ANSWER_S))
@@ -128,7 +128,7 @@ class Battery:
         first: Sequence[int] = (),
         answered: Sequence[int] = (),
         last: Sequence[int] = (),
-    ) -> list[Shot]:
+    ) -> list[Response]:
         """The same while accounts are held. They are released when batches of both processes wait for them.
 
         Requests whose numbers are in ``first`` wait for an account before the others are sent. Those in ``answered`` need no
@@ -140,39 +140,39 @@ class Battery:
 
     def keep_firing(
         self, next_request: Callable[[], Request], meanwhile: Callable[[], T], before: int, after: int
-    ) -> tuple[list[Shot], T]:
+    ) -> tuple[list[Response], T]:
         """Keeps every connection busy from ``before`` answers before until ``after`` answers after what a thread does."""
         self._refresh()
         return self._loop.run_until_complete(self._keep_firing(next_request, meanwhile, before, after))
 
     async def _keep_firing(
         self, next_request: Callable[[], Request], meanwhile: Callable[[], T], before: int, after: int
-    ) -> tuple[list[Shot], T]:
-        shots, is_over = list[Shot](), asyncio.Event()
+    ) -> tuple[list[Response], T]:
+        responses, is_over = list[Response](), asyncio.Event()
 
         async def fire(connection: Connection) -> None:
             while not is_over.is_set():
-                shots.append(await connection.send(self._bytes_of(*next_request())))
+                responses.append(await connection.send(self._bytes_of(*next_request())))
 
         async def wait_for(answers: int) -> None:
-            while len(shots) < answers and not any(task.done() for task in firing):
+            while len(responses) < answers and not any(task.done() for task in firing):
                 await asyncio.sleep(0.002)
 
         firing = [asyncio.create_task(fire(connection)) for connection in self._connections.values()]
         await wait_for(before)
         done = await asyncio.get_running_loop().run_in_executor(None, meanwhile)
-        await wait_for(len(shots) + after)
+        await wait_for(len(responses) + after)
         is_over.set()
         await asyncio.gather(*firing)
-        return shots, done
+        return responses, done
 
-    async def _fire(self, requests: Sequence[Request]) -> list[Shot]:
+    async def _fire(self, requests: Sequence[Request]) -> list[Response]:
         waiting = [self._send(number, request) for number, request in enumerate(requests)]
         return [await answer for answer in waiting]
 
     async def _fire_held(
         self, requests: Sequence[Request], held: HeldAccounts, first: Sequence[int], answered: Sequence[int], last: Sequence[int]
-    ) -> list[Shot]:
+    ) -> list[Response]:
         waiting = {number: self._send(number, requests[number]) for number in first}
         if first:
             await asyncio.to_thread(held.wait, 1)
@@ -186,7 +186,7 @@ class Battery:
         held.release()
         return [await waiting[number] for number in range(len(requests))]
 
-    def _send(self, number: int, request: Request) -> "asyncio.Future[Shot]":
+    def _send(self, number: int, request: Request) -> "asyncio.Future[Response]":
         return self._connections[number].send(self._bytes_of(*request))
 
     def _bytes_of(self, verb: str, path: str, body: Any) -> bytes:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.support.limit_histories import WINDOWS, WRONG, Figures, play
 from tests.support.postgres import TestPostgres
-from tests.support.world import World
+from tests.support.world import InProcessPlatform
 
 PEOPLE = 100
 """Histories of one program, which has a clock and controls of its own."""
@@ -29,41 +29,44 @@ PEOPLE = 100
 def run(address: str, *, histories: int, seed: int, windows: Sequence[str] = WINDOWS, people: int = PEOPLE, stories: int = 1,
         say: Callable[[str], None] = lambda _: None) -> list[Figures]:  # fmt: skip
     """So many histories for each window on one empty database. Of so many kinds of failures one history is told."""
-    found = []
-    world = World(address)
+    all_figures = []
+    platform = InProcessPlatform(address)
     try:
         for window in windows:
             started = time.monotonic()
             programs = max(1, histories // people)
-            figures = play(world, window, seed, programs=programs, people=min(people, histories), stories=stories)
+            figures = play(platform, window, seed, programs=programs, people=min(people, histories), stories=stories)
             figures.seconds = time.monotonic() - started
-            found.append(figures)
+            all_figures.append(figures)
             say(f"{window}: {figures.histories:,} histories, {figures.wrong:,} wrong, {figures.seconds:.0f} s")
     finally:
-        world.close()
-    return found
+        platform.close()
+    return all_figures
 
 
 def failures_of(figures: Figures) -> dict[str, Counter[str]]:
     """In how many histories something of each kind was wrong, by the steps after which it was wrong for the first time."""
-    found = dict[str, Counter[str]]()
-    for one in figures.failures:
-        own = {line.step.verb for line in one.place.lines if line.turn == one.turn and line.owner == one.person.name}
-        found.setdefault(one.what, Counter())[" + ".join(sorted(own)) or "a change for everybody"] += 1
-    return found
+    counts = dict[str, Counter[str]]()
+    for failure in figures.failures:
+        verbs = {
+            line.step.verb for line in failure.place.lines if line.turn == failure.turn and line.owner == failure.person.name
+        }
+        counts.setdefault(failure.kind, Counter())[" + ".join(sorted(verbs)) or "a change for everybody"] += 1
+    return counts
 
 
-def table(found: Sequence[Figures]) -> str:
+def table(all_figures: Sequence[Figures]) -> str:
     """The figures for people, each zero beside the number of histories that it stands on."""
     head = ("velocity limits while time passes", "histories with something wrong", "steps", "*met:* requests approved",
             "*met:* over a limit", "*met:* given back in a later window", "took")  # fmt: skip
     lines = [
         (
-            one.window, f"{one.wrong:,} of {one.histories:,}", f"{one.steps:,}", f"{one.met['approved']:,}",
-            f"{one.met['over an amount'] + one.met['over a count']:,}", f"{one.met['given back in a later window']:,}",
-            f"{one.seconds:.0f} s",
+            figures.window, f"{figures.wrong:,} of {figures.histories:,}", f"{figures.steps:,}", f"{figures.met['approved']:,}",
+            f"{figures.met['over an amount'] + figures.met['over a count']:,}",
+            f"{figures.met['given back in a later window']:,}",
+            f"{figures.seconds:.0f} s",
         )
-        for one in found
+        for figures in all_figures
     ]  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines))
 
@@ -77,33 +80,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=42, help="the same seed draws the same histories")
     parser.add_argument("--db", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--json", type=Path, help="a file for what was met")
-    asked = parser.parse_args(arguments)
-    print(f"seed {asked.seed}", file=sys.stderr, flush=True)
+    options = parser.parse_args(arguments)
+    print(f"seed {options.seed}", file=sys.stderr, flush=True)
 
     def play_at(address: str) -> list[Figures]:
         return run(
-            address, histories=asked.histories, seed=asked.seed, windows=asked.windows, people=asked.people,
+            address, histories=options.histories, seed=options.seed, windows=options.windows, people=options.people,
             stories=len(WRONG), say=lambda text: print(text, file=sys.stderr, flush=True),
         )  # fmt: skip
 
-    if asked.db == "postgres":
+    if options.db == "postgres":
         with TestPostgres(durable=False) as postgres:
-            found = play_at(postgres.new_database())
+            all_figures = play_at(postgres.new_database())
     else:
         with tempfile.TemporaryDirectory(prefix="cardwright-windows-") as folder:
-            found = play_at(str(Path(folder, "cardwright.db")))
-    print(table(found))
-    for one in found:
-        for what, verbs in failures_of(one).items():
-            told = ", ".join(f"{verb} {times}" for verb, times in verbs.most_common())
-            print(f"{one.window}: {what} in {verbs.total()} histories, first after {told}\n\n{one.stories[what]}\n")
-    if asked.json:
-        met = [{"window": one.window, "histories": one.histories, "met": dict(one.met)} for one in found]
-        asked.json.write_text(json.dumps(met, indent=1) + "\n", "utf-8")
-    unproven = [what for one in found for what in one.unproven]
-    for what in unproven:
-        print(f"never met, so nothing is proven: {what}", file=sys.stderr)
-    return 1 if unproven or any(one.failures for one in found) else 0
+            all_figures = play_at(str(Path(folder, "cardwright.db")))
+    print(table(all_figures))
+    for figures in all_figures:
+        for kind, verbs in failures_of(figures).items():
+            verb_counts = ", ".join(f"{verb} {times}" for verb, times in verbs.most_common())
+            print(
+                f"{figures.window}: {kind} in {verbs.total()} histories, first after {verb_counts}\n\n{figures.stories[kind]}\n"
+            )
+    if options.json:
+        met = [{"window": figures.window, "histories": figures.histories, "met": dict(figures.met)} for figures in all_figures]
+        options.json.write_text(json.dumps(met, indent=1) + "\n", "utf-8")
+    unproven = [danger for figures in all_figures for danger in figures.unproven]
+    for danger in unproven:
+        print(f"never met, so nothing is proven: {danger}", file=sys.stderr)
+    return 1 if unproven or any(figures.failures for figures in all_figures) else 0
 
 
 if __name__ == "__main__":

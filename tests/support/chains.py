@@ -26,7 +26,7 @@ from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
 from cardwright.storage.programs import get_program, set_clock
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal
-from tests.support.world import NOON, World
+from tests.support.world import NOON, InProcessPlatform
 
 UNITS = {"m": 60_000, "h": 3_600_000, "d": DAY_MS}
 
@@ -59,26 +59,26 @@ PRODUCTS: dict[str, dict[str, Any]] = {
 """Card products: what differs from a product whose cards are active at once and take cash from machines."""
 
 
-def populate(world: World) -> None:
+def populate(platform: InProcessPlatform) -> None:
     """The products."""
-    world.make("fundingsources/program", name="Bank", token="bank")
-    world.make("fundingsources/program", name="Dry", token="dry", active=False)
-    for name, said in PRODUCTS.items():
-        said = dict(said)
-        destination, source = said.pop("jit", None), said.pop("source", "bank")
+    platform.make("fundingsources/program", name="Bank", token="bank")
+    platform.make("fundingsources/program", name="Dry", token="dry", active=False)
+    for name, settings in PRODUCTS.items():
+        settings = dict(settings)
+        destination, source = settings.pop("jit", None), settings.pop("source", "bank")
         funding = {"enabled": destination is not None, "refunds_destination": destination or ""}
-        config = {"card_life_cycle": {"activate_upon_issue": True}, "poi": {"atm": True}, **said}
+        config = {"card_life_cycle": {"activate_upon_issue": True}, "poi": {"atm": True}, **settings}
         config["jit_funding"] = {"program_funding_source": {**funding, "funding_source_token": source if destination else ""}}
-        world.make("cardproducts", name=name, token=name, start_date="2025-01-01", config=config)
+        platform.make("cardproducts", name=name, token=name, start_date="2025-01-01", config=config)
 
 
-def check_table(world: World, product: str, table: str) -> None:
+def check_table(platform: InProcessPlatform, product: str, table: str) -> None:
     """Has every row of a table decided, on a new account with a card of the product, and compares what came of it."""
-    till = Till(world, product)
+    till = Till(platform, product)
     expected = rows_of(table)
     assert expected
     assert [till.row(row.split(" | ")[0]) for row in expected] == expected
-    assert verify(world.database).violations == []
+    assert verify(platform.database).violations == []
 
 
 class Till:
@@ -90,11 +90,11 @@ class Till:
     three days; ``wait 7d`` lets time pass; ``expire 1`` comes from the timers.
     """
 
-    def __init__(self, world: World, product: str) -> None:
-        self.world, self.card = world, world.make("users")["token"]
-        world.make("cards", token=self.card, user_token=self.card, card_product_token=product)
-        with world.database.read() as db:
-            self.now = get_program(db, world.program_id).clock.time_at(NOON)
+    def __init__(self, platform: InProcessPlatform, product: str) -> None:
+        self.platform, self.card = platform, platform.make("users")["token"]
+        platform.make("cards", token=self.card, user_token=self.card, card_product_token=product)
+        with platform.database.read() as db:
+            self.now = get_program(db, platform.program_id).clock.time_at(NOON)
         self.outcomes: list[CardResult | None] = []
 
     def row(self, words: str) -> str:
@@ -102,36 +102,36 @@ class Till:
         verb, *rest = words.split()
         if verb == "wait":
             return self._wait(words, rest[0])
-        (result,) = self.world.run([[self._request_of(verb, rest)]])
+        (result,) = self.platform.run([[self._request_of(verb, rest)]])
         if isinstance(result, Problem):
             self.outcomes.append(None)
             return f"{words} | {result.kind.code} | - | - | -"
         self.outcomes.append(result)
-        return f"{words} | {told(self.world, result)}"
+        return f"{words} | {row_of(self.platform, result)}"
 
     def _wait(self, words: str, text: str) -> str:
         self.now += int(text[:-1]) * UNITS[text[-1]]
-        with self.world.database.write() as db:
-            set_clock(db, self.world.program_id, ProgramClock(0, self.now))
+        with self.platform.database.write() as db:
+            set_clock(db, self.platform.program_id, ProgramClock(0, self.now))
         self.outcomes.append(None)
         return f"{words} | - | - | - | -"
 
     def _request_of(self, verb: str, rest: list[str]) -> CardRequest:
-        said = dict(zip(rest[1::2], rest[2::2], strict=False)) if verb != "expire" else {"of": rest[0]}
-        root = self.outcomes[int(said["of"]) - 1] if "of" in said else None
+        options = dict(zip(rest[1::2], rest[2::2], strict=False)) if verb != "expire" else {"of": rest[0]}
+        root = self.outcomes[int(options["of"]) - 1] if "of" in options else None
         if verb == "expire":
             message: Any = Expiry(details=Details(mid=""))
         else:
             amount, _, cash = (rest[0] if rest else "0").partition("+")
-            message = self._message(verb, round(float(amount) * 100), int(cash or 0) * 100, rest, said)
-        key: Any = (self.world.program_id, self.card)
+            message = self._message(verb, round(float(amount) * 100), int(cash or 0) * 100, rest, options)
+        key: Any = (self.platform.program_id, self.card)
         root_id = None if root is None else root.row.root_id or root.row.id
         return CardRequest(key, message, len(self.outcomes), NOON, root_id=root_id)
 
-    def _message(self, verb: str, amount: int, cash: int, rest: list[str], said: dict[str, str]) -> Any:
+    def _message(self, verb: str, amount: int, cash: int, rest: list[str], options: dict[str, str]) -> Any:
         if verb in ASKS:
             merchant = Merchant(partial_approval_capable="alone" not in rest)
-            hold = int(said["hold"][:-1]) * UNITS[said["hold"][-1]] if "hold" in said else None
+            hold = int(options["hold"][:-1]) * UNITS[options["hold"][-1]] if "hold" in options else None
             request_type, mid = ASKS[verb], "m1" if verb != "grow" else ""
             velocity_category = CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE)
             details = Details(
@@ -145,49 +145,49 @@ class Till:
             return Authorization(amount=amount, details=details, request_type=request_type)
         if verb in REFUNDS:
             return Refund(amount=amount, details=Details(mid="m1"), kind=REFUNDS[verb])
-        more: dict[str, Any] = {"is_forced": True} if verb == "force" else {}
-        if "as" in said:
-            begins = REFUNDS[said["as"]] if said["as"] in REFUNDS else KIND_OF[ASKS[said["as"]]]
-            more["forced_as"] = FAMILIES[begins].clearing
+        fields: dict[str, Any] = {"is_forced": True} if verb == "force" else {}
+        if "as" in options:
+            begins = REFUNDS[options["as"]] if options["as"] in REFUNDS else KIND_OF[ASKS[options["as"]]]
+            fields["forced_as"] = FAMILIES[begins].clearing
         if verb == "reverse":
-            more = {"is_advice": "told" in rest, "window_days": int(said["within"]) if "within" in said else None}
-        return FOLLOWS[verb](amount=amount, details=Details(mid=""), **more)
+            fields = {"is_advice": "told" in rest, "window_days": int(options["within"]) if "within" in options else None}
+        return FOLLOWS[verb](amount=amount, details=Details(mid=""), **fields)
 
 
-def told(world: World, outcome: CardResult) -> str:
+def row_of(platform: InProcessPlatform, outcome: CardResult) -> str:
     """Type, state and code; order; impact, ledger and available; postings. The load's side is rendered too and must agree."""
     fragments, source, row = outcome.card.fragments, outcome.source.fragments if outcome.source else None, outcome.row
-    one: dict[str, Any] = msgspec.json.decode(render(row, fragments, source))
-    order = one.get("gpa_order") or one.get("gpa_order_unload")
+    document: dict[str, Any] = msgspec.json.decode(render(row, fragments, source))
+    order = document.get("gpa_order") or document.get("gpa_order_unload")
     if order is not None and row.moved:
         load = msgspec.json.decode(render_load(row, fragments, source))
         assert order["transaction_token"] == load["token"]
-        assert load["preceding_related_transaction_token"] == one["token"]
+        assert load["preceding_related_transaction_token"] == document["token"]
         assert abs(load["gpa"]["impacted_amount"]) == order["amount"]
-    impacted = one["gpa"].get("impacted_amount")
-    unload = "un" if "gpa_order_unload" in one else ""
-    code, kind = one["response"]["code"], one["type"]
+    impacted = document["gpa"].get("impacted_amount")
+    unload = "un" if "gpa_order_unload" in document else ""
+    code, kind = document["response"]["code"], document["type"]
     for word, short in SHORT.items():
         kind = kind.replace(word, short)
-    balances = f"{one['gpa']['ledger_balance']:g} {one['gpa']['available_balance']:g}"
+    balances = f"{document['gpa']['ledger_balance']:g} {document['gpa']['available_balance']:g}"
     return " | ".join(
         (
-            f"{kind} {one['state']}{'' if code == '0000' else f' {code}'}",
+            f"{kind} {document['state']}{'' if code == '0000' else f' {code}'}",
             f"{unload}{order['state']} {order['amount']:g}" if order else "-",
             f"{'-' if impacted is None else f'{impacted:+g}' if impacted else '0'} {balances}",
-            postings(world, row.id),
+            postings(platform, row.id),
         )
     )
 
 
-def postings(world: World, row_id: int) -> str:
+def postings(platform: InProcessPlatform, row_id: int) -> str:
     """The legs of an entry, such as ``F-10 H+10``."""
     columns = [journal.c[account] for account in LETTERS.values()]
-    with world.database.read() as db:
-        found = db.execute(select(*columns).where(journal.c.id == row_id)).one_or_none()
-    if found is None:
+    with platform.database.read() as db:
+        units_of_accounts = db.execute(select(*columns).where(journal.c.id == row_id)).one_or_none()
+    if units_of_accounts is None:
         return "-"
-    return " ".join(f"{letter}{units / 100:+g}" for letter, units in zip(LETTERS, found, strict=True) if units)
+    return " ".join(f"{letter}{units / 100:+g}" for letter, units in zip(LETTERS, units_of_accounts, strict=True) if units)
 
 
 def rows_of(table: str) -> list[str]:

@@ -83,19 +83,19 @@ def fenced(file: Path) -> Iterator[tuple[Block, list[str]]]:
 
 def blocks_of(file: Path) -> list[Block]:
     """All blocks of a page; a json or text block right after one that runs becomes its `shown` output."""
-    found: list[Block] = []
+    blocks: list[Block] = []
     pairable = False
     for block, between in fenced(file):
-        said = [line for line in between if line.strip()]
-        close = not said or (len(said) == 1 and LEAD_IN.match(said[0]) is not None)
+        text_lines = [line for line in between if line.strip()]
+        close = not text_lines or (len(text_lines) == 1 and LEAD_IN.match(text_lines[0]) is not None)
         if pairable and close and block.language in ("json", "text"):
-            found[-1] = replace(found[-1], shown=block.text, kind=block.language)
+            blocks[-1] = replace(blocks[-1], shown=block.text, kind=block.language)
             pairable = False
             continue
         block = _session(block) if block.language == "console" else block
-        found.append(block)
+        blocks.append(block)
         pairable = block.runs and block.shown is None
-    return found
+    return blocks
 
 
 def _session(block: Block) -> Block:
@@ -155,8 +155,8 @@ class Reader:
         done = self._bash.stdout.readline() == "done\n"
         alarm.cancel()
         printed = out.read_text() if out.exists() else ""
-        said = err.read_text() if err.exists() else ""
-        assert done, f"{block.place}: failed, or took {BLOCK_SECONDS} s\n{block.text}\nstdout: {printed}\nstderr: {said}"
+        errors = err.read_text() if err.exists() else ""
+        assert done, f"{block.place}: failed, or took {BLOCK_SECONDS} s\n{block.text}\nstdout: {printed}\nstderr: {errors}"
         return printed
 
     def _python(self, block: Block) -> str:
@@ -198,27 +198,27 @@ def _parse_printed(text: str) -> Any:
     return text
 
 
-def _json_difference(at: str, shown: Any, real: Any) -> str | None:
+def _json_difference(path: str, shown: Any, real: Any) -> str | None:
     if shown in ("…", "..."):
         return None
     match shown, real:
         case dict(), dict():
             if missing := [key for key in shown if key not in real]:
-                return f"{at}: not in the answer: {', '.join(missing)}"
-            pairs = [(f"{at}.{key}", _shape(key, shown[key]), _shape(key, real[key])) for key in shown]
+                return f"{path}: not in the answer: {', '.join(missing)}"
+            pairs = [(f"{path}.{key}", _shape(key, shown[key]), _shape(key, real[key])) for key in shown]
         case list(), list():
-            more = bool(shown) and shown[-1] == "…"
-            wanted = shown[:-1] if more else shown
-            if len(real) < len(wanted) or (len(real) > len(wanted) and not more):
-                return f"{at}: {len(wanted)} entries are shown, {len(real)} came"
-            pairs = [(f"{at}[{index}]", *pair) for index, pair in enumerate(zip(wanted, real, strict=False))]
+            is_open = bool(shown) and shown[-1] == "…"
+            wanted = shown[:-1] if is_open else shown
+            if len(real) < len(wanted) or (len(real) > len(wanted) and not is_open):
+                return f"{path}: {len(wanted)} entries are shown, {len(real)} came"
+            pairs = [(f"{path}[{index}]", *pair) for index, pair in enumerate(zip(wanted, real, strict=False))]
         case str(), str():
-            return None if _fits(shown, real) else f"{at}: shown {shown!r}, came {real!r}"
+            return None if _fits(shown, real) else f"{path}: shown {shown!r}, came {real!r}"
         case _:
             # In Python true equals 1, on the wire it does not.
             same = shown == real and isinstance(shown, bool) == isinstance(real, bool)
-            return None if same else f"{at}: shown {shown!r}, came {real!r}"
-    return next((found for pair in pairs if (found := _json_difference(*pair))), None)
+            return None if same else f"{path}: shown {shown!r}, came {real!r}"
+    return next((text for pair in pairs if (text := _json_difference(*pair))), None)
 
 
 def _shape(key: str, value: Any) -> Any:

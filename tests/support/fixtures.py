@@ -31,7 +31,7 @@ def shared_server(databases: Sequence[str] | None = None, **options: Any) -> Any
     return server
 
 
-def own(kind: type[Shop] | type[Issuer], scope: Literal["function", "module"] = "function") -> Any:
+def program_fixture(kind: type[Shop] | type[Issuer], scope: Literal["function", "module"] = "function") -> Any:
     """A fixture that makes a program of this kind on the module's server, for each test or, by ``scope``, for all of them."""
 
     @pytest.fixture(scope=scope)

@@ -19,7 +19,7 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.controls import auth_controls, exempt_mids, mcc_groups, merchant_groups
 from cardwright.resources.controls import velocity_controls as controls
 from cardwright.storage.programs import get_program, set_clock
-from tests.support.world import World, asked
+from tests.support.world import InProcessPlatform, card_request
 
 BEGIN = parse_instant("2026-01-05T08:00:00")
 
@@ -31,31 +31,31 @@ REQUEST_TYPES = (*(RequestType.PURCHASE,) * 6, RequestType.PIN_PURCHASE, Request
 MCCS = ("5411", "5812", "5999")
 
 
-def populated(world: World) -> World:
-    """The cards of the histories, in a world without controls."""
-    world.make("fundingsources/program", name="Bank", token="bank")
+def populated(platform: InProcessPlatform) -> InProcessPlatform:
+    """The cards of the histories, on a platform without controls."""
+    platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
     config: dict[str, Any] = {"card_life_cycle": life, "poi": {"atm": True}}
     for product in ("jit", "jit2"):
-        world.make("cardproducts", name=product, token=product, start_date="2025-01-01", config={**config, "jit_funding": jit})
-    world.make("cardproducts", name="plain", token="plain", start_date="2025-01-01", config=config)
+        platform.make("cardproducts", name=product, token=product, start_date="2025-01-01", config={**config, "jit_funding": jit})
+    platform.make("cardproducts", name="plain", token="plain", start_date="2025-01-01", config=config)
     increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}}}
-    world.make("mccgroups", token="pumps", name="Pumps", mccs=("5999",), config=increase)
-    world.make("mccgroups", token="food", name="Food", mccs=("5411",))
+    platform.make("mccgroups", token="pumps", name="Pumps", mccs=("5999",), config=increase)
+    platform.make("mccgroups", token="food", name="Food", mccs=("5411",))
     for user in ("u", "w", "bo"):
-        world.make("users", token=user)
-    world.make("users", token="child", parent_token="u", uses_parent_account=True)
+        platform.make("users", token=user)
+    platform.make("users", token="child", parent_token="u", uses_parent_account=True)
     for card, (user, product) in CARDS.items():
-        world.make("cards", token=card, user_token=user, card_product_token=product)
-    return world
+        platform.make("cards", token=card, user_token=user, card_product_token=product)
+    return platform
 
 
 @dataclass
 class Step:
     """What happens at one time: changes of controls, then messages. A message names an earlier one by its number."""
 
-    at: int
+    time_ms: int
     changes: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
 
@@ -65,11 +65,11 @@ def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
     source = random.Random(seed)
     steps, made, opened = list[Step](), 0, list[tuple[int, str, int, RequestType]]()
     sizes = count // each + 1
-    at = BEGIN
+    time_ms = BEGIN
     while made < count:
-        step = Step(at)
+        step = Step(time_ms)
         for _ in range(source.randint(each // 2, 3 * each // 2)):
-            number = sum(len(one.messages) for one in steps) + len(step.messages)
+            number = sum(len(earlier.messages) for earlier in steps) + len(step.messages)
             if opened and source.random() < 0.3:
                 step.messages.append(_follow_up(source, opened.pop(source.randrange(len(opened)))))
                 continue
@@ -78,14 +78,14 @@ def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
             cash = source.choice((0, 0, 0, 0, 10_00))
             request_type = source.choice(REQUEST_TYPES)
             cash = cash if request_type in WITH_CASH else 0
-            said = {"kind": Authorization, "card": card, "amount": amount, "cash_back": cash, "request_type": request_type}
-            step.messages.append(said | _shop(source))
+            message = {"kind": Authorization, "card": card, "amount": amount, "cash_back": cash, "request_type": request_type}
+            step.messages.append(message | _shop(source))
             made += 1
             # What follows comes in a later step: it must know the purchase's number in the database.
             opened.append((number, card, amount + cash, request_type))
         opened = opened[-5 * each :]
         steps.append(step)
-        at += source.randint(1, 2 * days * DAY_MS // sizes)
+        time_ms += source.randint(1, 2 * days * DAY_MS // sizes)
     # Money for those who have no JIT Funding, a bit every few steps.
     for step in steps[::5]:
         step.messages.insert(0, {"kind": Refund, "card": "bo1", "amount": source.choice((30_00, 80_00)), "of": "first of bo"})
@@ -122,14 +122,14 @@ ACTIONS: dict[str, tuple[Any, Any]] = {
 CREATES = ("create", "block", "exempt", "group")
 
 
-class Told:
-    """A history as a world has lived it: what became of each message, by its number; None where nothing was sent.
+class PlayedHistory:
+    """A history as a platform has lived it: what became of each message, by its number; None where nothing was sent.
 
     Nobody clears what was declined; and of a history that is told ``again`` nothing is sent that was not sent then.
     """
 
-    def __init__(self, world: World, again: "Told | None" = None) -> None:
-        self.world = world
+    def __init__(self, platform: InProcessPlatform, again: "PlayedHistory | None" = None) -> None:
+        self.platform = platform
         self.again = again
         self.outcomes: dict[Any, CardResult | None] = {}
         self.names: dict[str, CardResult] = {}
@@ -137,31 +137,33 @@ class Told:
     @property
     def approvals(self) -> dict[str, bool]:
         """Whether each purchase was approved, by the name that the story gives it."""
-        purchases = {key: one for key, one in self.outcomes.items() if one is not None and self.kinds[key] is Authorization}
-        return {key: one.row.impacted is not None for key, one in purchases.items()}
+        purchases = {
+            key: outcome for key, outcome in self.outcomes.items() if outcome is not None and self.kinds[key] is Authorization
+        }
+        return {key: outcome.row.impacted is not None for key, outcome in purchases.items()}
 
     @property
     def tokens(self) -> dict[str, Any]:
         """The story's name of each purchase, by its token."""
-        return {token_of(one.row): key for key, one in self.outcomes.items() if one is not None}
+        return {token_of(outcome.row): key for key, outcome in self.outcomes.items() if outcome is not None}
 
-    def play(self, steps: Sequence[Step]) -> "Told":
+    def play(self, steps: Sequence[Step]) -> "PlayedHistory":
         """Lives through the steps, each a batch at its time."""
         asyncio.run(self._play(steps))
         return self
 
     async def _play(self, steps: Sequence[Step]) -> None:
-        world = self.world
-        worker, ids, number = await world.store.open_worker(), IdSource(), 0
-        ids.refill(world.store.next_ids())
+        platform = self.platform
+        worker, ids, number = await platform.store.open_worker(), IdSource(), 0
+        ids.refill(platform.store.next_ids())
         self.kinds: dict[Any, Any] = {}
         for step in steps:
-            self._at(step.at)
+            self._set_clock(step.time_ms)
             for verb, token, body in step.changes:
-                self._change(verb, token, body, step.at)
+                self._change(verb, token, body, step.time_ms)
             batch: list[tuple[Any, CardRequest]] = []
             for message in step.messages:
-                key = message.get("name", f"extra {step.at}" if message.get("of") == "first of bo" else number)
+                key = message.get("name", f"extra {step.time_ms}" if message.get("of") == "first of bo" else number)
                 number += isinstance(key, int)
                 self.kinds[key] = message["kind"]
                 unsent = self.again is not None and self.again.outcomes[key] is None
@@ -172,20 +174,20 @@ class Told:
             if step is steps[0]:
                 # The story's first message is named by others of the same step.
                 first, batch = batch[:1], batch[1:]
-                await self._decide(worker, ids, first, step.at)
-                for message in (one for one in step.messages if one.get("of") == "first of bo"):
+                await self._decide(worker, ids, first, step.time_ms)
+                for message in (extra for extra in step.messages if extra.get("of") == "first of bo"):
                     sent = self._sent(message, len(self.outcomes))
                     assert sent is not None
-                    batch.insert(0, (f"extra {step.at}", sent))
-            await self._decide(worker, ids, batch, step.at)
+                    batch.insert(0, (f"extra {step.time_ms}", sent))
+            await self._decide(worker, ids, batch, step.time_ms)
         await worker.close()
-        await world.store.close()
+        await platform.store.close()
 
-    async def _decide(self, worker: Any, ids: IdSource, batch: Sequence[tuple[Any, CardRequest]], at: int) -> None:
+    async def _decide(self, worker: Any, ids: IdSource, batch: Sequence[tuple[Any, CardRequest]], time_ms: int) -> None:
         if not ids.has(len(batch)):
-            ids.refill(self.world.store.next_ids())
-        found = [sent._replace(card=await self.world.card(sent.card)) for _, sent in batch]
-        results = await run_batch(worker, self.world.cache, ids, lambda: at, found)
+            ids.refill(self.platform.store.next_ids())
+        requests = [sent._replace(card=await self.platform.card(sent.card)) for _, sent in batch]
+        results = await run_batch(worker, self.platform.cache, ids, lambda: time_ms, requests)
         for (key, _), result in zip(batch, results, strict=True):
             assert isinstance(result, CardResult), result
             self.outcomes[key] = result
@@ -197,26 +199,26 @@ class Told:
             details = {"cash_back": message["cash_back"], "merchant": Merchant(mcc=message.get("mcc", "5411"))}
             request_type = message.get("request_type", RequestType.PURCHASE)
             details["velocity_category"] = CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE)
-            one = asked(self.world, message["card"], message["amount"], seed=seed, kind=kind, **details)
-            one = one._replace(message=msgspec.structs.replace(one.message, request_type=request_type))
-            return with_details(one, mid=message.get("mid", "m1"))
+            request = card_request(self.platform, message["card"], message["amount"], seed=seed, kind=kind, **details)
+            request = request._replace(message=msgspec.structs.replace(request.message, request_type=request_type))
+            return with_details(request, mid=message.get("mid", "m1"))
         original = self.outcomes.get(message["of"])
         if original is None or (original.row.impacted is None and kind is Clearing):
             return None
-        return asked(self.world, message["card"], message["amount"], seed=seed, kind=kind, root_id=original.row.id)
+        return card_request(self.platform, message["card"], message["amount"], seed=seed, kind=kind, root_id=original.row.id)
 
-    def _at(self, at: int) -> None:
-        with self.world.database.write() as db:
-            set_clock(db, self.world.program_id, ProgramClock(0, at))
+    def _set_clock(self, time_ms: int) -> None:
+        with self.platform.database.write() as db:
+            set_clock(db, self.platform.program_id, ProgramClock(0, time_ms))
 
-    def _change(self, verb: str, token: str, body: dict[str, Any], at: int) -> None:
+    def _change(self, verb: str, token: str, body: dict[str, Any], time_ms: int) -> None:
         action, shape = ACTIONS[verb]
-        with self.world.database.write() as db:
-            call = Call(self.world.app, db, get_program(db, self.world.program_id), at, {"token": token})
+        with self.platform.database.write() as db:
+            call = Call(self.platform.app, db, get_program(db, self.platform.program_id), time_ms, {"token": token})
             action(call, msgspec.convert({**body, **({"token": token} if verb in CREATES else {})}, shape))
 
 
-def with_details(one: CardRequest, **details: Any) -> CardRequest:
+def with_details(request: CardRequest, **details: Any) -> CardRequest:
     """The message with other details."""
-    changed = msgspec.structs.replace(one.message.details, **details)
-    return one._replace(message=msgspec.structs.replace(one.message, details=changed))
+    changed = msgspec.structs.replace(request.message.details, **details)
+    return request._replace(message=msgspec.structs.replace(request.message, details=changed))

@@ -47,7 +47,7 @@ from cardwright.storage.tables import funding_sources, holders, users
 from tests.storm.recount import Books, Chain, Move, window_on
 from tests.support import limit_steps as steps
 from tests.support.limit_steps import Opened, Step
-from tests.support.world import CREATORS, NOON, World, asked
+from tests.support.world import CREATORS, NOON, InProcessPlatform, card_request
 
 WINDOWS = tuple(str(window) for window in Window if window is not Window.TRANSACTION)
 """The windows that keep a usage."""
@@ -75,12 +75,12 @@ class _Available(msgspec.Struct):
     uses: int
 
 
-class _Said(msgspec.Struct):
+class _ControlRead(msgspec.Struct):
     token: str
     available: _Available
 
 
-_said = msgspec.json.Decoder(_Said)
+_control_decoder = msgspec.json.Decoder(_ControlRead)
 
 
 class Line(NamedTuple):
@@ -149,7 +149,7 @@ class Failure(NamedTuple):
     place: Place
     person: Person
     turn: int
-    what: str
+    kind: str
     text: str
 
 
@@ -181,42 +181,48 @@ class Figures:
 
 
 class Histories:
-    """Plays steps in a world, many in one batch."""
+    """Plays steps on a platform, many in one batch."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.loop = world, asyncio.new_event_loop()
-        self.worker = self.loop.run_until_complete(world.store.open_worker())
+    def __init__(self, platform: InProcessPlatform) -> None:
+        self.platform, self.loop = platform, asyncio.new_event_loop()
+        self.worker = self.loop.run_until_complete(platform.store.open_worker())
         self.ids, self.seeds = IdSource(), count(1)
-        self.ids.refill(world.store.next_ids())
+        self.ids.refill(platform.store.next_ids())
 
     def close(self) -> None:
         """Ends the connections."""
         self.loop.run_until_complete(self.worker.close())
-        self.loop.run_until_complete(self.world.store.close())
+        self.loop.run_until_complete(self.platform.store.close())
         self.loop.close()
 
     # --- A place ------------------------------------------------------------------------------
 
-    def found(self, window: str, people: list[Person], at: int) -> Place:
+    def new_place(self, window: str, people: list[Person], time_ms: int) -> Place:
         """A new program with these people: two card products, two MCC groups, and their cards."""
         name = f"p{next(_numbers)}"
-        with self.world.database.write() as db:
+        with self.platform.database.write() as db:
             program_id = insert_program(
-                db, token=name, name=name, short_code=name, settings=ProgramSettings(), clock=ProgramClock(0, at), now=at
+                db,
+                token=name,
+                name=name,
+                short_code=name,
+                settings=ProgramSettings(),
+                clock=ProgramClock(0, time_ms),
+                now=time_ms,
             )
 
             def make(path: str, **body: Any) -> None:
                 action, shape = CREATORS[path]
                 query = cards.ShowBoth() if path == "cards" else None
-                call = Call(self.world.app, db, get_program(db, program_id), at, {}, query=query)
+                call = Call(self.platform.app, db, get_program(db, program_id), time_ms, {}, query=query)
                 action(call, msgspec.convert(body, shape))
 
             make("fundingsources/program", name="Bank", token="bank")
             life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
             config = {"card_life_cycle": life, "poi": {"atm": True}, "transaction_controls": {"allow_quasi_cash": True}}
             jit = {"jit_funding": {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}}
-            for product, more in (("jit", jit), ("plain", {})):
-                make("cardproducts", name=product, token=product, start_date="2020-01-01", config={**config, **more})
+            for product, product_config in (("jit", jit), ("plain", {})):
+                make("cardproducts", name=product, token=product, start_date="2020-01-01", config={**config, **product_config})
             for group, mccs in steps.GROUPS.items():
                 make("mccgroups", token=group, name=group, mccs=mccs)
             known = {person.name for person in people}
@@ -234,93 +240,98 @@ class Histories:
 
     def take(self, turn: int, times: dict[Place, int], planned: Sequence[Planned]) -> None:
         """Takes steps at these times: changes of controls first, then whatever is due, then the messages, all in one batch."""
-        with self.world.database.write() as db:
-            for place, at in times.items():
-                set_clock(db, place.id, ProgramClock(0, at))
-                place.now = at
-            for one in planned:
-                if one.step.verb in CHANGES:
-                    self._change(db, one, turn)
-        messages = [one for one in planned if one.step.verb not in CHANGES]
+        with self.platform.database.write() as db:
+            for place, time_ms in times.items():
+                set_clock(db, place.id, ProgramClock(0, time_ms))
+                place.now = time_ms
+            for planned_step in planned:
+                if planned_step.step.verb in CHANGES:
+                    self._change(db, planned_step, turn)
+        messages = [planned_step for planned_step in planned if planned_step.step.verb not in CHANGES]
         self.loop.run_until_complete(self._decide(turn, list(times), messages))
 
-    def _change(self, db: Connection, one: Planned, turn: int) -> None:
+    def _change(self, db: Connection, planned: Planned, turn: int) -> None:
         """Changes a control or a group; what is not there cannot be changed."""
-        place, step = one.place, one.step
-        said, token = dict(step.said), step.said["token"]
+        place, step = planned.place, planned.step
+        fields, token = dict(step.fields), step.fields["token"]
         if step.verb in ("edit", "off", "on") and token not in place.known:
             return
-        call = Call(self.world.app, db, get_program(db, place.id), step.at, {"token": token})
+        call = Call(self.platform.app, db, get_program(db, place.id), step.time_ms, {"token": token})
         match step.verb:
             case "control":
-                controls.create_control(call, msgspec.convert(said, controls.VelocityCreate))
+                controls.create_control(call, msgspec.convert(fields, controls.VelocityCreate))
                 place.known.add(token)
             case "edit":
-                del said["token"]
-                controls.update_control(call, msgspec.convert(said, controls.VelocityUpdate))
+                del fields["token"]
+                controls.update_control(call, msgspec.convert(fields, controls.VelocityUpdate))
             case "on":
                 controls.update_control(call, controls.VelocityUpdate(active=True))
             case "off":
                 controls.delete_control(call)
             case _:
-                mcc_groups.update_mcc_group(call, mcc_groups.MccGroupUpdate(mccs=said["mccs"]))
+                mcc_groups.update_mcc_group(call, mcc_groups.MccGroupUpdate(mccs=fields["mccs"]))
         if step.verb == "off":
             place.active.discard(token)
         elif step.verb in ("control", "on"):
             place.active.add(token)
-        place.lines.append(Line(turn, one.number, one.person.name if one.person else "", step, ""))
+        place.lines.append(Line(turn, planned.number, planned.person.name if planned.person else "", step, ""))
 
     async def _decide(self, turn: int, places: Sequence[Place], planned: Sequence[Planned]) -> None:
-        batch, told = list[EngineRequest](), list[Planned]()
+        batch, decided = list[EngineRequest](), list[Planned]()
         for place in places:
             people = place.by_card
-            with self.world.database.read() as db:
+            with self.platform.database.read() as db:
                 due = load_due_holds(db, place.id, place.now, 10_000)
             for hold in due:
-                card = await self.world.card((place.id, hold.card_token))
+                card = await self.platform.card((place.id, hold.card_token))
                 batch.append(CardRequest(card, Expiry(details=Details(mid="")), 0, NOON, root_id=hold.row_id))
-                told.append(Planned(place, people[hold.card_token], 0, Step(place.now, "expire", {})))
-        for one in planned:
-            if (ask := await self._ask(one)) is not None:
+                decided.append(Planned(place, people[hold.card_token], 0, Step(place.now, "expire", {})))
+        for planned_step in planned:
+            if (ask := await self._ask(planned_step)) is not None:
                 batch.append(ask)
-                told.append(one)
+                decided.append(planned_step)
         if not batch:
             return
         if not self.ids.has(2 * len(batch)):
-            self.ids.refill(self.world.store.next_ids())
-        results = await run_batch(self.worker, self.world.cache, self.ids, lambda: NOON, batch)
-        for one, result in zip(told, results, strict=True):
+            self.ids.refill(self.platform.store.next_ids())
+        results = await run_batch(self.worker, self.platform.cache, self.ids, lambda: NOON, batch)
+        for planned_step, result in zip(decided, results, strict=True):
             answer = "loaded"
-            assert one.person is not None
+            assert planned_step.person is not None
             if isinstance(result, Problem):
-                assert result.kind is HOLD_NOT_DUE, f"{one.step}: {result}"
+                assert result.kind is HOLD_NOT_DUE, f"{planned_step.step}: {result}"
                 answer = "not due"
             elif isinstance(result, CardResult):
                 answer = _answer(result.row)
-                if one.step.verb != "expire":
-                    one.person.rows[one.number], one.person.taken[one.number] = result.row, one.step
-            of = result.row.root_id if isinstance(result, CardResult) and one.step.verb == "expire" else None
-            number = next((number for number, row in one.person.rows.items() if row.id == of), None)
-            step = one.step if of is None else one.step._replace(of=number)
-            one.place.lines.append(Line(turn, one.number, one.person.name, step, answer))
+                if planned_step.step.verb != "expire":
+                    planned_step.person.rows[planned_step.number] = result.row
+                    planned_step.person.taken[planned_step.number] = planned_step.step
+            of = result.row.root_id if isinstance(result, CardResult) and planned_step.step.verb == "expire" else None
+            number = next((number for number, row in planned_step.person.rows.items() if row.id == of), None)
+            step = planned_step.step if of is None else planned_step.step._replace(of=number)
+            planned_step.place.lines.append(Line(turn, planned_step.number, planned_step.person.name, step, answer))
 
-    async def _ask(self, one: Planned) -> EngineRequest | None:
+    async def _ask(self, planned: Planned) -> EngineRequest | None:
         """The message of a step; None when it names a step that was not taken, or cannot follow what was declined."""
-        place, person, step = one.place, one.person, one.step
+        place, person, step = planned.place, planned.person, planned.step
         assert person is not None
         if step.verb == "load":
             return await self._load(place, person, step)
         root = None if step.of is None else person.rows.get(step.of)
         if step.of is not None and (root is None or (root.impacted is None and step.verb != "refund")):
             return None
-        message, token = _message(step), step.said["card"]
-        ask = asked(self.world, token, 1, seed=next(self.seeds), kind=type(message), root_id=None if root is None else root.id)
-        return ask._replace(card=await self.world.card((place.id, token)), message=message)
+        message, token = _message(step), step.fields["card"]
+        ask = card_request(
+            self.platform, token, 1, seed=next(self.seeds), kind=type(message), root_id=None if root is None else root.id
+        )
+        return ask._replace(card=await self.platform.card((place.id, token)), message=message)
 
     async def _load(self, place: Place, person: Person, step: Step) -> EngineRequest:
         key = (place.id, person.name)
-        order = GpaLoad(token=f"{person.name}-{next(self.seeds)}", amount=step.said["amount"], echoed={"user_token": person.name})
-        accounts = await self.world.cache.reload_accounts([key])
+        order = GpaLoad(
+            token=f"{person.name}-{next(self.seeds)}", amount=step.fields["amount"], echoed={"user_token": person.name}
+        )
+        accounts = await self.platform.cache.reload_accounts([key])
         return MovementRequest(
             (accounts[key],), MovementKind.ORDER, order, next(self.seeds), NOON, b"", source_id=place.source_id
         )
@@ -329,17 +340,17 @@ class Histories:
 
     def check(self, turn: int, places: Iterable[Place]) -> list[Failure]:
         """What is wrong with the histories, of each kind the first time."""
-        found = list[Failure]()
-        with self.world.database.read() as db:
+        failures = list[Failure]()
+        with self.platform.database.read() as db:
             for place in places:
                 place.books.read_on(db)
                 program, states = get_program(db, place.id), _states(db, place.id)
                 for person in place.people:
-                    for what, text in self._wrong(db, program, place, person, states):
-                        if what not in person.wrong:
-                            person.wrong.add(what)
-                            found.append(Failure(place, person, turn, what, text))
-        return found
+                    for kind, text in self._wrong(db, program, place, person, states):
+                        if kind not in person.wrong:
+                            person.wrong.add(kind)
+                            failures.append(Failure(place, person, turn, kind, text))
+        return failures
 
     def _wrong(
         self, db: Connection, program: Program, place: Place, person: Person, states: dict[str, Any]
@@ -349,15 +360,15 @@ class Histories:
         for key, usage in _usages(states, person).items():
             if usage.amount < 0 or usage.count < 0:
                 yield BELOW, f"{key}: {usage}"
-        said, counted = self.available(db, program, place, person), place.books.left(person.name, _moment(place.now))
-        for token in sorted(said.keys() | counted.keys()):
-            if said.get(token) != counted.get(token):
-                yield DIFFERENT, f"{token}: {said.get(token)} is available, {counted.get(token)} by the recount"
+        available, counted = self.available(db, program, place, person), place.books.left(person.name, _moment(place.now))
+        for token in sorted(available.keys() | counted.keys()):
+            if available.get(token) != counted.get(token):
+                yield DIFFERENT, f"{token}: {available.get(token)} is available, {counted.get(token)} by the recount"
 
     def available(self, db: Connection, program: Program, place: Place, person: Person) -> dict[str, tuple[int, int]]:
         """What the API says that each control has left for a person."""
-        call = Call(self.world.app, db, program, place.now, {"user_token": person.name}, page=ALL)
-        docs = map(_said.decode, controls.list_available(call).docs)
+        call = Call(self.platform.app, db, program, place.now, {"user_token": person.name}, page=ALL)
+        docs = map(_control_decoder.decode, controls.list_available(call).docs)
         return {doc.token: (round(doc.available.amount * 100), doc.available.uses) for doc in docs}
 
     # --- A history told and played again ---------------------------------------------------------
@@ -366,28 +377,28 @@ class Histories:
         """The history up to the step after which something was wrong, and how things stand then."""
         place, person = failure.place, failure.person
         lines = [f"{line.number:3} | {line.step} | {line.answer}" for line in _lines(failure)]
-        with self.world.database.read() as db:
-            said = self.available(db, get_program(db, place.id), place, person)
+        with self.platform.database.read() as db:
+            available = self.available(db, get_program(db, place.id), place, person)
             stored = _usages(_states(db, place.id), person)
         for limit, control, amount, uses in place.books.usages(person.name, _moment(place.now)):
             plain = {name: value for name, value in control.items() if value is not None and name not in UNTOLD}
             lines.append(f"{limit.token}: {plain}")
-            lines.append(f"    recount: {amount / 100:.2f} used {uses} times; available: {said.get(limit.token)}")
+            lines.append(f"    recount: {amount / 100:.2f} used {uses} times; available: {available.get(limit.token)}")
         lines += [f"stored usage {key}: {usage}" for key, usage in stored.items()]
-        head, end = f"{place.window}: {person.name} with cards of {person.products}", f"{failure.what}: {failure.text}"
+        head, end = f"{place.window}: {person.name} with cards of {person.products}", f"{failure.kind}: {failure.text}"
         return "\n".join([head, *lines, end])
 
-    def replay(self, window: str, person: Person, script: Sequence[Line], what: str) -> Failure | None:
+    def replay(self, window: str, person: Person, script: Sequence[Line], kind: str) -> Failure | None:
         """Plays a history by itself, in a program of its own; the first thing of this kind that is wrong."""
         again = Person(person.name, person.products, person.parent)
-        place = self.found(window, [again], script[0].step.at)
+        place = self.new_place(window, [again], script[0].step.time_ms)
         for turn, lines in groupby(script, key=lambda line: line.turn):
             group = list(lines)
             planned = [Planned(place, again if line.owner else None, line.number, line.step) for line in group]
-            self.take(turn, {place: group[0].step.at}, planned)
-            for found in self.check(turn, [place]):
-                if found.what == what:
-                    return found
+            self.take(turn, {place: group[0].step.time_ms}, planned)
+            for failure in self.check(turn, [place]):
+                if failure.kind == kind:
+                    return failure
         return None
 
     def shortest(self, failure: Failure) -> Failure:
@@ -398,9 +409,9 @@ class Histories:
             is_shorter, start = False, 0
             while start < len(script) and next(replays) < REPLAYS_MAX:
                 rest = script[:start] + script[start + size :]
-                found = self.replay(failure.place.window, failure.person, rest, failure.what) if rest else None
-                if found is not None:
-                    script, best, is_shorter = rest, found, True
+                shorter = self.replay(failure.place.window, failure.person, rest, failure.kind) if rest else None
+                if shorter is not None:
+                    script, best, is_shorter = rest, shorter, True
                 else:
                     start += size
             if not is_shorter or size > 1:
@@ -418,30 +429,30 @@ def _lines(failure: Failure) -> list[Line]:
 
 
 def _message(step: Step) -> Any:
-    said = step.said
-    shop = {"mid": said.get("mid", ""), "merchant": Merchant(mcc=said["mcc"]) if "mcc" in said else Merchant()}
+    fields = step.fields
+    shop = {"mid": fields.get("mid", ""), "merchant": Merchant(mcc=fields["mcc"]) if "mcc" in fields else Merchant()}
     if step.verb in steps.ASKS:
         request_type = steps.ASKS[step.verb]
-        shop["merchant"] = Merchant(mcc=said["mcc"], partial_approval_capable=not said.get("alone"))
+        shop["merchant"] = Merchant(mcc=fields["mcc"], partial_approval_capable=not fields.get("alone"))
         details = Details(
             **shop,
-            cash_back=said.get("cash", 0),
-            hold_ms=said.get("hold_ms"),
+            cash_back=fields.get("cash", 0),
+            hold_ms=fields.get("hold_ms"),
             velocity_category=CATEGORY_OF.get(request_type, VelocityCategory.PURCHASE),
         )
-        return Authorization(amount=said["amount"], details=details, request_type=request_type)
+        return Authorization(amount=fields["amount"], details=details, request_type=request_type)
     details = Details(**shop)
     if step.verb == "grow":
-        return Authorization(amount=said["amount"], details=details, request_type=steps.RequestType.INCREMENT)
+        return Authorization(amount=fields["amount"], details=details, request_type=steps.RequestType.INCREMENT)
     if step.verb in steps.REFUNDS:
-        return Refund(amount=said["amount"], details=details, kind=steps.REFUNDS[step.verb])
-    more: dict[str, Any] = {"is_advice": True} if said.get("told") else {}
+        return Refund(amount=fields["amount"], details=details, kind=steps.REFUNDS[step.verb])
+    options: dict[str, Any] = {"is_advice": True} if fields.get("told") else {}
     if step.verb == "force":
-        more = {"is_forced": True}
-        if said.get("atm"):
+        options = {"is_forced": True}
+        if fields.get("atm"):
             details = msgspec.structs.replace(details, velocity_category=VelocityCategory.WITHDRAWAL)
-            more["forced_as"] = TYPE_NUMBER["authorization.clearing.atm.withdrawal"]
-    return FOLLOWS[step.verb](amount=said["amount"], details=details, **more)
+            options["forced_as"] = TYPE_NUMBER["authorization.clearing.atm.withdrawal"]
+    return FOLLOWS[step.verb](amount=fields["amount"], details=details, **options)
 
 
 def _answer(row: TransactionRow) -> str:
@@ -461,117 +472,121 @@ def _usages(states: dict[str, Any], person: Person) -> dict[str, Any]:
     return {key: usage for key, usage in usages.items() if key.partition(" ")[2] == (person.name if person.parent else "")}
 
 
-def _moment(at: int) -> datetime:
-    return datetime.fromtimestamp(at // 1000, UTC).replace(microsecond=at % 1000 * 1000)
+def _moment(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(time_ms // 1000, UTC).replace(microsecond=time_ms % 1000 * 1000)
 
 
 # --- Drawing and playing ---------------------------------------------------------------------------
 
 
-def play(world: World, window: str, seed: int, *, programs: int, people: int, turns: int = 40, stories: int = 1) -> Figures:
+def play(
+    platform: InProcessPlatform, window: str, seed: int, *, programs: int, people: int, turns: int = 40, stories: int = 1
+) -> Figures:
     """So many programs with so many histories of so many steps each. Of so many kinds of failures one is told, shortened."""
-    histories = Histories(world)
+    histories = Histories(platform)
     try:
-        places = [_founded(histories, window, f"{seed} {window} {number}", people, turns) for number in range(programs)]
+        places = [_new_place(histories, window, f"{seed} {window} {number}", people, turns) for number in range(programs)]
         figures = Figures(window, programs * people, programs * people * turns)
         for turn in range(turns + 1):
-            planned = [one for place in places for one in (_drawn(place, turn) if turn else _first(place))]
+            planned = [planned_step for place in places for planned_step in (_drawn(place, turn) if turn else _first(place))]
             histories.take(turn, {place: place.times[turn] for place in places}, planned)
             figures.failures += histories.check(turn, places)
         for place in places:
             _look(place, figures.met)
-        kinds = {failure.what for failure in figures.failures}
-        for what in [kind for kind in WRONG if kind in kinds][:stories]:
-            first = min((failure for failure in figures.failures if failure.what == what), key=lambda failure: failure.turn)
-            figures.stories[what] = histories.story(histories.shortest(first))
+        kinds = {failure.kind for failure in figures.failures}
+        for kind in [kind for kind in WRONG if kind in kinds][:stories]:
+            first = min((failure for failure in figures.failures if failure.kind == kind), key=lambda failure: failure.turn)
+            figures.stories[kind] = histories.story(histories.shortest(first))
         return figures
     finally:
         histories.close()
 
 
-def _founded(histories: Histories, window: str, seed: str, number: int, turns: int) -> Place:
+def _new_place(histories: Histories, window: str, seed: str, number: int, turns: int) -> Place:
     dice = random.Random(seed)
     people = list[Person]()
-    for at in range(number):
-        parent = people[-1].name if at % 5 == 4 else None
+    for index in range(number):
+        parent = people[-1].name if index % 5 == 4 else None
         products = dice.choice((("jit",), ("jit",), ("plain",), ("plain",), ("jit", "plain")))
-        people.append(Person(f"u{at}", products, parent))
+        people.append(Person(f"u{index}", products, parent))
     times = steps.drawn_times(dice, window, turns + 1)
-    assert window == "LIFETIME" or len({window_on(window, at // DAY_MS) for at in times}) > 2, "two ends are crossed"
-    place = histories.found(window, people, times[0])
+    assert window == "LIFETIME" or len({window_on(window, time_ms // DAY_MS) for time_ms in times}) > 2, "two ends are crossed"
+    place = histories.new_place(window, people, times[0])
     place.times, place.dice = times, dice
     return place
 
 
 def _first(place: Place) -> list[Planned]:
     """What there is before the first step: controls of every level, and money on accounts without Just-in-Time Funding."""
-    at, planned = place.times[0], list[Planned]()
+    time_ms, planned = place.times[0], list[Planned]()
     for name in ("all", "all", "jit", "plain"):
         association = {} if name == "all" else {"card_product_token": name}
-        planned.append(Planned(place, None, 0, _new_control(place, place.settings, name, at, association)))
+        planned.append(Planned(place, None, 0, _new_control(place, place.settings, name, time_ms, association)))
     for person in place.people:
         for _ in range(place.dice.randint(1, 2)):
-            step = _new_control(place, person.settings, person.name, at, {"user_token": person.name})
+            step = _new_control(place, person.settings, person.name, time_ms, {"user_token": person.name})
             planned.append(Planned(place, person, 0, step))
         if "plain" in person.products:
-            planned.append(Planned(place, person, 0, Step(at, "load", {"amount": place.dice.choice((15_00, 60_00, 200_00))})))
+            planned.append(
+                Planned(place, person, 0, Step(time_ms, "load", {"amount": place.dice.choice((15_00, 60_00, 200_00))}))
+            )
     return planned
 
 
 def _new_control(
-    place: Place, settings: dict[str, list[dict[str, Any]]], name: str, at: int, association: dict[str, str]
+    place: Place, settings: dict[str, list[dict[str, Any]]], name: str, time_ms: int, association: dict[str, str]
 ) -> Step:
-    said = steps.drawn_settings(place.dice, place.window, WINDOWS, association)
+    control = steps.drawn_settings(place.dice, place.window, WINDOWS, association)
     token = f"{name}-{len(settings)}"
-    settings[token] = [said]
-    return Step(at, "control", {"token": token, **said})
+    settings[token] = [control]
+    return Step(time_ms, "control", {"token": token, **control})
 
 
-def _change_of(place: Place, settings: dict[str, list[dict[str, Any]]], at: int) -> Step:
+def _change_of(place: Place, settings: dict[str, list[dict[str, Any]]], time_ms: int) -> Step:
     """A change of one of some controls: off, on, or edited."""
     token = place.dice.choice(sorted(settings))
     if token not in place.active:
-        return Step(at, "on", {"token": token})
+        return Step(time_ms, "on", {"token": token})
     if place.dice.random() < 0.2:
-        return Step(at, "off", {"token": token})
-    said = steps.changed(place.dice, place.window, WINDOWS, settings[token])
-    settings[token].append(said)
-    return Step(at, "edit", {"token": token, **said})
+        return Step(time_ms, "off", {"token": token})
+    control = steps.changed(place.dice, place.window, WINDOWS, settings[token])
+    settings[token].append(control)
+    return Step(time_ms, "edit", {"token": token, **control})
 
 
 def _drawn(place: Place, turn: int) -> list[Planned]:
     """A step of everybody, and perhaps a change of what all share."""
-    at, dice, planned = place.times[turn], place.dice, list[Planned]()
+    time_ms, dice, planned = place.times[turn], place.dice, list[Planned]()
     if dice.random() < 0.25:
         roll = dice.random()
         if roll < 0.25:
-            said = {"token": dice.choice(tuple(steps.GROUPS)), "mccs": dice.choice(steps.GROUP_MEMBERS)}
-            planned.append(Planned(place, None, turn, Step(at, "group", said)))
+            fields = {"token": dice.choice(tuple(steps.GROUPS)), "mccs": dice.choice(steps.GROUP_MEMBERS)}
+            planned.append(Planned(place, None, turn, Step(time_ms, "group", fields)))
         elif roll < 0.4 and len(place.settings) < SHARED_MAX:
-            planned.append(Planned(place, None, turn, _new_control(place, place.settings, "all", at, {})))
+            planned.append(Planned(place, None, turn, _new_control(place, place.settings, "all", time_ms, {})))
         else:
-            planned.append(Planned(place, None, turn, _change_of(place, place.settings, at)))
-    planned += [Planned(place, person, turn, _own(place, person, at)) for person in place.people]
+            planned.append(Planned(place, None, turn, _change_of(place, place.settings, time_ms)))
+    planned += [Planned(place, person, turn, _step_of(place, person, time_ms)) for person in place.people]
     return planned
 
 
-def _own(place: Place, person: Person, at: int) -> Step:
+def _step_of(place: Place, person: Person, time_ms: int) -> Step:
     """A step of one person."""
     dice, roll = place.dice, place.dice.random()
     card = {"card": dice.choice(tuple(person.cards))}
     if roll < 0.1:
         if len(person.settings) < OWN_MAX and dice.random() < 0.3:
-            return _new_control(place, person.settings, person.name, at, {"user_token": person.name})
-        return _change_of(place, person.settings, at)
+            return _new_control(place, person.settings, person.name, time_ms, {"user_token": person.name})
+        return _change_of(place, person.settings, time_ms)
     if roll < 0.18:
-        return steps.drawn_refund(dice, at, card)
+        return steps.drawn_refund(dice, time_ms, card)
     if roll < 0.21 and "plain" in person.products:
-        return Step(at, "load", {"amount": dice.choice((15_00, 50_00))})
-    if roll < 0.58 and (step := steps.drawn_follow_up(dice, at, _opened(place, person))) is not None:
+        return Step(time_ms, "load", {"amount": dice.choice((15_00, 50_00))})
+    if roll < 0.58 and (step := steps.drawn_follow_up(dice, time_ms, _opened(place, person))) is not None:
         # A message that follows another is of the same card.
-        step.said["card"] = person.taken[step.of or 0].said["card"]
+        step.fields["card"] = person.taken[step.of or 0].fields["card"]
         return step
-    return steps.drawn_request(dice, at, place.window, card)
+    return steps.drawn_request(dice, time_ms, place.window, card)
 
 
 def _opened(place: Place, person: Person) -> list[Opened]:
@@ -588,18 +603,18 @@ def _look(place: Place, met: Counter[str]) -> None:
         met[f"step {line.step.verb}"] += 1
         met["expired"] += line.step.verb == "expire"
         met["approved in part"] += line.answer.startswith("0002")
-    for deeds in place.books.deeds.values():
-        for deed in deeds:
-            if deed.request is not None:
-                met["approved"] += deed.is_approved
-                met["over an amount"] += deed.code == 1834
-                met["over a count"] += deed.code == 1817
+    for usage_events in place.books.usage_events.values():
+        for usage_event in usage_events:
+            if usage_event.request is not None:
+                met["approved"] += usage_event.is_approved
+                met["over an amount"] += usage_event.code == 1834
+                met["over a count"] += usage_event.code == 1817
                 continue
-            for move in deed.moves:
-                _look_at(place, deed.created_ms, move, met)
+            for move in usage_event.moves:
+                _look_at(place, usage_event.created_ms, move, met)
     for person in place.people:
-        for _, said, amount, _ in place.books.usages(person.name, _moment(place.now)):
-            met["usage beyond its limit"] += amount > said["amount_limit"]
+        for _, control, amount, _ in place.books.usages(person.name, _moment(place.now)):
+            met["usage beyond its limit"] += amount > control["amount_limit"]
 
 
 def _look_at(place: Place, at_ms: int, move: Move, met: Counter[str]) -> None:
@@ -608,6 +623,6 @@ def _look_at(place: Place, at_ms: int, move: Move, met: Counter[str]) -> None:
     if move.part.at_ms == at_ms and move.part.goods == -move.goods:
         met["refund without an original"] += 1
         return
-    windows = {window_on(place.window, at // DAY_MS) for at in (at_ms, move.part.at_ms)}
+    windows = {window_on(place.window, time_ms // DAY_MS) for time_ms in (at_ms, move.part.at_ms)}
     is_later = len(windows) > 1
     met["given back in a later window" if is_later else "given back in its window"] += 1

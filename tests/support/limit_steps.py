@@ -91,25 +91,25 @@ UNTOLD = ("include_transfers",)
 class Step(NamedTuple):
     """What happens at an instant: a message, or a change of a control or group. ``of`` is the step that a message names."""
 
-    at: int
+    time_ms: int
     verb: str
-    said: dict[str, Any]
+    fields: dict[str, Any]
     of: int | None = None
 
     def __str__(self) -> str:
-        when = datetime.fromtimestamp(self.at / 1000, UTC).isoformat(" ", "milliseconds")[:23]
+        when = datetime.fromtimestamp(self.time_ms / 1000, UTC).isoformat(" ", "milliseconds")[:23]
         words = [f"{self.verb:9}"]
-        said = {name: value for name, value in self.said.items() if name not in UNTOLD and DEFAULTS.get(name) != value}
-        said |= said.pop("association", {}) | said.pop("merchant_scope", {}) if "amount_limit" in said else {}
-        if "amount" in said:
-            words.append(f"{said.pop('amount') / 100:.2f}")
-        if cash := said.pop("cash", 0):
+        fields = {name: value for name, value in self.fields.items() if name not in UNTOLD and DEFAULTS.get(name) != value}
+        fields |= fields.pop("association", {}) | fields.pop("merchant_scope", {}) if "amount_limit" in fields else {}
+        if "amount" in fields:
+            words.append(f"{fields.pop('amount') / 100:.2f}")
+        if cash := fields.pop("cash", 0):
             words.append(f"+ {cash / 100:.2f} cash")
         if self.of is not None:
             words.append(f"of {self.of}")
-        if self.verb not in ("control", "edit") and "mid" in said:
-            words.append(f"at {said.pop('mid')}/{said.pop('mcc')}")
-        words += [f"{name}={value}" for name, value in said.items() if value is not None]
+        if self.verb not in ("control", "edit") and "mid" in fields:
+            words.append(f"at {fields.pop('mid')}/{fields.pop('mcc')}")
+        words += [f"{name}={value}" for name, value in fields.items() if value is not None]
         return f"{when} | {' '.join(words)}"
 
 
@@ -150,8 +150,8 @@ def drawn_times(dice: random.Random, window: str, count: int) -> list[int]:
     last = ends[1] + length_ms(window) * 2 // 3
     times, near = [first, *(end + step for end in ends for step in (-1, 0))], length_ms(window) // 8
     while len(times) < count:
-        at = dice.choice(ends) + dice.randrange(-near, near) if dice.random() < 0.5 else dice.randrange(first, last)
-        times.append(max(first, at))
+        time_ms = dice.choice(ends) + dice.randrange(-near, near) if dice.random() < 0.5 else dice.randrange(first, last)
+        times.append(max(first, time_ms))
     return sorted(times)
 
 
@@ -163,60 +163,60 @@ def merchant(dice: random.Random) -> dict[str, Any]:
     return {"mid": dice.choice(MIDS), "mcc": dice.choice(MCCS)}
 
 
-def drawn_request(dice: random.Random, at: int, window: str, card: dict[str, Any]) -> Step:
+def drawn_request(dice: random.Random, time_ms: int, window: str, card: dict[str, Any]) -> Step:
     """A request for something, also for nothing (an account verification)."""
     verb = dice.choice(ASKED_HOW_OFTEN)
-    said: dict[str, Any] = {"amount": dice.choice(AMOUNTS), **merchant(dice), **card}
+    fields: dict[str, Any] = {"amount": dice.choice(AMOUNTS), **merchant(dice), **card}
     if verb in WITH_CASH and dice.random() < 0.35:
-        said["cash"] = dice.choice((5_00, 10_00, 20_00))
+        fields["cash"] = dice.choice((5_00, 10_00, 20_00))
     elif verb == "auth" and dice.random() < 0.04:
-        said["amount"] = 0
+        fields["amount"] = 0
     if dice.random() < 0.3:
-        said["alone"] = True
+        fields["alone"] = True
     if verb in HOLDS:
-        said["hold_ms"] = dice.choice((None, length_ms(window) // 8, length_ms(window) // 2, 2 * length_ms(window)))
-    return Step(at, verb, said)
+        fields["hold_ms"] = dice.choice((None, length_ms(window) // 8, length_ms(window) // 2, 2 * length_ms(window)))
+    return Step(time_ms, verb, fields)
 
 
-def drawn_refund(dice: random.Random, at: int, card: dict[str, Any]) -> Step:
+def drawn_refund(dice: random.Random, time_ms: int, card: dict[str, Any]) -> Step:
     """A refund without an original, or a forced clearing without a request."""
     verb = dice.choice(("repay", "repay", "announce", "announce", "pinrefund", "force"))
-    said: dict[str, Any] = {"amount": dice.choice(AMOUNTS), **merchant(dice), **card}
+    fields: dict[str, Any] = {"amount": dice.choice(AMOUNTS), **merchant(dice), **card}
     if verb == "force" and dice.random() < 0.3:
-        said["atm"] = True
-    return Step(at, verb, said)
+        fields["atm"] = True
+    return Step(time_ms, verb, fields)
 
 
-def drawn_follow_up(dice: random.Random, at: int, opened: Sequence[Opened]) -> Step | None:
+def drawn_follow_up(dice: random.Random, time_ms: int, opened: Sequence[Opened]) -> Step | None:
     """What follows one of the chains, sometimes at another merchant; the open ones are followed most."""
-    chains = [one for one in opened if one.is_approved and one.verb in FOLLOWED_BY]
-    live = [one for one in chains if one.chain.held or one.chain.settled]
-    if dice.random() < 0.03 and (declined := [one for one in opened if not one.is_approved]):
-        return Step(at, "refund", {"amount": dice.choice(AMOUNTS)}, dice.choice(declined).number)
+    chains = [opening for opening in opened if opening.is_approved and opening.verb in FOLLOWED_BY]
+    live = [opening for opening in chains if opening.chain.held or opening.chain.settled]
+    if dice.random() < 0.03 and (declined := [opening for opening in opened if not opening.is_approved]):
+        return Step(time_ms, "refund", {"amount": dice.choice(AMOUNTS)}, dice.choice(declined).number)
     if not chains:
         return None
-    one = dice.choice(live if live and dice.random() < 0.85 else chains)
-    verb = dice.choice(FOLLOWED_BY[one.verb])
-    held, settled = one.chain.held or one.amount, one.chain.settled
+    chosen = dice.choice(live if live and dice.random() < 0.85 else chains)
+    verb = dice.choice(FOLLOWED_BY[chosen.verb])
+    held, settled = chosen.chain.held or chosen.amount, chosen.chain.settled
     match verb:
         case "clear":
             amount = dice.choice((held, held, held // 2, held + 5_00, held + 30_00))
         case "reverse":
-            left = one.chain.held or settled or one.amount
+            left = chosen.chain.held or settled or chosen.amount
             amount = dice.choice((left, left, left, left // 2, left // 3, left + 5_00))
         case "advise":
             total = settled + held
             amount = dice.choice((0, settled, total // 2, total - min(total, 5_00)))
         case "refund":
-            amount = dice.choice((one.amount, one.amount, one.amount // 2, one.amount + 10_00))
+            amount = dice.choice((chosen.amount, chosen.amount, chosen.amount // 2, chosen.amount + 10_00))
         case _:
             amount = dice.choice(AMOUNTS)
-    said: dict[str, Any] = {"amount": amount if verb == "advise" else max(1, amount)}
+    fields: dict[str, Any] = {"amount": amount if verb == "advise" else max(1, amount)}
     if verb == "reverse" and dice.random() < 0.15:
-        said["told"] = True
+        fields["told"] = True
     if dice.random() < 0.25:
-        said |= merchant(dice)
-    return Step(at, verb, said, one.number)
+        fields |= merchant(dice)
+    return Step(time_ms, verb, fields, chosen.number)
 
 
 # --- Controls ------------------------------------------------------------------------------------

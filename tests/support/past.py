@@ -39,7 +39,7 @@ def some_rows(drawn: random.Random, count: int, *, first_id: int, begin_ms: int,
     for row_id in range(first_id, first_id + 2 * count, 2):
         at_ms += drawn.choice((0, 0, 0, 1, days * DAY_MS * 2 // count))
         program_id = 1 if drawn.random() < 0.9 else 2
-        roots = [one for one in rows[-200:] if one["root_id"] is None and one["program_id"] == program_id]
+        roots = [earlier for earlier in rows[-200:] if earlier["root_id"] is None and earlier["program_id"] == program_id]
         if roots and drawn.random() < 0.4:
             rows.append(follower(drawn, drawn.choice(roots), row_id, at_ms))
             continue

@@ -93,9 +93,9 @@ def major_version(binaries: Path) -> int:
     """The major version of the `postgres` in that folder; 0 when there is none that runs."""
     if not (os.access(binaries / "postgres", os.X_OK) and os.access(binaries / "initdb", os.X_OK)):
         return 0
-    said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"PostgreSQL\) (\d+)", said)
-    return int(found[1]) if found else 0
+    output = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"PostgreSQL\) (\d+)", output)
+    return int(match[1]) if match else 0
 
 
 def candidate_folders() -> Iterator[Path]:
@@ -111,10 +111,10 @@ def candidate_folders() -> Iterator[Path]:
 
 def find_binaries() -> Path:
     """The folder with `initdb` and `postgres`; raises PostgresMissingError."""
-    found = next((folder for folder in candidate_folders() if major_version(folder) >= OLDEST), None)
-    if found is None:
+    binaries = next((folder for folder in candidate_folders() if major_version(folder) >= OLDEST), None)
+    if binaries is None:
         raise PostgresMissingError
-    return found
+    return binaries
 
 
 def with_database(dsn: str, name: str) -> str:

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from uvicorn.server import ServerState
 
 from cardwright.core.problems import BAD_CREDENTIAL, NOT_FOUND, Problem
-from cardwright.edges.http.api import EndpointResponse, Request
+from cardwright.edges.http.api import HttpResponse, Request
 from cardwright.edges.http.connections import ClientLimits, Connections
 from cardwright.edges.http.protocol import ApiProtocol
 from tests.support.server import HOST
@@ -30,7 +30,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self.bodies: list[bytes] = []
         """Bodies that took the general path."""
         self.looked_up: list[bytes | None] = []
@@ -60,14 +60,14 @@ class Echo:
             raise Problem(BAD_CREDENTIAL)
         self._known.add(authorization)
 
-    async def answer(self, request: Request) -> EndpointResponse:
+    async def answer(self, request: Request) -> HttpResponse:
         """Path, query and size of the body."""
-        self.asked.append(request)
+        self.requests.append(request)
         if request.path == b"/v3/wait":
             await self.let_go.wait()
         if request.path == b"/v3/large":
-            return EndpointResponse(200, b"x" * 8_000_000)
-        return EndpointResponse(200, b"%s %s %d" % (request.path, request.query, len(request.body)))
+            return HttpResponse(200, b"x" * 8_000_000)
+        return HttpResponse(200, b"%s %s %d" % (request.path, request.query, len(request.body)))
 
     async def __call__(
         self,

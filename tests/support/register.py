@@ -65,13 +65,13 @@ class Register:
     def messages(self, box: str) -> list[Any]:
         """The bodies of all notifications that arrived in a box, the newest first, when nothing is on its way any more."""
         until_all_is_told(self.client)
-        found: list[Any] = []
+        bodies: list[Any] = []
         while True:
-            query = {"count": 100, "start_index": len(found)}
+            query = {"count": 100, "start_index": len(bodies)}
             page = read_of(self.client.get(f"/sandbox/inbox/{box}", query=query))
-            found += [message["body"] for message in page["data"]]
+            bodies += [message["body"] for message in page["data"]]
             if not page["is_more"]:
-                return found
+                return bodies
 
     def arrivals(self, box: str) -> list[Arrival]:
         """All objects that arrived in a box."""

@@ -48,22 +48,22 @@ class Shop:
         """Sets the program's clock, which only goes forward."""
         read_of(self.client.post("/sandbox/clock", {"set": time}))
 
-    def simulate(self, what: str, **body: Any) -> Reply:
+    def simulate(self, path: str, **body: Any) -> Reply:
         """The answer to a simulation, whatever it is."""
-        return self.client.post(f"/simulate/{what}", body)
+        return self.client.post(f"/simulate/{path}", body)
 
-    def auth(self, amount: Any = 10, card: str = "jit", **more: Any) -> dict[str, Any]:
+    def auth(self, amount: Any = 10, card: str = "jit", **fields: Any) -> dict[str, Any]:
         """Transaction and raw message of a purchase."""
-        return made_by(self.simulate("authorization", card_token=card, amount=amount, **{"mid": "m1", **more}))
+        return made_by(self.simulate("authorization", card_token=card, amount=amount, **{"mid": "m1", **fields}))
 
-    def buy(self, amount: Any = 10, card: str = "jit", **more: Any) -> dict[str, Any]:
+    def buy(self, amount: Any = 10, card: str = "jit", **fields: Any) -> dict[str, Any]:
         """The transaction of a purchase."""
-        return dict(self.auth(amount, card, **more)["transaction"])
+        return dict(self.auth(amount, card, **fields)["transaction"])
 
-    def follow(self, what: str, original: dict[str, Any], amount: Any, **more: Any) -> dict[str, Any]:
+    def follow(self, path: str, original: dict[str, Any], amount: Any, **fields: Any) -> dict[str, Any]:
         """The transaction of a clearing, a reversal or an advice that names another."""
-        body = {"original_transaction_token": original["token"], "amount": amount, **more}
-        return dict(made_by(self.simulate(what, **body))["transaction"])
+        body = {"original_transaction_token": original["token"], "amount": amount, **fields}
+        return dict(made_by(self.simulate(path, **body))["transaction"])
 
     def fill(self, amount: Any) -> None:
         """Puts money on the card without JIT Funding: a refund stays on such an account."""

@@ -88,7 +88,7 @@ def test_page_runs(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "text", "told"),
+    ("language", "text", "message"),
     [
         ("bash", "echo before; false; echo after", "stdout: before"),
         ("bash", "false | true", "failed"),
@@ -96,13 +96,13 @@ def test_page_runs(page: Path, tmp_path: Path) -> None:
         ("python", "print('before'); 1 / 0", "ZeroDivisionError"),
     ],
 )
-def test_block_that_fails_is_told_with_its_place(language: str, text: str, told: str, tmp_path: Path) -> None:
+def test_block_that_fails_is_told_with_its_place(language: str, text: str, message: str, tmp_path: Path) -> None:
     """A failing command anywhere in a block fails the page, and the message says where and what."""
     block = Block(file=Path("page.md"), line=12, language=language, words=(), text=text)
     with Reader(tmp_path, dict(os.environ)) as reader, pytest.raises(AssertionError) as failure:
         reader.run(block)
     assert "page.md:12" in str(failure.value)
-    assert told in str(failure.value)
+    assert message in str(failure.value)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_json_that_keeps_its_promise(shown: str, printed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "printed", "told"),
+    ("shown", "printed", "message"),
     [
         ('{"a": 1}', '{"a": 2}', "$.a"),
         ('{"a": {"b": [1, 2]}}', '{"a": {"b": [1, 3]}}', "$.a.b[1]"),
@@ -146,9 +146,9 @@ def test_json_that_keeps_its_promise(shown: str, printed: str) -> None:
         ('{"a": "good …"}', '{"a": "bad"}', "$.a"),
     ],
 )
-def test_json_that_breaks_its_promise(shown: str, printed: str, told: str) -> None:
+def test_json_that_breaks_its_promise(shown: str, printed: str, message: str) -> None:
     """A difference is found at any depth, and told with the path to it."""
-    assert told in (difference(block_showing(shown, "json"), printed) or "")
+    assert message in (difference(block_showing(shown, "json"), printed) or "")
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        seen = {"method": self.command, "path": self.path, "body": body, "port": self.client_address[1], **self.headers}
-        content = json.dumps(seen).encode() if self.path != "/v3/text" else b"no JSON"
+        document = {"method": self.command, "path": self.path, "body": body, "port": self.client_address[1], **self.headers}
+        content = json.dumps(document).encode() if self.path != "/v3/text" else b"no JSON"
         self.send_response(404 if self.path == "/v3/nowhere" else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -1,4 +1,4 @@
-"""A town for stories: people with cards, merchants, a bank, a listener, and a clock that only the story moves."""
+"""A scenario for stories: people with cards, merchants, a bank, a listener, and a clock that only the story moves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,111 +12,111 @@ MONDAY = "2035-06-04T09:00:00Z"
 class Visit:
     """What became of a message, in the words of a story. Amounts are text, as on a receipt."""
 
-    def __init__(self, town: "Town", transaction: Mapping[str, Any]) -> None:
-        self._town, self.transaction = town, transaction
+    def __init__(self, scenario: "Scenario", transaction: Mapping[str, Any]) -> None:
+        self._scenario, self.transaction = scenario, transaction
         self.token: str = transaction["token"]
         self.type: str = transaction["type"]
         self.code: str = transaction["response"]["code"]
-        self.amount = town.text(transaction["amount"])
+        self.amount = scenario.text(transaction["amount"])
         self.approved = transaction["state"] != "DECLINED"
 
     @property
     def state(self) -> str:
         """The state of the transaction now; the receipt has the first one."""
-        return str(self._town.get(f"/transactions/{self.token}")["state"])
+        return str(self._scenario.get(f"/transactions/{self.token}")["state"])
 
     @property
     def order(self) -> str | None:
         """The funding order of this message, such as ``PENDING 10.00``; None when no money was loaded or sent back."""
-        found = self.transaction.get("gpa_order") or self.transaction.get("gpa_order_unload")
-        return None if found is None else f"{found['state']} {self._town.text(found['amount'])}"
+        order = self.transaction.get("gpa_order") or self.transaction.get("gpa_order_unload")
+        return None if order is None else f"{order['state']} {self._scenario.text(order['amount'])}"
 
     @property
     def family(self) -> list[str]:
         """The types of the chain's other transactions on the card's side, the oldest first."""
-        found = self._town.get(f"/transactions/{self.token}/related", count=100, sort_by="createdTime")["data"]
-        return [one["type"] for one in found if one["network"] != "MARQETA"]
+        related = self._scenario.get(f"/transactions/{self.token}/related", count=100, sort_by="createdTime")["data"]
+        return [transaction["type"] for transaction in related if transaction["network"] != "MARQETA"]
 
 
 class Person:
     """Somebody with a card."""
 
-    def __init__(self, town: "Town", name: str, product: str) -> None:
-        self._town, self.name, self.card = town, name, f"{name}s_card"
-        town.make("users", token=name)
-        town.make("cards", token=self.card, user_token=name, card_product_token=product)
+    def __init__(self, scenario: "Scenario", name: str, product: str) -> None:
+        self._scenario, self.name, self.card = scenario, name, f"{name}s_card"
+        scenario.make("users", token=name)
+        scenario.make("cards", token=self.card, user_token=name, card_product_token=product)
 
     def _gpa(self) -> dict[str, Any]:
-        return dict(self._town.get(f"/balances/{self.name}")["gpa"])
+        return dict(self._scenario.get(f"/balances/{self.name}")["gpa"])
 
     @property
     def ledger(self) -> str:
         """All the money on the account."""
-        return self._town.text(self._gpa()["ledger_balance"])
+        return self._scenario.text(self._gpa()["ledger_balance"])
 
     @property
     def available(self) -> str:
         """What a purchase could use."""
-        return self._town.text(self._gpa()["available_balance"])
+        return self._scenario.text(self._gpa()["available_balance"])
 
     @property
     def held(self) -> str:
         """What open authorizations hold."""
         gpa = self._gpa()
-        return self._town.text(gpa["ledger_balance"] - gpa["available_balance"])
+        return self._scenario.text(gpa["ledger_balance"] - gpa["available_balance"])
 
     def gets(self, amount: str) -> Visit:
         """A friend sends money to the card."""
         body = {"type": "person_to_person", "sender_data": {"funding_source": "debit", "sender_name": "A friend"}}
-        return self._town.say("financial/originalcredit", card_token=self.card, mid="friends", amount=amount, **body)
+        return self._scenario.say("financial/originalcredit", card_token=self.card, mid="friends", amount=amount, **body)
 
     def loses_card(self) -> None:
         """The card is reported lost and ended."""
-        self._town.make("cardtransitions", card_token=self.card, state="TERMINATED", reason_code="10", channel="API")
+        self._scenario.make("cardtransitions", card_token=self.card, state="TERMINATED", reason_code="10", channel="API")
 
 
 class Merchant:
     """Somebody who takes cards; what it says of itself goes into every message."""
 
-    def __init__(self, town: "Town", name: str, mcc: str, **terminal: Any) -> None:
-        self._town, self.mid = town, name.lower().replace(" ", "_")
+    def __init__(self, scenario: "Scenario", name: str, mcc: str, **terminal: Any) -> None:
+        self._scenario, self.mid = scenario, name.lower().replace(" ", "_")
         self.acceptor = {"name": name, "mcc": mcc, "country": "USA", "partial_approval_capable": True, **terminal}
 
-    def _ask(self, what: str, card: str, amount: str, more: dict[str, Any]) -> Visit:
-        return self._town.say(what, card_token=card, amount=amount, mid=self.mid, card_acceptor=self.acceptor, **more)
+    def _ask(self, path: str, card: str, amount: str, fields: dict[str, Any]) -> Visit:
+        return self._scenario.say(path, card_token=card, amount=amount, mid=self.mid, card_acceptor=self.acceptor, **fields)
 
-    def authorize(self, card: str, amount: str, **more: Any) -> Visit:
+    def authorize(self, card: str, amount: str, **fields: Any) -> Visit:
         """Asks for a hold."""
-        return self._ask("authorization", card, amount, more)
+        return self._ask("authorization", card, amount, fields)
 
-    def debit(self, card: str, amount: str, **more: Any) -> Visit:
+    def debit(self, card: str, amount: str, **fields: Any) -> Visit:
         """Takes a PIN debit: held and settled at once."""
-        return self._ask("financial", card, amount, more)
+        return self._ask("financial", card, amount, fields)
 
-    def hands_out(self, card: str, amount: str, **more: Any) -> Visit:
+    def hands_out(self, card: str, amount: str, **fields: Any) -> Visit:
         """Counts out cash, as a machine does."""
-        return self._ask("financial/withdrawal", card, amount, more)
+        return self._ask("financial/withdrawal", card, amount, fields)
 
     def shows_balance(self, card: str) -> Visit:
         """Shows the balance on the screen of a machine."""
         body = {"card_token": card, "mid": self.mid, "card_acceptor": self.acceptor, "account_type": "checking"}
-        return self._town.say("financial/balanceinquiry", **body)
+        return self._scenario.say("financial/balanceinquiry", **body)
 
     def completes(self, visit: Visit, amount: str) -> Visit:
         """Names the final amount of a PIN debit that was authorized before."""
         return self._follow("financial/advice", visit, amount)
 
-    def clear(self, visit: Visit, amount: str, **more: Any) -> Visit:
+    def clear(self, visit: Visit, amount: str, **fields: Any) -> Visit:
         """Sends the bill."""
-        return self._follow("clearing", visit, amount, **more)
+        return self._follow("clearing", visit, amount, **fields)
 
     def refund(self, visit: Visit, amount: str) -> Visit:
         """Gives money back."""
         return self._follow("clearing", visit, amount, is_refund=True)
 
-    def reverse(self, visit: Visit, amount: str, **more: Any) -> Visit:
+    def reverse(self, visit: Visit, amount: str, **fields: Any) -> Visit:
         """Lets go of a hold, or undoes what was settled at once."""
-        return self._follow("reversal", visit, amount, **more)
+        return self._follow("reversal", visit, amount, **fields)
 
     def lower(self, visit: Visit, amount: str) -> Visit:
         """Tells of a new, lower total."""
@@ -125,14 +125,14 @@ class Merchant:
     def grow(self, visit: Visit, amount: str) -> Visit:
         """Asks for more on top."""
         body = {"preceding_related_transaction_token": visit.token, "amount": amount}
-        reply = self._town.client.post("/simulations/cardtransactions/authorization.incremental", body)
-        return Visit(self._town, made_by(reply)["transaction"])
+        reply = self._scenario.client.post("/simulations/cardtransactions/authorization.incremental", body)
+        return Visit(self._scenario, made_by(reply)["transaction"])
 
-    def _follow(self, what: str, visit: Visit, amount: str, **more: Any) -> Visit:
-        return self._town.say(what, original_transaction_token=visit.token, amount=amount, **more)
+    def _follow(self, path: str, visit: Visit, amount: str, **fields: Any) -> Visit:
+        return self._scenario.say(path, original_transaction_token=visit.token, amount=amount, **fields)
 
 
-class Town:
+class Scenario:
     """A program of the story's own on a shared server; it is Monday, 4 June 2035, nine o'clock."""
 
     def __init__(self, server: RunningServer, currency: str = "USD") -> None:
@@ -177,20 +177,20 @@ class Town:
         """What a GET answers."""
         return read_of(self.client.get(path, query=query))
 
-    def try_to(self, what: str, **body: Any) -> Reply:
+    def try_to(self, path: str, **body: Any) -> Reply:
         """The answer to a simulation, whatever it is."""
-        return self.client.post(f"/simulate/{what}", body)
+        return self.client.post(f"/simulate/{path}", body)
 
-    def say(self, what: str, **body: Any) -> Visit:
+    def say(self, path: str, **body: Any) -> Visit:
         """A simulation that is decided, one way or the other."""
-        return Visit(self, made_by(self.try_to(what, **body))["transaction"])
+        return Visit(self, made_by(self.try_to(path, **body))["transaction"])
 
     def text(self, amount: float) -> str:
         """An amount as a receipt has it."""
         return f"{amount:.{self.places}f}"
 
     def listens(self) -> None:
-        """Subscribes the town's listener to everything that happens with cards' money."""
+        """Subscribes the scenario's listener to everything that happens with cards' money."""
         config = {"url": self.box(), "basic_auth_username": "town", "basic_auth_password": "Town-Crier_7421!Lantern"}
         self.make("webhooks", name="Listener", active=True, events=["transaction.*"], config=config)
 
@@ -200,5 +200,5 @@ class Town:
 
     def hears(self, kind: str) -> dict[str, Any]:
         """The news of a type, as soon as they are there."""
-        (told,) = self.get("/sandbox/inbox/listener", type=kind, wait="30s", count=1)["data"]
-        return next(one for one in told["body"]["transactions"] if one["type"] == kind)
+        (message,) = self.get("/sandbox/inbox/listener", type=kind, wait="30s", count=1)["data"]
+        return next(transaction for transaction in message["body"]["transactions"] if transaction["type"] == kind)

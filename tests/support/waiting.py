@@ -7,16 +7,16 @@ from typing import TypeVar
 from tests.support.issuing import read_of
 from tests.support.server import Client
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def until(condition: Callable[[], Found], seconds: float = 300) -> Found:
+def until(condition: Callable[[], Result], seconds: float = 300) -> Result:
     """Asks until the answer is true, and gives it back. Raises AssertionError when it is still false after ``seconds``."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, f"it did not happen in {seconds} s"
         time.sleep(0.01)
-    return found
+    return result
 
 
 def until_all_is_told(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""A small world inside the test's own process: a database with cards, and the engine without its door."""
+"""A platform inside the test's own process: a database with cards, and the engine without its door."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ from cardwright.storage.tables import (
 )
 
 NOON = 1_767_268_800_000
-"""2026-01-01T12:00:00Z, where the world's clock stands still."""
+"""2026-01-01T12:00:00Z, where the platform's clock stands still."""
 
 CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "fundingsources/program": (funding_sources.create_source, funding_sources.SourceCreate),
@@ -93,7 +93,7 @@ def _shown(row: CardRow) -> str:
     return fact_from(CardFact, row.card_fact).last_four
 
 
-class World:
+class InProcessPlatform:
     """One program on one database; objects are made by the very actions that the API calls."""
 
     def __init__(self, address: str, seed: int = 7) -> None:
@@ -138,18 +138,18 @@ class World:
         worker, ids, results = await self.store.open_worker(), IdSource(), list[Result]()
         ids.refill(self.store.next_ids())
         for batch in batches:
-            found = [await self.addressed(one) for one in batch]
-            results += await run_batch(worker, self.cache, ids, lambda: NOON, found)
+            requests = [await self.addressed(request) for request in batch]
+            results += await run_batch(worker, self.cache, ids, lambda: NOON, requests)
         await worker.close()
         await self.store.close()
         return results
 
-    async def addressed(self, one: EngineRequest) -> EngineRequest:
+    async def addressed(self, request: EngineRequest) -> EngineRequest:
         """The message with the card or the accounts in place of their keys."""
-        if isinstance(one, CardRequest):
-            return one._replace(card=await self.card(one.card))  # type: ignore[arg-type]
-        found = await self.cache.reload_accounts(one.accounts)  # type: ignore[arg-type]
-        return one._replace(accounts=tuple(found[key] for key in one.accounts))  # type: ignore[index]
+        if isinstance(request, CardRequest):
+            return request._replace(card=await self.card(request.card))  # type: ignore[arg-type]
+        accounts = await self.cache.reload_accounts(request.accounts)  # type: ignore[arg-type]
+        return request._replace(accounts=tuple(accounts[key] for key in request.accounts))  # type: ignore[index]
 
     async def card(self, key: CardKey) -> CardEntry:
         """A card that there is."""
@@ -161,8 +161,8 @@ class World:
         """Everything that the engine writes, as plain tuples."""
         written = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits, holder_transactions)
         with self.database.read() as db:
-            found = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}
-        return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in found.items()}
+            rows_by_table = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}
+        return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in rows_by_table.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -170,27 +170,30 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def new_world(address: str | Path) -> Any:
-    """A world that is closed at the end."""
-    world = World(str(address))
+def new_platform(address: str | Path) -> Any:
+    """A platform that is closed at the end."""
+    platform = InProcessPlatform(str(address))
     try:
-        yield world
+        yield platform
     finally:
-        world.close()
+        platform.close()
 
 
-def asked(
-    world: World, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
+def card_request(
+    platform: InProcessPlatform, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
     kind: type[Any] = Authorization, forced: bool = False, request_type: RequestType | None = None, **details: Any,
 ) -> CardRequest:  # fmt: skip
-    """A message of ``amount`` minor units for ``World.run``, which puts the card in place of its key; a purchase by default."""
-    more: dict[str, Any] = {"is_forced": True} if forced else {} if request_type is None else {"request_type": request_type}
+    """A message of ``amount`` minor units for ``InProcessPlatform.run``, which puts the card in place of its key.
+
+    A purchase by default.
+    """
+    fields: dict[str, Any] = {"is_forced": True} if forced else {} if request_type is None else {"request_type": request_type}
     if request_type in CATEGORY_OF:
         details["velocity_category"] = CATEGORY_OF[request_type]
-    key: Any = (world.program_id, card)
+    key: Any = (platform.program_id, card)
     return CardRequest(
         card=key,
-        message=kind(amount=amount, details=Details(mid="m1" if root_id is None else "", **details), **more),
+        message=kind(amount=amount, details=Details(mid="m1" if root_id is None else "", **details), **fields),
         seed=seed,
         received_ms=NOON,
         root_id=root_id,
@@ -207,22 +210,22 @@ KINDS: dict[type[Any], MovementKind] = {
 }  # fmt: skip
 
 
-def instructed(
-    world: World, kind: type[Any], users: Sequence[str], amount: int, *, seed: int, token: str | None = None,
+def movement_request(
+    platform: InProcessPlatform, kind: type[Any], users: Sequence[str], amount: int, *, seed: int, token: str | None = None,
     fees: Sequence[int] = (), source: str | None = None, root_id: int | None = None,
-    **more: Any,
+    **extra_fields: Any,
 ) -> MovementRequest:  # fmt: skip
-    """A movement of ``amount`` minor units for ``World.run``, as ``asked``; ``fees`` in minor units too."""
-    accounts: Any = tuple((world.program_id, user) for user in users)
+    """A movement of ``amount`` minor units for ``InProcessPlatform.run``, as ``card_request``; ``fees`` in minor units too."""
+    accounts: Any = tuple((platform.program_id, user) for user in users)
     charges = tuple(Charge(token=f"fee{fee}", amount=fee, fee=f'{{"token":"fee{fee}"}}') for fee in fees)
-    fields: dict[str, Any] = {"said": {"user_token": users[0]}, **more}
+    fields: dict[str, Any] = {"echoed": {"user_token": users[0]}, **extra_fields}
     movement: AnyMovement = kind(token=token or f"own{seed}", amount=amount, charges=charges, **fields)
-    with world.database.read() as db:
-        found = find(db, tables.funding_sources, world.program_id, source) if source else None
+    with platform.database.read() as db:
+        source_row = find(db, tables.funding_sources, platform.program_id, source) if source else None
     return MovementRequest(
         accounts=accounts, kind=KINDS[kind], movement=movement, seed=seed,
         received_ms=NOON, request_hash=f"{kind}{users}{amount}{fees}{root_id}".encode(),
-        source_id=found.id if found is not None else None, root_id=root_id, ref_id=root_id,
+        source_id=source_row.id if source_row is not None else None, root_id=root_id, ref_id=root_id,
     )  # fmt: skip
 
 
