@@ -56,27 +56,27 @@ WRITE ?=
 
 .PHONY: storm
 storm: .venv/.ready ## kill the server and its database under load, race two servers, and see that nothing is lost; SEED=42 KILLS=200 ROUNDS=100
-	$(BIN)/python -m tests.storm --seed $(SEED) --kills $(KILLS) --rounds $(ROUNDS) $(OUTAGE_OPTIONS) $(if $(WRITE),--write)
+	$(BIN)/python -m tests.stress --seed $(SEED) --kills $(KILLS) --rounds $(ROUNDS) $(OUTAGE_OPTIONS) $(if $(WRITE),--write)
 
 .PHONY: outages
 outages: .venv/.ready ## only the outages and failovers of storm, which take the database away; SEED=42 CUTS=30 RESUME=file
-	$(BIN)/python -m tests.storm --parts outages failover --seed $(SEED) $(OUTAGE_OPTIONS) $(if $(WRITE),--write)
+	$(BIN)/python -m tests.stress --parts outages failover --seed $(SEED) $(OUTAGE_OPTIONS) $(if $(WRITE),--write)
 
 RACES ?= 2000
 
 .PHONY: races
 races: .venv/.ready ## race two processes for the last room under velocity controls; RACES=2000 rounds of each kind
-	$(BIN)/python -m tests.storm.limits --races $(RACES)
+	$(BIN)/python -m tests.stress.limits --races $(RACES)
 
 HISTORIES ?= 2000
 
 .PHONY: windows
 windows: .venv/.ready ## play random histories under velocity controls while time passes; HISTORIES=2000 for each window, SEED=42
-	$(BIN)/python -m tests.storm.windows --histories $(HISTORIES) --seed $(SEED)
+	$(BIN)/python -m tests.stress.windows --histories $(HISTORIES) --seed $(SEED)
 
 .PHONY: docs
 docs: .venv/.ready ## run every command and example of the documentation
-	$(BIN)/pytest tests/test_docs.py
+	$(BIN)/pytest tests/repository/test_docs.py
 
 .PHONY: lint
 lint: .venv/.ready ## style and common mistakes

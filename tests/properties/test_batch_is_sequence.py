@@ -17,7 +17,7 @@ from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import EngineRequest
 from cardwright.engine.movement_rows import MovementResult
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, with_newest
-from tests.support.world import InProcessPlatform, card_request, movement_request
+from tests.support.in_process_platform import InProcessPlatform, card_request, movement_request
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
 

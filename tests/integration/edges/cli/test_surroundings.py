@@ -1,0 +1,357 @@
+"""Commands in surroundings that do not work: each ends with one clear line and the next command, never with a traceback."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import text
+
+from cardwright.edges.cli.database_commands import opened
+from cardwright.settings import Settings
+from cardwright.storage.database import Database
+from cardwright.storage.migrate import migrate
+from tests.integration.edges.cli.conftest import Done, command_line
+from tests.support import free_port
+from tests.support.disks import fill, small_disk, without_powers
+from tests.support.postgres import TestPostgres, owner_account, temp_folder, with_database
+
+ON_DATABASES = (("serve", "--port", "0"), ("migrate",), ("verify",), ("reset", "--yes"))
+ON_INSTANCES = (("status",), ("explain", "token"), ("backtest", "change.json"))
+DAMAGED = {
+    "empty": b"",
+    "truncated": b'{"master_key": "ab',
+    "no JSON": b"a letter to my aunt",
+    "no UTF-8": b'{"application_token": "\xff\xfe"}',
+    "another shape": b"[1, 2]",
+    "another type": b'{"application_token": 1, "access_token": 2, "base_url": 3, "pid": 4, "mode": 5}',
+    "a short key": b'{"master_key": "zz", "application_token": "a", "access_token": "b", "base_url": "x", "pid": 1, "mode": "x"}',
+}
+SECRETS = {"master_key": "ab" * 32, "application_token": "a", "access_token": "b"}
+
+
+def assert_told(done: Done, names: str, code: int = 1) -> None:
+    """The command ended with an error line that names ``names``, and a next command."""
+    assert "Traceback" not in done.err, done.err
+    assert done.code == code, done.err
+    lines = [line for line in done.err.splitlines() if not line.startswith("warning: ")]
+    assert [line[:7] for line in lines] == ["error: ", "next:  "], done.err
+    assert names in lines[0], lines[0]
+    assert done.out == ""
+
+
+@pytest.fixture
+def run(cardwright: Callable[..., Done], spawn: Callable[..., Done]) -> Callable[..., Done]:
+    """Runs a command: ``serve`` in a process of its own, because it takes signals and locks for its whole life."""
+
+    def run(*words: object) -> Done:
+        return (spawn if words[0] == "serve" else cardwright)(*words)
+
+    return run
+
+
+def broken(path: Path, how: str) -> None:
+    """Put something else where a file should be."""
+    path.parent.mkdir(exist_ok=True)
+    match how:
+        case "a folder":
+            path.mkdir()
+        case "a FIFO":
+            os.mkfifo(path)
+        case "a link to itself":
+            path.symlink_to(path.name)
+        case "a dangling link":
+            path.symlink_to("nowhere")
+        case _:
+            path.write_bytes(DAMAGED[how])
+
+
+# --- The data directory -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [*ON_DATABASES, *ON_INSTANCES], ids=lambda words: words[0])
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_data_directory_that_is_a_file(run: Callable[..., Done], words: tuple[str, ...], folder: str) -> None:
+    """A file in the place of the data directory, or of a folder above it, is named."""
+    Path("file").write_text("")
+    Path("change.json").write_text("{}")
+    assert_told(run(*words, "--data-dir", folder), "file")
+
+
+def test_data_directory_that_is_a_file_beside_a_command(spawn: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`exec` repeats the words of the instance that did not start."""
+    Path("file").write_text("")
+    monkeypatch.setenv("CARDWRIGHT_DATA_DIR", "file")
+    done = spawn("exec", "--db", "x.db", "--", "true")
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert done.err.startswith("error: --data-dir file: not a folder")
+
+
+# --- secrets.json and instance.json -------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [*DAMAGED, "a folder", "a FIFO", "a link to itself", "a dangling link"])
+def test_damaged_secrets(run: Callable[..., Done], how: str) -> None:
+    """A damaged secrets.json is named by each command that reads it, and it is not replaced."""
+    path = Path(".cardwright/secrets.json")
+    broken(path, how)
+    Path(".cardwright/instance.json").write_text('{"base_url": "http://127.0.0.1:1/v3", "pid": 1, "mode": "sandbox"}')
+    Path("change.json").write_text("{}")
+    before = os.lstat(path).st_ino
+    for words in ON_INSTANCES:
+        done = run(*words)
+        if how == "a dangling link":
+            assert "there are no credentials" in done.err
+        else:
+            assert_told(done, "secrets.json")
+    if how in ("empty", "a FIFO", "a dangling link"):
+        assert_told(run("serve", "--port", "0"), "secrets.json")
+    assert os.lstat(path).st_ino == before
+
+
+@pytest.mark.parametrize("how", [*DAMAGED, "a folder", "a FIFO", "a link to itself"])
+def test_damaged_instance_file(run: Callable[..., Done], how: str) -> None:
+    """A damaged instance.json is named by each command that looks for an instance."""
+    broken(Path(".cardwright/instance.json"), how)
+    Path(".cardwright/secrets.json").write_text(json.dumps(SECRETS))
+    Path("change.json").write_text("{}")
+    for words in ON_INSTANCES:
+        assert_told(run(*words), "instance.json")
+
+
+def test_secrets_with_a_part_missing(run: Callable[..., Done]) -> None:
+    """A secrets.json without a master key is not completed by a new key, which could not decrypt the database."""
+    broken(Path(".cardwright/secrets.json"), "a dangling link")
+    Path(".cardwright/secrets.json").unlink()
+    kept = '{"application_token": "a", "access_token": "b"}'
+    Path(".cardwright/secrets.json").write_text(kept)
+    assert_told(run("serve", "--port", "0"), "CARDWRIGHT_MASTER_KEY")
+    assert Path(".cardwright/secrets.json").read_text() == kept
+
+
+def test_damaged_certificate_key(run: Callable[..., Done]) -> None:
+    """With --tls a damaged key.pem is named."""
+    broken(Path(".cardwright/key.pem"), "empty")
+    assert_told(run("serve", "--tls", "--port", "0"), "key.pem")
+
+
+def test_damaged_env_file(run: Callable[..., Done]) -> None:
+    """A .env that is no text is named."""
+    Path(".env").write_bytes(b"CARDWRIGHT_PORT=\xff")
+    assert_told(run("verify"), ".env", 2)
+
+
+# --- A SQLite file ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", ON_DATABASES, ids=lambda words: words[0])
+@pytest.mark.parametrize("how", ["a folder", "a FIFO", "no JSON", "a link to itself", "a dangling link"])
+def test_file_that_is_no_database(run: Callable[..., Done], words: tuple[str, ...], how: str) -> None:
+    """What is no SQLite file is named with --db; a dangling link is a file that does not exist yet."""
+    broken(Path("x.db"), how)
+    if how == "a dangling link":
+        if words[0] in ("verify", "reset"):
+            assert_told(run(*words, "--db", "x.db"), "--db x.db does not exist")
+        return
+    assert_told(run(*words, "--db", "x.db"), "--db x.db", 2 if how == "a link to itself" else 1)
+
+
+@pytest.mark.parametrize("words", ON_DATABASES, ids=lambda words: words[0])
+def test_malformed_database(run: Callable[..., Done], words: tuple[str, ...]) -> None:
+    """A database whose pages were overwritten behind its header is named."""
+    with opened(Settings(db="x.db")):
+        pass
+    size = Path("x.db").stat().st_size
+    with Path("x.db").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\x17" * (size - 100))
+    assert_told(run(*words, "--db", "x.db"), "--db x.db: database disk image is malformed")
+
+
+@pytest.mark.parametrize("words", ON_DATABASES, ids=lambda words: words[0])
+@pytest.mark.parametrize("revision", ["0000", "abc", "9999"])
+def test_unknown_revision(run: Callable[..., Done], database_url: str, words: tuple[str, ...], revision: str) -> None:
+    """A database at a revision that this version does not know, older or newer, is left alone."""
+    database = Database(database_url)
+    migrate(database)
+    with database.write() as db:
+        db.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    database.close()
+    assert_told(run(*words, "--db", database_url), f"is at revision {revision}, which this version")
+
+
+@pytest.mark.parametrize("db", ["~no-such-user/x.db", "postgresql://me:hunter2@[/y", "mysql://x"])
+def test_address_that_is_none(run: Callable[..., Done], db: str) -> None:
+    """A wrong --db is wrong usage, and no password is repeated."""
+    for words in ON_DATABASES[1:]:
+        done = run(*words, "--db", db)
+        assert_told(done, "--db", 2)
+        assert "hunter2" not in done.err
+
+
+# --- Permissions --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reachable() -> Iterator[Path]:
+    """A folder that a user without powers can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="cardwright-cli-", dir=temp_folder(owner_account())))
+    (folder / "compiled").mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def home(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder in it; what the user's processes compile is kept beside it."""
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(reachable / "compiled"))
+    folder = reachable / "home"
+    folder.mkdir()
+    without_powers(reachable)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "commands"),
+    [
+        (".cardwright", 0o000, (*ON_DATABASES, *ON_INSTANCES)),
+        (".cardwright", 0o500, (("serve", "--port", "0"),)),
+        (".cardwright/secrets.json", 0o000, (("serve", "--port", "0"), *ON_INSTANCES)),
+        (".cardwright/instance.json", 0o000, ON_INSTANCES),
+        (".cardwright/cardwright.db", 0o000, ON_DATABASES),
+        (".cardwright/cardwright.db", 0o400, (("serve", "--port", "0"), ("reset", "--yes"))),
+        (".env", 0o000, (*ON_DATABASES, *ON_INSTANCES)),
+    ],
+)
+def test_no_permission(
+    spawn: Callable[..., Done], home: Path, path: str, mode: int, commands: tuple[tuple[str, ...], ...]
+) -> None:
+    """What the user may not read, write or enter is named, to a user to whom permissions apply."""
+    folder = home / ".cardwright"
+    folder.mkdir(mode=0o700)
+    with opened(Settings(data_dir=folder)):
+        pass
+    (folder / "instance.json").write_text('{"base_url": "http://127.0.0.1:1/v3", "pid": 1, "mode": "sandbox"}')
+    (home / "change.json").write_text("{}")
+    (home / ".env").write_text("")
+    user = without_powers(home)
+    (home / path).chmod(mode)
+    if path.endswith(".db"):
+        for beside in folder.glob("cardwright.db-*"):
+            beside.unlink()
+    try:
+        for words in commands:
+            done = spawn(*words, cwd=home, **user)
+            assert_told(done, Path(path).name if mode != 0o500 else "cardwright.db", done.code)
+            assert done.code in (1, 2)
+    finally:
+        (home / path).chmod(0o700)
+
+
+def test_folder_in_which_nothing_can_be_made(spawn: Callable[..., Done], home: Path) -> None:
+    """The first start in a folder without write permission names what it could not make."""
+    user = without_powers(home)
+    home.chmod(0o500)
+    for words in (("serve", "--port", "0"), ("migrate",)):
+        assert_told(spawn(*words, cwd=home, **user), ".cardwright")
+        assert_told(spawn(*words, "--db", "x.db", cwd=home, **user), "x.db" if words[0] == "migrate" else ".cardwright")
+
+
+# --- A full disk --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [0, 4096, 8192, 32768, 131072])
+def test_full_disk_at_the_first_start(spawn: Callable[..., Done], tmp_path: Path, left: int) -> None:
+    """Wherever the space ends, the start ends with a clear line and leaves no half file; with space again it works."""
+    with small_disk(tmp_path / "disk") as disk:
+        filler = fill(disk, left)
+        for words in (("serve", "--port", "0"), ("migrate",)):
+            assert_told(spawn(*words, "--data-dir", disk / "data"), "")
+        secrets = disk / "data" / "secrets.json"
+        assert not secrets.exists() or set(json.loads(secrets.read_text())) == set(SECRETS)
+        filler.unlink()
+        with opened(Settings(data_dir=disk / "data")):
+            pass
+        assert set(json.loads(secrets.read_text())) == set(SECRETS)
+
+
+def test_full_disk_of_a_database_in_use(spawn: Callable[..., Done], tmp_path: Path) -> None:
+    """`reset`, `serve` and `verify` on a disk that is full meanwhile."""
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        with opened(Settings(data_dir=disk)):
+            pass
+        fill(disk)
+        for words in (("serve", "--port", "0"), ("reset", "--yes")):
+            assert_told(spawn(*words, "--data-dir", disk), "--db")
+
+
+def test_output_that_cannot_be_written(spawn: Callable[..., Done]) -> None:
+    """A full disk under the output of a command is told too."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    import subprocess
+
+    with opened(Settings(db="x.db")), open("/dev/full", "w") as full:
+        done = subprocess.run(command_line("verify", "--db", "x.db"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "error: No space left on device" in done.stderr
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------
+
+
+def test_postgresql_that_is_away(run: Callable[..., Done]) -> None:
+    """A server that does not listen is named without the password."""
+    for words in ON_DATABASES:
+        done = run(*words, "--db", f"postgresql://me:hunter2@127.0.0.1:{free_port()}/x")
+        assert_told(done, "--db postgresql://me:***@127.0.0.1:")
+        assert "hunter2" not in done.err
+
+
+def test_postgresql_without_the_database(run: Callable[..., Done], postgres: TestPostgres) -> None:
+    """A database that does not exist is named."""
+    for words in ON_DATABASES:
+        assert_told(run(*words, "--db", with_database(postgres.dsn, "no_such_database")), "no_such_database")
+
+
+def test_postgresql_that_refuses_the_password(run: Callable[..., Done], postgres: TestPostgres, postgres_url: str) -> None:
+    """A wrong password is told, and not repeated."""
+    if postgres.socket_dir is None:
+        pytest.skip("the access rules of a given server are its owner's")
+    rules = postgres.socket_dir / "data" / "pg_hba.conf"
+    before = rules.read_text()
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        db.execute("CREATE ROLE careful LOGIN PASSWORD 'right'")
+        rules.write_text(f"host all careful all scram-sha-256\n{before}")
+        db.execute("SELECT pg_reload_conf()")
+        try:
+            address = postgres_url.replace("postgres@", "careful:hunter2@")
+            for words in ON_DATABASES:
+                done = run(*words, "--db", address)
+                assert_told(done, "password authentication failed")
+                assert "hunter2" not in done.err
+        finally:
+            rules.write_text(before)
+            db.execute("SELECT pg_reload_conf()")
+            db.execute("DROP ROLE careful")
+
+
+def test_postgresql_without_rights(run: Callable[..., Done], postgres: TestPostgres, postgres_url: str) -> None:
+    """A role that may not make tables is told so."""
+    if postgres.socket_dir is None:
+        pytest.skip("on a given server roles are its owner's")
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        db.execute("CREATE ROLE guest LOGIN")
+        try:
+            for words in (("serve", "--port", "0"), ("migrate",)):
+                assert_told(run(*words, "--db", postgres_url.replace("postgres@", "guest@")), "permission denied")
+        finally:
+            db.execute(sql.SQL("DROP ROLE guest"))

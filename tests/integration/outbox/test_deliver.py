@@ -1,0 +1,565 @@
+"""Delivery against real receivers, on both databases: at least once, the same bytes each time, and nobody waits for the slow."""
+
+import asyncio
+import hmac
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha1, sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, select, update
+
+from cardwright.kit.clock import ProgramClock, iso_ms, monotonic_ms, system_ms
+from cardwright.kit.guard import OutgoingPolicy
+from cardwright.kit.vault import Vault
+from cardwright.outbox.client import GuardedClient
+from cardwright.outbox.deliver import Deliverer
+from cardwright.outbox.delivery_queue import LEASE_MARGIN_MS, RetryRules
+from cardwright.outbox.endpoint import TARGET_CONTEXT, Endpoint, seal_webhook
+from cardwright.outbox.events import Category, Delivery, outbox_row
+from cardwright.storage.database import Database
+from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
+from cardwright.storage.tables import metadata, outbox, webhooks
+from tests.support.failpoints import Failpoints
+from tests.support.receiver import a_receiver
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[3]
+VAULT = Vault(bytes(range(32)))
+PASSWORD = "Harb0r-Hook-Passw0rd!"
+SECRET = "Quiet-Harbor_7421!Lantern"
+PATIENT = RetryRules(timeout_ms=600_000)
+"""Rules under which no post that is answered runs out of time, on a slow machine either."""
+
+GONE = 4711
+"""The id of a webhook that does not exist."""
+
+
+# --- Our side ----------------------------------------------------------------------------
+
+
+def first_states(_: Connection, program_id: int, ids: list[int]) -> list[str]:
+    """Stands in for the rendering of transactions."""
+    return [f'{{"token":"{program_id}-{number}","type":"authorization"}}' for number in ids]
+
+
+class NotificationStore:
+    """A database with a program in it, webhooks, and notifications to deliver."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        metadata.create_all(database.engine)
+        self.program_id = self.program("town")
+
+    def program(self, token: str) -> int:
+        parts: dict[str, Any] = {"settings": ProgramSettings(), "clock": ProgramClock(), "now": system_ms()}
+        with self.database.write() as db:
+            return insert_program(db, token=token, name=token, short_code="100", **parts)
+
+    def clock(self, clock: ProgramClock) -> None:
+        with self.database.write() as db:
+            set_clock(db, self.program_id, clock)
+
+    def webhook(self, url: str, *, program_id: int | None = None, active: bool = True, **fields: Any) -> int:
+        program_id, token = program_id or self.program_id, f"hook-{fields.pop('name', url[-12:])}"
+        endpoint = Endpoint(url=url, username="harbor", password=PASSWORD, **fields)
+        config = {"url": url, "signature_algorithm": endpoint.algorithm, "custom_header": dict(endpoint.custom_header)}
+        row = {
+            "program_id": program_id, "token": token, "request_hash": b"", "created_ms": 0, "modified_ms": 0, "active": active,
+            "doc": msgspec.json.encode({"config": config}).decode(),
+            "sealed": seal_webhook(VAULT, program_id, token, endpoint),
+        }  # fmt: skip
+        with self.database.write() as db:
+            key = db.execute(webhooks.insert().values(row)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def notify(self, webhook_id: int | None, *refs: int, now: int | None = None, program_id: int | None = None) -> None:
+        rows = [
+            outbox_row(
+                program_id or self.program_id, system_ms() if now is None else now, Category.TRANSACTION, [ref],
+                webhook_id=webhook_id,
+            )
+            for ref in refs
+        ]  # fmt: skip
+        with self.database.write() as db:
+            db.execute(outbox.insert(), rows)
+
+    def notify_inline(self, ref: int, **target: str) -> None:
+        sealed = VAULT.seal(msgspec.json.encode(target).decode(), TARGET_CONTEXT)
+        row = outbox_row(self.program_id, system_ms(), Category.TRANSACTION, [ref], target=sealed)
+        with self.database.write() as db:
+            db.execute(outbox.insert().values(row))
+
+    def rows(self) -> list[Any]:
+        with self.database.read() as db:
+            return list(db.execute(select(outbox).order_by(outbox.c.id)))
+
+    def states(self) -> list[int]:
+        return [row.state for row in self.rows()]
+
+    def wait_for_a_look(self) -> None:
+        """Return when a deliverer has claimed all that was due before the call.
+
+        A row that nobody can get is due too, and is given up by the look that claims it; then it is removed.
+        """
+        self.notify(GONE, 0, now=0)
+        until(lambda: [row.state for row in self.rows() if row.webhook_id == GONE] == [Delivery.DEAD])
+        with self.database.write() as db:
+            db.execute(outbox.delete().where(outbox.c.webhook_id == GONE))
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Those of the only row."""
+        (row,) = self.rows()
+        return msgspec.json.decode(row.attempts, type=list[dict[str, Any]])
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[NotificationStore]:
+    database = Database(database_url)
+    try:
+        yield NotificationStore(database)
+    finally:
+        database.close()
+
+
+@contextmanager
+def delivering(
+    database: Database, rules: RetryRules = PATIENT, real_clock: Callable[[], int] = system_ms, **limits: int
+) -> Iterator[Deliverer]:
+    """A deliverer at work in an event loop of its own; stopped at the end."""
+    started = threading.Event()
+    deliverers: list[Deliverer] = []
+
+    async def story() -> None:
+        client = GuardedClient(OutgoingPolicy.sandbox(), monotonic_ms)
+        deliverer = Deliverer(database, VAULT, client, real_clock, rules, first_states, threads, **{"poll_ms": 20, **limits})
+        deliverers.append(deliverer)
+        started.set()
+        await deliverer.run()
+        await client.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        thread = threading.Thread(target=asyncio.run, args=(story(),))
+        thread.start()
+        assert started.wait(60)
+        try:
+            yield deliverers[0]
+        finally:
+            deliverers[0].stop()
+            thread.join(60)
+            assert not thread.is_alive(), "the deliverer did not stop"
+
+
+# --- What arrives ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("algorithm", "digest"), [("HMAC_SHA_1", sha1), ("HMAC_SHA_256", sha256)])
+def test_a_notification_arrives_signed_and_with_credentials(store: NotificationStore, algorithm: str, digest: Any) -> None:
+    """Body, Basic header, signature over the very bytes, custom header; and the row says delivered."""
+    with a_receiver() as receiver:
+        hook = store.webhook(receiver.url, secret=SECRET, algorithm=algorithm, custom_header={"X-Town": "Ávila"})
+        store.notify(hook, 7)
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DELIVERED])
+    headers = receiver.headers[0]
+    assert receiver.bodies == [b'{"transactions":[{"token":"1-7","type":"authorization"}]}']
+    assert headers["Authorization"] == "Basic aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ=="
+    assert headers["Content-Type"] == "application/json"
+    assert headers["X-Town"].encode("latin-1").decode() == "Ávila"
+    assert headers["X-Marqeta-Signature"] == hmac.new(SECRET.encode(), receiver.bodies[0], digest).hexdigest()
+    (attempt,) = store.attempts()
+    assert (attempt["status"], attempt["error"], attempt["body"]) == (200, None, "thanks")
+
+
+def test_without_secret_no_signature_without_user_no_credentials(store: NotificationStore) -> None:
+    """An address that a simulation names may have no credentials; then nothing is sent in their place."""
+    with a_receiver() as receiver:
+        store.notify_inline(7, endpoint=receiver.url)
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DELIVERED])
+    assert {"Authorization", "X-Marqeta-Signature"}.isdisjoint(receiver.headers[0])
+
+
+def test_an_address_of_one_simulation_has_its_own_credentials(store: NotificationStore) -> None:
+    """User name, password and secret of the simulation's own webhook are used."""
+    with a_receiver() as receiver:
+        store.notify_inline(7, endpoint=receiver.url, username="u", password="p", secret="s")
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DELIVERED])
+    assert receiver.headers[0]["Authorization"] == "Basic dTpw"
+    assert receiver.headers[0]["X-Marqeta-Signature"] == hmac.new(b"s", receiver.bodies[0], sha1).hexdigest()
+
+
+def test_a_wake_up_is_not_lost(store: NotificationStore) -> None:
+    """Each notification is sent when `wake` is called, though the next look by itself would be in a day."""
+    with a_receiver() as receiver:
+        hook = store.webhook(receiver.url)
+        with delivering(store.database, poll_ms=86_400_000) as deliverer:
+            for number in range(1, 31):
+                store.notify(hook, number)
+                deliverer.wake()
+                until(lambda number=number: len(receiver.bodies) == number)  # type: ignore[misc]
+
+
+# --- What fails --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [201, 204, 302, 400, 404, 410, 500, 503])
+def test_only_200_is_a_success(store: NotificationStore, status: int) -> None:
+    """Any other answer, another 2xx or a redirect too, is a failure that is tried again four seconds later."""
+    frozen = 1_700_000_000_000
+    store.clock(ProgramClock(frozen_ms=frozen))
+    with a_receiver(answers=[status]) as receiver:
+        store.notify(store.webhook(receiver.url), 7, now=frozen)
+        with delivering(store.database):
+            until(lambda: store.rows()[0].tries == 1)
+    (row,) = store.rows()
+    assert (row.state, row.due_ms) == (Delivery.DUE, frozen + 4_000)
+    (attempt,) = store.attempts()
+    assert (attempt["status"], attempt["at"]) == (status, iso_ms(frozen))
+    assert len(receiver.bodies) == 1
+
+
+def test_retries_follow_the_program_clock(store: NotificationStore) -> None:
+    """Ten retries, 4, 16, 64 … 4^10 seconds apart by the program's clock, each of the very same bytes; then it is given up."""
+    now = 1_700_000_000_000
+    store.clock(ProgramClock(frozen_ms=now))
+    with a_receiver(answers=[500] * 50) as receiver:
+        store.notify(store.webhook(receiver.url, secret=SECRET), 7, now=now)
+        with delivering(store.database):
+            for retry in range(1, 11):
+                until(lambda retry=retry: store.rows()[0].tries == retry)  # type: ignore[misc]
+                assert store.rows()[0].due_ms == now + 1000 * 4**retry
+                store.clock(ProgramClock(frozen_ms=now + 1000 * 4**retry - 1))
+                store.wait_for_a_look()
+                assert (store.states(), store.rows()[0].tries) == ([Delivery.DUE], retry), "a millisecond too early"
+                now += 1000 * 4**retry
+                store.clock(ProgramClock(frozen_ms=now))
+            until(lambda: store.states() == [Delivery.DEAD])
+            store.clock(ProgramClock(frozen_ms=now + 10**10))
+            store.wait_for_a_look()
+    assert len(receiver.bodies) == 11
+    assert len(set(receiver.bodies)) == 1
+    assert len({headers["X-Marqeta-Signature"] for headers in receiver.headers}) == 1
+    assert len(store.attempts()) == 11
+
+
+def test_an_offset_moves_due_times_too(store: NotificationStore) -> None:
+    """A clock that runs ahead by a week finds a retry of next week due now."""
+    with a_receiver() as receiver:
+        store.notify(store.webhook(receiver.url), 7, now=system_ms() + 6 * 86_400_000)
+        with delivering(store.database):
+            store.wait_for_a_look()
+            assert store.states() == [Delivery.DUE]
+            store.clock(ProgramClock(offset_ms=7 * 86_400_000))
+            until(lambda: store.states() == [Delivery.DELIVERED])
+
+
+def test_an_address_of_one_simulation_gets_a_few_tries(store: NotificationStore) -> None:
+    """Its notification is given up after three retries."""
+    with a_receiver(answers=[500] * 50) as receiver:
+        store.notify_inline(7, endpoint=receiver.url)
+        with delivering(store.database):
+            for retry in range(1, 4):
+                until(lambda retry=retry: store.rows()[0].tries == retry)  # type: ignore[misc]
+                store.clock(ProgramClock(offset_ms=86_400_000 * retry))
+            until(lambda: store.states() == [Delivery.DEAD])
+    assert len(receiver.bodies) == 4
+
+
+@pytest.mark.parametrize("active", [False, None])
+def test_nobody_to_send_to_is_the_end(store: NotificationStore, active: bool | None) -> None:
+    """A webhook that was switched off, or is no more, gets nothing; the row is dead and says why."""
+    with a_receiver() as receiver:
+        store.notify(GONE if active is None else store.webhook(receiver.url, active=False), 7)
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DEAD])
+    assert receiver.bodies == []
+    (attempt,) = store.attempts()
+    assert attempt["error"] == ("the webhook is gone" if active is None else "the webhook is not active")
+
+
+def test_refused_connections_and_forbidden_addresses_are_failures(store: NotificationStore) -> None:
+    """Nobody listens, or the address may not be dialled: the reason is kept and the row is due again."""
+    store.notify(store.webhook("http://127.0.0.1:9/hook", name="deaf"), 1)
+    store.notify(store.webhook("http://169.254.169.254/latest", name="metadata"), 2)
+    with delivering(store.database):
+        until(lambda: [row.tries for row in store.rows()] == [1, 1])
+    errors = [msgspec.json.decode(row.attempts)[0]["error"] for row in store.rows()]
+    assert errors == ["connection refused", "refused by the outgoing guard: link-local address"]
+    assert store.states() == [Delivery.DUE, Delivery.DUE]
+
+
+def test_a_message_that_cannot_be_made_spoils_only_itself(store: NotificationStore) -> None:
+    """A row that names nothing, and a target that another key sealed, fail by themselves; the others arrive."""
+    with a_receiver() as receiver:
+        hook = store.webhook(receiver.url)
+        with store.database.write() as db:
+            db.execute(outbox.insert().values(outbox_row(store.program_id, 0, Category.CARD, ["no such"], webhook_id=hook)))
+            db.execute(outbox.insert().values(outbox_row(store.program_id, 0, Category.TRANSACTION, [1], target=b"\x01" * 60)))
+        store.notify(hook, 7)
+        with delivering(store.database):
+            until(lambda: store.states() == [Delivery.DUE, Delivery.DUE, Delivery.DELIVERED])
+    errors = [msgspec.json.decode(row.attempts)[0]["error"] for row in store.rows()[:2]]
+    assert errors == ["the notification could not be made"] * 2
+
+
+def test_no_secret_is_kept_of_an_answer(store: NotificationStore) -> None:
+    """An endpoint that echoes all it got leaves neither password, secret, credential pair nor card number in our books."""
+    with a_receiver(echo=True, answers=[500]) as receiver:
+        hook = store.webhook(receiver.url, secret=SECRET, custom_header={"A": f"{PASSWORD} {SECRET}", "B": "4111111111111111"})
+        store.notify(hook, 7)
+        with delivering(store.database):
+            until(lambda: store.rows()[0].tries == 1)
+    kept = store.rows()[0].attempts
+    assert PASSWORD in receiver.headers[0]["A"], "the endpoint did see it"
+    assert "[redacted]" in kept
+    for secret in (PASSWORD, SECRET, "aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ==", "4111111111111111"):
+        assert secret not in kept
+    assert len(store.attempts()[0]["body"]) <= 256
+
+
+# --- Nobody waits for the slow -----------------------------------------------------------
+
+
+def test_a_hanging_endpoint_holds_up_no_other(store: NotificationStore) -> None:
+    """Two hundred messages for a hanging endpoint stand in the queue; the one behind them, for another, arrives."""
+    with a_receiver(holds=True) as hanging, a_receiver() as quick:
+        slow, fast = store.webhook(hanging.url, name="slow"), store.webhook(quick.url, name="fast")
+        store.notify(slow, *range(200), now=system_ms() - 60_000)
+        store.notify(fast, 7)
+        with delivering(store.database):
+            until(lambda: store.states()[-1] == Delivery.DELIVERED)
+            until(lambda: hanging.under_way == 8)
+            store.wait_for_a_look()
+            assert store.states().count(Delivery.SENDING) == 8
+            hanging.over.set()
+            until(lambda: set(store.states()) == {Delivery.DELIVERED})
+    assert hanging.most_at_once == 8
+
+
+def test_a_silent_endpoint_is_tried_one_post_at_a_time(store: NotificationStore) -> None:
+    """After a timeout an endpoint has one place, until the endpoint answers again; many silent ones leave room for others."""
+    with a_receiver(holds=True) as receiver:
+        store.notify(store.webhook(receiver.url), *range(20))
+        with delivering(store.database, RetryRules(timeout_ms=300)):
+            until(lambda: sum(row.tries for row in store.rows()) >= 8)
+
+            def are_more_tried() -> bool:
+                rows = store.rows()
+                assert [row.state for row in rows].count(Delivery.SENDING) <= 1
+                return sum(row.tries for row in rows) >= 11
+
+            until(are_more_tried)
+            receiver.over.set()
+            until(lambda: store.states().count(Delivery.DELIVERED) >= 10)
+
+
+def test_a_backlog_of_thousands_is_drained(store: NotificationStore) -> None:
+    """Two thousand messages, to one endpoint, each exactly once when nothing fails."""
+    with a_receiver() as receiver:
+        store.notify(store.webhook(receiver.url), *range(2_000))
+        with delivering(store.database):
+            until(lambda: set(store.states()) == {Delivery.DELIVERED}, 300)
+    assert len(set(receiver.bodies)) == len(receiver.bodies) == 2_000
+
+
+# --- Two processes, kills and stops ------------------------------------------------------
+
+
+def test_two_deliverers_send_nothing_twice(store: NotificationStore, database_url: str) -> None:
+    """Two on one database, both woken all the time: five hundred messages, each sent once, and both had a share."""
+    other = Database(database_url)
+    with a_receiver(holds=True) as receiver:
+        hook = store.webhook(receiver.url)
+        with delivering(store.database) as first, delivering(other) as second:
+            for start in range(0, 500, 10):
+                store.notify(hook, *range(start, start + 10))
+                first.wake()
+                second.wake()
+            # Each has claimed as much as it may while nothing is answered.
+            until(lambda: first._sends_to.total() == second._sends_to.total() == 8)
+            receiver.over.set()
+
+            def are_all_delivered() -> bool:
+                first.wake()
+                second.wake()
+                return set(store.states()) == {Delivery.DELIVERED}
+
+            until(are_all_delivered)
+    other.close()
+    assert len(set(receiver.bodies)) == len(receiver.bodies) == 500
+
+
+def test_the_program_clock_does_not_end_a_claim(store: NotificationStore, database_url: str) -> None:
+    """While a post is under way the program's clock is set a year ahead; a second process still leaves the row alone."""
+    other, readings = Database(database_url), list[int]()
+
+    def clock() -> int:
+        readings.append(system_ms())
+        return readings[-1]
+
+    with a_receiver(holds=True) as receiver:
+        store.notify(store.webhook(receiver.url), 7)
+        with delivering(store.database):
+            until(lambda: len(receiver.bodies) == 1)
+            store.clock(ProgramClock(offset_ms=365 * 86_400_000))
+            with delivering(other, real_clock=clock):
+                # Each look reads the clock once when it begins, so two looks have ended.
+                until(lambda: len(readings) > 2)
+                assert len(receiver.bodies) == 1
+                receiver.over.set()
+                until(lambda: store.states() == [Delivery.DELIVERED])
+    other.close()
+    assert len(receiver.bodies) == 1
+
+
+def deliver_in_this_process(database_url: str) -> None:
+    """What the child process of the test below does until it is killed."""
+    database = Database(database_url)
+    with delivering(database):
+        threading.Event().wait()
+
+
+def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, database_url: str) -> None:
+    """Killed after the endpoint said 200 and before that is written: when the claim ends, another sends the same bytes."""
+    # The program's clock stands still, which must not keep the dead process's claim alive.
+    store.clock(ProgramClock(frozen_ms=system_ms()))
+    command = "import sys; from tests.integration.outbox.test_deliver import deliver_in_this_process as run; run(sys.argv[1])"
+    with a_receiver() as receiver, Failpoints() as failpoints:
+        failpoints.arm("delivery.record.before", "kill")
+        env = {**os.environ, **failpoints.environment}
+        store.notify(store.webhook(receiver.url, secret=SECRET), 7, now=0)
+        child = subprocess.run([sys.executable, "-c", command, database_url], cwd=ROOT, env=env, timeout=120, check=False)
+        assert child.returncode == -signal.SIGKILL
+        assert len(receiver.bodies) == 1
+        assert store.states() == [Delivery.SENDING]
+        with delivering(store.database):
+            store.wait_for_a_look()
+            assert store.states() == [Delivery.SENDING], "the claim still holds"
+        later = PATIENT.timeout_ms + LEASE_MARGIN_MS
+        with delivering(store.database, real_clock=lambda: system_ms() + later):
+            until(lambda: store.states() == [Delivery.DELIVERED])
+    assert len(receiver.bodies) == 2
+    assert receiver.bodies[0] == receiver.bodies[1]
+    assert receiver.headers[0]["X-Marqeta-Signature"] == receiver.headers[1]["X-Marqeta-Signature"]
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_who_lost_the_claim_has_no_say(store: NotificationStore, status: int) -> None:
+    """The row was claimed anew, or is another one after a reset, before the first post was answered: it stays as it is."""
+    with a_receiver(holds=True, answers=[status]) as receiver:
+        store.notify(store.webhook(receiver.url), 7)
+        with delivering(store.database):
+            until(lambda: len(receiver.bodies) == 1)
+            with store.database.write() as db:
+                db.execute(update(outbox).values(due_ms=outbox.c.due_ms + 1))
+            receiver.over.set()
+            # The end waits for the answer, which is written down by the last turn.
+    (row,) = store.rows()
+    assert (row.state, row.tries, row.attempts) == (Delivery.SENDING, 0, "[]")
+
+
+@pytest.fixture
+def patient_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop waits longer for answers than a slow machine takes to give them."""
+    monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 60.0)
+
+
+def test_a_stop_waits_for_answers_and_claims_nothing_more(store: NotificationStore, patient_stop: None) -> None:
+    """What is under way is answered and written down; what came in meanwhile stays due."""
+    with a_receiver(holds=True) as receiver:
+        hook = store.webhook(receiver.url)
+        store.notify(hook, 1)
+        with delivering(store.database) as deliverer:
+            until(lambda: len(receiver.bodies) == 1)
+            deliverer.stop()
+            store.notify(hook, 2)
+            deliverer.wake()
+            receiver.over.set()
+    assert store.states() == [Delivery.DELIVERED, Delivery.DUE]
+    assert len(receiver.bodies) == 1
+
+
+def test_a_stop_does_not_wait_for_ever(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A post without an answer is given up after STOP_S; it may have arrived, so it is due again and not lost."""
+    monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 0.2)
+    with a_receiver(holds=True) as receiver:
+        store.notify(store.webhook(receiver.url), 1)
+        # It returns although the endpoint holds its answer and the post has ten minutes.
+        with delivering(store.database):
+            until(lambda: len(receiver.bodies) == 1)
+    assert store.states() == [Delivery.DUE]
+    assert store.attempts()[0]["error"] == "Cardwright stopped before the answer came"
+
+
+def test_cancelling_is_a_stop(store: NotificationStore, patient_stop: None) -> None:
+    """A cancelled task leaves no row half-way: what was answered is written down."""
+
+    async def story(threads: ThreadPoolExecutor) -> None:
+        client = GuardedClient(OutgoingPolicy.sandbox(), monotonic_ms)
+        deliverer = Deliverer(store.database, VAULT, client, system_ms, PATIENT, first_states, threads, poll_ms=20)
+        task = asyncio.create_task(deliverer.run())
+        while not receiver.bodies:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        # One turn of the loop: the cancellation reaches the task while the post is under way.
+        await asyncio.sleep(0)
+        receiver.over.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await client.close()
+
+    with a_receiver(holds=True) as receiver, ThreadPoolExecutor(1) as threads:
+        store.notify(store.webhook(receiver.url), 1)
+        asyncio.run(story(threads))
+    assert store.states() == [Delivery.DELIVERED]
+
+
+def test_trouble_with_the_database_is_survived(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outcome that could not be written is kept and written when the database is back: nothing is sent twice."""
+    monkeypatch.setattr("cardwright.outbox.deliver.TROUBLE_S", 0.05)
+    broken, failures = threading.Event(), list[OSError]()
+    real_write = store.database.write
+
+    def write() -> Any:
+        if broken.is_set():
+            failures.append(OSError("the disk is full"))
+            raise failures[-1]
+        return real_write()
+
+    with a_receiver(on_request=broken.set) as receiver:
+        store.notify(store.webhook(receiver.url), 1)
+        with delivering(store.database):
+            monkeypatch.setattr(store.database, "write", write)
+            until(lambda: len(failures) >= 3)
+            assert store.states() == [Delivery.SENDING]
+            broken.clear()
+            until(lambda: store.states() == [Delivery.DELIVERED])
+    assert len(receiver.bodies) == 1
+
+
+def test_idling_writes_nothing(store: NotificationStore) -> None:
+    """Looking for work takes no write transaction, whose lock others would wait for."""
+    store.notify(store.webhook("http://127.0.0.1:9/hook"), 1, now=system_ms() + 3_600_000)
+    readings = list[int]()
+
+    def clock() -> int:
+        readings.append(system_ms())
+        return readings[-1]
+
+    # Each look reads the clock once when it begins. One that wants to write would wait, and none would follow it.
+    with delivering(store.database, real_clock=clock), store.database.write():
+        count = len(readings)
+        until(lambda: len(readings) > count + 2)
+    assert store.states() == [Delivery.DUE]

@@ -1,0 +1,441 @@
+"""Pages of transactions: any page of any list is the one that plain counting finds, costs the same, and follows its neighbour."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, select, update
+
+from cardwright.core.enums import TYPES, State
+from cardwright.core.transaction_row import LOAD_SIDE
+from cardwright.core.transaction_types import LOAD_KINDS
+from cardwright.kit.bookmarks import Bookmarks
+from cardwright.kit.page import Page
+from cardwright.resources.common.call import Call
+from cardwright.resources.transactions.listing import (
+    Listed,
+    Search,
+    TransactionQuery,
+    find_page,
+    parse_order,
+    parse_wanted,
+    places_of,
+)
+from cardwright.storage.programs import get_program
+from cardwright.storage.tables import holder_transactions, holders, transactions
+from cardwright.storage.transaction_lists import positions
+from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, ListOrder, Range
+from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, find_own, with_newest
+from cardwright.storage.transaction_lists.positions import ListPositions
+from tests.support import past
+from tests.support.in_process_platform import NOON, InProcessPlatform, new_platform
+
+BEGIN = NOON - 30 * past.DAY_MS
+SORTS = ("user_transaction_time", "-user_transaction_time", "created_time", "-created_time")
+FILTERS: tuple[dict[str, str], ...] = (
+    {}, {"state": "ALL"}, {"state": "PENDING"}, {"state": "DECLINED"}, {"state": "ERROR"},
+    {"state": "ALL", "type": "refund"}, {"state": "ALL", "type": "gpa.credit.authorization"},
+    {"state": "CLEARED", "type": "authorization"},
+    {"state": "ALL", "start_date": "2025-12-15", "end_date": "2025-12-20"},
+)  # fmt: skip
+
+
+@pytest.fixture
+def platform(database_url: str) -> Iterator[InProcessPlatform]:
+    with new_platform(database_url) as platform:
+        yield platform
+
+
+def call_of(
+    platform: InProcessPlatform,
+    db: Connection,
+    query: dict[str, Any],
+    sort_by: str,
+    start: int,
+    count: int,
+    kept: Bookmarks | None = None,
+) -> Call:
+    """The call of a connection with these bookmarks, or of one without any."""
+    page = Page(count, start, sort_by, kept or Bookmarks())
+    return Call(platform.app, db, get_program(db, platform.program_id), NOON, {}, query=TransactionQuery(**query), page=page)
+
+
+def listed_of(call: Call, holder_id: int | None = None) -> Listed:
+    """The list that a call asks for, of the whole program or of one account."""
+    order, descending = parse_order(call.list_page.sort_by)
+    wanted = parse_wanted(call.query, "PENDING,COMPLETION")
+    account_transactions = None if holder_id is None else find_own(call.db, [holder_id])
+    search = Search(call.program.id, order, descending, wanted.sides(), account_transactions)
+    return Listed(search, wanted, places_of(call.query, NOON, window=True), is_countable=account_transactions is None)
+
+
+def page_of(
+    platform: InProcessPlatform, query: dict[str, Any], sort_by: str, start: int, count: int, holder_id: int | None = None
+) -> list[tuple[int, int]]:
+    """Row and side of a page's entries, found without the help of the page before."""
+    with platform.database.read() as db:
+        call = call_of(platform, db, query, sort_by, start, count)
+        return [(entry.id, entry.side) for entry in find_page(call, listed_of(call, holder_id))[0]]
+
+
+def naive(platform: InProcessPlatform, rows: list[dict[str, Any]], query: dict[str, Any], sort_by: str) -> list[tuple[int, int]]:
+    """The whole list as a loop over all rows finds it."""
+    states = {"PENDING", "COMPLETION"} if "state" not in query else set(query["state"].split(","))
+    key = "created_ms" if "created" in sort_by else "user_time_ms"
+    with platform.database.read() as db:
+        places = places_of(TransactionQuery(**query), NOON, window=True)
+        assert get_program(db, platform.program_id).id == 1
+    matches = []
+    for row, side in itertools.product(rows, (0, LOAD_SIDE)):
+        kind = TYPES[row["kind"] if side == 0 else LOAD_KINDS[row["kind"]]]
+        fits = row["program_id"] == 1 and ("ALL" in states or State(row["state"]).name in states)
+        fits = fits and query.get("type", kind) == kind and (side == 0 or row["moved"] != 0)
+        if fits and places.low <= (row[key], row["id"]) < places.high:
+            matches.append((row[key], row["id"], side))
+    return [(row_id, side) for _, row_id, side in sorted(matches, reverse=sort_by.startswith("-"))]
+
+
+def check(platform: InProcessPlatform, rows: list[dict[str, Any]], drawn: random.Random) -> None:
+    """Compares pages at the beginning, in the middle and at the end of every list."""
+    for query, sort_by in itertools.product(FILTERS, SORTS):
+        whole = naive(platform, rows, query, sort_by)
+        for start in {0, 3, drawn.randrange(len(whole) + 1), len(whole) // 2, max(0, len(whole) - 4)}:
+            assert page_of(platform, query, sort_by, start, 7) == whole[start : start + 7], (query, sort_by, start)
+
+
+def test_every_page_is_the_one_that_counting_finds(platform: InProcessPlatform) -> None:
+    """Any filter, order and offset, before and after new rows have arrived in the middle of the past and closed old holds."""
+    drawn = random.Random(5)
+    rows = past.some_rows(drawn, 6000, first_id=1, begin_ms=BEGIN)
+    with platform.database.write() as db:
+        past.write(db, rows)
+        if not platform.database.is_sqlite:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 1)")
+    check(platform, rows, drawn)
+    for first_id in (12_001, 12_401):
+        fresh = past.some_rows(drawn, 150, first_id=first_id, begin_ms=NOON - past.DAY_MS, days=1)
+        roots = [row for row in rows if row["root_id"] is None and row["program_id"] == 1]
+        late = [past.follower(drawn, drawn.choice(roots), first_id + 300 + 2 * number, NOON - 5) for number in range(40)]
+        with platform.database.write() as db:
+            past.write(db, [*fresh, *late])
+            for late_row in late:
+                root = next(root for root in roots if root["id"] == late_row["root_id"])
+                db.execute(update(transactions).where(transactions.c.id == root["id"]).values(state=root["state"]))
+        rows += [*fresh, *late]
+        check(platform, rows, drawn)
+
+
+def test_a_late_commit_is_not_missed(postgres_url: str) -> None:
+    """On PostgreSQL a row with a lower number may be committed after one with a higher; it counts from then on."""
+    rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
+    early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
+    late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
+    oldest, query = "user_transaction_time", {"state": "ALL"}
+    with new_platform(postgres_url) as platform:
+
+        def check_page(known: list[dict[str, Any]]) -> None:
+            assert page_of(platform, query, oldest, 3000, 5) == naive(platform, known, query, oldest)[3000:3005]
+
+        with platform.database.write() as db:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 2)")
+            past.write(db, rows)
+        check_page(rows)
+        with platform.database.engine.connect() as slow, slow.begin():
+            past.write(slow, early)
+            with platform.database.write() as db:
+                past.write(db, late)
+            for _ in range(3):
+                check_page(rows + late)
+        for _ in range(3):
+            check_page(rows + late + early)
+
+
+def test_a_late_commit_with_a_higher_number_is_not_missed(postgres_url: str) -> None:
+    """Of two transactions under way the later one may draw the lower ids, and be under way when the other one has ended."""
+    rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
+    early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
+    late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
+    oldest, query = "user_transaction_time", {"state": "ALL"}
+    with new_platform(postgres_url) as platform:
+
+        def check_page(known: list[dict[str, Any]]) -> None:
+            assert page_of(platform, query, oldest, 3000, 5) == naive(platform, known, query, oldest)[3000:3005]
+
+        with platform.database.write() as db:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 2)")
+            past.write(db, rows)
+        check_page(rows)
+        with platform.database.engine.connect() as slow, slow.begin():
+            with platform.database.write() as db:
+                past.write(db, late)
+                past.write(slow, early)
+            for _ in range(3):
+                check_page(rows + late)
+        for _ in range(3):
+            check_page(rows + late + early)
+
+
+def test_counting_begins_without_waiting(postgres_url: str) -> None:
+    """While a transaction is under way pages are plain offsets; the first page after its end is found by counts."""
+    rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
+    late = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(4001, 4101, 2)]
+    newest, query = "-user_transaction_time", {"state": "ALL"}
+    with new_platform(postgres_url) as platform:
+        with platform.database.write() as db:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 1)")
+            past.write(db, rows)
+        with platform.database.engine.connect() as slow, slow.begin():
+            past.write(slow, late)
+            for _ in range(2):
+                assert page_of(platform, query, newest, 3000, 5) == naive(platform, rows, query, newest)[3000:3005]
+                assert not platform.app.ranks._programs[1]._counted
+        for _ in range(2):
+            assert page_of(platform, query, newest, 3000, 5) == naive(platform, rows + late, query, newest)[3000:3005]
+            assert platform.app.ranks._programs[1]._counted
+
+
+@pytest.mark.parametrize("sort_by", SORTS)
+def test_a_transaction_that_began_earlier_spoils_no_counts(platform: InProcessPlatform, sort_by: str) -> None:
+    """It sees fewer rows than the counts have. Its pages are whole and in front of its offset; those of others stay right."""
+    drawn, query = random.Random(11), {"state": "ALL"}
+    rows = past.some_rows(drawn, 4000, first_id=1, begin_ms=BEGIN)
+    with platform.database.write() as db:
+        past.write(db, rows)
+        if not platform.database.is_sqlite:
+            db.exec_driver_sql("SELECT setval('transaction_blocks', 1)")
+    before = naive(platform, rows, query, sort_by)
+    page_of(platform, query, SORTS[0], 2000, 5)
+    with platform.database.read() as early:
+        early.execute(select(transactions.c.id).limit(1)).all()
+        fresh = past.some_rows(drawn, 700, first_id=8001, begin_ms=NOON - past.DAY_MS, days=1)
+        roots = [row for row in rows if row["root_id"] is None and row["program_id"] == 1]
+        fresh += [past.follower(drawn, drawn.choice(roots), 9501 + 2 * number, NOON - 5) for number in range(100)]
+        with platform.database.write() as db:
+            past.write(db, fresh)
+        now = naive(platform, rows + fresh, query, sort_by)
+        # Counts of one order are there and take in what is new; the other order is first asked for by the earlier transaction.
+        assert page_of(platform, query, SORTS[0], 2000, 5) == naive(platform, rows + fresh, query, SORTS[0])[2000:2005]
+        for start in range(300, len(before) - 30, 97):
+            call = call_of(platform, early, query, sort_by, start, 20)
+            entries, is_more = find_page(call, listed_of(call))
+            first = before.index((entries[0].id, entries[0].side))
+            assert [(entry.id, entry.side) for entry in entries] == before[first : first + 20]
+            assert start - len(now) + len(before) <= first <= start
+            assert is_more
+    for start in range(300, len(now), 97):
+        assert page_of(platform, query, sort_by, start, 20) == now[start : start + 20]
+
+
+def test_another_processs_reset_is_noticed(platform: InProcessPlatform) -> None:
+    """Counts of rows that are gone are given up, also by a process that did not reset the program itself."""
+    rows = past.some_rows(random.Random(1), 3000, first_id=1, begin_ms=BEGIN)
+    with platform.database.write() as db:
+        past.write(db, rows)
+    assert page_of(platform, {"state": "ALL"}, SORTS[1], 2000, 3) == naive(platform, rows, {"state": "ALL"}, SORTS[1])[2000:2003]
+    fresh = [past.row(row_id, NOON - row_id) for row_id in range(1, 2001, 2)]
+    with platform.database.write() as db:
+        db.execute(transactions.delete())
+        past.write(db, fresh)
+    assert page_of(platform, {"state": "ALL"}, SORTS[1], 900, 3) == naive(platform, fresh, {"state": "ALL"}, SORTS[1])[900:903]
+
+
+# --- While others write -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sort_by", SORTS)
+@pytest.mark.parametrize("query", [{"state": "ALL"}, {}, {"state": "ALL", "end_date": "2026-01-01"}])
+def test_pages_follow_one_another_while_rows_arrive(platform: InProcessPlatform, sort_by: str, query: dict[str, str]) -> None:
+    """Who pages through a list gets each entry that is in it all the while once, whatever arrives in front or in between."""
+    drawn = random.Random(9)
+    rows = past.some_rows(drawn, 900, first_id=1, begin_ms=BEGIN)
+    with platform.database.write() as db:
+        past.write(db, rows)
+    before = naive(platform, rows, query, sort_by)
+    gone, got, start, row_id = set[int](), list[tuple[int, int]](), 0, 2001
+    roots = [row for row in rows if row["root_id"] is None and row["program_id"] == 1]
+    kept = Bookmarks()
+    while True:
+        with platform.database.read() as db:
+            call = call_of(platform, db, query, sort_by, start, 20, kept)
+            entries, is_more = find_page(call, listed_of(call))
+        got += [(entry.id, entry.side) for entry in entries]
+        if not is_more:
+            break
+        start += len(entries)
+        root = drawn.choice(roots)
+        state = root["state"]
+        new = [past.row(row_id, NOON), past.follower(drawn, root, row_id + 2, NOON)]
+        row_id += 4
+        with platform.database.write() as db:
+            past.write(db, new)
+            db.execute(update(transactions).where(transactions.c.id == root["id"]).values(state=root["state"]))
+        rows += new
+        gone |= {root["id"]} if state != root["state"] and not query.get("state") else set()
+    assert len(got) == len(set(got))
+    assert [entry for entry in before if entry[0] not in gone] == [
+        entry for entry in got if entry in before and entry[0] not in gone
+    ]
+
+
+def test_a_page_without_a_bookmark_is_a_plain_offset(platform: InProcessPlatform) -> None:
+    """Page zero always begins anew, and another connection finds no bookmark."""
+    rows = [past.row(row_id, NOON - 1000 + row_id) for row_id in range(1, 41, 2)]
+    with platform.database.write() as db:
+        past.write(db, rows)
+
+    def ids(start: int, kept: Bookmarks) -> list[int]:
+        with platform.database.read() as db:
+            call = call_of(platform, db, {"type": "authorization"}, SORTS[1], start, 5, kept)
+            return [entry.id for entry in find_page(call, listed_of(call))[0]]
+
+    kept = Bookmarks()
+    assert ids(0, kept) == [39, 37, 35, 33, 31]
+    with platform.database.write() as db:
+        past.write(db, [past.row(41, NOON)])
+    assert ids(5, kept) == [29, 27, 25, 23, 21]
+    assert ids(5, Bookmarks()) == [31, 29, 27, 25, 23]
+    assert ids(0, kept) == [41, 39, 37, 35, 33]
+    assert ids(5, kept) == [31, 29, 27, 25, 23]
+
+
+@pytest.mark.parametrize("sort_by", SORTS)
+def test_the_default_window_stays_for_a_reader(platform: InProcessPlatform, sort_by: str) -> None:
+    """It begins thirty days before each request; what has become too old since the first page is still on the next one."""
+    at_ms = NOON - 30 * past.DAY_MS
+    rows = [past.row(row_id, at_ms + 10 * row_id, moved=0) for row_id in range(1, 41, 2)]
+    with platform.database.write() as db:
+        past.write(db, rows)
+    kept, got = Bookmarks(), list[int]()
+    for page in range(4):
+        with platform.database.read() as db:
+            call = call_of(platform, db, {"state": "ALL"}, sort_by, 5 * page, 5, kept)
+            call.now = NOON + 60 * page
+            listed = replace(listed_of(call), places=places_of(call.query, call.now, window=True))
+            got += [entry.id for entry in find_page(call, listed)[0]]
+    assert sorted(got) == [row["id"] for row in rows]
+
+
+# --- What it costs ------------------------------------------------------------------------
+
+
+COSTED: tuple[dict[str, Any], ...] = ({}, {"state": "ALL"}, {"state": "ALL", "type": "refund"}, {"state": "ERROR"})
+
+
+def cost_of(platform: InProcessPlatform, query: dict[str, Any], sort_by: str, start: int, holder_id: int | None = None) -> int:
+    """What the database does for a page once the counts are there: steps of SQLite's machine, or pages PostgreSQL reads."""
+    page_of(platform, query, sort_by, start, 10, holder_id)
+    statements: list[tuple[str, Any]] = []
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
+
+    if platform.database.is_sqlite:
+        with platform.database.read() as db:
+            raw = db.connection.dbapi_connection
+            raw.set_progress_handler(count, 10)
+            call = call_of(platform, db, query, sort_by, start, 10)
+            find_page(call, listed_of(call, holder_id))
+            raw.set_progress_handler(None, 0)
+        return steps
+    event.listen(platform.database.engine, "before_cursor_execute", note)
+    try:
+        page_of(platform, query, sort_by, start, 10, holder_id)
+    finally:
+        event.remove(platform.database.engine, "before_cursor_execute", note)
+    with platform.database.read() as db:
+        for statement, parameters in statements:
+            if statement.lstrip().startswith("SELECT"):
+                plan = db.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters).scalar_one()
+                steps += plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+    return steps
+
+
+def test_a_page_costs_the_same_however_long_the_past(platform: InProcessPlatform) -> None:
+    """At 50,000 rows the first page and pages in the middle make the database do at most half as much again as at 2,000.
+
+    A page skips up to a block of rows, so of several in the middle the dearest counts.
+    """
+    costs: list[dict[tuple[str, str, str], int]] = []
+    drawn, stored = random.Random(3), 0
+    for count in (2_000, 48_000):
+        begin = BEGIN + past.DAY_MS * len(costs)
+        rows = past.some_rows(drawn, count, first_id=2 * stored + 1, begin_ms=begin, days=20)
+        stored += count
+        with platform.database.write() as db:
+            past.write(db, rows)
+            if not platform.database.is_sqlite:
+                db.exec_driver_sql("SELECT setval('transaction_blocks', 10)")
+        if not platform.database.is_sqlite:
+            with platform.database.engine.connect() as db:
+                db.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE transactions")
+        # Blocks that grew may be half as large again as fresh ones, at any size of the past.
+        platform.app.ranks.clear(platform.program_id)
+        places = {"first": [0], "middle": [stored // 3 + 61 * number for number in range(8)]}
+        costs.append({
+            (str(query), sort_by, where): max(cost_of(platform, query, sort_by, start) for start in starts)
+            for query in COSTED for sort_by in SORTS[1::2] for where, starts in places.items()
+        })  # fmt: skip
+    for place, cost in costs[1].items():
+        assert 0 < cost <= 1.5 * costs[0][place] + 100, (place, costs[0][place], cost)
+
+
+def test_an_accounts_first_page_costs_the_same_however_much_it_did(platform: InProcessPlatform) -> None:
+    """An account with 8,000 transactions shows its newest for at most half as much again as one with 80, and both show the
+    right ones: those that its own row names, and then those of its list."""
+    newest, holders_of = "-user_transaction_time", {101: 80, 102: 8_000}
+    query = {"state": "ALL", "type": "authorization"}
+    expected: dict[int, list[tuple[int, int]]] = {}
+    with platform.database.write() as db:
+        for holder_id, count in holders_of.items():
+            ids = range(holder_id * 100_000 + 1, holder_id * 100_000 + 2 * count, 2)
+            rows = [past.row(row_id, NOON - past.DAY_MS + index, holder_id=holder_id) for index, row_id in enumerate(ids)]
+            past.write(db, rows)
+            recent = reduce(with_newest, ids[-7:], NOTHING_RECENT)
+            db.execute(holders.insert().values(id=holder_id, program_id=1, revision=1, state=b"", recent=recent))
+            listed = [{column.name: row[column.name] for column in holder_transactions.c} for row in rows[:-7]]
+            db.execute(holder_transactions.insert(), listed)
+            expected[holder_id] = [(transaction_id, 0) for transaction_id in reversed(ids)]
+    if not platform.database.is_sqlite:
+        with platform.database.engine.connect() as db:
+            db.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE")
+    costs = {holder: cost_of(platform, query, newest, 0, holder) for holder in holders_of}
+    for holder_id in holders_of:
+        assert page_of(platform, query, newest, 0, 10, holder_id) == expected[holder_id][:10]
+        assert page_of(platform, query, newest, 60, 10, holder_id) == expected[holder_id][60:70]
+        assert page_of(platform, query, "created_time", 3, 10, holder_id) == expected[holder_id][::-1][3:13]
+    assert 0 < costs[102] <= 1.5 * costs[101] + 100, costs
+
+
+def test_the_counts_are_not_built_for_nothing(platform: InProcessPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pages of an ordinary list are found at its end; nobody counts for them."""
+    with platform.database.write() as db:
+        past.write(db, past.some_rows(random.Random(2), 5000, first_id=1, begin_ms=BEGIN))
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("counted")
+
+    monkeypatch.setattr(positions, "read_blocks", fail)
+    for start in (0, 10, 200):
+        assert len(page_of(platform, {}, "-user_transaction_time", start, 10)) == 10
+    with pytest.raises(AssertionError, match="counted"):
+        page_of(platform, {}, "-user_transaction_time", 3000, 10)
+
+
+def test_counts_of_many_programs_and_filters_are_dropped(platform: InProcessPlatform) -> None:
+    """What is kept in memory has a limit: the least recently used goes."""
+    kept = ListPositions()
+    with platform.database.read() as db:
+        for program_id in range(positions.PROGRAMS_MAX + 3):
+            kept.find(db, program_id, ListOrder.BEGUN, "all", lambda _: 1, Range(LOWEST, HIGHEST),
+                      skip=0, take=1, descending=True)  # fmt: skip
+    assert len(kept._programs) == positions.PROGRAMS_MAX

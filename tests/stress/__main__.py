@@ -1,0 +1,122 @@
+"""`make storm`: kills and outages on both databases, failovers, races between processes, a melee; figures come at the end.
+
+Races for the last room under a velocity control are among them; `make races` runs more of those.
+The parts outages and failover keep their counts in a file; `--resume FILE` goes on with a run that was broken off.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.stress import kills, limits, mixed_load, outages, races
+from tests.stress.figures import OUTAGES, kills_table, mixed_load_table, outages_tables, races_table, written_into
+from tests.support.postgres import TestPostgres
+
+TRUST = Path(__file__).parent.parent.parent / "TRUST.md"
+PARTS = ("kills", "races", "limits", "melee", "outages", "failover")
+DATABASES = ("sqlite", "postgres")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the storm. Exits with 1 when a promise was not kept, and when a danger was never met: that proves nothing."""
+    options = _parser().parse_args(arguments)
+    unproven = list[str]()
+    _say(f"seed {options.seed}")
+    if not {"outages", "failover"}.issuperset(options.parts):
+        _kills_and_races(options, unproven)
+    violations = _outages(options, unproven) if {"outages", "failover"}.intersection(options.parts) else []
+    for danger in unproven:
+        print(f"never met, so nothing is proven: {danger}", file=sys.stderr)
+    return 1 if unproven or violations else 0
+
+
+def _kills_and_races(options: argparse.Namespace, unproven: list[str]) -> None:
+    """Runs the other parts; prints their tables. Raises AssertionError for the first promise that was not kept."""
+    tables = list[str]()
+    with TestPostgres(durable=False) as postgres:
+        if "kills" in options.parts:
+            runs = [_kill(name, postgres, options) for name in options.db]
+            unproven += [f"{run.database}: {danger}" for run in runs for danger in kills.unproven(run)]
+            tables.append(kills_table(runs, options.seed))
+        if "races" in options.parts:
+            raced = races.run(postgres.new_database(), rounds=options.rounds)
+            unproven += [f"races: {danger}" for danger in races.unproven(raced)]
+            tables.append(races_table(raced, options.rounds))
+        if "limits" in options.parts:
+            limit_figures = limits.run(postgres.new_database(), rounds=options.races, seed=options.seed, say=_say)
+            unproven += [f"limits: {danger}" for figures in limit_figures for danger in figures.unproven]
+            tables.append(limits.table(limit_figures))
+        if "melee" in options.parts:
+            tables.append(mixed_load_table([_run_mixed_load(name, postgres, options) for name in options.db]))
+    print("\n\n".join(tables))
+    if options.write:
+        TRUST.write_text(written_into(TRUST.read_text("utf-8"), "\n\n".join(tables)), "utf-8")
+
+
+def _outages(options: argparse.Namespace, unproven: list[str]) -> list[str]:
+    """Runs the parts outages and failover; prints their tables and returns all violations."""
+    file = options.resume or Path(tempfile.gettempdir(), f"cardwright-outages-{options.seed}.json")
+    if options.resume is None:
+        file.unlink(missing_ok=True)
+    state = outages.State.read(file, options.seed)
+    _say(f"counts are kept in {file}; --resume {file} goes on with a run that was broken off")
+    not_tried = ""
+    if "outages" in options.parts and "postgres" in options.db:
+        outages.run_postgres(state, _say, cuts=options.cuts)
+    if "outages" in options.parts and "sqlite" in options.db:
+        not_tried = outages.run_sqlite(state, _say, cuts=options.disk_cuts)
+    if "failover" in options.parts and "postgres" in options.db:
+        outages.run_failovers(state, _say, cuts=options.failovers)
+    unproven += outages.unproven(state.records)
+    violations = [f"{', '.join(map(str, record.name))}: {text}" for record in state.records for text in record.violations]
+    tables = outages_tables(state.records, options.seed)
+    print(f"\n\n{tables}\n")
+    if options.write:
+        TRUST.write_text(written_into(TRUST.read_text("utf-8"), tables, OUTAGES), "utf-8")
+    for text in violations:
+        print(f"violated: {text}", file=sys.stderr)
+    if not_tried:
+        print(not_tried)
+    return violations
+
+
+def _kill(name: str, postgres: TestPostgres, options: argparse.Namespace) -> kills.Figures:
+    count = options.kills // len(options.db)
+    if name == "postgres":
+        return kills.run(postgres.new_database(), seed=options.seed, blows=count, workers=2, say=_say)
+    with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
+        return kills.run(str(Path(folder, "cardwright.db")), seed=options.seed, blows=count, say=_say)
+
+
+def _run_mixed_load(name: str, postgres: TestPostgres, options: argparse.Namespace) -> mixed_load.Figures:
+    if name == "postgres":
+        return mixed_load.run(postgres.new_database(), seconds=options.melee, seed=options.seed, workers=2)
+    with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
+        return mixed_load.run(str(Path(folder, "cardwright.db")), seconds=options.melee, seed=options.seed)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
+    parser.add_argument("--seed", type=int, default=42, help="the same seed asks for the same things and strikes alike")
+    parser.add_argument("--kills", type=int, default=200, help="how often the server dies, shared between the databases")
+    parser.add_argument("--rounds", type=int, default=100, help="how often each race is run")
+    parser.add_argument("--races", type=int, default=200, help="how many rounds of each race for the last room under a limit")
+    parser.add_argument("--melee", type=float, default=60, help="how many seconds every route is called at once")
+    parser.add_argument("--cuts", type=int, default=30, help="PostgreSQL outages of each kind; half as many with two processes")
+    parser.add_argument("--disk-cuts", type=int, default=20, help="SQLite outages of each kind")
+    parser.add_argument("--failovers", type=int, default=10, help="promotions of a standby")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="go on with the outages whose counts are in this file")
+    parser.add_argument("--db", nargs="*", choices=DATABASES, default=DATABASES)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--write", action="store_true", help="put the figures into TRUST.md")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

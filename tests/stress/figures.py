@@ -1,0 +1,148 @@
+"""What storms counted, as tables for people: each zero beside the number of tries that it stands on."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from tests.stress import kills, mixed_load, races
+from tests.stress.outage_checks import Record
+from tests.stress.phases import PHASES
+
+BEGIN, END = "<!-- figures: make storm WRITE=1 -->", "<!-- end of figures -->"
+OUTAGES = "<!-- outages: make outages WRITE=1 -->"
+"""Begins the figures of outages, which have a place of their own."""
+
+Line = tuple[str, ...]
+
+
+def table(head: Line, lines: Iterable[Line]) -> str:
+    """A Markdown table."""
+    rows = [head, ("---",) * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
+    """The storm of kills, a column for each database. A run that got here broke no promise: it would have stopped at once."""
+    columns = [
+        (
+            f"{run.kills:,}",
+            ", ".join(f"{count} {blow}" for blow, count in sorted(run.blows.items())),
+            f"{run.acknowledged:,}",
+            f"**{run.committed_untold:,}** of {run.unanswered:,}",
+            f"0 of {run.looked_up:,}",
+            f"0 of {run.repeated:,} · 0 of {run.refused:,}",
+            f"0 of {run.verified:,}",
+            f"0 of {run.due:,}",
+            f"**{run.delivered_again:,}** of {run.delivered:,}",
+            f"{run.seconds / 60:.0f} min",
+        )
+        for run in runs
+    ]
+    names = (
+        "SIGKILLs, each followed by a restart and all the checks",
+        "where the process died",
+        "acknowledged messages (purchases, clearings, reversals, advices)",
+        "*danger met:* requests without an answer whose transaction was committed",
+        "acknowledged and lost, or different on GET",
+        "repeated with another outcome · another body accepted",
+        "restarts after which an invariant, the number of rows or a balance was wrong",
+        "notifications that never arrived",
+        "*danger met:* notifications sent, not marked, and sent again with the same content",
+        "took",
+    )
+    head = (f"kills, seed {seed}, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs))
+    return table(head, (line for line in zip(names, *columns, strict=True)))
+
+
+def races_table(run: races.Figures, rounds: int) -> str:
+    """The races. A run that got here broke no promise."""
+    met = "*danger met:*"
+    lines = [
+        (f"{met} pairs under way at the same instant, one in each process", f"**{run.overlapping:,}** of {run.pairs:,}"),
+        (f"{met} commits that met the other process's commit of the same token", f"**{run.conflicts:,}**"),
+        ("the same token and body twice: two effects, or two answers", f"0 of {run.pairs - run.contradicted:,}"),
+        ("the same token, two bodies: both carried out, or neither", f"0 of {run.contradicted:,}"),
+        ("accounts overdrawn by purchases for the last cent", f"0 of {run.last_cents:,}"),
+        ("velocity limits exceeded", f"0 of {run.last_slots:,}"),
+        (f"{met} purchases declined only because of a concurrent one", f"**{run.declined_for_another:,}**"),
+        ("purchases sent after a card, user, product or source was switched off, and approved", f"0 of {run.refused_after:,}"),
+        (f"{met} purchases under way during those switches", f"**{run.under_way:,}** in {run.changes:,} switches"),
+        ("of these, approved and decided after the switch's answer (product and source)", f"{run.decided_late:,}"),
+        ("resets under load after which something was left over, or an invariant was wrong", f"0 of {run.resets:,}"),
+        ("took", f"{run.seconds / 60:.0f} min"),
+    ]
+    return table((f"races, {rounds} rounds, {datetime.now(UTC):%Y-%m-%d}", "PostgreSQL, two processes"), lines)
+
+
+def mixed_load_table(runs: Sequence[mixed_load.Figures]) -> str:
+    """The melee, a column for each database. A run that got here had no 5xx and sound books at the end."""
+    statuses = sorted({status for run in runs for status in run.statuses})
+    lines = [
+        ("calls answered with 5xx", *(f"0 of {run.statuses.total():,}" for run in runs)),
+        *((f"answered {status}", *(f"{run.statuses[status]:,}" for run in runs)) for status in statuses),
+        ("took", *(f"{run.seconds / 60:.0f} min" for run in runs)),
+    ]
+    return table((f"melee, {mixed_load.CLIENTS} clients, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs)), lines)
+
+
+def outages_tables(records: Sequence[Record], seed: int) -> str:
+    """The outages: counts for each kind and site, times, and how often each phase was reached."""
+    groups = {(record.site, record.kind): list[Record]() for record in records}
+    for record in records:
+        groups[record.site, record.kind].append(record)
+    date = f"{datetime.now(UTC):%Y-%m-%d}"
+    counts = table(
+        (
+            f"outages, seed {seed}, {date}", "tried", "requests during it", "refused (503)",
+            "*danger met:* outcome unknown, booked", "acknowledged and lost", "refused and carried out", "all violations",
+        ),
+        [(f"{site}: {kind}", *_counts(of_group)) for (site, kind), of_group in groups.items()],
+    )  # fmt: skip
+    times = table(
+        ("times in ms: p99, slowest", "answers during it", "purchases approved after the return", "`/readyz` ready after it",
+         "end after SIGTERM", "log lines, at most"),
+        [(f"{site}: {kind}", *_times(of_group)) for (site, kind), of_group in groups.items()],
+    )  # fmt: skip
+    sites = list(dict.fromkeys(record.site for record in records))
+    reached = Counter((record.site, record.phase) for record in records if record.is_reached)
+    phases = table(
+        ("begun in this phase", *sites),
+        [(name, *(f"{reached[site, phase]}" for site in sites)) for phase, name in PHASES.items()],
+    )
+    return f"{counts}\n\n{times}\n\n{phases}"
+
+
+def _counts(records: Sequence[Record]) -> Line:
+    def violated(word: str) -> int:
+        return sum(text.startswith(word) for record in records for text in record.violations)
+
+    return (
+        f"{len(records)}",
+        f"{sum(record.requests for record in records):,}",
+        f"{sum(record.refused for record in records):,}",
+        f"{sum(record.unknown_booked for record in records):,} of {sum(record.unknown for record in records):,}",
+        f"{violated('acknowledged and lost')} of {sum(record.acknowledged for record in records):,}",
+        f"{violated('refused and carried out')} of {sum(record.certain for record in records):,}",
+        f"{sum(len(record.violations) for record in records)}",
+    )
+
+
+def _times(records: Sequence[Record]) -> Line:
+    answers = sum((Counter(record.times_ms) for record in records), Counter[int]())
+    columns = [_p99(sorted(answers.elements()), max(record.slowest_ms for record in records))]
+    for name in ("recovery_ms", "ready_ms", "stop_ms"):
+        measured = sorted(value for record in records if (value := getattr(record, name)) is not None)
+        columns.append(_p99(measured, measured[-1]) if measured else "–")
+    return (*columns, f"{max(record.log_lines for record in records)}")
+
+
+def _p99(measured: Sequence[int], slowest: int) -> str:
+    return f"{measured[min(len(measured) - 1, len(measured) * 99 // 100)]:,}, {slowest:,}" if measured else "–"
+
+
+def written_into(page: str, figures: str, begin: str = BEGIN) -> str:
+    """The page with the figures after a mark replaced."""
+    before, _, rest = page.partition(begin)
+    _, mark, after = rest.partition(END)
+    assert mark, f"the page has no place for figures: {begin} … {END}"
+    return f"{before}{begin}\n\n{figures}\n\n{END}{after}"

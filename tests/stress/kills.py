@@ -1,0 +1,216 @@
+"""The storm of kills: SIGKILL at random moments and at armed points under load, a restart, and everything compared."""
+
+import http.client
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+
+from tests.stress import api_fixtures, check
+from tests.stress.load_clients import Crowd, PurchaseClient
+from tests.stress.request_log import Memory
+from tests.support.failpoints import Failpoints
+from tests.support.receiver import Receiver, a_receiver
+from tests.support.server import RunningServer
+from tests.support.waiting import until
+
+LOAD_CLIENTS = 16
+CARDS = 24
+SLOWEST_S = 60.0
+"""The longest wait for an armed point or for answers; only a safety limit."""
+
+ANSWERS = (20, 300)
+"""A kill at a random moment comes after so many answers: the fewest and the most."""
+
+POINTS = ("commit.before", "commit.after", "answer.before", "delivery.record.before")
+"""The failpoints (``kit/failpoints.py``) at which the process can be made to die."""
+
+BLOWS = ("random", "commit.after", "random", "answer.before", "random", "commit.before", "random", "delivery.record.before")
+"""What comes after what; a storm begins at the beginning."""
+
+HOOK = {
+    "token": "hook",
+    "name": "hook",
+    "events": ["transaction.*"],
+    "config": {"url": "", "basic_auth_username": "storm", "basic_auth_password": "Storm-of-20-characters-1"},
+}
+
+
+@dataclass(slots=True)
+class Figures:
+    """What a storm counted. Zeros are worth as much as the number of tries beside them."""
+
+    database: str = ""
+    blows: Counter[str] = field(default_factory=Counter)
+    missed: int = 0
+    acknowledged: int = 0
+    unanswered: int = 0
+    committed_untold: int = 0
+    looked_up: int = 0
+    repeated: int = 0
+    refused: int = 0
+    verified: int = 0
+    due: int = 0
+    delivered: int = 0
+    delivered_again: int = 0
+    seconds: float = 0.0
+
+    @property
+    def kills(self) -> int:
+        """How often the server died."""
+        return self.blows.total()
+
+
+class ServerDied(Exception):
+    """An armed point was passed while the storm was still looking at what the last blow had left."""
+
+
+@dataclass
+class Storm:
+    """One database, its clients, and the servers that come and go on it."""
+
+    address: str
+    seed: int
+    workers: int | None
+    folder: Path
+    inline: Receiver
+    hook: Receiver
+    failpoints: Failpoints
+    # Without patience the claims of a dead process are made to run out at once, which takes half a minute otherwise.
+    patient: bool
+    say: Callable[[str], None]
+    memory: Memory = field(default_factory=Memory)
+    figures: Figures = field(default_factory=Figures)
+    load_clients: list[PurchaseClient] = field(default_factory=list)
+
+    @property
+    def dice(self) -> random.Random:
+        """Chances that depend on the seed and on how far the storm has come, not on how fast it went."""
+        return random.Random(f"{self.seed}-{self.figures.kills}")
+
+    def start(self, fault: str = "") -> RunningServer:
+        """A server on the storm's database, with a point armed or none."""
+        self.failpoints.disarm()
+        if fault:
+            self.failpoints.arm(*fault.split(":"))
+        env = self.failpoints.environment
+        return RunningServer(db=self.address, workers=self.workers, data_dir=self.folder, env=env)
+
+    def settle(self) -> None:
+        """The first start: cards, a webhook, clients."""
+        with self.start() as server, server.client() as client:
+            cards = api_fixtures.build(client, CARDS)
+            config = {**HOOK["config"], "url": self.hook.url}  # type: ignore[dict-item]
+            api_fixtures.made(client.post("/webhooks", {**HOOK, "config": config}))
+        seeds = f"{self.seed}"
+        self.load_clients = [PurchaseClient(number, seeds, cards, self.memory, self.inline.url) for number in range(LOAD_CLIENTS)]
+
+    def strike(self, blow: str) -> None:
+        """One life of the server: it starts, what is there is looked at, it works, it dies."""
+        fault = "" if blow == "random" else f"{blow}:kill {self._passes(blow)}"
+        with self._life(blow, fault) as server:
+            try:
+                self._look(server)
+            except ServerDied:
+                # A death like any other, only sooner: what comes next is another life.
+                assert fault, f"the server died by itself:\n{server.output()[-4000:]}"
+                return
+            self._work(server, armed=bool(fault))
+
+    @contextmanager
+    def _life(self, blow: str, fault: str) -> Iterator[RunningServer]:
+        server = self.start(fault)
+        try:
+            yield server
+        finally:
+            server.kill()
+            self._hear_last_words(server)
+            server.close()
+        self.figures.blows[blow] += 1
+        if not self.patient:
+            check.expire_claims(self.address)
+
+    def _passes(self, blow: str) -> int:
+        # The look at what is there passes some points too; those come first.
+        looks = {"answer.before": check.REPEATS_MAX + LOAD_CLIENTS, "delivery.record.before": 10}.get(blow, LOAD_CLIENTS)
+        return looks + self.dice.randint(1, 40)
+
+    def _look(self, server: RunningServer) -> None:
+        try:
+            with server.client() as client:
+                check.after_restart(client, self.address, self.memory, self.figures, self.dice)
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerDied from error
+
+    def _work(self, server: RunningServer, *, armed: bool) -> None:
+        crowd = Crowd(server, self.load_clients)
+        if armed:
+            self.figures.missed += not crowd.failed.wait(SLOWEST_S)
+        else:
+            enough = self.dice.randint(*ANSWERS)
+            until(lambda: len(crowd.answered) >= enough, SLOWEST_S)
+        server.kill()
+        crowd.stop()
+        assert not crowd.odd, f"answers that nobody should get: {crowd.odd[:5]}"
+
+    def _hear_last_words(self, server: RunningServer) -> None:
+        output = server.output()
+        for word in ("Traceback", "unhandled error", "could not be decided", "could not be made"):
+            assert word not in output, f"the server's log has {word!r}:\n{output[-6000:]}"
+
+    def end(self) -> None:
+        """The last start: all answers are looked up once more, and every notification must have arrived."""
+        with self.start() as server:
+            with server.client() as client:
+                newest = None if self.patient else check.NEWEST
+                check.after_restart(client, self.address, self.memory, self.figures, self.dice, newest)
+            check.deliveries(self.memory, self.figures, self.inline, self.hook, patience_s=240 if self.patient else 60)
+        self.figures.acknowledged = len(self.memory.answered())
+        check.verify_from_outside(self.address, self.folder)
+
+
+def run(address: str, *, seed: int, blows: int, workers: int | None = None, patient: bool = True,
+        order: tuple[str, ...] = BLOWS, say: Callable[[str], None] = print) -> Figures:  # fmt: skip
+    """So many kills on one database. Raises AssertionError for the first promise that was not kept."""
+    started = time.monotonic()
+    with _storm(address, seed, workers, patient, say) as storm:
+        storm.figures.database = "PostgreSQL" if "://" in address else "SQLite"
+        storm.settle()
+        for blow in islice(cycle(order), blows):
+            storm.strike(blow)
+            say(f"{storm.figures.database} {storm.figures.kills}/{blows} {blow}: {progress(storm.figures, storm.memory)}")
+        storm.end()
+    storm.figures.seconds = time.monotonic() - started
+    return storm.figures
+
+
+def progress(figures: Figures, memory: Memory) -> str:
+    """How far it is, in a line."""
+    return (
+        f"{len(memory.by_token)} requests, {len(memory.unanswered())} of them open, "
+        f"{figures.committed_untold} so far were committed and nobody was told"
+    )
+
+
+@contextmanager
+def _storm(address: str, seed: int, workers: int | None, patient: bool, say: Callable[[str], None]) -> Iterator[Storm]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-storm-")))
+        inline, hook = (stack.enter_context(a_receiver()) for _ in range(2))
+        failpoints = stack.enter_context(Failpoints())
+        yield Storm(address, seed, workers, folder, inline, hook, failpoints, patient, say)
+
+
+def unproven(figures: Figures) -> list[str]:
+    """Dangerous situations that were never reached: a storm without them proves nothing."""
+    wanted = {
+        "a commit that nobody was told of": figures.committed_untold,
+        "a notification that was sent and not marked": figures.delivered_again,
+        **{f"death at {point}": figures.blows[point] for point in POINTS},
+    }
+    return [name for name, count in wanted.items() if count == 0]
