@@ -23,7 +23,7 @@ unexport VIRTUAL_ENV
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: .venv/.ready ## the whole story in one terminal: a card, a purchase, its money
@@ -54,18 +54,18 @@ OUTAGE_OPTIONS = --cuts $(CUTS) --disk-cuts $(DISK_CUTS) --failovers $(FAILOVERS
 # WRITE=1 puts the figures into TRUST.md.
 WRITE ?=
 
-.PHONY: storm
-storm: .venv/.ready ## kill the server and its database under load, race two servers, and see that nothing is lost; SEED=42 KILLS=200 ROUNDS=100
+.PHONY: stress
+stress: .venv/.ready ## kill the server and its database under load, race two servers, and see that nothing is lost; SEED=42 KILLS=200 ROUNDS=100
 	$(BIN)/python -m tests.stress --seed $(SEED) --kills $(KILLS) --rounds $(ROUNDS) $(OUTAGE_OPTIONS) $(if $(WRITE),--write)
 
 .PHONY: outages
-outages: .venv/.ready ## only the outages and failovers of storm, which take the database away; SEED=42 CUTS=30 RESUME=file
+outages: .venv/.ready ## only the outages and failovers of `stress`, which take the database away; SEED=42 CUTS=30 RESUME=file
 	$(BIN)/python -m tests.stress --parts outages failover --seed $(SEED) $(OUTAGE_OPTIONS) $(if $(WRITE),--write)
 
 RACES ?= 2000
 
-.PHONY: races
-races: .venv/.ready ## race two processes for the last room under velocity controls; RACES=2000 rounds of each kind
+.PHONY: stress-limits
+stress-limits: .venv/.ready ## race two processes for the last room under velocity controls; RACES=2000 rounds of each kind
 	$(BIN)/python -m tests.stress.limits --races $(RACES)
 
 HISTORIES ?= 2000

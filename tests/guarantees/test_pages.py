@@ -101,7 +101,7 @@ def switch_card(object_graph: ObjectGraph) -> None:
         )
 
 
-def issue_alike(object_graph: ObjectGraph, address: str) -> None:
+def issue_similar(object_graph: ObjectGraph, address: str) -> None:
     """Issue a card whose number ends in 0000; the API draws numbers by chance."""
     token = make("/v3/cards")(object_graph)["token"]
     with closing(Database(address)) as database, database.write() as db:
@@ -139,7 +139,7 @@ SOURCES: dict[Place, Source] = {
     ("GET", "/v3/users/phonenumber/{phone_number}"): Source(join, {"phone_number": PHONE}),
     ("POST", "/v3/users/lookup"): Source(join, body={"last_name": "mos"}),
     ("GET", "/v3/usertransitions/user/{user_token}"): Source(switch_user, {"user_token": "ben"}),
-    ("GET", "/v3/cards"): Source(issue_alike, query={"last_four": "0000"}),
+    ("GET", "/v3/cards"): Source(issue_similar, query={"last_four": "0000"}),
     ("GET", "/v3/cards/user/{token}"): Source(make("/v3/cards"), OF_ANA),
     ("GET", "/v3/cardtransitions/card/{token}"): Source(switch_card, {"token": "anas_card"}),
     ("GET", "/v3/gpaorders/unloads"): Source(make("/v3/gpaorders/unloads", amount=0.01)),
@@ -258,7 +258,7 @@ def test_readers_do_not_disturb_one_another(
 ) -> None:
     """With pages of two and of three entries and arrivals between them: each entry once over one connection, and none missed
     by a reader that opens a connection for each page."""
-    arguments = [object_graph, server.db] if source.arrive is issue_alike else [object_graph]
+    arguments = [object_graph, server.db] if source.arrive is issue_similar else [object_graph]
     arrivals = (source.arrive(*arguments) for _ in range(source.most))
     first = min(FIRST, source.most - 1)
     for _ in range(first):

@@ -1,4 +1,4 @@
-"""Two processes, one PostgreSQL, everything at the same time: a short round of every race; `make storm` runs the long one."""
+"""Two processes, one PostgreSQL, everything at the same time: a short round of every race; `make stress` runs the long one."""
 
 from tests.stress import limits, races
 
@@ -10,6 +10,6 @@ def test_nobody_wins_twice(postgres_url: str) -> None:
 
 
 def test_nobody_gets_more_room_than_a_control_has(postgres_url: str) -> None:
-    """Every kind of race for the last room under a velocity control, a few rounds of each; `make races` runs thousands."""
+    """Every kind of race for the last room under a velocity control, a few rounds each; `make stress-limits` runs thousands."""
     all_figures = limits.run(postgres_url, rounds=32)
     assert [danger for figures in all_figures for danger in figures.unproven] == [], all_figures

@@ -1,4 +1,4 @@
-"""Stories share one server; each has a town, that is a program, of its own."""
+"""Scenarios share one server; each has a program for itself."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,7 +19,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def scenario_in(server: RunningServer) -> Iterator[Callable[[str], Scenario]]:
-    """Builds a town whose money is of a currency."""
+    """Build a program whose money is of a currency."""
     scenarios: list[Scenario] = []
 
     def build(currency: str) -> Scenario:
@@ -33,5 +33,5 @@ def scenario_in(server: RunningServer) -> Iterator[Callable[[str], Scenario]]:
 
 @pytest.fixture
 def scenario(scenario_in: Callable[[str], Scenario]) -> Scenario:
-    """A town that pays in dollars."""
+    """A program that pays in dollars."""
     return scenario_in("USD")

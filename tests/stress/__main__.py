@@ -1,6 +1,6 @@
-"""`make storm`: kills and outages on both databases, failovers, races between processes, a melee; figures come at the end.
+"""`make stress`: kills and outages on both databases, failovers, races between processes, a mixed load; figures come at the end.
 
-Races for the last room under a velocity control are among them; `make races` runs more of those.
+Races for the last room under a velocity control are among them; `make stress-limits` runs more of those.
 The parts outages and failover keep their counts in a file; `--resume FILE` goes on with a run that was broken off.
 """
 
@@ -15,12 +15,12 @@ from tests.stress.figures import OUTAGES, kills_table, mixed_load_table, outages
 from tests.support.postgres import TestPostgres
 
 TRUST = Path(__file__).parent.parent.parent / "TRUST.md"
-PARTS = ("kills", "races", "limits", "melee", "outages", "failover")
+PARTS = ("kills", "races", "limits", "mixed-load", "outages", "failover")
 DATABASES = ("sqlite", "postgres")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the storm. Exits with 1 when a promise was not kept, and when a danger was never met: that proves nothing."""
+    """Runs the stress test. Exits with 1 when a promise was not kept, and when a danger was never met: that proves nothing."""
     options = _parser().parse_args(arguments)
     unproven = list[str]()
     _say(f"seed {options.seed}")
@@ -48,7 +48,7 @@ def _kills_and_races(options: argparse.Namespace, unproven: list[str]) -> None:
             limit_figures = limits.run(postgres.new_database(), rounds=options.races, seed=options.seed, say=_say)
             unproven += [f"limits: {danger}" for figures in limit_figures for danger in figures.unproven]
             tables.append(limits.table(limit_figures))
-        if "melee" in options.parts:
+        if "mixed-load" in options.parts:
             tables.append(mixed_load_table([_run_mixed_load(name, postgres, options) for name in options.db]))
     print("\n\n".join(tables))
     if options.write:
@@ -86,15 +86,15 @@ def _kill(name: str, postgres: TestPostgres, options: argparse.Namespace) -> kil
     count = options.kills // len(options.db)
     if name == "postgres":
         return kills.run(postgres.new_database(), seed=options.seed, blows=count, workers=2, say=_say)
-    with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cardwright-stress-") as folder:
         return kills.run(str(Path(folder, "cardwright.db")), seed=options.seed, blows=count, say=_say)
 
 
 def _run_mixed_load(name: str, postgres: TestPostgres, options: argparse.Namespace) -> mixed_load.Figures:
     if name == "postgres":
-        return mixed_load.run(postgres.new_database(), seconds=options.melee, seed=options.seed, workers=2)
-    with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
-        return mixed_load.run(str(Path(folder, "cardwright.db")), seconds=options.melee, seed=options.seed)
+        return mixed_load.run(postgres.new_database(), seconds=options.mixed_load, seed=options.seed, workers=2)
+    with tempfile.TemporaryDirectory(prefix="cardwright-stress-") as folder:
+        return mixed_load.run(str(Path(folder, "cardwright.db")), seconds=options.mixed_load, seed=options.seed)
 
 
 def _say(text: str) -> None:
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=200, help="how often the server dies, shared between the databases")
     parser.add_argument("--rounds", type=int, default=100, help="how often each race is run")
     parser.add_argument("--races", type=int, default=200, help="how many rounds of each race for the last room under a limit")
-    parser.add_argument("--melee", type=float, default=60, help="how many seconds every route is called at once")
+    parser.add_argument("--mixed-load", type=float, default=60, help="how many seconds every route is called at once")
     parser.add_argument("--cuts", type=int, default=30, help="PostgreSQL outages of each kind; half as many with two processes")
     parser.add_argument("--disk-cuts", type=int, default=20, help="SQLite outages of each kind")
     parser.add_argument("--failovers", type=int, default=10, help="promotions of a standby")

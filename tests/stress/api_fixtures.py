@@ -1,4 +1,4 @@
-"""What storms spend: cards on Just-in-Time Funding and cards on a preloaded account, made through the public API alone."""
+"""What stress tests spend: cards on Just-in-Time Funding and cards on a preloaded account, made through the public API alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def cents_of(number: float) -> int:
 def purchase(card_token: str, cents: int, token: str) -> dict[str, Any]:
     """An authorization whose transaction has a token of our choice."""
     options = {"transaction_token": token}
-    return {"card_token": card_token, "amount": amount(cents), "mid": "storm", "transaction_options": options}
+    return {"card_token": card_token, "amount": amount(cents), "mid": "stress", "transaction_options": options}
 
 
 def follow_up(original: str, cents: int, token: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ FREEZE_S = 5.0
 WAIT_S = 20.0
 """The longest wait for a state of the cluster; only a safety limit."""
 
-CONTROL = "storm"
+CONTROL = "stress"
 """The application name of the connections that control the cluster."""
 
 BACKENDS = f"FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> '{CONTROL}'"

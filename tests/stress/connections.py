@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often each measurement is made; medians count, default 3")
     parser.add_argument("--db", help="a file or a DSN, default: a new file")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cardwright-stress-") as folder:
         db = options.db or str(Path(folder, "cardwright.db"))
         held, chunked = run(db, options.seconds, options.rounds)
     print(report(held, chunked))

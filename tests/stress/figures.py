@@ -1,4 +1,4 @@
-"""What storms counted, as tables for people: each zero beside the number of tries that it stands on."""
+"""What stress tests counted, as tables for people: each zero beside the number of tries that it stands on."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from tests.stress import kills, mixed_load, races
 from tests.stress.outage_checks import Record
 from tests.stress.phases import PHASES
 
-BEGIN, END = "<!-- figures: make storm WRITE=1 -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- figures: make stress WRITE=1 -->", "<!-- end of figures -->"
 OUTAGES = "<!-- outages: make outages WRITE=1 -->"
 """Begins the figures of outages, which have a place of their own."""
 
@@ -22,7 +22,7 @@ def table(head: Line, lines: Iterable[Line]) -> str:
 
 
 def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
-    """The storm of kills, a column for each database. A run that got here broke no promise: it would have stopped at once."""
+    """The kills, a column for each database. A run that got here broke no promise: it would have stopped at once."""
     columns = [
         (
             f"{run.kills:,}",
@@ -75,14 +75,16 @@ def races_table(run: races.Figures, rounds: int) -> str:
 
 
 def mixed_load_table(runs: Sequence[mixed_load.Figures]) -> str:
-    """The melee, a column for each database. A run that got here had no 5xx and sound books at the end."""
+    """The mixed load, a column for each database. A run that got here had no 5xx and sound books at the end."""
     statuses = sorted({status for run in runs for status in run.statuses})
     lines = [
         ("calls answered with 5xx", *(f"0 of {run.statuses.total():,}" for run in runs)),
         *((f"answered {status}", *(f"{run.statuses[status]:,}" for run in runs)) for status in statuses),
         ("took", *(f"{run.seconds / 60:.0f} min" for run in runs)),
     ]
-    return table((f"melee, {mixed_load.CLIENTS} clients, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs)), lines)
+    return table(
+        (f"mixed load, {mixed_load.CLIENTS} clients, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs)), lines
+    )
 
 
 def outages_tables(records: Sequence[Record], seed: int) -> str:

@@ -1,4 +1,4 @@
-"""The storm of kills: SIGKILL at random moments and at armed points under load, a restart, and everything compared."""
+"""The stress test of kills: SIGKILL at random moments and at armed points under load, a restart, and everything compared."""
 
 import http.client
 import random
@@ -31,19 +31,19 @@ POINTS = ("commit.before", "commit.after", "answer.before", "delivery.record.bef
 """The failpoints (``kit/failpoints.py``) at which the process can be made to die."""
 
 BLOWS = ("random", "commit.after", "random", "answer.before", "random", "commit.before", "random", "delivery.record.before")
-"""What comes after what; a storm begins at the beginning."""
+"""What comes after what; a stress test begins at the beginning."""
 
 HOOK = {
     "token": "hook",
     "name": "hook",
     "events": ["transaction.*"],
-    "config": {"url": "", "basic_auth_username": "storm", "basic_auth_password": "Storm-of-20-characters-1"},
+    "config": {"url": "", "basic_auth_username": "stress", "basic_auth_password": "Stress-of-20-character1"},
 }
 
 
 @dataclass(slots=True)
 class Figures:
-    """What a storm counted. Zeros are worth as much as the number of tries beside them."""
+    """What a stress test counted. Zeros are worth as much as the number of tries beside them."""
 
     database: str = ""
     blows: Counter[str] = field(default_factory=Counter)
@@ -67,11 +67,11 @@ class Figures:
 
 
 class ServerDied(Exception):
-    """An armed point was passed while the storm was still looking at what the last blow had left."""
+    """An armed point was passed while the stress test was still looking at what the last blow had left."""
 
 
 @dataclass
-class Storm:
+class KillRun:
     """One database, its clients, and the servers that come and go on it."""
 
     address: str
@@ -90,11 +90,11 @@ class Storm:
 
     @property
     def dice(self) -> random.Random:
-        """Chances that depend on the seed and on how far the storm has come, not on how fast it went."""
+        """Chances that depend on the seed and on how far the stress test has come, not on how fast it went."""
         return random.Random(f"{self.seed}-{self.figures.kills}")
 
     def start(self, fault: str = "") -> RunningServer:
-        """A server on the storm's database, with a point armed or none."""
+        """A server on the stress test's database, with a point armed or none."""
         self.failpoints.disarm()
         if fault:
             self.failpoints.arm(*fault.split(":"))
@@ -178,15 +178,16 @@ def run(address: str, *, seed: int, blows: int, workers: int | None = None, pati
         order: tuple[str, ...] = BLOWS, say: Callable[[str], None] = print) -> Figures:  # fmt: skip
     """So many kills on one database. Raises AssertionError for the first promise that was not kept."""
     started = time.monotonic()
-    with _storm(address, seed, workers, patient, say) as storm:
-        storm.figures.database = "PostgreSQL" if "://" in address else "SQLite"
-        storm.settle()
+    with _kill_run(address, seed, workers, patient, say) as kill_run:
+        kill_run.figures.database = "PostgreSQL" if "://" in address else "SQLite"
+        kill_run.settle()
         for blow in islice(cycle(order), blows):
-            storm.strike(blow)
-            say(f"{storm.figures.database} {storm.figures.kills}/{blows} {blow}: {progress(storm.figures, storm.memory)}")
-        storm.end()
-    storm.figures.seconds = time.monotonic() - started
-    return storm.figures
+            kill_run.strike(blow)
+            figures = kill_run.figures
+            say(f"{figures.database} {figures.kills}/{blows} {blow}: {progress(figures, kill_run.memory)}")
+        kill_run.end()
+    kill_run.figures.seconds = time.monotonic() - started
+    return kill_run.figures
 
 
 def progress(figures: Figures, memory: Memory) -> str:
@@ -198,16 +199,16 @@ def progress(figures: Figures, memory: Memory) -> str:
 
 
 @contextmanager
-def _storm(address: str, seed: int, workers: int | None, patient: bool, say: Callable[[str], None]) -> Iterator[Storm]:
+def _kill_run(address: str, seed: int, workers: int | None, patient: bool, say: Callable[[str], None]) -> Iterator[KillRun]:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-storm-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-stress-")))
         inline, hook = (stack.enter_context(a_receiver()) for _ in range(2))
         failpoints = stack.enter_context(Failpoints())
-        yield Storm(address, seed, workers, folder, inline, hook, failpoints, patient, say)
+        yield KillRun(address, seed, workers, folder, inline, hook, failpoints, patient, say)
 
 
 def unproven(figures: Figures) -> list[str]:
-    """Dangerous situations that were never reached: a storm without them proves nothing."""
+    """Dangerous situations that were never reached: a stress test without them proves nothing."""
     wanted = {
         "a commit that nobody was told of": figures.committed_untold,
         "a notification that was sent and not marked": figures.delivered_again,

@@ -1,4 +1,4 @@
-"""Races for the last room under a velocity control, between two processes on one PostgreSQL; `make races RACES=2000`.
+"""Races for the last room under a velocity control, between two processes on one PostgreSQL; `make stress-limits RACES=2000`.
 
 A round is four or so purchases of one user at the same time, half of them at each process, of which each would be approved
 if it came alone. The test holds the user's account until batches of both processes wait for it (`overlap.py`). What was

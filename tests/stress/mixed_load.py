@@ -25,7 +25,7 @@ GOOD_AGAIN = {"state": "ACTIVE", "status": "ACTIVE"}
 
 @dataclass(slots=True)
 class Figures:
-    """What the melee counted."""
+    """What The mixed load counted."""
 
     database: str = ""
     statuses: Counter[int] = field(default_factory=Counter)
@@ -33,7 +33,7 @@ class Figures:
 
 
 def run(address: str, *, seconds: float, seed: int, workers: int | None = None) -> Figures:
-    """So long a melee on an empty database. Raises AssertionError."""
+    """So long a mixed load on an empty database. Raises AssertionError."""
     figures = Figures("PostgreSQL" if "://" in address else "SQLite", seconds=seconds)
     with RunningServer(db=address, workers=workers) as server:
         with server.client(timeout_s=60) as client:

@@ -1,7 +1,7 @@
 """Velocity usage counted a second time: from every stored message, by the documented sentences.
 
 It shares no line with `core/velocity.py` and `core/velocity_events.py`. Of what they note in a transaction it reads one
-field, the original that a refund names. Races, storms and the property of `tests/properties/test_velocity_windows.py`
+field, the original that a refund names. Races, stress tests and the property of `tests/properties/test_velocity_windows.py`
 compare it with the product.
 
 The sentences:

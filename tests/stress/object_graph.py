@@ -28,7 +28,7 @@ TRANSITION = ("POST", "/v3/directdeposits/transitions")
 
 _PRODUCT = BODIES["POST", "/v3/cardproducts"]
 
-MORE: dict[Place, Any] = {
+OTHER_BODIES: dict[Place, Any] = {
     ("POST", "/v3/cardproducts"): {**_PRODUCT, "config": {
         **_PRODUCT["config"], "poi": {"ecommerce": True, "atm": True}, "transaction_controls": {"allow_quasi_cash": True},
     }},
@@ -47,7 +47,7 @@ MORE: dict[Place, Any] = {
 }  # fmt: skip
 """Bodies that suit an object graph: the document's examples would refuse most of its purchases."""
 
-EXAMPLES: dict[Place, Any] = {**BODIES, **MORE}
+EXAMPLES: dict[Place, Any] = {**BODIES, **OTHER_BODIES}
 
 WATCHED = "/sandbox/backtests"
 """What is made here goes on by itself; only when it is done does nothing change any more."""

@@ -63,7 +63,7 @@ HOOK = {
     "token": "hook",
     "name": "hook",
     "events": ["transaction.*"],
-    "config": {"url": "", "basic_auth_username": "storm", "basic_auth_password": "Storm-of-20-characters-1"},
+    "config": {"url": "", "basic_auth_username": "stress", "basic_auth_password": "Stress-of-20-character1"},
 }
 
 
@@ -486,7 +486,7 @@ def run_sqlite(state: State, say: Callable[[str], None], *, cuts: int) -> str:
                 site = DiskSite(disk)
                 run_site(site, plan((kind,), site.phases, cuts), state, say)
     except disks.MountError as error:
-        with tempfile.TemporaryDirectory(prefix="cardwright-storm-") as folder:
+        with tempfile.TemporaryDirectory(prefix="cardwright-stress-") as folder:
             site_without_disk = FileSite(str(Path(folder, "cardwright.db")))
             run_site(site_without_disk, plan((HELD_LOCK,), site_without_disk.phases, cuts), state, say)
         return f"not tried, because nothing can be mounted here: {DISK_FULL}, {READ_ONLY} ({error})"

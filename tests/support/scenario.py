@@ -191,7 +191,7 @@ class Scenario:
 
     def listens(self) -> None:
         """Subscribes the scenario's listener to everything that happens with cards' money."""
-        config = {"url": self.box(), "basic_auth_username": "town", "basic_auth_password": "Town-Crier_7421!Lantern"}
+        config = {"url": self.box(), "basic_auth_username": "scenario", "basic_auth_password": "Receiver_7421!Lantern"}
         self.make("webhooks", name="Listener", active=True, events=["transaction.*"], config=config)
 
     def box(self) -> str:

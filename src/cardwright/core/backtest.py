@@ -210,7 +210,7 @@ class Replay:
         """A message that finds another hold than it found then, or one where there was none."""
         root_id = row.root_id
         assert root_id is not None
-        message = self._told(row, details)
+        message = self._follow_up_of(row, details)
         if row.impacted is not None:
             recorded = self._recorded[root_id]
             cleared = row.amount if row.kind in CLEARINGS else 0
@@ -229,7 +229,7 @@ class Replay:
         again = row._replace(impacted=decision.impacted, amount=decision.amount, moved=decision.moved)
         return event_of(again, msgspec.structs.replace(details, use=decision.use if decision.use != (0, 0) else None))
 
-    def _told(self, row: TransactionRow, details: Details) -> Message:
+    def _follow_up_of(self, row: TransactionRow, details: Details) -> Message:
         """The message that a row records."""
         if row.kind in EXPIRIES:
             return Expiry(details=details)

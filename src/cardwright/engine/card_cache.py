@@ -80,13 +80,13 @@ class Cards:
     """The cards of a process by key."""
 
     def __init__(self) -> None:
-        self._shelf = PackedCache[bytes](CARDS_MAX)
+        self._packed = PackedCache[bytes](CARDS_MAX)
         self._shared: list[_Traits] = []
         self._numbers: dict[bytes, int] = {}
 
     def find(self, key: CardKey) -> CardEntry | None:
         """The card if it is here; it may be out of date, which only its account's revision tells."""
-        packed = self._shelf.get(_place(key))
+        packed = self._packed.get(_place(key))
         return None if packed is None else self._entry(key, _unpack(packed))
 
     def add(self, row: CardRow, shown_pan: str) -> CardEntry:
@@ -99,12 +99,12 @@ class Cards:
             user.address1, user.postal_code, owner, card.metadata, user.metadata,
         )  # fmt: skip
         # The copy has just the room that it needs; the packer's own result has what it needed on the way.
-        self._shelf.put(_place(key), bytes(memoryview(_pack(kept))))
+        self._packed.put(_place(key), bytes(memoryview(_pack(kept))))
         return self._entry(key, kept)
 
     def clear(self) -> None:
         """Forgets everything."""
-        self._shelf.clear()
+        self._packed.clear()
         self._shared.clear()
         self._numbers.clear()
 

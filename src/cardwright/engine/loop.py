@@ -100,7 +100,7 @@ class Engine:
         self._inbox: deque[_Waiting] = deque()
         self._busy: set[int] = set()
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._lanes: list[asyncio.Task[None]] = []
+        self._worker_tasks: list[asyncio.Task[None]] = []
         self._sweeper: asyncio.Task[None] | None = None
         self._refilling = asyncio.Lock()
         self._stopping = False
@@ -116,7 +116,7 @@ class Engine:
                 worker = await self._store.open_worker()
             except Unavailable as error:
                 self._failure(error)
-            self._lanes.append(asyncio.create_task(self._run_worker(worker)))
+            self._worker_tasks.append(asyncio.create_task(self._run_worker(worker)))
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
@@ -124,11 +124,11 @@ class Engine:
         self._stopping = True
         while self._idle:
             self._wake()
-        if self._lanes:
-            _, late = await asyncio.wait(self._lanes, timeout=STOP_S)
+        if self._worker_tasks:
+            _, late = await asyncio.wait(self._worker_tasks, timeout=STOP_S)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*self._lanes, return_exceptions=True)
+            await asyncio.gather(*self._worker_tasks, return_exceptions=True)
         if self._sweeper is not None:
             self._sweeper.cancel()
         while self._inbox:

@@ -83,7 +83,7 @@ ADVICE = """
 """
 
 # Reversals that cannot be declined, and such as look back only so far.
-TOLD = """
+REVERSAL_ADVICE = """
     message                 | type state code             | order         | impact ledger available | postings
     auth 50                 | auth PENDING                | PENDING 50    | -50 50 0                | F-50 H+50
     reverse 80 of 1 told    | auth.reversal CLEARED       | REVERSED 50   | +50 0 0                 | F+50 H-50
@@ -127,7 +127,7 @@ TABLES = [
     pytest.param("jit", CLEARINGS, id="clearings"),
     pytest.param("jit", INCREMENTS, id="increments"),
     pytest.param("jit", ADVICE, id="advice"),
-    pytest.param("jit", TOLD, id="told"),
+    pytest.param("jit", REVERSAL_ADVICE, id="told"),
     pytest.param("plain", PARTIAL, id="partial"),
     pytest.param("whole", PARTIAL_OFF, id="partial_off"),
 ]

@@ -86,7 +86,7 @@ LETTERS = {"program_funding": "f", "available": "a", "held": "h", "settlement": 
 ROWS = [[cell.strip() for cell in line.split("|")] for line in TABLE.strip().splitlines()[1:]]
 
 
-class Town(Shop):
+class MovementShop(Shop):
     """A shop that also plays the table: each row has a user, a friend and a funding source of its own."""
 
     def __init__(self, server: RunningServer) -> None:
@@ -181,27 +181,27 @@ server = shared_server(chosen_databases())
 
 
 @pytest.fixture(scope="module")
-def town(server: RunningServer) -> Iterator[Town]:
+def shop(server: RunningServer) -> Iterator[MovementShop]:
     """One program for the whole table, on each database."""
-    town = Town(server)
-    yield town
-    town.client.close()
-    town.database.close()
+    shop = MovementShop(server)
+    yield shop
+    shop.client.close()
+    shop.database.close()
 
 
 @pytest.mark.parametrize(("before", "message", "answer", "balances", "entries"), ROWS, ids=lambda cell: cell or "none")
-def test_movement(town: Town, before: str, message: str, answer: str, balances: str, entries: str) -> None:
+def test_movement(shop: MovementShop, before: str, message: str, answer: str, balances: str, entries: str) -> None:
     """Each row of the table: the answer, both balances, the entries, and a resource that is read again as it was told."""
-    reply = town.play([*(step.strip() for step in before.split(";") if step != "-"), message])
-    money = [f"{amount:g}" for user in (town.user, town.friend) for amount in town.money(user)]
-    assert (money, town.new_entries()) == (balances.split(), entries)
+    reply = shop.play([*(step.strip() for step in before.split(";") if step != "-"), message])
+    money = [f"{amount:g}" for user in (shop.user, shop.friend) for amount in shop.money(user)]
+    assert (money, shop.new_entries()) == (balances.split(), entries)
     expected, *named = answer.split()
     if expected.isdigit():
         assert reply.json["error_code"] == expected, reply.text
         assert all(name in reply.json["error_message"] for name in named), reply.text
         return
     assert reply.status == 201, reply.text
-    check_told(town, message.split()[0], expected, reply.json)
+    check_told(shop, message.split()[0], expected, reply.json)
 
 
 PATHS = {
@@ -214,20 +214,20 @@ OBJECTS = {
 }  # fmt: skip
 
 
-def check_told(town: Town, verb: str, kind: str, answer: dict[str, Any]) -> None:
+def check_told(shop: MovementShop, verb: str, kind: str, answer: dict[str, Any]) -> None:
     """GET answers what the create told; its transaction is listed, has the type and shows the object."""
     if verb == "buy":
         assert answer["transaction"]["type"] == kind
         return
     if verb in PATHS:
-        assert town.get(f"{PATHS[verb]}/{answer['token']}") == answer
+        assert shop.get(f"{PATHS[verb]}/{answer['token']}") == answer
     listed = [
         transaction
-        for transaction in town.listed(user_token=town.friend if verb == "repay" else town.user)
+        for transaction in shop.listed(user_token=shop.friend if verb == "repay" else shop.user)
         if transaction["type"] == kind
     ]
     (newest, *_) = listed
-    assert town.get(f"/transactions/{newest['token']}") == newest
+    assert shop.get(f"/transactions/{newest['token']}") == newest
     assert (newest["state"], newest["response"]["code"]) == ("COMPLETION", "0000")
     assert newest["polarity"] == ("CREDIT" if newest["gpa"]["impacted_amount"] > 0 else "DEBIT")
     if verb in OBJECTS:
@@ -236,7 +236,7 @@ def check_told(town: Town, verb: str, kind: str, answer: dict[str, Any]) -> None
         assert newest["token"] == answer["transaction_token"]
         assert newest["fee"] == answer["fee"]
     for detail in answer.get("fees", ()):
-        charged = town.get(f"/transactions/{detail['transaction_token']}")
+        charged = shop.get(f"/transactions/{detail['transaction_token']}")
         assert (charged["type"], charged["fee"]) == ("fee.charge", detail["fee"])
 
 

@@ -398,8 +398,8 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
 
 def test_sabotage_is_noticed(platform: InProcessPlatform) -> None:
     """Books that were tampered with break the invariants that are about it, and no others."""
-    broken = {deed: sabotage(platform.database, statement) for deed, (statement, _) in SABOTAGE.items()}
-    assert broken == {deed: expected for deed, (_, expected) in SABOTAGE.items()}
+    broken = {name: sabotage(platform.database, statement) for name, (statement, _) in SABOTAGE.items()}
+    assert broken == {name: expected for name, (_, expected) in SABOTAGE.items()}
     assert verify(platform.database).is_sound
 
 

@@ -124,14 +124,14 @@ def test_what_is_posted_arrives_and_what_is_answered_returns(new_loop: Callable[
     async def story() -> EndpointResponse:
         async with serving(handler) as port:
             url = f"http://127.0.0.1:{port}/hook/%2Fx?a=1&b=%20"
-            return await post_once(url, headers={"Content-Type": "application/json", "X-Town": "Ávila"})
+            return await post_once(url, headers={"Content-Type": "application/json", "X-City": "Ávila"})
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         answer = runner.run(story())
     assert (answer.status, answer.body, answer.error) == (201, b'{"ok": true}', None)
     method, path, body, headers = requests[0]
     assert (method, path, body) == ("POST", "/hook/%2Fx?a=1&b=%20", b"{}")
-    assert (headers["Content-Type"], headers["X-Town"], headers["Content-Length"]) == ("application/json", "Ávila", "2")
+    assert (headers["Content-Type"], headers["X-City"], headers["Content-Length"]) == ("application/json", "Ávila", "2")
     assert (headers["User-Agent"], headers["Accept-Encoding"]) == ("Cardwright", "identity")
 
 

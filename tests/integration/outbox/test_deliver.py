@@ -58,7 +58,7 @@ class NotificationStore:
     def __init__(self, database: Database) -> None:
         self.database = database
         metadata.create_all(database.engine)
-        self.program_id = self.program("town")
+        self.program_id = self.program("mine")
 
     def program(self, token: str) -> int:
         parts: dict[str, Any] = {"settings": ProgramSettings(), "clock": ProgramClock(), "now": system_ms()}
@@ -167,7 +167,7 @@ def delivering(
 def test_a_notification_arrives_signed_and_with_credentials(store: NotificationStore, algorithm: str, digest: Any) -> None:
     """Body, Basic header, signature over the very bytes, custom header; and the row says delivered."""
     with a_receiver() as receiver:
-        hook = store.webhook(receiver.url, secret=SECRET, algorithm=algorithm, custom_header={"X-Town": "Ávila"})
+        hook = store.webhook(receiver.url, secret=SECRET, algorithm=algorithm, custom_header={"X-City": "Ávila"})
         store.notify(hook, 7)
         with delivering(store.database):
             until(lambda: store.states() == [Delivery.DELIVERED])
@@ -175,7 +175,7 @@ def test_a_notification_arrives_signed_and_with_credentials(store: NotificationS
     assert receiver.bodies == [b'{"transactions":[{"token":"1-7","type":"authorization"}]}']
     assert headers["Authorization"] == "Basic aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ=="
     assert headers["Content-Type"] == "application/json"
-    assert headers["X-Town"].encode("latin-1").decode() == "Ávila"
+    assert headers["X-City"].encode("latin-1").decode() == "Ávila"
     assert headers["X-Marqeta-Signature"] == hmac.new(SECRET.encode(), receiver.bodies[0], digest).hexdigest()
     (attempt,) = store.attempts()
     assert (attempt["status"], attempt["error"], attempt["body"]) == (200, None, "thanks")
@@ -265,7 +265,7 @@ def test_an_offset_moves_due_times_too(store: NotificationStore) -> None:
             until(lambda: store.states() == [Delivery.DELIVERED])
 
 
-def test_an_address_of_one_simulation_gets_a_few_tries(store: NotificationStore) -> None:
+def test_an_address_of_one_simulation_gets_three_tries(store: NotificationStore) -> None:
     """Its notification is given up after three retries."""
     with a_receiver(answers=[500] * 50) as receiver:
         store.notify_inline(7, endpoint=receiver.url)

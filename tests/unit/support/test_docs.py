@@ -37,7 +37,7 @@ print(seven * 6)
 ```
 
 ```bash no-run it would take an hour
-make storm SEED=1 && cardwright verify
+make stress SEED=1 && cardwright verify
 ```
 
 ```console
@@ -78,7 +78,7 @@ def test_page_is_read_as_blocks(page: Path) -> None:
 
 def test_commands_are_found_in_blocks_and_in_prose(page: Path) -> None:
     """What a reader may type is checked wherever it stands, and plain English is left alone."""
-    assert commands_of(page) == {("make", "storm"), ("cardwright", "verify"), ("make", "demo"), ("cardwright", "serve")}
+    assert commands_of(page) == {("make", "stress"), ("cardwright", "verify"), ("make", "demo"), ("cardwright", "serve")}
 
 
 def test_page_runs(page: Path, tmp_path: Path) -> None:

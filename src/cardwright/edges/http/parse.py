@@ -23,7 +23,7 @@ DEPTH_MAX = 32
 
 START_INDEX_MAX = 1_000_000_000
 
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
+_LOCATED = re.compile(r"^(?P<problem>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`")
 _UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`")
 _RANGE = re.compile(r"^Expected `(?:int|float|decimal)` (?:<|>)")
@@ -77,9 +77,9 @@ def check_depth(raw: bytes) -> None:
 
 def problem_of(error: msgspec.ValidationError, raw: bytes, shape: type[msgspec.Struct]) -> Problem:
     """A decoding error in the wire's words: 400001 for what is missing or of the wrong size, 400037 for the wrong type."""
-    match = _AT.match(str(error))
+    match = _LOCATED.match(str(error))
     assert match is not None
-    reason, where = match["what"], (match["where"] or "$").removeprefix("$").lstrip(".")
+    reason, where = match["problem"], (match["where"] or "$").removeprefix("$").lstrip(".")
     if missing := _MISSING.match(reason):
         names = [missing[1]] if where else _missing_names(raw, shape)
         prefix = f"{where}." if where else ""
@@ -101,11 +101,11 @@ def parse_query(pairs: dict[str, str], shape: type[msgspec.Struct]) -> Any:
     try:
         return msgspec.convert(pairs, shape, strict=False)
     except msgspec.ValidationError as error:
-        match = _AT.match(str(error))
+        match = _LOCATED.match(str(error))
         assert match is not None
-        missing = _MISSING.match(match["what"])
+        missing = _MISSING.match(match["problem"])
         name = missing[1] if missing else (match["where"] or "$").removeprefix("$.")
-        raise bad_parameter(name, "is required" if missing else match["what"]) from None
+        raise bad_parameter(name, "is required" if missing else match["problem"]) from None
 
 
 def parse_pairs(query: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is always true of the books: each promise is one query or one walk over the rows, run by tests, storms and ``verify``.
+"""Invariants of the books: each is one query or one scan of the rows, run by tests, stress tests and ``verify``.
 
 An invariant only reads. It yields what contradicts it and nothing else, so on sound books it yields nothing.
 """

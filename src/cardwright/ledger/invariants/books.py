@@ -264,7 +264,7 @@ def open_purchase_holds_something(db: Connection) -> Iterator[Discrepancy]:
 def chain_shares_its_time(db: Connection) -> Iterator[Discrepancy]:
     """A transaction that follows none was made when it began, and what follows a purchase began when that did.
 
-    What follows an order, an unload or a refunded fee, is a deed of its own, and does not change the order's state.
+    What follows an order, an unload or a refunded fee, is a movement by itself and does not change the order's state.
     """
     row, root = transactions.c, transactions.alias("root").c
     query = select(row.id, row.created_ms, row.user_time_ms)

@@ -46,7 +46,7 @@ ID_BLOCK = 1_000_000
 FRAMES_MAX = 50_000
 """Pages of 2 KiB in the write-ahead log after which it begins anew."""
 
-FRAMES_FEW = 128
+FRAMES_MIN = 128
 """Pages that are moved so quickly that hardly ever a commit falls into it."""
 
 CARD_LOCK_S = 0.05
@@ -338,10 +338,10 @@ class Checkpointer:
         for _ in range(PASSES_MAX):
             before = moved
             frames, moved = log.move()
-            if frames - moved >= FRAMES_FEW:
+            if frames - moved >= FRAMES_MIN:
                 # Somebody who reads an older state, for a snapshot, needs the log as it is.
                 return 0
-            if moved - before < FRAMES_FEW:
+            if moved - before < FRAMES_MIN:
                 break
         return frames
 

@@ -32,7 +32,7 @@ SECRET = "Quiet-Harbor_7421!Lantern"
 PURCHASE = b'{"transactions":[{"type":"authorization","state":"PENDING","token":"t1","amount":10.00}]}'
 
 
-class Town(Client):
+class InboxClient(Client):
     """A program of the test's own, and the address of its inbox."""
 
     def __init__(self, server: RunningServer) -> None:
@@ -76,9 +76,9 @@ server = shared_server(chosen_databases(), env=FAILPOINTS.environment)
 
 
 @pytest.fixture
-def town(server: RunningServer) -> Iterator[Town]:
-    with Town(server) as town:
-        yield town
+def client(server: RunningServer) -> Iterator[InboxClient]:
+    with InboxClient(server) as client:
+        yield client
 
 
 def connect(url: str) -> http.client.HTTPConnection:
@@ -100,30 +100,30 @@ def send(url: str, body: bytes = PURCHASE, headers: dict[str, str] | None = None
 # --- The door ----------------------------------------------------------------------------
 
 
-def test_a_stranger_may_post_and_only_the_program_may_read(town: Town) -> None:
+def test_a_stranger_may_post_and_only_the_program_may_read(client: InboxClient) -> None:
     """No credential is needed to post, the program's are needed to read, and another program sees nothing."""
-    assert send(town.address()) == (200, b"{}")
-    assert town.get("/sandbox/inbox/box", headers={"Authorization": "Basic eDp5"}).status == 401
-    with Town(town.server) as other:
+    assert send(client.address()) == (200, b"{}")
+    assert client.get("/sandbox/inbox/box", headers={"Authorization": "Basic eDp5"}).status == 401
+    with InboxClient(client.server) as other:
         assert other.inbox() == []
-    assert [message["body"]["transactions"][0]["token"] for message in town.inbox()] == ["t1"]
+    assert [message["body"]["transactions"][0]["token"] for message in client.inbox()] == ["t1"]
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 404, 500, 503])
-def test_it_fails_when_asked_to(town: Town, status: int) -> None:
+def test_it_fails_when_asked_to(client: InboxClient, status: int) -> None:
     """`status` in the address is the answer; the message is kept all the same."""
-    assert send(town.address(query=f"?status={status}"))[0] == status
-    assert len(town.inbox()) == 1
+    assert send(client.address(query=f"?status={status}"))[0] == status
+    assert len(client.inbox()) == 1
 
 
-def test_it_hangs_when_asked_to(town: Town) -> None:
+def test_it_hangs_when_asked_to(client: InboxClient) -> None:
     """`delay` in the address holds the answer, not the message."""
     began = time.monotonic()
-    assert send(town.address(query="?delay=200ms")) == (200, b"{}")
+    assert send(client.address(query="?delay=200ms")) == (200, b"{}")
     assert time.monotonic() - began >= 0.2
-    with closing(connect(town.address())) as connection:
-        connection.request("POST", urlsplit(town.address()).path + "?delay=30s", PURCHASE)
-        until(lambda: len(town.inbox()) == 2)
+    with closing(connect(client.address())) as connection:
+        connection.request("POST", urlsplit(client.address()).path + "?delay=30s", PURCHASE)
+        until(lambda: len(client.inbox()) == 2)
         # Nothing has come although the message is there; nobody waits for the rest of the half minute.
         assert select.select([connection.sock], [], [], 0)[0] == []
 
@@ -143,17 +143,17 @@ def test_it_hangs_when_asked_to(town: Town) -> None:
         ("/sandbox/inbox/{program}/box?delay=31s", 400),
     ],
 )
-def test_bad_addresses_are_refused(town: Town, path: str, status: int) -> None:
+def test_bad_addresses_are_refused(client: InboxClient, path: str, status: int) -> None:
     """An unknown program, a path of another shape and faults that cannot be had keep nothing."""
-    assert send(town.server.root_url + path.replace("{program}", town.program))[0] == status
-    assert town.inbox() == []
+    assert send(client.server.root_url + path.replace("{program}", client.program))[0] == status
+    assert client.inbox() == []
 
 
-def test_a_body_has_a_limit(town: Town) -> None:
+def test_a_body_has_a_limit(client: InboxClient) -> None:
     """A megabyte is taken, a byte more is not."""
-    assert send(town.address(), b"x" * 1_048_576)[0] == 200
-    assert send(town.address(), b"x" * 1_048_577)[0] == 413
-    assert [len(message["body"]) for message in town.inbox()] == [1_048_576]
+    assert send(client.address(), b"x" * 1_048_576)[0] == 200
+    assert send(client.address(), b"x" * 1_048_577)[0] == 413
+    assert [len(message["body"]) for message in client.inbox()] == [1_048_576]
 
 
 def test_production_has_no_inbox() -> None:
@@ -168,10 +168,10 @@ def test_production_has_no_inbox() -> None:
 # --- What is shown -----------------------------------------------------------------------
 
 
-def test_passwords_are_not_kept(town: Town) -> None:
+def test_passwords_are_not_kept(client: InboxClient) -> None:
     """Scheme and user name are shown; the password is gone."""
-    send(town.address(), headers={"Authorization": "Basic aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ==", "X-Pier": "7"})
-    (message,) = town.inbox()
+    send(client.address(), headers={"Authorization": "Basic aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ==", "X-Pier": "7"})
+    (message,) = client.inbox()
     assert message["headers"]["authorization"] == "Basic harbor:**********"
     assert message["headers"]["x-pier"] == "7"
     assert PASSWORD not in str(message)
@@ -201,24 +201,24 @@ def test_repeated_headers_are_joined() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b'{"a":', b"\xff\xfe", b"[" * 100_000, b'{"a":NaN}'])
-def test_what_is_no_json_is_text(town: Town, body: bytes) -> None:
+def test_what_is_no_json_is_text(client: InboxClient, body: bytes) -> None:
     """Anything may arrive; what cannot be parsed is shown as text, and filters pass it by."""
-    assert send(town.address(), body)[0] == 200
-    (message,) = town.inbox()
+    assert send(client.address(), body)[0] == 200
+    (message,) = client.inbox()
     assert message["body"] == body.decode(errors="replace")
-    assert town.inbox(type="authorization") == []
+    assert client.inbox(type="authorization") == []
 
 
-def test_amounts_keep_their_digits(town: Town) -> None:
+def test_amounts_keep_their_digits(client: InboxClient) -> None:
     """JSON is shown as it came: 10.00 does not become 10.0."""
-    send(town.address())
-    assert '"amount":10.00' in town.get("/sandbox/inbox/box").text
+    send(client.address())
+    assert '"amount":10.00' in client.get("/sandbox/inbox/box").text
 
 
 @pytest.mark.parametrize("algorithm", ["HMAC_SHA_1", "HMAC_SHA_256"])
-def test_signatures_are_checked(town: Town, algorithm: str) -> None:
+def test_signatures_are_checked(client: InboxClient, algorithm: str) -> None:
     """Valid with the webhook's secret, invalid with another or for another body; unknown where no webhook points."""
-    town.webhook(town.address("signed", "?status=200"), secret=SECRET, signature_algorithm=algorithm)
+    client.webhook(client.address("signed", "?status=200"), secret=SECRET, signature_algorithm=algorithm)
     signature = sign(SECRET, PURCHASE, algorithm)
     for box, body, header in [
         ("signed", PURCHASE, signature),
@@ -228,8 +228,8 @@ def test_signatures_are_checked(town: Town, algorithm: str) -> None:
         ("signed", PURCHASE, None),
         ("other", PURCHASE, signature),
     ]:
-        send(town.address(box), body, {"X-Marqeta-Signature": header} if header is not None else {})
-    shown = [message["signature"] for message in reversed(town.inbox("signed"))]
+        send(client.address(box), body, {"X-Marqeta-Signature": header} if header is not None else {})
+    shown = [message["signature"] for message in reversed(client.inbox("signed"))]
     assert shown == [
         {"present": True, "algorithm": algorithm, "valid": True},
         {"present": True, "algorithm": algorithm, "valid": False},
@@ -237,7 +237,7 @@ def test_signatures_are_checked(town: Town, algorithm: str) -> None:
         {"present": True, "algorithm": None, "valid": False},
         {"present": False, "algorithm": None, "valid": None},
     ]
-    assert [message["signature"]["valid"] for message in town.inbox("other")] == [None]
+    assert [message["signature"]["valid"] for message in client.inbox("other")] == [None]
 
 
 def test_a_signature_of_strange_characters_is_only_wrong() -> None:
@@ -248,26 +248,26 @@ def test_a_signature_of_strange_characters_is_only_wrong() -> None:
 # --- Lists and waiting -------------------------------------------------------------------
 
 
-def test_pages_go_from_new_to_old(town: Town) -> None:
+def test_pages_go_from_new_to_old(client: InboxClient) -> None:
     """The newest message comes first; the envelope counts as all lists do."""
     for number in range(5):
-        send(town.address(), b'{"n":%d}' % number)
-    first = town.get("/sandbox/inbox/box", query={"count": 2}).json
-    rest = town.get("/sandbox/inbox/box", query={"count": 3, "start_index": 2}).json
+        send(client.address(), b'{"n":%d}' % number)
+    first = client.get("/sandbox/inbox/box", query={"count": 2}).json
+    rest = client.get("/sandbox/inbox/box", query={"count": 3, "start_index": 2}).json
     assert [message["body"]["n"] for message in first["data"] + rest["data"]] == [4, 3, 2, 1, 0]
     assert (first["count"], first["start_index"], first["end_index"], first["is_more"]) == (2, 0, 1, True)
     assert (rest["start_index"], rest["end_index"], rest["is_more"]) == (2, 4, False)
     middle = first["data"][1]["id"]
-    assert [message["body"]["n"] for message in town.inbox(after=middle)] == [4]
+    assert [message["body"]["n"] for message in client.inbox(after=middle)] == [4]
 
 
 @pytest.mark.parametrize(
     "query", ["count=0", "count=x", "start_index=-1", "after=-1", "after=99999999999999999999", "wait=5", "wait=31s"]
 )
-def test_bad_parameters_are_refused(town: Town, query: str) -> None:
+def test_bad_parameters_are_refused(client: InboxClient, query: str) -> None:
     """A 400 for each, and 413 for a page that is too large."""
-    assert town.get(f"/sandbox/inbox/box?{query}").status == 400
-    assert town.get("/sandbox/inbox/box?count=101").status == 413
+    assert client.get(f"/sandbox/inbox/box?{query}").status == 400
+    assert client.get("/sandbox/inbox/box?count=101").status == 413
 
 
 @pytest.mark.parametrize(
@@ -293,10 +293,10 @@ def test_a_user_transition_is_found_by_its_status() -> None:
     assert does_fit(b'{"usertransitions":[{"status":"ACTIVE","token":"u1"}]}', "active", None)
 
 
-def test_waiting_ends_with_the_message(town: Town) -> None:
+def test_waiting_ends_with_the_message(client: InboxClient) -> None:
     """The answer comes with the first message that fits and is new, not with those that do not fit and not after the time."""
-    send(town.address())
-    (known,) = town.inbox(wait="30s")
+    send(client.address())
+    (known,) = client.inbox(wait="30s")
 
     def look() -> None:
         """Wait until a look at the box has found nothing."""
@@ -304,49 +304,49 @@ def test_waiting_ends_with_the_message(town: Town) -> None:
 
     with ThreadPoolExecutor(1) as threads:
         FAILPOINTS.arm("inbox.wait.found_nothing", "pause")
-        answer = threads.submit(town.inbox, wait="30s", after=known["id"], type="refund")
+        answer = threads.submit(client.inbox, wait="30s", after=known["id"], type="refund")
         look()
-        send(town.address())
+        send(client.address())
         FAILPOINTS.release("inbox.wait.found_nothing")
         FAILPOINTS.arm("inbox.wait.found_nothing", "pause")
         look()
-        send(town.address(), b'{"transactions":[{"type":"refund","token":"t9"}]}')
+        send(client.address(), b'{"transactions":[{"type":"refund","token":"t9"}]}')
         FAILPOINTS.release("inbox.wait.found_nothing")
         (message,) = answer.result()
     assert message["body"]["transactions"][0]["token"] == "t9"
 
 
-def test_waiting_in_vain_ends_in_time(town: Town) -> None:
+def test_waiting_in_vain_ends_in_time(client: InboxClient) -> None:
     """Nothing comes: an empty list, after the time."""
     began = time.monotonic()
-    assert town.inbox(wait="500ms") == []
+    assert client.inbox(wait="500ms") == []
     assert time.monotonic() - began >= 0.5
 
 
-def test_a_box_is_emptied(town: Town) -> None:
+def test_a_box_is_emptied(client: InboxClient) -> None:
     """DELETE answers 204 and empties this box alone; once more changes nothing."""
-    send(town.address())
-    send(town.address("other"))
-    assert [town.delete("/sandbox/inbox/box").status for _ in range(2)] == [204, 204]
-    assert (town.inbox(), len(town.inbox("other"))) == ([], 1)
+    send(client.address())
+    send(client.address("other"))
+    assert [client.delete("/sandbox/inbox/box").status for _ in range(2)] == [204, 204]
+    assert (client.inbox(), len(client.inbox("other"))) == ([], 1)
 
 
-def test_nobody_misses_a_message(town: Town) -> None:
+def test_nobody_misses_a_message(client: InboxClient) -> None:
     """Eight strangers post at once while a reader always asks for what came after the last id: it sees every message once."""
     posted, numbers, last = 200, list[int](), 0
     over = threading.Event()
 
     def read_on() -> None:
         nonlocal last
-        while not over.is_set() or town.inbox(after=last):
-            for message in reversed(town.inbox(after=last, wait="200ms", count=100)):
+        while not over.is_set() or client.inbox(after=last):
+            for message in reversed(client.inbox(after=last, wait="200ms", count=100)):
                 numbers.append(message["body"]["n"])
                 last = message["id"]
 
     reader = threading.Thread(target=read_on)
     reader.start()
     with ThreadPoolExecutor(8) as threads:
-        statuses = set(threads.map(lambda number: send(town.address(), b'{"n":%d}' % number)[0], range(posted)))
+        statuses = set(threads.map(lambda number: send(client.address(), b'{"n":%d}' % number)[0], range(posted)))
     over.set()
     reader.join()
     assert statuses == {200}
@@ -355,12 +355,12 @@ def test_nobody_misses_a_message(town: Town) -> None:
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """An empty database with one program, "town"."""
+    """An empty database with one program, "mine"."""
     database = Database(database_url)
     migrate(database)
-    parts: dict[str, Any] = {"short_code": "town", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
+    parts: dict[str, Any] = {"short_code": "mine", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
     with database.write() as db:
-        insert_program(db, token="town", name="town", **parts)
+        insert_program(db, token="mine", name="mine", **parts)
     yield database
     database.close()
 
@@ -393,9 +393,9 @@ def test_no_message_appears_before_an_older_one(database: Database, monkeypatch:
 
     monkeypatch.setattr(webhook_inbox, "_is_in", slow_place)
     with ThreadPoolExecutor(2) as threads:
-        slow = threads.submit(webhook_inbox.accept, database, lambda: 0, "town", "slow", [], b"{}")
+        slow = threads.submit(webhook_inbox.accept, database, lambda: 0, "mine", "slow", [], b"{}")
         assert numbered.wait(60)
-        quick = threads.submit(webhook_inbox.accept, database, lambda: 0, "town", "quick", [], b"{}")
+        quick = threads.submit(webhook_inbox.accept, database, lambda: 0, "mine", "quick", [], b"{}")
         until(lambda: is_any_waiting(database))
         assert boxes(database) == []
         go_on.set()
@@ -408,48 +408,50 @@ def test_the_oldest_make_room(database: Database, monkeypatch: pytest.MonkeyPatc
     """A box keeps its newest messages up to the limit; other boxes are not touched."""
     monkeypatch.setattr(webhook_inbox, "BOX_MAX", 3)
     for box in ("a", "b", "a", "a", "a", "a"):
-        assert webhook_inbox.accept(database, lambda: 0, "town", box, [], b"{}")
+        assert webhook_inbox.accept(database, lambda: 0, "mine", box, [], b"{}")
     assert boxes(database) == ["b", "a", "a", "a"]
 
 
 # --- Deliveries --------------------------------------------------------------------------
 
 
-def test_a_purchase_arrives_in_the_inbox(town: Town) -> None:
+def test_a_purchase_arrives_in_the_inbox(client: InboxClient) -> None:
     """A registered webhook that points at the inbox: user, card and purchase arrive, each signed and shown as valid."""
-    town.webhook(town.address(), secret=SECRET)
-    transaction = town.buy(10)
-    (message,) = town.inbox(wait="30s", type="authorization")
+    client.webhook(client.address(), secret=SECRET)
+    transaction = client.buy(10)
+    (message,) = client.inbox(wait="30s", type="authorization")
     assert message["body"] == {"transactions": [transaction]}
     assert message["signature"] == {"present": True, "algorithm": "HMAC_SHA_1", "valid": True}
     assert message["headers"]["authorization"] == "Basic harbor:**********"
-    assert [row["id"] for row in town.inbox(token=transaction["token"])] == [message["id"]]
+    assert [row["id"] for row in client.inbox(token=transaction["token"])] == [message["id"]]
 
 
-def test_a_simulation_may_name_the_inbox_itself(town: Town) -> None:
+def test_a_simulation_may_name_the_inbox_itself(client: InboxClient) -> None:
     """No webhook is registered; the simulation's own one arrives and its signature is known to be valid."""
-    transaction = town.buy(10, webhook={"endpoint": town.address("mine"), "username": "u", "password": "p", "secret": "s3cret"})
-    (message,) = town.inbox("mine", wait="30s")
+    transaction = client.buy(
+        10, webhook={"endpoint": client.address("mine"), "username": "u", "password": "p", "secret": "s3cret"}
+    )
+    (message,) = client.inbox("mine", wait="30s")
     assert message["body"] == {"transactions": [transaction]}
     assert message["headers"]["authorization"] == "Basic u:**********"
     assert message["signature"]["valid"] is True
 
 
-def test_deliveries_are_listed_with_their_attempts(town: Town) -> None:
+def test_deliveries_are_listed_with_their_attempts(client: InboxClient) -> None:
     """A delivered one and one that failed: where they stand, what was tried, when the next try is due; secrets nowhere."""
-    good = town.webhook(town.address("good"), secret=SECRET)
-    bad = town.webhook(town.address("bad", "?status=500"))
-    transaction = town.buy(10)
+    good = client.webhook(client.address("good"), secret=SECRET)
+    bad = client.webhook(client.address("bad", "?status=500"))
+    transaction = client.buy(10)
     query = {"transaction_token": transaction["token"]}
-    until(lambda: {delivery["tries"] for delivery in town.get("/sandbox/deliveries", query=query).json["data"]} == {1})
-    reply = town.get("/sandbox/deliveries", query=query)
+    until(lambda: {delivery["tries"] for delivery in client.get("/sandbox/deliveries", query=query).json["data"]} == {1})
+    reply = client.get("/sandbox/deliveries", query=query)
     shown = {delivery["webhook_token"]: delivery for delivery in reply.json["data"]}
     assert shown.keys() == {good, bad}
     assert {name: shown[good][name] for name in ("state", "category", "tokens", "url")} == {
         "state": "DELIVERED",
         "category": "transaction",
         "tokens": [transaction["token"]],
-        "url": town.address("good"),
+        "url": client.address("good"),
     }
     assert "due_time" not in shown[good]
     assert (shown[good]["attempts"][0]["status"], shown[good]["attempts"][0]["body"]) == (200, "{}")
@@ -460,14 +462,14 @@ def test_deliveries_are_listed_with_their_attempts(town: Town) -> None:
     assert SECRET not in reply.text
 
 
-def test_deliveries_can_be_filtered(town: Town) -> None:
+def test_deliveries_can_be_filtered(client: InboxClient) -> None:
     """By state, webhook and transaction; a token that names nothing has no deliveries, an unknown state is a mistake."""
-    good = town.webhook(town.address("good"))
-    first, second = town.buy(10), town.buy(11)
-    town.inbox("good", wait="30s", token=second["token"])
+    good = client.webhook(client.address("good"))
+    first, second = client.buy(10), client.buy(11)
+    client.inbox("good", wait="30s", token=second["token"])
 
     def count_of(**query: str) -> int:
-        reply = town.get("/sandbox/deliveries", query=query)
+        reply = client.get("/sandbox/deliveries", query=query)
         assert reply.status == 200
         count: int = reply.json["count"]
         return count
@@ -476,21 +478,21 @@ def test_deliveries_can_be_filtered(town: Town) -> None:
     assert count_of() == count_of(webhook_token=good) == 5  # A user, a card that is issued and activated, two purchases.
     assert (count_of(transaction_token=first["token"]), count_of(transaction_token="none")) == (1, 0)
     assert (count_of(webhook_token="none"), count_of(state="DEAD"), count_of(sort_by="createdTime")) == (0, 0, 5)
-    assert town.get("/sandbox/deliveries?state=LOST").status == 400
-    assert town.get("/sandbox/deliveries?sort_by=state").status == 400
-    with Town(town.server) as other:
+    assert client.get("/sandbox/deliveries?state=LOST").status == 400
+    assert client.get("/sandbox/deliveries?sort_by=state").status == 400
+    with InboxClient(client.server) as other:
         assert other.get("/sandbox/deliveries").json["count"] == 0
 
 
-def test_retries_come_when_the_clock_is_advanced(town: Town) -> None:
+def test_retries_come_when_the_clock_is_advanced(client: InboxClient) -> None:
     """An endpoint fails; the clock is set on, retry by retry; after the tenth the delivery is dead and says why."""
-    town.webhook(town.address("bad", "?status=500"))
-    town.post("/sandbox/clock", {"freeze": True})
-    town.post("/users", {"token": "ana"})
+    client.webhook(client.address("bad", "?status=500"))
+    client.post("/sandbox/clock", {"freeze": True})
+    client.post("/users", {"token": "ana"})
     for retry in range(1, 11):
-        until(lambda retry=retry: town.get("/sandbox/deliveries").json["data"][0]["tries"] == retry)  # type: ignore[misc]
-        town.post("/sandbox/clock", {"by": f"{4**retry}s"})
-    until(lambda: town.get("/sandbox/deliveries?state=DEAD").json["count"] == 1)
-    messages = town.inbox("bad")
+        until(lambda retry=retry: client.get("/sandbox/deliveries").json["data"][0]["tries"] == retry)  # type: ignore[misc]
+        client.post("/sandbox/clock", {"by": f"{4**retry}s"})
+    until(lambda: client.get("/sandbox/deliveries?state=DEAD").json["count"] == 1)
+    messages = client.inbox("bad")
     assert len(messages) == 11
     assert len({str(message["body"]) for message in messages}) == 1
