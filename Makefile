@@ -1,4 +1,4 @@
-# The one front door. `make` lists what there is; every target sets up what it needs by itself.
+# All commands of a contributor. `make` lists them; every target sets up what it needs by itself.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -34,10 +34,15 @@ serve: .venv/.ready ## the API on this machine
 	$(BIN)/cardwright serve
 
 .PHONY: check
-check: test ## the same as test
+check: lint types contracts unit ## the fast loop while working: format, lint, types, import contracts, unit tests
+
+.PHONY: unit
+unit: .venv/.ready ## unit tests: no server, no database; TESTS=tests/unit/core
+	@echo "== unit tests"
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(or $(TESTS),tests/unit)
 
 .PHONY: test
-test: lint types floors ## everything: lint, types, floors and all tests; DB=sqlite|postgres for one database
+test: lint types contracts ## everything: format, lint, types, import contracts and all tests; DB=sqlite|postgres for one database
 	@echo "== tests"
 	CARDWRIGHT_TEST_DB=$(DB) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
@@ -79,7 +84,7 @@ docs: .venv/.ready ## run every command and example of the documentation
 	$(BIN)/pytest tests/repository/test_docs.py
 
 .PHONY: lint
-lint: .venv/.ready ## style and common mistakes
+lint: .venv/.ready ## format, style and common mistakes
 	@echo "== lint"
 	$(BIN)/ruff format --check --quiet || { echo "Run make format." >&2; exit 1; }
 	$(BIN)/ruff check
@@ -93,9 +98,9 @@ types: .venv/.ready ## strict types
 	@echo "== types"
 	$(BIN)/mypy
 
-.PHONY: floors
-floors: .venv/.ready ## who may import whom
-	@echo "== floors"
+.PHONY: contracts
+contracts: .venv/.ready ## import contracts: which package may import which
+	@echo "== import contracts"
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: bench

@@ -26,7 +26,7 @@ SAMPLES_PER_S = 200
 # The first of these that the innermost frames, going outwards, belong to says what a sample was spent on.
 PARTS = (
     ("HTTP: uvicorn, httptools", ("uvicorn/", "starlette/")),
-    ("HTTP: our door (credential, route, body)", ("edges/http/", "resources/common/route.py", "kit/vault.py", "vault.py")),
+    ("HTTP: our part (credential, route, body)", ("edges/http/", "resources/common/route.py", "kit/vault.py", "vault.py")),
     ("request to message (simulate)", ("resources/simulate", "core/money.py")),
     ("answer: rendering", ("core/render.py", "core/iso8583_response.py", "core/transaction_row.py", "core/countries.py")),
     ("deciding", ("core/",)),

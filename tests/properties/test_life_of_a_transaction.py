@@ -81,7 +81,7 @@ AT_ONCE = {
 }
 BRINGS = (*ANNOUNCED, RequestType.ORIGINAL_CREDIT, PIN_REFUND)
 NOT_NOTHING = (*BRINGS, RequestType.WITHDRAWAL, RequestType.ATM_HOLD)
-"""What the doors do not let in with an amount of 0."""
+"""Requests that the edges refuse with an amount of 0."""
 
 EDGES = {
     ("", "ask pindebit.balanceinquiry", "CLEARED"), ("", "force", "COMPLETION"), ("", "refund", "COMPLETION"),

@@ -19,7 +19,7 @@ from cardwright.storage.tables import metadata
 from tests.support.in_process_platform import NOON, InProcessPlatform, card_request
 
 CASES = {"sqlite": 10_000, "postgresql": 1_000}
-"""PostgreSQL is another door to the same decision, and each trial is a round trip to it."""
+"""PostgreSQL leads to the same decision, and each trial is a round trip to it."""
 
 ACCOUNTS = 100
 DUMPS_EVERY = 5

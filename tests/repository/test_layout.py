@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: a pure core, rooms in order, no orphan, nothing left lying about."""
+"""Rules of the code base that a test can check: a pure core, sections in order, no orphan, nothing left behind."""
 
 import ast
 import re
@@ -23,8 +23,8 @@ IMPURE_MODULES |= {"aiohttp", "asyncio", "http", "io", "logging", "os", "pathlib
 IMPURE_MODULES |= {"psycopg", "sqlalchemy", "sqlite3", "subprocess", "sys", "tempfile", "threading", "urllib"}
 IMPURE_NAMES = re.compile(r"^(datetime\.(now|utcnow|today)|date\.today|uuid[1-8]|getnode|open|print|input)$")
 
-ROOMS = ("Shapes", "Rules", "Queries", "Actions", "Routes")
-ROOM = re.compile(r"^# --- (\w+)", re.MULTILINE)
+SECTIONS = ("Shapes", "Rules", "Queries", "Actions", "Routes")
+SECTION = re.compile(r"^# --- (\w+)", re.MULTILINE)
 
 LEFT_BEHIND = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|home|root|Users)/|/tmp/plan")
@@ -134,10 +134,10 @@ def test_test_says_what_it_proves(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", python_files(RESOURCES), ids=name_of)
-def test_rooms_are_in_order(file: Path) -> None:
-    """A resource may lack a room, but the rooms that it has have our names and stand in our order."""
-    rooms = ROOM.findall(file.read_text(encoding="utf-8"))
-    assert rooms == [room for room in ROOMS if room in rooms]
+def test_sections_are_in_order(file: Path) -> None:
+    """A resource may lack a section; those that it has are named and ordered alike."""
+    sections = SECTION.findall(file.read_text(encoding="utf-8"))
+    assert sections == [section for section in SECTIONS if section in sections]
 
 
 # --- Nothing lies about --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A platform inside the test's own process: a database with cards, and the engine without its door."""
+"""A platform inside the test's own process: a database with cards, and the engine without an edge."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -93,7 +93,7 @@ class Echo:
 class Running:
     """The protocol that listens, its application, the state that uvicorn keeps, and the clock."""
 
-    door: Echo
+    handler: Echo
     state: ServerState
     connections: Connections
     now: list[float] = field(default_factory=lambda: [1000.0])
@@ -120,13 +120,13 @@ def run_protocol(say: Callable[[Running], Awaitable[None]], **limits: float) -> 
     """Run a conversation with a listening protocol that has these limits."""
 
     async def run() -> None:
-        loop, door, state = asyncio.get_running_loop(), Echo(), ServerState()
+        loop, handler, state = asyncio.get_running_loop(), Echo(), ServerState()
         now = [1000.0]
         connections = Connections(ClientLimits(**limits), clock=lambda: now[0], sweep_s=SWEEP_S)  # type: ignore[arg-type]
-        config = uvicorn.Config(door, http=ApiProtocol, ws="none", log_config=None, proxy_headers=False)  # type: ignore[arg-type]
+        config = uvicorn.Config(handler, http=ApiProtocol, ws="none", log_config=None, proxy_headers=False)  # type: ignore[arg-type]
         config.load()
         server = await loop.create_server(lambda: ApiProtocol(config, state, {}, connections=connections), HOST, 0)
-        running = Running(door, state, connections, now, server.sockets[0].getsockname()[1])
+        running = Running(handler, state, connections, now, server.sockets[0].getsockname()[1])
         try:
             await asyncio.wait_for(say(running), SAFETY_S)
         finally:

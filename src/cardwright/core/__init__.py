@@ -1,1 +1,1 @@
-"""The pure floor: values in, values out; no clock, no randomness, no float, no input or output."""
+"""Pure core: values in, values out; no clock, no randomness, no float, no input or output."""

@@ -75,7 +75,7 @@ def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
 def advise(snapshot: Snapshot, message: Advice) -> Decision:
     """Lowers the authorization's total, of which a part may be cleared already; a higher total needs an increment instead."""
     chain, family = chain_of(snapshot)
-    assert family.advice is not None, "the door lets an advice name a hold or an announcement that knows one"
+    assert family.advice is not None, "parsing lets an advice name only a hold or an announcement"
     back = abs(chain.cleared) + chain.hold_left - message.amount
     if (refusal := _refusal(chain, back, chain.hold_left)) is not None or back < 0:
         return declined(snapshot, family.advice, refusal or Reason.INVALID_AMOUNT, message.amount)
@@ -102,7 +102,7 @@ def clear(snapshot: Snapshot, message: Clearing) -> Decision:
     """
     chain = snapshot.chain if snapshot.chain is not None and not message.is_forced else NO_CHAIN
     kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else message.forced_as
-    assert kind is not None, "the door lets a clearing name a hold only"
+    assert kind is not None, "parsing lets a clearing name only a hold"
     if not snapshot.account.has_room(snapshot.currency, message.amount):
         return declined(snapshot, kind, Reason.INVALID_AMOUNT, message.amount)
     if kind in CREDIT_CLEARINGS:

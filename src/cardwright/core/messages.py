@@ -1,4 +1,4 @@
-"""The messages that move money, as the engine receives them, whichever door they came through."""
+"""Messages that move money, as the engine receives them from any edge."""
 
 from enum import StrEnum
 from typing import Any

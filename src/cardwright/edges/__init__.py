@@ -1,1 +1,1 @@
-"""The doors through which bytes come in and go out: HTTP and the command line."""
+"""Edges: HTTP and the command line, which turn bytes into shapes and back."""

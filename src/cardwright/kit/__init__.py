@@ -1,1 +1,1 @@
-"""The toolbox: what every floor needs and what has no word of our trade in it."""
+"""Kit: helpers for every layer that know nothing of card issuing."""

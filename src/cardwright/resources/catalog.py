@@ -1,4 +1,4 @@
-"""All routes of the platform, one list: the HTTP door, the OpenAPI document and the tests read it."""
+"""All routes of the platform, one list: the HTTP edge, the OpenAPI document and the tests read it."""
 
 from cardwright.resources.account_holders import (
     account_holder_groups,

@@ -1,1 +1,1 @@
-"""The HTTP door: bytes to shapes and back, one declarative route table."""
+"""HTTP: bytes to shapes and back, by one declarative route table."""

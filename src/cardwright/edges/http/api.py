@@ -1,4 +1,4 @@
-"""The API door: credential, route, body, action, answer; in that order, for every route alike."""
+"""The API: credential, route, body, action, answer, in this order for every route."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""The whole HTTP door: the API, and as an ASGI application the inbox, the explorer, health and metrics."""
+"""The ASGI application: the API, the webhook inbox, the explorer, health and metrics."""
 
 import asyncio
 import gc

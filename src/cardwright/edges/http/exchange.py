@@ -13,7 +13,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 CONTENT_TYPE = b"content-type: application/json;charset=UTF-8\r\n"
 
 
-class Door(Protocol):
+class RequestHandler(Protocol):
     """The application as the protocol uses it for API requests."""
 
     def is_api(self, verb: str, path: bytes) -> bool:

@@ -18,7 +18,15 @@ from cardwright.core.problems import BAD_CREDENTIAL, BAD_REQUEST, BUSY, METHOD_N
 from cardwright.edges.http import rejections
 from cardwright.edges.http.api import HttpResponse
 from cardwright.edges.http.connections import FRAMING_MAX, LINGER_S, Connections
-from cardwright.edges.http.exchange import Door, Exchange, Flow, answer_head, content_length, head_size, head_without_upgrade
+from cardwright.edges.http.exchange import (
+    Exchange,
+    Flow,
+    RequestHandler,
+    answer_head,
+    content_length,
+    head_size,
+    head_without_upgrade,
+)
 from cardwright.edges.http.metrics import count_answer, count_refusal
 from cardwright.edges.http.problems import problem_body
 from cardwright.edges.http.rejections import Rejection
@@ -52,7 +60,7 @@ class ApiProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._registry, self._limits, self._clock = connections, connections.limits, connections.clock
-        self._door, self._bookmarks = cast(Door, self.app), Bookmarks(connections.clock)
+        self._handler, self._bookmarks = cast(RequestHandler, self.app), Bookmarks(connections.clock)
         # Below this many bytes of a head in earlier pieces its size need not be summed up.
         self._head_sum_from = self._limits.head_max_bytes - PIECE_BYTES
         self._stage = CONNECTED
@@ -279,7 +287,7 @@ class ApiProtocol(HttpToolsProtocol):
         path = url.path or b""
         if not self.url.isascii():
             self._reject(rejections.BAD_TARGET)
-        if not self._door.is_api(verb, path):
+        if not self._handler.is_api(verb, path):
             self._begin_general(path)
             return
         self._stage = BODY
@@ -356,7 +364,7 @@ class ApiProtocol(HttpToolsProtocol):
             self._refuse(rejections.TOO_BUSY)
             return
         try:
-            is_admitted = self._door.check_head(exchange.verb, exchange.path, authorization)
+            is_admitted = self._handler.check_head(exchange.verb, exchange.path, authorization)
         except Problem as problem:
             self._refuse(Rejection(problem, "route"))
             return
@@ -371,8 +379,8 @@ class ApiProtocol(HttpToolsProtocol):
     async def _admit(self, exchange: Exchange, authorization: bytes | None) -> None:
         refusal: Problem | None = None
         try:
-            await self._door.look_up(authorization)
-            self._door.check_head(exchange.verb, exchange.path, authorization)
+            await self._handler.look_up(authorization)
+            self._handler.check_head(exchange.verb, exchange.path, authorization)
         except Problem as problem:
             refusal = problem
         except Exception:
@@ -479,7 +487,7 @@ class ApiProtocol(HttpToolsProtocol):
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
-            answer = await self._door.answer(exchange.request(self._bookmarks))
+            answer = await self._handler.answer(exchange.request(self._bookmarks))
             if self.flow.write_paused:
                 await self.flow.drain()
             self._write(exchange, answer)

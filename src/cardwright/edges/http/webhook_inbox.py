@@ -1,4 +1,4 @@
-"""The inbox's own door: takes any webhook without a credential, as a stranger's server would, and fails when asked to."""
+"""Receiving end of the webhook inbox: accepts any webhook without a credential, and fails on request."""
 
 import asyncio
 import re

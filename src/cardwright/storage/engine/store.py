@@ -221,7 +221,7 @@ class Worker(Protocol):
 
 
 class EngineStore(Protocol):
-    """The engine's door to a database."""
+    """The engine's access to a database."""
 
     workers_max: int
 

@@ -149,7 +149,7 @@ def test_the_largest_body_is_taken(path: bytes) -> None:
         for body in (b"content-length: %d\r\n\r\n%s" % (size, b"x" * size), b"transfer-encoding: chunked\r\n\r\n" + chunks):
             writer.write(b"POST %s HTTP/1.1\r\nhost: x\r\n%s" % (path, body))
             assert await read_answer(reader) == ((200, b"/v3/a  %d" % size) if path == b"/v3/a" else (200, b"page"))
-        assert running.door.bodies in ([], [b"x" * size] * 2)
+        assert running.handler.bodies in ([], [b"x" * size] * 2)
         writer.close()
 
     run_protocol(say)
@@ -163,8 +163,8 @@ def test_fields_behind_a_body_are_no_header_fields() -> None:
         head = b"POST /v3/a HTTP/1.1\r\nhost: x\r\nauthorization: known\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + CHUNK + b"0\r\nauthorization: other\r\nx: y\r\n\r\n")
         assert (await read_answer(reader))[0] == 200
-        assert dict(running.door.requests[0].headers)[b"authorization"] == b"known"
-        assert b"x" not in running.door.requests[0].headers
+        assert dict(running.handler.requests[0].headers)[b"authorization"] == b"known"
+        assert b"x" not in running.handler.requests[0].headers
         writer.close()
 
     run_protocol(say)
@@ -229,7 +229,7 @@ def test_requests_of_a_large_piece_are_answered_in_their_order() -> None:
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
-        running.door.let_go.set()
+        running.handler.let_go.set()
         paths = [path for number in range(750) for path in (b"/v3/%d" % number, b"/page", b"/v3/wait", b"/body")]
         server = running.protocols[0]
         sent = b"".join(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path for path in paths)
@@ -280,7 +280,7 @@ def test_head_and_body_must_arrive_in_time(first: bytes, sent: bytes, reason: st
         running.pass_time(2)
         await check_refused(running, reader, 408)
         assert refusals() - before == {reason: 1}
-        assert len(running.door.bodies) == 0
+        assert len(running.handler.bodies) == 0
         writer.close()
 
     run_protocol(say)
@@ -354,10 +354,10 @@ def test_time_that_the_server_takes_does_not_count() -> None:
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
         writer.write(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n" + GET + HALF_HEAD)
-        await until(lambda: running.door.requests)
+        await until(lambda: running.handler.requests)
         running.pass_time(60)
         await asyncio.sleep(0.05)
-        running.door.let_go.set()
+        running.handler.let_go.set()
         assert (await read_answer(reader))[0] == 200
         assert (await read_answer(reader))[0] == 200
         writer.write(b"\r\n")
@@ -452,7 +452,7 @@ def test_a_head_that_is_refused_needs_no_body(path: bytes, credential: bytes, st
         reader, writer = await running.connect()
         writer.write(HALF_BODY % (path, credential) + b"x" * 100)
         await check_refused(running, reader, status)
-        assert [request.path for request in running.door.requests] == [b"/v3/a"], "only the other client's request"
+        assert [request.path for request in running.handler.requests] == [b"/v3/a"], "only the other client's request"
         assert refusals() - before == {reason: 1}
         writer.close()
 
@@ -464,22 +464,22 @@ def test_little_of_a_body_is_kept_until_the_credential_is_found(credential: byte
     """While it is looked up the socket is not read; a failed look-up decides nothing, the API answers then."""
 
     async def say(running: Running) -> None:
-        running.door.look_up_may_end.clear()
+        running.handler.look_up_may_end.clear()
         reader, writer = await running.connect()
         server = running.protocols[0]
         writer.write(HALF_BODY % (b"/v3/a", credential))
-        await until(lambda: running.door.looked_up)
+        await until(lambda: running.handler.looked_up)
         writer.write(b"x" * 400_000)
         running.pass_time(60)
         await asyncio.sleep(0.05)
         assert len(server._backlog) + server._body_bytes <= 262_144, "at most one read of the transport"
-        running.door.look_up_may_end.set()
+        running.handler.look_up_may_end.set()
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert await read_answer(reader) == (200, b"/v3/a  400000")
         writer.write(HALF_BODY % (b"/v3/a", b"stored") + b"x" * 400_000)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
         assert await read_answer(reader) == (200, b"/v3/a  400000")
-        assert running.door.looked_up == ([b"stored"] if credential == b"stored" else [b"broken", b"stored"])
+        assert running.handler.looked_up == ([b"stored"] if credential == b"stored" else [b"broken", b"stored"])
         writer.close()
 
     run_protocol(say)
@@ -568,7 +568,7 @@ def test_a_refusal_comes_after_earlier_answers(sent: bytes, status: int) -> None
         reader, writer = await running.connect()
         writer.write(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n" + b"GET /page HTTP/1.1\r\nhost: x\r\n\r\n" + GET + sent + GET)
         await until(lambda: running.protocols[0]._stage == protocol.REFUSED)
-        running.door.let_go.set()
+        running.handler.let_go.set()
         assert [await read_answer(reader) for _ in range(3)] == [(200, b"/v3/wait  0"), (200, b"page"), (200, b"/v3/a  0")]
         await check_refused(running, reader, status)
         writer.close()
@@ -597,7 +597,7 @@ def test_a_stop_does_not_wait_for_clients(sent: bytes, first: bytes) -> None:
 
     async def say(running: Running) -> None:
         if b"bad" in sent:
-            running.door.look_up_may_end.clear()
+            running.handler.look_up_may_end.clear()
         reader, writer = await running.connect()
         server = running.protocols[0]
         if first:
@@ -609,9 +609,9 @@ def test_a_stop_does_not_wait_for_clients(sent: bytes, first: bytes) -> None:
         server.shutdown()
         await until(lambda: not running.protocols)
         await reader.read()
-        running.door.look_up_may_end.set()
+        running.handler.look_up_may_end.set()
         await until(lambda: not running.state.tasks)
-        assert running.door.bodies == []
+        assert running.handler.bodies == []
         writer.close()
 
     run_protocol(say)
@@ -625,9 +625,9 @@ def test_a_stop_waits_for_requests_under_way(behind: bytes) -> None:
         reader, writer = await running.connect()
         server = running.protocols[0]
         server.data_received(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n" + GET + behind)
-        await until(lambda: running.door.requests)
+        await until(lambda: running.handler.requests)
         server.shutdown()
-        running.door.let_go.set()
+        running.handler.let_go.set()
         assert await read_answer(reader) == (200, b"/v3/wait  0")
         status, fields, _ = await read_whole(reader)
         assert (status, fields["connection"]) == (200, "close")

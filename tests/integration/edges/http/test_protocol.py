@@ -14,15 +14,15 @@ def test_requests_sent_together_are_answered_in_their_order() -> None:
     """A slow request holds back the answers of those behind it on its connection, API and pages alike."""
 
     async def say(running: Running) -> None:
-        door, port = running.door, running.port
+        handler, port = running.handler, running.port
         reader, writer = await asyncio.open_connection(HOST, port)
         paths = ("/v3/wait", "/v3/b?x=1", "/page", "/v3/d")
         writer.write(b"".join(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode() for path in paths))
         second, second_writer = await asyncio.open_connection(HOST, port)
         second_writer.write(b"GET /v3/other HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (await read_answer(second))[0] == 200
-        assert [request.path for request in door.requests] == [b"/v3/wait", b"/v3/other"]
-        door.let_go.set()
+        assert [request.path for request in handler.requests] == [b"/v3/wait", b"/v3/other"]
+        handler.let_go.set()
         answers = [await read_answer(reader) for _ in paths]
         assert [body for _, body in answers] == [b"/v3/wait  0", b"/v3/b x=1 0", b"page", b"/v3/d  0"]
         writer.close()
@@ -105,11 +105,11 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(protocol, "UNDER_WAY_MAX", 4)
 
     async def say(running: Running) -> None:
-        door, port = running.door, running.port
+        handler, port = running.handler, running.port
         waiting = [await asyncio.open_connection(HOST, port) for _ in range(4)]
         for _, writer in waiting:
             writer.write(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n")
-        while len(door.requests) < len(waiting):
+        while len(handler.requests) < len(waiting):
             await asyncio.sleep(0)
         reader, writer = await asyncio.open_connection(HOST, port)
         for _ in range(3):
@@ -118,7 +118,7 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
                 status, body = await read_answer(reader)
                 assert status == BUSY.status
                 assert b'"error_code":"429001"' in body
-        door.let_go.set()
+        handler.let_go.set()
         assert [(await read_answer(waiting_reader))[0] for waiting_reader, _ in waiting] == [200] * 4
         writer.write(b"GET /v3/a HTTP/1.1\r\nhost: x\r\n\r\n")
         assert await read_answer(reader) == (200, b"/v3/a  0")
@@ -140,10 +140,10 @@ def test_an_idle_connection_is_ended_and_a_used_one_is_not(path: bytes) -> None:
             running.pass_time(60)
             await asyncio.sleep(0.05)
         writer.write(b"GET /v3/wait HTTP/1.1\r\nhost: x\r\n\r\n")
-        await until(lambda: running.door.requests[-1:] and running.door.requests[-1].path == b"/v3/wait")
+        await until(lambda: running.handler.requests[-1:] and running.handler.requests[-1].path == b"/v3/wait")
         running.pass_time(1000)
         await asyncio.sleep(0.05)
-        running.door.let_go.set()
+        running.handler.let_go.set()
         assert (await read_answer(reader))[0] == 200
         running.pass_time(74)
         writer.write(b"\r\n\r\n")

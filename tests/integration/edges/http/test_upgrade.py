@@ -64,8 +64,8 @@ def test_a_body_is_read_wherever_the_bytes_are_split(verb: bytes, body: bytes, p
             assert await read_answer(reader) == expected
         writer.write(request * 3 + b"GET /v3/b HTTP/1.1\r\nhost: x\r\n\r\n")
         assert [await read_answer(reader) for _ in range(4)] == [expected] * 3 + [(200, b"/v3/b  0")]
-        assert all(dict(head.headers).get(b"upgrade") is None for head in running.door.requests)
-        assert set(running.door.bodies) <= {b"hello"}
+        assert all(dict(head.headers).get(b"upgrade") is None for head in running.handler.requests)
+        assert set(running.handler.bodies) <= {b"hello"}
         writer.close()
 
     run_protocol(say)

@@ -97,7 +97,7 @@ def send(url: str, body: bytes = PURCHASE, headers: dict[str, str] | None = None
         return answer.status, answer.read()
 
 
-# --- The door ----------------------------------------------------------------------------
+# --- Receiving ----------------------------------------------------------------------------
 
 
 def test_a_stranger_may_post_and_only_the_program_may_read(client: InboxClient) -> None:
