@@ -14,7 +14,8 @@ from cardwright.outbox.events import BATCH_MAX, Category
 from cardwright.outbox.render import TRANSITIONS
 from cardwright.storage.tables import outbox, transactions, webhooks
 from tests.support.failpoints import Failpoints
-from tests.support.in_process_platform import NOON, InProcessPlatform, card_request, movement_request, new_platform
+from tests.support.in_process_platform import InProcessPlatform, card_request, movement_request, new_platform
+from tests.support.instants import NOON
 from tests.support.issuing import read_of
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.register import Register

@@ -29,7 +29,8 @@ from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
 from cardwright.storage.programs import set_clock
 from tests.support.chains import populate
-from tests.support.in_process_platform import NOON, InProcessPlatform, new_platform
+from tests.support.in_process_platform import InProcessPlatform, new_platform
+from tests.support.instants import NOON
 
 SIZE = settings(
     max_examples=int(os.environ.get("CARDWRIGHT_LIFE_RUNS", "300")),

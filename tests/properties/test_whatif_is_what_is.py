@@ -16,7 +16,8 @@ from cardwright.engine.dry_run import Trial, try_out
 from cardwright.engine.id_blocks import IdSource
 from cardwright.resources.analysis.what_if import answer_of
 from cardwright.storage.tables import metadata
-from tests.support.in_process_platform import NOON, InProcessPlatform, card_request
+from tests.support.in_process_platform import InProcessPlatform, card_request
+from tests.support.instants import NOON
 
 CASES = {"sqlite": 10_000, "postgresql": 1_000}
 """PostgreSQL leads to the same decision, and each trial is a round trip to it."""

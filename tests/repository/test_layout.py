@@ -190,3 +190,26 @@ def test_nothing_is_left_behind(rule: re.Pattern[str], text: str) -> None:
     lines = ((file, number, line) for file in text_files() for number, line in enumerate(file.read_text("utf-8").splitlines(), 1))
     places = [f"{name_of(file)}:{number}: {line.strip()}" for file, number, line in lines if rule.search(line)]
     assert places == [], text
+
+
+# --- Unit tests need nothing ----------------------------------------------------------------
+
+SERVERS = re.compile(
+    r"tests\.(stress|support\.(clusters|databases|fixtures|in_process_platform|issuing|postgres|receiver|server|shop|waiting))\b"
+)
+FIXTURES = {"database_url", "postgres", "postgres_url", "server"}
+
+
+@pytest.mark.parametrize("file", python_files(ROOT / "tests" / "unit"), ids=name_of)
+def test_unit_test_needs_no_server(file: Path) -> None:
+    """A unit test imports nothing that starts a server and asks for no database, so the whole folder takes seconds."""
+    imports = [node for node in ast.walk(tree_of(file)) if isinstance(node, ast.ImportFrom)]
+    assert [node.module for node in imports if SERVERS.match(node.module or "")] == []
+    functions = [node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [node.name for node in functions if FIXTURES & {argument.arg for argument in node.args.args}] == []
+
+
+@pytest.mark.parametrize("folder", sorted(path for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir()), ids=name_of)
+def test_unit_tests_mirror_the_package(folder: Path) -> None:
+    """A folder of unit tests is named like the package, or the helper folder, that it tests."""
+    assert (SRC / "cardwright" / folder.name).is_dir() or folder.name in ("bench", "support") or folder.name == "__pycache__"

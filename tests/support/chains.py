@@ -26,7 +26,8 @@ from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
 from cardwright.storage.programs import get_program, set_clock
 from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal
-from tests.support.in_process_platform import NOON, InProcessPlatform
+from tests.support.in_process_platform import InProcessPlatform
+from tests.support.instants import NOON
 
 UNITS = {"m": 60_000, "h": 3_600_000, "d": DAY_MS}
 

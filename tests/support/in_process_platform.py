@@ -61,9 +61,7 @@ from cardwright.storage.tables import (
     shadow_hits,
     transactions,
 )
-
-NOON = 1_767_268_800_000
-"""2026-01-01T12:00:00Z, where the platform's clock stands still."""
+from tests.support.instants import NOON
 
 CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "fundingsources/program": (funding_sources.create_source, funding_sources.SourceCreate),

@@ -46,7 +46,8 @@ from cardwright.storage.programs import Program, ProgramSettings, get_program, i
 from cardwright.storage.tables import funding_sources, holders, users
 from tests.stress.naive_velocity import Books, Chain, Move, window_on
 from tests.support import limit_steps as steps
-from tests.support.in_process_platform import CREATORS, NOON, InProcessPlatform, card_request
+from tests.support.in_process_platform import CREATORS, InProcessPlatform, card_request
+from tests.support.instants import NOON
 from tests.support.limit_steps import Opened, Step
 
 WINDOWS = tuple(str(window) for window in Window if window is not Window.TRANSACTION)

@@ -34,7 +34,8 @@ from cardwright.resources.funding import funding_sources
 from cardwright.resources.programs import card_products
 from cardwright.storage.programs import get_program
 from cardwright.storage.reset import reset_program
-from tests.support.in_process_platform import NOON, InProcessPlatform, card_request
+from tests.support.in_process_platform import InProcessPlatform, card_request
+from tests.support.instants import NOON
 from tests.support.postgres import TestPostgres
 
 STATEMENTS_MAX = 60

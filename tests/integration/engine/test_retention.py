@@ -23,7 +23,8 @@ from cardwright.storage.database import Database
 from cardwright.storage.programs import set_clock
 from cardwright.storage.tables import backtest_flips, backtests, inbox_messages, metadata, outbox
 from tests.support.databases import check_books
-from tests.support.in_process_platform import NOON, InProcessPlatform, card_request, new_platform
+from tests.support.in_process_platform import InProcessPlatform, card_request, new_platform
+from tests.support.instants import NOON
 from tests.support.waiting import until
 
 DAYS = 30

@@ -19,7 +19,8 @@ from cardwright.resources.controls import velocity_controls
 from cardwright.storage.database import Database
 from cardwright.storage.programs import get_program
 from cardwright.storage.tables import message_tokens, outbox, transactions
-from tests.support.in_process_platform import NOON, InProcessPlatform, card_request, movement_request, new_platform
+from tests.support.in_process_platform import InProcessPlatform, card_request, movement_request, new_platform
+from tests.support.instants import NOON
 
 PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 15
 WITH_FEE, FEES, ENDS = 3, 5, 2

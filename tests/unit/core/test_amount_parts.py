@@ -24,7 +24,7 @@ from cardwright.core.transaction_types import CASH_MACHINE, WITH_CASH, RequestTy
 from cardwright.core.velocity import Control, Window, resolved_control
 from cardwright.core.velocity_events import event_of, request_of_row
 from cardwright.engine.transaction_rows import details_of, record
-from tests.support.in_process_platform import NOON
+from tests.support.instants import NOON
 from tests.unit.core.test_checks import snapshot_of
 
 REQUEST_TYPES = (

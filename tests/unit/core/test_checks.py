@@ -45,7 +45,7 @@ from cardwright.core.snapshot import (
 from cardwright.core.spend_controls import MerchantRule, PreKyc, Spend
 from cardwright.core.velocity import Control, Window, resolved_control
 from cardwright.kit.clock import parse_instant
-from tests.support.in_process_platform import NOON
+from tests.support.instants import NOON
 
 # How the tables are read. A column is something that can differ, an empty cell leaves it as it is for an ordinary purchase:
 # 10.00 at a grocery in the USA, an active card of an active user, a product as it is made by default, a funding source.

@@ -32,7 +32,8 @@ from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, ListOrd
 from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, find_own, with_newest
 from cardwright.storage.transaction_lists.positions import ListPositions
 from tests.support import past
-from tests.support.in_process_platform import NOON, InProcessPlatform, new_platform
+from tests.support.in_process_platform import InProcessPlatform, new_platform
+from tests.support.instants import NOON
 
 BEGIN = NOON - 30 * past.DAY_MS
 SORTS = ("user_transaction_time", "-user_transaction_time", "created_time", "-created_time")
