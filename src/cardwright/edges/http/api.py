@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from hashlib import blake2b
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 import msgspec
@@ -68,6 +68,26 @@ class HttpResponse(NamedTuple):
     status: int
     body: bytes
     allow: str = ""
+
+
+class RequestHandler(Protocol):
+    """The application as the protocol uses it for API requests."""
+
+    def is_api(self, verb: str, path: bytes) -> bool:
+        """Whether the request is the API's."""
+        ...
+
+    def check_head(self, verb: str, path: bytes, authorization: bytes | None) -> bool:
+        """Judge a request before its body is read: False if its credential must be looked up. Raises the refusing problem."""
+        ...
+
+    async def look_up(self, authorization: bytes | None) -> None:
+        """Look a credential up, so that ``check_head`` knows it. Raises BAD_CREDENTIAL."""
+        ...
+
+    async def answer(self, request: Request) -> HttpResponse:
+        """Answers it; never raises but for cancellation."""
+        ...
 
 
 class Api:

@@ -1,7 +1,7 @@
 """Exchange: an API request and its answer on a connection, and the parts that the protocol is made of."""
 
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -11,26 +11,6 @@ from cardwright.kit.bookmarks import Bookmarks
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 CONTENT_TYPE = b"content-type: application/json;charset=UTF-8\r\n"
-
-
-class RequestHandler(Protocol):
-    """The application as the protocol uses it for API requests."""
-
-    def is_api(self, verb: str, path: bytes) -> bool:
-        """Whether the request is the API's."""
-        ...
-
-    def check_head(self, verb: str, path: bytes, authorization: bytes | None) -> bool:
-        """Judge a request before its body is read: False if its credential must be looked up. Raises the refusing problem."""
-        ...
-
-    async def look_up(self, authorization: bytes | None) -> None:
-        """Look a credential up, so that ``check_head`` knows it. Raises BAD_CREDENTIAL."""
-        ...
-
-    async def answer(self, request: Request) -> HttpResponse:
-        """Answers it; never raises but for cancellation."""
-        ...
 
 
 class _NullEvent:

@@ -16,17 +16,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cardwright.core.problems import BAD_CREDENTIAL, BAD_REQUEST, BUSY, METHOD_NOT_ALLOWED, Problem
 from cardwright.edges.http import rejections
-from cardwright.edges.http.api import HttpResponse
+from cardwright.edges.http.api import HttpResponse, RequestHandler
 from cardwright.edges.http.connections import FRAMING_MAX, LINGER_S, Connections
-from cardwright.edges.http.exchange import (
-    Exchange,
-    Flow,
-    RequestHandler,
-    answer_head,
-    content_length,
-    head_size,
-    head_without_upgrade,
-)
+from cardwright.edges.http.exchange import Exchange, Flow, answer_head, content_length, head_size, head_without_upgrade
 from cardwright.edges.http.metrics import count_answer, count_refusal
 from cardwright.edges.http.problems import problem_body
 from cardwright.edges.http.rejections import Rejection
