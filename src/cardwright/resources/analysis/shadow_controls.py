@@ -13,10 +13,10 @@ from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.kit.clock import iso, iso_ms
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import record_version
 from cardwright.resources.common.fields import EmptyBody
 from cardwright.resources.common.route import Paging, Route, Scope, Shape, get, post
-from cardwright.resources.controls.scope import check_references, control_columns
+from cardwright.resources.controls.control_rows import insert_control
+from cardwright.resources.controls.scope import check_references
 from cardwright.resources.controls.velocity_controls import (
     VelocityControl,
     VelocityCreate,
@@ -111,9 +111,7 @@ def create_shadow(call: Call, body: VelocityCreate) -> ShadowControl:
         control = checked(control_of(body, body.token or call.app.ids.token()))
         check_references(call, control.association, control.merchant_scope)
         fact = counted_anew(call, fact_of(control, call.now, shadow=True))
-        columns = control_columns(control.association, fact, active=True)
-        control_id, _ = crud.insert(call, velocity_controls, body, control, shadow=SHADOW, **columns)
-        record_version(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=True)
+        insert_control(call, velocity_controls, history.Kind.VELOCITY_CONTROL, body, control, fact, shadow=SHADOW)
         row = records.find(call.db, velocity_controls, call.program.id, control.token)
     assert row is not None, "it was found or made"
     return shown(call, row)

@@ -9,9 +9,9 @@ from cardwright.core.problems import AUTH_CONTROL_NOT_FOUND, bad_field
 from cardwright.core.spend_controls import MerchantRule
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import record_version, without_nulls
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Blank, Paging, Shape, get, post, put
+from cardwright.resources.controls.control_rows import change_control, fields_of, insert_control, list_rows, updated
 from cardwright.resources.controls.scope import (
     Association,
     Mcc,
@@ -22,10 +22,7 @@ from cardwright.resources.controls.scope import (
     check_parts,
     check_references,
     checked_times,
-    control_columns,
-    is_active,
     moment_of,
-    whose,
 )
 from cardwright.storage import history, records
 from cardwright.storage.tables import auth_controls
@@ -93,20 +90,12 @@ class AuthControlQuery(Shape, frozen=True, kw_only=True):
 
 def control_of(body: AuthControlCreate, token: str) -> AuthControl:
     """The control that a request describes."""
-    fields = {
-        **crud.changes_of(body), "token": token, "association": without_nulls(body.association or Association()),
-        "merchant_scope": without_nulls(body.merchant_scope or AuthMerchantScope()),
-    }  # fmt: skip
-    return checked(AuthControl(**fields))
+    return checked(AuthControl(**fields_of(body, token, AuthMerchantScope)))
 
 
 def changed(control: AuthControl, body: AuthControlUpdate) -> AuthControl:
     """The control after a partial update."""
-    changes = crud.changes_of(body)
-    for name in ("association", "merchant_scope"):
-        if name in changes:
-            changes[name] = without_nulls(changes[name])
-    return checked(structs.replace(control, **changes))
+    return checked(updated(control, body))
 
 
 def checked(control: AuthControl) -> AuthControl:
@@ -155,10 +144,7 @@ def create_auth_control(call: Call, body: AuthControlCreate) -> str:
     if (replay := crud.find_replay(call, auth_controls, body)) is not None:
         return replay
     check_place(call, control)
-    fact = fact_of(control)
-    columns = control_columns(control.association, fact, active=control.active)
-    control_id, doc = crud.insert(call, auth_controls, body, control, **columns)
-    record_version(call, history.Kind.AUTH_CONTROL, control_id, fact, active=control.active)
+    _, doc = insert_control(call, auth_controls, history.Kind.AUTH_CONTROL, body, control, fact_of(control))
     return doc
 
 
@@ -169,9 +155,7 @@ def get_auth_control(call: Call) -> str:
 
 def list_auth_controls(call: Call) -> records.Listing:
     """Lists authorization controls, of everybody or of one user or card product."""
-    query: AuthControlQuery = call.query
-    conditions = [*whose(auth_controls, query.user, query.card_product), *is_active(auth_controls, query.active)]
-    return crud.list_resources(call, auth_controls, *conditions)
+    return list_rows(call, auth_controls, active=call.query.active)
 
 
 def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
@@ -180,13 +164,9 @@ def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
     crud.check_same_token(call, body)
     control = changed(msgspec.json.decode(row.doc, type=AuthControl), body)
     check_place(call, control)
-    doc = records.text_of(control)
-    if doc != row.doc:
-        fact = fact_of(control)
-        columns = control_columns(control.association, fact, active=control.active)
-        records.change(call.db, auth_controls, row.id, doc=doc, modified_ms=call.now, **columns)
-        record_version(call, history.Kind.AUTH_CONTROL, row.id, fact, active=control.active)
-    return doc
+    if records.text_of(control) == row.doc:
+        return str(row.doc)
+    return change_control(call, auth_controls, history.Kind.AUTH_CONTROL, row, control, fact_of(control))
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -10,10 +10,11 @@ from cardwright.core.spend_controls import MerchantRule
 from cardwright.kit.clock import Instant, iso
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import check_group, record_version, without_nulls
+from cardwright.resources.common.crud import check_group
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Blank, Paging, Shape, get, post, put
 from cardwright.resources.controls.auth_controls import AuthControlQuery, AuthMerchantScope
+from cardwright.resources.controls.control_rows import change_control, fields_of, insert_control, list_rows
 from cardwright.resources.controls.scope import (
     Association,
     Mid,
@@ -22,10 +23,7 @@ from cardwright.resources.controls.scope import (
     check_parts,
     check_references,
     checked_times,
-    control_columns,
-    is_active,
     moment_of,
-    whose,
 )
 from cardwright.storage import history, records
 from cardwright.storage.tables import exempt_mids, merchant_groups
@@ -81,11 +79,7 @@ def checked(body: ExemptionCreate) -> ExemptionCreate:
 
 def exemption_of(body: ExemptionCreate, token: str, now: Instant) -> Exemption:
     """The exemption that a request describes."""
-    fields = {
-        **crud.changes_of(checked(body)), "token": token, "association": without_nulls(body.association or Association()),
-        "created": iso(now), "last_updated": iso(now),
-    }  # fmt: skip
-    return Exemption(**fields)
+    return Exemption(**fields_of(checked(body), token), created=iso(now), last_updated=iso(now))
 
 
 def fact_of(exemption: Exemption) -> str:
@@ -122,9 +116,7 @@ def create_exemption(call: Call, body: ExemptionCreate) -> str:
     if (replay := crud.find_replay(call, exempt_mids, body)) is not None:
         return replay
     check_place(call, exemption)
-    fact = fact_of(exemption)
-    row_id, doc = crud.insert(call, exempt_mids, body, exemption, **control_columns(exemption.association, fact, active=True))
-    record_version(call, history.Kind.EXEMPTION, row_id, fact, active=True)
+    _, doc = insert_control(call, exempt_mids, history.Kind.EXEMPTION, body, exemption, fact_of(exemption))
     return doc
 
 
@@ -135,9 +127,7 @@ def get_exemption(call: Call) -> str:
 
 def list_exemptions(call: Call) -> records.Listing:
     """Lists exemptions, of everybody or of one user or card product."""
-    query: AuthControlQuery = call.query
-    conditions = [*whose(exempt_mids, query.user, query.card_product), *is_active(exempt_mids, query.active)]
-    return crud.list_resources(call, exempt_mids, *conditions)
+    return list_rows(call, exempt_mids, active=call.query.active)
 
 
 def update_exemption(call: Call, body: ExemptionUpdate) -> None:
@@ -147,8 +137,7 @@ def update_exemption(call: Call, body: ExemptionUpdate) -> None:
     active = body.active is True
     if before.active is not active:
         after = structs.replace(before, active=active, last_updated=iso(call.now))
-        records.change(call.db, exempt_mids, row.id, doc=records.text_of(after), modified_ms=call.now, active=active)
-        record_version(call, history.Kind.EXEMPTION, row.id, row.fact, active=active)
+        change_control(call, exempt_mids, history.Kind.EXEMPTION, row, after, row.fact)
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

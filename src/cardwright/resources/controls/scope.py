@@ -116,14 +116,6 @@ def check_count(call: Call, table: Table, token: str, association: Association, 
         raise bad_field("association", f"may be absent for at most {PROGRAM_CONTROLS_MAX} active controls of a program")
 
 
-def control_columns(association: Association, fact: str, *, active: bool) -> dict[str, Any]:
-    """The columns beside a control's document."""
-    return {
-        "active": active, "fact": fact, "user_token": association.user_token or None,
-        "card_product_token": association.card_product_token or None,
-    }  # fmt: skip
-
-
 def whose(table: Table, user: str | None, card_product: str | None) -> list[ColumnElement[bool]]:
     """The conditions of a list's filters; the literal ``null`` means those that name no user, or no card product."""
     if user is not None and card_product is not None:

@@ -18,9 +18,9 @@ from cardwright.kit.clock import DAY_MS
 from cardwright.resources.account_holders.balances import account_decoder
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.crud import record_version, without_nulls
 from cardwright.resources.common.fields import Token
 from cardwright.resources.common.route import Blank, Paging, Route, Shape, get, post, put
+from cardwright.resources.controls.control_rows import change_control, fields_of, insert_control, updated
 from cardwright.resources.controls.scope import (
     Association,
     Mcc,
@@ -29,7 +29,6 @@ from cardwright.resources.controls.scope import (
     check_count,
     check_parts,
     check_references,
-    control_columns,
     whose,
 )
 from cardwright.resources.transactions.as_of import owner_id_of
@@ -136,20 +135,13 @@ class ControlQuery(Shape, frozen=True, kw_only=True):
 
 def control_of(body: VelocityCreate, token: str) -> VelocityControl:
     """The control that a request describes."""
-    fields = {
-        **crud.changes_of(body), "token": token, "association": without_nulls(body.association or Association()),
-        "merchant_scope": without_nulls(body.merchant_scope or MerchantScope()),
-    }  # fmt: skip
-    return VelocityControl(**fields)
+    return VelocityControl(**fields_of(body, token, MerchantScope))
 
 
 def changed(control: VelocityControl, body: VelocityUpdate) -> VelocityControl:
     """The control after a partial update."""
-    changes = crud.changes_of(body)
-    for name in ("association", "merchant_scope"):
-        if name in changes:
-            changes[name] = without_nulls(changes[name])
-    return structs.replace(control, **changes)
+    after: VelocityControl = updated(control, body)
+    return after
 
 
 def checked(control: VelocityControl) -> VelocityControl:
@@ -253,9 +245,7 @@ def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) ->
     is_resumed = control.active and not row.active
     if is_resumed or control_from(row.id, fact).counting_settings != before.counting_settings:
         fact = counted_anew(call, fact, row.id)
-    columns = {**control_columns(control.association, fact, active=control.active), "shadow": shadow}
-    records.change(call.db, velocity_controls, row.id, doc=records.text_of(control), modified_ms=call.now, **columns)
-    record_version(call, history.Kind.VELOCITY_CONTROL, row.id, fact, active=control.active)
+    change_control(call, velocity_controls, history.Kind.VELOCITY_CONTROL, row, control, fact, shadow=shadow)
 
 
 # --- Actions: what one can do with it ------------------------------------------------
@@ -271,9 +261,7 @@ def create_control(call: Call, body: VelocityCreate) -> str:
     checked(control)
     check_place(call, control)
     fact = counted_anew(call, fact_of(control, call.now))
-    columns = control_columns(control.association, fact, active=control.active)
-    control_id, doc = crud.insert(call, velocity_controls, body, control, **columns)
-    record_version(call, history.Kind.VELOCITY_CONTROL, control_id, fact, active=control.active)
+    _, doc = insert_control(call, velocity_controls, history.Kind.VELOCITY_CONTROL, body, control, fact)
     return doc
 
 
