@@ -66,7 +66,10 @@ def document() -> Json:
     for route in catalog.ROUTES:
         operation = _operation(route, ids, homes[route].TAG, schemas)
         paths.setdefault(full_path(route), {})[route.verb.lower()] = operation
-    tags = [{"name": home.TAG, "description": prose(home.__doc__ or "")} for home in dict.fromkeys(homes.values())]
+    texts: dict[str, list[str]] = {}
+    for home in dict.fromkeys(homes.values()):
+        texts.setdefault(home.TAG, []).append(prose(home.__doc__ or ""))
+    tags = [{"name": name, "description": "\n\n".join(parts)} for name, parts in texts.items()]
     by_place = {(route.verb, full_path(route)): ids[route] for route in catalog.ROUTES}
     return {
         "openapi": "3.1.0",
