@@ -1,4 +1,4 @@
-"""A self-made certificate is accepted by real clients that were given it, and is kept as long as it serves."""
+"""A self-made certificate is accepted by real clients that were given its authority, and is kept as long as it serves."""
 
 import socket
 import ssl
@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from cardwright.kit.tls import LIFE_TIME, self_made_certificate
+from cardwright.kit.tls import LIFE_TIME, is_host, self_made_certificate
 
 NOW = datetime.now(UTC)
 NAMES = ["localhost", "127.0.0.1", "::1"]
@@ -34,11 +34,11 @@ class Hello(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def https_server(certificate: Path, key: Path) -> Iterator[int]:
+def https_server(certificate: Path) -> Iterator[int]:
     """A real HTTPS server on localhost; gives its port."""
     server = HTTPServer(("127.0.0.1", 0), Hello)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -61,6 +61,7 @@ def handshake(port: int, context: ssl.SSLContext, hostname: str) -> str | None:
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Path, Path]:
+    """The authority's file, which clients are given, and the server's."""
     return self_made_certificate(tmp_path / "tls", NAMES, NOW)
 
 
@@ -69,13 +70,13 @@ def test_a_strict_client_shakes_hands(made: tuple[Path, Path], hostname: str) ->
     """Python's ssl with full verification, OpenSSL's strict mode included, accepts the certificate for name and address."""
     context = ssl.create_default_context(cafile=str(made[0]))
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
-    with https_server(*made) as port:
+    with https_server(made[1]) as port:
         assert handshake(port, context, hostname) == "TLSv1.3"
 
 
-def test_requests_accepts_it_as_its_authority(made: tuple[Path, Path]) -> None:
-    """``requests`` with ``verify`` set to the certificate file reads an answer, by name and by address."""
-    with https_server(*made) as port:
+def test_requests_accepts_its_authority(made: tuple[Path, Path]) -> None:
+    """``requests`` with ``verify`` set to the authority's file reads an answer, by name and by address."""
+    with https_server(made[1]) as port:
         for host in ("localhost", "127.0.0.1"):
             assert requests.get(f"https://{host}:{port}/", verify=str(made[0]), timeout=60).text == "hello"
 
@@ -83,7 +84,7 @@ def test_requests_accepts_it_as_its_authority(made: tuple[Path, Path]) -> None:
 def test_strangers_and_other_names_are_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
     """Without the certificate, with another one, or under another name the handshake fails: the acceptance above counts."""
     other, _ = self_made_certificate(tmp_path / "other", NAMES, NOW)
-    with https_server(*made) as port:
+    with https_server(made[1]) as port:
         with pytest.raises(ssl.SSLCertVerificationError, match="self-signed"):
             handshake(port, ssl.create_default_context(), "localhost")
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -93,26 +94,31 @@ def test_strangers_and_other_names_are_refused(made: tuple[Path, Path], tmp_path
 
 
 def test_names_and_dates(made: tuple[Path, Path]) -> None:
-    """Names and addresses stand in the certificate as what they are; it is its own authority and lives for 397 days."""
-    certificate = x509.load_pem_x509_certificate(made[0].read_bytes())
+    """Names and addresses stand in the certificate as what they are; its authority is another; it lives for 397 days."""
+    authority, certificate = certificate_in(made[0]), certificate_in(made[1])
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
-    assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    assert certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    assert certificate.not_valid_before_utc < NOW
-    assert certificate.not_valid_after_utc == (NOW + LIFE_TIME).replace(microsecond=0)
+    assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert authority.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    # rustls and Firefox refuse a server whose certificate is an authority's.
+    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert authority.not_valid_before_utc < certificate.not_valid_before_utc == (NOW - timedelta(days=1)).replace(microsecond=0)
+    assert authority.not_valid_after_utc > certificate.not_valid_after_utc == (NOW + LIFE_TIME).replace(microsecond=0)
 
 
-def test_the_key_is_for_its_owner_only(made: tuple[Path, Path]) -> None:
-    """The key has mode 0600, also after somebody loosened it; the certificate may be read by everybody; nothing else is left."""
-    certificate, key = made
-    assert key.stat().st_mode & 0o777 == 0o600
-    assert certificate.stat().st_mode & 0o777 == 0o644
-    key.chmod(0o644)
-    self_made_certificate(key.parent, NAMES, NOW)
-    assert key.stat().st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in key.parent.iterdir()) == ["certificate.pem", "key.pem"]
+def test_keys_are_for_their_owner_only(made: tuple[Path, Path]) -> None:
+    """Files with a key have mode 0600, also after somebody loosened it; all may read the authority's; nothing else is left."""
+    ca, server = made
+    with_keys = (ca.with_name("ca-key.pem"), server)
+    for _ in range(2):
+        assert [path.stat().st_mode & 0o777 for path in with_keys] == [0o600, 0o600]
+        assert ca.stat().st_mode & 0o777 == 0o644
+        for path in with_keys:
+            path.chmod(0o644)
+        self_made_certificate(ca.parent, NAMES, NOW)
+    assert b"PRIVATE KEY" not in ca.read_bytes()
+    assert sorted(path.name for path in ca.parent.iterdir()) == ["ca-key.pem", "ca.pem", "server.pem"]
 
 
 @pytest.mark.parametrize(
@@ -129,36 +135,62 @@ def test_the_key_is_for_its_owner_only(made: tuple[Path, Path]) -> None:
     ],
 )
 def test_when_it_is_made_anew(made: tuple[Path, Path], names: list[str], later: timedelta, kept: bool) -> None:
-    """It is kept for the same names, in any order and case, while more than seven days are left; else made anew, same key."""
-    before, key = made[0].read_bytes(), made[1].read_bytes()
-    assert self_made_certificate(made[0].parent, names, NOW + later) == made
-    assert (made[0].read_bytes() == before) is kept
-    assert made[1].read_bytes() == key
+    """It is kept for the same names, in any order and case, while over seven days are left; else made anew by one authority."""
+    ca, server = made
+    before, key, trusted = server.read_bytes(), ca.with_name("ca-key.pem").read_bytes(), ca.read_bytes()
+    assert self_made_certificate(ca.parent, names, NOW + later) == made
+    assert (server.read_bytes() == before) is kept
+    assert ca.with_name("ca-key.pem").read_bytes() == key
+    assert ca.read_bytes() == trusted
+    assert_fitting(ca.parent)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a certificate"])
-def test_a_broken_certificate_is_replaced(made: tuple[Path, Path], content: bytes) -> None:
-    """A file that is no certificate, or that belongs to another key, is made anew."""
-    made[0].write_bytes(content)
+def test_a_renewed_certificate_needs_no_new_trust(made: tuple[Path, Path]) -> None:
+    """A client that kept a copy of the authority's file accepts a server certificate that was made later."""
+    context = ssl.create_default_context(cafile=str(made[0]))
+    before = made[1].read_bytes()
+    self_made_certificate(made[0].parent, [*NAMES, "cardwright.test"], NOW)
+    assert made[1].read_bytes() != before
+    with https_server(made[1]) as port:
+        assert handshake(port, context, "cardwright.test") == "TLSv1.3"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a certificate", None])
+@pytest.mark.parametrize("name", ["ca.pem", "server.pem"])
+def test_a_broken_certificate_is_replaced(made: tuple[Path, Path], name: str, content: bytes | None) -> None:
+    """A file that is no certificate, or that is missing, is made anew."""
+    path = made[0].with_name(name)
+    path.unlink() if content is None else path.write_bytes(content)
     self_made_certificate(made[0].parent, NAMES, NOW)
-    assert public_key_of(made[0]) == private_key_of(made[1])
+    assert_fitting(made[0].parent)
 
 
-def test_a_certificate_of_another_key_is_replaced(made: tuple[Path, Path], tmp_path: Path) -> None:
-    """After the key was exchanged, certificate and key belong together again."""
-    _, other_key = self_made_certificate(tmp_path / "other", NAMES, NOW)
-    made[1].write_bytes(other_key.read_bytes())
+@pytest.mark.parametrize("name", ["ca.pem", "ca-key.pem", "server.pem"])
+def test_a_certificate_of_another_key_is_replaced(made: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    """After any of the files was exchanged for another authority's, all belong together again."""
+    self_made_certificate(tmp_path / "other", NAMES, NOW)
+    made[0].with_name(name).write_bytes((tmp_path / "other" / name).read_bytes())
     self_made_certificate(made[0].parent, NAMES, NOW)
-    assert public_key_of(made[0]) == private_key_of(made[1])
+    assert_fitting(made[0].parent)
+
+
+def test_a_certificate_with_another_key_is_replaced(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """A server's file in which certificate and key do not belong together is made anew."""
+    _, other = self_made_certificate(tmp_path / "other", NAMES, NOW)
+    key, _, _ = other.read_bytes().partition(b"-----BEGIN CERTIFICATE-----")
+    _, begin, certificates = made[1].read_bytes().partition(b"-----BEGIN CERTIFICATE-----")
+    made[1].write_bytes(key + begin + certificates)
+    self_made_certificate(made[0].parent, NAMES, NOW)
+    assert_fitting(made[0].parent)
 
 
 def test_starting_together(tmp_path: Path) -> None:
-    """Eight starts at once in an empty directory end with one key and a certificate that fits it."""
+    """Eight starts at once in an empty directory end with one authority and a certificate that fits it."""
     with ThreadPoolExecutor(8) as pool:
         paths = set(pool.map(lambda _: self_made_certificate(tmp_path, NAMES, NOW), range(8)))
-    [(certificate, key)] = paths
-    assert public_key_of(certificate) == private_key_of(key)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["certificate.pem", "key.pem"]
+    assert paths == {(tmp_path / "ca.pem", tmp_path / "server.pem")}
+    assert_fitting(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca-key.pem", "ca.pem", "server.pem"]
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -168,14 +200,65 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="A-label"):
         self_made_certificate(tmp_path, ["bücher.test"], NOW)
     foreign = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "key.pem").write_bytes(foreign)
+    (tmp_path / "ca-key.pem").write_bytes(foreign)
     with pytest.raises(ValueError, match="elliptic-curve"):
         self_made_certificate(tmp_path, NAMES, NOW)
 
 
-def public_key_of(certificate: Path) -> object:
-    return x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+def test_an_authority_with_another_key_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nothing is issued with a key that the authority's certificate does not name."""
+    self_made_certificate(tmp_path / "other", NAMES, NOW)
+    key, _, _ = (tmp_path / "other" / "ca-key.pem").read_bytes().partition(b"-----BEGIN CERTIFICATE-----")
+    made[0].with_name("ca-key.pem").write_bytes(key + made[0].read_bytes())
+    with pytest.raises(ValueError, match="another key"):
+        self_made_certificate(made[0].parent, NAMES, NOW)
 
 
-def private_key_of(key: Path) -> object:
-    return load_pem_private_key(key.read_bytes(), password=None).public_key()
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("127.0.0.1", True),
+        ("fd00::7", True),
+        ("localhost", True),
+        ("Build-7.example.", True),
+        ("a--b", True),
+        ("xn--bcher-kva.test", True),
+        ("x" * 63, True),
+        ("x" * 64, False),
+        ("build_1", False),
+        ("ab--cd", False),
+        ("-a", False),
+        ("a-.test", False),
+        ("a..b", False),
+        ("bücher.test", False),
+        ("10.0.0.0/8", False),
+        ("me@example.com", False),
+        ("", False),
+    ],
+)
+def test_hosts(text: str, valid: bool, tmp_path: Path) -> None:
+    """For each text that counts as a host a certificate is issued, and for no other."""
+    assert is_host(text) is valid
+    if valid:
+        names = certificate_in(self_made_certificate(tmp_path, [text], NOW)[1]).extensions
+        assert [str(name.value) for name in names.get_extension_for_class(x509.SubjectAlternativeName).value] == [text.lower()]
+    else:
+        with pytest.raises(ValueError, match="A-label"):
+            self_made_certificate(tmp_path, [text], NOW)
+
+
+def assert_fitting(directory: Path) -> None:
+    """The server's key, its certificate, the authority's certificate and its key belong together."""
+    ca, server = directory / "ca.pem", directory / "server.pem"
+    assert certificate_in(server).public_key() == private_key_of(server)
+    certificate_in(server).verify_directly_issued_by(certificate_in(ca))
+    assert certificate_in(ca).public_key() == private_key_of(directory / "ca-key.pem")
+
+
+def certificate_in(path: Path) -> x509.Certificate:
+    """The first certificate in a file."""
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def private_key_of(path: Path) -> object:
+    return load_pem_private_key(path.read_bytes(), password=None).public_key()

@@ -59,9 +59,9 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
             raise Failure(f"{options}: {error.strerror}", "cardwright serve --host 127.0.0.1") from None
         with opened(settings) as (database, keys):
             place = str(Path(database.place).absolute()) if database.is_sqlite else database.place
-        certificate = certificate_for(settings, directory) if settings.tls else None
+        ca, certificate = certificate_for(settings, directory) if settings.tls else (None, None)
         pair = Credentials(keys.application_token, keys.access_token)
-        instance = instance_of(settings, listener, certificate)
+        instance = instance_of(settings, listener, ca)
         message = StartupMessage(settings, instance, pair, place, as_json)
         stack.enter_context(announcing(message, directory))
         run(settings, listener, certificate)
@@ -103,6 +103,8 @@ def check(settings: "Settings") -> None:
         raise Failure(text, f"cardwright serve --seed {settings.seed}", 2)
     if not settings.is_sandbox:
         _check_production(settings)
+    if settings.tls:
+        _check_host(settings.host)
     if not is_bin(settings.bin_prefix):
         raise Failure("CARDWRIGHT_BIN_PREFIX must have 6 to 14 digits", "unset CARDWRIGHT_BIN_PREFIX", 2)
     if settings.master_key is not None:
@@ -123,6 +125,14 @@ def _check_production(settings: "Settings") -> None:
         names = [f"CARDWRIGHT_{name.upper()}" for name in missing]
         hint = " ".join(f"{name}=$(openssl rand -hex 32)" for name in names)
         raise Failure(f"--mode production needs {', '.join(names)}", f"export {hint}   (and keep them)", 2)
+
+
+def _check_host(host: str) -> None:
+    from cardwright.kit.tls import is_host
+
+    if not is_host(host):
+        text = f"--host {host}: with --tls it must be an IP address or a host name of ASCII letters, digits and hyphens"
+        raise Failure(text, "cardwright serve --tls --host 127.0.0.1", 2)
 
 
 def _check_key(master_key: str) -> None:
@@ -157,24 +167,25 @@ def lock_database_file(path: str) -> None:
 
 
 def certificate_for(settings: "Settings", directory: Path) -> tuple[Path, Path]:
-    """The self-made certificate and its key, for the names under which this machine is called."""
-    from cardwright.kit.tls import self_made_certificate
+    """Return the file that clients trust and the server's certificate, for the names under which this machine is called."""
+    from cardwright.kit.tls import is_host, self_made_certificate
 
     host = ANYWHERE.get(settings.host, settings.host)
-    names = [host, "localhost", "127.0.0.1", "::1", socket.gethostname()]
+    # An operating system also accepts host names that a certificate cannot hold, such as build_1.
+    names = [name for name in (host, "localhost", "127.0.0.1", "::1", socket.gethostname()) if is_host(name)]
     try:
         return self_made_certificate(directory, names, datetime.now(UTC))
     except ValueError as error:
-        raise Failure(f"--tls: {directory / 'key.pem'} is damaged: {error}", f"rm {directory / 'key.pem'}") from None
+        path = directory / "ca-key.pem"
+        raise Failure(f"--tls: {path} is damaged: {error}", f"rm {path}") from None
 
 
-def instance_of(settings: "Settings", listener: socket.socket, certificate: tuple[Path, Path] | None) -> Instance:
-    """What the instance says of itself."""
+def instance_of(settings: "Settings", listener: socket.socket, ca: Path | None) -> Instance:
+    """Return the instance's description of itself."""
     host = ANYWHERE.get(settings.host, settings.host)
     name = f"[{host}]" if ":" in host else host
-    base_url = f"{'https' if certificate else 'http'}://{name}:{listener.getsockname()[1]}/v3"
-    ca = str(certificate[0]) if certificate else None
-    return Instance(base_url=base_url, pid=os.getpid(), mode=settings.mode.value, ca=ca)
+    base_url = f"{'https' if ca else 'http'}://{name}:{listener.getsockname()[1]}/v3"
+    return Instance(base_url=base_url, pid=os.getpid(), mode=settings.mode.value, ca=str(ca) if ca else None)
 
 
 @dataclass(slots=True)

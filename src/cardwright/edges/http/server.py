@@ -53,8 +53,8 @@ def bind(host: str, port: int | None) -> socket.socket:
     raise PortTaken(f"{host}: no free port from {FIRST_PORT} to {FIRST_PORT + TRIES - 1}")
 
 
-def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Path] | None) -> None:
-    """Serves until SIGTERM or SIGINT; requests under way are answered first."""
+def run(settings: Settings, listener: socket.socket, certificate: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered first. ``certificate`` is a PEM file with its key."""
     config = uvicorn.Config(
         "cardwright.edges.http.application:from_environment",
         factory=True,
@@ -69,8 +69,7 @@ def run(settings: Settings, listener: socket.socket, certificate: tuple[Path, Pa
         workers=settings.workers,
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACEFUL_S,
-        ssl_certfile=str(certificate[0]) if certificate else None,
-        ssl_keyfile=str(certificate[1]) if certificate else None,
+        ssl_certfile=str(certificate) if certificate else None,
     )
     os.environ.update(environment_of(settings))
     raise_file_limit(settings.connections_max + SPARE_FILES)

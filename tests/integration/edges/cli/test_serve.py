@@ -17,10 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography import x509
 
 from cardwright.edges.cli.database_commands import opened
 from cardwright.edges.cli.output import Failure
-from cardwright.edges.cli.serve import check
+from cardwright.edges.cli.serve import certificate_for, check
 from cardwright.settings import Settings
 from tests.support import free_port
 from tests.support.failpoints import Failpoints
@@ -87,6 +88,7 @@ def running(*arguments: object, **options: Any) -> Iterator[Server]:
         ({**PRODUCTION, "outgoing_hosts": "no host"}, "CARDWRIGHT_OUTGOING_HOSTS", "export CARDWRIGHT_OUTGOING_HOSTS="),
         ({**PRODUCTION, "master_key": "abc"}, "CARDWRIGHT_MASTER_KEY", "openssl rand -hex 32"),
         ({"bin_prefix": "12"}, "CARDWRIGHT_BIN_PREFIX", "unset CARDWRIGHT_BIN_PREFIX"),
+        ({"tls": True, "host": "build_1"}, "--host build_1", "cardwright serve --tls --host 127.0.0.1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(given: dict[str, Any], names: str, hint: str) -> None:
@@ -250,6 +252,18 @@ def test_tls_is_trusted_with_the_certificate_it_names(cardwright: Callable[..., 
         exported = cardwright("status", "-o", "env").out
         assert f"export CARDWRIGHT_CA={server.announcement['ca']}" in exported
         assert f"export REQUESTS_CA_BUNDLE={server.announcement['ca']}" in exported
+
+
+@pytest.mark.parametrize(("machine", "named"), [("build-1", True), ("build_1", False), ("", False)])
+def test_machine_name_is_left_out_where_a_certificate_cannot_hold_it(
+    machine: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --tls the server starts under every name that an operating system may give the machine."""
+    monkeypatch.setattr(socket, "gethostname", lambda: machine)
+    _, server = certificate_for(Settings(tls=True, host="0.0.0.0"), tmp_path)
+    names = x509.load_pem_x509_certificate(server.read_bytes()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    expected = ["127.0.0.1", "localhost", "::1"] + ([machine] if named else [])
+    assert [str(name.value) for name in names.value] == expected
 
 
 # --- How it ends --------------------------------------------------------------------------

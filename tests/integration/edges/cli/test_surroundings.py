@@ -136,9 +136,9 @@ def test_secrets_with_a_part_missing(run: Callable[..., Done]) -> None:
 
 
 def test_damaged_certificate_key(run: Callable[..., Done]) -> None:
-    """With --tls a damaged key.pem is named."""
-    broken(Path(".cardwright/key.pem"), "empty")
-    assert_told(run("serve", "--tls", "--port", "0"), "key.pem")
+    """With --tls a damaged ca-key.pem is named."""
+    broken(Path(".cardwright/ca-key.pem"), "empty")
+    assert_told(run("serve", "--tls", "--port", "0"), "ca-key.pem")
 
 
 def test_damaged_env_file(run: Callable[..., Done]) -> None:
