@@ -94,10 +94,10 @@ def _is_still_good(path: Path, authority: x509.Certificate, identities: set[str]
     """Return whether the file holds a key with the authority's certificate for these identities, valid for a while."""
     try:
         content = read_file(path)
-        found, key = x509.load_pem_x509_certificate(content), load_pem_private_key(content, password=None)
-        found.verify_directly_issued_by(authority)
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        certificate, key = x509.load_pem_x509_certificate(content), load_pem_private_key(content, password=None)
+        certificate.verify_directly_issued_by(authority)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (FileNotFoundError, ValueError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    is_alive = found.not_valid_before_utc <= now < found.not_valid_after_utc - RENEW_BEFORE
-    return is_alive and found.public_key() == key.public_key() and {str(name.value) for name in names} == identities
+    is_alive = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - RENEW_BEFORE
+    return is_alive and certificate.public_key() == key.public_key() and {str(name.value) for name in names} == identities
