@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from cardwright.storage.engine.sqlite_connection import connect_sqlite
+from cardwright.storage.sqlite_connection import connect_sqlite
 from tests.support.postgres import TestPostgres, with_database
 
 SETTINGS = {

@@ -18,7 +18,7 @@ import typer
 from bench.database import is_sqlite, settle, start_postgres
 from bench.load import TOKEN_SIZE
 from bench.seed import ENVIRONMENT, seed_cards
-from cardwright.storage.engine.sqlite_connection import connect_sqlite
+from cardwright.storage.sqlite_connection import connect_sqlite
 from tests.support.issuing import made_by, read_of
 from tests.support.postgres import TestPostgres
 from tests.support.receiver import a_receiver

@@ -21,9 +21,9 @@ from bench.load import TOKEN_SIZE
 from cardwright.core.pan import account_numbers, barcode_from, pan_from
 from cardwright.kit.limits import ANSWER_S
 from cardwright.kit.vault import Vault
+from cardwright.storage.account_transactions import NOTHING_RECENT
 from cardwright.storage.engine.store import LIST_TRANSACTIONS, POSTGRES_ID_BLOCK
 from cardwright.storage.tables import cards, config_history, holders, journal, pans, transactions, users
-from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT
 from tests.support.issuing import made_by
 from tests.support.server import Client, RunningServer
 

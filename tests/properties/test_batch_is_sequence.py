@@ -16,7 +16,7 @@ from cardwright.core.problems import Problem
 from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import EngineRequest
 from cardwright.engine.movement_rows import MovementResult
-from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, with_newest
+from cardwright.storage.account_transactions import NOTHING_RECENT, with_newest
 from tests.support.in_process_platform import InProcessPlatform, card_request, movement_request
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")

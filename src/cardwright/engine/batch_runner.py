@@ -68,9 +68,9 @@ from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
 from cardwright.outbox.events import notifications
+from cardwright.storage.account_transactions import NOTHING_RECENT, ids_of, is_full, with_newest
 from cardwright.storage.engine.store import Worker, noop
 from cardwright.storage.failures import Conflict, InDoubt
-from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, ids_of, is_full, with_newest
 
 _pack = msgspec.msgpack.encode
 log = structlog.get_logger()

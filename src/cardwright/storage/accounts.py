@@ -8,8 +8,8 @@ from sqlalchemy import Connection, func, select
 
 from cardwright.core.movement_types import LOADS
 from cardwright.core.movements import AutoReload
+from cardwright.storage.account_transactions import find_own
 from cardwright.storage.tables import auto_reloads, holders, transactions, users
-from cardwright.storage.transaction_lists.by_account import find_own
 
 
 class Account(NamedTuple):

@@ -13,11 +13,11 @@ from cardwright.core.timeline import C, Change, Holder, Versions
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.velocity import Control, resolved_control
 from cardwright.kit.clock import Instant
+from cardwright.storage.account_transactions import find_own
 from cardwright.storage.controls import INACTIVE, control_from, product_token_of, rule_from
 from cardwright.storage.database import Row
 from cardwright.storage.history import Kind
 from cardwright.storage.tables import backtest_flips, backtests, cards, config_history, holders, transactions, users
-from cardwright.storage.transaction_lists.by_account import find_own
 
 QUEUED, RUNNING, DONE, FAILED = "QUEUED", "RUNNING", "DONE", "FAILED"
 UNFINISHED = (QUEUED, RUNNING)

@@ -13,6 +13,7 @@ from cardwright.core.spend_controls import CountryList, Groups, MccGroup, Mercha
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.velocity import Control, resolved_control
 from cardwright.core.velocity_events import ChainParts, Past, event_of
+from cardwright.storage.account_transactions import find_own
 from cardwright.storage.database import Row
 from cardwright.storage.history import INACTIVE as INACTIVE
 from cardwright.storage.tables import (
@@ -27,7 +28,6 @@ from cardwright.storage.tables import (
     users,
     velocity_controls,
 )
-from cardwright.storage.transaction_lists.by_account import find_own
 
 MEMBER_END = "\n"
 """Stands before and behind every member of a group in ``members``; a member cannot contain it."""

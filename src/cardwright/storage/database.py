@@ -24,7 +24,6 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from cardwright.kit.fair_lock import FairLock
 from cardwright.kit.limits import PATIENT, Limits
 from cardwright.kit.watchdog import Watch, Watchdog
-from cardwright.storage.engine.sqlite_connection import connect_sqlite
 from cardwright.storage.failures import (
     ConnectionLost,
     Contended,
@@ -37,6 +36,7 @@ from cardwright.storage.failures import (
     reason_of,
 )
 from cardwright.storage.outage import TIMEOUTS, Outage
+from cardwright.storage.sqlite_connection import connect_sqlite
 
 if TYPE_CHECKING:
     import psycopg

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from cardwright.storage.engine.sqlite_connection import SQLITE_AWAY, SQLITE_DAMAGED
+from cardwright.storage.sqlite_connection import SQLITE_AWAY, SQLITE_DAMAGED
 
 LOCK_NOT_AVAILABLE, QUERY_CANCELED = "55P03", "57014"
 

@@ -6,7 +6,6 @@ from sqlalchemy import Connection, Table, select
 
 from cardwright.core.fee_groups import RealTimeFee, fees_by_holder_group
 from cardwright.core.transaction_row import TransactionRow
-from cardwright.storage.engine.store import TRANSACTION_COLUMNS
 from cardwright.storage.tables import account_holder_groups, fees, real_time_fee_groups, transactions
 
 FeesByGroup = dict[str, tuple[RealTimeFee, ...]]
@@ -29,5 +28,5 @@ def _docs(db: Connection, table: Table, program_id: int) -> dict[str, str]:
 
 def load_rows(db: Connection, ids: Collection[int]) -> list[TransactionRow]:
     """Transactions by their ids."""
-    columns = (transactions.c[name] for name in TRANSACTION_COLUMNS)
+    columns = (transactions.c[name] for name in TransactionRow._fields)
     return [TransactionRow(*row) for row in db.execute(select(*columns).where(transactions.c.id.in_(ids)))]

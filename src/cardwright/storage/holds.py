@@ -6,7 +6,6 @@ from sqlalchemy import Connection, func, select, text
 
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.clock import Instant, ProgramClock
-from cardwright.storage.engine.store import TRANSACTION_COLUMNS
 from cardwright.storage.tables import cards, programs, transactions
 
 # A literal, not a parameter: the databases take the index only where they see its own condition.
@@ -34,7 +33,7 @@ def programs_with_due_holds(db: Connection, real_ms: Instant) -> list[int]:
 def load_due_deposits(db: Connection, program_id: int, now: Instant, count: int) -> list[TransactionRow]:
     """The first transactions of at most so many direct deposits whose day has come, those that were due first first."""
     row = transactions.c
-    columns = (transactions.c[name] for name in TRANSACTION_COLUMNS)
+    columns = (transactions.c[name] for name in TransactionRow._fields)
     due = select(*columns).where(row.program_id == program_id, row.due_ms <= now, _HAS_END, row.card_id.is_(None))
     return [TransactionRow(*values) for values in db.execute(due.order_by(row.due_ms, row.id).limit(count))]
 

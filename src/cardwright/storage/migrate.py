@@ -1,7 +1,7 @@
-"""Brings a database to the schema that this version works with."""
+"""Schema of a database: its revision, the check that this version works with it, and the migrations to it."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from cardwright.storage.database import Database
-from cardwright.storage.failures import Unavailable, is_locked
+from cardwright.storage.failures import SchemaChanged, Unavailable, is_locked
 
 if TYPE_CHECKING:
     # Alembic takes 0.2 s to import, which only a database that must be changed should cost.
@@ -22,6 +22,11 @@ LOCK_WAIT_S = 30.0
 """The longest wait for another migration, and on PostgreSQL for each table that a transaction holds."""
 
 LOCK_ID = 727274
+
+SELECT_SCHEMA = "SELECT version_num FROM alembic_version"
+
+PROBE = "UPDATE alembic_version SET version_num = version_num"
+"""Write a row without a change: if this can be committed, purchases can."""
 
 
 class MigrationBlocked(Exception):
@@ -39,6 +44,14 @@ def newest() -> str:
     return revisions()[-1]
 
 
+def check_schema(stored: Sequence[str]) -> None:
+    """Raise SchemaChanged unless the database has the revision that this version works with."""
+    if list(stored) != [newest()]:
+        known = f"this version of Cardwright works with {newest()}; install the matching version and restart"
+        text = f"the database has schema {', '.join(stored) or 'none'}, {known}"
+        raise SchemaChanged(text)
+
+
 def present(database: Database) -> str | None:
     """Return the revision of the database; None when it is empty."""
     with database.read() as db:
@@ -48,7 +61,7 @@ def present(database: Database) -> str | None:
 def _present(db: Connection) -> str | None:
     if not inspect(db).has_table("alembic_version"):
         return None
-    return db.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return db.execute(text(SELECT_SCHEMA)).scalar_one_or_none()
 
 
 def migrate(database: Database, wait_s: float = LOCK_WAIT_S) -> bool:

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from cardwright.storage.database import Database
-from cardwright.storage.engine.store import PROBE, SELECT_SCHEMA, check_schema
 from cardwright.storage.failures import Contended, Damaged, Unavailable
+from cardwright.storage.migrate import PROBE, SELECT_SCHEMA, check_schema
 
 HEARTBEAT_S = 1.0
 """How often a database that works is asked for its schema."""

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, column, select, table
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.storage.builtin_resources import insert_built_ins
 from cardwright.storage.database import Row
-from cardwright.storage.engine.store import check_schema
+from cardwright.storage.migrate import check_schema
 from cardwright.storage.tables import credentials, meta, programs
 
 SCHEMA = select(column("version_num")).select_from(table("alembic_version")).scalar_subquery().label("schema")

@@ -4,9 +4,9 @@ from functools import reduce
 
 from sqlalchemy import select
 
+from cardwright.storage.account_transactions import NOTHING_RECENT, RECENT_MAX, find_own, ids_of, is_full, with_newest
 from cardwright.storage.tables import holder_transactions, holders, transactions
-from cardwright.storage.transaction_lists.blocks import ListOrder
-from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, RECENT_MAX, find_own, ids_of, is_full, with_newest
+from cardwright.storage.transaction_lists.blocks import ListOrder, account_parts
 from tests.support.in_process_platform import InProcessPlatform, new_platform
 from tests.support.past import row, write
 
@@ -50,6 +50,6 @@ def test_own_transactions_are_found_once(database_url: str) -> None:
                 for order in ListOrder:
                     parts = [
                         select(part.id).where(*part.conditions, transactions.c.id > 0)
-                        for part in account_transactions.parts(order)
+                        for part in account_parts(account_transactions, order)
                     ]
                     assert sorted(row_id for part in parts for row_id in db.scalars(part)) == expected

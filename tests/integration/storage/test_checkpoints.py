@@ -8,7 +8,7 @@ import pytest
 
 from cardwright.storage.database import Database
 from cardwright.storage.engine.sqlite import Checkpointer, PinnedLog
-from cardwright.storage.engine.sqlite_connection import connect_sqlite
+from cardwright.storage.sqlite_connection import connect_sqlite
 
 ROW = b"x" * 1_500
 FRAMES_MAX = 100

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cardwright.storage.engine.sqlite_client import SqliteClient
-from cardwright.storage.engine.sqlite_connection import connect_sqlite
 from cardwright.storage.engine.store import noop
 from cardwright.storage.failures import Conflict, Damaged, InDoubt, Refused, Unavailable
+from cardwright.storage.sqlite_connection import connect_sqlite
 
 STATEMENTS = {
     "all": "SELECT id, what FROM rows ORDER BY id",

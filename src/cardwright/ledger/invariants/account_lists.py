@@ -8,8 +8,8 @@ from operator import itemgetter
 from sqlalchemy import Connection, and_, or_, select
 
 from cardwright.ledger.invariants.scan import Discrepancy, stream
+from cardwright.storage.account_transactions import ids_of
 from cardwright.storage.tables import holder_transactions, holders, transactions
-from cardwright.storage.transaction_lists.by_account import ids_of
 
 _listed, _row = holder_transactions.c, transactions.c
 

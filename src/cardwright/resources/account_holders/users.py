@@ -39,10 +39,10 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import Metadata, Token, parse_date, text_metadata
 from cardwright.resources.common.route import Paging, get, post, put
 from cardwright.storage import records
+from cardwright.storage.account_transactions import NOTHING_RECENT
 from cardwright.storage.builtin_resources import DEFAULT_GROUP
 from cardwright.storage.database import Row
 from cardwright.storage.tables import holders, users
-from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 

@@ -16,9 +16,19 @@ from cardwright.kit.clock import DAY_MS, Instant, parse_instant
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import is_day
 from cardwright.resources.common.route import Paging, Shape
+from cardwright.storage.account_transactions import AccountTransactions
 from cardwright.storage.tables import transactions
-from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, IndexPart, Key, ListOrder, Range, RowClass, parts_of
-from cardwright.storage.transaction_lists.by_account import AccountTransactions
+from cardwright.storage.transaction_lists.blocks import (
+    HIGHEST,
+    LOWEST,
+    IndexPart,
+    Key,
+    ListOrder,
+    Range,
+    RowClass,
+    account_parts,
+    parts_of,
+)
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -237,7 +247,7 @@ class Search:
         only = [] if self.only is None else [self.only]
         if self.by_account is not None:
             # Without the program, whose accounts they are: it leads SQLite to the index over everything that the program did.
-            return [part._replace(conditions=[*part.conditions, *only]) for part in self.by_account.parts(self.order)]
+            return [part._replace(conditions=[*part.conditions, *only]) for part in account_parts(self.by_account, self.order)]
         only.append(transactions.c.program_id == self.program_id)
         if self.only is not None:
             return [IndexPart(transactions.c[self.order.value], transactions.c.id, only)]

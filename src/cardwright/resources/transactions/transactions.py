@@ -33,9 +33,9 @@ from cardwright.resources.transactions.listing import (
     parse_wanted,
     places_of,
 )
+from cardwright.storage.account_transactions import AccountTransactions, find_own
 from cardwright.storage.records import Listing
 from cardwright.storage.tables import cards, funding_sources, message_tokens, transactions, users
-from cardwright.storage.transaction_lists.by_account import AccountTransactions, find_own
 
 # --- Queries: this resource's SQL ----------------------------------------------------
 

@@ -25,10 +25,8 @@ from cardwright.storage.engine.store import (
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
     POSTGRES_ID_BLOCK,
-    PROBE,
     REWORDED_KIND,
     SELECT_CARDS,
-    SELECT_SCHEMA,
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
@@ -39,10 +37,10 @@ from cardwright.storage.engine.store import (
     ReadSet,
     Replay,
     WriteSet,
-    check_schema,
     doubt_about,
 )
 from cardwright.storage.failures import Conflict, Contended, InDoubt, Unavailable, reason_of
+from cardwright.storage.migrate import PROBE, SELECT_SCHEMA, check_schema
 from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original, TokenKey
 from cardwright.storage.tables import journal, message_tokens, movements, outbox, shadow_hits, transactions
 

@@ -13,17 +13,14 @@ from cardwright.kit.failpoints import failpoint
 from cardwright.kit.fair_lock import FairLock
 from cardwright.storage.database import Database
 from cardwright.storage.engine.sqlite_client import SqliteClient, StatementRows
-from cardwright.storage.engine.sqlite_connection import connect_sqlite
 from cardwright.storage.engine.store import (
     ACCOUNT_JOURNAL_COLUMNS,
     JOURNAL_COLUMNS,
     LIST_TRANSACTIONS,
     MOVEMENT_COLUMNS,
     OUTBOX_COLUMNS,
-    PROBE,
     REWORDED_KIND,
     SELECT_CARDS,
-    SELECT_SCHEMA,
     SHADOW_HIT_COLUMNS,
     TRANSACTION_COLUMNS,
     CardRow,
@@ -34,12 +31,13 @@ from cardwright.storage.engine.store import (
     ReadSet,
     Replay,
     WriteSet,
-    check_schema,
     doubt_about,
     noop,
 )
 from cardwright.storage.failures import Conflict, Contended, Damaged, InDoubt, Unavailable, is_damage
+from cardwright.storage.migrate import PROBE, SELECT_SCHEMA, check_schema
 from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original, TokenKey
+from cardwright.storage.sqlite_connection import connect_sqlite
 
 ID_BLOCK = 1_000_000
 

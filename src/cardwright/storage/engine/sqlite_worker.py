@@ -21,7 +21,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from cardwright.storage.engine.sqlite_connection import SQLITE_AWAY, SQLITE_DAMAGED, connect_sqlite
+from cardwright.storage.sqlite_connection import SQLITE_AWAY, SQLITE_DAMAGED, connect_sqlite
 
 LENGTH = 4
 """Bytes of a message's length before it, most significant first."""

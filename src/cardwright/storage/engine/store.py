@@ -6,8 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cardwright.core.movements import MovementKind
 from cardwright.core.transaction_row import TransactionRow
-from cardwright.storage.failures import InDoubt, SchemaChanged
-from cardwright.storage.migrate import newest
+from cardwright.storage.failures import InDoubt
 from cardwright.storage.original_transactions import Original, TokenKey
 
 TRANSACTION_COLUMNS = TransactionRow._fields
@@ -52,11 +51,6 @@ LIST_TRANSACTIONS = (
 )
 """Transactions, which a condition behind it chooses, get their places in the lists of their accounts."""
 
-
-PROBE = "UPDATE alembic_version SET version_num = version_num"
-"""Changes nothing and writes a row all the same: where this can be committed, purchases can."""
-
-SELECT_SCHEMA = "SELECT version_num FROM alembic_version"
 
 POSTGRES_ID_BLOCK = 20_000
 """Ids of transactions that a process on PostgreSQL draws at a time, even and odd."""
@@ -172,14 +166,6 @@ class WriteSet:
 def doubt_about(want: ReadSet, write: WriteSet, reason: str) -> InDoubt:
     """The doubt whether a batch was committed."""
     return InDoubt(reason, [row.id for row in write.transactions], want.holder_ids)
-
-
-def check_schema(revisions: Sequence[str]) -> None:
-    """Raise SchemaChanged unless the database has the revision that this version works with."""
-    if list(revisions) != [newest()]:
-        known = f"this version of Cardwright works with {newest()}; install the matching version and restart"
-        text = f"the database has schema {', '.join(revisions) or 'none'}, {known}"
-        raise SchemaChanged(text)
 
 
 def noop() -> None:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, func, literal, select, tuple_, union_all
 
-from cardwright.storage.tables import transactions
+from cardwright.storage.account_transactions import AccountTransactions
+from cardwright.storage.tables import holder_transactions, transactions
 
 BLOCK_ROWS = 256
 """Rows in a block when it is cut; reading so many takes less than a millisecond."""
@@ -71,6 +72,7 @@ Weight = Callable[[RowClass], int]
 """How many entries of a list such a row is: none, its card's side or its load's side, or both."""
 
 _row = transactions.c
+_listed = holder_transactions.c
 _DIRECTION = case((_row.moved > 0, 1), (_row.moved < 0, -1), else_=0)
 
 
@@ -103,6 +105,17 @@ def parts_of(order: ListOrder) -> list[IndexPart]:
     return [
         IndexPart(_row.user_time_ms, _row.id, [_row.root_id.is_(None)]),
         IndexPart(_row.created_ms, _row.id, [_row.root_id.is_not(None)]),
+    ]
+
+
+def account_parts(account_transactions: AccountTransactions, order: ListOrder) -> list[IndexPart]:
+    """Return the indexes that together give the accounts' transactions, each of them once."""
+    listed = [_listed.holder_id.in_(account_transactions.holder_ids), _row.id == _listed.id]
+    in_order = IndexPart(_listed.user_time_ms, _listed.id, listed)
+    time_ms = _row[order.value]
+    return [
+        in_order if order is ListOrder.BEGUN else IndexPart(time_ms, _row.id, listed),
+        IndexPart(time_ms, _row.id, [_row.id.in_(account_transactions.recent)]),
     ]
 
 

@@ -25,11 +25,11 @@ from cardwright.resources.transactions.listing import (
     parse_wanted,
     places_of,
 )
+from cardwright.storage.account_transactions import NOTHING_RECENT, find_own, with_newest
 from cardwright.storage.programs import get_program
 from cardwright.storage.tables import holder_transactions, holders, transactions
 from cardwright.storage.transaction_lists import positions
 from cardwright.storage.transaction_lists.blocks import HIGHEST, LOWEST, ListOrder, Range
-from cardwright.storage.transaction_lists.by_account import NOTHING_RECENT, find_own, with_newest
 from cardwright.storage.transaction_lists.positions import ListPositions
 from tests.support import past
 from tests.support.in_process_platform import InProcessPlatform, new_platform

@@ -1,4 +1,4 @@
-"""Which transactions an account has, without a page of an index for each of them.
+"""Transactions of an account, without a page of an index for each of them.
 
 An index over all transactions by account was half of the bytes that a purchase wrote on SQLite: every entry belongs on another
 page, and a whole page is written for it. So the account's own row, which is written anyway, names its newest transactions. When
@@ -12,7 +12,6 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, select, union_all
 
 from cardwright.storage.tables import holder_transactions, holders, transactions
-from cardwright.storage.transaction_lists.blocks import IndexPart, ListOrder
 
 RECENT_MAX = 8
 """Transactions that an account's own row names before they move to its list, all at once."""
@@ -49,16 +48,6 @@ class AccountTransactions(NamedTuple):
 
     holder_ids: Collection[int]
     recent: Sequence[int]
-
-    def parts(self, order: ListOrder) -> list[IndexPart]:
-        """What together gives the accounts' transactions, each of them once."""
-        listed = [_listed.holder_id.in_(self.holder_ids), _row.id == _listed.id]
-        in_order = IndexPart(_listed.user_time_ms, _listed.id, listed)
-        time_ms = _row[order.value]
-        return [
-            in_order if order is ListOrder.BEGUN else IndexPart(time_ms, _row.id, listed),
-            IndexPart(time_ms, _row.id, [_row.id.in_(self.recent)]),
-        ]
 
     @property
     def condition(self) -> ColumnElement[bool]:
