@@ -83,6 +83,10 @@ windows: .venv/.ready ## play random histories under velocity controls while tim
 docs: .venv/.ready ## run every command and example of the documentation
 	$(BIN)/pytest tests/repository/test_docs.py
 
+.PHONY: structure
+structure: .venv/.ready ## draw docs/development/structure.svg, the folders of the package and their imports
+	$(BIN)/python -m tests.repository.structure
+
 .PHONY: lint
 lint: .venv/.ready ## format, style and common mistakes
 	@echo "== lint"
