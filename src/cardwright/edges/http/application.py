@@ -19,7 +19,7 @@ from cardwright.edges.http.explorer import explorer_paths
 from cardwright.edges.http.parent_watch import end_with_parent
 from cardwright.edges.http.problems import problem_body
 from cardwright.edges.http.stop_guard import guard_stop
-from cardwright.edges.http.webhook_inbox import ASGIScope, InboxDoor, Receive, Send
+from cardwright.edges.http.webhook_inbox import ASGIScope, InboxReceiver, Receive, Send
 from cardwright.kit import logs
 from cardwright.resources.catalog import ROUTES
 from cardwright.settings import Settings
@@ -34,7 +34,7 @@ class Application:
         self._settings = settings
         self._platform: Platform | None = None
         self._api: Api | None = None
-        self._inbox: InboxDoor | None = None
+        self._inbox: InboxReceiver | None = None
         self._pages = Starlette(
             routes=[
                 Path("/", lambda _request: RedirectResponse("/docs")),
@@ -85,7 +85,7 @@ class Application:
         app = self._platform.app
         self._api = Api(app, ROUTES)
         sweeper = asyncio.create_task(self._api.sweep())
-        self._inbox = InboxDoor(app)
+        self._inbox = InboxReceiver(app)
         # What is loaded by now stays, and requests leave next to no cycles behind: at the usual thresholds the collector
         # takes a tenth of the process's time to find nothing.
         gc.collect()

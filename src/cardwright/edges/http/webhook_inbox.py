@@ -22,7 +22,7 @@ JSON_HEADER = (b"content-type", b"application/json;charset=UTF-8")
 DELAY_MAX_MS = 30_000
 
 
-class InboxDoor:
+class InboxReceiver:
     """``POST /sandbox/inbox/{program}/{box}``: keeps the message and answers 200, or what the address asks for.
 
     ``?status=500`` answers with that status, ``?delay=2s`` answers so much later; the message is kept in any case. Not there

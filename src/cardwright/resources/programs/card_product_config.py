@@ -176,7 +176,7 @@ class WalletAddressCheck(Branch, frozen=True, kw_only=True):
     validate: bool | None = None
 
 
-class WalletDoor(Branch, frozen=True, kw_only=True):
+class WalletSettings(Branch, frozen=True, kw_only=True):
     """One way into a digital wallet."""
 
     enabled: bool | None = None
@@ -194,9 +194,9 @@ class WebPush(Branch, frozen=True, kw_only=True):
 class ProvisioningControls(Branch, frozen=True, kw_only=True):
     """The ways into a digital wallet."""
 
-    manual_entry: WalletDoor | None = None
-    wallet_provider_card_on_file: WalletDoor | None = None
-    in_app_provisioning: WalletDoor | None = None
+    manual_entry: WalletSettings | None = None
+    wallet_provider_card_on_file: WalletSettings | None = None
+    in_app_provisioning: WalletSettings | None = None
     web_push_provisioning: WebPush | None = None
     force_yellow_path_for_card_product: bool | None = None
     enable_discretionary_data_during_tar: bool | None = None
