@@ -286,13 +286,11 @@ class TestPostgres:
     __test__ = False  # pytest takes every class named Test… for a test.
 
     def __init__(self, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> None:
-        started = time.monotonic()
         given = os.environ.get("CARDWRIGHT_TEST_DSN")
         self._cluster = None if given else Cluster(find_binaries(), durable=durable, settings=settings or {})
         self.dsn = self._cluster.dsn if self._cluster else str(given)
         with psycopg.connect(self.dsn) as db:
             self.version = db.info.server_version // 10_000
-        self.start_seconds = time.monotonic() - started
 
     @property
     def socket_dir(self) -> Path | None:

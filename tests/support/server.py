@@ -163,10 +163,6 @@ class RunningServer:
         return f"{self.root_url}/v3"
 
     @property
-    def sandbox_url(self) -> str:
-        return f"{self.root_url}/sandbox"
-
-    @property
     def pid(self) -> int:
         return self._process.pid
 

@@ -90,7 +90,6 @@ TOKEN_TAKEN = Kind(  # observed
     409, "409002", "General conflict exception: Token has already been associated with a different payload"
 )
 HOLD_NOT_DUE = Kind(409, "409003", "The hold does not expire now")  # told to the timers only
-WEAK_PIN = Kind(412, "412001", "Weak PIN")
 UNLOAD_TOO_LARGE = Kind(412, "412002", "Unload amount is greater than load amount")
 BAD_STATUS_TRANSITION = Kind(412, "412003", "Invalid status transition: {}")
 GPA_TOO_SMALL = Kind(412, "412004", "Insufficient funds")

@@ -14,9 +14,9 @@ from cardwright.core.transaction_row import TransactionRow
 from cardwright.core.velocity import Control, resolved_control
 from cardwright.kit.clock import Instant
 from cardwright.storage.account_transactions import find_own
-from cardwright.storage.controls import INACTIVE, control_from, product_token_of, rule_from
+from cardwright.storage.controls import control_from, product_token_of, rule_from
 from cardwright.storage.database import Row
-from cardwright.storage.history import Kind
+from cardwright.storage.history import INACTIVE, Kind
 from cardwright.storage.tables import backtest_flips, backtests, cards, config_history, holders, transactions, users
 
 QUEUED, RUNNING, DONE, FAILED = "QUEUED", "RUNNING", "DONE", "FAILED"

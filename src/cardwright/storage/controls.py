@@ -15,7 +15,6 @@ from cardwright.core.velocity import Control, resolved_control
 from cardwright.core.velocity_events import ChainParts, Past, event_of
 from cardwright.storage.account_transactions import find_own
 from cardwright.storage.database import Row
-from cardwright.storage.history import INACTIVE as INACTIVE
 from cardwright.storage.tables import (
     accepted_countries,
     account_holder_groups,

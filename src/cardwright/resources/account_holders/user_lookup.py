@@ -7,10 +7,11 @@ import msgspec
 from sqlalchemy import false, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cardwright.resources.account_holders.user_model import Email, Limit40, Limit255, User
+from cardwright.resources.account_holders.user_model import Email, User
 from cardwright.resources.account_holders.user_secrets import unseal
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
+from cardwright.resources.common.fields import Limit40, Text255
 from cardwright.resources.common.route import Blank, Paging, Route, Shape, get
 from cardwright.storage import records
 from cardwright.storage.database import Row
@@ -28,7 +29,7 @@ class UserSearch(Shape, frozen=True, kw_only=True):
     dda: str | None = None
     first_name: Limit40 | None = None
     last_name: Limit40 | None = None
-    phone: Limit255 | None = None
+    phone: Text255 | None = None
     email: Email | None = None
 
 

@@ -12,7 +12,7 @@ from cardwright.outbox.events import Category
 from cardwright.resources.account_holders.deposit_accounts import ShownAccount
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.fields import OR_NONE, Day, Metadata, Token
+from cardwright.resources.common.fields import OR_NONE, Day, Limit10, Limit32, Limit40, Metadata, Text255, Token
 from cardwright.resources.common.route import Shape
 from cardwright.storage import history, records
 from cardwright.storage.database import Row
@@ -23,10 +23,6 @@ from cardwright.storage.tables import user_transitions, users
 IdentificationType = Literal[
     "SSN", "TIN", "SIN", "NIN", "PASSPORT_NUMBER", "DRIVERS_LICENSE", "BUSINESS_NUMBER", "BUSINESS_TAX_ID", "TAXPAYER_REFERENCE"
 ]
-Limit10 = Annotated[str, Meta(max_length=10)]
-Limit32 = Annotated[str, Meta(max_length=32)]
-Limit40 = Annotated[str, Meta(max_length=40)]
-Limit255 = Annotated[str, Meta(max_length=255)]
 Email = Annotated[str, Meta(min_length=1, max_length=255)]
 HolderGroupToken = Annotated[str, Meta(max_length=36), OR_NONE]
 
@@ -56,32 +52,32 @@ class Profile(Shape, frozen=True, kw_only=True):
     middle_name: Limit40 | None = None
     last_name: Limit40 | None = None
     honorific: Limit10 | None = None
-    title: Limit255 | None = None
+    title: Text255 | None = None
     gender: Literal["F", "M"] | None = None
     email: Email | None = None
     phone: Annotated[str, Meta(max_length=16)] | None = None
     password: Annotated[str, Meta(max_length=255), OR_NONE] | None = None
     birth_date: Annotated[Day, Meta(max_length=40)] | None = None
-    birth_place: Limit255 | None = None
-    nationality: Limit255 | None = None
-    address1: Limit255 | None = None
-    address2: Limit255 | None = None
+    birth_place: Text255 | None = None
+    nationality: Text255 | None = None
+    address1: Text255 | None = None
+    address2: Text255 | None = None
     city: Limit40 | None = None
     state: Limit32 | None = None
     postal_code: Limit10 | None = None
     zip: Limit10 | None = None
     country: Limit40 | None = None
-    company: Limit255 | None = None
+    company: Text255 | None = None
     corporate_card_holder: bool | None = None
     account_holder_group_token: HolderGroupToken | None = None
     identifications: Annotated[tuple[Identification, ...], Meta(max_length=20)] | None = None
     ssn: str | None = None
     passport_number: Limit40 | None = None
     passport_expiration_date: Limit40 | None = None
-    id_card_number: Limit255 | None = None
+    id_card_number: Text255 | None = None
     id_card_expiration_date: Limit40 | None = None
     ip_address: Annotated[str, Meta(max_length=39)] | None = None
-    notes: Limit255 | None = None
+    notes: Text255 | None = None
     metadata: Metadata | None = None
     token: Token | None = None
 

@@ -31,7 +31,7 @@ from cardwright.resources.cards.card_model import (
 )
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
-from cardwright.resources.common.fields import Day, Token, parse_date
+from cardwright.resources.common.fields import Day, Text255, Token, parse_date
 from cardwright.resources.common.route import Paging, Shape, get, post
 from cardwright.storage import records
 from cardwright.storage.database import Row
@@ -44,7 +44,6 @@ TransitionType = Literal[
     "fulfillment.digitally_presented",
 ]  # fmt: skip
 Reason = Annotated[str, Meta(max_length=255)]
-Text255 = Annotated[str, Meta(max_length=255)]
 
 
 class UserValidations(Shape, frozen=True, kw_only=True):

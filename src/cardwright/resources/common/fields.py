@@ -17,6 +17,12 @@ from cardwright.resources.common.route import Shape
 Token = Annotated[str, Meta(min_length=1, max_length=36)]
 """A resource's identifier: chosen by the client at creation or made by us, never changed."""
 
+Limit10 = Annotated[str, Meta(max_length=10)]
+Limit32 = Annotated[str, Meta(max_length=32)]
+Limit40 = Annotated[str, Meta(max_length=40)]
+Text255 = Annotated[str, Meta(max_length=255)]
+CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3)]
+
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 Metadata = dict[str, str | int | float | bool | None]
@@ -115,4 +121,7 @@ def parse_duration(field: str, text: str) -> int:
     return sum(int(number) * UNITS_MS[unit] for number, unit in parts)
 
 
-CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3)]
+def check_positive(amount: Decimal) -> None:
+    """Refuse an amount of nothing. Raises a problem that names the field."""
+    if amount.is_zero():
+        raise bad_field("amount", "must be greater than 0")

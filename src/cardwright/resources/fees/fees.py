@@ -13,7 +13,7 @@ from cardwright.kit.clock import iso
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.crud import record_version, without_nulls
-from cardwright.resources.common.fields import Token, parse_amount
+from cardwright.resources.common.fields import CurrencyCode, Text255, Token, parse_amount
 from cardwright.resources.common.route import Paging, Shape, get, post, put
 from cardwright.storage import history, records
 from cardwright.storage.tables import fees
@@ -22,8 +22,6 @@ from cardwright.storage.tables import fees
 
 FeeName = Annotated[str, Meta(min_length=1, max_length=50)]
 FeeTags = Annotated[str, Meta(min_length=1, max_length=255)]
-Text255 = Annotated[str, Meta(max_length=255)]
-CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3)]
 
 
 class Category(StrEnum):

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from cardwright.core.expiry import ExpirationUnit
+from cardwright.resources.common.fields import Limit10, Limit32, Limit40
 from cardwright.resources.common.route import Blank, Shape
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -13,10 +14,6 @@ Text = Annotated[str, Meta(max_length=255)]
 """A text that the wire reference gives no limit."""
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
-
-Limit10 = Annotated[str, Meta(max_length=10)]
-Limit32 = Annotated[str, Meta(max_length=32)]
-Limit40 = Annotated[str, Meta(max_length=40)]
 
 
 class Branch(Shape, frozen=True, kw_only=True, omit_defaults=True):

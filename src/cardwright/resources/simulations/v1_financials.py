@@ -8,7 +8,7 @@ from msgspec import Meta, structs
 from cardwright.core.problems import bad_field
 from cardwright.core.transaction_types import RequestType
 from cardwright.resources.common.call import EngineCall
-from cardwright.resources.common.fields import Number
+from cardwright.resources.common.fields import Number, check_positive
 from cardwright.resources.common.route import Scope, Shape, post
 from cardwright.resources.simulations.v1_authorizations import ask
 from cardwright.resources.simulations.v1_schemas import AskRequest, CardAcceptor, CashBack, SimulationAnswer
@@ -114,12 +114,6 @@ def original_credit_of(body: OriginalCreditRequest) -> dict[str, Any]:
     if fields["transaction_purpose"] is None:
         fields["transaction_purpose"] = body.transactionPurpose
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def check_positive(amount: Decimal) -> None:
-    """Raises a problem for an amount of nothing."""
-    if amount.is_zero():
-        raise bad_field("amount", "must be greater than 0")
 
 
 # --- Actions: what one can do with it ------------------------------------------------

@@ -11,7 +11,7 @@ from cardwright.core.problems import ORIGINAL_NOT_FOUND, Problem, bad_field
 from cardwright.core.responses import APPROVALS, REASON_OF
 from cardwright.core.transaction_types import FAMILIES, PIN_HOLD, Family
 from cardwright.resources.common.call import EngineCall
-from cardwright.resources.common.fields import Number
+from cardwright.resources.common.fields import Number, check_positive
 from cardwright.resources.common.route import Scope, Shape, post
 from cardwright.resources.simulations.v1_authorizations import submit
 from cardwright.resources.simulations.v1_schemas import (
@@ -98,7 +98,7 @@ async def simulate_advice(call: EngineCall, body: AdviceRequest) -> bytes:
 
 async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
     """Simulates a reversal: the merchant lets go of a part of the hold or of all of it, or a finished message is undone."""
-    _check_positive(body)
+    check_positive(body.amount)
     is_advice, days = body.is_advice is True, body.find_original_window_days
     return await _follow(
         call, "reversal", body,
@@ -108,7 +108,7 @@ async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
 
 async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
     """Simulates a clearing, a refund or a forced clearing."""
-    _check_positive(body)
+    check_positive(body.amount)
     if body.is_refund and body.force_post:
         raise bad_field("is_refund, force_post", "must not both be true")
     return await _follow(call, "clearing", body, lambda amount, details: clearing_of(body, amount, details))
@@ -116,7 +116,7 @@ async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
 
 async def simulate_financial_advice(call: EngineCall, body: AdviceRequest) -> bytes:
     """Simulates the completion of a PIN debit that was authorized before: the final amount, and the end of the hold."""
-    _check_positive(body)
+    check_positive(body.amount)
     roots = frozenset({PIN_HOLD})
     return await _follow(call, "financial/advice", body, lambda amount, details: Clearing(amount=amount, details=details), roots)
 
@@ -156,11 +156,6 @@ async def root_kind(call: EngineCall, original: Original) -> int | None:
     if original.root_id is None:
         return original.kind
     return (await call.app.engine.original(original.root_key)).kind
-
-
-def _check_positive(body: FollowUp) -> None:
-    if body.amount.is_zero():
-        raise bad_field("amount", "must be greater than 0")
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

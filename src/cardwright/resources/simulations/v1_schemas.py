@@ -11,7 +11,7 @@ from cardwright.core.money import STORED_LIMIT
 from cardwright.core.problems import bad_field
 from cardwright.kit.canonical import reading
 from cardwright.kit.clock import DAY_MS
-from cardwright.resources.common.fields import Number, parse_amount, parse_duration, text_or_none
+from cardwright.resources.common.fields import Number, Text255, parse_amount, parse_duration, text_or_none
 from cardwright.resources.common.route import Blank, Shape
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -29,7 +29,6 @@ SecurityCode = Annotated[str, Meta(max_length=3), digits(3)] | Number
 Expiration = Annotated[str, Meta(min_length=4, max_length=4), digits(4)] | Number
 CashBack = Annotated[Decimal, reading(lambda amount: amount or None)]
 
-Text255 = Annotated[str, Meta(max_length=255)]
 
 HOLD_DAYS_MAX = 100
 """The longest that a pre-authorization may ask to be held: the wire's limit for the holds of a merchant category."""

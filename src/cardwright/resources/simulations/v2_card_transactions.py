@@ -36,7 +36,7 @@ from cardwright.core.transaction_types import (
 )
 from cardwright.engine.card_cache import CardEntry
 from cardwright.resources.common.call import EngineCall
-from cardwright.resources.common.fields import text_or_none
+from cardwright.resources.common.fields import check_positive, text_or_none
 from cardwright.resources.common.route import Route, Scope, post
 from cardwright.resources.simulations.v1_authorizations import ask, submit
 from cardwright.resources.simulations.v1_follow_ups import root_kind
@@ -122,12 +122,6 @@ def acceptor_of(event: CardEvent) -> CardAcceptor:
 def mid_of(event: CardEvent) -> str:
     """The merchant's number, empty when the event names none."""
     return "" if event.card_acceptor is None or event.card_acceptor.mid is None else str(event.card_acceptor.mid)
-
-
-def check_positive(amount: Decimal) -> None:
-    """Raises a problem for an amount of nothing."""
-    if amount.is_zero():
-        raise bad_field("amount", "must be greater than 0")
 
 
 # --- Actions: what one can do with it ------------------------------------------------

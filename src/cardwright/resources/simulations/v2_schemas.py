@@ -7,14 +7,12 @@ import msgspec
 from msgspec import Meta, structs
 
 from cardwright.core.money import code_of
-from cardwright.resources.common.fields import Number, check_number, text_or_none
+from cardwright.resources.common.fields import Number, Text255, Token, check_number, text_or_none
 from cardwright.resources.common.route import Blank, Shape
 from cardwright.resources.simulations.v1_schemas import BillingAddress, NetworkFee, SimulationWebhook, parse_message_amount
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
-Text255 = Annotated[str, Meta(max_length=255)]
-Token = Annotated[str, Meta(min_length=1, max_length=36)]
 Zip = Annotated[str, Meta(max_length=10)] | Number
 
 
