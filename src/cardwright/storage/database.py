@@ -88,7 +88,7 @@ class Database:
     @property
     def place(self) -> str:
         """Where the data lives, for people to read; without a password."""
-        return self._address if self.is_sqlite else _without_password(self._address)
+        return self._address if self.is_sqlite else without_password(self._address)
 
     @contextmanager
     def read(self, limit_s: float | None = None) -> Iterator[Connection]:
@@ -300,7 +300,8 @@ def _abort_of(raw: Any) -> Iterator[Callable[[], None]]:
         yield shut_down
 
 
-def _without_password(dsn: str) -> str:
+def without_password(dsn: str) -> str:
+    """Return a PostgreSQL address with its password replaced by ``***``."""
     rest = dsn.partition("://")[2]
     # The last @ ends the password, whatever characters it has.
     user, separator, hosts = rest.rpartition("@")

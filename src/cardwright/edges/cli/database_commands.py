@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cardwright.edges.cli.output import Failure, print_notice, show_json, show_table
-from cardwright.edges.cli.surroundings import failure_of_database
+from cardwright.edges.cli.surroundings import command_with_place, failure_of_database
 from cardwright.kit.files import create_empty_file
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def migrated(settings: "Settings", *, is_made: bool = False) -> Iterator[tuple["
         try:
             was_changed = migrate(database)
         except MigrationBlocked as error:
-            raise Failure(f"--db {database.place}: {error}", "cardwright migrate   (again, when it has ended)") from None
+            hint = f"{command_with_place(settings, 'cardwright migrate')}   (again, when it has ended)"
+            raise Failure(f"--db {database.place}: {error}", hint) from None
         yield database, was_changed
 
 
@@ -162,7 +163,7 @@ def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
         check_revision(database, revision)
         if revision != newest():
             text = f"--db {database.place} is at revision {revision or 'none'}, and this version checks {newest()}"
-            raise Failure(text, "cardwright migrate")
+            raise Failure(text, command_with_place(settings, "cardwright migrate"))
         report = list(findings(database, secrets=secrets))
         place = database.place
     is_sound = not any(finding.broken for finding in report)
@@ -197,19 +198,20 @@ def reset(settings: "Settings", *, is_sure: bool) -> None:
         raise Failure("--mode production: what was booked stays booked", "cardwright reset --mode sandbox", 2)
     with migrated(settings) as (database, _):
         if not is_sure:
-            _ask(database.place)
+            _ask(database.place, command_with_place(settings, "cardwright reset --yes"))
         with database.write() as db:
             program_id = find_program_token(db, DEFAULT_PROGRAM)
             if program_id is None:
-                raise Failure(f"--db {database.place} has no default program yet", "cardwright serve")
+                hint = command_with_place(settings, "cardwright serve")
+                raise Failure(f"--db {database.place} has no default program yet", hint)
             removed = reset_program(db, program_id, first_clock(settings))["removed"]
         rows = ", ".join(f"{count} {name}" for name, count in removed.items())
         print_notice(f"{database.place}: removed {rows or 'nothing, it was empty'}")
 
 
-def _ask(place: str) -> None:
+def _ask(place: str, next_step: str) -> None:
     if not sys.stdin.isatty():
-        raise Failure("--yes is needed where nobody can be asked", "cardwright reset --yes", 2)
+        raise Failure("--yes is needed when standard input is no terminal", next_step, 2)
     print_notice(f"This removes all cards, users and transactions of the default program in {place}.")
     if input("Type yes to go on: ").strip().lower() != "yes":
-        raise Failure("nothing was removed", "cardwright reset --yes")
+        raise Failure("nothing was removed", next_step)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import signal
 import socket
 import ssl
@@ -49,7 +50,7 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
             path = str(Path(address).expanduser())
             make_database_file(path)
             check_database_file(path)
-            lock_database_file(path)
+            lock_database_file(path, directory)
         try:
             listener = bind(settings.host, settings.port)
         except PortTaken as taken:
@@ -62,7 +63,7 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         ca, certificate = certificate_for(settings, directory) if settings.tls else (None, None)
         pair = Credentials(keys.application_token, keys.access_token)
         instance = instance_of(settings, listener, ca)
-        message = StartupMessage(settings, instance, pair, place, as_json)
+        message = StartupMessage(settings, instance, pair, place, directory, as_json)
         stack.enter_context(announcing(message, directory))
         run(settings, listener, certificate)
         if not message.is_ready:
@@ -144,7 +145,7 @@ def _check_key(master_key: str) -> None:
         raise Failure(f"CARDWRIGHT_MASTER_KEY: {error}", "export CARDWRIGHT_MASTER_KEY=$(openssl rand -hex 32)", 2) from None
 
 
-def lock_database_file(path: str) -> None:
+def lock_database_file(path: str, directory: Path) -> None:
     """Hold a SQLite file against a second server, which would give its transactions the same ids. Raises Failure, OSError.
 
     The lock is on the file itself, so that every name of it leads to the same lock: a symbolic or hard link, another path in
@@ -156,7 +157,7 @@ def lock_database_file(path: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        hint = "cardwright status, or cardwright serve --db another.db"
+        hint = f"{status_command(directory)}   (shows it), or  cardwright serve --db another.db"
         raise Failure(f"--db {path}: another server works on this file", hint) from None
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if mode & 0o077:
@@ -180,6 +181,15 @@ def certificate_for(settings: "Settings", directory: Path) -> tuple[Path, Path]:
         raise Failure(f"--tls: {path} is damaged: {error}", f"rm {path}") from None
 
 
+def status_command(directory: Path) -> str:
+    """Return the command that finds the instance of a data directory; it names any but the default of this folder."""
+    from cardwright.settings import Settings
+    from cardwright.wiring import data_dir_of
+
+    is_default = directory == data_dir_of(Settings.model_construct()).absolute()
+    return "cardwright status" if is_default else f"cardwright status --data-dir {shlex.quote(str(directory))}"
+
+
 def instance_of(settings: "Settings", listener: socket.socket, ca: Path | None) -> Instance:
     """Return the instance's description of itself."""
     host = ANYWHERE.get(settings.host, settings.host)
@@ -196,6 +206,7 @@ class StartupMessage:
     instance: Instance
     credentials: Credentials
     place: str
+    directory: Path
     as_json: bool
     is_ready: bool = False
 
@@ -205,7 +216,7 @@ class StartupMessage:
         print(json.dumps(self._data()) if self.as_json else f"Cardwright {__version__} is ready.\n", flush=True)
         if not self.as_json:
             show_fields(self._fields())
-            print('\nIn another terminal:  eval "$(cardwright status -o env)"', flush=True)
+            print(f'\nIn another terminal:  eval "$({status_command(self.directory)} -o env)"', flush=True)
 
     def _data(self) -> dict[str, Any]:
         instance = self.instance

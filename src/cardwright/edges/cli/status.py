@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cardwright.edges.cli.client import ApiResponse, Client
 from cardwright.edges.cli.instance import Instance, environment_of, find_credentials, find_instance
 from cardwright.edges.cli.output import Failure, show_fields, show_json
+from cardwright.edges.cli.surroundings import command_with_place
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
@@ -29,9 +30,9 @@ class OutputFormat(StrEnum):
 def status(settings: "Settings", output_format: OutputFormat) -> None:
     """Shows the instance of a data directory. Raises Failure when there is none, or it does not answer, or is not ready."""
     instance, pair = find_instance(settings), find_credentials(settings)
-    answer = _readiness(instance)
+    answer = _readiness(instance, settings)
     if answer.status != 200:
-        raise _not_ready(instance, answer)
+        raise _not_ready(instance, answer, settings)
     match output_format:
         case OutputFormat.ENV:
             for name, value in environment_of(instance.base_url, pair, instance.ca).items():
@@ -55,7 +56,7 @@ def status(settings: "Settings", output_format: OutputFormat) -> None:
             )
 
 
-def _readiness(instance: Instance) -> ApiResponse:
+def _readiness(instance: Instance, settings: "Settings") -> ApiResponse:
     """The answer of ``/readyz``. Raises Failure; one of a process that has ended says so."""
     try:
         return Client(instance.root_url, ca=instance.ca).request("GET", "/readyz")
@@ -63,7 +64,7 @@ def _readiness(instance: Instance) -> ApiResponse:
         if _is_running(instance.pid):
             raise
         text = f"{failure}; the instance, process {instance.pid}, ended without a clean stop"
-        raise Failure(text, "cardwright serve") from None
+        raise Failure(text, command_with_place(settings, "cardwright serve")) from None
 
 
 def _is_running(pid: int) -> bool:
@@ -77,7 +78,7 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _not_ready(instance: Instance, answer: ApiResponse) -> Failure:
+def _not_ready(instance: Instance, answer: ApiResponse, settings: "Settings") -> Failure:
     """The failure for an answer other than 200: its ``status`` and ``reason``, and the command that helps."""
     body = answer.body if isinstance(answer.body, dict) else {}
     state = str(body.get("status", f"HTTP status {answer.status}"))
@@ -85,5 +86,6 @@ def _not_ready(instance: Instance, answer: ApiResponse) -> Failure:
     if reason := body.get("reason"):
         text += f": {reason}"
     if state == MIGRATIONS_MISSING:
-        return Failure(f"{text}; the database is at schema {body.get('schema') or 'none'}", "cardwright migrate")
+        text += f"; the database is at schema {body.get('schema') or 'none'}"
+        return Failure(text, command_with_place(settings, "cardwright migrate"))
     return Failure(text, "check that the database answers and has space; the log of the server says more")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,26 @@ from cardwright.edges.cli.output import Failure
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
+    from cardwright.settings import Settings
     from cardwright.storage.database import Database
     from cardwright.storage.failures import Unavailable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def command_with_place(settings: "Settings", command: str) -> str:
+    """Return a command to type next, with the ``--db`` and ``--data-dir`` of the settings, quoted for the shell.
+
+    Without them it would work on the database of the default data directory. A password is shown as ``***``.
+    """
+    from cardwright.storage.database import without_password
+
+    words = []
+    if settings.db is not None:
+        words += ["--db", without_password(settings.db) if "://" in settings.db else settings.db]
+    if settings.data_dir is not None:
+        words += ["--data-dir", str(settings.data_dir)]
+    return f"{command} {shlex.join(words)}" if words else command
 
 
 def failure_of_file(error: OSError) -> Failure:

@@ -117,7 +117,7 @@ def test_verify_needs_a_database(cardwright: Callable[..., Any]) -> None:
     Path("x.db").touch()
     empty = cardwright("verify", "--db", "x.db")
     assert empty.code == 1
-    assert "next:  cardwright migrate" in empty.err
+    assert "next:  cardwright migrate --db x.db\n" in empty.err
 
 
 def test_file_that_is_no_database_is_told(cardwright: Callable[..., Any]) -> None:
@@ -132,7 +132,7 @@ def test_reset_removes_when_told_so(cardwright: Callable[..., Any], books: str) 
     """Where nobody can be asked it insists on --yes; then the cards are gone, and the program is still there."""
     refused = cardwright("reset", "--db", books)
     assert refused.code == 2
-    assert "--yes" in refused.err
+    assert "next:  cardwright reset --yes --db " in refused.err, "typed without --db it would empty another database"
     done = cardwright("reset", "--db", books, "--yes")
     assert done.code == 0
     assert "1 cards" in done.err
@@ -158,6 +158,7 @@ def test_reset_of_an_empty_database_says_so(cardwright: Callable[..., Any]) -> N
     done = cardwright("reset", "--db", "x.db", "--yes")
     assert done.code == 1
     assert "no default program" in done.err
+    assert "next:  cardwright serve --db x.db\n" in done.err
 
 
 def test_wrong_address_names_the_option(cardwright: Callable[..., Any]) -> None:

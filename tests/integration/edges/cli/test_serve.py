@@ -162,6 +162,9 @@ def test_two_servers_take_two_ports_but_not_one_file(spawn: Callable[..., Any]) 
         assert third.code == 1
         assert "--db" in third.err
         assert "another server works on this file" in third.err
+    with running("--db", "elsewhere.db", "--data-dir", "keys", "--port", 0):
+        refused = spawn("serve", "--db", "elsewhere.db", "--data-dir", "keys", "--port", 0)
+        assert f"next:  cardwright status --data-dir {Path.cwd() / 'keys'} " in refused.err
 
 
 def test_life_of_an_instance(cardwright: Callable[..., Any], spawn: Callable[..., Any]) -> None:
@@ -220,6 +223,25 @@ def test_banner_tells_what_one_needs() -> None:
     assert banner["data"] == str(Path.cwd() / ".cardwright" / "cardwright.db")
     assert banner["application token"]
     assert banner["admin access token"]
+
+
+@pytest.mark.parametrize("place", [[], ["--data-dir", "it's here"], ["--db", "elsewhere/one.db"], ["--db", ":memory:"]])
+def test_hint_leads_to_the_instance(place: list[str]) -> None:
+    """The line for another terminal, typed as it is printed, sets the variables of this instance, not of the default one."""
+    Path("elsewhere").mkdir()
+    command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", *place]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = dict[str, str]()
+        while "In another terminal:" not in lines and (line := process.stdout.readline()):
+            name, _, value = line.strip().partition("  ")
+            lines[name] = value.strip()
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        typed = f'{lines["In another terminal:"]}\nprintf "%s" "$CARDWRIGHT_BASE_URL"'
+        shell = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
+        process.terminate()
+    assert (shell.stdout, shell.stderr) == (lines["base URL"], "")
+    assert ("--data-dir" in lines["In another terminal:"]) is bool(place)
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
