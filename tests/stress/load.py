@@ -24,6 +24,9 @@ PROBE_S = 0.05
 CLIENT_S = 12.0
 """After this time a client gives a request up; by then it counts as never answered."""
 
+LEAVES_OPEN = ("is unknown", "may have been carried out")
+"""Parts of the texts of a 503 that leave the outcome open."""
+
 PURCHASE, READ, HEALTHZ, READYZ = "purchase", "read", "/healthz", "/readyz"
 
 
@@ -52,8 +55,7 @@ class Exchange:
     @property
     def is_unknown(self) -> bool:
         """Whether the client does not know if its message was carried out."""
-        # A refusal that advises to look the outcome up leaves it open, too.
-        return "unknown" in self.text or "look up" in self.text if self.is_refused else self.status == 0
+        return any(text in self.text for text in LEAVES_OPEN) if self.is_refused else self.status == 0
 
 
 class Buyer(PurchaseClient):

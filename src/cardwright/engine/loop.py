@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from cardwright.core.problems import BUSY, CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, UNAVAILABLE, Kind, Problem
+from cardwright.core.problems import BUSY, CARD_UNKNOWN, INTERNAL, ORIGINAL_NOT_FOUND, Kind, Problem
 from cardwright.core.transaction_row import token_of
 from cardwright.engine.batch import CardRequest, CardResult, EngineRequest, Result
 from cardwright.engine.batch_runner import BatchInDoubt, run_batch
@@ -23,13 +23,23 @@ from cardwright.engine.config_cache import Cache
 from cardwright.engine.dry_run import Trial, try_out
 from cardwright.engine.id_blocks import IdSource
 from cardwright.engine.movement_rows import CHARGES_MAX, MovementRequest, MovementResult
+from cardwright.engine.refusals import CONFLICTS, LATE, REFUSED, STOPPING, not_booked, refusal, unknown_outcome
 from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import Limits, deadline
 from cardwright.storage.engine.store import CardRow, EngineStore, Worker
-from cardwright.storage.failures import Conflict, ConnectionLost, Contended, InDoubt, SchemaChanged, Unavailable
+from cardwright.storage.failures import (
+    Conflict,
+    ConnectionLost,
+    Contended,
+    InDoubt,
+    SchemaChanged,
+    TimedOut,
+    Unavailable,
+    public_reason,
+)
 from cardwright.storage.original_transactions import Original, TokenKey
-from cardwright.storage.outage import AWAY, RECONNECTS, TIMEOUTS, Outage
+from cardwright.storage.outage import RECONNECTS, TIMEOUTS, Outage
 
 INBOX_MAX = 4_096
 """Messages that may wait; the next one is refused at once."""
@@ -62,16 +72,10 @@ RETRIES_MAX = 20
 BATCHES = Histogram("cardwright_batch_messages", "Messages decided in one commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
 WAITING = Gauge("cardwright_inbox_messages", "Messages that wait for a batch")
 DECIDED = Counter("cardwright_messages_total", "Decided messages", ["outcome"]).labels("answered")
-REFUSED = Counter("cardwright_messages_refused_total", "Messages answered 429 or 503 without a decision", ["reason"])
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
-
-UNKNOWN = (
-    "the database did not confirm the commit in time, so the outcome {}; look it up by its token, or repeat the request with "
-    "the same token"
-)
 
 
 @dataclass(slots=True)
@@ -132,7 +136,7 @@ class Engine:
         if self._sweeper is not None:
             self._sweeper.cancel()
         while self._inbox:
-            _answer(self._inbox.popleft(), _refusal("stopping", "the server is stopping, nothing was booked"))
+            _answer(self._inbox.popleft(), refusal("stopping", STOPPING))
         await self._close(self._dry_run_worker)
         await self._store.close()
 
@@ -168,9 +172,9 @@ class Engine:
             REFUSED.labels("inbox").inc()
             raise Problem(BUSY, "the inbox is full, try again later")
         if self._stopping:
-            raise _refusal("stopping", "the server is stopping, nothing was booked")
+            raise refusal("stopping", STOPPING)
         if self._outage.lasts(OUTAGE_S):
-            raise _refusal("outage", self._outage.text or AWAY)
+            raise refusal("outage", self._outage.text or LATE)
         loop = asyncio.get_running_loop()
         until = deadline.get(loop.time() + self._limits.answer_s) - self._limits.margin_s
         waiting = _Waiting(request, holder_ids, rows_max, until, loop.create_future())
@@ -179,8 +183,8 @@ class Engine:
         try:
             result = await waiting.answer
         except asyncio.CancelledError:
-            # The edge gives the request up before the batch does, as after a stall of the event loop.
-            result = _given_up(waiting)
+            # The edge gives the request up before the batch does: after a stall of the event loop, or because the server stops.
+            result = _given_up(waiting, loop.time())
         if isinstance(result, Problem):
             raise result
         return result
@@ -289,15 +293,16 @@ class Engine:
                 self._refuse_late(self._inbox.popleft())
 
     def _refuse_late(self, waiting: _Waiting) -> None:
-        text = self._outage.text or "too many messages wait, nothing was booked, try again later"
-        _answer(waiting, _refusal("waited", text))
+        text = self._outage.text or "earlier messages took so long that this one was not decided in time"
+        _answer(waiting, refusal("waited", text))
 
     async def _serve(self, worker: Worker | None, batch: Sequence[_Waiting]) -> Worker | None:
         """Decide a batch and answer it; return the worker for the next one, None when it broke."""
         try:
             worker, results = await self._settle(worker, batch, min(waiting.deadline for waiting in batch))
         except asyncio.CancelledError:
-            self._answer_all(batch, [_given_up(waiting) for waiting in batch])
+            now = asyncio.get_running_loop().time()
+            self._answer_all(batch, [_given_up(waiting, now) for waiting in batch])
             await self._close(worker)
             raise
         except Exception:
@@ -346,10 +351,10 @@ class Engine:
     def _failure(self, error: Unavailable) -> Problem:
         """The answer to what the database failed, which is noted."""
         if isinstance(error, Contended):
-            return Problem(UNAVAILABLE, "the message could not be decided in time, nothing was booked")
+            return not_booked(public_reason(error))
         if not isinstance(error, ConnectionLost):
             self._outage.begin(error)
-        return Problem(UNAVAILABLE, self._outage.text or AWAY)
+        return not_booked(self._outage.text or public_reason(error))
 
     async def _open(self, until: float) -> Worker:
         """A new worker in place of a broken one. Raises Unavailable."""
@@ -358,7 +363,7 @@ class Engine:
                 worker = await self._store.open_worker()
         except TimeoutError:
             TIMEOUTS.labels("connect").inc()
-            raise Unavailable("the database does not accept a connection in time") from None
+            raise TimedOut("the database does not accept a connection in time") from None
         except OSError as error:
             # No descriptor or no process is left, for instance.
             raise Unavailable(str(error)) from error
@@ -411,7 +416,7 @@ class Engine:
             except Conflict as conflict:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
                 if clock() + self._limits.lock_s >= until:
-                    return [_refusal("conflict", "the message could not be decided in time, nothing was booked")] * len(batch)
+                    return [refusal("conflict", CONFLICTS)] * len(batch)
                 # A card may draw on another account by now, which the batch has found out and the cache knows.
                 requests = [self._looked_up(request) for request in requests]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
@@ -429,7 +434,7 @@ class Engine:
                     block = await asyncio.get_running_loop().run_in_executor(self._executor, self._store.next_ids)
                     self._ids.refill(block)
         except TimeoutError:
-            raise Unavailable("a block of ids could not be drawn in time") from None
+            raise TimedOut("a block of ids could not be drawn in time") from None
 
 
 def _answer(waiting: _Waiting, result: Result) -> None:
@@ -437,18 +442,18 @@ def _answer(waiting: _Waiting, result: Result) -> None:
         waiting.answer.set_result(result)
 
 
-def _refusal(reason: str, text: str) -> Problem:
-    REFUSED.labels(reason).inc()
-    return Problem(UNAVAILABLE, text)
+def _given_up(waiting: _Waiting, now: float) -> Problem:
+    """The answer to a message that is not waited for any longer: its time is over, or else the server stops.
 
-
-def _given_up(waiting: _Waiting) -> Problem:
-    """The answer to a message that is not waited for any longer. Its batch does not commit unless that is under way."""
+    Its batch does not commit unless that is under way.
+    """
+    is_late = now >= waiting.deadline
     if not waiting.is_committing:
-        return _refusal("late", "the request took too long, nothing was booked, try again later")
+        return refusal("late", LATE) if is_late else refusal("stopping", STOPPING)
     request = waiting.request
     token = request.chosen_token if isinstance(request, CardRequest) else request.movement.token
-    return _refusal("late", UNKNOWN.format(f"of {token} is unknown" if token is not None else "is unknown"))
+    REFUSED.labels("late" if is_late else "stopping").inc()
+    return unknown_outcome(token, "in time" if is_late else "before the server stopped")
 
 
 def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
@@ -458,9 +463,9 @@ def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
         request = waiting.request
         if isinstance(result, CardResult) and isinstance(request, CardRequest) and result.row.id in in_doubt.doubt.row_ids:
             token = request.chosen_token or token_of(result.row)
-            result = Problem(UNAVAILABLE, UNKNOWN.format(f"of transaction {token} is unknown"))
+            result = unknown_outcome(f"transaction {token}")
         elif isinstance(request, MovementRequest) and isinstance(result, MovementResult):
-            result = Problem(UNAVAILABLE, UNKNOWN.format(f"of {request.movement.token} is unknown"))
+            result = unknown_outcome(request.movement.token)
         answers.append(result)
     return answers
 
@@ -471,7 +476,7 @@ async def _there(lookup: Awaitable[T | None], missing: Kind) -> T:
         entry = await lookup
     except Unavailable as error:
         log.info("the database failed to find what a message names", error=str(error))
-        raise Problem(UNAVAILABLE, AWAY) from None
+        raise not_booked(public_reason(error)) from None
     if entry is None:
         raise Problem(missing)
     return entry

@@ -29,11 +29,13 @@ from cardwright.storage.failures import (
     Contended,
     Damaged,
     InDoubt,
+    TimedOut,
     Unavailable,
     is_away_error,
     is_contention,
     is_damage,
     reason_of,
+    unavailability,
 )
 from cardwright.storage.outage import TIMEOUTS, Outage
 from cardwright.storage.sqlite_connection import connect_sqlite
@@ -112,7 +114,7 @@ class Database:
             try:
                 yield connection
                 if watch is not None and watch.is_over:
-                    raise Unavailable("the database did not answer in time")
+                    raise TimedOut("the database did not answer in time")
             except BaseException:
                 with contextlib.suppress(DBAPIError):
                     transaction.rollback()
@@ -172,7 +174,7 @@ class Database:
             if self._is_closed:
                 raise Unavailable("the database has been closed")
             if deadline is not None and monotonic() >= deadline:
-                raise Unavailable("there is no time left to ask the database")
+                raise TimedOut("there is no time left to ask the database")
             with engine.connect() as connection, _discarded_when_void(connection):
                 if deadline is None:
                     yield connection, None
@@ -185,7 +187,7 @@ class Database:
         except Exception as error:
             if watch is not None and watch.is_over:
                 TIMEOUTS.labels("transaction").inc()
-                raise Unavailable("the database did not answer in time") from error
+                raise TimedOut("the database did not answer in time") from error
             if is_damage(error):
                 damage = Damaged(reason_of(error))
                 if self.limits.transaction_s is not None:
@@ -198,10 +200,11 @@ class Database:
             if is_contention(error):
                 TIMEOUTS.labels("lock").inc()
                 raise Contended(reason_of(error)) from error
+            failure = unavailability(error)
             if self.limits.transaction_s is not None:
                 # A command without a limit reports the failure itself and ends.
-                self.outage.begin(error)
-            raise Unavailable(reason_of(error)) from error
+                self.outage.begin(failure)
+            raise failure from error
 
     @staticmethod
     def _commit(commit: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from cardwright.storage.sqlite_connection import SQLITE_AWAY, SQLITE_DAMAGED
+from cardwright.storage.sqlite_connection import SQLITE_AWAY, SQLITE_BLOCKED, SQLITE_DAMAGED
 
 LOCK_NOT_AVAILABLE, QUERY_CANCELED = "55P03", "57014"
 
@@ -43,6 +43,14 @@ class ConnectionLost(Unavailable):
 
 class Contended(Unavailable):
     """The database works, but other work keeps a lock, or all connections, for too long."""
+
+
+class TimedOut(Unavailable):
+    """The database did not answer in time, which says nothing about the reason."""
+
+
+class Locked(Unavailable):
+    """Another process kept the lock of the SQLite file until the wait for it ended."""
 
 
 class InDoubt(Unavailable):
@@ -105,9 +113,31 @@ def is_contention(error: Exception) -> bool:
 def is_locked(error: Unavailable) -> bool:
     """Whether the database works, but another transaction kept a lock until the wait for it ended."""
     cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else error.__cause__
-    if isinstance(cause, sqlite3.Error):
-        return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-    return getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE
+    return isinstance(error, Locked) or getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE
+
+
+def unavailability(error: Exception) -> Unavailable:
+    """The failure that a driver's error means of which ``is_away_error`` is true."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    is_file_locked = isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in SQLITE_BLOCKED
+    return (Locked if is_file_locked else Unavailable)(reason_of(error))
+
+
+def public_reason(error: Exception) -> str:
+    """The reason of a failure as callers may know it: the driver's text names hosts and files, which are for the log."""
+    match error:
+        case SchemaChanged():
+            return str(error)
+        case Damaged():
+            return "the database file is damaged"
+        case Locked():
+            return "another process holds the lock of the database file"
+        case TimedOut():
+            return "the database does not answer in time"
+        case Contended():
+            return "other work on the database takes too long"
+        case _:
+            return "the database does not answer or takes no writes"
 
 
 def reason_of(error: Exception) -> str:

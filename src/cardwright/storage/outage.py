@@ -7,14 +7,11 @@ from time import monotonic
 import structlog
 from prometheus_client import Counter
 
-from cardwright.storage.failures import Damaged, SchemaChanged, reason_of
+from cardwright.storage.failures import Damaged, TimedOut, public_reason, reason_of
 
 RECONNECTS = Counter("cardwright_database_reconnects_total", "Connections opened in place of a broken one")
 TIMEOUTS = Counter("cardwright_database_timeouts_total", "Waits for the database that reached their limit", ["wait"])
 OUTAGES = Counter("cardwright_database_outages_total", "Times that the database went away")
-
-AWAY = "the database does not answer, nothing was booked, try again later"
-"""What callers are answered in an outage: its reason names hosts and files, which are for the log."""
 
 log = structlog.get_logger()
 
@@ -26,13 +23,13 @@ class Outage:
         self._clock = clock
         self._mutex = threading.Lock()
         self._since: float | None = None
-        self._text = AWAY
+        self._text = ""
         self.damage: Damaged | None = None
         """What was found to be damaged; such an outage does not end."""
 
     @property
     def text(self) -> str | None:
-        """What callers are answered; None while the database works."""
+        """The reason as callers may know it; None while the database works."""
         return self._text if self._since is not None else None
 
     def lasts(self, seconds: float) -> bool:
@@ -45,8 +42,9 @@ class Outage:
         with self._mutex:
             if isinstance(error, Damaged):
                 self.damage = error
-            # A wrong schema is for callers to know: it does not pass by itself.
-            self._text = str(error) if isinstance(error, SchemaChanged) else AWAY
+            if self._since is None or not isinstance(error, TimedOut):
+                # A wait that ends while the database is away says less than the reason that is known.
+                self._text = public_reason(error)
             if self._since is not None:
                 return
             self._since = self._clock()

@@ -13,6 +13,8 @@ SQLITE_AWAY = frozenset(
 )  # fmt: skip
 """Primary result codes of a SQLite file that is locked, full, read-only or unreadable for now."""
 
+SQLITE_BLOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+"""Those of them that mean a lock."""
 
 SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 """Primary result codes of a SQLite file that must be restored."""

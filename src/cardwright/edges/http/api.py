@@ -20,7 +20,18 @@ from cardwright.core.problems import FORBIDDEN, METHOD_NOT_ALLOWED, NOT_FOUND, U
 from cardwright.edges.http.credentials import Credentials
 from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
-from cardwright.edges.http.problems import INTERNAL_BODY, problem_body, unavailable
+from cardwright.edges.http.problems import (
+    INTERNAL_BODY,
+    LATE,
+    MAYBE_DONE,
+    NOT_BOOKED,
+    NOT_CHANGED,
+    STOPPING,
+    TRY_AGAIN,
+    database_problem,
+    problem_body,
+    unavailable,
+)
 from cardwright.edges.http.router import RouteMatch, Router
 from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.limits import deadline
@@ -36,9 +47,6 @@ SWEEP_S = 0.1
 
 PROXY_FIELDS = frozenset({b"via", b"forwarded", b"x-real-ip"})
 """Header fields, besides ``X-Forwarded-…``, that a proxy adds."""
-
-LATE = "the request took too long; look up whether it was carried out before you repeat it"
-LATE_MESSAGE = "the request took too long, nothing was booked, try again later"
 
 TIMEOUTS = Counter("cardwright_http_timeouts_total", "API requests that reached their time limit")
 
@@ -128,11 +136,10 @@ class Api:
             status, body = problem.kind.status, problem_body(problem)
             allow = problem.detail if problem.kind is METHOD_NOT_ALLOWED else ""
         except Unavailable as error:
-            status, body = UNAVAILABLE.status, problem_body(unavailable(error))
+            # While the credential was looked up: nothing else was done yet.
+            status, body = UNAVAILABLE.status, problem_body(database_problem(error, TRY_AGAIN))
         except asyncio.CancelledError:
-            # By the sweeper, or because the server stops and cannot wait any longer.
-            task.uncancel()
-            status, body = UNAVAILABLE.status, problem_body(Problem(UNAVAILABLE, LATE))
+            status, body = UNAVAILABLE.status, problem_body(unavailable(self._reason_given_up(task), TRY_AGAIN))
         except Exception:
             # A bug: the caller learns nothing of it, the log everything.
             log.exception("unhandled error", path=request.path, verb=request.verb)
@@ -176,22 +183,56 @@ class Api:
         if route.body is not None:
             arguments.append(parse_body(request.body, request.headers.get(b"content-type", b"").decode("latin-1"), route.body))
         page = self._page(request, route, program_id, pairs) if route.paging is not None else None
+        try:
+            result = await self._result(route, program_id, parameters, pairs, page, arguments)
+        except Unavailable as error:
+            raise database_problem(error, self._effect_refused(route)) from error
+        except asyncio.CancelledError:
+            raise unavailable(self._reason_given_up(task), self._effect_given_up(route)) from None
+        return _answer(route, result, pairs)
+
+    async def _result(
+        self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], page: Page | None,
+        arguments: list[Any],
+    ) -> Any:  # fmt: skip
+        """What the route's action returns."""
         if self._is_async[route]:
             query = parse_query(pairs, route.query) if route.query is not None else None
-            try:
-                result = await route.action(EngineCall(self._app, program_id, parameters, query, page), *arguments)
-            except asyncio.CancelledError:
-                # What the engine had taken it has answered itself: this one was still being prepared.
-                raise Problem(UNAVAILABLE, LATE_MESSAGE if route.longer_s is None else LATE) from None
-        else:
-            loop = asyncio.get_running_loop()
-            until = deadline.get() - self._limits.margin_s
-            result, published = await loop.run_in_executor(
-                self._threads, self._act, route, program_id, parameters, pairs, page, arguments, until
-            )
-            if published:
-                self._app.wake_outbox()
-        return _answer(route, result, pairs)
+            return await route.action(EngineCall(self._app, program_id, parameters, query, page), *arguments)
+        until = deadline.get() - self._limits.margin_s
+        result, published = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._act, route, program_id, parameters, pairs, page, arguments, until
+        )
+        if published:
+            self._app.wake_outbox()
+        return result
+
+    # --- Requests without an answer of their own -----------------------------------------
+
+    def _reason_given_up(self, task: "asyncio.Task[Any]") -> str:
+        """Why a request was cancelled: the sweeper takes it off the list before, the end of the server does not."""
+        task.uncancel()
+        return STOPPING if task in self._under_way else LATE
+
+    def _is_message(self, route: Route) -> bool:
+        """Whether the route's action is one message for the engine, and no more."""
+        return self._is_async[route] and route.longer_s is None
+
+    def _effect_refused(self, route: Route) -> str:
+        """The effect of a request that the database failed before a commit."""
+        if not route.writes:
+            return TRY_AGAIN
+        if self._is_message(route):
+            return NOT_BOOKED
+        # An action that takes several steps may have done some of them.
+        return MAYBE_DONE if self._is_async[route] else NOT_CHANGED
+
+    def _effect_given_up(self, route: Route) -> str:
+        """The effect of a request that was cancelled. A thread that had begun to write goes on without it."""
+        if not route.writes:
+            return TRY_AGAIN
+        # A message that the engine had taken was answered by the engine: this one was still being prepared.
+        return NOT_BOOKED if self._is_message(route) else MAYBE_DONE
 
     def _route_of(self, verb: str, path: bytes) -> tuple[Route, dict[str, str]]:
         """The route of a request and the path's parameters. Raises NOT_FOUND, METHOD_NOT_ALLOWED, FORBIDDEN."""

@@ -3,10 +3,17 @@
 import msgspec
 
 from cardwright.core.problems import INTERNAL, UNAVAILABLE, Problem
-from cardwright.storage.failures import Contended, InDoubt, SchemaChanged, Unavailable
-from cardwright.storage.outage import AWAY
+from cardwright.storage.failures import InDoubt, Unavailable, public_reason
 
-UNKNOWN = "the connection to the database was lost during the commit; look up whether the request was carried out"
+LATE, STOPPING, UNCONFIRMED = "the request took too long", "the server is stopping", "the database did not confirm the commit"
+"""Reasons of a 503."""
+
+TRY_AGAIN = "try again later"
+NOT_BOOKED, NOT_CHANGED = f"nothing was booked, {TRY_AGAIN}", f"nothing was changed, {TRY_AGAIN}"
+"""Effects of a read, a message and another write that were answered 503, each with the next step."""
+
+MAYBE_DONE = "the request may have been carried out: repeat it with the same token if you chose one, else look it up first"
+"""The effect of a write that had begun when its answer was given up."""
 
 
 def error_body(code: str, message: str) -> bytes:
@@ -19,17 +26,16 @@ def problem_body(problem: Problem) -> bytes:
     return error_body(problem.kind.code, str(problem))
 
 
-def unavailable(error: Unavailable) -> Problem:
-    """The problem that tells of a failure of the database. Its reason names hosts and files, which are for the log."""
-    match error:
-        case InDoubt():
-            return Problem(UNAVAILABLE, UNKNOWN)
-        case SchemaChanged():
-            return Problem(UNAVAILABLE, str(error))
-        case Contended():
-            return Problem(UNAVAILABLE, "other work takes too long, nothing was changed, try again later")
-        case _:
-            return Problem(UNAVAILABLE, AWAY)
+def unavailable(reason: str, effect: str) -> Problem:
+    """The problem of a request that cannot be answered for now: a reason, and an effect with the next step."""
+    return Problem(UNAVAILABLE, f"{reason}; {effect}")
+
+
+def database_problem(error: Unavailable, effect: str) -> Problem:
+    """The problem that tells of a failure of the database; ``effect`` holds unless the failure leaves it in doubt."""
+    if isinstance(error, InDoubt):
+        return unavailable(UNCONFIRMED, MAYBE_DONE)
+    return unavailable(public_reason(error), effect)
 
 
 INTERNAL_BODY = error_body(INTERNAL.code, INTERNAL.text)

@@ -5,14 +5,14 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Problem, bad_parameter
+from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, Problem, bad_parameter
 from cardwright.edges.http.parse import parse_pairs
-from cardwright.edges.http.problems import problem_body, unavailable
+from cardwright.edges.http.problems import MAYBE_DONE, NOT_CHANGED, STOPPING, database_problem, problem_body, unavailable
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.resources.common.call import App
 from cardwright.resources.common.fields import parse_duration
 from cardwright.resources.sandbox.webhook_inbox import BOX, accept
-from cardwright.storage.failures import Unavailable
+from cardwright.storage.failures import InDoubt, Unavailable
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -35,14 +35,24 @@ class InboxReceiver:
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """One message."""
         try:
-            status, body = await self._serve(scope, receive)
+            status, body = await self._served(scope, receive)
         except Problem as problem:
             status, body = problem.kind.status, problem_body(problem)
-        except Unavailable as error:
-            status, body = UNAVAILABLE.status, problem_body(unavailable(error))
         headers = [(b"content-length", b"%d" % len(body)), JSON_HEADER]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _served(self, scope: ASGIScope, receive: Receive) -> tuple[int, bytes]:
+        """Status and body. Raises Problem, also when the database fails or the server stops."""
+        try:
+            return await self._serve(scope, receive)
+        except Unavailable as error:
+            raise database_problem(error, NOT_CHANGED) from error
+        except asyncio.CancelledError:
+            # The server stops and cannot wait any longer.
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            raise unavailable(STOPPING, MAYBE_DONE) from None
 
     async def _serve(self, scope: ASGIScope, receive: Receive) -> tuple[int, bytes]:
         program_token, box = self._place(scope["path"])
@@ -56,7 +66,8 @@ class InboxReceiver:
             async with asyncio.timeout(limits.answer_s - limits.margin_s):
                 kept = await asyncio.to_thread(accept, app.database, app.real_clock, program_token, box, headers, body)
         except TimeoutError:
-            raise Unavailable("the message could not be kept in time") from None
+            # The thread goes on, and may still commit.
+            raise InDoubt("the message could not be kept in time") from None
         if not kept:
             raise Problem(NOT_FOUND, "no such program")
         await asyncio.sleep(delay_ms / 1000)

@@ -95,5 +95,13 @@ async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> byt
 TAG = "Whatif"
 
 routes = [
-    post("/whatif/authorization", AuthorizationRequest, try_authorization, dict[str, Any], status=200, scope=Scope.SANDBOX_ONLY),
+    post(
+        "/whatif/authorization",
+        AuthorizationRequest,
+        try_authorization,
+        dict[str, Any],
+        status=200,
+        scope=Scope.SANDBOX_ONLY,
+        writes=False,
+    ),
 ]

@@ -32,6 +32,7 @@ from cardwright.storage.failures import (
     Contended,
     InDoubt,
     Refused,
+    TimedOut,
     Unavailable,
     is_away,
     reason_of,
@@ -164,7 +165,7 @@ class PipelineConnection:
 
     def _time_out(self) -> None:
         TIMEOUTS.labels("commit" if self._commits else "statement").inc()
-        self._lose(Unavailable("the database did not answer in time"))
+        self._lose(TimedOut("the database did not answer in time"))
 
     def _flush(self) -> None:
         try:

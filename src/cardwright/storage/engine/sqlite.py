@@ -34,7 +34,7 @@ from cardwright.storage.engine.store import (
     doubt_about,
     noop,
 )
-from cardwright.storage.failures import Conflict, Contended, Damaged, InDoubt, Unavailable, is_damage
+from cardwright.storage.failures import Conflict, Contended, Damaged, InDoubt, is_damage, unavailability
 from cardwright.storage.migrate import PROBE, SELECT_SCHEMA, check_schema
 from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original, TokenKey
 from cardwright.storage.sqlite_connection import connect_sqlite
@@ -134,7 +134,7 @@ class SqliteStore:
             if is_damage(error):
                 self._database.outage.begin(damage := Damaged(str(error)))
                 raise damage from error
-            raise Unavailable(str(error)) from error
+            raise unavailability(error) from error
         return [CardRow(*row) for row in rows if row is not None]
 
     def _close_reader(self) -> None:

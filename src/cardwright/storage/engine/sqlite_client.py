@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
-from cardwright.storage.engine.sqlite_worker import CONFLICT, DAMAGED, LENGTH, REFUSED, UNAVAILABLE, framed
+from cardwright.storage.engine.sqlite_worker import CONFLICT, DAMAGED, LATE, LENGTH, LOCKED, REFUSED, UNAVAILABLE, framed
 from cardwright.storage.engine.store import noop
-from cardwright.storage.failures import Conflict, ConnectionLost, Damaged, InDoubt, Refused, Unavailable
+from cardwright.storage.failures import Conflict, ConnectionLost, Damaged, InDoubt, Locked, Refused, TimedOut, Unavailable
 from cardwright.storage.outage import TIMEOUTS
 
-FAILURES = {CONFLICT: Conflict, UNAVAILABLE: Unavailable, DAMAGED: Damaged, REFUSED: Refused}
+FAILURES = {CONFLICT: Conflict, LOCKED: Locked, LATE: TimedOut, UNAVAILABLE: Unavailable, DAMAGED: Damaged, REFUSED: Refused}
 
 StatementRows = tuple[str, Iterable[Sequence[Any]]]
 """The name of a statement, and the rows of parameters that it is run with."""
@@ -116,7 +116,7 @@ class SqliteClient:
         TIMEOUTS.labels("commit" if waiter.commits else "statement").inc()
         # At once: what it has not begun to commit it shall not commit later.
         self._process.kill()
-        self._end(Unavailable("the process that writes SQLite did not answer in time"))
+        self._end(TimedOut("the process that writes SQLite did not answer in time"))
 
     def _send(self, message: bytes) -> None:
         if self._unsent:

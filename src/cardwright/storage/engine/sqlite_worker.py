@@ -21,13 +21,16 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from cardwright.storage.sqlite_connection import SQLITE_AWAY, SQLITE_DAMAGED, connect_sqlite
+from cardwright.storage.sqlite_connection import SQLITE_AWAY, SQLITE_BLOCKED, SQLITE_DAMAGED, connect_sqlite
 
 LENGTH = 4
 """Bytes of a message's length before it, most significant first."""
 
-CONFLICT, UNAVAILABLE, DAMAGED, REFUSED = "conflict", "unavailable", "damaged", "refused"
-"""Kinds of refusals: run it again; the database does not do it for now; the file is damaged; it will never do it."""
+CONFLICT, LOCKED, LATE = "conflict", "locked", "late"
+"""Kinds of refusals: run it again; another process holds the lock; the deadline has passed."""
+
+UNAVAILABLE, DAMAGED, REFUSED = "unavailable", "damaged", "refused"
+"""Kinds of refusals: the database does not do it for now; the file is damaged; the database will never do it."""
 
 Parts = list[tuple[str, list[Any]]]
 
@@ -39,7 +42,6 @@ def framed(message: Any) -> bytes:
 
 
 TAKEN = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID)
-BLOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class Writer:
@@ -60,9 +62,10 @@ class Writer:
             return CONFLICT if error.sqlite_errorcode in TAKEN else REFUSED, 0, [str(error)]
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code not in BLOCKED:
-                # Opened on a disk that was read-only for a moment, a connection stays read-only.
-                self._close()
+            if code in SQLITE_BLOCKED:
+                return LOCKED, 0, [str(error)]
+            # Opened on a disk that was read-only for a moment, a connection stays read-only.
+            self._close()
             kind = DAMAGED if code in SQLITE_DAMAGED else UNAVAILABLE if code in SQLITE_AWAY else REFUSED
             return kind, 0, [str(error)]
         except Exception as error:
@@ -103,7 +106,7 @@ class Writer:
         run, many = self._connection.execute, self._connection.executemany
         wait_ms = int((deadline - monotonic()) * 1000)
         if wait_ms <= 0:
-            return UNAVAILABLE, 0, ["no time is left to write"]
+            return LATE, 0, ["no time is left to write"]
         if wait_ms // 100 != self._wait_ms // 100:
             # To set it costs as much as a small statement, and a tenth of a second is exact enough.
             run(f"PRAGMA busy_timeout={wait_ms}")
