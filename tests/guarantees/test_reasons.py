@@ -147,6 +147,23 @@ def test_message_to_the_inbox_that_a_stop_cuts(tmp_path: Path) -> None:
             assert text_of(message.result()) == STOPPING + MAYBE_DONE
 
 
+def test_stop_after_a_failed_try_leaves_no_doubt(tmp_path: Path) -> None:
+    """A locked SQLite file fails the first try to commit. A purchase that the stop cuts after it was not booked, and says so."""
+    path = str(tmp_path / "cardwright.db")
+    # The first try ends after 3 s, SIGTERM cuts the request 2 s later, and its own limit would be 8.9 s.
+    with RunningServer(db=path, env={"CARDWRIGHT_ANSWER_LIMIT_S": "10"}) as server:
+        with server.client() as client:
+            card = api_fixtures.build(client, 1)[0]
+        with locked_file(path), in_background(server, buy(card, "refused")) as purchase:
+            until(lambda: "database is locked" in server.output())
+            server.terminate()
+            assert text_of(purchase.result()) == STOPPING + NOT_BOOKED
+            assert server.ends_within(60)
+        server.start()
+        with server.client() as client:
+            assert client.get("/transactions/refused").status == 404
+
+
 def test_late_answer_to_a_commit_is_in_doubt(postgres_url: str) -> None:
     """A COMMIT whose answer is late may still succeed: the text does not say that the connection was lost."""
     user = {"token": "late"}

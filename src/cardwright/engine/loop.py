@@ -336,7 +336,9 @@ class Engine:
                     return worker, _unknown(batch, batch_in_doubt)
                 if is_committed:
                     return worker, batch_in_doubt.results
+                _end_try(batch)
             except Unavailable as error:
+                _end_try(batch)
                 await self._close(worker)
                 worker, problem = None, self._failure(error)
                 if not await self._can_retry(error, until):
@@ -414,6 +416,7 @@ class Engine:
             try:
                 return await run_batch(worker, self.cache, self._ids, self._real_clock, requests, until, begin_commit)
             except Conflict as conflict:
+                _end_try(batch)
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
                 if clock() + self._limits.lock_s >= until:
                     return [refusal("conflict", CONFLICTS)] * len(batch)
@@ -435,6 +438,12 @@ class Engine:
                     self._ids.refill(block)
         except TimeoutError:
             raise TimedOut("a block of ids could not be drawn in time") from None
+
+
+def _end_try(batch: Sequence[_Waiting]) -> None:
+    """Note that the last try to commit has left nothing: a message that is given up from here on was not booked."""
+    for waiting in batch:
+        waiting.is_committing = False
 
 
 def _answer(waiting: _Waiting, result: Result) -> None:
