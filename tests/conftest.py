@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.browser import NOT_RUN, Browser, ChromiumMissingError, find_chromium
 from tests.support.databases import chosen_databases, empty_database
 from tests.support.postgres import PostgresMissingError, TestPostgres
 
@@ -60,6 +61,19 @@ def postgres() -> Iterator[TestPostgres]:
         return
     # Not a skip: a green run must mean that both databases were tried.
     pytest.fail(reason, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium for this run, one for each worker. Without one the test is skipped, and `make test` says so in its last line."""
+    try:
+        path = find_chromium()
+    except ChromiumMissingError as missing:
+        pytest.fail(str(missing), pytrace=False)
+    if path is None:
+        pytest.skip(NOT_RUN)
+    with Browser(path) as running:
+        yield running
 
 
 @pytest.fixture

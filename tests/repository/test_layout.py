@@ -195,9 +195,9 @@ def test_nothing_is_left_behind(rule: re.Pattern[str], text: str) -> None:
 # --- Unit tests need nothing ----------------------------------------------------------------
 
 SERVERS = re.compile(
-    r"tests\.(stress|support\.(clusters|databases|fixtures|in_process_platform|issuing|postgres|receiver|server|shop|waiting))\b"
+    r"tests\.(stress|support\.(browser|clusters|databases|fixtures|in_process_platform|issuing|postgres|receiver|server|shop|waiting))\b"
 )
-FIXTURES = {"database_url", "postgres", "postgres_url", "server"}
+FIXTURES = {"browser", "database_url", "postgres", "postgres_url", "server"}
 
 
 @pytest.mark.parametrize("file", python_files(ROOT / "tests" / "unit"), ids=name_of)
