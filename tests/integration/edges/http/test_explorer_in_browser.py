@@ -217,6 +217,20 @@ def test_required_parameter_is_asked_for(page: Page, server: RunningServer, prog
     assert api_requests(page, server)[before:] == []
 
 
+@pytest.mark.parametrize("selector", ["#path-token", "#body", "button.send"])
+def test_ctrl_enter_sends_once(page: Page, server: RunningServer, program: dict[str, Any], selector: str) -> None:
+    """Ctrl+Enter sends from a field, the body and the button, and sends one request."""
+    open_operation(page, "create_user")
+    send(page)
+    open_operation(page, "update_user")
+    before = len(api_requests(page, server))
+    page.evaluate("(selector) => document.querySelector(selector).focus()", selector)
+    page.press("Enter", ctrl=True)
+    status, user = shown_answer(page)
+    assert (status, user["token"]) == ("200 OK", "ana")
+    assert api_requests(page, server)[before:] == [f"{server.base_url}/users/ana"]
+
+
 # --- The frame ----------------------------------------------------------------------------
 
 
@@ -227,6 +241,37 @@ def test_credentials_stay_in_the_tab(page: Page, server: RunningServer, program:
     assert value_of(page, "input[name=application]") == program["application_token"]
     assert send(page)[0] == "200 OK"
     assert program["access_token"] not in page.evaluate("location.href + JSON.stringify(localStorage) + document.cookie")
+
+
+def test_skip_link_leaves_the_operation_open(page: Page, server: RunningServer) -> None:
+    """The skip link moves the focus to the content and changes nothing else; its target as an address shows the guide."""
+    open_operation(page, "create_user")
+    page.evaluate("document.querySelector('.skip').focus()")
+    page.press("Enter")
+    page.wait_for("document.activeElement.id === 'content'")
+    assert page.evaluate("location.hash") == "#create_user"
+    for fragment in ("#content", "#%"):
+        page.navigate("about:blank")
+        open_explorer(page, server, fragment)
+        assert page.text("h1") == "From nothing to a paid coffee, in six steps"
+
+
+def test_form_keeps_only_what_was_typed(page: Page, program: dict[str, Any]) -> None:
+    """A typed parameter is kept while other operations are open. An untouched one still gets the token of a later object."""
+    open_operation(page, "get_user")
+    page.type("#query-fields", "token")
+    open_operation(page, "create_user")
+    page.type("#body", "{}")
+    created = send(page)[1]
+    open_operation(page, "get_user")
+    assert value_of(page, "#query-fields") == "token"
+    assert value_of(page, "#path-token") == created["token"]
+    open_operation(page, "create_user")
+    assert value_of(page, "#body") == "{}"
+    page.click("form .actions button:last-child")
+    open_operation(page, "get_user")
+    open_operation(page, "create_user")
+    assert json.loads(value_of(page, "#body"))["token"] == "ana"
 
 
 def test_colours_are_kept(page: Page, server: RunningServer) -> None:

@@ -70,9 +70,7 @@ function markCurrent() {
 }
 
 function route() {
-  const id = decodeURIComponent(location.hash.slice(1));
-  if (id === 'content') return $('content').focus();
-  const operation = operations.get(id);
+  const operation = operations.get(location.hash.slice(1));
   document.title = operation ? `${operation.summary} – Cardwright API` : 'Cardwright API';
   $('content').replaceChildren(...(operation ? operationPage(operation) : welcomePage()));
   $('content').scrollTop = 0;
@@ -189,15 +187,20 @@ function tryForm(operation, body) {
   const request = () => readForm(operation, form);
   const form = h('form', {
     onsubmit: (event) => { event.preventDefault(); send(operation, request(), answer); },
-    oninput: () => drafts.set(operation.id, Object.fromEntries([...form.querySelectorAll('[id]')].map((input) => [input.id, input.value]))),
-    onkeydown: (event) => { if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit(); },
+    // Only the field that was typed into: the others still take tokens of later answers.
+    oninput: ({ target }) => drafts.set(operation.id, { ...drafts.get(operation.id), [target.id]: target.value }),
+    onkeydown: (event) => {
+      if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return;
+      event.preventDefault(); // Enter in a field or on a button submits the form by itself.
+      form.requestSubmit();
+    },
   },
   parameters.length ? [h('h2', {}, 'Parameters'), parameters] : '',
   text ? [h('h2', {}, h('label', { for: 'body' }, 'Body')), text] : '',
   h('div', { class: 'actions' },
     h('button', { class: 'send', title: 'Ctrl+Enter does the same' }, 'Send'),
     h('button', { type: 'button', onclick: (event) => copy(curlOf(request()), event.target) }, 'Copy as curl'),
-    text ? h('button', { type: 'button', onclick: () => { text.value = original; drafts.delete(operation.id); } }, 'Reset the body') : ''));
+    text ? h('button', { type: 'button', onclick: () => { text.value = original; delete drafts.get(operation.id)?.body; } }, 'Reset the body') : ''));
   return [form, answer];
 }
 
@@ -340,6 +343,10 @@ api = await (await fetch('/openapi.json')).json();
 operations = readOperations();
 $('version').textContent = api.info.version;
 $('search').addEventListener('input', showList);
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault(); // The address keeps the operation.
+  $('content').focus();
+});
 document.addEventListener('keydown', (event) => {
   if (event.key !== '/' || event.target.matches('input, textarea, select')) return;
   event.preventDefault();
