@@ -45,6 +45,22 @@ unit: .venv/.ready ## unit tests: no server, no database; TESTS=tests/unit/core
 test: lint types contracts ## everything: format, lint, types, import contracts and all tests; DB=sqlite|postgres for one database
 	@echo "== tests"
 	CARDWRIGHT_TEST_DB=$(DB) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	@$(BIN)/python -m tests.support.browser
+
+define HOW_TO_GET_CHROMIUM
+No Chromium, which the browser tests drive. Any one of these will do:
+  - Debian: make browser as root, or apt-get install chromium
+  - elsewhere: a package or an installer that puts chromium, chromium-browser or google-chrome on PATH
+  - a Chromium that is not on PATH: CARDWRIGHT_TEST_CHROMIUM=/path/to/chromium
+endef
+export HOW_TO_GET_CHROMIUM
+
+.PHONY: browser
+browser: .venv/.ready ## get a Chromium for the browser tests
+	@missing="$$($(BIN)/python -m tests.support.browser)" || exit 1; [ -n "$$missing" ] || exit 0; \
+	get="apt-get install -y --no-install-recommends chromium"; export DEBIAN_FRONTEND=noninteractive; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $$get || { apt-get update && $$get; }; fi; \
+	missing="$$($(BIN)/python -m tests.support.browser)"; [ -z "$$missing" ] || { echo "$$HOW_TO_GET_CHROMIUM" >&2; exit 1; }
 
 SEED ?= 42
 KILLS ?= 200
