@@ -109,7 +109,7 @@ def populated(platform: InProcessPlatform) -> InProcessPlatform:
     for token, amount, kind in fees:
         platform.make(
             "fees", token=token, name=token, amount=amount, type="PERCENTAGE" if token == "paid" else "FLAT", currency_code="USD",
-            velocity_category="REALTIME", fee_attributes={"transaction_type": kind},
+            category="REALTIME", fee_attributes={"transaction_type": kind},
         )  # fmt: skip
     platform.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("held", "paid", "cash"))
     platform.make("accountholdergroups", token="payers", config={"real_time_fee_group_token": "fees"})
