@@ -328,6 +328,9 @@ def _after(call: Call, listed: Listed, places: Range, last: ListEntry, take: int
 
 def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> list[ListEntry]:
     search = listed.search
+    if places.low >= places.high:
+        # A window that ends before it begins.
+        return []
     if not listed.is_countable:
         return search.read(call.db, places, skip, take)
     if skip <= NEAR:

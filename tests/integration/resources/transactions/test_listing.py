@@ -17,6 +17,7 @@ from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.page import Page
 from cardwright.resources.common.call import Call
 from cardwright.resources.transactions.listing import (
+    NEAR,
     Listed,
     Search,
     TransactionQuery,
@@ -41,7 +42,8 @@ FILTERS: tuple[dict[str, str], ...] = (
     {}, {"state": "ALL"}, {"state": "PENDING"}, {"state": "DECLINED"}, {"state": "ERROR"},
     {"state": "ALL", "type": "refund"}, {"state": "ALL", "type": "gpa.credit.authorization"},
     {"state": "CLEARED", "type": "authorization"},
-    {"state": "ALL", "start_date": "2025-12-15", "end_date": "2025-12-20"},
+    {"state": "ALL", "start_date": "2025-12-05", "end_date": "2025-12-07"},
+    {"state": "ALL", "start_date": "2025-12-10", "end_date": "2025-12-05"},
 )  # fmt: skip
 
 
@@ -101,10 +103,10 @@ def naive(platform: InProcessPlatform, rows: list[dict[str, Any]], query: dict[s
 
 
 def check(platform: InProcessPlatform, rows: list[dict[str, Any]], drawn: random.Random) -> None:
-    """Compares pages at the beginning, in the middle and at the end of every list."""
+    """Compare pages at the beginning, in the middle, at the end and behind the end of every list."""
     for query, sort_by in itertools.product(FILTERS, SORTS):
         whole = naive(platform, rows, query, sort_by)
-        for start in {0, 3, drawn.randrange(len(whole) + 1), len(whole) // 2, max(0, len(whole) - 4)}:
+        for start in {0, 3, drawn.randrange(len(whole) + 1), len(whole) // 2, max(0, len(whole) - 4), len(whole) + NEAR + 1}:
             assert page_of(platform, query, sort_by, start, 7) == whole[start : start + 7], (query, sort_by, start)
 
 
