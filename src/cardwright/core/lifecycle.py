@@ -5,8 +5,10 @@ None of them is declined for the state of card, holder or spend control: they re
 
 Worked example, in minor units. An authorization of 80 with a JIT load of 50 (the account had 30) holds 80: hold_left 80,
 load_left 50. A clearing of 100 takes min(100, 80) = 80 from the hold, of which min(80, 50) = 50 is the load (``captured``).
-The other 20 (``extra``) come from the account, and from a further JIT load if the account has less. Afterwards hold_left is 0 and
-cleared is 100.
+The other 20 (``extra``) come from the account, and from a further JIT load if the account has less: say 20. The row shows
+moved 70 (50 captured and 20 new); the leg of the funding source is only the new load: program_funding −20, held −80,
+settlement +100. Afterwards hold_left and load_left are 0 and cleared is 100. ``Chain.after`` sets the state CLEARED when
+hold_left reaches 0.
 """
 
 import msgspec
@@ -43,7 +45,7 @@ def chain_of(snapshot: Snapshot) -> tuple[Chain, Family]:
 
 
 def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
-    """Releases a part of the hold or all of it; what JIT Funding had brought goes back to where it came from first.
+    """Release a part of the hold or all of it. JIT money goes back to the funding source first; the account keeps the rest.
 
     What was settled at once is undone instead. A reversal that is an advice takes what there is.
     """
@@ -52,7 +54,7 @@ def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
     left = abs(chain.cleared) if at_once else chain.hold_left
     amount = min(message.amount, left) if message.is_advice else message.amount
     if 0 < chain.increase == left - amount:
-        # Who takes back all that he asked for takes back what an MCC group held beyond it too: he does not know of that.
+        # An MCC group may hold more than the merchant asked for. A reversal of all that was asked for releases that excess too.
         amount = left
     if message.window_days is not None and now - chain.since_ms > message.window_days * DAY_MS:
         return declined(snapshot, family.reversal, Reason.ORIGINAL_NOT_FOUND, message.amount)
@@ -65,7 +67,8 @@ def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
 
 
 def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
-    """Why so much of what is left cannot be let go of."""
+    """Return why ``amount`` cannot be released of what is ``left``; None when it can. An authorization of zero has nothing left
+    from its beginning, so it was neither completed nor reversed before."""
     if left == 0 and chain.requested:
         is_cleared = chain.cleared and chain.kind not in SETTLED_AT_ONCE
         return Reason.PREVIOUSLY_COMPLETED if is_cleared else Reason.PREVIOUSLY_REVERSED
@@ -76,10 +79,10 @@ def advise(snapshot: Snapshot, message: Advice) -> Decision:
     """Lowers the authorization's total, of which a part may be cleared already; a higher total needs an increment instead."""
     chain, family = chain_of(snapshot)
     assert family.advice is not None, "parsing lets an advice name only a hold or an announcement"
-    back = abs(chain.cleared) + chain.hold_left - message.amount
-    if (refusal := _refusal(chain, back, chain.hold_left)) is not None or back < 0:
+    lowered_by = abs(chain.cleared) + chain.hold_left - message.amount
+    if (refusal := _refusal(chain, lowered_by, chain.hold_left)) is not None or lowered_by < 0:
         return declined(snapshot, family.advice, refusal or Reason.INVALID_AMOUNT, message.amount)
-    lowered = _release(snapshot, chain, family.advice, back, closing=back == chain.hold_left)
+    lowered = _release(snapshot, chain, family.advice, lowered_by, closing=lowered_by == chain.hold_left)
     # The amount of an advice is the new total; effect and order are the difference (wire reference, 10.6).
     return msgspec.structs.replace(lowered, requested=message.amount, amount=message.amount)
 
@@ -93,12 +96,12 @@ def expire(snapshot: Snapshot, now: Instant) -> Decision:
 
 
 def clear(snapshot: Snapshot, message: Clearing) -> Decision:
-    """Money leaves: from the hold as far as it reaches, the rest from the account and JIT Funding at this moment.
+    """Take the money: from the hold as far as it reaches, then from the account (if ``allow_gpa_auth``), then by a JIT load.
 
-    A clearing cannot be refused; one of what was announced brings money instead. Without JIT Funding the account may go below
-    zero, or the program's overdraft account gives what is missing (``overdraft_destination``). The completions of PIN debit,
-    cash and quasi-cash are final: the rest of the hold goes back. The others leave it for a further clearing, a reversal or
-    its expiry. An amount that no account can hold cannot be booked: it is declined as invalid.
+    A clearing is declined only if its amount does not fit into an account. One of what was announced brings money instead.
+    Without JIT Funding the account may go below zero, or the program's overdraft account gives what is missing
+    (``overdraft_destination``). The completions of PIN debit, cash and quasi-cash are final: the rest of the hold goes back. The
+    others leave it for a further clearing, a reversal or its expiry. A forced clearing ignores the chain that it names.
     """
     chain = snapshot.chain if snapshot.chain is not None and not message.is_forced else NO_CHAIN
     kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else message.forced_as
@@ -270,7 +273,7 @@ def _undo(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
 
 
 def _take_credit_back(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
-    """The reversal of an original credit or a PIN refund: first from where the money had gone on to, then from the account."""
+    """The reversal of an original credit or a PIN refund: the funding source returns what went on to it, the account the rest."""
     gone_on = max(0, min(amount, -chain.load_left))
     load = gone_on + _jit_load_for(snapshot, amount - gone_on)
     short = _overdraft_for(snapshot, amount - gone_on)

@@ -1,4 +1,4 @@
-"""One batch: see once, decide each message in order, write once.
+"""One batch: load once, decide each message in order, write once.
 
 The batch is one database transaction, and no network call but the database's happens inside it. What a message left
 behind is what the next message of the same account sees. A batch leaves the same rows as its messages one by one.
@@ -282,7 +282,10 @@ def _decide_one(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult
 
 
 def _changes(batch: Batch, row: TransactionRow, details: Details) -> tuple[Sequence[Change], tuple[ChainPart, ...] | None]:
-    """What a message changes for velocity controls, and the parts of its chain where the root must keep them."""
+    """Return what a message changes for velocity controls, and the parts of its chain where the root must keep them.
+
+    ``Decision.use`` is in the row's details. A give-back is limited here to what its chain counted, in the windows of its parts.
+    """
     event = event_of(row, details)
     if event is None:
         return UNCHANGED, None
@@ -303,6 +306,7 @@ def _keep(
     batch.accounts[row.holder_id] = account
     write.transactions.append(row)
     if row.impacted:
+        # Most entries have no leg beyond the four card accounts, and the shorter statement is cheaper.
         if decision.legs.overdraft:
             write.account_journal.append(journal_entry(row, decision.legs))
         else:

@@ -43,7 +43,7 @@ class App:
     wake_outbox: Callable[[], None]
     settle: Callable[[int], Awaitable[None]]
     wake_backtests: Callable[[], None] = lambda: None
-    ranks: ListPositions = field(default_factory=ListPositions)
+    list_positions: ListPositions = field(default_factory=ListPositions)
     resets: Counter[int] = field(default_factory=Counter)
     closings: ClosingBalances = field(default_factory=ClosingBalances)
 

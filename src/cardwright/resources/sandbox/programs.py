@@ -95,7 +95,7 @@ def reset(call: Call, _body: EmptyBody) -> dict[str, Any]:
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
     call.app.engine.clear()
-    call.app.ranks.clear(call.program.id)
+    call.app.list_positions.clear(call.program.id)
     call.app.resets[call.program.id] += 1
     return removed
 

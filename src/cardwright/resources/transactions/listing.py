@@ -338,7 +338,7 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
         entries = search.read(call.db, near or places, skip, take)
         if near is None or len(entries) == take:
             return entries
-    position = call.app.ranks.find(
+    position = call.app.list_positions.find(
         call.db, search.program_id, search.order, listed.wanted, listed.wanted.weight, places,
         skip=skip, take=take, descending=search.descending,
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Transaction lists: blocks and positions of long lists, and the lists of accounts."""
+"""Transaction lists: blocks of rows and positions in long lists."""

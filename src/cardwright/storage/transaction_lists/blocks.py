@@ -1,4 +1,4 @@
-"""A program's list of transactions in blocks of rows: what is in each, and so where the n-th entry of a list is.
+"""Blocks: a program's list of transactions cut into blocks of rows whose counts lead to the n-th entry.
 
 A list in order of time is cut into blocks of some hundred rows, and of each block is known how many rows of which kind are
 in it. To find row n the counts are added up; what lies before it is not read.
@@ -38,7 +38,8 @@ HIGHEST: Key = (2**62, 0)
 
 
 class ListOrder(Enum):
-    """What a list is sorted by, the row id breaking ties: when the cardholder began it, or when the row was made."""
+    """What a list is sorted by, then by row id: when the chain's root was made (a row that follows has its root's time), or when
+    the row itself was made."""
 
     BEGUN = "user_time_ms"
     MADE = "created_ms"
@@ -96,9 +97,10 @@ class IndexPart(NamedTuple):
 
 
 def parts_of(order: ListOrder) -> list[IndexPart]:
-    """The indexes that together are the order.
+    """Return the indexes that together give an order.
 
-    A row that follows none was made when it began, so one index serves it in both orders; the others have one of their own.
+    A root (``root_id`` is NULL) was made when it began, so one index serves it in both orders. Rows that follow have another
+    index by the time at which they were made.
     """
     if order is ListOrder.BEGUN:
         return [IndexPart(_row.user_time_ms, _row.id, [])]
@@ -109,7 +111,10 @@ def parts_of(order: ListOrder) -> list[IndexPart]:
 
 
 def account_parts(account_transactions: AccountTransactions, order: ListOrder) -> list[IndexPart]:
-    """Return the indexes that together give the accounts' transactions, each of them once."""
+    """Return the sources that together give the accounts' transactions, each of them once.
+
+    The list of an account is in the order BEGUN. In the order MADE all its rows are read and sorted.
+    """
     listed = [_listed.holder_id.in_(account_transactions.holder_ids), _row.id == _listed.id]
     in_order = IndexPart(_listed.user_time_ms, _listed.id, listed)
     time_ms = _row[order.value]

@@ -1,4 +1,4 @@
-"""Where in a program's list of transactions a position is, without reading what lies before it: its counts, kept true.
+"""Positions: where the n-th entry of a program's list is, without reading what lies before it.
 
 The counts of a list's blocks live in the process: the first position that is looked for costs a walk over the program's rows,
 later ones what is new since. Nothing is written, so a purchase pays nothing.
@@ -62,11 +62,13 @@ def moment_of(db: Connection) -> Moment:
 
 
 class NewRows:
-    """The rows that arrived since the last look. No row is missed; one may be told twice.
+    """The rows that arrived since the last look. No row is missed; a row may be returned twice.
 
-    SQLite has one writer, so ids arrive in order. On PostgreSQL every process draws them from blocks of its own, and in a
-    block they may be committed out of order by as much as is under way at a time: what lies below a look is complete when
-    every transaction has ended that had begun by then.
+    SQLite has one writer, so ids arrive in order. On PostgreSQL each process draws ids from id blocks of its own, and commits
+    in an id block can be out of order. A look notes the highest id of each id block (``reached``), and the number that the next
+    transaction gets (``by``). A lower id can still be committed only by a transaction that had its number by then, because a
+    transaction locks the account, which gives it its number, before it draws ids. When all those have ended, nothing new can
+    appear below the look, and reading goes on from there. Until then the same span is read again.
     """
 
     def __init__(self, program_id: int) -> None:
@@ -108,7 +110,7 @@ class NewRows:
         if is_complete:
             self._read_to = reached
         else:
-            # Under steady traffic some transaction is always under way; only an older look can come to rest.
+            # Under steady traffic some transaction is always under way, so the older look is kept until its transactions ended.
             self._last_look = reached, by
         return self._program_rows(rows)
 
@@ -128,7 +130,7 @@ class NewRows:
         return {"low": [low for low, _ in spans], "high": [high for _, high in spans]}
 
     def _look(self, db: Connection, moment: Moment) -> None:
-        """Remembers how far the ids reach, and who was under way by then."""
+        """Note how far the ids reach, and the number of the next transaction."""
         if db.dialect.name == "sqlite":
             self._read_to = {0: max(self._low(0), moment.ended)}
             return
@@ -202,6 +204,7 @@ class _Program:
         return self._new_rows.begin(db, moment)
 
     def _is_anchored(self, db: Connection) -> bool:
+        """Whether the newest row of the beginning is still there. If not, another process has reset the program."""
         if self._anchor is None:
             return False
         query = select(_row.seed).where(_row.id == self._anchor[0], _row.program_id == self.program_id)
@@ -210,14 +213,15 @@ class _Program:
     def _take_in(self, rows: Sequence[Row], db: Connection) -> None:
         for order, counted in self._counted.items():
             keys = {(getattr(row, order.value), row.id) for row in rows}
-            # A root began when what follows it began, and was made then too. Of an order without a card neither is so, but its
-            # state never changes.
+            # What follows a card's message has the begin time of its root, so the root's block is counted again too. What follows
+            # a GPA order has its own begin time: its key then names another block, which does no harm, because the state of an
+            # order's row never changes.
             keys |= {(row.user_time_ms, row.root_id) for row in rows if row.root_id is not None}
             counted.recount(db, keys)
 
 
 class ListPositions:
-    """The counts of the programs whose lists somebody went deep into."""
+    """The counts of the programs whose lists were read far from their ends."""
 
     def __init__(self) -> None:
         self._programs: OrderedDict[int, _Program] = OrderedDict()

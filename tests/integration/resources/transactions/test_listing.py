@@ -195,10 +195,10 @@ def test_counting_begins_without_waiting(postgres_url: str) -> None:
             past.write(slow, late)
             for _ in range(2):
                 assert page_of(platform, query, newest, 3000, 5) == naive(platform, rows, query, newest)[3000:3005]
-                assert not platform.app.ranks._programs[1]._counted
+                assert not platform.app.list_positions._programs[1]._counted
         for _ in range(2):
             assert page_of(platform, query, newest, 3000, 5) == naive(platform, rows + late, query, newest)[3000:3005]
-            assert platform.app.ranks._programs[1]._counted
+            assert platform.app.list_positions._programs[1]._counted
 
 
 @pytest.mark.parametrize("sort_by", SORTS)
@@ -382,7 +382,7 @@ def test_a_page_costs_the_same_however_long_the_past(platform: InProcessPlatform
             with platform.database.engine.connect() as db:
                 db.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE transactions")
         # Blocks that grew may be half as large again as fresh ones, at any size of the past.
-        platform.app.ranks.clear(platform.program_id)
+        platform.app.list_positions.clear(platform.program_id)
         places = {"first": [0], "middle": [stored // 3 + 61 * number for number in range(8)]}
         costs.append({
             (str(query), sort_by, where): max(cost_of(platform, query, sort_by, start) for start in starts)
