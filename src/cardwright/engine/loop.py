@@ -193,7 +193,7 @@ class Engine:
         """What a message would become if it came now; nothing is written. Raises BUSY when too many ask, and what the
         message itself would raise.
 
-        It has a worker of its own, opened when the first one asks, so the batches wait for nothing but the accounts' locks.
+        It uses a separate worker, opened for the first dry run, so batches wait for nothing but the accounts' locks.
         """
         if self._trials >= TRIALS_MAX or self._stopping:
             raise Problem(BUSY, "too many trials, try again later")

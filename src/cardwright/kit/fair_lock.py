@@ -37,7 +37,7 @@ class FairLock:
         return self._wait(turn, timeout_s)
 
     def release(self) -> None:
-        """Hands the lock to whoever has waited longest."""
+        """Hand the lock to the thread that has waited longest."""
         with self._mutex:
             assert self._is_taken, "the lock is not taken"
             self._is_taken = False
@@ -58,7 +58,7 @@ class FairLock:
         return self._wait(turn, timeout_s)
 
     def unshare(self) -> None:
-        """Gives up one's share; the last one hands the lock to whoever has waited longest."""
+        """Release a share; the last release hands the lock to the thread that has waited longest."""
         with self._mutex:
             assert self._sharing, "the lock is not shared"
             self._sharing -= 1

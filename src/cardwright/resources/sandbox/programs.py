@@ -22,7 +22,7 @@ from cardwright.storage.reset import reset_program
 
 
 class ProgramCreate(Shape, frozen=True, kw_only=True):
-    """A new program, a world of its own with its own credentials."""
+    """A new, isolated program with its credentials."""
 
     token: Token | None = None
     name: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
@@ -54,7 +54,7 @@ class SettingsUpdate(Shape, frozen=True, kw_only=True):
 
 
 def create_program(call: Call, body: ProgramCreate) -> ProgramAnswer:
-    """Makes a program with credentials of its own, so that a test run has its own world."""
+    """Create an isolated program with its credentials, such as for one test run."""
     if body.currency is not None and exponent_of(body.currency) is None:
         raise bad_field("currency", "must be an ISO 4217 alphabetic code")
     token = body.token or call.app.ids.token()

@@ -143,7 +143,7 @@ def _owned(call: Call, query: TransactionQuery) -> tuple[AccountTransactions | N
         holder_id = find_own_holder(call.db, program_id, query.user_token)
         accounts.append(set() if holder_id is None else {holder_id})
     some = select(cards.c.id, cards.c.holder_id)
-    # The accounts lead to their few transactions; a card has no list of its own.
+    # The accounts lead to their few transactions; a card has no list.
     if query.acting_user_token is not None:
         user_cards = some.join(users, users.c.id == cards.c.user_id)
         rows = call.db.execute(user_cards.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)).all()
@@ -154,8 +154,8 @@ def _owned(call: Call, query: TransactionQuery) -> tuple[AccountTransactions | N
         accounts.append({row.holder_id for row in rows})
         only.append(transactions.c.card_id.in_([row.id for row in rows]))
     # None of these exist here, so none of them has transactions.
-    nobody = (query.business_token, query.account_token, query.merchant_token, query.campaign_token)
-    if any(token is not None for token in nobody):
+    unknown_owners = (query.business_token, query.account_token, query.merchant_token, query.campaign_token)
+    if any(token is not None for token in unknown_owners):
         accounts.append(set())
     if not accounts:
         return None, None
