@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ MEMORY_BYTES_MIN = 4 << 30
 # Before anything asks for a temporary folder; the processes of the run and the servers that they start inherit it.
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN:
     os.environ.setdefault("TMPDIR", str(MEMORY))
+    # Python keeps the answer of the first question, and a plugin may have asked before.
+    tempfile.tempdir = os.environ["TMPDIR"]
 
 # A shared machine is sometimes slow, which is no fault of the code: no deadlines. In CI a red run must be red again when
 # somebody looks into it, so examples there follow from the test alone; at a desk new ones are drawn every time.
