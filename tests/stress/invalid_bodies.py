@@ -4,6 +4,7 @@ import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -37,9 +38,15 @@ class Field:
         return str(next(part for part in reversed(self.path) if isinstance(part, str)))
 
 
+@cache
+def _type_info(shape: type[msgspec.Struct]) -> inspect.Type:
+    """The types of a shape's fields; to find them out takes longer than a request."""
+    return inspect.type_info(shape)
+
+
 def fields_of(shape: type[msgspec.Struct]) -> Iterator[Field]:
     """Every field of a shape, and of the shapes within it."""
-    info = inspect.type_info(shape)
+    info = _type_info(shape)
     assert isinstance(info, inspect.StructType)
     yield from _fields_in(info, ())
 
@@ -133,7 +140,7 @@ def _wrong_for(kind: inspect.Type) -> list[Any]:
 def with_value(body: Any, path: Path, value: Any, shape: type[msgspec.Struct] | None = None) -> Any:
     """The body with another value in one place. What is missing on the way there is made, with a shape to be complete."""
     changed = copy.deepcopy(body)
-    info = inspect.type_info(shape) if shape is not None else None
+    info = _type_info(shape) if shape is not None else None
     parent = changed
     for part, following in itertools.pairwise(path):
         info = _inner(info, part)
