@@ -72,7 +72,7 @@ FAILOVERS ?= 10
 # A file with the counts of a run of outages that was broken off.
 RESUME ?=
 OUTAGE_OPTIONS = --cuts $(CUTS) --disk-cuts $(DISK_CUTS) --failovers $(FAILOVERS) $(if $(RESUME),--resume $(RESUME))
-# WRITE=1 puts the figures into TRUST.md.
+# WRITE=1 puts the figures into docs/reference/reliability.md.
 WRITE ?=
 
 .PHONY: stress
@@ -98,6 +98,10 @@ windows: .venv/.ready ## play random histories under velocity controls while tim
 .PHONY: docs
 docs: .venv/.ready ## run every command and example of the documentation
 	$(BIN)/pytest tests/repository/test_docs.py
+
+.PHONY: site
+site: .venv/.ready ## build the documentation as a site in build/site, without a network
+	$(BIN)/mkdocs build --quiet
 
 .PHONY: structure
 structure: .venv/.ready ## draw docs/development/structure.svg, the folders of the package and their imports

@@ -1,4 +1,4 @@
-"""Puts a run into the documentation: `python -m bench.publish RESULTS.json` writes tables and pictures of docs/performance.md.
+"""Publisher: `python -m bench.publish RESULTS.json` writes the tables and pictures of docs/reference/performance.md.
 
 What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is ours; the words around it are written by hand.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.report import cost_table, goal_table, goals, machine_lines, plot, rate_table, read, table
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "performance.md"
 FOLDER = PAGE.with_suffix("")
 
 

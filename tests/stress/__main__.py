@@ -14,7 +14,7 @@ from tests.stress import kills, limits, mixed_load, outages, races
 from tests.stress.figures import OUTAGES, kills_table, mixed_load_table, outages_tables, races_table, written_into
 from tests.support.postgres import TestPostgres
 
-TRUST = Path(__file__).parent.parent.parent / "TRUST.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "reliability.md"
 PARTS = ("kills", "races", "limits", "mixed-load", "outages", "failover")
 DATABASES = ("sqlite", "postgres")
 
@@ -52,7 +52,7 @@ def _kills_and_races(options: argparse.Namespace, unproven: list[str]) -> None:
             tables.append(mixed_load_table([_run_mixed_load(name, postgres, options) for name in options.db]))
     print("\n\n".join(tables))
     if options.write:
-        TRUST.write_text(written_into(TRUST.read_text("utf-8"), "\n\n".join(tables)), "utf-8")
+        PAGE.write_text(written_into(PAGE.read_text("utf-8"), "\n\n".join(tables)), "utf-8")
 
 
 def _outages(options: argparse.Namespace, unproven: list[str]) -> list[str]:
@@ -74,7 +74,7 @@ def _outages(options: argparse.Namespace, unproven: list[str]) -> list[str]:
     tables = outages_tables(state.records, options.seed)
     print(f"\n\n{tables}\n")
     if options.write:
-        TRUST.write_text(written_into(TRUST.read_text("utf-8"), tables, OUTAGES), "utf-8")
+        PAGE.write_text(written_into(PAGE.read_text("utf-8"), tables, OUTAGES), "utf-8")
     for text in violations:
         print(f"violated: {text}", file=sys.stderr)
     if not_tried:
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on with the outages whose counts are in this file")
     parser.add_argument("--db", nargs="*", choices=DATABASES, default=DATABASES)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
-    parser.add_argument("--write", action="store_true", help="put the figures into TRUST.md")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/reference/reliability.md")
     return parser
 
 

@@ -7,7 +7,7 @@ from cardwright.core.checks import CHECKS
 from cardwright.core.responses import Reason
 from tests.unit.core.test_checks import NOON, ORDER_OF_REFUSALS, request_of, snapshot_of
 
-PAGE = Path(__file__).parents[3] / "docs" / "spend-controls.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "spend-controls.md"
 ROW = re.compile(r"^\| (\d+|–) \| `(\w+)` \| ([^|]+) \|", re.MULTILINE)
 
 

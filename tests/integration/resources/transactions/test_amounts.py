@@ -1,4 +1,4 @@
-"""The amounts of every message of a chain: the tables of docs/amounts.md, sent both ways and read back everywhere."""
+"""The amounts of every message of a chain: the tables of docs/reference/amounts.md, sent both ways and read back everywhere."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.support.server import Reply, RunningServer
 from tests.support.shop import JIT, YEAR, Shop
 from tests.support.waiting import until_all_is_told
 
-PAGE = Path(__file__).parents[4] / "docs" / "amounts.md"
+PAGE = Path(__file__).parents[4] / "docs" / "reference" / "amounts.md"
 
 V2 = "/simulations/cardtransactions/{}"
 EXPIRY = "authorization.reversal.issuerexpiration"

