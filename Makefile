@@ -99,6 +99,10 @@ windows: .venv/.ready ## play random histories under velocity controls while tim
 docs: .venv/.ready ## run every command and example of the documentation
 	$(BIN)/pytest tests/repository/test_docs.py
 
+.PHONY: picture
+picture: .venv/.ready ## draw docs/images/explain.svg, the terminal that the README shows
+	$(BIN)/python -m tests.repository.terminal
+
 .PHONY: site
 site: .venv/.ready ## build the documentation as a site in build/site, without a network
 	$(BIN)/mkdocs build --quiet

@@ -12,6 +12,7 @@ from cardwright.core.checks import CHECKS
 from cardwright.core.responses import Reason
 from cardwright.edges.cli.commands import cli
 from cardwright.settings import Settings
+from tests.repository import terminal
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -110,6 +111,11 @@ def test_the_site_builds(tmp_path: Path) -> None:
     loaded = [address for page in pages for address in re.findall(r"""(?:src=|<link[^>]+href=)["'](https?://[^"']+)""", page)]
     assert len(pages) >= len(list(DOCS.rglob("*.md")))
     assert loaded == []
+
+
+def test_the_picture_shows_the_command() -> None:
+    """The terminal in the README is what `cardwright explain` prints now (`make picture` draws it again)."""
+    assert terminal.PICTURE.read_text(encoding="utf-8") == terminal.drawn()
 
 
 def test_the_index_lists_every_decision() -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardwright.edges.cli.client import Client
 from cardwright.edges.cli.instance import client_of
-from cardwright.edges.cli.output import Failure, show_json, show_table
+from cardwright.edges.cli.output import Failure, show_fields, show_json, show_table
 from cardwright.kit.clock import iso
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ COLOURS = {"pass": "green", "refuse": "red", "would_refuse": "yellow", "not_reac
 
 
 def explain(settings: "Settings", token: str, *, base_url: str | None, as_json: bool) -> None:
-    """Shows a decision. Raises Failure when nobody answers or there is no such transaction."""
+    """Print a decision. Raises Failure if no instance answers or there is no such transaction."""
     decision = decision_of(client_of(settings, base_url), token)
     if as_json:
         show_json(decision)
@@ -35,25 +35,26 @@ def decision_of(client: Client, token: str) -> dict[str, Any]:
 
 
 def show_decision(decision: dict[str, Any]) -> None:
-    """The outcome, every check in order, and what would have had to differ."""
+    """Print the outcome, every check in order, and each single change that would have led to an approval."""
     response, configuration = decision["response"], decision["configuration"]
     print(f"{decision['type']} {decision['transaction_token']}")
     print(f"{decision['outcome']}: {response['code']} {response['memo']}")
     print(
-        f"{decision['request_amount']} {decision['currency_code']} asked, decided {decision['decided_time']}, "
+        f"{decision['request_amount']} {decision['currency_code']} requested, decided at {decision['decided_time']}, "
         f"program revision {configuration['program_revision']}, account revision {configuration['account_revision']}\n"
     )
     rows = [(step["check"], step["verdict"].replace("_", " "), _inputs(step["inputs"])) for step in decision["checks"]]
-    show_table(("check", "verdict", "looked at"), rows, [COLOURS[step["verdict"]] for step in decision["checks"]])
+    show_table(("check", "verdict", "inputs"), rows, [COLOURS[step["verdict"]] for step in decision["checks"]])
     if "first_refusal" in decision:
-        print(f"\nrefused by     {decision['first_refusal']}")
+        print(f"\ndeclined by    {decision['first_refusal']}")
         print(f"would pass if  {decision['would_pass_if']}")
-    for name, value in decision.get("would_be_approved_with_any_of", {}).items():
-        print(f"enough were    {name.replace('_', ' ')} {_change(value)}")
+    if changes := decision.get("would_be_approved_with_any_of"):
+        print("\nEach of these changes alone would have led to an approval:")
+        show_fields([(name.replace("_", " "), _change(value)) for name, value in changes.items()])
 
 
 def _change(value: object) -> str:
-    """One of the changes that would have been enough, each limit by its control."""
+    """Return one sufficient change as text, with the control of each limit."""
     if not isinstance(value, list):
         return str(value)
     limits = [
@@ -77,7 +78,7 @@ def _plain(name: str, value: object) -> str:
 
 
 def _named(item: Any) -> str:
-    """A control or exemption that was looked at, by its name."""
+    """Return the name of a control or exemption that the check read."""
     if not isinstance(item, dict):
         return str(item)
     return f"{item['name'] or item['token']}{'' if item['applies'] else ' (not here, or not now)'}"
