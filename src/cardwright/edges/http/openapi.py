@@ -10,6 +10,7 @@ from typing import Any
 
 from cardwright import __version__
 from cardwright.core import problems
+from cardwright.edges.http.descriptions import descriptions
 from cardwright.edges.http.examples import BODIES, GUIDE, TOKENS
 from cardwright.edges.http.parse import START_INDEX_MAX
 from cardwright.edges.http.schemas import Schemas, prose
@@ -148,8 +149,10 @@ def _example(route: Route) -> Json:
 
 def _path_parameters(route: Route) -> Iterator[Json]:
     for name in re.findall(r"{(\w+)}", route.path):
-        parameter = {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        token = TOKENS.get(kind_of(route.path, name))
+        kind = kind_of(route.path, name)
+        parameter: Json = {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        parameter["description"] = descriptions().path.get(kind, "")
+        token = TOKENS.get(kind)
         yield parameter if token is None else {**parameter, "example": token}
 
 
@@ -157,7 +160,14 @@ def _query_parameters(route: Route, schemas: Schemas) -> Iterator[Json]:
     paging = list(_paging_parameters(route.paging)) if route.paging is not None else []
     for name, (schema, is_required) in schemas.fields_of(route.query):
         if name not in {parameter["name"] for parameter in paging}:
-            yield {"name": name, "in": "query", "required": is_required, "schema": schema}
+            bare = {key: value for key, value in schema.items() if key != "description"}
+            yield {
+                "name": name,
+                "in": "query",
+                "required": is_required,
+                "description": schema.get("description", ""),
+                "schema": bare,
+            }
     yield from paging
     if route.fields:
         text = "Names of fields, separated by commas; the answer has only these. A nested field needs its parents' names too."
@@ -167,9 +177,14 @@ def _query_parameters(route: Route, schemas: Schemas) -> Iterator[Json]:
 def _paging_parameters(paging: Paging) -> Iterator[Json]:
     count = {"type": "integer", "minimum": paging.count_min, "maximum": paging.count_max, "default": paging.count}
     start = {"type": "integer", "minimum": 0, "maximum": START_INDEX_MAX, "default": 0}
-    yield {"name": "count", "in": "query", "description": "How many objects at most.", "schema": count}
-    yield {"name": "start_index", "in": "query", "description": "The place of the first object.", "schema": start}
-    text = "The field to sort by; `-` in front turns the order round."
+    yield {"name": "count", "in": "query", "description": "The largest number of objects in the answer.", "schema": count}
+    yield {
+        "name": "start_index",
+        "in": "query",
+        "description": "The position of the first object in the list, from 0.",
+        "schema": start,
+    }
+    text = "The field to sort by; a `-` before it means descending order."
     yield {"name": "sort_by", "in": "query", "description": text, "schema": {"type": "string", "default": paging.sort_by}}
 
 

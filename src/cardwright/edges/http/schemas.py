@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from cardwright.edges.http.descriptions import descriptions
 from cardwright.resources.common.route import Route, Shape
 
 Schema = dict[str, Any]
@@ -42,7 +43,7 @@ class Schemas:
         types = list(dict.fromkeys([Problem, *wire, *self._queries]))
         schemas, components = msgspec.json.schema_components(types, ref_template=TEMPLATE)
         self._of: dict[Any, Schema] = dict(zip(types, map(tidied, schemas), strict=True))
-        self._components = {name: tidied(schema) for name, schema in components.items()}
+        self._components = {name: described(name, tidied(schema)) for name, schema in components.items()}
         self._lists: dict[str, Schema] = {}
 
     def of(self, shape: Any, *, is_cut: bool = False) -> Schema:
@@ -65,6 +66,10 @@ class Schemas:
         for name, schema in component["properties"].items():
             yield name, (without_null(schema), name in component.get("required", ()))
 
+    def shapes(self) -> dict[str, Schema]:
+        """All shapes by name, those of queries included."""
+        return self._components
+
     def components(self) -> Iterator[tuple[str, Schema]]:
         """All that is referred to; query structs are spelt out as parameters and are not."""
         left_out = {_name_of(self._of[query]) for query in self._queries}
@@ -81,11 +86,11 @@ def envelope(item: Schema) -> Schema:
     """One page of a list."""
     number = {"type": "integer"}
     properties = {
-        "count": {**number, "description": "How many objects `data` has."},
-        "start_index": number,
-        "end_index": number,
-        "is_more": {"type": "boolean", "description": "Whether more follow."},
-        "data": {"type": "array", "items": item},
+        "count": {**number, "description": "The number of objects in `data`."},
+        "start_index": {**number, "description": "The position of the first object of this page in the list, from 0."},
+        "end_index": {**number, "description": "The position of the last object of this page in the list."},
+        "is_more": {"type": "boolean", "description": "True if more objects follow this page."},
+        "data": {"type": "array", "items": item, "description": "The objects of this page."},
     }
     return {"type": "object", "properties": properties, "required": list(properties)}
 
@@ -106,6 +111,14 @@ def tidied(schema: Any) -> Any:
             return [tidied(item) for item in schema]
         case _:
             return schema
+
+
+def described(name: str, schema: Schema) -> Schema:
+    """The schema of a shape with a description for each of its fields; a field's own description comes first."""
+    fields = schema.get("properties", {})
+    texts = {field: descriptions().of_field(name, field) for field in fields if "description" not in fields[field]}
+    properties = {field: {**kind, "description": texts[field]} if texts.get(field) else kind for field, kind in fields.items()}
+    return {**schema, "properties": properties} if properties else schema
 
 
 def _one_of_kinds(kinds: list[Schema]) -> Schema:

@@ -14,6 +14,7 @@ import schemathesis
 
 from cardwright.core import problems
 from cardwright.edges.http import openapi, schemas
+from cardwright.edges.http.descriptions import descriptions
 from cardwright.edges.http.examples import BODIES, GUIDE, HERE, NUMBER
 from cardwright.resources.catalog import ROUTES
 from cardwright.resources.common.route import Route
@@ -112,6 +113,32 @@ def test_every_tag_is_explained() -> None:
     used = list(dict.fromkeys(tag for operation in OPERATIONS.values() for tag in operation["tags"]))
     assert [tag["name"] for tag in DOCUMENT["tags"]] == used
     assert all(tag["description"].endswith(".") for tag in DOCUMENT["tags"])
+
+
+def test_every_field_is_described() -> None:
+    """Each field of each shape and each parameter has a description that is a sentence or a noun phrase with a full stop."""
+    shapes = DOCUMENT["components"]["schemas"]
+    fields = {f"{name}.{field}": kind for name, shape in shapes.items() for field, kind in shape.get("properties", {}).items()}
+    parameters = {
+        f"{' '.join(place)} {parameter['name']}": parameter
+        for place, operation in OPERATIONS.items()
+        for parameter in operation.get("parameters", ())
+    }
+    texts = {place: described.get("description", "") for place, described in {**fields, **parameters}.items()}
+    assert len(texts) > 1_500
+    assert [place for place, text in texts.items() if not re.fullmatch(r"[A-Z`0-9][^\n]*[^\s.]\.", text)] == []
+
+
+def test_no_description_is_left_over() -> None:
+    """Each text of the tables is the description of a field or of a parameter that the document has."""
+    shapes = openapi.Schemas(ROUTES).shapes()
+    used = {(name, field) for name, shape in shapes.items() for field in shape.get("properties", {})}
+    texts = descriptions()
+    special = {(shape, field) for shape, fields in texts.shapes.items() for field in fields}
+    assert special <= used
+    assert texts.fields.keys() <= {field for name, field in used - special}
+    kinds = {openapi.kind_of(route.path, name) for route in ROUTES for name in re.findall(r"{(\w+)}", route.path)}
+    assert texts.path.keys() == kinds
 
 
 def test_document_is_made_cheaply_and_once() -> None:

@@ -1,0 +1,29 @@
+"""Descriptions: the text that the OpenAPI document has for each field and parameter, from ``descriptions.toml``.
+
+A field has one meaning wherever it appears, so its text is found by its name. Where a shape gives a name another meaning, its own
+entry comes first.
+"""
+
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+
+class Descriptions(NamedTuple):
+    """The texts by field, by shape and field, and by the kind of object that a parameter of a path names."""
+
+    fields: dict[str, str]
+    shapes: dict[str, dict[str, str]]
+    path: dict[str, str]
+
+    def of_field(self, shape: str, field: str) -> str:
+        """Return the description of a field of a shape; empty if it has none."""
+        return self.shapes.get(shape, {}).get(field) or self.fields.get(field, "")
+
+
+@cache
+def descriptions() -> Descriptions:
+    """Return all texts; the file is read once."""
+    text = resources.files(__package__).joinpath("descriptions.toml").read_text(encoding="utf-8")
+    return Descriptions(**tomllib.loads(text))
