@@ -79,3 +79,32 @@ def test_no_text_has_a_coined_word() -> None:
     assert [
         f"{name_of(file)}:{number}: {line.strip()}" for file, number, line in lines if file not in LISTS and TEXT.search(line)
     ] == []
+
+
+CLASS = re.compile(r"\b(?:[A-Z][a-z0-9]+){2,}\b")
+SOURCES = python_files(ROOT / "src")
+CLASSES = {node.name for file in SOURCES for node in ast.walk(tree_of(file)) if isinstance(node, ast.ClassDef)}
+
+
+def texts_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of each string with several words that is no docstring: help, messages, log events."""
+    holders = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, holders)]
+    lone = {id(statement.value) for body in bodies for statement in body if isinstance(statement, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value and id(node) not in lone:
+            yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name_of)
+def test_no_message_has_the_name_of_a_class(file: Path) -> None:
+    """A message is for people: a class that is renamed is no word of it."""
+    texts = texts_in(tree_of(file))
+    assert [f"{name_of(file)}:{line}: {text}" for line, text in texts if CLASSES.intersection(CLASS.findall(text))] == []
+
+
+def test_a_class_in_a_message_is_noticed() -> None:
+    """The rule above can fail, and it leaves docstrings alone."""
+    code = 'def f():\n    """Raises CardRequest."""\n    print("CardRequest in JSON.")'
+    assert list(texts_in(ast.parse(code))) == [(3, "CardRequest in JSON.")]
+    assert "CardRequest" in CLASSES

@@ -1,4 +1,4 @@
-"""The commands and their options; what each does stands in a module of its own, imported when it is asked for."""
+"""Commands: the command line and its options. Each command imports its module when it runs, which keeps the start fast."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     # pydantic takes a fifth of a second to import: `cardwright --help` does without it.
     from cardwright.settings import Settings
 
-# Nobody who reads a file or a pipe wants frames drawn into it.
+# Frames are for terminals, not for files and pipes.
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -27,14 +27,14 @@ cli = typer.Typer(
 
 
 class ModeName(StrEnum):
-    """What ``--mode`` takes."""
+    """Values of ``--mode``."""
 
     SANDBOX = "sandbox"
     PRODUCTION = "production"
 
 
 class LogLevel(StrEnum):
-    """What ``--log-level`` takes."""
+    """Values of ``--log-level``."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -44,17 +44,29 @@ class LogLevel(StrEnum):
 
 Db = Annotated[
     str | None,
-    typer.Option(envvar="CARDWRIGHT_DB", help="A file, :memory: or postgresql://…", show_default="a file in the data directory"),
+    typer.Option(
+        envvar="CARDWRIGHT_DB",
+        help="Database: a file, :memory:, or a DSN postgresql://…",
+        show_default="a file in the data directory",
+    ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(envvar="CARDWRIGHT_DATA_DIR", help="Where keys and the database live.", show_default=".cardwright"),
+    typer.Option(envvar="CARDWRIGHT_DATA_DIR", help="Folder of the keys and of the database file.", show_default=".cardwright"),
 ]
-Mode = Annotated[ModeName | None, typer.Option(envvar="CARDWRIGHT_MODE", help="What is allowed.", show_default="sandbox")]
+Mode = Annotated[
+    ModeName | None,
+    typer.Option(
+        envvar="CARDWRIGHT_MODE",
+        help="Mode: production requires secrets and has no simulations and no sandbox-only routes.",
+        show_default="sandbox",
+    ),
+]
 BaseUrl = Annotated[
-    str | None, typer.Option(envvar="CARDWRIGHT_BASE_URL", help="EngineRequest there instead of the instance that runs here.")
+    str | None,
+    typer.Option(envvar="CARDWRIGHT_BASE_URL", help="Base URL of another instance, instead of the one that runs here."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="ApiResponse in JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def settings_from(**given: Any) -> "Settings":
@@ -87,7 +99,9 @@ def _version(is_given: bool) -> None:
 
 @cli.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Cardwright: a self-hosted card-issuing platform with Just-in-Time Funding."""
 
@@ -95,26 +109,36 @@ def root(
 @cli.command()
 def serve(
     db: Db = None,
-    host: Annotated[str | None, typer.Option(envvar="CARDWRIGHT_HOST", help="Where to listen.", show_default="127.0.0.1")] = None,
+    host: Annotated[
+        str | None, typer.Option(envvar="CARDWRIGHT_HOST", help="Address to listen on.", show_default="127.0.0.1")
+    ] = None,
     port: Annotated[
         int | None,
-        typer.Option(envvar="CARDWRIGHT_PORT", min=0, max=65535, help="0 takes any.", show_default="8181 or the next free one"),
+        typer.Option(
+            envvar="CARDWRIGHT_PORT",
+            min=0,
+            max=65535,
+            help="TCP port; 0 takes any free port.",
+            show_default="8181 or the next free one",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(envvar="CARDWRIGHT_WORKERS", min=1, help="Processes; more than one on PostgreSQL.", show_default="1"),
+        typer.Option(
+            envvar="CARDWRIGHT_WORKERS", min=1, help="Number of processes; more than 1 needs PostgreSQL.", show_default="1"
+        ),
     ] = None,
-    tls: Annotated[bool | None, typer.Option(envvar="CARDWRIGHT_TLS", help="Speak HTTPS, with a self-made certificate.")] = None,
+    tls: Annotated[bool | None, typer.Option(envvar="CARDWRIGHT_TLS", help="Serve HTTPS with a development certificate.")] = None,
     mode: Mode = None,
     seed: Annotated[
-        int | None, typer.Option(envvar="CARDWRIGHT_SEED", help="The same seed and the same calls give the same bytes.")
+        int | None, typer.Option(envvar="CARDWRIGHT_SEED", help="Seed: the same seed and the same calls give the same bytes.")
     ] = None,
     data_dir: DataDir = None,
     allow_simulate: Annotated[
-        bool | None, typer.Option(envvar="CARDWRIGHT_ALLOW_SIMULATE", help="Let production mode take simulations.")
+        bool | None, typer.Option(envvar="CARDWRIGHT_ALLOW_SIMULATE", help="Allow simulations in production mode.")
     ] = None,
     log_level: Annotated[
-        LogLevel | None, typer.Option(envvar="CARDWRIGHT_LOG_LEVEL", help="What is logged.", show_default="warning")
+        LogLevel | None, typer.Option(envvar="CARDWRIGHT_LOG_LEVEL", help="Lowest level of log messages.", show_default="warning")
     ] = None,
     as_json: AsJson = False,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
@@ -136,7 +160,7 @@ def serve(
 
 @cli.command()
 def demo(as_json: AsJson = False) -> None:
-    """Play the whole story in one terminal: a card, a purchase, its money, a decline."""
+    """Show a card, a purchase, its money and a decline, step by step, on an instance that is removed afterwards."""
     from cardwright.edges.cli.demo import demo
 
     demo(as_json=as_json)
@@ -146,9 +170,9 @@ def demo(as_json: AsJson = False) -> None:
 def migrate(
     db: Db = None,
     data_dir: DataDir = None,
-    sql: Annotated[bool, typer.Option("--sql", help="Only print the statements.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL statements and change nothing.")] = False,
 ) -> None:
-    """Bring the database to the schema of this version."""
+    """Migrate the database to the schema of this version."""
     from cardwright.edges.cli import database_commands
 
     database_commands.migrate(settings_from(db=db, data_dir=data_dir), sql=sql)
@@ -158,10 +182,10 @@ def migrate(
 def verify(
     db: Db = None,
     data_dir: DataDir = None,
-    secrets: Annotated[bool, typer.Option("--secrets", help="Also look for card numbers in clear, in every column.")] = False,
+    secrets: Annotated[bool, typer.Option("--secrets", help="Also search every column for card numbers in clear.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that the books balance, on a database that may be in use."""
+    """Check the invariants of the ledger, also while the database is in use."""
     from cardwright.edges.cli import database_commands
 
     if not database_commands.verify(settings_from(db=db, data_dir=data_dir), secrets=secrets, as_json=as_json):
@@ -173,9 +197,9 @@ def reset(
     db: Db = None,
     data_dir: DataDir = None,
     mode: Mode = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Remove everything that the default program has collected."""
+    """Delete all objects of the default program; credentials and settings stay."""
     from cardwright.edges.cli import database_commands
 
     database_commands.reset(settings_from(db=db, data_dir=data_dir, mode=mode), is_sure=yes)
@@ -185,9 +209,9 @@ def reset(
 def status(
     db: Db = None,
     data_dir: DataDir = None,
-    output_format: Annotated[OutputFormat, typer.Option("--output", "-o", help="How to write it.")] = OutputFormat.TEXT,
+    output_format: Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the output.")] = OutputFormat.TEXT,
 ) -> None:
-    """Show the running instance and what opens it."""
+    """Show the address and the credentials of the running instance."""
     from cardwright.edges.cli.status import status
 
     status(settings_from(db=db, data_dir=data_dir), output_format)
@@ -195,13 +219,13 @@ def status(
 
 @cli.command()
 def explain(
-    token: Annotated[str, typer.Argument(help="A transaction's token.")],
+    token: Annotated[str, typer.Argument(help="Token of a transaction.")],
     base_url: BaseUrl = None,
     db: Db = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell why a purchase was approved or declined."""
+    """Explain why a purchase was approved or declined: each check, its inputs, and what would have led to an approval."""
     from cardwright.edges.cli.explain import explain
 
     explain(settings_from(db=db, data_dir=data_dir), token, base_url=base_url, as_json=as_json)
@@ -209,16 +233,19 @@ def explain(
 
 @cli.command()
 def backtest(
-    file: Annotated[Path, typer.Argument(help="What to try, as POST /sandbox/backtests takes it; - for standard input.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON file with the changes, as in POST /sandbox/backtests; - for standard input.")
+    ],
     max_approval_drop: Annotated[
-        float | None, typer.Option(min=0, help="Fail when the approval rate drops by more percentage points.")
+        float | None,
+        typer.Option(min=0, help="Largest drop of the approval rate in percentage points; a larger one ends with exit code 1."),
     ] = None,
     base_url: BaseUrl = None,
     db: Db = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try a change of spend controls on history."""
+    """Replay history under changed spend controls and report the difference."""
     from decimal import Decimal
 
     from cardwright.edges.cli.backtest import backtest
@@ -231,18 +258,20 @@ def backtest(
 
 @cli.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def execute(
-    command: Annotated[list[str] | None, typer.Argument(help="The command and its arguments.", metavar="-- COMMAND…")] = None,
-    db: Annotated[str | None, typer.Option(help="A database to use.", show_default="one of its own, gone afterwards")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed and the same calls give the same bytes.")] = None,
+    command: Annotated[list[str] | None, typer.Argument(help="Command and its arguments.", metavar="-- COMMAND…")] = None,
+    db: Annotated[
+        str | None, typer.Option(help="Database of the instance.", show_default="a new one, removed afterwards")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed: the same seed and the same calls give the same bytes.")] = None,
 ) -> None:
-    """Run a command beside a fresh instance, which is in its environment as CARDWRIGHT_BASE_URL and so on."""
+    """Run a command with a new instance; its environment has CARDWRIGHT_BASE_URL and the credentials."""
     from cardwright.edges.cli.exec_command import run_beside
 
     raise typer.Exit(run_beside(command or [], db=db, seed=seed))
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     try:
         try:
             cli()
@@ -251,7 +280,7 @@ def main() -> None:
     except Failure as failure:
         _end(failure)
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has all that it wants.
+        # The reader of the output, such as `head`, closed the pipe.
         _drop_output()
         sys.exit(1)
     except OSError as error:
@@ -271,5 +300,5 @@ def _end(failure: Failure) -> NoReturn:
 
 
 def _drop_output() -> None:
-    """Send what cannot be written to nowhere: the interpreter would try again at its end and print a traceback."""
+    """Redirect stdout to the null device. Otherwise the interpreter writes again at its end and prints a traceback."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
