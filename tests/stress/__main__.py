@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _kills_and_races(options, unproven)
     violations = _outages(options, unproven) if {"outages", "failover"}.intersection(options.parts) else []
     for danger in unproven:
-        print(f"never met, so nothing is proven: {danger}", file=sys.stderr)
+        print(f"not reached, so the run proves nothing about it: {danger}", file=sys.stderr)
     return 1 if unproven or violations else 0
 
 

@@ -40,15 +40,15 @@ def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
     ]
     names = (
         "SIGKILLs, each followed by a restart and all the checks",
-        "where the process died",
+        "kills by place",
         "acknowledged messages (purchases, clearings, reversals, advices)",
-        "*danger met:* requests without an answer whose transaction was committed",
-        "acknowledged and lost, or different on GET",
-        "repeated with another outcome · another body accepted",
+        "*reached:* requests without an answer whose transaction was committed",
+        "acknowledged messages lost, or different on GET",
+        "repeats with another outcome · repeats with another body that were accepted",
         "restarts after which an invariant, the number of rows or a balance was wrong",
         "notifications that never arrived",
-        "*danger met:* notifications sent, not marked, and sent again with the same content",
-        "took",
+        "*reached:* notifications sent, not recorded as sent, and sent again with the same content",
+        "duration",
     )
     head = (f"kills, seed {seed}, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs))
     return table(head, (line for line in zip(names, *columns, strict=True)))
@@ -56,20 +56,20 @@ def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
 
 def races_table(run: races.Figures, rounds: int) -> str:
     """The races. A run that got here broke no promise."""
-    met = "*danger met:*"
+    reached = "*reached:*"
     lines = [
-        (f"{met} pairs under way at the same instant, one in each process", f"**{run.overlapping:,}** of {run.pairs:,}"),
-        (f"{met} commits that met the other process's commit of the same token", f"**{run.conflicts:,}**"),
-        ("the same token and body twice: two effects, or two answers", f"0 of {run.pairs - run.contradicted:,}"),
-        ("the same token, two bodies: both carried out, or neither", f"0 of {run.contradicted:,}"),
-        ("accounts overdrawn by purchases for the last cent", f"0 of {run.last_cents:,}"),
+        (f"{reached} pairs of overlapping requests, one in each process", f"**{run.overlapping:,}** of {run.pairs:,}"),
+        (f"{reached} commits that conflicted with the other process's commit of the same token", f"**{run.conflicts:,}**"),
+        ("same token and body sent twice: two effects, or different answers", f"0 of {run.pairs - run.contradicted:,}"),
+        ("same token with two bodies: both carried out, or neither", f"0 of {run.contradicted:,}"),
+        ("accounts overdrawn by concurrent purchases", f"0 of {run.last_cents:,}"),
         ("velocity limits exceeded", f"0 of {run.last_slots:,}"),
-        (f"{met} purchases declined only because of a concurrent one", f"**{run.declined_for_another:,}**"),
-        ("purchases sent after a card, user, product or source was switched off, and approved", f"0 of {run.refused_after:,}"),
-        (f"{met} purchases under way during those switches", f"**{run.under_way:,}** in {run.changes:,} switches"),
-        ("of these, approved and decided after the switch's answer (product and source)", f"{run.decided_late:,}"),
-        ("resets under load after which something was left over, or an invariant was wrong", f"0 of {run.resets:,}"),
-        ("took", f"{run.seconds / 60:.0f} min"),
+        (f"{reached} purchases declined only because of a concurrent one", f"**{run.declined_for_another:,}**"),
+        ("purchases sent after a card, user, product or source was deactivated, and approved", f"0 of {run.refused_after:,}"),
+        (f"{reached} purchases under way during a deactivation", f"**{run.under_way:,}** in {run.changes:,} deactivations"),
+        ("of these, approved and decided after the answer to the deactivation (product and source)", f"{run.decided_late:,}"),
+        ("resets under load after which a row was left, or an invariant was wrong", f"0 of {run.resets:,}"),
+        ("duration", f"{run.seconds / 60:.0f} min"),
     ]
     return table((f"races, {rounds} rounds, {datetime.now(UTC):%Y-%m-%d}", "PostgreSQL, two processes"), lines)
 
@@ -80,7 +80,7 @@ def mixed_load_table(runs: Sequence[mixed_load.Figures]) -> str:
     lines = [
         ("calls answered with 5xx", *(f"0 of {run.statuses.total():,}" for run in runs)),
         *((f"answered {status}", *(f"{run.statuses[status]:,}" for run in runs)) for status in statuses),
-        ("took", *(f"{run.seconds / 60:.0f} min" for run in runs)),
+        ("duration", *(f"{run.seconds / 60:.0f} min" for run in runs)),
     ]
     return table(
         (f"mixed load, {mixed_load.CLIENTS} clients, {datetime.now(UTC):%Y-%m-%d}", *(run.database for run in runs)), lines
@@ -95,20 +95,20 @@ def outages_tables(records: Sequence[Record], seed: int) -> str:
     date = f"{datetime.now(UTC):%Y-%m-%d}"
     counts = table(
         (
-            f"outages, seed {seed}, {date}", "tried", "requests during it", "refused (503)",
-            "*danger met:* outcome unknown, booked", "acknowledged and lost", "refused and carried out", "all violations",
+            f"outages, seed {seed}, {date}", "outages", "answered requests", "answered 503",
+            "*reached:* outcome unknown, booked", "acknowledged and lost", "answered 503 and booked", "all violations",
         ),
         [(f"{site}: {kind}", *_counts(of_group)) for (site, kind), of_group in groups.items()],
     )  # fmt: skip
     times = table(
-        ("times in ms: p99, slowest", "answers during it", "purchases approved after the return", "`/readyz` ready after it",
-         "end after SIGTERM", "log lines, at most"),
+        ("times in ms: p99, maximum", "answers", "purchases approved after the return", "`/readyz` ready after the return",
+         "exit after SIGTERM", "log lines, maximum"),
         [(f"{site}: {kind}", *_times(of_group)) for (site, kind), of_group in groups.items()],
     )  # fmt: skip
     sites = list(dict.fromkeys(record.site for record in records))
     reached = Counter((record.site, record.phase) for record in records if record.is_reached)
     phases = table(
-        ("begun in this phase", *sites),
+        ("outages that began in this phase", *sites),
         [(name, *(f"{reached[site, phase]}" for site in sites)) for phase, name in PHASES.items()],
     )
     return f"{counts}\n\n{times}\n\n{phases}"

@@ -181,11 +181,11 @@ def _room(arena: Arena) -> int:
 
 
 KINDS = (
-    Kind("slot", "the last slot, by count", _slots, _four, _room),
-    Kind("cent", "the last cent, by amount", _cents, _four, _room),
-    Kind("lowered", "a limit lowered meanwhile", _wide, _lowering, lambda _: 2, is_exact=False),
-    Kind("created", "a control created meanwhile", _nothing, _creating, lambda _: 3, is_exact=False),
-    Kind("reversal", "a reversal gives room back meanwhile", _used_up, _reversing, _room, is_exact=False),
+    Kind("slot", "last use, by count", _slots, _four, _room),
+    Kind("cent", "last cent, by amount", _cents, _four, _room),
+    Kind("lowered", "limit lowered during the race", _wide, _lowering, lambda _: 2, is_exact=False),
+    Kind("created", "control created during the race", _nothing, _creating, lambda _: 3, is_exact=False),
+    Kind("reversal", "reversal during the race", _used_up, _reversing, _room, is_exact=False),
     Kind("cards", "several cards of one user", _either, _four, _room, cards=4),
 )
 
@@ -351,8 +351,8 @@ def run(
 
 def table(all_figures: Sequence[Figures]) -> str:
     """The figures for people, each zero beside the number of tries that it stands on."""
-    head = ("velocity limits in a race", "limits exceeded, or room refused", "*danger met:* truly overlapping",
-            "*danger met:* declined only because of a concurrent request", "counted again naively", "took")  # fmt: skip
+    head = ("race for a velocity limit", "limit exceeded, or purchase within it declined", "*reached:* all requests overlap",
+            "*reached:* declined only because of a concurrent request", "recounted", "duration")  # fmt: skip
     says = {kind.name: kind.says for kind in KINDS}
     lines = [
         (
@@ -385,7 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps([asdict(figures) for figures in all_figures], indent=1) + "\n", "utf-8")
     unproven = [danger for figures in all_figures for danger in figures.unproven]
     for danger in unproven:
-        print(f"never met, so nothing is proven: {danger}", file=sys.stderr)
+        print(f"not reached, so the run proves nothing about it: {danger}", file=sys.stderr)
     return 1 if unproven else 0
 
 

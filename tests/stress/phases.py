@@ -19,11 +19,11 @@ STOP = "stop.before"
 PHASES = {
     IDLE: "idle",
     LOCKED: "between lock and COMMIT",
-    SENT: "COMMIT sent and unanswered",
-    IDS: "drawing a block of ids",
+    SENT: "COMMIT sent, not answered",
+    IDS: "reserving an id block",
     CONNECT: "opening a connection",
     DELIVERY: "delivering a notification",
-    STOP: "SIGTERM under way",
+    STOP: "stop after SIGTERM",
 }
 """The failpoint of each phase, and the phase in words; an idle server needs no failpoint."""
 

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(met, indent=1) + "\n", "utf-8")
     unproven = [danger for figures in all_figures for danger in figures.unproven]
     for danger in unproven:
-        print(f"never met, so nothing is proven: {danger}", file=sys.stderr)
+        print(f"not reached, so the run proves nothing about it: {danger}", file=sys.stderr)
     return 1 if unproven or any(figures.failures for figures in all_figures) else 0
 
 
