@@ -26,17 +26,17 @@ SAMPLES_PER_S = 200
 # The first of these that the innermost frames, going outwards, belong to says what a sample was spent on.
 PARTS = (
     ("HTTP: uvicorn, httptools", ("uvicorn/", "starlette/")),
-    ("HTTP: our part (credential, route, body)", ("edges/http/", "resources/common/route.py", "kit/vault.py", "vault.py")),
-    ("request to message (simulate)", ("resources/simulate", "core/money.py")),
-    ("answer: rendering", ("core/render.py", "core/iso8583_response.py", "core/transaction_row.py", "core/countries.py")),
-    ("deciding", ("core/",)),
+    ("HTTP: Cardwright (credential, route, body)", ("edges/http/", "resources/common/route.py", "kit/vault.py", "vault.py")),
+    ("simulation: request to message", ("resources/simulations/", "core/money.py")),
+    ("answer: JSON rendering", ("core/render.py", "core/iso8583_response.py", "core/transaction_row.py", "core/countries.py")),
+    ("decision", ("core/",)),
     ("engine: batch, snapshot, rows", ("engine/batch_runner.py", "engine/transaction_rows.py")),
     (
-        "cards and originals in the process",
+        "caches: configuration, cards, original transactions",
         ("engine/config_cache.py", "engine/dataloader.py", "storage/original_transactions.py"),
     ),
     ("database: reading, encoding, writing", ("storage/", "psycopg", "sqlalchemy/")),
-    ("loop: inbox, workers, futures", ("engine/loop.py", "kit/ids.py")),
+    ("engine: inbox, workers, futures", ("engine/loop.py", "kit/ids.py")),
     ("outbox", ("outbox/",)),
 )
 LIBRARY = "event loop and the rest"

@@ -43,7 +43,7 @@ def parts(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def parts_table(profile: Mapping[str, Any]) -> str:
-    """Where the server's time goes: shares of the samples, and in microseconds of one authorization."""
+    """CPU time of the server by part: microseconds of one authorization, and shares of the samples."""
     kinds = [kind for kind in ("postgres", "sqlite") if kind in profile]
     names = {part: None for kind in kinds for part in profile[kind]["parts"]}
     rows = [(name, *(_share(profile[kind], name) for kind in kinds)) for name in names]
@@ -61,13 +61,13 @@ def statement_line(profile: Mapping[str, Any]) -> str:
     if not counts:
         return "Not counted in this run."
     messages, statements = counts.pop("messages"), counts.pop("statements")
-    return f"{statements:.1f} statements a commit ({', '.join(counts)}), {messages:.1f} messages a commit in that run."
+    return f"{statements:.1f} statements per commit ({', '.join(counts)}), {messages:.1f} messages per commit, at 64 in flight."
 
 
 def book_lines(books: Mapping[str, Any]) -> str:
-    """What the invariants said afterwards."""
+    """Result of `cardwright verify` on each database after the run."""
     lines = [
-        f"* {key}: {verdict['rows']:,} rows examined, {'all invariants hold' if verdict['sound'] else '**not sound**'}"
+        f"* {key}: {verdict['rows']:,} rows examined, {'all invariants hold' if verdict['sound'] else '**broken invariants**'}"
         for key, verdict in books.items()
     ]
     return "\n".join(lines) or "Not verified in this run."

@@ -42,7 +42,7 @@ class Goal:
     @property
     def verdict(self) -> str:
         """Whether it was reached."""
-        verdict = "reached, aim too" if self._within(self.aim) else "reached" if self._within(self.must) else "**missed**"
+        verdict = "aim reached" if self._within(self.aim) else "reached" if self._within(self.must) else "**missed**"
         return f"{verdict} (disturbed)" if self.values.is_disturbed else verdict
 
     def text(self, value: float) -> str:
@@ -109,14 +109,16 @@ def _goals(measured: Measured, sizes: Mapping[str, int]) -> Iterator[Goal]:
     yield Goal(f"{postgres} ÷ straightforward design over HTTP", "×", 4, 8, quotients(measured, "postgres 64", "baseline 64"))
     yield Goal("SQLite ÷ PostgreSQL, 64 in flight", "×", 1.0, 1.5, quotients(measured, "sqlite 64", "postgres 64"))
     latency = quotients(measured, "postgres 1", "pgbench 1", "p50_ms")
-    yield Goal("PostgreSQL, 1 in flight: p50 ÷ p50 of a pgbench transaction", "×", 2.0, 1.3, latency, is_ceiling=True)
+    yield Goal(
+        "PostgreSQL, 1 in flight: p50 of a purchase ÷ p50 of a pgbench transaction", "×", 2.0, 1.3, latency, is_ceiling=True
+    )
     for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
         half = plain(measured, f"{kind} open 0.5", "p99_ms")
         yield Goal(f"{title}: p99 at half of the peak rate", "ms", 25, 10, half, is_ceiling=True)
         full = quotients(measured, f"{kind} full", f"{kind} small")
         yield Goal(f"{title}: {large} cards and {stored} transactions ÷ {small} cards, empty", "×", 0.85, 0.95, full)
     shared = quotients(measured, "postgres one-source", "postgres own-sources")
-    yield Goal("PostgreSQL: all cards on one source ÷ own sources", "×", 0.95, 1.0, shared)
+    yield Goal("PostgreSQL: one funding source for all card products ÷ one for each", "×", 0.95, 1.0, shared)
     for kind, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
         many = quotients(measured, f"{kind} controls-90", f"{kind} controls-0")
         yield Goal(f"{title}: 90 velocity controls that apply ÷ none", "×", 0.6, 0.8, many)
@@ -135,13 +137,13 @@ def _overload_goals(measured: Measured, name: str, title: str) -> Iterator[Goal]
     rows = measured.get(name, ())
     others = (sum(count for status, count in row["statuses"].items() if int(status) not in (201, *REFUSED)) for row in rows)
     unanswered = tuple(float(count + row["lost"]) for row, count in zip(rows, others, strict=True))
-    yield Goal(f"{title}: neither answered nor refused", "requests", 0, 0, Values(unanswered, False), is_ceiling=True)
+    yield Goal(f"{title}: requests neither answered nor refused", "requests", 0, 0, Values(unanswered, False), is_ceiling=True)
     slowest = plain(measured, name, "answered_max_ms")
     yield Goal(f"{title}: slowest answer", "ms", IN_TIME_MS, IN_TIME_MS / 2, slowest, is_ceiling=True)
     refusal = plain(measured, name, "refused_p99_ms")
     yield Goal(f"{title}: p99 of refusals", "ms", AT_ONCE_MS, AT_ONCE_MS / 10, refusal, is_ceiling=True)
     normal = plain(measured, name, "normal_after_s")
-    yield Goal(f"{title}: p99 is normal again after", "s", 5, 1, normal, is_ceiling=True)
+    yield Goal(f"{title}: time until the p99 is normal", "s", 5, 1, normal, is_ceiling=True)
 
 
 # --- Tables -------------------------------------------------------------------------------
@@ -178,7 +180,7 @@ def goal_table(lines: Sequence[Goal]) -> str:
          f"{'≤' if goal.is_ceiling else '≥'} {goal.text(goal.must)}", goal.text(goal.aim), goal.verdict)
         for goal in lines
     ]  # fmt: skip
-    return table(("", "median", "rounds", "must", "aim", ""), rows)
+    return table(("measurement", "median", "range of the rounds", "required", "aim", "result"), rows)
 
 
 def rate_table(measured: Measured) -> str:
@@ -194,9 +196,9 @@ def rate_table(measured: Measured) -> str:
 
 
 COSTS = (
-    ("server_us", "server µs"), ("database_us", "database µs"), ("generator_us", "generator µs"), ("batch", "messages a commit"),
-    ("wal_bytes", "WAL bytes"), ("wal_syncs", "WAL syncs"), ("written_bytes", "written bytes"), ("stored_bytes", "stored bytes"),
-    ("others_share", "others"),
+    ("server_us", "server µs"), ("database_us", "database µs"), ("generator_us", "generator µs"),
+    ("batch", "messages per commit"), ("wal_bytes", "WAL bytes"), ("wal_syncs", "WAL syncs"), ("written_bytes", "written bytes"),
+    ("stored_bytes", "stored bytes"), ("others_share", "other processes"),
 )  # fmt: skip
 
 
@@ -209,7 +211,7 @@ def cost_table(measured: Measured) -> str:
             continue
         shown = [_number(value) for value in values[:-1]] + [f"{values[-1]:.0%}" if values[-1] is not None else ""]
         rows.append((name, *shown))
-    return table(("one request of", *(title for _, title in COSTS)), rows)
+    return table(("measurement", *(title for _, title in COSTS)), rows)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -270,7 +272,7 @@ def plot(results: Mapping[str, Any], path: Path) -> bool:
         pyplot.close(figure)
         return False
     axes.axhline(25, color="#999999", linewidth=0.8, linestyle=":", label="25 ms")
-    axes.set(yscale="log", xlabel="purchases asked for in a second (open loop)", ylabel="milliseconds from the appointed time")
+    axes.set(yscale="log", xlabel="scheduled purchases per second (open loop)", ylabel="latency in ms from the scheduled time")
     axes.set_title(f"Latency against rate, {results['sizes']['main']:,} cards, {results['machine']['cores']} cores", loc="left")
     axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
     axes.grid(alpha=0.25)
