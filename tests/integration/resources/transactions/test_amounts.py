@@ -81,17 +81,17 @@ class Stage(Shop):
         config = {"url": url, "basic_auth_username": "user", "basic_auth_password": "Password-of-20-letters"}
         self.make("webhooks", name="News", events=["transaction.*"], config=config)
         self.card = "jit"
-        if heading == "A standard program":
+        if heading == "Preloaded account":
             self.card, usd = "plain", {"currency_code": "USD"}
             self.make("gpaorders", user_token="bo", amount=250, funding_source_token="harbor_funding", **usd)
-        elif heading == "Own money first":
+        elif heading == "JIT Funding with an account balance":
             self.product("keeps", jit_funding={"program_funding_source": {**JIT, "refunds_destination": "GPA"}})
             self.make("users", token="keeps")
             self.make("cards", token="keeps", user_token="keeps", card_product_token="keeps")
             self.card = "keeps"
-        elif heading == "A funding source that is switched off":
+        elif heading == "Inactive funding source":
             assert self.client.put("/fundingsources/program/harbor_funding", {"active": False}).status == 200
-        elif heading == "A card that is suspended":
+        elif heading == "Suspended card":
             self.make("cardtransitions", card_token="jit", state="SUSPENDED", channel="API", reason_code="01")
 
     def product(self, token: str, **config: Any) -> None:
@@ -102,7 +102,7 @@ class Stage(Shop):
     def send(self, line: Line) -> dict[str, Any]:
         """The transaction that a row's message becomes, in the answer."""
         parts = re.fullmatch(
-            r"(\S+?)(?: ([0-9.]+)(?:\+(\d+))?)?(?: of (\d+))?( by force)?( at a capable terminal)?", line.message
+            r"(\S+?)(?: ([0-9.]+)(?:\+(\d+))?)?(?: of (\d+))?( with force_post)?( with partial approval)?", line.message
         )
         assert parts is not None, line.message
         event, amount, cash, of, forced, capable = parts.groups()
