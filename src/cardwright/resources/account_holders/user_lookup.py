@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import msgspec
-from sqlalchemy import false, select
+from sqlalchemy import Select, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.resources.account_holders.user_model import Email, User
@@ -15,7 +15,7 @@ from cardwright.resources.common.fields import Limit40, Text255
 from cardwright.resources.common.route import Blank, Paging, Route, Shape, get
 from cardwright.storage import records
 from cardwright.storage.database import Row
-from cardwright.storage.tables import users
+from cardwright.storage.tables import deposit_accounts, users
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -56,6 +56,12 @@ def list_matching(call: Call, keep: Callable[[Row], bool], *conditions: ColumnEl
     return records.Listing([row.doc for row in rows], is_more)
 
 
+def _holders_of(call: Call, number: str) -> Select[tuple[int]]:
+    """Return the query for the id of the user who has the deposit account with exactly this number."""
+    where = deposit_accounts.c.program_id == call.program.id, deposit_accounts.c.account_number == number
+    return select(deposit_accounts.c.user_id).where(*where)
+
+
 # --- Actions: what one can do with it ------------------------------------------------
 
 
@@ -68,8 +74,7 @@ def look_up(call: Call, body: UserSearch) -> records.Listing:
     """Lists the users that match; a request without conditions lists all."""
     conditions = [users.c.phone == body.phone] if body.phone is not None else []
     conditions += [users.c.email == body.email.casefold()] if body.email is not None else []
-    # There are no deposit accounts here, so nobody has that one.
-    conditions += [false()] if body.dda is not None else []
+    conditions += [users.c.id.in_(_holders_of(call, body.dda))] if body.dda is not None else []
     conditions += [users.c.sealed.is_not(None)] if body.ssn is not None else []
     if body.ssn is None and not body.first_name and not body.last_name:
         return crud.list_resources(call, users, *conditions)

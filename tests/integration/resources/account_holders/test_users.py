@@ -449,6 +449,19 @@ def test_people_are_looked_up(api: Client, people: dict[str, str], body: dict[st
     assert {people[person["token"]] for person in reply.json["data"]} == expected
 
 
+def test_lookup_by_deposit_account(api: Client) -> None:
+    """The number of a deposit account finds the user who has it and no other user; other conditions hold as well."""
+    users = [made_by(api.post("/users", {"first_name": f"Holder{number}"}))["token"] for number in range(2)]
+    numbers = [made_by(api.post("/depositaccounts", {"user_token": user}))["account_number"] for user in users]
+    for body, expected in (
+        ({"dda": numbers[0]}, [users[0]]),
+        ({"dda": numbers[1], "first_name": "holder"}, [users[1]]),
+        ({"dda": numbers[1], "first_name": "Other"}, []),
+        ({"dda": numbers[0][:-1]}, []),
+    ):
+        assert [user["token"] for user in api.post("/users/lookup", body).json["data"]] == expected, body
+
+
 def test_look_ups_come_in_pages(api: Client) -> None:
     """A search by name pages and sorts like any list, and cuts to ``fields``."""
     name = fresh("Paged")
