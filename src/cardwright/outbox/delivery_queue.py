@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, Select, and_, bindparam, func, select
 
 from cardwright.kit.clock import Instant, ProgramClock, iso_ms
 from cardwright.outbox.events import Delivery
@@ -102,9 +102,42 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+# Built once: SQLAlchemy takes longer to build these statements than the database takes to run them on an idle outbox.
+def _claimable() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Claims that ran out, in real time; and what is due by its program's clock.
+
+    The second names the latest of all clocks besides, a constant, so that the index on ``due_ms`` bounds the look.
+    """
+    real_ms = bindparam("real_ms", type_=BigInteger)
+    program_now = func.coalesce(programs.c.clock_frozen_ms, programs.c.clock_offset_ms + real_ms)
+    latest = select(func.max(program_now)).select_from(programs).scalar_subquery()
+    ran_out = and_(outbox.c.state == Delivery.SENDING, outbox.c.due_ms <= real_ms)
+    is_due = and_(outbox.c.state == int(Delivery.DUE), outbox.c.due_ms <= latest, outbox.c.due_ms <= program_now)
+    return ran_out, is_due
+
+
+def _look(where: ColumnElement[bool]) -> Select[Any]:
+    has_room = _ENDPOINT_ID.not_in(bindparam("full", expanding=True))
+    query = select(*_COLUMNS).join(programs, programs.c.id == outbox.c.program_id).where(where, has_room)
+    # In the order of the index and no further: ties broken by id would have a backlog sorted for every claim.
+    return query.order_by(outbox.c.due_ms).limit(bindparam("limit", type_=Integer))
+
+
+_LOOKS = [_look(where) for where in _claimable()]
+
+# PostgreSQL passes over what another process is claiming; SQLite has one writer and leaves the clause out.
+_LOCKED_LOOKS = [query.with_for_update(of=outbox, skip_locked=True) for query in _LOOKS]
+
+_MARK = (
+    outbox.update()
+    .where(outbox.c.id.in_(bindparam("ids", expanding=True)))
+    .values(state=Delivery.SENDING, due_ms=bindparam("lease_ms"))
+)
+
+
 def is_any_claimable(db: Connection, real_ms: Instant, room: Room) -> bool:
     """Whether ``claim`` would find anything if there were room at all; reads only, so that idling costs no commit."""
-    return any(db.execute(_look(where, room).limit(1)).first() for where in _claimable(real_ms))
+    return any(db.execute(query, _parameters(real_ms, room, 1)).first() for query in _LOOKS)
 
 
 def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> list[Claim]:
@@ -114,37 +147,17 @@ def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> li
     """
     lease_ms = real_ms + rules.timeout_ms + LEASE_MARGIN_MS
     claims: list[Claim] = []
-    for where in _claimable(real_ms):
-        while room.free > 0 and (rows := db.execute(_locked(_look(where, room).limit(room.free))).all()):
+    for query in _LOCKED_LOOKS:
+        while room.free > 0 and (rows := db.execute(query, _parameters(real_ms, room, room.free)).all()):
             taken = [Claim(**row._asdict(), lease_ms=lease_ms) for row in rows if room.take(row.endpoint_id)]
             assert taken, "an endpoint without room is not looked at"
-            marked = outbox.update().where(outbox.c.id.in_([claim.id for claim in taken]))
-            db.execute(marked.values(state=Delivery.SENDING, due_ms=lease_ms))
+            db.execute(_MARK, {"ids": [claim.id for claim in taken], "lease_ms": lease_ms})
             claims += taken
     return claims
 
 
-def _claimable(real_ms: Instant) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Claims that ran out, in real time; and what is due by its program's clock.
-
-    The second names the latest of all clocks besides, a constant, so that the index on ``due_ms`` bounds the look.
-    """
-    program_now = func.coalesce(programs.c.clock_frozen_ms, programs.c.clock_offset_ms + real_ms)
-    latest = select(func.max(program_now)).select_from(programs).scalar_subquery()
-    ran_out = and_(outbox.c.state == Delivery.SENDING, outbox.c.due_ms <= real_ms)
-    is_due = and_(outbox.c.state == int(Delivery.DUE), outbox.c.due_ms <= latest, outbox.c.due_ms <= program_now)
-    return ran_out, is_due
-
-
-def _look(where: ColumnElement[bool], room: Room) -> Select[Any]:
-    query = select(*_COLUMNS).join(programs, programs.c.id == outbox.c.program_id).where(where, _ENDPOINT_ID.not_in(room.full()))
-    # In the order of the index and no further: ties broken by id would have a backlog sorted for every claim.
-    return query.order_by(outbox.c.due_ms)
-
-
-def _locked(query: Select[Any]) -> Select[Any]:
-    """PostgreSQL passes over what another process is claiming; SQLite has one writer and leaves the clause out."""
-    return query.with_for_update(of=outbox, skip_locked=True)
+def _parameters(real_ms: Instant, room: Room, limit: int) -> dict[str, Any]:
+    return {"real_ms": real_ms, "full": room.full(), "limit": limit}
 
 
 # --- Outcomes ----------------------------------------------------------------------------

@@ -58,5 +58,7 @@ class AccountTransactions(NamedTuple):
 
 def find_own(db: Connection, holder_ids: Collection[int]) -> AccountTransactions:
     """Return the transactions of accounts. One that moves to the list before the list is read is found there, and shown once."""
+    if not holder_ids:
+        return AccountTransactions(holder_ids, ())
     rows = db.scalars(select(holders.c.recent).where(holders.c.id.in_(holder_ids)))
     return AccountTransactions(holder_ids, [row_id for recent in rows for row_id in ids_of(bytes(recent))])

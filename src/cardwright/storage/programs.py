@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, column, select, table
+from sqlalchemy import Connection, bindparam, column, select, table
 
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.storage.builtin_resources import insert_built_ins
@@ -13,6 +13,9 @@ from cardwright.storage.tables import credentials, meta, programs
 
 SCHEMA = select(column("version_num")).select_from(table("alembic_version")).scalar_subquery().label("schema")
 """The schema of the database, as a column of another statement."""
+
+# Built once: SQLAlchemy takes longer to build a statement than SQLite takes to run it.
+_PROGRAM = select(programs, SCHEMA).where(programs.c.id == bindparam("program_id"))
 
 
 class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +53,7 @@ def get_program(db: Connection, program_id: int) -> Program:
     Every reader of configuration comes here. The schema is read in the same statement, and a migration counts up each
     program's revision, so that a process of another version notices the migration with its next batch or request.
     """
-    row = db.execute(select(programs, SCHEMA).where(programs.c.id == program_id)).one()
+    row = db.execute(_PROGRAM, {"program_id": program_id}).one()
     check_schema([] if row.schema is None else [row.schema])
     return program_of(row)
 

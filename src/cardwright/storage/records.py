@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Select, Table, and_, literal, select, tuple_
+from sqlalchemy import Connection, Select, Table, and_, bindparam, literal, select, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.problems import TOKEN_TAKEN, Problem, bad_parameter
@@ -58,9 +59,20 @@ def text_of(doc: msgspec.Struct | Mapping[str, Any]) -> str:
     return encoder.encode(doc).decode()
 
 
+# Built once for each table: SQLAlchemy takes longer to build such a statement than SQLite takes to run it.
+@cache
+def _by_token(table: Table) -> Select[Any]:
+    return select(table).where(table.c.program_id == bindparam("program_id"), table.c.token == bindparam("token"))
+
+
+@cache
+def _locked_by_token(table: Table) -> Select[Any]:
+    return _by_token(table).with_for_update(key_share=True)
+
+
 def find(db: Connection, table: Table, program_id: int, token: str | None) -> Row | None:
     """The row with this token in this program, or None."""
-    return db.execute(select(table).where(table.c.program_id == program_id, table.c.token == token)).one_or_none()
+    return db.execute(_by_token(table), {"program_id": program_id, "token": token}).one_or_none()
 
 
 def find_replay(db: Connection, table: Table, program_id: int, token: str | None, fingerprint: bytes) -> Row | None:
@@ -85,8 +97,7 @@ def change(db: Connection, table: Table, row_id: int, **columns: Any) -> None:
 
 def lock(db: Connection, table: Table, program_id: int, token: str) -> Row | None:
     """The row with this token, held against other changes until the commit: a change reads it before it writes it."""
-    query = select(table).where(table.c.program_id == program_id, table.c.token == token)
-    return db.execute(query.with_for_update(key_share=True)).one_or_none()
+    return db.execute(_locked_by_token(table), {"program_id": program_id, "token": token}).one_or_none()
 
 
 def order_of(table: Table, sort_by: str) -> SortOrder:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
-from sqlalchemy import Connection, SmallInteger, and_, false, literal, select, union_all
+from sqlalchemy import Connection, SmallInteger, and_, column, false, literal, literal_column, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
 from cardwright.core.enums import TYPE_NUMBER, State
@@ -255,7 +255,8 @@ class Search:
 
     def read(self, db: Connection, places: Range, skip: int, take: int) -> list[ListEntry]:
         """The entries after the first ``skip`` of a part of the list, ``take`` of them at most."""
-        if places.low >= places.high or not self.sides:
+        is_of_no_account = self.by_account is not None and not self.by_account.holder_ids
+        if places.low >= places.high or not self.sides or is_of_no_account:
             return []
         # Each part brings its own first rows in order, so the database never sorts more than what is asked for.
         read = [
@@ -267,8 +268,10 @@ class Search:
             for part in self.parts()
             for side, condition in self.sides
         ]  # fmt: skip
-        merged = union_all(*(select(part) for part in read)).subquery()
-        query = self._ordered(select(merged), merged.c.time_ms, merged.c.id, merged.c.side)
+        # Not the columns by name: to derive them twice takes SQLAlchemy as long as all the rest.
+        everything: ColumnElement[Any] = literal_column("*")
+        merged = union_all(*(select(everything).select_from(part) for part in read)).subquery()
+        query = self._ordered(select(everything).select_from(merged), *(column(name) for name in ListEntry._fields))
         return [ListEntry(*row) for row in db.execute(query.offset(skip).limit(take))]
 
     def near(self, db: Connection, places: Range) -> Range | None:
