@@ -39,14 +39,14 @@ class Field:
 
 
 @cache
-def _type_info(shape: type[msgspec.Struct]) -> inspect.Type:
-    """The types of a shape's fields; to find them out takes longer than a request."""
+def _info_of(shape: type[msgspec.Struct]) -> inspect.Type:
+    """The type of a shape. To inspect a product takes milliseconds, and a test does it for each of its thousands of bodies."""
     return inspect.type_info(shape)
 
 
 def fields_of(shape: type[msgspec.Struct]) -> Iterator[Field]:
     """Every field of a shape, and of the shapes within it."""
-    info = _type_info(shape)
+    info = _info_of(shape)
     assert isinstance(info, inspect.StructType)
     yield from _fields_in(info, ())
 
@@ -140,21 +140,26 @@ def _wrong_for(kind: inspect.Type) -> list[Any]:
 def with_value(body: Any, path: Path, value: Any, shape: type[msgspec.Struct] | None = None) -> Any:
     """The body with another value in one place. What is missing on the way there is made, with a shape to be complete."""
     changed = copy.deepcopy(body)
-    info = _type_info(shape) if shape is not None else None
+    info = _info_of(shape) if shape is not None else None
     parent = changed
     for part, following in itertools.pairwise(path):
         info = _inner(info, part)
-        missing = [] if isinstance(following, int) else _sample(info)
         if isinstance(part, int):
-            parent += [missing] * (part + 1 - len(parent))
+            if part >= len(parent):
+                parent += [_missing(info, following)] * (part + 1 - len(parent))
         elif parent.get(part) is None:
-            parent[part] = missing
+            parent[part] = _missing(info, following)
         parent = parent[part]
     if value is MISSING:
         parent.pop(path[-1], None)
     else:
         parent[path[-1]] = value
     return changed
+
+
+def _missing(info: inspect.Type | None, following: str | int) -> Any:
+    """What is made where a body has nothing on the way to a value."""
+    return [] if isinstance(following, int) else _sample(info)
 
 
 def _inner(info: inspect.Type | None, part: str | int) -> inspect.Type | None:
