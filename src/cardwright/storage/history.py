@@ -6,7 +6,7 @@ locks anyway. A change of a product, a funding source or the program's settings 
 
 from enum import IntEnum
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, bindparam, func, select
 
 from cardwright.kit.clock import Instant
 from cardwright.storage.tables import cards, config_history, holders, programs, users
@@ -64,17 +64,22 @@ def save_version(db: Connection, program_id: int, kind: Kind, object_id: int, re
         db.execute(table.update().where(table.c.id == object_id).values(fact=doc))
 
 
+_columns = config_history.c
+
+# Built once: a list of transactions runs it up to three times for each entry.
+_DOC_AS_OF = (
+    select(_columns.doc)
+    .where(_columns.program_id == bindparam("program_id"), _columns.kind == bindparam("kind"))
+    .where(_columns.object_id == bindparam("object_id"), _columns.revision <= bindparam("revision"))
+    .order_by(_columns.revision.desc())
+    .limit(1)
+)
+
+
 def doc_as_of(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int) -> str:
     """What an object said at a revision; it must have existed."""
-    history = config_history.c
-    query = (
-        select(history.doc)
-        .where(history.program_id == program_id, history.kind == kind, history.object_id == object_id)
-        .where(history.revision <= revision)
-        .order_by(history.revision.desc())
-        .limit(1)
-    )
-    return str(db.execute(query).scalar_one())
+    parameters = {"program_id": program_id, "kind": kind, "object_id": object_id, "revision": revision}
+    return str(db.execute(_DOC_AS_OF, parameters).scalar_one())
 
 
 def docs_as_of(db: Connection, program_id: int, kind: Kind, revision: int) -> list[tuple[int, str]]:

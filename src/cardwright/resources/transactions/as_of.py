@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from cardwright.core.movement_json import account_fragments_of, render_account_side
 from cardwright.core.render import (
@@ -28,10 +28,14 @@ def has_load_side(row: TransactionRow) -> bool:
     return row.moved != 0 and row.card_id is not None
 
 
+# Built once: a list of transactions runs them for each entry.
+_USER_ID = select(users.c.id).where(users.c.program_id == bindparam("program_id"), users.c.token == bindparam("token"))
+_OWNER_ID = select(users.c.id).where(users.c.holder_id == bindparam("holder_id")).order_by(users.c.id).limit(1)
+
+
 def owner_id_of(db: Connection, holder_id: int) -> int:
     """The user whose account it is: the first one; those who share it came later."""
-    query = select(users.c.id).where(users.c.holder_id == holder_id).order_by(users.c.id).limit(1)
-    return int(db.execute(query).scalar_one())
+    return int(db.execute(_OWNER_ID, {"holder_id": holder_id}).scalar_one())
 
 
 class TransactionRenderer:
@@ -86,11 +90,15 @@ def facts_as_of(db: Connection, row: TransactionRow) -> tuple[CardFact, UserFact
 
 def people_as_of(db: Connection, row: TransactionRow, user_token: str) -> tuple[UserFact, UserFact]:
     """User and account owner as they were when the row was decided."""
-    by_token = select(users.c.id).where(users.c.program_id == row.program_id, users.c.token == user_token)
-    ids = (db.execute(by_token).scalar_one(), owner_id_of(db, row.holder_id))
-    docs = [history.doc_as_of(db, row.program_id, history.Kind.USER, user_id, row.holder_revision) for user_id in ids]
-    user, owner = (fact_from(UserFact, doc) for doc in docs)
-    return user, owner
+    user_id = db.execute(_USER_ID, {"program_id": row.program_id, "token": user_token}).scalar_one()
+    owner_id = owner_id_of(db, row.holder_id)
+    user = _user_as_of(db, row, user_id)
+    return user, user if owner_id == user_id else _user_as_of(db, row, owner_id)
+
+
+def _user_as_of(db: Connection, row: TransactionRow, user_id: int) -> UserFact:
+    fact: UserFact = fact_from(UserFact, history.doc_as_of(db, row.program_id, history.Kind.USER, user_id, row.holder_revision))
+    return fact
 
 
 def source_as_of(db: Connection, row: TransactionRow) -> SourceFact:
