@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from cardwright.core.messages import Details
 from cardwright.core.responses import Reason
 
+CARD_SIDE = 0
 LOAD_SIDE = 1
 ORDER = 2
 RELOAD = 3

@@ -2,12 +2,10 @@
 
 from typing import NamedTuple, Self
 
-from cardwright.core.transaction_row import TransactionRow, id_and_kind_of, root_token, token_of
+from cardwright.core.transaction_row import CARD_SIDE, TransactionRow, id_and_kind_of, root_token, token_of
 
 TokenKey = tuple[int, str]
 """Program id and transaction token."""
-
-CARD_SIDE = 0
 
 
 class Original(NamedTuple):

@@ -27,7 +27,7 @@ from cardwright.core.timeline import Holder, Timeline
 from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.velocity import LimitResult, Window
 from cardwright.kit.clock import DAY_MS, iso_ms
-from cardwright.resources.analysis.decisions import configuration_as_of
+from cardwright.resources.analysis.configuration import configuration_as_of
 from cardwright.storage.backtests import (
     CardOf,
     Job,

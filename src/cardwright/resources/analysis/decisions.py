@@ -3,42 +3,25 @@
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, select
 
 from cardwright.core.counterfactuals import smallest_changes
-from cardwright.core.enums import TYPES, HolderStatus, State
+from cardwright.core.enums import TYPES, State
 from cardwright.core.explain import explain, explain_follow_up
-from cardwright.core.fee_groups import NO_FEES, RealTimeFee, by_token, fees_by_holder_group
 from cardwright.core.messages import Authorization
 from cardwright.core.money import decimal_text, exponent_of
 from cardwright.core.render import details_decoder
 from cardwright.core.responses import REASON_OF, Reason
-from cardwright.core.snapshot import Account, CardFact, Chain, ProductFact, Snapshot, UserFact, fact_from
-from cardwright.core.spend_controls import (
-    CountryList,
-    Groups,
-    MccGroup,
-    MerchantRule,
-    PreKyc,
-    Spend,
-    applying,
-    by_level,
-    categories_of,
-    resolved_rule,
-)
+from cardwright.core.snapshot import Account, Snapshot
 from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.transaction_types import PENDING_CREDITS, REQUEST_TYPES, SETTLED_AT_ONCE
 from cardwright.core.velocity import Control, keeping, recounted, usage_keys
 from cardwright.core.velocity_events import changes_for, request_of_row
 from cardwright.kit.clock import iso_ms
+from cardwright.resources.analysis.configuration import configuration_as_of, controls_as_of, groups_as_of
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import Scope, get
-from cardwright.resources.transactions.as_of import facts_as_of, source_as_of
 from cardwright.resources.transactions.transactions import get_transaction
-from cardwright.storage import history
-from cardwright.storage.controls import control_from, load_past, pre_kyc_of, rule_from
-from cardwright.storage.history import Kind
-from cardwright.storage.tables import card_products
+from cardwright.storage.controls import load_past
 
 # --- Rules: pure ---------------------------------------------------------------------
 
@@ -81,81 +64,6 @@ def snapshot_as_of(call: Call, row: TransactionRow) -> tuple[Snapshot, tuple[Con
     real = tuple(control for control in controls if not control.shadow)
     shadows = tuple(control for control in controls if control.shadow)
     return msgspec.structs.replace(snapshot, account=account, velocity_limits=real, strictest_limits=None), shadows
-
-
-def configuration_as_of(db: Connection, row: TransactionRow) -> Snapshot:
-    """What the decision on a row saw of all that is configured; without money and velocity controls."""
-    card, user, owner = facts_as_of(db, row)
-    by_token = select(card_products.c.id).where(
-        card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
-    )
-    product_id = db.execute(by_token).scalar_one()
-    doc = history.doc_as_of(db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
-    product: ProductFact = fact_from(ProductFact, doc)
-    source = source_as_of(db, row) if row.source_id is not None else None
-    spend = spend_as_of(db, row, card, user, product, groups_as_of(db, row))
-    # An increment is only asked about here when its authorization still held something.
-    chain = Chain(State.PENDING, 0, 1, 0, 0) if row.root_id is not None else None
-    fees = fees_as_of(db, row, user)
-    return Snapshot(row.currency, card, user, owner, product, source, Account(), chain, spend=spend, fees=fees)
-
-
-def docs_as_of(db: Connection, row: TransactionRow, kind: Kind) -> list[tuple[int, str]]:
-    """Every object of a kind, as it was when the row was decided."""
-    return history.docs_as_of(db, row.program_id, kind, row.program_revision)
-
-
-def groups_as_of(db: Connection, row: TransactionRow) -> Groups:
-    """The groups that scopes pointed at."""
-    groups = [msgspec.json.decode(doc, type=MccGroup) for _, doc in docs_as_of(db, row, Kind.MCC_GROUP)]
-    merchants = [msgspec.json.decode(doc) for _, doc in docs_as_of(db, row, Kind.MERCHANT_GROUP)]
-    return Groups({group.token: group for group in groups}, {group["token"]: frozenset(group["mids"]) for group in merchants})
-
-
-def controls_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups) -> tuple[Control, ...]:
-    """The velocity controls that applied, in the order of their say, shadows among them."""
-    controls = (control_from(key, fact, groups) for key, fact in docs_as_of(db, row, Kind.VELOCITY_CONTROL))
-    return applying(by_level(controls), card.user_token, card.card_product_token)
-
-
-def rules_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
-    """The authorization controls or exemptions that applied, in the order of their say."""
-    rules = (resolved_rule(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
-    return applying(by_level(rules), card.user_token, card.card_product_token)
-
-
-def spend_as_of(
-    db: Connection, row: TransactionRow, card: CardFact, user: UserFact, product: ProductFact, groups: Groups
-) -> Spend:
-    """The other rules that the decision looked at."""
-    rules = product.config.transaction_controls
-    lists = (msgspec.json.decode(doc, type=CountryList) for _, doc in docs_as_of(db, row, Kind.ACCEPTED_COUNTRIES))
-    pre_kyc = None
-    if user.status is HolderStatus.LIMITED:
-        docs = (doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP))
-        holder_groups = (doc for doc in docs if msgspec.json.decode(doc)["token"] == user.account_holder_group_token)
-        pre_kyc = next(map(pre_kyc_of, holder_groups), PreKyc())
-    mcc = details_decoder.decode(row.details).merchant.mcc
-    categories = categories_of(mcc, groups.mccs.values())
-    return Spend(
-        rules_as_of(db, row, card, groups, Kind.AUTH_CONTROL),
-        rules_as_of(db, row, card, groups, Kind.EXEMPTION),
-        categories,
-        next((country_list for country_list in lists if country_list.token == rules.accepted_countries_token), None),
-        groups.mids.get(rules.quasi_cash_exempt_merchant_group_token or "", frozenset()),
-        pre_kyc,
-    )
-
-
-def fees_as_of(db: Connection, row: TransactionRow, user: UserFact) -> tuple[RealTimeFee, ...]:
-    """The real-time fees of the user's account holder group."""
-    groups = [doc for _, doc in docs_as_of(db, row, Kind.REAL_TIME_FEE_GROUP)]
-    if not groups:
-        return NO_FEES
-    holder_groups = [doc for _, doc in docs_as_of(db, row, Kind.ACCOUNT_HOLDER_GROUP)]
-    fees = by_token(doc for _, doc in docs_as_of(db, row, Kind.FEE))
-    fees_by_group = fees_by_holder_group(holder_groups, by_token(groups), fees, row.currency)
-    return fees_by_group.get(user.account_holder_group_token, NO_FEES)
 
 
 def with_usage_before(

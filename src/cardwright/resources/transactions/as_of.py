@@ -15,10 +15,7 @@ from cardwright.core.render import (
     source_fragments_of,
 )
 from cardwright.core.snapshot import CardFact, SourceFact, UserFact, fact_from
-from cardwright.core.transaction_row import LOAD_SIDE, TransactionRow
-from cardwright.resources.transactions.listing import (
-    CARD_SIDE,
-)
+from cardwright.core.transaction_row import CARD_SIDE, LOAD_SIDE, TransactionRow
 from cardwright.storage import history
 from cardwright.storage.tables import transactions, users
 

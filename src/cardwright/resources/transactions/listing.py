@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.core.movement_types import CARDLESS
 from cardwright.core.problems import bad_parameter
-from cardwright.core.transaction_row import LOAD_SIDE, TransactionRow
+from cardwright.core.transaction_row import CARD_SIDE, LOAD_SIDE, TransactionRow
 from cardwright.core.transaction_types import LOAD_KINDS
 from cardwright.kit.clock import DAY_MS, Instant, parse_instant
 from cardwright.resources.common.call import Call
@@ -32,7 +32,6 @@ from cardwright.storage.transaction_lists.blocks import (
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
-CARD_SIDE = 0
 DEFAULT_WINDOW_DAYS = 30
 
 

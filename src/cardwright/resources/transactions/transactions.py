@@ -11,13 +11,12 @@ from cardwright.core.render import (
     details_decoder,
 )
 from cardwright.core.transaction_model import MODELS, as_v2
-from cardwright.core.transaction_row import LOAD_SIDE, TransactionRow, id_and_kind_of, token_of
+from cardwright.core.transaction_row import CARD_SIDE, LOAD_SIDE, TransactionRow, id_and_kind_of, token_of
 from cardwright.resources.common import crud
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import get
 from cardwright.resources.transactions.as_of import TransactionRenderer, has_load_side, owner_id_of
 from cardwright.resources.transactions.listing import (
-    CARD_SIDE,
     PAGING,
     Listed,
     RelatedQuery,
