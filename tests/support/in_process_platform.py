@@ -47,7 +47,7 @@ from cardwright.storage import tables
 from cardwright.storage.database import Database
 from cardwright.storage.engine.postgres import PostgresStore
 from cardwright.storage.engine.sqlite import SqliteStore
-from cardwright.storage.engine.store import CardRow, EngineStore
+from cardwright.storage.engine.store import CardRow, EngineStore, Worker
 from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, get_program, insert_program
 from cardwright.storage.records import find
@@ -107,6 +107,8 @@ class InProcessPlatform:
             "first_clock": ProgramClock(0, NOON), "wake_outbox": lambda: None, "settle": None, "engine": None, "client": None,
         }  # fmt: skip
         self.app = App(**parts)
+        self._runner = asyncio.Runner()
+        self._worker: Worker | None = None
         with self.database.write() as db:
             self.program_id = insert_program(
                 db, token="world", name="World", short_code="wrld", settings=ProgramSettings(),
@@ -125,21 +127,32 @@ class InProcessPlatform:
 
     def close(self) -> None:
         """Ends all connections."""
+        self._runner.run(self._close_store())
+        self._runner.close()
         self.executor.shutdown()
         self.database.close()
 
+    async def _close_store(self) -> None:
+        if self._worker is not None:
+            await self._worker.close()
+            await self.store.close()
+
     def run(self, batches: Sequence[Sequence[EngineRequest]]) -> list[Result]:
-        """Decides the batches one after the other on one worker, with the store's own ids."""
-        return asyncio.run(self._run(batches))
+        """Decides the batches one after the other on one worker, with the store's own ids.
+
+        The worker stays open until the platform is closed: to start its process or to prepare its statements takes longer
+        than most batches.
+        """
+        return self._runner.run(self._run(batches))
 
     async def _run(self, batches: Sequence[Sequence[EngineRequest]]) -> list[Result]:
-        worker, ids, results = await self.store.open_worker(), IdSource(), list[Result]()
+        if self._worker is None:
+            self._worker = await self.store.open_worker()
+        ids, results = IdSource(), list[Result]()
         ids.refill(self.store.next_ids())
         for batch in batches:
             requests = [await self.addressed(request) for request in batch]
-            results += await run_batch(worker, self.cache, ids, lambda: NOON, requests)
-        await worker.close()
-        await self.store.close()
+            results += await run_batch(self._worker, self.cache, ids, lambda: NOON, requests)
         return results
 
     async def addressed(self, request: EngineRequest) -> EngineRequest:
