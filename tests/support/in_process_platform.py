@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 
 from cardwright.core.messages import CATEGORY_OF, Authorization, Details, Merchant, Refund
 from cardwright.core.movement_steps import Charge
@@ -84,6 +83,11 @@ CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
     "accountholdergroups": (account_holder_groups.create_holder_group, account_holder_groups.HolderGroupCreate),
     "usertransitions": (user_transitions.create_transition, user_transitions.TransitionCreate),
 }
+
+WRITTEN = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits, holder_transactions)
+"""The tables that the engine writes."""
+
+SELECT_WRITTEN = {table.name: f"SELECT {', '.join(table.columns.keys())} FROM {table.name}" for table in WRITTEN}
 
 
 def _shown(row: CardRow) -> str:
@@ -170,10 +174,9 @@ class InProcessPlatform:
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that the engine writes, as plain tuples."""
-        written = (holders, transactions, journal, outbox, message_tokens, movements, shadow_hits, holder_transactions)
         with self.database.read() as db:
-            rows_by_table = {table.name: sorted(map(tuple, db.execute(select(table)).all()), key=repr) for table in written}
-        return {name: [tuple(map(_plain, row)) for row in rows] for name, rows in rows_by_table.items()}
+            rows_by_table = {name: db.exec_driver_sql(query).all() for name, query in SELECT_WRITTEN.items()}
+        return {name: sorted([tuple(map(_plain, row)) for row in rows], key=repr) for name, rows in rows_by_table.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -124,7 +124,8 @@ def test_a_thousand_canaries_stay_in(stream: io.StringIO, as_json: bool, count: 
         log_everywhere(log, number)
     written = stream.getvalue()
     assert card_numbers(written) == []
-    joined = re.sub("[ -]", "", written)
+    # The shortest canary has 12 digits: shorter runs cannot contain one.
+    joined = "\n".join(re.findall(r"\d{12,}", re.sub("[ -]", "", written)))
     assert not [number for number in numbers if number in joined]
     assert len(re.findall("paying with", written)) == len(re.findall("Task failed for", written)) == count
     assert "was lost" not in written
