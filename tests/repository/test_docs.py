@@ -1,4 +1,4 @@
-"""The documentation runs: every command and example of README.md and docs/ is executed, and its output compared."""
+"""Documentation tests: run every command and example of README.md, CONTRIBUTING.md and docs/, and compare the output."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.support.docs import RUNNABLE, SHELL, Reader, blocks_of, commands_of, 
 from tests.support.server import RunningServer
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUNNING_PAGES = [page for page in PAGES if any(block.runs for block in blocks_of(page))]
 COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
 
