@@ -126,6 +126,7 @@ class ObjectGraph:
     purchase: str = ""
     fee: str = ""
     deposit: str = ""
+    token_by_path: dict[str, str] = field(default_factory=dict)
 
     def make(self) -> None:
         """Makes everything, and somebody to send money to."""
@@ -148,6 +149,8 @@ class ObjectGraph:
         assert reply.status < 500, (place, reply.text)
         if reply.status < 300:
             self.learn(reply.json)
+            if isinstance(reply.json, dict) and "token" in reply.json:
+                self.token_by_path[place[1]] = reply.json["token"]
             self.undo(place)
         return reply
 
@@ -249,7 +252,9 @@ def working_values(object_graph: ObjectGraph, place: Place) -> tuple[str, ...] |
     if place[1] in FRUITLESS:
         return FRUITLESS[place[1]]
     names = names_in(place[1])
-    known = list(dict.fromkeys([*TOKENS.values(), *object_graph.lookup_values, *WORDS]))
+    # The token that the path's own POST answered is nearly always the right one.
+    token = object_graph.token_by_path.get(place[1].partition("/{")[0])
+    known = list(dict.fromkeys([*([token] if token else []), *TOKENS.values(), *object_graph.lookup_values, *WORDS]))
     second_best = None
     for values in itertools.product(*([TOKENS[name]] if name == "event_type" else known for name in names)):
         reply = ask(object_graph, place, values)
