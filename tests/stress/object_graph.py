@@ -126,6 +126,7 @@ class ObjectGraph:
     purchase: str = ""
     fee: str = ""
     deposit: str = ""
+    refused_bodies: dict[Place, Any] = field(default_factory=dict)
     token_by_path: dict[str, str] = field(default_factory=dict)
 
     def make(self) -> None:
@@ -175,6 +176,20 @@ class ObjectGraph:
         if DEPOSIT in str(example):
             self.deposit = self.announced()
         return self._dressed(example)
+
+    def reusable_body_of(self, place: Place) -> Any:
+        """The body of the route's last request if that was refused, else a new one; see ``keep``.
+
+        A refusal leaves the purchase that a body names as it was, so the next request needs no purchase of its own.
+        """
+        return self.refused_bodies[place] if place in self.refused_bodies else self.body_of(place)
+
+    def keep(self, place: Place, body: Any, reply: Reply) -> None:
+        """Keeps a body that was refused for the next request of the route."""
+        if reply.status >= 400:
+            self.refused_bodies[place] = body
+        else:
+            self.refused_bodies.pop(place, None)
 
     def charged(self) -> str:
         """The transaction of a fee that was just charged, with money that was just loaded for it."""
@@ -271,7 +286,9 @@ def ask(object_graph: ObjectGraph, place: Place, values: Sequence[str], **query:
     """Calls a route with these values in its path, with its example as body."""
     pairs = {**required_query(object_graph, place), **query}
     path = filled(place[1], values) + (f"?{urlencode(pairs)}" if pairs else "")
-    reply = object_graph.client.request(place[0], path, object_graph.body_of(place))
+    body = object_graph.reusable_body_of(place)
+    reply = object_graph.client.request(place[0], path, body)
+    object_graph.keep(place, body, reply)
     if reply.status < 300:
         object_graph.learn(reply.json)
         object_graph.undo(place)
