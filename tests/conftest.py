@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.browser import NOT_RUN, Browser, ChromiumMissingError, find_chromium
 from tests.support.databases import chosen_databases, empty_database
+from tests.support.fixtures import audited_server
 from tests.support.postgres import PostgresMissingError, TestPostgres
+from tests.support.server import RunningServer
 
 MEMORY = Path("/dev/shm")
 """Linux keeps its files in memory. A commit does not wait for a disk there, which is most of the time of a test on SQLite."""
@@ -64,6 +66,20 @@ def postgres() -> Iterator[TestPostgres]:
         return
     # Not a skip: a green run must mean that both databases were tried.
     pytest.fail(reason, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def sqlite_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on SQLite for all modules of this run, one for each worker; see ``shared_server``."""
+    with audited_server("sqlite", request, tmp_path_factory) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on PostgreSQL for all modules of this run, one for each worker; see ``shared_server``."""
+    with audited_server("postgresql", request, tmp_path_factory) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

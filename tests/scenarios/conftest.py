@@ -4,17 +4,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.databases import chosen_databases, empty_database
+from tests.support.databases import chosen_databases
+from tests.support.fixtures import shared_server
 from tests.support.scenario import Scenario
 from tests.support.server import RunningServer
 
-
-@pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on SQLite, or on PostgreSQL when only that is asked for: what differs between them is tested elsewhere."""
-    kind, *_ = chosen_databases()
-    with empty_database(kind, request, tmp_path_factory.mktemp("stories")) as address, RunningServer(db=address) as running:
-        yield running
+# On PostgreSQL only when only that is chosen: another test compares the two databases.
+server = shared_server(chosen_databases()[:1])
 
 
 @pytest.fixture

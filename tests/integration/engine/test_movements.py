@@ -9,7 +9,7 @@ from sqlalchemy import select
 from cardwright.storage.database import Database
 from cardwright.storage.tables import journal
 from tests.support.databases import chosen_databases
-from tests.support.fixtures import shared_server
+from tests.support.fixtures import module_server
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
 
@@ -177,7 +177,7 @@ def fees_of(words: tuple[str, ...]) -> list[dict[str, str]]:
     return [{"token": name, **({"overrideAmount": amount} if is_set else {})} for name, is_set, amount in pairs]
 
 
-server = shared_server(chosen_databases())
+server = module_server(chosen_databases())
 
 
 @pytest.fixture(scope="module")

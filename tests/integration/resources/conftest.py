@@ -1,4 +1,4 @@
-"""What tests of the resources share, beside the server that each module has of its own."""
+"""Fixtures of the resources: the database of the server, a client of a program for a module, and one for a test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +17,8 @@ def database(server: RunningServer) -> Path:
 
 @pytest.fixture(scope="module")
 def api(server: RunningServer) -> Iterator[Client]:
-    """A client of the program that the server begins with. All tests of a module share it: each makes objects of its own."""
-    with server.client() as client:
+    """A client of a program for the module. All tests of a module share it: each makes objects with tokens of its own."""
+    with client_of(server, new_program(server)) as client:
         yield client
 
 

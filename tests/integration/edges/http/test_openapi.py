@@ -18,7 +18,7 @@ from cardwright.edges.http.descriptions import descriptions
 from cardwright.edges.http.examples import BODIES, GUIDE, HERE, NUMBER
 from cardwright.resources.catalog import ROUTES
 from cardwright.resources.common.route import Route
-from tests.support.fixtures import shared_server
+from tests.support.fixtures import module_server
 from tests.support.issuing import client_of, new_program, read_of
 from tests.support.server import Client, Reply, RunningServer
 
@@ -370,7 +370,7 @@ class Walker:
                 self._known[link["operationId"], name] = value
 
 
-server = shared_server()
+server = module_server()
 
 
 def test_the_guide_works_as_it_stands(server: RunningServer) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.fixtures import program_fixture, shared_server
+from tests.support.fixtures import module_server, program_fixture
 from tests.support.server import HOST, OpenConnection, RunningServer
 from tests.support.shop import Shop
 
-server = shared_server(env={"CARDWRIGHT_IDLE_TIMEOUT_S": "600"})
+server = module_server(env={"CARDWRIGHT_IDLE_TIMEOUT_S": "600"})
 shop = program_fixture(Shop)
 
 PATH = "/v3/transactions?type=authorization"

@@ -12,8 +12,8 @@ import pytest
 from cardwright.core.enums import HolderStatus
 from cardwright.core.snapshot import UserFact
 from tests.support.facts import facts_of, revision_of
-from tests.support.fixtures import shared_server
-from tests.support.issuing import fresh, made_by, problem_of, read_of
+from tests.support.fixtures import module_server
+from tests.support.issuing import client_of, fresh, made_by, new_program, problem_of, read_of
 from tests.support.server import Client, RunningServer
 
 MASK = "_" * 11
@@ -45,7 +45,7 @@ PROFILE: dict[str, Any] = {
     "notes": "Prefers mornings",
 }
 
-server = shared_server()
+server = module_server()
 
 
 def user(api: Client, **fields: Any) -> dict[str, Any]:
@@ -182,10 +182,11 @@ def test_a_repeat_makes_nobody_new(api: Client) -> None:
 
 def test_repeats_at_once_make_one_user(server: RunningServer) -> None:
     """Of many equal requests in flight one creates the user, and all are answered with it."""
+    program = new_program(server)
     body = {"token": fresh("race"), "first_name": "Ana", "email": f"{fresh('race')}@harbor.example"}
 
     def ask(_: int) -> Any:
-        with server.client() as client:
+        with client_of(server, program) as client:
             return client.post("/users", body)
 
     with ThreadPoolExecutor(8) as pool:

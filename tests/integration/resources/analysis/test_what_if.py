@@ -9,12 +9,12 @@ import pytest
 from cardwright.resources.analysis.what_if import without_drawn
 from cardwright.storage.database import Database
 from cardwright.storage.tables import metadata
-from tests.support.fixtures import program_fixture, shared_server
+from tests.support.fixtures import module_server, program_fixture
 from tests.support.issuing import problem_of, read_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
 
-server = shared_server()
+server = module_server()
 shop = program_fixture(Shop)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from cardwright.kit.canonical import canonical
 from cardwright.resources.cards.card_transitions import CardTransitionCreate
-from tests.support.fixtures import program_fixture, shared_server
+from tests.support.fixtures import module_server, program_fixture
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 
 # With a seed the clock of the server stands still at noon of 1 January 2026.
-server = shared_server(seed=5)
+server = module_server(seed=5)
 issuer = program_fixture(Issuer)
 
 

@@ -9,13 +9,13 @@ from sqlalchemy import select
 
 from cardwright.core.pan import passes_luhn
 from cardwright.storage.tables import cards as cards_table
-from tests.support.fixtures import program_fixture, shared_server
+from tests.support.fixtures import module_server, program_fixture
 from tests.support.in_process_platform import new_platform
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 from tests.support.server import RunningServer
 
 # With a seed the clock of the server stands still at noon of 1 January 2026.
-server = shared_server(seed=4)
+server = module_server(seed=4)
 issuer = program_fixture(Issuer)
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from cardwright.storage.database import Database
-from cardwright.storage.tables import journal
+from cardwright.storage.tables import journal, programs
 from tests.support.databases import chosen_databases
 from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
@@ -63,7 +63,9 @@ class Club(Shop):
     def entries(self, database: Database, user: str) -> str:
         """What the last two journal entries booked, the message's before the fee's."""
         (last, *_) = self.listed(user_token=user, state="ALL", sort_by="-created_time")
-        newest = select(journal).where(journal.c.id <= int(last["identifier"])).order_by(journal.c.id.desc()).limit(2)
+        entries = select(journal).join(programs, programs.c.id == journal.c.program_id)
+        entries = entries.where(programs.c.token == self.program["token"], journal.c.id <= int(last["identifier"]))
+        newest = entries.order_by(journal.c.id.desc()).limit(2)
         with database.read() as db:
             rows = db.execute(newest)
             return ", ".join(_postings(row._mapping) for row in reversed(rows.all()))

@@ -15,7 +15,7 @@ from cardwright.core.snapshot import ProductFact
 from cardwright.resources.programs.card_product_config import Branch, ProductConfig
 from cardwright.resources.programs.card_products import default_config, merged
 from tests.support.fixtures import shared_server
-from tests.support.issuing import fresh, made_by
+from tests.support.issuing import client_of, fresh, made_by, new_program
 from tests.support.server import Client, RunningServer
 
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -244,7 +244,7 @@ server = shared_server()
 
 @pytest.fixture(scope="module")
 def api(server: RunningServer) -> Iterator[Client]:
-    with server.client() as client:
+    with client_of(server, new_program(server)) as client:
         client.post("/merchantgroups", {"token": "friendly_casinos", "name": "Friendly casinos", "mids": ["c1"]})
         yield client
 
@@ -690,7 +690,8 @@ def test_changes_are_remembered_and_raise_the_programs_revision(api: Client, dat
             " WHERE h.kind = 2 AND p.token = ? ORDER BY h.revision",
             [made["token"]],
         ).fetchall()
-        now = db.execute("SELECT revision FROM programs").fetchone()[0]
+        query = "SELECT g.revision FROM programs g JOIN card_products p ON p.program_id = g.id WHERE p.token = ?"
+        now = db.execute(query, [made["token"]]).fetchone()[0]
     assert [json.loads(doc) for _, doc in rows] == [made, changed]
     assert rows[0][0] < rows[1][0] == now
 

@@ -22,7 +22,7 @@ from cardwright.storage.programs import ProgramSettings, insert_program
 from cardwright.storage.tables import inbox_messages
 from tests.support.databases import chosen_databases
 from tests.support.failpoints import Failpoints
-from tests.support.fixtures import shared_server
+from tests.support.fixtures import module_server
 from tests.support.issuing import new_program
 from tests.support.server import Client, RunningServer
 from tests.support.waiting import until
@@ -72,7 +72,7 @@ class InboxClient(Client):
 
 
 FAILPOINTS = Failpoints()
-server = shared_server(chosen_databases(), env=FAILPOINTS.environment)
+server = module_server(chosen_databases(), env=FAILPOINTS.environment)
 
 
 @pytest.fixture

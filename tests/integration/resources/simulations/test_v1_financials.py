@@ -1,25 +1,20 @@
 """Single-message simulations over HTTP: every field of a request, what is refused, and the answers."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, problem_of
-from tests.support.server import RunningServer
 from tests.support.shop import Shop
 
 HERE: dict[str, Any] = {"card_token": "jit", "mid": "m1"}
 ACCEPTOR: dict[str, Any] = {"name": "Corner", "mcc": "5411"}
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """One shop for all: no test here leaves a hold."""
-    with RunningServer(db=str(tmp_path_factory.mktemp("financial") / "cardwright.db")) as server:
-        shop = Shop(server)
-        yield shop
-        shop.client.close()
+server = shared_server()
+# One shop for all: no test here leaves a hold.
+shop = program_fixture(Shop, "module")
 
 
 def decided(shop: Shop, path: str, **body: Any) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_headers_added_at_once_are_all_kept(server: RunningServer) -> None:
 
 def test_unknown_webhooks_are_not_found(client: Client, server: RunningServer) -> None:
     """404 for every verb, also for a webhook of another program, of which nothing is told."""
-    with server.client() as other:
+    with client_of(server, new_program(server)) as other:
         other.post("/webhooks", webhook(token="theirs", name="theirs alone", active=False))
     requests = [
         ("GET", "/webhooks/theirs", None),
