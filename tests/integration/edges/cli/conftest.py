@@ -20,19 +20,11 @@ class Done:
     err: str
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the processes that these tests start keep what they compiled, so that only the first one compiles."""
-    return tmp_path_factory.getbasetemp().parent / "cardwright-compiled"
-
-
 @pytest.fixture(autouse=True)
-def a_clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Path:
+def a_clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test begins in an empty folder and without a setting in the environment."""
     for name in [name for name in os.environ if name.startswith("CARDWRIGHT_") and not name.startswith("CARDWRIGHT_TEST_")]:
         monkeypatch.delenv(name)
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(compiled))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
