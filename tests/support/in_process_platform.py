@@ -111,7 +111,7 @@ class InProcessPlatform:
             "first_clock": ProgramClock(0, NOON), "wake_outbox": lambda: None, "settle": None, "engine": None, "client": None,
         }  # fmt: skip
         self.app = App(**parts)
-        self._runner = asyncio.Runner()
+        self._loop = asyncio.new_event_loop()
         self._worker: Worker | None = None
         with self.database.write() as db:
             self.program_id = insert_program(
@@ -131,8 +131,8 @@ class InProcessPlatform:
 
     def close(self) -> None:
         """Ends all connections."""
-        self._runner.run(self._close_store())
-        self._runner.close()
+        self._loop.run_until_complete(self._close_store())
+        self._loop.close()
         self.executor.shutdown()
         self.database.close()
 
@@ -147,7 +147,7 @@ class InProcessPlatform:
         The worker stays open until the platform is closed: to start its process or to prepare its statements takes longer
         than most batches.
         """
-        return self._runner.run(self._run(batches))
+        return self._loop.run_until_complete(self._run(batches))
 
     async def _run(self, batches: Sequence[Sequence[EngineRequest]]) -> list[Result]:
         if self._worker is None:
