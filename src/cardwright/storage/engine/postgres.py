@@ -5,13 +5,13 @@ here and in the server's session.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 from psycopg import pq
-from sqlalchemy import BigInteger, Column, LargeBinary, SmallInteger, String, Table
+from sqlalchemy import Column, LargeBinary, String
 
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.failpoints import failpoint
@@ -19,96 +19,100 @@ from cardwright.storage.database import SILENT_CLIENT, Database
 from cardwright.storage.engine.postgres_arrays import Columns, bytes_array, int_array, text_array
 from cardwright.storage.engine.postgres_pipeline import PipelineConnection, Rows, rows_of
 from cardwright.storage.engine.store import (
-    ACCOUNT_JOURNAL_COLUMNS,
-    JOURNAL_COLUMNS,
+    CHANGES,
     LIST_TRANSACTIONS,
-    MOVEMENT_COLUMNS,
-    OUTBOX_COLUMNS,
     POSTGRES_ID_BLOCK,
-    REWORDED_KIND,
     SELECT_CARDS,
-    SHADOW_HIT_COLUMNS,
+    SELECT_COMMITTED,
+    SELECT_HOLDERS,
+    SELECT_MOVEMENTS,
+    SELECT_ORIGINALS,
+    SELECT_PROGRAMS,
+    SELECT_REPLAYS,
     TRANSACTION_COLUMNS,
     CardRow,
     HolderRow,
+    Insert,
     LoadedRows,
     MovementReplay,
     ProgramRow,
     ReadSet,
     Replay,
+    Update,
     WriteSet,
+    changes_of,
     doubt_about,
 )
 from cardwright.storage.failures import Conflict, Contended, InDoubt, Unavailable, reason_of
 from cardwright.storage.migrate import PROBE, SELECT_SCHEMA, check_schema
 from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original, TokenKey
-from cardwright.storage.tables import journal, message_tokens, movements, outbox, shadow_hits, transactions
+from cardwright.storage.tables import metadata
+
+Encode = Callable[[Collection[Sequence[Any]]], Sequence[bytes]]
+"""Rows, at least one, as the parameters of a statement."""
+
+_ENCODERS: dict[str, Callable[[Sequence[Any]], bytes]] = {"int8": int_array, "text": text_array, "bytea": bytes_array}
 
 
-def _kind_of(column: Column[Any]) -> str:
-    match column.type:
-        case String():
-            return "text"
-        case LargeBinary():
-            return "bytea"
-        case SmallInteger():
-            return "int2"
-        case BigInteger():
-            return "int8"
-        case _:
-            return "int4"
+def _array_type(column: Column[Any]) -> str:
+    """The type that the values of a column travel as."""
+    return "text" if isinstance(column.type, String) else "bytea" if isinstance(column.type, LargeBinary) else "int8"
 
 
-def _columns(table: Table, *names: str) -> Columns:
-    """How these columns of a table travel."""
-    others = {name: kind for name in names if (kind := _kind_of(table.c[name])) in ("text", "bytea")}
-    return Columns(names, others, [name for name in names if table.c[name].nullable])
+def _columns(change: Insert) -> Columns:
+    """How the rows of a table travel."""
+    columns = [metadata.tables[change.table].c[name] for name in change.columns]
+    others = {column.name: kind for column in columns if (kind := _array_type(column)) != "int8"}
+    return Columns(change.columns, others, [column.name for column in columns if column.nullable])
 
 
-def _insert(table: Table, columns: Columns) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(columns.names)}) {columns.rows}"
+def _by_column(*types: str) -> Encode:
+    """Rows with columns of these types as an array for each column."""
+    encoders = [_ENCODERS[kind] for kind in types]
+    return lambda rows: [encode(values) for encode, values in zip(encoders, zip(*rows, strict=True), strict=True)]
 
 
-TRANSACTIONS = _columns(transactions, *TRANSACTION_COLUMNS)
-JOURNAL = _columns(journal, *JOURNAL_COLUMNS)
-ACCOUNT_JOURNAL = _columns(journal, *ACCOUNT_JOURNAL_COLUMNS)
-MOVEMENTS = _columns(movements, *MOVEMENT_COLUMNS)
-OUTBOX = _columns(outbox, *OUTBOX_COLUMNS)
-SHADOW_HITS = _columns(shadow_hits, *SHADOW_HIT_COLUMNS)
-TOKENS = _columns(message_tokens, "program_id", "token", "transaction_id", "request_hash")
+def _prepared(change: Insert | Update) -> tuple[str, Encode]:
+    """A change's SQL, and how its rows become parameters."""
+    names = ", ".join(change.columns)
+    if isinstance(change, Insert):
+        columns = _columns(change)
+        return f"INSERT INTO {change.table} ({names}) {columns.rows}", columns.encode
+    key, *others = change.columns
+    types = [_array_type(metadata.tables[change.table].c[name]) for name in change.columns]
+    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, 1))
+    text = (
+        f"UPDATE {change.table} t SET {', '.join(f'{name} = v.{name}' for name in others)} "
+        f"FROM unnest({arrays}) AS v({names}) WHERE t.{key} = v.{key}{change.condition}"
+    )
+    return text, _by_column(*types)
+
+
+TRANSACTIONS = _columns(Insert("transactions", TRANSACTION_COLUMNS))
+
+_PREPARED = {name: _prepared(change) for name, change in CHANGES.items()}
+ENCODE: dict[str, Encode] = {
+    "list_transactions": _by_column("int8"),
+    **{name: encode for name, (_, encode) in _PREPARED.items()},
+}
+"""How the rows of each statement of a commit become its parameters."""
 
 STATEMENTS = {
     # What finds rows takes an array for each column: of ``unnest`` in FROM the planner expects ten rows, and looks each up.
     # Rows are locked after sorting, so every process locks in the same order and none waits in a circle.
-    "lock_holders": "SELECT id, revision, state, recent FROM holders WHERE id = ANY($1::int8[]) ORDER BY id FOR NO KEY UPDATE",
-    "programs": "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ANY($1::int8[])",
-    "replays": "SELECT m.program_id, m.token, m.transaction_id, m.request_hash FROM message_tokens m "
+    "lock_holders": f"{SELECT_HOLDERS}holders h WHERE h.id = ANY($1::int8[]) ORDER BY h.id FOR NO KEY UPDATE",
+    "programs": f"{SELECT_PROGRAMS}= ANY($1::int8[])",
+    "replays": f"{SELECT_REPLAYS}"
     "JOIN unnest($1::int8[], $2::text[]) AS k(program_id, token) ON m.program_id = k.program_id AND m.token = k.token",
-    "transactions": f"SELECT {TRANSACTIONS.selected} FROM transactions WHERE id = ANY($1::int8[])",
-    "holders": "UPDATE holders h SET state = v.state, recent = v.recent "
-    "FROM unnest($1::int8[], $2::bytea[], $3::bytea[]) AS v(id, state, recent) WHERE h.id = v.id",
-    "update_chains": "UPDATE transactions t SET state = v.state, hold_left = v.hold_left, load_left = v.load_left, "
-    "cleared = v.cleared, due_ms = v.due_ms "
-    "FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) "
-    "AS v(id, state, hold_left, load_left, cleared, due_ms) WHERE t.id = v.id",
-    "grow_chains": "UPDATE transactions t SET details = v.details FROM unnest($1::int8[], $2::bytea[]) AS v(id, details) "
-    "WHERE t.id = v.id",
-    "insert_transactions": _insert(transactions, TRANSACTIONS),
-    "list_transactions": f"{LIST_TRANSACTIONS}WHERE id = ANY($1::int8[])",
-    "insert_journal": _insert(journal, JOURNAL),
-    "movements": "SELECT m.program_id, m.kind, m.token, m.request_hash, m.doc FROM movements m "
+    "movements": f"{SELECT_MOVEMENTS}"
     "JOIN unnest($1::int8[], $2::int8[], $3::text[]) AS k(program_id, kind, token) "
     "ON m.program_id = k.program_id AND m.kind = k.kind AND m.token = k.token",
-    "insert_account_journal": _insert(journal, ACCOUNT_JOURNAL),
-    "insert_movements": _insert(movements, MOVEMENTS),
-    "reword_movements": "UPDATE movements m SET modified_ms = v.modified_ms, doc = v.doc "
-    f"FROM unnest($1::int8[], $2::int8[], $3::text[]) AS v(id, modified_ms, doc) WHERE m.id = v.id AND m.kind = {REWORDED_KIND}",
-    "insert_outbox": _insert(outbox, OUTBOX),
-    "insert_shadow_hits": _insert(shadow_hits, SHADOW_HITS),
-    "insert_tokens": _insert(message_tokens, TOKENS),
+    "transactions": f"SELECT {TRANSACTIONS.selected} FROM transactions WHERE id = ANY($1::int8[])",
+    "list_transactions": f"{LIST_TRANSACTIONS}WHERE id = ANY($1::int8[])",
+    **{name: text for name, (text, _) in _PREPARED.items()},
     "probe": PROBE,
     "schema": SELECT_SCHEMA,
-    "is_committed": "SELECT 1 FROM transactions WHERE id = ANY($1::int8[])",
+    "is_committed": f"{SELECT_COMMITTED}= ANY($1::int8[])",
 }
 
 KEYED_CARDS = (
@@ -116,7 +120,7 @@ KEYED_CARDS = (
 )
 READ_STATEMENTS = {
     "cards": SELECT_CARDS.format(cards=KEYED_CARDS),
-    "originals": f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id = ANY($1::int8[])",
+    "originals": f"{SELECT_ORIGINALS}= ANY($1::int8[])",
     "chosen_originals": f"SELECT m.program_id, m.token, {ORIGINAL_COLUMNS} "
     "FROM unnest($1::int8[], $2::text[]) AS k(program_id, token) "
     "JOIN message_tokens m ON m.program_id = k.program_id AND m.token = k.token "
@@ -336,33 +340,8 @@ class PostgresWorker:
 
     async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""
-        if write.holders:
-            ids, states, recent = zip(*write.holders, strict=True)
-            self._pipeline.send("holders", int_array(ids), bytes_array(states), bytes_array(recent))
-        if write.transactions:
-            self._pipeline.send("insert_transactions", *TRANSACTIONS.encode(write.transactions))
-        if write.listed:
-            self._pipeline.send("list_transactions", int_array(write.listed))
-        if write.chains:
-            self._pipeline.send("update_chains", *map(int_array, zip(*write.chains.values(), strict=True)))
-        if write.grown:
-            self._pipeline.send("grow_chains", int_array(list(write.grown)), bytes_array(list(write.grown.values())))
-        if write.journal:
-            self._pipeline.send("insert_journal", *JOURNAL.encode(write.journal))
-        if write.outbox:
-            rows = [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]
-            self._pipeline.send("insert_outbox", *OUTBOX.encode(rows))
-        if write.tokens:
-            self._pipeline.send("insert_tokens", *TOKENS.encode(write.tokens))
-        if write.movements:
-            self._pipeline.send("insert_movements", *MOVEMENTS.encode(write.movements))
-        if write.reworded:
-            times, docs = zip(*write.reworded.values(), strict=True)
-            self._pipeline.send("reword_movements", int_array(list(write.reworded)), int_array(times), text_array(docs))
-        if write.account_journal:
-            self._pipeline.send("insert_account_journal", *ACCOUNT_JOURNAL.encode(write.account_journal))
-        if write.shadow_hits:
-            self._pipeline.send("insert_shadow_hits", *SHADOW_HITS.encode(write.shadow_hits))
+        for name, rows in changes_of(write):
+            self._pipeline.send(name, *ENCODE[name](rows))
         try:
             await self._pipeline.end(self._deadline, meanwhile, commits=True)
         except InDoubt as doubt:

@@ -88,7 +88,7 @@ class Columns:
             together.append(f"unnest(${number}::{kind}[]) AS {name}")
         return f"SELECT {', '.join(values.values())} FROM (SELECT {', '.join(together)}) AS unfolded"
 
-    def encode(self, rows: Sequence[Sequence[Any]]) -> list[bytes]:
+    def encode(self, rows: Collection[Sequence[Any]]) -> list[bytes]:
         """The rows, at least one, as parameters."""
         flat, pack, stretches = self._flat, self._pack, self._numbers
         packed = []

@@ -12,25 +12,30 @@ from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.failpoints import failpoint
 from cardwright.kit.fair_lock import FairLock
 from cardwright.storage.database import Database
-from cardwright.storage.engine.sqlite_client import SqliteClient, StatementRows
+from cardwright.storage.engine.sqlite_client import SqliteClient
 from cardwright.storage.engine.store import (
-    ACCOUNT_JOURNAL_COLUMNS,
-    JOURNAL_COLUMNS,
+    CHANGES,
     LIST_TRANSACTIONS,
-    MOVEMENT_COLUMNS,
-    OUTBOX_COLUMNS,
-    REWORDED_KIND,
     SELECT_CARDS,
-    SHADOW_HIT_COLUMNS,
+    SELECT_COMMITTED,
+    SELECT_HOLDERS,
+    SELECT_MOVEMENTS,
+    SELECT_ORIGINALS,
+    SELECT_PROGRAMS,
+    SELECT_REPLAYS,
     TRANSACTION_COLUMNS,
     CardRow,
     HolderRow,
+    Insert,
     LoadedRows,
     MovementReplay,
     ProgramRow,
     ReadSet,
     Replay,
+    StatementRows,
+    Update,
     WriteSet,
+    changes_of,
     doubt_about,
     noop,
 )
@@ -54,35 +59,29 @@ PASSES_MAX = 8
 """How often in a row what came meanwhile is moved."""
 
 
-def _insert(table: str, columns: Sequence[str]) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+def _sql(change: Insert | Update) -> str:
+    """A change as SQL whose parameters are a row."""
+    if isinstance(change, Insert):
+        marks = ", ".join("?" * len(change.columns))
+        return f"INSERT INTO {change.table} ({', '.join(change.columns)}) VALUES ({marks})"
+    key, *others = change.columns
+    values = ", ".join(f"{name} = ?{number}" for number, name in enumerate(others, 2))
+    return f"UPDATE {change.table} SET {values} WHERE {key} = ?1{change.condition}"
 
 
 STATEMENTS = {
     # One statement for all, which takes half of what one for each does; a list of numbers is JSON as Python writes it.
-    "holders": "SELECT h.id, h.revision, h.state, h.recent FROM json_each(?) AS k CROSS JOIN holders AS h ON h.id = k.value",
-    "programs": "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id = ?",
+    "holders": f"{SELECT_HOLDERS}json_each(?) AS k CROSS JOIN holders AS h ON h.id = k.value",
+    "programs": f"{SELECT_PROGRAMS}= ?",
     "transactions": f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?",
-    "replays": "SELECT program_id, token, transaction_id, request_hash FROM message_tokens WHERE program_id = ? AND token = ?",
-    "movements": "SELECT program_id, kind, token, request_hash, doc FROM movements "
-    "WHERE program_id = ? AND kind = ? AND token = ?",
-    "update_holders": "UPDATE holders SET state = ?2, recent = ?3 WHERE id = ?1",
-    "insert_transactions": _insert("transactions", TRANSACTION_COLUMNS),
-    "list_transactions": LIST_TRANSACTIONS + "WHERE id = ?",
-    "update_chains": "UPDATE transactions SET state = ?2, hold_left = ?3, load_left = ?4, cleared = ?5, due_ms = ?6 "
-    "WHERE id = ?1",
-    "grow_chains": "UPDATE transactions SET details = ?2 WHERE id = ?1",
-    "insert_journal": _insert("journal", JOURNAL_COLUMNS),
-    "insert_outbox": _insert("outbox", OUTBOX_COLUMNS),
-    "insert_tokens": _insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash")),
-    "insert_movements": _insert("movements", MOVEMENT_COLUMNS),
-    "reword_movements": f"UPDATE movements SET modified_ms = ?2, doc = ?3 WHERE id = ?1 AND kind = {REWORDED_KIND}",
-    "insert_account_journal": _insert("journal", ACCOUNT_JOURNAL_COLUMNS),
-    "insert_shadow_hits": _insert("shadow_hits", SHADOW_HIT_COLUMNS),
+    "replays": f"{SELECT_REPLAYS}WHERE m.program_id = ? AND m.token = ?",
+    "movements": f"{SELECT_MOVEMENTS}WHERE m.program_id = ? AND m.kind = ? AND m.token = ?",
+    "list_transactions": f"{LIST_TRANSACTIONS}WHERE id = ?",
+    **{name: _sql(change) for name, change in CHANGES.items()},
     "probe": PROBE,
     "schema": SELECT_SCHEMA,
-    "is_committed": "SELECT 1 FROM transactions WHERE id = ?",
-    "originals": f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id = ?",
+    "is_committed": f"{SELECT_COMMITTED}= ?",
+    "originals": f"{SELECT_ORIGINALS}= ?",
     "chosen_originals": f"SELECT m.program_id, m.token, {ORIGINAL_COLUMNS} FROM message_tokens m "
     "JOIN transactions t ON t.id = m.transaction_id JOIN cards c ON c.id = t.card_id WHERE m.program_id = ? AND m.token = ?",
 }
@@ -256,8 +255,7 @@ class SqliteWorker:
     async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
         """Writes and commits in one round trip."""
         try:
-            parts = [part for part in _parts_of(write) if part[1]]
-            await self._client.write(self._version, parts, self._deadline, meanwhile)
+            await self._client.write(self._version, changes_of(write), self._deadline, meanwhile)
         except InDoubt as doubt:
             raise doubt_about(self._want, write, str(doubt)) from doubt
         finally:
@@ -270,24 +268,6 @@ class SqliteWorker:
     async def close(self) -> None:
         """Ends its thread; the process that writes ends with the store."""
         self._waiting.shutdown(wait=False)
-
-
-def _parts_of(write: WriteSet) -> list[StatementRows]:
-    """The statements of a commit, with their rows."""
-    return [
-        ("update_holders", write.holders),
-        ("insert_transactions", write.transactions),
-        ("list_transactions", [(row_id,) for row_id in write.listed]),
-        ("update_chains", list(write.chains.values())),
-        ("grow_chains", list(write.grown.items())),
-        ("insert_journal", write.journal),
-        ("insert_outbox", [tuple(row[column] for column in OUTBOX_COLUMNS) for row in write.outbox]),
-        ("insert_tokens", write.tokens),
-        ("insert_movements", write.movements),
-        ("reword_movements", [(row_id, *changed) for row_id, changed in write.reworded.items()]),
-        ("insert_account_journal", write.account_journal),
-        ("insert_shadow_hits", write.shadow_hits),
-    ]
 
 
 class Checkpointer:

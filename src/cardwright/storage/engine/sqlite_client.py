@@ -6,21 +6,17 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cardwright.kit.failpoints import async_failpoint
 from cardwright.kit.limits import PATIENT
 from cardwright.storage.engine.sqlite_worker import CONFLICT, DAMAGED, LATE, LENGTH, LOCKED, REFUSED, UNAVAILABLE, framed
-from cardwright.storage.engine.store import noop
+from cardwright.storage.engine.store import StatementRows, noop
 from cardwright.storage.failures import Conflict, ConnectionLost, Damaged, InDoubt, Locked, Refused, TimedOut, Unavailable
 from cardwright.storage.outage import TIMEOUTS
 
 FAILURES = {CONFLICT: Conflict, LOCKED: Locked, LATE: TimedOut, UNAVAILABLE: Unavailable, DAMAGED: Damaged, REFUSED: Refused}
-
-StatementRows = tuple[str, Iterable[Sequence[Any]]]
-"""The name of a statement, and the rows of parameters that it is run with."""
-
 
 MARGIN_S = 0.2
 """What the process leaves of a request's time, so that a refusal arrives before the deadline."""

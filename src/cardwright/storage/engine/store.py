@@ -1,13 +1,14 @@
 """What the engine asks of a database: one read and one write a batch. Two implementations, one for each database."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 from cardwright.core.movements import MovementKind
 from cardwright.core.transaction_row import TransactionRow
 from cardwright.storage.failures import InDoubt
-from cardwright.storage.original_transactions import Original, TokenKey
+from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original, TokenKey
 
 TRANSACTION_COLUMNS = TransactionRow._fields
 
@@ -15,20 +16,68 @@ JOURNAL_COLUMNS = (
     "id", "program_id", "holder_id", "source_id", "currency", "booked_ms", "program_funding", "available", "held", "settlement",
 )  # fmt: skip
 
-ACCOUNT_JOURNAL_COLUMNS = (*JOURNAL_COLUMNS, "fees", "transit", "overdraft", "deposits")
-"""Those of an entry that no card made, and of a clearing that the program's overdraft account helped with."""
+OUTBOX_COLUMNS = (
+    "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
+)  # fmt: skip
 
 MOVEMENT_COLUMNS = (
     "id", "program_id", "kind", "token", "request_hash", "created_ms", "modified_ms", "holder_id", "other_holder_id", "ref_id",
     "doc",
 )  # fmt: skip
 
-REWORDED_KIND = int(MovementKind.DEPOSIT)
-"""The only movements that change: their transitions reword them, and one of these has the same id."""
+_outbox_row = itemgetter(*OUTBOX_COLUMNS)
 
-OUTBOX_COLUMNS = (
-    "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
-)  # fmt: skip
+
+class Insert(NamedTuple):
+    """A statement that adds rows with these columns to a table."""
+
+    table: str
+    columns: Sequence[str]
+
+
+class Update(NamedTuple):
+    """A statement that sets columns of rows, which it finds by the first of ``columns`` and a further condition."""
+
+    table: str
+    columns: Sequence[str]
+    condition: str = ""
+
+
+CHANGES: dict[str, Insert | Update] = {
+    "update_holders": Update("holders", ("id", "state", "recent")),
+    "insert_transactions": Insert("transactions", TRANSACTION_COLUMNS),
+    "update_chains": Update("transactions", ("id", "state", "hold_left", "load_left", "cleared", "due_ms")),
+    "grow_chains": Update("transactions", ("id", "details")),
+    "insert_journal": Insert("journal", JOURNAL_COLUMNS),
+    "insert_outbox": Insert("outbox", OUTBOX_COLUMNS),
+    "insert_tokens": Insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash")),
+    "insert_movements": Insert("movements", MOVEMENT_COLUMNS),
+    # The only movements that change are deposits: their transitions reword them, and one of these has the same id.
+    "reword_movements": Update("movements", ("id", "modified_ms", "doc"), f" AND kind = {int(MovementKind.DEPOSIT)}"),
+    # Those of an entry that no card made, and of a clearing that the program's overdraft account helped with.
+    "insert_account_journal": Insert("journal", (*JOURNAL_COLUMNS, "fees", "transit", "overdraft", "deposits")),
+    "insert_shadow_hits": Insert("shadow_hits", ("program_id", "control_id", "transaction_id")),
+}
+"""The statements of a commit and the columns of their rows; ``LIST_TRANSACTIONS`` is one more, with ids as its rows."""
+
+LIST_TRANSACTIONS = (
+    "INSERT INTO holder_transactions (program_id, holder_id, user_time_ms, id) "
+    "SELECT program_id, holder_id, user_time_ms, id FROM transactions "
+)
+"""Transactions, which a condition behind it chooses, get their places in the lists of their accounts."""
+
+# What both databases read; behind each of them comes the way in which a database takes keys.
+SELECT_HOLDERS = "SELECT h.id, h.revision, h.state, h.recent FROM "
+
+SELECT_PROGRAMS = "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id "
+
+SELECT_REPLAYS = "SELECT m.program_id, m.token, m.transaction_id, m.request_hash FROM message_tokens m "
+
+SELECT_MOVEMENTS = "SELECT m.program_id, m.kind, m.token, m.request_hash, m.doc FROM movements m "
+
+SELECT_COMMITTED = "SELECT 1 FROM transactions WHERE id "
+
+SELECT_ORIGINALS = f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id "
 
 # What the engine must know of a card, its user and the owner of its account. Only a child may draw on an account that is not
 # its own; the owner is the account's first user then.
@@ -41,15 +90,6 @@ SELECT_CARDS = """
     JOIN holders h ON h.id = c.holder_id
     LEFT JOIN users o ON u.parent_id IS NOT NULL AND o.id = (SELECT min(x.id) FROM users x WHERE x.holder_id = c.holder_id)
 """
-
-
-SHADOW_HIT_COLUMNS = ("program_id", "control_id", "transaction_id")
-
-LIST_TRANSACTIONS = (
-    "INSERT INTO holder_transactions (program_id, holder_id, user_time_ms, id) "
-    "SELECT program_id, holder_id, user_time_ms, id FROM transactions "
-)
-"""Transactions, which a condition behind it chooses, get their places in the lists of their accounts."""
 
 
 POSTGRES_ID_BLOCK = 20_000
@@ -145,7 +185,7 @@ class ReadSet:
 
 @dataclass(slots=True)
 class WriteSet:
-    """What one commit leaves: rows in the order of the tables' columns above. ``grown`` are the details of chains' roots
+    """What one commit leaves: rows in the order of the columns of ``CHANGES``. ``grown`` are the details of chains' roots
     that know of a further increment, ``reworded`` times and documents of direct deposits that changed, ``listed`` the ids of
     transactions that no account's own row names any more (see ``account_lists``)."""
 
@@ -161,6 +201,29 @@ class WriteSet:
     movements: list[tuple[Any, ...]] = field(default_factory=list)
     reworded: dict[int, tuple[int, str]] = field(default_factory=dict)
     shadow_hits: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+StatementRows = tuple[str, Collection[Sequence[Any]]]
+"""The name of a statement, and the rows of parameters that it is run with."""
+
+
+def changes_of(write: WriteSet) -> list[StatementRows]:
+    """Return the statements of a commit in the order in which both databases run them, each with its rows, at least one."""
+    changes: tuple[StatementRows, ...] = (
+        ("update_holders", write.holders),
+        ("insert_transactions", write.transactions),
+        ("list_transactions", [(row_id,) for row_id in write.listed]),
+        ("update_chains", write.chains.values()),
+        ("grow_chains", write.grown.items()),
+        ("insert_journal", write.journal),
+        ("insert_outbox", list(map(_outbox_row, write.outbox))),
+        ("insert_tokens", write.tokens),
+        ("insert_movements", write.movements),
+        ("reword_movements", [(row_id, *changed) for row_id, changed in write.reworded.items()]),
+        ("insert_account_journal", write.account_journal),
+        ("insert_shadow_hits", write.shadow_hits),
+    )
+    return [change for change in changes if change[1]]
 
 
 def doubt_about(want: ReadSet, write: WriteSet, reason: str) -> InDoubt:
