@@ -15,7 +15,8 @@ import msgspec
 import structlog
 
 from cardwright.kit.clock import RealClock
-from cardwright.resources.analysis.backtest_worker import LENGTH_BYTES, MODULE, NO_DATABASE, BacktestTask, ReplayedPart, frame
+from cardwright.kit.framing import LENGTH_BYTES, length_of
+from cardwright.resources.analysis.backtest_worker import MODULE, NO_DATABASE, BacktestTask, ReplayedPart, packed
 from cardwright.storage.backtests import DONE, FAILED, Claimed, claim, is_idle, save_progress
 from cardwright.storage.database import Database
 from cardwright.storage.failures import Unavailable
@@ -98,7 +99,7 @@ class BacktestRunner:
             order = BacktestTask(
                 address=self._address, job=claimed.job, cursor=claimed.cursor, flips_max=FLIPS_MAX - claimed.sums.flips
             )
-            process.stdin.write(frame(order))
+            process.stdin.write(packed(order))
             await self._follow(claimed, process.stdout)
         finally:
             self._kill()
@@ -150,7 +151,7 @@ class BacktestRunner:
 async def _read(stdout: asyncio.StreamReader) -> ReplayedPart | None:
     """One part, None at the end of the stream."""
     try:
-        length = int.from_bytes(await stdout.readexactly(LENGTH_BYTES), "big")
+        length = length_of(await stdout.readexactly(LENGTH_BYTES))
         return msgspec.msgpack.decode(await stdout.readexactly(length), type=ReplayedPart)
     except asyncio.IncompleteReadError:
         return None

@@ -1,8 +1,8 @@
 """Backtest worker: a process that decides a program's history again, account by account.
 
 It is a separate process so that the server's event loop loses no time. It reads its task from standard input and writes parts of
-the result to standard output, each a length-prefixed MessagePack frame. It only reads the database. It ends when its standard
-input ends, because then its parent is gone.
+the result to standard output, each as MessagePack behind its length (``kit.framing``). It only reads the database. It ends when
+its standard input ends, because then its parent is gone.
 """
 
 import os
@@ -27,6 +27,7 @@ from cardwright.core.timeline import Holder, Timeline
 from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.core.velocity import LimitResult, Window
 from cardwright.kit.clock import DAY_MS, iso_ms
+from cardwright.kit.framing import LENGTH_BYTES, framed, length_of
 from cardwright.resources.analysis.configuration import configuration_as_of
 from cardwright.storage.backtests import (
     CardOf,
@@ -218,27 +219,24 @@ def _outcome(row: TransactionRow, places: int, limited_by: str | None) -> dict[s
     return outcome | ({"declined_by": limited_by} if limited_by is not None else {})
 
 
-LENGTH_BYTES = 4
-
 NO_DATABASE = 75
 """The exit code of a process whose database went away (sysexits.h: try again later)."""
 
 
-def frame(message: msgspec.Struct) -> bytes:
+def packed(message: msgspec.Struct) -> bytes:
     """A message as it travels."""
-    packed = msgspec.msgpack.encode(message)
-    return len(packed).to_bytes(LENGTH_BYTES, "big") + packed
+    return framed(msgspec.msgpack.encode(message))
 
 
 def main(given: BinaryIO, taken: BinaryIO) -> None:
     """Does what standard input asks for."""
-    length = int.from_bytes(given.read(LENGTH_BYTES), "big")
+    length = length_of(given.read(LENGTH_BYTES))
     order = msgspec.msgpack.decode(given.read(length), type=BacktestTask)
     threading.Thread(target=_end_with, args=(given,), daemon=True).start()
     database = Database(order.address)
     try:
         for part in parts(database, order, time.monotonic):
-            taken.write(frame(part))
+            taken.write(packed(part))
             taken.flush()
     except Unavailable:
         sys.exit(NO_DATABASE)

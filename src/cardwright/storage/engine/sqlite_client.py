@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cardwright.kit.failpoints import async_failpoint
+from cardwright.kit.framing import FrameReader
 from cardwright.kit.limits import PATIENT
-from cardwright.storage.engine.sqlite_worker import CONFLICT, DAMAGED, LATE, LENGTH, LOCKED, REFUSED, UNAVAILABLE, framed
+from cardwright.storage.engine.sqlite_worker import CONFLICT, DAMAGED, LATE, LOCKED, REFUSED, UNAVAILABLE, packed
 from cardwright.storage.engine.store import StatementRows, noop
 from cardwright.storage.failures import Conflict, ConnectionLost, Damaged, InDoubt, Locked, Refused, TimedOut, Unavailable
 from cardwright.storage.outage import TIMEOUTS
@@ -49,12 +50,12 @@ class SqliteClient:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._socket.setblocking(False)
         self._lock_s = lock_s
-        self._unsent, self._heard = b"", b""
+        self._unsent, self._frames = b"", FrameReader()
         self._waiters: deque[_Waiter] = deque()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._on_readable)
         self.is_open = True
-        self._send(framed(statements))
+        self._send(packed(statements))
 
     async def read(self, parts: Sequence[StatementRows], deadline: float) -> tuple[int, list[Any]]:
         """The version of the database, and what each statement found. Raises Unavailable."""
@@ -95,7 +96,7 @@ class SqliteClient:
             raise ConnectionLost("the process that writes SQLite has ended")
         self._waiters.append(waiter := _Waiter(self._loop.create_future(), version is not None))
         until = min(deadline - MARGIN_S, self._loop.time() + self._lock_s)
-        self._send(framed((version, until, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
+        self._send(packed((version, until, [(name, [tuple(row) for row in rows]) for name, rows in parts])))
         meanwhile()
         if waiter.commits:
             await async_failpoint("commit.sent")
@@ -144,9 +145,7 @@ class SqliteClient:
         if not chunk:
             self._end(ConnectionLost("the process that writes SQLite has ended"))
             return
-        self._heard += chunk
-        while len(heard := self._heard) >= LENGTH and len(heard) >= (end := LENGTH + int.from_bytes(heard[:LENGTH], "big")):
-            message, self._heard = heard[LENGTH:end], heard[end:]
+        for message in self._frames.feed(chunk):
             answer = self._waiters.popleft().answer
             if not answer.done():
                 answer.set_result(message)

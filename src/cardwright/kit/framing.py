@@ -1,0 +1,33 @@
+"""Framing: messages on a stream of bytes, each behind its length. How a message becomes bytes is the caller's choice."""
+
+LENGTH_BYTES = 4
+"""Bytes of the length before a message, most significant first."""
+
+
+def framed(message: bytes) -> bytes:
+    """Return a message as it travels."""
+    return len(message).to_bytes(LENGTH_BYTES, "big") + message
+
+
+def length_of(prefix: bytes) -> int:
+    """Return the length of the message behind a prefix."""
+    return int.from_bytes(prefix, "big")
+
+
+class FrameReader:
+    """The messages in a stream that arrives in chunks of any size."""
+
+    def __init__(self) -> None:
+        self._received = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the messages that a chunk completes, in their order."""
+        received, messages = self._received + chunk, list[bytes]()
+        while len(received) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(received[:LENGTH_BYTES], "big")
+            if len(received) < end:
+                break
+            messages.append(received[LENGTH_BYTES:end])
+            received = received[end:]
+        self._received = received
+        return messages
