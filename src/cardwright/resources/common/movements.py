@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection, select
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -39,6 +39,16 @@ Tags = Annotated[str, Meta(min_length=1, max_length=255)]
 Tags0 = Annotated[str, Meta(max_length=255)]
 
 
+class MovementResource(Shape, frozen=True, kw_only=True):
+    """A movement as its resource shows it; `core/movement_json.py` writes its JSON, in an order of its own."""
+
+    token: str
+    amount: Decimal
+    created_time: str
+    memo: str | UnsetType = UNSET
+    tags: str | UnsetType = UNSET
+
+
 class MovementResponse(Shape, frozen=True, kw_only=True):
     """The outcome of a movement."""
 
@@ -51,6 +61,17 @@ class FundingShown(Shape, frozen=True, kw_only=True):
 
     amount: Decimal
     source: dict[str, Any]
+
+
+class FundedMovement(MovementResource, frozen=True, kw_only=True):
+    """A movement between an account and a funding source, with its outcome."""
+
+    last_modified_time: str
+    transaction_token: str
+    state: str
+    response: MovementResponse
+    funding: FundingShown
+    funding_source_token: str
 
 
 # --- Rules: pure ---------------------------------------------------------------------

@@ -10,9 +10,8 @@ from cardwright.core.problems import ORDER_NOT_FOUND, UNLOAD_NOT_FOUND, Problem
 from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import CurrencyCode, Token
 from cardwright.resources.common.movements import (
-    FundingShown,
+    FundedMovement,
     Memo,
-    MovementResponse,
     PreparedMovement,
     Tags,
     Tags0,
@@ -51,21 +50,10 @@ class OrderCreate(Shape, frozen=True, kw_only=True):
     fees: tuple[FeeModel, ...] | None = None
 
 
-class GpaOrder(Shape, frozen=True, kw_only=True):
+class GpaOrder(FundedMovement, frozen=True, kw_only=True):
     """A GPA order. ``funding.amount`` is what the source paid: the amount and the fees."""
 
-    token: str
-    amount: Decimal
-    created_time: str
-    last_modified_time: str
-    transaction_token: str
-    state: str
-    response: MovementResponse
-    funding: FundingShown
-    funding_source_token: str
     user_token: str
-    memo: str | UnsetType = UNSET
-    tags: str | UnsetType = UNSET
     currency_code: str
     fees: tuple[FeeDetail, ...] | UnsetType = UNSET
 
@@ -80,21 +68,10 @@ class UnloadCreate(Shape, frozen=True, kw_only=True):
     tags: Tags0 | None = None
 
 
-class GpaUnload(Shape, frozen=True, kw_only=True):
+class GpaUnload(FundedMovement, frozen=True, kw_only=True):
     """An unload of a GPA order."""
 
-    token: str
-    amount: Decimal
-    created_time: str
-    last_modified_time: str
-    transaction_token: str
-    state: str
-    response: MovementResponse
-    funding: FundingShown
-    funding_source_token: str
     original_order_token: str
-    memo: str | UnsetType = UNSET
-    tags: str | UnsetType = UNSET
 
 
 class UnloadQuery(Shape, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from decimal import Decimal
 
-from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection, or_
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -13,6 +12,7 @@ from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import CurrencyCode, Token
 from cardwright.resources.common.movements import (
     Memo,
+    MovementResource,
     PreparedMovement,
     Tags,
     check_currency,
@@ -44,17 +44,12 @@ class PeerTransferCreate(Shape, frozen=True, kw_only=True):
     tags: Tags | None = None
 
 
-class PeerTransferDone(Shape, frozen=True, kw_only=True):
+class PeerTransferDone(MovementResource, frozen=True, kw_only=True):
     """Money that was moved."""
 
-    token: str
-    amount: Decimal
     currency_code: str
     sender_user_token: str
     recipient_user_token: str
-    memo: str | UnsetType = UNSET
-    tags: str | UnsetType = UNSET
-    created_time: str
 
 
 # --- Rules: pure ---------------------------------------------------------------------

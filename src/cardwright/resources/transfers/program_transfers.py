@@ -14,6 +14,7 @@ from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import CurrencyCode, Token
 from cardwright.resources.common.movements import (
     Memo,
+    MovementResource,
     PreparedMovement,
     Tags,
     check_currency,
@@ -78,19 +79,14 @@ class ProgramTransferCreate(Shape, frozen=True, kw_only=True):
     fees: tuple[FeeModel, ...] | None = None
 
 
-class ProgramTransferDone(Shape, frozen=True, kw_only=True):
+class ProgramTransferDone(MovementResource, frozen=True, kw_only=True):
     """Money that was moved."""
 
-    token: str
     type_token: str
     user_token: str
-    memo: str | UnsetType = UNSET
-    tags: str | UnsetType = UNSET
-    amount: Decimal
     currency_code: str
     fees: tuple[FeeDetail, ...] | UnsetType = UNSET
     transaction_token: str
-    created_time: str
 
 
 class TransferQuery(Shape, frozen=True, kw_only=True):
