@@ -15,7 +15,7 @@ import pytest
 from cardwright.core.enums import TYPES
 from cardwright.core.movement_types import CARDLESS
 from cardwright.core.movements import MovementKind
-from cardwright.core.transaction_types import FAMILIES, LOAD_KINDS, REFUND, REQUEST_TYPES
+from cardwright.core.transaction_types import FAMILIES, LOAD_TYPES, REFUND, REQUEST_TYPES
 from cardwright.outbox.events import BATCH_MAX, Category
 from cardwright.resources.account_holders.account_holder_groups import FIRST_STATUS
 from cardwright.resources.account_holders.user_model import Transition, TransitionCreate
@@ -405,7 +405,7 @@ def transitions_of_everything(bank: Bank) -> Counter[tuple[Category, str]]:
 
 def transactions_of(client: Client) -> Counter[tuple[Category, str]]:
     """All transactions of a program, without the loads of JIT Funding, which are shown by the purchase (wire reference, 9.5)."""
-    loads = {TYPES[kind] for kind in LOAD_KINDS.values()}
+    loads = {TYPES[kind] for kind in LOAD_TYPES.values()}
     moved = pages(client, "/transactions", state="ALL", start_date="2020-01-01", end_date="2036-01-01")
     return Counter((Category.TRANSACTION, str(transaction["token"])) for transaction in moved if transaction["type"] not in loads)
 

@@ -191,7 +191,7 @@ class Life(RuleBasedStateMachine):
         if isinstance(request_type, RequestType):
             outcome = self.send(Authorization(amount=amount, details=details, request_type=request_type))
         else:
-            outcome = self.send(Refund(amount=amount, details=details, kind=TYPE_NUMBER[request_type]))
+            outcome = self.send(Refund(amount=amount, details=details, type_id=TYPE_NUMBER[request_type]))
         name = (
             str(request_type)
             if not cash
@@ -392,7 +392,7 @@ class Life(RuleBasedStateMachine):
             "request_type": request_type, "hold": hold, "load": load, "settled": settled, "asked": hold or abs(settled),
             "due": self.engine.now + WEEK, "row": self.last.row, "suffix": "", "capable": self.capable,
         })  # fmt: skip
-        if TYPES[self.last.row.kind] == "authorization.cashback":
+        if TYPES[self.last.row.type_id] == "authorization.cashback":
             self.chains[-1]["suffix"] = ".cashback"
 
     def let_go(self, chain: dict[str, Any], amount: int) -> int:
@@ -442,7 +442,7 @@ class Life(RuleBasedStateMachine):
         """The engine and the model say the same."""
         assert isinstance(outcome, CardResult), outcome
         row = outcome.row
-        actual = TYPES[row.kind], State(row.first_state).name, REASON_OF[row.code].code, row.moved, row.ledger, row.available
+        actual = TYPES[row.type_id], State(row.first_state).name, REASON_OF[row.code].code, row.moved, row.ledger, row.available
         assert actual == (kind, state, code, moved, self.ledger, self.ledger - self.held)
 
 

@@ -374,7 +374,7 @@ class Books:
             self.usage_events[row.user].append(self._usage_event(row))
 
     def _usage_event(self, row: Any) -> UsageEvent:
-        name, is_approved, details = NAMES[row.kind], row.impacted is not None, details_decoder.decode(row.details)
+        name, is_approved, details = NAMES[row.type_id], row.impacted is not None, details_decoder.decode(row.details)
         is_request = name in HELD or name in AT_ONCE
         amount = row.amount if is_approved else row.request_amount
         # Cash back is paid in full or not at all: a partial approval is for goods.

@@ -20,7 +20,7 @@ from cardwright.core.messages import (
 )
 from cardwright.core.problems import Problem
 from cardwright.core.render import render, render_load
-from cardwright.core.transaction_types import ANNOUNCED_REFUND, FAMILIES, KIND_OF, PIN_REFUND, RequestType
+from cardwright.core.transaction_types import ANNOUNCED_REFUND, FAMILIES, PIN_REFUND, TYPE_OF, RequestType
 from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.kit.clock import DAY_MS, ProgramClock
 from cardwright.ledger.invariants import verify
@@ -145,10 +145,10 @@ class Till:
             )
             return Authorization(amount=amount, details=details, request_type=request_type)
         if verb in REFUNDS:
-            return Refund(amount=amount, details=Details(mid="m1"), kind=REFUNDS[verb])
+            return Refund(amount=amount, details=Details(mid="m1"), type_id=REFUNDS[verb])
         fields: dict[str, Any] = {"is_forced": True} if verb == "force" else {}
         if "as" in options:
-            begins = REFUNDS[options["as"]] if options["as"] in REFUNDS else KIND_OF[ASKS[options["as"]]]
+            begins = REFUNDS[options["as"]] if options["as"] in REFUNDS else TYPE_OF[ASKS[options["as"]]]
             fields["forced_as"] = FAMILIES[begins].clearing
         if verb == "reverse":
             fields = {"is_advice": "told" in rest, "window_days": int(options["within"]) if "within" in options else None}

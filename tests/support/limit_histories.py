@@ -446,7 +446,7 @@ def _message(step: Step) -> Any:
     if step.verb == "grow":
         return Authorization(amount=fields["amount"], details=details, request_type=steps.RequestType.INCREMENT)
     if step.verb in steps.REFUNDS:
-        return Refund(amount=fields["amount"], details=details, kind=steps.REFUNDS[step.verb])
+        return Refund(amount=fields["amount"], details=details, type_id=steps.REFUNDS[step.verb])
     options: dict[str, Any] = {"is_advice": True} if fields.get("told") else {}
     if step.verb == "force":
         options = {"is_forced": True}

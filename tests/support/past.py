@@ -18,7 +18,7 @@ DAY_MS = 86_400_000
 def row(row_id: int, at_ms: int, **changed: Any) -> dict[str, Any]:
     """A purchase of 10.00 that JIT Funding paid for; what is said otherwise is otherwise."""
     plain = {
-        "id": row_id, "program_id": 1, "holder_id": 1, "card_id": 1, "source_id": 1, "kind": AUTHORIZATION,
+        "id": row_id, "program_id": 1, "holder_id": 1, "card_id": 1, "source_id": 1, "type_id": AUTHORIZATION,
         "state": int(State.PENDING), "first_state": int(State.PENDING), "code": 0, "created_ms": at_ms,
         "user_time_ms": at_ms, "duration_ms": 0, "currency": "USD", "request_amount": 1000, "amount": 1000,
         "impacted": -1000, "moved": 1000, "hold_left": 1000, "load_left": 1000, "cleared": 0, "due_ms": 0, "ledger": 0,
@@ -46,7 +46,7 @@ def some_rows(drawn: random.Random, count: int, *, first_id: int, begin_ms: int,
         moved = drawn.choice((0, 1000, 1000))
         state = State.DECLINED if drawn.random() < 0.1 else State.PENDING
         kind = drawn.choice((AUTHORIZATION, AUTHORIZATION, REFUND))
-        rows.append(row(row_id, at_ms, program_id=program_id, kind=kind, moved=-moved if kind == REFUND else moved,
+        rows.append(row(row_id, at_ms, program_id=program_id, type_id=kind, moved=-moved if kind == REFUND else moved,
                         state=int(state), source_id=drawn.choice((1, 2)), holder_id=drawn.randrange(1, 50)))  # fmt: skip
     return rows
 
@@ -56,7 +56,7 @@ def follower(drawn: random.Random, root: dict[str, Any], row_id: int, at_ms: int
     if drawn.random() < 0.7:
         root["state"] = int(State.CLEARED)
     kind = drawn.choice((CLEARING, REVERSAL))
-    return row(row_id, at_ms, kind=kind, state=int(drawn.choice((State.COMPLETION, State.PENDING, State.CLEARED))),
+    return row(row_id, at_ms, type_id=kind, state=int(drawn.choice((State.COMPLETION, State.PENDING, State.CLEARED))),
                user_time_ms=root["user_time_ms"], root_id=root["id"], program_id=root["program_id"],
                source_id=root["source_id"], holder_id=root["holder_id"],
                moved=1000 if kind == CLEARING else -1000)  # fmt: skip

@@ -111,10 +111,10 @@ class Replay:
                 span = self._spans[row.card_id] = self._timeline.of(self._holders[row.card_id])
             rules = span.rules_at(row.program_revision)
             is_late = row.created_ms >= start_ms
-            if row.kind in REQUEST_TYPES:
+            if row.type_id in REQUEST_TYPES:
                 again, refusal = self._purchase(row, details, rules) if is_late else (row, None)
                 event = event_of(again, details)
-                if is_late and row.kind not in NO_PURCHASE:
+                if is_late and row.type_id not in NO_PURCHASE:
                     yield ReplayedDecision(row, again, details, refusal)
             elif row.root_id in self._undone:
                 self._extra_money -= row.available - self._available
@@ -204,7 +204,7 @@ class Replay:
             self._revived[row.root_id] = decision.chain
             if row.impacted is not None:
                 self._recorded[row.root_id] = self._recorded[row.root_id].after(hold=row.amount, load=row.moved)
-        return row.kind == INCREMENT
+        return row.type_id == INCREMENT
 
     def _follow(self, row: TransactionRow, details: Details) -> Event | None:
         """A message that finds another hold than it found then, or one where there was none."""
@@ -213,8 +213,8 @@ class Replay:
         message = self._follow_up_of(row, details)
         if row.impacted is not None:
             recorded = self._recorded[root_id]
-            cleared = row.amount if row.kind in CLEARINGS else 0
-            lowered = recorded.cleared + recorded.hold_left - row.amount if row.kind in ADVICES else row.amount
+            cleared = row.amount if row.type_id in CLEARINGS else 0
+            lowered = recorded.cleared + recorded.hold_left - row.amount if row.type_id in ADVICES else row.amount
             released = min(lowered, recorded.hold_left) + details.released
             self._recorded[root_id] = recorded.after(hold=-released, cleared=cleared)
         chain = self._revived[root_id]
@@ -231,13 +231,13 @@ class Replay:
 
     def _follow_up_of(self, row: TransactionRow, details: Details) -> Message:
         """The message that a row records."""
-        if row.kind in EXPIRIES:
+        if row.type_id in EXPIRIES:
             return Expiry(details=details)
-        if row.kind in CLEARINGS:
+        if row.type_id in CLEARINGS:
             return Clearing(amount=row.amount, details=details)
-        if row.kind in ADVICES:
+        if row.type_id in ADVICES:
             return Advice(amount=row.amount, details=details)
-        assert row.kind in RELEASE_TYPES, "every other kind asks"
+        assert row.type_id in RELEASE_TYPES, "every other type asks"
         return Reversal(amount=row.amount, details=details)
 
     def _with_money(self, snapshot: Snapshot, available: int) -> Snapshot:
@@ -266,4 +266,4 @@ def chain_from(row: TransactionRow, hold_left: int, load_left: int, cleared: int
     """The chain that a row begins, with another hold than the row says."""
     increase = max(0, row.amount - row.request_amount)
     state = State.PENDING if hold_left else State.CLEARED
-    return Chain(state, row.request_amount, hold_left, load_left, cleared, increase, row.kind, due_ms, row.created_ms)
+    return Chain(state, row.request_amount, hold_left, load_left, cleared, increase, row.type_id, due_ms, row.created_ms)

@@ -15,7 +15,7 @@ from cardwright.core.messages import Advice, Authorization, Clearing, Expiry, Me
 from cardwright.core.real_time_fees import fee_of, with_fee, with_fee_of_chain
 from cardwright.core.responses import APPROVALS, Reason
 from cardwright.core.snapshot import Snapshot
-from cardwright.core.transaction_types import KIND_OF, KIND_WITH_CASH, SINGLE_MESSAGE, RequestType
+from cardwright.core.transaction_types import SINGLE_MESSAGE, TYPE_OF, TYPE_WITH_CASH, RequestType
 from cardwright.core.velocity import Control, LimitResult, event_if_approved, judge, usage_keys, windows_at
 from cardwright.kit.clock import Instant
 
@@ -95,29 +95,29 @@ def decide_authorization(snapshot: Snapshot, message: Authorization, now: Instan
     otherwise its amount is held, or settled at once.
     """
     request_type, requested = message.request_type, message.requested
-    kind = KIND_WITH_CASH[request_type] if message.details.cash_back else KIND_OF[request_type]
+    type_id = TYPE_WITH_CASH[request_type] if message.details.cash_back else TYPE_OF[request_type]
     if request_type is RequestType.INCREMENT and (closed := closed_reason(snapshot)) is not None:
-        return declined(snapshot, kind, closed, requested)
+        return declined(snapshot, type_id, closed, requested)
     refusal = first_refusal(snapshot, message, now)
     if refusal is not None:
-        return declined(snapshot, kind, refusal, requested, limited_by=_name_of_control(snapshot, message, now, refusal))
+        return declined(snapshot, type_id, refusal, requested, limited_by=_name_of_control(snapshot, message, now, refusal))
     if snapshot.spend.categories.increases:
         message = raised(snapshot, message)
     if snapshot.velocity_limits and (limit := first_limit(snapshot, message, now)) is not None:
         name = limit.control.name or limit.control.token
-        return declined(snapshot, kind, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
+        return declined(snapshot, type_id, limit.reason or Reason.AMOUNT_LIMIT, requested, limited_by=name)
     if request_type is RequestType.ORIGINAL_CREDIT or request_type is RequestType.CREDIT_HOLD:
         if not snapshot.account.has_room(snapshot.currency, requested):
-            return declined(snapshot, kind, Reason.NOT_SUFFICIENT_FUNDS, requested)
+            return declined(snapshot, type_id, Reason.NOT_SUFFICIENT_FUNDS, requested)
         if request_type is RequestType.ORIGINAL_CREDIT:
             return credit(snapshot, requested)
-        return announce(snapshot, kind, requested, due_time(snapshot, message.details, now))
-    fee = fee_of(snapshot, kind, message) if snapshot.fees else None
+        return announce(snapshot, type_id, requested, due_time(snapshot, message.details, now))
+    fee = fee_of(snapshot, type_id, message) if snapshot.fees else None
     funding = fund(snapshot, message, fee[1] if fee is not None else 0)
     if funding.reason not in APPROVALS:
-        return declined(snapshot, kind, funding.reason, requested, order_refused=funding.order_refused)
+        return declined(snapshot, type_id, funding.reason, requested, order_refused=funding.order_refused)
     if request_type in SINGLE_MESSAGE:
-        settled = _settled(snapshot, kind, requested, funding)
+        settled = _settled(snapshot, type_id, requested, funding)
         return settled if fee is None else with_fee(snapshot, settled, *fee)
     amount, load = funding.amount, funding.load
     due = due_time(snapshot, message.details, now) if amount else 0
@@ -126,7 +126,7 @@ def decide_authorization(snapshot: Snapshot, message: Authorization, now: Instan
         chain, begins = replace(snapshot.chain.after(hold=amount, load=load), due_ms=max(due, snapshot.chain.due_ms)), False
     held = approved(
         snapshot,
-        kind,
+        type_id,
         # An amount of zero is an account verification or a balance inquiry: nothing is held, so nothing will follow.
         State.PENDING if amount else State.CLEARED,
         amount,
@@ -151,12 +151,12 @@ def closed_reason(snapshot: Snapshot) -> Reason | None:
     return Reason.PREVIOUSLY_COMPLETED if snapshot.chain.cleared else Reason.PREVIOUSLY_REVERSED
 
 
-def _settled(snapshot: Snapshot, kind: int, requested: int, funding: Funding) -> Decision:
+def _settled(snapshot: Snapshot, type_id: int, requested: int, funding: Funding) -> Decision:
     """A purchase or withdrawal that is held and cleared in one message."""
     amount, load = funding.amount, funding.load
     return approved(
         snapshot,
-        kind,
+        type_id,
         State.COMPLETION if amount else State.CLEARED,
         amount,
         reason=funding.reason,

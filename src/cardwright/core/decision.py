@@ -51,7 +51,7 @@ class FeeStep(msgspec.Struct, frozen=True, kw_only=True):
     ``hold_left`` and ``load_left`` are of one that begins the fee's chain; ``root`` is that chain's root after one that follows.
     """
 
-    kind: int
+    type_id: int
     state: State
     amount: int
     impacted: int
@@ -76,7 +76,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     message. ``unload`` is what of announced money goes on to the funding source when it comes.
     """
 
-    kind: int
+    type_id: int
     state: State
     reason: Reason
     currency: str
@@ -106,7 +106,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def approved(
-    snapshot: Snapshot, kind: int, state: State, amount: int, *, impacted: int, requested: int | None = None, moved: int = 0,
+    snapshot: Snapshot, type_id: int, state: State, amount: int, *, impacted: int, requested: int | None = None, moved: int = 0,
     legs: Legs = NOTHING, reason: Reason = Reason.APPROVED, hold_left: int = 0, load_left: int = 0, cleared: int = 0,
     due_ms: int = 0, released: int = 0, left: int = 0, chain: Chain | None = None, use: UsageChange = NO_USAGE_CHANGE,
     unload: int = 0,
@@ -119,18 +119,20 @@ def approved(
     if legs is not NOTHING:
         account = account.moved(snapshot.currency, legs.available + legs.held, legs.held)
     return Decision(
-        kind=kind, state=state, reason=reason, currency=snapshot.currency, requested=amount if requested is None else requested,
+        type_id=type_id, state=state, reason=reason, currency=snapshot.currency,
+        requested=amount if requested is None else requested,
         amount=amount, impacted=impacted, moved=moved, legs=legs, account=account, hold_left=hold_left, load_left=load_left,
         cleared=cleared, due_ms=due_ms, released=released, left=left, chain=chain, use=use, unload=unload,
     )  # fmt: skip
 
 
 def declined(
-    snapshot: Snapshot, kind: int, reason: Reason, requested: int, *, order_refused: bool = False, limited_by: str | None = None
-) -> Decision:
+    snapshot: Snapshot, type_id: int, reason: Reason, requested: int, *,
+    order_refused: bool = False, limited_by: str | None = None,
+) -> Decision:  # fmt: skip
     """Return a refusal: it books nothing."""
     return Decision(
-        kind=kind, state=State.DECLINED, reason=reason, currency=snapshot.currency, requested=requested, amount=requested,
+        type_id=type_id, state=State.DECLINED, reason=reason, currency=snapshot.currency, requested=requested, amount=requested,
         impacted=None, moved=0, legs=NOTHING, account=snapshot.account, order_refused=order_refused,
         limited_by=limited_by,
     )  # fmt: skip

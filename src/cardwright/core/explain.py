@@ -122,7 +122,7 @@ def _window(control: Control, now: Instant) -> dict[str, Any]:
 def _funding_step(snapshot: Snapshot, message: Authorization, decision: Decision, refused: bool) -> dict[str, Any]:
     places = exponent_of(snapshot.currency) or 0
     ledger, held = snapshot.account.money(snapshot.currency)
-    fee = fee_of(snapshot, decision.kind, message)
+    fee = fee_of(snapshot, decision.type_id, message)
     fee_moved = 0 if decision.fee is None else decision.fee.moved
     shown = {} if fee is None else {"real_time_fee": fee[0].token, "fee_amount": decimal_text(fee[1], places)}
     if decision.is_approved:
@@ -181,7 +181,7 @@ def explain_follow_up(row: TransactionRow) -> list[dict[str, Any]]:
     }
     if reason in FOLLOW_UP_REMEDIES:
         remedy = FOLLOW_UP_REMEDIES[reason]
-        if reason is Reason.INVALID_AMOUNT and row.kind not in RELEASE_TYPES:
+        if reason is Reason.INVALID_AMOUNT and row.type_id not in RELEASE_TYPES:
             # Clearings and refunds are refused for nothing but their size.
             remedy = f"the amount is {_less_than_the_largest(places)}"
         step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": remedy}

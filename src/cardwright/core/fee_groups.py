@@ -11,17 +11,17 @@ import msgspec
 
 from cardwright.core.enums import TYPES
 from cardwright.core.money import BadAmount, minor_units
-from cardwright.core.transaction_types import CREDITS, KIND_OF, KIND_WITH_CASH, RequestType
+from cardwright.core.transaction_types import CREDITS, TYPE_OF, TYPE_WITH_CASH, RequestType
 
 _exact = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 _ASSESSED_REQUESTS = set(RequestType) - {RequestType.INCREMENT, RequestType.BALANCE_INQUIRY} - CREDITS
 
-ASSESSED = frozenset(kinds[request_type] for request_type in _ASSESSED_REQUESTS for kinds in (KIND_OF, KIND_WITH_CASH))
+ASSESSED = frozenset(types[request_type] for request_type in _ASSESSED_REQUESTS for types in (TYPE_OF, TYPE_WITH_CASH))
 """Kinds that a fee can be for: what asks for money and begins a chain (choice)."""
 
-ASSESSED_TYPES = tuple(sorted(TYPES[kind] for kind in ASSESSED))
+ASSESSED_TYPES = tuple(sorted(TYPES[type_id] for type_id in ASSESSED))
 """The same by their names on the wire."""
 
 SHOWN = ("token", "name", "amount", "memo", "tags", "currency_code", "created_time", "last_modified_time")
@@ -35,7 +35,7 @@ class RealTimeFee(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     token: str
-    kind: int
+    type_id: int
     amount: int
     is_percentage: bool
     fee: str
@@ -63,8 +63,8 @@ def group_from(doc: str, fees: dict[str, str], currency: str) -> tuple[RealTimeF
 
 
 def _fee_from(fee: dict[str, Any], group: str, currency: str) -> RealTimeFee | None:
-    kind = next((kind for kind in ASSESSED if TYPES[kind] == type_of(fee)), None)
-    if kind is None or not fee["active"] or fee["category"] != "REALTIME" or fee["currency_code"] != currency:
+    type_id = next((type_id for type_id in ASSESSED if TYPES[type_id] == type_of(fee)), None)
+    if type_id is None or not fee["active"] or fee["category"] != "REALTIME" or fee["currency_code"] != currency:
         return None
     is_percentage = fee["type"] == "PERCENTAGE"
     try:
@@ -72,7 +72,7 @@ def _fee_from(fee: dict[str, Any], group: str, currency: str) -> RealTimeFee | N
     except BadAmount:
         return None
     shown = _encoder.encode({name: fee[name] for name in SHOWN if name in fee}).decode()
-    return RealTimeFee(token=fee["token"], kind=kind, amount=amount, is_percentage=is_percentage, fee=shown, group=group)
+    return RealTimeFee(token=fee["token"], type_id=type_id, amount=amount, is_percentage=is_percentage, fee=shown, group=group)
 
 
 def type_of(fee: dict[str, Any]) -> str | None:
@@ -81,9 +81,9 @@ def type_of(fee: dict[str, Any]) -> str | None:
     return None if named is None else str(named).lower()
 
 
-def fee_for(fees: Iterable[RealTimeFee], kind: int) -> RealTimeFee | None:
+def fee_for(fees: Iterable[RealTimeFee], type_id: int) -> RealTimeFee | None:
     """The fee for a type of transaction."""
-    return next((fee for fee in fees if fee.kind == kind), None)
+    return next((fee for fee in fees if fee.type_id == type_id), None)
 
 
 class HolderGroup(msgspec.Struct, frozen=True):

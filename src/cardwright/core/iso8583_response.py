@@ -44,7 +44,7 @@ def iso_echo(row: TransactionRow, details: Details, pan: str, expiration: str, s
     places = exponent_of(row.currency) or 0
     digits, currency = _digits(row.created_ms // 1000), numeric_of(row.currency)
     merchant = details.merchant
-    approved, (mti, processing) = row.impacted is not None, CODES.get(row.kind, ASKING)
+    approved, (mti, processing) = row.impacted is not None, CODES.get(row.type_id, ASKING)
     return (
         f'{{"0":"{mti}","2":"{pan}","3":"{processing}",'
         f'"4":{decimal_text(row.request_amount, places)},'
@@ -84,9 +84,9 @@ def _digits(second: int) -> str:
 
 def _about(row: TransactionRow, details: Details, places: int) -> str:
     """Function code of a request; reason, acquirer's id, and what stays authorized, of what follows one (DE24, 25, 32, 95)."""
-    if row.kind in RELEASE_TYPES:
+    if row.type_id in RELEASE_TYPES:
         return f'"25":"0000","95":{{"1":{decimal_text(details.left, places)}}},'
-    return '"25":"9000","32":"000000",' if row.kind in SETTLEMENT_TYPES else '"24":"181",'
+    return '"25":"9000","32":"000000",' if row.type_id in SETTLEMENT_TYPES else '"24":"181",'
 
 
 def _about_original(row: TransactionRow) -> str:

@@ -41,7 +41,7 @@ NO_CHAIN = Chain(State.CLEARED, 0, 0, 0, 0)
 def chain_of(snapshot: Snapshot) -> tuple[Chain, Family]:
     """The chain that a message names, and the types of what may follow it."""
     assert snapshot.chain is not None, "a message that follows another names its chain"
-    return snapshot.chain, FAMILIES[snapshot.chain.kind]
+    return snapshot.chain, FAMILIES[snapshot.chain.type_id]
 
 
 def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
@@ -50,7 +50,7 @@ def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
     What was settled at once is undone instead. A reversal that is an advice takes what there is.
     """
     chain, family = chain_of(snapshot)
-    at_once = chain.kind in SETTLED_AT_ONCE
+    at_once = chain.type_id in SETTLED_AT_ONCE
     left = abs(chain.cleared) if at_once else chain.hold_left
     amount = min(message.amount, left) if message.is_advice else message.amount
     if 0 < chain.increase == left - amount:
@@ -61,7 +61,7 @@ def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
     if not message.is_advice and (refusal := _refusal(chain, amount, left)) is not None:
         return declined(snapshot, family.reversal, refusal, message.amount)
     if at_once:
-        undo = _take_credit_back if chain.kind in CARD_CREDITS else _undo
+        undo = _take_credit_back if chain.type_id in CARD_CREDITS else _undo
         return undo(snapshot, chain, amount)
     return _release(snapshot, chain, family.reversal, amount, closing=amount == left)
 
@@ -70,7 +70,7 @@ def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
     """Return why ``amount`` cannot be released of what is ``left``; None when it can. An authorization of zero has nothing left
     from its beginning, so it was neither completed nor reversed before."""
     if left == 0 and chain.requested:
-        is_cleared = chain.cleared and chain.kind not in SETTLED_AT_ONCE
+        is_cleared = chain.cleared and chain.type_id not in SETTLED_AT_ONCE
         return Reason.PREVIOUSLY_COMPLETED if is_cleared else Reason.PREVIOUSLY_REVERSED
     return Reason.INVALID_AMOUNT if amount > left else None
 
@@ -104,18 +104,18 @@ def clear(snapshot: Snapshot, message: Clearing) -> Decision:
     others leave it for a further clearing, a reversal or its expiry. A forced clearing ignores the chain that it names.
     """
     chain = snapshot.chain if snapshot.chain is not None and not message.is_forced else NO_CHAIN
-    kind = FAMILIES[chain.kind].clearing if chain is not NO_CHAIN else message.forced_as
-    assert kind is not None, "parsing lets a clearing name only a hold"
+    type_id = FAMILIES[chain.type_id].clearing if chain is not NO_CHAIN else message.forced_as
+    assert type_id is not None, "parsing lets a clearing name only a hold"
     if not snapshot.account.has_room(snapshot.currency, message.amount):
-        return declined(snapshot, kind, Reason.INVALID_AMOUNT, message.amount)
-    if kind in CREDIT_CLEARINGS:
-        return _credit_announced(snapshot, kind, message.amount, None if chain is NO_CHAIN else chain)
+        return declined(snapshot, type_id, Reason.INVALID_AMOUNT, message.amount)
+    if type_id in CREDIT_CLEARINGS:
+        return _credit_announced(snapshot, type_id, message.amount, None if chain is NO_CHAIN else chain)
     from_hold = min(message.amount, chain.hold_left)
     captured = min(from_hold, chain.load_left)
     extra = message.amount - from_hold
     load = _jit_load_for(snapshot, extra)
     short = _overdraft_for(snapshot, extra)
-    rest = chain.hold_left - from_hold if chain.kind in CLEARED_ONCE else 0
+    rest = chain.hold_left - from_hold if chain.type_id in CLEARED_ONCE else 0
     back = min(rest, chain.load_left - captured)
     after = chain.after(hold=-from_hold - rest, load=-captured - back, cleared=message.amount)
     legs = Legs(
@@ -124,7 +124,7 @@ def clear(snapshot: Snapshot, message: Clearing) -> Decision:
     )  # fmt: skip
     return approved(
         snapshot,
-        kind,
+        type_id,
         State.COMPLETION,
         message.amount,
         impacted=-message.amount,
@@ -143,23 +143,23 @@ def refund(snapshot: Snapshot, message: Refund, now: Instant) -> Decision:
     One that is only announced does so when it is cleared. An amount that no account can hold is declined as invalid.
     """
     if not snapshot.account.has_room(snapshot.currency, message.amount):
-        return declined(snapshot, message.kind, Reason.INVALID_AMOUNT, message.amount)
-    if message.kind == ANNOUNCED_REFUND:
-        return announce(snapshot, message.kind, message.amount, due_time(snapshot, message.details, now))
-    return _credit(snapshot, message.kind, message.amount, use=UsageChange(-message.amount, 0))
+        return declined(snapshot, message.type_id, Reason.INVALID_AMOUNT, message.amount)
+    if message.type_id == ANNOUNCED_REFUND:
+        return announce(snapshot, message.type_id, message.amount, due_time(snapshot, message.details, now))
+    return _credit(snapshot, message.type_id, message.amount, use=UsageChange(-message.amount, 0))
 
 
-def announce(snapshot: Snapshot, kind: int, amount: int, due: Instant) -> Decision:
+def announce(snapshot: Snapshot, type_id: int, amount: int, due: Instant) -> Decision:
     """Money is said to be on its way. No balance changes and nobody may spend it before it is there (wire reference, 9.5)."""
     unload = _refund_to_source(snapshot, amount)
-    return approved(snapshot, kind, State.PENDING, amount, impacted=0, hold_left=amount, due_ms=due, unload=unload)
+    return approved(snapshot, type_id, State.PENDING, amount, impacted=0, hold_left=amount, due_ms=due, unload=unload)
 
 
-def _credit_announced(snapshot: Snapshot, kind: int, amount: int, chain: Chain | None) -> Decision:
+def _credit_announced(snapshot: Snapshot, type_id: int, amount: int, chain: Chain | None) -> Decision:
     """The clearing of what was announced, or of what never was: it goes where a refund goes."""
-    is_refund = kind == FAMILIES[ANNOUNCED_REFUND].clearing
+    is_refund = type_id == FAMILIES[ANNOUNCED_REFUND].clearing
     excess = UsageChange(amount, 1) if chain is None else UsageChange(max(0, amount - chain.hold_left), 0)
-    brought = _credit(snapshot, kind, amount, use=UsageChange(-amount, 0) if is_refund else excess)
+    brought = _credit(snapshot, type_id, amount, use=UsageChange(-amount, 0) if is_refund else excess)
     if chain is None:
         return brought
     after = chain.after(hold=-min(amount, chain.hold_left), cleared=-amount)
@@ -171,19 +171,19 @@ def credit(snapshot: Snapshot, requested: int) -> Decision:
     return _credit(snapshot, CREDIT, requested, use=NO_USAGE_CHANGE)
 
 
-def _credit(snapshot: Snapshot, kind: int, amount: int, use: UsageChange) -> Decision:
+def _credit(snapshot: Snapshot, type_id: int, amount: int, use: UsageChange) -> Decision:
     back = _refund_to_source(snapshot, amount)
     kept = amount - back
     return approved(
         snapshot,
-        kind,
+        type_id,
         State.COMPLETION,
         amount,
         impacted=amount,
         moved=-back,
         legs=Legs(program_funding=back, available=kept, settlement=-amount),
         # What can be undone needs to know what of it has gone on to the funding source.
-        load_left=-back if kind in CARD_CREDITS else 0,
+        load_left=-back if type_id in CARD_CREDITS else 0,
         cleared=-amount,
         use=use,
     )
@@ -220,19 +220,19 @@ def _overdraft_for(snapshot: Snapshot, extra: int) -> int:
     return max(0, extra - max(0, ledger - held))
 
 
-def _release(snapshot: Snapshot, chain: Chain, kind: int, amount: int, *, closing: bool) -> Decision:
+def _release(snapshot: Snapshot, chain: Chain, type_id: int, amount: int, *, closing: bool) -> Decision:
     state, left = State.CLEARED if closing else State.PENDING, chain.hold_left - amount
     # With increments, more can be released than was requested at first.
     requested, use = max(chain.requested, amount), _released_use(chain, amount, closing=closing)
-    if chain.kind in PENDING_CREDITS:
+    if chain.type_id in PENDING_CREDITS:
         after, unload = chain.after(hold=-amount), _refund_to_source(snapshot, amount)
         return approved(
-            snapshot, kind, state, amount, requested=requested, impacted=0, chain=after, left=left, unload=unload, use=use
+            snapshot, type_id, state, amount, requested=requested, impacted=0, chain=after, left=left, unload=unload, use=use
         )
     back = min(amount, chain.load_left)
     return approved(
         snapshot,
-        kind,
+        type_id,
         state,
         amount,
         requested=requested,
@@ -256,11 +256,11 @@ def _released_use(chain: Chain, amount: int, *, closing: bool) -> UsageChange:
 
 def _undo(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
     """The reversal of a purchase or withdrawal that was settled at once: the network gives the money back."""
-    back, kind = min(amount, chain.load_left), FAMILIES[chain.kind].reversal
+    back, type_id = min(amount, chain.load_left), FAMILIES[chain.type_id].reversal
     return approved(
         snapshot,
-        kind,
-        State.CLEARED if kind == PIN_REVERSAL else State.COMPLETION,
+        type_id,
+        State.CLEARED if type_id == PIN_REVERSAL else State.COMPLETION,
         amount,
         requested=chain.requested,
         impacted=amount,
@@ -277,10 +277,10 @@ def _take_credit_back(snapshot: Snapshot, chain: Chain, amount: int) -> Decision
     gone_on = max(0, min(amount, -chain.load_left))
     load = gone_on + _jit_load_for(snapshot, amount - gone_on)
     short = _overdraft_for(snapshot, amount - gone_on)
-    is_refund = chain.kind == PIN_REFUND
+    is_refund = chain.type_id == PIN_REFUND
     return approved(
         snapshot,
-        FAMILIES[chain.kind].reversal,
+        FAMILIES[chain.type_id].reversal,
         State.CLEARED if is_refund else State.COMPLETION,
         amount,
         requested=chain.requested,

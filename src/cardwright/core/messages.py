@@ -246,7 +246,7 @@ class Expiry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """The merchant gives ``amount`` back, or announces it. ``kind`` is its type.
+    """The merchant gives ``amount`` back, or announces it. ``type_id`` is the transaction's type.
 
     It begins a new chain: no hold, clearing or state of a purchase that it names changes. Velocity controls alone look
     at that purchase (``Details.refund_of``).
@@ -254,7 +254,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
 
     amount: int
     details: Details
-    kind: int = REFUND
+    type_id: int = REFUND
 
     @property
     def follows(self) -> bool:

@@ -19,7 +19,7 @@ from cardwright.core.movement_types import (
     GPA_DEBIT,
     PEER,
     PROGRAM,
-    STATE_BY_KIND,
+    STATE_BY_TYPE,
 )
 from cardwright.core.movements import (
     ARRIVAL_REASON,
@@ -107,9 +107,9 @@ def document(
     return _object([*head, *pairs])
 
 
-def deposit_event(kind: int) -> str:
+def deposit_event(type_id: int) -> str:
     """The type of a direct deposit's transition, by the type of the transaction that makes it."""
-    return f"state.{DEPOSIT_STATES[STATE_BY_KIND[kind]].lower()}"
+    return f"state.{DEPOSIT_STATES[STATE_BY_TYPE[type_id]].lower()}"
 
 
 def arrival_transitions(movement: Deposit, rows: Sequence[TransactionRow], steps: Sequence[Step]) -> list[tuple[str, str]]:
@@ -132,7 +132,7 @@ def _transition(
     """What a direct deposit's transition shows after its token; ``row`` is the transaction that makes it."""
     return [
         ("channel", _text(channel)), ("reason", _text(reason)), ("reason_code", _maybe(code)),
-        ("type", _text(deposit_event(row.kind))), ("state", _text(DEPOSIT_STATES[STATE_BY_KIND[row.kind]])),
+        ("type", _text(deposit_event(row.type_id))), ("state", _text(DEPOSIT_STATES[STATE_BY_TYPE[row.type_id]])),
         ("direct_deposit_token", _text(deposit_token)), ("direct_deposit_account_token", _text(account_token)),
         ("transaction_token", _text(token_of(row))), ("created_time", _text(iso(row.created_ms))),
     ]  # fmt: skip
@@ -147,7 +147,9 @@ def _deposit_state(movement: Deposit, row: TransactionRow, last: Step) -> list[t
 def _arrival_reason(movement: Deposit, last: Step) -> str:
     """Why a deposit has the state in which its arrival leaves it."""
     way = "credit" if movement.is_credit else "debit"
-    return f"New {way}" if last.kind in ANNOUNCED else (f"Returned {way}" if last.reason_code is not None else f"Applied {way}")
+    if last.type_id in ANNOUNCED:
+        return f"New {way}"
+    return f"Applied {way}" if last.reason_code is None else f"Returned {way}"
 
 
 def _deposit_in(root: TransactionRow) -> dict[str, Any]:
@@ -170,17 +172,17 @@ def deposit_after(movement: DepositTransition, step: Step, root: TransactionRow,
 
 def fragment(movement: AnyMovement, step: Step, doc: str) -> str:
     """What a transaction shows of the movement that it is a part of: name and object, without braces around them."""
-    match step.kind:
-        case kind if kind == GPA_CREDIT:
+    match step.type_id:
+        case type_id if type_id == GPA_CREDIT:
             reload = movement.reload if isinstance(movement, GpaLoad) else None
             return f'"gpa_order":{doc}' + (f',"auto_reload":{reload}' if reload is not None else "")
-        case kind if kind == GPA_DEBIT:
+        case type_id if type_id == GPA_DEBIT:
             return f'"gpa_order_unload":{doc}'
-        case kind if kind == PEER:
+        case type_id if type_id == PEER:
             return f'"peer_transfer":{doc}'
-        case kind if kind in CREDITED or kind in DEBITED:
+        case type_id if type_id in CREDITED or type_id in DEBITED:
             return f'"direct_deposit":{doc}'
-        case kind if kind == PROGRAM:
+        case type_id if type_id == PROGRAM:
             return f'"program_transfer":{doc}'
         case _:
             assert step.charge is not None, "everything else is a fee"
@@ -208,7 +210,7 @@ def render_account_side(row: TransactionRow, fragments: CardFragments, state: in
     details, places, time = details_decoder.decode(row.details), exponent_of(row.currency) or 0, iso(row.created_ms)
     preceding = f'"preceding_related_transaction_token":"{details.root_token}",' if details.root_token is not None else ""
     return (
-        f'{{"type":"{TYPES[row.kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
+        f'{{"type":"{TYPES[row.type_id]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
         f'"token":"{token_of(row)}",{fragments.tokens},{preceding}{_gpa(row, places)}{details.movement},'
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{iso(row.user_time_ms)}",'
         f'"settlement_date":"{time[:10]}T00:00:00Z","request_amount":{decimal_text(row.request_amount, places)},'
@@ -220,9 +222,9 @@ def render_account_side(row: TransactionRow, fragments: CardFragments, state: in
 
 def _polarity(row: TransactionRow) -> str:
     """Which way money goes, or would go."""
-    if row.kind in ANNOUNCED:
-        return "PENDING_CREDIT" if row.kind == CREDITED.pending else "PENDING_DEBIT"
-    if row.kind == FEE_PENDING:
+    if row.type_id in ANNOUNCED:
+        return "PENDING_CREDIT" if row.type_id == CREDITED.pending else "PENDING_DEBIT"
+    if row.type_id == FEE_PENDING:
         return "PENDING_DEBIT"
     return "CREDIT" if (row.impacted or 0) > 0 else "DEBIT"
 

@@ -71,7 +71,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     ``first_state`` the one that it began with, ``due_ms`` when it takes effect by itself, ``reason_code`` a bank's word.
     """
 
-    kind: int
+    type_id: int
     requested: int
     amount: int
     legs: Legs

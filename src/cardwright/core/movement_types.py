@@ -29,8 +29,8 @@ CREDITED = DepositTypes(*(TYPE_NUMBER[f"directdeposit.credit{end}"] for end in _
 DEBITED = DepositTypes(*(TYPE_NUMBER[f"directdeposit.debit{end}"] for end in _ENDS))
 
 _STATES = (State.PENDING, State.COMPLETION, State.DECLINED, State.CLEARED, State.CLEARED)
-STATE_BY_KIND: dict[int, State] = {
-    kind: state for types in (CREDITED, DEBITED) for kind, state in zip(types, _STATES, strict=True)
+STATE_BY_TYPE: dict[int, State] = {
+    type_id: state for types in (CREDITED, DEBITED) for type_id, state in zip(types, _STATES, strict=True)
 }
 """The state that a direct deposit enters with each type of its transactions."""
 

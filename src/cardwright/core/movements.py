@@ -180,7 +180,7 @@ def _load(snapshot: MovementSnapshot, movement: GpaLoad) -> Steps | Problem:
         return Problem(LOAD_NOT_ALLOWED, why)
     total = movement.total
     load = Step(
-        kind=GPA_CREDIT, requested=movement.amount, amount=total, moved=total, load_left=movement.amount,
+        type_id=GPA_CREDIT, requested=movement.amount, amount=total, moved=total, load_left=movement.amount,
         legs=Legs(program_funding=-total, available=total),
     )  # fmt: skip
     return (load, *_fees(movement))
@@ -196,7 +196,7 @@ def _unload(snapshot: MovementSnapshot, movement: Unload) -> Steps | Problem:
         return Problem(INSUFFICIENT_FUNDS)
     after = msgspec.structs.replace(chain, load_left=chain.load_left - amount)
     legs = Legs(program_funding=amount, available=-amount)
-    return (Step(kind=GPA_DEBIT, requested=amount, amount=amount, moved=-amount, legs=legs, chain=after),)
+    return (Step(type_id=GPA_DEBIT, requested=amount, amount=amount, moved=-amount, legs=legs, chain=after),)
 
 
 def _charge(snapshot: MovementSnapshot, movement: FeeCharge) -> Steps | Problem:
@@ -208,7 +208,7 @@ def _charge(snapshot: MovementSnapshot, movement: FeeCharge) -> Steps | Problem:
 def _fees(movement: Movement) -> Steps:
     return tuple(
         Step(
-            kind=FEE_CHARGE, requested=charge.amount, amount=charge.amount, charge=charge,
+            type_id=FEE_CHARGE, requested=charge.amount, amount=charge.amount, charge=charge,
             legs=Legs(available=-charge.amount, fees=charge.amount),
         )
         for charge in movement.charges
@@ -222,7 +222,7 @@ def _refund(snapshot: MovementSnapshot, movement: FeeRefund) -> Steps | Problem:
         return Problem(FEE_REFUNDED)
     legs = Legs(available=amount, fees=-amount)
     after = msgspec.structs.replace(chain, cleared=amount)
-    return (Step(kind=FEE_REFUND, requested=amount, amount=amount, legs=legs, chain=after, charge=movement.charges[0]),)
+    return (Step(type_id=FEE_REFUND, requested=amount, amount=amount, legs=legs, chain=after, charge=movement.charges[0]),)
 
 
 def _peer_transfer(snapshot: MovementSnapshot, movement: PeerTransfer) -> Steps | Problem:
@@ -234,7 +234,7 @@ def _peer_transfer(snapshot: MovementSnapshot, movement: PeerTransfer) -> Steps 
     if (why := snapshot.load_refusal(amount, 1)) is not None:
         return Problem(LOAD_NOT_ALLOWED, why)
     legs = (Legs(available=-amount, transit=amount), Legs(available=amount, transit=-amount))
-    return tuple(Step(kind=PEER, requested=amount, amount=amount, party=party, legs=legs[party]) for party in (0, 1))
+    return tuple(Step(type_id=PEER, requested=amount, amount=amount, party=party, legs=legs[party]) for party in (0, 1))
 
 
 def _program_transfer(snapshot: MovementSnapshot, movement: ProgramTransfer) -> Steps | Problem:
@@ -244,7 +244,7 @@ def _program_transfer(snapshot: MovementSnapshot, movement: ProgramTransfer) -> 
     if movement.total > snapshot.available():
         return Problem(GPA_TOO_SMALL)
     legs = Legs(program_funding=amount, available=-amount)
-    return (Step(kind=PROGRAM, requested=amount, amount=amount, moved=-amount, legs=legs), *_fees(movement))
+    return (Step(type_id=PROGRAM, requested=amount, amount=amount, moved=-amount, legs=legs), *_fees(movement))
 
 
 # --- Direct deposits ------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def _announce(snapshot: MovementSnapshot, movement: Deposit) -> Steps:
     applies = movement.at_once or due <= snapshot.now
     further = _applied(snapshot, types, movement.amount) if applies or not snapshot.parties[0].is_active else None
     pending = Step(
-        kind=types.pending, requested=movement.amount, amount=movement.amount, legs=Legs(), first_state=State.PENDING,
+        type_id=types.pending, requested=movement.amount, amount=movement.amount, legs=Legs(), first_state=State.PENDING,
         state=State.PENDING if further is None else _state_after(further), due_ms=due if further is None else 0,
     )  # fmt: skip
     return (pending,) if further is None else (pending, msgspec.structs.replace(further, follows=True))
@@ -275,20 +275,20 @@ def _applied(snapshot: MovementSnapshot, types: DepositTypes, amount: int) -> St
     elif types is CREDITED and snapshot.load_refusal(amount) is not None:
         code = REFUSED_CREDIT
     if code is not None:
-        return Step(kind=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=code)
+        return Step(type_id=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=code)
     gained = amount if types is CREDITED else -amount
-    return Step(kind=types.applied, requested=amount, amount=amount, legs=Legs(available=gained, deposits=-gained))
+    return Step(type_id=types.applied, requested=amount, amount=amount, legs=Legs(available=gained, deposits=-gained))
 
 
 def _state_after(step: Step) -> State:
     """The deposit's state when this was its latest transaction."""
-    return State.DECLINED if step.kind in (CREDITED.rejected, DEBITED.rejected) else State.COMPLETION
+    return State.DECLINED if step.type_id in (CREDITED.rejected, DEBITED.rejected) else State.COMPLETION
 
 
 def _change(snapshot: MovementSnapshot, movement: DepositTransition) -> Steps | Problem:
     chain = snapshot.chain
     assert chain is not None, "a transition names its deposit"
-    types, amount = CREDITED if chain.kind == CREDITED.pending else DEBITED, chain.requested
+    types, amount = CREDITED if chain.type_id == CREDITED.pending else DEBITED, chain.requested
     before, is_pending = chain.state, chain.state is State.PENDING
     if not (is_pending or (before is State.COMPLETION and movement.to is State.CLEARED)):
         return Problem(BAD_DEPOSIT_TRANSITION, f"{DEPOSIT_STATES[before]} to {DEPOSIT_STATES[movement.to]}")
@@ -299,7 +299,7 @@ def _change(snapshot: MovementSnapshot, movement: DepositTransition) -> Steps | 
             step = _applied(snapshot, types, amount)
             after = _state_after(step)
         case State.DECLINED:
-            step = Step(kind=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=movement.reason_code)
+            step = Step(type_id=types.rejected, requested=amount, amount=amount, legs=Legs(), reason_code=movement.reason_code)
             after = State.DECLINED
         case State.CLEARED:
             step, after = _undone(types, amount, is_pending=is_pending, code=movement.reason_code), State.CLEARED
@@ -310,6 +310,6 @@ def _change(snapshot: MovementSnapshot, movement: DepositTransition) -> Steps | 
 
 def _undone(types: DepositTypes, amount: int, *, is_pending: bool, code: str | None) -> Step:
     """The exact opposite of what was applied, even where the account has less by now: the bank has its money back."""
-    kind, given_back = (types.pending_reversal, 0) if is_pending else (types.reversal, amount)
+    type_id, given_back = (types.pending_reversal, 0) if is_pending else (types.reversal, amount)
     gained = -given_back if types is CREDITED else given_back
-    return Step(kind=kind, requested=amount, amount=amount, legs=Legs(available=gained, deposits=-gained), reason_code=code)
+    return Step(type_id=type_id, requested=amount, amount=amount, legs=Legs(available=gained, deposits=-gained), reason_code=code)

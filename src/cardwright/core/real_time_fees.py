@@ -17,12 +17,12 @@ from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.transaction_types import SETTLED_AT_ONCE
 
 
-def fee_of(snapshot: Snapshot, kind: int, message: Authorization) -> tuple[RealTimeFee, int] | None:
+def fee_of(snapshot: Snapshot, type_id: int, message: Authorization) -> tuple[RealTimeFee, int] | None:
     """The fee that a purchase of this type is assessed, and how much it is; None when there is none, or it is nothing.
 
     A percentage is of what the merchant asks for; what an MCC group holds beyond that costs nothing.
     """
-    fee = fee_for(snapshot.fees, kind)
+    fee = fee_for(snapshot.fees, type_id)
     amount = fee.of(message.requested) if fee is not None and message.requested else 0
     return (fee, amount) if fee is not None and amount else None
 
@@ -35,14 +35,14 @@ def with_fee(snapshot: Snapshot, decision: Decision, fee: RealTimeFee, amount: i
         usable = max(0, ledger - held)
     load = max(0, amount - usable) if snapshot.source is not None else 0
     funded = Legs(program_funding=-load, available=load - amount)
-    if decision.kind in SETTLED_AT_ONCE:
+    if decision.type_id in SETTLED_AT_ONCE:
         step = FeeStep(
-            kind=FEE_CHARGE, state=State.COMPLETION, amount=amount, impacted=-amount, moved=load, load_left=load,
+            type_id=FEE_CHARGE, state=State.COMPLETION, amount=amount, impacted=-amount, moved=load, load_left=load,
             legs=funded._replace(fees=amount), fee=fee.fee, group=fee.group,
         )  # fmt: skip
     else:
         step = FeeStep(
-            kind=FEE_PENDING, state=State.PENDING, amount=amount, impacted=-amount, moved=load, hold_left=amount,
+            type_id=FEE_PENDING, state=State.PENDING, amount=amount, impacted=-amount, moved=load, hold_left=amount,
             load_left=load, legs=funded._replace(held=amount), fee=fee.fee, group=fee.group,
         )  # fmt: skip
     return msgspec.structs.replace(decision, fee=step)
@@ -53,7 +53,7 @@ def with_fee_of_chain(before: Chain, assessed: Assessed, decision: Decision) -> 
     after = decision.chain
     if after is None:
         return decision
-    if before.kind in SETTLED_AT_ONCE:
+    if before.type_id in SETTLED_AT_ONCE:
         step = _given_back(assessed) if before.cleared and not after.cleared else None
     elif not before.hold_left or before.cleared:
         # What was charged stays charged, and what was let go of is not charged again.
@@ -68,7 +68,7 @@ def with_fee_of_chain(before: Chain, assessed: Assessed, decision: Decision) -> 
 def _taken(assessed: Assessed) -> FeeStep:
     amount = assessed.amount
     return FeeStep(
-        kind=FEE_CHARGE, state=State.COMPLETION, amount=amount, impacted=-amount, legs=Legs(held=-amount, fees=amount),
+        type_id=FEE_CHARGE, state=State.COMPLETION, amount=amount, impacted=-amount, legs=Legs(held=-amount, fees=amount),
         fee=assessed.fee, group=assessed.group, root=Chain(State.CLEARED, amount, 0, assessed.load, 0),
     )  # fmt: skip
 
@@ -76,7 +76,7 @@ def _taken(assessed: Assessed) -> FeeStep:
 def _let_go(assessed: Assessed) -> FeeStep:
     amount, load = assessed.amount, assessed.load
     return FeeStep(
-        kind=FEE_REVERSAL, state=State.CLEARED, amount=amount, impacted=amount, moved=-load,
+        type_id=FEE_REVERSAL, state=State.CLEARED, amount=amount, impacted=amount, moved=-load,
         legs=Legs(program_funding=load, available=amount - load, held=-amount),
         fee=assessed.fee, group=assessed.group, root=Chain(State.CLEARED, amount, 0, 0, 0),
     )  # fmt: skip
@@ -85,7 +85,7 @@ def _let_go(assessed: Assessed) -> FeeStep:
 def _given_back(assessed: Assessed) -> FeeStep:
     amount, load = assessed.amount, assessed.load
     return FeeStep(
-        kind=FEE_REVERSAL, state=State.CLEARED, amount=amount, impacted=amount, moved=-load,
+        type_id=FEE_REVERSAL, state=State.CLEARED, amount=amount, impacted=amount, moved=-load,
         legs=Legs(program_funding=load, available=amount - load, fees=-amount),
         fee=assessed.fee, group=assessed.group, root=Chain(State.COMPLETION, amount, 0, 0, amount),
     )  # fmt: skip

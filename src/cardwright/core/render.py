@@ -30,7 +30,7 @@ from cardwright.core.transaction_row import (
 from cardwright.core.transaction_types import (
     CREDIT_REVERSALS,
     INQUIRY,
-    LOAD_KINDS,
+    LOAD_TYPES,
     PURCHASE_REVERSALS,
     RELEASE_TYPES,
     REQUEST_TYPES,
@@ -108,19 +108,19 @@ def _words_of(row: TransactionRow) -> _Words:
 def render(row: TransactionRow, fragments: CardFragments, source: SourceFragments | None, state: int | None = None) -> str:
     """The card's side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
     details, places, time, began, token, chain_token = words = _words_of(row)
-    kind, preceding = row.kind, ""
+    type_id, preceding = row.type_id, ""
     # Questions have no effect, which is less than an effect of zero.
-    effect = None if kind == INQUIRY or row.code == VERIFIED else row.impacted
+    effect = None if type_id == INQUIRY or row.code == VERIFIED else row.impacted
     if row.root_id is not None:
         preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or chain_token}",'
-    asks, settles = kind in REQUEST_TYPES, kind in SETTLEMENT_TYPES
+    asks, settles = type_id in REQUEST_TYPES, type_id in SETTLEMENT_TYPES
     return (
-        f'{{"type":"{TYPES[kind]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
+        f'{{"type":"{TYPES[type_id]}","state":"{STATE_NAMES[row.state if state is None else state]}","identifier":"{row.id}",'
         f'"token":"{_inside(details.chosen_token) or token}",{fragments.tokens},"card_product_token":{fragments.product},'
         f"{preceding}{_gpa(row, effect, places)}"
         f"{_order(row, words, fragments, source)}"
         f'"duration":{row.duration_ms},"created_time":"{time}","user_transaction_time":"{began}",'
-        + ("" if kind in REVERSALS else f'"settlement_date":"{time[:10]}T00:00:00Z",')
+        + ("" if type_id in REVERSALS else f'"settlement_date":"{time[:10]}T00:00:00Z",')
         + f'"request_amount":{decimal_text(row.request_amount, places)},"amount":{decimal_text(row.amount, places)},'
         f'{_fees_and_cash(row, details, places)}"currency_code":"{row.currency}",'
         + ("" if row.impacted is None else f'"approval_code":"{approval_code(row)}",')
@@ -139,7 +139,7 @@ def render_load(row: TransactionRow, fragments: CardFragments, source: SourceFra
     assert row.moved, "only a row that moved money has a load side"
     details, places, time, began, token, _ = words = _words_of(row)
     return (
-        f'{{"type":"{TYPES[LOAD_KINDS[row.kind]]}","state":"{STATE_NAMES[row.state]}","identifier":"{row.id + 1}",'
+        f'{{"type":"{TYPES[LOAD_TYPES[row.type_id]]}","state":"{STATE_NAMES[row.state]}","identifier":"{row.id + 1}",'
         f'"token":"{with_kind(token, LOAD_SIDE)}",{fragments.tokens},'
         f'"preceding_related_transaction_token":"{_inside(details.chosen_token) or token}",'
         f"{_gpa(row, row.moved, places)}"
@@ -182,18 +182,18 @@ def _order(row: TransactionRow, words: _Words, fragments: CardFragments, source:
         f'{load}"state":"{state}","response":{response},"funding":{{"amount":{text},"source":{source.source}}},'
         f'"funding_source_token":{source.token}'
     )
-    if row.kind in UNLOAD_TYPES or details.unload:
+    if row.type_id in UNLOAD_TYPES or details.unload:
         return f'"gpa_order_unload":{{{common}}},'
     return f'"gpa_order":{{{common},"user_token":{fragments.owner},"currency_code":"{row.currency}"}},'
 
 
 def _order_state(row: TransactionRow) -> str:
     """PENDING while the hold lives, COMPLETION once money has moved, REVERSED after a full reversal."""
-    if row.kind in PURCHASE_REVERSALS:
+    if row.type_id in PURCHASE_REVERSALS:
         return "REVERSED"
-    if row.first_state == State.COMPLETION or row.kind in SETTLEMENT_TYPES or row.kind in CREDIT_REVERSALS:
+    if row.first_state == State.COMPLETION or row.type_id in SETTLEMENT_TYPES or row.type_id in CREDIT_REVERSALS:
         return "COMPLETION"
-    return "REVERSED" if row.kind in RELEASE_TYPES and row.first_state == State.CLEARED else "PENDING"
+    return "REVERSED" if row.type_id in RELEASE_TYPES and row.first_state == State.CLEARED else "PENDING"
 
 
 @lru_cache(maxsize=1024)

@@ -203,7 +203,7 @@ class Chain(msgspec.Struct, frozen=True):
 
     ``load_left`` is what JIT Funding brought and would get back (negative: what it got and would give again), ``cleared``
     what has been settled in all (negative: credited), ``increase`` what an MCC group held beyond what the merchant asked
-    for. ``kind`` is the root's type, ``since_ms`` when it was decided, ``due_ms`` when what is left of its hold expires, 0
+    for. ``type_id`` is the root's type, ``since_ms`` when it was decided, ``due_ms`` when what is left of its hold expires, 0
     without one.
     """
 
@@ -213,7 +213,7 @@ class Chain(msgspec.Struct, frozen=True):
     load_left: int
     cleared: int
     increase: int = 0
-    kind: int = TYPE_NUMBER["authorization"]
+    type_id: int = TYPE_NUMBER["authorization"]
     due_ms: int = 0
     since_ms: int = 0
 

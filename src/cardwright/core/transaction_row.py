@@ -41,7 +41,7 @@ class TransactionRow(NamedTuple):
     holder_id: int
     card_id: int | None
     source_id: int | None
-    kind: int
+    type_id: int
     state: int
     first_state: int
     code: int

@@ -39,9 +39,9 @@ CREDITS = frozenset({RequestType.ORIGINAL_CREDIT, RequestType.CREDIT_HOLD})
 WITH_CASH = {RequestType.PURCHASE: "authorization.cashback", RequestType.PIN_PURCHASE: "pindebit.cashback"}
 """The type of a form that also asks for cash at the till."""
 
-KIND_OF = {request_type: TYPE_NUMBER[request_type] for request_type in RequestType}
-KIND_WITH_CASH = {**KIND_OF, **{request_type: TYPE_NUMBER[name] for request_type, name in WITH_CASH.items()}}
-REQUEST_TYPE_OF = {kind: request_type for kinds in (KIND_OF, KIND_WITH_CASH) for request_type, kind in kinds.items()}
+TYPE_OF = {request_type: TYPE_NUMBER[request_type] for request_type in RequestType}
+TYPE_WITH_CASH = {**TYPE_OF, **{request_type: TYPE_NUMBER[name] for request_type, name in WITH_CASH.items()}}
+REQUEST_TYPE_OF = {type_id: request_type for types in (TYPE_OF, TYPE_WITH_CASH) for request_type, type_id in types.items()}
 """The form of the message that a stored type records."""
 
 
@@ -112,35 +112,35 @@ SETTLED_AT_ONCE = frozenset(
 )  # fmt: skip
 """Kinds that move money for good in one message, which can be undone."""
 
-INQUIRY = KIND_OF[RequestType.BALANCE_INQUIRY]
-INCREMENT = KIND_OF[RequestType.INCREMENT]
-WITHDRAWAL = KIND_OF[RequestType.WITHDRAWAL]
-CREDIT = KIND_OF[RequestType.ORIGINAL_CREDIT]
+INQUIRY = TYPE_OF[RequestType.BALANCE_INQUIRY]
+INCREMENT = TYPE_OF[RequestType.INCREMENT]
+WITHDRAWAL = TYPE_OF[RequestType.WITHDRAWAL]
+CREDIT = TYPE_OF[RequestType.ORIGINAL_CREDIT]
 REFUND = TYPE_NUMBER["refund"]
 ANNOUNCED_REFUND = TYPE_NUMBER["refund.authorization"]
 PIN_REFUND = TYPE_NUMBER["pindebit.refund"]
-PIN_HOLD = KIND_OF[RequestType.PIN_HOLD]
+PIN_HOLD = TYPE_OF[RequestType.PIN_HOLD]
 PIN_REVERSAL = TYPE_NUMBER["pindebit.reversal"]
 FORCED_CLEARING = TYPE_NUMBER["authorization.clearing"]
 
 CARD_CREDITS = frozenset({CREDIT, PIN_REFUND})
 """Kinds that bring money for good in one message, which can be taken back."""
 
-CREDIT_REVERSALS = frozenset(FAMILIES[kind].reversal for kind in CARD_CREDITS)
+CREDIT_REVERSALS = frozenset(FAMILIES[type_id].reversal for type_id in CARD_CREDITS)
 """Kinds that take such money back."""
 
-PURCHASE_REVERSALS = frozenset(FAMILIES[kind].reversal for kind in SETTLED_AT_ONCE - CARD_CREDITS)
+PURCHASE_REVERSALS = frozenset(FAMILIES[type_id].reversal for type_id in SETTLED_AT_ONCE - CARD_CREDITS)
 """Kinds that undo what was paid at once."""
 
-CLEARED_ONCE = frozenset({PIN_HOLD, KIND_OF[RequestType.ATM_HOLD], KIND_OF[RequestType.QUASI_HOLD]})
+CLEARED_ONCE = frozenset({PIN_HOLD, TYPE_OF[RequestType.ATM_HOLD], TYPE_OF[RequestType.QUASI_HOLD]})
 """Kinds whose clearing is final: the rest of the hold goes back with it."""
 
-COMPLETIONS = frozenset(clearing for kind in CLEARED_ONCE if (clearing := FAMILIES[kind].clearing) is not None)
+COMPLETIONS = frozenset(clearing for type_id in CLEARED_ONCE if (clearing := FAMILIES[type_id].clearing) is not None)
 """The clearings of those."""
 
 EXPIRIES = frozenset(family.expiry for family in FAMILIES.values() if family.expiry is not None)
 
-CREDIT_CLEARINGS = frozenset(clearing for kind in PENDING_CREDITS if (clearing := FAMILIES[kind].clearing) is not None)
+CREDIT_CLEARINGS = frozenset(clearing for type_id in PENDING_CREDITS if (clearing := FAMILIES[type_id].clearing) is not None)
 """Kinds that bring money which was announced."""
 
 REFUNDS = frozenset(
@@ -166,7 +166,7 @@ SETTLEMENT_TYPES = CLEARINGS | CREDIT_CLEARINGS | {REFUND}
 UNLOAD_TYPES = CARD_CREDITS | CREDIT_CLEARINGS | {REFUND}
 """Kinds whose money goes back to the funding source: they carry ``gpa_order_unload``."""
 
-LOAD_KINDS = {
+LOAD_TYPES = {
     **dict.fromkeys(REQUEST_TYPES | SETTLEMENT_TYPES, TYPE_NUMBER["gpa.credit.authorization"]),
     **dict.fromkeys(RELEASE_TYPES, TYPE_NUMBER["gpa.credit.authorization.reversal"]),
     **dict.fromkeys(UNLOAD_TYPES, TYPE_NUMBER["gpa.debit.authorization"]),

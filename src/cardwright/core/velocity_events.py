@@ -59,7 +59,7 @@ class ChainParts:
 
 def counted_chain(row: TransactionRow, details: Details) -> int | None:
     """Return the root of the chain that a message counts for; None for a refund that names no purchase."""
-    if row.kind in REFUNDS:
+    if row.type_id in REFUNDS:
         return details.refund_of
     return row.id if row.root_id is None else row.root_id
 
@@ -118,12 +118,12 @@ def parts_of(root: TransactionRow, details: Details) -> Parts:
 
 def are_stored(row: TransactionRow, event: Event, known: Details) -> bool:
     """Whether the parts of a chain no longer follow from its root alone after a message."""
-    return known.parts is not None or row.kind in REFUNDS or event.purchase + event.cash > 0
+    return known.parts is not None or row.type_id in REFUNDS or event.purchase + event.cash > 0
 
 
 def request_of_row(row: TransactionRow, details: Details) -> Authorization:
     """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
-    request_type = REQUEST_TYPE_OF[row.kind]
+    request_type = REQUEST_TYPE_OF[row.type_id]
     fees = () if request_type is RequestType.BALANCE_INQUIRY or request_type in CREDITS else details.fees
     surcharge = surcharge_of(fees)
     return Authorization(amount=row.request_amount - details.cash_back - surcharge, details=details, request_type=request_type)
@@ -135,7 +135,7 @@ def event_of(row: TransactionRow, details: Details) -> Event | None:
     What follows an authorization says itself what it adds: a partial reversal gives its amount back, a full one the use
     too, a clearing counts as far as it goes beyond the hold, a refund gives its amount back.
     """
-    if row.kind in REQUEST_TYPES:
+    if row.type_id in REQUEST_TYPES:
         return _event_of_request(row, details)
     if details.use is None or row.impacted is None:
         return None
@@ -153,5 +153,5 @@ def _event_of_request(row: TransactionRow, details: Details) -> Event | None:
     if amount == 0 or amount >= LARGEST:
         return None
     cash = cash_back_of(row.code, details)
-    count = use_count(REQUEST_TYPE_OF[row.kind])
+    count = use_count(REQUEST_TYPE_OF[row.type_id])
     return Event(details.mid, details.merchant.mcc, row.currency, amount - cash, cash, count, approved, details.velocity_category)

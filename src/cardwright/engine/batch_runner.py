@@ -314,7 +314,7 @@ def _keep(
     if root is not None and decision.chain is not None:
         batch.roots[root.id] = changed = after_chain(root, decision.chain)
         write.chains[root.id] = chain_row(changed)
-        if row.kind == INCREMENT:
+        if row.type_id == INCREMENT:
             batch.roots[root.id] = grown = with_increment(changed, row)
             write.grown[root.id] = grown.details
     if request.inline_target is not None:
@@ -338,7 +338,7 @@ def _move(batch: Batch, ids: IdSource, request: MovementRequest) -> MovementResu
         return Problem(ORIGINAL_NOT_FOUND)
     first = len(batch.write.transactions)
     moved = _carry_out(batch, ids, program, request, entries, root)
-    if program.reloads and isinstance(moved, MovementResult) and (spent := batch.write.transactions[first]).kind in SPENDING:
+    if program.reloads and isinstance(moved, MovementResult) and (spent := batch.write.transactions[first]).type_id in SPENDING:
         _reload(batch, ids, program, entries[0], None, spent)
     return moved
 

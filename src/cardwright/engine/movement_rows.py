@@ -70,7 +70,7 @@ class Change(NamedTuple):
     @property
     def event(self) -> Event:
         """The event that tells of the transition."""
-        name = f"{Category.DEPOSIT.base}.{deposit_event(self.row.kind)}"
+        name = f"{Category.DEPOSIT.base}.{deposit_event(self.row.type_id)}"
         return Event(self.row.program_id, self.row.created_ms, Category.DEPOSIT, name, self.token)
 
     def movement_row(self, deposit_id: int) -> tuple[object, ...]:
@@ -110,7 +110,7 @@ async def load_holders_with_loads(cache: Cache, entries: Iterable[AccountEntry])
 
 def holders_loaded_by(rows: Sequence[TransactionRow]) -> set[int]:
     """The accounts that a movement loaded."""
-    return {row.holder_id for row in rows if row.kind in LOADS and (row.impacted or 0) > 0}
+    return {row.holder_id for row in rows if row.type_id in LOADS and (row.impacted or 0) > 0}
 
 
 def first_row(
@@ -125,7 +125,7 @@ def first_row(
         card_id=None,
         # Only what moved money from or to the source is its business; fees are the program's own.
         source_id=request.source_id if step.moved else None,
-        kind=step.kind,
+        type_id=step.type_id,
         state=step.state.value,
         first_state=step.first_state.value,
         code=Reason.APPROVED.number,

@@ -48,7 +48,7 @@ def _row_of(taken: FeeTaken, first: TransactionRow | None, account: Account) -> 
     row = beside._replace(
         id=taken.row_id,
         card_id=None,
-        kind=step.kind,
+        type_id=step.type_id,
         state=step.state.value,
         first_state=step.state.value,
         code=Reason.APPROVED.number,
@@ -101,7 +101,7 @@ async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], loaded: 
     """
     ids = set[int]()
     for row in loaded.rows.values():
-        if row.kind in SETTLED_AT_ONCE and programs[row.program_id].fees is not None:
+        if row.type_id in SETTLED_AT_ONCE and programs[row.program_id].fees is not None:
             assessed = details_decoder.decode(row.details).assessed
             ids |= {assessed.row_id} - loaded.rows.keys() if assessed is not None else set()
     return {row.id: row for row in await cache.look(load_rows, ids)} if ids else {}
@@ -110,6 +110,6 @@ async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], loaded: 
 def unless_refunded(message: Message, root: TransactionRow, roots: dict[int, TransactionRow]) -> Message:
     """The message without the fee of its chain, if that was charged at once and refunded since: it is not given back again."""
     assessed = message.details.assessed
-    if assessed is None or root.kind not in SETTLED_AT_ONCE or not roots[assessed.row_id].cleared:
+    if assessed is None or root.type_id not in SETTLED_AT_ONCE or not roots[assessed.row_id].cleared:
         return message
     return msgspec.structs.replace(message, details=msgspec.structs.replace(message.details, assessed=None))

@@ -25,7 +25,7 @@ def chain_of(root: TransactionRow) -> Chain:
     """A chain's root as a decision sees it."""
     return Chain(
         State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared,
-        max(0, root.amount - root.request_amount), root.kind, root.due_ms, root.created_ms,
+        max(0, root.amount - root.request_amount), root.type_id, root.due_ms, root.created_ms,
     )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def record(
         holder_id=holder_id,
         card_id=card_id,
         source_id=source_id,
-        kind=decision.kind,
+        type_id=decision.type_id,
         state=decision.state.value,
         first_state=decision.state.value,
         code=decision.reason.number,
@@ -166,7 +166,7 @@ def inline_notification(row: TransactionRow, target: bytes) -> dict[str, object]
 def events_of(rows: Sequence[TransactionRow], subscriptions: Mapping[int, Sequence[Subscription]]) -> list[Event]:
     """The events of transactions, of those programs only that have a subscription."""
     return [
-        Event(row.program_id, row.created_ms, Category.TRANSACTION, f"transaction.{TYPES[row.kind]}", row.id)
+        Event(row.program_id, row.created_ms, Category.TRANSACTION, f"transaction.{TYPES[row.type_id]}", row.id)
         for row in rows
         if subscriptions[row.program_id]
     ]

@@ -74,11 +74,11 @@ _entry = journal.c
 _RETURNED: ColumnElement[int] = case((_entry.program_funding > 0, _entry.program_funding), else_=0)
 _DRAWN: ColumnElement[int] = case((_entry.program_funding < 0, -_entry.program_funding), else_=0)
 _IS_REFUND = _entry.settlement < 0
-_IS_MOVEMENT = transactions.c.kind.in_((GPA_CREDIT, GPA_DEBIT, PROGRAM))
+_IS_MOVEMENT = transactions.c.type_id.in_((GPA_CREDIT, GPA_DEBIT, PROGRAM))
 
 
-def _of(kind: int, amount: ColumnElement[int]) -> ColumnElement[int]:
-    return case((transactions.c.kind == kind, amount), else_=0)
+def _of(type_id: int, amount: ColumnElement[int]) -> ColumnElement[int]:
+    return case((transactions.c.type_id == type_id, amount), else_=0)
 
 
 LINES: dict[str, ColumnElement[int]] = {

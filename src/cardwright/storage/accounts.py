@@ -41,7 +41,7 @@ def load_account(db: Connection, program_id: int, token: str) -> Account | None:
 def loaded_accounts(db: Connection, holder_ids: Collection[int]) -> set[int]:
     """Those of these accounts that something was loaded on, whatever became of it."""
     row = transactions.c
-    query = select(row.holder_id).where(find_own(db, holder_ids).condition, row.kind.in_(LOADS), row.impacted > 0)
+    query = select(row.holder_id).where(find_own(db, holder_ids).condition, row.type_id.in_(LOADS), row.impacted > 0)
     return set(db.scalars(query.distinct()))
 
 

@@ -13,7 +13,7 @@ class Original(NamedTuple):
 
     id: int
     program_id: int
-    kind: int
+    type_id: int
     code: int
     created_ms: int
     user_time_ms: int
@@ -25,7 +25,7 @@ class Original(NamedTuple):
     def of(cls, row: TransactionRow, card_token: str) -> Self:
         """What is kept of a row."""
         return cls(
-            row.id, row.program_id, row.kind, row.code, row.created_ms, row.user_time_ms, row.root_id, row.seed, card_token
+            row.id, row.program_id, row.type_id, row.code, row.created_ms, row.user_time_ms, row.root_id, row.seed, card_token
         )
 
     @property

@@ -279,7 +279,7 @@ transactions = _account_table(
     Column("holder_id", Id, nullable=False),
     Column("card_id", Id),
     Column("source_id", Id),
-    Column("kind", SmallInteger, nullable=False),
+    Column("type_id", SmallInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("first_state", SmallInteger, nullable=False),
     Column("code", SmallInteger, nullable=False),

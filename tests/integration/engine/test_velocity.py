@@ -500,7 +500,7 @@ class Story:
         if verb == "expire":
             message = message._replace(message=Expiry(details=Details(mid="")))
         if verb in REFUNDS:
-            message = message._replace(message=msgspec.structs.replace(message.message, kind=REFUNDS[verb]))
+            message = message._replace(message=msgspec.structs.replace(message.message, type_id=REFUNDS[verb]))
         (outcome,) = self.platform.run([[message]])
         assert isinstance(outcome, CardResult)
         self.outcomes.append(outcome)

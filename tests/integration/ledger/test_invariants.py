@@ -247,7 +247,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a chain believes in more loaded money": (f"UPDATE transactions SET load_left = load_left + 1 {OPEN}", {"chains_add_up"}),
     "a message changes its chain": (
         "UPDATE transactions SET root_id = (SELECT max(id) FROM transactions WHERE hold_left > 0)"
-        " WHERE id = (SELECT max(id) FROM transactions WHERE kind = 12 AND root_id IS NOT NULL)",
+        " WHERE id = (SELECT max(id) FROM transactions WHERE type_id = 12 AND root_id IS NOT NULL)",
         {"chains_add_up"},
     ),
     "a message follows nothing": (
@@ -270,7 +270,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         {"chains_add_up", "fees_are_what_was_charged", "settlement_is_what_was_cleared"},
     ),
     "a real-time fee waits for a purchase that is over": (
-        "UPDATE transactions SET cleared = 50 WHERE id = (SELECT max(id) - 2 FROM transactions WHERE kind = "
+        "UPDATE transactions SET cleared = 50 WHERE id = (SELECT max(id) - 2 FROM transactions WHERE type_id = "
         f"{TYPE_NUMBER['fee.charge.pending']} AND hold_left > 0)",
         {"fee_waits_for_its_purchase", "chains_add_up"},
     ),
@@ -285,10 +285,10 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         {"deposits_are_what_banks_sent", "what_is_sent_arrives"},
     ),
     "a deposit is said to have been refused": (
-        f"UPDATE transactions SET state = 4 WHERE kind = {PENDING} AND state = 3", {"deposit_ends_as_it_was_told"},
+        f"UPDATE transactions SET state = 4 WHERE type_id = {PENDING} AND state = 3", {"deposit_ends_as_it_was_told"},
     ),
     "a deposit waits for ever": (
-        f"UPDATE transactions SET due_ms = 0 WHERE kind = {PENDING} AND state = 1",
+        f"UPDATE transactions SET due_ms = 0 WHERE type_id = {PENDING} AND state = 1",
         {"open_purchase_holds_something", "open_hold_has_an_end"},
     ),
     "more is unloaded than was loaded": (
@@ -422,7 +422,7 @@ def test_violations_say_where_and_what(platform: InProcessPlatform) -> None:
     platform.run([[card_request(platform, "ana_card", 100, seed=number) for number in range(SHOWN_MAX)]])
     with platform.database.write() as db:
         db.execute(message_tokens.update().values(transaction_id=99999))
-        approvals = transactions.c.impacted.is_not(None), transactions.c.kind == TYPE_NUMBER["authorization"]
+        approvals = transactions.c.impacted.is_not(None), transactions.c.type_id == TYPE_NUMBER["authorization"]
         db.execute(transactions.update().values(moved=1).where(*approvals))
     report = verify(platform.database)
     assert not report.is_sound

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 
 from cardwright.storage import migrate as module
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import LOCK_ID, MigrationBlocked, migrate, newest, present, revisions, sql_of_all
-from cardwright.storage.tables import metadata
+from cardwright.storage.tables import metadata, transactions
 
 NEXT = """
 from alembic import op
@@ -32,6 +33,20 @@ def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> None:
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
+    database.close()
+
+
+def test_upgrade_keeps_the_types_of_transactions(database_url: str) -> None:
+    """A database of schema 0001 has the same transactions after the column of their type was renamed."""
+    database = Database(database_url)
+    with database.write() as db:
+        command.upgrade(module._config(db), "0001")
+        columns = ["kind" if column.name == "type_id" else column.name for column in transactions.c]
+        values = ", ".join(f"'{number}'" for number in range(len(columns)))
+        db.execute(text(f"INSERT INTO transactions ({', '.join(columns)}) VALUES ({values})"))
+    assert migrate(database)
+    with database.read() as db:
+        assert db.execute(select(transactions.c.type_id)).scalar_one() == columns.index("kind")
     database.close()
 
 

@@ -65,7 +65,9 @@ def extended(snapshot: Snapshot, request_type: RequestType, extra: str) -> Snaps
         return msgspec.structs.replace(snapshot, spend=msgspec.structs.replace(snapshot.spend, categories=categories))
     if extra == "fee":
         kinds = [TYPE_NUMBER[name] for name in (str(request_type), WITH_CASH.get(request_type)) if name]
-        fees = tuple(RealTimeFee(token="f", kind=kind, amount=1_00, is_percentage=False, fee="{}", group="{}") for kind in kinds)
+        fees = tuple(
+            RealTimeFee(token="f", type_id=kind, amount=1_00, is_percentage=False, fee="{}", group="{}") for kind in kinds
+        )
         return msgspec.structs.replace(snapshot, fees=fees)
     return snapshot
 
@@ -190,5 +192,5 @@ def test_the_record_gives_the_message_back(decided: list[Case]) -> None:
             case.name
         )
         decision = decide(case.snapshot, again, NOON)
-        expected = (case.row.kind, case.decision.reason, case.row.amount)
-        assert (decision.kind, decision.reason, decision.amount) == expected, case.name
+        expected = (case.row.type_id, case.decision.reason, case.row.amount)
+        assert (decision.type_id, decision.reason, decision.amount) == expected, case.name

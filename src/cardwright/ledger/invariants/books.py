@@ -56,7 +56,7 @@ def balances_are_sums_of_entries(db: Connection) -> Iterator[Discrepancy]:
                 yield f"holder {holder_id}, {currency} (ledger, held)", summed, stored
 
 
-_HELD: ColumnElement[int] = case((transactions.c.kind.in_(PENDING_CREDITS), 0), else_=transactions.c.hold_left)
+_HELD: ColumnElement[int] = case((transactions.c.type_id.in_(PENDING_CREDITS), 0), else_=transactions.c.hold_left)
 """What a transaction holds of its account: nothing where money is only announced."""
 
 
@@ -95,7 +95,7 @@ def approved_has_one_entry(db: Connection) -> Iterator[Discrepancy]:
     Of a direct deposit only what takes effect, or is undone afterwards, moves money; an announced credit has an effect of 0.
     """
     row = transactions.c
-    moved_money = and_(row.impacted.is_not(None), row.impacted != 0, row.kind.not_in(NEWS))
+    moved_money = and_(row.impacted.is_not(None), row.impacted != 0, row.type_id.not_in(NEWS))
     has_entry = journal.c.id.is_not(None)
     query = select(transactions.c.id, moved_money.label("expected"), has_entry.label("actual"))
     query = query.outerjoin_from(transactions, journal, journal.c.id == transactions.c.id)
@@ -136,9 +136,9 @@ _CAPTURED: ColumnElement[int] = transactions.c.moved + _FUNDED
 
 def funding_is_what_was_moved(db: Connection) -> Iterator[Discrepancy]:
     """What an order moved came out of program funding or went back there, in the same entry; or a clearing took it of a hold."""
-    is_clearing = transactions.c.kind.in_(CLEARINGS)
+    is_clearing = transactions.c.type_id.in_(CLEARINGS)
     # Only a completion gives something of the hold back, so that only there the source can gain.
-    gives_nothing_back = transactions.c.kind.not_in(COMPLETIONS)
+    gives_nothing_back = transactions.c.type_id.not_in(COMPLETIONS)
     held = func.coalesce(journal.c.held, 0)
     is_wrong = or_(
         and_(~is_clearing, _CAPTURED != 0),
@@ -162,7 +162,7 @@ def settlement_is_what_was_cleared(db: Connection) -> Iterator[Discrepancy]:
     row = transactions.c
     gives = CLEARINGS | (SETTLED_AT_ONCE - CARD_CREDITS) | CREDIT_REVERSALS
     takes = CARD_CREDITS | CREDIT_CLEARINGS | PURCHASE_REVERSALS | {REFUND}
-    owed = case((row.impacted.is_(None), 0), (row.kind.in_(gives), row.amount), (row.kind.in_(takes), -row.amount), else_=0)
+    owed = case((row.impacted.is_(None), 0), (row.type_id.in_(gives), row.amount), (row.type_id.in_(takes), -row.amount), else_=0)
     return _booked_otherwise(db, "settlement", owed)
 
 
@@ -172,7 +172,8 @@ def fees_are_what_was_charged(db: Connection) -> Iterator[Discrepancy]:
     # A fee that was only held is let go of, one that was charged is given back.
     given_back = -row.amount - func.coalesce(journal.c.held, 0)
     earned = case(
-        (row.kind == FEE_CHARGE, row.amount), (row.kind == FEE_REFUND, -row.amount), (row.kind == FEE_REVERSAL, given_back),
+        (row.type_id == FEE_CHARGE, row.amount), (row.type_id == FEE_REFUND, -row.amount),
+        (row.type_id == FEE_REVERSAL, given_back),
         else_=0,
     )  # fmt: skip
     return _booked_otherwise(db, "fees", earned)
@@ -182,14 +183,14 @@ def deposits_are_what_banks_sent(db: Connection) -> Iterator[Discrepancy]:
     """What banks sent is what was credited by direct deposit, less what was debited or undone."""
     row = transactions.c
     came, went = (CREDITED.applied, DEBITED.reversal), (DEBITED.applied, CREDITED.reversal)
-    sent = case((row.kind.in_(came), -row.amount), (row.kind.in_(went), row.amount), else_=0)
+    sent = case((row.type_id.in_(came), -row.amount), (row.type_id.in_(went), row.amount), else_=0)
     return _booked_otherwise(db, "deposits", sent)
 
 
 def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Discrepancy]:
     """A direct deposit is in the state that its latest transaction says, and moves money at most once each way."""
     row, later = transactions.c, transactions.alias("later").c
-    newest_first = select(later.kind).where(later.root_id == row.id).order_by(later.id.desc())
+    newest_first = select(later.type_id).where(later.root_id == row.id).order_by(later.id.desc())
     last_kind = newest_first.limit(1).correlate(transactions).scalar_subquery()
     expected = case(
         (last_kind.in_((CREDITED.applied, DEBITED.applied)), int(State.COMPLETION)),
@@ -197,13 +198,13 @@ def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Discrepancy]:
         (last_kind.is_not(None), int(State.CLEARED)),
         else_=int(State.PENDING),
     )
-    query = select(row.id, row.state, expected.label("expected")).where(row.kind.in_(ANNOUNCED), row.state != expected)
+    query = select(row.id, row.state, expected.label("expected")).where(row.type_id.in_(ANNOUNCED), row.state != expected)
     for transaction in stream(db, query):
         yield f"transaction {transaction.id} (deposit)", State(transaction.expected).name, State(transaction.state).name
     count = func.count()
-    twice = select(row.root_id, row.kind, count.label("times")).where(row.kind.in_((*CREDITED, *DEBITED)))
-    for repeat in stream(db, twice.where(row.root_id.is_not(None)).group_by(row.root_id, row.kind).having(count > 1)):
-        yield f"transaction {repeat.root_id} (deposit)", "each kind once", f"kind {repeat.kind}, {repeat.times} times"
+    twice = select(row.root_id, row.type_id, count.label("times")).where(row.type_id.in_((*CREDITED, *DEBITED)))
+    for repeat in stream(db, twice.where(row.root_id.is_not(None)).group_by(row.root_id, row.type_id).having(count > 1)):
+        yield f"transaction {repeat.root_id} (deposit)", "each type once", f"type {repeat.type_id}, {repeat.times} times"
 
 
 def what_is_sent_arrives(db: Connection) -> Iterator[Discrepancy]:
@@ -217,7 +218,7 @@ def what_is_sent_arrives(db: Connection) -> Iterator[Discrepancy]:
 def order_keeps_no_debt(db: Connection) -> Iterator[Discrepancy]:
     """No more is unloaded of an order than it loaded."""
     row = transactions.c
-    for transaction in stream(db, select(row.id, row.load_left).where(row.load_left < 0, row.kind == GPA_CREDIT)):
+    for transaction in stream(db, select(row.id, row.load_left).where(row.load_left < 0, row.type_id == GPA_CREDIT)):
         yield f"transaction {transaction.id} (left to unload)", "nothing or more", transaction.load_left
 
 
@@ -229,15 +230,15 @@ def chains_add_up(db: Connection) -> Iterator[Discrepancy]:
     row = transactions.c
     root = func.coalesce(row.root_id, row.id)
     loaded = case(
-        (row.kind.in_(CLEARINGS), -_CAPTURED),
-        (row.kind.in_((REFUND, PROGRAM_TRANSFER, *CREDIT_CLEARINGS)), 0),
+        (row.type_id.in_(CLEARINGS), -_CAPTURED),
+        (row.type_id.in_((REFUND, PROGRAM_TRANSFER, *CREDIT_CLEARINGS)), 0),
         # What an order loads for its fees is spent at once.
-        (row.kind == GPA_CREDIT, row.request_amount),
+        (row.type_id == GPA_CREDIT, row.request_amount),
         else_=row.moved,
     )
     cleared = case(
-        (row.kind == FEE_REFUND, row.amount),
-        (row.kind == FEE_REVERSAL, -func.coalesce(journal.c.fees, 0)),
+        (row.type_id == FEE_REFUND, row.amount),
+        (row.type_id == FEE_REVERSAL, -func.coalesce(journal.c.fees, 0)),
         else_=func.coalesce(journal.c.settlement, 0),
     )
     kept = (func.sum(_HELD), func.sum(row.load_left), func.sum(row.cleared))
@@ -251,7 +252,7 @@ def chains_add_up(db: Connection) -> Iterator[Discrepancy]:
 def open_purchase_holds_something(db: Connection) -> Iterator[Discrepancy]:
     """A transaction that begins a chain is PENDING exactly as long as it holds something, or is a deposit before its day."""
     row = transactions.c
-    waits = and_(row.kind.in_(ANNOUNCED), row.due_ms > 0)
+    waits = and_(row.type_id.in_(ANNOUNCED), row.due_ms > 0)
     differs = truth(row.state == int(State.PENDING)) != truth(or_(row.hold_left > 0, waits))
     for transaction in stream(db, select(row.id, row.state, row.hold_left).where(row.root_id.is_(None), differs)):
         yield (
@@ -281,8 +282,8 @@ def open_hold_has_an_end(db: Connection) -> Iterator[Discrepancy]:
     So has a deposit that was announced, as long as it is PENDING. A real-time fee ends with its purchase.
     """
     row = transactions.c
-    waits = and_(row.kind.in_(ANNOUNCED), row.state == int(State.PENDING))
-    differs = truth(row.due_ms > 0) != truth(or_(and_(row.hold_left > 0, row.kind != FEE_PENDING), waits))
+    waits = and_(row.type_id.in_(ANNOUNCED), row.state == int(State.PENDING))
+    differs = truth(row.due_ms > 0) != truth(or_(and_(row.hold_left > 0, row.type_id != FEE_PENDING), waits))
     for transaction in stream(db, select(row.id, row.due_ms, row.hold_left).where(differs)):
         yield (
             f"transaction {transaction.id}",
@@ -298,7 +299,7 @@ def fee_waits_for_its_purchase(db: Connection) -> Iterator[Discrepancy]:
     """
     row, purchase = transactions.c, transactions.alias("purchase").c
     query = select(row.id, row.hold_left, purchase.hold_left.label("open"), purchase.cleared)
-    query = query.where(row.kind == FEE_PENDING, purchase.id == row.id - 2)
+    query = query.where(row.type_id == FEE_PENDING, purchase.id == row.id - 2)
     waits = and_(purchase.hold_left > 0, purchase.cleared == 0)
     for transaction in stream(db, query.where(truth(row.hold_left > 0) != truth(waits))):
         yield (

@@ -75,7 +75,7 @@ def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Discrepancy]:
         )
     )
     wrong = or_(
-        transactions.c.impacted.is_(None), transactions.c.kind.not_in(REQUEST_TYPES), velocity_controls.c.shadow.not_in((1, 2))
+        transactions.c.impacted.is_(None), transactions.c.type_id.not_in(REQUEST_TYPES), velocity_controls.c.shadow.not_in((1, 2))
     )
     for row in stream(db, query.where(or_(wrong, velocity_controls.c.id.is_(None)))):
         yield f"shadow control {row.control_id}", "an approved purchase of its program", f"transaction {row.transaction_id}"

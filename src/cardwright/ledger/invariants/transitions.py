@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import msgspec
 from sqlalchemy import Column, Connection, Table, and_, select
 
-from cardwright.core.movement_types import STATE_BY_KIND
+from cardwright.core.movement_types import STATE_BY_TYPE
 from cardwright.core.movements import DEPOSIT_STATES, MovementKind
 from cardwright.ledger.invariants.scan import Discrepancy, stream
 from cardwright.storage.tables import (
@@ -71,9 +71,9 @@ def deposit_change_has_its_transition(db: Connection) -> Iterator[Discrepancy]:
         movements.c.id == transactions.c.id, movements.c.program_id == transactions.c.program_id,
         movements.c.kind == int(MovementKind.DEPOSIT_TRANSITION),
     )  # fmt: skip
-    query = select(transactions.c.id, transactions.c.kind, movements.c.doc).outerjoin_from(transactions, movements, is_its)
-    for row in stream(db, query.where(transactions.c.kind.in_(STATE_BY_KIND))):
-        expected = DEPOSIT_STATES[STATE_BY_KIND[row.kind]]
+    query = select(transactions.c.id, transactions.c.type_id, movements.c.doc).outerjoin_from(transactions, movements, is_its)
+    for row in stream(db, query.where(transactions.c.type_id.in_(STATE_BY_TYPE))):
+        expected = DEPOSIT_STATES[STATE_BY_TYPE[row.type_id]]
         actual = None if row.doc is None else msgspec.json.decode(row.doc, type=_Transition).state
         if actual != expected:
             yield f"transaction {row.id}", f"a transition to {expected}", actual

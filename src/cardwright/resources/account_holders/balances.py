@@ -41,7 +41,7 @@ def pending_credits(db: Connection, holder_id: int) -> int:
     total = select(func.sum(transactions.c.amount)).join(movements, movements.c.id == transactions.c.id)
     query = total.where(
         movements.c.holder_id == holder_id, movements.c.kind == int(MovementKind.DEPOSIT),
-        transactions.c.kind == CREDITED.pending, transactions.c.state == int(State.PENDING),
+        transactions.c.type_id == CREDITED.pending, transactions.c.state == int(State.PENDING),
     )  # fmt: skip
     return int(db.scalar(query) or 0)
 

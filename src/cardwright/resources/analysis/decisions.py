@@ -46,9 +46,9 @@ def message_of(row: TransactionRow) -> Authorization:
 def account_before(row: TransactionRow) -> Account:
     """The account as the decision found it: the balances after it, less what it did."""
     held = row.ledger - row.available
-    if row.impacted is None or row.kind in PENDING_CREDITS:
+    if row.impacted is None or row.type_id in PENDING_CREDITS:
         return Account({row.currency: (row.ledger, held)})
-    if row.kind in SETTLED_AT_ONCE:
+    if row.type_id in SETTLED_AT_ONCE:
         return Account({row.currency: (row.ledger - row.moved - row.impacted, held)})
     return Account({row.currency: (row.ledger - row.moved, held - row.amount)})
 
@@ -88,14 +88,14 @@ def get_decision(call: Call) -> dict[str, Any]:
     """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
     row, _side = get_transaction(call.db, call.program.id, call.token)
     reason = REASON_OF[row.code]
-    is_follow_up = row.kind not in REQUEST_TYPES or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
+    is_follow_up = row.type_id not in REQUEST_TYPES or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
     again = RepeatedDecision(explain_follow_up(row), True, {}) if is_follow_up else _explain_again(call, row)
     steps = again.steps
     places = exponent_of(row.currency) or 0
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
     return {
         "transaction_token": details_decoder.decode(row.details).chosen_token or token_of(row),
-        "type": TYPES[row.kind],
+        "type": TYPES[row.type_id],
         "decided_time": iso_ms(row.created_ms),
         "outcome": "DECLINED" if row.first_state == State.DECLINED else "APPROVED",
         "response": {"code": reason.code, "memo": reason.memo},

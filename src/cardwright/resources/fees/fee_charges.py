@@ -94,7 +94,7 @@ def get_fee_transaction(db: Connection, program_id: int, token: str) -> Transact
         row, _side = get_transaction(db, program_id, token)
     except Problem:
         raise Problem(FEE_CHARGE_UNKNOWN) from None
-    if row.kind != FEE_CHARGE:
+    if row.type_id != FEE_CHARGE:
         raise Problem(FEE_CHARGE_UNKNOWN)
     return row
 

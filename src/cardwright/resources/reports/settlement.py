@@ -104,7 +104,7 @@ class _Shown(msgspec.Struct):
 
 def order_token(row: TransactionRow) -> str | None:
     """The token of the order that a row is about: the one of its chain, which a GPA order chose itself; a transfer has none."""
-    if row.kind not in (GPA_CREDIT, GPA_DEBIT, PROGRAM):
+    if row.type_id not in (GPA_CREDIT, GPA_DEBIT, PROGRAM):
         return with_kind(token_of(row) if row.root_id is None else root_token(row), ORDER)
     shown = msgspec.json.decode(f"{{{details_decoder.decode(row.details).movement}}}", type=_Shown)
     if shown.gpa_order is not None:
@@ -183,7 +183,7 @@ def _line(row: Any, name: str, amount: int, source: str | None, drawn: int) -> s
     order = quoted(order_token(recorded))
     return (
         f'{{"date":"{iso_day(row.created_ms)}","created_time":"{iso(row.created_ms)}","transaction_token":"{token_of(recorded)}",'
-        f'"type":"{TYPES[row.kind]}","gpa_order_token":{order},'
+        f'"type":"{TYPES[row.type_id]}","gpa_order_token":{order},'
         f'"funding_source_token":{quoted(source)},'
         f'"kind":"{name.upper()}","amount":{decimal_text(amount, places)},"currency_code":"{row.currency}",'
         f'"net_drawn":{decimal_text(drawn, places)}}}'

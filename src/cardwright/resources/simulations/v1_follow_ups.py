@@ -67,7 +67,7 @@ class ClearingRequest(FollowUp, frozen=True, kw_only=True):
 
 def can_be_followed(original: Original) -> bool:
     """Whether a later message may name it: what was approved and begins a chain, or is a later member of one."""
-    return REASON_OF[original.code] in APPROVALS and (original.root_id is not None or original.kind in FAMILIES)
+    return REASON_OF[original.code] in APPROVALS and (original.root_id is not None or original.type_id in FAMILIES)
 
 
 def can_be_named(family: Family, message: Message) -> bool:
@@ -143,19 +143,19 @@ async def _follow(
     if not message.follows:
         refund_of = original.first_id if isinstance(message, Refund) else None
         return await submit(app, card, message, body, options, original.id, refund_of=refund_of, request=request)
-    root = await root_kind(call, original)
+    root = await root_type(call, original)
     if root is None or root not in roots or not can_be_named(FAMILIES[root], message):
         raise Problem(ORIGINAL_NOT_FOUND)
     return await submit(app, card, message, body, options, original.first_id, request=request)
 
 
-async def root_kind(call: EngineCall, original: Original) -> int | None:
+async def root_type(call: EngineCall, original: Original) -> int | None:
     """The type that began the chain of what a message names; None when nothing can follow that."""
     if not can_be_followed(original):
         return None
     if original.root_id is None:
-        return original.kind
-    return (await call.app.engine.original(original.root_key)).kind
+        return original.type_id
+    return (await call.app.engine.original(original.root_key)).type_id
 
 
 # --- Routes: parse, act, view --------------------------------------------------------

@@ -28,10 +28,10 @@ from cardwright.core.transaction_types import (
     ANNOUNCED_REFUND,
     CREDIT,
     FAMILIES,
-    KIND_OF,
     PIN_HOLD,
     PIN_REFUND,
     PIN_REVERSAL,
+    TYPE_OF,
     RequestType,
 )
 from cardwright.engine.card_cache import CardEntry
@@ -39,7 +39,7 @@ from cardwright.resources.common.call import EngineCall
 from cardwright.resources.common.fields import check_positive, text_or_none
 from cardwright.resources.common.route import Route, Scope, post
 from cardwright.resources.simulations.v1_authorizations import ask, submit
-from cardwright.resources.simulations.v1_follow_ups import root_kind
+from cardwright.resources.simulations.v1_follow_ups import root_type
 from cardwright.resources.simulations.v1_schemas import (
     AskRequest,
     CardAcceptor,
@@ -71,18 +71,18 @@ PIN_SUBNETWORKS = {"VISA": "VISANETDEBIT"}
 """The part of the network that an event comes over unless it says so."""
 
 SIGNATURE = frozenset({TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.cashback"]})
-ATM, QUASI = frozenset({KIND_OF[RequestType.ATM_HOLD]}), frozenset({KIND_OF[RequestType.QUASI_HOLD]})
+ATM, QUASI = frozenset({TYPE_OF[RequestType.ATM_HOLD]}), frozenset({TYPE_OF[RequestType.QUASI_HOLD]})
 HELD = SIGNATURE | ATM | QUASI
-FUNDING = frozenset({KIND_OF[RequestType.FUNDING_HOLD]})
-PIN_DEBIT = frozenset(kind for kind, family in FAMILIES.items() if family.reversal == PIN_REVERSAL)
-ANNOUNCED_CREDIT = frozenset({KIND_OF[RequestType.CREDIT_HOLD]})
+FUNDING = frozenset({TYPE_OF[RequestType.FUNDING_HOLD]})
+PIN_DEBIT = frozenset(type_id for type_id, family in FAMILIES.items() if family.reversal == PIN_REVERSAL)
+ANNOUNCED_CREDIT = frozenset({TYPE_OF[RequestType.CREDIT_HOLD]})
 REFUNDED = frozenset({ANNOUNCED_REFUND})
 """What may begin the chain that an event follows."""
 
 FORCED_CATEGORIES = {
-    FAMILIES[KIND_OF[request_type]].clearing: velocity_category
+    FAMILIES[TYPE_OF[request_type]].clearing: velocity_category
     for request_type, velocity_category in CATEGORY_OF.items()
-    if KIND_OF[request_type] in FAMILIES
+    if TYPE_OF[request_type] in FAMILIES
 }
 """What a forced clearing is to velocity controls, where it is no purchase."""
 
@@ -151,7 +151,7 @@ async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset
     if not isinstance(message, Advice):
         check_positive(event.amount)
     original = await call.app.engine.original((call.program_id, event.preceding_related_transaction_token))
-    if await root_kind(call, original) not in roots:
+    if await root_type(call, original) not in roots:
         raise Problem(ORIGINAL_NOT_FOUND)
     card = await call.app.engine.card((call.program_id, original.card_token))
     return await submit(call.app, card, message, event, None, original.first_id, echo=False)
@@ -176,10 +176,10 @@ async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: froze
     return await _standalone(call, event, event.amount, event.card_token, named, partial(_clearing, forced_as=forced_as))
 
 
-async def simulate_refund(call: EngineCall, event: AskEvent, kind: int) -> bytes:
+async def simulate_refund(call: EngineCall, event: AskEvent, type_id: int) -> bytes:
     """A refund, which is matched to no purchase."""
     _check_no_cash(event)
-    return await _standalone(call, event, event.amount, event.card_token, None, partial(_refund, kind=kind))
+    return await _standalone(call, event, event.amount, event.card_token, None, partial(_refund, type_id=type_id))
 
 
 async def _ask(
@@ -286,12 +286,12 @@ def _reversal(amount: int, details: Details) -> Message:
     return Reversal(amount=amount, details=details)
 
 
-def _refund(amount: int, details: Details, *, kind: int) -> Message:
-    return Refund(amount=amount, details=details, kind=kind)
+def _refund(amount: int, details: Details, *, type_id: int) -> Message:
+    return Refund(amount=amount, details=details, type_id=type_id)
 
 
 def _refunds(event_type: str) -> Event:
-    return Event(event_type, AskEvent, partial(simulate_refund, kind=TYPE_NUMBER[event_type]))
+    return Event(event_type, AskEvent, partial(simulate_refund, type_id=TYPE_NUMBER[event_type]))
 
 
 def _asks(event_type: str, request_type: RequestType, shape: type[AskEvent] = AskEvent) -> Event:
@@ -321,7 +321,7 @@ EVENTS: tuple[Event, ...] = (
     _clears("account.funding.authorization.clearing", FUNDING),
     _follows("account.funding.authorization.reversal", FUNDING, _reversal),
     _asks("account.funding.auth_plus_capture", RequestType.FUNDING),
-    _follows("account.funding.auth_plus_capture.reversal", frozenset({KIND_OF[RequestType.FUNDING]}), _reversal),
+    _follows("account.funding.auth_plus_capture.reversal", frozenset({TYPE_OF[RequestType.FUNDING]}), _reversal),
     _refunds("refund"),
     _refunds("refund.authorization"),
     _follows("refund.authorization.advice", REFUNDED, _advice),

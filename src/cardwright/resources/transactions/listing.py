@@ -11,7 +11,7 @@ from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.core.movement_types import CARDLESS
 from cardwright.core.problems import bad_parameter
 from cardwright.core.transaction_row import CARD_SIDE, LOAD_SIDE, TransactionRow
-from cardwright.core.transaction_types import LOAD_KINDS
+from cardwright.core.transaction_types import LOAD_TYPES
 from cardwright.kit.clock import DAY_MS, Instant, parse_instant
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import is_day
@@ -118,10 +118,10 @@ class Wanted:
         if self.source_id is not None and row.source_id != self.source_id:
             return 0
         moves = row.direction != 0 and self.direction in (None, row.direction)
-        is_own = self.has_card_sides or (row.kind in CARDLESS and (moves or self.direction is None))
-        is_load = moves and row.kind not in CARDLESS
+        is_own = self.has_card_sides or (row.type_id in CARDLESS and (moves or self.direction is None))
+        is_load = moves and row.type_id not in CARDLESS
         if self.types is not None:
-            is_own, is_load = is_own and row.kind in self.types, is_load and LOAD_KINDS.get(row.kind) in self.types
+            is_own, is_load = is_own and row.type_id in self.types, is_load and LOAD_TYPES.get(row.type_id) in self.types
         return is_own + is_load
 
     def sides(self, start_id: int = 0) -> list[tuple[int, ColumnElement[bool]]]:
@@ -134,14 +134,14 @@ class Wanted:
         moved = row.moved != 0
         if self.direction is not None:
             moved = row.moved > 0 if self.direction > 0 else row.moved < 0 if self.direction < 0 else false()
-        conditions: list[ColumnElement[bool]] = [row.kind.in_(self.types)] if self.types is not None else []
+        conditions: list[ColumnElement[bool]] = [row.type_id.in_(self.types)] if self.types is not None else []
         if not self.has_card_sides:
-            conditions += [row.kind.in_(CARDLESS), moved] if self.direction is not None else [row.kind.in_(CARDLESS)]
+            conditions += [row.type_id.in_(CARDLESS), moved] if self.direction is not None else [row.type_id.in_(CARDLESS)]
         sides = [(CARD_SIDE, and_(row.id >= start_id, *common, *conditions))]
-        loading = [kind for kind, load in LOAD_KINDS.items() if self.types is None or load in self.types]
+        loading = [type_id for type_id, load in LOAD_TYPES.items() if self.types is None or load in self.types]
         if self.types is None or loading:
-            conditions = [row.kind.in_(loading)] if self.types is not None else []
-            sides.append((LOAD_SIDE, and_(row.id >= start_id - 1, moved, row.kind.not_in(CARDLESS), *common, *conditions)))
+            conditions = [row.type_id.in_(loading)] if self.types is not None else []
+            sides.append((LOAD_SIDE, and_(row.id >= start_id - 1, moved, row.type_id.not_in(CARDLESS), *common, *conditions)))
         return sides
 
 

@@ -362,9 +362,9 @@ def _keys(keys: Sequence[tuple[int, str]]) -> tuple[bytes, bytes]:
 
 
 def _original(columns: Sequence[bytes | None]) -> Original:
-    row_id, program_id, kind, code, created_ms, user_time_ms, root_id, seed, token = columns
+    row_id, program_id, type_id, code, created_ms, user_time_ms, root_id, seed, token = columns
     return Original(
-        _integer(row_id), _integer(program_id), _integer(kind), _integer(code), _integer(created_ms), _integer(user_time_ms),
+        _integer(row_id), _integer(program_id), _integer(type_id), _integer(code), _integer(created_ms), _integer(user_time_ms),
         _maybe(root_id), _integer(seed), _text(token),
     )  # fmt: skip
 

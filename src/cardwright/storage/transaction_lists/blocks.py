@@ -48,7 +48,7 @@ class ListOrder(Enum):
 class RowClass(NamedTuple):
     """What a filter of a whole program's list can see of a row; ``direction`` is the sign of ``moved``."""
 
-    kind: int
+    type_id: int
     state: int
     source_id: int | None
     direction: int
@@ -152,7 +152,7 @@ def read_blocks(db: Connection, program_id: int, order: ListOrder, places: Range
     for number, rows in groupby(db.execute(_blocks_query(program_id, order, places)), key=attrgetter("block")):
         classes = list(rows)
         first = next((row.first_at, row.first_id) for row in classes if row.first_at is not None)
-        counts = tuple((RowClass(row.kind, row.state, row.source_id, row.direction), row.rows) for row in classes)
+        counts = tuple((RowClass(row.type_id, row.state, row.source_id, row.direction), row.rows) for row in classes)
         span = min(row.low for row in classes), max(row.high for row in classes)
         blocks.append(Block(first if number else places.low, counts, *span))
     return blocks or [Block(places.low, (), places.low[0], places.low[0])]
@@ -161,7 +161,7 @@ def read_blocks(db: Connection, program_id: int, order: ListOrder, places: Range
 def _blocks_query(program_id: int, order: ListOrder, places: Range) -> Select[Any]:
     selects = [
         select(
-            part.time_ms.label("time_ms"), _row.id, _row.kind, _row.state, _row.source_id, _DIRECTION.label("direction")
+            part.time_ms.label("time_ms"), _row.id, _row.type_id, _row.state, _row.source_id, _DIRECTION.label("direction")
         ).where(_row.program_id == program_id, *part.within(places), *part.conditions)
         for part in parts_of(order)
     ]
@@ -169,7 +169,7 @@ def _blocks_query(program_id: int, order: ListOrder, places: Range) -> Select[An
     nth = func.row_number().over(order_by=(rows.c.time_ms, rows.c.id)) - 1
     numbered = select(rows, (nth // BLOCK_ROWS).label("block"), (nth % BLOCK_ROWS).label("nth")).subquery()
     columns = numbered.c
-    group_key = (columns.block, columns.kind, columns.state, columns.source_id, columns.direction)
+    group_key = (columns.block, columns.type_id, columns.state, columns.source_id, columns.direction)
     is_first = columns.nth == 0
     firsts = (
         func.min(case((is_first, columns.time_ms))).label("first_at"),

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event, select, update
 
 from cardwright.core.enums import TYPES, State
 from cardwright.core.transaction_row import LOAD_SIDE
-from cardwright.core.transaction_types import LOAD_KINDS
+from cardwright.core.transaction_types import LOAD_TYPES
 from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.page import Page
 from cardwright.resources.common.call import Call
@@ -94,7 +94,7 @@ def naive(platform: InProcessPlatform, rows: list[dict[str, Any]], query: dict[s
         assert get_program(db, platform.program_id).id == 1
     matches = []
     for row, side in itertools.product(rows, (0, LOAD_SIDE)):
-        kind = TYPES[row["kind"] if side == 0 else LOAD_KINDS[row["kind"]]]
+        kind = TYPES[row["type_id"] if side == 0 else LOAD_TYPES[row["type_id"]]]
         fits = row["program_id"] == 1 and ("ALL" in states or State(row["state"]).name in states)
         fits = fits and query.get("type", kind) == kind and (side == 0 or row["moved"] != 0)
         if fits and places.low <= (row[key], row["id"]) < places.high:

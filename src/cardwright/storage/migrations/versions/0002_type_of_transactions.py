@@ -1,0 +1,13 @@
+"""The type of a transaction: `transactions.kind` becomes `type_id`."""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Rename the column in place: both databases change their catalog only, whatever the size of the table."""
+    op.execute("ALTER TABLE transactions RENAME COLUMN kind TO type_id")
