@@ -1,6 +1,7 @@
 """The reader of the documentation notices what a page gets wrong."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,13 @@ def test_json_that_keeps_its_promise(shown: str, printed: str) -> None:
 def test_json_that_breaks_its_promise(shown: str, printed: str, message: str) -> None:
     """A difference is found at any depth, and told with the path to it."""
     assert message in (difference(block_showing(shown, "json"), printed) or "")
+
+
+def test_codes_under_a_seed_are_compared() -> None:
+    """A seed makes every code repeatable, so a block that gives one shows the real codes."""
+    block = replace(block_showing('{"last_four": "5720"}', "json"), text="cardwright exec --seed 7 -- true\n")
+    assert difference(block, '{"last_four": "5720"}') is None
+    assert "$.last_four" in (difference(block, '{"last_four": "5721"}') or "")
 
 
 @pytest.mark.parametrize(

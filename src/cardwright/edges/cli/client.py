@@ -26,7 +26,7 @@ class Client:
 
     def __init__(self, root_url: str, application_token: str = "", access_token: str = "", ca: str | None = None) -> None:
         self.root_url = root_url
-        self._ca = ca
+        self.ca = ca
         pair = base64.b64encode(f"{application_token}:{access_token}".encode()).decode()
         self._headers = {"Authorization": f"Basic {pair}", "Content-Type": "application/json"}
 
@@ -47,9 +47,9 @@ class Client:
         if scheme == "http":
             return HTTPConnection(host, port, timeout=TIMEOUT_S)
         try:
-            context = ssl.create_default_context(cafile=self._ca)
+            context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:
-            raise Failure(f"CARDWRIGHT_CA {self._ca} cannot be read: {error}", "cardwright status -o env") from None
+            raise Failure(f"CARDWRIGHT_CA {self.ca} cannot be read: {error}", "cardwright status -o env") from None
         return HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
 
 

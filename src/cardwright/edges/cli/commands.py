@@ -218,6 +218,24 @@ def status(
 
 
 @cli.command()
+def program(
+    token: Annotated[str | None, typer.Argument(help="Token of the program.", show_default="drawn at random")] = None,
+    base_url: BaseUrl = None,
+    db: Db = None,
+    data_dir: DataDir = None,
+    output_format: Annotated[
+        OutputFormat, typer.Option("--output", "-o", help="Output format; env prints lines for eval.")
+    ] = OutputFormat.TEXT,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --output json.")] = False,
+) -> None:
+    """Create an isolated program on the running instance and show its credentials, which are shown only once."""
+    from cardwright.edges.cli.program import create_program
+
+    output_format = OutputFormat.JSON if as_json else output_format
+    create_program(settings_from(db=db, data_dir=data_dir), token, base_url=base_url, output_format=output_format)
+
+
+@cli.command()
 def explain(
     token: Annotated[str, typer.Argument(help="Token of a transaction.")],
     base_url: BaseUrl = None,

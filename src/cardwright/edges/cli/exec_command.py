@@ -22,7 +22,9 @@ def run_beside(command: Sequence[str], *, db: str | None, seed: int | None) -> i
         raise Failure(f"{command[0]}: command not found, or not executable", f"ls -l {command[0]}", 127)
     options = [] if seed is None else ["--seed", str(seed)]
     with fresh_instance(db=db, options=options) as fresh:
-        code = _run(command, {**os.environ, **fresh.environment})
+        # The program that `cardwright program` created belongs to another instance.
+        outer = {name: value for name, value in os.environ.items() if name != "CARDWRIGHT_PROGRAM"}
+        code = _run(command, {**outer, **fresh.environment})
     return code if code >= 0 else 128 - code
 
 

@@ -115,10 +115,10 @@ def find_credentials(settings: "Settings") -> Credentials:
 
 def client_of(settings: "Settings", base_url: str | None) -> Client:
     """Talks to the instance of the settings, or to another one's address with the same credentials. Raises Failure."""
-    pair = find_credentials(settings)
     if base_url is None:
-        instance = find_instance(settings)
+        instance, pair = find_instance(settings), find_credentials(settings)
         return Client(instance.root_url, pair.application_token, pair.access_token, instance.ca)
+    pair = find_credentials(settings)
     return Client(root_of(base_url), pair.application_token, pair.access_token, os.environ.get("CARDWRIGHT_CA"))
 
 

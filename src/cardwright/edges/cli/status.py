@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -35,8 +36,7 @@ def status(settings: "Settings", output_format: OutputFormat) -> None:
         raise _not_ready(instance, answer, settings)
     match output_format:
         case OutputFormat.ENV:
-            for name, value in environment_of(instance.base_url, pair, instance.ca).items():
-                print(f"export {name}={shlex.quote(value)}")
+            show_exports(environment_of(instance.base_url, pair, instance.ca))
         case OutputFormat.JSON:
             known = {name: value for name, value in asdict(instance).items() if value is not None}
             show_json({**known, **asdict(pair), **answer.body})
@@ -54,6 +54,12 @@ def status(settings: "Settings", output_format: OutputFormat) -> None:
                 ],
                 indent=0,
             )
+
+
+def show_exports(variables: Mapping[str, str]) -> None:
+    """Print variables as lines for ``eval`` in a shell."""
+    for name, value in variables.items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 def _readiness(instance: Instance, settings: "Settings") -> ApiResponse:

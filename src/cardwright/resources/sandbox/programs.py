@@ -69,7 +69,7 @@ def create_program(call: Call, body: ProgramCreate) -> ProgramAnswer:
     program_id = insert_program(
         call.db, token=token, name=answer.name, short_code="".join(filter(str.isalnum, token))[:4].lower() or "prog",
         settings=ProgramSettings(currency=body.currency or call.program.settings.currency),
-        clock=call.program.clock, now=call.now,
+        clock=call.app.first_clock, now=call.app.real_clock(),
     )  # fmt: skip
     digest = call.app.vault.credential_digest(answer.application_token, answer.access_token)
     insert_credential(call.db, program_id, digest)

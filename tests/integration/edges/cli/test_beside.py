@@ -40,12 +40,14 @@ time.sleep(600)
 """
 
 
-def test_exec_gives_the_command_an_instance(spawn: Callable[..., Any]) -> None:
+def test_exec_gives_the_command_an_instance(spawn: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds a ready instance in its environment; its exit code is passed on, and nothing is left behind."""
+    monkeypatch.setenv("CARDWRIGHT_PROGRAM", "of_another_instance")
     done = spawn("exec", "--seed", 5, "--", sys.executable, "-c", LOOK_AROUND)
     assert done.code == 7, done.err
     variables = json.loads(done.out)
     assert variables["ping"]["success"] is True
+    assert "CARDWRIGHT_PROGRAM" not in variables
     assert variables["CARDWRIGHT_BASE_URL"] == f"{variables['CARDWRIGHT_URL']}/v3"
     assert list(Path.cwd().iterdir()) == []
     again = spawn("exec", "--seed", 5, "--", sys.executable, "-c", LOOK_AROUND)

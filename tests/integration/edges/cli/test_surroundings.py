@@ -22,7 +22,7 @@ from tests.support.disks import fill, small_disk, without_powers
 from tests.support.postgres import TestPostgres, owner_account, temp_folder, with_database
 
 ON_DATABASES = (("serve", "--port", "0"), ("migrate",), ("verify",), ("reset", "--yes"))
-ON_INSTANCES = (("status",), ("explain", "token"), ("backtest", "change.json"))
+ON_INSTANCES = (("status",), ("program",), ("explain", "token"), ("backtest", "change.json"))
 DAMAGED = {
     "empty": b"",
     "truncated": b'{"master_key": "ab',

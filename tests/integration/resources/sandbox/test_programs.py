@@ -102,6 +102,15 @@ def test_a_clock_is_its_programs_own(server: RunningServer, client: Client) -> N
         assert clock(operator)["now"] < "2035"
 
 
+def test_a_new_program_begins_at_the_present(server: RunningServer, client: Client) -> None:
+    """The clock of the program that creates another has no effect on the clock of the new program."""
+    clock(client, freeze=True)
+    clock(client, set="2035-06-01")
+    with client_of(server, made_by(client.post("/sandbox/programs", {}))) as created:
+        answer = clock(created)
+    assert (answer["now"] < "2035", answer["frozen"], answer["offset_ms"]) == (True, False, 0)
+
+
 # --- Programs and their settings ---------------------------------------------------------
 
 
