@@ -1,1 +1,1 @@
-"""Common: what every resource is built with. It knows no resource."""
+"""Common parts of all resources: calls, routes, fields, stored resources and movements; nothing here imports a resource."""

@@ -1,4 +1,4 @@
-"""What every action is given: the running platform's parts, and the call that it serves."""
+"""Calls: the parts of the server and the request that an action receives."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,10 +23,10 @@ from cardwright.storage.transaction_lists.positions import ListPositions
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The platform's parts, joined by ``wiring.py``. ``sandbox`` is False in production mode.
+    """The parts of the server, which ``wiring.py`` creates.
 
-    ``settle`` lets everything happen that is due in a program's present time. ``resets`` counts the resets of each program
-    in this process.
+    ``sandbox`` is False in production mode. ``settle`` takes the id of a program and executes its messages that are due at the
+    program's present time. ``resets`` counts the resets of each program in this process.
     """
 
     database: Database
@@ -50,9 +50,9 @@ class App:
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way through an action: an open transaction, the program as it is in it, and what was asked.
+    """A request during its database transaction: the transaction, the program as read in it, and the parameters.
 
-    ``path`` holds the path's parameters, ``query`` the route's query struct, ``page`` the part of the list asked for.
+    ``path`` holds the path's parameters, ``query`` the route's query struct, and ``page`` the requested part of a list.
     """
 
     app: App
@@ -66,23 +66,23 @@ class Call:
 
     @property
     def token(self) -> str:
-        """The path's ``{token}``."""
+        """Return the path's ``{token}``."""
         return self.path["token"]
 
     @property
     def list_page(self) -> Page:
-        """The part of the list asked for, on routes that page."""
+        """Return the requested page. The route must declare ``paging``."""
         assert self.page is not None, "the route declares no paging"
         return self.page
 
     def publish(self, category: Category, name: str, ref: str) -> None:
-        """Puts an event into the outbox, in this call's commit, for every webhook that subscribed to it."""
+        """Insert an event into the outbox, in the commit of this call, for every webhook that subscribes to it."""
         self.published |= publish(self.db, self.program.id, self.now, category, name, ref)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:
-    """A request that is served by the engine: there is no transaction yet, the batch will have one."""
+    """A request that the engine serves. It has no database transaction yet; the batch opens one."""
 
     app: App
     program_id: int
@@ -92,6 +92,6 @@ class EngineCall:
 
     @property
     def list_page(self) -> Page:
-        """The part of the list asked for, on routes that page."""
+        """Return the requested page. The route must declare ``paging``."""
         assert self.page is not None, "the route declares no paging"
         return self.page

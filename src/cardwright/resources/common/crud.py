@@ -1,4 +1,4 @@
-"""What all resources do alike: create once for each token, find by token or be told so, change in part, list in pages."""
+"""Stored resources: idempotent creation, reads by token, partial updates, lists and versions."""
 
 from typing import Any
 
@@ -17,26 +17,26 @@ from cardwright.storage.database import Row
 
 
 def fingerprint(app: App, body: msgspec.Struct, request: str = "") -> bytes:
-    """Return what equal requests have in common: a keyed hash of the parsed body.
+    """Return a keyed hash of the canonical form of the parsed body; equal requests have equal hashes.
 
-    ``request`` names the request where the tokens of several kinds of requests must differ.
+    ``request`` goes into the hash: requests of different kinds differ even if their bodies are equal.
     """
     return app.vault.fingerprint(request, canonical(body))
 
 
 def find_replay_row(call: Call, table: Table, body: Any) -> Row | None:
-    """The row that an equal request with the same token made before; raises 409 when that one was different."""
+    """Return the row that an equal request created under this token, or None. Raises TOKEN_TAKEN if the request differs."""
     return records.find_replay(call.db, table, call.program.id, body.token, fingerprint(call.app, body))
 
 
 def find_replay(call: Call, table: Table, body: Any) -> str | None:
-    """The resource that an equal request with the same token made before; raises 409 when that one was different."""
+    """Return the JSON that an equal request created under this token, or None. Raises TOKEN_TAKEN if the request differs."""
     row = find_replay_row(call, table, body)
     return None if row is None else str(row.doc)
 
 
 def insert(call: Call, table: Table, body: msgspec.Struct, resource: Any, **columns: Any) -> tuple[int, str]:
-    """Stores a new resource; answers its id and its JSON. ``resource.token`` must be unique in the program."""
+    """Insert a resource and return its id and JSON. ``resource.token`` must be unique in the program."""
     doc = records.text_of(resource)
     row_id = records.insert(
         call.db,
@@ -53,7 +53,7 @@ def insert(call: Call, table: Table, body: msgspec.Struct, resource: Any, **colu
 
 
 def get_row(call: Call, table: Table, missing: Kind, token: str | None = None) -> Row:
-    """The row with the path's token (or the one given). Raises ``missing`` when this program has none."""
+    """Return the row with ``token`` (default: the path's token). Raises ``missing`` if the program has none."""
     row = records.find(call.db, table, call.program.id, call.token if token is None else token)
     if row is None:
         raise Problem(missing)
@@ -61,7 +61,7 @@ def get_row(call: Call, table: Table, missing: Kind, token: str | None = None) -
 
 
 def lock_row(call: Call, table: Table, missing: Kind) -> Row:
-    """The row with the path's token, held against other changes until the end of this one. Raises ``missing``."""
+    """Return the row with the path's token, locked until the commit. Raises ``missing`` if the program has none."""
     row = records.lock(call.db, table, call.program.id, call.token)
     if row is None:
         raise Problem(missing)
@@ -69,18 +69,21 @@ def lock_row(call: Call, table: Table, missing: Kind) -> Row:
 
 
 def changes_of(body: Shape) -> dict[str, Any]:
-    """The fields of a partial update that are present; null counts as absent (wire reference, "JSON rules")."""
+    """Return the fields that a partial update sets, without the token. Null counts as absent (wire reference, "JSON rules")."""
     return {name: value for name, value in structs.asdict(body).items() if value is not None and name != "token"}
 
 
 def check_same_token(call: Call, body: Any) -> None:
-    """A token inside the body of an update must be the path's, if it is there."""
+    """Raise a problem if the body of an update has a token that differs from the path's."""
     if body.token is not None and body.token != call.token:
-        raise bad_field("token", "must be the token of the path: it can never be changed")
+        raise bad_field("token", "must equal the token of the path; a token cannot be changed")
 
 
 def update(call: Call, table: Table, row: Row, before: Any, after: Any, **columns: Any) -> tuple[str, bool]:
-    """Stores a changed resource; answers its JSON and whether anything changed. Nothing changed: nothing is touched."""
+    """Store a changed resource and return its JSON and True.
+
+    If nothing changes, write nothing and return the stored JSON and False. A change sets ``last_modified_time``.
+    """
     if after == before and all(getattr(row, name) == value for name, value in columns.items()):
         return str(row.doc), False
     doc = records.text_of(structs.replace(after, last_modified_time=iso(call.now)))
@@ -89,23 +92,26 @@ def update(call: Call, table: Table, row: Row, before: Any, after: Any, **column
 
 
 def list_resources(call: Call, table: Table, *conditions: ColumnElement[bool]) -> records.Listing:
-    """The page that the call asks for."""
+    """Return the page of resources that the call requests."""
     return records.list_page(call.db, table, call.program.id, call.list_page, *conditions)
 
 
 def without_nulls(part: Any) -> Any:
-    """The same shape, null counted as absent."""
+    """Return a copy of the shape with UNSET in place of null."""
     return structs.replace(part, **{name: UNSET for name, value in structs.asdict(part).items() if value is None})
 
 
 def check_group(call: Call, table: Table, field: str, token: Any, kind: str = "a merchant group") -> None:
-    """Refuses the token of a group that there is not; an inactive one may be named."""
+    """Raise a problem if ``token`` names no existing group. An inactive group is accepted."""
     if token and records.find(call.db, table, call.program.id, token) is None:
         raise bad_field(field, f"is not the token of {kind}")
 
 
 def record_version(call: Call, kind: history.Kind, object_id: int, fact: str, *, active: bool) -> None:
-    """Lets every process see the object as it is now, and later answers how it was until then."""
+    """Raise the program's revision and save the object's state in its history.
+
+    The new revision invalidates the caches of all processes. The history answers which state the object had at a revision.
+    """
     revision = history.raise_program_revision(call.db, call.program.id)
     doc = fact if active else history.INACTIVE
     history.save_version(call.db, call.program.id, kind, object_id, revision, call.now, doc)

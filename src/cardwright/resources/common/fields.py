@@ -15,7 +15,7 @@ from cardwright.kit.clock import DAY_MS
 from cardwright.resources.common.route import Shape
 
 Token = Annotated[str, Meta(min_length=1, max_length=36)]
-"""A resource's identifier: chosen by the client at creation or made by us, never changed."""
+"""The identifier of a resource: chosen by the client at creation or generated; it never changes."""
 
 Limit10 = Annotated[str, Meta(max_length=10)]
 Limit32 = Annotated[str, Meta(max_length=32)]
@@ -26,16 +26,19 @@ CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3)]
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 Metadata = dict[str, str | int | float | bool | None]
-"""Metadata as a client may send it; scalars that are no text are stored as text (observed)."""
+"""Metadata as a client sends it. Numbers and booleans are stored as text (observed)."""
 
 
 def is_day(text: str) -> bool:
-    """Whether the text has the form of a day, ``yyyy-MM-dd``."""
+    """Return True if the text has the form ``yyyy-MM-dd``."""
     return _DAY.fullmatch(text) is not None
 
 
 def day_of(text: str) -> str:
-    """``yyyy-MM-dd`` from a date, or from a date-time, which is cut to the day that it names (observed). Raises ValueError."""
+    """Return ``yyyy-MM-dd`` from a date or a date-time. Raises ValueError for any other text.
+
+    Of a date-time only the day counts, without a conversion of its time zone (observed).
+    """
     day = text[: len("2026-01-31")]
     if not is_day(day) or (len(text) > len(day) and text[len(day)] != "T"):
         raise ValueError(text)
@@ -44,7 +47,7 @@ def day_of(text: str) -> str:
 
 
 def parse_date(field: str, text: str) -> str:
-    """The day that a text names. Raises a problem that names the field."""
+    """Return the day of a date or a date-time as ``yyyy-MM-dd``. Raises a problem that names the field."""
     try:
         return day_of(text)
     except ValueError:
@@ -52,14 +55,17 @@ def parse_date(field: str, text: str) -> str:
 
 
 Day = Annotated[str, reading(day_of)]
-"""A date, or a date-time of which the day counts."""
+"""A date or a date-time. Only its day counts when requests are compared."""
 
 OR_NONE = reading(lambda text: text or None)
-"""Marks a text that says nothing when it is empty."""
+"""Annotation of a text field whose empty text counts as absent when requests are compared."""
 
 
 def text_metadata(metadata: Metadata | None, field: str = "metadata") -> dict[str, str]:
-    """Metadata as it is stored: text to text, at most 20 pairs of at most 255 characters each."""
+    """Return metadata as it is stored, without its nulls: names and values are text.
+
+    Raises a problem for more than 20 pairs, an empty name, or a name or value with more than 255 characters.
+    """
     pairs = {name: _as_text(value) for name, value in (metadata or {}).items() if value is not None}
     if len(pairs) > 20:
         raise bad_field(field, "may have at most 20 name-value pairs")
@@ -74,14 +80,14 @@ def _as_text(value: str | float | bool) -> str:
 
 
 Number = Annotated[int, Meta(ge=0, lt=10**18)]
-"""A text of digits that a client sends as a number; the size of the text is checked where it is used."""
+"""A text of digits that a client sends as a number. The code that uses it checks its length."""
 
 DIGITS_MAX = 18
-"""Digits of a number that is repeated as it came, written out in full (choice)."""
+"""The maximum number of digits, written without an exponent, of a number that a response repeats unchanged (choice)."""
 
 
 def parse_amount(name: str, amount: Decimal, currency: str, limit: int = LARGEST) -> int:
-    """Return minor units, which stay below ``limit``. Raises a problem that names the field."""
+    """Return the amount in minor units, below ``limit``. Raises a problem that names the field."""
     try:
         return minor_units(amount, currency, limit)
     except BadAmount as error:
@@ -89,7 +95,10 @@ def parse_amount(name: str, amount: Decimal, currency: str, limit: int = LARGEST
 
 
 def check_number(name: str, number: Decimal) -> None:
-    """Raises a problem that names the field for a number that is not finite, is negative or too long to be repeated."""
+    """Raise a problem that names the field if the number is not finite, is negative or has too many digits.
+
+    At most 18 digits are accepted (``DIGITS_MAX``), because a response repeats the number in full.
+    """
     if not number.is_finite() or number < 0:
         raise bad_field(name, "must be a finite number, greater than or equal to 0")
     exponent = int(number.as_tuple().exponent)
@@ -98,7 +107,10 @@ def check_number(name: str, number: Decimal) -> None:
 
 
 def text_or_none(value: str | int | None, field: str = "", size_max: int = 18) -> str | None:
-    """Text that a client may have sent as a number; an empty text says nothing. Raises a problem when the number is too long."""
+    """Return the text of a field that a client may send as a number; None if it is absent or empty.
+
+    Raises a problem that names the field if a number has more than ``size_max`` characters.
+    """
     if value is None or value == "":
         return None
     if len(str(value)) > size_max and isinstance(value, int):
@@ -114,7 +126,7 @@ UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7
 
 
 def parse_duration(field: str, text: str) -> int:
-    """Milliseconds of a duration such as ``8d`` or ``1h30m``. Raises a problem that names the field."""
+    """Return the milliseconds of a duration such as ``8d`` or ``1h30m``. Raises a problem that names the field."""
     parts = re.findall(r"(\d{1,12})(ms|s|m|h|d|w)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise bad_field(field, "must be a duration such as 8d, 1h30m or 250ms")
@@ -122,6 +134,6 @@ def parse_duration(field: str, text: str) -> int:
 
 
 def check_positive(amount: Decimal) -> None:
-    """Refuse an amount of nothing. Raises a problem that names the field."""
+    """Raise a problem that names the field if the amount is 0."""
     if amount.is_zero():
         raise bad_field("amount", "must be greater than 0")

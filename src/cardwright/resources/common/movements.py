@@ -1,4 +1,4 @@
-"""What all movements do alike: whose account, which fees, once for each token, and through the engine."""
+"""Movements: shapes, account and funding source look-ups, and execution by the engine, shared by all movement resources."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,10 @@ Tags0 = Annotated[str, Meta(max_length=255)]
 
 
 class MovementResource(Shape, frozen=True, kw_only=True):
-    """A movement as its resource shows it; `core/movement_json.py` writes its JSON, in an order of its own."""
+    """The common fields of a movement.
+
+    `core/movement_json.py` writes the JSON of movements, with the fields in the order of the wire.
+    """
 
     token: str
     amount: Decimal
@@ -57,7 +60,7 @@ class MovementResponse(Shape, frozen=True, kw_only=True):
 
 
 class FundingShown(Shape, frozen=True, kw_only=True):
-    """What was drawn from, or went back to, a funding source; fees included."""
+    """The amount that a movement took from a funding source or returned to it, fees included."""
 
     amount: Decimal
     source: dict[str, Any]
@@ -79,7 +82,7 @@ class FundedMovement(MovementResource, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class PreparedMovement:
-    """A movement whose references have been looked up; ``users`` are the payer's token and perhaps the recipient's."""
+    """A movement with its references resolved. ``users`` has the payer's token, and the recipient's if there is one."""
 
     users: tuple[str, ...]
     movement: AnyMovement
@@ -89,7 +92,10 @@ class PreparedMovement:
 
 
 def one_holder(user_token: str | None, business_token: str | None) -> str:
-    """The user's token. Raises a problem unless there is exactly one holder; there are no businesses here."""
+    """Return the user's token. Raises ONE_HOLDER unless exactly one token is given.
+
+    Raises BUSINESS_UNKNOWN for a business: businesses are not implemented, so none exists.
+    """
     if (user_token is None) == (business_token is None):
         raise Problem(ONE_HOLDER)
     if user_token is None:
@@ -98,7 +104,7 @@ def one_holder(user_token: str | None, business_token: str | None) -> str:
 
 
 def positive_amount(amount: Decimal, currency: str) -> int:
-    """Minor units, at least one. Raises a problem that names the field."""
+    """Return the amount in minor units, at least 1. Raises a problem that names the field."""
     units = parse_amount("amount", amount, currency)
     if not units:
         raise bad_field("amount", "must be greater than 0")
@@ -106,13 +112,13 @@ def positive_amount(amount: Decimal, currency: str) -> int:
 
 
 def check_currency(currency: str, program: Program) -> None:
-    """Refuses another currency than the program's: accounts have no other (choice)."""
+    """Raise CURRENCY_UNSUPPORTED unless the currency is the program's: movements support no other (choice)."""
     if currency != program.settings.currency:
         raise Problem(CURRENCY_UNSUPPORTED, currency)
 
 
 def echoed_fields(body: Shape, *names: str) -> dict[str, str]:
-    """The texts of a request that its document repeats, in this order."""
+    """Return the named texts of a request that are present, in the order of ``names``."""
     return {name: value for name in names if (value := getattr(body, name)) is not None}
 
 
@@ -120,7 +126,7 @@ def echoed_fields(body: Shape, *names: str) -> dict[str, str]:
 
 
 def find_source(db: Connection, program: Program, token: str, missing: Kind = FUNDING_SOURCE_UNKNOWN) -> int:
-    """The id of a program funding source. Raises a problem when there is none."""
+    """Return the id of a program funding source. Raises ``missing`` if the program has none with this token."""
     row = records.find(db, funding_sources, program.id, token)
     if row is None:
         raise Problem(missing, token)
@@ -128,7 +134,7 @@ def find_source(db: Connection, program: Program, token: str, missing: Kind = FU
 
 
 def accounts_of(db: Connection, program_id: int, users: Sequence[str]) -> tuple[AccountEntry, ...]:
-    """The accounts of users. Raises a problem when one of them is unknown."""
+    """Return the accounts of users, in the order of ``users``. Raises USER_UNKNOWN if one is unknown."""
     keys = [(program_id, user) for user in users]
     accounts = find_accounts(db, keys)
     if len(accounts) < len(keys):
@@ -137,21 +143,21 @@ def accounts_of(db: Connection, program_id: int, users: Sequence[str]) -> tuple[
 
 
 def find_movement(db: Connection, program_id: int, kind: MovementKind, token: str) -> Any:
-    """The movement's row, or None."""
+    """Return the row of a movement, or None."""
     key = movements.c
     query = select(movements).where(key.program_id == program_id, key.kind == int(kind), key.token == token)
     return db.execute(query).one_or_none()
 
 
 def payer_and_source(db: Connection, movement_id: int) -> tuple[str, int | None]:
-    """The user whose account a movement was about, and its funding source."""
+    """Return the token of the user whose account the movement changed, and the id of its funding source."""
     columns = transactions.c
     row = db.execute(select(columns.details, columns.source_id).where(columns.id == movement_id)).one()
     return details_decoder.decode(row.details).user_token or "", row.source_id
 
 
 def of_holder(call: Call, user_token: str | None, business_token: str | None) -> list[ColumnElement[bool]]:
-    """The movements of whose account a list shows; an unknown holder has none."""
+    """Return the conditions that filter a list by account holder. An unknown holder matches no movement."""
     if user_token is None and business_token is None:
         return []
     user = records.find(call.db, users, call.program.id, user_token) if business_token is None else None
@@ -159,12 +165,12 @@ def of_holder(call: Call, user_token: str | None, business_token: str | None) ->
 
 
 def list_movements(call: Call, kind: MovementKind, *conditions: ColumnElement[bool]) -> records.Listing:
-    """The page of movements of a kind that the call asks for."""
+    """Return the page of movements of a kind that the call requests."""
     return records.list_page(call.db, movements, call.program.id, call.list_page, movements.c.kind == int(kind), *conditions)
 
 
 def get_movement(call: Call, kind: MovementKind, missing: Kind) -> str:
-    """The document of the movement that the path names. Raises ``missing``."""
+    """Return the JSON of the movement that the path names. Raises ``missing`` if there is none."""
     row = find_movement(call.db, call.program.id, kind, call.token)
     if row is None:
         raise Problem(missing)
@@ -174,11 +180,14 @@ def get_movement(call: Call, kind: MovementKind, missing: Kind) -> str:
 # --- Actions: what one can do with it ------------------------------------------------
 
 Prepare = Callable[[Connection, Program, str], PreparedMovement]
-"""Looks up what a request refers to; the text is the token of the movement."""
+"""A function that resolves the references of a request. Its last argument is the token of the movement."""
 
 
 async def execute_movement(call: EngineCall, kind: MovementKind, body: Any, prepare: Prepare) -> bytes:
-    """Has a movement carried out and answers its document; a repeat gets the first one's."""
+    """Execute a movement in the engine and return its JSON. A repeated request gets the JSON of the first one.
+
+    Raises TOKEN_TAKEN if an earlier request with this token differs.
+    """
     app, received_ms = call.app, call.app.real_clock()
     chosen = getattr(body, "token", None)
     digest, token = crud.fingerprint(app, body), chosen or app.ids.token()

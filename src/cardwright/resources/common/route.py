@@ -1,4 +1,4 @@
-"""Rows of the route table: routing, checks, the OpenAPI document and the credential matrix are all read from them."""
+"""Routes: rows of the route table, the source of routing, checks, the OpenAPI document and the credential tests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import msgspec
 
 LONG_S = 30.0
-"""Seconds for requests that may have much to read or to remove."""
+"""The time limit, in seconds, of requests that may read or delete many rows."""
 
 
 class Blank(Enum):
-    """What an object in a request may hold without a value in any known field. An empty object is always legal."""
+    """The content that an object in a request may have without a value in a known field. An empty object is always accepted."""
 
     ANYTHING = "unknown fields and nulls"
     NULLS = "nulls of known fields, and unknown fields beside them"
@@ -20,18 +20,18 @@ class Blank(Enum):
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What travels on the wire, in either direction.
+    """The type of a JSON object in a request or a response.
 
-    Unknown fields of a request are ignored (wire reference, "JSON rules"). An object inside a request that has unknown
-    fields only is refused: a misspelled name would otherwise take a limit or a check away. ``blank`` is what a shape may
-    hold when it says nothing; None means NULLS for an object inside a request and ANYTHING for a whole body.
+    Unknown fields of a request are ignored (wire reference, "JSON rules"). An object inside a request is refused if all its
+    fields are unknown, because a misspelled name would silently drop a limit or a check. ``blank`` is the content that the
+    object may have without a value; None means NULLS for an object inside a request and ANYTHING for a whole body.
     """
 
     blank: ClassVar[Blank | None] = None
 
 
 class Scope(Enum):
-    """Where a route lives and when it is there."""
+    """The prefix of a route, and the modes in which it is available."""
 
     WIRE = "/v3"
     SANDBOX = "/sandbox"
@@ -41,7 +41,7 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """How a list is paged: default and largest ``count``, default ``sort_by``."""
+    """The paging of a list: default, maximum and minimum ``count``, and default ``sort_by``."""
 
     count: int = 5
     count_max: int = 100
@@ -51,22 +51,22 @@ class Paging:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer whose status the action decides. ``body`` is JSON."""
+    """A response whose status the action sets. ``body`` is JSON."""
 
     status: int
     body: str
 
 
-# Compared by identity: routes are keys of dictionaries that every request looks into.
+# Compared by identity: each request looks up its route in dictionaries, and hashing all fields would cost time.
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One operation. ``body`` and ``answer`` are shapes; an ``async`` action is served by the engine, others get a transaction.
+    """One operation of the API.
 
-    ``fields``: the answer can be cut to the fields that a caller names. ``writes``: whether the action changes anything;
-    a POST that only looks something up does not, and need not wait for its turn among the writers. ``limit_s``: see
-    ``longer_s``; lists and the sandbox have ``LONG_S``, all others the usual limit, unless they say otherwise.
-    ``operation_id``: the operation's name in the OpenAPI document where the action's name is not unique. The module that
-    lists the route names the operation's tag (``TAG``).
+    ``body`` and ``answer`` are shapes. The engine serves an ``async`` action; any other action runs in a database transaction.
+    ``fields`` is True if a caller can restrict the response to named fields. ``writes`` is False for a POST that only reads,
+    which then does not wait for a write transaction. ``limit_s`` overrides the time limit, see ``longer_s``. ``operation_id``
+    names the operation in the OpenAPI document if the action's name is not unique. The module that lists the route has the
+    operation's tag (``TAG``).
     """
 
     verb: str
@@ -85,27 +85,30 @@ class Route:
 
     @property
     def longer_s(self) -> float | None:
-        """Seconds that a request may take instead of the usual limit."""
+        """Return the seconds that a request may take in place of the usual limit; None for the usual limit.
+
+        Lists and the sandbox have ``LONG_S`` unless the route has its own ``limit_s``.
+        """
         if self.limit_s is None and (self.paging is not None or self.scope in (Scope.SANDBOX, Scope.SANDBOX_ONLY)):
             return LONG_S
         return self.limit_s
 
     @property
     def summary(self) -> str:
-        """The action's first docstring sentence."""
+        """Return the first line of the action's docstring."""
         return (self.action.__doc__ or self.action.__name__).strip().splitlines()[0]
 
 
 def get(path: str, action: Callable[..., Any], answer: Any = None, **options: Any) -> Route:
-    """A read; answers 200, and 404 when the path's token is unknown."""
+    """Return the route of a read. It answers 200."""
     return Route("GET", path, action, answer=answer, writes=options.pop("writes", False), **options)
 
 
 def post(path: str, body: type[msgspec.Struct], action: Callable[..., Any], answer: Any = None, **options: Any) -> Route:
-    """A create; answers 201 with the whole resource unless said otherwise."""
+    """Return the route of a create. It answers 201 with the whole resource unless ``options`` has another status."""
     return Route("POST", path, action, body=body, answer=answer, status=options.pop("status", 201), fields=False, **options)
 
 
 def put(path: str, body: type[msgspec.Struct], action: Callable[..., Any], answer: Any = None, **options: Any) -> Route:
-    """A partial update; answers 200 with the whole resource."""
+    """Return the route of a partial update. It answers 200 with the whole resource."""
     return Route("PUT", path, action, body=body, answer=answer, fields=False, **options)
