@@ -1,4 +1,4 @@
-"""Account holder groups: cardholders with common KYC rules, and what they may do before they have passed KYC."""
+"""Account holder groups: users with common KYC rules, and their permissions before they have passed KYC."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -26,7 +26,10 @@ KycRequired = Literal["ALWAYS", "CONDITIONAL", "NEVER"]
 
 
 class PreKycControls(Shape, frozen=True, kw_only=True):
-    """What members may do while they are LIMITED: cash, foreign countries, loads; ``balance_max`` is a limit of loads."""
+    """The permissions of members with the status LIMITED: cash, purchases abroad, and loads.
+
+    ``balance_max`` is the highest balance that a load may lead to.
+    """
 
     cash_access_enabled: bool | None = None
     international_enabled: bool | None = None
@@ -36,7 +39,7 @@ class PreKycControls(Shape, frozen=True, kw_only=True):
 
 
 class HolderGroupConfig(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """A group's rules. ``kyc_required`` decides the first status of its members."""
+    """The rules of a group. ``kyc_required`` decides the first status of its members."""
 
     kyc_required: KycRequired | None = None
     is_reloadable: bool | None = None
@@ -45,7 +48,7 @@ class HolderGroupConfig(Shape, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class HolderGroupCreate(Shape, frozen=True, kw_only=True):
-    """A new account holder group; what ``config`` leaves out gets the defaults."""
+    """A new account holder group. Fields that ``config`` omits get the defaults."""
 
     name: HolderGroupName | None = None
     token: Token | None = None
@@ -53,7 +56,7 @@ class HolderGroupCreate(Shape, frozen=True, kw_only=True):
 
 
 class HolderGroupUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a group; what is absent stays, in ``config`` leaf by leaf."""
+    """Changes of a group. Absent fields stay unchanged, also those inside ``config``."""
 
     name: HolderGroupName | None = None
     token: str | None = None
@@ -75,11 +78,11 @@ DEFAULTS = msgspec.convert(GROUP_DEFAULTS, HolderGroupConfig)
 FIRST_STATUS: dict[str | None, HolderStatus] = {
     "ALWAYS": HolderStatus.UNVERIFIED, "CONDITIONAL": HolderStatus.LIMITED, "NEVER": HolderStatus.ACTIVE,
 }  # fmt: skip
-"""The status that a new member has, by the group's ``kyc_required``."""
+"""The first status of a new member, by the group's ``kyc_required``."""
 
 
 def merged(before: HolderGroupConfig, changes: HolderGroupConfig | None) -> HolderGroupConfig:
-    """The configuration with the leaves of ``changes`` that say something."""
+    """Return the configuration with the values that ``changes`` sets; null counts as absent."""
     if changes is None:
         return before
     fields = crud.changes_of(changes)
@@ -89,7 +92,7 @@ def merged(before: HolderGroupConfig, changes: HolderGroupConfig | None) -> Hold
 
 
 def check_config(config: HolderGroupConfig | None, currency: str) -> None:
-    """Refuses a largest balance that is no amount."""
+    """Raise a problem that names the field if ``balance_max`` is not a valid amount in the currency."""
     pre_kyc = None if config is None else config.pre_kyc_controls
     if pre_kyc is None or pre_kyc.balance_max is None:
         return
@@ -103,13 +106,13 @@ def check_config(config: HolderGroupConfig | None, currency: str) -> None:
 
 
 def find_group(call: Call, token: str) -> HolderGroup | None:
-    """The group with this token."""
+    """Return the group with this token, or None."""
     row: Any = records.find(call.db, account_holder_groups, call.program.id, token)
     return None if row is None else msgspec.json.decode(row.doc, type=HolderGroup)
 
 
 def check_fee_group(call: Call, config: HolderGroupConfig | None) -> None:
-    """Refuses the token of a real-time fee group that there is not; an empty one means none."""
+    """Raise a problem if the configuration names an unknown real-time fee group. An empty token names none."""
     token = None if config is None else config.real_time_fee_group_token
     if token and records.find(call.db, real_time_fee_groups, call.program.id, token) is None:
         raise bad_field("config.real_time_fee_group_token", "is not the token of a real-time fee group")
@@ -119,7 +122,7 @@ def check_fee_group(call: Call, config: HolderGroupConfig | None) -> None:
 
 
 def create_holder_group(call: Call, body: HolderGroupCreate) -> str:
-    """Creates an account holder group."""
+    """Create an account holder group."""
     check_config(body.config, call.program.settings.currency)
     config = merged(DEFAULTS, body.config)
     compared = structs.replace(body, config=beyond(config, DEFAULTS))
@@ -133,20 +136,26 @@ def create_holder_group(call: Call, body: HolderGroupCreate) -> str:
 
 
 def get_holder_group(call: Call) -> str:
-    """Returns an account holder group."""
+    """Return an account holder group."""
     return str(crud.get_row(call, account_holder_groups, HOLDER_GROUP_NOT_FOUND).doc)
 
 
 def list_holder_groups(call: Call) -> records.Listing:
-    """Lists account holder groups; the default one is in every program by itself."""
+    """List account holder groups.
+
+    The list includes the default group, which every program has.
+    """
     return crud.list_resources(call, account_holder_groups)
 
 
 def update_holder_group(call: Call, body: HolderGroupUpdate) -> str:
-    """Changes an account holder group; a changed ``kyc_required`` concerns later members only. The default one stays as it is."""
+    """Change an account holder group.
+
+    A changed ``kyc_required`` affects only users who join the group afterwards. The default group cannot be changed.
+    """
     row = crud.lock_row(call, account_holder_groups, HOLDER_GROUP_NOT_FOUND)
     if row.token == DEFAULT_GROUP:
-        raise Problem(FORBIDDEN, f"{DEFAULT_GROUP} is the same everywhere")
+        raise Problem(FORBIDDEN, f"{DEFAULT_GROUP} is built in and cannot be changed")
     crud.check_same_token(call, body)
     check_config(body.config, call.program.settings.currency)
     check_fee_group(call, body.config)

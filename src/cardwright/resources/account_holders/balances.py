@@ -1,4 +1,4 @@
-"""Balances: what is on an account, what of it is on hold."""
+"""Balances: the ledger balance, the available balance and the pending credits of an account."""
 
 from typing import Any
 
@@ -21,8 +21,10 @@ account_decoder = msgspec.msgpack.Decoder(Account)
 
 
 def balance_json(account: Account, currency: str, pending: int) -> str:
-    """The wire's balance set of one currency, without braces: ledger, what a new purchase could use, and
-    ``pending``, the direct deposits that are to come."""
+    """Return the balances in one currency as members of a JSON object, without its braces.
+
+    ``pending`` is the sum of pending direct deposits, in minor units.
+    """
     places = exponent_of(currency) or 0
     ledger, held = account.money(currency)
     zero = decimal_text(0, places)
@@ -37,7 +39,10 @@ def balance_json(account: Account, currency: str, pending: int) -> str:
 
 
 def pending_credits(db: Connection, holder_id: int) -> int:
-    """The sum of the direct deposits that are to come, in minor units of the program's currency; there are no others."""
+    """Return the sum of pending direct deposits, in minor units of the program's currency.
+
+    No other kind of credit is pending in an account.
+    """
     total = select(func.sum(transactions.c.amount)).join(movements, movements.c.id == transactions.c.id)
     query = total.where(
         movements.c.holder_id == holder_id, movements.c.kind == int(MovementKind.DEPOSIT),
@@ -50,7 +55,10 @@ def pending_credits(db: Connection, holder_id: int) -> int:
 
 
 def get_balances(call: Call) -> str:
-    """Returns the balances of a user's account; of the parent's for a user who shares it."""
+    """Return the balances of a user's account.
+
+    A user who shares the account of a parent gets the balances of that account.
+    """
     query = select(holders.c.id, holders.c.state).join(users, users.c.holder_id == holders.c.id)
     row = call.db.execute(query.where(users.c.program_id == call.program.id, users.c.token == call.token)).one_or_none()
     if row is None:

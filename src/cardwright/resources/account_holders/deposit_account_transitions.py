@@ -1,4 +1,4 @@
-"""Deposit account transitions: the record of each change of a deposit account's state, of which its opening is the only one."""
+"""Deposit account transitions: records of the states of deposit accounts. The opening of the account is the only one so far."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ DepositAccountState = Literal["ACTIVE"]
 
 
 class DepositAccountTransition(Shape, frozen=True, kw_only=True):
-    """A state that a deposit account entered, and why."""
+    """A state that a deposit account entered, with its reason."""
 
     token: str
     account_token: str
@@ -33,14 +33,14 @@ class DepositAccountTransition(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 OPENED = "New account"
-"""The reason of an account's first transition (choice)."""
+"""The reason of the first transition of an account (choice)."""
 
 
 # --- Actions: what one can do with it ------------------------------------------------
 
 
 def record_opening(call: Call, account_id: int, account_token: str, user_token: str) -> None:
-    """Store the transition of an account that was just opened, and its event."""
+    """Insert the transition of an account that was just opened, and publish its event."""
     transition = DepositAccountTransition(
         token=call.app.ids.token(), account_token=account_token, user_token=user_token, state="ACTIVE", channel="SYSTEM",
         reason=OPENED, created_time=iso(call.now),
@@ -50,12 +50,12 @@ def record_opening(call: Call, account_id: int, account_token: str, user_token: 
 
 
 def get_transition(call: Call) -> str:
-    """Returns a deposit account transition."""
+    """Return a deposit account transition."""
     return str(crud.get_row(call, deposit_account_transitions, TRANSITION_NOT_FOUND).doc)
 
 
 def list_transitions(call: Call) -> records.Listing:
-    """Lists the transitions of a user's deposit accounts, newest first."""
+    """List the transitions of a user's deposit accounts, newest first."""
     user = crud.get_row(call, users, USER_NOT_FOUND, call.path["user_token"])
     accounts = select(deposit_accounts.c.id).where(deposit_accounts.c.user_id == user.id)
     return crud.list_resources(call, deposit_account_transitions, deposit_account_transitions.c.account_id.in_(accounts))

@@ -1,4 +1,4 @@
-"""Deposit accounts: the account and routing number under which banks reach a user's account. No card number is one."""
+"""Deposit accounts: account and routing numbers under which banks send direct deposits to a user's account."""
 
 from typing import Annotated, Literal
 
@@ -29,7 +29,7 @@ from cardwright.storage.tables import deposit_accounts, users
 
 
 class DepositAccountCreate(Shape, frozen=True, kw_only=True):
-    """A new deposit account of a user. Accounts of the other types ask for answers that nobody judges here."""
+    """A new deposit account of a user. Only the type ``DEPOSIT_ACCOUNT`` is supported."""
 
     token: Token | None = None
     user_token: Token | None = None
@@ -45,7 +45,7 @@ class DepositAccountUpdate(Shape, frozen=True, kw_only=True):
 
 
 class DepositAccount(Shape, frozen=True, kw_only=True):
-    """A deposit account. A credit to one with ``allow_immediate_credit`` does not wait for its day."""
+    """A deposit account. With ``allow_immediate_credit``, a credit takes effect at once, not on its settlement date."""
 
     token: str
     user_token: str
@@ -59,7 +59,7 @@ class DepositAccount(Shape, frozen=True, kw_only=True):
 
 
 class ShownAccount(Shape, frozen=True, kw_only=True):
-    """A deposit account as its user shows it."""
+    """A deposit account as part of its user."""
 
     token: str
     account_number: str
@@ -68,7 +68,7 @@ class ShownAccount(Shape, frozen=True, kw_only=True):
 
 
 class AccountQuery(Shape, frozen=True, kw_only=True):
-    """Which of a user's accounts."""
+    """A filter of deposit accounts by ``state``."""
 
     state: Annotated[str, Meta(max_length=20)] | None = None
 
@@ -76,17 +76,17 @@ class AccountQuery(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 ROUTING_NUMBER = "293748000"
-"""The bank of all deposit accounts: the number in the guide's example (choice)."""
+"""The routing number of all deposit accounts, from the guide's example (choice)."""
 
 PREFIX, DRAWN_DIGITS = "19", 12
-"""An account number is fourteen digits, too short for a card's."""
+"""The prefix and the number of random digits of account numbers. They have 14 digits; card numbers have 16 by default."""
 
 ACCOUNTS_MAX = 5
-"""Deposit accounts of one user (wire reference, "Deposit account")."""
+"""The maximum number of deposit accounts of a user (wire reference, "Deposit account")."""
 
 
 def shown_in_user(row: Row) -> str:
-    """The account as JSON, as its user shows it."""
+    """Return the JSON of a deposit account as its user shows it."""
     account = msgspec.json.decode(row.doc, type=DepositAccount)
     return records.text_of(ShownAccount(**{name: getattr(account, name) for name in ShownAccount.__struct_fields__}))
 
@@ -95,20 +95,23 @@ def shown_in_user(row: Row) -> str:
 
 
 def find_first(call: Call, user_id: int) -> Row | None:
-    """The user's oldest deposit account, or None."""
+    """Return the user's oldest deposit account, or None."""
     query = select(deposit_accounts).where(deposit_accounts.c.user_id == user_id)
     return call.db.execute(query.order_by(deposit_accounts.c.id).limit(1)).one_or_none()
 
 
 def number_is_taken(call: Call, number: str) -> bool:
-    """Whether an account of the program has the number."""
+    """Return True if an account of the program has this number."""
     columns = deposit_accounts.c
     query = select(columns.id).where(columns.program_id == call.program.id, columns.account_number == number)
     return call.db.scalar(query) is not None
 
 
 def get_by_path_user(call: Call, name: str) -> Row:
-    """The oldest account of the user whom the path names. Raises problems: 400 for an unknown user, 404 without account."""
+    """Return the oldest deposit account of the user that the path names.
+
+    Raises USER_UNKNOWN (400) for an unknown user and DEPOSIT_ACCOUNT_NOT_FOUND (404) for a user without a deposit account.
+    """
     user = crud.get_row(call, users, USER_UNKNOWN, call.path[name])
     if (row := find_first(call, user.id)) is None:
         raise Problem(DEPOSIT_ACCOUNT_NOT_FOUND)
@@ -119,7 +122,7 @@ def get_by_path_user(call: Call, name: str) -> Row:
 
 
 def open_deposit_account(call: Call, user_id: int, user_token: str, body: DepositAccountCreate) -> str:
-    """Opens an account under a new number; answers its JSON."""
+    """Insert a deposit account with a new number and return its JSON."""
     draw = call.app.ids.below
     while number_is_taken(call, number := f"{PREFIX}{draw(10**DRAWN_DIGITS):0{DRAWN_DIGITS}d}"):
         continue
@@ -136,18 +139,22 @@ def open_deposit_account(call: Call, user_id: int, user_token: str, body: Deposi
 
 
 def with_deposit_account(call: Call, doc: str, user_id: int) -> str:
-    """A user's JSON with the deposit account, if there is one."""
+    """Return the JSON of a user with the oldest deposit account added, if there is one."""
     row = find_first(call, user_id)
     return doc if row is None else f'{doc[:-1]},"deposit_account":{shown_in_user(row)}}}'
 
 
 def create_account(call: Call, body: DepositAccountCreate) -> str:
-    """Opens a deposit account for a user; all accounts of a user lead to the same money."""
+    """Open a deposit account for a user.
+
+    All deposit accounts of a user credit the same account. A user has at most five.
+    """
     if (body.user_token is None) == (body.business_token is None):
         raise Problem(ONE_HOLDER)
     if body.user_token is None:
         raise Problem(BUSINESS_UNKNOWN)
-    # The lock comes before the look for a repeat and the count, so that of two requests at once the second sees the first's.
+    # Lock the user before the replay check and the count: of two concurrent requests, the second must see the account of the
+    # first.
     query = select(users.c.id).where(users.c.program_id == call.program.id, users.c.token == body.user_token)
     user_id = call.db.scalar(query.with_for_update(key_share=True))
     if (replay := crud.find_replay(call, deposit_accounts, body)) is not None:
@@ -161,27 +168,27 @@ def create_account(call: Call, body: DepositAccountCreate) -> str:
 
 
 def get_account(call: Call) -> str:
-    """Returns a deposit account."""
+    """Return a deposit account."""
     return str(crud.get_row(call, deposit_accounts, DEPOSIT_ACCOUNT_NOT_FOUND).doc)
 
 
 def update_account(call: Call, body: DepositAccountUpdate) -> str:
-    """Changes whether credits to a deposit account wait for their day."""
+    """Change whether a deposit account takes credits at once."""
     return _update(call, crud.lock_row(call, deposit_accounts, DEPOSIT_ACCOUNT_NOT_FOUND), body)
 
 
 def list_of_user(call: Call) -> records.Listing:
-    """Lists a user's deposit accounts."""
+    """List a user's deposit accounts."""
     user = crud.get_row(call, users, USER_NOT_FOUND)
     conditions = [deposit_accounts.c.user_id == user.id]
     if call.query.state not in (None, "ACTIVE"):
-        # There are no others yet.
+        # ACTIVE is the only state, so no account matches.
         conditions.append(deposit_accounts.c.id < 0)
     return crud.list_resources(call, deposit_accounts, *conditions)
 
 
 def get_by_number(call: Call) -> str:
-    """Returns the deposit account that has an account number."""
+    """Return the deposit account with an account number."""
     columns = deposit_accounts.c
     query = select(columns.doc).where(
         columns.program_id == call.program.id, columns.account_number == call.path["account_number"]
@@ -193,15 +200,15 @@ def get_by_number(call: Call) -> str:
 
 
 def get_of_user(call: Call) -> str:
-    """Returns the account and routing number of a user, those of the oldest deposit account."""
+    """Return the account number and routing number of a user's oldest deposit account."""
     return shown_in_user(get_by_path_user(call, "user_or_business_token"))
 
 
 def update_of_user(call: Call, body: DepositAccountUpdate) -> str:
-    """Changes whether credits to a user's oldest deposit account wait for their day."""
+    """Change whether a user's oldest deposit account takes credits at once."""
     row = get_by_path_user(call, "user_or_business_token")
     locked = records.lock(call.db, deposit_accounts, call.program.id, row.token)
-    assert locked is not None, "a deposit account never goes away but with everything"
+    assert locked is not None, "a deposit account is deleted only by a reset of its program"
     _update(call, locked, body)
     return get_of_user(call)
 

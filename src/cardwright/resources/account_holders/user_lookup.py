@@ -1,4 +1,4 @@
-"""Looking users up: by phone number, and by what is known of a person."""
+"""User lookup: searches by phone number and by personal data."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -21,7 +21,7 @@ from cardwright.storage.tables import deposit_accounts, users
 
 
 class UserSearch(Shape, frozen=True, kw_only=True):
-    """What a user is looked for by; conditions hold together, names by their beginning."""
+    """The conditions of a search. All must hold. ``first_name`` and ``last_name`` match the beginning of a name."""
 
     blank: ClassVar[Blank | None] = Blank.NULLS
 
@@ -37,7 +37,7 @@ class UserSearch(Shape, frozen=True, kw_only=True):
 
 
 def begins(name: str, start: str | None) -> bool:
-    """Whether a name begins with a text, whatever the case."""
+    """Return True if a name begins with a text, regardless of case."""
     return start is None or name.casefold().startswith(start.casefold())
 
 
@@ -45,9 +45,10 @@ def begins(name: str, start: str | None) -> bool:
 
 
 def list_matching(call: Call, keep: Callable[[Row], bool], *conditions: ColumnElement[bool]) -> records.Listing:
-    """The call's page of the users that meet the conditions and that ``keep`` takes, read only as far as the page reaches.
+    """Return the requested page of the users that meet the conditions and that ``keep`` accepts.
 
-    Case is folded here and not in SQL: the two databases fold differently, and neither folds all of Unicode.
+    Rows are read only up to the end of the page. ``keep`` folds case in Python: the two databases fold differently, and neither
+    folds all of Unicode.
     """
     page = call.list_page
     query = select(users.c.token, users.c.doc, users.c.sealed).where(users.c.program_id == call.program.id, *conditions)
@@ -66,12 +67,15 @@ def _holders_of(call: Call, number: str) -> Select[tuple[int]]:
 
 
 def list_by_phone(call: Call) -> records.Listing:
-    """Lists the users with exactly this phone number."""
+    """List the users with exactly this phone number."""
     return crud.list_resources(call, users, users.c.phone == call.path["phone_number"])
 
 
 def look_up(call: Call, body: UserSearch) -> records.Listing:
-    """Lists the users that match; a request without conditions lists all."""
+    """List the users that match a search.
+
+    A search without conditions matches all users.
+    """
     conditions = [users.c.phone == body.phone] if body.phone is not None else []
     conditions += [users.c.email == body.email.casefold()] if body.email is not None else []
     conditions += [users.c.id.in_(_holders_of(call, body.dda))] if body.dda is not None else []

@@ -1,4 +1,4 @@
-"""A user as it is stored: what a GET answers, what the decision engine sees, and the transitions that tell its status."""
+"""User model: the stored user, the data that decisions use, and the records of its status transitions."""
 
 from typing import Annotated, Literal
 
@@ -34,7 +34,7 @@ ReasonCode = Literal[
 
 
 class Identification(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """An identification number: whole in a request and in the vault, masked in an answer."""
+    """An identification number: whole in a request and in the vault, masked in a response."""
 
     type: IdentificationType
     value: Annotated[str, Meta(min_length=1, max_length=255)]
@@ -46,7 +46,7 @@ class Identification(Shape, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Profile(Shape, frozen=True, kw_only=True):
-    """What can be said of a user at creation and later. ``zip`` is an older name of ``postal_code``."""
+    """The fields of a user that creation and updates have in common. ``zip`` is an older name of ``postal_code``."""
 
     first_name: Limit40 | None = None
     middle_name: Limit40 | None = None
@@ -86,7 +86,7 @@ class Profile(Shape, frozen=True, kw_only=True):
 
 
 class Authentication(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a user's e-mail address and password; nobody verifies either here."""
+    """The verification state of the email address, and the last change of the password. Cardwright verifies neither."""
 
     email_verified: bool
     last_password_update_channel: Literal["USER_CHANGE", "USER_RESET"] | None = None
@@ -94,7 +94,7 @@ class Authentication(Shape, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class User(Shape, frozen=True, kw_only=True):
-    """A cardholder. ``ssn`` and ``identifications`` are masked, the password is never shown."""
+    """A cardholder. ``ssn`` and ``identifications`` are masked. The password is never returned."""
 
     token: str
     active: bool
@@ -149,7 +149,7 @@ class TransitionCreate(Shape, frozen=True, kw_only=True):
 
 
 class Transition(Shape, frozen=True, kw_only=True):
-    """A status that a user was given, and why. ``metadata`` is the user's at that moment."""
+    """A status that a user entered, with its reason. ``metadata`` is the user's metadata at that time."""
 
     token: str
     status: HolderStatus
@@ -167,7 +167,7 @@ class Transition(Shape, frozen=True, kw_only=True):
 
 
 def user_fact_doc(user: User) -> str:
-    """The JSON of what a decision sees of the user."""
+    """Return the JSON of the user's data that decisions use."""
     address1, postal_code = user.address1 or None, user.postal_code or None
     fact = UserFact(
         token=user.token, status=user.status, address1=address1, postal_code=postal_code,
@@ -180,19 +180,20 @@ def user_fact_doc(user: User) -> str:
 
 
 def lock_users(call: Call, *tokens: str) -> dict[str, Row]:
-    """The users with these tokens that exist, held against other changes until the commit, in the order of their ids.
+    """Return the existing users with these tokens, locked until the commit in the order of their ids.
 
-    Two requests that make users each other's parents would otherwise both pass, and a status would be lost under another change.
-    The global order of locks: users before accounts.
+    Without the locks, two concurrent requests could make two users each other's parents, and a status could be overwritten. The
+    global order of locks: users before accounts.
     """
     query = select(users).where(users.c.program_id == call.program.id, users.c.token.in_(tokens)).order_by(users.c.id)
     return {row.token: row for row in call.db.execute(query.with_for_update(key_share=True))}
 
 
 def record_user_version(call: Call, user_id: int, holder_id: int, user: User) -> None:
-    """Lets every process see what the user is now, and later answers what it was until then.
+    """Raise the revision of the account and save the user's state in the history.
 
-    ``holder_id`` is the account that the user draws on, so with ``uses_parent_account`` the parent's.
+    The new revision invalidates the caches of all processes. ``holder_id`` is the account that the user draws on, which is the
+    parent's with ``uses_parent_account``.
     """
     revision = history.raise_holder_revision(call.db, holder_id)
     history.save_version(call.db, call.program.id, history.Kind.USER, user_id, revision, call.now, user_fact_doc(user))
@@ -202,7 +203,7 @@ def record_user_version(call: Call, user_id: int, holder_id: int, user: User) ->
 
 
 def record_transition(call: Call, user_id: int, user: User, body: TransitionCreate) -> str:
-    """Stores a transition of a user who has its status already, and tells it to the webhooks."""
+    """Insert a transition of a user who already has the new status, and publish its event. Return its JSON."""
     transition = Transition(
         token=body.token or call.app.ids.token(),
         status=body.status,

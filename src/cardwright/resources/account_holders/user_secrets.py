@@ -1,4 +1,4 @@
-"""What of a user is secret: identification numbers and a password, in the vault, and the one call that shows the numbers."""
+"""User secrets: identification numbers and a password hash in the vault, and the operation that returns the numbers."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from cardwright.storage.tables import users
 
 
 class NumberQuery(Shape, frozen=True, kw_only=True):
-    """Whether a number is wanted whole."""
+    """The form of the numbers: whole if ``full_ssn`` is true, else the last four characters."""
 
     full_ssn: bool = False
 
@@ -33,7 +33,7 @@ class Numbers(Shape, frozen=True, kw_only=True):
 
 
 class Secrets(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """What the vault keeps of a user: numbers as they were sent, of the password only a keyed hash."""
+    """The secrets of a user in the vault: identification numbers as sent, and a keyed hash of the password."""
 
     ssn: str | None = None
     identifications: tuple[Identification, ...] = ()
@@ -47,7 +47,7 @@ class Secrets(Shape, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def shown_number(secrets: Secrets, kind: str, whole: bool) -> str | UnsetType:
-    """A number of one kind, whole or its last four characters; of several the first."""
+    """Return the first number of a kind, whole or its last four characters; UNSET if the user has none."""
     named = [secrets.ssn] if kind == "SSN" and secrets.ssn is not None else []
     numbers = named + [item.value for item in secrets.identifications if item.type == kind]
     return (numbers[0] if whole else numbers[0][-4:]) if numbers else UNSET
@@ -57,12 +57,12 @@ def shown_number(secrets: Secrets, kind: str, whole: bool) -> str | UnsetType:
 
 
 def keyed_hash(call: Call, purpose: str, secret: str) -> str:
-    """A hash that nobody can guess a short secret from without the vault's key."""
+    """Return a hash with the vault's key: without the key, even a short secret cannot be found by trial."""
     return call.app.vault.credential_digest(f"{purpose} of {call.program.token}", secret).hex()
 
 
 def secrets_after(call: Call, before: Secrets, body: Profile, token: str) -> Secrets:
-    """What the vault is to keep of the user."""
+    """Return the secrets of the user after a request that may change some of them."""
     changes: dict[str, Any] = {name: value for name in ("ssn", "identifications") if (value := getattr(body, name)) is not None}
     if body.password:
         changes["password_hash"] = keyed_hash(call, f"password of {token}", body.password)
@@ -70,21 +70,24 @@ def secrets_after(call: Call, before: Secrets, body: Profile, token: str) -> Sec
 
 
 def seal(call: Call, token: str, secrets: Secrets) -> bytes | None:
-    """The user's secrets in an envelope that opens for this user alone."""
+    """Return the encrypted secrets, which decrypt only for this user; None if there are none."""
     if secrets == Secrets():
         return None
     return call.app.vault.seal(records.text_of(secrets), f"user:{call.program.token}:{token}")
 
 
 def unseal(call: Call, row: Row) -> Secrets:
-    """The secrets of a row of ``users``."""
+    """Return the decrypted secrets of a row of ``users``."""
     if row.sealed is None:
         return Secrets()
     return msgspec.json.decode(call.app.vault.open(bytes(row.sealed), f"user:{call.program.token}:{row.token}"), type=Secrets)
 
 
 def get_numbers(call: Call) -> Numbers:
-    """Returns a user's identification numbers: their last four digits, or whole on request."""
+    """Return a user's identification numbers.
+
+    Each number is cut to its last four characters unless the whole number is requested.
+    """
     secrets = unseal(call, crud.get_row(call, users, USER_NOT_FOUND))
     kinds = ("SSN", "TIN", "SIN", "NIN")
     return Numbers(**{kind.lower(): shown_number(secrets, kind, call.query.full_ssn) for kind in kinds})

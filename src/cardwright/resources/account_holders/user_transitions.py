@@ -1,4 +1,4 @@
-"""User transitions: the only way to change a cardholder's status, and the record of each change."""
+"""User transitions: changes of users' statuses, and the record of each. A status changes in no other way."""
 
 import msgspec
 from msgspec import structs
@@ -29,13 +29,14 @@ ROADS = {
     HolderStatus.CLOSED: {HolderStatus.ACTIVE, HolderStatus.LIMITED, HolderStatus.UNVERIFIED, HolderStatus.SUSPENDED},
     HolderStatus.TERMINATED: set(),
 }
-"""Where a program may lead a user from each status (wire reference, "User and business transitions")."""
+"""The status changes that a request of channel API may make (wire reference, "User and business transitions")."""
 
 
 def may_change(before: HolderStatus, after: HolderStatus, channel: str) -> bool:
-    """Whether a status may follow another: a repeat always may, nothing follows TERMINATED, the roads bind channel API alone.
+    """Return True if a user with the status ``before`` may get the status ``after``.
 
-    TERMINATED is younger than the documented roads and is reached from everywhere: a request could not name it otherwise.
+    The same status again is always allowed, and nothing follows TERMINATED. ``ROADS`` restricts only channel API. TERMINATED is
+    newer than the documented changes, so it may follow every status.
     """
     if after is before:
         return True
@@ -48,8 +49,11 @@ def may_change(before: HolderStatus, after: HolderStatus, channel: str) -> bool:
 
 
 def create_transition(call: Call, body: TransitionCreate) -> str:
-    """Changes a user's status, at once for the authorizations of all its cards."""
-    # The lock comes before the look for a repeat, so that of two equal requests at once the second finds the first one's work.
+    """Change a user's status.
+
+    The change applies at once to the authorizations of all cards of the user.
+    """
+    # Lock the user before the replay check: of two concurrent equal requests, the second must find the transition of the first.
     row = lock_users(call, body.user_token).get(body.user_token)
     if (replay := crud.find_replay(call, user_transitions, body)) is not None:
         return replay
@@ -66,12 +70,15 @@ def create_transition(call: Call, body: TransitionCreate) -> str:
 
 
 def get_transition(call: Call) -> str:
-    """Returns a user transition."""
+    """Return a user transition."""
     return str(crud.get_row(call, user_transitions, USER_NOT_FOUND).doc)
 
 
 def list_transitions(call: Call) -> records.Listing:
-    """Lists a user's transitions, the newest first; the first of all tells the user's creation."""
+    """List a user's transitions, newest first.
+
+    The oldest transition records the creation of the user.
+    """
     user = crud.get_row(call, users, USER_NOT_FOUND, call.path["user_token"])
     return crud.list_resources(call, user_transitions, user_transitions.c.user_id == user.id)
 

@@ -1,4 +1,4 @@
-"""Users: the people who hold cards, each with an account of its own or with a share in a parent's."""
+"""Users: cardholders, each with an account or with a share in a parent's account."""
 
 import re
 from typing import Any
@@ -48,7 +48,7 @@ from cardwright.storage.tables import holders, users
 
 
 class UserCreate(Profile, frozen=True, kw_only=True):
-    """A new user. Nothing is required."""
+    """A new user. No field is required."""
 
     parent_token: Token | None = None
     uses_parent_account: bool | None = False
@@ -59,9 +59,10 @@ class UserCreate(Profile, frozen=True, kw_only=True):
 
 
 class UserUpdate(Profile, frozen=True, kw_only=True):
-    """Changes of a user; what is absent stays, ``parent_token`` null ends the parenthood.
+    """Changes of a user. Absent fields stay unchanged; a null ``parent_token`` removes the parent.
 
-    The last three are here to be compared: they never change by an update, and a client that believes so must be told.
+    ``uses_parent_account``, ``active`` and ``status`` are refused unless they equal the current values, because an update
+    cannot change them.
     """
 
     parent_token: Token | UnsetType | None = UNSET
@@ -77,7 +78,7 @@ MASKED_SSN = "_" * 11
 PLAIN = frozenset(Profile.__struct_fields__) - {
     "password", "birth_date", "zip", "postal_code", "account_holder_group_token", "identifications", "ssn", "metadata", "token",
 }  # fmt: skip
-"""Fields of a request that are shown as they were sent."""
+"""The request fields that a response shows as they were sent."""
 
 _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 _SSN = re.compile(r"[0-9]{9}|[0-9]{4}")
@@ -85,8 +86,8 @@ _STRONG = tuple(re.compile(kind) for kind in (r"[0-9]", r"[a-z]", r"[A-Z]", r"[^
 
 
 def check_profile(body: Profile) -> None:
-    """Refuses texts that are not what their field is for. Raises a problem that names the field and never shows a secret."""
-    # What is compared is the folded address, and folding can make it longer.
+    """Raise a problem if a field has an invalid format. The problem names the field and never contains a secret."""
+    # The column holds the case-folded address, and folding can lengthen a text.
     if body.email is not None and not (_ADDRESS.fullmatch(body.email) and len(body.email.casefold()) <= 255):
         raise bad_field("email", "must be an email address")
     if body.password and not all(kind.search(body.password) for kind in _STRONG):
@@ -99,13 +100,13 @@ def check_profile(body: Profile) -> None:
 
 
 def masked(item: Identification) -> Identification:
-    """The identification as it is shown: the last four characters, where that is no more than half of them."""
+    """Return the identification with a masked value: the last four characters if there are at least eight, else none."""
     shown = f"___-__-{item.value[-4:]}" if len(item.value) >= 8 else MASKED_SSN
     return structs.replace(item, value=shown)
 
 
 def profile_changes(body: Profile, *, shows_zip: bool) -> dict[str, Any]:
-    """The fields of a user that a request sets, as they are shown."""
+    """Return the fields of a user that a request sets, in the form in which a response shows them."""
     changes = {name: value for name in PLAIN if (value := getattr(body, name)) is not None}
     if body.birth_date is not None:
         changes["birth_date"] = parse_date("birth_date", body.birth_date)
@@ -118,16 +119,16 @@ def profile_changes(body: Profile, *, shows_zip: bool) -> dict[str, Any]:
     postal_code = body.zip if body.postal_code is None else body.postal_code
     if postal_code is not None:
         changes["postal_code"] = postal_code
-        # Who speaks of `zip` is answered with it too, and it is always a copy.
+        # A user whose request had `zip` keeps it in responses, always as a copy of `postal_code`.
         changes |= {"zip": postal_code} if shows_zip or body.zip is not None else {}
-    # An empty token is no token: the wire's limits begin at nought characters here.
+    # The wire allows an empty token here. It names no group.
     if body.account_holder_group_token:
         changes["account_holder_group_token"] = body.account_holder_group_token
     return changes
 
 
 def authentication_of(user: User, password_changed: bool, now: Instant) -> Authentication | UnsetType:
-    """What a user's answer says of its e-mail address and password; nothing when it has neither."""
+    """Return the user's ``authentication`` after a request; UNSET if the user has neither an email address nor a password."""
     if password_changed:
         when = iso(now)
         return Authentication(email_verified=False, last_password_update_channel="USER_CHANGE", last_password_update_time=when)
@@ -137,8 +138,11 @@ def authentication_of(user: User, password_changed: bool, now: Instant) -> Authe
 
 
 def new_user(body: UserCreate, changes: dict[str, Any], token: str, now: Instant, first_status: HolderStatus) -> User:
-    """The user that a request makes, with the fields that ``profile_changes`` found in it, and its group's first status."""
-    # The wire takes `active: false` and declines the user's purchases from then on; the status that means this is SUSPENDED.
+    """Return the user that a request creates.
+
+    ``changes`` is the result of ``profile_changes``. ``first_status`` is the first status of the user's group.
+    """
+    # With `active: false` the user's purchases are declined, which is the effect of the status SUSPENDED.
     status = HolderStatus.SUSPENDED if body.active is False else first_status
     defaults = {"corporate_card_holder": False, "metadata": {}, "account_holder_group_token": DEFAULT_GROUP}
     stated: dict[str, Any] = defaults | changes
@@ -156,7 +160,10 @@ def new_user(body: UserCreate, changes: dict[str, Any], token: str, now: Instant
 
 
 def check_unchangeable(before: User, body: UserUpdate) -> None:
-    """Refuses an update that means to change what an update cannot; a field that says what is true already is harmless."""
+    """Raise a problem if an update would change a field that updates cannot change.
+
+    A field with its current value is accepted.
+    """
     if body.uses_parent_account not in (None, before.uses_parent_account):
         raise bad_field("uses_parent_account", "can never be changed")
     for name in ("active", "status"):
@@ -168,24 +175,24 @@ def check_unchangeable(before: User, body: UserUpdate) -> None:
 
 
 def open_account(call: Call) -> int:
-    """A new account without money; returns the id of its holder."""
+    """Insert an account without money and return its id."""
     state = msgspec.msgpack.encode(Account())
     return records.insert(call.db, holders, program_id=call.program.id, revision=1, state=state, recent=NOTHING_RECENT)
 
 
 def email_is_taken(call: Call, email: str | None, own_id: int | None = None) -> bool:
-    """Whether another user of the program has the address. ``email`` is folded."""
+    """Return True if another user of the program has the address. ``email`` is case-folded."""
     query = select(users.c.id).where(users.c.program_id == call.program.id, users.c.email == email)
     return email is not None and call.db.scalar(query) not in (None, own_id)
 
 
 def has_children(call: Call, user_id: int) -> bool:
-    """Whether the user is the parent of another."""
+    """Return True if the user is a parent."""
     return call.db.scalar(select(users.c.id).where(users.c.parent_id == user_id).limit(1)) is not None
 
 
 def status_of_new(call: Call, group_token: str | None) -> HolderStatus:
-    """The status with which a new member of a group begins. Raises a problem when there is no such group."""
+    """Return the first status of a new member of a group. Raises GROUP_UNKNOWN if the group does not exist."""
     if not group_token or group_token == DEFAULT_GROUP:
         return HolderStatus.ACTIVE
     group = find_group(call, group_token)
@@ -198,7 +205,10 @@ def status_of_new(call: Call, group_token: str | None) -> HolderStatus:
 
 
 def find_parent(call: Call, token: str | None) -> Row | None:
-    """The parent of a new user, if it is to have one. A child of a user may have no children."""
+    """Return the row of a new user's parent, locked; None without a token.
+
+    Raises PARENT_UNKNOWN for an unknown parent and NO_GRANDCHILDREN if the parent itself has a parent.
+    """
     if token is None:
         return None
     parent = lock_users(call, token).get(token)
@@ -210,13 +220,16 @@ def find_parent(call: Call, token: str | None) -> Row | None:
 
 
 def create_user(call: Call, body: UserCreate) -> str:
-    """Creates a user, who can hold cards at once."""
+    """Create a user.
+
+    The user can hold cards at once.
+    """
     check_profile(body)
     if body.uses_parent_account and body.parent_token is None:
         raise bad_field("parent_token", "may not be null where uses_parent_account is true")
     changes = profile_changes(body, shows_zip=False)
     email = None if body.email is None else body.email.casefold()
-    # Asked before the look for a repeat: an equal request may commit between the two, and then the look must find it.
+    # Read before the replay check: an equal request may commit between both reads, and the replay check must find it then.
     taken = email_is_taken(call, email)
     if crud.find_replay(call, users, body) is not None:
         row = crud.get_row(call, users, USER_NOT_FOUND, body.token)
@@ -241,18 +254,18 @@ def create_user(call: Call, body: UserCreate) -> str:
 
 
 def get_user(call: Call) -> str:
-    """Returns a user, active or not."""
+    """Return a user, active or not."""
     row = crud.get_row(call, users, USER_NOT_FOUND)
     return with_deposit_account(call, row.doc, row.id)
 
 
 def list_users(call: Call) -> records.Listing:
-    """Lists the program's users."""
+    """List the program's users."""
     return crud.list_resources(call, users)
 
 
 def parent_after(call: Call, row: Row, before: User, token: str | None, rows: dict[str, Row]) -> int | None:
-    """The id of the parent that an update gives; raises a problem when the user or the parent cannot be part of that."""
+    """Return the id of the parent after an update. Raises a problem if the user or the parent does not allow it."""
     parent = None if token is None else rows.get(token)
     if token is not None and parent is None:
         raise Problem(PARENT_UNKNOWN)
@@ -269,7 +282,10 @@ def parent_after(call: Call, row: Row, before: User, token: str | None, rows: di
 
 
 def update_user(call: Call, body: UserUpdate) -> str:
-    """Changes a user's data, not its status."""
+    """Change a user's data.
+
+    A status changes by a user transition only.
+    """
     parent_token = body.parent_token
     rows = lock_users(call, call.token, *([parent_token] if isinstance(parent_token, str) else []))
     row = rows.get(call.token)
@@ -303,7 +319,7 @@ def update_user(call: Call, body: UserUpdate) -> str:
 
 
 def list_children(call: Call) -> records.Listing:
-    """Lists the users whose parent this user is."""
+    """List the users whose parent is this user."""
     parent = crud.get_row(call, users, USER_NOT_FOUND, call.path["parent_token"])
     return crud.list_resources(call, users, users.c.parent_id == parent.id)
 
