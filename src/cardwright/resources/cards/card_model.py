@@ -1,4 +1,4 @@
-"""A card as it is stored: what a GET answers, what else the platform knows of it, and how both change together."""
+"""Card model: the stored card, the data that decisions use, and the updates of both."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -25,7 +25,7 @@ Instrument = Literal["PHYSICAL_MSR", "PHYSICAL_ICC", "PHYSICAL_CONTACTLESS", "PH
 
 
 class CardFulfillment(Branch, frozen=True, kw_only=True):
-    """A card's own wishes for its making; they hide those of its product."""
+    """The fulfillment settings of a card. They take precedence over those of its product."""
 
     card_fulfillment_reason: Literal["NEW", "LOST_STOLEN", "EXPIRED"] | None = None
     card_personalization: Personalization | None = None
@@ -33,14 +33,14 @@ class CardFulfillment(Branch, frozen=True, kw_only=True):
 
 
 class ActivationActions(Branch, frozen=True, kw_only=True):
-    """What happens to other cards when a card is activated for the first time."""
+    """Changes of other cards at the first activation of a card."""
 
     terminate_reissued_source_card: bool | None = None
     swap_digital_wallet_tokens_from_card_token: Annotated[str, Meta(min_length=1, max_length=36)] | None = None
 
 
 class Card(Shape, frozen=True, kw_only=True):
-    """A card. ``pan`` is masked; the number in clear and the security codes are only in answers that were asked for them."""
+    """A card. ``pan`` is masked. The clear number and the security codes are returned only on request."""
 
     created_time: str
     last_modified_time: str
@@ -71,7 +71,7 @@ class Card(Shape, frozen=True, kw_only=True):
 
 
 class LifeTime(Fact, frozen=True, kw_only=True):
-    """How long cards live; with a minimum, the later of the two ends counts."""
+    """The lifetime of a card. With a minimum, the later of the two ends applies."""
 
     unit: ExpirationUnit
     value: int
@@ -80,10 +80,10 @@ class LifeTime(Fact, frozen=True, kw_only=True):
 
 
 class CardMemory(CardFact, frozen=True, kw_only=True):
-    """What the history keeps of a card: what a decision sees, and what was settled at its issue but is on no wire.
+    """The state of a card in the history: the data that decisions use, and settings fixed at issue that the wire does not show.
 
-    A product's life-cycle settings apply to cards made afterwards, so a card must know those of its own day, also the
-    life time to measure again from its first activation, when the product said so.
+    A change of a product's life-cycle settings affects only cards issued afterwards, so a card keeps the settings of its issue.
+    ``life_from_activation`` is the lifetime that begins again at the first activation, if the product requires that.
     """
 
     life_from_activation: LifeTime | None = None
@@ -92,9 +92,9 @@ class CardMemory(CardFact, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class StoredCard:
-    """A card with what only the database knows of it. Card number and PIN are envelopes of the vault.
+    """A card with its columns. The vault encrypts the card number and the PIN.
 
-    The number's envelope belongs to the program's id and the card's token, the PIN's to ``pin_context``.
+    The number is sealed for the program's id and the card's token, the PIN for ``pin_context``.
     """
 
     id: int
@@ -112,19 +112,22 @@ class StoredCard:
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """The end of a card's life. ``named_ms`` is what the wire names, ``expires_ms`` the first instant without the card."""
+    """The expiration of a card. ``named_ms`` is the time on the wire, ``expires_ms`` the first instant after the lifetime."""
 
     named_ms: Instant
     expires_ms: Instant
 
     @property
     def fields(self) -> dict[str, str]:
-        """The card's fields that tell it."""
+        """Return the fields of a card that show its expiration."""
         return {"expiration": mmyy(self.named_ms), "expiration_time": iso(self.named_ms)}
 
 
 def expiry_of(start: Instant, life: LifeTime) -> Expiry:
-    """When a card's life that begins at ``start`` ends. Raises ValueError beyond the year 9999 and for negative values."""
+    """Return the expiration of a card whose lifetime begins at ``start``.
+
+    Raises ValueError after the year 9999 and for negative values.
+    """
     end = _end_of(start, life.unit, life.value)
     if life.min_unit is None or life.min_value is None:
         return end
@@ -132,18 +135,18 @@ def expiry_of(start: Instant, life: LifeTime) -> Expiry:
 
 
 def _end_of(start: Instant, unit: ExpirationUnit, value: int) -> Expiry:
-    # The wire has whole seconds: counted from the second it names, an hour ends exactly at the time it names.
+    # The wire has whole seconds. The lifetime starts at a whole second, so that it ends exactly at the time on the wire.
     named = expiration_instant(start // 1000 * 1000, unit, value)
     match unit:
         case ExpirationUnit.YEARS | ExpirationUnit.MONTHS | ExpirationUnit.DAYS:
-            # The wire names the day's last second, and all of that second belongs to the card.
+            # The wire names the last second of the day, and the card is valid until the end of that second.
             return Expiry(named, named + 1000)
         case ExpirationUnit.HOURS | ExpirationUnit.MINUTES | ExpirationUnit.SECONDS:
             return Expiry(named, named)
 
 
 def pin_context(card_id: int) -> str:
-    """The owner that a card's PIN is sealed for."""
+    """Return the context that the PIN of a card is sealed for."""
     return f"pin:{card_id}"
 
 
@@ -151,7 +154,7 @@ def pin_context(card_id: int) -> str:
 
 
 def stored_of(row: Row) -> StoredCard:
-    """A row of ``cards``, read."""
+    """Return the card of a row of ``cards``."""
     return StoredCard(
         id=row.id,
         holder_id=row.holder_id,
@@ -165,22 +168,25 @@ def stored_of(row: Row) -> StoredCard:
 
 
 def lock_card(call: Call, token: str) -> StoredCard | None:
-    """The card with this token, held against other changes until the commit; None when this program has none.
+    """Return the card with this token, locked until the commit; None if the program has none.
 
-    The global order of locks: cards before accounts, a reissue before the card that it was made from.
+    The global order of locks: cards before accounts, a reissue before its source card.
     """
     row = records.lock(call.db, cards, call.program.id, token)
     return None if row is None else stored_of(row)
 
 
 def record_card_version(call: Call, card_id: int, holder_id: int, memory: CardMemory) -> None:
-    """Lets every process see what the card is now, and later answers what it was until then."""
+    """Raise the revision of the account and save the card's state in the history.
+
+    The new revision invalidates the caches of all processes. The history answers which state the card had at a revision.
+    """
     revision = history.raise_holder_revision(call.db, holder_id)
     history.save_version(call.db, call.program.id, history.Kind.CARD, card_id, revision, call.now, records.text_of(memory))
 
 
 def change_card(call: Call, stored: StoredCard, after: Card, **resolved: Any) -> StoredCard:
-    """Stores a changed card; ``settled`` are the changed fields of its memory that are not on the wire."""
+    """Store a changed card and its version. ``resolved`` has the changed fields of its memory that are not on the wire."""
     after = structs.replace(after, last_modified_time=iso(call.now))
     memory = structs.replace(
         stored.memory, user_token=after.user_token, state=after.state, expiration=after.expiration, metadata=after.metadata,
@@ -195,7 +201,10 @@ def change_card(call: Call, stored: StoredCard, after: Card, **resolved: Any) ->
 
 
 def sync_revisions(call: Call, holder_ids: set[int]) -> None:
-    """Gives two accounts one revision, so that what a card says under its new one comes after all that it said before."""
+    """Set accounts to one new revision, above all of theirs.
+
+    A card that moves to another account must have higher revisions there than before, so that its history stays in order.
+    """
     query = select(holders.c.id, holders.c.revision).where(holders.c.id.in_(holder_ids)).order_by(holders.c.id)
     rows = call.db.execute(query.with_for_update(key_share=True)).all()
     level = max(row.revision for row in rows) + 1
@@ -206,12 +215,12 @@ def sync_revisions(call: Call, holder_ids: set[int]) -> None:
 
 
 def clear_pan(call: Call, stored: StoredCard) -> str:
-    """The card's number in clear."""
+    """Return the clear card number."""
     return call.app.vault.decrypt_pan(stored.pan_sealed, str(call.program.id), stored.card.token)
 
 
 def shown(call: Call, stored: StoredCard, *, pan: bool, cvv: bool) -> Card:
-    """The card as an answer that shows what was asked for. The result must not be stored."""
+    """Return the card with the clear number and the security codes as requested. The result must not be stored."""
     card = stored.card
     if not pan and not cvv:
         return card
@@ -222,7 +231,7 @@ def shown(call: Call, stored: StoredCard, *, pan: bool, cvv: bool) -> Card:
 
 
 def security_codes(call: Call, stored: StoredCard, pan: str) -> dict[str, str]:
-    """The codes of a card by their wire names; only a card with a chip has the chip's."""
+    """Return the security codes of a card by wire name. Only chip and contactless cards have a chip code."""
     cvv, expiration, service_code = call.app.vault.cvv, stored.card.expiration, stored.memory.service_code
     codes = {"cvv_number": cvv(pan, expiration, service_code)}
     if stored.card.instrument_type in ("PHYSICAL_ICC", "PHYSICAL_CONTACTLESS", "PHYSICAL_COMBO"):

@@ -1,4 +1,4 @@
-"""Card numbers and barcodes: drawn at random until they are new, and found again without being known."""
+"""Card numbers and barcodes: random draws of unique values, and the digest by which a card number is found."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from cardwright.storage.tables import cards, pans
 # --- Rules: pure ---------------------------------------------------------------------
 
 DRAWS_MAX = 100
-"""How often one is drawn until it is new."""
+"""The maximum number of draws for one unique value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A card number in clear, which its ``repr`` hides, and by what it is found again."""
+    """A clear card number with the digest by which it is found. Its ``repr`` masks the number."""
 
     pan: str
     digest: bytes
@@ -30,12 +30,12 @@ class Number:
 
 
 def is_taken_pan(call: Call, digest: bytes) -> bool:
-    """Whether a card number was ever issued."""
+    """Return True if a card number was ever issued."""
     return bool(call.db.scalar(select(exists().where(pans.c.digest == digest))))
 
 
 def is_taken_barcode(call: Call, barcode: str) -> bool:
-    """Whether a card has this barcode."""
+    """Return True if a card of the program has this barcode."""
     return bool(call.db.scalar(select(exists().where(cards.c.program_id == call.program.id, cards.c.barcode == barcode))))
 
 
@@ -43,12 +43,15 @@ def is_taken_barcode(call: Call, barcode: str) -> bool:
 
 
 def number_of(call: Call, pan: str) -> Number:
-    """A card number with its digest."""
+    """Return a card number with its digest."""
     return Number(pan, call.app.vault.pan_digest(pan, str(call.program.id)))
 
 
 def draw_number(call: Call, prefix: str, length: int) -> Number:
-    """A number under a product's prefix that no card ever had; from now on it is taken."""
+    """Draw a card number under a product's prefix that was never issued, and record it as issued.
+
+    Raises a problem if no draw of 100 is unused.
+    """
     room = account_numbers(prefix, length)
     for _ in range(DRAWS_MAX):
         number = number_of(call, pan_from(prefix, call.app.ids.below(room), length))
@@ -59,7 +62,7 @@ def draw_number(call: Call, prefix: str, length: int) -> Number:
 
 
 def draw_barcode(call: Call) -> str:
-    """A barcode that no card of the program has."""
+    """Draw a barcode that no card of the program has."""
     for _ in range(DRAWS_MAX):
         barcode = barcode_from(call.app.ids.below(10**BARCODE_LENGTH))
         if not is_taken_barcode(call, barcode):

@@ -1,4 +1,4 @@
-"""Card transitions: every change of a card's state or fulfilment, who made it and why; a card's state changes in no other way."""
+"""Card transitions: changes of a card's state or fulfillment, and the record of each. A state changes in no other way."""
 
 from typing import Annotated, Literal
 
@@ -47,7 +47,7 @@ Reason = Annotated[str, Meta(max_length=255)]
 
 
 class UserValidations(Shape, frozen=True, kw_only=True):
-    """What the caller believes of the cardholder; ``ssn`` is its last four digits or all of them."""
+    """The expected data of the cardholder. ``ssn`` is the whole number or at least its last four digits."""
 
     birth_date: Day | None = None
     phone: Text255 | None = None
@@ -56,13 +56,13 @@ class UserValidations(Shape, frozen=True, kw_only=True):
 
 
 class Validations(Shape, frozen=True, kw_only=True):
-    """Claims to be checked before the transition is made."""
+    """Checks that must pass before the transition."""
 
     user: UserValidations | None = UserValidations()
 
 
 class UserValidated(Shape, frozen=True, kw_only=True):
-    """Which claims were checked and found right."""
+    """The checks that passed."""
 
     birth_date: bool = False
     phone: bool = False
@@ -71,19 +71,19 @@ class UserValidated(Shape, frozen=True, kw_only=True):
 
 
 class Validated(Shape, frozen=True, kw_only=True):
-    """The outcome of ``validations``; always there."""
+    """The outcome of ``validations``. It is always present."""
 
     user: UserValidated = UserValidated()
 
 
 class Metadata(Shape, frozen=True, kw_only=True):
-    """The metadata of the card or of its holder, as it was then."""
+    """The metadata of the card or of its user at the time of the transition."""
 
     metadata: dict[str, str]
 
 
 class Cause(Shape, frozen=True, kw_only=True):
-    """Who changes a card, and why."""
+    """The channel and the reason of a transition."""
 
     channel: Channel
     reason: Reason | None = None
@@ -92,7 +92,10 @@ class Cause(Shape, frozen=True, kw_only=True):
 
 
 class CardTransitionCreate(Cause, frozen=True, kw_only=True):
-    """A new state for a card. There are no digital wallet tokens here that ``sync_state_with_dwts`` could move."""
+    """A new state for a card.
+
+    ``sync_state_with_dwts`` has no effect, because digital wallet tokens are not implemented.
+    """
 
     card_token: Token
     state: Literal["ACTIVE", "LIMITED", "SUSPENDED", "TERMINATED"]
@@ -101,7 +104,7 @@ class CardTransitionCreate(Cause, frozen=True, kw_only=True):
 
 
 class CardTransition(Shape, frozen=True, kw_only=True):
-    """A transition, with the card as it was right after it."""
+    """A transition, with the card's data right after it."""
 
     token: str
     card_token: str
@@ -140,7 +143,7 @@ NEXT = {
     CardState.SUSPENDED: {CardState.SUSPENDED, CardState.ACTIVE, CardState.TERMINATED},
     CardState.TERMINATED: set(),
 }
-"""The states that a card may go to (wire reference 9.1). The same state again is recorded; only TERMINATED is final."""
+"""The states that may follow each state (wire reference 9.1). The same state again is recorded; only TERMINATED is final."""
 
 ENTERING: dict[CardState, TransitionType] = {
     CardState.ACTIVE: "state.activated",
@@ -151,18 +154,18 @@ ENTERING: dict[CardState, TransitionType] = {
 
 
 def type_of(before: CardState, after: CardState) -> TransitionType:
-    """The transition's type, which is also the second half of its event's name."""
+    """Return the type of a transition, which is also the second part of its event's name."""
     is_back = (before, after) == (CardState.SUSPENDED, CardState.ACTIVE)
     return "state.reinstated" if is_back else ENTERING[after]
 
 
 def is_right_number(given: str, known: str | UnsetType) -> bool:
-    """Whether these are the last digits of the number, at least four of them."""
+    """Return True if ``given`` is the end of the known number and has at least four digits."""
     return known is not UNSET and len(given) >= 4 and known.endswith(given)
 
 
 def transition_of(card: Card, holder: User, kind: TransitionType, cause: Cause, token: str, now: Instant) -> CardTransition:
-    """The record of what just happened to a card."""
+    """Return the record of a transition. ``card`` is the card after it."""
     return CardTransition(
         token=token,
         card_token=card.token,
@@ -179,7 +182,7 @@ def transition_of(card: Card, holder: User, kind: TransitionType, cause: Cause, 
         last_four=card.last_four,
         pan=card.pan,
         expiration=card.expiration,
-        # Alone among the wire's times of cards this one has milliseconds (observed).
+        # Only here does the wire show this time with milliseconds (observed).
         expiration_time=card.expiration_time.replace("Z", ".000Z"),
         barcode=card.barcode,
         pin_is_set=card.pin_is_set,
@@ -198,7 +201,7 @@ def transition_of(card: Card, holder: User, kind: TransitionType, cause: Cause, 
 
 
 def get_holder(call: Call, user_id: int) -> Row:
-    """The user who holds a card."""
+    """Return the row of the user who holds a card."""
     return call.db.execute(select(users).where(users.c.id == user_id)).one()
 
 
@@ -208,7 +211,7 @@ def get_holder(call: Call, user_id: int) -> Row:
 def record_transition(
     call: Call, stored: StoredCard, kind: TransitionType, cause: Cause, validated: UserValidated | None = None
 ) -> str:
-    """Keeps and tells what just happened to a card; every transition, whoever caused it, comes through here."""
+    """Insert a transition, publish its event and return its JSON. All card transitions pass through this function."""
     holder = msgspec.json.decode(get_holder(call, stored.user_id).doc, type=User)
     token = cause.token or call.app.ids.token()
     transition = transition_of(stored.card, holder, kind, cause, token, call.now)
@@ -222,7 +225,10 @@ def record_transition(
 def enter_state(
     call: Call, stored: StoredCard, state: CardState, cause: Cause, validated: UserValidated | None = None
 ) -> tuple[StoredCard, str]:
-    """Brings a locked card into a state that it may enter, with all that follows; the card and the transition's JSON."""
+    """Change a locked card to a state that may follow; return the changed card and the transition's JSON.
+
+    The first activation of a reissue also terminates its source card, unless ``activation_actions`` say otherwise.
+    """
     kind = type_of(stored.card.state, state)
     is_first = state is CardState.ACTIVE and not stored.memory.is_activated
     source = lock_source(call, stored) if is_first else None
@@ -238,7 +244,7 @@ def enter_state(
 
 
 def activate_first(call: Call, stored: StoredCard, after: Card, cause: Cause) -> StoredCard:
-    """Makes a card usable for the first time; its life begins again when its product said so."""
+    """Store the first activation of a card. Its lifetime begins again if its product requires that."""
     life, expires_ms = stored.memory.life_from_activation, stored.memory.expires_ms
     if life is not None:
         expiry = expiry_of(call.now, life)
@@ -247,25 +253,28 @@ def activate_first(call: Call, stored: StoredCard, after: Card, cause: Cause) ->
 
 
 def lock_source(call: Call, stored: StoredCard) -> StoredCard | None:
-    """The card that ends when this reissue of it is activated, if there is one."""
+    """Return the source card that the first activation of this reissue terminates, locked; None if there is none."""
     card = stored.card
     keeps_source = card.activation_actions is not UNSET and card.activation_actions.terminate_reissued_source_card is False
     if card.reissue_pan_from_card_token is UNSET or keeps_source:
         return None
     source = lock_card(call, card.reissue_pan_from_card_token)
-    # A source that has another number may have been given to another user since; it is no longer this one's to end.
+    # A source card with another number may have moved to another user since. Then this reissue does not terminate it.
     return source if source is not None and source.user_id == stored.user_id else None
 
 
 def terminate_source(call: Call, source: StoredCard) -> None:
-    """Ends a card that another one took the place of, unless it has ended already."""
+    """Terminate a card that another card replaces, unless it is already terminated."""
     if source.card.state is not CardState.TERMINATED:
         enter_state(call, source, CardState.TERMINATED, Cause(channel="SYSTEM", reason="Card reissued", reason_code="01"))
 
 
 def create_transition(call: Call, body: CardTransitionCreate) -> str:
-    """Changes a card's state: activates, limits, suspends, reinstates or terminates it."""
-    # The lock comes before the look for a repeat, so that of two equal requests at once the second finds the first one's work.
+    """Change a card's state.
+
+    The new state activates, limits, suspends, reinstates or terminates the card.
+    """
+    # Lock the card before the replay check: of two concurrent equal requests, the second must find the transition of the first.
     stored = lock_card(call, body.card_token)
     if (replay := crud.find_replay(call, card_transitions, body)) is not None:
         return replay
@@ -282,16 +291,20 @@ def create_transition(call: Call, body: CardTransitionCreate) -> str:
 
 
 def claims_of(body: CardTransitionCreate) -> UserValidations:
-    """What the request wants to have checked."""
+    """Return the checks that the request asks for."""
     validations = body.validations.user if body.validations is not None else None
     return validations or UserValidations()
 
 
 def check_may_activate(call: Call, stored: StoredCard, holder: HolderStatus) -> None:
-    """Raises a problem when the card may not become ACTIVE now: only the holder himself counts, not his parent."""
+    """Raise a problem unless the card may become ACTIVE now.
+
+    Raises HOLDER_NOT_ACTIVE if its user is not active; the status of a parent does not count. Raises BAD_CARD_TRANSITION if the
+    card has expired.
+    """
     if not holder.is_active:
         raise Problem(HOLDER_NOT_ACTIVE)
-    # A life that is measured from the first activation has not begun before it.
+    # A lifetime that counts from the first activation cannot end before it.
     begins = stored.memory.life_from_activation is not None and not stored.memory.is_activated
     is_new = stored.card.state is not CardState.ACTIVE
     if is_new and not begins and call.now >= stored.memory.expires_ms:
@@ -299,9 +312,10 @@ def check_may_activate(call: Call, stored: StoredCard, holder: HolderStatus) -> 
 
 
 def validate(call: Call, holder: Row, claims: UserValidations) -> UserValidated:
-    """Which claims are right. Raises a problem for the first wrong one; what the holder never told cannot be right.
+    """Return the checks that passed. Raises a problem that names the first field that does not match.
 
-    Nothing random is ever printed on a card here, so ``random_name_line1_postfix`` stays unchecked.
+    Data that the cardholder does not have never matches. ``random_name_line1_postfix`` is not checked, because no random text
+    is printed on cards.
     """
     known = msgspec.json.decode(holder.doc, type=User)
     birth_date = None if claims.birth_date is None else parse_date("validations.user.birth_date", claims.birth_date)
@@ -317,12 +331,12 @@ def validate(call: Call, holder: Row, claims: UserValidations) -> UserValidated:
 
 
 def get_transition(call: Call) -> str:
-    """Returns a card transition."""
+    """Return a card transition."""
     return str(crud.get_row(call, card_transitions, TRANSITION_NOT_FOUND).doc)
 
 
 def list_transitions(call: Call) -> records.Listing:
-    """Lists a card's transitions, newest first."""
+    """List a card's transitions, newest first."""
     card = crud.get_row(call, cards, CARD_NOT_FOUND)
     return crud.list_resources(call, card_transitions, card_transitions.c.card_id == card.id)
 

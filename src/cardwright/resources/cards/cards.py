@@ -1,4 +1,4 @@
-"""Cards: what a user pays with, made from a card product; the number in clear only for those who ask for it by name."""
+"""Cards: creation, reads, updates and look-ups by number. A response has the clear number only on request."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,33 +44,36 @@ from cardwright.storage.tables import card_products, cards, users
 
 
 class ShowBoth(Shape, frozen=True, kw_only=True):
-    """What a new card's answer shows in clear. Both together present the card digitally."""
+    """The clear data in the response: the card number and the security code.
+
+    Both together also set ``fulfillment_status`` to ``DIGITALLY_PRESENTED``.
+    """
 
     show_pan: bool = False
     show_cvv_number: bool = False
 
 
 class ShowCode(Shape, frozen=True, kw_only=True):
-    """Whether the security code is shown with the number, and what is embedded."""
+    """The options of the response: the security code, and the objects to embed."""
 
     show_cvv_number: bool = False
     expand: str | None = None
 
 
 class Expand(Shape, frozen=True, kw_only=True):
-    """What is embedded: ``user``, ``cardproduct``, or both with a comma between."""
+    """The objects to embed: ``user``, ``cardproduct``, or both, separated by a comma."""
 
     expand: str | None = None
 
 
 class ByLastFour(Expand, frozen=True, kw_only=True):
-    """The last four digits of the cards that are looked for."""
+    """A filter of cards by their last four digits."""
 
     last_four: str
 
 
 class CardUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a card; what is absent stays, in ``fulfillment`` leaf by leaf."""
+    """Changes of a card. Absent fields stay unchanged, also those inside ``fulfillment``."""
 
     user_token: Token | None = None
     expedite: bool | None = None
@@ -80,14 +83,14 @@ class CardUpdate(Shape, frozen=True, kw_only=True):
 
 
 class ExpandedCard(Card, frozen=True, kw_only=True):
-    """A card, with its user and its product where they were asked for."""
+    """A card, with its user and its card product if ``expand`` names them."""
 
     user: dict[str, Any] | UnsetType = UNSET
     cardproduct: dict[str, Any] | UnsetType = UNSET
 
 
 class PanLookup(Shape, frozen=True, kw_only=True):
-    """A card number, and what else is printed on the card, to be checked when it is given."""
+    """A card number. The security code and the expiration are checked if they are present."""
 
     pan: str
     cvv_number: str | None = None
@@ -95,7 +98,7 @@ class PanLookup(Shape, frozen=True, kw_only=True):
 
 
 class PanOwner(Shape, frozen=True, kw_only=True):
-    """The card that a number belongs to."""
+    """The card and the user that a card number belongs to."""
 
     created_time: str
     last_modified_time: str
@@ -107,18 +110,18 @@ class PanOwner(Shape, frozen=True, kw_only=True):
 
 
 class References(msgspec.Struct):
-    """The tokens by which a card names what can be embedded."""
+    """The tokens of the objects that a card can embed."""
 
     user: str = msgspec.field(name="user_token")
     cardproduct: str = msgspec.field(name="card_product_token")
 
 
 EMBEDDED: dict[str, Table] = {"user": users, "cardproduct": card_products}
-"""What ``expand`` can name: the key in the answer, and where the objects are."""
+"""The names that ``expand`` accepts, which are the keys in the response, with the tables of the objects."""
 
 
 def expand_names(expand: str | None) -> list[str]:
-    """The keys to be embedded, each once. Raises a problem for an unknown one."""
+    """Return the names to embed, each once. Raises a problem for an unknown name."""
     names = [name for name in EMBEDDED if name in (expand or "").split(",")]
     if unknown := set(filter(None, (expand or "").split(","))) - set(names):
         raise bad_parameter("expand", f"must be user or cardproduct, not {min(unknown)[:40]}")
@@ -126,7 +129,7 @@ def expand_names(expand: str | None) -> list[str]:
 
 
 def changed_fulfillment(card: Card, change: CardFulfillment) -> CardFulfillment:
-    """The card's own wishes after a change of them."""
+    """Return the fulfillment settings of a card after an update. Raises a problem if they are incomplete."""
     after = change if card.fulfillment is UNSET else merged(card.fulfillment, change)
     check_fulfillment(after)
     return after
@@ -136,20 +139,20 @@ def changed_fulfillment(card: Card, change: CardFulfillment) -> CardFulfillment:
 
 
 def find_by_pan(call: Call, pan: str) -> Sequence[Row]:
-    """The cards with this number, the newest first."""
+    """Return the cards with this number, newest first."""
     digest = call.app.vault.pan_digest(pan, str(call.program.id))
     query = select(cards).where(cards.c.program_id == call.program.id, cards.c.pan_digest == digest)
     return call.db.execute(query.order_by(cards.c.id.desc())).all()
 
 
 def shares_number(call: Call, stored: StoredCard) -> bool:
-    """Whether another card has the same number."""
+    """Return True if another card has the same number."""
     query = select(func.count()).where(cards.c.program_id == call.program.id, cards.c.pan_digest == stored.pan_digest)
     return call.db.execute(query).scalar_one() > 1
 
 
 def load_docs(call: Call, table: Table, tokens: set[str]) -> dict[str, str]:
-    """The JSON of some objects by their tokens."""
+    """Return the JSON of objects by token."""
     query = select(table.c.token, table.c.doc).where(table.c.program_id == call.program.id, table.c.token.in_(tokens))
     return {row.token: row.doc for row in call.db.execute(query)}
 
@@ -158,19 +161,19 @@ def load_docs(call: Call, table: Table, tokens: set[str]) -> dict[str, str]:
 
 
 def create_card(call: Call, body: CardCreate) -> str:
-    """Creates a card."""
+    """Create a card."""
     query: ShowBoth = call.query
     stored = issue_card(call, body, is_presented=query.show_pan and query.show_cvv_number)
     return records.text_of(shown(call, stored, pan=query.show_pan, cvv=query.show_cvv_number))
 
 
 def get_card(call: Call) -> str:
-    """Returns a card."""
+    """Return a card."""
     return expanded(call, [crud.get_row(call, cards, CARD_NOT_FOUND).doc])[0]
 
 
 def get_card_by_barcode(call: Call) -> str:
-    """Returns the card with a barcode."""
+    """Return the card with a barcode."""
     query = select(cards.c.doc).where(cards.c.program_id == call.program.id, cards.c.barcode == call.path["barcode"])
     doc = call.db.scalar(query)
     if doc is None:
@@ -179,20 +182,23 @@ def get_card_by_barcode(call: Call) -> str:
 
 
 def list_cards(call: Call) -> records.Listing:
-    """Lists the cards with the last four digits asked for; what is not four digits no card ends in."""
+    """List the cards with the given last four digits.
+
+    A text that is not four digits matches no card.
+    """
     listing = crud.list_resources(call, cards, cards.c.last_four == call.query.last_four)
     return records.Listing(expanded(call, listing.docs), listing.is_more)
 
 
 def list_cards_of_user(call: Call) -> records.Listing:
-    """Lists a user's cards."""
+    """List a user's cards."""
     user = crud.get_row(call, users, USER_NOT_FOUND)
     listing = crud.list_resources(call, cards, cards.c.user_id == user.id)
     return records.Listing(expanded(call, listing.docs), listing.is_more)
 
 
 def expanded(call: Call, docs: Sequence[str]) -> list[str]:
-    """The cards with the objects that the call wants embedded."""
+    """Return the cards' JSON with the objects embedded that ``expand`` names."""
     for name in expand_names(call.query.expand):
         tokens = [getattr(msgspec.json.decode(doc, type=References), name) for doc in docs]
         objects = load_docs(call, EMBEDDED[name], set(tokens))
@@ -201,7 +207,10 @@ def expanded(call: Call, docs: Sequence[str]) -> list[str]:
 
 
 def update_card(call: Call, body: CardUpdate) -> str:
-    """Changes a card's metadata and fulfilment, or its user while it was never activated."""
+    """Change a card's metadata, its fulfillment settings or its user.
+
+    The user can change only while the card is ``UNACTIVATED``.
+    """
     stored = lock_card(call, call.token)
     if stored is None:
         raise Problem(CARD_NOT_FOUND)
@@ -219,7 +228,10 @@ def update_card(call: Call, body: CardUpdate) -> str:
 
 
 def move_card(call: Call, stored: StoredCard, user_token: str) -> StoredCard:
-    """The same card in the hands of another user, whose account it draws on from now on."""
+    """Return the card with another user, whose account it draws on. The caller stores it.
+
+    Raises a problem if the card is not UNACTIVATED or shares its number with another card.
+    """
     if stored.card.state is not CardState.UNACTIVATED:
         raise bad_field("user_token", "can be changed only while the card is UNACTIVATED")
     if shares_number(call, stored):
@@ -231,7 +243,10 @@ def move_card(call: Call, stored: StoredCard, user_token: str) -> StoredCard:
 
 
 def show_pan(call: Call) -> str:
-    """Returns a card with its number in clear, which presents it digitally."""
+    """Return a card with its clear number.
+
+    The card's ``fulfillment_status`` becomes ``DIGITALLY_PRESENTED``.
+    """
     query: ShowCode = call.query
     stored = lock_card(call, call.token)
     if stored is None:
@@ -243,7 +258,10 @@ def show_pan(call: Call) -> str:
 
 
 def get_by_pan(call: Call, body: PanLookup) -> PanOwner:
-    """Finds a card by its number; of a card and its reissues, the newest one that agrees with what else is given."""
+    """Find a card by its number.
+
+    If several cards have the number, such as a card and its reissue, the newest one that matches the other fields is returned.
+    """
     matches = [stored_of(row) for row in find_by_pan(call, body.pan)]
     if not matches:
         raise Problem(CARD_UNKNOWN)

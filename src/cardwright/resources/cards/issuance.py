@@ -1,4 +1,4 @@
-"""The making of a card: whose it is, its number, its life time, and what happens to the card whose place it takes."""
+"""Issuance: creation of cards, with their number, lifetime, PIN, and the source card that a new card replaces."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -51,23 +51,27 @@ from cardwright.storage.tables import card_products, cards, users
 # --- Shapes: what travels on the wire ------------------------------------------------
 
 SourceToken = Annotated[str, Meta(max_length=36), OR_NONE]
-"""The token of another card; an empty one names none."""
+"""The token of a source card. An empty text counts as absent."""
 
 
 class CardOffset(Branch, frozen=True, kw_only=True):
-    """How long this card lives, instead of as long as its product says."""
+    """The lifetime of this card, in place of the lifetime that its product sets."""
 
     unit: ExpirationUnit | None = None
     value: int | None = None
 
 
 def with_defaults(actions: ActivationActions) -> ActivationActions:
-    """The actions as the wire echoes them: a boolean with a default is always there."""
+    """Return the actions as a response shows them: ``terminate_reissued_source_card`` has its default."""
     return msgspec.structs.replace(actions, terminate_reissued_source_card=actions.terminate_reissued_source_card is not False)
 
 
 class CardCreate(Shape, frozen=True, kw_only=True):
-    """A new card. ``account_token`` and ``bulk_issuance_token`` are only kept: there are no such objects here."""
+    """A new card.
+
+    ``account_token`` and ``bulk_issuance_token`` are stored and returned without a check, because accounts and bulk issuances
+    are not implemented.
+    """
 
     user_token: Token
     card_product_token: Token
@@ -93,14 +97,14 @@ ACTIVATED_AT_ISSUE = Cause(channel="SYSTEM", reason="New card activated", reason
 
 
 class MinOffsetView(msgspec.Struct):
-    """A product's ``min_offset``."""
+    """The ``min_offset`` of a product."""
 
     unit: ExpirationUnit
     value: int
 
 
 class OffsetView(msgspec.Struct):
-    """A product's ``expiration_offset``."""
+    """The ``expiration_offset`` of a product."""
 
     unit: ExpirationUnit
     value: int
@@ -108,7 +112,7 @@ class OffsetView(msgspec.Struct):
 
     @property
     def life(self) -> LifeTime:
-        """The same as a value of cards."""
+        """Return the lifetime of cards of the product."""
         least = self.min_offset
         return LifeTime(
             unit=self.unit, value=self.value, min_unit=least.unit if least else None, min_value=least.value if least else None
@@ -116,7 +120,7 @@ class OffsetView(msgspec.Struct):
 
 
 class LifeCycleView(msgspec.Struct):
-    """What a card takes from its product's ``card_life_cycle``, once and for all."""
+    """The fields of a product's ``card_life_cycle`` that a card copies when it is issued."""
 
     activate_upon_issue: bool
     expiration_offset: OffsetView
@@ -125,7 +129,7 @@ class LifeCycleView(msgspec.Struct):
 
 
 class FulfillmentView(msgspec.Struct):
-    """What a card takes from its product's ``fulfillment``, once and for all."""
+    """The fields of a product's ``fulfillment`` that a card copies when it is issued."""
 
     payment_instrument: Instrument
     bin_prefix: str
@@ -134,14 +138,14 @@ class FulfillmentView(msgspec.Struct):
 
 
 class ConfigView(msgspec.Struct):
-    """The branches of a product's ``config`` that a card is made by."""
+    """The parts of a product's ``config`` that the issuance of a card uses."""
 
     card_life_cycle: LifeCycleView
     fulfillment: FulfillmentView
 
 
 class ProductView(msgspec.Struct):
-    """A card product, as far as the making of a card needs it."""
+    """A card product, with the fields that the issuance of a card uses."""
 
     token: str
     config: ConfigView
@@ -149,7 +153,7 @@ class ProductView(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The cards that a new one is made from: the one reissued, the one replaced, the one whose PIN is taken over."""
+    """The source cards of a new card: the one it reissues, the one it replaces, and the one whose PIN it copies."""
 
     reissued: StoredCard | None
     replaced: StoredCard | None
@@ -158,7 +162,10 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class CardOrder:
-    """All that a card is made by; ``is_presented``: the answer shows number and code."""
+    """The validated input of an issuance.
+
+    ``is_presented`` is True if the response shows the number and the security code.
+    """
 
     body: CardCreate
     user: Row
@@ -170,12 +177,12 @@ class CardOrder:
 
     @property
     def reused(self) -> StoredCard | None:
-        """The card whose number the new one gets too, None when it gets one of its own."""
+        """Return the card whose number the new card keeps; None if it gets a new number."""
         return None if self.body.generate_new_pan is True else self.sources.reissued
 
     @property
     def life(self) -> LifeTime:
-        """The life time that the card asks for, else its product's."""
+        """Return the lifetime that the request sets, else the lifetime of the product."""
         offset = self.body.expiration_offset
         if offset is None or offset.unit is None or offset.value is None:
             return self.product.config.card_life_cycle.expiration_offset.life
@@ -183,14 +190,14 @@ class CardOrder:
 
 
 def check_fulfillment(fulfillment: CardFulfillment) -> None:
-    """Refuses wishes without anything to print. Raises a problem that names the field."""
+    """Raise a problem that names the field unless the settings have a text to print on the card."""
     for path in ("card_personalization", "card_personalization.text", "card_personalization.text.name_line_1"):
         if leaf(fulfillment, path) is None:
             raise bad_field(f"fulfillment.{path}", "may not be null")
 
 
 def check_body(body: CardCreate) -> None:
-    """Refuses what is wrong in a request whatever its tokens name. Raises a problem that names the field."""
+    """Raise a problem that names the field if a request is invalid regardless of the objects that its tokens name."""
     if body.fulfillment is not None:
         check_fulfillment(body.fulfillment)
     offset = body.expiration_offset or CardOffset()
@@ -205,7 +212,7 @@ def check_body(body: CardCreate) -> None:
 
 
 def card_of(order: CardOrder, token: str, number: Number, barcode: str, expiry: Expiry, time: str) -> Card:
-    """The card as it is first stored."""
+    """Return the new card in its first state, UNACTIVATED."""
     body, fulfillment = order.body, order.product.config.fulfillment
     return Card(
         created_time=time,
@@ -236,7 +243,7 @@ def card_of(order: CardOrder, token: str, number: Number, barcode: str, expiry: 
 
 
 def memory_of(order: CardOrder, card: Card, expiry: Expiry) -> CardMemory:
-    """What the history says of a new card."""
+    """Return the first version of a card for the history."""
     life_cycle = order.product.config.card_life_cycle
     return CardMemory(
         token=card.token,
@@ -257,7 +264,7 @@ def memory_of(order: CardOrder, card: Card, expiry: Expiry) -> CardMemory:
 
 
 def issue_card(call: Call, body: CardCreate, *, is_presented: bool) -> StoredCard:
-    """Makes a card, or finds the one that an equal request made."""
+    """Issue a card, or return the card that an equal request issued."""
     check_body(body)
     metadata = text_metadata(body.metadata)
     ended = lock_ended(call, body)
@@ -276,13 +283,13 @@ def issue_card(call: Call, body: CardCreate, *, is_presented: bool) -> StoredCar
 
 
 def find_issued(call: Call, body: CardCreate) -> StoredCard | None:
-    """The card that an equal request with the same token made. Raises a problem when that one was different."""
+    """Return the card that an equal request issued under this token, or None. Raises TOKEN_TAKEN if the request differs."""
     row = crud.find_replay_row(call, cards, body)
     return None if row is None else stored_of(row)
 
 
 def find_user(call: Call, token: str) -> Row:
-    """The future cardholder. Raises USER_UNKNOWN."""
+    """Return the row of the future cardholder. Raises USER_UNKNOWN."""
     row = records.find(call.db, users, call.program.id, token)
     if row is None:
         raise Problem(USER_UNKNOWN)
@@ -290,11 +297,11 @@ def find_user(call: Call, token: str) -> Row:
 
 
 def find_product(call: Call, token: str) -> tuple[int, ProductView]:
-    """The card product by id and content. Raises a problem when it is unknown or makes no cards."""
+    """Return the id and the fields of the card product. Raises PRODUCT_UNKNOWN, or CARD_CREATION_OFF if it allows no cards."""
     row = records.find(call.db, card_products, call.program.id, token)
     if row is None:
         raise Problem(PRODUCT_UNKNOWN)
-    # The wire's pan_length is a text.
+    # The wire has pan_length as a text, so the decoder must convert it.
     product = msgspec.json.decode(row.doc, type=ProductView, strict=False)
     if not product.config.fulfillment.allow_card_creation:
         raise Problem(CARD_CREATION_OFF)
@@ -302,34 +309,43 @@ def find_product(call: Call, token: str) -> tuple[int, ProductView]:
 
 
 def lock_ended(call: Call, body: CardCreate) -> StoredCard | None:
-    """The card whose place the new one takes, locked before the look for a repeat: a repeat at the same time waits here."""
+    """Return the card that the new card reissues or replaces, locked; None if the request or the program has none.
+
+    The lock precedes the replay check, so that of two concurrent equal requests the second waits and finds the first card.
+    """
     token = body.reissue_pan_from_card_token or body.new_pan_from_card_token
     return lock_card(call, token) if token else None
 
 
 def find_sources(call: Call, body: CardCreate, user: Row, ended: StoredCard | None) -> Sources:
-    """The cards that the request names. Raises a problem for one that is unknown, or not the user's, or cannot be reissued."""
+    """Return the source cards that the request names.
+
+    Raises CARD_UNKNOWN for an unknown card. Raises CARD_SOURCE_INVALID for a card of another user, and for a terminated card
+    whose number would be used again.
+    """
     reissued, replaced = (ended, None) if body.reissue_pan_from_card_token else (None, ended)
     if ended is None and (body.reissue_pan_from_card_token or body.new_pan_from_card_token):
         raise Problem(CARD_UNKNOWN)
     pin = find_source(call, body.translate_pin_from_card_token)
     swapped = find_source(call, leaf(body.activation_actions, "swap_digital_wallet_tokens_from_card_token"))
     if any(source is not None and source.user_id != user.id for source in (ended, pin, swapped)):
-        raise Problem(CARD_SOURCE_INVALID, "its source belongs to another user")
+        raise Problem(CARD_SOURCE_INVALID, "the source card belongs to another user")
     if reissued is None:
         return Sources(reissued, replaced, pin)
     if reissued.card.state is CardState.TERMINATED and body.generate_new_pan is not True:
-        raise Problem(CARD_SOURCE_INVALID, "its source is terminated, so the number cannot be used again")
+        raise Problem(
+            CARD_SOURCE_INVALID, "the source card is terminated, so its number cannot be reused; set generate_new_pan to true"
+        )
     return Sources(reissued, replaced, pin=None if body.copy_pin_from_source_card is False else reissued)
 
 
 def find_source(call: Call, token: str | None) -> StoredCard | None:
-    """A card that the request names, None when it names none."""
+    """Return the card with this token; None without a token. Raises CARD_UNKNOWN."""
     return stored_of(crud.get_row(call, cards, CARD_UNKNOWN, token)) if token else None
 
 
 def insert_card(call: Call, order: CardOrder) -> StoredCard:
-    """Draws what makes the card unique, and stores it."""
+    """Draw a number and a barcode, insert the card and its first version, and return the stored card."""
     try:
         expiry = expiry_of(call.now, order.life)
     except ValueError:
@@ -349,7 +365,7 @@ def insert_card(call: Call, order: CardOrder) -> StoredCard:
 
 
 def number_for(call: Call, order: CardOrder) -> Number:
-    """The source's number for a reissue that keeps it, else a new one."""
+    """Return the number of the reissued card if the new card keeps it, else a new number."""
     if order.reused is not None:
         return number_of(call, clear_pan(call, order.reused))
     making = order.product.config.fulfillment
@@ -357,7 +373,7 @@ def number_for(call: Call, order: CardOrder) -> Number:
 
 
 def copy_pin(call: Call, source: StoredCard, card_id: int) -> None:
-    """Gives a card the PIN of another one, if that one has any: each PIN is sealed for its own card."""
+    """Copy the PIN of a card, if it has one, to another card. The PIN is sealed anew for that card."""
     if source.pin_sealed is None:
         return
     vault = call.app.vault
