@@ -1,1 +1,1 @@
-"""Controls: spend controls and the groups and lists that they refer to."""
+"""Controls: spend controls, and the groups and lists that they refer to."""

@@ -1,4 +1,4 @@
-"""Accepted countries: lists of the countries whose merchants a card product's cards may pay, or may not."""
+"""Accepted countries: lists of countries where the cards of a card product are accepted, or are not accepted."""
 
 from typing import Annotated
 
@@ -25,7 +25,11 @@ Codes = Annotated[tuple[str, ...], Meta(max_length=300)]
 
 
 class CountriesCreate(Shape, frozen=True, kw_only=True):
-    """A new list. ``country_codes`` are ISO 3166 numbers; of a whitelist the only countries that are accepted."""
+    """A new list of countries.
+
+    ``country_codes`` are numeric ISO 3166-1 codes. A whitelist has the only countries whose merchants are accepted; any other
+    list has the countries whose merchants are refused.
+    """
 
     name: ListName
     is_whitelist: bool
@@ -34,7 +38,7 @@ class CountriesCreate(Shape, frozen=True, kw_only=True):
 
 
 class CountriesUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a list; what is absent stays, ``country_codes`` are replaced as a whole."""
+    """Changes of a list. Absent fields stay unchanged. ``country_codes`` are replaced as a whole."""
 
     name: ListName | None = None
     is_whitelist: bool | None = None
@@ -54,7 +58,7 @@ class AcceptedCountries(Shape, frozen=True, kw_only=True):
 
 
 class CountriesQuery(Shape, frozen=True, kw_only=True):
-    """The lists of a name, and of a kind. ``search_type`` changes nothing: every search is exact."""
+    """A filter of lists by name and kind. ``search_type`` has no effect: every search is exact."""
 
     name: str | None = None
     whitelist: bool | None = None
@@ -65,20 +69,23 @@ class CountriesQuery(Shape, frozen=True, kw_only=True):
 
 
 def check_codes(codes: tuple[str, ...]) -> None:
-    """Refuses what is no number of a country, and what is there twice."""
+    """Raise a problem that names the field for an unknown country code, and for a code that occurs twice."""
     for index, code in enumerate(codes):
         country = find_country(code)
         if country is None or country.numeric != code:
             raise bad_field(f"country_codes[{index}]", "must be a three-digit country code of ISO 3166-1, such as 840")
     if len(set(codes)) < len(codes):
-        raise bad_field("country_codes", "may not have an entry twice")
+        raise bad_field("country_codes", "may not have duplicate entries")
 
 
 # --- Actions: what one can do with it ------------------------------------------------
 
 
 def create_countries(call: Call, body: CountriesCreate) -> str:
-    """Creates a list of countries, for card products to name in accepted_countries_token."""
+    """Create a list of countries.
+
+    Card products refer to it by ``accepted_countries_token``.
+    """
     check_codes(body.country_codes)
     if (replay := crud.find_replay(call, accepted_countries, body)) is not None:
         return replay
@@ -91,12 +98,15 @@ def create_countries(call: Call, body: CountriesCreate) -> str:
 
 
 def get_countries(call: Call) -> str:
-    """Returns a list of countries."""
+    """Return a list of countries."""
     return str(crud.get_row(call, accepted_countries, COUNTRIES_NOT_FOUND).doc)
 
 
 def list_countries(call: Call) -> records.Listing:
-    """Lists the lists of countries; two of them are in every program by themselves."""
+    """List the lists of countries.
+
+    Every program has two built-in lists.
+    """
     query: CountriesQuery = call.query
     conditions: list[ColumnElement[bool]] = []
     if query.name is not None:
@@ -107,10 +117,13 @@ def list_countries(call: Call) -> records.Listing:
 
 
 def update_countries(call: Call, body: CountriesUpdate) -> str:
-    """Changes a list of countries, at once for all products that name it; those that exist by themselves stay as they are."""
+    """Change a list of countries.
+
+    The change applies at once to all card products that refer to the list. The built-in lists cannot be changed.
+    """
     row = crud.lock_row(call, accepted_countries, COUNTRIES_NOT_FOUND)
     if row.token in BUILT_IN[accepted_countries.name]:
-        raise Problem(FORBIDDEN, f"{row.token} is the same everywhere")
+        raise Problem(FORBIDDEN, f"{row.token} is built in and cannot be changed")
     crud.check_same_token(call, body)
     check_codes(body.country_codes or ())
     before = msgspec.json.decode(row.doc, type=AcceptedCountries)

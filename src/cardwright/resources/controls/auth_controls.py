@@ -1,4 +1,4 @@
-"""Authorization controls: who may not buy where, and from when to when."""
+"""Authorization controls: blocks of merchants for a user, a card product or the whole program, with an optional period."""
 
 from typing import ClassVar, Literal
 
@@ -31,7 +31,7 @@ from cardwright.storage.tables import auth_controls
 
 
 class AuthMerchantScope(Shape, frozen=True, kw_only=True):
-    """Where a control acts: one merchant or category, or a group of either; without any of these everywhere."""
+    """The merchants of a control: one merchant, one category, or a group of either. An empty scope means all merchants."""
 
     blank: ClassVar[Blank | None] = Blank.NOTHING
 
@@ -42,7 +42,10 @@ class AuthMerchantScope(Shape, frozen=True, kw_only=True):
 
 
 class AuthControlCreate(Shape, frozen=True, kw_only=True):
-    """A new authorization control. It needs an association or a merchant scope; with neither it would block everything."""
+    """A new authorization control.
+
+    An association or a merchant scope is required, because a control with neither would block every purchase.
+    """
 
     name: Name
     token: Token | None = None
@@ -54,7 +57,10 @@ class AuthControlCreate(Shape, frozen=True, kw_only=True):
 
 
 class AuthControlUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of an authorization control; what is absent stays, association and merchant scope are replaced as a whole."""
+    """Changes of an authorization control.
+
+    Absent fields stay unchanged. ``association`` and ``merchant_scope`` are replaced as a whole.
+    """
 
     token: str | None = None
     name: Name | None = None
@@ -78,7 +84,10 @@ class AuthControl(Shape, frozen=True, kw_only=True):
 
 
 class AuthControlQuery(Shape, frozen=True, kw_only=True):
-    """Whose controls; the literal ``null`` means those that name no user, or no card product. Inactive ones on demand."""
+    """A filter of controls by user, card product and state.
+
+    The literal ``null`` selects controls that name no user, or no card product. Inactive controls are listed on request.
+    """
 
     user: str | None = None
     card_product: str | None = None
@@ -89,26 +98,26 @@ class AuthControlQuery(Shape, frozen=True, kw_only=True):
 
 
 def control_of(body: AuthControlCreate, token: str) -> AuthControl:
-    """The control that a request describes."""
+    """Return the control that a request describes. Raises a problem that names the field if it is invalid."""
     return checked(AuthControl(**fields_of(body, token, AuthMerchantScope)))
 
 
 def changed(control: AuthControl, body: AuthControlUpdate) -> AuthControl:
-    """The control after a partial update."""
+    """Return the control after a partial update. Raises a problem that names the field if it is invalid."""
     return checked(updated(control, body))
 
 
 def checked(control: AuthControl) -> AuthControl:
-    """The control if it can be one. Raises a problem that names the field."""
+    """Return the control with its times in their stored form. Raises a problem that names the field if it is invalid."""
     check_parts(control.association, control.merchant_scope)
     parts = (*structs.astuple(control.association), *structs.astuple(control.merchant_scope))
     if not any(part for part in parts if part is not UNSET):
-        raise bad_field("association, merchant_scope", "may not both be empty")
+        raise bad_field("association, merchant_scope", "may not both be empty: the control would block every purchase")
     return structs.replace(control, **checked_times(control.start_time or None, control.end_time or None))
 
 
 def fact_of(control: AuthControl) -> str:
-    """What decisions must know of a control, as JSON."""
+    """Return the JSON of the control's data that decisions use."""
     scope = control.merchant_scope
     fact = MerchantRule(
         id=0,
@@ -130,7 +139,7 @@ def fact_of(control: AuthControl) -> str:
 
 
 def check_place(call: Call, control: AuthControl) -> None:
-    """Refuses what a control refers to when that is not there, and one program-level control too many."""
+    """Raise a problem for an unknown reference of the control, and for one program-level control too many."""
     check_references(call, control.association, control.merchant_scope)
     check_count(call, auth_controls, control.token, control.association, active=control.active)
 
@@ -139,7 +148,10 @@ def check_place(call: Call, control: AuthControl) -> None:
 
 
 def create_auth_control(call: Call, body: AuthControlCreate) -> str:
-    """Creates an authorization control, in force at once unless it names a time."""
+    """Create an authorization control.
+
+    It applies at once, or from its ``start_time``.
+    """
     control = control_of(body, body.token or call.app.ids.token())
     if (replay := crud.find_replay(call, auth_controls, body)) is not None:
         return replay
@@ -149,17 +161,17 @@ def create_auth_control(call: Call, body: AuthControlCreate) -> str:
 
 
 def get_auth_control(call: Call) -> str:
-    """Returns an authorization control."""
+    """Return an authorization control."""
     return str(crud.get_row(call, auth_controls, AUTH_CONTROL_NOT_FOUND).doc)
 
 
 def list_auth_controls(call: Call) -> records.Listing:
-    """Lists authorization controls, of everybody or of one user or card product."""
+    """List authorization controls, all or those for one user or card product."""
     return list_rows(call, auth_controls, active=call.query.active)
 
 
 def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
-    """Changes an authorization control, or switches it on and off."""
+    """Change, activate or deactivate an authorization control."""
     row = crud.lock_row(call, auth_controls, AUTH_CONTROL_NOT_FOUND)
     crud.check_same_token(call, body)
     control = changed(msgspec.json.decode(row.doc, type=AuthControl), body)

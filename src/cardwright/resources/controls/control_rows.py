@@ -1,4 +1,4 @@
-"""Rows of controls: what velocity controls, authorization controls and exemptions do alike when they are created or changed."""
+"""Control rows: inserts, updates and lists that velocity controls, authorization controls and exemptions share."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ REPLACED_AS_A_WHOLE = ("association", "merchant_scope")
 
 
 def fields_of(body: Any, token: str, scope: type[Shape] | None = None) -> dict[str, Any]:
-    """Return the fields of the control that a request describes; ``scope`` is the shape of its merchant scope, if it has one."""
+    """Return the fields of the control that a request describes. ``scope`` is the shape of its merchant scope, if it has one."""
     fields = {**crud.changes_of(body), "token": token, "association": without_nulls(body.association or Association())}
     if scope is not None:
         fields["merchant_scope"] = without_nulls(body.merchant_scope or scope())
@@ -28,7 +28,7 @@ def fields_of(body: Any, token: str, scope: type[Shape] | None = None) -> dict[s
 
 
 def updated(control: Any, body: Any) -> Any:
-    """Return the control after a partial update; association and merchant scope are replaced as a whole."""
+    """Return the control after a partial update. The association and the merchant scope are replaced as a whole."""
     changes = crud.changes_of(body)
     for name in REPLACED_AS_A_WHOLE:
         if name in changes:
@@ -50,7 +50,10 @@ def control_columns(association: Association, fact: str, *, active: bool) -> dic
 def insert_control(
     call: Call, table: Table, kind: history.Kind, body: Any, control: Any, fact: str, **columns: Any
 ) -> tuple[int, str]:
-    """Store a new control and its first version; return its id and its JSON. ``fact`` is what decisions see of it."""
+    """Insert a control and its first version; return its id and its JSON.
+
+    ``fact`` is the JSON of the control's data that decisions use.
+    """
     values = control_columns(control.association, fact, active=control.active) | columns
     control_id, doc = crud.insert(call, table, body, control, **values)
     record_version(call, kind, control_id, fact, active=control.active)
@@ -58,7 +61,7 @@ def insert_control(
 
 
 def change_control(call: Call, table: Table, kind: history.Kind, row: Row, control: Any, fact: str, **columns: Any) -> str:
-    """Store a control as it is now, and a version of it; return its JSON."""
+    """Store a changed control and a new version of it; return its JSON."""
     doc = records.text_of(control)
     values = control_columns(control.association, fact, active=control.active) | columns
     records.change(call.db, table, row.id, doc=doc, modified_ms=call.now, **values)
@@ -67,6 +70,6 @@ def change_control(call: Call, table: Table, kind: history.Kind, row: Row, contr
 
 
 def list_rows(call: Call, table: Table, *, active: str = "all") -> records.Listing:
-    """Return the page of a list filtered by ``user``, ``card_product`` and, if it has that filter, ``active``."""
+    """Return the requested page of a list with the filters ``user``, ``card_product`` and, if it has it, ``active``."""
     conditions = [*whose(table, call.query.user, call.query.card_product), *is_active(table, active)]
     return crud.list_resources(call, table, *conditions)

@@ -1,4 +1,4 @@
-"""MID exemptions: merchants that no authorization control keeps a cardholder from."""
+"""MID exemptions: merchants that authorization controls do not block, for a user, a card product or the whole program."""
 
 from typing import ClassVar
 
@@ -32,7 +32,7 @@ from cardwright.storage.tables import exempt_mids, merchant_groups
 
 
 class ExemptionCreate(Shape, frozen=True, kw_only=True):
-    """A new exemption, of one merchant or of a group of them; active from the start."""
+    """A new exemption of one merchant or of a merchant group. It is active at once."""
 
     name: Name
     token: Token | None = None
@@ -44,7 +44,10 @@ class ExemptionCreate(Shape, frozen=True, kw_only=True):
 
 
 class ExemptionUpdate(Shape, frozen=True, kw_only=True):
-    """Switches an exemption on or off; a body that says nothing switches it off (wire reference, "MID exemptions")."""
+    """The state of an exemption after an update.
+
+    A body without a value deactivates it (wire reference, "MID exemptions").
+    """
 
     blank: ClassVar[Blank | None] = Blank.NULLS
 
@@ -70,20 +73,20 @@ class Exemption(Shape, frozen=True, kw_only=True):
 
 
 def checked(body: ExemptionCreate) -> ExemptionCreate:
-    """The exemption if it can be one, its times as they are kept. Raises a problem that names the field."""
+    """Return the request with its times in their stored form. Raises a problem that names the field if it is invalid."""
     check_parts(body.association or Association(), AuthMerchantScope())
     if (body.mid is None) == (body.merchant_group_token is None):
-        raise bad_field("mid, merchant_group_token", "must be given, one of the two")
+        raise bad_field("mid, merchant_group_token", "must have exactly one value: send one of the two")
     return structs.replace(body, **checked_times(body.start_time, body.end_time))
 
 
 def exemption_of(body: ExemptionCreate, token: str, now: Instant) -> Exemption:
-    """The exemption that a request describes."""
+    """Return the exemption that a request describes. Raises a problem that names the field if it is invalid."""
     return Exemption(**fields_of(checked(body), token), created=iso(now), last_updated=iso(now))
 
 
 def fact_of(exemption: Exemption) -> str:
-    """What decisions must know of an exemption, as JSON."""
+    """Return the JSON of the exemption's data that decisions use."""
     fact = MerchantRule(
         id=0,
         token=exemption.token,
@@ -102,7 +105,7 @@ def fact_of(exemption: Exemption) -> str:
 
 
 def check_place(call: Call, exemption: Exemption) -> None:
-    """Refuses what an exemption refers to when that is not there."""
+    """Raise a problem for an unknown reference of the exemption."""
     check_references(call, exemption.association, AuthMerchantScope())
     check_group(call, merchant_groups, "merchant_group_token", exemption.merchant_group_token)
 
@@ -111,7 +114,7 @@ def check_place(call: Call, exemption: Exemption) -> None:
 
 
 def create_exemption(call: Call, body: ExemptionCreate) -> str:
-    """Exempts a merchant, or a group of them, from all authorization controls."""
+    """Exempt a merchant or a merchant group from all authorization controls."""
     exemption = exemption_of(body, body.token or call.app.ids.token(), call.now)
     if (replay := crud.find_replay(call, exempt_mids, body)) is not None:
         return replay
@@ -121,17 +124,17 @@ def create_exemption(call: Call, body: ExemptionCreate) -> str:
 
 
 def get_exemption(call: Call) -> str:
-    """Returns an exemption."""
+    """Return an exemption."""
     return str(crud.get_row(call, exempt_mids, EXEMPTION_NOT_FOUND).doc)
 
 
 def list_exemptions(call: Call) -> records.Listing:
-    """Lists exemptions, of everybody or of one user or card product."""
+    """List exemptions, all or those for one user or card product."""
     return list_rows(call, exempt_mids, active=call.query.active)
 
 
 def update_exemption(call: Call, body: ExemptionUpdate) -> None:
-    """Switches an exemption on or off."""
+    """Activate or deactivate an exemption."""
     row = crud.lock_row(call, exempt_mids, EXEMPTION_NOT_FOUND)
     before = msgspec.json.decode(row.doc, type=Exemption)
     active = body.active is True

@@ -1,4 +1,4 @@
-"""MCC groups: named sets of merchant category codes that controls point at, and that raise holds and give them a life."""
+"""MCC groups: named sets of merchant category codes for controls, which can also increase holds and set their lifetime."""
 
 import re
 from decimal import Decimal
@@ -25,27 +25,30 @@ GroupName = Annotated[str, Meta(max_length=255)]
 
 
 class HoldIncrease(Shape, frozen=True, kw_only=True):
-    """By how much holds are raised: an amount, a percentage, or up to an amount."""
+    """The increase of holds: by an amount, by a percentage, or up to an amount."""
 
     type: IncreaseType
     value: Decimal
 
 
 class HoldControls(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """What the group changes of holds."""
+    """The changes that the group makes to holds."""
 
     hold_increase: HoldIncrease | None = None
     hold_expiration_days: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
 class MccConfig(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """A group's configuration."""
+    """The configuration of a group."""
 
     authorization_controls: HoldControls | None = None
 
 
 class MccGroupCreate(Shape, frozen=True, kw_only=True):
-    """A new MCC group. An entry of ``mccs`` is a code of four digits or a range of two, ``5812-5814``, both ends included."""
+    """A new MCC group.
+
+    An entry of ``mccs`` is a code of four digits, or a range of two codes such as ``5812-5814``, both included.
+    """
 
     name: GroupName
     mccs: Annotated[tuple[str, ...], Meta(max_length=500)]
@@ -55,7 +58,7 @@ class MccGroupCreate(Shape, frozen=True, kw_only=True):
 
 
 class MccGroupUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of an MCC group; what is absent stays. ``mccs`` and ``config`` are replaced as a whole."""
+    """Changes of an MCC group. Absent fields stay unchanged. ``mccs`` and ``config`` are replaced as a whole."""
 
     name: GroupName | None = None
     mccs: Annotated[tuple[str, ...], Meta(min_length=1, max_length=500)] | None = None
@@ -65,7 +68,7 @@ class MccGroupUpdate(Shape, frozen=True, kw_only=True):
 
 
 class MccGroupAnswer(Shape, frozen=True, kw_only=True):
-    """An MCC group; ``mccs`` as they were sent."""
+    """An MCC group, with ``mccs`` as they were sent."""
 
     token: str
     name: str
@@ -75,7 +78,7 @@ class MccGroupAnswer(Shape, frozen=True, kw_only=True):
 
 
 class MccGroupQuery(Shape, frozen=True, kw_only=True):
-    """The groups that hold a category code."""
+    """A filter of groups by category code."""
 
     mcc: str | None = None
 
@@ -87,24 +90,24 @@ PERCENT_MAX = 1000
 
 
 def check_mccs(mccs: tuple[str, ...]) -> None:
-    """Refuses entries that are neither a code nor a range, and those that are there twice."""
+    """Raise a problem that names the field for an entry that is not a code or a range, and for duplicate entries."""
     for index, entry in enumerate(mccs):
         match = _ENTRY.fullmatch(entry)
         if match is None or (match[2] is not None and match[2] < match[1]):
             raise bad_field(f"mccs[{index}]", "must have four digits, or be a range such as 5812-5814")
     if len(set(mccs)) < len(mccs):
-        raise bad_field("mccs", "may not have an entry twice")
+        raise bad_field("mccs", "may not have duplicate entries")
 
 
 def increase_of(config: MccConfig | UnsetType, currency: str) -> Increase | None:
-    """The hold increase as decisions see it. Raises a problem that names the field."""
+    """Return the hold increase that decisions use, or None. Raises a problem that names the field."""
     controls = None if config is UNSET else config.authorization_controls
     if controls is None or controls.hold_increase is None:
         return None
     field, increase = "config.authorization_controls.hold_increase.value", controls.hold_increase
     is_percent = increase.type is IncreaseType.PERCENT
     try:
-        # Hundredths of a percent and of a dollar have the same two decimals.
+        # A percentage has two decimals, like an amount in USD, so one function checks and scales both.
         value = minor_units(increase.value, "USD" if is_percent else currency)
     except BadAmount as error:
         raise bad_field(field, str(error)) from None
@@ -114,7 +117,7 @@ def increase_of(config: MccConfig | UnsetType, currency: str) -> Increase | None
 
 
 def fact_of(group: MccGroupAnswer, currency: str, codes_revision: int = 0) -> MccGroup:
-    """What decisions must know of a group."""
+    """Return the group's data that decisions use. Raises a problem that names the field if the hold increase is invalid."""
     controls = None if group.config is UNSET else group.config.authorization_controls
     return MccGroup(
         token=group.token, name=group.name, mccs=group.mccs, increase=increase_of(group.config, currency),
@@ -126,7 +129,7 @@ def fact_of(group: MccGroupAnswer, currency: str, codes_revision: int = 0) -> Mc
 
 
 def create_mcc_group(call: Call, body: MccGroupCreate) -> str:
-    """Creates an MCC group."""
+    """Create an MCC group."""
     check_mccs(body.mccs)
     group = MccGroupAnswer(**(crud.changes_of(body) | {"token": body.token or call.app.ids.token()}))
     fact = fact_of(group, call.program.settings.currency)
@@ -140,12 +143,12 @@ def create_mcc_group(call: Call, body: MccGroupCreate) -> str:
 
 
 def get_mcc_group(call: Call) -> str:
-    """Returns an MCC group."""
+    """Return an MCC group."""
     return str(crud.get_row(call, mcc_groups, MCC_GROUP_NOT_FOUND).doc)
 
 
 def list_mcc_groups(call: Call) -> records.Listing:
-    """Lists MCC groups, all or those that hold a category code."""
+    """List MCC groups, all or those that contain a category code."""
     mcc = call.query.mcc
     if mcc is None:
         return crud.list_resources(call, mcc_groups)
@@ -155,7 +158,11 @@ def list_mcc_groups(call: Call) -> records.Listing:
 
 
 def update_mcc_group(call: Call, body: MccGroupUpdate) -> str:
-    """Changes an MCC group, at once for every control that points at it; what was spent is counted again."""
+    """Change an MCC group.
+
+    The change applies at once to all controls that refer to the group. If the codes change or the group is activated again, the
+    usage of those controls is recounted.
+    """
     row = crud.lock_row(call, mcc_groups, MCC_GROUP_NOT_FOUND)
     crud.check_same_token(call, body)
     check_mccs(body.mccs or ())

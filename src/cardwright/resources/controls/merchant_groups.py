@@ -1,4 +1,4 @@
-"""Merchant groups: named sets of merchant ids that controls, exemptions and card products point at."""
+"""Merchant groups: named sets of merchant ids that controls, exemptions and card products refer to."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ Mids = Annotated[tuple[str, ...], Meta(min_length=1, max_length=4000)]
 
 
 class MerchantGroupCreate(Shape, frozen=True, kw_only=True):
-    """A new merchant group. Ids are compared as they are spelt: ``000123`` and ``123`` are two merchants."""
+    """A new merchant group. Ids are compared exactly: ``000123`` and ``123`` are two merchants."""
 
     name: GroupName
     mids: Mids | None = None
@@ -32,7 +32,7 @@ class MerchantGroupCreate(Shape, frozen=True, kw_only=True):
 
 
 class MerchantGroupUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a merchant group; what is absent stays, ``mids`` are replaced as a whole."""
+    """Changes of a merchant group. Absent fields stay unchanged. ``mids`` are replaced as a whole."""
 
     name: GroupName | None = None
     mids: Mids | None = None
@@ -52,7 +52,7 @@ class MerchantGroup(Shape, frozen=True, kw_only=True):
 
 
 class MerchantGroupQuery(Shape, frozen=True, kw_only=True):
-    """The groups that have a merchant."""
+    """A filter of groups by merchant id."""
 
     mid: str | None = None
 
@@ -60,20 +60,20 @@ class MerchantGroupQuery(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 MID_MAX = 50
-"""The longest merchant id that a purchase may name."""
+"""The maximum length of a merchant id in a purchase, in characters."""
 
 
 def check_mids(mids: tuple[str, ...]) -> None:
-    """Refuses ids that no merchant can have, and those that are there twice."""
+    """Raise a problem that names the field for an id that no merchant can have, and for duplicate ids."""
     for index, mid in enumerate(mids):
         if not 1 <= len(mid) <= MID_MAX or MEMBER_END in mid:
             raise bad_field(f"mids[{index}]", f"must have 1 to {MID_MAX} characters and no line feed")
     if len(set(mids)) < len(mids):
-        raise bad_field("mids", "may not have an entry twice")
+        raise bad_field("mids", "may not have duplicate entries")
 
 
 def fact_of(group: MerchantGroup) -> str:
-    """What decisions must know of a group, as JSON."""
+    """Return the JSON of the group's data that decisions use."""
     return msgspec.json.encode({"token": group.token, "mids": group.mids or ()}).decode()
 
 
@@ -81,7 +81,7 @@ def fact_of(group: MerchantGroup) -> str:
 
 
 def create_merchant_group(call: Call, body: MerchantGroupCreate) -> str:
-    """Creates a merchant group."""
+    """Create a merchant group."""
     check_mids(body.mids or ())
     if (replay := crud.find_replay(call, merchant_groups, body)) is not None:
         return replay
@@ -94,18 +94,21 @@ def create_merchant_group(call: Call, body: MerchantGroupCreate) -> str:
 
 
 def get_merchant_group(call: Call) -> str:
-    """Returns a merchant group."""
+    """Return a merchant group."""
     return str(crud.get_row(call, merchant_groups, MERCHANT_GROUP_NOT_FOUND).doc)
 
 
 def list_merchant_groups(call: Call) -> records.Listing:
-    """Lists merchant groups, all or those that have a merchant."""
+    """List merchant groups, all or those that contain a merchant id."""
     mid = call.query.mid
     return crud.list_resources(call, merchant_groups, *([] if mid is None else [has_member(merchant_groups, mid)]))
 
 
 def update_merchant_group(call: Call, body: MerchantGroupUpdate) -> str:
-    """Changes a merchant group, at once for everything that points at it."""
+    """Change a merchant group.
+
+    The change applies at once to everything that refers to the group.
+    """
     row = crud.lock_row(call, merchant_groups, MERCHANT_GROUP_NOT_FOUND)
     crud.check_same_token(call, body)
     check_mids(body.mids or ())

@@ -1,4 +1,4 @@
-"""What velocity controls, authorization controls and exemptions have in common: whom they are for, where, and when."""
+"""Scopes: the association, merchant scope and times that velocity controls, authorization controls and exemptions share."""
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -25,13 +25,13 @@ Name = Annotated[str, Meta(max_length=255)]
 Mid = Annotated[str, Meta(min_length=1, max_length=36)]
 Mcc = Annotated[str, Meta(min_length=1, max_length=4)]
 PROGRAM_CONTROLS_MAX = 90
-"""At most so many active program-level controls of both kinds (wire reference, "Combination rules")."""
+"""The maximum number of active program-level controls of both kinds (wire reference, "Combination rules")."""
 
 
 def parse_moment(text: str) -> Instant:
-    """An instant from the forms that the wire takes: a date, ISO 8601 with or without a zone, RFC 1123; UTC without a zone.
+    """Return the instant of a date, an ISO 8601 date-time or an RFC 1123 date-time. Raises ValueError.
 
-    Raises ValueError.
+    A text without a time zone is in UTC.
     """
     try:
         return parse_instant(text)
@@ -50,7 +50,7 @@ Moment = Annotated[str, reading(parse_moment)]
 
 
 class Association(Shape, frozen=True, kw_only=True):
-    """Whom a control is for: one user, the cards of one product, or without either everybody."""
+    """The cards that a control applies to: those of one user or of one card product. Without either, all cards of the program."""
 
     blank: ClassVar[Blank | None] = Blank.NOTHING
 
@@ -62,18 +62,18 @@ class Association(Shape, frozen=True, kw_only=True):
 
 
 def check_parts(association: Association, scope: Any) -> None:
-    """Refuses an association or a merchant scope that says two things, or a category that is none."""
+    """Raise a problem if the association or the merchant scope has two values, or if ``mcc`` is not a number."""
     if association.user_token and association.card_product_token:
         raise bad_field("association", "may have a user_token or a card_product_token, not both")
     names = [name for name in scope.__struct_fields__ if getattr(scope, name)]
     if len(names) > 1:
-        raise bad_field("merchant_scope", f"may have one of {', '.join(scope.__struct_fields__)}")
+        raise bad_field("merchant_scope", f"may have only one of {', '.join(scope.__struct_fields__)}")
     if scope.mcc and not (scope.mcc.isascii() and scope.mcc.isdigit()):
         raise bad_field("merchant_scope.mcc", "must be up to four digits")
 
 
 def moment_of(field: str, text: str) -> Instant:
-    """The instant that a text names. Raises a problem that names the field."""
+    """Return the instant of a date or a date-time. Raises a problem that names the field."""
     try:
         return parse_moment(text)
     except ValueError:
@@ -81,12 +81,15 @@ def moment_of(field: str, text: str) -> Instant:
 
 
 def moment_text(moment: Instant) -> str:
-    """The instant as an answer shows it, with milliseconds only where it has some."""
+    """Return the text of an instant as a response shows it. It has milliseconds only if they are not 0."""
     return iso_ms(moment) if moment % 1000 else iso(moment)
 
 
 def checked_times(start_time: str | None, end_time: str | None) -> dict[str, str]:
-    """The times as they are kept, those that are given. Raises a problem for what is no time, and for an end before its start."""
+    """Return the times that are present, in their stored form.
+
+    Raises a problem that names the field for an invalid time, and for an end that is not after the start.
+    """
     given = {"start_time": start_time, "end_time": end_time}
     moments = {name: moment_of(name, text) for name, text in given.items() if text is not None}
     if len(moments) == 2 and moments["end_time"] <= moments["start_time"]:
@@ -98,7 +101,7 @@ def checked_times(start_time: str | None, end_time: str | None) -> dict[str, str
 
 
 def check_references(call: Call, association: Association, scope: Any) -> None:
-    """Refuses a control of an unknown user or card product, and a scope that names an unknown group."""
+    """Raise a problem if the association or the merchant scope names an unknown user, card product or group."""
     if association.user_token and records.find(call.db, users, call.program.id, association.user_token) is None:
         raise Problem(USER_UNKNOWN)
     product = association.card_product_token
@@ -109,7 +112,7 @@ def check_references(call: Call, association: Association, scope: Any) -> None:
 
 
 def check_count(call: Call, table: Table, token: str, association: Association, *, active: bool) -> None:
-    """Refuses one active program-level control too many."""
+    """Raise a problem if an active program-level control would exceed the maximum of 90."""
     if association.user_token or association.card_product_token or not active:
         return
     if count_program_controls(call.db, call.program.id, (table.name, token)) >= PROGRAM_CONTROLS_MAX:
@@ -117,7 +120,10 @@ def check_count(call: Call, table: Table, token: str, association: Association, 
 
 
 def whose(table: Table, user: str | None, card_product: str | None) -> list[ColumnElement[bool]]:
-    """The conditions of a list's filters; the literal ``null`` means those that name no user, or no card product."""
+    """Return the conditions of the list filters ``user`` and ``card_product``. Raises a problem if both are present.
+
+    The literal ``null`` selects controls that name no user, or no card product.
+    """
     if user is not None and card_product is not None:
         raise bad_parameter("user, card_product", "may not both be given")
     wanted = ((table.c.user_token, user), (table.c.card_product_token, card_product))
@@ -125,5 +131,5 @@ def whose(table: Table, user: str | None, card_product: str | None) -> list[Colu
 
 
 def is_active(table: Table, wanted: str) -> list[ColumnElement[bool]]:
-    """The condition of a list's filter ``active``: ``true``, ``false`` or ``all``."""
+    """Return the condition of the list filter ``active``: ``true``, ``false`` or ``all``."""
     return [] if wanted == "all" else [table.c.active.is_(wanted == "true")]

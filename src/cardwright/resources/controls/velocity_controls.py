@@ -1,4 +1,4 @@
-"""Velocity controls: limits on how much and how often cards may be used within a window."""
+"""Velocity controls: limits of the amount and the number of uses of cards within a window."""
 
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
@@ -44,7 +44,7 @@ UNLESS_UNLIMITED = reading(lambda limit: None if limit == -1 else limit)
 
 
 class MerchantScope(Shape, frozen=True, kw_only=True):
-    """Where it limits: one merchant, one category or a group of them, or without any of these everywhere."""
+    """The merchants of a control: one merchant, one category, or an MCC group. An empty scope means all merchants."""
 
     blank: ClassVar[Blank | None] = Blank.NOTHING
 
@@ -54,7 +54,10 @@ class MerchantScope(Shape, frozen=True, kw_only=True):
 
 
 class MoneyIn(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """Which money coming in counts: a finer choice than ``include_credits``, and not together with it."""
+    """The credits that a control counts.
+
+    It is a finer choice than ``include_credits``, and the two cannot be combined.
+    """
 
     include_credits_types: tuple[Literal["CASH_DEPOSIT", "ALL", "NONE"], ...] | None = None
     include_network_load_types: tuple[Literal["ALL", "NONE"], ...] | None = None
@@ -82,7 +85,10 @@ class VelocityCreate(Shape, frozen=True, kw_only=True):
 
 
 class VelocityUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a velocity control; what is absent stays."""
+    """Changes of a velocity control.
+
+    Absent fields stay unchanged. ``association`` and ``merchant_scope`` are replaced as a whole.
+    """
 
     amount_limit: Decimal | None = None
     velocity_window: Window | None = None
@@ -124,7 +130,10 @@ class VelocityControl(Shape, frozen=True, kw_only=True):
 
 
 class ControlQuery(Shape, frozen=True, kw_only=True):
-    """Whose controls; the literal ``null`` means those that name no user, or no card product."""
+    """A filter of controls by user or card product.
+
+    The literal ``null`` selects controls that name no user, or no card product.
+    """
 
     user: str | None = None
     card_product: str | None = None
@@ -134,29 +143,29 @@ class ControlQuery(Shape, frozen=True, kw_only=True):
 
 
 def control_of(body: VelocityCreate, token: str) -> VelocityControl:
-    """The control that a request describes."""
+    """Return the control that a request describes."""
     return VelocityControl(**fields_of(body, token, MerchantScope))
 
 
 def changed(control: VelocityControl, body: VelocityUpdate) -> VelocityControl:
-    """The control after a partial update."""
+    """Return the control after a partial update."""
     after: VelocityControl = updated(control, body)
     return after
 
 
 def checked(control: VelocityControl) -> VelocityControl:
-    """The control if it can be one. Raises a problem that names the field."""
+    """Return the control. Raises a problem that names the field if it is invalid."""
     check_parts(control.association, control.merchant_scope)
     if control.velocity_window is Window.TRANSACTION and control.usage_limit is not UNSET:
         raise bad_field("usage_limit", "must be absent when velocity_window is TRANSACTION")
     if control.include_credits and control.money_in_transaction is not UNSET:
-        raise bad_field("money_in_transaction", "may not be given together with include_credits")
+        raise bad_field("money_in_transaction", "may not be combined with include_credits")
     amount_of(control)
     return control
 
 
 def amount_of(control: VelocityControl) -> int:
-    """The amount limit in minor units."""
+    """Return the amount limit in minor units. Raises a problem that names the field."""
     if exponent_of(control.currency_code) is None:
         raise bad_field("currency_code", "must be an ISO 4217 alphabetic code")
     try:
@@ -166,12 +175,15 @@ def amount_of(control: VelocityControl) -> int:
 
 
 def counts_credits(money_in: MoneyIn | UnsetType) -> bool:
-    """Whether a finer choice takes all original credits; which of them are cash deposits no message says."""
+    """Return True if ``money_in_transaction`` includes all original credits.
+
+    CASH_DEPOSIT counts none, because no message says which credits are cash deposits.
+    """
     return money_in is not UNSET and "ALL" in (money_in.include_credits_types or ())
 
 
 def fact_of(control: VelocityControl, since_ms: int, counting_revision: int = 0, *, shadow: bool = False) -> str:
-    """What decisions must know of a control, as JSON."""
+    """Return the JSON of the control's data that decisions use."""
     scope = control.merchant_scope
     fact = Control(
         id=0,
@@ -203,25 +215,26 @@ def fact_of(control: VelocityControl, since_ms: int, counting_revision: int = 0,
 
 
 def check_place(call: Call, control: VelocityControl) -> None:
-    """Refuses what a control refers to when that is not there, and one program-level control too many."""
+    """Raise a problem for an unknown reference of the control, and for one program-level control too many."""
     check_references(call, control.association, control.merchant_scope)
     check_count(call, velocity_controls, control.token, control.association, active=control.active)
 
 
 def no_shadow(row: Row) -> Row:
-    """The row unless it is a shadow control's, which is no velocity control yet. Raises CONTROL_NOT_FOUND."""
+    """Return the row. Raises CONTROL_NOT_FOUND for a shadow control, which is not yet a velocity control."""
     if row.shadow == SHADOW:
         raise Problem(CONTROL_NOT_FOUND)
     return row
 
 
 def counted_anew(call: Call, fact: str, control_id: int = 0) -> str:
-    """Return a control's fact with the revision from which it counts.
+    """Return a control's fact with the revision at which its count starts.
 
-    A control that counts the same as an active one shares its usages, which are complete. Any other begins at a revision of
-    its own: usages that an earlier control with these settings left lack what has happened since.
+    A control with the counting settings of an active control shares the usage of that control, which is complete. Any other
+    starts at a new revision: the usage that an earlier control with these settings left lacks all messages since its
+    deactivation.
     """
-    # All changes of controls wait here for each other, so no control that is found active is switched off meanwhile.
+    # This lock serializes changes of controls, so an active control that the query finds stays active until the commit.
     query = select(programs.c.revision).where(programs.c.id == call.program.id).with_for_update()
     revision = call.db.execute(query).scalar_one() + 1
     control, columns = control_from(control_id, fact), velocity_controls.c
@@ -239,7 +252,10 @@ def counted_anew(call: Call, fact: str, control_id: int = 0) -> str:
 
 
 def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) -> None:
-    """Store a control as it is now. One that is switched on again, or counts something else, counts its window anew."""
+    """Store a changed control.
+
+    If it is activated again or its counting settings change, its usage in the current window is recounted.
+    """
     before = control_from(row.id, row.fact)
     fact = fact_of(control, row.created_ms, before.counting_revision, shadow=shadow == SHADOW)
     is_resumed = control.active and not row.active
@@ -252,7 +268,10 @@ def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) ->
 
 
 def create_control(call: Call, body: VelocityCreate) -> str:
-    """Creates a velocity control. It counts what has happened in its running window, unless that is LIFETIME."""
+    """Create a velocity control.
+
+    The control counts the transactions of its current window that precede its creation, unless the window is ``LIFETIME``.
+    """
     if (replay := crud.find_replay_row(call, velocity_controls, body)) is not None:
         if replay.shadow == SHADOW:
             raise Problem(TOKEN_TAKEN)
@@ -266,26 +285,29 @@ def create_control(call: Call, body: VelocityCreate) -> str:
 
 
 def get_control(call: Call) -> str:
-    """Returns a velocity control."""
+    """Return a velocity control."""
     return str(no_shadow(crud.get_row(call, velocity_controls, CONTROL_NOT_FOUND)).doc)
 
 
 def list_controls(call: Call) -> records.Listing:
-    """Lists velocity controls, of everybody or of one user or card product."""
+    """List velocity controls, all or those for one user or card product."""
     query: ControlQuery = call.query
     conditions = whose(velocity_controls, query.user, query.card_product)
     return crud.list_resources(call, velocity_controls, velocity_controls.c.shadow != SHADOW, *conditions)
 
 
 def update_control(call: Call, body: VelocityUpdate) -> str:
-    """Changes a velocity control. What it has counted is counted again under its new settings, never reset."""
+    """Change a velocity control.
+
+    The usage is not reset: if the settings that define what counts change, it is recounted under the new settings.
+    """
     row = no_shadow(crud.lock_row(call, velocity_controls, CONTROL_NOT_FOUND))
     crud.check_same_token(call, body)
     return _save(call, row, changed(msgspec.json.decode(row.doc, type=VelocityControl), body))
 
 
 def delete_control(call: Call) -> str:
-    """Switches a velocity control off."""
+    """Deactivate a velocity control."""
     row = no_shadow(crud.lock_row(call, velocity_controls, CONTROL_NOT_FOUND))
     return _save(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=False))
 
@@ -301,7 +323,10 @@ def _save(call: Call, row: Row, control: VelocityControl) -> str:
 
 
 def list_available(call: Call) -> records.Listing:
-    """Lists what is left of each velocity control that applies to a user; those of a single transaction are left out."""
+    """List the remaining amount and uses of each velocity control that applies to a user.
+
+    Controls with the window ``TRANSACTION`` are omitted.
+    """
     user = records.find(call.db, users, call.program.id, call.path["user_token"])
     if user is None:
         raise Problem(USER_NOT_FOUND)
@@ -330,7 +355,7 @@ def list_available(call: Call) -> records.Listing:
 
 
 def _available(call: Call, row: Row, control: Control, account: Account, user: Row, owner: str) -> str:
-    """A control's document with what is left of it."""
+    """Return the JSON of a control with its remaining amount, uses and days."""
     now = max(call.now, account.last_ms)
     (key,) = usage_keys([control], user.token, owner)
     usage = account.usages.get(key)
