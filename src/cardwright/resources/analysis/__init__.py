@@ -1,1 +1,1 @@
-"""Analysis: explained decisions, what-if, shadow controls and backtests; our own API."""
+"""Analysis: explained decisions, dry runs, shadow controls and backtests; an API of Cardwright only."""

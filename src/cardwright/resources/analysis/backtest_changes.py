@@ -1,4 +1,4 @@
-"""What a backtest tries: controls added, changed or taken away, each checked as if that were done in earnest."""
+"""Backtest changes: controls that a backtest adds, changes or removes, validated like real changes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,11 +34,11 @@ NAMED: dict[str, tuple[Table, str]] = {
     "auth_controls": (tables.auth_controls, "an authorization control"),
     "exempt_mids": (tables.exempt_mids, "an exemption"),
 }
-"""The fields that name controls, with the tables where those are."""
+"""The request fields that name controls, with the tables of the controls."""
 
 
 class VelocityChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Velocity controls to be added, changed as an update would, or taken away by their tokens."""
+    """Velocity controls to add, to change like an update, and to remove by token."""
 
     add: Annotated[tuple[VelocityCreate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
     change: Annotated[tuple[VelocityUpdate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
@@ -46,7 +46,7 @@ class VelocityChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class AuthChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Authorization controls to be added, changed as an update would, or taken away by their tokens."""
+    """Authorization controls to add, to change like an update, and to remove by token."""
 
     add: Annotated[tuple[AuthControlCreate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
     change: Annotated[tuple[AuthControlUpdate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
@@ -54,7 +54,7 @@ class AuthChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ExemptionChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Exemptions to be added, or taken away by their tokens: nothing else of one can be changed."""
+    """Exemptions to add, and to remove by token. An exemption has no other changes."""
 
     add: Annotated[tuple[ExemptionCreate, ...], Meta(max_length=CHANGES_MAX)] | None = ()
     remove: Annotated[tuple[Token, ...], Meta(max_length=CHANGES_MAX)] | None = ()
@@ -65,7 +65,7 @@ class ExemptionChanges(Shape, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @contextmanager
 def naming(place: str) -> Iterator[None]:
-    """Puts the place inside the body before the field that a problem names."""
+    """Put ``place`` before the field name of an INVALID_INPUT problem that the block raises."""
     try:
         yield
     except Problem as problem:
@@ -75,10 +75,10 @@ def naming(place: str) -> Iterator[None]:
 
 
 def alone(field: str, change: Change[C]) -> Change[C]:
-    """The change. Raises a problem when a control is named twice in it."""
+    """Return the change. Raises a problem if it names a control twice."""
     named = [*change.removed, *(control.id for control in change.replaced)]
     if len(set(named)) < len(named):
-        raise bad_field(field, "may name each control once")
+        raise bad_field(field, "may name each control only once")
     return change
 
 
@@ -86,9 +86,9 @@ def alone(field: str, change: Change[C]) -> Change[C]:
 
 
 class ChangedControls:
-    """Makes what a request describes into what decisions see. Groups are as they are now: what is tried points at those.
+    """The changes of a request as decisions use them.
 
-    A velocity control that is new has been there since ``start``.
+    MCC groups and merchant groups are the current ones. A new velocity control counts from ``start``.
     """
 
     def __init__(self, call: Call, start: Instant) -> None:
@@ -96,15 +96,15 @@ class ChangedControls:
         self._groups = Groups(load_mcc_groups(call.db, call.program.id), {})
 
     def velocity(self, changes: VelocityChanges) -> Change[Control]:
-        """The change of velocity controls."""
+        """Return the change of velocity controls. Raises a problem that names the field."""
         return self._change("velocity_controls", changes, changes.change or (), self._new_velocity, self._changed_velocity)
 
     def auth(self, changes: AuthChanges) -> Change[MerchantRule]:
-        """The change of authorization controls."""
+        """Return the change of authorization controls. Raises a problem that names the field."""
         return self._change("auth_controls", changes, changes.change or (), self._new_auth, self._changed_auth)
 
     def exempt(self, changes: ExemptionChanges) -> Change[MerchantRule]:
-        """The change of exemptions."""
+        """Return the change of exemptions. Raises a problem that names the field."""
         return self._change("exempt_mids", changes, (), self._new_exemption, self._changed_auth)
 
     def _change(

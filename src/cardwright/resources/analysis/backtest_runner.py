@@ -1,7 +1,7 @@
-"""Runs the backtests that wait, one after the other, each in a process of its own, and keeps what they report.
+"""Backtest runner: execution of queued backtests, one at a time, each in a separate process, and storage of their results.
 
-A part's sums, its flips and the account that it reached are one commit, so a backtest that was interrupted goes on where it
-stood: at the next start, or when somebody looks at it, in any process of the server.
+The sums, the flips and the last account of a part are one commit. An interrupted backtest therefore continues after its last
+stored part, in any process of the server.
 """
 
 import asyncio
@@ -23,22 +23,22 @@ from cardwright.storage.failures import Unavailable
 from cardwright.storage.records import text_of
 
 LEASE_MS = 10_000
-"""A backtest of which nothing was heard for so long has lost its process."""
+"""The lease of a backtest, in milliseconds. After it expires, any process may continue the backtest."""
 
 RENEW_S = 3.0
 
 LOOK_S = 5.0
-"""How often the loop looks for a backtest whose process has ended, without being woken."""
+"""The interval of polls for backtests whose process has ended, in seconds."""
 
 FLIPS_MAX = 100_000
-"""Flips that are kept of one backtest; more are only counted."""
+"""The maximum number of flips that are stored for a backtest. Further flips are only counted."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 
 class BacktestRunner:
-    """One for each process of the server; they share the work. ``address`` is the database's."""
+    """A runner of backtests. Each process of the server has one. ``address`` is the address of the database."""
 
     def __init__(self, database: Database, address: str, real_clock: RealClock, executor: Executor) -> None:
         self._database, self._address, self._real_clock, self._executor = database, address, real_clock, executor
@@ -48,18 +48,18 @@ class BacktestRunner:
         self._stopping = False
 
     def wake(self) -> None:
-        """Tells that there may be something to do, from any thread."""
+        """Start a poll for queued backtests. Any thread may call it."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._awake.set)
 
     def stop(self) -> None:
-        """Lets ``run`` return; what is under way is given up and goes on after the next start."""
+        """End ``run``. A running backtest is interrupted and continues after the next start."""
         self._stopping = True
         self._awake.set()
         self._kill()
 
     async def run(self) -> None:
-        """Works until ``stop``."""
+        """Execute backtests until ``stop``."""
         self._loop = asyncio.get_running_loop()
         self._awake.set()
         while not self._stopping:
@@ -70,10 +70,10 @@ class BacktestRunner:
                 while (claimed := await self._in_thread(self._claim)) is not None:
                     await self._work(claimed)
             except Unavailable as error:
-                # The lease is still held; when it has run out, the backtest goes on from its last part.
-                log.debug("a backtest waits for the database", error=str(error))
+                # The backtest continues after its last stored part when the lease has expired.
+                log.debug("backtest paused, database unavailable", error=str(error))
             except Exception:
-                # A bug must not end the loop: no backtest would run any more.
+                # A bug must not end the loop, because no further backtest would run.
                 log.exception("a backtest failed")
 
     async def _in_thread(self, act: Callable[[], T]) -> T:
@@ -83,7 +83,7 @@ class BacktestRunner:
         if self._stopping:
             return None
         with self._database.read() as db:
-            # Nearly always there is nothing, and nobody has to wait for the writers to learn that.
+            # The queue is usually empty. A read transaction finds that without a wait for other writers.
             if is_idle(db, self._real_clock()):
                 return None
         with self._database.write() as db:
@@ -107,7 +107,7 @@ class BacktestRunner:
             self._process = None
 
     async def _follow(self, claimed: Claimed, stdout: asyncio.StreamReader) -> None:
-        """Keeps part after part until the last one, or until somebody has taken the backtest away."""
+        """Store each part until the last one, or until the backtest is deleted or taken over by another process."""
         while True:
             part = await self._next(claimed, stdout)
             if part is None:
@@ -120,7 +120,7 @@ class BacktestRunner:
             claimed = claimed._replace(cursor=part.cursor)
 
     async def _next(self, claimed: Claimed, stdout: asyncio.StreamReader) -> ReplayedPart | None:
-        """The next part; None when there will be none. While it is awaited the lease is renewed."""
+        """Return the next part; None if the worker ended or another process has the backtest. Renew the lease meanwhile."""
         reading = asyncio.create_task(_read(stdout))
         while not (await asyncio.wait({reading}, timeout=RENEW_S))[0]:
             if not await self._keep(claimed, claimed.cursor, [], lease_ms=self._real_clock() + LEASE_MS):
@@ -128,11 +128,11 @@ class BacktestRunner:
                 return None
         if (part := reading.result()) is not None:
             return part
-        # Without its process the backtest goes on later, here or elsewhere, unless the fault is its own.
+        # After a stop or an outage the backtest continues later. Any other end of its process is an error of the backtest.
         if self._stopping or (self._process is not None and await self._process.wait() == NO_DATABASE):
             await self._keep(claimed, claimed.cursor, [], lease_ms=0)
         else:
-            claimed.sums.error = "the process that worked on it ended before it was done"
+            claimed.sums.error = "the worker process ended before the backtest was complete"
             await self._keep(claimed, claimed.cursor, [], lease_ms=self._real_clock(), state=FAILED)
         return None
 
@@ -149,7 +149,7 @@ class BacktestRunner:
 
 
 async def _read(stdout: asyncio.StreamReader) -> ReplayedPart | None:
-    """One part, None at the end of the stream."""
+    """Return one part, or None at the end of the stream."""
     try:
         length = length_of(await stdout.readexactly(LENGTH_BYTES))
         return msgspec.msgpack.decode(await stdout.readexactly(length), type=ReplayedPart)

@@ -1,8 +1,8 @@
-"""Backtest worker: a process that decides a program's history again, account by account.
+"""Backtest worker: a process that replays the purchases of a program, account by account, under changed spend controls.
 
-It is a separate process so that the server's event loop loses no time. It reads its task from standard input and writes parts of
-the result to standard output, each as MessagePack behind its length (``kit.framing``). It only reads the database. It ends when
-its standard input ends, because then its parent is gone.
+It is a separate process so that the server's event loop loses no time. It reads its task from standard input and writes parts
+of the result to standard output, each as MessagePack behind its length (``kit.framing``). It only reads the database. It ends
+when its standard input ends, because then its parent has ended.
 """
 
 import os
@@ -51,20 +51,23 @@ VELOCITY: ControlType = "velocity_control"
 AUTH: ControlType = "auth_control"
 
 ACCOUNTS_AT_ONCE = 64
-"""Accounts in one read."""
+"""The number of accounts per read."""
 
 PART_ROWS = 10_000
 PART_S = 1.0
-"""A part is handed over after so many rows, or after so long: each is a commit of the server's."""
+"""A part ends after this number of rows or of seconds. The server stores each part in a commit."""
 
 LONGEST_WINDOW_MS = 31 * DAY_MS
 
 NICE = 10
-"""Decisions of today come before those of yesterday."""
+"""The niceness of the process: the server's decisions have priority over a backtest."""
 
 
 class BacktestTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is to do: on which database, which job, after which account; how many flips may still be kept."""
+    """The task of a worker.
+
+    ``cursor`` is the id of the last account that is done. ``flips_max`` is the number of flips that may still be stored.
+    """
 
     address: str
     job: Job
@@ -73,7 +76,7 @@ class BacktestTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayedPart(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of the accounts up to ``cursor`` since the last part. The last one is ``done``."""
+    """The result of the accounts up to ``cursor`` since the previous part. The last part has ``done``."""
 
     cursor: int
     sums: Sums
@@ -82,7 +85,10 @@ class ReplayedPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parts(database: Database, order: BacktestTask, clock_s: Callable[[], float] = lambda: 0.0) -> Iterator[ReplayedPart]:
-    """Works through a job."""
+    """Yield the parts of a backtest's result, from the account after the task's ``cursor``.
+
+    ``clock_s`` returns seconds of a monotonic clock.
+    """
     job = order.job
     with database.read() as db:
         versions = load_versions(db, job.program_id)
@@ -107,7 +113,7 @@ def parts(database: Database, order: BacktestTask, clock_s: Callable[[], float] 
 
 
 class _Worker:
-    """Goes through accounts and adds up."""
+    """A replay of accounts, with the sums and the flips since the last part."""
 
     def __init__(self, timeline: Timeline, job: Job, from_ms: int, flips_max: int) -> None:
         self._timeline, self._job, self._from_ms, self._room = timeline, job, from_ms, flips_max
@@ -115,7 +121,7 @@ class _Worker:
         self.sums, self.flips, self.rows = Sums(), list[str](), 0
 
     def work(self, db: Connection, ids: list[int]) -> None:
-        """Decides what happened on these accounts again."""
+        """Replay the purchases of these accounts."""
         owned = load_cards_of(db, ids)
         holders: dict[int, Holder] = {card_id: card.holder for card_id, card in owned.items()}
         self._snapshots.clear()
@@ -171,7 +177,7 @@ class _Worker:
 
 
 def flip_json(again: ReplayedDecision, card: CardOf) -> str:
-    """A purchase that comes out otherwise, as it is shown."""
+    """Return the JSON of a purchase that the change approves or declines, contrary to its first decision."""
     row, new, details = again.row, again.again, again.details
     places = exponent_of(row.currency) or 0
     shown = {
@@ -190,7 +196,7 @@ def flip_json(again: ReplayedDecision, card: CardOf) -> str:
 
 
 def _refusal(refusal: Refusal | None, places: int) -> dict[str, object]:
-    """The control that refuses; of a velocity control how it stood, too."""
+    """Return the control that declines, and the usage before the purchase if it is a velocity control."""
     match refusal:
         case None:
             return {}
@@ -220,16 +226,16 @@ def _outcome(row: TransactionRow, places: int, limited_by: str | None) -> dict[s
 
 
 NO_DATABASE = 75
-"""The exit code of a process whose database went away (sysexits.h: try again later)."""
+"""The exit code for an unavailable database (EX_TEMPFAIL of sysexits.h)."""
 
 
 def packed(message: msgspec.Struct) -> bytes:
-    """A message as it travels."""
+    """Return a message as MessagePack behind its length."""
     return framed(msgspec.msgpack.encode(message))
 
 
 def main(given: BinaryIO, taken: BinaryIO) -> None:
-    """Does what standard input asks for."""
+    """Read the task from ``given`` and write the parts of its result to ``taken``."""
     length = length_of(given.read(LENGTH_BYTES))
     order = msgspec.msgpack.decode(given.read(length), type=BacktestTask)
     threading.Thread(target=_end_with, args=(given,), daemon=True).start()
@@ -245,7 +251,7 @@ def main(given: BinaryIO, taken: BinaryIO) -> None:
 
 
 def _end_with(given: BinaryIO) -> None:
-    """Ends this process when nobody waits for it any more."""
+    """End this process when ``given`` ends, because then the parent has ended."""
     given.read()
     os._exit(0)
 

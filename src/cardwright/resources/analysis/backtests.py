@@ -1,4 +1,4 @@
-"""Backtests: the history of a program decided again under changed controls, and what would have come out otherwise."""
+"""Backtests: replays of the past purchases of a program under changed spend controls, and the decisions that differ."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -38,26 +38,27 @@ from cardwright.storage.tables import backtests
 # --- Shapes: what travels on the wire ------------------------------------------------
 
 UNFINISHED_MAX = 10
-"""Backtests of one program that may wait or run."""
+"""The maximum number of queued and running backtests of a program."""
 
 
 def parse_date_time(text: str) -> Instant:
-    """The instant of a date or a date-time. Raises ValueError."""
+    """Return the instant of a date or a date-time. Raises ValueError."""
     if not is_day(text[:10]) or text[10:11] not in ("", "T"):
         raise ValueError(text)
     return parse_instant(text)
 
 
 def parse_end(text: str) -> Instant:
-    """The first instant after a date, or after the millisecond of a date-time. Raises ValueError."""
+    """Return the first instant after a date, or after the millisecond of a date-time. Raises ValueError."""
     last = parse_date_time(text)
     return last + DAY_MS if is_day(text) else last + 1
 
 
 class BacktestCreate(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A change to be tried on history. Dates as in lists of transactions, both inclusive; by default everything until now.
+    """Changes of spend controls to replay past purchases under.
 
-    What is not among these fields cannot be tried, and is refused rather than ignored.
+    Both dates are inclusive. By default, the range is the whole history until now. An unknown field is refused, because a
+    backtest without it would not test the intended change.
     """
 
     token: Token | None = None
@@ -70,7 +71,7 @@ class BacktestCreate(Shape, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Outcomes(Shape, frozen=True, kw_only=True):
-    """How a range of purchases came out; amounts are text with exact decimals, the rate in percent."""
+    """The outcomes of the purchases. Amounts are texts with exact decimals. ``approval_rate`` is in percent."""
 
     approved: int
     declined: int
@@ -79,14 +80,14 @@ class Outcomes(Shape, frozen=True, kw_only=True):
 
 
 class Progress(Shape, frozen=True, kw_only=True):
-    """How far a backtest is: it goes through the program's accounts one by one."""
+    """The progress of a backtest: the accounts done, and all accounts of the program."""
 
     accounts: int
     accounts_total: int
 
 
 class Flips(Shape, frozen=True, kw_only=True):
-    """Purchases that come out otherwise; ``kept`` of them can be listed."""
+    """The purchases whose decision differs. ``kept`` of them can be listed."""
 
     to_declined: int
     to_declined_amount: str
@@ -96,7 +97,7 @@ class Flips(Shape, frozen=True, kw_only=True):
 
 
 class DeclinedBy(Shape, frozen=True, kw_only=True):
-    """What a control refuses under the change, purchases that it also refused then included."""
+    """The purchases that a control declines under the change, whether or not they were declined before."""
 
     control: str
     control_type: ControlType
@@ -105,7 +106,7 @@ class DeclinedBy(Shape, frozen=True, kw_only=True):
 
 
 class Backtest(Shape, frozen=True, kw_only=True):
-    """A backtest, and what it has found so far. ``approval_rate_change`` in percentage points."""
+    """A backtest with its results so far. ``approval_rate_change`` is in percentage points."""
 
     token: str
     name: str | UnsetType = UNSET
@@ -130,7 +131,10 @@ class Backtest(Shape, frozen=True, kw_only=True):
 
 
 def parse_range(body: BacktestCreate, now: Instant) -> tuple[Instant, Instant]:
-    """First instant, and the first one after the range, which ends at the latest now: the future has no history."""
+    """Return the first instant of the range and the first one after it. Raises a problem if the range is empty.
+
+    The range ends at the current time at the latest.
+    """
     start = _instant("start_date", body.start_date, parse_date_time) if body.start_date else 0
     end = min(now + 1, _instant("end_date", body.end_date, parse_end)) if body.end_date else now + 1
     if end <= start:
@@ -146,17 +150,17 @@ def _instant(field: str, text: str, parse: Callable[[str], Instant]) -> Instant:
 
 
 def percent(part: int, whole: int) -> Decimal | None:
-    """A rate in percent with four decimals; None of nothing."""
+    """Return a rate in percent with four decimals, rounded down; None if ``whole`` is 0."""
     return Decimal(part * 1_000_000 // whole) / 10_000 if whole else None
 
 
 def state_of(row: Row, real_ms: Instant) -> str:
-    """The state as it is told: of a backtest that runs in no process any more it is said so."""
+    """Return the state as a response shows it: INTERRUPTED if the backtest is running and its lease has expired."""
     return "INTERRUPTED" if row.state == RUNNING and row.lease_ms < real_ms else str(row.state)
 
 
 def shown(row: Row, state: str, currency: str) -> Backtest:
-    """A backtest as it stands."""
+    """Return a backtest with its results so far."""
     request = msgspec.json.decode(row.doc, type=BacktestCreate)
     job = msgspec.json.decode(row.job, type=Job)
     sums, places = msgspec.json.decode(row.sums, type=Sums), exponent_of(currency) or 0
@@ -200,12 +204,12 @@ def shown(row: Row, state: str, currency: str) -> Backtest:
 
 
 def get_row(call: Call) -> Row:
-    """The backtest with the path's token. Raises BACKTEST_NOT_FOUND."""
+    """Return the backtest with the path's token. Raises BACKTEST_NOT_FOUND."""
     return crud.get_row(call, backtests, BACKTEST_NOT_FOUND)
 
 
 def job_of(call: Call, body: BacktestCreate) -> Job:
-    """The job that a request asks for, every control checked as if it were made or changed in earnest."""
+    """Return the job of a request. Raises a problem if a change would be refused as a real change."""
     start, end = parse_range(body, call.now)
     attempt = ChangedControls(call, start)
     return Job(
@@ -220,11 +224,14 @@ def job_of(call: Call, body: BacktestCreate) -> Job:
 
 
 async def create_backtest(call: EngineCall, body: BacktestCreate) -> bytes:
-    """Begins a backtest, which runs beside everything else: ask for it again to see how far it is."""
+    """Start a backtest.
+
+    It runs in the background. Its progress is part of the backtest.
+    """
     try:
         text = await asyncio.to_thread(_create, call, body)
     except IntegrityError:
-        # Somebody inserted the same token between our look and our insert: now the look finds it.
+        # A concurrent request inserted the same token after our replay check. A second replay check finds its row.
         text = await asyncio.to_thread(_create, call, body)
     call.app.wake_backtests()
     return text.encode()
@@ -239,7 +246,7 @@ def _create(call: EngineCall, body: BacktestCreate) -> str:
         if row is None:
             job = job_of(full, body)
             if count_unfinished(db, program.id) >= UNFINISHED_MAX:
-                raise Problem(BUSY, f"{UNFINISHED_MAX} backtests wait or run, try again when one is done")
+                raise Problem(BUSY, f"{UNFINISHED_MAX} backtests are queued or running; try again when one has finished")
             token = body.token or app.ids.token()
             records.insert(
                 db, backtests, program_id=program.id, token=token, request_hash=crud.fingerprint(app, body),
@@ -247,22 +254,22 @@ def _create(call: EngineCall, body: BacktestCreate) -> str:
                 job=msgspec.json.encode(job).decode(), cursor=0, sums=records.text_of(Sums()), lease_ms=0,
             )  # fmt: skip
             row = records.find(db, backtests, program.id, token)
-        assert row is not None, "it was found or made"
+        assert row is not None, "the row exists or was just inserted"
         return records.text_of(shown(row, state_of(row, app.real_clock()), program.settings.currency))
 
 
 def get_backtest(call: Call) -> Backtest:
-    """Returns a backtest: how far it is and what it has found."""
+    """Return a backtest with its progress and its results so far."""
     row = get_row(call)
     real_ms = call.app.real_clock()
     if row.state in UNFINISHED and row.lease_ms < real_ms:
-        # It waits, or the process that worked on it is gone; this one goes on where that one stood.
+        # It is queued, or its process has ended. The runner of this process continues it after its last stored part.
         call.app.wake_backtests()
     return shown(row, state_of(row, real_ms), call.program.settings.currency)
 
 
 def list_backtest_flips(call: Call) -> records.Listing:
-    """Lists the purchases that a backtest decides otherwise, in the order in which it found them."""
+    """List the purchases whose decision differs, in the order in which the backtest found them."""
     page = call.list_page
     if page.sort_by != FLIP_PAGING.sort_by:
         raise bad_parameter("sort_by", f"must be {FLIP_PAGING.sort_by}")
@@ -271,7 +278,10 @@ def list_backtest_flips(call: Call) -> records.Listing:
 
 
 def delete_backtest(call: Call) -> None:
-    """Removes a backtest and what it found; one that runs is ended."""
+    """Delete a backtest and its results.
+
+    A running backtest ends.
+    """
     remove(call.db, get_row(call))
 
 

@@ -1,6 +1,7 @@
-"""Configuration as of a decision: all that a row's decision saw of what is configured, from its history.
+"""Configuration as of a decision: the card, user, product, controls and fees that the decision on a row used.
 
-The backtest worker imports this module, and its start is part of every backtest: nothing of the server belongs here.
+The backtest worker imports this module, and the start of the worker is part of the time of a backtest. Therefore the module
+imports no part of the server.
 """
 
 import msgspec
@@ -32,7 +33,7 @@ from cardwright.storage.tables import card_products
 
 
 def configuration_as_of(db: Connection, row: TransactionRow) -> Snapshot:
-    """What the decision on a row saw of all that is configured; without money and velocity controls."""
+    """Return the snapshot of the decision on a row, without balances, usages and velocity controls."""
     card, user, owner = facts_as_of(db, row)
     by_token = select(card_products.c.id).where(
         card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
@@ -42,32 +43,32 @@ def configuration_as_of(db: Connection, row: TransactionRow) -> Snapshot:
     product: ProductFact = fact_from(ProductFact, doc)
     source = source_as_of(db, row) if row.source_id is not None else None
     spend = spend_as_of(db, row, card, user, product, groups_as_of(db, row))
-    # An increment is only asked about here when its authorization still held something.
+    # The decision on an increment is repeated only if its authorization still had a hold.
     chain = Chain(State.PENDING, 0, 1, 0, 0) if row.root_id is not None else None
     fees = fees_as_of(db, row, user)
     return Snapshot(row.currency, card, user, owner, product, source, Account(), chain, spend=spend, fees=fees)
 
 
 def docs_as_of(db: Connection, row: TransactionRow, kind: Kind) -> list[tuple[int, str]]:
-    """Every object of a kind, as it was when the row was decided."""
+    """Return the id and the JSON of each active object of a kind at the time of the decision."""
     return history.docs_as_of(db, row.program_id, kind, row.program_revision)
 
 
 def groups_as_of(db: Connection, row: TransactionRow) -> Groups:
-    """The groups that scopes pointed at."""
+    """Return the MCC groups and merchant groups at the time of the decision."""
     groups = [msgspec.json.decode(doc, type=MccGroup) for _, doc in docs_as_of(db, row, Kind.MCC_GROUP)]
     merchants = [msgspec.json.decode(doc) for _, doc in docs_as_of(db, row, Kind.MERCHANT_GROUP)]
     return Groups({group.token: group for group in groups}, {group["token"]: frozenset(group["mids"]) for group in merchants})
 
 
 def controls_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups) -> tuple[Control, ...]:
-    """The velocity controls that applied, in the order of their say, shadows among them."""
+    """Return the velocity controls that applied, in the order of their evaluation, shadow controls included."""
     controls = (control_from(key, fact, groups) for key, fact in docs_as_of(db, row, Kind.VELOCITY_CONTROL))
     return applying(by_level(controls), card.user_token, card.card_product_token)
 
 
 def rules_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Groups, kind: Kind) -> tuple[MerchantRule, ...]:
-    """The authorization controls or exemptions that applied, in the order of their say."""
+    """Return the authorization controls or the exemptions that applied, in the order of their evaluation."""
     rules = (resolved_rule(rule_from(key, fact), groups) for key, fact in docs_as_of(db, row, kind))
     return applying(by_level(rules), card.user_token, card.card_product_token)
 
@@ -75,7 +76,7 @@ def rules_as_of(db: Connection, row: TransactionRow, card: CardFact, groups: Gro
 def spend_as_of(
     db: Connection, row: TransactionRow, card: CardFact, user: UserFact, product: ProductFact, groups: Groups
 ) -> Spend:
-    """The other rules that the decision looked at."""
+    """Return the merchant blocks, exemptions, country list and other merchant rules that applied."""
     rules = product.config.transaction_controls
     lists = (msgspec.json.decode(doc, type=CountryList) for _, doc in docs_as_of(db, row, Kind.ACCEPTED_COUNTRIES))
     pre_kyc = None
@@ -96,7 +97,7 @@ def spend_as_of(
 
 
 def fees_as_of(db: Connection, row: TransactionRow, user: UserFact) -> tuple[RealTimeFee, ...]:
-    """The real-time fees of the user's account holder group."""
+    """Return the real-time fees of the user's account holder group at the time of the decision."""
     groups = [doc for _, doc in docs_as_of(db, row, Kind.REAL_TIME_FEE_GROUP)]
     if not groups:
         return NO_FEES

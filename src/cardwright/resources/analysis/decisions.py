@@ -1,4 +1,4 @@
-"""Decisions: why a message was approved or declined, every check in order, as it was decided then."""
+"""Decisions: explanations of approvals and declines, with every check in order and the configuration of that time."""
 
 from typing import Any, NamedTuple
 
@@ -27,7 +27,10 @@ from cardwright.storage.controls import load_past
 
 
 class RepeatedDecision(NamedTuple):
-    """A decision made again: its steps, whether it came out as recorded, and what alone would have had it approved."""
+    """A decision repeated from its history: its checks and the sufficient changes.
+
+    ``agrees`` is True if its outcome equals the recorded one. Each of ``changes`` alone would have led to an approval.
+    """
 
     steps: list[dict[str, Any]]
     agrees: bool
@@ -35,7 +38,7 @@ class RepeatedDecision(NamedTuple):
 
 
 def message_of(row: TransactionRow) -> Authorization:
-    """The message that the row records, as it came in."""
+    """Return the message that the row records, as it arrived."""
     details = details_decoder.decode(row.details)
     request_details = msgspec.structs.replace(
         details, address_verdict=None, order_refused=False, chosen_token=None, limited_by=None, mcc_groups=(), assessed=None
@@ -44,7 +47,7 @@ def message_of(row: TransactionRow) -> Authorization:
 
 
 def account_before(row: TransactionRow) -> Account:
-    """The account as the decision found it: the balances after it, less what it did."""
+    """Return the account before the decision: the balances after it, without its effect."""
     held = row.ledger - row.available
     if row.impacted is None or row.type_id in PENDING_CREDITS:
         return Account({row.currency: (row.ledger, held)})
@@ -57,7 +60,10 @@ def account_before(row: TransactionRow) -> Account:
 
 
 def snapshot_as_of(call: Call, row: TransactionRow) -> tuple[Snapshot, tuple[Control, ...]]:
-    """What the decision saw, from the history of its configuration, and the shadow controls that looked on."""
+    """Return the snapshot of the decision and the shadow controls that it evaluated.
+
+    The configuration and the usages are read from the history.
+    """
     snapshot = configuration_as_of(call.db, row)
     controls = controls_as_of(call.db, row, snapshot.card, groups_as_of(call.db, row))
     account = with_usage_before(call, row, account_before(row), controls, snapshot.user.token, snapshot.owner.token)
@@ -69,7 +75,7 @@ def snapshot_as_of(call: Call, row: TransactionRow) -> tuple[Snapshot, tuple[Con
 def with_usage_before(
     call: Call, row: TransactionRow, account: Account, controls: tuple[Control, ...], user: str, owner: str
 ) -> Account:
-    """The account with the usage that the row's decision found: what came before it, counted again from history."""
+    """Return the account with the usages before the row's decision, recounted from the history."""
     if not controls:
         return account
     past = [
@@ -85,7 +91,11 @@ def with_usage_before(
 
 
 def get_decision(call: Call) -> dict[str, Any]:
-    """Explains a decision: every check with its inputs and verdict, the first refusal, what would have had to differ."""
+    """Explain a decision.
+
+    The explanation has every check with its inputs and verdict, and the first check that declined. It also has the smallest
+    changes that each alone would have led to an approval.
+    """
     row, _side = get_transaction(call.db, call.program.id, call.token)
     reason = REASON_OF[row.code]
     is_follow_up = row.type_id not in REQUEST_TYPES or reason in (Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED)
@@ -111,7 +121,7 @@ def get_decision(call: Call) -> dict[str, Any]:
 
 
 def _explain_again(call: Call, row: TransactionRow) -> RepeatedDecision:
-    """The decision made again from its history."""
+    """Return the decision on a row, repeated from its history."""
     snapshot, shadows = snapshot_as_of(call, row)
     message = message_of(row)
     decision, steps = explain(snapshot, message, row.created_ms, shadows)

@@ -1,4 +1,4 @@
-"""Shadow controls: velocity controls that count every purchase, tell whom they would have refused, and refuse nobody."""
+"""Shadow controls: velocity controls in observe-only mode, which count purchases and decline none."""
 
 from typing import Any
 
@@ -37,14 +37,17 @@ from cardwright.storage.tables import cards, shadow_hits, transactions, users, v
 
 
 class WouldHaveDeclined(Shape, frozen=True, kw_only=True):
-    """Approved purchases that the shadow would have refused; the amount is text with exact decimals."""
+    """The approved purchases that the shadow control would have declined. The amount is a text with exact decimals."""
 
     purchases: int
     amount: str
 
 
 class ShadowControl(Shape, frozen=True, kw_only=True):
-    """A shadow control: ``ACTIVE`` while it looks on, ``PROMOTED`` when it has become a real one, ``OFF`` when it was deleted."""
+    """A shadow control.
+
+    ``ACTIVE``: it is evaluated. ``PROMOTED``: it has become a velocity control. ``OFF``: it was deleted.
+    """
 
     token: str
     state: str
@@ -57,7 +60,7 @@ class ShadowControl(Shape, frozen=True, kw_only=True):
 
 
 def state_of(row: Row) -> str:
-    """Where a shadow stands."""
+    """Return the state of a shadow control."""
     return "PROMOTED" if row.shadow == PROMOTED else "ACTIVE" if row.active else "OFF"
 
 
@@ -65,7 +68,7 @@ def state_of(row: Row) -> str:
 
 
 def lock_shadow(call: Call) -> Row:
-    """The shadow with the path's token, held until the end of this change. Raises SHADOW_NOT_FOUND."""
+    """Return the shadow control with the path's token, locked until the commit. Raises SHADOW_NOT_FOUND."""
     row = crud.lock_row(call, velocity_controls, SHADOW_NOT_FOUND)
     if row.shadow not in (SHADOW, PROMOTED):
         raise Problem(SHADOW_NOT_FOUND)
@@ -73,7 +76,7 @@ def lock_shadow(call: Call) -> Row:
 
 
 def get_shadow_row(call: Call) -> Row:
-    """The shadow with the path's token. Raises SHADOW_NOT_FOUND."""
+    """Return the shadow control with the path's token. Raises SHADOW_NOT_FOUND."""
     row = crud.get_row(call, velocity_controls, SHADOW_NOT_FOUND)
     if row.shadow not in (SHADOW, PROMOTED):
         raise Problem(SHADOW_NOT_FOUND)
@@ -81,7 +84,7 @@ def get_shadow_row(call: Call) -> Row:
 
 
 def shown(call: Call, row: Row) -> ShadowControl:
-    """A shadow with what it has found."""
+    """Return a shadow control with the number and the amount of its recorded declines."""
     hits = shadow_hits.c
     query = select(func.count(), func.coalesce(func.sum(transactions.c.amount), 0)).select_from(shadow_hits)
     query = query.join(transactions, transactions.c.id == hits.transaction_id)
@@ -101,29 +104,32 @@ def shown(call: Call, row: Row) -> ShadowControl:
 
 
 def create_shadow(call: Call, body: VelocityCreate) -> ShadowControl:
-    """Creates a shadow control. It counts what has happened in its running window, unless that is LIFETIME."""
+    """Create a shadow control.
+
+    The control counts the transactions of its current window that precede its creation, unless the window is ``LIFETIME``.
+    """
     row = crud.find_replay_row(call, velocity_controls, body)
     if row is not None and row.shadow == 0:
         raise Problem(TOKEN_TAKEN)
     if row is None:
         if body.active is False:
-            raise bad_field("active", "must not be false: a shadow that looks at nothing finds nothing")
+            raise bad_field("active", "must not be false: an inactive shadow control records no declines")
         control = checked(control_of(body, body.token or call.app.ids.token()))
         check_references(call, control.association, control.merchant_scope)
         fact = counted_anew(call, fact_of(control, call.now, shadow=True))
         insert_control(call, velocity_controls, history.Kind.VELOCITY_CONTROL, body, control, fact, shadow=SHADOW)
         row = records.find(call.db, velocity_controls, call.program.id, control.token)
-    assert row is not None, "it was found or made"
+    assert row is not None, "the row exists or was just inserted"
     return shown(call, row)
 
 
 def get_shadow(call: Call) -> ShadowControl:
-    """Returns a shadow control and how many purchases it would have declined."""
+    """Return a shadow control and the number of purchases that it would have declined."""
     return shown(call, get_shadow_row(call))
 
 
 def list_shadows(call: Call) -> Listing:
-    """Lists shadow controls, those that were promoted or deleted too."""
+    """List shadow controls, promoted and deleted ones included."""
     page, columns = call.list_page, velocity_controls.c
     query = select(velocity_controls).where(columns.program_id == call.program.id, columns.shadow != 0)
     rows, is_more = records.read_page(call.db, query, records.order_of(velocity_controls, page.sort_by), page)
@@ -131,7 +137,7 @@ def list_shadows(call: Call) -> Listing:
 
 
 def list_declines(call: Call) -> Listing:
-    """Lists the purchases that a shadow control would have declined, in the order of time."""
+    """List the purchases that a shadow control would have declined, oldest first."""
     page = call.list_page
     if page.sort_by != DECLINES_PAGING.sort_by:
         raise bad_parameter("sort_by", f"must be {DECLINES_PAGING.sort_by}")
@@ -161,7 +167,10 @@ def _decline(hit: Any) -> str:
 
 
 def delete_shadow(call: Call) -> ShadowControl:
-    """Switches a shadow control off; what it found stays. One that was promoted is deleted as a velocity control."""
+    """Deactivate a shadow control.
+
+    Its recorded declines stay. A promoted control stays unchanged; delete it as a velocity control.
+    """
     row = lock_shadow(call)
     if row.shadow == SHADOW and row.active:
         save_control(call, row, structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=False), SHADOW)
@@ -169,7 +178,10 @@ def delete_shadow(call: Call) -> ShadowControl:
 
 
 def promote_shadow(call: Call, _body: EmptyBody) -> ShadowControl:
-    """Makes a shadow control a real one, which from now on refuses; what it has counted stays counted."""
+    """Make a shadow control a velocity control.
+
+    From now on it declines purchases. Its usage is kept.
+    """
     row = lock_shadow(call)
     if row.shadow == SHADOW:
         control = structs.replace(msgspec.json.decode(row.doc, type=VelocityControl), active=True)

@@ -1,4 +1,4 @@
-"""What if: what a purchase would become if it came now, decided like any other and written nowhere."""
+"""Dry runs: purchases that the engine decides like any other and does not store."""
 
 from decimal import Decimal
 from typing import Any
@@ -29,13 +29,16 @@ DRAWN = frozenset({
     "token", "identifier", "approval_code", "network_reference_id", "system_trace_audit_number", "duration",
     "transaction_token",
 })  # fmt: skip
-"""What only a transaction that is written gets: tokens and numbers drawn for it, and the time that it took."""
+"""Fields that only a stored transaction has: generated tokens and numbers, and the duration."""
 
 _exact = msgspec.json.Decoder(float_hook=Decimal)
 
 
 def without_drawn(transaction: dict[str, Any]) -> dict[str, Any]:
-    """A rendered transaction without what was drawn for it; the funding source in its order keeps its token."""
+    """Return a rendered transaction without generated fields.
+
+    The funding source inside its order keeps its token.
+    """
     kept = {name: value for name, value in transaction.items() if name not in DRAWN}
     for name in ("gpa_order", "acquirer"):
         if name in kept:
@@ -44,13 +47,13 @@ def without_drawn(transaction: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer_of(trial: Trial, shadows: tuple[Control, ...]) -> dict[str, Any]:
-    """The transaction that the message would become, and why."""
+    """Return the transaction that the message would become, with its checks."""
     row, card, _program, source, _answer = trial.outcome
     transaction = _exact.decode(render(row, card.fragments, source.fragments if source is not None else None, row.first_state))
     if trial.snapshot is None:
-        # The token was used before: a simulation would answer with the transaction that has it.
+        # The token was used before: a simulation would return the transaction with this token.
         return {"repeats": transaction["token"], "transaction": transaction, "checks": []}
-    assert isinstance(trial.message, Authorization), "only purchases are tried out"
+    assert isinstance(trial.message, Authorization), "the message of a what-if is an authorization"
     _decision, steps = explain(trial.snapshot, trial.message, trial.now, shadows)
     refusal = next((step for step in steps if step["verdict"] == "refuse"), None)
     changes = smallest_changes(trial.snapshot, trial.message, trial.now)
@@ -68,7 +71,10 @@ def answer_of(trial: Trial, shadows: tuple[Control, ...]) -> dict[str, Any]:
 
 
 async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
-    """Tells what a purchase would become: the whole decision, every check, and nothing written."""
+    """Decide a purchase as a dry run.
+
+    The response has the transaction and every check. Nothing is stored.
+    """
     card, message = await message_of(
         call, body, RequestType.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True
     )
@@ -91,7 +97,7 @@ async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> byt
 
 # --- Routes: parse, act, view --------------------------------------------------------
 
-# Not in production mode: whoever could try security codes and PINs without a trace could find them.
+# Not in production mode: a dry run leaves no trace, so a caller could guess security codes and PINs unnoticed.
 TAG = "Whatif"
 
 routes = [
