@@ -1,7 +1,7 @@
 """Descriptions: the text that the OpenAPI document has for each field and parameter, from ``descriptions.toml``.
 
 A field has one meaning wherever it appears, so its text is found by its name. Where a shape gives a name another meaning, its own
-entry comes first.
+entry comes first. A table of the file may name several shapes, separated by spaces.
 """
 
 import tomllib
@@ -26,4 +26,10 @@ class Descriptions(NamedTuple):
 def descriptions() -> Descriptions:
     """Return all texts; the file is read once."""
     text = resources.files(__package__).joinpath("descriptions.toml").read_text(encoding="utf-8")
-    return Descriptions(**tomllib.loads(text))
+    tables = tomllib.loads(text)
+    shapes: dict[str, dict[str, str]] = {}
+    for names, fields in tables["shapes"].items():
+        for name in names.split():
+            assert shapes.setdefault(name, {}).keys().isdisjoint(fields), f"two tables describe a field of {name}"
+            shapes[name] |= fields
+    return Descriptions(tables["fields"], shapes, tables["path"])
