@@ -111,6 +111,10 @@ site: .venv/.ready ## build the documentation as a site in build/site, without a
 structure: .venv/.ready ## draw docs/development/structure.svg, the folders of the package and their imports
 	$(BIN)/python -m tests.repository.structure
 
+.PHONY: reference
+reference: .venv/.ready ## write docs/reference/errors.md, the error codes and decline reasons with their causes
+	$(BIN)/python -m tests.repository.errors
+
 .PHONY: lint
 lint: .venv/.ready ## format, style and common mistakes
 	@echo "== lint"

@@ -12,7 +12,7 @@ from cardwright.core.checks import CHECKS
 from cardwright.core.responses import Reason
 from cardwright.edges.cli.commands import cli
 from cardwright.settings import Settings
-from tests.repository import terminal
+from tests.repository import errors, terminal
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -67,10 +67,34 @@ def test_every_command_has_a_row() -> None:
 
 
 def test_every_response_code_has_a_row() -> None:
-    """Whoever is declined finds the code, with memo and network code, on the page about what was chosen."""
-    page = (DOCS / "reference" / "compatibility.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d{4}) \| (.+?) \| (\d\d) \|", page, re.MULTILINE)
+    """The page of errors has each response code with its memo and network code."""
+    rows = re.findall(r"^\| (\d{4}) \| (.+?) \| (\d\d) \|", errors.PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == sorted((reason.code, reason.memo, reason.network_code) for reason in Reason)
+
+
+def test_every_error_code_has_a_row() -> None:
+    """The page of errors has each error code with its message."""
+    rows = re.findall(r"^\| `(\d{6})` \| (.+?) \|", errors.PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted((kind.code, kind.text.replace("{}", "…")) for kind in errors.KINDS.values())
+
+
+def test_every_code_has_a_cause() -> None:
+    """Each error code and each response code has a cause and a next step of whole sentences, and no entry is left over."""
+    entries = errors.read_entries()
+    assert entries["problems"].keys() == errors.KINDS.keys()
+    assert entries["reasons"].keys() == {reason.name for reason in Reason}
+    texts = {
+        f"{name}.{field}": entry.get(field, "")
+        for group in entries.values()
+        for name, entry in group.items()
+        for field in ("cause", "action")
+    }
+    assert [place for place, text in texts.items() if not re.fullmatch(r"[A-Z`][^|\n]*[^\s.]\.", text)] == []
+
+
+def test_the_page_of_errors_is_up_to_date() -> None:
+    """The page is the one that `make reference` writes."""
+    assert errors.PAGE.read_text(encoding="utf-8") == errors.page()
 
 
 def test_order_of_checks_is_told() -> None:
