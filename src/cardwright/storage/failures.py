@@ -18,6 +18,9 @@ AWAY_STATES = frozenset({"25006", "25P03", "26000", "0A000", LOCK_NOT_AVAILABLE}
 """Read-only transaction (a standby, or a full disk of a managed server), idle in a transaction for too long, unknown prepared
 statement, statement that is no longer valid, lock not available in time."""
 
+MIGRATED_STATES = frozenset({"42703"})
+"""Undefined column: another version has migrated the database, which a new worker tells by the schema."""
+
 LOST_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03"})
 """The server ends the connection: by an administrator's command, after a crash, when it starts or stops, idle for too long."""
 

@@ -97,6 +97,8 @@ ENCODE: dict[str, Encode] = {
 }
 """How the rows of each statement of a commit become its parameters."""
 
+PROBES = {"probe": PROBE, "schema": SELECT_SCHEMA}
+
 STATEMENTS = {
     # What finds rows takes an array for each column: of ``unnest`` in FROM the planner expects ten rows, and looks each up.
     # Rows are locked after sorting, so every process locks in the same order and none waits in a circle.
@@ -110,8 +112,6 @@ STATEMENTS = {
     "transactions": f"SELECT {TRANSACTIONS.selected} FROM transactions WHERE id = ANY($1::int8[])",
     "list_transactions": f"{LIST_TRANSACTIONS}WHERE id = ANY($1::int8[])",
     **{name: text for name, (text, _) in _PREPARED.items()},
-    "probe": PROBE,
-    "schema": SELECT_SCHEMA,
     "is_committed": f"{SELECT_COMMITTED}= ANY($1::int8[])",
 }
 
@@ -176,9 +176,12 @@ class PostgresStore:
 
     async def open_worker(self) -> "PostgresWorker":
         """See ``store.EngineStore``; the connection is made in a thread."""
-        worker = PostgresWorker(await self._open(STATEMENTS))
+        # The schema is checked first: the statements of this version cannot be prepared on another one.
+        pipeline = await self._open(PROBES)
+        worker = PostgresWorker(pipeline)
         try:
             await worker.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
+            await self._prepare(pipeline, STATEMENTS)
         except BaseException:
             await worker.close()
             raise
@@ -196,13 +199,18 @@ class PostgresStore:
             opening.add_done_callback(_discard)
             raise
         try:
-            await pipeline.prepare(statements, loop.time() + self._database.limits.statement_s)
-        except BaseException as error:
+            await self._prepare(pipeline, statements)
+        except BaseException:
             pipeline.close()
-            if isinstance(error, Conflict):
-                raise Unavailable(str(error)) from error
             raise
         return pipeline
+
+    async def _prepare(self, pipeline: PipelineConnection, statements: Mapping[str, str]) -> None:
+        """Prepare statements on a connection. Raises Unavailable."""
+        try:
+            await pipeline.prepare(statements, asyncio.get_running_loop().time() + self._database.limits.statement_s)
+        except Conflict as conflict:
+            raise Unavailable(str(conflict)) from conflict
 
     def _connect(self) -> "psycopg.Connection[Any]":
         failpoint("connect.before")

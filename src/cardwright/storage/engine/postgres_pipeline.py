@@ -25,6 +25,7 @@ from cardwright.kit.failpoints import async_failpoint
 from cardwright.storage.engine.store import noop
 from cardwright.storage.failures import (
     LOST_STATES,
+    MIGRATED_STATES,
     QUERY_CANCELED,
     RETRIABLE_STATES,
     Conflict,
@@ -219,7 +220,7 @@ class PipelineConnection:
             return Conflict(text)
         if state == QUERY_CANCELED:
             return Contended(text)
-        return Unavailable(text) if is_away(state) else Refused(text)
+        return Unavailable(text) if is_away(state) or state in MIGRATED_STATES else Refused(text)
 
     def _lose(self, loss: Unavailable) -> Unavailable:
         """Give the connection up; the round trip under way fails. Return why it was given up."""

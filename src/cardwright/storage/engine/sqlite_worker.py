@@ -41,6 +41,9 @@ def packed(message: Any) -> bytes:
 
 TAKEN = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID)
 
+MIGRATED = ("no such column", "has no column named")
+"""Texts of errors without a code of their own: another version has migrated the file, which a new worker tells by the schema."""
+
 
 class Writer:
     """Carries out requests, one transaction each. The connection is opened when it is needed, and again after a failure."""
@@ -64,8 +67,8 @@ class Writer:
                 return LOCKED, 0, [str(error)]
             # Opened on a disk that was read-only for a moment, a connection stays read-only.
             self._close()
-            kind = DAMAGED if code in SQLITE_DAMAGED else UNAVAILABLE if code in SQLITE_AWAY else REFUSED
-            return kind, 0, [str(error)]
+            is_away = code in SQLITE_AWAY or any(text in str(error) for text in MIGRATED)
+            return DAMAGED if code in SQLITE_DAMAGED else UNAVAILABLE if is_away else REFUSED, 0, [str(error)]
         except Exception as error:
             # A value that SQLite cannot hold, or a bug: the process goes on for the others.
             return REFUSED, 0, [f"{type(error).__name__}: {error}"]

@@ -54,3 +54,25 @@ def test_old_version_answers_503_with_the_reason(
         assert [transaction["type"] for transaction in shop.listed()].count("authorization") == 2
         assert "first_name" not in shop.get("/users/ana")
         assert "Traceback" not in server.output()
+
+
+def test_old_version_answers_503_where_a_column_is_gone(database_url: str, tmp_path: Path) -> None:
+    """A clearing reads its purchase's row; where the new version has renamed a column of it, it is refused for the schema."""
+    with RunningServer(db=database_url, data_dir=tmp_path / "data") as server:
+        shop = Shop(server)
+        purchase = shop.buy()
+        database = Database(database_url)
+        with database.write() as db:
+            db.execute(text("ALTER TABLE transactions RENAME COLUMN type_id TO renamed"))
+        set_schema(database_url, "9999")
+        for _ in range(2):
+            reply = shop.simulate("clearing", original_transaction_token=purchase["token"], amount=10)
+            assert (reply.status, reply.json["error_code"]) == (503, "503001")
+            assert "the database has schema 9999" in reply.json["error_message"]
+        with database.write() as db:
+            db.execute(text("ALTER TABLE transactions RENAME COLUMN renamed TO type_id"))
+        database.close()
+        set_schema(database_url, newest())
+        until(lambda: shop.client.get("/readyz").status == 200, 60)
+        assert shop.follow("clearing", purchase, 10)["type"] == "authorization.clearing"
+        assert "Traceback" not in server.output()
