@@ -1,6 +1,6 @@
 """Address verification: the address that a purchase carries, compared with the cardholder's address on file.
 
-It compares what card networks' Address Verification Service (AVS) compares: the number in the street address, and the
+As in the Address Verification Service (AVS) of card networks, the compared parts are the number in the street address and the
 postal code. Each part has an outcome of two digits (wire reference, "Verification objects").
 """
 
@@ -64,7 +64,7 @@ def _first_number(street: str) -> int | None:
 
 
 def _postal_code(text: str | None) -> str:
-    """The comparable form of a postal code. Clients that send a ZIP code as a number lose its leading zeros."""
+    """Return the comparable form of a postal code. Clients that send a ZIP code as a number lose its leading zeros."""
     code = _compact(_plain(text))
     if not code.isdecimal():
         return code
@@ -74,10 +74,10 @@ def _postal_code(text: str | None) -> str:
 
 
 def _plain(text: str | None) -> str:
-    """The text with one form for each character: full-width digits are digits (Unicode NFKC)."""
+    """Return the text with one form for each character: full-width digits become digits (Unicode NFKC)."""
     return normalize("NFKC", text or "")
 
 
 def _compact(text: str) -> str:
-    """Letters and digits alone, without case."""
+    """Return only letters and digits, case-folded."""
     return "".join(filter(str.isalnum, text)).casefold()

@@ -1,9 +1,8 @@
-"""A backtest of one account: its history decided again under other controls, counted and judged by the rules of every day.
+"""Backtest of one account: its history decided again under other controls, with the code of live decisions.
 
-What a purchase asked, and everything but the controls that were in force, is taken as history has it. Whatever was declined
-by a check that comes before the controls stays declined. What then follows from a decision that comes out otherwise is
-followed up: a purchase that is declined now uses nothing, its clearing and reversal do nothing, and the money that it took
-is there for others; one that is approved now uses the window and the money.
+The requests and all state except the controls come from history. A purchase that an earlier check declined stays declined. If a
+decision changes, the replay follows its effects. A purchase that is now declined uses no limit and no money, and its clearing
+and reversal have no effect. A purchase that is now approved uses the limit and the money.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,22 +49,25 @@ from cardwright.core.velocity_events import ChainParts, event_of, request_of_row
 from cardwright.kit.clock import Instant
 
 CONTROL_CODES = frozenset({Reason.MERCHANT_NOT_ALLOWED.number, Reason.AMOUNT_LIMIT.number, Reason.COUNT_LIMIT.number})
-"""Codes of a purchase that a control refused: all checks before the controls had let it pass."""
+"""Codes of a purchase that a control declined. All checks before the controls had passed."""
 
 NO_FUNDS = Reason.NOT_SUFFICIENT_FUNDS.number
 
 CLOSED = frozenset({Reason.PREVIOUSLY_REVERSED.number, Reason.PREVIOUSLY_COMPLETED.number})
-"""Codes of an increment whose authorization held nothing."""
+"""Codes of an increment whose authorization had no open hold."""
 
 NO_PURCHASE = PENDING_CREDITS | {INQUIRY, CREDIT}
-"""Kinds that spend nothing, and so are not among what is told."""
+"""Types that spend nothing. A backtest does not report them."""
 
 Refusal = LimitResult | MerchantRule
-"""A velocity control that has no room, and how it stands; or an authorization control."""
+"""A velocity control without room, with its usage; or an authorization control."""
 
 
 class ReplayedDecision(NamedTuple):
-    """A purchase decided again: its row as history has it and as it would be, and the control that refused it, if one did."""
+    """Purchase decided again: its row in history and, as ``again``, in the replay.
+
+    ``refusal`` is the control that declined it in the replay, or None.
+    """
 
     row: TransactionRow
     again: TransactionRow
@@ -74,13 +76,16 @@ class ReplayedDecision(NamedTuple):
 
     @property
     def is_flipped(self) -> bool:
-        """Whether it comes out otherwise."""
+        """Return whether only one of history and replay approves the purchase."""
         return (self.row.impacted is None) != (self.again.impacted is None)
 
 
 class Replay:
-    """One account under a timeline. ``see`` tells what the decision on a row saw, without money and without controls; it is
-    only asked where a decision comes out otherwise, or a hold was raised."""
+    """Replay of one account under a timeline.
+
+    ``see`` returns the snapshot of a row's decision, without money and without controls. The replay calls it only if a decision
+    may change, or if an MCC group may have raised the hold of a declined purchase.
+    """
 
     def __init__(self, timeline: Timeline, holders: Mapping[int, Holder], see: Callable[[TransactionRow], Snapshot]) -> None:
         self._timeline = timeline
@@ -89,18 +94,19 @@ class Replay:
         self._spans: dict[int, Span] = {}
         self._usages: dict[str, Usage] = {}
         self._chains = ChainParts()
-        # What is available beyond what history says, and where history stood.
+        # Available money beyond that of history, and history's available balance after the previous row, in minor units.
         self._extra_money = 0
         self._available = 0
         self._undone: set[int] = set()
-        # Purchases that are open with another amount than then: their chains as they would be, and as they were.
+        # Chains of purchases whose open amounts differ from history, by root id: in the replay, and in history.
         self._revived: dict[int, Chain] = {}
         self._recorded: dict[int, Chain] = {}
 
     def run(self, past: Iterable[tuple[TransactionRow, Details]], start_ms: Instant) -> Iterator[ReplayedDecision]:
-        """Decides again what came at ``start_ms`` or later, in the order of time; what came before counts as it was.
+        """Decide again the messages from ``start_ms`` on, in order of time. Count earlier messages as in history.
 
-        Yields what spends: a credit may be refused by a control too, and is followed up, but it is no purchase.
+        Yields the requests that spend. A control may decline a credit too; the replay follows its effects and does not yield
+        it.
         """
         for row, details in past:
             if row.card_id is None:
@@ -132,13 +138,13 @@ class Replay:
         was_approved = row.impacted is not None
         is_reopened = row.root_id in self._revived
         if row.root_id in self._undone:
-            # There is nothing that an increment could add to.
+            # The replay declined the authorization, so an increment has no hold to add to.
             return (self._refused(row, Reason.PREVIOUSLY_REVERSED) if was_approved else row), None
         if row.request_amount >= LARGEST:
-            # No account can hold so much, whatever the controls say, and no sum is made of it.
+            # The amount exceeds the limit of an account under any controls, and sums with it could leave 64 bits.
             return row, None
         if not (was_approved or row.code in CONTROL_CODES or row.code == NO_FUNDS or (is_reopened and row.code in CLOSED)):
-            # A check that comes before the controls refused it.
+            # A check before the controls declined it.
             return row, None
         if rules.spend.merchant_blocks:
             blocking = rules.spend.blocking(details.mid, details.merchant.mcc, row.created_ms)
@@ -148,7 +154,7 @@ class Replay:
         if limit is not None:
             return (self._refused(row, limit.reason or Reason.AMOUNT_LIMIT) if was_approved else row), limit
         if not (self._extra_money or is_reopened or row.code in CONTROL_CODES):
-            # With the same money as then, funding says the same.
+            # With the money of history, funding has the result of history.
             return row, None
         return self._funded(row, details), None
 
@@ -165,20 +171,20 @@ class Replay:
         return None
 
     def _authorization_of(self, row: TransactionRow, details: Details) -> Authorization:
-        """The purchase as the controls are asked: with its hold raised, where the merchant's MCC groups raised it."""
+        """Return the purchase as controls evaluate it: with its raised hold, if the merchant's MCC groups raise it."""
         message = request_of_row(row, details)
         if row.impacted is not None and row.amount > row.request_amount:
             return msgspec.structs.replace(message, increase=row.amount - row.request_amount)
         return raised(self._see(row), message) if row.impacted is None and details.mcc_groups else message
 
     def _refused(self, row: TransactionRow, reason: Reason) -> TransactionRow:
-        """An approved purchase that is declined now; the money that it took is still there."""
+        """Return an approved purchase as declined, and make the money that it took available again."""
         self._undone.add(row.id)
         self._extra_money -= effect_of(row)
         return row._replace(impacted=None, amount=row.request_amount, moved=0, code=reason.number)
 
     def _funded(self, row: TransactionRow, details: Details) -> TransactionRow:
-        """What becomes of a purchase that no control refuses, with the money that there would be."""
+        """Return a purchase that no control declines, decided with the replay's available money."""
         was_approved = row.impacted is not None
         snapshot = self._with_money(self._see(row), row.available - effect_of(row) + self._extra_money)
         if row.root_id in self._revived:
@@ -199,7 +205,7 @@ class Replay:
         return again
 
     def _grow(self, row: TransactionRow, decision: Decision) -> bool:
-        """Whether it was an increment; its authorization's chain, if that is another than then, has grown by it."""
+        """Update the changed chain that the row belongs to. Return whether the row is an increment."""
         if row.root_id in self._revived and decision.chain is not None:
             self._revived[row.root_id] = decision.chain
             if row.impacted is not None:
@@ -207,7 +213,7 @@ class Replay:
         return row.type_id == INCREMENT
 
     def _follow(self, row: TransactionRow, details: Details) -> Event | None:
-        """A message that finds another hold than it found then, or one where there was none."""
+        """Decide a follow-up on a chain whose open amounts differ from history. Return its event."""
         root_id = row.root_id
         assert root_id is not None
         message = self._follow_up_of(row, details)
@@ -230,24 +236,24 @@ class Replay:
         return event_of(again, msgspec.structs.replace(details, use=decision.use if decision.use != (0, 0) else None))
 
     def _follow_up_of(self, row: TransactionRow, details: Details) -> Message:
-        """The message that a row records."""
+        """Return the message that a row records."""
         if row.type_id in EXPIRIES:
             return Expiry(details=details)
         if row.type_id in CLEARINGS:
             return Clearing(amount=row.amount, details=details)
         if row.type_id in ADVICES:
             return Advice(amount=row.amount, details=details)
-        assert row.type_id in RELEASE_TYPES, "every other type asks"
+        assert row.type_id in RELEASE_TYPES, "every other type is a request"
         return Reversal(amount=row.amount, details=details)
 
     def _with_money(self, snapshot: Snapshot, available: int) -> Snapshot:
-        # Real-time fees stay as history has them, like all that no control counts.
+        # Real-time fees stay as in history: no control counts them.
         return msgspec.structs.replace(snapshot, account=Account({snapshot.currency: (available, 0)}), fees=NO_FEES)
 
     def _count(self, rules: Rules, changes: Sequence[Change], now: Instant) -> None:
         controls, keys = rules.counting, rules.counting_keys
         if rules.has_lifetime:
-            # A control counts nothing from before it was made.
+            # A LIFETIME control counts no message from before its creation.
             pairs = [pair for pair in zip(controls, keys, strict=True) if not _is_too_early(pair[0], now)]
             controls, keys = tuple(control for control, _ in pairs), [key for _, key in pairs]
         self._usages = counted(controls, keys, self._usages, changes, now)
@@ -258,12 +264,12 @@ def _is_too_early(control: Control, now: Instant) -> bool:
 
 
 def effect_of(row: TransactionRow) -> int:
-    """What a message that asks changed of what is available."""
+    """Return a request's change of the available balance, in minor units: 0 if it was declined."""
     return 0 if row.impacted is None else row.impacted + row.moved
 
 
 def chain_from(row: TransactionRow, hold_left: int, load_left: int, cleared: int, due_ms: Instant = 0) -> Chain:
-    """The chain that a row begins, with another hold than the row says."""
+    """Return the chain that a row begins, with the given open amounts instead of the row's."""
     increase = max(0, row.amount - row.request_amount)
     state = State.PENDING if hold_left else State.CLEARED
     return Chain(state, row.request_amount, hold_left, load_left, cleared, increase, row.type_id, due_ms, row.created_ms)

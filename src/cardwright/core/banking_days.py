@@ -1,6 +1,6 @@
-"""How long a direct deposit can be returned after it took effect: days on which banks work, counted by the reason.
+"""Return windows of direct deposits: the time after settlement in which a bank may return one, by reason code.
 
-The windows are those of the ACH rules, since the wire's own are not known (wire reference, "Deposit state machine").
+The windows are those of the ACH rules, because the wire's own are unknown (wire reference, "Deposit state machine").
 """
 
 from datetime import date, timedelta
@@ -11,16 +11,16 @@ REASON_CODES = (
     "R01", "R02", "R03", "R04", "R06", "R07", "R08", "R09", "R10", "R11", "R14", "R15", "R16", "R17", "R18", "R20", "R23", "R24",
     "R29",
 )  # fmt: skip
-"""Why a deposit is returned, in the words of banks."""
+"""ACH return reason codes."""
 
 REFUSED_CREDIT = "R23"
-"""The receiver does not want the money: there is no such thing with a debit."""
+"""The receiver refuses the credit. The code does not exist for debits."""
 
 CALENDAR_DAYS = {"R06": 60, "R07": 60, "R10": 60, "R11": 60}
-"""Codes with a window of plain days."""
+"""Codes with a window in calendar days."""
 
 BANKING_DAYS = 2
-"""The window of the other codes."""
+"""The window of the other codes, in banking days."""
 
 _EPOCH = date(1970, 1, 1)
 _MONDAY, _THURSDAY, _SATURDAY, _SUNDAY = 0, 3, 5, 6
@@ -29,7 +29,7 @@ _NTH = ((1, _MONDAY, 3), (2, _MONDAY, 3), (9, _MONDAY, 1), (10, _MONDAY, 2), (11
 
 
 def is_banking_day(day: date) -> bool:
-    """Whether banks of the United States work: no weekend and no federal holiday; one on a Sunday is kept on Monday."""
+    """Return whether banks of the United States work: no weekend, no federal holiday. A holiday on a Sunday moves to Monday."""
     if day.weekday() >= _SATURDAY:
         return False
     before = day - timedelta(days=1)
@@ -41,7 +41,7 @@ def is_banking_day(day: date) -> bool:
 
 
 def return_ends_ms(settles_ms: Instant, code: str) -> Instant:
-    """The first instant at which a deposit that took effect at ``settles_ms`` cannot be returned for this reason any more."""
+    """Return the first instant at which a deposit that settled at ``settles_ms`` can no longer be returned for this reason."""
     last = min(settles_ms // DAY_MS, (date(9999, 1, 1) - _EPOCH).days)
     if code in CALENDAR_DAYS:
         return (last + CALENDAR_DAYS[code] + 1) * DAY_MS

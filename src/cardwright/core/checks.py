@@ -1,9 +1,9 @@
 """Checks: the conditions of an approval before velocity limits and funding, in the order of their evaluation.
 
-Each is a small function and a row of ``CHECKS``. The order is the wire reference's "Order of checks" (which checks exist is
-documented, their order is a choice). A check returns None or the reason to decline. ``inputs`` names what it looks at and
-``remedy`` what would have to differ; only explanations use them. Velocity controls are not in the list: ``core.decide`` evaluates
-them after it.
+Each is a small function and a row of ``CHECKS``. The order is the wire reference's "Order of checks": the checks are
+documented, their order is a choice. A check returns None or the reason to decline. ``inputs`` returns the values that it uses,
+``remedy`` is the condition under which it passes; only explanations use both. Velocity controls are not in the list:
+``core.decide`` evaluates them after it.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ QUASI_CASH_MCCS = frozenset({"4829", "6050", "6051", "6540", "7801", "7802", "79
 """Money orders, casino chips, traveller's cheques, betting (ISO 18245)."""
 
 NO_CARDHOLDER_INPUT = CREDITS | {RequestType.INCREMENT}
-"""Requests at which the cardholder shows and types nothing."""
+"""Requests without a card presented or data typed by the cardholder."""
 
 TERMINATED_REASONS = {
     "10": Reason.CARD_LOST,
@@ -33,17 +33,17 @@ TERMINATED_REASONS = {
     "06": Reason.CARD_SUSPICIOUS,
     "08": Reason.CARD_SUSPICIOUS,
 }
-"""What a terminated card answers, by the reason code of its last transition (choice)."""
+"""The response for a terminated card, by the reason code of its last transition (choice)."""
 
 LEVEL_NAMES = {"user": "user", "product": "card_product", "program": "program"}
-"""Levels of a control, as explanations name them."""
+"""Names of a control's levels in explanations."""
 
 Inputs = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A row of the list: its name, the function that decides, what it looks at, and what would have to differ."""
+    """Row of the list: name, deciding function, inputs for explanations, and the condition under which it passes."""
 
     name: str
     refusal: Callable[[Snapshot, Authorization, Instant], Reason | None]
@@ -85,10 +85,12 @@ def product_is_in_force(snapshot: Snapshot, _message: Authorization, now: Instan
 
 
 def is_not_present(message: Authorization) -> bool:
-    """Whether the message itself says that the card was not there: silence is an ordinary point of sale.
+    """Return whether the message itself states that the card was absent.
 
-    A simulation without ``card_options`` would formally be an e-commerce purchase; the real platform approves it on
-    products that allow none (wire reference, "Do not let check 5 break the tutorial").
+    A message without a statement is a point-of-sale purchase.
+
+    A simulation without ``card_options`` would formally be an e-commerce purchase. The real platform approves it on products
+    that allow none (wire reference, "Do not let check 5 break the tutorial").
     """
     return message.details.card_present is False or message.details.merchant.security_level is not None
 
@@ -111,7 +113,7 @@ def point_of_interaction_is_allowed(snapshot: Snapshot, message: Authorization, 
 
 
 def cash_text(snapshot: Snapshot, message: Authorization) -> str:
-    """The cash back that is asked for, as a decimal."""
+    """Return the requested cash back as a decimal."""
     return decimal_text(message.details.cash_back, exponent_of(snapshot.currency) or 0)
 
 
@@ -131,7 +133,7 @@ def quasi_cash_is_allowed(snapshot: Snapshot, message: Authorization, _now: Inst
     is_quasi_cash = message.request_type in QUASI_CASH or message.details.merchant.mcc in QUASI_CASH_MCCS
     if not is_quasi_cash or controls.allow_quasi_cash:
         return None
-    # Who sends money to a card is a money transmitter more often than not.
+    # Credits are exempt: most senders of money to a card are money transmitters, whose MCC is quasi-cash.
     if message.request_type in CREDITS:
         return None
     is_exempt = mid in controls.quasi_cash_exempt_mids.split(",") or mid in snapshot.spend.quasi_cash_exempt_mids
@@ -152,7 +154,7 @@ def country_is_accepted(snapshot: Snapshot, message: Authorization, _now: Instan
 
 
 def home_country(snapshot: Snapshot) -> str:
-    """Where a card is at home: the country that its product names as the issuer's, else the USA (a choice)."""
+    """Return the home country of a card: its product's ``bin_issue_country``, else the USA (a choice)."""
     return alpha3_of(snapshot.product.config.fulfillment.bin_issue_country or "USA")
 
 
@@ -171,7 +173,7 @@ def pin_is_right(snapshot: Snapshot, message: Authorization, _now: Instant) -> R
     controls = snapshot.product.config.transaction_controls
     if controls.always_require_pin and message.details.pin_matches is None:
         return Reason.TYPE_NOT_ALLOWED
-    # A simulated message never carries chip data, so a product that insists on a chip takes none of them.
+    # A simulated message never carries chip data, so a product that requires a chip declines all of them.
     return Reason.TYPE_NOT_ALLOWED if controls.always_require_icc else None
 
 
@@ -186,13 +188,13 @@ def security_code_is_right(snapshot: Snapshot, message: Authorization, _now: Ins
 
 
 def address_rule(snapshot: Snapshot, message: Authorization) -> AddressCheck:
-    """The product's rule for this message: account verifications, which ask for nothing, have their own."""
+    """Return the product's address rule for this message. Account verifications, whose amount is 0, have a separate rule."""
     rules = snapshot.product.config.transaction_controls.address_verification
     return rules.auth_messages if message.requested else rules.av_messages
 
 
 def address_verdict(snapshot: Snapshot, message: Authorization) -> str | None:
-    """The four-digit outcome of comparing the typed address with the cardholder's; None when none was typed."""
+    """Return the four-digit outcome of comparing the typed address with the cardholder's; None if no address was typed."""
     street, postal_code = message.details.typed_street, message.details.typed_postal_code
     if street is None and postal_code is None:
         return None
@@ -211,7 +213,7 @@ def address_is_right(snapshot: Snapshot, message: Authorization, _now: Instant) 
 
 
 def address_inputs(snapshot: Snapshot, message: Authorization, _now: Instant) -> Inputs:
-    """The outcome of the comparison, what was compared with what, and what a mismatch does."""
+    """Return the outcome of the comparison, both addresses, and the product's rule for a mismatch."""
     rule = address_rule(snapshot, message)
     return {
         "address_verdict": address_verdict(snapshot, message),
@@ -224,7 +226,7 @@ def address_inputs(snapshot: Snapshot, message: Authorization, _now: Instant) ->
 
 
 def merchant_is_allowed(snapshot: Snapshot, message: Authorization, now: Instant) -> Reason | None:
-    """Authorization controls block where programs allow by default; a merchant that is exempt passes them all."""
+    """Return MERCHANT_NOT_ALLOWED if an authorization control blocks the merchant and no exemption applies to it; else None."""
     spend = snapshot.spend
     if not spend.merchant_blocks:
         return None
@@ -233,7 +235,7 @@ def merchant_is_allowed(snapshot: Snapshot, message: Authorization, now: Instant
 
 
 def rule_inputs(rule: MerchantRule, message: Authorization, now: Instant) -> Inputs:
-    """An authorization control or an exemption as an explanation shows it."""
+    """Return an authorization control or an exemption in the form of an explanation."""
     scope = {"mid": rule.mid, "mcc": rule.mcc, "mcc_group": rule.mcc_group, "merchant_group_token": rule.merchant_group}
     return {
         "token": rule.token, "name": rule.name, "level": LEVEL_NAMES[level_of(rule)[0]],
@@ -243,7 +245,7 @@ def rule_inputs(rule: MerchantRule, message: Authorization, now: Instant) -> Inp
 
 
 def merchant_inputs(snapshot: Snapshot, message: Authorization, now: Instant) -> Inputs:
-    """The merchant, and every control and exemption that is for this card."""
+    """Return the merchant, and all controls and exemptions of this card."""
     mid, mcc, spend = message.details.mid, message.details.merchant.mcc, snapshot.spend
     blocking = spend.blocking(mid, mcc, now)
     return {
@@ -342,7 +344,7 @@ CHECKS = (
                 else {}
             ),
         },
-        "the product's list of accepted countries has the merchant's country, or is no whitelist and has it not",
+        "the product's list of accepted countries is a whitelist with the merchant's country, or another list without it",
     ),
     Check(
         "country_is_allowed_before_kyc",
@@ -364,7 +366,7 @@ CHECKS = (
             "always_require_pin": snapshot.product.config.transaction_controls.always_require_pin,
             "always_require_icc": snapshot.product.config.transaction_controls.always_require_icc,
         },
-        "the right PIN is sent, and the product asks for no chip",
+        "the PIN is present and correct, and the product requires no chip",
     ),
     Check(
         "security_code_is_right",
@@ -373,7 +375,7 @@ CHECKS = (
             "security_code_matches": message.details.security_code_matches,
             "required": snapshot.product.config.transaction_controls.require_card_not_present_card_security_code,
         },
-        "the card security code is sent and right",
+        "the card security code is present and correct",
     ),
     Check(
         "address_is_right",
@@ -391,7 +393,7 @@ CHECKS = (
 
 
 def first_refusal(snapshot: Snapshot, message: Authorization, now: Instant) -> Reason | None:
-    """The reason of the first check that refuses, None when all pass."""
+    """Return the reason of the first check that fails; None if all pass."""
     for check in CHECKS:
         if (reason := check.refusal(snapshot, message, now)) is not None:
             return reason

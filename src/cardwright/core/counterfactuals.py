@@ -1,4 +1,4 @@
-"""What alone would have had a purchase approved that a control refused: each answer is tried with the decision itself."""
+"""Counterfactuals: single changes that would approve a purchase that a control declined. ``decide`` verifies each of them."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from cardwright.kit.clock import Instant, iso_ms
 
 
 def smallest_changes(snapshot: Snapshot, message: Authorization, now: Instant) -> dict[str, Any]:
-    """Any one of these would have been enough: a smaller amount, higher limits, a later time; without those that would not.
+    """Return the changes that would each suffice: a smaller amount, higher limits, a later time.
 
-    Empty when no control refuses, or when an earlier check does: then no change of a control helps. ``not_before`` takes
-    it that nothing else is bought until then.
+    Empty if no control declines the purchase, or if an earlier check does: then no change of a control helps. ``not_before``
+    assumes that no other purchase happens until then.
     """
     refusing = [result for result in limit_results(snapshot, raised(snapshot, message), now) if result.reason is not None]
     if not refusing or first_refusal(snapshot, message, now) is not None:
@@ -32,7 +32,7 @@ def smallest_changes(snapshot: Snapshot, message: Authorization, now: Instant) -
 
 
 def _amount(snapshot: Snapshot, message: Authorization, now: Instant) -> str | None:
-    """The largest amount that would have been approved: what is too much stays too much when it grows."""
+    """Return the largest amount that would be approved, found by bisection: a declined amount stays declined when it grows."""
     low, high = 0, message.amount
     while high - low > 1:
         middle = (low + high) // 2
@@ -43,7 +43,7 @@ def _amount(snapshot: Snapshot, message: Authorization, now: Instant) -> str | N
 
 
 def _limits(snapshot: Snapshot, message: Authorization, now: Instant, refusing: list[LimitResult]) -> list[dict[str, Any]] | None:
-    """The lowest limits with which the controls that refuse would all have had room."""
+    """Return the lowest limits at which all declining controls would have room."""
     raised = {result.control.id: _with_room(result) for result in refusing}
     roomy = msgspec.structs.replace(
         snapshot, velocity_limits=tuple(raised.get(limit.id, limit) for limit in snapshot.velocity_limits), strictest_limits=None
@@ -73,7 +73,7 @@ def _raise(before: Control, after: Control, places: int) -> dict[str, Any]:
 
 
 def _time(snapshot: Snapshot, message: Authorization, now: Instant, refusing: list[LimitResult]) -> str | None:
-    """The first instant at which the windows of all controls that refuse have rolled over."""
+    """Return the first instant at which the windows of all declining controls have ended; None if that does not suffice."""
     ends = [window_end(result.control.window, now) for result in refusing]
     known = [end for end in ends if end is not None]
     if len(known) < len(ends) or not decide(snapshot, message, max(known)).is_approved:

@@ -1,4 +1,4 @@
-"""Countries by any of their usual names (ISO 3166-1)."""
+"""Countries: lookup by code or common name (ISO 3166-1)."""
 
 import re
 from functools import lru_cache
@@ -6,7 +6,7 @@ from functools import lru_cache
 from iso3166 import Country, countries
 
 OFAC_COUNTRIES = frozenset({"CUB", "IRN", "PRK", "SYR"})
-"""What ``decline_ofac_countries`` refuses: the comprehensive programs of the US Treasury's sanctions list (choice)."""
+"""Countries that ``decline_ofac_countries`` declines: comprehensive programs of the US Treasury's sanctions list (choice)."""
 
 
 EVERYDAY_NAMES = {
@@ -14,16 +14,16 @@ EVERYDAY_NAMES = {
     "england": "GBR", "scotland": "GBR", "wales": "GBR", "russia": "RUS", "south korea": "KOR", "north korea": "PRK",
     "syria": "SYR", "vietnam": "VNM", "laos": "LAO", "czech republic": "CZE", "turkey": "TUR", "ivory coast": "CIV",
 }  # fmt: skip
-"""Names in use that ISO 3166-1 words differently."""
+"""Common names that differ from those of ISO 3166-1."""
 
-# ISO 3166-1 writes "Iran, Islamic Republic of": people write what stands before the comma or the bracket, which names
-# one country unless two begin alike, as the Koreas do.
+# ISO 3166-1 has "Iran, Islamic Republic of". The common name is the part before the comma or bracket. It is used only if it
+# names one country, so the Koreas have no short name here.
 _SHORT = [(re.split(r"[,(]", country.name)[0].strip().casefold(), country.alpha3) for country in countries]
 _SHORT_NAMES = {name: alpha3 for name, alpha3 in _SHORT if [other for other, _ in _SHORT].count(name) == 1}
 
 
 def find_country(text: str) -> Country | None:
-    """A country by code (two or three letters, or number) or by any of its usual names; None when there is none."""
+    """Return a country by code (two or three letters, or number) or by a common name; None if there is none."""
     name = text.strip()
     country = countries.get(name, None)
     if country is None:
@@ -34,13 +34,13 @@ def find_country(text: str) -> Country | None:
 
 @lru_cache(maxsize=1024)
 def alpha3_of(country: str) -> str:
-    """The three-letter code of a country given by code or name; else the text itself."""
+    """Return the three-letter code of a country given by code or name; the text itself if the country is unknown."""
     known = find_country(country)
     return known.alpha3 if known is not None else country
 
 
 @lru_cache(maxsize=1024)
 def numeric_country(country: str) -> str:
-    """The three-digit code of a country, ``000`` when it is not in ISO 3166-1."""
+    """Return the three-digit code of a country; ``000`` if it is not in ISO 3166-1."""
     known = find_country(country)
     return known.numeric if known is not None else "000"

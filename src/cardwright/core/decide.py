@@ -21,7 +21,7 @@ from cardwright.kit.clock import Instant
 
 
 def decide(snapshot: Snapshot, message: Message, now: Instant) -> Decision:
-    """Decide one message. It changes nothing: the same snapshot, message and instant always give the same decision."""
+    """Decide one message. The function has no side effects: equal snapshot, message and instant give an equal decision."""
     match message:
         case Authorization():
             return decide_authorization(snapshot, message, now)
@@ -49,7 +49,7 @@ def _follow(snapshot: Snapshot, message: Clearing | Reversal | Advice | Expiry, 
 
 
 def limit_results(snapshot: Snapshot, message: Authorization, now: Instant) -> Iterator[LimitResult]:
-    """What each velocity control that applies says, in order: user's, card product's, program's, oldest first."""
+    """Yield the result of each velocity control that applies: user's, card product's, program's, oldest first."""
     return _limit_results(snapshot.velocity_limits, snapshot, message, now)
 
 
@@ -67,7 +67,7 @@ def _limit_results(
 
 
 def first_limit(snapshot: Snapshot, message: Authorization, now: Instant) -> LimitResult | None:
-    """The first velocity control that has no room for the purchase."""
+    """Return the result of the first velocity control without room for the purchase; None if all have room."""
     if snapshot.strictest_limits is not None and _first_limit(snapshot.strictest_limits, snapshot, message, now) is None:
         return None
     return _first_limit(snapshot.velocity_limits, snapshot, message, now)
@@ -81,7 +81,7 @@ def _first_limit(controls: Sequence[Control], snapshot: Snapshot, message: Autho
 
 
 def would_refuse(snapshot: Snapshot, message: Message, decision: Decision, now: Instant) -> list[Control]:
-    """Those of the snapshot's controls that would have refused a purchase that was approved without them."""
+    """Return the controls of the snapshot that would have declined a purchase that was approved without them."""
     if not isinstance(message, Authorization) or not decision.is_approved:
         return []
     results = limit_results(snapshot, raised(snapshot, message), now)
@@ -91,8 +91,8 @@ def would_refuse(snapshot: Snapshot, message: Message, decision: Decision, now: 
 def decide_authorization(snapshot: Snapshot, message: Authorization, now: Instant) -> Decision:
     """Decide a request of the network.
 
-    It is declined by the first check that fails, then by the first velocity control without room, then for lack of funds;
-    otherwise its amount is held, or settled at once.
+    It is declined by the first check that fails, then by the first velocity control without room, then for lack of funds.
+    Otherwise its amount is held, or settled at once.
     """
     request_type, requested = message.request_type, message.requested
     type_id = TYPE_WITH_CASH[request_type] if message.details.cash_back else TYPE_OF[request_type]
@@ -127,7 +127,7 @@ def decide_authorization(snapshot: Snapshot, message: Authorization, now: Instan
     held = approved(
         snapshot,
         type_id,
-        # An amount of zero is an account verification or a balance inquiry: nothing is held, so nothing will follow.
+        # An amount of zero is an account verification or a balance inquiry: it holds nothing, so no message will follow.
         State.PENDING if amount else State.CLEARED,
         amount,
         reason=funding.reason,
@@ -144,7 +144,7 @@ def decide_authorization(snapshot: Snapshot, message: Authorization, now: Instan
 
 
 def closed_reason(snapshot: Snapshot) -> Reason | None:
-    """Why an authorization cannot grow any more; None while it holds something."""
+    """Return the reason that an authorization cannot grow; None while it has an open hold."""
     assert snapshot.chain is not None, "an increment names an authorization"
     if snapshot.chain.hold_left:
         return None
@@ -152,7 +152,7 @@ def closed_reason(snapshot: Snapshot) -> Reason | None:
 
 
 def _settled(snapshot: Snapshot, type_id: int, requested: int, funding: Funding) -> Decision:
-    """A purchase or withdrawal that is held and cleared in one message."""
+    """Return the decision on a purchase or withdrawal that is held and cleared in one message."""
     amount, load = funding.amount, funding.load
     return approved(
         snapshot,
@@ -170,7 +170,7 @@ def _settled(snapshot: Snapshot, type_id: int, requested: int, funding: Funding)
 
 
 def _name_of_control(snapshot: Snapshot, message: Authorization, now: Instant, refusal: Reason) -> str | None:
-    """Which authorization control it was, where it was one: the cardholder is told its name."""
+    """Return the name of the authorization control that declined the purchase, for the response; None if another check did."""
     if refusal is not Reason.MERCHANT_NOT_ALLOWED:
         return None
     control = snapshot.spend.blocking(message.details.mid, message.details.merchant.mcc, now)

@@ -1,4 +1,4 @@
-"""Decisions: the outcome of a message, what it books, and its account and chain afterwards."""
+"""Decisions: the outcome of a message, its journal entry, and its account and chain afterwards."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from cardwright.core.snapshot import Account, Chain, Snapshot
 
 
 class Legs(NamedTuple):
-    """One journal entry: what each account of the chart gains, in minor units; the sum is zero.
+    """Journal entry: the change of each account of the chart, in minor units. The sum is zero.
 
-    ``program_funding`` is the funding source (negative: drawn), ``available`` and ``held`` the cardholder's account,
-    ``settlement`` what is owed to the network; ``fees`` what the program earned, ``transit`` what is between two accounts,
-    ``overdraft`` the program's own account for what clearings took beyond the money of a preloaded account (negative: given),
-    ``deposits`` what banks sent by direct deposit (negative) or took.
+    ``program_funding`` is the funding source (negative: drawn). ``available`` and ``held`` are the cardholder's account.
+    ``settlement`` is the debt to the network, ``fees`` the program's income, ``transit`` the money between two accounts.
+    ``overdraft`` is the program's account for amounts that clearings took beyond the money of a preloaded account (negative:
+    given). ``deposits`` is the money that banks sent by direct deposit (negative) or took.
     """
 
     program_funding: int = 0
@@ -32,10 +32,10 @@ NOTHING = Legs()
 
 
 class UsageChange(NamedTuple):
-    """A change of velocity usage by a message that follows another, or by a credit: minor units and uses of the card.
+    """Change of velocity usage by a message that follows another, or by a credit: minor units and uses of the card.
 
-    Both are negative when the message gives back. The change counts in the window in which the message is decided.
-    Authorizations do not set it: they count by their amount.
+    Both are negative for a give-back. The change counts in the window in which the message is decided. Authorizations do not
+    set it: they count by their amount.
     """
 
     amount: int
@@ -46,9 +46,10 @@ NO_USAGE_CHANGE = UsageChange(0, 0)
 
 
 class FeeStep(msgspec.Struct, frozen=True, kw_only=True):
-    """The transaction of a real-time fee beside a message's own, in minor units; ``fee`` and ``group`` are JSON.
+    """Transaction of a real-time fee, next to the message's own, in minor units. ``fee`` and ``group`` are JSON.
 
-    ``hold_left`` and ``load_left`` are of one that begins the fee's chain; ``root`` is that chain's root after one that follows.
+    A step that begins the fee's chain sets ``hold_left`` and ``load_left``. A step that follows sets ``root``, the root of that
+    chain afterwards.
     """
 
     type_id: int
@@ -65,15 +66,17 @@ class FeeStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a message. Amounts in minor units of ``currency``.
+    """Outcome of a message. Amounts are minor units of ``currency``.
 
-    ``requested`` is the requested amount, ``amount`` the approved amount, or the requested one when the message is declined.
-    ``impacted`` is the signed effect on the balances, None when declined; ``moved`` the signed amount of the funding order in
-    this message. A message that begins a chain sets ``hold_left``, ``load_left``, ``cleared`` (what it settled itself) and
-    ``due_ms`` (when its hold expires). A message that follows sets ``chain``, the root afterwards, ``released``, the rest of a
-    hold that a completion gave back, and ``left``, what stays authorized after a reversal or an advice. ``use`` is the change
-    of velocity usage. ``limited_by`` names the control that declined. ``fee`` is the real-time fee's transaction after the
-    message. ``unload`` is what of announced money goes on to the funding source when it comes.
+    ``requested`` is the requested amount, ``amount`` the approved amount, or the requested one if the message is declined.
+    ``impacted`` is the signed effect on the balances, None if declined. ``moved`` is the signed amount of the funding order in
+    this message. A message that begins a chain sets ``hold_left``, ``load_left``, ``cleared`` (the amount that it settled
+    itself) and ``due_ms`` (the expiry of its hold).
+
+    A message that follows sets ``chain``, the root afterwards. A completion sets ``released``, the returned rest of the hold. A
+    reversal or an advice sets ``left``, the amount that stays authorized. ``use`` is the change of velocity usage.
+    ``limited_by`` names the control that declined. ``fee`` is the real-time fee's transaction after the message. ``unload`` is
+    the part of an announced credit that its clearing sends to the funding source.
     """
 
     type_id: int
@@ -101,7 +104,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_approved(self) -> bool:
-        """Whether the message was approved, in full or in part."""
+        """Return whether the message was approved, in full or in part."""
         return self.reason in APPROVALS
 
 
@@ -111,7 +114,7 @@ def approved(
     due_ms: int = 0, released: int = 0, left: int = 0, chain: Chain | None = None, use: UsageChange = NO_USAGE_CHANGE,
     unload: int = 0,
 ) -> Decision:  # fmt: skip
-    """Return an approval that books ``legs``, which also say how the account stands afterwards.
+    """Return an approval that books ``legs``. The account afterwards follows from them.
 
     ``requested`` is ``amount`` unless given. The other arguments are the fields of ``Decision``.
     """
@@ -130,7 +133,7 @@ def declined(
     snapshot: Snapshot, type_id: int, reason: Reason, requested: int, *,
     order_refused: bool = False, limited_by: str | None = None,
 ) -> Decision:  # fmt: skip
-    """Return a refusal: it books nothing."""
+    """Return a refusal. It books nothing."""
     return Decision(
         type_id=type_id, state=State.DECLINED, reason=reason, currency=snapshot.currency, requested=requested, amount=requested,
         impacted=None, moved=0, legs=NOTHING, account=snapshot.account, order_refused=order_refused,

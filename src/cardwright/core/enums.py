@@ -1,9 +1,9 @@
-"""The words of the trade that are stored as small numbers: transaction types, states, card and holder states."""
+"""Enumerations that rows store as numbers or texts: transaction types, transaction states, card states, holder statuses."""
 
 from enum import IntEnum, StrEnum
 
 # The legal values of a transaction's `type` (wire reference, "Flat list of legal type values"). A type's number in the
-# database is its position here: new ones are added at the end only.
+# database is its position here: add new types at the end only.
 TYPES = (
     "account.credit",
     "account.debit",
@@ -143,7 +143,7 @@ TYPE_NUMBER = {name: number for number, name in enumerate(TYPES)}
 
 
 class State(IntEnum):
-    """Where a transaction stands (wire reference, "States")."""
+    """State of a transaction (wire reference, "States")."""
 
     PENDING = 1
     CLEARED = 2
@@ -153,7 +153,7 @@ class State(IntEnum):
 
 
 class CardState(StrEnum):
-    """A card's state, as on the wire."""
+    """State of a card, as on the wire."""
 
     UNACTIVATED = "UNACTIVATED"
     ACTIVE = "ACTIVE"
@@ -163,7 +163,7 @@ class CardState(StrEnum):
 
 
 class HolderStatus(StrEnum):
-    """An account holder's status, as on the wire."""
+    """Status of an account holder, as on the wire."""
 
     UNVERIFIED = "UNVERIFIED"
     LIMITED = "LIMITED"
@@ -174,5 +174,5 @@ class HolderStatus(StrEnum):
 
     @property
     def is_active(self) -> bool:
-        """Whether the holder may spend: the wire's `active` of users and businesses."""
+        """Return whether the holder may spend: the wire's `active` of users and businesses."""
         return self in (HolderStatus.ACTIVE, HolderStatus.LIMITED)

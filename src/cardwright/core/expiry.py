@@ -1,4 +1,4 @@
-"""When a card expires: a life time counted from its issue, and the month printed on the plastic."""
+"""Expiration of a card: a lifetime counted from its issue, and the month printed on the plastic."""
 
 import calendar
 from datetime import date, timedelta
@@ -8,13 +8,13 @@ from typing import assert_never
 _EPOCH = date(1970, 1, 1)
 _DAY_MS = 86_400_000
 _LAST_SECOND_MS = _DAY_MS - 1_000
-# The wire writes four digits of a year, and so does every date type on the way there.
+# A year has four digits on the wire and in every date type on the way there.
 _FIRST_MS = (date.min - _EPOCH).days * _DAY_MS
 _LAST_MS = (date.max - _EPOCH).days * _DAY_MS + _DAY_MS - 1
 
 
 class ExpirationUnit(StrEnum):
-    """What a life time is counted in; the wire's words."""
+    """Unit of a card's lifetime, as on the wire."""
 
     YEARS = "YEARS"
     MONTHS = "MONTHS"
@@ -25,11 +25,11 @@ class ExpirationUnit(StrEnum):
 
 
 def expiration_instant(start_ms: int, unit: str, value: int) -> int:
-    """The instant (milliseconds since the epoch, UTC) at which a card issued at ``start_ms`` expires.
+    """Return the instant (milliseconds since the epoch, UTC) at which a card issued at ``start_ms`` expires.
 
-    ``value`` units later, then rounded up as the Core API does: YEARS and MONTHS to the last second of the month reached, DAYS to
-    the last second of that day, the others not at all. The day of the month plays no part, so 31 January and one month is the end
-    of February. ValueError, naming the value, when it is negative or reaches beyond the year 9999, and for an unknown unit.
+    It is ``value`` units later, rounded up as in the Core API. YEARS and MONTHS end at the last second of the month, DAYS at
+    the last second of the day; other units are exact. The day of the month has no effect: one month after 31 January is the end
+    of February. Raises ValueError if ``value`` is negative, the result is after the year 9999, or the unit is unknown.
     """
     if value < 0 or not _FIRST_MS <= start_ms <= _LAST_MS:
         raise ValueError(f"cannot count {value} {unit} from {start_ms} ms")
@@ -40,9 +40,10 @@ def expiration_instant(start_ms: int, unit: str, value: int) -> int:
 
 
 def expiration_of(start_ms: int, unit: str, value: int, min_unit: str | None = None, min_value: int | None = None) -> int:
-    """The expiration with the product's minimum life time (``min_offset``): the later of the two, each rounded by its own unit.
+    """Return the expiration with the product's minimum lifetime (``min_offset``).
 
-    Without a minimum it is ``expiration_instant``. Half a minimum is a ValueError.
+    It is the later of both, each rounded by its own unit; without a minimum it is ``expiration_instant``. Raises ValueError if
+    only one of ``min_unit`` and ``min_value`` is given.
     """
     expiration_ms = expiration_instant(start_ms, unit, value)
     if min_unit is None and min_value is None:
@@ -53,13 +54,13 @@ def expiration_of(start_ms: int, unit: str, value: int, min_unit: str | None = N
 
 
 def mmyy(instant_ms: int) -> str:
-    """The month printed on a card, ``MMyy``: ``0630`` is June 2030. UTC."""
+    """Return the month printed on a card, ``MMyy``, in UTC: ``0630`` is June 2030."""
     day = _day_of(instant_ms)
     return f"{day.month:02d}{day.year % 100:02d}"
 
 
 def _reached(start_ms: int, unit: ExpirationUnit, value: int) -> int | None:
-    """The rounded instant; perhaps none, or one too late, beyond the year 9999."""
+    """Return the rounded instant. It is None or too late if it is beyond the year 9999."""
     match unit:
         case ExpirationUnit.YEARS:
             return _month_end_ms(start_ms, 12 * value)
@@ -78,7 +79,7 @@ def _reached(start_ms: int, unit: ExpirationUnit, value: int) -> int | None:
 
 
 def _month_end_ms(start_ms: int, months: int) -> int | None:
-    """The last second of the month that is so many months after the start's; none beyond the year 9999."""
+    """Return the last second of the month that is ``months`` after the start's month; None beyond the year 9999."""
     start = _day_of(start_ms)
     year, month_before = divmod(start.year * 12 + start.month - 1 + months, 12)
     if year > date.max.year:

@@ -1,4 +1,4 @@
-"""A decision told in full: every check in order, what it looked at, its verdict, and what would have had to differ."""
+"""Explanations of decisions: every check in order, with its inputs, its verdict, and the condition under which it would pass."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,9 +24,11 @@ from cardwright.kit.clock import Instant, iso_ms
 def explain(
     snapshot: Snapshot, message: Authorization, now: Instant, shadows: Sequence[Control] = ()
 ) -> tuple[Decision, list[dict[str, Any]]]:
-    """The decision, made again, and its steps in order. After the first refusal a step's verdict is ``not_reached``.
+    """Decide again, and return the decision and its steps in order.
 
-    Shadow controls have their say after the real ones: what they would have done, which nobody heeds.
+    After the first refusal the verdict of a step is ``not_reached``.
+
+    Shadow controls are evaluated last. Their result is reported and does not affect the decision.
     """
     decision = decide(snapshot, message, now)
     steps, refused = [], False
@@ -59,7 +61,7 @@ def explain(
 
 
 def _increase_step(snapshot: Snapshot, message: Authorization, refused: bool) -> dict[str, Any]:
-    """No check, but what the checks after it look at: how the merchant's MCC groups raise the hold."""
+    """Return the step that raises the hold by the merchant's MCC groups. It is not a check, but later checks use its amount."""
     places, categories = exponent_of(snapshot.currency) or 0, snapshot.spend.categories
     return {
         "check": "hold_is_raised",
@@ -97,13 +99,13 @@ def _control_step(snapshot: Snapshot, result: LimitResult, now: Instant, verdict
     }
     if verdict in ("refuse", "would_refuse") and result.reason is not None:
         by_count = result.reason is Reason.COUNT_LIMIT
-        remedy = "the control allows one use more" if by_count else f"the amount is at most {decimal_text(left, places)}"
+        remedy = "the control allows one more use" if by_count else f"the amount is at most {decimal_text(left, places)}"
         step |= {"response": {"code": result.reason.code, "memo": result.reason.memo}, "would_pass_if": remedy}
     return step
 
 
 def _scope(control: Control) -> dict[str, Any]:
-    """Whom and where the control limits; what it does not name is not there."""
+    """Return the account holders and merchants that the control limits; without the fields that it does not set."""
     level = "user" if control.user_token else "card_product" if control.card_product_token else "program"
     named = {
         "user_token": control.user_token, "card_product_token": control.card_product_token, "mid": control.mid,
@@ -113,7 +115,7 @@ def _scope(control: Control) -> dict[str, Any]:
 
 
 def _window(control: Control, now: Instant) -> dict[str, Any]:
-    """First instant of the running window and of the next one; a transaction is its own window."""
+    """Return the first instant of the current window and of the next one; empty for a transaction, which is its own window."""
     start, end = window_start(control, now), window_end(control.window, now)
     bounds = {"window_start": start, "window_end": end}
     return {name: iso_ms(instant) for name, instant in bounds.items() if instant is not None}
@@ -164,12 +166,12 @@ FOLLOW_UP_REMEDIES = {
     Reason.PREVIOUSLY_REVERSED: "the authorization still has a hold; this one was reversed in full",
     Reason.PREVIOUSLY_COMPLETED: "the authorization still has a hold; this one was cleared",
     Reason.ORIGINAL_NOT_FOUND: "the original lies within find_original_window_days",
-    Reason.INVALID_AMOUNT: "the amount is at most what is left of the hold, or an advice lowers the total",
+    Reason.INVALID_AMOUNT: "the amount is at most the open part of the hold, or an advice lowers the total",
 }
 
 
 def explain_follow_up(row: TransactionRow) -> list[dict[str, Any]]:
-    """The one step of a message that tells what has happened: it is checked against its chain, and by nothing else."""
+    """Return the single step of a report of a past event, which is checked only against its chain."""
     places = exponent_of(row.currency) or 0
     if row.card_id is None:
         return [_movement_step(row, places)]
@@ -182,13 +184,13 @@ def explain_follow_up(row: TransactionRow) -> list[dict[str, Any]]:
     if reason in FOLLOW_UP_REMEDIES:
         remedy = FOLLOW_UP_REMEDIES[reason]
         if reason is Reason.INVALID_AMOUNT and row.type_id not in RELEASE_TYPES:
-            # Clearings and refunds are refused for nothing but their size.
+            # Clearings and refunds are declined only for their size.
             remedy = f"the amount is {_less_than_the_largest(places)}"
         step |= {"response": {"code": reason.code, "memo": reason.memo}, "would_pass_if": remedy}
     return [step]
 
 
 def _movement_step(row: TransactionRow, places: int) -> dict[str, Any]:
-    """What moves money without a card is carried out or leaves no trace, so its step always passes."""
+    """Return the step of a movement. It always passes: a movement that fails leaves no row."""
     inputs = {"amount": decimal_text(row.amount, places), "available_afterwards": decimal_text(row.available, places)}
     return {"check": "account_is_in_order", "verdict": "pass", "inputs": inputs}

@@ -1,6 +1,6 @@
-"""Real-time fee groups as decisions see them: which fee a member of the group pays for which type of transaction.
+"""Real-time fee groups: the fee that a member of a group pays for each type of transaction.
 
-See "Real-time fee groups" in the wire reference. Of a fee's ``fee_attributes`` only ``transaction_type`` decides (choice).
+See "Real-time fee groups" in the wire reference. Of ``fee_attributes`` only ``transaction_type`` has an effect (choice).
 """
 
 from collections.abc import Iterable
@@ -19,19 +19,19 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 _ASSESSED_REQUESTS = set(RequestType) - {RequestType.INCREMENT, RequestType.BALANCE_INQUIRY} - CREDITS
 
 ASSESSED = frozenset(types[request_type] for request_type in _ASSESSED_REQUESTS for types in (TYPE_OF, TYPE_WITH_CASH))
-"""Kinds that a fee can be for: what asks for money and begins a chain (choice)."""
+"""Types that a fee can be for: requests for money that begin a chain (choice)."""
 
 ASSESSED_TYPES = tuple(sorted(TYPES[type_id] for type_id in ASSESSED))
-"""The same by their names on the wire."""
+"""The same types by their names on the wire."""
 
 SHOWN = ("token", "name", "amount", "memo", "tags", "currency_code", "created_time", "last_modified_time")
-"""What a transaction shows of its fee."""
+"""Fields of a fee that a transaction shows."""
 
 
 class RealTimeFee(msgspec.Struct, frozen=True, kw_only=True):
-    """A fee of a group: for which type of transaction, and what it takes: minor units, or hundredths of a percent.
+    """Fee of a group for one type of transaction. ``amount`` is in minor units, or in hundredths of a percent.
 
-    ``fee`` and ``group`` are what transactions show of both, as JSON.
+    ``fee`` and ``group`` are the JSON of both in transactions.
     """
 
     token: str
@@ -42,7 +42,7 @@ class RealTimeFee(msgspec.Struct, frozen=True, kw_only=True):
     group: str
 
     def of(self, amount: int) -> int:
-        """What is taken for a transaction of ``amount`` minor units; half a unit is rounded up."""
+        """Return the fee for a transaction of ``amount`` minor units, rounded half up."""
         return (amount * self.amount + 5_000) // 10_000 if self.is_percentage else self.amount
 
 
@@ -50,10 +50,12 @@ NO_FEES: tuple[RealTimeFee, ...] = ()
 
 
 def group_from(doc: str, fees: dict[str, str], currency: str) -> tuple[RealTimeFee, ...]:
-    """The fees that a group assesses, from the JSON of the group and of fees by token; those that cannot be, it does not.
+    """Return the fees that a group assesses, from the JSON of the group and of fees by token.
 
-    A group that is not active assesses none. Of several fees for one type the first counts: a fee may be changed after the
-    group was made.
+    Fees that cannot apply are left out.
+
+    An inactive group assesses none. If several fees are for one type, the first applies; this can happen because a fee may
+    change after the creation of its group.
     """
     group: dict[str, Any] = _exact.decode(doc)
     if not group["active"]:
@@ -76,31 +78,31 @@ def _fee_from(fee: dict[str, Any], group: str, currency: str) -> RealTimeFee | N
 
 
 def type_of(fee: dict[str, Any]) -> str | None:
-    """The type of transaction that a fee is for, as its document says it."""
+    """Return the type of transaction that a fee is for, in lower case; None if its document names none."""
     named = (fee.get("fee_attributes") or {}).get("transaction_type")
     return None if named is None else str(named).lower()
 
 
 def fee_for(fees: Iterable[RealTimeFee], type_id: int) -> RealTimeFee | None:
-    """The fee for a type of transaction."""
+    """Return the first fee for a type of transaction; None if there is none."""
     return next((fee for fee in fees if fee.type_id == type_id), None)
 
 
 class HolderGroup(msgspec.Struct, frozen=True):
-    """Of an account holder group, whose document it is decoded from, what leads to its fees."""
+    """Fields of an account holder group's document that lead to its fees."""
 
     token: str
     config: "HolderGroupConfig"
 
 
 class HolderGroupConfig(msgspec.Struct, frozen=True):
-    """Its ``config``."""
+    """Field ``config`` of an account holder group."""
 
     real_time_fee_group_token: str = ""
 
 
 def by_token(docs: Iterable[str]) -> dict[str, str]:
-    """Documents by the tokens in them."""
+    """Return documents by their tokens."""
     return {msgspec.json.decode(doc, type=_Tokened).token: doc for doc in docs}
 
 
@@ -111,9 +113,9 @@ class _Tokened(msgspec.Struct, frozen=True):
 def fees_by_holder_group(
     holder_groups: Iterable[str], groups: dict[str, str], fees: dict[str, str], currency: str
 ) -> dict[str, tuple[RealTimeFee, ...]]:
-    """The fees that members pay by the token of their account holder group; only of groups that have some.
+    """Return the fees that members pay, by the token of their account holder group. Groups without fees are left out.
 
-    All arguments are documents, those of fee groups and fees by token.
+    All arguments are JSON documents; those of fee groups and fees are by token.
     """
     fees_by_group = {}
     for doc in holder_groups:

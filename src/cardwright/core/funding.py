@@ -1,4 +1,4 @@
-"""Where the money for a purchase comes from: the account itself, then Just-in-Time Funding (wire reference, "JIT Funding")."""
+"""Funding of a purchase: money of the account first, then Just-in-Time Funding (wire reference, "JIT Funding")."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ from cardwright.core.transaction_types import CASH_MACHINE, RequestType
 
 
 class Funding(msgspec.Struct, frozen=True):
-    """How much is approved and how much of it is loaded for the purpose, in minor units; or why nothing is."""
+    """Approved amount and the JIT load in it, in minor units; or the reason to decline."""
 
     reason: Reason
     amount: int
@@ -19,16 +19,16 @@ class Funding(msgspec.Struct, frozen=True):
 
 
 def fund(snapshot: Snapshot, message: Authorization, fee: int = 0) -> Funding:
-    """Finds the money for what is asked. Managed JIT loads the whole shortage or nothing, never a part of it.
+    """Return the funding of a request. Managed JIT loads the whole shortage or nothing.
 
-    There must be enough for the real-time ``fee`` too, whose own transaction takes it; what is loaded here is without it.
-    A part covers goods and surcharge and never the cash: card networks allow no cash back with a partial approval. A part
-    that is not more than the surcharge buys nothing, so it is a decline.
-    An amount that no account can hold is refused like one that this account does not have.
+    The money must suffice for the real-time ``fee`` too; the fee's own transaction loads and takes it, so the load here
+    excludes it. A partial approval covers goods and surcharge and never cash, because card networks allow no cash back with
+    one. A part that is not more than the surcharge buys nothing, so it is declined. An amount beyond the limit of an account is
+    declined for lack of funds.
     """
     wanted = message.wanted
     if not wanted:
-        # A purchase of zero asks whether the card is good; a balance inquiry never has an amount.
+        # A purchase of zero is an account verification; a balance inquiry never has an amount.
         return Funding(Reason.APPROVED if message.request_type is RequestType.BALANCE_INQUIRY else Reason.VERIFIED, 0, 0)
     ledger, held = snapshot.account.money(snapshot.currency)
     if not fits(ledger, held, wanted):
@@ -41,8 +41,8 @@ def fund(snapshot: Snapshot, message: Authorization, fee: int = 0) -> Funding:
         if not snapshot.source.active:
             return Funding(Reason.NOT_SUFFICIENT_FUNDS, 0, 0, order_refused=True)
         return Funding(Reason.APPROVED, wanted, max(0, wanted - usable))
-    # A hold that an MCC group raises is approved whole or not at all (wire reference, "Partial approval"), and a cash machine
-    # counts out the whole amount or nothing. So is what costs a fee (choice).
+    # No partial approval of a hold that an MCC group raises (wire reference, "Partial approval"). The same applies to cash
+    # from a machine and to a purchase with a fee (choice).
     is_whole = message.increase or fee or message.request_type in CASH_MACHINE
     may_be_partial = controls.enable_partial_auth_approval and not is_whole
     if usable and may_be_partial and message.details.merchant.partial_approval_capable:

@@ -1,4 +1,4 @@
-"""How much is held, and for how long: what MCC groups and the message itself say of both.
+"""Holds: their amount and duration, from the message and the merchant's MCC groups.
 
 See "MCC groups" and "Expiry, partial approval, increments, duplicates" in the wire reference.
 """
@@ -12,24 +12,25 @@ from cardwright.core.transaction_types import RequestType
 from cardwright.kit.clock import DAY_MS, Instant
 
 RAISED = (RequestType.PURCHASE, RequestType.PIN_HOLD)
-"""What is cleared later, and may be held higher than was asked for."""
+"""Request types with a later clearing, whose hold may exceed the request."""
 
 
 def due_time(snapshot: Snapshot, details: Details, now: Instant) -> Instant:
-    """When what is left of a hold that is approved now will be let go of: a pre-authorization may say so itself."""
+    """Return the expiry of a hold that is approved now. A pre-authorization may set its own duration."""
     asks_for = details.hold_ms
     return now + (hold_expiration_days(snapshot) * DAY_MS if asks_for is None else asks_for)
 
 
 def is_due(chain: Chain, now: Instant) -> bool:
-    """Whether time is up for what is left of the hold."""
+    """Return whether the chain has an open hold that is due."""
     return chain.hold_left > 0 and 0 < chain.due_ms <= now
 
 
 def raised(snapshot: Snapshot, message: Authorization) -> Authorization:
-    """The purchase with its hold raised by the merchant's MCC groups; of several increases the largest counts (a choice).
+    """Return the purchase with its hold raised by the merchant's MCC groups.
 
-    Only a purchase that is cleared later is raised, and neither an account verification nor what a product opts out of.
+    The largest of several increases applies (a choice). Only a purchase with a later clearing is raised. Account verifications
+    and products that opt out are not.
     """
     increases = snapshot.spend.categories.increases
     is_cleared_later = message.request_type in RAISED and message.details.velocity_category is VelocityCategory.PURCHASE
@@ -39,7 +40,7 @@ def raised(snapshot: Snapshot, message: Authorization) -> Authorization:
 
 
 def hold_expiration_days(snapshot: Snapshot) -> int:
-    """After how many days the hold of the purchase is let go: what the merchant's MCC groups say, else the default."""
+    """Return the duration of the purchase's hold in days: the value of the merchant's MCC groups, else the default."""
     days = snapshot.spend.categories.hold_days
     return HOLD_DAYS if days is None or not _obeys(snapshot) else days
 

@@ -1,7 +1,7 @@
-"""``raw_iso8583`` of a simulation's answer: the ISO 8583:2003 response message as a flat map, an audit aid.
+"""Field ``raw_iso8583`` in the response of a simulation: the ISO 8583:2003 response message as a flat map, for audits.
 
-Amounts are numbers, everything else text (wire reference, "raw_iso8583"). It is only in the answer to the simulation:
-it is neither stored nor sent to webhooks.
+Amounts are numbers, all other values text (wire reference, "raw_iso8583"). Only the response of the simulation has it: it is
+neither stored nor sent to webhooks.
 """
 
 from functools import lru_cache
@@ -30,7 +30,7 @@ from cardwright.core.transaction_types import (
 )
 from cardwright.kit.clock import iso
 
-# Message type and processing code (ISO 8583 DE3: cash 01, refund 20, credit 26, balance 31) by what a message does.
+# Message type and processing code (ISO 8583 DE3: cash 01, refund 20, credit 26, balance 31) by transaction type.
 ASKING, RELEASING, SETTLING = ("2110", "000000"), ("2430", "000000"), ("2210", "900000")
 CODES = {
     **dict.fromkeys(RELEASE_TYPES, RELEASING), **dict.fromkeys(SETTLEMENT_TYPES, SETTLING), REFUND: ("2210", "200000"),
@@ -40,7 +40,7 @@ CODES = {
 
 
 def iso_echo(row: TransactionRow, details: Details, pan: str, expiration: str, short_code: str) -> str:
-    """The response message. ``pan`` as the caller may see it, ``expiration`` as ``MMyy``."""
+    """Return the response message. ``pan`` is the number that the caller may see, ``expiration`` is ``MMyy``."""
     places = exponent_of(row.currency) or 0
     digits, currency = _digits(row.created_ms // 1000), numeric_of(row.currency)
     merchant = details.merchant
@@ -66,7 +66,7 @@ def iso_echo(row: TransactionRow, details: Details, pan: str, expiration: str, s
 
 @lru_cache(maxsize=4096)
 def _outcome_and_merchant(code: int, approved: bool, mid: str, merchant: Merchant) -> str:
-    """Action code, merchant and response data (ISO 8583 DE39, DE42, DE43, DE44): the same for many purchases."""
+    """Return action code, merchant and response data (ISO 8583 DE39, DE42, DE43, DE44). Cached: many purchases share them."""
     reason = REASON_OF[code]
     return (
         f'"39":"{reason.code if approved else "00" + reason.network_code}","42":{_text(mid)},'
@@ -78,19 +78,19 @@ def _outcome_and_merchant(code: int, approved: bool, mid: str, merchant: Merchan
 
 @lru_cache(maxsize=4096)
 def _digits(second: int) -> str:
-    """``YYYYMMDDhhmmss`` of a second since the epoch, UTC."""
+    """Return ``YYYYMMDDhhmmss`` of a second since the epoch, in UTC."""
     return "".join(character for character in iso(second * 1000) if character.isdigit())
 
 
 def _about(row: TransactionRow, details: Details, places: int) -> str:
-    """Function code of a request; reason, acquirer's id, and what stays authorized, of what follows one (DE24, 25, 32, 95)."""
+    """Return a request's function code; for a follow-up reason, acquirer's id or open amount (ISO 8583 DE24, 25, 32, 95)."""
     if row.type_id in RELEASE_TYPES:
         return f'"25":"0000","95":{{"1":{decimal_text(details.left, places)}}},'
     return '"25":"9000","32":"000000",' if row.type_id in SETTLEMENT_TYPES else '"24":"181",'
 
 
 def _about_original(row: TransactionRow) -> str:
-    """What a message follows (ISO 8583 DE56)."""
+    """Return the reference to the chain's root (ISO 8583 DE56); empty for a root."""
     if row.root_id is None:
         return ""
     time = _digits(row.user_time_ms // 1000)
@@ -98,7 +98,7 @@ def _about_original(row: TransactionRow) -> str:
 
 
 def _balance(amount_type: str, amount: int, currency: str, places: int) -> str:
-    """ISO 8583 DE54: 21 characters for each amount; ``currency`` is its number."""
+    """Return an amount for ISO 8583 DE54: 21 characters. ``currency`` is its number."""
     return f"00{amount_type}{currency}{places}{'D' if amount < 0 else 'C'}{abs(amount):012d}"
 
 

@@ -1,14 +1,13 @@
-"""Life of a transaction: advice, reversal, clearing and expiry, which follow a message; refunds and other credits, which do not.
+"""Lifecycle of a transaction: advice, reversal, clearing and expiry, and credits, which follow no message.
 
-None of them is declined for the state of card, holder or spend control: they report what has happened (wire reference,
-"Rules for odd sequences" and "Funds flow per lifecycle step").
+None of them is declined for the state of card or holder, or by spend controls: they report past events. See "Rules for odd
+sequences" and "Funds flow per lifecycle step" in the wire reference.
 
 Worked example, in minor units. An authorization of 80 with a JIT load of 50 (the account had 30) holds 80: hold_left 80,
-load_left 50. A clearing of 100 takes min(100, 80) = 80 from the hold, of which min(80, 50) = 50 is the load (``captured``).
-The other 20 (``extra``) come from the account, and from a further JIT load if the account has less: say 20. The row shows
-moved 70 (50 captured and 20 new); the leg of the funding source is only the new load: program_funding −20, held −80,
-settlement +100. Afterwards hold_left and load_left are 0 and cleared is 100. ``Chain.after`` sets the state CLEARED when
-hold_left reaches 0.
+load_left 50. A clearing of 100 takes min(100, 80) = 80 from the hold, of which min(80, 50) = 50 is the load (``captured``). The
+other 20 (``extra``) come from the account, and from a further JIT load if the account has less, here 20. The row shows moved 70
+(50 captured and 20 new). The leg of the funding source is only the new load: program_funding −20, held −80, settlement +100.
+Afterwards hold_left and load_left are 0 and cleared is 100. ``Chain.after`` sets the state CLEARED when hold_left reaches 0.
 """
 
 import msgspec
@@ -35,11 +34,11 @@ from cardwright.core.transaction_types import (
 from cardwright.kit.clock import DAY_MS, Instant
 
 NO_CHAIN = Chain(State.CLEARED, 0, 0, 0, 0)
-"""What a forced clearing finds: no hold to use."""
+"""The chain of a forced clearing: no hold to use."""
 
 
 def chain_of(snapshot: Snapshot) -> tuple[Chain, Family]:
-    """The chain that a message names, and the types of what may follow it."""
+    """Return the chain that a message names, and the transaction types of its follow-ups."""
     assert snapshot.chain is not None, "a message that follows another names its chain"
     return snapshot.chain, FAMILIES[snapshot.chain.type_id]
 
@@ -47,14 +46,14 @@ def chain_of(snapshot: Snapshot) -> tuple[Chain, Family]:
 def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
     """Release a part of the hold or all of it. JIT money goes back to the funding source first; the account keeps the rest.
 
-    What was settled at once is undone instead. A reversal that is an advice takes what there is.
+    A message that was settled at once is undone instead. A reversal advice releases at most the open amount.
     """
     chain, family = chain_of(snapshot)
     at_once = chain.type_id in SETTLED_AT_ONCE
     left = abs(chain.cleared) if at_once else chain.hold_left
     amount = min(message.amount, left) if message.is_advice else message.amount
     if 0 < chain.increase == left - amount:
-        # An MCC group may hold more than the merchant asked for. A reversal of all that was asked for releases that excess too.
+        # An MCC group may hold more than the request. A reversal of the whole request releases the excess too.
         amount = left
     if message.window_days is not None and now - chain.since_ms > message.window_days * DAY_MS:
         return declined(snapshot, family.reversal, Reason.ORIGINAL_NOT_FOUND, message.amount)
@@ -67,8 +66,10 @@ def reverse(snapshot: Snapshot, message: Reversal, now: Instant) -> Decision:
 
 
 def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
-    """Return why ``amount`` cannot be released of what is ``left``; None when it can. An authorization of zero has nothing left
-    from its beginning, so it was neither completed nor reversed before."""
+    """Return the reason that ``amount`` cannot be released from ``left``, the open amount; None if it can.
+
+    An authorization of zero never has an open amount, so it was neither completed nor reversed before.
+    """
     if left == 0 and chain.requested:
         is_cleared = chain.cleared and chain.type_id not in SETTLED_AT_ONCE
         return Reason.PREVIOUSLY_COMPLETED if is_cleared else Reason.PREVIOUSLY_REVERSED
@@ -76,19 +77,19 @@ def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
 
 
 def advise(snapshot: Snapshot, message: Advice) -> Decision:
-    """Lowers the authorization's total, of which a part may be cleared already; a higher total needs an increment instead."""
+    """Lower the total of an authorization, which may be partly cleared. A higher total needs an increment and is declined."""
     chain, family = chain_of(snapshot)
     assert family.advice is not None, "parsing lets an advice name only a hold or an announcement"
     lowered_by = abs(chain.cleared) + chain.hold_left - message.amount
     if (refusal := _refusal(chain, lowered_by, chain.hold_left)) is not None or lowered_by < 0:
         return declined(snapshot, family.advice, refusal or Reason.INVALID_AMOUNT, message.amount)
     lowered = _release(snapshot, chain, family.advice, lowered_by, closing=lowered_by == chain.hold_left)
-    # The amount of an advice is the new total; effect and order are the difference (wire reference, 10.6).
+    # The amount of an advice is the new total. Its effect and its order have the difference (wire reference, 10.6).
     return msgspec.structs.replace(lowered, requested=message.amount, amount=message.amount)
 
 
 def expire(snapshot: Snapshot, now: Instant) -> Decision:
-    """Releases what is left of a hold whose time is up, which the caller has made sure of (``is_due``)."""
+    """Release the rest of a hold that is due. The caller has checked ``is_due``."""
     chain, family = chain_of(snapshot)
     assert is_due(chain, now), "a hold expires when it is due, once"
     assert family.expiry is not None, "only a hold expires"
@@ -96,12 +97,12 @@ def expire(snapshot: Snapshot, now: Instant) -> Decision:
 
 
 def clear(snapshot: Snapshot, message: Clearing) -> Decision:
-    """Take the money: from the hold as far as it reaches, then from the account (if ``allow_gpa_auth``), then by a JIT load.
+    """Take the money from the hold first, then from the account (if ``allow_gpa_auth``), then by a JIT load.
 
-    A clearing is declined only if its amount does not fit into an account. One of what was announced brings money instead.
-    Without JIT Funding the account may go below zero, or the program's overdraft account gives what is missing
-    (``overdraft_destination``). The completions of PIN debit, cash and quasi-cash are final: the rest of the hold goes back. The
-    others leave it for a further clearing, a reversal or its expiry. A forced clearing ignores the chain that it names.
+    A clearing is declined only if its amount does not fit into an account. The clearing of an announced credit brings money
+    instead. Without JIT Funding the account may fall below zero, or the program's overdraft account covers the shortage
+    (``overdraft_destination``). The completions of PIN debit, cash and quasi-cash are final: the rest of the hold is released.
+    Other clearings keep it for a further clearing, a reversal or its expiry. A forced clearing ignores the chain that it names.
     """
     chain = snapshot.chain if snapshot.chain is not None and not message.is_forced else NO_CHAIN
     type_id = FAMILIES[chain.type_id].clearing if chain is not NO_CHAIN else message.forced_as
@@ -138,9 +139,9 @@ def clear(snapshot: Snapshot, message: Clearing) -> Decision:
 
 
 def refund(snapshot: Snapshot, message: Refund, now: Instant) -> Decision:
-    """Money comes back, to the account or at once on to the funding source, as the product's ``refunds_destination`` says.
+    """Return money to the account, or directly to the funding source, by the product's ``refunds_destination``.
 
-    One that is only announced does so when it is cleared. An amount that no account can hold is declined as invalid.
+    An announced refund moves money when it is cleared. An amount that does not fit into an account is declined as invalid.
     """
     if not snapshot.account.has_room(snapshot.currency, message.amount):
         return declined(snapshot, message.type_id, Reason.INVALID_AMOUNT, message.amount)
@@ -150,13 +151,13 @@ def refund(snapshot: Snapshot, message: Refund, now: Instant) -> Decision:
 
 
 def announce(snapshot: Snapshot, type_id: int, amount: int, due: Instant) -> Decision:
-    """Money is said to be on its way. No balance changes and nobody may spend it before it is there (wire reference, 9.5)."""
+    """Record an announced credit. No balance changes, and the money cannot be spent before its clearing (wire reference, 9.5)."""
     unload = _refund_to_source(snapshot, amount)
     return approved(snapshot, type_id, State.PENDING, amount, impacted=0, hold_left=amount, due_ms=due, unload=unload)
 
 
 def _credit_announced(snapshot: Snapshot, type_id: int, amount: int, chain: Chain | None) -> Decision:
-    """The clearing of what was announced, or of what never was: it goes where a refund goes."""
+    """Clear a credit, with or without its announcement (``chain``). The money goes to the destination of refunds."""
     is_refund = type_id == FAMILIES[ANNOUNCED_REFUND].clearing
     excess = UsageChange(amount, 1) if chain is None else UsageChange(max(0, amount - chain.hold_left), 0)
     brought = _credit(snapshot, type_id, amount, use=UsageChange(-amount, 0) if is_refund else excess)
@@ -167,7 +168,7 @@ def _credit_announced(snapshot: Snapshot, type_id: int, amount: int, chain: Chai
 
 
 def credit(snapshot: Snapshot, requested: int) -> Decision:
-    """An original credit: money for the cardholder from somebody else, in one message; it goes where a refund goes."""
+    """Decide an original credit: money from another sender, in one message. It goes to the destination of refunds."""
     return _credit(snapshot, CREDIT, requested, use=NO_USAGE_CHANGE)
 
 
@@ -182,7 +183,7 @@ def _credit(snapshot: Snapshot, type_id: int, amount: int, use: UsageChange) -> 
         impacted=amount,
         moved=-back,
         legs=Legs(program_funding=back, available=kept, settlement=-amount),
-        # What can be undone needs to know what of it has gone on to the funding source.
+        # The reversal of a credit needs the amount that went to the funding source.
         load_left=-back if type_id in CARD_CREDITS else 0,
         cleared=-amount,
         use=use,
@@ -190,14 +191,14 @@ def _credit(snapshot: Snapshot, type_id: int, amount: int, use: UsageChange) -> 
 
 
 def _refund_to_source(snapshot: Snapshot, amount: int) -> int:
-    """What of a credit goes on to the funding source."""
+    """Return the part of a credit that goes to the funding source, in minor units."""
     funding = snapshot.product.config.jit_funding.program_funding_source
-    # WATERFALL repays the JIT source first too: what it lent is what the account does not have (choice).
+    # WATERFALL also repays the JIT source first, because its loads covered what the account lacked (choice).
     return amount if snapshot.source is not None and funding.refunds_destination != "GPA" else 0
 
 
 def _jit_load_for(snapshot: Snapshot, extra: int) -> int:
-    """What JIT Funding brings for the part of a clearing that no hold covers; an inactive source cannot refuse it either."""
+    """Return the JIT load for the part of a clearing that no hold covers. An inactive source cannot decline it."""
     if snapshot.source is None or extra == 0:
         return 0
     ledger, held = snapshot.account.money(snapshot.currency)
@@ -206,9 +207,9 @@ def _jit_load_for(snapshot: Snapshot, extra: int) -> int:
 
 
 def _overdraft_for(snapshot: Snapshot, extra: int) -> int:
-    """What the program's overdraft account gives for the part that neither hold nor account covers.
+    """Return the amount that the program's overdraft account gives for the part that neither hold nor account covers.
 
-    There are no merchant-specific accounts here, so every destination but the account itself is this one (choice).
+    Merchant-specific accounts do not exist here, so every destination other than ``GPA`` is this account (choice).
     """
     if (
         snapshot.source is not None
@@ -222,7 +223,7 @@ def _overdraft_for(snapshot: Snapshot, extra: int) -> int:
 
 def _release(snapshot: Snapshot, chain: Chain, type_id: int, amount: int, *, closing: bool) -> Decision:
     state, left = State.CLEARED if closing else State.PENDING, chain.hold_left - amount
-    # With increments, more can be released than was requested at first.
+    # With increments, a release can exceed the first request.
     requested, use = max(chain.requested, amount), _released_use(chain, amount, closing=closing)
     if chain.type_id in PENDING_CREDITS:
         after, unload = chain.after(hold=-amount), _refund_to_source(snapshot, amount)
@@ -246,16 +247,16 @@ def _release(snapshot: Snapshot, chain: Chain, type_id: int, amount: int, *, clo
 
 
 def _released_use(chain: Chain, amount: int, *, closing: bool) -> UsageChange:
-    """Return what a release gives back to velocity usage.
+    """Return the change of velocity usage by a release.
 
-    A purchase that is undone before anything of it was cleared does not count as a use, so its use is taken back; a partial
-    release keeps it.
+    A release of the whole hold before any clearing takes back the use too: the purchase no longer counts. A partial release
+    keeps the use.
     """
     return UsageChange(-amount, -1 if closing and amount and not chain.cleared else 0)
 
 
 def _undo(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
-    """The reversal of a purchase or withdrawal that was settled at once: the network gives the money back."""
+    """Reverse a purchase or withdrawal that was settled at once: the network returns the money."""
     back, type_id = min(amount, chain.load_left), FAMILIES[chain.type_id].reversal
     return approved(
         snapshot,
@@ -273,7 +274,7 @@ def _undo(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
 
 
 def _take_credit_back(snapshot: Snapshot, chain: Chain, amount: int) -> Decision:
-    """The reversal of an original credit or a PIN refund: the funding source returns what went on to it, the account the rest."""
+    """Reverse an original credit or a PIN refund. The funding source returns the part that it got, the account the rest."""
     gone_on = max(0, min(amount, -chain.load_left))
     load = gone_on + _jit_load_for(snapshot, amount - gone_on)
     short = _overdraft_for(snapshot, amount - gone_on)
@@ -289,6 +290,6 @@ def _take_credit_back(snapshot: Snapshot, chain: Chain, amount: int) -> Decision
         legs=Legs(program_funding=-load, available=load + short - amount, settlement=amount, overdraft=-short),
         chain=chain.after(load=load, cleared=amount),
         left=-chain.cleared - amount,
-        # What a refund gave back counts again; a credit that is undone gives its own use back.
+        # The reversal of a refund counts the refund's give-back again. The reversal of a credit removes the credit's own usage.
         use=UsageChange(amount, 0) if is_refund else UsageChange(-amount, -1 if amount == -chain.cleared else 0),
     )

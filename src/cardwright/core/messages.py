@@ -10,7 +10,7 @@ from cardwright.kit.clock import Instant
 
 
 class VelocityCategory(StrEnum):
-    """What a message is to the velocity controls, which say of each whether they count it (``include_purchases`` …)."""
+    """Category of a message for velocity controls; each control includes or excludes it (``include_purchases`` and others)."""
 
     PURCHASE = "p"
     WITHDRAWAL = "w"
@@ -22,11 +22,11 @@ CATEGORY_OF = {
     RequestType.WITHDRAWAL: VelocityCategory.WITHDRAWAL, RequestType.ATM_HOLD: VelocityCategory.WITHDRAWAL,
     RequestType.ORIGINAL_CREDIT: VelocityCategory.CREDIT, RequestType.CREDIT_HOLD: VelocityCategory.CREDIT,
 }  # fmt: skip
-"""The category of a request that is no purchase."""
+"""The category of a request that is not a purchase."""
 
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
-    """Where a purchase is made; the defaults are the wire's stand-in merchant. Keys are short because they are stored."""
+    """Merchant of a purchase. The defaults are the wire's stand-in merchant. Stored keys are short to save space."""
 
     mcc: str = msgspec.field(default="6411", name="c")
     name: str = msgspec.field(default="Marqeta Storefront", name="n")
@@ -46,7 +46,7 @@ STAND_IN_MERCHANT = Merchant()
 
 
 class Fee(msgspec.Struct, frozen=True, array_like=True):
-    """A network fee: wire type, amount in minor units, ``C`` or ``D``."""
+    """Network fee: wire type, amount in minor units, ``C`` (credit) or ``D`` (debit)."""
 
     type: str
     amount: int
@@ -59,10 +59,10 @@ def surcharge_of(fees: tuple[Fee, ...]) -> int:
 
 
 class Assessed(msgspec.Struct, frozen=True, array_like=True):
-    """The real-time fee of a chain, as it was assessed with its first transaction.
+    """Real-time fee of a chain, assessed with its first transaction.
 
-    ``row_id`` is the fee's own first transaction, ``amount`` and ``load``, what JIT Funding brought for it, are minor units;
-    ``fee`` and ``group`` are JSON.
+    ``row_id`` is the first transaction of the fee. ``amount`` is the fee, ``load`` its JIT load, both in minor units. ``fee``
+    and ``group`` are JSON.
     """
 
     row_id: int
@@ -73,10 +73,10 @@ class Assessed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ChainPart(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a chain's amount as velocity controls counted it: a request, or what a clearing took beyond its hold.
+    """Part of a chain's amount that velocity controls counted: a request, or the amount of a clearing beyond its hold.
 
-    ``purchase`` and ``cash`` are minor units, ``taken`` is what give-backs took of them so far, the purchase first. ``uses``
-    is 1 while the part is a use of the card.
+    ``purchase`` and ``cash`` are minor units. ``taken`` is the amount of both that give-backs have removed, the purchase first.
+    ``uses`` is 1 while the part counts as a use of the card.
     """
 
     time_ms: Instant
@@ -90,24 +90,28 @@ class ChainPart(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def left(self) -> int:
-        """The amount that no give-back took yet."""
+        """Return the amount that no give-back has removed yet, in minor units."""
         return self.purchase + self.cash - self.taken
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a message said beyond its amount: kept with the transaction, small, and rendered from again.
+    """Data of a message besides its amount. It is stored with the transaction and rendered from there.
 
-    ``cash_back`` is the cash that was asked for; ``record.cash_back_of`` tells how much of it is paid out.
-    ``use`` is the change of velocity usage by a message that follows another. ``limited_by`` names the control
-    that refused, ``mcc_groups`` those that held the merchant's category. ``user_token`` and ``movement``, a piece of JSON,
-    are of a transaction that no card made, whose ``mid`` is empty. ``hold_ms`` is how long a pre-authorization asks to be
-    held, ``released`` the rest of a hold that a completion gave back, ``left`` what stays authorized after a reversal or an
-    advice, ``unload`` what of announced money is to go back to the funding source, or no longer is. ``increments`` are ids and
-    tokens of a chain's increments: of its root, and of what follows. ``parts`` are those of a chain, at its root, None while
-    they follow from the root's own columns; they and the increments are all that changes later. ``refund_of`` is the root of
-    the chain that a refund names. ``network`` is None for the stand-in network. ``echoed`` is a JSON object of what the
-    transaction shows as it was sent. Neither a typed
-    security code nor a PIN is in here, only whether it was right (PCI DSS 3.3: not stored after authorization).
+    ``cash_back`` is the requested cash; ``transaction_row.cash_back_of`` returns the part that is paid out. ``use`` is the
+    change of velocity usage by a message that follows another. ``limited_by`` names the control that declined the message.
+    ``mcc_groups`` are the MCC groups of the merchant's category.
+
+    ``user_token`` and ``movement``, a JSON fragment, belong to transactions without a card; their ``mid`` is empty. ``hold_ms``
+    is the requested duration of a pre-authorization's hold. ``released`` is the rest of a hold that a completion returned.
+    ``left`` is the amount that stays authorized after a reversal or an advice. ``unload`` is the part of an announced credit
+    that its clearing will return to the funding source, or after a release no longer will.
+
+    ``increments`` are the ids and tokens of a chain's increments, in the root and in later messages. ``parts`` are the chain's
+    parts, at its root; None while they follow from the columns of the root. Only ``parts`` and ``increments`` change later.
+
+    ``refund_of`` is the root of the chain that a refund names. ``network`` is None for the stand-in network. ``echoed`` is a
+    JSON object of request fields that the transaction repeats. A typed security code or PIN is never stored, only its
+    comparison result (PCI DSS 3.3: not stored after authorization).
     """
 
     mid: str = msgspec.field(name="m")
@@ -150,10 +154,10 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for ``amount`` plus cash back plus acquirer fees, all in minor units of the program's currency.
+    """Request of ``amount`` plus cash back plus acquirer fees, in minor units of the program's currency.
 
-    ``request_type`` says what for: a hold, more of one, a purchase that is settled at once, cash, a balance, or a credit.
-    ``increase`` is what the merchant's MCC groups hold beyond that; the merchant neither asks for it nor knows of it.
+    ``request_type`` is a hold, an increment, a purchase settled at once, cash, a balance or a credit. ``increase`` is the
+    amount that the merchant's MCC groups hold beyond the request; the merchant does not see it.
     """
 
     amount: int
@@ -163,19 +167,22 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def follows(self) -> bool:
-        """Whether it adds to an authorization (an increment); every other request begins a chain."""
+        """Return whether it is an increment. Every other request begins a chain."""
         return self.request_type is RequestType.INCREMENT
 
     @property
     def surcharge(self) -> int:
-        """The acquirer's surcharge, in minor units; a balance inquiry and a credit pay none."""
+        """Return the acquirer's surcharge, in minor units; 0 for a balance inquiry and a credit."""
         if not self.details.fees or self.request_type is RequestType.BALANCE_INQUIRY or self.request_type in CREDITS:
             return 0
         return surcharge_of(self.details.fees)
 
     @property
     def requested(self) -> int:
-        """The whole request: purchase, cash back and the acquirer's surcharge, which balance inquiries and credits do not pay."""
+        """Return the whole request in minor units: purchase, cash back and surcharge.
+
+        Balance inquiries and credits have only an amount.
+        """
         if not self.details.fees and not self.details.cash_back:
             return self.amount
         if self.request_type is RequestType.BALANCE_INQUIRY or self.request_type in CREDITS:
@@ -184,26 +191,27 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wanted(self) -> int:
-        """What is to be held in all."""
+        """Return the amount to hold, in minor units: the request and the increase."""
         return self.requested + self.increase
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
-    """News that an authorization's total is lower now: ``amount`` is the new total."""
+    """Report of a lower total of an authorization. ``amount`` is the new total in minor units."""
 
     amount: int
     details: Details
 
     @property
     def follows(self) -> bool:
-        """It changes the authorization that it names."""
+        """Return True: an advice changes the authorization that it names."""
         return True
 
 
 class Reversal(msgspec.Struct, frozen=True, kw_only=True):
-    """The merchant lets go of ``amount`` of a hold, or undoes as much of a message that was settled at once.
+    """Release by the merchant of ``amount`` minor units of a hold, or undoing of as much of a message that was settled at once.
 
-    An advice of it has happened already and is not declined. ``window_days``: how far back the original may lie.
+    An advice of a reversal reports a past event and is not declined for its amount. ``window_days`` is the maximum age of the
+    original in days.
     """
 
     amount: int
@@ -213,14 +221,14 @@ class Reversal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def follows(self) -> bool:
-        """It changes the authorization that it names."""
+        """Return True: a reversal changes the authorization that it names."""
         return True
 
 
 class Clearing(msgspec.Struct, frozen=True, kw_only=True):
-    """The final ``amount``: money leaves, or comes where it was announced.
+    """Final ``amount`` in minor units. Money leaves the account, or an announced credit arrives.
 
-    A forced one belongs to no authorization, it only borrows card and merchant; ``forced_as`` is the type it is recorded as.
+    A forced clearing takes only card and merchant from the message that it names. ``forced_as`` is its stored type.
     """
 
     amount: int
@@ -230,26 +238,26 @@ class Clearing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def follows(self) -> bool:
-        """It uses the hold of the authorization that it names, unless it is forced."""
+        """Return whether it uses the hold of the authorization that it names: False if it is forced."""
         return not self.is_forced
 
 
 class Expiry(msgspec.Struct, frozen=True, kw_only=True):
-    """Time is up for what is left of a hold: the platform itself lets go of it."""
+    """Release of the rest of a hold by the platform when the hold is due."""
 
     details: Details
 
     @property
     def follows(self) -> bool:
-        """It ends the authorization that it names."""
+        """Return True: an expiry ends the authorization that it names."""
         return True
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """The merchant gives ``amount`` back, or announces it. ``type_id`` is the transaction's type.
+    """Refund of ``amount`` minor units by the merchant, or the announcement of one. ``type_id`` is the transaction's type.
 
-    It begins a new chain: no hold, clearing or state of a purchase that it names changes. Velocity controls alone look
-    at that purchase (``Details.refund_of``).
+    It begins a new chain and changes no hold, clearing or state of a purchase that it names. Only velocity controls use that
+    purchase (``Details.refund_of``).
     """
 
     amount: int
@@ -258,9 +266,9 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def follows(self) -> bool:
-        """It only borrows card and merchant from the transaction that it names."""
+        """Return False: a refund takes only card and merchant from the transaction that it names."""
         return False
 
 
 Message = Authorization | Advice | Reversal | Clearing | Refund | Expiry
-"""Every kind of message that the engine decides."""
+"""All message types that the engine decides."""

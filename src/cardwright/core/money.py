@@ -6,22 +6,22 @@ from functools import lru_cache
 from iso4217 import Currency
 
 LARGEST = 10**12
-"""Amounts that move stay below so many minor units: ISO 8583 DE4 has twelve digits."""
+"""Exclusive limit of the amount of a movement of money, in minor units: ISO 8583 DE4 has twelve digits."""
 
 STORED_LIMIT = 10**18
-"""Balances, and amounts of messages that are declined for their size, stay below so many minor units.
+"""Exclusive limit of balances, and of amounts of messages that are declined for their size, in minor units.
 
 They fit 64 bits, also as the sum of purchase, cash back and fees.
 """
 
 
 class BadAmount(ValueError):
-    """The decimal cannot be an amount; the text says why and follows the field's name in an error message."""
+    """Decimal that cannot be an amount. Its text follows the field's name in an error message."""
 
 
 @lru_cache(maxsize=512)
 def exponent_of(currency: str) -> int | None:
-    """Decimal places of a currency (``USD`` 2, ``JPY`` 0, ``KWD`` 3); None when ISO 4217 has no such alphabetic code."""
+    """Return the decimal places of a currency (``USD`` 2, ``JPY`` 0, ``KWD`` 3); None if ISO 4217 has no such alphabetic code."""
     try:
         unit = Currency(currency)
     except ValueError:
@@ -31,13 +31,13 @@ def exponent_of(currency: str) -> int | None:
 
 @lru_cache(maxsize=512)
 def numeric_of(currency: str) -> str:
-    """The three-digit ISO 4217 number of a known alphabetic code (``USD`` is ``840``)."""
+    """Return the three-digit ISO 4217 number of a known alphabetic code (``USD`` is ``840``)."""
     return f"{Currency(currency).number:03d}"
 
 
 @lru_cache(maxsize=512)
 def code_of(currency: str) -> str | None:
-    """The alphabetic code of a currency that is named by it or by its number (``usd``, ``840``); None when ISO 4217 has none."""
+    """Return the alphabetic code of a currency given by code or number (``usd``, ``840``); None if ISO 4217 has none."""
     for known in Currency:
         if currency.upper() == known.code or currency.zfill(3) == f"{known.number:03d}":
             return str(known.code)
@@ -50,9 +50,9 @@ def fits(ledger: int, held: int, amount: int) -> bool:
 
 
 def minor_units(amount: Decimal, currency: str, limit: int = LARGEST) -> int:
-    """Return the amount in whole minor units, which stay below ``limit``, at most ``STORED_LIMIT``.
+    """Return the amount in whole minor units, less than ``limit``. ``limit`` is at most ``STORED_LIMIT``.
 
-    Raises BadAmount for NaN, infinities, negatives, too many decimals, too large.
+    Raises BadAmount for NaN, infinities, negative amounts, too many decimals and amounts that are too large.
     """
     if not amount.is_finite():
         raise BadAmount("must be a finite number")
@@ -63,7 +63,7 @@ def minor_units(amount: Decimal, currency: str, limit: int = LARGEST) -> int:
     places = exponent_of(currency)
     if places is None:
         raise BadAmount(f"is in a currency that is not in ISO 4217: {currency}")
-    # The exponent is looked at only now: a zero such as 0e-999999 is finite and small, yet cannot be scaled.
+    # Return zero before scaling: a zero such as 0e-999999 is finite, but scaling it fails.
     if amount == 0:
         return 0
     if amount.as_tuple().exponent < -40:  # type: ignore[operator]  # finite: the exponent is an int
@@ -77,10 +77,10 @@ def minor_units(amount: Decimal, currency: str, limit: int = LARGEST) -> int:
     return units
 
 
-# One answer shows the same few amounts a dozen times over.
+# Cached because one response repeats the same few amounts.
 @lru_cache(maxsize=8192)
 def decimal_text(units: int, places: int = 2) -> str:
-    """The wire's number for an amount in minor units: ``1234`` with two places is ``12.34``."""
+    """Return an amount in minor units as the wire's decimal: ``1234`` with two places is ``12.34``."""
     if places == 0:
         return str(units)
     sign = "-" if units < 0 else ""

@@ -1,4 +1,4 @@
-"""Movements as the wire's JSON: the document that a GET of the resource answers, and the transactions that it consists of."""
+"""Movements as the wire's JSON: the document of the resource and its fragments in transactions."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -43,14 +43,14 @@ _exact = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 APPROVED = '{"code":"0000","memo":"Approved or completed successfully"}'
-"""A movement that is not carried out leaves no transaction, so there is no other response."""
+"""The response of every movement: a movement that fails leaves no transaction."""
 
 Pairs = Iterable[tuple[str, str | None]]
-"""Names and JSON texts, in their order; what is None is left out."""
+"""Names and JSON texts in order. Pairs with None are left out."""
 
 
 def account_fragments_of(user: UserFact, owner: UserFact) -> CardFragments:
-    """Encodes what is constant for the transactions of a user's account that no card made."""
+    """Encode the constant parts of the transactions without a card on a user's account."""
     people = f'"user":{{"metadata":{to_json(user.metadata).decode()}}}'
     tokens = f'"user_token":{_text(owner.token)},"acting_user_token":{_text(user.token)}'
     return CardFragments(tokens=tokens, owner=_text(owner.token), product="", people=people)
@@ -60,7 +60,10 @@ def document(
     movement: AnyMovement, rows: Sequence[TransactionRow], source: SourceFragments | None, steps: Sequence[Step] = (),
     root: TransactionRow | None = None,
 ) -> str:  # fmt: skip
-    """What a GET of the movement answers; ``rows`` are its transactions, the fees' last, ``root`` the deposit of a transition."""
+    """Return the JSON of the movement's resource.
+
+    ``rows`` are the movement's transactions, those of fees last. ``root`` is the deposit of a transition.
+    """
     main, places = rows[0], exponent_of(rows[0].currency) or 0
     amount, created = decimal_text(movement.amount, places), _text(iso(main.created_ms))
     fields = {name: _text(value) for name, value in movement.echoed.items()}
@@ -108,12 +111,12 @@ def document(
 
 
 def deposit_event(type_id: int) -> str:
-    """The type of a direct deposit's transition, by the type of the transaction that makes it."""
+    """Return the event type of a direct deposit's transition, by the type of its transaction."""
     return f"state.{DEPOSIT_STATES[STATE_BY_TYPE[type_id]].lower()}"
 
 
 def arrival_transitions(movement: Deposit, rows: Sequence[TransactionRow], steps: Sequence[Step]) -> list[tuple[str, str]]:
-    """Token and JSON of the transitions that a deposit's arrival makes: it becomes PENDING, and perhaps goes on at once."""
+    """Return token and JSON of the transitions at a deposit's arrival: it becomes PENDING, and may take effect at once."""
     reasons, account_token = (
         (ARRIVAL_REASON, _arrival_reason(movement, steps[-1])),
         movement.echoed["direct_deposit_account_token"],
@@ -129,7 +132,7 @@ def arrival_transitions(movement: Deposit, rows: Sequence[TransactionRow], steps
 def _transition(
     row: TransactionRow, channel: str, reason: str, code: str | None, deposit_token: str, account_token: str
 ) -> list[tuple[str, str | None]]:
-    """What a direct deposit's transition shows after its token; ``row`` is the transaction that makes it."""
+    """Return the fields of a direct deposit's transition after its token. ``row`` is the transaction of the transition."""
     return [
         ("channel", _text(channel)), ("reason", _text(reason)), ("reason_code", _maybe(code)),
         ("type", _text(deposit_event(row.type_id))), ("state", _text(DEPOSIT_STATES[STATE_BY_TYPE[row.type_id]])),
@@ -139,13 +142,13 @@ def _transition(
 
 
 def _deposit_state(movement: Deposit, row: TransactionRow, last: Step) -> list[tuple[str, str | None]]:
-    """State and reason of a deposit that has just arrived."""
+    """Return state and reason of a deposit after its arrival."""
     state, reason = DEPOSIT_STATES[State(row.state)], _arrival_reason(movement, last)
     return [("state", _text(state)), ("state_reason", _text(reason)), ("state_reason_code", _maybe(last.reason_code))]
 
 
 def _arrival_reason(movement: Deposit, last: Step) -> str:
-    """Why a deposit has the state in which its arrival leaves it."""
+    """Return the reason of a deposit's state after its arrival."""
     way = "credit" if movement.is_credit else "debit"
     if last.type_id in ANNOUNCED:
         return f"New {way}"
@@ -153,13 +156,13 @@ def _arrival_reason(movement: Deposit, last: Step) -> str:
 
 
 def _deposit_in(root: TransactionRow) -> dict[str, Any]:
-    """The deposit as its first transaction shows it."""
+    """Return the deposit as its first transaction shows it."""
     shown = f"{{{details_decoder.decode(root.details).movement}}}"
     return dict(_exact.decode(shown)["direct_deposit"])
 
 
 def deposit_after(movement: DepositTransition, step: Step, root: TransactionRow, now: Instant) -> str:
-    """A deposit's document as a transition leaves it."""
+    """Return a deposit's document after a transition."""
     assert step.chain is not None, "a transition changes its deposit"
     code = step.reason_code or movement.reason_code
     news = {"state": DEPOSIT_STATES[step.chain.state], "state_reason": movement.reason, "state_reason_code": code}
@@ -171,7 +174,7 @@ def deposit_after(movement: DepositTransition, step: Step, root: TransactionRow,
 
 
 def fragment(movement: AnyMovement, step: Step, doc: str) -> str:
-    """What a transaction shows of the movement that it is a part of: name and object, without braces around them."""
+    """Return the name and object of the movement in one of its transactions, without braces around them."""
     match step.type_id:
         case type_id if type_id == GPA_CREDIT:
             reload = movement.reload if isinstance(movement, GpaLoad) else None
@@ -190,7 +193,7 @@ def fragment(movement: AnyMovement, step: Step, doc: str) -> str:
 
 
 def fee_fragment(step: FeeStep, row: TransactionRow, first: TransactionRow, source: SourceFragments | None, places: int) -> str:
-    """What a real-time fee's transaction shows of the fee, its group, and the order that JIT Funding made for it alone."""
+    """Return the fields of a real-time fee's transaction: the fee, its group, and the order of the fee's own JIT load."""
     order = ""
     if step.moved and source is not None:
         amount, created = decimal_text(abs(step.moved), places), iso(first.user_time_ms)
@@ -205,7 +208,7 @@ def fee_fragment(step: FeeStep, row: TransactionRow, first: TransactionRow, sour
 
 
 def render_account_side(row: TransactionRow, fragments: CardFragments, state: int | None = None) -> str:
-    """A transaction that no card made, as JSON."""
+    """Return a transaction without a card as JSON."""
     assert row.impacted is not None, "a movement that is refused leaves no row"
     details, places, time = details_decoder.decode(row.details), exponent_of(row.currency) or 0, iso(row.created_ms)
     preceding = f'"preceding_related_transaction_token":"{details.root_token}",' if details.root_token is not None else ""
@@ -221,7 +224,7 @@ def render_account_side(row: TransactionRow, fragments: CardFragments, state: in
 
 
 def _polarity(row: TransactionRow) -> str:
-    """Which way money goes, or would go."""
+    """Return the direction of the money, also of announced money."""
     if row.type_id in ANNOUNCED:
         return "PENDING_CREDIT" if row.type_id == CREDITED.pending else "PENDING_DEBIT"
     if row.type_id == FEE_PENDING:
@@ -240,7 +243,7 @@ def _gpa(row: TransactionRow, places: int) -> str:
 
 
 def _fee_details(charges: Sequence[Charge], rows: Sequence[TransactionRow], places: int) -> str | None:
-    """The wire's ``fees``, each with its transaction; None when there are none."""
+    """Return the wire's ``fees``, each with its transaction; None if there are none."""
     details = [
         _object(
             [

@@ -1,4 +1,4 @@
-"""What the decision on a movement sees, and what it answers: the transactions that the movement consists of, step by step."""
+"""Input and output of the decision on a movement: its snapshot, and its transactions as steps."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ from cardwright.core.spend_controls import PreKyc
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """A fee as it is charged: ``amount`` in minor units, ``fee`` the JSON of the fee on that day, the rest as sent."""
+    """Fee as charged: ``amount`` in minor units, ``fee`` the JSON of the fee at that time, other fields from the request."""
 
     token: str
     amount: int
@@ -21,10 +21,10 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Party(msgspec.Struct, frozen=True):
-    """Whose account it is: the user who was named, the account's owner, and the money.
+    """Account of a movement: the user that the request names, the owner of the account, and the money.
 
-    ``pre_kyc`` is what the user's group allows before KYC, None after it; ``has_loads``: there was a load before, which is only
-    known where it matters.
+    ``pre_kyc`` has the rules of the user's group before KYC, None after it. ``has_loads`` is True after a first load; it is
+    read only where a rule needs it.
     """
 
     user: UserFact
@@ -35,12 +35,12 @@ class Party(msgspec.Struct, frozen=True):
 
     @property
     def is_active(self) -> bool:
-        """Whether user and owner may move money."""
+        """Return whether user and owner may move money."""
         return self.user.status.is_active and self.owner.status.is_active
 
 
 class MovementSnapshot(msgspec.Struct, frozen=True):
-    """All that the decision on a movement sees: ``chain`` is the order to unload from, or the fee to refund."""
+    """All data that the decision on a movement sees. ``chain`` is the order to unload from, or the fee to refund."""
 
     currency: str
     parties: tuple[Party, ...]
@@ -49,12 +49,12 @@ class MovementSnapshot(msgspec.Struct, frozen=True):
     now: int = 0
 
     def available(self) -> int:
-        """What the first account has that no hold keeps."""
+        """Return the available balance of the first account, in minor units."""
         ledger, held = self.parties[0].account.money(self.currency)
         return ledger - held
 
     def load_refusal(self, amount: int, number: int = 0, *, from_program: bool = False, is_reload: bool = False) -> str | None:
-        """Why a party's account may not be loaded with an amount yet; None when it may."""
+        """Return the reason that a party's account may not be loaded with ``amount`` before KYC; None if it may."""
         party = self.parties[number]
         if party.pre_kyc is None:
             return None
@@ -64,11 +64,12 @@ class MovementSnapshot(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One transaction of a movement, in minor units: whose (the number of the party), what, and what it books.
+    """Transaction of a movement, in minor units: its party (by number), its type and its journal entry.
 
-    ``load_left`` is what can be unloaded of it later; ``chain`` the root that it follows, as that is afterwards.
-    ``follows``: it belongs to the chain of the movement's first transaction. ``state`` is that of the row after the movement,
-    ``first_state`` the one that it began with, ``due_ms`` when it takes effect by itself, ``reason_code`` a bank's word.
+    ``load_left`` is the amount that later unloads can return. ``chain`` is the root that the step follows, as it is afterwards.
+    ``follows`` is True for the chain of the movement's first transaction. ``state`` is the state of the row after the movement,
+    ``first_state`` its first state. ``due_ms`` is the time at which a deposit takes effect by itself. ``reason_code`` is an ACH
+    return reason code.
     """
 
     type_id: int
@@ -88,7 +89,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def impacted(self) -> int:
-        """The signed effect on the account."""
+        """Return the signed effect on the account, in minor units."""
         return self.legs.available
 
 

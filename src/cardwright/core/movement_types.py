@@ -1,4 +1,4 @@
-"""What each type of transaction that no card made is: orders, unloads, fees, transfers and direct deposits."""
+"""Transaction types without a card: orders, unloads, fees, transfers and direct deposits."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ PROGRAM = TYPE_NUMBER["transfer.program"]
 
 
 class DepositTypes(NamedTuple):
-    """The types of a direct deposit's transactions, by what they do."""
+    """Types of a direct deposit's transactions, by their effect."""
 
     pending: int
     applied: int
@@ -32,18 +32,21 @@ _STATES = (State.PENDING, State.COMPLETION, State.DECLINED, State.CLEARED, State
 STATE_BY_TYPE: dict[int, State] = {
     type_id: state for types in (CREDITED, DEBITED) for type_id, state in zip(types, _STATES, strict=True)
 }
-"""The state that a direct deposit enters with each type of its transactions."""
+"""The state of a direct deposit after a transaction of each type."""
 
 ANNOUNCED = frozenset({CREDITED.pending, DEBITED.pending})
-"""Kinds that begin the chain of a deposit; such a row is PENDING, and has an end, until the deposit takes effect or is off."""
+"""Types that begin the chain of a deposit.
+
+Such a row is PENDING and has a due time until the deposit is applied, rejected or reversed.
+"""
 
 NEWS = ANNOUNCED | {CREDITED.rejected, DEBITED.rejected, CREDITED.pending_reversal, DEBITED.pending_reversal}
-"""Kinds of a deposit's transactions that move nothing."""
+"""Types of a deposit's transactions that move no money."""
 
 CARDLESS = frozenset(
     {GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, FEE_PENDING, FEE_REVERSAL, PEER, PROGRAM, *CREDITED, *DEBITED}
 )
-"""Kinds of transactions that no card made; such a row has no load side."""
+"""Types of transactions without a card. Such a row has no load side."""
 
 LOADS = frozenset({GPA_CREDIT, PEER, CREDITED.applied})
-"""Kinds that load an account, where they bring it money."""
+"""Types that load an account, if they bring it money."""

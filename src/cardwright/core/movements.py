@@ -1,8 +1,9 @@
-"""Money on an account outside of card purchases: the messages that move it, and the pure function that decides them.
+"""Movements: messages that move money without a card, and the pure function that decides them.
 
-A movement is carried out whole or not at all, and one that cannot be is a problem that leaves no trace: nobody stands at a
-till who would have to be told "declined" (wire reference, "GPA orders and unloads", "Fees", "Peer transfers", "Program
-transfers").
+A movement is executed completely or not at all. A movement that fails is a problem and leaves no row, unlike a declined card
+message.
+
+See "GPA orders and unloads", "Fees", "Peer transfers" and "Program transfers" in the wire reference.
 """
 
 from enum import IntEnum
@@ -39,7 +40,7 @@ from cardwright.core.problems import (
 
 
 class MovementKind(IntEnum):
-    """Which resource a movement is; each has a space of tokens of its own."""
+    """Resource of a movement. Each kind has a separate token namespace."""
 
     ORDER = 1
     UNLOAD = 2
@@ -52,7 +53,7 @@ class MovementKind(IntEnum):
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of every movement: ``amount`` in minor units without fees, ``echoed`` fields of the request for its document."""
+    """Fields of every movement: ``amount`` in minor units without fees, ``echoed`` the request fields in its document."""
 
     token: str
     amount: int
@@ -61,50 +62,50 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int:
-        """The amount and all fees."""
+        """Return the amount and all fees, in minor units."""
         return self.amount + sum(charge.amount for charge in self.charges)
 
 
 class GpaLoad(Movement, frozen=True, kw_only=True):
-    """Loads an account from a funding source, which pays the fees too; ``reload`` is the JSON of the auto reload behind it."""
+    """Load of an account from a funding source, which pays the fees too. ``reload`` is the JSON of the auto reload behind it."""
 
     reload: str | None = None
 
 
 class Unload(Movement, frozen=True, kw_only=True):
-    """Sends money of an earlier order back to its funding source."""
+    """Return of money of an earlier order to its funding source."""
 
 
 class FeeCharge(Movement, frozen=True, kw_only=True):
-    """Takes fees from an account, all of them or none; ``amount`` is 0."""
+    """Charge of fees to an account, all or none. ``amount`` is 0."""
 
 
 class FeeRefund(Movement, frozen=True, kw_only=True):
-    """Gives a fee back that was charged, once and whole."""
+    """Refund of a charged fee, once and in full."""
 
 
 class PeerTransfer(Movement, frozen=True, kw_only=True):
-    """Moves money from the first account to the second."""
+    """Transfer of money from the first account to the second."""
 
 
 class ProgramTransfer(Movement, frozen=True, kw_only=True):
-    """Moves money from an account to a program funding source; the account pays the fees."""
+    """Transfer of money from an account to a program funding source. The account pays the fees."""
 
 
 DEPOSIT_STATES = {
     State.PENDING: "PENDING", State.COMPLETION: "APPLIED", State.CLEARED: "REVERSED", State.DECLINED: "REJECTED",
 }  # fmt: skip
-"""What a direct deposit's state is called; it is kept as the state of its first transaction."""
+"""The name of a direct deposit's state. The state is stored as that of its first transaction."""
 
 ARRIVAL_REASON = "Newly created"
-"""Why a deposit becomes PENDING, as in the public sample of such a transition."""
+"""The reason of the transition to PENDING, as in the public sample of such a transition."""
 
 APPLY_REASON = "Settlement date"
-"""Why a deposit takes effect by itself (choice)."""
+"""The reason of the transition that settles a deposit on its day (choice)."""
 
 
 class Deposit(Movement, frozen=True, kw_only=True):
-    """Money that a bank sends to an account or takes from it, on a day: at ``settles_ms``, or ``at_once`` before it."""
+    """Direct deposit: money that a bank sends to an account or takes from it, at ``settles_ms``, or earlier if ``at_once``."""
 
     is_credit: bool
     settles_ms: int
@@ -112,9 +113,11 @@ class Deposit(Movement, frozen=True, kw_only=True):
 
 
 class DepositTransition(Movement, frozen=True, kw_only=True):
-    """Lets a direct deposit take effect, undoes it, or refuses it. ``channel`` SYSTEM is the platform's own, on the day.
+    """Transition of a direct deposit: it takes effect, is reversed or is rejected.
 
-    ``ends_ms`` is when what has taken effect cannot be returned for this reason any more.
+    The platform's own transitions have the channel SYSTEM.
+
+    ``ends_ms`` is the first instant at which a settled deposit can no longer be returned for this reason.
     """
 
     to: Literal[State.COMPLETION, State.CLEARED, State.DECLINED]
@@ -125,7 +128,7 @@ class DepositTransition(Movement, frozen=True, kw_only=True):
 
 
 class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
-    """An auto reload as the engine sees it: available money below ``trigger`` is filled up to ``goal``, in minor units."""
+    """Auto reload as the engine sees it: an available balance below ``trigger`` is raised to ``goal``, both in minor units."""
 
     token: str
     source_id: int
@@ -136,18 +139,18 @@ class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
     doc: str
 
     def order(self, token: str, user_token: str, available: int) -> GpaLoad:
-        """The order that fills the account up."""
+        """Return the order that raises the available balance to ``goal``."""
         return GpaLoad(token=token, amount=self.goal - available, echoed={"user_token": user_token}, reload=self.doc)
 
 
 SPENDING = frozenset({FEE_CHARGE, PEER, PROGRAM})
-"""Movements that may set off an auto reload; an unload does not (wire reference, "Auto reloads")."""
+"""Transaction types that may trigger an auto reload; an unload does not (wire reference, "Auto reloads")."""
 
 AnyMovement = GpaLoad | Unload | FeeCharge | FeeRefund | PeerTransfer | ProgramTransfer | Deposit | DepositTransition
 
 
 def decide_movement(snapshot: MovementSnapshot, movement: AnyMovement) -> Steps | Problem:
-    """The transactions that a movement consists of, or why there is none. Touches nothing."""
+    """Return the transactions of a movement, or the problem that prevents it. The function has no side effects."""
     match movement:
         case GpaLoad():
             return _load(snapshot, movement)
@@ -175,7 +178,7 @@ def _load(snapshot: MovementSnapshot, movement: GpaLoad) -> Steps | Problem:
         return Problem(HOLDER_NOT_ACTIVE)
     if not snapshot.source.active:
         return Problem(FUNDING_SOURCE_UNKNOWN, f"{snapshot.source.token} is not active")
-    # What fills an account up by itself is never the first load.
+    # An auto reload never counts as the first load.
     if (why := snapshot.load_refusal(movement.amount, from_program=True, is_reload=movement.reload is not None)) is not None:
         return Problem(LOAD_NOT_ALLOWED, why)
     total = movement.total
@@ -187,7 +190,7 @@ def _load(snapshot: MovementSnapshot, movement: GpaLoad) -> Steps | Problem:
 
 
 def _unload(snapshot: MovementSnapshot, movement: Unload) -> Steps | Problem:
-    """Who is not active any more gets no money, but his may go back."""
+    """Decide an unload. An inactive holder may unload: the money leaves the account."""
     chain, amount = snapshot.chain, movement.amount
     assert chain is not None, "an unload names its order"
     if amount > chain.load_left:
@@ -251,7 +254,7 @@ def _program_transfer(snapshot: MovementSnapshot, movement: ProgramTransfer) -> 
 
 
 def _announce(snapshot: MovementSnapshot, movement: Deposit) -> Steps:
-    """Every deposit is announced first; what is due, or of an account that takes nothing, goes on at once."""
+    """Announce a deposit. If it is due, or its holder is inactive, a second step applies or rejects it at once."""
     types, due = CREDITED if movement.is_credit else DEBITED, movement.settles_ms
     applies = movement.at_once or due <= snapshot.now
     further = _applied(snapshot, types, movement.amount) if applies or not snapshot.parties[0].is_active else None
@@ -263,9 +266,9 @@ def _announce(snapshot: MovementSnapshot, movement: Deposit) -> Steps:
 
 
 def _applied(snapshot: MovementSnapshot, types: DepositTypes, amount: int) -> Step:
-    """Money comes or goes; a debit that the account cannot pay is returned, and so is all that is for somebody inactive.
+    """Apply a deposit, or reject it. It is rejected if the holder is inactive, or the account cannot pay a debit.
 
-    So is what somebody may not get before he has passed KYC.
+    It is also rejected if the holder may not receive the credit before KYC.
     """
     code = None
     if not snapshot.parties[0].is_active:
@@ -281,7 +284,7 @@ def _applied(snapshot: MovementSnapshot, types: DepositTypes, amount: int) -> St
 
 
 def _state_after(step: Step) -> State:
-    """The deposit's state when this was its latest transaction."""
+    """Return the deposit's state after this step."""
     return State.DECLINED if step.type_id in (CREDITED.rejected, DEBITED.rejected) else State.COMPLETION
 
 
@@ -293,7 +296,7 @@ def _change(snapshot: MovementSnapshot, movement: DepositTransition) -> Steps | 
     if not (is_pending or (before is State.COMPLETION and movement.to is State.CLEARED)):
         return Problem(BAD_DEPOSIT_TRANSITION, f"{DEPOSIT_STATES[before]} to {DEPOSIT_STATES[movement.to]}")
     if not is_pending and movement.ends_ms is not None and snapshot.now >= movement.ends_ms:
-        return Problem(BAD_DEPOSIT_TRANSITION, f"the time for a return for the reason {movement.reason_code} is over")
+        return Problem(BAD_DEPOSIT_TRANSITION, f"the return window of reason code {movement.reason_code} is over")
     match movement.to:
         case State.COMPLETION:
             step = _applied(snapshot, types, amount)
@@ -309,7 +312,10 @@ def _change(snapshot: MovementSnapshot, movement: DepositTransition) -> Steps | 
 
 
 def _undone(types: DepositTypes, amount: int, *, is_pending: bool, code: str | None) -> Step:
-    """The exact opposite of what was applied, even where the account has less by now: the bank has its money back."""
+    """Return the opposite of the applied step, even if the account has less by now.
+
+    The bank has already taken the money back.
+    """
     type_id, given_back = (types.pending_reversal, 0) if is_pending else (types.reversal, amount)
     gained = -given_back if types is CREDITED else given_back
     return Step(type_id=type_id, requested=amount, amount=amount, legs=Legs(available=gained, deposits=-gained), reason_code=code)

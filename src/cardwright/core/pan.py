@@ -1,4 +1,4 @@
-"""Card numbers: how they are composed, checked and shown."""
+"""Card numbers: composition, checks and display."""
 
 from cardwright.kit.masks import PAN_MAX, PAN_MIN, luhn_sum, mask, passes_luhn
 
@@ -17,11 +17,10 @@ __all__ = [
 ]
 
 DEFAULT_BIN = "111111"
-"""What cards begin with unless the product says otherwise; Marqeta's public sandbox uses the same.
+"""The BIN of cards without another one in their product. Marqeta's public sandbox uses it too.
 
-It belongs to no real issuer. The first digit is the major industry, and ISO/IEC 7812-1 gives 1 to airlines; payment networks
-issue under 2 to 6, and the airlines' own travel card has fifteen digits. So sixteen digits that begin with 111111 are nobody's
-card, and no test with one can reach anybody's money.
+It belongs to no real issuer. The first digit is the industry, and ISO/IEC 7812-1 assigns 1 to airlines. Payment networks issue
+under 2 to 6, and the airlines' travel card has fifteen digits. So no real card has sixteen digits that begin with 111111.
 """
 
 PAN_LENGTH = 16
@@ -29,17 +28,20 @@ BARCODE_LENGTH = 20
 
 
 def luhn_digit(partial: str) -> str:
-    """The check digit that completes a number (ISO/IEC 7812-1 annex B)."""
+    """Return the check digit that completes a number (ISO/IEC 7812-1 annex B)."""
     return str(-luhn_sum(partial + "0") % 10)
 
 
 def is_bin(prefix: str) -> bool:
-    """Whether the text can begin our card numbers: 6 to 14 digits, the limits of a product's ``bin_prefix``."""
+    """Return whether the text can begin a card number: 6 to 14 digits, the limits of a product's ``bin_prefix``."""
     return 6 <= len(prefix) <= 14 and prefix.isascii() and prefix.isdigit()
 
 
 def account_numbers(prefix: str, length: int = PAN_LENGTH) -> int:
-    """How many different numbers ``pan_from`` can compose: draw ``number`` below this. ValueError as there."""
+    """Return the number of account numbers that ``pan_from`` accepts: ``number`` is less than this.
+
+    Raises ValueError for a prefix or length that does not fit.
+    """
     if not is_bin(prefix):
         raise ValueError("a prefix has 6 to 14 digits")
     if not PAN_MIN <= length <= PAN_MAX:
@@ -50,9 +52,9 @@ def account_numbers(prefix: str, length: int = PAN_LENGTH) -> int:
 
 
 def pan_from(prefix: str, number: int, length: int = PAN_LENGTH) -> str:
-    """The card number of an account: prefix, ``number`` filled up with zeros, check digit.
+    """Return a card number: prefix, ``number`` padded with zeros, check digit.
 
-    ValueError for a prefix, a length or a number that does not fit; its text never has the number.
+    Raises ValueError for a prefix, length or number that does not fit. The error text never contains the number.
     """
     if not 0 <= number < account_numbers(prefix, length):
         raise ValueError(f"the account number does not fit into {length - len(prefix) - 1} digits")
@@ -61,12 +63,12 @@ def pan_from(prefix: str, number: int, length: int = PAN_LENGTH) -> str:
 
 
 def last_four(pan: str) -> str:
-    """The four digits by which a cardholder knows the card."""
+    """Return the last four digits of a card number."""
     return pan[-4:]
 
 
 def barcode_from(number: int) -> str:
-    """The barcode of a card: twenty digits. ValueError when the number has more."""
+    """Return the barcode of a card: twenty digits. Raises ValueError if the number has more."""
     if not 0 <= number < 10**BARCODE_LENGTH:
         raise ValueError(f"a barcode has {BARCODE_LENGTH} digits")
     return f"{number:0{BARCODE_LENGTH}d}"

@@ -1,8 +1,7 @@
-"""Every error that a caller can be told: one table of HTTP status, wire code and message.
+"""Problems: every error that a caller can receive, in one table of HTTP status, wire code and message.
 
-``error_code`` on the wire is a string of six digits, the HTTP status and three more (wire reference, "Errors").
-Codes and texts marked (observed) were seen from the real API; the others are our choice, kept here so that one
-line corrects them.
+``error_code`` on the wire is a string of six digits: the HTTP status and three more (wire reference, "Errors"). Codes and texts
+marked (observed) come from the real API. The others are a choice; this table is the only place to correct them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A row of the table: HTTP status, six-digit code, message."""
+    """Row of the table: HTTP status, six-digit code, message."""
 
     status: int
     code: str
@@ -18,7 +17,7 @@ class Kind:
 
 
 class Problem(Exception):
-    """A request that cannot be carried out; turned into the wire's error body in one place, at the HTTP edge."""
+    """Request that cannot be executed. Only the HTTP edge renders the error body."""
 
     def __init__(self, kind: Kind, detail: str = "") -> None:
         super().__init__(kind.text.format(detail) if "{}" in kind.text else kind.text)
@@ -89,7 +88,7 @@ REQUEST_TIMEOUT = Kind(408, "408001", "Request Timeout: {}")
 TOKEN_TAKEN = Kind(  # observed
     409, "409002", "General conflict exception: Token has already been associated with a different payload"
 )
-HOLD_NOT_DUE = Kind(409, "409003", "The hold does not expire now")  # told to the timers only
+HOLD_NOT_DUE = Kind(409, "409003", "The hold does not expire now")  # only for the scheduler
 UNLOAD_TOO_LARGE = Kind(412, "412002", "Unload amount is greater than load amount")
 BAD_STATUS_TRANSITION = Kind(412, "412003", "Invalid status transition: {}")
 GPA_TOO_SMALL = Kind(412, "412004", "Insufficient funds")
@@ -110,10 +109,10 @@ UNAVAILABLE = Kind(503, "503001", "Service unavailable: {}")
 
 
 def bad_field(field: str, text: str) -> Problem:
-    """A 400 that names the field, in the wording of the wire's bean validation: ``Invalid input(s): <field> <text>``."""
+    """Return a 400 that names the field, in the format of the wire's bean validation: ``Invalid input(s): <field> <text>``."""
     return Problem(INVALID_INPUT, f"{field} {text}")
 
 
 def bad_parameter(name: str, text: str) -> Problem:
-    """A 400 that names the query parameter."""
+    """Return a 400 that names the query parameter."""
     return Problem(INVALID_PARAMETER, f"{name} {text}")

@@ -1,9 +1,9 @@
-"""Real-time fees in a decision: assessed with a purchase, charged when it is cleared, given back when nothing of it is left.
+"""Real-time fees in a decision: assessed with a purchase, charged at its clearing, returned at its full reversal.
 
-The fee of a purchase is a transaction of its own beside it: ``fee.charge.pending`` holds the money, ``fee.charge`` takes it
-with the first clearing, ``fee.charge.reversal`` lets go of it when the hold is gone before. A purchase that is settled at
-once is charged at once. The fee is what was assessed, whatever is cleared or reversed in part (wire reference, "Real-time
-fee groups"; the timing and this rule are choices).
+The fee of a purchase is a separate transaction: ``fee.charge.pending`` holds the money. ``fee.charge`` takes it with the first
+clearing. ``fee.charge.reversal`` releases it if the hold ends before a clearing. A purchase that is settled at once is charged
+at once. Partial clearings and reversals do not change the assessed fee (wire reference, "Real-time fee groups"; the timing and
+this rule are choices).
 """
 
 import msgspec
@@ -18,9 +18,9 @@ from cardwright.core.transaction_types import SETTLED_AT_ONCE
 
 
 def fee_of(snapshot: Snapshot, type_id: int, message: Authorization) -> tuple[RealTimeFee, int] | None:
-    """The fee that a purchase of this type is assessed, and how much it is; None when there is none, or it is nothing.
+    """Return the fee of a purchase of this type and its amount in minor units; None if there is none or the amount is 0.
 
-    A percentage is of what the merchant asks for; what an MCC group holds beyond that costs nothing.
+    A percentage applies to the requested amount, without the increase by an MCC group.
     """
     fee = fee_for(snapshot.fees, type_id)
     amount = fee.of(message.requested) if fee is not None and message.requested else 0
@@ -28,7 +28,7 @@ def fee_of(snapshot: Snapshot, type_id: int, message: Authorization) -> tuple[Re
 
 
 def with_fee(snapshot: Snapshot, decision: Decision, fee: RealTimeFee, amount: int) -> Decision:
-    """An approved purchase with its fee, for which JIT Funding brings what is not on the account."""
+    """Return an approved purchase with its fee. JIT Funding loads the part of the fee that the account lacks."""
     usable = 0
     if snapshot.product.config.transaction_controls.allow_gpa_auth:
         ledger, held = decision.account.money(snapshot.currency)
@@ -49,14 +49,14 @@ def with_fee(snapshot: Snapshot, decision: Decision, fee: RealTimeFee, amount: i
 
 
 def with_fee_of_chain(before: Chain, assessed: Assessed, decision: Decision) -> Decision:
-    """What follows a purchase, with what becomes of the purchase's fee."""
+    """Return the decision on a follow-up, with its effect on the fee of the purchase."""
     after = decision.chain
     if after is None:
         return decision
     if before.type_id in SETTLED_AT_ONCE:
         step = _given_back(assessed) if before.cleared and not after.cleared else None
     elif not before.hold_left or before.cleared:
-        # What was charged stays charged, and what was let go of is not charged again.
+        # A charged fee stays charged, and a released fee is not charged again.
         step = None
     elif after.cleared:
         step = _taken(assessed)

@@ -1,8 +1,8 @@
 """Rendering: a stored transaction as the wire's JSON, from fragments and templates.
 
-The same functions render the answer of a simulation, of every GET, and webhooks. The constant parts of a card and a funding
-source are encoded once (``CardFragments``, ``SourceFragments``); each message adds the rest. A generic encoder costs about
-ten times as much and would be the largest item of the hot path.
+The same functions render the response of a simulation, of every GET, and webhooks. The constant parts of a card and a funding
+source are encoded once (``CardFragments``, ``SourceFragments``); each message adds the rest. A generic encoder costs about ten
+times as much and would be the largest item of the hot path.
 """
 
 from functools import lru_cache
@@ -44,7 +44,7 @@ to_json = msgspec.json.encode
 details_decoder = msgspec.msgpack.Decoder(Details)
 
 PAYMENT_NODE = "c4a7d1e05b2f48369d80e6f3127ab5c9"
-"""``issuer_payment_node``: 32 hex characters that name a server; ours are alike."""
+"""``issuer_payment_node``: 32 hex characters that name a server. All servers of Cardwright use the same value."""
 
 
 VERIFIED = Reason.VERIFIED.number
@@ -53,7 +53,7 @@ STATE_NAMES = {state.value: state.name for state in State}
 
 
 class CardFragments(NamedTuple):
-    """The fragments of a card's transactions that its configuration fixes, and the address that is on file for its user."""
+    """Fragments of a card's transactions that its configuration fixes, and the address on file of its user."""
 
     tokens: str
     owner: str
@@ -64,14 +64,14 @@ class CardFragments(NamedTuple):
 
 
 class SourceFragments(NamedTuple):
-    """The fragments of an order that its funding source fixes."""
+    """Fragments of an order that its funding source fixes."""
 
     source: str
     token: str
 
 
 def fragments_of(card: CardFact, user: UserFact, owner: UserFact) -> CardFragments:
-    """Encodes what is constant for a card, its user and the owner of its account."""
+    """Encode the constant parts of a card, its user and the owner of its account."""
     return CardFragments(
         tokens=f'"user_token":{_quoted(owner.token)},"acting_user_token":{_quoted(user.token)},"card_token":{_quoted(card.token)}',
         owner=_quoted(owner.token),
@@ -84,7 +84,7 @@ def fragments_of(card: CardFact, user: UserFact, owner: UserFact) -> CardFragmen
 
 
 def source_fragments_of(source: SourceFact, *, masked: bool) -> SourceFragments:
-    """Encodes what is constant for a funding source; ``masked`` shows its token as ten asterisks and the last four."""
+    """Encode the constant parts of a funding source. ``masked`` shows its token as ten asterisks and the last four characters."""
     token = _quoted("**********" + source.token[-4:] if masked else source.token)
     return SourceFragments(
         source=f'{{"type":"program","token":{token},"active":{_bool(source.active)},"name":{_quoted(source.name)},'
@@ -94,8 +94,7 @@ def source_fragments_of(source: SourceFact, *, masked: bool) -> SourceFragments:
 
 
 _Words = tuple[Details, int, str, str, str, str]
-"""What is read from a row once, for its sides and their order: its details, its currency's places, the times at which it was made
-and its user began, its token and its chain's."""
+"""Values that both sides of a row share: details, decimal places, creation time, user's time, token, and token of the chain."""
 
 
 def _words_of(row: TransactionRow) -> _Words:
@@ -106,10 +105,10 @@ def _words_of(row: TransactionRow) -> _Words:
 
 
 def render(row: TransactionRow, fragments: CardFragments, source: SourceFragments | None, state: int | None = None) -> str:
-    """The card's side of a row as JSON. ``state`` overrides the stored state: a notification tells the first one."""
+    """Return the card's side of a row as JSON. ``state`` overrides the stored state: a notification shows the first state."""
     details, places, time, began, token, chain_token = words = _words_of(row)
     type_id, preceding = row.type_id, ""
-    # Questions have no effect, which is less than an effect of zero.
+    # Inquiries and verifications omit impacted_amount; they do not show 0.
     effect = None if type_id == INQUIRY or row.code == VERIFIED else row.impacted
     if row.root_id is not None:
         preceding = f'"preceding_related_transaction_token":"{_inside(details.root_token) or chain_token}",'
@@ -135,7 +134,7 @@ def render(row: TransactionRow, fragments: CardFragments, source: SourceFragment
 
 
 def render_load(row: TransactionRow, fragments: CardFragments, source: SourceFragments | None) -> str:
-    """The load's side of a row as JSON: what funded the purchase, or took the money back."""
+    """Return the load's side of a row as JSON: the load of the purchase, or its return to the source."""
     assert row.moved, "only a row that moved money has a load side"
     details, places, time, began, token, _ = words = _words_of(row)
     return (
@@ -163,14 +162,14 @@ def _gpa(row: TransactionRow, impacted: int | None, places: int) -> str:
 
 
 def _order(row: TransactionRow, words: _Words, fragments: CardFragments, source: SourceFragments | None) -> str:
-    """``gpa_order`` (or for money that goes back without an authorization ``gpa_order_unload``), with the comma behind it."""
+    """Return ``gpa_order`` with a trailing comma; ``gpa_order_unload`` for money that returns without an authorization."""
     details, places, time, began, token, chain_token = words
     if source is None or not (row.moved or details.order_refused or details.unload):
         return ""
     if details.order_refused:
         amount, state, response, load = row.request_amount, "DECLINED", _response(Reason.ACCOUNT_LOAD_FAILED.number), ""
     elif details.unload:
-        # Nothing has moved yet, so there is no transaction of the order's own.
+        # No money has moved yet, so the order has no transaction.
         amount, state, response, load = details.unload, _order_state(row), _response(Reason.APPROVED.number), ""
     else:
         amount, state, response = abs(row.moved), _order_state(row), _response(Reason.APPROVED.number)
@@ -188,7 +187,7 @@ def _order(row: TransactionRow, words: _Words, fragments: CardFragments, source:
 
 
 def _order_state(row: TransactionRow) -> str:
-    """PENDING while the hold lives, COMPLETION once money has moved, REVERSED after a full reversal."""
+    """Return PENDING while the hold is open, COMPLETION once money has moved, REVERSED after a full reversal."""
     if row.type_id in PURCHASE_REVERSALS:
         return "REVERSED"
     if row.first_state == State.COMPLETION or row.type_id in SETTLEMENT_TYPES or row.type_id in CREDIT_REVERSALS:
@@ -251,7 +250,7 @@ def _fees_and_cash(row: TransactionRow, details: Details, places: int) -> str:
 
 
 def _verifications(details: Details, fragments: CardFragments, places: int) -> str:
-    """What is only there when the message said more than amount, card and merchant."""
+    """Return the optional fields: those of messages with more than amount, card and merchant."""
     parts: dict[str, Any] = {}
     if details.is_pre_auth:
         parts["is_preauthorization"] = True
@@ -296,7 +295,7 @@ def _quoted(text: str) -> str:
 
 
 def _inside(chosen: str | None) -> str:
-    """A token that a client chose, as it stands between quotation marks: it may hold some itself. Empty without one."""
+    """Return a client's token for use inside quotation marks, escaped because it may contain some. Empty for None."""
     return to_json(chosen).decode()[1:-1] if chosen is not None else ""
 
 

@@ -1,14 +1,14 @@
-"""Why a message was approved or declined: the one table of response codes, memos and network codes.
+"""Responses: the table of response codes, memos and network codes for approvals and declines.
 
-Rows without a mark are documented; "(choice)" marks a code or text that is ours because nothing real is known
-(wire reference, "Known response codes" and "Checks without a known code"). One line corrects a row.
+Rows without a mark are documented (wire reference, "Known response codes"). "(choice)" marks a code or text without a known
+real value ("Checks without a known code"). This table is the only place to correct them.
 """
 
 from enum import Enum
 
 
 class Reason(Enum):
-    """A response: four-digit code on the wire, memo, and the two-digit code that a network would be sent (ISO 8583 DE39)."""
+    """Response: four-digit code on the wire, memo, and the two-digit code for a card network (ISO 8583 DE39)."""
 
     APPROVED = ("0000", "Approved or completed successfully", "00")
     PARTIALLY_APPROVED = ("0002", "Partially approved", "10")  # memo (choice)
@@ -51,8 +51,8 @@ REASON_OF = {reason.number: reason for reason in Reason}
 
 APPROVALS = frozenset({Reason.APPROVED, Reason.PARTIALLY_APPROVED, Reason.VERIFIED})
 
-# Verdicts on what the cardholder typed; rows of the same table, inside `card_security_code_verification` and
-# `address_verification` rather than in `response`.
+# Results of typed data: rows of the same table, inside `card_security_code_verification` and `address_verification`
+# rather than in `response`.
 SECURITY_CODE_VERDICTS = {True: ("0000", "Card security code match"), False: ("0001", "Card security code did not match")}
 
 ADDRESS_VERDICTS = {
@@ -72,7 +72,7 @@ ADDRESS_VERDICTS = {
     "0302": "Address unavailable and postal code not present",  # (choice)
     "0303": "Address verification unavailable",
 }
-"""Outcomes of an address verification: the first two digits are the street's, the last two the postal code's.
+"""Outcomes of an address verification. The first two digits are the street's, the last two the postal code's.
 
-00 is a match, 01 no match, 02 not in the request, 03 not checked: nothing is on file, or the product checks nothing.
+00 is a match, 01 no match, 02 not in the request. 03 is not checked: no address is on file, or the product does not check.
 """

@@ -1,4 +1,4 @@
-"""What a decision sees: the configuration of one card and the money of its account, as plain values."""
+"""Snapshot: all data of one decision as plain values, that is the configuration of a card and the money of its account."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from cardwright.kit.clock import Instant
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """A value that decisions and renderings read; decoded from the JSON of a resource, whose other fields it ignores."""
+    """Value that decisions and rendering read, decoded from a resource's JSON. Other fields of the resource are ignored."""
 
 
 class CardFact(Fact, frozen=True, kw_only=True):
-    """A card. ``expires_ms`` is the first instant at which it can no longer be used; ``service_code`` is that of its issue."""
+    """Card. ``expires_ms`` is the first instant after its validity. ``service_code`` is the one of its issue."""
 
     token: str
     user_token: str
@@ -32,7 +32,7 @@ class CardFact(Fact, frozen=True, kw_only=True):
 
 
 class UserFact(Fact, frozen=True, kw_only=True):
-    """A cardholder or the owner of the account that the card draws on."""
+    """Cardholder, or owner of the account that the card draws on."""
 
     token: str
     status: HolderStatus
@@ -43,7 +43,7 @@ class UserFact(Fact, frozen=True, kw_only=True):
 
 
 class AddressCheck(Fact, frozen=True, kw_only=True):
-    """What an address mismatch does (``transaction_controls.address_verification``)."""
+    """Effect of an address mismatch (``transaction_controls.address_verification``)."""
 
     validate: bool
     decline_on_address_number_mismatch: bool
@@ -51,14 +51,14 @@ class AddressCheck(Fact, frozen=True, kw_only=True):
 
 
 class AddressChecks(Fact, frozen=True, kw_only=True):
-    """Rules for account verifications (amount 0) and for authorizations."""
+    """Address rules for account verifications (amount 0) and for authorizations."""
 
     av_messages: AddressCheck
     auth_messages: AddressCheck
 
 
 class TransactionControls(Fact, frozen=True, kw_only=True):
-    """The leaves of ``config.transaction_controls`` that an authorization is decided by."""
+    """Fields of ``config.transaction_controls`` that decisions use."""
 
     accepted_countries_token: str
     always_require_pin: bool
@@ -75,7 +75,7 @@ class TransactionControls(Fact, frozen=True, kw_only=True):
 
 
 class OtherPoi(Fact, frozen=True, kw_only=True):
-    """``config.poi.other``."""
+    """Field ``config.poi.other``."""
 
     allow: bool
     card_presence_required: bool
@@ -83,7 +83,7 @@ class OtherPoi(Fact, frozen=True, kw_only=True):
 
 
 class Poi(Fact, frozen=True, kw_only=True):
-    """``config.poi``: where the cards of the product may be used."""
+    """Field ``config.poi``: points of interaction that accept cards of the product."""
 
     other: OtherPoi
     ecommerce: bool
@@ -91,7 +91,7 @@ class Poi(Fact, frozen=True, kw_only=True):
 
 
 class ProgramFunding(Fact, frozen=True, kw_only=True):
-    """``config.jit_funding.program_funding_source``: Managed JIT Funding."""
+    """Field ``config.jit_funding.program_funding_source``: Managed JIT Funding."""
 
     enabled: bool
     funding_source_token: str = ""
@@ -99,26 +99,26 @@ class ProgramFunding(Fact, frozen=True, kw_only=True):
 
 
 class JitFunding(Fact, frozen=True, kw_only=True):
-    """``config.jit_funding``."""
+    """Field ``config.jit_funding``."""
 
     program_funding_source: ProgramFunding
 
 
 class Fulfillment(Fact, frozen=True, kw_only=True):
-    """``config.fulfillment``."""
+    """Field ``config.fulfillment``."""
 
     all_zero_card_security_code: bool
     bin_issue_country: str | None = None
 
 
 class ClearingAndSettlement(Fact, frozen=True, kw_only=True):
-    """``config.clearing_and_settlement``."""
+    """Field ``config.clearing_and_settlement``."""
 
     overdraft_destination: str = "GPA"
 
 
 class ProductConfig(Fact, frozen=True, kw_only=True):
-    """The branches of a card product's ``config`` that an authorization is decided by."""
+    """Fields of a card product's ``config`` that decisions use."""
 
     poi: Poi
     transaction_controls: TransactionControls
@@ -128,7 +128,7 @@ class ProductConfig(Fact, frozen=True, kw_only=True):
 
 
 class ProductFact(Fact, frozen=True, kw_only=True):
-    """A card product. Dates are ``yyyy-MM-dd``, first and last day in UTC."""
+    """Card product. Dates are ``yyyy-MM-dd``: the first and the last day, in UTC."""
 
     token: str
     active: bool
@@ -138,7 +138,7 @@ class ProductFact(Fact, frozen=True, kw_only=True):
 
 
 class SourceFact(Fact, frozen=True, kw_only=True):
-    """A program funding source, as it appears inside orders."""
+    """Program funding source, as shown in orders."""
 
     token: str
     name: str
@@ -148,11 +148,10 @@ class SourceFact(Fact, frozen=True, kw_only=True):
 
 
 class Account(msgspec.Struct, frozen=True, array_like=True):
-    """The money of one account holder, and its standing with velocity controls.
+    """Money of one account holder, and its usage of velocity controls.
 
-    ``balances``: for each currency the ledger balance and the part of it that is on hold, minor units. ``has_history``
-    tells whether a control that the account has not met must look back. ``last_ms`` and ``last_id`` are time and id of the
-    newest transaction.
+    ``balances`` has for each currency the ledger balance and the part of it on hold, in minor units. ``has_history`` is True if
+    a control without a usage must read past messages. ``last_ms`` and ``last_id`` are time and id of the newest transaction.
     """
 
     balances: dict[str, tuple[int, int]] = {}
@@ -162,11 +161,11 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
     last_id: int = 0
 
     def money(self, currency: str) -> tuple[int, int]:
-        """Ledger balance and sum of open holds in a currency."""
+        """Return ledger balance and sum of open holds in a currency, in minor units."""
         return self.balances.get(currency, (0, 0))
 
     def moved(self, currency: str, ledger: int, held: int) -> "Account":
-        """The account after its ledger balance and holds in a currency have changed by these amounts."""
+        """Return the account after changes of its ledger balance and holds in a currency by these amounts."""
         if not ledger and not held:
             return self
         before = self.money(currency)
@@ -186,24 +185,24 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
         return Account(self.balances, usages, True, self.last_ms, self.last_id)
 
     def time_of(self, row_id: int, now: Instant) -> Instant:
-        """Return when the next transaction happens, ``now`` at the earliest.
+        """Return the time of the next transaction: ``now`` or later.
 
-        An account's transactions are ordered by (time, id), whichever process decides: a clock that lags behind another
-        process's must not take the account back into an earlier window of a velocity control.
+        An account's transactions are ordered by (time, id) across processes. Without this rule a process with a slow clock
+        could put a transaction into an earlier window of a velocity control.
         """
         return max(now, self.last_ms if row_id > self.last_id else self.last_ms + 1)
 
     def marked(self, row_id: int, time_ms: Instant) -> "Account":
-        """The account after a transaction of this id and time."""
+        """Return the account after a transaction of this id and time."""
         return Account(self.balances, self.usages, self.has_history, time_ms, row_id)
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """The root of the chain that a message belongs to, and what is still open of it, in minor units.
+    """Root of the chain that a message belongs to, and the chain's open amounts, in minor units.
 
-    ``load_left`` is what JIT Funding brought and would get back (negative: what it got and would give again), ``cleared``
-    what has been settled in all (negative: credited), ``increase`` what an MCC group held beyond what the merchant asked
-    for. ``type_id`` is the root's type, ``since_ms`` when it was decided, ``due_ms`` when what is left of its hold expires, 0
+    ``load_left`` is the JIT money that a release would return to the source (negative: money that the source would give again).
+    ``cleared`` is the total of settlements (negative: credits). ``increase`` is the amount that an MCC group held beyond the
+    request. ``type_id`` is the root's type, ``since_ms`` the time of its decision. ``due_ms`` is the expiry of the open hold, 0
     without one.
     """
 
@@ -218,7 +217,10 @@ class Chain(msgspec.Struct, frozen=True):
     since_ms: int = 0
 
     def after(self, *, hold: int = 0, load: int = 0, cleared: int = 0) -> "Chain":
-        """The chain after these changes. A hold that is gone closes it; what never held anything stays as it is."""
+        """Return the chain after these changes.
+
+        It closes when its hold reaches 0. A chain that never had a hold keeps its state.
+        """
         hold_left = self.hold_left + hold
         closes = hold != 0 and hold_left == 0
         return msgspec.structs.replace(
@@ -232,10 +234,10 @@ class Chain(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """All that one decision sees.
+    """All data of one decision.
 
-    ``source`` is the funding source of the card's product, for a chain that of its root, None without JIT funding. ``chain`` is
-    None for a message that begins one. ``velocity_limits`` and ``spend`` hold only the controls of this card's user, product and
+    ``source`` is the funding source of the card's product, or of the chain's root; None without JIT Funding. ``chain`` is None
+    for a message that begins one. ``velocity_limits`` and ``spend`` hold only the controls of this card's user, product and
     program. ``strictest_limits`` are the strictest of ``velocity_limits``, or None: when these pass, all pass. ``fees`` are the
     real-time fees of the user's account holder group.
     """
@@ -255,7 +257,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def fact_from(kind: type[Any], doc: str | bytes, **extra: Any) -> Any:
-    """A fact read from a resource's JSON, with fields that only the database knows added."""
+    """Return a fact read from a resource's JSON. ``extra`` adds fields that only the database has."""
     if not extra:
         return msgspec.json.decode(doc, type=kind)
     return msgspec.convert({**msgspec.json.decode(doc), **extra}, kind)

@@ -1,7 +1,7 @@
-"""Who may buy where: authorization controls, exemptions, groups of merchants and lists of countries, as decisions see them.
+"""Spend controls except velocity: authorization controls, exemptions, groups of merchants and lists of countries.
 
-The wire reference's "Authorization controls", "MCC groups", "Merchant groups" and "Accepted countries". A decision sees only
-what could apply to its card: everything is looked up by the card's user and product, never searched for.
+See "Authorization controls", "MCC groups", "Merchant groups" and "Accepted countries" in the wire reference. A decision sees
+only the controls that can apply to its card. They are looked up by the card's user and product, so other controls cost no time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,39 +15,39 @@ import msgspec
 from cardwright.kit.clock import Instant
 
 Level = tuple[str, str]
-"""Whom a control is for: ``user`` or ``product`` and a token, or everybody."""
+"""Scope of a control: ``user`` or ``product`` and a token, or the whole program."""
 
 PROGRAM_LEVEL: Level = ("program", "")
 """The key of the controls that apply to every card."""
 
 HOLD_DAYS = 7
-"""How long a hold lives where no MCC group says otherwise (wire reference, "Expiry"; unverified there)."""
+"""Duration of a hold in days if no MCC group sets one (wire reference, "Expiry"; unverified there)."""
 
 
 class Associated(Protocol):
-    """What a user, the cards of a product, or everybody is subject to."""
+    """Control or rule for one user, for the cards of one product, or for the whole program."""
 
     @property
     def user_token(self) -> str | None:
-        """The user, if it is for one."""
+        """Return the user, or None if it is not for one user."""
 
     @property
     def card_product_token(self) -> str | None:
-        """The card product, if it is for the cards of one."""
+        """Return the card product, or None if it is not for one product."""
 
 
 AnyAssociated = TypeVar("AnyAssociated", bound=Associated)
 
 
 def level_of(control: Associated) -> Level:
-    """The level that a control belongs to."""
+    """Return the level that a control belongs to."""
     if control.user_token is not None:
         return "user", control.user_token
     return PROGRAM_LEVEL if control.card_product_token is None else ("product", control.card_product_token)
 
 
 def by_level(controls: Iterable[AnyAssociated]) -> dict[Level, tuple[AnyAssociated, ...]]:
-    """Controls by whom they apply to, in their order: looking up what applies costs the same whatever else there is."""
+    """Return controls by level, in their order. The time of a lookup does not depend on the number of other controls."""
     levels: dict[Level, list[AnyAssociated]] = {}
     for control in controls:
         levels.setdefault(level_of(control), []).append(control)
@@ -55,12 +55,12 @@ def by_level(controls: Iterable[AnyAssociated]) -> dict[Level, tuple[AnyAssociat
 
 
 def applying(levels: dict[Level, tuple[AnyAssociated, ...]], user_token: str, product_token: str) -> tuple[AnyAssociated, ...]:
-    """What a card is subject to: its user's, its product's, the program's, the oldest first in each."""
+    """Return the controls of a card: its user's, its product's, the program's; within each level the oldest first."""
     if not levels:
         return ()
     get = levels.get
     users, products, program = get(("user", user_token), ()), get(("product", product_token), ()), get(PROGRAM_LEVEL, ())
-    # Usually there is one level only, and then nothing is copied.
+    # With controls on only one level, the usual case, this copies nothing.
     if not users:
         return (*products, *program) if products and program else products or program
     return (*users, *products, *program) if products or program else users
@@ -68,13 +68,13 @@ def applying(levels: dict[Level, tuple[AnyAssociated, ...]], user_token: str, pr
 
 @lru_cache(maxsize=1024)
 def expanded(mccs: tuple[str, ...]) -> frozenset[str]:
-    """The four-digit codes that single codes and ranges name, both ends of a range included."""
+    """Return the four-digit codes of single codes and ranges. Ranges include both ends."""
     spans = ((low, high or low) for low, _, high in (code.partition("-") for code in mccs))
     return frozenset(f"{code:04d}" for low, high in spans for code in range(int(low), int(high) + 1))
 
 
 class IncreaseType(StrEnum):
-    """How the value of a hold increase is read (``hold_increase.type``)."""
+    """Meaning of the value of a hold increase (``hold_increase.type``)."""
 
     AMOUNT = "AMOUNT"
     PERCENT = "PERCENT"
@@ -82,13 +82,13 @@ class IncreaseType(StrEnum):
 
 
 class Increase(msgspec.Struct, frozen=True):
-    """What a group adds to a hold. ``value`` in minor units, or in hundredths of a percent."""
+    """Increase of a hold by an MCC group. ``value`` is in minor units, or in hundredths of a percent."""
 
     type: IncreaseType
     value: int
 
     def of(self, amount: int) -> int:
-        """By how much a hold of ``amount`` minor units is raised; half a unit is rounded up."""
+        """Return the increase of a hold of ``amount`` minor units, rounded half up."""
         match self.type:
             case IncreaseType.AMOUNT:
                 return self.value
@@ -99,9 +99,9 @@ class Increase(msgspec.Struct, frozen=True):
 
 
 class MccGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """A named set of merchant category codes; ``mccs`` are single codes and ranges, as they were sent.
+    """Named set of merchant category codes. ``mccs`` are single codes and ranges, as in the request.
 
-    ``codes_revision`` is the program's revision at which these codes were set, or the group was switched on again.
+    ``codes_revision`` is the program's revision at which these codes were set or the group was switched on again.
     """
 
     token: str
@@ -113,7 +113,7 @@ class MccGroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Categories(msgspec.Struct, frozen=True):
-    """What the MCC groups say of one category code: their names, how they raise holds, how long those live."""
+    """Rules of the MCC groups for one category code: their names, hold increases, and hold duration in days."""
 
     names: tuple[str, ...] = ()
     increases: tuple[Increase, ...] = ()
@@ -124,7 +124,7 @@ NO_CATEGORIES = Categories()
 
 
 def categories_of(mcc: str, groups: Iterable[MccGroup]) -> Categories:
-    """What the groups that hold a code say together: of several lives the shortest counts (a choice)."""
+    """Return the combined rules of the groups that contain a code. The shortest of several durations applies (a choice)."""
     holding = [group for group in groups if mcc in expanded(group.mccs)]
     if not holding:
         return NO_CATEGORIES
@@ -134,27 +134,30 @@ def categories_of(mcc: str, groups: Iterable[MccGroup]) -> Categories:
 
 
 class Groups(msgspec.Struct, frozen=True):
-    """The groups that scopes point at, by token. One that is inactive or missing matches nothing."""
+    """Groups that scopes refer to, by token. An inactive or missing group matches no merchant."""
 
     mccs: dict[str, MccGroup] = {}
     mids: dict[str, frozenset[str]] = {}
 
     def codes_of(self, token: str) -> tuple[str, ...]:
-        """The codes and ranges of an MCC group."""
+        """Return the codes and ranges of an MCC group; empty if it is inactive or missing."""
         group = self.mccs.get(token)
         return () if group is None else group.mccs
 
     def revision_of(self, token: str) -> int:
-        """Return the program's revision at which an MCC group got the codes that it has, or was switched on again."""
+        """Return the program's revision at which an MCC group got its codes or was switched on again.
+
+        0 if the group is inactive or missing.
+        """
         group = self.mccs.get(token)
         return 0 if group is None else group.codes_revision
 
 
 class MerchantRule(msgspec.Struct, frozen=True, kw_only=True):
-    """An authorization control, or an exemption from all of them: for whom, where, and from when to when.
+    """Authorization control, or exemption from all of them: its level, its merchants and its period.
 
-    ``start_ms`` is the first instant at which it is in force, ``end_ms`` the first at which it no longer is. ``mids`` and
-    ``codes`` follow from the scope and its groups (``resolved_rule``); None is no limit.
+    ``start_ms`` is the first instant in force, ``end_ms`` the first instant no longer in force. ``mids`` and ``codes`` follow
+    from the scope and its groups (``resolved_rule``); None is no limit.
     """
 
     id: int
@@ -172,7 +175,7 @@ class MerchantRule(msgspec.Struct, frozen=True, kw_only=True):
     codes: frozenset[str] | None = None
 
     def acts_on(self, mid: str, mcc: str, now: Instant) -> bool:
-        """Whether it is in force for a merchant; ids are compared as they are (``000123`` is not ``123``)."""
+        """Return whether it is in force for a merchant. Merchant ids are compared literally (``000123`` is not ``123``)."""
         return (
             (self.mids is None or mid in self.mids)
             and (self.codes is None or mcc in self.codes)
@@ -182,7 +185,7 @@ class MerchantRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolved_rule(rule: MerchantRule, groups: Groups) -> MerchantRule:
-    """The rule with its scope worked out: it is looked at for every purchase of those whom it is for."""
+    """Return the rule with ``mids`` and ``codes`` computed from its scope, once for all purchases."""
     mids = codes = None
     if rule.mid is not None:
         mids = frozenset((rule.mid,))
@@ -196,7 +199,7 @@ def resolved_rule(rule: MerchantRule, groups: Groups) -> MerchantRule:
 
 
 class CountryList(msgspec.Struct, frozen=True, kw_only=True):
-    """A list of countries (ISO 3166 numbers): the only ones that are accepted, or those that are not."""
+    """List of countries (ISO 3166 numbers): those that are accepted, or those that are not."""
 
     token: str
     name: str
@@ -204,14 +207,14 @@ class CountryList(msgspec.Struct, frozen=True, kw_only=True):
     country_codes: frozenset[str]
 
     def accepts(self, numeric: str) -> bool:
-        """Whether a merchant in the country may be paid."""
+        """Return whether purchases at merchants in the country are accepted."""
         return (numeric in self.country_codes) is self.is_whitelist
 
 
 class PreKyc(msgspec.Struct, frozen=True, kw_only=True):
-    """What holders of a group may do before they have passed KYC (``pre_kyc_controls``).
+    """Rules for the holders of a group before KYC (``pre_kyc_controls``).
 
-    ``balance_max`` is what a load may leave on the account, in whole units of the program's currency; None is no limit.
+    ``balance_max`` is the maximum balance after a load, in whole units of the program's currency; None is no limit.
     """
 
     cash_access_enabled: bool = False
@@ -222,10 +225,10 @@ class PreKyc(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spend(msgspec.Struct, frozen=True):
-    """The rules that one decision sees besides velocity controls.
+    """Rules of one decision except velocity controls.
 
-    ``categories`` are of the merchant's code; ``countries`` the product's own list, None where it has a built-in one;
-    ``quasi_cash_exempt_mids`` are free of the quasi-cash rule; ``pre_kyc`` is None where the user has passed KYC.
+    ``categories`` are the rules for the merchant's code. ``countries`` is the product's own list, None if it has a built-in
+    one. The quasi-cash rule does not apply to ``quasi_cash_exempt_mids``. ``pre_kyc`` is None if the user has passed KYC.
     """
 
     merchant_blocks: tuple[MerchantRule, ...] = ()
@@ -236,16 +239,16 @@ class Spend(msgspec.Struct, frozen=True):
     pre_kyc: PreKyc | None = None
 
     def blocking(self, mid: str, mcc: str, now: Instant) -> MerchantRule | None:
-        """The first control that refuses a purchase at a merchant; None when there is none, or an exemption overrides them."""
+        """Return the first control that declines a purchase at a merchant; None if there is none or an exemption applies."""
         block = next(self.acting(mid, mcc, now), None)
         return None if block is None or self.exempting(mid, mcc, now) is not None else block
 
     def acting(self, mid: str, mcc: str, now: Instant) -> Iterator[MerchantRule]:
-        """The controls in force for a merchant."""
+        """Yield the controls in force for a merchant."""
         return (control for control in self.merchant_blocks if control.acts_on(mid, mcc, now))
 
     def exempting(self, mid: str, mcc: str, now: Instant) -> MerchantRule | None:
-        """The first exemption of a merchant."""
+        """Return the first exemption in force for a merchant; None if there is none."""
         return next((rule for rule in self.exemptions if rule.acts_on(mid, mcc, now)), None)
 
 

@@ -1,4 +1,4 @@
-"""Which controls are in force at which revision of a program, when a change is laid over its history."""
+"""Timeline of controls: the controls in force at each revision of a program, with a change applied to its history."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from cardwright.core.velocity import Control, Window, keeping, usage_keys
 C = TypeVar("C", Control, MerchantRule)
 
 ControlVersions = Sequence[tuple[int, C | None]]
-"""What a control said from which revision on, None while it was off, in the order of time."""
+"""Versions of a control in order of time, each with its first revision; None while the control was off."""
 
 SPANS_MAX = 20_000
-"""So many different kinds of holders are remembered at once."""
+"""Maximum number of cached spans."""
 
 
 class Holder(NamedTuple):
-    """A card as a backtest sees it: its user, the owner of the account, its product."""
+    """Card in a backtest: its user, the owner of its account, and its product."""
 
     user_token: str
     owner_token: str
@@ -28,8 +28,11 @@ class Holder(NamedTuple):
 
 
 class Change(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
-    """What is tried with controls of one kind: some in place of those with their ids, in force as often as those were, or
-    all the time where the id is in ``always``; some that are taken away; some that are new."""
+    """Change of the controls of one kind in a backtest.
+
+    ``replaced`` controls take the place of those with their ids. They are in force at the same revisions, or at all
+    revisions if the id is in ``always``. ``removed`` has the ids of removed controls, ``added`` new controls.
+    """
 
     replaced: tuple[C, ...] = ()
     always: tuple[int, ...] = ()
@@ -38,8 +41,11 @@ class Change(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
 
 
 class Rules(NamedTuple):
-    """What a purchase of one card is measured by, and what counts its messages, with where the usages are kept; and the
-    authorization controls and exemptions that it is subject to."""
+    """Rules of one card at one revision.
+
+    ``judging`` are the velocity controls in force, ``counting`` all versions that ever applied, each with the keys of their
+    usages. ``spend`` has authorization controls and exemptions.
+    """
 
     judging: tuple[Control, ...]
     judging_keys: list[str]
@@ -50,18 +56,18 @@ class Rules(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The rules of a card from each of these revisions on."""
+    """Rules of a card by revision. Each entry is valid from its revision on."""
 
     revisions: list[int]
     rules: list[Rules]
 
     def rules_at(self, revision: int) -> Rules:
-        """The rules at a revision."""
+        """Return the rules at a revision."""
         return self.rules[bisect_right(self.revisions, revision) - 1]
 
 
 class Versions(NamedTuple):
-    """Everything that the controls of a program ever said, by id."""
+    """All versions of the controls of a program, by id of the control."""
 
     velocity: Mapping[int, ControlVersions[Control]]
     auth: Mapping[int, ControlVersions[MerchantRule]]
@@ -69,9 +75,10 @@ class Versions(NamedTuple):
 
 
 class Timeline:
-    """What the cards of a program are subject to, from the beginning of its history, under a change.
+    """Rules of a program's cards from the beginning of its history, under a change.
 
-    Every version of a velocity control is counted from the beginning, whether in force or not: that is what looking back gives.
+    Every version of a velocity control counts from the beginning, in force or not: a live control without a usage counts
+    history too.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class Timeline:
         self._spans: dict[tuple[str, bool, str], Span] = {}
 
     def of(self, holder: Holder) -> Span:
-        """What applies to a card; worked out once for all cards that differ in nothing that matters."""
+        """Return the rules of a card. Cards of one product share them if their users own the accounts and have no controls."""
         user, owner, product = holder
         is_own = user == owner
         matters = not is_own or any(("user", user) in kind.numbers for kind in (self._velocity, self._auth, self._exempt))
@@ -113,7 +120,7 @@ class Timeline:
 
 
 class _OverlaidControls(Generic[C]):
-    """What the controls of one kind would have said, the oldest first, and which of them are for whom."""
+    """Controls of one kind after the change, the oldest first, and an index by level."""
 
     def __init__(self, versions: Mapping[int, ControlVersions[C]], change: Change[C]) -> None:
         replaced = {control.id: control for control in change.replaced}
@@ -129,14 +136,14 @@ class _OverlaidControls(Generic[C]):
                 self.numbers.setdefault(level, []).append(number)
 
     def of(self, user: str, product: str) -> list[ControlVersions[C]]:
-        """Those that were ever for a user's cards of a product."""
+        """Return the versions of the controls that were ever for a user's cards of a product."""
         levels = (("user", user), ("product", product), PROGRAM_LEVEL)
         return [
             self._versions[number] for number in sorted({number for level in levels for number in self.numbers.get(level, ())})
         ]
 
     def spans(self, user: str, product: str) -> dict[int, tuple[C, ...]]:
-        """What applies to these cards, from the beginning and from each revision on that changes it."""
+        """Return the controls of these cards by the revision that changed them, beginning with revision 0."""
         changes = [
             (revision, place, control) for place, history in enumerate(self.of(user, product)) for revision, control in history
         ]

@@ -1,6 +1,6 @@
-"""Transaction model v2: the names that its readers expect, made from model v1 (wire reference, "The transaction object").
+"""Transaction model v2: the field names of v2, converted from model v1 (wire reference, "The transaction object").
 
-What is rendered for the hot path is model v1. Who asks for the other model gets the same values under its names.
+Rendering produces model v1, which most requests need. A request for v2 converts it.
 """
 
 from decimal import Decimal
@@ -16,17 +16,17 @@ _exact = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 RENAMED = {"address": "street_address", "country": "country_code"}
-"""Fields of ``card_acceptor``."""
+"""Fields of ``card_acceptor`` with another name in v2."""
 
 LEFT_OUT = frozenset({"poi", "network_mid"})
-"""Fields of ``card_acceptor`` that v2 has not, or has in ``pos``."""
+"""Fields of ``card_acceptor`` that v2 omits or moves to ``pos``."""
 
 IN_POS = ("is_recurring", "is_installment")
-"""Root fields of v1 that stand in ``pos``."""
+"""Root fields of v1 that v2 moves to ``pos``."""
 
 
 def as_v2(text: str, details: Details) -> str:
-    """A rendered transaction in model v2. A load side, which has no merchant, is the same in both."""
+    """Return a rendered transaction in model v2. A load side has no merchant and is the same in both models."""
     fields: dict[str, Any] = _exact.decode(text)
     if "card_acceptor" not in fields:
         return text

@@ -1,4 +1,4 @@
-"""A transaction as it is stored, and the identifiers that follow from it."""
+"""Transaction rows: a transaction as stored, and the identifiers derived from it."""
 
 from collections.abc import Sequence
 from struct import Struct
@@ -12,8 +12,8 @@ LOAD_SIDE = 1
 ORDER = 2
 RELOAD = 3
 
-# A direct deposit's first row has no order and sets off no auto reload: its tokens of these kinds belong to transitions that the
-# platform makes.
+# A direct deposit's first row has no order and triggers no auto reload. Its tokens of these kinds belong to the transitions
+# that the platform makes.
 ARRIVAL = 2
 SETTLEMENT = 3
 
@@ -23,17 +23,16 @@ _HALVES = Struct(">QQ")
 
 
 class TransactionRow(NamedTuple):
-    """A row of ``transactions``, in the order of its columns: one message, its outcome, and the load it caused.
+    """Row of ``transactions``, in the order of its columns: a message, its outcome, and its load.
 
-    Amounts in minor units of ``currency``, instants in milliseconds. ``moved`` is the amount of the funding order in this
-    message: what JIT Funding loaded or a clearing captured (positive), or what went back to the source (negative);
-    ``ledger`` and ``available`` are the balances after the message; ``impacted`` is None when it was refused, ``card_id``
-    when no card was used. ``seed`` are 63 random bits from which token, approval code and trace numbers follow; a chain of
-    a card's messages shares those of its root.
+    Amounts are minor units of ``currency``, instants milliseconds. ``moved`` is the amount of the funding order in this
+    message: loaded or captured (positive), or returned to the source (negative). ``ledger`` and ``available`` are the balances
+    after the message. ``impacted`` is None for a declined message, ``card_id`` for one without a card. ``seed`` has 63 random
+    bits, from which token, approval code and trace numbers follow. The messages of a card's chain share the seed of its root.
 
-    Of a chain's root ``state``, ``hold_left``, ``load_left`` (what JIT Funding brought and would get back), ``cleared``
-    (what was settled in all) and ``due_ms`` (when what is left of the hold expires, 0 without one) change as later messages
-    arrive, and the increments in its details; everything else of every row is final.
+    Later messages change only the chain's root: ``state``, ``hold_left``, ``load_left``, ``cleared``, ``due_ms``, and the
+    increments and parts in its details. All other columns, and all other rows, are final. ``load_left`` is the JIT money that a
+    release would return, ``cleared`` the total of settlements. ``due_ms`` is the expiry of the open hold, 0 without one.
     """
 
     id: int
@@ -67,12 +66,12 @@ class TransactionRow(NamedTuple):
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> "TransactionRow":
-        """Return a selected row as a value: the columns of ``transactions`` come first."""
+        """Return a selected row as a value. The columns of ``transactions`` come first in the row."""
         return cls(*row[: len(cls._fields)])
 
 
 class Identified(Protocol):
-    """What tokens follow from, of a whole row or of what is kept of it."""
+    """Columns that tokens follow from, of a whole row or of a stored excerpt."""
 
     @property
     def id(self) -> int: ...
@@ -91,10 +90,10 @@ class Identified(Protocol):
 
 
 def token_of(row: Identified, token_kind: int = 0) -> str:
-    """The UUID (RFC 9562, version 7) of a transaction, of its load side or of its order.
+    """Return the UUID (RFC 9562, version 7) of a transaction, its load side or its order.
 
-    It carries the row's id, so that finding a transaction by token needs no index of its own: 48 bits of time, 12
-    random, 40 bits of id, 20 random, 2 bits for the kind of token.
+    The UUID contains the row's id, so a lookup by token needs no separate index. Its bits are 48 of time, 12 random, 40 of id,
+    20 random, 2 for the token kind. The other 6 are the UUID's version and variant.
     """
     return _token(row.id, row.created_ms, row.seed, token_kind)
 
@@ -102,24 +101,24 @@ def token_of(row: Identified, token_kind: int = 0) -> str:
 def _token(row_id: int, created_ms: int, seed: int, token_kind: int) -> str:
     high = created_ms << 16 | 0x7000 | (seed >> 20) & 0xFFF
     low = 1 << 63 | row_id << 22 | (seed & 0xFFFFF) << 2 | token_kind
-    # Formatting the five groups as numbers takes half as long again, and every message makes some.
+    # Formatting the five groups as numbers takes 1.5 times as long, and every message needs several tokens.
     text = _HALVES.pack(high, low).hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def with_kind(token: str, token_kind: int) -> str:
-    """The token of the same row's other kind: only its last hexadecimal digit differs."""
+    """Return the token of another kind of the same row. Only the last hexadecimal digit differs."""
     return token[:-1] + "0123456789abcdef"[int(token[-1], 16) | token_kind]
 
 
 def root_token(row: Identified) -> str:
-    """The token of the chain's root, which a later message follows from the row itself: they share time and seed."""
+    """Return the token of the chain's root. It follows from any later row, because both share time and seed."""
     assert row.root_id is not None, "a root follows nothing"
     return _token(row.root_id, row.user_time_ms, row.seed, 0)
 
 
 def id_and_kind_of(token: str) -> tuple[int, int] | None:
-    """The row id and kind that a token claims to carry; None when it cannot be one of ours. The claim must be checked."""
+    """Return the row id and token kind in a token; None if it has another format. The caller must compare the row's token."""
     bits = token.replace("-", "")
     if len(token) != 36 or len(bits) != 32:
         return None
@@ -136,17 +135,17 @@ def cash_back_of(code: int, details: Details) -> int:
 
 
 def approval_code(row: TransactionRow) -> str:
-    """Six digits, the same through the chain because its rows share their seed's source (ISO 8583 DE38)."""
+    """Return the approval code (ISO 8583 DE38): six digits from the seed, the same in the whole chain."""
     return f"{(row.seed >> 3) % 1_000_000:06d}"
 
 
 def trace_number(row: TransactionRow) -> str:
-    """The acquirer's system trace audit number, six digits, one for each message (ISO 8583 DE11)."""
+    """Return the acquirer's system trace audit number (ISO 8583 DE11): six digits from seed and id of the row."""
     return _trace(row.seed, row.id)
 
 
 def root_trace_number(row: TransactionRow) -> str:
-    """The trace number of the chain's root."""
+    """Return the trace number of the chain's root."""
     assert row.root_id is not None, "a root follows nothing"
     return _trace(row.seed, row.root_id)
 
@@ -156,5 +155,5 @@ def _trace(seed: int, row_id: int) -> str:
 
 
 def network_reference(row: TransactionRow) -> str:
-    """The network's twelve-digit id of the chain."""
+    """Return the network's twelve-digit id of the chain."""
     return f"{(row.seed >> 11) % 1_000_000_000_000:012d}"

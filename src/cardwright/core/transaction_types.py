@@ -1,4 +1,4 @@
-"""What each type of card message does: asks or tells, holds or settles, and what it is called when it follows another."""
+"""Types of card messages: their effect (request, hold, settlement, release), and the types of their follow-ups."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from cardwright.core.enums import TYPE_NUMBER
 
 
 class RequestType(StrEnum):
-    """What an issuer is asked for. Dual-message forms hold and are cleared later, single-message forms do both at once."""
+    """Type of a request to the issuer. Dual-message types hold and are cleared later; single-message types do both at once."""
 
     PURCHASE = "authorization"
     INCREMENT = "authorization.incremental"
@@ -25,28 +25,28 @@ class RequestType(StrEnum):
 
 
 SINGLE_MESSAGE = frozenset({RequestType.PIN_PURCHASE, RequestType.WITHDRAWAL, RequestType.PIN_QUASI, RequestType.FUNDING})
-"""Forms that hold and settle in one."""
+"""Request types that hold and settle in one message."""
 
 CASH_MACHINE = frozenset({RequestType.WITHDRAWAL, RequestType.ATM_HOLD})
-"""Forms that ask a machine for cash."""
+"""Request types for cash from a machine."""
 
 QUASI_CASH = frozenset({RequestType.QUASI_HOLD, RequestType.PIN_QUASI})
-"""Forms that buy what is as good as cash."""
+"""Request types for goods that are equivalent to cash."""
 
 CREDITS = frozenset({RequestType.ORIGINAL_CREDIT, RequestType.CREDIT_HOLD})
-"""Forms that bring money: nothing is paid, so nobody has to find it, and there is no surcharge."""
+"""Request types that bring money: they need no funding and have no surcharge."""
 
 WITH_CASH = {RequestType.PURCHASE: "authorization.cashback", RequestType.PIN_PURCHASE: "pindebit.cashback"}
-"""The type of a form that also asks for cash at the till."""
+"""The transaction type of a request that also asks for cash at the till."""
 
 TYPE_OF = {request_type: TYPE_NUMBER[request_type] for request_type in RequestType}
 TYPE_WITH_CASH = {**TYPE_OF, **{request_type: TYPE_NUMBER[name] for request_type, name in WITH_CASH.items()}}
 REQUEST_TYPE_OF = {type_id: request_type for types in (TYPE_OF, TYPE_WITH_CASH) for request_type, type_id in types.items()}
-"""The form of the message that a stored type records."""
+"""The request type of a stored transaction type."""
 
 
 class Family(NamedTuple):
-    """The types of what follows a message, None where nothing of the sort can follow."""
+    """Types of the follow-ups of a message; None if a follow-up does not exist."""
 
     reversal: int
     clearing: int | None = None
@@ -72,7 +72,7 @@ _FAMILIES = {
         reversal="pindebit.authorization.reversal", clearing="pindebit.authorization.clearing",
         expiry="pindebit.authorization.reversal.issuerexpiration",
     ),
-    # The wire knows no expiry of the families below by name: the general one for what holds money, else the reversal (choice).
+    # The wire has no expiry type for the families below: a hold gets the general one, other types the reversal (choice).
     "account.funding.authorization": _family(
         reversal="account.funding.authorization.reversal", clearing="account.funding.authorization.clearing",
         expiry="authorization.reversal.issuerexpiration",
@@ -95,13 +95,13 @@ _FAMILIES = {
 }  # fmt: skip
 
 FAMILIES = {TYPE_NUMBER[name]: family for name, family in _FAMILIES.items()}
-"""What may follow the message that begins a chain, by its type."""
+"""The follow-ups of a chain, by the type of its root."""
 
 PENDING_CREDITS = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})
-"""Kinds that announce money: no balance changes before it is cleared, and ``hold_left`` is what is still to come."""
+"""Types that announce money. No balance changes before the clearing, and ``hold_left`` is the amount still announced."""
 
 REQUEST_TYPES = frozenset(REQUEST_TYPE_OF)
-"""Kinds that ask for something and may be refused by the checks."""
+"""Types of requests, which checks may decline."""
 
 SETTLED_AT_ONCE = frozenset(
     TYPE_NUMBER[name]
@@ -110,7 +110,7 @@ SETTLED_AT_ONCE = frozenset(
         "account.funding.auth_plus_capture", "original.credit.auth_plus_capture",
     )
 )  # fmt: skip
-"""Kinds that move money for good in one message, which can be undone."""
+"""Types that settle in one message and can be reversed."""
 
 INQUIRY = TYPE_OF[RequestType.BALANCE_INQUIRY]
 INCREMENT = TYPE_OF[RequestType.INCREMENT]
@@ -124,47 +124,47 @@ PIN_REVERSAL = TYPE_NUMBER["pindebit.reversal"]
 FORCED_CLEARING = TYPE_NUMBER["authorization.clearing"]
 
 CARD_CREDITS = frozenset({CREDIT, PIN_REFUND})
-"""Kinds that bring money for good in one message, which can be taken back."""
+"""Types that bring money in one message and can be reversed."""
 
 CREDIT_REVERSALS = frozenset(FAMILIES[type_id].reversal for type_id in CARD_CREDITS)
-"""Kinds that take such money back."""
+"""Types that reverse those credits."""
 
 PURCHASE_REVERSALS = frozenset(FAMILIES[type_id].reversal for type_id in SETTLED_AT_ONCE - CARD_CREDITS)
-"""Kinds that undo what was paid at once."""
+"""Types that reverse a purchase that was settled at once."""
 
 CLEARED_ONCE = frozenset({PIN_HOLD, TYPE_OF[RequestType.ATM_HOLD], TYPE_OF[RequestType.QUASI_HOLD]})
-"""Kinds whose clearing is final: the rest of the hold goes back with it."""
+"""Types whose clearing is final: it releases the rest of the hold."""
 
 COMPLETIONS = frozenset(clearing for type_id in CLEARED_ONCE if (clearing := FAMILIES[type_id].clearing) is not None)
-"""The clearings of those."""
+"""The clearings of those types."""
 
 EXPIRIES = frozenset(family.expiry for family in FAMILIES.values() if family.expiry is not None)
 
 CREDIT_CLEARINGS = frozenset(clearing for type_id in PENDING_CREDITS if (clearing := FAMILIES[type_id].clearing) is not None)
-"""Kinds that bring money which was announced."""
+"""Types that bring announced money."""
 
 REFUNDS = frozenset(
     {REFUND, PIN_REFUND, FAMILIES[ANNOUNCED_REFUND].clearing, FAMILIES[PIN_REFUND].reversal}
 )  # fmt: skip
-"""Kinds that give a purchase back without being a message of its chain, and the one that undoes this."""
+"""Types that refund a purchase outside of its chain, and the reversal of such a refund."""
 
 CLEARINGS = frozenset(family.clearing for family in FAMILIES.values() if family.clearing is not None) - CREDIT_CLEARINGS
-"""Kinds that take money which was held."""
+"""Types that take held money."""
 
 ADVICES = frozenset(family.advice for family in FAMILIES.values() if family.advice is not None)
-"""Kinds that lower a total."""
+"""Types that lower the total of an authorization."""
 
 REVERSALS = frozenset(family.reversal for family in FAMILIES.values()) | EXPIRIES
-"""Kinds that let go of a hold or undo what was settled at once; only they have no settlement date."""
+"""Types that release a hold or reverse a settlement. Only they have no settlement date."""
 
 RELEASE_TYPES = REVERSALS | ADVICES
-"""Kinds that give back, in part or in full, what a hold took or what was settled at once."""
+"""Types that return, in part or in full, the money of a hold or a settlement."""
 
 SETTLEMENT_TYPES = CLEARINGS | CREDIT_CLEARINGS | {REFUND}
-"""Kinds that move money for good, after another message or by themselves."""
+"""Types that settle money, after another message or alone."""
 
 UNLOAD_TYPES = CARD_CREDITS | CREDIT_CLEARINGS | {REFUND}
-"""Kinds whose money goes back to the funding source: they carry ``gpa_order_unload``."""
+"""Types whose money goes back to the funding source. They have ``gpa_order_unload``."""
 
 LOAD_TYPES = {
     **dict.fromkeys(REQUEST_TYPES | SETTLEMENT_TYPES, TYPE_NUMBER["gpa.credit.authorization"]),

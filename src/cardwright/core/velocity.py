@@ -1,8 +1,8 @@
-"""Velocity controls: how much and how often an account may be used within a window (wire reference, "Velocity controls").
+"""Velocity controls: maximum amount and number of uses of an account within a window (wire reference, "Velocity controls").
 
-Usage is kept with the account, a small entry for each control and acting user, and changed by every message in the same
-commit. It is never summed over history on the way; only a control that an account has not met before, or that was edited,
-looks back once. What a give-back takes off is limited by what its own chain counted (``core.counting``).
+Usage is stored with the account, one entry for each control and acting user. Every message updates it in the same commit. The
+hot path never sums history: only a control without a usage on the account, such as a new or edited one, reads history once. A
+give-back removes at most the amount that its own chain counted (``core.velocity_events``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from cardwright.kit.clock import DAY_MS, Instant
 
 
 class Window(StrEnum):
-    """A window's length, as on the wire. Calendar windows in UTC; start inclusive, end exclusive."""
+    """Length of a window, as on the wire. Calendar windows are in UTC; the start is inclusive, the end exclusive."""
 
     DAY = "DAY"
     WEEK = "WEEK"
@@ -32,15 +32,16 @@ class Window(StrEnum):
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
-    """A velocity control as a decision sees it. ``amount_limit`` in minor units; ``usage_limit`` None: no limit.
+    """Velocity control as a decision sees it. ``amount_limit`` is in minor units; ``usage_limit`` None is no limit.
 
-    ``mccs`` are single codes and ranges of the scope, of its MCC group as that is now, None without such a scope.
-    ``since_ms`` is the control's creation, from which LIFETIME counts. ``counting_revision`` is the program's revision at
-    which the control was last switched on again or began to count something else: a usage that was kept under the same
-    settings before lacks what happened between. A ``shadow`` control is counted like any other and declines nothing.
-    ``approvals_only`` False counts declined purchases instead of approved ones. ``codes`` and ``key`` follow from the others
-    (``resolved_control``): the key stands for everything that decides what is counted, so controls that differ in their limits
-    alone share it, and with it their usage.
+    ``mccs`` are single codes and ranges of the scope, or the current ones of its MCC group; None without such a scope.
+    ``since_ms`` is the control's creation, from which LIFETIME counts. ``counting_revision`` is the program's revision at which
+    the control was last switched on again or began to count other messages. A usage from before that revision lacks the
+    messages in between, so it is not used.
+
+    A ``shadow`` control is counted like any other and declines nothing. ``approvals_only`` False counts declined purchases
+    instead of approved ones. ``codes`` and ``key`` follow from the other fields (``resolved_control``). The key identifies the
+    counted messages, so controls that differ only in their limits share key and usage.
     """
 
     id: int
@@ -69,7 +70,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counting_settings(self) -> tuple[object, ...]:
-        """All settings that decide what is counted, without the members of an MCC group."""
+        """Return all settings that decide which messages count, without the members of an MCC group."""
         return (
             self.window, self.currency, self.user_token, self.card_product_token, self.mid, self.mccs, self.mcc_group,
             self.approvals_only, self.include_purchases, self.include_cashback, self.include_withdrawals,
@@ -77,10 +78,12 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         )  # fmt: skip
 
     def amount_of(self, event: "Event") -> int:
-        """How much of a message the control looks at, 0 where it does not apply: the message's own amount and the cash paid out
-        with it, as the flags say. Ids of merchants are compared as they are (``000123`` is not ``123``)."""
-        # Asked twice of every control that a purchase is measured by, so it calls nothing, and compares flows by identity. With
-        # the windows looked up once for all of them, ninety controls cost a third to two fifths less of the server's time.
+        """Return the amount of a message that the control counts, in minor units; 0 if it does not apply.
+
+        The flags include or exclude the purchase and the cash back. Merchant ids are compared literally (``000123`` is not
+        ``123``).
+        """
+        # Called twice for each control of each purchase, so it calls no function and compares categories by identity.
         if event.currency != self.currency:
             return 0
         if self.mid is not None:
@@ -112,8 +115,10 @@ def resolved_control(control: Control, groups: Groups | None = None) -> Control:
 
 
 def strictest_of(controls: tuple[Control, ...]) -> tuple[Control, ...]:
-    """One control for everything that is counted, with the smallest limits of those that count it: what passes these passes
-    all, and ninety controls cost no more than the few things that they count."""
+    """Return one control for each key, with the smallest limits of the controls with that key.
+
+    A message that passes these passes all controls. The cost depends on the number of keys, not of controls.
+    """
     strictest: dict[str, Control] = {}
     for control in controls:
         other = strictest.setdefault(control.key, control)
@@ -125,7 +130,7 @@ def strictest_of(controls: tuple[Control, ...]) -> tuple[Control, ...]:
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """How much of something that controls count, and how often, in which window; neither is ever below 0."""
+    """Amount in minor units and number of uses that controls with one key counted in a window. Neither is below 0."""
 
     window: int
     amount: int = 0
@@ -133,8 +138,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A message as controls count it, or would count it: signed amounts of each sort, and the signed number of uses (0 for an
-    increment)."""
+    """Message as controls count it: signed amounts in minor units, and the signed number of uses (0 for an increment)."""
 
     mid: str
     mcc: str
@@ -147,10 +151,11 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Change(NamedTuple):
-    """What a message adds to a usage, or takes off it where the event's amounts are negative.
+    """Change of a usage by a message. A give-back has negative amounts.
 
-    A give-back says what it takes off: a part of its chain that was counted at ``at`` as ``basis``. A control that did not
-    count that part, or counted it in an earlier window, takes nothing off. ``basis`` is None for what counts by itself.
+    ``basis`` is the part of its chain that a give-back removes, as it was counted at ``time_ms``. A control removes nothing if
+    it did not count that part, or counted it in an earlier window. ``basis`` is None for a message that is no give-back from a
+    chain.
     """
 
     time_ms: Instant
@@ -159,18 +164,21 @@ class Change(NamedTuple):
 
 
 Windows = Mapping[Window, int]
-"""For each kind which of its windows an instant is in; every transaction is a window of its own kind, and has no number."""
+"""The number of the window of each length that contains an instant.
+
+TRANSACTION has no number: each transaction is a separate window.
+"""
 
 
 def windows_at(now: Instant) -> Windows:
-    """Which window of each kind an instant is in."""
+    """Return the window of each length that contains an instant."""
     return _windows_of(now // DAY_MS)
 
 
-# Every window is made of whole days, so all instants of one share what is looked up again for each purchase.
+# Every window consists of whole days, so all instants of a day share one cache entry.
 @lru_cache(maxsize=4096)
 def _windows_of(day: int) -> Windows:
-    """The windows that a day since 1970-01-01 UTC is in. Weeks begin on Sunday 00:00:00 UTC."""
+    """Return the windows that contain a day, given in days since 1970-01-01 UTC. Weeks begin on Sunday 00:00:00 UTC."""
     moment = datetime.fromtimestamp(day * DAY_MS // 1000, UTC)
     return {
         Window.DAY: day,
@@ -182,7 +190,7 @@ def _windows_of(day: int) -> Windows:
 
 
 def window_start(control: Control, now: Instant) -> Instant | None:
-    """The first instant of the control's window that ``now`` is in; None when the window is the transaction itself."""
+    """Return the first instant of the control's window that contains ``now``; None for TRANSACTION."""
     match control.window:
         case Window.DAY:
             return now // DAY_MS * DAY_MS
@@ -198,7 +206,7 @@ def window_start(control: Control, now: Instant) -> Instant | None:
 
 
 def window_end(window: Window, now: Instant) -> Instant | None:
-    """The first instant after the window that ``now`` is in; None when it has no end."""
+    """Return the first instant after the window that contains ``now``; None if the window has no end."""
     match window:
         case Window.DAY:
             return (now // DAY_MS + 1) * DAY_MS
@@ -214,23 +222,23 @@ def window_end(window: Window, now: Instant) -> Instant | None:
 
 
 def keeping(controls: Iterable[Control]) -> tuple[Control, ...]:
-    """Those of the controls that an account keeps a usage for: where the window is the transaction itself there is none."""
+    """Return the controls with a stored usage: all except those with the window TRANSACTION."""
     return tuple(control for control in controls if control.window is not Window.TRANSACTION)
 
 
 def standing(control: Control, usage: Usage | None, windows: Windows) -> Usage:
-    """Return the usage in the present window: the stored one if it is of this window, else nothing yet."""
+    """Return the usage in the current window: the stored one if it is of this window, else an empty one."""
     number = windows[control.window]
     return usage if usage is not None and usage.window == number else Usage(number)
 
 
 def use_count(request_type: RequestType) -> int:
-    """How many uses of the card a message is: an increment is more of one that was counted."""
+    """Return the number of uses of the card in a request: 0 for an increment, whose authorization was counted, else 1."""
     return 0 if request_type is RequestType.INCREMENT else 1
 
 
 def event_if_approved(message: Authorization, currency: str) -> Event | None:
-    """What a purchase would be to the controls if it were approved as it is; None when it asks for nothing."""
+    """Return the event of a purchase that is approved in full; None for a request of zero."""
     if message.requested == 0:
         return None
     details = message.details
@@ -248,7 +256,7 @@ def event_if_approved(message: Authorization, currency: str) -> Event | None:
 
 
 class LimitResult(msgspec.Struct, frozen=True):
-    """A control and what it says to a purchase: used before, asked now, and the reason for refusing, if any."""
+    """Result of a control for a purchase: usage before it, amount of the purchase, and the reason to decline or None."""
 
     control: Control
     used_amount: int
@@ -258,7 +266,7 @@ class LimitResult(msgspec.Struct, frozen=True):
 
 
 def judge(control: Control, usage: Usage | None, event: Event, windows: Windows) -> LimitResult | None:
-    """A control's verdict on what a purchase would be; None when it does not apply. Equality with a limit passes."""
+    """Return a control's result for the event of a purchase; None if the control does not apply. Equality with a limit passes."""
     amount = control.amount_of(event)
     if amount == 0:
         return None
@@ -274,7 +282,10 @@ def judge(control: Control, usage: Usage | None, event: Event, windows: Windows)
 
 
 def usage_keys(controls: Iterable[Control], acting_user: str, owner: str) -> list[str]:
-    """Where an account keeps the usage of what each control counts: a cap is each user's, and several may share an account."""
+    """Return the keys of the controls' usages in an account.
+
+    Each acting user has separate usages, because several may share an account.
+    """
     if acting_user == owner:
         return [control.key for control in controls]
     return [f"{control.key} {acting_user}" for control in controls]
@@ -283,7 +294,7 @@ def usage_keys(controls: Iterable[Control], acting_user: str, owner: str) -> lis
 def counted(
     controls: Sequence[Control], keys: Sequence[str], usages: dict[str, Usage], changes: Sequence[Change], now: Instant
 ) -> dict[str, Usage]:
-    """Return the usages of ``keeping`` controls after a message; entries that an account meets for the first time are begun."""
+    """Return the usages of ``keeping`` controls after a message. Controls without a usage get a new entry."""
     after, windows = dict(usages), windows_at(now)
     for control, key in zip(controls, keys, strict=True):
         stands = standing(control, usages.get(key), windows)
@@ -294,7 +305,7 @@ def counted(
 
 
 def recounted(control: Control, past: Iterable[tuple[Instant, Sequence[Change]]], now: Instant) -> Usage:
-    """Return the usage that history gives a control in its present window; LIFETIME begins with the control's creation."""
+    """Return the usage of a control in its current window, counted from history. LIFETIME begins with the control's creation."""
     stands = standing(control, None, windows_at(now))
     for time_ms, changes in past:
         if _is_present(control, time_ms, stands):
@@ -304,7 +315,7 @@ def recounted(control: Control, past: Iterable[tuple[Instant, Sequence[Change]]]
 
 
 def _after(control: Control, stands: Usage, change: Change) -> Usage:
-    """Return a usage after a change, the same when the control does not count it. No usage falls below 0."""
+    """Return a usage after a change; the same object if the control does not count it. No usage falls below 0."""
     time_ms, event, basis = change
     if event.is_approved != control.approvals_only:
         return stands
@@ -317,7 +328,7 @@ def _after(control: Control, stands: Usage, change: Change) -> Usage:
 
 
 def _is_present(control: Control, time_ms: Instant, stands: Usage) -> bool:
-    """Whether an instant is in the window of a usage."""
+    """Return whether an instant is in the window of a usage."""
     if control.window is Window.LIFETIME:
         return time_ms >= control.since_ms
     return windows_at(time_ms)[control.window] == stands.window

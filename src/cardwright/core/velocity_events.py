@@ -1,8 +1,8 @@
 """Counting: the messages of an account as velocity controls count them (wire reference, "Counting algorithm").
 
-What a chain counted is a list of parts: its requests, and what a clearing took beyond its hold. A give-back (a reversal, an
-advice, an expiry, a refund that names its purchase) takes its amount from the parts of its chain, the newest first,
-within a part the purchase before the cash. So it lowers a usage by no more than the chain added to it.
+The counted amount of a chain is a list of parts: its requests, and the amounts of clearings beyond the hold. A give-back is a
+reversal, an advice, an expiry, or a refund that names its purchase. It takes its amount from the parts of its chain, the newest
+first, and within a part the purchase before the cash. So it lowers a usage by at most the amount that the chain added.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +20,11 @@ from cardwright.kit.clock import Instant
 Parts = tuple[ChainPart, ...]
 
 UNCHANGED: tuple[Change, ...] = ()
-"""What a message changes that no control counts."""
+"""The changes of a message that no control counts."""
 
 
 class Past(NamedTuple):
-    """A message of an account's history: when it was decided, on a card of which product, and what it changes."""
+    """Message of an account's history: the time of its decision, the product of its card, and its changes of usages."""
 
     time_ms: Instant
     row_id: int
@@ -33,20 +33,20 @@ class Past(NamedTuple):
 
 
 def changes_for(control: Control, past: Iterable[Past]) -> Iterator[tuple[Instant, Sequence[Change]]]:
-    """Yield what a control could count: one of a card product sees the cards of that product only."""
+    """Yield the messages that a control could count. A control for a card product counts only the cards of that product."""
     for message in past:
         if control.card_product_token in (None, message.product_token):
             yield message.time_ms, message.changes
 
 
 class ChainParts:
-    """The parts of every chain of a history, kept while its messages are read in the order of their decisions."""
+    """Parts of all chains of a history, updated while its messages are read in the order of their decisions."""
 
     def __init__(self) -> None:
         self._parts: dict[int, Parts] = {}
 
     def changes(self, row: TransactionRow, details: Details, event: Event | None) -> Sequence[Change]:
-        """Return what a message changes. ``event`` may be another than history has it (``core.backtest``)."""
+        """Return the changes by a message. ``event`` may differ from the event in history (``core.backtest``)."""
         if event is None:
             return UNCHANGED
         chain_id = counted_chain(row, details)
@@ -65,7 +65,7 @@ def counted_chain(row: TransactionRow, details: Details) -> int | None:
 
 
 def applied(event: Event, time_ms: Instant, parts: Parts, *, has_chain: bool = True) -> tuple[Sequence[Change], Parts]:
-    """Return what a message changes, and the parts of its chain after it."""
+    """Return the changes by a message, and the parts of its chain after it."""
     amount = event.purchase + event.cash
     if amount >= 0 or not has_chain:
         if not event.is_approved or not has_chain:
@@ -99,8 +99,8 @@ def _event(event: Event, part: ChainPart, purchase: int, cash: int, count: int) 
 def parts_of(root: TransactionRow, details: Details) -> Parts:
     """Return the parts of the chain that a row begins, as its next message finds them.
 
-    They are stored once the chain has more than one part, or a refund named it. Until then they follow from the root: what
-    is on hold or was cleared was not given back.
+    They are stored if the chain has more than one part, or a refund named it. Otherwise they follow from the root: the amounts
+    on hold and cleared have not been given back.
     """
     if details.parts is not None:
         return details.parts
@@ -117,12 +117,12 @@ def parts_of(root: TransactionRow, details: Details) -> Parts:
 
 
 def are_stored(row: TransactionRow, event: Event, known: Details) -> bool:
-    """Whether the parts of a chain no longer follow from its root alone after a message."""
+    """Return whether the parts of a chain no longer follow from its root alone after a message."""
     return known.parts is not None or row.type_id in REFUNDS or event.purchase + event.cash > 0
 
 
 def request_of_row(row: TransactionRow, details: Details) -> Authorization:
-    """The purchase that a row records, as it came in; ``details`` may hold what the decision added."""
+    """Return the purchase that a row records, as received. ``details`` may contain fields that the decision added."""
     request_type = REQUEST_TYPE_OF[row.type_id]
     fees = () if request_type is RequestType.BALANCE_INQUIRY or request_type in CREDITS else details.fees
     surcharge = surcharge_of(fees)
@@ -130,10 +130,10 @@ def request_of_row(row: TransactionRow, details: Details) -> Authorization:
 
 
 def event_of(row: TransactionRow, details: Details) -> Event | None:
-    """The event that a message is to the controls; None when none of them counts it.
+    """Return the event of a message for the controls; None if none of them counts it.
 
-    What follows an authorization says itself what it adds: a partial reversal gives its amount back, a full one the use
-    too, a clearing counts as far as it goes beyond the hold, a refund gives its amount back.
+    A follow-up stores its own change of usage (``Details.use``). A partial reversal gives its amount back, a full one the use
+    too. A clearing counts its amount beyond the hold. A refund gives its amount back.
     """
     if row.type_id in REQUEST_TYPES:
         return _event_of_request(row, details)
@@ -144,9 +144,9 @@ def event_of(row: TransactionRow, details: Details) -> Event | None:
 
 
 def _event_of_request(row: TransactionRow, details: Details) -> Event | None:
-    """A purchase: what was approved of it, or what was asked when it was declined.
+    """Return the event of a request: its approved amount, or the requested one if it was declined.
 
-    Nothing for an account verification, or for an amount that no account can hold: its sums would leave 64 bits.
+    None for an account verification, or for an amount beyond the limit of an account, whose sums would leave 64 bits.
     """
     approved = row.impacted is not None
     amount = row.amount if approved else row.request_amount
