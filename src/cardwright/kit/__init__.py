@@ -1,1 +1,1 @@
-"""Kit: helpers for every layer that know nothing of card issuing."""
+"""Kit: helpers for every layer, independent of card issuing."""

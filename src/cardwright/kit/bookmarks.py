@@ -1,12 +1,12 @@
 """Bookmarks: the positions at which the pages of a connection's lists ended.
 
-The next page of a reader begins behind the last entry of its previous page, so arrivals do not shift it. A bookmark belongs to a
-connection, a list and the index that follows the page.
+The next page of a reader begins behind the last entry of its previous page, so arrivals do not shift it. A bookmark belongs to
+a connection, a list and the index that follows the page.
 
-Several readers can share a connection. A reader that finds another reader's bookmark can get an entry twice, but must miss
-none: while entries only arrive, a bookmark never stands behind the end of an earlier page with the same index. A page at a plain
-offset stands in front of all of them, so it removes the bookmarks that it does not confirm. Of two positions with the same index
-the one in front is kept.
+Several readers can share a connection. A reader that finds another reader's bookmark may get an entry twice, but must not miss
+one. While entries only arrive, a bookmark is never behind the end of an earlier page with the same index. A page at a plain
+offset is in front of all of them, so it removes the bookmarks that it does not confirm. Of two positions with the same index
+the front one is kept.
 """
 
 import threading
@@ -22,15 +22,17 @@ LIST_MAX = 8
 """Bookmarks of a list on a connection; the one with the lowest index is removed first."""
 
 CONNECTION_MAX = 128
-"""Bookmarks of a connection, at most 0.7 KB each. Those of lists that were read to their end are removed first, and then those of
-the least recently used list."""
+"""Bookmarks of a connection, at most 0.7 KB each.
+
+Those of lists that were read to their end are removed first, and then those of the least recently used list.
+"""
 
 Position = tuple[Any, ...]
 """The sort keys of an entry."""
 
 
 class Start(NamedTuple):
-    """The beginning of a page: behind the entry at ``after``, or at the plain offset if that is None.
+    """Beginning of a page: behind the entry at ``after``, or at the plain offset if that is None.
 
     ``number`` counts the pages of the connection.
     """
@@ -40,7 +42,7 @@ class Start(NamedTuple):
 
 
 class _List:
-    """The bookmarks of a list by index, each with the time at which it was put. ``number`` is that of the last page."""
+    """Bookmarks of a list by index, each with its creation time. ``number`` is the number of the last page."""
 
     __slots__ = ("marks", "number")
 
@@ -66,7 +68,7 @@ class _List:
 
 
 class Bookmarks:
-    """The bookmarks of one connection. For use by several threads."""
+    """Bookmarks of one connection. Safe for use by several threads."""
 
     __slots__ = ("_clock", "_lists", "_lock", "_pages")
 
@@ -91,7 +93,7 @@ class Bookmarks:
             bookmarks = self._lists.pop(key, None) or _List()
             self._lists[key] = bookmarks
             if start.number < bookmarks.number:
-                # The request was given up, and its connection has gone on without it.
+                # A later page of the connection has ended before: this request was abandoned.
                 return
             bookmarks.number = start.number
             if start.after is None:

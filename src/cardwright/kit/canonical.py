@@ -1,7 +1,7 @@
-"""Canonical forms: equal bytes for all the ways of writing one request.
+"""Canonical forms: equal bytes for all spellings of a request.
 
-A form has no spaces, no order of keys and no spelling of numbers. A field that is absent, null or has its default is not
-in it. A field that takes text holds text, although the request may have had a number there. The order of a list counts.
+A form has no spaces, no order of keys and one spelling for each number. Fields that are absent, null or equal to their default
+are left out. A text field holds text, even if the request has a number there. The order of a list counts.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ Convert = Callable[[Any], Any]
 def reading(of: Callable[[Any], Any]) -> Meta:
     """Annotate a field with the function that reads its value.
 
-    The function returns equal values for all ways of writing one value, and None for a value that says nothing. A value
-    for which it raises ValueError stays as it is.
+    The function returns equal values for all spellings of a value, and None for a value without meaning. If it raises
+    ValueError, the value stays as it is.
     """
     return Meta(extra={_READING: of})
 
@@ -49,7 +49,7 @@ def beyond(value: AnyStruct, defaults: AnyStruct) -> AnyStruct | None:
 
 
 class _Part(NamedTuple):
-    """A field of a shape; ``default`` is the canonical form of its default, None when it has none."""
+    """Field of a shape. ``default`` is the canonical form of its default, None if it has none."""
 
     name: str
     wire_name: str
@@ -84,7 +84,7 @@ def _object(value: msgspec.Struct) -> dict[str, Any]:
 
 
 def _convert_of(kind: inspect.Type) -> Convert:
-    """Return the function that makes the canonical form of a value of this type, which is not None."""
+    """Return the function that makes the canonical form of a value of this type. The value is not None."""
     match kind:
         case inspect.Metadata():
             convert, of = _convert_of(kind.type), (kind.extra or {}).get(_READING)
@@ -108,7 +108,7 @@ def _convert_of(kind: inspect.Type) -> Convert:
 
 
 def _convert_of_union(kinds: list[inspect.Type]) -> Convert:
-    """Return the conversion of a union without null; in one that may be text every scalar is text."""
+    """Return the conversion of a union without null. In a union with text, every scalar becomes text."""
     kinds = [kind for kind in kinds if type(kind).__name__ != "UnsetType"]
     texts = [kind for kind in kinds if isinstance(_bare(kind), inspect.StrType)]
     if len(kinds) == 1 or not texts:
@@ -131,7 +131,7 @@ def _read(of: Callable[[Any], Any], convert: Convert, value: Any) -> Any:
 
 
 def _number(value: Decimal | float) -> str:
-    # Text, because an amount may be no finite number before it is checked.
+    # Text, because JSON has no NaN or infinity, which an unchecked amount may be.
     return str(_exact(value))
 
 
@@ -141,7 +141,7 @@ def _exact(value: Decimal | float) -> Decimal:
 
 
 def _any(value: Any) -> Any:
-    """Return free JSON, where only the spelling of numbers is not free."""
+    """Return free JSON with one spelling for each number."""
     match value:
         case bool() | str() | None:
             return value

@@ -1,4 +1,4 @@
-"""The one source of time: real milliseconds since the epoch, and each program's own clock on top of them."""
+"""Time: real milliseconds since the epoch, and the clock of each program on top of them."""
 
 import time
 from collections.abc import Callable
@@ -13,12 +13,12 @@ DAY_MS = 86_400_000
 
 
 def system_ms() -> Instant:
-    """The operating system's time, in milliseconds since the epoch."""
+    """Return the operating system's time, in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
 
 
 def monotonic_ms() -> int:
-    """A clock for measuring durations, in milliseconds; never set back."""
+    """Return a time for measuring durations, in milliseconds. It never goes back."""
     return time.monotonic_ns() // 1_000_000
 
 
@@ -27,41 +27,41 @@ RealClock = Callable[[], Instant]
 
 @dataclass(frozen=True, slots=True)
 class ProgramClock:
-    """What a program believes about time: real time plus an offset, or a frozen instant."""
+    """Clock of a program: real time plus an offset, or a frozen instant."""
 
     offset_ms: int = 0
     frozen_ms: Instant | None = None
 
     def time_at(self, real_ms: Instant) -> Instant:
-        """The program's time when the real time is ``real_ms``."""
+        """Return the program's time at the real time ``real_ms``."""
         return real_ms + self.offset_ms if self.frozen_ms is None else self.frozen_ms
 
 
 def iso(instant: Instant) -> str:
-    """``yyyy-MM-ddTHH:mm:ssZ``, the wire's date-time: UTC, seconds, no fraction."""
+    """Return ``yyyy-MM-ddTHH:mm:ssZ``, the wire's date-time: UTC, seconds, no fraction."""
     return _iso_second(instant // 1000)
 
 
-# A busy second is written thousands of times; formatting it once takes a fifteenth off the cost of a purchase.
+# Cached because thousands of messages can share a second.
 @lru_cache(maxsize=4096)
 def _iso_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def iso_ms(instant: Instant) -> str:
-    """The wire's date-time with milliseconds, used by ``issuer_received_time`` and ``created_timestamp``."""
+    """Return the wire's date-time with milliseconds, for ``issuer_received_time`` and ``created_timestamp``."""
     return f"{iso(instant)[:-1]}.{instant % 1000:03d}Z"
 
 
 def iso_day(instant: Instant) -> str:
-    """``yyyy-MM-dd`` of the UTC day that the instant belongs to."""
+    """Return ``yyyy-MM-dd`` of the UTC day that contains the instant."""
     return iso(instant)[:10]
 
 
 def parse_instant(text: str) -> Instant:
-    """An instant from a date (``2026-01-31``) or date-time (with or without fraction and zone, UTC when without).
+    """Return the instant of a date (``2026-01-31``) or date-time, with or without fraction and zone. The default zone is UTC.
 
-    Raises ValueError when it is neither, or outside the years 1970 to 9999.
+    Raises ValueError if the text is neither, or is outside the years 1970 to 9999.
     """
     moment = datetime.fromisoformat(text)
     try:

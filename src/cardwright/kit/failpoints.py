@@ -1,11 +1,11 @@
 """Failpoints: named places in the code at which a test kills or pauses the process.
 
-They do nothing unless the environment variable ``CARDWRIGHT_FAILPOINTS`` names a folder. In it a file that has a failpoint's
-name arms it, also while the process runs. The file holds an action and a count, 1 if left out:
+They do nothing unless the environment variable ``CARDWRIGHT_FAILPOINTS`` names a folder. A file in it with the name of a
+failpoint arms that failpoint, also while the process runs. The file holds an action and a count, 1 if left out:
 
-* ``kill 7``: the seventh time that the process passes the failpoint, it kills itself with SIGKILL.
-* ``pause 3``: the third time, the process renames the file to ``<name>.reached`` and waits until that file is gone, at
-  most ``PAUSE_MAX_S``. Of several processes one takes the file.
+* ``kill 7``: when the process passes the failpoint for the seventh time, it kills itself with SIGKILL.
+* ``pause 3``: at the third time the process renames the file to ``<name>.reached``. It waits until that file is gone, at most
+  ``PAUSE_MAX_S``. If several processes arrive, only one takes the file and pauses.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 PAUSE_MAX_S = 30.0
-"""The longest pause: a test that died must not leave a paused process behind."""
+"""Maximum pause in seconds: a test that died must not leave a paused process behind."""
 
 POLL_S = 0.002
 
@@ -41,7 +41,7 @@ async def async_failpoint(name: str) -> None:
 
 
 def _act(path: Path) -> Path | None:
-    """Carry out what the file asks for; return the file to wait for in case of a pause."""
+    """Execute the action of the file. Return the file to wait for in case of a pause, else None."""
     try:
         action, _, count = path.read_text().partition(" ")
     except OSError:
@@ -55,7 +55,7 @@ def _act(path: Path) -> Path | None:
     try:
         path.rename(reached)
     except FileNotFoundError:
-        # Another process took it.
+        # Another process took the file.
         return None
     _passes[path.name] = 0
     return reached

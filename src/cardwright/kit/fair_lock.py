@@ -1,4 +1,4 @@
-"""A lock that is handed on in the order of asking, and that some may share."""
+"""Fair lock: a shared and exclusive lock that serves threads in order of arrival."""
 
 import threading
 from collections import deque
@@ -7,18 +7,17 @@ from typing import NamedTuple
 
 
 class _Waiter(NamedTuple):
-    """A waiting thread: it sleeps until its event, a lock, is released."""
+    """Waiting thread: it waits until its event, a lock, is released."""
 
     event: threading.Lock
     shares: bool
 
 
 class FairLock:
-    """Like ``threading.Lock``, but first come, first served: who releases it and comes back waits behind the others.
+    """Shared and exclusive lock in order of arrival.
 
-    With an ordinary lock a busy holder takes it again at once, and others can wait for as long as it stays busy. Those who
-    ``share`` it have it together, and keep out who wants it alone; who waits for it alone is not overtaken by them. May be
-    released by another thread than the one that acquired it.
+    ``threading.Lock`` can starve waiters, because a busy holder can acquire it again at once. Shares exclude exclusive holders.
+    A thread that waits for exclusive use blocks later shares, so they do not overtake it. Any thread may release the lock.
     """
 
     def __init__(self) -> None:
@@ -28,7 +27,10 @@ class FairLock:
         self._waiting: deque[_Waiter] = deque()
 
     def acquire(self, timeout_s: float | None = None) -> bool:
-        """Take the lock alone, after those who asked before; return whether that was possible in time."""
+        """Acquire the lock exclusively, after earlier waiters.
+
+        Return whether that succeeded within ``timeout_s``; None waits without limit.
+        """
         with self._mutex:
             if not self._is_taken and not self._sharing:
                 self._is_taken = True
@@ -44,9 +46,9 @@ class FairLock:
             self._hand_on()
 
     def share(self, timeout_s: float | None = None) -> bool:
-        """Take the lock together with others that share it; return whether that was possible in time.
+        """Acquire a share. Return whether that succeeded within ``timeout_s``; None waits without limit.
 
-        With a timeout of 0 it is taken only if it is not taken alone and no thread waits for it.
+        With a timeout of 0 it succeeds only if the lock has no exclusive holder and no waiter.
         """
         with self._mutex:
             if not self._is_taken and not self._waiting:
@@ -75,17 +77,17 @@ class FairLock:
         if turn.event.acquire(timeout=-1 if timeout_s is None else timeout_s):
             return True
         with self._mutex:
-            # It may have been handed on just now.
+            # The lock may have been handed over after the timeout.
             if turn.event.acquire(blocking=False):
                 return True
             self._waiting.remove(turn)
             if not self._is_taken:
-                # Those behind may share the lock with those who have it.
+                # Later waiters may share the lock with the current holders.
                 self._hand_on()
             return False
 
     def _hand_on(self) -> None:
-        """To one who wants it alone, or to all who share it up to the next who does not."""
+        """Hand the lock to the next exclusive waiter, or to all waiters for shares in front of it."""
         while self._waiting and (self._waiting[0].shares or not self._sharing):
             turn = self._waiting.popleft()
             turn.event.release()

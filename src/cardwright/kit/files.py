@@ -1,4 +1,4 @@
-"""Small files: read whole, and written whole or not at all. An OSError raised here names the file."""
+"""Small files: complete reads and atomic writes. An OSError raised here names the file."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ PRIVATE = 0o600
 
 
 def read_file(path: Path) -> bytes:
-    """Return the content of a regular file. Raises OSError, for a FIFO at once rather than waiting for its writer."""
+    """Return the content of a regular file. Raises OSError; for a FIFO it does so at once and does not wait for a writer."""
     with _errors_naming(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -27,9 +27,9 @@ def read_file(path: Path) -> bytes:
 
 
 def create_file(path: Path, content: bytes) -> bool:
-    """Create a file of mode 0600 and return True, or return False when it exists. Of concurrent callers one creates it.
+    """Create a file of mode 0600 and return True, or return False if it exists. Of concurrent callers exactly one creates it.
 
-    A crash or a full disk leaves no file or the whole one, because the content is on disk before the name exists.
+    A crash or a full disk leaves no file or a complete one, because the content is on disk before the name exists.
     """
     with _temporary(path, content, PRIVATE) as temporary, _errors_naming(path):
         failpoint("file.written")
@@ -42,7 +42,7 @@ def create_file(path: Path, content: bytes) -> bool:
 
 
 def replace_file(path: Path, content: bytes, mode: int = PRIVATE) -> None:
-    """Write a file in place of the one that may be there. A crash or a full disk leaves the old one or the new one."""
+    """Write a file, replacing an existing one. A crash or a full disk leaves the old one or the new one."""
     with _temporary(path, content, mode) as temporary, _errors_naming(path):
         temporary.replace(path)
         _sync_folder(path.parent)
@@ -59,7 +59,7 @@ def create_empty_file(path: Path) -> None:
 
 @contextmanager
 def _temporary(path: Path, content: bytes, mode: int) -> Iterator[Path]:
-    """A file beside ``path`` with the content on disk; it is removed at the end unless it was renamed."""
+    """Yield a file next to ``path`` with the content on disk. It is removed at the end unless it was renamed."""
     with _errors_naming(path):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -76,7 +76,7 @@ def _temporary(path: Path, content: bytes, mode: int) -> Iterator[Path]:
 
 @contextmanager
 def _errors_naming(path: Path) -> Iterator[None]:
-    """Name the file in errors of calls that only know a descriptor or the temporary file."""
+    """Raise OSErrors of the block again with the file's name: some calls only have a descriptor or the temporary file."""
     try:
         yield
     except OSError as error:
@@ -84,7 +84,7 @@ def _errors_naming(path: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the folder's entries on disk: fsync of a file does not cover its name."""
+    """Sync the folder's entries to disk: fsync of a file does not cover its name."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

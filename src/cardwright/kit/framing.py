@@ -1,27 +1,27 @@
-"""Framing: messages on a stream of bytes, each behind its length. How a message becomes bytes is the caller's choice."""
+"""Framing: messages in a stream of bytes, each after its length. The caller serialises the messages."""
 
 LENGTH_BYTES = 4
-"""Bytes of the length before a message, most significant first."""
+"""Bytes of the length before a message, most significant byte first."""
 
 
 def framed(message: bytes) -> bytes:
-    """Return a message as it travels."""
+    """Return a message with its length in front."""
     return len(message).to_bytes(LENGTH_BYTES, "big") + message
 
 
 def length_of(prefix: bytes) -> int:
-    """Return the length of the message behind a prefix."""
+    """Return the length of the message after a prefix."""
     return int.from_bytes(prefix, "big")
 
 
 class FrameReader:
-    """The messages in a stream that arrives in chunks of any size."""
+    """Reader of framed messages from a stream that arrives in chunks of any size."""
 
     def __init__(self) -> None:
         self._received = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the messages that a chunk completes, in their order."""
+        """Return the messages that a chunk completes, in order."""
         received, messages = self._received + chunk, list[bytes]()
         while len(received) >= LENGTH_BYTES:
             end = LENGTH_BYTES + int.from_bytes(received[:LENGTH_BYTES], "big")

@@ -1,8 +1,8 @@
-"""The outgoing guard: judges the URLs, addresses and headers of requests that our users make us send.
+"""Outgoing guard: checks of the URLs, addresses and headers of requests to endpoints that users choose.
 
-Pure: nothing here looks a name up or opens a socket. `check_url` is asked when a URL is stored and again before it is
-used; `check_address` is asked for every address at the moment it is dialled, so a name that changes its mind between
-the two gains nothing.
+The functions are pure: they resolve no name and open no socket. `check_url` runs when a URL is stored and again before it is
+used. `check_address` runs for every address when a connection is opened. So a DNS name that changes its address in between (DNS
+rebinding) cannot bypass the checks.
 """
 
 import re
@@ -21,10 +21,10 @@ _Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True)
 class OutgoingPolicy:
-    """What outgoing requests may reach.
+    """Policy of the destinations of outgoing requests.
 
-    `allowed_hosts` holds what the operator vouches for, as `host` or `host:port`, compared exactly: such a host is judged
-    by the sandbox's rules, so it may be private and speak plain http, but it still cannot be a metadata service.
+    `allowed_hosts` holds hosts that the operator trusts, as `host` or `host:port`, compared exactly. The rules of the sandbox
+    apply to such a host: it may be private and use http, but it cannot be a metadata service.
     """
 
     allow_http: bool
@@ -33,16 +33,16 @@ class OutgoingPolicy:
 
     @classmethod
     def sandbox(cls) -> Self:
-        """For developers' own machines: http and private addresses, because needing a tunnel is the loudest complaint."""
+        """Return the policy for developers' machines: http and private addresses, so that no tunnel is necessary."""
         return cls(allow_http=True, allow_private=True)
 
     @classmethod
     def production(cls, allowed_hosts: Iterable[str] = ()) -> Self:
-        """https to public addresses, and the hosts the operator names. Raises ValueError for a name that could never match."""
+        """Return the policy with https to public addresses, and the operator's hosts. Raises ValueError for an invalid host."""
         return cls(allow_http=False, allow_private=False, allowed_hosts=frozenset(map(_vouched, allowed_hosts)))
 
     def towards(self, url: str) -> "OutgoingPolicy":
-        """The policy that holds for this URL: our own, or the sandbox's when the operator vouches for its host."""
+        """Return the policy for this URL: the sandbox's if the operator trusts its host, else this one."""
         target = _parse_target(url)
         if isinstance(target, _Target) and self.allowed_hosts & {target.host, f"{target.host}:{target.port}"}:
             return OutgoingPolicy.sandbox()
@@ -50,7 +50,7 @@ class OutgoingPolicy:
 
 
 def check_url(url: str, policy: OutgoingPolicy) -> str | None:
-    """Why this URL may not be posted to, or None when it may, as far as the text alone can tell."""
+    """Return the reason that this URL is not allowed, as far as its text shows; None if it is allowed."""
     target = _parse_target(url)
     if isinstance(target, str):
         return target
@@ -60,28 +60,28 @@ def check_url(url: str, policy: OutgoingPolicy) -> str | None:
     if target.address is not None:
         return check_address(target.address, rules)
     if target.host.split(".")[-1] == "localhost" and not rules.allow_private:
-        return "loopback address"  # RFC 6761: this name and all below it never leave the machine.
+        return "loopback address"  # RFC 6761: this name and its subdomains never leave the machine.
     return None
 
 
 def check_address(address: str, policy: OutgoingPolicy) -> str | None:
-    """Why this resolved IP address may not be dialled, or None when it may.
+    """Return the reason that no connection to this resolved IP address is allowed; None if it is.
 
-    An IPv6 address that carries an IPv4 address is judged by what it carries, because that is who answers.
+    An IPv6 address that contains an IPv4 address is checked as the IPv4 address, which is the one that answers.
     """
     try:
         ip = ip_address(address)
     except ValueError:
         return "not an IP address"
     if isinstance(ip, IPv6Address) and ip.scope_id is not None:
-        return "link-local address"  # Only link-local addresses need a zone, and those are never allowed.
+        return "link-local address"  # Only link-local addresses need a zone, and they are never allowed.
     return next((reason for embedded in _embedded_addresses(ip) if (reason := _judge(embedded, policy)) is not None), None)
 
 
 def check_headers(headers: Mapping[str, str]) -> str | None:
-    """Why these request headers may not be sent, or None when they may: no line breaks, nothing that frames the message."""
+    """Return the reason that these request headers are not allowed; None if they are: no line breaks, no framing headers."""
     if len(headers) > HEADERS_MAX:
-        return f"there are more than {HEADERS_MAX} headers"
+        return f"the request has more than {HEADERS_MAX} custom headers"
     if sum(len(name) + len(value) for name, value in headers.items()) > HEADERS_CHARS_MAX:
         return f"the headers are longer than {HEADERS_CHARS_MAX} characters"
     if not all(_HEADER_NAME.fullmatch(name) for name in headers):
@@ -98,7 +98,7 @@ def check_headers(headers: Mapping[str, str]) -> str | None:
 
 @dataclass(frozen=True)
 class _Target:
-    """Where a well-formed URL points: lower-case host, IPv6 in brackets, and the address when the host is one."""
+    """Destination of a well-formed URL: lower-case host, IPv6 in brackets, and the address if the host is one."""
 
     scheme: str
     host: str
@@ -111,13 +111,16 @@ _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-# What the resolver's inet_aton reads as a number: a host that ends so is an address in disguise, whatever precedes it.
+# The numbers that the resolver's inet_aton accepts: it reads a host that ends with one as an address.
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def _parse_target(url: str) -> _Target | str:
-    """Where the URL points, or why it is no URL for us. Stricter than any client, so no client reads it differently."""
+    """Return the destination of the URL, or the reason that it is invalid.
+
+    Stricter than HTTP clients, so that none reads it differently.
+    """
     if reason := _check_text(url):
         return reason
     parts = _URL.fullmatch(url)
@@ -133,7 +136,10 @@ def _parse_target(url: str) -> _Target | str:
 
 
 def _check_text(url: str) -> str | None:
-    """Why the characters alone rule this URL out. Parsers disagree about blanks and backslashes, so there are none."""
+    """Return the reason that the characters of this URL are not allowed.
+
+    Parsers differ on blanks and backslashes, so both are refused.
+    """
     if len(url) > URL_CHARS_MAX:
         return f"the URL is longer than {URL_CHARS_MAX} characters"
     if not url.isprintable() or any(map(str.isspace, url)):
@@ -144,13 +150,13 @@ def _check_text(url: str) -> str | None:
 
 
 def _parse_authority(scheme: str, authority: str) -> _Target | str:
-    """Host and port, or why they are wrong."""
+    """Return host and port, or the reason that they are invalid."""
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None:
         return "the URL has a malformed host"
     port = _DEFAULT_PORTS[scheme] if parts["port"] is None else _parse_port(parts["port"])
     if port is None:
-        return "the URL has a bad port"
+        return "the URL has an invalid port"
     host = parts["host"].lower()
     if host == "":
         return "the URL has no host"
@@ -164,7 +170,7 @@ def _parse_port(text: str) -> int | None:
 
 
 def _parse_ipv6(scheme: str, literal: str, port: int) -> _Target | str:
-    """A host in brackets. Written back in one spelling, so that comparing hosts compares addresses."""
+    """Parse a host in brackets. The host has one spelling for each address, so comparing hosts compares addresses."""
     try:
         address = str(IPv6Address(literal))
     except ValueError:
@@ -173,7 +179,7 @@ def _parse_ipv6(scheme: str, literal: str, port: int) -> _Target | str:
 
 
 def _parse_name(scheme: str, host: str, port: int) -> _Target | str:
-    """A host without brackets: a name, or an IPv4 address in its one honest spelling."""
+    """Parse a host without brackets: a name, or an IPv4 address as four decimal numbers."""
     if not host.isascii():
         return "the host must be written in ASCII, an international name in its xn-- form"
     name = host.removesuffix(".")
@@ -188,7 +194,7 @@ def _parse_name(scheme: str, host: str, port: int) -> _Target | str:
 
 
 def _vouched(entry: str) -> str:
-    """One allowed host in the spelling that `towards` compares with."""
+    """Return an allowed host in the spelling that `towards` compares. Raises ValueError if it is not `host` or `host:port`."""
     target = _parse_target(f"https://{entry}")
     if isinstance(target, str) or "/" in entry or "?" in entry:
         raise ValueError(f"allowed host {entry!r}: expected host or host:port")
@@ -203,8 +209,8 @@ def _table(*rows: tuple[str, str]) -> tuple[tuple[_Network, str], ...]:
     return tuple((ip_network(network), reason) for network, reason in rows)
 
 
-# Nobody's webhook lives here, not even in a sandbox. Metadata services hand out cloud credentials to whoever asks;
-# those outside the link-local range are named one by one (Azure's even is a public address).
+# Never allowed, not even in a sandbox. Metadata services return cloud credentials without authentication. Those outside the
+# link-local range are listed one by one; Azure's has a public address.
 _NEVER: Final = _table(
     ("0.0.0.0/8", "unspecified address"),
     ("169.254.0.0/16", "link-local address"),
@@ -220,8 +226,8 @@ _NEVER: Final = _table(
     ("fd20:ce::254/128", "cloud metadata address"),
 )
 
-# The IANA special-purpose registries (RFC 6890 and its followers), written out because `ipaddress.is_global` differs
-# from one Python release to the next.
+# The IANA special-purpose registries (RFC 6890 and its successors), listed here because `ipaddress.is_global` differs
+# between Python releases.
 _NOT_PUBLIC: Final = _table(
     ("127.0.0.0/8", "loopback address"),
     ("10.0.0.0/8", "private address"),
@@ -251,18 +257,18 @@ _LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 
 
 def _embedded_addresses(ip: _Address) -> Iterator[_Address]:
-    """The addresses that may answer when `ip` is dialled."""
-    if isinstance(ip, IPv4Address) or int(ip) < 2:  # :: and ::1 are themselves, not IPv4-compatible.
+    """Yield the addresses that may answer a connection to `ip`."""
+    if isinstance(ip, IPv4Address) or int(ip) < 2:  # :: and ::1 are not IPv4-compatible addresses.
         yield ip
     elif any(ip in carrier for carrier in _CARRIERS):
         yield _last_four_bytes(ip)
     elif ip in _LOCAL_NAT64:
-        # RFC 8215 leaves open which bytes carry the IPv4 address, so the form itself is judged too, and is not public.
+        # RFC 8215 does not fix the bytes of the IPv4 address, so the IPv6 address is checked too. It is not public.
         yield from (ip, _last_four_bytes(ip))
     elif ip.sixtofour is not None:
         yield ip.sixtofour
     elif ip.teredo is not None:
-        yield from ip.teredo  # The relay and the client behind it.
+        yield from ip.teredo  # The Teredo server and the client.
     else:
         yield ip
 
@@ -272,7 +278,7 @@ def _last_four_bytes(ip: IPv6Address) -> IPv4Address:
 
 
 def _judge(ip: _Address, policy: OutgoingPolicy) -> str | None:
-    """Why this address, already unwrapped, may not be dialled."""
+    """Return the reason that no connection to this unwrapped address is allowed; None if it is."""
     if reason := _look_up(_NEVER, ip):
         return reason
     if policy.allow_private:
@@ -289,8 +295,8 @@ def _look_up(table: tuple[tuple[_Network, str], ...], ip: _Address) -> str | Non
 # --- Headers -------------------------------------------------------------------------------------------------------
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# These belong to the HTTP client. Set by somebody else they end the message early, hide a second one behind it, or
-# choose another virtual host than the one that was judged.
+# Only the HTTP client may set these. A custom value could end the message early, append a second one, or select a virtual
+# host that was not checked.
 _FRAMING_HEADERS: Final = frozenset(
     (
         "connection",

@@ -1,4 +1,4 @@
-"""Logs: structlog and the standard library's loggers through one chain, whose last step before writing removes secrets."""
+"""Logs: one processor chain for structlog and the standard library's loggers. Its last step before writing removes secrets."""
 
 import logging
 import sys
@@ -14,15 +14,15 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from cardwright.kit.masks import redact, redact_mapping
 
-# Servers that bring handlers of their own would write past the redaction.
+# Loggers with their own handlers, whose lines would bypass the redaction.
 LOGGERS_WITH_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def configure(level: str, json: bool, stream: TextIO) -> None:
-    """Sends every log line of the process to ``stream``, one JSON object or one line of text each. May be called again.
+    """Send every log line of the process to ``stream``, as one JSON object or one line of text. May be called again.
 
-    Handlers that were on the root logger are removed. uvicorn must be started with ``log_config=None``, or it brings its own
-    back. ValueError for an unknown level.
+    Handlers on the root logger are removed. uvicorn must be started with ``log_config=None``, or it adds its handlers again.
+    Raises ValueError for an unknown level.
     """
     logging.getLogger().setLevel(level.upper())
     handler = _Handler(stream)
@@ -41,21 +41,21 @@ def configure(level: str, json: bool, stream: TextIO) -> None:
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """The redaction step: message, keys, values and the written exception, see ``redact_mapping``."""
+    """Redact the message, keys, values and formatted exception of an event, see ``redact_mapping``."""
     return cast(EventDict, redact_mapping(event))
 
 
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Says that a line was lost. The standard library would print the arguments of the call, unredacted."""
+        """Write that a line was lost. The standard library would print the arguments of the call, unredacted."""
         kind = sys.exc_info()[0]
-        # What cannot be written may be the stream itself, and then there is nowhere left to say it.
+        # The stream itself may have failed; then the loss cannot be reported.
         with suppress(Exception):
             self.stream.write(redact(f"a log line of {record.name} was lost: {kind.__name__ if kind else 'unknown'}\n"))
 
 
 def _chain(json: bool, stream: TextIO) -> Sequence[Processor]:
-    """Everything that is added comes before the redaction, so that nothing passes it by."""
+    """Return the processors. All that add data come before the redaction, so it covers all data."""
     return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -63,7 +63,7 @@ def _chain(json: bool, stream: TextIO) -> Sequence[Processor]:
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        # Plain tracebacks: the prettier ones show local variables.
+        # Plain tracebacks, because rich ones show local variables.
         structlog.processors.format_exc_info,
         ProcessorFormatter.remove_processors_meta,
         redact_event,
@@ -73,7 +73,7 @@ def _chain(json: bool, stream: TextIO) -> Sequence[Processor]:
 
 
 def _json_renderer() -> Processor:
-    # Escapes would put digits of their own ("\\u2014") in front of the text's.
+    # No escapes: their digits ("\\u2014") would join the digits of the text after the redaction.
     return structlog.processors.JSONRenderer(partial(dumps, ensure_ascii=False))
 
 
@@ -82,5 +82,5 @@ def _text_renderer(stream: TextIO) -> Processor:
 
 
 def _writable(encoding: str, _logger: WrappedLogger, _method: str, line: EventDict) -> str:
-    """The line as the stream can write it: lone surrogates and, on a plain ASCII terminal, foreign letters are escaped."""
+    """Return the line with all characters escaped that the stream's encoding cannot represent, such as lone surrogates."""
     return str(line).encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""Masks: what may be shown of a card number, and how text and records lose their secrets before anybody reads them."""
+"""Masks: masked card numbers, and the redaction of secrets in text and records."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,9 +8,9 @@ REDACTED = "[redacted]"
 TOO_DEEP = "[too deep]"
 MAX_DEPTH = 8
 
-# ISO/IEC 7812-1: a card number has at most 19 digits; below 12 none is in use, and shorter numbers are everywhere in a log.
+# ISO/IEC 7812-1: a card number has at most 19 digits. Numbers of fewer than 12 digits are not in use, but frequent in logs.
 PAN_MIN, PAN_MAX = 12, 19
-# A run longer than this that is no card number itself may still contain one, for example behind its ISO 8583 length ("16").
+# A longer run that is not a card number may still contain one, for example after its ISO 8583 length ("16").
 USUAL_PAN = 16
 
 # fmt: off
@@ -34,7 +34,7 @@ _DOUBLED = str.maketrans("0123456789", "0246813579")
 _RUN = re.compile(r"\d(?:[ -]?\d){11,}")
 _MASKED = re.compile(r"\d{6}_+\d{4}")
 _SEPARATOR = re.compile(r"([ -])")
-# The twelve last digits of a UUID pass Luhn one time in ten when they hold no letter, and a log without its tokens is of no use.
+# UUIDs with a letter stay, because log lines need their tokens. One in ten runs of twelve digits at their end passes Luhn.
 _UUID = re.compile(
     r"(?<![0-9A-Za-z])(?=[0-9-]{0,35}[a-fA-F])([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?![0-9A-Za-z])"
 )
@@ -46,35 +46,37 @@ _NAMED = re.compile(
     r"""(?:\[redacted\]|b?(\\*["'])[\s\S]{0,4096}?(?<!\\)\2|[^\s&,;)}\]]+)""",
     re.IGNORECASE,
 )
-# Authorization: Basic x, also as the pair of bytes in which servers keep headers.
+# Authorization: Basic x, also as a pair of bytes, the form of headers in servers.
 _HEADER = re.compile(r"""(authorization\\*["']?\s*[:=,]\s*b?\\*["']?(?:basic|bearer)\s+)[^\s"'\\,]+""", re.IGNORECASE)
 _USERINFO = re.compile(r"(://)[^/\s@:]*:[^/\s@]*@")
 
 
 def luhn_sum(digits: str) -> int:
-    """The Luhn sum of ISO/IEC 7812-1 annex B: from the right, every second digit doubled and its digits added."""
+    """Return the Luhn sum of ISO/IEC 7812-1 annex B: from the right, every second digit is doubled and its digits are added."""
     return sum(map(int, digits[::-2] + digits[-2::-2].translate(_DOUBLED)))
 
 
 def passes_luhn(pan: str) -> bool:
-    """Whether the text is ASCII digits whose last is the Luhn check digit of the others."""
+    """Return whether the text has only ASCII digits and ends with the Luhn check digit of the others."""
     return pan.isascii() and pan.isdigit() and luhn_sum(pan) % 10 == 0
 
 
 def mask(pan: str) -> str:
-    """First six digits, underscores, last four: ``111111______4321``. Text too short to be a card number is hidden whole."""
+    """Return first six digits, underscores, last four: ``111111______4321``.
+
+    Text shorter than a card number is hidden completely.
+    """
     if len(pan) < PAN_MIN:
         return "_" * len(pan)
     return f"{pan[:6]}{'_' * (len(pan) - 10)}{pan[-4:]}"
 
 
 def redact(text: str) -> str:
-    """The text with its card numbers masked: runs of 12 to 19 digits that pass Luhn, also with single spaces or dashes inside.
+    """Return the text with its card numbers masked: runs of 12 to 19 digits that pass Luhn, also with spaces or dashes inside.
 
-    Runs longer than 19 digits are masked as well, since what they contain cannot be told. In a UUID that has a letter nothing is
-    touched. What comes out holds no such number any more: digits left by a mask could form a new one with their neighbours, so a
-    second pass hides those without leaving any. The price: an instant in milliseconds passes Luhn one time in ten and is then
-    masked. Log instants as ISO text.
+    Single spaces or dashes between digits count as inside. Runs of more than 19 digits are masked too, because their content is
+    unknown. UUIDs with a letter stay. Digits next to a mask could form a new number with their neighbours, so a second pass
+    hides those completely. One in ten instants in milliseconds passes Luhn and is masked: log instants as ISO text.
     """
     if _RUN.search(text) is None:
         return text
@@ -82,10 +84,10 @@ def redact(text: str) -> str:
 
 
 def redact_mapping(value: object, depth: int = MAX_DEPTH) -> object:
-    """A copy of a record that may be shown: secret names lose their value, text and numbers their card numbers.
+    """Return a copy of a record that is safe to show: without secrets by name, and with masked card numbers.
 
-    Dicts, lists, tuples, sets, text and bytes are walked ``depth`` levels deep; below stands ``[too deep]``. A pair whose first
-    item is a secret name is a header and loses its second. Other objects become their redacted ``repr``.
+    Dicts, lists, tuples, sets, text and bytes are copied ``depth`` levels deep; deeper values become ``[too deep]``. A pair
+    whose first item is a secret name is a header and loses its second item. Other objects become their redacted ``repr``.
     """
     match value:
         case None | bool():
@@ -110,13 +112,16 @@ def redact_mapping(value: object, depth: int = MAX_DEPTH) -> object:
 
 
 def is_secret(name: object) -> bool:
-    """Whether a field, parameter or header of this name (text or bytes, any case, dashes or underscores) is never shown."""
+    """Return whether the values of this name are never shown.
+
+    The name is text or bytes, in any case, with dashes or underscores.
+    """
     text = name.decode("latin-1") if isinstance(name, bytes) else name
     return isinstance(text, str) and text.lower().replace("-", "_") in SECRET_NAMES
 
 
 def _redact_field(name: object, value: object, depth: int) -> object:
-    """One value under its name; a number that is masked already may stay under ``pan``."""
+    """Return the value of a field, redacted by its name. A masked number may stay under ``pan``."""
     if not is_secret(name) or value is None or (isinstance(value, str) and _MASKED.fullmatch(value)):
         return redact_mapping(value, depth)
     return REDACTED
@@ -131,7 +136,7 @@ def _redact_items(items: list[object], depth: int) -> list[object]:
 def _redact_number(value: int) -> int | str:
     if abs(value) < 10 ** (PAN_MIN - 1):
         return value
-    # Python refuses to write integers of more than 4,300 digits, and a log line must not fail for that.
+    # Python raises ValueError for the text of an integer with more than 4,300 digits; a log line must not fail for that.
     if abs(value) >= 10**100:
         return "[long number]"
     text = str(int(value))
@@ -139,18 +144,18 @@ def _redact_number(value: int) -> int | str:
 
 
 def _redact_text(text: str) -> str:
-    """Card numbers masked, and the values of secret names written inside the text, as in the ``repr`` of a record."""
+    """Return the text with masked card numbers, and without the values of secret names in it, as in the ``repr`` of a record."""
     text = _HEADER.sub(rf"\1{REDACTED}", text)
     text = _NAMED.sub(rf"\1{REDACTED}", text)
     return redact(_USERINFO.sub(rf"\1{REDACTED}@", text))
 
 
 def _text(value: object) -> str:
-    """What would be written for an object; one whose ``repr`` fails is named by its type."""
+    """Return the text of an object. An object whose ``repr`` fails is represented by its type."""
     try:
         return value if isinstance(value, str) else value.decode("latin-1") if isinstance(value, bytes) else repr(value)
     except Exception:
-        # A ``repr`` is anybody's code and may raise anything. This is the log's own last step: the type is what it can say.
+        # A ``repr`` is foreign code and may raise any exception, but a log line must not fail.
         return f"<{type(value).__name__}>"
 
 
@@ -159,16 +164,16 @@ def _hide(digits: str) -> str:
 
 
 def _each_run(text: str, cover: Callable[[str], str]) -> str:
-    """The text with ``cover`` put over every card number outside its UUIDs, which stand at the odd places of the split."""
+    """Return the text with ``cover`` applied to each card number outside its UUIDs. UUIDs have the odd indexes of the split."""
     parts = _UUID.split(text)
     parts[::2] = [_RUN.sub(lambda run: _cover_cards(run.group(), cover), part) for part in parts[::2]]
     return "".join(parts)
 
 
 def _cover_cards(run: str, cover: Callable[[str], str]) -> str:
-    """A run of digit groups with every card number covered; groups stand at the even places of the split."""
+    """Return a run of digit groups with every card number covered. Groups have the even indexes of the split."""
     pieces = _SEPARATOR.split(run)
-    # Digits of other scripts are written in ASCII, where Luhn is computed.
+    # Digits of other scripts become ASCII digits for the Luhn sum.
     groups = [piece if piece.isascii() else "".join(str(int(digit)) for digit in piece) for piece in pieces[::2]]
     for start, stop in reversed(_card_spans(groups)):
         pieces[2 * start : 2 * stop - 1] = [cover("".join(groups[start:stop]))]
@@ -176,7 +181,7 @@ def _cover_cards(run: str, cover: Callable[[str], str]) -> str:
 
 
 def _card_spans(groups: list[str]) -> list[tuple[int, int]]:
-    """Which groups belong to card numbers. Overlapping finds become one: hiding only the first would show the second's end."""
+    """Return the ranges of groups with card numbers. Overlapping numbers become one range, so that no end remains visible."""
     spans: list[tuple[int, int]] = []
     for start in range(len(groups)):
         if (stop := _card_end(groups, start)) is None:
@@ -188,7 +193,7 @@ def _card_spans(groups: list[str]) -> list[tuple[int, int]]:
 
 
 def _card_end(groups: list[str], start: int) -> int | None:
-    """Where the longest card number that begins with this group ends."""
+    """Return the end of the longest card number that begins with this group; None if there is none."""
     end = start + 1 if _contains_card(groups[start]) else None
     digits = ""
     for stop in range(start, len(groups)):
@@ -201,6 +206,6 @@ def _card_end(groups: list[str], start: int) -> int | None:
 
 
 def _contains_card(group: str) -> bool:
-    """Whether a group longer than the usual card number has one inside."""
+    """Return whether a group longer than the usual card number contains one."""
     windows = (group[start : start + USUAL_PAN] for start in range(len(group) - USUAL_PAN + 1))
     return len(group) > PAN_MAX or (len(group) > USUAL_PAN and any(map(passes_luhn, windows)))

@@ -16,26 +16,28 @@ from cardwright.kit.files import PRIVATE, create_file, read_file, replace_file
 
 ORGANIZATION = "Cardwright self-made certificate"
 
-# Clients of some vendors refuse server certificates that live longer than 398 days.
+# Clients of some vendors refuse server certificates that are valid for more than 398 days.
 LIFE_TIME = timedelta(days=397)
 RENEW_BEFORE = timedelta(days=7)
-# A client whose clock is behind ours must not find the certificate in its future.
+# Validity begins in the past, so that a client with a slow clock accepts the certificate.
 CLOCK_SKEW = timedelta(days=1)
 
-# IDNA 2008, which trustme applies, excludes "_", and hyphens at both ends or in the 3rd and 4th position except of "xn--".
+# IDNA 2008, which trustme applies, excludes "_". Hyphens are excluded at both ends, and at positions 3 and 4 except in "xn--".
 LABEL = r"(?!(?!xn)..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 HOST_NAME = re.compile(rf"{LABEL}(?:\.{LABEL})*\.?", re.IGNORECASE)
 
 
 def self_made_certificate(directory: Path, hosts: Iterable[str], now: datetime) -> tuple[Path, Path]:
-    """Return the paths of the file that clients trust and of the server's key and certificate; ``now`` has a time zone.
+    """Return the paths of the file that clients trust and of the server's key and certificate. ``now`` has a time zone.
 
-    ``ca.pem`` is the authority's certificate: a client trusts the server when given this file (``verify=`` of requests,
-    ``cafile`` of ssl). ``ca-key.pem`` holds the authority's key and its certificate. Both are made once and stay.
-    ``server.pem`` holds key and certificates of the server. It is made again only when at most seven days are left or the
-    hosts differ. Files with a key have mode 0600. For development: a process that can read ``ca-key.pem`` can pose as any
-    host to each client that trusts ``ca.pem``, whose validity trustme fixes to the years 2000 to 2999. Raises ValueError
-    without hosts, for a text that is no host, or when ``ca-key.pem`` holds something else.
+    ``ca.pem`` is the authority's certificate: a client with this file trusts the server (``verify=`` of requests, ``cafile`` of
+    ssl). ``ca-key.pem`` holds the authority's key and certificate. Both are created once and kept. ``server.pem`` holds key and
+    certificates of the server. It is renewed only if at most seven days are left or the hosts differ. Files with a key have
+    mode 0600.
+
+    For development only. A process that can read ``ca-key.pem`` can impersonate any host to each client that trusts ``ca.pem``.
+    trustme fixes the validity of ``ca.pem`` to the years 2000 to 2999. Raises ValueError without hosts, for a text that is not
+    a host, or if ``ca-key.pem`` is invalid.
     """
     identities = list(dict.fromkeys(_identity(host) for host in hosts))
     if not identities:
@@ -63,7 +65,7 @@ def is_host(text: str) -> bool:
 
 
 def _identity(host: str) -> str:
-    """Return the host as a certificate spells it. Raises ValueError for a text that is no host."""
+    """Return the host in the spelling of certificates. Raises ValueError for a text that is not a host."""
     try:
         return str(ip_address(host))
     except ValueError:
@@ -76,7 +78,12 @@ def _identity(host: str) -> str:
 
 
 def _kept_authority(path: Path) -> trustme.CA:
-    """Return the authority in the file, made on the first call. Of processes that start together one creates the file."""
+    """Return the authority in the file, created on the first call.
+
+    Of processes that start together exactly one creates the file.
+
+    Raises ValueError if the file is invalid.
+    """
     if not path.exists():
         made = trustme.CA(path_length=0, organization_name=ORGANIZATION)
         create_file(path, made.private_key_pem.bytes() + made.cert_pem.bytes())
@@ -91,7 +98,10 @@ def _kept_authority(path: Path) -> trustme.CA:
 
 
 def _is_still_good(path: Path, authority: x509.Certificate, identities: set[str], now: datetime) -> bool:
-    """Return whether the file holds a key with the authority's certificate for these identities, valid for a while."""
+    """Return whether the file holds a key and the authority's certificate of it for these identities.
+
+    The certificate must be valid for more than ``RENEW_BEFORE``.
+    """
     try:
         content = read_file(path)
         certificate, key = x509.load_pem_x509_certificate(content), load_pem_private_key(content, password=None)

@@ -1,4 +1,4 @@
-"""The vault: one master key, and everything that is encrypted, looked up or derived under it."""
+"""Vault: one master key, and the encryption, lookup digests and derived values under it."""
 
 import hmac
 import itertools
@@ -18,30 +18,33 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
 FINGERPRINT_BYTES = 16
-# The first byte of an envelope says which master key sealed it, so that a second key can come without touching old rows.
+# The first byte of an envelope identifies the master key that sealed it, so a second key would not change old rows.
 KEY_ID = 1
 
 
 class VaultError(Exception):
-    """An envelope that cannot be opened: damaged, moved to another owner, or sealed under another key. Its text has no secret."""
+    """Failure to open an envelope: damaged, of another owner, or sealed under another key. Its text contains no secret."""
 
 
 def random_nonce() -> bytes:
-    """Twelve bytes from the operating system."""
+    """Return twelve random bytes from the operating system."""
     return os.urandom(NONCE_BYTES)
 
 
 def counted_nonces(seed: int) -> NonceSource:
-    """Nonces for a seeded run: the same seed gives the same sequence, and no two calls give the same. Safe between threads."""
+    """Return a nonce source for a seeded run.
+
+    A seed always gives the same sequence, without repetition. Safe for use by several threads.
+    """
     prefix = (seed % 2**32).to_bytes(4)
     counter = itertools.count()
     return lambda: prefix + next(counter).to_bytes(NONCE_BYTES - 4)
 
 
 class Vault:
-    """Keys for card numbers, look-up, credentials, security codes and other secrets, each derived from one master key.
+    """Keys for card numbers, lookup, credentials, security codes and other secrets, each derived from one master key.
 
-    Safe between threads. It shows no key in its ``repr`` and cannot be pickled or copied.
+    Safe for use by several threads. Its ``repr`` shows no key, and it cannot be pickled or copied.
     """
 
     __slots__ = (
@@ -50,7 +53,7 @@ class Vault:
     )  # fmt: skip
 
     def __init__(self, master_key: bytes, nonce_source: NonceSource = random_nonce) -> None:
-        """ValueError when the master key is not 32 bytes."""
+        """Derive the keys. Raises ValueError if the master key does not have 32 bytes."""
         if len(master_key) != KEY_BYTES:
             raise ValueError(f"a master key has {KEY_BYTES} bytes")
         self._draw_nonce = nonce_source
@@ -64,47 +67,56 @@ class Vault:
 
     @classmethod
     def from_hex(cls, master_key: str, nonce_source: NonceSource = random_nonce) -> "Vault":
-        """The vault of a master key written as 64 hexadecimal digits; ValueError, without the text, for anything else."""
+        """Return the vault of a master key of 64 hexadecimal digits. Raises ValueError, without the text, for any other text."""
         try:
             return cls(bytes.fromhex(master_key), nonce_source)
         except ValueError:
             raise ValueError(f"a master key is {2 * KEY_BYTES} hexadecimal digits") from None
 
     def encrypt_pan(self, pan: str, program: str, card_token: str) -> bytes:
-        """The card number's envelope (key id, nonce, AES-256-GCM), which opens only for this program and card."""
+        """Return the card number's envelope (key id, nonce, AES-256-GCM). It can be opened only with this program and card."""
         return self._sealed(self._pan_cipher, pan, _packed("pan", program, card_token))
 
     def decrypt_pan(self, envelope: bytes, program: str, card_token: str) -> str:
-        """The card number; VaultError when a bit of the envelope, the program or the card differs."""
+        """Return the card number. Raises VaultError if the envelope, the program or the card differs."""
         return self._opened(self._pan_cipher, envelope, _packed("pan", program, card_token))
 
     def seal(self, text: str, context: str) -> bytes:
-        """The envelope of another secret at rest; ``context`` names its owner, as in ``webhook:<token>:password``."""
+        """Return the envelope of another stored secret. ``context`` names its owner, as in ``webhook:<token>:password``."""
         return self._sealed(self._seal_cipher, text, _packed("seal", context))
 
     def open(self, envelope: bytes, context: str) -> str:
-        """The sealed text; VaultError when a bit of the envelope or the context differs."""
+        """Return the sealed text. Raises VaultError if the envelope or the context differs."""
         return self._opened(self._seal_cipher, envelope, _packed("seal", context))
 
     def pan_digest(self, pan: str, program: str) -> bytes:
-        """32 bytes by which a card number is found again in its program: HMAC-SHA-256, since a plain hash of a PAN is guessed."""
+        """Return 32 bytes for the lookup of a card number in its program.
+
+        HMAC-SHA-256, because a plain hash of a PAN can be guessed.
+        """
         return _hmac(self._lookup_key, program, pan)
 
     def credential_digest(self, application_token: str, access_token: str) -> bytes:
-        """32 bytes to store and compare instead of API credentials. An HMAC: argon2 would cost 146 ms for each request."""
+        """Return 32 bytes to store and compare instead of API credentials.
+
+        HMAC, because argon2 would take 146 ms for each request.
+        """
         return _hmac(self._credential_key, application_token, access_token)
 
     def fingerprint(self, request: str, body: bytes) -> bytes:
-        """Return 16 bytes that stand for a request and its body.
+        """Return 16 bytes that identify a request and its body.
 
-        An HMAC, because a body may hold a security code or a PIN, which a plain hash gives away after 1,000 guesses.
+        HMAC, because a body may hold a security code or a PIN: 1,000 guesses would find a security code in a plain hash.
         """
         return _hmac(self._fingerprint_key, request, body)[:FINGERPRINT_BYTES]
 
     def cvv(self, pan: str, expiration_mmyy: str, service_code: str, kind: CvvKind = "CVV2") -> str:
-        """The three-digit security code of a card: bound to number, expiry and service code, derived each time, never stored."""
+        """Return the three-digit security code of a card, derived from number, expiration and service code.
+
+        The code is never stored.
+        """
         digest = _hmac(self._cvv_key, kind, pan, expiration_mmyy, service_code)
-        # 256 bits modulo 1,000: no code is likelier than another by more than one part in 2^246.
+        # 256 bits modulo 1,000: the probabilities of two codes differ by less than one part in 2^246.
         return f"{int.from_bytes(digest) % 1000:03d}"
 
     def __repr__(self) -> str:
@@ -117,8 +129,8 @@ class Vault:
         key_id = bytes([KEY_ID])
         draw = self._draw_nonce()
         assert len(draw) == NONCE_BYTES, "a nonce source draws twelve bytes"
-        # GCM breaks when a nonce serves two texts, and a seeded run draws the same again after a restart. Mixing in the text and
-        # its owner makes a repeated draw harmless: the nonce repeats only where the whole envelope does.
+        # GCM is broken if a nonce encrypts two texts, and a seeded run repeats its draws after a restart. The nonce also depends
+        # on the text and its owner, so it repeats only if the whole envelope does.
         nonce = _hmac(self._nonce_key, draw, owner, text)[:NONCE_BYTES]
         return key_id + nonce + cipher.encrypt(nonce, text.encode(), owner + key_id)
 
@@ -143,6 +155,6 @@ def _hmac(key: bytes, *parts: str | bytes) -> bytes:
 
 
 def _packed(*parts: str | bytes) -> bytes:
-    """The parts with their lengths, so that ("ab", "c") and ("a", "bc") differ."""
+    """Return the parts with their lengths, so that ("ab", "c") and ("a", "bc") differ."""
     encoded = [part.encode() if isinstance(part, str) else part for part in parts]
     return b"".join(len(part).to_bytes(4) + part for part in encoded)

@@ -1,4 +1,4 @@
-"""A watchdog: aborts blocking work that reaches its deadline, such as a wait for a database that does not answer."""
+"""Watchdog: aborts blocking work at its deadline, such as a wait for a database that does not answer."""
 
 import heapq
 import itertools
@@ -9,7 +9,7 @@ from time import monotonic
 
 
 class Watch:
-    """One piece of work under the watchdog; ``is_over`` once its deadline has passed and it was aborted."""
+    """Piece of work under the watchdog. ``is_over`` is True after its deadline has passed and it was aborted."""
 
     __slots__ = ("abort", "is_over")
 
@@ -19,7 +19,7 @@ class Watch:
 
 
 class Watchdog:
-    """Calls ``abort`` of each watched work that reaches its deadline, from a separate thread.
+    """Thread that calls ``abort`` of each watched piece of work that reaches its deadline.
 
     ``abort`` must not block. It is called at most once, and never after the work has left the watch.
     """
@@ -60,7 +60,7 @@ class Watchdog:
             self._heap.clear()
 
     def close(self) -> None:
-        """Abort all work under watch, and all that comes under it later; end the thread."""
+        """Abort all work under watch now and later, and end the thread."""
         self.expire()
         with self._changed:
             self._is_closed = True
