@@ -1,1 +1,1 @@
-"""The books: chart of accounts and what is always true of them."""
+"""Ledger: the settlement view and the invariants of the books."""

@@ -1,6 +1,7 @@
-"""What a day moved, by funding source: sums over the journal, each from the day's own rows and what the day before left.
+"""Settlement: the movements of a day by funding source, as sums over the journal.
 
-Units are minor units of each currency. A day is a UTC day of the program's clock (wire reference, "Reports and settlement view").
+Each report adds the day's rows to the closing balances of the day before. Amounts are minor units of each currency. A day is a
+UTC day of the program's clock (wire reference, "Reports and settlement view").
 """
 
 import threading
@@ -18,19 +19,19 @@ from cardwright.storage.tables import JOURNAL_ACCOUNTS, journal, transactions
 from cardwright.storage.transaction_lists.blocks import LOWEST, ListOrder, Range, parts_of
 
 SourceAndCurrency = tuple[int | None, str]
-"""Funding source (None: money that no source gave) and currency."""
+"""Funding source (None: entries without a source) and currency."""
 
 Balances = tuple[int, ...]
-"""What each account of the chart holds, in the order of ``JOURNAL_ACCOUNTS``."""
+"""The balance of each account of the chart, in the order of ``JOURNAL_ACCOUNTS``."""
 
 NOTHING: Balances = (0,) * len(JOURNAL_ACCOUNTS)
 
 CLOSED_MS = 600_000
-"""How long after midnight a day's rows are taken to be complete: longer than any commit takes."""
+"""Time after midnight from which a day's rows count as complete, in milliseconds. It is longer than any commit."""
 
 
 class DayTotals(NamedTuple):
-    """The lines of a day's report, none of them negative; ``entries`` counts the journal entries behind them."""
+    """Lines of a day's report, none of them negative. ``entries`` is the number of journal entries."""
 
     jit_load: int = 0
     jit_load_reversal: int = 0
@@ -45,14 +46,17 @@ class DayTotals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A funding source's day in one currency."""
+    """Day of a funding source in one currency: opening balances, movements, closing balances."""
 
     opening: Balances
     moved: DayTotals
     closing: Balances
 
     def differences(self) -> dict[str, int]:
-        """What does not tie: the lines to the accounts, and the accounts to one another. Empty on sound books."""
+        """Return the differences between lines and accounts, and the sum of the closing balances, without zeros.
+
+        Empty if the books are sound.
+        """
         change = dict(zip(JOURNAL_ACCOUNTS, (after - before for before, after in zip(self.opening, self.closing, strict=True)),
                           strict=True))  # fmt: skip
         moved = self.moved
@@ -91,11 +95,14 @@ LINES: dict[str, ColumnElement[int]] = {
     "gpa_unload": _of(GPA_DEBIT, _RETURNED),
     "program_transfer": _of(PROGRAM, _RETURNED),
 }
-"""The lines of an entry: which of them are not zero says what it was. A real-time fee is funded by a JIT load too."""
+"""The lines of an entry. The lines that are not zero identify its kind. A real-time fee is funded by a JIT load too."""
 
 
 def entries_between(program_id: int, places: Range, *columns: Any) -> list[Select[Any]]:
-    """Transactions made in a time, with their journal entries: of each part of the order in which they were made."""
+    """Return queries of the transactions created in a period, with their journal entries.
+
+    Each covers a part of the order by creation.
+    """
     joined = transactions.join(journal, _entry.id == transactions.c.id)
     return [
         select(part.time_ms.label("time_ms"), *columns).select_from(joined).where(
@@ -106,7 +113,7 @@ def entries_between(program_id: int, places: Range, *columns: Any) -> list[Selec
 
 
 def lines_of(db: Connection, program_id: int, places: Range, *columns: Any) -> Iterator[Row]:
-    """Every entry of a time with its lines, in the order in which they were made."""
+    """Yield every entry of a period with its lines, in order of creation."""
     lines = [line.label(name) for name, line in LINES.items()]
     rows = union_all(*entries_between(program_id, places, transactions.c.id, *columns, *lines)).subquery()
     yield from db.execute(select(rows).order_by(rows.c.time_ms, rows.c.id), execution_options={"yield_per": 1_000})
@@ -129,7 +136,7 @@ def _sums(db: Connection, program_id: int, places: Range) -> dict[SourceAndCurre
 
 @dataclass(slots=True)
 class _Closed:
-    """How a program's accounts stood at the beginning of some days, and a row by which a reset is noticed."""
+    """Opening balances of a program's days, and a row (``anchor``) that identifies the history, so that a reset is detected."""
 
     anchor: tuple[int, int] | None
     days: list[Instant] = field(default_factory=list)
@@ -137,14 +144,14 @@ class _Closed:
 
 
 class ClosingBalances:
-    """How programs stood at the end of days that are over: what is past never changes, so it is added up once in a process."""
+    """Cache of the balances at the end of closed days. They never change, so each process adds them up once."""
 
     def __init__(self) -> None:
         self._programs: dict[int, _Closed] = {}
         self._lock = threading.Lock()
 
     def day(self, db: Connection, program_id: int, start: Instant, now: Instant) -> dict[SourceAndCurrency, Day]:
-        """The day that begins at ``start``, as far as it has come by ``now``, of every source that ever moved anything."""
+        """Return the day from ``start`` on, up to ``now``, for every source and currency with a journal entry."""
         opening = self._opening(db, program_id, start, now)
         moved = _sums(db, program_id, Range((start, 0), (start + DAY_MS, 0)))
         days = {}

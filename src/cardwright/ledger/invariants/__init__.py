@@ -1,6 +1,7 @@
 """Invariants of the books: each is one query or one scan of the rows, run by tests, stress tests and ``verify``.
 
-An invariant only reads. It yields what contradicts it and nothing else, so on sound books it yields nothing.
+An invariant only reads. It yields each discrepancy, so it yields nothing on sound books. The first line of its docstring is the
+statement in the report.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -69,12 +70,12 @@ from cardwright.storage.tables import (
 )
 
 SHOWN_MAX = 20
-"""Violations of one invariant that a report shows; the others are only counted."""
+"""Maximum number of violations of one invariant in a report; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A contradiction, as a report shows it."""
+    """Discrepancy in a report."""
 
     name: str
     where: str
@@ -84,7 +85,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one invariant: how many rows it looked at, how many contradict it, and the first twenty of those."""
+    """Result of one invariant: the number of examined rows, the number of violations, and the first ``SHOWN_MAX`` of them."""
 
     name: str
     promise: str
@@ -96,24 +97,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of all of them."""
+    """Results of all invariants."""
 
     findings: tuple[Finding, ...]
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing contradicts anything."""
+        """Return whether no invariant is violated."""
         return not any(finding.broken for finding in self.findings)
 
     @property
     def violations(self) -> list[Violation]:
-        """All that are shown."""
+        """Return all violations that the report shows."""
         return [violation for finding in self.findings for violation in finding.violations]
 
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """A row of the list: the promise that it is a part of, the check, and the tables whose rows the check looks at."""
+    """Row of the list: the guarantee that it belongs to, the check, and the tables that the check reads."""
 
     promise: str
     check: Callable[[Connection], Iterator[Discrepancy]]
@@ -121,31 +122,34 @@ class Invariant:
 
     @property
     def name(self) -> str:
-        """The function's name."""
+        """Return the name of the check function."""
         return self.check.__name__
 
     @property
     def says(self) -> str:
-        """What is always true, in a sentence."""
+        """Return the statement that is always true: the first line of the check's docstring."""
         return (self.check.__doc__ or "").splitlines()[0]
 
 
 def verify(database: Database, *, secrets: bool = False) -> Report:
-    """Checks everything on one consistent view of a database that may be in use; ``secrets`` also looks for card numbers."""
+    """Check all invariants on one consistent snapshot of a database, which may be in use.
+
+    ``secrets`` also searches for card numbers.
+    """
     return Report(tuple(findings(database, secrets=secrets)))
 
 
 def findings(database: Database, *, secrets: bool = False) -> Iterator[Finding]:
-    """The same, one by one, for those who want to see it go on."""
+    """Yield the results of ``verify`` one by one, to show progress."""
     with database.read() as db:
         if not database.is_sqlite:
-            # One snapshot for all queries: a commit between two of them would look like a contradiction.
+            # One snapshot for all queries: a commit between two of them would look like a discrepancy.
             db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield from check(db, secrets=secrets)
 
 
 def check(db: Connection, *, secrets: bool = False) -> Iterator[Finding]:
-    """What a transaction sees, which should be the same for all its queries."""
+    """Yield the results of all invariants in a transaction. All its queries must see the same snapshot."""
     counts = {table: db.scalar(select(func.count()).select_from(table)) or 0 for table in metadata.sorted_tables}
     for invariant in (*INVARIANTS, *(SECRETS if secrets else ())):
         yield _finding(db, invariant, counts)
@@ -162,7 +166,7 @@ def _finding(db: Connection, invariant: Invariant, counts: Mapping[Table, int]) 
 
 
 def card_numbers_stay_sealed(db: Connection) -> Iterator[Discrepancy]:
-    """No card number of ours stands anywhere in clear."""
+    """No issued card number is stored in clear text."""
     for where, number in card_numbers_in_clear(db):
         yield where, "no card number", mask(number)
 

@@ -1,4 +1,4 @@
-"""Invariants of the accounts' lists: every transaction is in its account's, or its account's own row names it."""
+"""Invariants of transaction lists: every transaction is in its account's list, or in the account's row."""
 
 from collections.abc import Iterator
 from heapq import merge
@@ -15,7 +15,7 @@ _listed, _row = holder_transactions.c, transactions.c
 
 
 def listed_is_a_transaction(db: Connection) -> Iterator[Discrepancy]:
-    """Every entry of an account's list is a transaction of that account and program, at the time at which it began."""
+    """Every entry of an account's list is a transaction of that account and program, with the same start time."""
     shared = ("program_id", "holder_id", "user_time_ms")
     differs = [_listed[name] != _row[name] for name in shared]
     query = select(_listed.id, _listed.holder_id).outerjoin_from(holder_transactions, transactions, _row.id == _listed.id)
@@ -24,7 +24,7 @@ def listed_is_a_transaction(db: Connection) -> Iterator[Discrepancy]:
 
 
 def transaction_is_in_one_list(db: Connection) -> Iterator[Discrepancy]:
-    """An account's own row names those of its transactions that its list does not have, and only those."""
+    """The row of an account names exactly those of its transactions that are not in its list."""
     key = and_(*(_listed[name] == _row[name] for name in ("holder_id", "user_time_ms", "id")))
     unlisted = select(_row.holder_id, _row.id).outerjoin_from(transactions, holder_transactions, key).where(_listed.id.is_(None))
     named = select(holders.c.id, holders.c.recent).order_by(holders.c.id)

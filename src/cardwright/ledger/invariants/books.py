@@ -1,4 +1,4 @@
-"""Invariants of the money: entries, balances, holds, and what a chain of messages still owes."""
+"""Invariants of the money: entries, balances, holds, and the open amounts of chains."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -57,11 +57,11 @@ def balances_are_sums_of_entries(db: Connection) -> Iterator[Discrepancy]:
 
 
 _HELD: ColumnElement[int] = case((transactions.c.type_id.in_(PENDING_CREDITS), 0), else_=transactions.c.hold_left)
-"""What a transaction holds of its account: nothing where money is only announced."""
+"""The hold of a transaction on its account: 0 for an announced credit."""
 
 
 def held_is_open_holds(db: Connection) -> Iterator[Discrepancy]:
-    """What is on hold on an account is what its transactions still hold."""
+    """The amount on hold of every account is the sum of its transactions' open holds."""
     for holder_id, account, sums in _accounts(db, transactions, func.sum(_HELD)):
         for currency in sorted(account.balances.keys() | sums.keys()):
             stored, (open_holds,) = account.money(currency)[1], sums.get(currency, (0,))
@@ -75,7 +75,10 @@ _decode_account = msgspec.msgpack.Decoder(Account).decode
 def _accounts(
     db: Connection, table: Table, *sums: ColumnElement[Any]
 ) -> Iterator[tuple[int, Account, dict[str, tuple[int, ...]]]]:
-    """Every holder with its stored account and with sums over the table's rows by currency; in step, so that none is kept."""
+    """Yield every holder with its stored account and its sums by currency over the table's rows.
+
+    Both queries are in the order of holders and merged, so memory holds one holder at a time.
+    """
     states = select(holders.c.id, holders.c.state).order_by(holders.c.id)
     summed = select(table.c.holder_id, table.c.currency, *sums).group_by(table.c.holder_id, table.c.currency)
     streams = (stream(db, states), stream(db, summed.order_by(table.c.holder_id)))
@@ -90,9 +93,9 @@ def _accounts(
 
 
 def approved_has_one_entry(db: Connection) -> Iterator[Discrepancy]:
-    """Every approved transaction with an effect has its journal entry, every other transaction has none.
+    """Every approved transaction with an effect has one journal entry, and every other transaction has none.
 
-    Of a direct deposit only what takes effect, or is undone afterwards, moves money; an announced credit has an effect of 0.
+    A direct deposit moves money only when it is applied or reversed. An announced credit has an effect of 0.
     """
     row = transactions.c
     moved_money = and_(row.impacted.is_not(None), row.impacted != 0, row.type_id.not_in(NEWS))
@@ -110,11 +113,15 @@ def entry_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
     query = query.outerjoin_from(journal, transactions, transactions.c.id == journal.c.id)
     differs = [transactions.c[name].is_distinct_from(journal.c[name]) for name in shared]
     for row in stream(db, query.where(or_(transactions.c.id.is_(None), *differs))):
-        yield f"journal {row.id}", f"a transaction of the same {', '.join(shared)}", row.transaction_id and "another's"
+        yield (
+            f"journal {row.id}",
+            f"a transaction of the same {', '.join(shared)}",
+            row.transaction_id and "a transaction of another one",
+        )
 
 
 def declined_moves_nothing(db: Connection) -> Iterator[Discrepancy]:
-    """A declined transaction moves and holds nothing, and no other transaction is without an effect."""
+    """A declined transaction moves and holds no money, and every other transaction has an effect."""
     row = transactions.c
     is_declined, is_refused = row.first_state == int(State.DECLINED), row.impacted.is_(None)
     leaves_something = and_(is_declined, or_(row.moved != 0, row.hold_left != 0, row.load_left != 0, row.cleared != 0))
@@ -122,7 +129,7 @@ def declined_moves_nothing(db: Connection) -> Iterator[Discrepancy]:
     for transaction in stream(db, query.where(or_(truth(is_declined) != truth(is_refused), leaves_something))):
         state = State(transaction.first_state).name
         actual = f"{state}, impacted {transaction.impacted}, moved {transaction.moved}, held {transaction.hold_left}"
-        yield f"transaction {transaction.id}", "DECLINED and nothing, or an effect", actual
+        yield f"transaction {transaction.id}", "DECLINED without amounts, or an effect", actual
 
 
 # --- Orders and chains --------------------------------------------------------------------
@@ -131,13 +138,13 @@ GPA_CREDIT, PROGRAM_TRANSFER = TYPE_NUMBER["gpa.credit"], TYPE_NUMBER["transfer.
 
 _FUNDED = func.coalesce(journal.c.program_funding, 0)
 _CAPTURED: ColumnElement[int] = transactions.c.moved + _FUNDED
-"""What a clearing took of the money that its chain had loaded: its order is that and what it loaded itself."""
+"""The part of a chain's load that a clearing captured: its order is that part and the clearing's own load."""
 
 
 def funding_is_what_was_moved(db: Connection) -> Iterator[Discrepancy]:
-    """What an order moved came out of program funding or went back there, in the same entry; or a clearing took it of a hold."""
+    """The entry of every order has its amount on program_funding, except the part that a clearing captured from a hold."""
     is_clearing = transactions.c.type_id.in_(CLEARINGS)
-    # Only a completion gives something of the hold back, so that only there the source can gain.
+    # Only a completion releases the rest of a hold, so only its entry can return money to the source.
     gives_nothing_back = transactions.c.type_id.not_in(COMPLETIONS)
     held = func.coalesce(journal.c.held, 0)
     is_wrong = or_(
@@ -150,7 +157,7 @@ def funding_is_what_was_moved(db: Connection) -> Iterator[Discrepancy]:
 
 
 def _booked_otherwise(db: Connection, account: str, expected: ColumnElement[int]) -> Iterator[Discrepancy]:
-    """Transactions of which an account of the chart has not what they tell."""
+    """Yield each transaction with an amount other than ``expected`` on an account of the chart."""
     booked = func.coalesce(journal.c[account], 0)
     query = with_entries(transactions.c.id, expected.label("expected"), booked.label("booked")).where(expected != booked)
     for entry in stream(db, query):
@@ -158,7 +165,7 @@ def _booked_otherwise(db: Connection, account: str, expected: ColumnElement[int]
 
 
 def settlement_is_what_was_cleared(db: Connection) -> Iterator[Discrepancy]:
-    """What is owed to the network is what was settled, less what was credited or undone."""
+    """The debt to the network is the sum of settlements minus credits and reversals."""
     row = transactions.c
     gives = CLEARINGS | (SETTLED_AT_ONCE - CARD_CREDITS) | CREDIT_REVERSALS
     takes = CARD_CREDITS | CREDIT_CLEARINGS | PURCHASE_REVERSALS | {REFUND}
@@ -167,9 +174,9 @@ def settlement_is_what_was_cleared(db: Connection) -> Iterator[Discrepancy]:
 
 
 def fees_are_what_was_charged(db: Connection) -> Iterator[Discrepancy]:
-    """What the program earned in fees is what was charged, less what was refunded or given back with its purchase."""
+    """The program's fee income is the sum of charged fees minus refunded and reversed fees."""
     row = transactions.c
-    # A fee that was only held is let go of, one that was charged is given back.
+    # The reversal of a pending fee releases its hold; only the reversal of a charged fee returns income.
     given_back = -row.amount - func.coalesce(journal.c.held, 0)
     earned = case(
         (row.type_id == FEE_CHARGE, row.amount), (row.type_id == FEE_REFUND, -row.amount),
@@ -180,7 +187,7 @@ def fees_are_what_was_charged(db: Connection) -> Iterator[Discrepancy]:
 
 
 def deposits_are_what_banks_sent(db: Connection) -> Iterator[Discrepancy]:
-    """What banks sent is what was credited by direct deposit, less what was debited or undone."""
+    """The money that banks sent is the sum of credited direct deposits minus debited and reversed ones."""
     row = transactions.c
     came, went = (CREDITED.applied, DEBITED.reversal), (DEBITED.applied, CREDITED.reversal)
     sent = case((row.type_id.in_(came), -row.amount), (row.type_id.in_(went), row.amount), else_=0)
@@ -188,7 +195,7 @@ def deposits_are_what_banks_sent(db: Connection) -> Iterator[Discrepancy]:
 
 
 def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Discrepancy]:
-    """A direct deposit is in the state that its latest transaction says, and moves money at most once each way."""
+    """A direct deposit has the state of its latest transaction, and at most one transaction of each type."""
     row, later = transactions.c, transactions.alias("later").c
     newest_first = select(later.type_id).where(later.root_id == row.id).order_by(later.id.desc())
     last_kind = newest_first.limit(1).correlate(transactions).scalar_subquery()
@@ -208,7 +215,7 @@ def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Discrepancy]:
 
 
 def what_is_sent_arrives(db: Connection) -> Iterator[Discrepancy]:
-    """What a transfer takes from one account it gives to another: nothing stays in transit."""
+    """The two sides of every transfer cancel out: no money stays in transit."""
     root, between = func.coalesce(transactions.c.root_id, transactions.c.id), func.sum(journal.c.transit)
     query = with_entries(root.label("root"), between.label("between"))
     for chain in stream(db, query.where(journal.c.transit != 0).group_by(root).having(between != 0)):
@@ -216,23 +223,23 @@ def what_is_sent_arrives(db: Connection) -> Iterator[Discrepancy]:
 
 
 def order_keeps_no_debt(db: Connection) -> Iterator[Discrepancy]:
-    """No more is unloaded of an order than it loaded."""
+    """The unloads of an order are at most its load."""
     row = transactions.c
     for transaction in stream(db, select(row.id, row.load_left).where(row.load_left < 0, row.type_id == GPA_CREDIT)):
-        yield f"transaction {transaction.id} (left to unload)", "nothing or more", transaction.load_left
+        yield f"transaction {transaction.id} (left to unload)", "0 or more", transaction.load_left
 
 
 def chains_add_up(db: Connection) -> Iterator[Discrepancy]:
-    """A chain still holds, still has loaded and has settled what its messages say, all of them together.
+    """The open hold, open load and settled amount of every chain are the sums over its messages.
 
-    An order is such a chain: what it loaded is what can still be unloaded. So is a fee, which a refund clears.
+    An order is such a chain: its load is the amount that can still be unloaded. A fee is one too; a refund clears it.
     """
     row = transactions.c
     root = func.coalesce(row.root_id, row.id)
     loaded = case(
         (row.type_id.in_(CLEARINGS), -_CAPTURED),
         (row.type_id.in_((REFUND, PROGRAM_TRANSFER, *CREDIT_CLEARINGS)), 0),
-        # What an order loads for its fees is spent at once.
+        # The load for the fees of an order is spent at once.
         (row.type_id == GPA_CREDIT, row.request_amount),
         else_=row.moved,
     )
@@ -250,7 +257,7 @@ def chains_add_up(db: Connection) -> Iterator[Discrepancy]:
 
 
 def open_purchase_holds_something(db: Connection) -> Iterator[Discrepancy]:
-    """A transaction that begins a chain is PENDING exactly as long as it holds something, or is a deposit before its day."""
+    """The root of a chain is PENDING exactly while it has an open hold, or is a deposit before its due time."""
     row = transactions.c
     waits = and_(row.type_id.in_(ANNOUNCED), row.due_ms > 0)
     differs = truth(row.state == int(State.PENDING)) != truth(or_(row.hold_left > 0, waits))
@@ -263,9 +270,9 @@ def open_purchase_holds_something(db: Connection) -> Iterator[Discrepancy]:
 
 
 def chain_shares_its_time(db: Connection) -> Iterator[Discrepancy]:
-    """A transaction that follows none was made when it began, and what follows a purchase began when that did.
+    """A root starts at its creation, and the follow-ups of a purchase have the start time of their root.
 
-    What follows an order, an unload or a refunded fee, is a movement by itself and does not change the order's state.
+    An unload and the refund of a fee follow a root too. They are separate movements and have their own start time.
     """
     row, root = transactions.c, transactions.alias("root").c
     query = select(row.id, row.created_ms, row.user_time_ms)
@@ -277,9 +284,9 @@ def chain_shares_its_time(db: Connection) -> Iterator[Discrepancy]:
 
 
 def open_hold_has_an_end(db: Connection) -> Iterator[Discrepancy]:
-    """A transaction has a time at which its hold expires exactly as long as it holds something.
+    """A transaction has an expiry exactly while it has an open hold.
 
-    So has a deposit that was announced, as long as it is PENDING. A real-time fee ends with its purchase.
+    An announced deposit has one while it is PENDING. The pending fee of a purchase has none: it ends with the purchase.
     """
     row = transactions.c
     waits = and_(row.type_id.in_(ANNOUNCED), row.state == int(State.PENDING))
@@ -293,9 +300,9 @@ def open_hold_has_an_end(db: Connection) -> Iterator[Discrepancy]:
 
 
 def fee_waits_for_its_purchase(db: Connection) -> Iterator[Discrepancy]:
-    """A real-time fee is held as long as its purchase holds something of which nothing was cleared, and no longer.
+    """A real-time fee is on hold exactly while its purchase has an open hold and no clearing.
 
-    Its first transaction has the id after the purchase's.
+    Its first transaction has the next id after the purchase's, that is 2 more.
     """
     row, purchase = transactions.c, transactions.alias("purchase").c
     query = select(row.id, row.hold_left, purchase.hold_left.label("open"), purchase.cleared)

@@ -1,4 +1,4 @@
-"""The search for card numbers where none may be: every column of every table, but for those that are sealed."""
+"""Search for card numbers in clear text: all text and binary columns of all tables, except sealed ones."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,14 @@ from cardwright.storage.history import Kind
 from cardwright.storage.tables import config_history, metadata
 
 SEALED = frozenset({"pan_sealed", "pin_sealed", "sealed", "target", "digest", "pan_digest", "request_hash"})
-"""Columns that hold envelopes of the vault, or hashes: bytes in which no digit means anything."""
+"""Columns with envelopes of the vault, or hashes: their bytes are not text."""
 
 
 def card_numbers_in_clear(db: Connection) -> Iterator[tuple[str, str]]:
-    """Where a number stands that passes Luhn and has a prefix and a length of ours, and the number, which nobody may show."""
+    """Yield place and number of each number that passes Luhn and has an issued prefix and length.
+
+    Callers must mask the number.
+    """
     patterns = [pattern_of(prefix, length) for prefix, length in sorted(_issued(db))]
     for table in metadata.sorted_tables:
         columns = [column for column in table.c if isinstance(column.type, String | LargeBinary) and column.name not in SEALED]
@@ -25,12 +28,15 @@ def card_numbers_in_clear(db: Connection) -> Iterator[tuple[str, str]]:
 
 
 def pattern_of(prefix: str, length: int) -> re.Pattern[str]:
-    """Finds every place where such a number may begin, also one with blanks or dashes inside and inside a longer one."""
+    """Return the pattern of every possible start of such a number.
+
+    It also matches numbers with blanks or dashes inside, and numbers within a longer one.
+    """
     return re.compile(rf"(?=({'[ -]?'.join(prefix)}(?:[ -]?[0-9]){{{length - len(prefix)}}}))")
 
 
 def numbers_in(value: object, patterns: Sequence[re.Pattern[str]]) -> Iterator[str]:
-    """The card numbers in a text or in bytes."""
+    """Yield the card numbers in a text or in bytes."""
     text = value if isinstance(value, str) else bytes(value).decode("latin-1")  # type: ignore[call-overload]
     for pattern in patterns:
         numbers = (match[1].replace(" ", "").replace("-", "") for match in pattern.finditer(text))
@@ -38,7 +44,7 @@ def numbers_in(value: object, patterns: Sequence[re.Pattern[str]]) -> Iterator[s
 
 
 def _issued(db: Connection) -> set[tuple[str, int]]:
-    """What our card numbers begin with and how long they are, by every card product that there is or was."""
+    """Return prefix and length of the card numbers of all card products, present and past."""
     issued = {(DEFAULT_BIN, PAN_LENGTH)}
     docs = select(config_history.c.doc).where(config_history.c.kind == int(Kind.CARD_PRODUCT))
     for doc in db.scalars(docs, execution_options={"yield_per": CHUNK}):

@@ -1,4 +1,4 @@
-"""Invariants of what points at what: everything pointed at is there, and belongs to the same program."""
+"""Invariants of references: every referenced object exists and belongs to the same program."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -38,13 +38,13 @@ from cardwright.storage.tables import (
 
 
 def transaction_ids_are_odd(db: Connection) -> Iterator[Discrepancy]:
-    """Every transaction has an odd id: the even one after it is its load side's."""
+    """Every transaction has an odd id; the even id after it belongs to its load side."""
     for row in stream(db, select(transactions.c.id).where(transactions.c.id % 2 == 0)):
         yield f"transaction {row.id}", "an odd id", row.id
 
 
 def message_token_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
-    """Every token that a sender chose points at a transaction of its program."""
+    """Every token that a client chose refers to a transaction of its program."""
     key = message_tokens.c
     join = and_(transactions.c.id == key.transaction_id, transactions.c.program_id == key.program_id)
     query = select(key.token, key.transaction_id).outerjoin_from(message_tokens, transactions, join)
@@ -53,7 +53,7 @@ def message_token_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
 
 
 def movement_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
-    """Every order, unload, fee and transfer has its first transaction, in its program and without a card."""
+    """Every movement has its first transaction, in its program and without a card."""
     key = movements.c
     join = and_(transactions.c.id == key.id, transactions.c.program_id == key.program_id, transactions.c.card_id.is_(None))
     query = select(key.id, key.token).outerjoin_from(movements, transactions, join)
@@ -62,7 +62,7 @@ def movement_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
 
 
 def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Discrepancy]:
-    """Everything that a shadow control would have declined is an approved purchase of its program."""
+    """Every recorded hit of a shadow control refers to an approved purchase of its program."""
     hit = shadow_hits.c
     query = (
         select(hit.control_id, hit.transaction_id)
@@ -82,7 +82,7 @@ def shadow_hit_has_its_purchase(db: Connection) -> Iterator[Discrepancy]:
 
 
 def notification_has_its_objects(db: Connection) -> Iterator[Discrepancy]:
-    """Every notification on its way tells of objects of its program that are there, to a webhook that is there."""
+    """Every notification in the outbox refers to existing objects and an existing webhook of its program."""
     query = select(outbox.c.id, outbox.c.program_id, outbox.c.category, outbox.c.refs, outbox.c.webhook_id)
     join = and_(webhooks.c.id == outbox.c.webhook_id, webhooks.c.program_id == outbox.c.program_id)
     orphans = query.outerjoin_from(outbox, webhooks, join).where(outbox.c.webhook_id.is_not(None), webhooks.c.id.is_(None))
@@ -108,7 +108,7 @@ def _missing_objects(db: Connection, category: Category, rows: list[Row]) -> Ite
                 yield f"outbox {row.id}", f"{table.name} of its program", ref
 
 
-# What the history remembers, and the object whose revision counts the changes: the account drawn on, or the program.
+# The tables with versions in the history, and the object that counts their changes: the account, or the program.
 _REMEMBERED = (
     (Kind.FUNDING_SOURCE, funding_sources, programs, funding_sources.c.program_id),
     (Kind.CARD_PRODUCT, card_products, programs, card_products.c.program_id),
@@ -118,7 +118,7 @@ _REMEMBERED = (
 
 
 def configuration_has_history(db: Connection) -> Iterator[Discrepancy]:
-    """The history knows every funding source, card product, user and card, up to a revision that has been reached."""
+    """The history has every funding source, card product, user and card, up to a current revision."""
     for kind, table, owner, owner_id in _REMEMBERED:
         newest = select(func.max(config_history.c.revision)).where(
             config_history.c.program_id == table.c.program_id,
@@ -128,11 +128,11 @@ def configuration_has_history(db: Connection) -> Iterator[Discrepancy]:
         known = newest.scalar_subquery()
         query = select(table.c.id, known.label("known"), owner.c.revision).join_from(table, owner, owner.c.id == owner_id)
         for row in stream(db, query.where(or_(known.is_(None), known > owner.c.revision))):
-            yield f"{table.name} {row.id}", f"a word of the history up to revision {row.revision}", row.known
+            yield f"{table.name} {row.id}", f"a version in the history up to revision {row.revision}", row.known
 
 
 def _newest_word(kind: Kind, table: Table) -> ScalarSelect[str]:
-    """What the history says last of each object of a table."""
+    """Return the query of the newest version in the history of each object of a table."""
     return (
         select(config_history.c.doc)
         .where(config_history.c.program_id == table.c.program_id, config_history.c.kind == int(kind))
@@ -144,7 +144,7 @@ def _newest_word(kind: Kind, table: Table) -> ScalarSelect[str]:
 
 
 def facts_are_the_newest_words(db: Connection) -> Iterator[Discrepancy]:
-    """What decisions read of users and cards is the newest word of the history about them."""
+    """The facts of users and cards that decisions read are the newest versions in the history."""
     for kind, table in ((Kind.USER, users), (Kind.CARD, cards)):
         newest = _newest_word(kind, table)
         query = select(table.c.id, newest.label("newest"), table.c.fact).where(table.c.fact.is_distinct_from(newest))
@@ -159,7 +159,7 @@ _CONTROLS = (
 
 
 def controls_are_the_newest_words(db: Connection) -> Iterator[Discrepancy]:
-    """What decisions read of controls and MCC groups is the newest word of the history about them; off is a word too."""
+    """The controls and MCC groups that decisions read are the newest versions in the history, inactive ones included."""
     for kind, table in _CONTROLS:
         newest = _newest_word(kind, table)
         read = case((table.c.active, table.c.fact), else_=INACTIVE)
@@ -181,7 +181,7 @@ _POINTERS = (
 
 
 def programs_stay_apart(db: Connection) -> Iterator[Discrepancy]:
-    """Every user, card, transaction, entry and movement points at objects of its own program only."""
+    """Every user, card, transaction, entry and movement refers only to objects of its own program."""
     for table, pointer, pointed in _POINTERS:
         target = pointed.alias("target")
         query = select(table.c.id, pointer.label("target_id"), table.c.program_id, target.c.program_id.label("other"))
@@ -191,7 +191,7 @@ def programs_stay_apart(db: Connection) -> Iterator[Discrepancy]:
 
 
 def card_draws_on_its_users_account(db: Connection) -> Iterator[Discrepancy]:
-    """Every card draws on the account that its user draws on."""
+    """Every card uses the account of its user."""
     query = select(cards.c.id, cards.c.holder_id, users.c.holder_id.label("users")).join(users, users.c.id == cards.c.user_id)
     for row in stream(db, query.where(cards.c.holder_id != users.c.holder_id)):
         yield f"card {row.id}", f"holder {row.users}", f"holder {row.holder_id}"

@@ -1,4 +1,4 @@
-"""How the invariants walk over the rows: streamed, so that the memory they take does not grow with the database."""
+"""Scans of rows by invariants: streamed, so that memory does not grow with the database."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,22 +9,22 @@ from cardwright.storage.database import Row
 from cardwright.storage.tables import journal, transactions
 
 CHUNK = 1_000
-"""Rows in memory at a time."""
+"""Maximum number of rows in memory."""
 
 Discrepancy = tuple[str, object, object]
-"""A row that contradicts an invariant: where it is, what was expected there, what was found."""
+"""A row that contradicts an invariant: its place, the expected value, and the actual value."""
 
 
 def stream(db: Connection, query: Select[Any]) -> Iterator[Row]:
-    """The rows of a query, a chunk in memory at a time."""
+    """Yield the rows of a query, with at most ``CHUNK`` in memory."""
     yield from db.execute(query, execution_options={"yield_per": CHUNK})
 
 
 def with_entries(*columns: Any) -> Select[Any]:
-    """Transactions, each with its journal entry if it has one."""
+    """Return a query of transactions with their journal entries, if they have one."""
     return select(*columns).outerjoin_from(transactions, journal, journal.c.id == transactions.c.id)
 
 
 def truth(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    """A condition as a number: the two databases compare conditions differently."""
+    """Return a condition as 0 or 1: the two databases compare conditions differently."""
     return case((condition, 1), else_=0)

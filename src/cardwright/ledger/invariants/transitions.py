@@ -35,7 +35,7 @@ class _AccountState(msgspec.Struct):
 
 
 class _Stateful(NamedTuple):
-    """A table of objects, the column of their transitions that names them, and the part of both documents that is the state."""
+    """Table of objects, the column of their transitions that refers to them, and the state in both documents."""
 
     table: Table
     pointer: Column[int]
@@ -50,7 +50,7 @@ _STATEFUL: Final = (
 
 
 def state_is_that_of_newest_transition(db: Connection) -> Iterator[Discrepancy]:
-    """Every card, user and deposit account has the state that its newest transition tells."""
+    """Every card, user and deposit account has the state of its newest transition."""
     for table, pointer, state in _STATEFUL:
         columns = pointer.table.c
         newest = select(columns.doc).where(pointer == table.c.id).order_by(columns.id.desc()).limit(1).scalar_subquery()
@@ -66,7 +66,7 @@ class _Transition(msgspec.Struct):
 
 
 def deposit_change_has_its_transition(db: Connection) -> Iterator[Discrepancy]:
-    """Every transaction of a direct deposit has a transition, which tells the state that the deposit enters with it."""
+    """Every transaction of a direct deposit has a transition to the state that the deposit then enters."""
     is_its = and_(
         movements.c.id == transactions.c.id, movements.c.program_id == transactions.c.program_id,
         movements.c.kind == int(MovementKind.DEPOSIT_TRANSITION),
