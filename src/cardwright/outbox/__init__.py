@@ -1,1 +1,1 @@
-"""The outbox: what we tell the world, and the one guarded way in which it is posted."""
+"""Outbox: webhook notifications, and the guarded client that posts them."""

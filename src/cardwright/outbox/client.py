@@ -1,4 +1,4 @@
-"""The guarded HTTP client: the only way in which Cardwright posts to an address that somebody else chose."""
+"""Guarded HTTP client: the only way in which Cardwright posts to an address that a user chose."""
 
 import asyncio
 import errno
@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractResolver
 
 from cardwright.kit.guard import OutgoingPolicy, check_address, check_headers, check_url
 
-# Shorter than the five seconds after which common servers hang up, so that we rarely post into a closing connection.
+# Shorter than the five seconds after which common servers close idle connections, so that posts rarely meet a closing one.
 KEEP_ALIVE_S: Final = 4.0
 ANSWER_HEADER_CHARS_MAX: Final = 8_190
 ANSWER_HEADERS_MAX: Final = 128
@@ -23,9 +23,9 @@ ANSWER_HEADERS_MAX: Final = 128
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointResponse:
-    """What came of one post: a status and body, or an error and neither.
+    """Outcome of one post: a status and a body, or an error and neither.
 
-    The body is cut at the client's `body_max` and stays out of the repr, because answers of gateways may hold secrets.
+    The body is cut at the client's `body_max`. It is not in the repr, because responses of gateways may hold secrets.
     """
 
     status: int | None
@@ -36,24 +36,24 @@ class EndpointResponse:
 
 @dataclass
 class _Attempt:
-    """One post while it is under way: the rules for the addresses it dials, and what stopped it."""
+    """Post in progress: the policy for its addresses, the reason of a refusal, and whether it waits for a free connection."""
 
     rules: OutgoingPolicy
     refusal: str | None = None
     queued: bool = False
 
 
-# The socket factory is told an address and nothing else; this tells it whose address. Tasks started by the dialling
-# (happy eyeballs) inherit it.
+# The socket factory gets only an address; this variable gives it the attempt. Tasks that open connections (happy eyeballs)
+# inherit it.
 _attempt: ContextVar[_Attempt] = ContextVar("attempt")
 
 
 class GuardedClient:
-    """Posts to URLs that the policy allows, and never follows, remembers or trusts what comes back.
+    """Client that posts to URLs allowed by the policy. It follows no redirects and stores no cookies.
 
-    One session with a pool of `connections_max` connections, opened by the first post in the running loop.
-    `monotonic_ms` measures durations. `trusted_ca_pem` is the path of a certificate file trusted besides the system's;
-    the constructor raises OSError when it cannot be read. `resolver` replaces the system's name look-up.
+    It has one session with a pool of `connections_max` connections, opened by the first post in the running loop.
+    `monotonic_ms` measures durations. `trusted_ca_pem` is the path of a certificate file to trust in addition to the system's;
+    the constructor raises OSError if it cannot be read. `resolver` replaces the system's name resolution.
     """
 
     def __init__(
@@ -76,7 +76,10 @@ class GuardedClient:
         self._closed = False
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> EndpointResponse:
-        """Post once and wait at most `timeout_ms` for the whole answer. Trouble of the network is an Answer, not an exception."""
+        """Post once and wait at most `timeout_ms` for the whole response.
+
+        Network errors are returned in the response, not raised.
+        """
         assert not self._closed, "post after close"
         began_ms = self._monotonic_ms()
         outcome = await self._guarded(url, body, headers, timeout_ms)
@@ -87,20 +90,20 @@ class GuardedClient:
         return EndpointResponse(status=status, body=answer_body, duration_ms=duration_ms, error=None)
 
     async def close(self) -> None:
-        """Close all connections. Posts under way end with an error; further posts are a bug."""
+        """Close all connections. Posts in progress end with an error. Later posts fail an assertion."""
         self._closed = True
         if self._session is not None:
             await self._session.close()
 
     async def _guarded(self, url: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> tuple[int, bytes] | str:
-        """Status and body, or the sentence that says why there are none."""
+        """Return status and body, or the text of the error."""
         if reason := check_url(url, self._policy) or check_headers(headers):
             return _refused(reason)
         attempt = _Attempt(self._policy.towards(url))
         token = _attempt.set(attempt)
         try:
-            # Around everything, name look-up and the wait for a free connection included; aiohttp's own timeouts would
-            # round up to whole seconds.
+            # One limit for everything, including name resolution and the wait for a free connection: aiohttp rounds its own
+            # timeouts up to whole seconds.
             async with asyncio.timeout(timeout_ms / 1000):
                 return await self._exchange(url, body, headers)
         except TimeoutError:
@@ -123,7 +126,7 @@ class GuardedClient:
                 headers={"User-Agent": "Cardwright", "Accept-Encoding": "identity"},
                 timeout=aiohttp.ClientTimeout(),
                 trust_env=False,
-                auto_decompress=False,  # A few kilobytes may unpack to gigabytes.
+                auto_decompress=False,  # A few kilobytes may decompress to gigabytes.
                 max_line_size=ANSWER_HEADER_CHARS_MAX,
                 max_field_size=ANSWER_HEADER_CHARS_MAX,
                 max_headers=ANSWER_HEADERS_MAX,
@@ -142,7 +145,7 @@ class GuardedClient:
 
 
 def _open_socket(dialled: aiohttp.AddrInfoType) -> socket.socket:
-    """The choke point: every connection begins here, with the very address that is about to be dialled."""
+    """Open the socket of a connection after a check of its address. Every connection begins here, after name resolution."""
     family, kind, protocol, _, address = dialled
     attempt = _attempt.get()
     if reason := check_address(str(address[0]), attempt.rules):
@@ -152,7 +155,7 @@ def _open_socket(dialled: aiohttp.AddrInfoType) -> socket.socket:
 
 
 async def _read_at_most(content: aiohttp.StreamReader, body_max: int) -> bytes:
-    """The first `body_max` bytes. What is left unread makes aiohttp drop the connection instead of reusing it."""
+    """Return the first `body_max` bytes. If bytes are left unread, aiohttp closes the connection and does not reuse it."""
     body = bytearray()
     while chunk := await content.read(body_max - len(body)):
         body += chunk
@@ -168,7 +171,10 @@ def _tls_context(trusted_ca_pem: str | None) -> ssl.SSLContext:
 
 
 def _queue_watch() -> aiohttp.TraceConfig:
-    """Notes while a post waits for one of our own connections, so that the wait is not blamed on the other side."""
+    """Return a trace that records whether a post waits for a free connection.
+
+    The error of a post that timed out then names the pool and not the endpoint.
+    """
 
     async def enter(_session: aiohttp.ClientSession, _context: SimpleNamespace, _: object) -> None:
         _attempt.get().queued = True
@@ -187,7 +193,7 @@ def _refused(reason: str) -> str:
 
 
 def _sentence(trouble: Exception, refusal: str | None) -> str:
-    """What went wrong, in words of our own: the texts of exceptions hold URLs and headers, which may hold secrets."""
+    """Return the text of an error. It has no text of the exception, which may hold URLs and headers with secrets."""
     match trouble:
         case aiohttp.ClientConnectorCertificateError():
             return _CERTIFICATE_TROUBLE.get(getattr(trouble.certificate_error, "verify_code", 0), "certificate not trusted")
@@ -196,20 +202,20 @@ def _sentence(trouble: Exception, refusal: str | None) -> str:
         case aiohttp.ClientConnectorDNSError():
             return "host name could not be resolved"
         case aiohttp.ClientConnectorError() if refusal is not None:
-            return _refused(refusal)  # None of the name's addresses gave a connection, and this one was not tried.
+            return _refused(refusal)  # No address of the name gave a connection, and the guard refused this one.
         case aiohttp.ClientConnectorError():
             return _CONNECTION_TROUBLE.get(trouble.errno or 0, "connection failed")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return _HUNG_UP  # Orderly or not, while we wrote or while we read: which one sees is a matter of chance.
+            return _HUNG_UP  # The timing decides which of these errors a closed connection raises.
         case aiohttp.ClientPayloadError():
-            return "the answer broke off"
+            return "the answer is incomplete"
         case aiohttp.ClientResponseError():
             return "the answer is not valid HTTP"
         case _:
             return "the request could not be sent"
 
 
-# OpenSSL's X509_V_ERR codes that say more than "not trusted".
+# OpenSSL's X509_V_ERR codes with a more precise reason than "not trusted".
 _CERTIFICATE_TROUBLE: Final = {
     10: "certificate has expired",
     62: "certificate is for another host",

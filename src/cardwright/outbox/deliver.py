@@ -1,4 +1,7 @@
-"""Delivery: the loop that posts what the outbox holds, tries again what failed, and lets no endpoint hold up another."""
+"""Delivery: the loop that posts the notifications of the outbox and retries failed ones.
+
+A slow endpoint does not delay others.
+"""
 
 import asyncio
 from collections import Counter
@@ -25,10 +28,10 @@ from cardwright.storage.failures import Unavailable
 from cardwright.storage.tables import webhooks
 
 STOP_S: Final = 1.0
-"""How long `stop` waits for the answers to what is under way."""
+"""Maximum wait of `stop` for the responses to posts in progress, in seconds."""
 
 TROUBLE_S: Final = 1.0
-"""How long the loop rests when the database failed it."""
+"""Pause of the loop after an error of the database, in seconds."""
 
 OUTCOMES = prometheus_client.Counter("cardwright_deliveries_total", "Attempts to deliver a notification", ["outcome"])
 
@@ -38,7 +41,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A claimed row, ready to be posted."""
+    """Claimed row, ready to post."""
 
     claim: Claim
     endpoint: Endpoint
@@ -46,11 +49,14 @@ class Message:
 
 
 class Deliverer:
-    """Delivers notifications, each at least once. One for each process, in its event loop; processes share the work.
+    """Delivery loop: delivers each notification at least once.
 
-    ``sends_max`` posts are under way at most, ``endpoint_max`` of them to one endpoint, and one to an endpoint that was silent
-    last time. Without a call of ``wake`` the outbox is looked at every ``poll_ms``, which is when retries are found. What
-    blocks runs in ``executor``; one thread is enough. The client must be closed after ``run`` has returned.
+    Each process runs one in its event loop; processes share the work.
+
+    At most ``sends_max`` posts are in progress, at most ``endpoint_max`` of them to one endpoint. An endpoint that did not
+    answer last time gets one post at a time. Without a call of ``wake`` the loop reads the outbox every ``poll_ms``, which also
+    finds due retries. Blocking work runs in ``executor``; one thread is enough. The client must be closed after ``run`` has
+    returned.
     """
 
     def __init__(
@@ -86,11 +92,11 @@ class Deliverer:
         self._done: list[DeliveryAttempt] = []
 
     async def run(self) -> None:
-        """Delivers until ``stop`` is called or the task is cancelled; then waits for the posts under way, at most ``STOP_S``."""
+        """Deliver until ``stop`` is called or the task is cancelled. Then wait at most ``STOP_S`` for the posts in progress."""
         self._loop = asyncio.get_running_loop()
         turns = asyncio.create_task(self._take_turns())
         try:
-            # A turn has a transaction open: it is never broken off, only the last one.
+            # A turn has an open transaction, so cancellation ends the loop after the turn and not within it.
             await asyncio.shield(turns)
         finally:
             self._stopping = True
@@ -100,12 +106,12 @@ class Deliverer:
             self._loop = None
 
     def stop(self) -> None:
-        """Ends ``run``. Nothing more is claimed; what gets no answer in time is due again."""
+        """End ``run``. Nothing more is claimed, and a post without a response within ``STOP_S`` counts as failed."""
         self._stopping = True
         self.wake()
 
     def wake(self) -> None:
-        """Tells that the outbox has news, from any thread; the loop looks at once, or right after the look it is at."""
+        """Signal new rows in the outbox, from any thread. The loop reads them at once, or directly after its current turn."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._awake.set)
 
@@ -113,18 +119,18 @@ class Deliverer:
 
     async def _take_turns(self) -> None:
         while not self._stopping:
-            # Cleared before the look: what comes in during it wakes the next one.
+            # Cleared before the turn, so that rows that arrive during it trigger the next one.
             self._awake.clear()
             try:
                 claimed = await self._turn()
             except Unavailable as error:
-                # The outage has been logged.
-                log.debug("the outbox waits for the database", error=str(error))
+                # The outage is already logged.
+                log.debug("outbox waits for the database", error=str(error))
                 await self._rest(TROUBLE_S)
                 continue
             except Exception:
-                # A bug must not end the loop: nothing would be delivered any more.
-                log.exception("the outbox could not be read or written")
+                # A bug must not end the loop, or all deliveries would stop.
+                log.exception("outbox could not be read or written")
                 await self._rest(TROUBLE_S)
                 continue
             if claimed == 0:
@@ -137,12 +143,12 @@ class Deliverer:
             return
 
     async def _turn(self) -> int:
-        """Writes down what was done, claims and sends what is due; answers how many rows were claimed."""
+        """Record finished attempts, then claim and send due rows. Return the number of claimed rows."""
         done, self._done = self._done, []
         try:
             claims = await self._in_thread(self._exchange, done, self._room())
         except BaseException:
-            # Also when it is cancelled: what is not written down now has still been sent.
+            # Also for a cancellation: the attempts were sent, so a later turn must record them.
             self._done = done + self._done
             raise
         if claims:
@@ -153,7 +159,7 @@ class Deliverer:
     def _room(self) -> Room:
         endpoints = {endpoint: self._endpoint_max - sends for endpoint, sends in self._sends_to.items()}
         endpoints |= {endpoint: max(0, 1 - self._sends_to[endpoint]) for endpoint in self._silent}
-        # Counted by endpoints: a task that has ended stays in `_sends` a moment longer.
+        # Counted by endpoint, because an ended task stays in `_sends` until its callback runs.
         free = 0 if self._stopping else self._sends_max - self._sends_to.total()
         return Room(free=free, each=self._endpoint_max, endpoints=endpoints)
 
@@ -176,10 +182,10 @@ class Deliverer:
         try:
             await self._turn()
         except Unavailable as error:
-            log.warning("outcomes could not be written; their claims run out", attempts=len(self._done), error=str(error))
+            log.warning("outcomes could not be written; their leases expire", attempts=len(self._done), error=str(error))
         except Exception:
-            # A bug must not keep the rest of the platform from closing.
-            log.exception("outcomes could not be written; their claims run out", attempts=len(self._done))
+            # A bug must not prevent the other parts from closing.
+            log.exception("outcomes could not be written; their leases expire", attempts=len(self._done))
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
@@ -189,7 +195,7 @@ class Deliverer:
     async def _send(self, message: Message) -> None:
         attempt = await self._attempt(message)
         endpoint_id = message.claim.endpoint_id
-        # One answer is enough to be trusted again; without one, the endpoint gets one post at a time.
+        # An endpoint that does not answer gets one post at a time until it answers again.
         if attempt.status is None:
             self._silent.add(endpoint_id)
         else:
@@ -205,11 +211,11 @@ class Deliverer:
         try:
             answer = await self._client.post(endpoint.url, body, endpoint.headers(body), self._rules.timeout_ms)
         except asyncio.CancelledError:
-            # Only `_finish` cancels: nobody knows whether it arrived, so it counts as a failure and is sent again.
+            # Only `_finish` cancels. The notification may have arrived; at-least-once delivery counts it as failed.
             return DeliveryAttempt(claim=message.claim, at_ms=at_ms, error="Cardwright stopped before the answer came")
         except Exception:
-            # The client tells what goes wrong on the way as an answer, so this is a bug. It is an attempt all the same, or the
-            # message's place at its endpoint would never be free again.
+            # The client returns network errors in its response, so this is a bug. It counts as an attempt, or the endpoint
+            # would keep one place fewer.
             log.exception("a notification could not be posted", outbox_id=message.claim.id)
             return DeliveryAttempt(claim=message.claim, at_ms=at_ms, error="internal error")
         return DeliveryAttempt(
@@ -220,7 +226,7 @@ class Deliverer:
     # --- In a thread ---------------------------------------------------------------------
 
     def _exchange(self, done: Sequence[DeliveryAttempt], room: Room) -> list[Claim]:
-        """Outcomes in, claims out, in one commit; none when there is neither."""
+        """Record attempts and claim rows in one commit. Without either there is no commit."""
         real_ms = self._real_clock()
         if not done and not (room.free and self._is_any_claimable(real_ms, room)):
             return []
@@ -232,7 +238,12 @@ class Deliverer:
         for attempt, state in zip(done, states, strict=True):
             OUTCOMES.labels({Delivery.DUE: "failed", Delivery.DELIVERED: "delivered", Delivery.DEAD: "dead"}[state]).inc()
             if state is Delivery.DEAD:
-                log.warning("a notification was given up", outbox_id=attempt.claim.id, error=attempt.error, status=attempt.status)
+                log.warning(
+                    "notification failed for the last time",
+                    outbox_id=attempt.claim.id,
+                    error=attempt.error,
+                    status=attempt.status,
+                )
         return claims
 
     def _is_any_claimable(self, real_ms: int, room: Room) -> bool:
@@ -240,7 +251,7 @@ class Deliverer:
             return is_any_claimable(db, real_ms, room)
 
     def _prepare(self, claims: Sequence[Claim]) -> list[Message | DeliveryAttempt]:
-        """What to send for each claim. Outside the commit that claimed them: rendering takes longer than claiming."""
+        """Return the message of each claim. This runs after the claiming commit, because rendering takes longer than claiming."""
         with self._database.read() as db:
             query = select(webhooks).where(webhooks.c.id.in_({claim.webhook_id for claim in claims} - {None}))
             hooks = {row.id: row for row in db.execute(query)}
@@ -248,7 +259,7 @@ class Deliverer:
 
     def _prepare_one(self, db: Connection, claim: Claim, hook: Row | None) -> Message | DeliveryAttempt:
         if claim.target is None and (hook is None or not hook.active):
-            why = "the webhook is gone" if hook is None else "the webhook is not active"
+            why = "the webhook does not exist any more" if hook is None else "the webhook is not active"
             return DeliveryAttempt(claim=claim, at_ms=self._real_clock(), error=why, is_last=True)
         try:
             category = Category(claim.category)
@@ -257,7 +268,7 @@ class Deliverer:
         except SQLAlchemyError:
             raise
         except Exception:
-            # One message that trips over a bug, or was sealed under another key, spoils only itself.
+            # A message that fails, because of a bug or another sealing key, must not affect others.
             log.exception("a notification could not be made", outbox_id=claim.id)
             return DeliveryAttempt(claim=claim, at_ms=self._real_clock(), error="the notification could not be made")
         return Message(claim=claim, endpoint=endpoint, body=notification(category, elements))

@@ -1,4 +1,4 @@
-"""The outbox as a queue: due rows are claimed under a lease, and what came of each attempt is written down."""
+"""Delivery queue: claims of due outbox rows under a lease, and the records of their attempts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,21 @@ from cardwright.outbox.events import Delivery
 from cardwright.storage.tables import outbox, programs
 
 LEASE_MARGIN_MS: Final = 20_000
-"""How much longer than an attempt may last a claim holds: time to write the outcome down, even on a slow disk."""
+"""Duration of a lease beyond the maximum duration of an attempt, in milliseconds.
+
+It is the time to record the outcome, even on a slow disk.
+"""
 
 BODY_KEPT: Final = 256
-"""Characters of an answer's body that are kept."""
+"""Maximum number of stored characters of a response's body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRules:
-    """Retry n of a failed notification comes ``base_s ** n`` seconds, of program time, after the failure before it.
+    """Rules of retries: retry n comes ``base_s ** n`` seconds of program time after the previous failure.
 
-    ``inline_retries`` holds for addresses that a simulation names itself. ``timeout_ms`` is real time, for one attempt.
-    Source: wire reference 9.6.
+    ``inline_retries`` is the limit for endpoints that a simulation names itself. ``timeout_ms`` is the real time of one
+    attempt. Source: wire reference 9.6.
     """
 
     base_s: int = 4
@@ -33,7 +36,7 @@ class RetryRules:
 
 
 class Claim(NamedTuple):
-    """A row of the outbox that this process may send until ``lease_ms``. ``endpoint_id`` is its endpoint, see ``Room``."""
+    """Row of the outbox that this process may send until ``lease_ms``. ``endpoint_id`` is its endpoint, see ``Room``."""
 
     id: int
     program_id: int
@@ -49,9 +52,10 @@ class Claim(NamedTuple):
 
 @dataclass(slots=True)
 class Room:
-    """How many more rows may be claimed: ``free`` in all, ``each`` for an endpoint unless ``endpoints`` says less.
+    """Number of rows that may still be claimed.
 
-    An endpoint's id is that of a registered webhook, or the program's id, negative, for the addresses that its simulations name.
+    ``free`` is the total, ``each`` the number for an endpoint that ``endpoints`` does not have. The id of an endpoint is that
+    of its webhook. The endpoints that simulations name share the negative id of their program.
     """
 
     free: int
@@ -59,7 +63,7 @@ class Room:
     endpoints: dict[int, int] = field(default_factory=dict)
 
     def take(self, endpoint_id: int) -> bool:
-        """Takes a place for the endpoint; False when there is none."""
+        """Take a place for the endpoint. Return False if there is none."""
         left = self.endpoints.get(endpoint_id, self.each)
         if self.free == 0 or left == 0:
             return False
@@ -68,15 +72,15 @@ class Room:
         return True
 
     def full(self) -> list[int]:
-        """The endpoints that have no place left."""
+        """Return the endpoints without a free place."""
         return [endpoint_id for endpoint_id, left in self.endpoints.items() if left == 0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryAttempt:
-    """What came of a claim: a status and the beginning of a body, or an error.
+    """Outcome of a claim: a status and the beginning of a body, or an error.
 
-    ``is_last``: there is nobody to send to any more, so nothing was sent and nothing will be.
+    ``is_last`` is True if the webhook does not exist or is inactive: no post was made and none will be.
     """
 
     claim: Claim
@@ -89,7 +93,7 @@ class DeliveryAttempt:
 
     @property
     def is_delivered(self) -> bool:
-        """Only 200 is a success: 201, 204 and redirects are not (wire reference 9.6)."""
+        """Return whether the status is 200. Others such as 201, 204 and redirects are failures (wire reference 9.6)."""
         return self.status == 200
 
 
@@ -102,11 +106,11 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-# Built once: SQLAlchemy takes longer to build these statements than the database takes to run them on an idle outbox.
+# Built once: on an idle outbox, building these statements takes longer than running them.
 def _claimable() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Claims that ran out, in real time; and what is due by its program's clock.
+    """Return the conditions of expired leases, in real time, and of due rows, in their program's time.
 
-    The second names the latest of all clocks besides, a constant, so that the index on ``due_ms`` bounds the look.
+    The second also compares with the latest program time, a constant, so that the index on ``due_ms`` limits the scan.
     """
     real_ms = bindparam("real_ms", type_=BigInteger)
     program_now = func.coalesce(programs.c.clock_frozen_ms, programs.c.clock_offset_ms + real_ms)
@@ -119,13 +123,13 @@ def _claimable() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 def _look(where: ColumnElement[bool]) -> Select[Any]:
     has_room = _ENDPOINT_ID.not_in(bindparam("full", expanding=True))
     query = select(*_COLUMNS).join(programs, programs.c.id == outbox.c.program_id).where(where, has_room)
-    # In the order of the index and no further: ties broken by id would have a backlog sorted for every claim.
+    # Only in the order of the index: with ties ordered by id, every claim would sort the backlog.
     return query.order_by(outbox.c.due_ms).limit(bindparam("limit", type_=Integer))
 
 
 _LOOKS = [_look(where) for where in _claimable()]
 
-# PostgreSQL passes over what another process is claiming; SQLite has one writer and leaves the clause out.
+# PostgreSQL skips rows that another process is claiming. SQLite has a single writer and needs no lock clause.
 _LOCKED_LOOKS = [query.with_for_update(of=outbox, skip_locked=True) for query in _LOOKS]
 
 _MARK = (
@@ -136,21 +140,21 @@ _MARK = (
 
 
 def is_any_claimable(db: Connection, real_ms: Instant, room: Room) -> bool:
-    """Whether ``claim`` would find anything if there were room at all; reads only, so that idling costs no commit."""
+    """Return whether ``claim`` would find a row with enough room. It only reads, so an idle outbox causes no commit."""
     return any(db.execute(query, _parameters(real_ms, room, 1)).first() for query in _LOOKS)
 
 
 def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> list[Claim]:
-    """Claims due rows as far as there is room, which it takes; an endpoint without room does not stand in the others' way.
+    """Claim due rows while ``room`` has places. An endpoint without a place does not block others.
 
-    Rows that another process has locked are passed over; rows whose claim has run out are claimed anew.
+    Rows locked by another process are skipped. Rows with an expired lease are claimed again.
     """
     lease_ms = real_ms + rules.timeout_ms + LEASE_MARGIN_MS
     claims: list[Claim] = []
     for query in _LOCKED_LOOKS:
         while room.free > 0 and (rows := db.execute(query, _parameters(real_ms, room, room.free)).all()):
             taken = [Claim(**row._asdict(), lease_ms=lease_ms) for row in rows if room.take(row.endpoint_id)]
-            assert taken, "an endpoint without room is not looked at"
+            assert taken, "the query excludes endpoints without room"
             db.execute(_MARK, {"ids": [claim.id for claim in taken], "lease_ms": lease_ms})
             claims += taken
     return claims
@@ -162,7 +166,7 @@ def _parameters(real_ms: Instant, room: Room, limit: int) -> dict[str, Any]:
 
 # --- Outcomes ----------------------------------------------------------------------------
 
-# Whoever lost the claim has no say: the row is another's now, or not even the same row after a reset.
+# Only for an unchanged lease: after its expiry another process may have claimed the row, or a reset replaced it.
 _OUTCOME = (
     outbox.update()
     .where(outbox.c.id == bindparam("row_id"), outbox.c.state == Delivery.SENDING, outbox.c.due_ms == bindparam("lease_ms"))
@@ -171,7 +175,7 @@ _OUTCOME = (
 
 
 def record(db: Connection, real_ms: Instant, rules: RetryRules, attempts: Sequence[DeliveryAttempt]) -> list[Delivery]:
-    """Writes down what came of each claim and tells where its row stands now."""
+    """Record the outcomes of claims. Return the new state of each row."""
     clocks = _load_clocks(db, {attempt.claim.program_id for attempt in attempts})
     outcomes = [_outcome(attempt, clocks[attempt.claim.program_id], real_ms, rules) for attempt in attempts]
     if outcomes:
@@ -202,7 +206,7 @@ def _outcome(attempt: DeliveryAttempt, clock: ProgramClock, real_ms: Instant, ru
 
 
 def _log(attempt: DeliveryAttempt, clock: ProgramClock) -> str:
-    """The row's list of attempts, one longer."""
+    """Return the row's list of attempts with this one."""
     line = {
         "at": iso_ms(clock.time_at(attempt.at_ms)), "status": attempt.status, "duration_ms": attempt.duration_ms,
         "error": attempt.error, "body": attempt.body[:BODY_KEPT],

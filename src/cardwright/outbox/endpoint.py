@@ -1,4 +1,4 @@
-"""Where a notification goes and how it proves that it is ours: address, credentials and signature, sealed at rest."""
+"""Endpoints of notifications: address, credentials and signing secret, sealed in the database."""
 
 import base64
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from cardwright.outbox.signature import SIGNATURE_HEADER, basic_auth, sign
 from cardwright.storage.database import Row
 
 DEFAULT_ALGORITHM = "HMAC_SHA_1"
-"""What signs when a webhook does not say (wire reference 9.1)."""
+"""The signature algorithm of a webhook that names none (wire reference 9.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An address and what a post to it carries; only the address is in the ``repr``.
+    """Address of a webhook, and the credentials and headers of its posts. Only the address is in the ``repr``.
 
-    No user name: no Authorization header. No secret: no signature.
+    Without a user name there is no Authorization header; without a secret there is no signature.
     """
 
     url: str
@@ -30,7 +30,7 @@ class Endpoint:
     custom_header: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def headers(self, body: bytes) -> dict[str, str]:
-        """The request's headers; ours come last, so that no custom one replaces them."""
+        """Return the request's headers. The platform's own come last, so that custom headers cannot replace them."""
         headers = {**self.custom_header, "Content-Type": "application/json"}
         if self.username:
             headers["Authorization"] = basic_auth(self.username, self.password)
@@ -39,7 +39,7 @@ class Endpoint:
         return headers
 
     def shown(self, text: str) -> str:
-        """A text of the other side as it may be kept: an endpoint that echoes what it got would show our secrets."""
+        """Return a text from the endpoint without secrets: an endpoint may echo the credentials of the request."""
         pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
         for secret in filter(None, (pair, self.password, self.secret)):
             text = text.replace(secret, REDACTED)
@@ -47,7 +47,7 @@ class Endpoint:
 
 
 class _Sealed(msgspec.Struct, omit_defaults=True):
-    """The sealed JSON; ``endpoint`` is only there when the address belongs to one notification."""
+    """Sealed JSON. ``endpoint`` is set only if the address belongs to a single notification."""
 
     endpoint: str = ""
     username: str | None = None
@@ -66,24 +66,24 @@ class _Doc(msgspec.Struct):
 
 
 TARGET_CONTEXT = "inline-webhook"
-"""The vault's context of ``outbox.target``: JSON with ``endpoint``, and perhaps ``username``, ``password`` and ``secret``."""
+"""The vault's context of ``outbox.target``: JSON with ``endpoint``, and optionally ``username``, ``password`` and ``secret``."""
 
 
 def seal_webhook(vault: Vault, program_id: int, token: str, endpoint: Endpoint) -> bytes:
-    """What ``webhooks.sealed`` holds: user name, password and signing secret of a registered webhook."""
+    """Return the value of ``webhooks.sealed``: user name, password and signing secret of a registered webhook."""
     sealed = _Sealed(username=endpoint.username, password=endpoint.password, secret=endpoint.secret)
     return vault.seal(msgspec.json.encode(sealed).decode(), _webhook_context(program_id, token))
 
 
 def open_webhook(vault: Vault, row: Row) -> Endpoint:
-    """The endpoint of a row of ``webhooks``. Raises VaultError when the row was sealed for another one."""
+    """Return the endpoint of a row of ``webhooks``. Raises VaultError if the row was sealed for another webhook."""
     sealed = _open(vault, row.sealed, _webhook_context(row.program_id, row.token))
     config = msgspec.json.decode(row.doc, type=_Doc).config
     return _endpoint(config.url, sealed, config.signature_algorithm, config.custom_header)
 
 
 def open_target(vault: Vault, target: bytes) -> Endpoint:
-    """The endpoint that a simulation named for its own notification. Raises VaultError for anything else."""
+    """Return the endpoint that a simulation named for its own notification. Raises VaultError for any other envelope."""
     sealed = _open(vault, target, TARGET_CONTEXT)
     return _endpoint(sealed.endpoint, sealed, DEFAULT_ALGORITHM, {})
 

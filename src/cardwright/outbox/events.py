@@ -1,4 +1,4 @@
-"""Events: what the platform tells, to whom, and the rows of the outbox that carry it."""
+"""Events: changes that webhooks can subscribe to, and the outbox rows of their notifications."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
@@ -11,11 +11,11 @@ from cardwright.kit.clock import Instant
 from cardwright.storage.tables import outbox, webhooks
 
 BATCH_MAX = 10
-"""At most this many events of one category travel in one notification (wire reference, "Delivery")."""
+"""Maximum number of events of one category in a notification (wire reference, "Delivery")."""
 
 
 class Category(IntEnum):
-    """What an event is about: the base of its name, and the array that carries it in a notification."""
+    """Category of an event: the base of its name, and the array of its objects in a notification."""
 
     TRANSACTION = 1
     CARD = 2
@@ -25,12 +25,12 @@ class Category(IntEnum):
 
     @property
     def base(self) -> str:
-        """The first part of the event's name."""
+        """Return the first part of the event's name."""
         return _BASES[self]
 
     @property
     def array(self) -> str:
-        """The notification's one top-level key."""
+        """Return the single top-level key of the notification."""
         return "cards" if self is Category.CARD else f"{self.base}s"
 
 
@@ -43,14 +43,14 @@ _BASES: Final = {
 }
 
 CATEGORIES: Final = {category.base: category for category in Category}
-"""The categories by the bases of their events' names."""
+"""The categories by the base of their events' names."""
 
 PLURALS: Final = {f"{category.base}s.": f"{category.base}." for category in (Category.DEPOSIT, Category.DEPOSIT_ACCOUNT)}
-"""Second spellings of a base in a subscription. The wire reference has the names of these events unverified."""
+"""Second spellings of a base in a subscription. The names of these events are unverified in the wire reference."""
 
 
 class Event(NamedTuple):
-    """A change that webhooks may subscribe to: ``name`` is whole, ``ref`` is the id or the token of the object to show."""
+    """Change that webhooks can subscribe to. ``name`` is the complete name, ``ref`` the id or token of the object to show."""
 
     program_id: int
     created_ms: Instant
@@ -60,11 +60,11 @@ class Event(NamedTuple):
 
 
 class Delivery(IntEnum):
-    """Where an outbox row stands.
+    """State of an outbox row.
 
-    ``SENDING`` is a claim: a process is posting it, and ``due_ms`` is the real time until which the claim holds. Program
-    time would not do: a frozen clock would keep a dead process's claim for ever, and a clock set ahead would end a
-    living one's at once.
+    ``SENDING`` is a claim: a process is posting the row, and ``due_ms`` is the end of its lease in real time. Program time
+    would not work: a frozen clock would never end the lease of a dead process. A clock set ahead would end a live lease at
+    once.
 
     ``DELIVERED`` and ``DEAD`` are final. ``due_ms`` is then the real time of the last attempt's outcome, from which the
     retention time counts.
@@ -77,7 +77,7 @@ class Delivery(IntEnum):
 
 
 class Subscription(msgspec.Struct, frozen=True):
-    """A webhook, as far as matching needs it."""
+    """Webhook, with the fields that matching needs."""
 
     id: int
     events: tuple[str, ...]
@@ -88,30 +88,30 @@ class _Doc(msgspec.Struct):
 
 
 def matches(subscribed: Sequence[str], name: str) -> bool:
-    """Whether a subscription covers an event: ``*``, ``<base>.*``, or the exact name, case-sensitive."""
+    """Return whether a subscription covers an event: ``*``, ``<base>.*``, or the exact name, case-sensitive."""
     return "*" in subscribed or name in subscribed or f"{name.split('.', 1)[0]}.*" in subscribed
 
 
 def load_subscriptions(db: Connection, program_id: int) -> list[Subscription]:
-    """The program's active webhooks, oldest first."""
+    """Return the program's active webhooks, oldest first."""
     query = select(webhooks.c.id, webhooks.c.doc).where(webhooks.c.program_id == program_id, webhooks.c.active)
     rows = db.execute(query.order_by(webhooks.c.id))
     return [Subscription(row.id, tuple(map(_canonical, msgspec.json.decode(row.doc, type=_Doc).events))) for row in rows]
 
 
 def _canonical(pattern: str) -> str:
-    """The pattern with the first spelling of its base."""
+    """Return the pattern with the first spelling of its base."""
     plural = next((plural for plural in PLURALS if pattern.startswith(plural)), None)
     return pattern if plural is None else PLURALS[plural] + pattern.removeprefix(plural)
 
 
 def interested(subscriptions: Iterable[Subscription], name: str) -> list[int]:
-    """The ids of the webhooks that get this event, each once."""
+    """Return the ids of the webhooks that subscribe to this event, each once."""
     return [subscription.id for subscription in subscriptions if matches(subscription.events, name)]
 
 
 def publish(db: Connection, program_id: int, now: Instant, category: Category, name: str, ref: str) -> bool:
-    """Writes one event to the outbox for every webhook that subscribed to it; tells whether there was any."""
+    """Insert one event into the outbox for every webhook that subscribes to it. Return whether there is such a webhook."""
     event = Event(program_id, now, category, f"{category.base}.{name}", ref)
     rows = notifications([event], {program_id: load_subscriptions(db, program_id)})
     if rows:
@@ -120,7 +120,7 @@ def publish(db: Connection, program_id: int, now: Instant, category: Category, n
 
 
 def notifications(events: Iterable[Event], subscriptions: Mapping[int, Sequence[Subscription]]) -> list[dict[str, object]]:
-    """Return the rows of the outbox for the events of one commit, by webhook and category at most ``BATCH_MAX`` events each.
+    """Return the outbox rows for the events of one commit, each with at most ``BATCH_MAX`` events of one webhook and category.
 
     ``subscriptions`` are those of each program, by its id.
     """
@@ -144,7 +144,7 @@ def outbox_row(
     webhook_id: int | None = None,
     target: bytes | None = None,
 ) -> dict[str, object]:
-    """A row of the outbox: due at once, to a registered webhook or to a sealed address of its own."""
+    """Return a row of the outbox, due at once, for a registered webhook or for a sealed address."""
     return {
         "program_id": program_id,
         "webhook_id": webhook_id,

@@ -1,4 +1,4 @@
-"""The body of a notification: one array, named after its category, of objects as their GET answers them."""
+"""Bodies of notifications: one array, named after its category, of objects in the form of their GET."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -11,18 +11,21 @@ from cardwright.outbox.events import Category
 from cardwright.storage.tables import card_transitions, deposit_account_transitions, movements, user_transitions
 
 RenderTransactions = Callable[[Connection, int, list[int]], list[str]]
-"""Program id and transaction ids to their JSON, in order and as they were first: a retry repeats every byte."""
+"""Function from program id and transaction ids to their JSON, in order and in their first state. A retry has identical bytes."""
 
 
 def notification(category: Category, elements: Sequence[str]) -> bytes:
-    """The request's body."""
+    """Return the request's body."""
     return f'{{"{category.array}":[{",".join(elements)}]}}'.encode()
 
 
 def load_elements(
     db: Connection, program_id: int, category: Category, refs: str, render_transactions: RenderTransactions
 ) -> list[str]:
-    """The objects that an outbox row's ``refs`` name, in order. An object that is not there is a bug: KeyError."""
+    """Return the objects that an outbox row's ``refs`` name, in order.
+
+    Raises KeyError if a transition does not exist, which is a bug.
+    """
     if category is Category.TRANSACTION:
         return render_transactions(db, program_id, msgspec.json.decode(refs, type=list[int]))
     tokens = msgspec.json.decode(refs, type=list[str])
@@ -31,7 +34,7 @@ def load_elements(
 
 
 class Transitions(NamedTuple):
-    """Where the transitions of a category are: a table, and the condition that its rows fulfil."""
+    """Source of a category's transitions: a table, and the condition of its rows."""
 
     table: Table
     condition: ColumnElement[bool]
@@ -43,7 +46,7 @@ TRANSITIONS: Final = {
     Category.DEPOSIT: Transitions(movements, movements.c.kind == int(MovementKind.DEPOSIT_TRANSITION)),
     Category.DEPOSIT_ACCOUNT: Transitions(deposit_account_transitions, true()),
 }
-"""Every category but the transactions, which are rendered anew."""
+"""All categories except transactions, which are rendered again."""
 
 
 def find_transitions(db: Connection, program_id: int, category: Category, tokens: Sequence[str]) -> dict[str, str]:

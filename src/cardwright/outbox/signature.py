@@ -1,4 +1,4 @@
-"""How a notification proves that it is ours: the HMAC signature and the Basic authorization header."""
+"""Authentication of notifications: the HMAC signature and the Basic authorization header."""
 
 import base64
 import hmac
@@ -6,12 +6,12 @@ from typing import Final
 
 SIGNATURE_HEADER: Final = "X-Marqeta-Signature"
 
-# The wire's name of an algorithm and the hash behind it.
+# Hash functions by the wire's names of the algorithms.
 SIGNATURE_ALGORITHMS: Final = {"HMAC_SHA_1": "sha1", "HMAC_SHA_256": "sha256"}
 
 
 def sign(secret: str, body: bytes, algorithm: str = "HMAC_SHA_1") -> str:
-    """The value of the signature header: lower-case hex of the HMAC of the raw body, keyed with the secret in UTF-8.
+    """Return the value of the signature header: lower-case hex of the HMAC of the raw body, keyed with the secret in UTF-8.
 
     Raises ValueError for an algorithm that is not in SIGNATURE_ALGORITHMS. Source: wire reference 9.6.1.
     """
@@ -21,11 +21,11 @@ def sign(secret: str, body: bytes, algorithm: str = "HMAC_SHA_1") -> str:
 
 
 def verify(secret: str, body: bytes, signature: str, algorithm: str = "HMAC_SHA_1") -> bool:
-    """Whether `signature` is what `sign` gives; takes the same time wherever the two differ. Raises as `sign` does."""
-    # Compared as bytes, because compare_digest raises on text outside ASCII, and this text comes from a stranger.
+    """Return whether `signature` equals the result of `sign`, in constant time. Raises ValueError as `sign` does."""
+    # Compared as bytes, because compare_digest raises TypeError for text outside ASCII, and the signature comes from outside.
     return hmac.compare_digest(sign(secret, body, algorithm).encode(), signature.encode(errors="replace"))
 
 
 def basic_auth(username: str, password: str) -> str:
-    """The value of the Authorization header (RFC 7617, in UTF-8)."""
+    """Return the value of the Authorization header (RFC 7617, in UTF-8)."""
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()

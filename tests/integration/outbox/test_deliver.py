@@ -286,7 +286,7 @@ def test_nobody_to_send_to_is_the_end(store: NotificationStore, active: bool | N
             until(lambda: store.states() == [Delivery.DEAD])
     assert receiver.bodies == []
     (attempt,) = store.attempts()
-    assert attempt["error"] == ("the webhook is gone" if active is None else "the webhook is not active")
+    assert attempt["error"] == ("the webhook does not exist any more" if active is None else "the webhook is not active")
 
 
 def test_refused_connections_and_forbidden_addresses_are_failures(store: NotificationStore) -> None:
