@@ -7,53 +7,10 @@ from sqlalchemy import Connection, delete, select
 from cardwright.kit.clock import ProgramClock
 from cardwright.storage.builtin_resources import BUILT_IN
 from cardwright.storage.programs import set_clock
-from cardwright.storage.tables import (
-    accepted_countries,
-    account_holder_groups,
-    auth_controls,
-    auto_reloads,
-    backtest_flips,
-    backtests,
-    card_products,
-    card_transitions,
-    cards,
-    config_history,
-    deposit_account_transitions,
-    deposit_accounts,
-    exempt_mids,
-    fees,
-    funding_sources,
-    holder_transactions,
-    holders,
-    inbox_messages,
-    journal,
-    mcc_groups,
-    merchant_groups,
-    message_tokens,
-    meta,
-    movements,
-    outbox,
-    pans,
-    program_transfer_types,
-    programs,
-    real_time_fee_groups,
-    shadow_hits,
-    transactions,
-    user_transitions,
-    users,
-    velocity_controls,
-    webhooks,
-)
+from cardwright.storage.tables import credentials, holders, meta, metadata, programs
 
-# Children before parents, for the foreign keys' sake.
-RESET_ORDER = (
-    outbox, inbox_messages, message_tokens, backtest_flips, backtests, shadow_hits, movements, fees, real_time_fee_groups,
-    auto_reloads,
-    program_transfer_types, deposit_account_transitions, deposit_accounts, journal, transactions, holder_transactions,
-    config_history, card_transitions, user_transitions, cards, pans, users, holders, velocity_controls, auth_controls,
-    exempt_mids, mcc_groups, merchant_groups, accepted_countries, account_holder_groups, webhooks, card_products,
-    funding_sources,
-)  # fmt: skip
+RESET_ORDER = tuple(table for table in reversed(metadata.sorted_tables) if "program_id" in table.c and table is not credentials)
+"""All tables with data of programs. A table comes before the tables that its foreign keys refer to."""
 
 RESETTING = "resetting"
 """The key in ``meta`` that lets a transaction delete from the append-only journal; it never outlives the transaction."""
