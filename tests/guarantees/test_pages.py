@@ -249,7 +249,8 @@ def object_graph(server: RunningServer) -> Iterator[ObjectGraph]:
 
 def test_no_list_is_left_out() -> None:
     """Every route that pages is read below."""
-    assert {place_of(route) for route in ROUTES if route.paging is not None} == SOURCES.keys()
+    lists = {place_of(route) for route in ROUTES if route.paging is not None}
+    assert lists == SOURCES.keys(), "SOURCES has one entry for each list"
 
 
 @pytest.mark.parametrize(("place", "source"), CASES, ids=[" ".join((*place, *source.query.values())) for place, source in CASES])

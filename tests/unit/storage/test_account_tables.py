@@ -9,7 +9,7 @@ LEADS_TO_AN_ACCOUNT = {"holder_id", "user_id", "card_id", "account_id", "transac
 def test_every_table_of_an_account_names_its_account() -> None:
     """A table with a column that leads to an account is declared with such a column, and no other table is."""
     leading = {table.name for table in metadata.sorted_tables if LEADS_TO_AN_ACCOUNT & set(table.c.keys())}
-    assert set(ACCOUNT_COLUMNS) == leading | {"holders"}
+    assert set(ACCOUNT_COLUMNS) == leading | {"holders"}, "declare the table with account=, or rename its column"
 
 
 def test_the_named_column_is_there_and_never_null() -> None:

@@ -126,7 +126,8 @@ def test_every_field_is_described() -> None:
     }
     texts = {place: described.get("description", "") for place, described in {**fields, **parameters}.items()}
     assert len(texts) > 1_500
-    assert [place for place, text in texts.items() if not re.fullmatch(r"[A-Z`0-9][^\n]*[^\s.]\.", text)] == []
+    wrong = [place for place, text in texts.items() if not re.fullmatch(r"[A-Z`0-9][^\n]*[^\s.]\.", text)]
+    assert wrong == [], "add or correct their texts in src/cardwright/edges/http/descriptions.toml"
 
 
 def test_no_description_is_left_over() -> None:
@@ -320,6 +321,7 @@ def test_prose_is_markdown_without_sources() -> None:
 def test_every_body_has_a_good_example(route: Route) -> None:
     """The example is what the document calls valid and what the route takes."""
     content = operation_of(route)["requestBody"]["content"]["application/json"]
+    assert "example" in content, f"add an example of {name_of(route)} to src/cardwright/edges/http/examples.py"
     validator_of(content["schema"]).validate(content["example"])
     assert route.body is not None
     msgspec.convert(content["example"], route.body, strict=False)
