@@ -21,6 +21,9 @@ FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+)(?P<info>.*)$")
 # "Output:", "It answers:" and the like may stand between a block and what it prints.
 LEAD_IN = re.compile(r"^\s*\S.{0,120}:\s*$")
 
+# The line before a block that is the text of a file, or lines of it.
+TARGET = re.compile(r"^(?:Create|Change) `(?P<path>[^`]+)`[^`]*:$")
+
 # What differs from run to run is made equal on both sides before they are compared.
 CHANGING = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<uuid>"),
@@ -38,7 +41,10 @@ CODE_SPAN = re.compile(r"`((?:make|cardwright) [^`\n]+)`")
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One fenced block. `shown` is the output that the page promises for it, `kind` whether that is json or text."""
+    """One fenced block. `shown` is the output that the page promises for it, `kind` whether that is json or text.
+
+    `target` is the path of the file that the block creates or changes, if the line before it names one.
+    """
 
     file: Path
     line: int
@@ -47,6 +53,7 @@ class Block:
     text: str
     shown: str | None = None
     kind: str = "text"
+    target: str | None = None
 
     @property
     def place(self) -> str:
@@ -54,7 +61,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return self.language in RUNNABLE and self.words[:1] != ("no-run",)
+        return self.language in RUNNABLE and self.target is None and self.words[:1] != ("no-run",)
 
     @property
     def reason(self) -> str:
@@ -94,6 +101,8 @@ def blocks_of(file: Path) -> list[Block]:
             blocks[-1] = replace(blocks[-1], shown=block.text, kind=block.language)
             pairable = False
             continue
+        target = TARGET.match(text_lines[-1]) if text_lines else None
+        block = replace(block, target=target["path"]) if target else block
         block = _session(block) if block.language == "console" else block
         blocks.append(block)
         pairable = block.runs and block.shown is None
@@ -106,6 +115,27 @@ def _session(block: Block) -> Block:
     printed = [line for line in block.text.splitlines() if not line.startswith(("$ ", "> "))]
     shown = "\n".join(printed) if any(line.strip() for line in printed) else None
     return replace(block, text="\n".join(typed) + "\n", shown=shown)
+
+
+def write_target(block: Block, folder: Path) -> None:
+    """Create or change the file that the block names, as a reader would. Raises AssertionError if it does not fit.
+
+    A diff has no line numbers: its lines must be in the file once, and `@@` separates several places.
+    """
+    assert block.target is not None
+    file = folder / block.target
+    if block.language != "diff":
+        assert not file.exists(), f"{block.place}: {block.target} exists already"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.text, encoding="utf-8")
+        return
+    text = file.read_text(encoding="utf-8")
+    for hunk in block.text.split("@@\n"):
+        before, after = ("".join(f"{line[1:]}\n" for line in hunk.splitlines() if not line.startswith(sign)) for sign in "+-")
+        places = [match.start() for match in re.finditer(rf"^(?={re.escape(before)})", text, re.MULTILINE)]
+        assert len(places) == 1, f"{block.place}: {block.target} has these lines {len(places)} times, not once:\n{before}"
+        text = text[: places[0]] + after + text[places[0] + len(before) :]
+    file.write_text(text, encoding="utf-8")
 
 
 def commands_of(file: Path) -> set[tuple[str, str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docs import Block, Reader, blocks_of, commands_of, difference, parse_shown
+from tests.support.docs import Block, Reader, blocks_of, commands_of, difference, parse_shown, write_target
 
 PAGE = """\
 A page.
@@ -185,3 +185,66 @@ def test_unclosed_block_is_an_error(tmp_path: Path) -> None:
     file.write_text("```bash\necho\n")
     with pytest.raises(ValueError, match=r"page\.md:1"):
         blocks_of(file)
+
+
+FILES = """\
+Create `src/new.py`:
+
+```python
+seven = 7
+```
+
+Change `src/old.py`, in two places:
+
+```diff
+ first = 1
++second = 2
+@@
+-third = 33
++third = 3
+
+ end = True
+```
+
+```python
+print("no file")
+```
+"""
+
+
+@pytest.fixture
+def file_blocks(tmp_path: Path) -> list[Block]:
+    """Blocks that create one file and change another, which is in the same folder."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "old.py").write_text("first = 1\nthird = 33\n\nend = True\n")
+    (tmp_path / "page.md").write_text(FILES)
+    return blocks_of(tmp_path / "page.md")
+
+
+def test_blocks_write_files(file_blocks: list[Block], tmp_path: Path) -> None:
+    """The line before a block names its file. Such a block is not run."""
+    assert [(block.target, block.runs) for block in file_blocks] == [
+        ("src/new.py", False),
+        ("src/old.py", False),
+        (None, True),
+    ]
+    for block in file_blocks[:2]:
+        write_target(block, tmp_path)
+    assert (tmp_path / "src" / "new.py").read_text() == "seven = 7\n"
+    assert (tmp_path / "src" / "old.py").read_text() == "first = 1\nsecond = 2\nthird = 3\n\nend = True\n"
+
+
+@pytest.mark.parametrize(("text", "times"), [("", 0), ("first = 1\n" * 2, 2), ("the first = 1\n", 0)])
+def test_diff_that_does_not_fit_is_refused(file_blocks: list[Block], tmp_path: Path, text: str, times: int) -> None:
+    """The lines of a diff must be in the file once, as whole lines; the message has the block and the lines."""
+    (tmp_path / "src" / "old.py").write_text(text)
+    with pytest.raises(AssertionError, match=rf"page\.md:9: src/old\.py has these lines {times} times, not once:\nfirst = 1"):
+        write_target(file_blocks[1], tmp_path)
+    assert (tmp_path / "src" / "old.py").read_text() == text
+
+
+def test_file_that_exists_is_not_created(file_blocks: list[Block], tmp_path: Path) -> None:
+    """A page does not overwrite a file."""
+    write_target(file_blocks[0], tmp_path)
+    with pytest.raises(AssertionError, match=r"src/new\.py exists already"):
+        write_target(file_blocks[0], tmp_path)
