@@ -1,0 +1,80 @@
+"""The page about adding a resource: its steps, followed in a copy of the repository, add one that passes its tests."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cardwright.storage.migrate import newest
+from tests.support.docs import SHELL, Block, blocks_of, write_target
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "development" / "adding-a-resource.md"
+PAGE_REVISIONS = ("0001", "0002")
+"""The last and the next revision of the database as the page has them; later ones stand in their place."""
+
+REPOSITORY_PATH = re.compile(r"`((?:src|tests|docs)/[^`\s]+)`")
+IDENTIFIER = re.compile(r"`(\w+)`")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the repository, with this environment as its own."""
+    folder = tmp_path / "cardwright"
+    for name in ("src", "tests", "docs", "bench"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in filter(Path.is_file, ROOT.iterdir()):
+        shutil.copy(file, folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def renumbered(block: Block) -> Block:
+    """The block with the next free revision of the database, if it is the migration."""
+    if block.target is None or "/migrations/" not in block.target:
+        return block
+    target, text = block.target, block.text
+    for number, current in zip(reversed(PAGE_REVISIONS), (f"{int(newest()) + 1:04d}", newest()), strict=True):
+        target, text = target.replace(number, current), text.replace(f'"{number}"', f'"{current}"')
+    return replace(block, target=target, text=text)
+
+
+def environment(copy: Path) -> dict[str, str]:
+    """The environment in which the copy's package is the one that is imported, without settings of the pytest around."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTHONPATH": str(copy / "src"), "PYTEST_DEBUG_TEMPROOT": str(copy.parent)}
+
+
+def test_the_steps_add_a_resource(copy: Path) -> None:
+    """Each block fits the files of today, and each command of the page succeeds afterwards."""
+    blocks = [renumbered(block) for block in blocks_of(PAGE)]
+    commands = 0
+    for block in blocks:
+        if block.target is not None:
+            write_target(block, copy)
+        elif block.language in SHELL:
+            typed = ["bash", "-eux", "-o", "pipefail", "-c", block.text]
+            done = subprocess.run(typed, cwd=copy, env=environment(copy), capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{block.place}\n{done.stderr}{done.stdout}"
+            commands += block.text.count("pytest")
+    assert (len([block for block in blocks if block.target]), commands) == (10, 4)
+    paths = REPOSITORY_PATH.findall(PAGE.read_text(encoding="utf-8"))
+    assert [path for path in paths if not (copy / path).exists()] == []
+
+
+def test_the_tables_name_what_is_there() -> None:
+    """Each identifier in a row about one file stands in that file."""
+    rows = re.findall(r"^\| `([\w/.]+\.py)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) >= 5
+    absent = [
+        (path, name)
+        for path, cell in rows
+        for name in IDENTIFIER.findall(cell)
+        if not re.search(rf"\b{name}\b", (ROOT / path).read_text(encoding="utf-8"))
+    ]
+    assert absent == []
