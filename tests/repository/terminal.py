@@ -104,7 +104,9 @@ def drawn() -> str:
     with tempfile.TemporaryDirectory() as folder, RunningServer(db=str(Path(folder, "cardwright.db")), seed=7) as server:
         env, token = declined_purchase(server)
         command = [sys.executable, "-m", "cardwright", "explain", token]
-        text = printed_on_a_terminal(command, {**env, "TERM": "xterm-256color", "COLORTERM": "", "NO_COLOR": "", "COLUMNS": str(COLUMNS)})
+        text = printed_on_a_terminal(
+            command, {**env, "TERM": "xterm-256color", "COLORTERM": "", "NO_COLOR": "", "COLUMNS": str(COLUMNS)}
+        )
     page = Console(record=True, file=StringIO(), width=COLUMNS)
     page.print(Text(f"$ cardwright explain {token}", style="bold"))
     page.print(Text.from_ansi(text))
