@@ -72,6 +72,17 @@ from cardwright.storage.tables import (
 SHOWN_MAX = 20
 """Maximum number of violations of one invariant in a report; further ones are only counted."""
 
+PROMISES = {
+    "P1": "The ledger balances after every commit.",
+    "P3": "A request with a given token has one effect.",
+    "P4": "No balance and no velocity limit is exceeded.",
+    "P5": "The money of an order leaves or reaches its funding source in one entry.",
+    "P6": "Each notification arrives at least once, with the same content.",
+    "P8": "No card number is readable in the database.",
+    "P9": "A program cannot read or change objects of another program.",
+}
+"""The promises that invariants check, in words; docs/reference/reliability.md lists all of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:

@@ -33,13 +33,13 @@ _ENTRY_SUM: ColumnElement[int] = reduce(add, (journal.c[account] for account in 
 
 
 def entries_sum_to_zero(db: Connection) -> Iterator[Discrepancy]:
-    """Every journal entry sums to zero."""
+    """The legs of every journal entry sum to zero."""
     for row in stream(db, select(journal.c.id, _ENTRY_SUM.label("total")).where(_ENTRY_SUM != 0)):
         yield f"journal {row.id}", 0, row.total
 
 
 def ledger_sums_to_zero(db: Connection) -> Iterator[Discrepancy]:
-    """The ledger of every program sums to zero in every currency."""
+    """The journal entries of every program sum to zero in every currency."""
     total = func.sum(_ENTRY_SUM)
     query = select(journal.c.program_id, journal.c.currency, total.label("total"))
     for row in stream(db, query.group_by(journal.c.program_id, journal.c.currency).having(total != 0)):
@@ -47,7 +47,7 @@ def ledger_sums_to_zero(db: Connection) -> Iterator[Discrepancy]:
 
 
 def balances_are_sums_of_entries(db: Connection) -> Iterator[Discrepancy]:
-    """Every stored balance is the sum of its account's journal entries: available and held, and held alone."""
+    """Every stored balance, and the held part of it, equals the sum of the account's journal entries."""
     total = journal.c.available + journal.c.held
     for holder_id, account, sums in _accounts(db, journal, func.sum(total), func.sum(journal.c.held)):
         for currency in sorted(account.balances.keys() | sums.keys()):
