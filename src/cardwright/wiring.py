@@ -70,15 +70,17 @@ LAST_S = 0.3
 """The longest wait for those that were late and that have been aborted."""
 
 
+OTHER_KEY_ADVICE = f"set CARDWRIGHT_MASTER_KEY to the key of this database, or --data-dir to the folder with its {SECRETS_FILE}"
+
 log = structlog.get_logger()
 
 
 class Misconfigured(Exception):
-    """Settings that cannot work together, or a damaged file; the text names it, ``next_step`` the way out."""
+    """Settings that cannot work together, or a damaged file. The text names the setting or file, ``advice`` the way out."""
 
-    def __init__(self, text: str, next_step: str = "cardwright serve --help") -> None:
+    def __init__(self, text: str, advice: str) -> None:
         super().__init__(text)
-        self.next_step = next_step
+        self.advice = advice
 
 
 @contextmanager
@@ -131,7 +133,7 @@ def load_secrets(settings: Settings) -> Secrets:
     known = _kept_secrets(path) | given
     if missing := sorted(SECRET_NAMES - known.keys()):
         names = ", ".join(f"CARDWRIGHT_{name.upper()}" for name in missing)
-        raise Misconfigured(f"{path} has no {', '.join(missing)}; restore the file, or set {names}")
+        raise Misconfigured(f"{path} has no {', '.join(missing)}", f"restore the file from a backup, or set {names}")
     return Secrets(**known)
 
 
@@ -147,13 +149,10 @@ def ensure_secrets(settings: Settings, key_check: str | None) -> Secrets:
         return load_secrets(settings)
     if not settings.is_sandbox:
         missing = ", ".join(f"CARDWRIGHT_{name.upper()}" for name in sorted(SECRET_NAMES - given.keys()))
-        raise Misconfigured(f"production mode needs {missing}")
+        raise Misconfigured(f"production mode needs {missing}", "set these variables")
     made = _made_secrets(settings)
     if key_check not in (None, fingerprint_of(make_vault(settings, Secrets(**made | given)))):
-        raise Misconfigured(
-            f"the database was filled under another master key, and there is no {path}; set CARDWRIGHT_MASTER_KEY, or "
-            f"--data-dir to the folder with its {SECRETS_FILE}"
-        )
+        raise Misconfigured(f"the database was filled under another master key, and there is no {path}", OTHER_KEY_ADVICE)
     kept = {name: value for name, value in made.items() if name not in given}
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if create_file(path, msgspec.json.encode(kept)):
@@ -173,7 +172,8 @@ def find_secrets(settings: Settings) -> dict[str, str]:
     path = data_dir_of(settings) / SECRETS_FILE
     known = _kept_secrets(path) | given
     if missing := sorted(CREDENTIAL_NAMES - known.keys()):
-        raise Misconfigured(f"{path} has no {', '.join(missing)}")
+        names = ", ".join(f"CARDWRIGHT_{name.upper()}" for name in missing)
+        raise Misconfigured(f"{path} has no {', '.join(missing)}", f"restore the file from a backup, or set {names}")
     return known
 
 
@@ -205,7 +205,7 @@ def _kept_secrets(path: Path) -> dict[str, str]:
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Misconfigured(
             f"{path} is damaged: {error}; without its master key the database cannot be decrypted",
-            f"restore {path} from a backup; only if the database is new:  rm {path}",
+            f"restore {path} from a backup; remove it only if the database is new",
         ) from None
     return {name: value for name in SECRET_NAMES if (value := getattr(kept, name)) is not None}
 
@@ -240,10 +240,7 @@ def ensure_default_program(database: Database, vault: Vault, settings: Settings,
     with database.write() as db:
         fingerprint = fingerprint_of(vault)
         if kept_value(db, KEY_CHECK, fingerprint) != fingerprint:
-            raise Misconfigured(
-                "the database was filled under another master key; set CARDWRIGHT_MASTER_KEY, or --data-dir to the folder "
-                "with its secrets.json"
-            )
+            raise Misconfigured("the database was filled under another master key", OTHER_KEY_ADVICE)
         if find_program_of(db, digest) is not None:
             return
         program_id = find_program_token(db, DEFAULT_PROGRAM)

@@ -1,36 +1,39 @@
-"""`cardwright backtest`: tries a change of controls on the history of a running instance."""
+"""`cardwright backtest`: replays the history of a running instance under changed spend controls."""
 
 import json
 import sys
 import time
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cardwright.edges.cli.client import ApiResponse, Client
-from cardwright.edges.cli.instance import client_of
-from cardwright.edges.cli.output import Failure, print_notice, show_fields, show_json, show_table
+from cardwright.edges.cli.instance import client_of, credentials_hint
+from cardwright.edges.cli.output import Failure, Hint, print_notice, show_fields, show_json, show_table
+from cardwright.edges.cli.surroundings import failure_of_file
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
 
 POLL_S = 0.2
 SHOWN_MAX = 20
-"""Flips that are shown; all of them are at /sandbox/backtests/TOKEN/flips."""
+"""Maximum of flips in the report; all of them are at /sandbox/backtests/TOKEN/flips."""
+
+EXAMPLE = '{"velocity_controls": {"change": [{"token": "TOKEN", "amount_limit": 50}]}}'
 
 RUNNING = ("QUEUED", "RUNNING", "INTERRUPTED")
 
 
 def backtest(settings: "Settings", file: Path, *, base_url: str | None, as_json: bool, max_approval_drop: Decimal | None) -> bool:
-    """Tries what the file asks for and shows what came of it; tells whether the approval rate stays within bounds.
+    """Run a backtest and print its report. Return whether the approval rate drops by at most ``max_approval_drop``.
 
-    ``max_approval_drop`` in percentage points. Raises Failure for what is no backtest, and when it did not come to its end.
+    The unit of ``max_approval_drop`` is percentage points. Raises Failure if the file is malformed or the backtest fails.
     """
-    client = client_of(settings, base_url)
-    job = _call(client, "POST", "/sandbox/backtests", file, _body(file))
-    result = _watched(client, job, file)
-    path = f"/sandbox/backtests/{result['token']}/flips?count={SHOWN_MAX}"
-    flips = _call(client, "GET", path, file)["data"]
+    call = Caller(client_of(settings, base_url), settings, file)
+    job = call("POST", "/sandbox/backtests", _body(file))
+    result = _finished(call, job)
+    flips = call("GET", f"/sandbox/backtests/{result['token']}/flips?count={SHOWN_MAX}")["data"]
     if as_json:
         show_json({**result, "first_flips": flips})
     else:
@@ -45,33 +48,54 @@ def backtest(settings: "Settings", file: Path, *, base_url: str | None, as_json:
 def _body(file: Path) -> Any:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{file}: {error}", "cardwright backtest change.json", 2) from None
+    except OSError as error:
+        raise failure_of_file(error, 2) from None
+    except UnicodeDecodeError as error:
+        raise Failure(
+            f"{file} is not UTF-8 text: {error}", Hint(text=f"save the file as UTF-8; an example: {EXAMPLE}"), 2
+        ) from None
     try:
         return json.loads(text)
     except ValueError as error:
-        raise Failure(f"{file} is no JSON: {error}", "cardwright backtest change.json", 2) from None
+        raise Failure(f"{file} is not JSON: {error}", Hint(text=f"correct the file; an example: {EXAMPLE}"), 2) from None
 
 
-def _call(client: Client, verb: str, path: str, file: Path, body: object = None) -> dict[str, Any]:
-    answer: ApiResponse = client.request(verb, path, body)
-    if answer.status < 300 and isinstance(answer.body, dict):
-        return answer.body
-    reason = answer.body.get("error_message", answer.body) if isinstance(answer.body, dict) else answer.body
-    hint = "cardwright status   (are these its credentials?)" if answer.status == 401 else ""
-    raise Failure(f"{file}: {answer.status} {reason}", hint, 2 if answer.status == 400 else 1)
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Requests of one backtest. Raises Failure for a status of 300 or more; the exit code of a 400 is 2."""
+
+    client: Client
+    settings: "Settings"
+    file: Path
+
+    def __call__(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
+        """Return the body of a response."""
+        response: ApiResponse = self.client.request(verb, path, body)
+        if response.status < 300 and isinstance(response.body, dict):
+            return response.body
+        reason = response.body.get("error_message", response.body) if isinstance(response.body, dict) else response.body
+        url = self.client.root_url
+        match response.status:
+            case 400:
+                hint = Hint(text=f"correct the field; {url}/docs lists the fields of POST /sandbox/backtests")
+            case 401:
+                hint = credentials_hint(self.settings)
+            case _:
+                hint = Hint(text=f"check that {url} is a Cardwright instance in sandbox mode")
+        raise Failure(f"{self.file}: {url} answered {response.status}: {reason}", hint, 2 if response.status == 400 else 1)
 
 
-def _watched(client: Client, job: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The backtest at its end. On a terminal one line tells how far it is."""
+def _finished(call: Caller, job: dict[str, Any]) -> dict[str, Any]:
+    """Return the backtest when it has ended. A terminal shows the progress."""
     while job["state"] in RUNNING:
         _show_progress(job)
         time.sleep(POLL_S)
-        job = _call(client, "GET", f"/sandbox/backtests/{job['token']}", file)
+        job = call("GET", f"/sandbox/backtests/{job['token']}")
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if job["state"] != "DONE":
-        raise Failure(f"the backtest {job['token']} has {job['state']}: {job.get('error', '')}")
+        advice = "run the command again; if it fails again, look for the token in the server's log"
+        raise Failure(f"the backtest {job['token']} ended with {job['state']}: {job.get('error', '')}", Hint(text=advice))
     return job
 
 

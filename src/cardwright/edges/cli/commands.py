@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cardwright import __version__
-from cardwright.edges.cli.output import Failure, print_failure
+from cardwright.edges.cli.output import Failure, Hint, print_failure
 from cardwright.edges.cli.status import OutputFormat
-from cardwright.edges.cli.surroundings import failure_of_file
+from cardwright.edges.cli.surroundings import failure_of_file, variable_hint
 
 if TYPE_CHECKING:
     # pydantic takes a fifth of a second to import: `cardwright --help` does without it.
     from cardwright.settings import Settings
 
-# Frames are for terminals, not for files and pipes.
+# Help has frames only on a terminal, not in files and pipes.
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -64,13 +64,18 @@ Mode = Annotated[
 ]
 BaseUrl = Annotated[
     str | None,
-    typer.Option(envvar="CARDWRIGHT_BASE_URL", help="Base URL of another instance, instead of the one that runs here."),
+    typer.Option(
+        envvar="CARDWRIGHT_BASE_URL", help="Base URL of another instance.", show_default="the instance of the data directory"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def settings_from(**given: Any) -> "Settings":
-    """Options, then environment, then ``.env``. Raises Failure, which never shows a value: it may be a secret."""
+    """Return the settings: options override the environment, which overrides ``.env``. Raises Failure.
+
+    The failure does not contain the value, which may be a secret.
+    """
     from pydantic import ValidationError
 
     from cardwright.settings import Settings
@@ -79,15 +84,21 @@ def settings_from(**given: Any) -> "Settings":
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         wrong = [(f"CARDWRIGHT_{str(detail['loc'][0]).upper()}", detail["msg"]) for detail in error.errors(include_input=False)]
-        raise Failure("; ".join(f"{name}: {text}" for name, text in wrong), f"unset {wrong[0][0]}", 2) from None
+        hint = variable_hint([name for name, _ in wrong])
+        raise Failure("; ".join(f"{name}: {text}" for name, text in wrong), hint, 2) from None
     except UnicodeError:
-        raise Failure(".env is not UTF-8 text", "file .env", 2) from None
+        hint = Hint(
+            "LC_ALL=C grep -an '[^ -~]' .env", "save the file as UTF-8; the command prints its lines with other characters"
+        )
+        raise Failure(".env is not UTF-8 text", hint, 2) from None
     if settings.db is not None and "://" not in settings.db:
         try:
             Path(settings.db).expanduser().resolve()
         except RuntimeError as error:
             # A loop of symbolic links, or ~name of a user that does not exist.
-            raise Failure(f"--db {settings.db}: {error}", "cardwright serve --db cardwright.db", 2) from None
+            raise Failure(
+                f"--db {settings.db}: {error}", Hint(text="write the path of the file in full, as in --db /data/x.db"), 2
+            ) from None
     return settings
 
 
@@ -154,7 +165,7 @@ def serve(
     try:
         logs.configure(settings.log_level, settings.log_json, sys.stderr)
     except ValueError as error:
-        raise Failure(f"CARDWRIGHT_LOG_LEVEL: {error}", "unset CARDWRIGHT_LOG_LEVEL", 2) from None
+        raise Failure(f"CARDWRIGHT_LOG_LEVEL: {error}", variable_hint(["CARDWRIGHT_LOG_LEVEL"]), 2) from None
     serve(settings, as_json=as_json, until_eof=until_eof)
 
 
@@ -171,11 +182,12 @@ def migrate(
     db: Db = None,
     data_dir: DataDir = None,
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL statements and change nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Migrate the database to the schema of this version."""
     from cardwright.edges.cli import database_commands
 
-    database_commands.migrate(settings_from(db=db, data_dir=data_dir), sql=sql)
+    database_commands.migrate(settings_from(db=db, data_dir=data_dir), sql=sql, as_json=as_json)
 
 
 @cli.command()
@@ -198,23 +210,27 @@ def reset(
     data_dir: DataDir = None,
     mode: Mode = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Delete all objects of the default program; credentials and settings stay."""
+    """Delete all objects of the default program, transactions included; credentials and settings stay."""
     from cardwright.edges.cli import database_commands
 
-    database_commands.reset(settings_from(db=db, data_dir=data_dir, mode=mode), is_sure=yes)
+    database_commands.reset(settings_from(db=db, data_dir=data_dir, mode=mode), is_sure=yes, as_json=as_json)
 
 
 @cli.command()
 def status(
     db: Db = None,
     data_dir: DataDir = None,
-    output_format: Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the output.")] = OutputFormat.TEXT,
+    output_format: Annotated[
+        OutputFormat, typer.Option("--output", "-o", help="Format of the output: text, or env for a shell.")
+    ] = OutputFormat.TEXT,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the address and the credentials of the running instance."""
+    """Show URL, credentials and data of the instance that runs in this folder or in --data-dir."""
     from cardwright.edges.cli.status import status
 
-    status(settings_from(db=db, data_dir=data_dir), output_format)
+    status(settings_from(db=db, data_dir=data_dir), output_format, as_json=as_json)
 
 
 @cli.command()
@@ -224,15 +240,15 @@ def program(
     db: Db = None,
     data_dir: DataDir = None,
     output_format: Annotated[
-        OutputFormat, typer.Option("--output", "-o", help="Output format; env prints lines for eval.")
+        OutputFormat, typer.Option("--output", "-o", help="Format of the output: text, or env for a shell.")
     ] = OutputFormat.TEXT,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --output json.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Create an isolated program on the running instance and show its credentials, which are shown only once."""
     from cardwright.edges.cli.program import create_program
 
-    output_format = OutputFormat.JSON if as_json else output_format
-    create_program(settings_from(db=db, data_dir=data_dir), token, base_url=base_url, output_format=output_format)
+    settings = settings_from(db=db, data_dir=data_dir)
+    create_program(settings, token, base_url=base_url, output_format=output_format, as_json=as_json)
 
 
 @cli.command()
@@ -302,7 +318,7 @@ def main() -> None:
         _drop_output()
         sys.exit(1)
     except OSError as error:
-        # Files and folders of every command: an unreadable folder, a file in the place of a folder, a full disk.
+        # For example an unreadable folder, a file in the place of a folder, or a full disk.
         _end(failure_of_file(error))
     except KeyboardInterrupt:
         sys.exit(130)

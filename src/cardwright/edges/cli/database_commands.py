@@ -1,7 +1,8 @@
-"""The commands that work on a database itself: `migrate`, `verify` and `reset`."""
+"""Database commands: `migrate`, `verify` and `reset`."""
 
 import errno
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cardwright.edges.cli.output import Failure, print_notice, show_json, show_table
-from cardwright.edges.cli.surroundings import command_with_place, failure_of_database
+from cardwright.edges.cli.output import Failure, Hint, print_notice, show_json
+from cardwright.edges.cli.surroundings import check_folder, command_with_place, failure_of_database, nearest
+from cardwright.edges.cli.verify_report import show_report
 from cardwright.kit.files import create_empty_file
 
 if TYPE_CHECKING:
-    from cardwright.ledger.invariants import Finding
     from cardwright.settings import Settings
     from cardwright.storage.database import Database
     from cardwright.wiring import Secrets
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def database_of(settings: "Settings", *, is_made: bool = False, is_read: bool = False) -> Iterator["Database"]:
-    """The database of the settings. Raises Failure.
+    """Open the database of the settings. Raises Failure.
 
-    A SQLite file that does not exist is made only if ``is_made``; one that cannot be written is accepted only if ``is_read``.
+    A missing SQLite file is created only if ``is_made``. A file without write permission is accepted only if ``is_read``.
     """
     from sqlalchemy.exc import DBAPIError
 
@@ -35,14 +36,18 @@ def database_of(settings: "Settings", *, is_made: bool = False, is_read: bool = 
     from cardwright.wiring import address_of
 
     address = address_of(settings)
+    if address == ":memory:":
+        advice = "while that server runs, name the file that `serve` prints after `data`"
+        raise Failure("--db :memory: is a private database of one server", Hint(text=advice), 2)
     try:
         database = Database(address)
         # The parts of a PostgreSQL address are first needed when a connection is made.
         urlsplit(address)
     except ValueError as error:
         # The error of a wrong PostgreSQL address may repeat a part of the password.
-        text = "--db is no valid postgresql:// address" if address.startswith("postgres") else str(error)
-        raise Failure(text, "cardwright serve --db postgresql://user:password@host:5432/database", 2) from None
+        text = "--db is not a valid postgresql:// address" if address.startswith("postgres") else str(error)
+        advice = "use the path of a file, or postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+        raise Failure(text, Hint(text=advice), 2) from None
     if database.is_sqlite:
         if is_made:
             if settings.db is None:
@@ -58,71 +63,87 @@ def database_of(settings: "Settings", *, is_made: bool = False, is_read: bool = 
 
 
 def make_data_dir(settings: "Settings") -> Path:
-    """Make the data directory, which only its owner may enter. Raises Failure, OSError."""
+    """Create the data directory with mode 0700. Raises Failure, OSError."""
     from cardwright.wiring import data_dir_of
 
     directory = data_dir_of(settings)
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except (FileExistsError, NotADirectoryError):
-        raise Failure(f"--data-dir {directory}: not a folder", "cardwright serve --data-dir ~/.cardwright") from None
+        hint = Hint(f"ls -ld {shlex.quote(nearest(str(directory)))}", "name another folder with --data-dir")
+        raise Failure(f"--data-dir {directory}: not a folder", hint) from None
     return directory
 
 
 def make_database_file(path: str) -> None:
-    """Make an empty SQLite file that only its owner may read; SQLite gives the files beside it the same mode."""
-    try:
-        # SQLite, too, makes the file that a symbolic link names.
-        create_empty_file(Path(os.path.realpath(path)))
-    except FileNotFoundError:
-        folder = Path(path).parent
-        raise Failure(f"--db {path}: there is no folder {folder}", f"mkdir -p {folder}", 2) from None
+    """Create an empty SQLite file of mode 0600; SQLite gives its other files the same mode. Raises Failure, OSError."""
+    # SQLite, too, creates the file that a symbolic link names.
+    target = os.path.realpath(path)
+    check_folder(path)
+    check_folder(target)
+    create_empty_file(Path(target))
 
 
 def check_database_file(path: str, *, is_read: bool = False) -> None:
-    """Refuse what cannot be a SQLite database before SQLite opens it. Raises Failure, OSError."""
+    """Check that a path can be a SQLite database before SQLite opens it. Raises Failure, OSError."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise Failure(f"--db {path} does not exist", f"cardwright migrate --db {path}   (makes it)") from None
+        advice = (
+            "name the database of a server with --db or --data-dir, or call the command in the folder where the server was "
+            f"started; the current folder is {Path.cwd()}"
+        )
+        command = f"ls -la {shlex.quote(nearest(os.path.abspath(path)))}"
+        raise Failure(f"--db {path} does not exist", Hint(command, advice)) from None
     if not stat.S_ISREG(mode):
-        raise Failure(f"--db {path} is not a regular file", f"ls -ld {path}")
+        raise Failure(f"--db {path} is not a regular file", f"ls -ld {shlex.quote(path)}")
     if not os.access(path, os.R_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
     if not is_read and not os.access(path, os.W_OK):
-        raise Failure(f"--db {path} may not be written", f"ls -ld {Path(path).parent} {path}")
+        raise Failure(f"--db {path} may not be written by this user", f"ls -ld {shlex.join((str(Path(path).parent), path))}")
 
 
 @contextmanager
 def migrated(settings: "Settings", *, is_made: bool = False) -> Iterator[tuple["Database", bool]]:
-    """The database at the schema of this version, and whether it had to be brought there."""
+    """Migrate the database to the schema of this version, and tell whether it had another one. Raises Failure.
+
+    An empty database is migrated only if ``is_made``.
+    """
     from cardwright.storage.migrate import MigrationBlocked, migrate, present
 
     with database_of(settings, is_made=is_made) as database:
-        check_revision(database, present(database))
+        revision = present(database)
+        check_revision(database, revision)
+        if revision is None and not is_made:
+            raise _empty(database)
         try:
             was_changed = migrate(database)
         except MigrationBlocked as error:
-            hint = f"{command_with_place(settings, 'cardwright migrate')}   (again, when it has ended)"
-            raise Failure(f"--db {database.place}: {error}", hint) from None
+            advice = "migrate again when the other migration or transaction has ended"
+            raise Failure(f"--db {database.place}: {error}", command_with_place(settings, "cardwright migrate", advice)) from None
         yield database, was_changed
 
 
+def _empty(database: "Database") -> Failure:
+    """Return the failure for a database that no server has used; a migration would only make an empty one of it."""
+    return Failure(f"--db {database.place} has no tables of Cardwright", Hint(text="name the database of a server with --db"))
+
+
 def check_revision(database: "Database", revision: str | None) -> None:
-    """Refuse a database at a revision that this version does not know. Raises Failure."""
+    """Check that this version knows the revision of the database. Raises Failure."""
     from cardwright.storage.migrate import newest, revisions
 
     if revision is None or revision in revisions():
         return
     text = f"--db {database.place} is at revision {revision}, which this version ({newest()}) does not know"
     if revision > newest():
-        raise Failure(text, "pip install --upgrade cardwright")
-    raise Failure(text, "cardwright --version   (the database was made by another one, or by another program)")
+        raise Failure(text, Hint(text=f"install the version of Cardwright that has revision {revision}"))
+    raise Failure(text, Hint("cardwright --version", "another version or another program made this database"))
 
 
 @contextmanager
 def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
-    """The database as a server needs it, with the default program in it, and the keys to it."""
+    """Open the database for a server: migrated, with the default program, and with its keys. Raises Failure, OSError."""
     from sqlalchemy.exc import IntegrityError
 
     from cardwright.wiring import Misconfigured, ensure_default_program, ensure_secrets, find_key_check, make_vault
@@ -134,84 +155,89 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
             try:
                 ensure_default_program(database, vault, settings, keys)
             except IntegrityError:
-                # Another server inserted it after the look-up above; now the look-up finds it.
+                # Another server inserted it after the look-up above, so a second look-up finds it.
                 ensure_default_program(database, vault, settings, keys)
         except Misconfigured as error:
-            raise Failure(str(error), error.next_step) from None
+            raise Failure(str(error), Hint(text=error.advice)) from None
         yield database, keys
 
 
-def migrate(settings: "Settings", *, sql: bool) -> None:
-    """Brings the database to the schema of this version, or prints the statements that would."""
-    from cardwright.storage.migrate import sql_of_all
+def migrate(settings: "Settings", *, sql: bool, as_json: bool) -> None:
+    """Migrate the database to the schema of this version, or print the SQL statements of the migration."""
+    from cardwright.storage.migrate import newest, sql_of_all
 
     if sql:
         with database_of(settings, is_made=True) as database:
-            print(sql_of_all(database), end="")
+            statements = sql_of_all(database)
+            if as_json:
+                show_json({"database": database.place, "revision": newest(), "sql": statements})
+            else:
+                print(statements, end="")
         return
     with migrated(settings, is_made=True) as (database, was_changed):
-        print_notice(f"{database.place}: {'brought to' if was_changed else 'already at'} the schema of this version")
+        if as_json:
+            show_json({"database": database.place, "revision": newest(), "was_changed": was_changed})
+        print_notice(f"{database.place}: {'migrated to' if was_changed else 'already at'} the schema of this version")
 
 
 def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
-    """Checks every invariant on a database that may be in use; tells whether all of them hold."""
-    from cardwright.ledger.invariants import findings
+    """Check every invariant on a database that may be in use. Return whether all of them hold."""
+    from cardwright.ledger.invariants import PROMISES, findings
     from cardwright.storage.migrate import newest, present
 
     with database_of(settings, is_read=True) as database:
         revision = present(database)
         check_revision(database, revision)
+        if revision is None:
+            raise _empty(database)
         if revision != newest():
-            text = f"--db {database.place} is at revision {revision or 'none'}, and this version checks {newest()}"
+            text = f"--db {database.place} is at revision {revision}, and this version checks {newest()}"
             raise Failure(text, command_with_place(settings, "cardwright migrate"))
         report = list(findings(database, secrets=secrets))
         place = database.place
     is_sound = not any(finding.broken for finding in report)
     if as_json:
-        show_json({"database": place, "sound": is_sound, "invariants": [asdict(finding) for finding in report]})
+        invariants = [asdict(finding) for finding in report]
+        show_json({"database": place, "sound": is_sound, "promises": PROMISES, "invariants": invariants})
     else:
-        _show_report(report)
-        print_notice(f"{place}: {'the books are sound' if is_sound else 'the books are not sound'}")
+        show_report(report)
+        print_notice(f"{place}: {'all invariants hold' if is_sound else 'at least one invariant is broken'}")
     return is_sound
 
 
-def _show_report(report: list["Finding"]) -> None:
-    rows = [
-        (finding.promise, finding.says, finding.examined, f"{finding.broken} broken" if finding.broken else "sound")
-        for finding in report
-    ]
-    show_table(("", "always true", "rows", ""), rows, ["red" if finding.broken else "" for finding in report])
-    for finding in report:
-        for violation in finding.violations:
-            print(f"{violation.name}: {violation.where}: expected {violation.expected}, found {violation.actual}")
-        if finding.broken > len(finding.violations):
-            print(f"{finding.name}: and {finding.broken - len(finding.violations)} more")
-
-
-def reset(settings: "Settings", *, is_sure: bool) -> None:
-    """Removes everything of the default program but its credentials and settings."""
+def reset(settings: "Settings", *, is_sure: bool, as_json: bool) -> None:
+    """Remove everything of the default program except its credentials and settings."""
     from cardwright.storage.programs import find_program_token
     from cardwright.storage.reset import reset_program
     from cardwright.wiring import DEFAULT_PROGRAM, first_clock
 
     if not settings.is_sandbox:
-        raise Failure("--mode production: what was booked stays booked", "cardwright reset --mode sandbox", 2)
+        advice = "name a sandbox database with --db, and set --mode sandbox or CARDWRIGHT_MODE"
+        raise Failure("--mode production: reset removes nothing in production mode", Hint(text=advice), 2)
     with migrated(settings) as (database, _):
         if not is_sure:
-            _ask(database.place, command_with_place(settings, "cardwright reset --yes"))
+            mode = " --mode sandbox" if "mode" in settings.model_fields_set else ""
+            _ask(database.place, command_with_place(settings, f"cardwright reset --yes{mode}"))
         with database.write() as db:
             program_id = find_program_token(db, DEFAULT_PROGRAM)
             if program_id is None:
-                hint = command_with_place(settings, "cardwright serve")
+                hint = Hint(text="there is nothing to remove; the first start of a server creates the default program")
                 raise Failure(f"--db {database.place} has no default program yet", hint)
             removed = reset_program(db, program_id, first_clock(settings))["removed"]
+        if as_json:
+            show_json({"database": database.place, "removed": removed})
         rows = ", ".join(f"{count} {name}" for name, count in removed.items())
         print_notice(f"{database.place}: removed {rows or 'nothing, it was empty'}")
 
 
-def _ask(place: str, next_step: str) -> None:
+def _ask(place: str, hint: Hint) -> None:
+    """Ask for confirmation on the terminal. Raises Failure without one."""
     if not sys.stdin.isatty():
-        raise Failure("--yes is needed when standard input is no terminal", next_step, 2)
+        raise Failure("reset needs --yes if standard input is not a terminal", hint, 2)
     print_notice(f"This removes all cards, users and transactions of the default program in {place}.")
-    if input("Type yes to go on: ").strip().lower() != "yes":
-        raise Failure("nothing was removed", next_step)
+    try:
+        reply = input("Type yes to continue: ")
+    except EOFError:
+        reply = ""
+    if reply.strip().lower() != "yes":
+        raise Failure("not confirmed; nothing was removed", hint)

@@ -1,4 +1,4 @@
-"""`cardwright demo`: starts an instance, plays the story on it and tells it as it goes."""
+"""`cardwright demo`: a guided demo on a temporary instance, with checks of the results."""
 
 import json
 import time
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from cardwright.edges.cli.demo_scenario import Promise, Step, Story, value_at
 from cardwright.edges.cli.explain import show_decision
 from cardwright.edges.cli.instance import fresh_instance
-from cardwright.edges.cli.output import Failure, console, show_json
+from cardwright.edges.cli.output import Failure, Hint, console, show_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_MAX = 110
-"""Characters of a request that are shown."""
+"""Maximum of characters of a request in the output."""
 
 
 def demo(*, as_json: bool) -> None:
-    """Plays the story. Raises Failure when a step is refused or a promise is broken."""
+    """Run the demo. Raises Failure if a request fails or a result is not as expected."""
     started = time.monotonic()
     with fresh_instance() as fresh:
         story = Story(fresh.client)
@@ -38,14 +38,16 @@ def demo(*, as_json: bool) -> None:
             }
         )
     else:
-        print(f"\n{len(story.promises) - len(broken)} of {len(story.promises)} promises kept, in {seconds} s.")
+        print(f"\n{len(story.promises) - len(broken)} of {len(story.promises)} results as expected, in {seconds} s.")
     if broken:
-        raise Failure(f"not as promised: {'; '.join(broken)}", "cardwright demo --json")
+        raise Failure(
+            f"results not as expected: {'; '.join(broken)}", Hint("cardwright demo --json", "run it again for a report")
+        )
 
 
 def _show_story(story: Story) -> None:
     page, shown_count = console(), 0
-    page.print(f"An instance of its own answers at {story.client.root_url}/v3. It is gone when the story ends.", style="dim")
+    page.print(f"Temporary instance: {story.client.root_url}/v3. The demo removes it at the end.", style="dim")
     for number, step in enumerate(story.play(), 1):
         _show_step(page, number, step)
         for promise in story.promises[shown_count:]:
@@ -71,7 +73,7 @@ def _show_step(page: "Console", number: int, step: Step) -> None:
 
 
 def _plain(value: object) -> str:
-    """A value as JSON writes it, but for the quotation marks; an amount keeps its cents."""
+    """Return a value as in JSON, without quotation marks; an amount has two decimals."""
     match value:
         case str():
             return value

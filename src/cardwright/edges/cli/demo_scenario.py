@@ -1,11 +1,11 @@
-"""The guide's six steps and what comes after them, played over real HTTP: each step with what it asked and what came back."""
+"""Scenario of the demo: the guide's six steps, then a webhook, look-ups and a decline, all over HTTP."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from cardwright.edges.cli.client import Client
-from cardwright.edges.cli.output import Failure
+from cardwright.edges.cli.output import Failure, Hint
 
 SOURCE, PRODUCT, USER, CARD = "demo_funding", "demo_product", "demo_user", "demo_card"
 BOX = "demo"
@@ -24,7 +24,7 @@ PRODUCT_CONFIG = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Something that happened: the request, its answer, and which of the answer's fields are worth a look."""
+    """A request, its response, and the fields of the response that the demo prints."""
 
     title: str
     verb: str
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Something that the guide, or this platform, says will be so, and whether it was."""
+    """An expected result, and whether it occurred."""
 
     says: str
     is_kept: bool
@@ -45,15 +45,15 @@ class Promise:
 
 @dataclass(slots=True)
 class Story:
-    """Plays the steps one after the other; what was promised collects in ``promises``."""
+    """Runs the steps in order and collects the expected results in ``promises``."""
 
     client: Client
     promises: list[Promise] = field(default_factory=list)
 
     def play(self) -> Iterator[Step]:
-        """The whole story. Raises Failure when a step is refused."""
+        """Yield every step. Raises Failure if a request fails."""
         yield from self._set_up()
-        bought = self._purchase("A purchase: the program funds it just in time, and the money is held", 10)
+        bought = self._purchase("A purchase: Just-in-Time Funding loads the money, and a hold reserves it", 10)
         purchase = bought.answer["transaction"]
         self._check_purchase(purchase)
         yield bought
@@ -64,18 +64,18 @@ class Story:
             "The card is suspended", "POST", "/v3/cardtransitions",
             {"card_token": CARD, "state": "SUSPENDED", "reason_code": "01", "channel": "API"}, ("state", "reason_code"),
         )  # fmt: skip
-        refused = self._purchase("The next purchase is declined, which is an answer like any other", 25)
+        refused = self._purchase("The next purchase is declined; a decline is a transaction too", 25)
         self._check_decline(refused.answer["transaction"])
         yield refused
         yield from self._look_at_the_decline(refused.answer["transaction"])
 
     def _set_up(self) -> Iterator[Step]:
         yield self._ask(
-            "A program funding source: where the money for purchases comes from", "POST", "/v3/fundingsources/program",
+            "A program funding source: the account that funds purchases", "POST", "/v3/fundingsources/program",
             {"token": SOURCE, "name": "Demo Program Funding"}, ("token", "name", "active"),
         )  # fmt: skip
         yield self._ask(
-            "A card product: its cards are virtual, active at once, and funded just in time", "POST", "/v3/cardproducts",
+            "A card product: virtual cards, active at once, with Just-in-Time Funding", "POST", "/v3/cardproducts",
             {"token": PRODUCT, "name": "Demo Virtual Card", "start_date": "2026-01-01", "config": PRODUCT_CONFIG},
             ("token", "name", "config.jit_funding.program_funding_source.funding_source_token"),
         )  # fmt: skip
@@ -112,26 +112,26 @@ class Story:
         token, load_token = purchase["token"], purchase["gpa_order"]["transaction_token"]
         yield self._webhook("The webhook arrives, signed", token, purchase)
         step = self._ask(
-            "The transaction can be read back", "GET", f"/v3/transactions/{token}", None,
+            "The transaction by its token", "GET", f"/v3/transactions/{token}", None,
             ("type", "state", "amount", "response.code", "approval_code"),
         )  # fmt: skip
-        self._promise("it reads as it was answered", step.answer == purchase)
+        self._promise("the transaction equals the response to the purchase", step.answer == purchase)
         yield step
         step = self._ask(
-            "And so can the load that paid for it", "GET", f"/v3/transactions/{load_token}", None,
+            "The JIT load that funded it", "GET", f"/v3/transactions/{load_token}", None,
             ("type", "subnetwork", "amount", "preceding_related_transaction_token"),
         )  # fmt: skip
-        self._promise("the load belongs to the purchase", step.answer["preceding_related_transaction_token"] == token)
+        self._promise("the JIT load refers to the purchase", step.answer["preceding_related_transaction_token"] == token)
         yield step
         step = self._ask(
-            "The account holds what was loaded, and nothing of it is free", "GET", f"/v3/balances/{USER}", None,
+            "The account: the load is on hold, so nothing is available", "GET", f"/v3/balances/{USER}", None,
             ("gpa.ledger_balance", "gpa.available_balance"),
         )  # fmt: skip
         gpa = step.answer["gpa"]
         self._promise("ledger 10.00, available 0.00", (gpa["ledger_balance"], gpa["available_balance"]) == (10, 0))
         yield step
         yield self._ask(
-            "Why it was approved: every check, in order", "GET", f"/sandbox/decisions/{token}", None, ("outcome", "response.memo")
+            "The decision: every check, in order", "GET", f"/sandbox/decisions/{token}", None, ("outcome", "response.memo")
         )
 
     def _webhook(self, title: str, token: str, transaction: dict[str, Any]) -> Step:
@@ -142,17 +142,19 @@ class Story:
         )  # fmt: skip
         arrived = step.answer["data"][0] if step.answer["data"] else {}
         self._promise("the webhook arrives with a valid signature", arrived.get("signature", {}).get("valid") is True)
-        self._promise("and carries the transaction as answered", arrived.get("body") == {"transactions": [transaction]})
+        self._promise(
+            "the webhook contains the transaction of the response", arrived.get("body") == {"transactions": [transaction]}
+        )
         return step
 
     def _check_decline(self, refused: dict[str, Any]) -> None:
-        self._promise("a suspended card is refused with 1003", refused["response"]["code"] == "1003")
-        self._promise("nothing is loaded for a decline", refused["state"] == "DECLINED" and "gpa_order" not in refused)
+        self._promise("a purchase with a suspended card is declined with 1003", refused["response"]["code"] == "1003")
+        self._promise("a decline loads no money", refused["state"] == "DECLINED" and "gpa_order" not in refused)
 
     def _look_at_the_decline(self, refused: dict[str, Any]) -> Iterator[Step]:
-        yield self._webhook("Declines are told too", refused["token"], refused)
+        yield self._webhook("The webhook of the decline", refused["token"], refused)
         step = self._ask(
-            "Why it was declined, and what would have had to differ", "GET", f"/sandbox/decisions/{refused['token']}", None,
+            "The decision: the check that declined, and a remedy", "GET", f"/sandbox/decisions/{refused['token']}", None,
             ("outcome", "first_refusal", "would_pass_if"),
         )  # fmt: skip
         self._promise("the first refusal is the card's state", step.answer.get("first_refusal") == "card_is_active")
@@ -161,7 +163,8 @@ class Story:
     def _ask(self, title: str, verb: str, path: str, body: dict[str, Any] | None, shown: tuple[str, ...]) -> Step:
         answer = self.client.request(verb, path, body)
         if answer.status not in (200, 201):
-            raise Failure(f"{verb} {path} was answered {answer.status}: {answer.body}", "cardwright serve --log-level info")
+            hint = Hint("cardwright demo", "run the demo again; if it fails again, report this output")
+            raise Failure(f"{verb} {path} was answered {answer.status}: {answer.body}", hint)
         return Step(title=title, verb=verb, path=path, body=body, status=answer.status, answer=answer.body, shown=shown)
 
     def _promise(self, says: str, is_kept: bool) -> None:
@@ -169,7 +172,7 @@ class Story:
 
 
 def value_at(answer: Any, path: str) -> Any:
-    """The value at a dotted path, None where any part of the path is missing."""
+    """Return the value at a dotted path, or None if a part of the path is missing."""
     for name in path.split("."):
         try:
             answer = answer[int(name) if isinstance(answer, list) else name]

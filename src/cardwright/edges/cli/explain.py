@@ -1,10 +1,10 @@
-"""`cardwright explain`: why a purchase was approved or declined, check by check."""
+"""`cardwright explain`: the reasons why a purchase was approved or declined, check by check."""
 
 from typing import TYPE_CHECKING, Any
 
-from cardwright.edges.cli.client import Client
-from cardwright.edges.cli.instance import client_of
-from cardwright.edges.cli.output import Failure, show_fields, show_json, show_table
+from cardwright.edges.cli.client import ApiResponse, Client
+from cardwright.edges.cli.instance import client_of, credentials_hint
+from cardwright.edges.cli.output import Failure, Hint, show_fields, show_json, show_table
 from cardwright.kit.clock import iso
 
 if TYPE_CHECKING:
@@ -12,26 +12,42 @@ if TYPE_CHECKING:
 
 COLOURS = {"pass": "green", "refuse": "red", "would_refuse": "yellow", "not_reached": "dim"}
 
+TRANSACTION_NOT_FOUND = "404011"
+
 
 def explain(settings: "Settings", token: str, *, base_url: str | None, as_json: bool) -> None:
     """Print a decision. Raises Failure if no instance answers or there is no such transaction."""
-    decision = decision_of(client_of(settings, base_url), token)
+    client = client_of(settings, base_url)
+    response = client.request("GET", f"/sandbox/decisions/{token}")
+    if response.status != 200:
+        raise _failure(client, settings, token, response)
     if as_json:
-        show_json(decision)
+        show_json(response.body)
     else:
-        show_decision(decision)
+        show_decision(response.body)
 
 
-def decision_of(client: Client, token: str) -> dict[str, Any]:
-    """The decision about the transaction with this token."""
-    answer = client.request("GET", f"/sandbox/decisions/{token}")
-    if answer.status == 200:
-        decision: dict[str, Any] = answer.body
-        return decision
-    reason = answer.body.get("error_message", answer.body) if isinstance(answer.body, dict) else answer.body
-    known = "cardwright explain TOKEN   (the transaction.token of an answer)"
-    hint = "cardwright status   (are these its credentials?)" if answer.status == 401 else known
-    raise Failure(f"{token}: {answer.status} {reason}", hint)
+def _failure(client: Client, settings: "Settings", token: str, response: ApiResponse) -> Failure:
+    """Return the failure for a status other than 200. For an unknown token it names the program that was searched."""
+    body = response.body if isinstance(response.body, dict) else {}
+    if body.get("error_code") == TRANSACTION_NOT_FOUND:
+        advice = (
+            "take the token from transaction.token of a response; `cardwright reset` and POST /sandbox/reset remove "
+            "transactions; for another program, set its CARDWRIGHT_APPLICATION_TOKEN and CARDWRIGHT_ACCESS_TOKEN"
+        )
+        return Failure(f"{token}: there is no such transaction in {_program_of(client)} at {client.root_url}", Hint(text=advice))
+    reason = body.get("error_message", response.body)
+    hint = credentials_hint(settings) if response.status == 401 else Hint(
+        text=f"check that {client.root_url} is a Cardwright instance in sandbox mode"
+    )  # fmt: skip
+    return Failure(f"{token}: {client.root_url} answered {response.status}: {reason}", hint)
+
+
+def _program_of(client: Client) -> str:
+    """Return the name of the program that the credentials belong to."""
+    response = client.request("GET", "/sandbox/program")
+    is_found = response.status == 200 and isinstance(response.body, dict) and "token" in response.body
+    return f"the program {response.body['token']}" if is_found else "the program of these credentials"
 
 
 def show_decision(decision: dict[str, Any]) -> None:
@@ -69,7 +85,7 @@ def _inputs(inputs: dict[str, Any]) -> str:
 
 
 def _plain(name: str, value: object) -> str:
-    """A value for people: an instant as a time, a boolean as JSON writes it."""
+    """Return an input as text: an instant as an ISO 8601 time, a boolean as in JSON."""
     if name.endswith("_ms") and isinstance(value, int):
         return iso(value)
     if isinstance(value, list):

@@ -1,7 +1,8 @@
-"""A running instance, as other commands find it by its data directory, and instances that live as long as one command."""
+"""Instances: the one that a data directory records, and temporary ones for a single command."""
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from cardwright.edges.cli.client import Client
-from cardwright.edges.cli.output import Failure, print_notice
+from cardwright.edges.cli.client import Client, ClientHints
+from cardwright.edges.cli.output import Failure, Hint, print_notice
+from cardwright.edges.cli.surroundings import command_with_place, variable_hint
 from cardwright.kit.files import read_file, replace_file
 
 if TYPE_CHECKING:
@@ -25,34 +27,38 @@ STOP_S = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """Where an instance answers. ``base_url`` ends in ``/v3``; ``ca`` is the certificate to trust when it speaks TLS."""
+    """Address and data of an instance. ``base_url`` ends in ``/v3``; ``ca`` is the certificate authority to trust.
+
+    ``data`` is the absolute path of the database file, or the DSN without its password.
+    """
 
     base_url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]+")]
     pid: int
     mode: str
     ca: str | None = None
+    data: str | None = None
 
     @property
     def root_url(self) -> str:
-        """What everything that is not the API's stands under."""
+        """The URL without ``/v3``, for ``/sandbox``, ``/docs`` and ``/metrics``."""
         return root_of(self.base_url)
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What opens the default program."""
+    """The credentials of the default program."""
 
     application_token: str
     access_token: str
 
 
 def root_of(base_url: str) -> str:
-    """The address without ``/v3``."""
+    """Return the URL without ``/v3``."""
     return base_url.rstrip("/").removesuffix("/v3")
 
 
 def environment_of(base_url: str, credentials: Credentials, ca: str | None) -> dict[str, str]:
-    """The variables under which programs find an instance."""
+    """Return the environment variables for client programs."""
     variables = {
         "CARDWRIGHT_BASE_URL": base_url,
         "CARDWRIGHT_URL": root_of(base_url),
@@ -62,12 +68,12 @@ def environment_of(base_url: str, credentials: Credentials, ca: str | None) -> d
     return variables | ({"CARDWRIGHT_CA": ca, "REQUESTS_CA_BUNDLE": ca} if ca is not None else {})
 
 
-# --- One that somebody else started -------------------------------------------------------
+# --- The instance of a data directory -----------------------------------------------------
 
 
 @contextmanager
 def announced(directory: Path, instance: Instance) -> Iterator[None]:
-    """Leaves word of an instance in its data directory for as long as it runs."""
+    """Record an instance in its data directory while it runs."""
     path = directory / FILE
     try:
         replace_file(path, json.dumps({name: value for name, value in asdict(instance).items() if value is not None}).encode())
@@ -79,81 +85,129 @@ def announced(directory: Path, instance: Instance) -> Iterator[None]:
     try:
         yield
     finally:
-        # Another one may have started on the same directory meanwhile; its word is not ours to take back.
+        # Another instance may have recorded itself in the same directory meanwhile; its file stays.
         with suppress(OSError, ValueError, KeyError):
             if json.loads(read_file(path))["pid"] == instance.pid:
                 path.unlink()
 
 
 def find_instance(settings: "Settings") -> Instance:
-    """The instance of a data directory. Raises Failure when none has left word there."""
+    """Return the instance that a data directory records. Raises Failure if there is none, OSError if it cannot be read."""
     from cardwright.wiring import data_dir_of
 
     path = data_dir_of(settings) / FILE
     try:
         return msgspec.json.decode(read_file(path), type=Instance)
     except FileNotFoundError:
-        hint = "cardwright serve   (or name the --data-dir of one that runs)"
-        raise Failure(f"no instance runs in --data-dir {path.parent}", hint) from None
+        directory = path.parent.absolute()
+        advice = f"call it in the folder where the server was started, or name --data-dir; the current folder is {Path.cwd()}"
+        raise Failure(
+            f"no instance runs in --data-dir {directory}", command_with_place(settings, "cardwright serve", advice)
+        ) from None
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise Failure(f"{path} is damaged: {error}", f"rm {path}   (a running instance writes it at its next start)") from None
+        hint = Hint(f"rm {shlex.quote(str(path))}", "remove the file and restart the server, which writes it again")
+        raise Failure(f"{path} is damaged: {error}", hint) from None
 
 
 def find_credentials(settings: "Settings") -> Credentials:
-    """The credentials of the environment, else those that the first start left in the data directory."""
+    """Return the credentials of the environment, else those in the data directory. Raises Failure, OSError."""
     from cardwright.wiring import Misconfigured, find_secrets
 
     try:
         keys = find_secrets(settings)
     except Misconfigured as error:
-        raise Failure(str(error), error.next_step) from None
+        raise Failure(str(error), Hint(text=error.advice)) from None
     except FileNotFoundError as error:
-        hint = "export CARDWRIGHT_APPLICATION_TOKEN=… CARDWRIGHT_ACCESS_TOKEN=…"
-        raise Failure(f"there are no credentials: {error.filename} does not exist", hint) from None
+        advice = (
+            "call it in the folder where the server was started, name --data-dir, or set CARDWRIGHT_APPLICATION_TOKEN and "
+            f"CARDWRIGHT_ACCESS_TOKEN; the current folder is {Path.cwd()}"
+        )
+        raise Failure(f"there are no credentials: {error.filename} does not exist", Hint(text=advice)) from None
     return Credentials(keys["application_token"], keys["access_token"])
 
 
 def client_of(settings: "Settings", base_url: str | None) -> Client:
-    """Talks to the instance of the settings, or to another one's address with the same credentials. Raises Failure."""
+    """Return a client of the data directory's instance, or of ``base_url``, with the same credentials. Raises Failure."""
     if base_url is None:
-        instance, pair = find_instance(settings), find_credentials(settings)
-        return Client(instance.root_url, pair.application_token, pair.access_token, instance.ca)
+        instance = find_instance(settings)
+        url, ca, hints = instance.root_url, instance.ca, client_hints(instance, settings)
+    else:
+        url, ca, hints = root_of(base_url), os.environ.get("CARDWRIGHT_CA"), _hints_of_address(settings)
     pair = find_credentials(settings)
-    return Client(root_of(base_url), pair.application_token, pair.access_token, os.environ.get("CARDWRIGHT_CA"))
+    return Client(url, pair.application_token, pair.access_token, ca, hints)
 
 
-# --- One of our own -----------------------------------------------------------------------
+def client_hints(instance: Instance, settings: "Settings") -> ClientHints:
+    """Return the ways out for the instance that the data directory records."""
+    start = on_its_database(instance, settings, "cardwright serve")
+    ca = Hint(text="restart the server with --tls, which writes the certificate authority again")
+    return ClientHints(connect=start, ca=ca, address=Hint(text="restart the server, which writes its address again"))
+
+
+def on_its_database(instance: Instance, settings: "Settings", command: str) -> Hint:
+    """Return a command on the instance's database, which ``--db`` of ``serve`` may have put outside the data directory."""
+    from cardwright.wiring import address_of
+
+    if settings.db is not None or instance.data in (None, str(Path(address_of(settings)).absolute())):
+        return command_with_place(settings, command)
+    return command_with_place(settings.model_copy(update={"db": instance.data}), command)
+
+
+def _hints_of_address(settings: "Settings") -> ClientHints:
+    """Return the ways out for an instance that ``--base-url`` or ``CARDWRIGHT_BASE_URL`` names."""
+    format_text = "use an address such as http://127.0.0.1:8181/v3"
+    connect = command_with_place(settings, "cardwright status", "start that server, or correct its address")
+    ca_text = "CARDWRIGHT_CA must name the ca.pem of that server; without it, the authorities of this system apply"
+    ca = variable_hint(["CARDWRIGHT_CA"], ca_text)
+    if "CARDWRIGHT_BASE_URL" in os.environ:
+        address = variable_hint(["CARDWRIGHT_BASE_URL"], format_text)
+    else:
+        address = command_with_place(settings, "cardwright status", format_text)
+    return ClientHints(connect=connect, ca=ca, address=address)
+
+
+def credentials_hint(settings: "Settings") -> Hint:
+    """Return the way out if an instance does not accept the credentials."""
+    from cardwright.wiring import SECRETS_FILE, data_dir_of
+
+    names = ["CARDWRIGHT_APPLICATION_TOKEN", "CARDWRIGHT_ACCESS_TOKEN"]
+    if any(name in os.environ for name in names) and (data_dir_of(settings) / SECRETS_FILE).is_file():
+        return variable_hint(names, "without these variables, the credentials of the data directory apply")
+    return Hint(text=f"set {names[0]} and {names[1]} to the credentials of a program of that instance")
+
+
+# --- Temporary instances ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """An instance that lives as long as the command that made it."""
+    """A temporary instance, which ends with the command that started it."""
 
     instance: Instance
     credentials: Credentials
 
     @property
     def environment(self) -> dict[str, str]:
-        """How the command's own programs find it."""
+        """The environment variables for its client programs."""
         return environment_of(self.instance.base_url, self.credentials, self.instance.ca)
 
     @property
     def client(self) -> Client:
-        """Talks to it."""
+        """A client with its credentials."""
         pair = self.credentials
         return Client(self.instance.root_url, pair.application_token, pair.access_token, self.instance.ca)
 
 
 @contextmanager
 def fresh_instance(*, db: str | None = None, options: Sequence[str] = ()) -> Iterator[Fresh]:
-    """Starts an instance on a free port and ends it. Without ``db`` it keeps its data in a place of its own, which goes with it.
+    """Start an instance on a free port and stop it at the end. Without ``db`` its data is removed at the end.
 
-    The child notices the end of this process by the end of its standard input, so it does not outlive even a killed parent.
+    The child ends when its standard input ends, so it does not outlive a parent that was killed.
     """
     command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", "--json", "--until-eof"]
     command += ["--db", db or ":memory:", *options]
     env = dict(os.environ) if db else {name: value for name, value in os.environ.items() if not name.startswith("CARDWRIGHT_")}
-    # The root directory has no .env whose settings would leak in. A session of its own: Ctrl-C is for the command.
+    # The root directory has no .env whose settings would leak in. A new session: Ctrl-C is for the command.
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=None if db else "/", start_new_session=True
     )
@@ -167,7 +221,7 @@ def _fresh(process: "subprocess.Popen[bytes]") -> Fresh:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise Failure("the instance did not start; its own words stand above", "cardwright serve")
+        raise Failure("the instance did not start", Hint(text="the output above names the cause"))
     message: dict[str, Any] = json.loads(line)
     instance = Instance(base_url=message["base_url"], pid=process.pid, mode=message["mode"], ca=message.get("ca"))
     return Fresh(instance, Credentials(message["application_token"], message["access_token"]))

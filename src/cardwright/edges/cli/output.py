@@ -1,41 +1,53 @@
-"""How the commands speak: what was asked for goes to stdout, everything else to stderr; plain lines where nobody looks on."""
+"""Output of the commands: data on stdout, notices and errors on stderr, no colours unless stdout is a terminal."""
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    # Rich takes a tenth of a second to import, which `serve` has no use for.
+    # Rich takes a tenth of a second to import, and `serve` does not use it.
     from rich.console import Console
 
 PLAIN_WIDTH = 200
-"""Columns where there is no terminal: a file has no edge at which lines must be broken."""
+"""Columns of a table in a file or a pipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """The way out of a failure: a shell command that works as printed, or advice in words, or both."""
+
+    command: str = ""
+    text: str = ""
 
 
 class Failure(Exception):
-    """A command cannot do what it was asked for. The text names the option; ``hint`` is what to type next."""
+    """The reason why a command cannot do its work. The text names the option or the file; ``hint`` is the way out.
 
-    def __init__(self, text: str, hint: str = "", code: int = 1) -> None:
+    A plain string as ``hint`` is a command, which a user may paste into a shell. Advice in words needs ``Hint(text=…)``.
+    """
+
+    def __init__(self, text: str, hint: Hint | str = "", code: int = 1) -> None:
         super().__init__(text)
-        self.hint = hint
+        self.hint = Hint(hint) if isinstance(hint, str) else hint
         self.code = code
 
 
 def console() -> "Console":
-    """Where people read: colours and the terminal's width when stdout is one."""
+    """Return a console for text: with colours and the terminal's width if stdout is a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def show_json(value: object) -> None:
-    """Data for a machine, indented for the people who look at it too."""
+    """Print data as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def show_fields(fields: Sequence[tuple[str, str]], indent: int = 2) -> None:
-    """Names and values in two columns; fields without a value are left out."""
+    """Print names and values in two columns. Fields without a value are left out."""
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
         if value:
@@ -43,7 +55,7 @@ def show_fields(fields: Sequence[tuple[str, str]], indent: int = 2) -> None:
 
 
 def show_table(heads: Sequence[str], rows: Iterable[Sequence[Any]], styles: Sequence[str] = ()) -> None:
-    """A table without frames: what is copied out of it is what stands in it. ``styles`` are the rows' colours on a terminal."""
+    """Print a table without frames, so that copied text has no frame characters. ``styles`` are the rows' colours."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
@@ -59,12 +71,14 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[Any]], styles: Sequ
 
 
 def print_notice(text: str) -> None:
-    """A word to whoever is there, beside the data."""
+    """Print a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_failure(failure: Failure) -> None:
-    """What went wrong and what to type next."""
+    """Print the error, the advice after ``help:`` and the command to type after ``next:``."""
     print_notice(f"error: {failure}")
-    if failure.hint:
-        print_notice(f"next:  {failure.hint}")
+    if failure.hint.text:
+        print_notice(f"help:  {failure.hint.text}")
+    if failure.hint.command:
+        print_notice(f"next:  {failure.hint.command}")

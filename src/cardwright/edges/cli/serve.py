@@ -1,5 +1,6 @@
-"""`cardwright serve`: prepares the database, starts the server, and says where it answers once it does."""
+"""`cardwright serve`: checks the settings, opens the database, runs the server and prints its URL when it is ready."""
 
+import errno
 import fcntl
 import json
 import os
@@ -19,21 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cardwright import __version__
-from cardwright.edges.cli.instance import Credentials, Instance, announced, environment_of
-from cardwright.edges.cli.output import Failure, print_notice, show_fields
+from cardwright.edges.cli.instance import FILE, Credentials, Instance, announced, environment_of
+from cardwright.edges.cli.output import Failure, Hint, print_notice, show_fields
+from cardwright.edges.cli.surroundings import check_folder, inherited_settings, serve_command, variable_hint
 
 if TYPE_CHECKING:
     from cardwright.settings import Settings
 
-POSTGRES_HINT = "cardwright serve --db postgresql://user:password@host/database --workers 2"
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses that mean every interface, and where this machine finds itself under them."""
+"""Addresses that mean every interface, and the local address that a client on this machine uses instead."""
 
 POLL_S = 0.01
 
 
 def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
-    """Runs an instance until SIGTERM or SIGINT. Raises Failure when it cannot start."""
+    """Run an instance until SIGTERM or SIGINT. Raises Failure if it cannot start."""
     check(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -43,6 +44,7 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
     from cardwright.edges.http.server import PortTaken, bind, run
     from cardwright.wiring import address_of, resolved_settings
 
+    command_settings = settings
     with ExitStack() as stack:
         settings = stack.enter_context(resolved_settings(settings))
         directory = make_data_dir(settings).absolute()
@@ -54,24 +56,27 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         try:
             listener = bind(settings.host, settings.port)
         except PortTaken as taken:
-            raise Failure(f"--port: {taken}", "cardwright serve   (without --port it takes the next free one)") from None
+            raise Failure(f"--port: {taken}", serve_command(command_settings, "--port 0 takes any free port", port=0)) from None
         except OSError as error:
             options = f"--host {settings.host}" + (f" --port {settings.port}" if settings.port is not None else "")
-            raise Failure(f"{options}: {error.strerror}", "cardwright serve --host 127.0.0.1") from None
+            # Ports below 1024 need privileges.
+            change = {"port": 0} if error.errno == errno.EACCES else {"host": "127.0.0.1"}
+            raise Failure(f"{options}: {error.strerror}", serve_command(command_settings, **change)) from None
         with opened(settings) as (database, keys):
             place = str(Path(database.place).absolute()) if database.is_sqlite else database.place
         ca, certificate = certificate_for(settings, directory) if settings.tls else (None, None)
         pair = Credentials(keys.application_token, keys.access_token)
-        instance = instance_of(settings, listener, ca)
+        instance = instance_of(settings, listener, ca, place)
         message = StartupMessage(settings, instance, pair, place, directory, as_json)
         stack.enter_context(announcing(message, directory))
         run(settings, listener, certificate)
         if not message.is_ready:
-            raise Failure("the server did not start; the log above says why", "cardwright serve --log-level info")
+            advice = "the log above names the cause"
+            raise Failure("the server did not start", serve_command(command_settings, advice, log_level="info"))
 
 
 def _leave(_number: int, _frame: object) -> None:
-    """Ends the command. While the server runs it catches signals itself, and raises them again when it has answered all."""
+    """End the command. A running server handles signals itself and raises them again after its last response."""
     from cardwright.wiring import Platform
 
     raise SystemExit(1 if Platform.is_damaged else 0)
@@ -83,31 +88,31 @@ def _leave_at_eof() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-# --- What cannot work ---------------------------------------------------------------------
+# --- Checks -------------------------------------------------------------------------------
 
 
 def check(settings: "Settings") -> None:
-    """Refuses settings that cannot work together. Raises Failure, which names the option and the way out."""
+    """Check that the settings work together. Raises Failure, which names the option and the way out; OSError."""
     from cardwright.core.pan import is_bin
     from cardwright.wiring import address_of
 
     if settings.workers < 1:
-        raise Failure("--workers must be at least 1", "cardwright serve --workers 1", 2)
+        raise Failure("--workers must be at least 1", serve_command(settings, workers=1), 2)
     address = address_of(settings)
-    folder = Path(address).expanduser().parent
-    if settings.db is not None and "://" not in address and not folder.is_dir():
-        raise Failure(f"--db {address}: there is no folder {folder}", f"mkdir -p {folder}", 2)
+    if settings.db is not None and "://" not in address:
+        check_folder(str(Path(address).expanduser()))
     if settings.workers > 1 and "://" not in address:
-        raise Failure(f"--workers {settings.workers} needs PostgreSQL: SQLite has one writer, so one process", POSTGRES_HINT, 2)
+        hint = serve_command(settings, "or name a database: --db postgresql://USER:PASSWORD@HOST:5432/DATABASE", workers=1)
+        raise Failure(f"--workers {settings.workers} needs PostgreSQL: a SQLite file has one writer, so one process", hint, 2)
     if settings.workers > 1 and settings.seed is not None:
-        text = f"--seed goes with --workers 1: {settings.workers} processes would draw the same identifiers"
-        raise Failure(text, f"cardwright serve --seed {settings.seed}", 2)
+        text = f"--seed needs --workers 1: {settings.workers} processes would generate the same identifiers"
+        raise Failure(text, serve_command(settings, workers=1), 2)
     if not settings.is_sandbox:
         _check_production(settings)
     if settings.tls:
-        _check_host(settings.host)
+        _check_host(settings)
     if not is_bin(settings.bin_prefix):
-        raise Failure("CARDWRIGHT_BIN_PREFIX must have 6 to 14 digits", "unset CARDWRIGHT_BIN_PREFIX", 2)
+        raise Failure("CARDWRIGHT_BIN_PREFIX must have 6 to 14 digits", variable_hint(["CARDWRIGHT_BIN_PREFIX"]), 2)
     if settings.master_key is not None:
         _check_key(settings.master_key.get_secret_value())
 
@@ -116,24 +121,28 @@ def _check_production(settings: "Settings") -> None:
     from cardwright.wiring import policy_of
 
     if settings.seed is not None:
-        raise Failure("--seed goes with --mode sandbox: whoever knows the seed knows every token", "cardwright serve", 2)
+        is_variable = settings.seed == inherited_settings().seed
+        hint = variable_hint(["CARDWRIGHT_SEED"]) if is_variable else serve_command(settings, seed=None)
+        raise Failure("--seed needs --mode sandbox: anyone who knows the seed can compute every token", hint, 2)
     try:
         policy_of(settings)
     except ValueError as error:
-        raise Failure(f"CARDWRIGHT_OUTGOING_HOSTS: {error}", "export CARDWRIGHT_OUTGOING_HOSTS=host:port,…", 2) from None
+        hint = variable_hint(["CARDWRIGHT_OUTGOING_HOSTS"], "format: HOST or HOST:PORT, separated by commas")
+        raise Failure(f"CARDWRIGHT_OUTGOING_HOSTS: {error}", hint, 2) from None
     missing = [name for name in ("master_key", "application_token", "access_token") if getattr(settings, name) is None]
     if missing:
         names = [f"CARDWRIGHT_{name.upper()}" for name in missing]
-        hint = " ".join(f"{name}=$(openssl rand -hex 32)" for name in names)
-        raise Failure(f"--mode production needs {', '.join(names)}", f"export {hint}   (and keep them)", 2)
+        command = "export " + " ".join(f"{name}=$(openssl rand -hex 32)" for name in names)
+        hint = Hint(command, "for a new database, generate the values and keep them; for an existing one, set its values")
+        raise Failure(f"--mode production needs {', '.join(names)}", hint, 2)
 
 
-def _check_host(host: str) -> None:
+def _check_host(settings: "Settings") -> None:
     from cardwright.kit.tls import is_host
 
-    if not is_host(host):
-        text = f"--host {host}: with --tls it must be an IP address or a host name of ASCII letters, digits and hyphens"
-        raise Failure(text, "cardwright serve --tls --host 127.0.0.1", 2)
+    if not is_host(settings.host):
+        text = f"--host {settings.host}: with --tls it must be an IP address or a host name of ASCII letters, digits and hyphens"
+        raise Failure(text, serve_command(settings, host="127.0.0.1"), 2)
 
 
 def _check_key(master_key: str) -> None:
@@ -142,33 +151,36 @@ def _check_key(master_key: str) -> None:
     try:
         Vault.from_hex(master_key)
     except ValueError as error:
-        raise Failure(f"CARDWRIGHT_MASTER_KEY: {error}", "export CARDWRIGHT_MASTER_KEY=$(openssl rand -hex 32)", 2) from None
+        command = "export CARDWRIGHT_MASTER_KEY=$(openssl rand -hex 32)"
+        hint = Hint(command, "for a new database, generate a key and keep it; an existing one needs its own key")
+        raise Failure(f"CARDWRIGHT_MASTER_KEY: {error}", hint, 2) from None
 
 
 def lock_database_file(path: str, directory: Path) -> None:
-    """Hold a SQLite file against a second server, which would give its transactions the same ids. Raises Failure, OSError.
+    """Lock a SQLite file against a second server, which would generate the same transaction ids. Raises Failure, OSError.
 
-    The lock is on the file itself, so that every name of it leads to the same lock: a symbolic or hard link, another path in
-    another container. It is a ``flock``, which Linux and macOS keep apart from the POSIX locks of SQLite on local disks, the
-    only ones where SQLite's WAL works. The descriptor stays open until the process ends, which releases the lock: closing any
-    descriptor of the file drops the POSIX locks that SQLite holds in this process.
+    The lock is on the file itself, so it is the same under every name: a symbolic or hard link, or a path in another container.
+    It is a ``flock``. Linux and macOS keep it apart from the POSIX locks of SQLite on local disks, the only disks where SQLite's
+    WAL works. The descriptor stays open until the process ends, which releases the lock: closing any descriptor of the file
+    would drop the POSIX locks that SQLite holds in this process.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        hint = f"{status_command(directory)}   (shows it), or  cardwright serve --db another.db"
-        raise Failure(f"--db {path}: another server works on this file", hint) from None
+        advice = "stop that server, or name another file with --db"
+        command = status_command(directory) if (directory / FILE).is_file() else ""
+        raise Failure(f"--db {path}: another Cardwright server is using this database", Hint(command, advice)) from None
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if mode & 0o077:
         print_notice(f"warning: --db {path} is open to other users (mode {mode:o});  chmod 600 {path}*")
 
 
-# --- Where it answers ---------------------------------------------------------------------
+# --- Address and startup message ----------------------------------------------------------
 
 
 def certificate_for(settings: "Settings", directory: Path) -> tuple[Path, Path]:
-    """Return the file that clients trust and the server's certificate, for the names under which this machine is called."""
+    """Return the certificate authority and the server's certificate, which is valid for the names of this machine."""
     from cardwright.kit.tls import is_host, self_made_certificate
 
     host = ANYWHERE.get(settings.host, settings.host)
@@ -178,11 +190,14 @@ def certificate_for(settings: "Settings", directory: Path) -> tuple[Path, Path]:
         return self_made_certificate(directory, names, datetime.now(UTC))
     except ValueError as error:
         path = directory / "ca-key.pem"
-        raise Failure(f"--tls: {path} is damaged: {error}", f"rm {path}") from None
+        hint = Hint(
+            f"rm {shlex.quote(str(path))}", "the next start makes a new certificate authority, which clients must trust anew"
+        )
+        raise Failure(f"--tls: {path} is damaged: {error}", hint) from None
 
 
 def status_command(directory: Path) -> str:
-    """Return the command that finds the instance of a data directory; it names any but the default of this folder."""
+    """Return the ``status`` command for a data directory, with ``--data-dir`` unless it is the default of this folder."""
     from cardwright.settings import Settings
     from cardwright.wiring import data_dir_of
 
@@ -190,17 +205,17 @@ def status_command(directory: Path) -> str:
     return "cardwright status" if is_default else f"cardwright status --data-dir {shlex.quote(str(directory))}"
 
 
-def instance_of(settings: "Settings", listener: socket.socket, ca: Path | None) -> Instance:
-    """Return the instance's description of itself."""
+def instance_of(settings: "Settings", listener: socket.socket, ca: Path | None, place: str) -> Instance:
+    """Return the record of the instance for its data directory."""
     host = ANYWHERE.get(settings.host, settings.host)
     name = f"[{host}]" if ":" in host else host
     base_url = f"{'https' if ca else 'http'}://{name}:{listener.getsockname()[1]}/v3"
-    return Instance(base_url=base_url, pid=os.getpid(), mode=settings.mode.value, ca=str(ca) if ca else None)
+    return Instance(base_url=base_url, pid=os.getpid(), mode=settings.mode.value, ca=str(ca) if ca else None, data=place)
 
 
 @dataclass(slots=True)
 class StartupMessage:
-    """What is said when the instance is ready, and whether it was."""
+    """The message that the instance is ready, and whether it was printed."""
 
     settings: "Settings"
     instance: Instance
@@ -211,7 +226,7 @@ class StartupMessage:
     is_ready: bool = False
 
     def announce(self) -> None:
-        """Says it, once."""
+        """Print the message."""
         self.is_ready = True
         print(json.dumps(self._data()) if self.as_json else f"Cardwright {__version__} is ready.\n", flush=True)
         if not self.as_json:
@@ -220,13 +235,19 @@ class StartupMessage:
 
     def _data(self) -> dict[str, Any]:
         instance = self.instance
-        data = {"base_url": instance.base_url, "mode": instance.mode, "pid": instance.pid, "data": self.place}
+        data = {
+            "base_url": instance.base_url,
+            "url": instance.root_url,
+            "mode": instance.mode,
+            "pid": instance.pid,
+            "data": self.place,
+        }
         tokens = asdict(self.credentials) if self.settings.is_sandbox else {}
         return data | tokens | ({"ca": instance.ca} if instance.ca else {})
 
     def _fields(self) -> list[tuple[str, str]]:
         root, settings, pair = self.instance.root_url, self.settings, self.credentials
-        # Who runs this in production keeps what it prints; the tokens are known there anyway.
+        # The output of a production server ends in a log, which must not contain the tokens.
         kept = "as in CARDWRIGHT_{}" if not settings.is_sandbox else ""
         return [
             ("base URL", self.instance.base_url),
@@ -250,15 +271,15 @@ class StartupMessage:
 
 @contextmanager
 def announcing(message: StartupMessage, directory: Path) -> Iterator[None]:
-    """Asks the server whether it is ready, from a thread, and then says so and leaves word in the data directory."""
+    """Poll the server in a thread. When it is ready, record the instance in the data directory and print the message."""
     ended = threading.Event()
-    with ExitStack() as word:
+    with ExitStack() as record:
 
         def announce_when_ready() -> None:
             while not ended.is_set() and not _answers(message.instance):
                 time.sleep(POLL_S)
             if not ended.is_set():
-                word.enter_context(announced(directory, message.instance))
+                record.enter_context(announced(directory, message.instance))
                 message.announce()
 
         thread = threading.Thread(target=announce_when_ready, daemon=True)

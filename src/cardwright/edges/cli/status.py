@@ -1,4 +1,4 @@
-"""`cardwright status`: whether an instance runs here, where it answers, and what opens it."""
+"""`cardwright status`: URL, credentials, data and readiness of the instance of a data directory."""
 
 import os
 import shlex
@@ -8,8 +8,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from cardwright.edges.cli.client import ApiResponse, Client
-from cardwright.edges.cli.instance import Instance, environment_of, find_credentials, find_instance
-from cardwright.edges.cli.output import Failure, show_fields, show_json
+from cardwright.edges.cli.instance import (
+    Instance,
+    client_hints,
+    environment_of,
+    find_credentials,
+    find_instance,
+    on_its_database,
+)
+from cardwright.edges.cli.output import Failure, Hint, show_fields, show_json
 from cardwright.edges.cli.surroundings import command_with_place
 
 if TYPE_CHECKING:
@@ -21,39 +28,49 @@ MIGRATIONS_MISSING = "migrations missing"
 
 
 class OutputFormat(StrEnum):
-    """How a status is written."""
+    """Values of ``--output``."""
 
     TEXT = "text"
-    JSON = "json"
     ENV = "env"
 
 
-def status(settings: "Settings", output_format: OutputFormat) -> None:
-    """Shows the instance of a data directory. Raises Failure when there is none, or it does not answer, or is not ready."""
+def status(settings: "Settings", output_format: OutputFormat, *, as_json: bool) -> None:
+    """Print the instance of a data directory. Raises Failure if there is none, or if it is not reachable or not ready."""
+    from cardwright.wiring import data_dir_of
+
+    check_format(settings, "cardwright status", output_format, as_json=as_json)
     instance, pair = find_instance(settings), find_credentials(settings)
-    answer = _readiness(instance, settings)
-    if answer.status != 200:
-        raise _not_ready(instance, answer, settings)
-    match output_format:
-        case OutputFormat.ENV:
-            show_exports(environment_of(instance.base_url, pair, instance.ca))
-        case OutputFormat.JSON:
-            known = {name: value for name, value in asdict(instance).items() if value is not None}
-            show_json({**known, **asdict(pair), **answer.body})
-        case OutputFormat.TEXT:
-            show_fields(
-                [
-                    ("base URL", instance.base_url),
-                    ("application token", pair.application_token),
-                    ("admin access token", pair.access_token),
-                    ("explorer", f"{instance.root_url}/docs"),
-                    ("mode", instance.mode),
-                    ("process", str(instance.pid)),
-                    ("status", f"{answer.body.get('status')}, schema {answer.body.get('schema')}"),
-                    ("certificate", instance.ca or ""),
-                ],
-                indent=0,
-            )
+    response = _readiness(instance, settings)
+    if response.status != 200:
+        raise _not_ready(instance, response, settings)
+    directory = str(data_dir_of(settings).absolute())
+    if as_json:
+        known = {name: value for name, value in asdict(instance).items() if value is not None}
+        show_json({**known, "url": instance.root_url, "data_dir": directory, **asdict(pair), **response.body})
+    elif output_format is OutputFormat.ENV:
+        show_exports(environment_of(instance.base_url, pair, instance.ca))
+    else:
+        show_fields(
+            [
+                ("base URL", instance.base_url),
+                ("application token", pair.application_token),
+                ("admin access token", pair.access_token),
+                ("explorer", f"{instance.root_url}/docs"),
+                ("mode", instance.mode),
+                ("process", str(instance.pid)),
+                ("status", f"{response.body.get('status')}, schema {response.body.get('schema')}"),
+                ("data", instance.data or ""),
+                ("data directory", directory),
+                ("certificate", instance.ca or ""),
+            ],
+            indent=0,
+        )
+
+
+def check_format(settings: "Settings", command: str, output_format: OutputFormat, *, as_json: bool) -> None:
+    """Raise Failure if a command is given both ``--json`` and ``-o env``."""
+    if as_json and output_format is OutputFormat.ENV:
+        raise Failure("--json and -o env exclude each other", command_with_place(settings, f"{command} --json"), 2)
 
 
 def show_exports(variables: Mapping[str, str]) -> None:
@@ -63,14 +80,14 @@ def show_exports(variables: Mapping[str, str]) -> None:
 
 
 def _readiness(instance: Instance, settings: "Settings") -> ApiResponse:
-    """The answer of ``/readyz``. Raises Failure; one of a process that has ended says so."""
+    """Return the response of ``/readyz``. Raises Failure, which says so if the process has ended."""
     try:
-        return Client(instance.root_url, ca=instance.ca).request("GET", "/readyz")
+        return Client(instance.root_url, ca=instance.ca, hints=client_hints(instance, settings)).request("GET", "/readyz")
     except Failure as failure:
         if _is_running(instance.pid):
             raise
         text = f"{failure}; the instance, process {instance.pid}, ended without a clean stop"
-        raise Failure(text, command_with_place(settings, "cardwright serve")) from None
+        raise Failure(text, on_its_database(instance, settings, "cardwright serve")) from None
 
 
 def _is_running(pid: int) -> bool:
@@ -79,19 +96,20 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        # A process of another user, or a number that the file's reader cannot judge.
+        # A process of another user, or a number that no process can have.
         pass
     return True
 
 
-def _not_ready(instance: Instance, answer: ApiResponse, settings: "Settings") -> Failure:
-    """The failure for an answer other than 200: its ``status`` and ``reason``, and the command that helps."""
-    body = answer.body if isinstance(answer.body, dict) else {}
-    state = str(body.get("status", f"HTTP status {answer.status}"))
+def _not_ready(instance: Instance, response: ApiResponse, settings: "Settings") -> Failure:
+    """Return the failure for a response other than 200: its ``status`` and ``reason``, and the way out."""
+    body = response.body if isinstance(response.body, dict) else {}
+    state = str(body.get("status", f"HTTP status {response.status}"))
     text = f"{instance.root_url} is not ready: {state}"
     if reason := body.get("reason"):
         text += f": {reason}"
     if state == MIGRATIONS_MISSING:
         text += f"; the database is at schema {body.get('schema') or 'none'}"
-        return Failure(text, command_with_place(settings, "cardwright migrate"))
-    return Failure(text, "check that the database answers and has space; the log of the server says more")
+        return Failure(text, on_its_database(instance, settings, "cardwright migrate"))
+    advice = "check that the database server runs and that its disk has space; the server's log has the details"
+    return Failure(text, Hint(text=advice))

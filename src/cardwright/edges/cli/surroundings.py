@@ -1,12 +1,14 @@
-"""Failures of the surroundings: errors of files, folders and databases as one line and the command to type next."""
+"""Failures of the environment: errors of files, folders, settings and databases, each with the command to type next."""
 
 import errno
 import os
 import shlex
 import sqlite3
-from typing import TYPE_CHECKING
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cardwright.edges.cli.output import Failure
+from cardwright.edges.cli.output import Failure, Hint
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
@@ -17,63 +19,151 @@ if TYPE_CHECKING:
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+PLACE = ("db", "data_dir")
+"""The settings that say where an instance keeps its data."""
 
-def command_with_place(settings: "Settings", command: str) -> str:
-    """Return a command to type next, with the ``--db`` and ``--data-dir`` of the settings, quoted for the shell.
+SERVE_OPTIONS = (*PLACE, "host", "port", "workers", "tls", "mode", "seed", "allow_simulate", "log_level")
+"""The settings that are options of ``serve``."""
 
-    Without them it would work on the database of the default data directory. A password is shown as ``***``.
+ENV_FILE = Path(".env")
+
+
+# --- Hints --------------------------------------------------------------------------------
+
+
+def command_with_place(settings: "Settings", command: str, text: str = "") -> Hint:
+    """Return a command to type next, with the ``--db`` and ``--data-dir`` that were given, and the advice ``text``.
+
+    Without them the command would work on the database of the default data directory.
     """
+    return _with_options(settings, command, PLACE, text)
+
+
+def serve_command(settings: "Settings", text: str = "", **changes: Any) -> Hint:
+    """Return ``cardwright serve`` with the options that were given, except for ``changes``. None drops an option."""
+    return _with_options(settings.model_copy(update=changes), "cardwright serve", SERVE_OPTIONS, text)
+
+
+def _with_options(settings: "Settings", command: str, names: tuple[str, ...], text: str) -> Hint:
+    """Return a hint that repeats the options which the environment does not set.
+
+    A DSN with a password is not printed, and with ``***`` in its place it would not work. Then the hint is advice in words.
+    """
+    inherited = inherited_settings()
+    words = list[str]()
+    for name in names:
+        value, option = getattr(settings, name), name.replace("_", "-")
+        if value is None or value == getattr(inherited, name):
+            continue
+        if name == "db" and has_password(value):
+            advice = f"run `{command}` with the same --db as before (its password is not repeated here)"
+            return Hint(text=f"{text}; {advice}" if text else advice)
+        words += [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+    return Hint(f"{command} {shlex.join(words)}" if words else command, text)
+
+
+def inherited_settings() -> "Settings":
+    """Return the settings that the next command has without options: those of the environment and of ``.env``."""
+    from pydantic import ValidationError
+
+    from cardwright.settings import Settings
+
+    try:
+        return Settings()
+    except (ValidationError, UnicodeError, OSError):
+        return Settings.model_construct()
+
+
+def has_password(address: str) -> bool:
+    """Return whether a database address has a password in it, in clear or as ``***``."""
     from cardwright.storage.database import without_password
 
-    words = []
-    if settings.db is not None:
-        words += ["--db", without_password(settings.db) if "://" in settings.db else settings.db]
-    if settings.data_dir is not None:
-        words += ["--data-dir", str(settings.data_dir)]
-    return f"{command} {shlex.join(words)}" if words else command
+    rest = address.partition("://")[2]
+    return ":***@" in rest or without_password(address).partition("://")[2] != rest
 
 
-def failure_of_file(error: OSError) -> Failure:
-    """Return the failure that an error of the operating system means; it names the file."""
+def variable_hint(names: list[str], text: str = "") -> Hint:
+    """Return the way to get rid of wrong settings: ``unset`` for variables, the lines to correct for ``.env``."""
+    wanted = {name.upper() for name in names}
+    if variables := sorted(name for name in os.environ if name.upper() in wanted):
+        return Hint(f"unset {' '.join(variables)}", text)
+    if ENV_FILE.is_file():
+        pattern = "".join(f" -e {name}" for name in sorted(wanted))
+        advice = f"correct or remove the line in {ENV_FILE.absolute()}"
+        return Hint(f"grep -in{pattern} {ENV_FILE}", f"{text}; {advice}" if text else advice)
+    return Hint(text=text or "correct the option")
+
+
+# --- Files and folders --------------------------------------------------------------------
+
+
+def failure_of_file(error: OSError, code: int = 1) -> Failure:
+    """Return the failure for an error of the operating system; it names the file."""
     reason = error.strerror or str(error) or type(error).__name__
+    is_full = error.errno in FULL
     if error.filename is None:
-        return Failure(reason, "df -h" if error.errno in FULL else "")
+        advice = "check the output device, its free space and the limits of this process"
+        return Failure(reason, Hint("df -h") if is_full else Hint(text=advice), code)
     path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
-    return Failure(f"{path}: {reason}", f"df -h {_folder_of(path)}" if error.errno in FULL else f"ls -ld {_nearest(path)}")
+    command = f"df -h {shlex.quote(nearest(_folder_of(path)))}" if is_full else f"ls -ld {shlex.quote(nearest(path))}"
+    return Failure(f"{path}: {reason}", command, code)
 
 
-def failure_of_database(database: "Database", error: "DBAPIError | Unavailable") -> Failure:
-    """Return the failure that a database's refusal means; it names ``--db`` without a password."""
-    from sqlalchemy.exc import DBAPIError
-
-    from cardwright.storage.failures import reason_of
-
-    cause = error if isinstance(error, DBAPIError) else error.__cause__
-    hint = f"psql '{database.place}'"
-    if database.is_sqlite:
-        hint = _sqlite_hint(database.path, cause.orig if isinstance(cause, DBAPIError) else cause)
-    return Failure(f"--db {database.place}: {reason_of(error)}", hint)
+def check_folder(path: str) -> None:
+    """Check that the folder of a database file exists. Raises Failure if it does not, OSError if it cannot be entered."""
+    folder = Path(path).parent
+    try:
+        mode = os.stat(folder).st_mode
+    except FileNotFoundError:
+        raise Failure(f"--db {path}: the folder {folder} does not exist", f"mkdir -p {shlex.quote(str(folder))}", 2) from None
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
-def _sqlite_hint(path: str, error: object) -> str:
-    code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode") else 0
-    match code:
-        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
-            return f"df -h {_folder_of(path)}"
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return f"ls -ld {_folder_of(path)} {path}"
-        case sqlite3.SQLITE_BUSY:
-            return f"fuser {path}   (shows the processes that use it)"
-        case _:
-            return f"restore {path} from a backup, or  cardwright serve --db another.db"
+def nearest(path: str) -> str:
+    """Return the path, or the nearest of its parents that exists."""
+    while not os.path.lexists(path) and _folder_of(path) != path:
+        path = _folder_of(path)
+    return path
 
 
 def _folder_of(path: str) -> str:
     return os.path.dirname(path) or "."
 
 
-def _nearest(path: str) -> str:
-    """The path, or the first of its parents that exists: what explains the error is there."""
-    while not os.path.lexists(path) and _folder_of(path) != path:
-        path = _folder_of(path)
-    return path
+# --- Databases ----------------------------------------------------------------------------
+
+
+def failure_of_database(database: "Database", error: "DBAPIError | Unavailable") -> Failure:
+    """Return the failure for an error of a database; it names ``--db`` without a password."""
+    from sqlalchemy.exc import DBAPIError
+
+    from cardwright.storage.failures import reason_of
+
+    if database.is_sqlite:
+        cause = error if isinstance(error, DBAPIError) else error.__cause__
+        hint = _sqlite_hint(database.path, cause.orig if isinstance(cause, DBAPIError) else cause)
+    else:
+        hint = _postgres_hint(database.dsn)
+    return Failure(f"--db {database.place}: {reason_of(error)}", hint)
+
+
+def _postgres_hint(dsn: str) -> Hint:
+    advice = "check that the server runs, and check host, port, user, password and database in --db"
+    if dsn == os.environ.get("CARDWRIGHT_DB"):
+        return Hint("psql \"$CARDWRIGHT_DB\" -c 'SELECT 1'", advice)
+    return Hint(text=advice) if has_password(dsn) else Hint(f"psql {shlex.quote(dsn)} -c 'SELECT 1'", advice)
+
+
+def _sqlite_hint(path: str, error: object) -> Hint:
+    code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode") else 0
+    folder = nearest(_folder_of(path))
+    match code:
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return Hint(f"df -h {shlex.quote(folder)}")
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return Hint(f"ls -ld {shlex.join(dict.fromkeys((folder, nearest(path))))}")
+        case sqlite3.SQLITE_BUSY:
+            return Hint(text="another process keeps a lock on the file; stop that process, or repeat the command later")
+        case _:
+            return Hint(text=f"restore {path} from a backup, or name another database with --db")

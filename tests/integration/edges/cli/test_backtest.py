@@ -86,7 +86,7 @@ def test_what_cannot_be_tried(cardwright: Callable[..., Any]) -> None:
     """No file, no JSON, and no such control are told apart, and are not mistaken for a bad rate."""
     assert (cardwright("backtest", "nothing.json").code, cardwright("backtest", "change.json").code) == (2, 2)
     Path("change.json").write_text("{")
-    assert "is no JSON" in cardwright("backtest", "change.json").err
+    assert "is not JSON" in cardwright("backtest", "change.json").err
     Path("change.json").write_text('{"velocity_controls": {"remove": ["nobody"]}}')
     done = cardwright("backtest", "change.json")
     assert (done.code, "velocity_controls.remove[0]" in done.err) == (2, True)

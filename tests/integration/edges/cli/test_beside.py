@@ -132,7 +132,7 @@ def test_explain_shows_the_first_refusal(tokens: list[str], cardwright: Callable
     assert done.code == 0
     lines = done.out.splitlines()
     assert lines[1] == "DECLINED: 1003 Card suspended"
-    assert "refused by     card_is_active" in lines
+    assert "declined by    card_is_active" in lines
     assert any(line.startswith("card_is_active") and "refuse" in line and "card.state SUSPENDED" in line for line in lines)
     assert any(line.startswith("card_is_in_date") and "not reached" in line for line in lines)
     assert not any(line != line.rstrip() for line in lines)
@@ -149,12 +149,12 @@ def test_explain_shows_an_approval(tokens: list[str], cardwright: Callable[..., 
 
 def test_explain_tells_what_is_wrong(tokens: list[str], cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown token, wrong credentials, no credentials and an address without a server are told apart."""
-    assert "404 Transaction not found" in cardwright("explain", "nothing").err
-    assert "nobody answers" in cardwright("explain", tokens[0], "--base-url", "http://127.0.0.1:1/v3").err
+    assert "nothing: there is no such transaction in the program default at " in cardwright("explain", "nothing").err
+    assert "cannot connect to" in cardwright("explain", tokens[0], "--base-url", "http://127.0.0.1:1/v3").err
     for wrong in ("here", "http://here:x/v3", "ftp://here/v3"):
         assert cardwright("explain", tokens[0], "--base-url", wrong).code == 2
     monkeypatch.setenv("CARDWRIGHT_ACCESS_TOKEN", "wrong")
-    assert "401 Invalid credential" in cardwright("explain", tokens[0]).err
+    assert "answered 401: Invalid credential" in cardwright("explain", tokens[0]).err
     monkeypatch.delenv("CARDWRIGHT_ACCESS_TOKEN")
     done = cardwright("explain", tokens[0])
     assert done.code == 1
@@ -204,7 +204,7 @@ def test_demo_fails_when_a_promise_is_broken(
     finally:
         instance.client.request("PUT", "/sandbox/program", {"mask_funding_source_tokens": False})
     assert done.code == 1
-    assert "not as promised: the order names the funding source made in step 1" in done.err
+    assert "results not as expected: the order names the funding source made in step 1" in done.err
     assert "BROKEN  the order names the funding source made in step 1" in done.out
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cardwright.ledger.invariants import INVARIANTS, SECRETS
+from cardwright.ledger.invariants import INVARIANTS, PROMISES, SECRETS
 from cardwright.settings import Settings
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import newest, present
@@ -35,7 +35,7 @@ def test_migrate_makes_the_schema_once(cardwright: Callable[..., Any], database_
     """The first run brings an empty database to this version, the second finds nothing to do; both say so."""
     first, second = cardwright("migrate", "--db", database_url), cardwright("migrate", "--db", database_url)
     assert (first.code, second.code) == (0, 0)
-    assert "brought to the schema" in first.err
+    assert "migrated to the schema" in first.err
     assert "already at the schema" in second.err
     database = Database(database_url)
     assert present(database) == newest()
@@ -87,12 +87,50 @@ def test_verify_finds_sound_books(cardwright: Callable[..., Any], books: str) ->
     """On sound books every invariant is listed with what it looked at, and the exit code is 0."""
     done = cardwright("verify", "--db", books)
     assert done.code == 0
-    assert done.out.count("sound") == len(INVARIANTS)
-    assert "the books are sound" in done.err
+    assert done.out.count("  holds\n") == len(INVARIANTS)
+    assert "all invariants hold" in done.err
     report = json.loads(cardwright("verify", "--db", books, "--json", "--secrets").out)
     assert report["sound"] is True
     assert [invariant["name"] for invariant in report["invariants"]] == [invariant.name for invariant in (*INVARIANTS, *SECRETS)]
     assert {invariant["broken"] for invariant in report["invariants"]} == {0}
+
+
+def test_verify_explains_in_80_columns(cardwright: Callable[..., Any], books: str) -> None:
+    """Each promise and each invariant is explained in words, and no line is longer than 80 characters, violations included."""
+    database = Database(books)
+    with database.write() as db:
+        db.exec_driver_sql("UPDATE users SET fact = '{}'")
+        db.exec_driver_sql("UPDATE transactions SET hold_left = 7")
+    database.close()
+    done = cardwright("verify", "--db", books, "--secrets")
+    assert done.code == 1
+    assert max(map(len, done.out.splitlines())) <= 80
+    words = " ".join(done.out.split())
+    for invariant in (*INVARIANTS, *SECRETS):
+        assert f"{invariant.promise} {PROMISES[invariant.promise]}" in words
+        assert f"{invariant.name} " in words
+        assert invariant.says in words
+    assert {invariant.promise for invariant in (*INVARIANTS, *SECRETS)} == set(PROMISES)
+
+
+def test_migrate_and_reset_print_json(cardwright: Callable[..., Any], books: str) -> None:
+    """With --json stdout is one JSON object; the notice stays on stderr."""
+    migrated = cardwright("migrate", "--db", books, "--json")
+    assert json.loads(migrated.out)["revision"] == newest()
+    assert json.loads(cardwright("migrate", "--db", books, "--json", "--sql").out)["sql"].count("CREATE TABLE cards ") == 1
+    removed = cardwright("reset", "--db", books, "--yes", "--json")
+    assert json.loads(removed.out)["removed"]["cards"] == 1
+    assert "1 cards" in removed.err
+
+
+def test_json_has_one_spelling() -> None:
+    """Every command that prints data has --json; `exec` leaves stdout to its command."""
+    from cardwright.edges.cli.commands import cli
+    from cardwright.edges.cli.status import OutputFormat
+
+    callbacks = {command.callback.__name__: command.callback for command in cli.registered_commands if command.callback}
+    assert {name for name, function in callbacks.items() if "as_json" not in function.__annotations__} == {"execute"}
+    assert "json" not in [value.value for value in OutputFormat]
 
 
 def test_verify_tells_what_is_wrong(cardwright: Callable[..., Any], books: str) -> None:
@@ -117,7 +155,8 @@ def test_verify_needs_a_database(cardwright: Callable[..., Any]) -> None:
     Path("x.db").touch()
     empty = cardwright("verify", "--db", "x.db")
     assert empty.code == 1
-    assert "next:  cardwright migrate --db x.db\n" in empty.err
+    assert "--db x.db has no tables of Cardwright" in empty.err
+    assert "cardwright migrate" not in empty.err + missing.err
 
 
 def test_file_that_is_no_database_is_told(cardwright: Callable[..., Any]) -> None:
@@ -158,7 +197,7 @@ def test_reset_of_an_empty_database_says_so(cardwright: Callable[..., Any]) -> N
     done = cardwright("reset", "--db", "x.db", "--yes")
     assert done.code == 1
     assert "no default program" in done.err
-    assert "next:  cardwright serve --db x.db\n" in done.err
+    assert "there is nothing to remove" in done.err
 
 
 def test_wrong_address_names_the_option(cardwright: Callable[..., Any]) -> None:

@@ -35,7 +35,7 @@ def test_second_server_is_refused_by_any_name(spawn: Callable[..., Done], name: 
                 second = Path("x.db")
         done = spawn("serve", "--db", second, "--port", 0)
         assert done.code == 1, done.err
-        assert done.err.startswith(f"error: --db {second}: another server works on this file")
+        assert done.err.startswith(f"error: --db {second}: another Cardwright server is using this database")
         assert "Traceback" not in done.err
         assert list(Path().rglob("*.lock")) == []
         # With a credential that opens nothing, /v3/ping is answered from the database.
@@ -54,7 +54,7 @@ def test_file_in_a_folder_mounted_twice(spawn: Callable[..., Done], tmp_path: Pa
         with running("--db", volume / "x.db", "--port", 0):
             done = spawn("serve", "--db", other / "x.db", "--data-dir", "elsewhere", "--port", 0)
         assert done.code == 1
-        assert "another server works on this file" in done.err
+        assert "another Cardwright server is using this database" in done.err
     finally:
         subprocess.run(["umount", "-l", str(other)], check=True)
 

@@ -66,13 +66,12 @@ def test_a_shell_enters_the_program(instance: Fresh, cardwright: Callable[..., A
 
 
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("form", [("--json",), ("-o", "json")])
-def test_a_client_reads_json(form: tuple[str, ...], instance: Fresh, cardwright: Callable[..., Any]) -> None:
-    """`--json` and `-o json` print the answer of the instance with its base URL; a token that is given is the program's."""
-    token = f"json_{len(form)}"
-    printed = json.loads(cardwright("program", token, *form).out)
-    assert (printed["token"], printed["name"], printed["base_url"]) == (token, token, instance.instance.base_url)
-    assert program_of(instance, printed["application_token"], printed["access_token"])["token"] == token
+def test_a_client_reads_json(instance: Fresh, cardwright: Callable[..., Any]) -> None:
+    """`--json` prints the answer of the instance with its URLs; a token that is given is the program's."""
+    printed = json.loads(cardwright("program", "chosen", "--json").out)
+    assert (printed["token"], printed["name"], printed["base_url"]) == ("chosen", "chosen", instance.instance.base_url)
+    assert printed["url"] == instance.instance.root_url
+    assert program_of(instance, printed["application_token"], printed["access_token"])["token"] == "chosen"
 
 
 @pytest.mark.usefixtures("environment")
@@ -81,7 +80,7 @@ def test_people_read_two_columns(instance: Fresh, cardwright: Callable[..., Any]
     lines = dict(line.split("  ", 1) for line in cardwright("program", "readable").out.splitlines())
     fields = {name.strip(): value.strip() for name, value in lines.items()}
     assert fields["program"] == "readable"
-    assert fields["inbox for webhooks"] == f"{instance.instance.root_url}/sandbox/inbox/readable/{{any name}}"
+    assert fields["webhook inbox"] == f"{instance.instance.root_url}/sandbox/inbox/readable/{{any name}}"
     assert program_of(instance, fields["application token"], fields["admin access token"])["token"] == "readable"
 
 
@@ -91,9 +90,9 @@ def test_a_taken_token_is_refused(cardwright: Callable[..., Any]) -> None:
     assert cardwright("program", "taken").code == 0
     done = cardwright("program", "taken", "-o", "env")
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error: TOKEN taken: 400 ")
+    assert done.err.startswith("error: TOKEN taken: ")
     assert "is the token of another program" in done.err
-    assert "next:  cardwright program   (draws a token)" in done.err
+    assert "next:  cardwright program\n" in done.err
 
 
 @pytest.mark.usefixtures("environment")
@@ -101,8 +100,8 @@ def test_wrong_credentials_are_refused(cardwright: Callable[..., Any], monkeypat
     """A program is created with the credentials of another program only."""
     monkeypatch.setenv("CARDWRIGHT_ACCESS_TOKEN", "wrong")
     done = cardwright("program")
-    assert (done.code, done.out, "401 Invalid credential" in done.err) == (1, "", True), done
-    assert "next:  cardwright status" in done.err
+    assert (done.code, done.out, "401: Invalid credential" in done.err) == (1, "", True), done
+    assert "next:  unset CARDWRIGHT_ACCESS_TOKEN CARDWRIGHT_APPLICATION_TOKEN" in done.err or "help:" in done.err
 
 
 def test_an_instance_is_needed(cardwright: Callable[..., Any]) -> None:
@@ -120,11 +119,11 @@ def test_an_address_without_a_server_is_named(cardwright: Callable[..., Any], mo
     root_url = f"http://127.0.0.1:{free_port()}"
     done = cardwright("program", "--base-url", f"{root_url}/v3")
     assert (done.code, done.out, root_url in done.err) == (1, "", True), done
-    assert "next:  cardwright serve" in done.err
+    assert "next:  cardwright status" in done.err
 
 
 def test_production_mode_has_no_new_programs(cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says so, and the next command starts an instance in sandbox mode beside it."""
+    """The error says so, and the advice names an instance in sandbox mode."""
     for name, value in PRODUCTION.items():
         monkeypatch.setenv(name, value)
     command = command_line("serve", "--json", "--port", 0, "--db", Path.cwd() / "production.db", "--until-eof")
@@ -138,4 +137,4 @@ def test_production_mode_has_no_new_programs(cardwright: Callable[..., Any], mon
     assert (done.code, done.out) == (1, "")
     assert "403" in done.err
     assert "not available in production mode" in done.err
-    assert "next:  cardwright serve --mode sandbox --db sandbox.db" in done.err
+    assert "cardwright serve --mode sandbox --db sandbox.db" in done.err
