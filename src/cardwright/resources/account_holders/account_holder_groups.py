@@ -118,7 +118,7 @@ def check_fee_group(call: Call, config: HolderGroupConfig | None) -> None:
         raise bad_field("config.real_time_fee_group_token", "is not the token of a real-time fee group")
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_holder_group(call: Call, body: HolderGroupCreate) -> str:
@@ -168,7 +168,7 @@ def update_holder_group(call: Call, body: HolderGroupUpdate) -> str:
     return doc
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Account holder groups"
 

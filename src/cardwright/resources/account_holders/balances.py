@@ -51,7 +51,7 @@ def pending_credits(db: Connection, holder_id: int) -> int:
     return int(db.scalar(query) or 0)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def get_balances(call: Call) -> str:
@@ -72,7 +72,7 @@ def get_balances(call: Call) -> str:
     return f'{{"gpa":{{{shown[main]},"balances":{{{inner}}}}},"links":[{link}]}}'
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Balances"
 

@@ -36,7 +36,7 @@ OPENED = "New account"
 """The reason of the first transition of an account (choice)."""
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def record_opening(call: Call, account_id: int, account_token: str, user_token: str) -> None:
@@ -61,7 +61,7 @@ def list_transitions(call: Call) -> records.Listing:
     return crud.list_resources(call, deposit_account_transitions, deposit_account_transitions.c.account_id.in_(accounts))
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Deposit account transitions"
 

@@ -118,7 +118,7 @@ def get_by_path_user(call: Call, name: str) -> Row:
     return row
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def open_deposit_account(call: Call, user_id: int, user_token: str, body: DepositAccountCreate) -> str:
@@ -219,7 +219,7 @@ def _update(call: Call, row: Row, body: DepositAccountUpdate) -> str:
     return crud.update(call, deposit_accounts, row, before, after, immediate=after.allow_immediate_credit)[0]
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Deposit accounts"
 

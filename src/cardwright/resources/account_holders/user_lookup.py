@@ -63,7 +63,7 @@ def _holders_of(call: Call, number: str) -> Select[tuple[int]]:
     return select(deposit_accounts.c.user_id).where(*where)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def list_by_phone(call: Call) -> records.Listing:
@@ -95,7 +95,7 @@ def look_up(call: Call, body: UserSearch) -> records.Listing:
     return list_matching(call, matches, *conditions)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 routes = [
     get("/users/phonenumber/{phone_number}", list_by_phone, User, paging=Paging()),

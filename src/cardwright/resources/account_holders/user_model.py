@@ -199,7 +199,7 @@ def record_user_version(call: Call, user_id: int, holder_id: int, user: User) ->
     history.save_version(call.db, call.program.id, history.Kind.USER, user_id, revision, call.now, user_fact_doc(user))
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def record_transition(call: Call, user_id: int, user: User, body: TransitionCreate) -> str:

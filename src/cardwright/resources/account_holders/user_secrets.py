@@ -53,7 +53,7 @@ def shown_number(secrets: Secrets, kind: str, whole: bool) -> str | UnsetType:
     return (numbers[0] if whole else numbers[0][-4:]) if numbers else UNSET
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def keyed_hash(call: Call, purpose: str, secret: str) -> str:
@@ -93,6 +93,6 @@ def get_numbers(call: Call) -> Numbers:
     return Numbers(**{kind.lower(): shown_number(secrets, kind, call.query.full_ssn) for kind in kinds})
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 routes = [get("/users/{token}/ssn", get_numbers, Numbers, query=NumberQuery, fields=False)]

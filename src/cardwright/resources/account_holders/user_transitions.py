@@ -45,7 +45,7 @@ def may_change(before: HolderStatus, after: HolderStatus, channel: str) -> bool:
     return channel != "API" or after is HolderStatus.TERMINATED or after in ROADS[before]
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_transition(call: Call, body: TransitionCreate) -> str:
@@ -83,7 +83,7 @@ def list_transitions(call: Call) -> records.Listing:
     return crud.list_resources(call, user_transitions, user_transitions.c.user_id == user.id)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "User transitions"
 

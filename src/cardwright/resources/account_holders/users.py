@@ -201,7 +201,7 @@ def status_of_new(call: Call, group_token: str | None) -> HolderStatus:
     return FIRST_STATUS[group.config.kyc_required]
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def find_parent(call: Call, token: str | None) -> Row | None:
@@ -324,7 +324,7 @@ def list_children(call: Call) -> records.Listing:
     return crud.list_resources(call, users, users.c.parent_id == parent.id)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Users"
 

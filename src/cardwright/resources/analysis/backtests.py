@@ -220,7 +220,7 @@ def job_of(call: Call, body: BacktestCreate) -> Job:
     )  # fmt: skip
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def create_backtest(call: EngineCall, body: BacktestCreate) -> bytes:
@@ -285,7 +285,7 @@ def delete_backtest(call: Call) -> None:
     remove(call.db, get_row(call))
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 FLIP_PAGING = Paging(count=25, sort_by="number")
 

@@ -87,7 +87,7 @@ def with_usage_before(
     return account.using(usages)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def get_decision(call: Call) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _explain_again(call: Call, row: TransactionRow) -> RepeatedDecision:
     return RepeatedDecision(steps, decision.reason.number == row.code, smallest_changes(snapshot, message, row.created_ms))
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Decisions"
 

@@ -100,7 +100,7 @@ def shown(call: Call, row: Row) -> ShadowControl:
     )
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_shadow(call: Call, body: VelocityCreate) -> ShadowControl:
@@ -190,7 +190,7 @@ def promote_shadow(call: Call, _body: EmptyBody) -> ShadowControl:
     return shown(call, get_shadow_row(call))
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 DECLINES_PAGING = Paging(count=25, sort_by="createdTime")
 

@@ -67,7 +67,7 @@ def answer_of(trial: Trial, shadows: tuple[Control, ...]) -> dict[str, Any]:
     }
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
@@ -95,7 +95,7 @@ async def try_authorization(call: EngineCall, body: AuthorizationRequest) -> byt
     return text_of(answer_of(trial, outcome.program.shadows_of(outcome.card.card))).encode()
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 # Not in production mode: a dry run leaves no trace, so a caller could guess security codes and PINs unnoticed.
 TAG = "Whatif"

@@ -211,7 +211,7 @@ def sync_revisions(call: Call, holder_ids: set[int]) -> None:
     call.db.execute(holders.update().where(holders.c.id.in_(holder_ids)).values(revision=level))
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def clear_pan(call: Call, stored: StoredCard) -> str:

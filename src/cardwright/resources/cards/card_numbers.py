@@ -39,7 +39,7 @@ def is_taken_barcode(call: Call, barcode: str) -> bool:
     return bool(call.db.scalar(select(exists().where(cards.c.program_id == call.program.id, cards.c.barcode == barcode))))
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def number_of(call: Call, pan: str) -> Number:

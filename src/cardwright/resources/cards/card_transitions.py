@@ -205,7 +205,7 @@ def get_holder(call: Call, user_id: int) -> Row:
     return call.db.execute(select(users).where(users.c.id == user_id)).one()
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def record_transition(
@@ -341,7 +341,7 @@ def list_transitions(call: Call) -> records.Listing:
     return crud.list_resources(call, card_transitions, card_transitions.c.card_id == card.id)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Card transitions"
 

@@ -157,7 +157,7 @@ def load_docs(call: Call, table: Table, tokens: set[str]) -> dict[str, str]:
     return {row.token: row.doc for row in call.db.execute(query)}
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_card(call: Call, body: CardCreate) -> str:
@@ -280,7 +280,7 @@ def get_by_pan(call: Call, body: PanLookup) -> PanOwner:
     )  # fmt: skip
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Cards"
 

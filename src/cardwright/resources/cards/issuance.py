@@ -260,7 +260,7 @@ def memory_of(order: CardOrder, card: Card, expiry: Expiry) -> CardMemory:
     )
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def issue_card(call: Call, body: CardCreate, *, is_presented: bool) -> StoredCard:

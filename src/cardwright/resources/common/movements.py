@@ -177,7 +177,7 @@ def get_movement(call: Call, kind: MovementKind, missing: Kind) -> str:
     return str(row.doc)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 Prepare = Callable[[Connection, Program, str], PreparedMovement]
 """A function that resolves the references of a request. Its last argument is the token of the movement."""

@@ -78,7 +78,7 @@ def check_codes(codes: tuple[str, ...]) -> None:
         raise bad_field("country_codes", "may not have duplicate entries")
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_countries(call: Call, body: CountriesCreate) -> str:
@@ -135,7 +135,7 @@ def update_countries(call: Call, body: CountriesUpdate) -> str:
     return doc
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Accepted countries"
 

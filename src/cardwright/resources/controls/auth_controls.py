@@ -144,7 +144,7 @@ def check_place(call: Call, control: AuthControl) -> None:
     check_count(call, auth_controls, control.token, control.association, active=control.active)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_auth_control(call: Call, body: AuthControlCreate) -> str:
@@ -181,7 +181,7 @@ def update_auth_control(call: Call, body: AuthControlUpdate) -> str:
     return change_control(call, auth_controls, history.Kind.AUTH_CONTROL, row, control, fact_of(control))
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Auth controls"
 

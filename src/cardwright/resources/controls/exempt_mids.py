@@ -110,7 +110,7 @@ def check_place(call: Call, exemption: Exemption) -> None:
     check_group(call, merchant_groups, "merchant_group_token", exemption.merchant_group_token)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_exemption(call: Call, body: ExemptionCreate) -> str:
@@ -143,7 +143,7 @@ def update_exemption(call: Call, body: ExemptionUpdate) -> None:
         change_control(call, exempt_mids, history.Kind.EXEMPTION, row, after, row.fact)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 PATH = "/authcontrols/exemptmids"
 

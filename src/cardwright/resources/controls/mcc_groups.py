@@ -125,7 +125,7 @@ def fact_of(group: MccGroupAnswer, currency: str, codes_revision: int = 0) -> Mc
     )  # fmt: skip
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_mcc_group(call: Call, body: MccGroupCreate) -> str:
@@ -180,7 +180,7 @@ def update_mcc_group(call: Call, body: MccGroupUpdate) -> str:
     return doc
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Mcc groups"
 

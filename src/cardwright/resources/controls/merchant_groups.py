@@ -77,7 +77,7 @@ def fact_of(group: MerchantGroup) -> str:
     return msgspec.json.encode({"token": group.token, "mids": group.mids or ()}).decode()
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_merchant_group(call: Call, body: MerchantGroupCreate) -> str:
@@ -121,7 +121,7 @@ def update_merchant_group(call: Call, body: MerchantGroupUpdate) -> str:
     return doc
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Merchant groups"
 

@@ -264,7 +264,7 @@ def save_control(call: Call, row: Row, control: VelocityControl, shadow: int) ->
     change_control(call, velocity_controls, history.Kind.VELOCITY_CONTROL, row, control, fact, shadow=shadow)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_control(call: Call, body: VelocityCreate) -> str:
@@ -371,7 +371,7 @@ def _available(call: Call, row: Row, control: Control, account: Account, user: R
     return f"{str(row.doc)[:-1]},{available}}}"
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 PAGING = Paging(count_max=100)
 

@@ -99,7 +99,7 @@ def get_fee_transaction(db: Connection, program_id: int, token: str) -> Transact
     return row
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def charge_fees(call: EngineCall, body: FeeChargeCreate) -> bytes:
@@ -137,7 +137,7 @@ def get_charge(call: Call) -> str:
     return get_movement(call, MovementKind.FEE_CHARGE, FEE_CHARGE_NOT_FOUND)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Fee charges"
 

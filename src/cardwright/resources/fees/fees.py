@@ -127,7 +127,7 @@ def tell_decisions(call: Call, fee_id: int, doc: str, *categories: Category) -> 
         record_version(call, history.Kind.FEE, fee_id, doc, active=True)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_fee(call: Call, body: FeeCreate) -> str:
@@ -164,7 +164,7 @@ def update_fee(call: Call, body: FeeUpdate) -> str:
     return doc
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Fees"
 

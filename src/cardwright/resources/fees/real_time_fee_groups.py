@@ -84,7 +84,7 @@ def check_fees(call: Call, tokens: tuple[str, ...] | None) -> None:
         token_by_kind[kind] = token
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_fee_group(call: Call, body: FeeGroupCreate) -> str:
@@ -120,7 +120,7 @@ def update_fee_group(call: Call, body: FeeGroupUpdate) -> str:
     return doc
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Real time fee groups"
 

@@ -145,7 +145,7 @@ def check_alone(call: Call, user: str | None, product: str | None, row_id: int |
         raise bad_field("association", "has an active auto reload already")
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_reload(call: Call, body: ReloadCreate) -> str:
@@ -196,7 +196,7 @@ def update_reload(call: Call, body: ReloadUpdate) -> str:
     return crud.update(call, auto_reloads, row, before, after, **columns_of(call, after, row.id))[0]
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Auto reloads"
 

@@ -63,7 +63,7 @@ def record_source_version(call: Call, source_id: int, doc: str) -> None:
     history.save_version(call.db, call.program.id, history.Kind.FUNDING_SOURCE, source_id, revision, call.now, doc)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_source(call: Call, body: SourceCreate) -> str:
@@ -109,7 +109,7 @@ def list_sources_of_user(_call: Call) -> records.Listing:
     raise Problem(NO_FUNDING_ACCOUNTS)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Funding sources"
 

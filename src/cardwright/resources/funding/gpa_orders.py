@@ -82,7 +82,7 @@ class UnloadQuery(Shape, frozen=True, kw_only=True):
     original_order_token: str | None = None
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def create_order(call: EngineCall, body: OrderCreate) -> bytes:
@@ -134,7 +134,7 @@ def list_unloads(call: Call) -> records.Listing:
     return list_movements(call, MovementKind.UNLOAD, *conditions, *of_holder(call, query.user_token, query.business_token))
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Gpa orders"
 

@@ -230,7 +230,7 @@ def record_product_version(call: Call, product_id: int, doc: str) -> None:
     history.save_version(call.db, call.program.id, history.Kind.CARD_PRODUCT, product_id, revision, call.now, doc)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def check_funding(call: Call, config: ProductConfig) -> None:
@@ -324,7 +324,7 @@ def update_product(call: Call, body: ProductUpdate) -> str:
     return doc
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Card products"
 

@@ -19,7 +19,7 @@ class PingRequest(Shape, frozen=True, kw_only=True):
     payload: Annotated[str, Meta(max_length=255)] | None = None
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def get_ping(call: Call) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def post_ping(_call: Call, body: PingRequest) -> dict[str, Any]:
     return {"success": True, **{name: value for name, value in fields.items() if value is not None}}
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Ping"
 

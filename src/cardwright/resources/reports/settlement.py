@@ -123,7 +123,7 @@ def tokens_of_sources(call: Call) -> dict[int | None, str | None]:
     return {None: None} | {row.id: row.token for row in rows}
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def get_report(call: Call) -> str:
@@ -190,7 +190,7 @@ def _line(row: Any, name: str, amount: int, source: str | None, drawn: int) -> s
     )
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Settlement"
 

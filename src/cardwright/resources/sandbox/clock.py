@@ -52,7 +52,7 @@ def _parse_time(text: str) -> Instant:
         raise bad_field("set", "must be a date-time, yyyy-MM-ddTHH:mm:ssZ") from None
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def get_clock(call: Call) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _clock_answer(clock: ProgramClock, now: Instant) -> dict[str, Any]:
     return {"now": iso_ms(now), "frozen": is_frozen, "offset_ms": 0 if is_frozen else clock.offset_ms}
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Sandbox"
 

@@ -50,7 +50,7 @@ class SettingsUpdate(Shape, frozen=True, kw_only=True):
 # --- Rules: pure ---------------------------------------------------------------------
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_program(call: Call, body: ProgramCreate) -> ProgramAnswer:
@@ -100,7 +100,7 @@ def reset(call: Call, _body: EmptyBody) -> dict[str, Any]:
     return removed
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Sandbox"
 

@@ -77,7 +77,7 @@ def load_tokens(db: Connection, rows: Sequence[Row]) -> dict[int, str]:
     return {row.id: details_decoder.decode(row.details).chosen_token or token_of(row) for row in transaction_rows}
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def list_deliveries(call: Call) -> Listing:
@@ -135,7 +135,7 @@ def _due_time(state: int, due_ms: Instant) -> str | UnsetType:
     return iso(due_ms) if state == Delivery.DUE else UNSET
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Inbox"
 

@@ -206,7 +206,7 @@ def load_secrets(db: Connection, vault: Vault, program_id: int, path: str) -> li
     ]
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def list_inbox(call: EngineCall) -> Listing:
@@ -254,7 +254,7 @@ def empty_box(call: Call) -> None:
     call.db.execute(delete(inbox_messages).where(_is_in(call.program.id, call.path["box"])))
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Inbox"
 

@@ -60,7 +60,7 @@ def settlement_ms(text: str) -> Instant:
         raise bad_field("settlement_date", "must be a date-time, yyyy-MM-ddTHH:mm:ssZ") from None
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def _announce(call: EngineCall, body: Entry, *, is_credit: bool, missing: Kind) -> bytes:
@@ -101,7 +101,7 @@ async def simulate_deposit_debit(call: EngineCall, body: Entry) -> bytes:
     return await _announce(call, body, is_credit=False, missing=DEPOSIT_ACCOUNT_NOT_FOUND)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Simulate deposits"
 

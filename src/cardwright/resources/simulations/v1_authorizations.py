@@ -37,7 +37,7 @@ from cardwright.resources.simulations.v1_schemas import (
 )
 from cardwright.storage.engine.store import CardRow
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
@@ -217,7 +217,7 @@ def _present(metadata: NetworkMetadata) -> dict[str, Any]:
     return fields
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Simulate"
 

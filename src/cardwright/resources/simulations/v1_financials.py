@@ -116,7 +116,7 @@ def original_credit_of(body: OriginalCreditRequest) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def simulate_financial(call: EngineCall, body: FinancialRequest) -> bytes:
@@ -145,7 +145,7 @@ async def simulate_original_credit(call: EngineCall, body: OriginalCreditRequest
     return await ask(call, body, RequestType.ORIGINAL_CREDIT, body.amount, original_credit=original_credit_of(body))
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Simulate financial"
 

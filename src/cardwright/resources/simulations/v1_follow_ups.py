@@ -88,7 +88,7 @@ def clearing_of(body: ClearingRequest, amount: int, details: Details) -> Message
     return Clearing(amount=amount, details=details, is_forced=body.force_post is True)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def simulate_advice(call: EngineCall, body: AdviceRequest) -> bytes:
@@ -158,7 +158,7 @@ async def root_type(call: EngineCall, original: Original) -> int | None:
     return (await call.app.engine.original(original.root_key)).type_id
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Simulate followups"
 

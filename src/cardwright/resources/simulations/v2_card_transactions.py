@@ -124,7 +124,7 @@ def mid_of(event: CardEvent) -> str:
     return "" if event.card_acceptor is None or event.card_acceptor.mid is None else str(event.card_acceptor.mid)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def simulate_ask(call: EngineCall, event: AskEvent, request_type: RequestType) -> bytes:
@@ -347,7 +347,7 @@ EVENTS: tuple[Event, ...] = (
 """Every event type of a card. Advice and reversal of announced credits and of PIN refunds have a type but no path of the
 wire's own; they have one here like the others (choice)."""
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 
 def _route(event: Event) -> Route:

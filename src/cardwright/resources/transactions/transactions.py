@@ -69,7 +69,7 @@ def find_own_holder(db: Connection, program_id: int, user_token: str) -> int | N
     return row.holder_id if row is not None and owner_id_of(db, row.holder_id) == row.id else None
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def get_one(call: Call) -> str:
@@ -161,7 +161,7 @@ def _owned(call: Call, query: TransactionQuery) -> tuple[AccountTransactions | N
     return find_own(call.db, set.intersection(*accounts)), and_(*only) if only else None
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Transactions"
 

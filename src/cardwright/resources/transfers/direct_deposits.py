@@ -149,7 +149,7 @@ def said_in_transition(states: list[str]) -> ColumnElement[bool]:
     return either
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def get_deposit(call: Call) -> str:
@@ -205,7 +205,7 @@ def list_transitions(call: Call) -> records.Listing:
     return list_movements(call, MovementKind.DEPOSIT_TRANSITION, *conditions)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 BY_CREATION = Paging(sort_by="-createdTime")
 

@@ -77,7 +77,7 @@ def holder_of(db: Connection, program: Program, token: str) -> int:
     return int(row.holder_id)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 async def create_transfer(call: EngineCall, body: PeerTransferCreate) -> bytes:
@@ -125,7 +125,7 @@ def _list(call: Call, condition: ColumnElement[bool]) -> records.Listing:
     return list_movements(call, MovementKind.PEER_TRANSFER, condition)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Peer transfers"
 

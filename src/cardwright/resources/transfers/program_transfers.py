@@ -97,7 +97,7 @@ class TransferQuery(Shape, frozen=True, kw_only=True):
     type_token: str | None = None
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_type(call: Call, body: TransferTypeCreate) -> str:
@@ -167,7 +167,7 @@ def list_transfers(call: Call) -> records.Listing:
     return list_movements(call, MovementKind.PROGRAM_TRANSFER, *conditions, *holder)
 
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Program transfers"
 

@@ -248,7 +248,7 @@ def _transaction(db: Connection, program_id: int, token: str) -> str:
     return TransactionRenderer(db, program_id, masked=masked).json(row, side)
 
 
-# --- Actions: what one can do with it ------------------------------------------------
+# --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_webhook(call: Call, body: WebhookBody) -> str:
@@ -359,7 +359,7 @@ async def _post(call: EngineCall, row: Row, body: bytes) -> EndpointResponse:
 POST_S = 15.0
 """Seconds for requests that wait for the answer of an endpoint."""
 
-# --- Routes: parse, act, view --------------------------------------------------------
+# --- Routes: parse, act, render ------------------------------------------------------
 
 TAG = "Webhooks"
 
