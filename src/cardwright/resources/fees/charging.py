@@ -1,4 +1,4 @@
-"""Fee charging: the fees of a movement, as they are charged today."""
+"""Fee charging: the shapes and rules for the fees that a movement charges."""
 
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
@@ -25,7 +25,7 @@ from cardwright.storage.tables import fees
 
 
 class FeeModel(Shape, frozen=True, kw_only=True):
-    """A fee to charge: which one, and what takes the place of its amount."""
+    """A fee to charge, with an optional amount in place of the fee's own."""
 
     token: Token
     memo: Memo | None = None
@@ -34,7 +34,7 @@ class FeeModel(Shape, frozen=True, kw_only=True):
 
 
 class ChargedFee(Shape, frozen=True, kw_only=True):
-    """A fee as it was on the day that it was charged."""
+    """A fee as it was when it was charged."""
 
     token: str
     name: str
@@ -47,7 +47,7 @@ class ChargedFee(Shape, frozen=True, kw_only=True):
 
 
 class FeeDetail(Shape, frozen=True, kw_only=True):
-    """A fee that was charged, and the transaction that charged it."""
+    """A charged fee, with the transaction that charged it."""
 
     token: str
     memo: str | UnsetType = UNSET
@@ -58,7 +58,7 @@ class FeeDetail(Shape, frozen=True, kw_only=True):
 
 
 def parse_fees(sent: Sequence[FeeModel] | None, currency: str) -> list[tuple[FeeModel, int | None]]:
-    """The fees with what takes the place of their amounts, in minor units. Raises a problem that names the field."""
+    """Return each fee with its override amount in minor units, None without one. Raises a problem that names the field."""
     if sent is not None and len(sent) > CHARGES_MAX:
         raise bad_field("fees", f"may have at most {CHARGES_MAX} elements")
     return [
@@ -71,7 +71,11 @@ def parse_fees(sent: Sequence[FeeModel] | None, currency: str) -> list[tuple[Fee
 
 
 def charge_of(fee: Fee, sent: FeeModel, override: int | None, amount: int | None, currency: str) -> Charge:
-    """The fee as it is charged today. ``amount`` is what a percentage is of, None when there is nothing."""
+    """Return the charge of a fee in its present state.
+
+    ``amount`` is the base of a percentage, None if the movement has none. Raises FEE_NOT_CHARGEABLE if the fee is inactive, a
+    real-time fee, in another currency, or a percentage without a base.
+    """
     if not fee.active:
         raise Problem(FEE_NOT_CHARGEABLE, f"{fee.token} is not active")
     if fee.category is Category.REALTIME:
@@ -81,7 +85,7 @@ def charge_of(fee: Fee, sent: FeeModel, override: int | None, amount: int | None
     if fee.type is FeeKind.FLAT:
         units = parse_amount("amount", fee.amount, currency)
     elif amount is None:
-        raise Problem(FEE_NOT_CHARGEABLE, f"{fee.token} is a percentage, and there is no amount that it could be of")
+        raise Problem(FEE_NOT_CHARGEABLE, f"{fee.token} is a percentage, and the request has no amount that it applies to")
     else:
         units = int((fee.amount * amount / 100).to_integral_value(ROUND_HALF_UP))
     shown = ChargedFee(**{name: getattr(fee, name) for name in ChargedFee.__struct_fields__})
@@ -94,7 +98,7 @@ def charge_of(fee: Fee, sent: FeeModel, override: int | None, amount: int | None
 def find_charges(
     db: Connection, program: Program, sent: Sequence[tuple[FeeModel, int | None]], amount: int | None
 ) -> tuple[Charge, ...]:
-    """The fees as they are charged now. Raises a problem for one that is unknown or cannot be charged."""
+    """Return the charges of the fees in their present state. Raises a problem for a fee that is unknown or not chargeable."""
     charges = []
     for model, override in sent:
         row = records.find(db, fees, program.id, model.token)

@@ -1,4 +1,4 @@
-"""Fee charges and refunds: fees taken from an account, all of them or none, and one given back."""
+"""Fee charges and refunds: fees charged to an account, all or none, and refunds of single fees."""
 
 from decimal import Decimal
 from typing import Annotated
@@ -32,7 +32,7 @@ from cardwright.storage.programs import Program
 
 
 class FeeChargeCreate(Shape, frozen=True, kw_only=True):
-    """Fees to take from an account."""
+    """A charge of one or more fees to an account."""
 
     fees: tuple[FeeModel, ...]
     token: Token | None = None
@@ -42,7 +42,7 @@ class FeeChargeCreate(Shape, frozen=True, kw_only=True):
 
 
 class FeeCharged(Shape, frozen=True, kw_only=True):
-    """Fees that were taken from an account, a transaction each."""
+    """A fee charge. Each fee has its own transaction."""
 
     token: str
     user_token: str
@@ -52,14 +52,14 @@ class FeeCharged(Shape, frozen=True, kw_only=True):
 
 
 class FeeRefundCreate(Shape, frozen=True, kw_only=True):
-    """The transaction of a fee to give back."""
+    """A refund of a fee. The transaction that charged the fee identifies it."""
 
     original_fee_transaction_token: Annotated[str, Meta(min_length=1, max_length=36)]
     tags: Tags0 | None = None
 
 
 class FeeRefunded(Shape, frozen=True, kw_only=True):
-    """A fee that was given back."""
+    """A refunded fee."""
 
     token: str
     state: str
@@ -76,7 +76,7 @@ class FeeRefunded(Shape, frozen=True, kw_only=True):
 
 
 def fee_in(row: TransactionRow) -> str:
-    """The JSON of the fee that a transaction charged, as it was then."""
+    """Return the JSON of the fee that a transaction charged, as it was at that time."""
     shown = f"{{{details_decoder.decode(row.details).movement}}}"
     return bytes(msgspec.json.decode(shown, type=_Shown).fee).decode()
 
@@ -89,7 +89,7 @@ class _Shown(msgspec.Struct):
 
 
 def get_fee_transaction(db: Connection, program_id: int, token: str) -> TransactionRow:
-    """The transaction of a fee. Raises a problem when the token names none, or another kind of transaction."""
+    """Return the transaction of a fee. Raises FEE_CHARGE_UNKNOWN for an unknown token and for a transaction of another type."""
     try:
         row, _side = get_transaction(db, program_id, token)
     except Problem:
@@ -103,7 +103,7 @@ def get_fee_transaction(db: Connection, program_id: int, token: str) -> Transact
 
 
 async def charge_fees(call: EngineCall, body: FeeChargeCreate) -> bytes:
-    """Takes fees from an account: all of them, or none when it has too little."""
+    """Charge fees to an account: all of them, or none if its balance is too low."""
 
     def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         user, currency = one_holder(body.user_token, body.business_token), program.settings.currency
@@ -118,7 +118,7 @@ async def charge_fees(call: EngineCall, body: FeeChargeCreate) -> bytes:
 
 
 async def refund_fee(call: EngineCall, body: FeeRefundCreate) -> bytes:
-    """Gives a fee back to the account that it was taken from, whole and once."""
+    """Refund a fee in full to the account that paid it. A fee is refunded at most once."""
 
     def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         row = get_fee_transaction(db, program.id, body.original_fee_transaction_token)
@@ -126,14 +126,14 @@ async def refund_fee(call: EngineCall, body: FeeRefundCreate) -> bytes:
         charge = Charge(token="", amount=0, fee=fee_in(row))
         user = details_decoder.decode(row.details).user_token or ""
         refund = FeeRefund(token=token, amount=row.amount, echoed=repeated, charges=(charge,))
-        # What a purchase's fee still owes is kept with its first transaction, which held the money.
+        # The root of a chain stores its open amounts. The root of a purchase's fee can be an earlier row, which held the money.
         return PreparedMovement((user,), refund, root_id=row.root_id or row.id, ref_id=row.id)
 
     return await execute_movement(call, MovementKind.FEE_REFUND, body, prepare)
 
 
 def get_charge(call: Call) -> str:
-    """Returns a fee charge."""
+    """Return a fee charge."""
     return get_movement(call, MovementKind.FEE_CHARGE, FEE_CHARGE_NOT_FOUND)
 
 
@@ -145,7 +145,7 @@ routes = [
     post("/feecharges", FeeChargeCreate, charge_fees, FeeCharged),
     get("/feecharges/{token}", get_charge, FeeCharged, fields=False),
     post("/feerefunds", FeeRefundCreate, refund_fee, FeeRefunded),
-    # What fee charges were called before; old clients still do.
+    # The former path of fee charges, for older clients.
     post("/feetransfers", FeeChargeCreate, charge_fees, FeeCharged, operation_id="charge_fees_feetransfers"),
     get("/feetransfers/{token}", get_charge, FeeCharged, fields=False, operation_id="get_charge_feetransfers"),
 ]

@@ -1,4 +1,4 @@
-"""Fees: what can be charged to an account, on demand or with an order."""
+"""Fees: definitions of flat amounts and percentages that an account can be charged."""
 
 from decimal import Decimal
 from enum import StrEnum
@@ -25,26 +25,32 @@ FeeTags = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class Category(StrEnum):
-    """Charged on demand, or together with a transaction through a fee group."""
+    """The category of a fee.
+
+    A STANDALONE fee is charged on demand or with a movement. A REALTIME fee is charged with a card transaction, through a
+    real-time fee group.
+    """
 
     STANDALONE = "STANDALONE"
     REALTIME = "REALTIME"
 
     @classmethod
     def _missing_(cls, value: object) -> "Category | None":
-        """The documentation spells it in two ways."""
+        """Return REALTIME for ``REAL_TIME``, the second spelling in the documentation, and None for other values."""
         return cls.REALTIME if value == "REAL_TIME" else None
 
 
 class FeeKind(StrEnum):
-    """An amount, or a percentage of what the fee is charged with."""
+    """The kind of a fee: a flat amount, or a percentage of the amount that it is charged with."""
 
     FLAT = "FLAT"
     PERCENTAGE = "PERCENTAGE"
 
 
 class FeeAttributes(Shape, frozen=True, kw_only=True):
-    """Which transactions a real-time fee is meant for; kept as sent. ``transaction_type`` alone decides."""
+    """The transactions that a real-time fee applies to. Only ``transaction_type`` has an effect; the other fields are stored as
+    sent.
+    """
 
     region: Text255 | UnsetType | None = UNSET
     status: Text255 | UnsetType | None = UNSET
@@ -68,7 +74,7 @@ class FeeCreate(Shape, frozen=True, kw_only=True):
 
 
 class FeeUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a fee; what is absent stays. What was charged before keeps its amount."""
+    """Changes of a fee. Absent fields stay unchanged. Earlier charges of the fee keep their amounts."""
 
     name: FeeName | None = None
     amount: Decimal | None = None
@@ -103,7 +109,7 @@ class Fee(Shape, frozen=True, kw_only=True):
 
 
 def present_fields(body: FeeCreate | FeeUpdate) -> dict[str, Any]:
-    """The fields of a request that are present, null counted as absent also within ``fee_attributes``."""
+    """Return the fields of a request that are present. Null counts as absent, also within ``fee_attributes``."""
     fields = crud.changes_of(body)
     if body.fee_attributes is not None:
         fields["fee_attributes"] = without_nulls(body.fee_attributes)
@@ -111,7 +117,10 @@ def present_fields(body: FeeCreate | FeeUpdate) -> dict[str, Any]:
 
 
 def checked(fee: Fee) -> Fee:
-    """The fee if it can be one. Raises a problem that names the field; a percentage has at most two decimals."""
+    """Return the fee. Raises a problem that names the field if it is invalid.
+
+    A percentage has at most two decimals, like an amount in USD.
+    """
     if exponent_of(fee.currency_code) is None:
         raise Problem(CURRENCY_UNSUPPORTED, f"currency_code {fee.currency_code}")
     parse_amount("amount", fee.amount, fee.currency_code if fee.type is FeeKind.FLAT else "USD")
@@ -122,7 +131,7 @@ def checked(fee: Fee) -> Fee:
 
 
 def tell_decisions(call: Call, fee_id: int, doc: str, *categories: Category) -> None:
-    """Lets decisions see a fee that is a real-time fee now, or was one."""
+    """Record the fee for decisions if it is, or was before the change, a real-time fee."""
     if Category.REALTIME in categories:
         record_version(call, history.Kind.FEE, fee_id, doc, active=True)
 
@@ -131,7 +140,7 @@ def tell_decisions(call: Call, fee_id: int, doc: str, *categories: Category) -> 
 
 
 def create_fee(call: Call, body: FeeCreate) -> str:
-    """Creates a fee."""
+    """Create a fee."""
     if (replay := crud.find_replay(call, fees, body)) is not None:
         return replay
     now = iso(call.now)
@@ -143,17 +152,20 @@ def create_fee(call: Call, body: FeeCreate) -> str:
 
 
 def get_fee(call: Call) -> str:
-    """Returns a fee."""
+    """Return a fee."""
     return str(crud.get_row(call, fees, FEE_NOT_FOUND).doc)
 
 
 def list_fees(call: Call) -> records.Listing:
-    """Lists fees."""
+    """List fees."""
     return crud.list_resources(call, fees)
 
 
 def update_fee(call: Call, body: FeeUpdate) -> str:
-    """Changes a fee; a real-time fee for purchases from now on."""
+    """Change a fee.
+
+    A change of a real-time fee applies to later purchases only.
+    """
     row = crud.lock_row(call, fees, FEE_NOT_FOUND)
     crud.check_same_token(call, body)
     before = msgspec.json.decode(row.doc, type=Fee)

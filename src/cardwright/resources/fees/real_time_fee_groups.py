@@ -24,7 +24,7 @@ FeeTokens = Annotated[tuple[Token, ...], Meta(max_length=len(ASSESSED_TYPES))]
 
 
 class FeeGroupCreate(Shape, frozen=True, kw_only=True):
-    """A new group. Of its fees no two may be for the same type of transaction."""
+    """A new real-time fee group. It has at most one fee for each transaction type."""
 
     name: FeeGroupName
     token: Token | None = None
@@ -33,7 +33,10 @@ class FeeGroupCreate(Shape, frozen=True, kw_only=True):
 
 
 class FeeGroupUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a group; what is absent stays, ``fee_tokens`` are replaced as a whole. What was assessed stays assessed."""
+    """Changes of a real-time fee group. Absent fields stay unchanged. ``fee_tokens`` replaces the complete list.
+
+    Earlier assessments of fees stay as they are.
+    """
 
     name: FeeGroupName | None = None
     token: Token | None = None
@@ -56,7 +59,7 @@ class FeeGroup(Shape, frozen=True, kw_only=True):
 
 
 def check_fee(index: int, fee: dict[str, Any], currency: str) -> str:
-    """The type of transaction that a fee is for. Raises a problem for a fee that cannot be in a group."""
+    """Return the transaction type that a fee applies to. Raises a problem if the fee cannot be in a group."""
     field = f"fee_tokens[{index}]"
     if fee["category"] != Category.REALTIME:
         raise bad_field(field, "must be the token of a fee of the category REALTIME")
@@ -72,7 +75,7 @@ def check_fee(index: int, fee: dict[str, Any], currency: str) -> str:
 
 
 def check_fees(call: Call, tokens: tuple[str, ...] | None) -> None:
-    """Refuses fees that there are not, that are no real-time fees, and two for the same type of transaction."""
+    """Raise a problem for an unknown fee, for a fee that cannot be in a group, and for two fees of the same transaction type."""
     token_by_kind: dict[str, str] = {}
     for index, token in enumerate(tokens or ()):
         row = records.find(call.db, fees, call.program.id, token)
@@ -88,7 +91,7 @@ def check_fees(call: Call, tokens: tuple[str, ...] | None) -> None:
 
 
 def create_fee_group(call: Call, body: FeeGroupCreate) -> str:
-    """Creates a real-time fee group."""
+    """Create a real-time fee group."""
     if (replay := crud.find_replay(call, real_time_fee_groups, body)) is not None:
         return replay
     check_fees(call, body.fee_tokens)
@@ -99,17 +102,17 @@ def create_fee_group(call: Call, body: FeeGroupCreate) -> str:
 
 
 def get_fee_group(call: Call) -> str:
-    """Returns a real-time fee group."""
+    """Return a real-time fee group."""
     return str(crud.get_row(call, real_time_fee_groups, FEE_GROUP_NOT_FOUND).doc)
 
 
 def list_fee_groups(call: Call) -> records.Listing:
-    """Lists real-time fee groups."""
+    """List real-time fee groups."""
     return crud.list_resources(call, real_time_fee_groups)
 
 
 def update_fee_group(call: Call, body: FeeGroupUpdate) -> str:
-    """Changes a real-time fee group, for purchases from now on."""
+    """Change a real-time fee group. The change applies to later purchases."""
     row = crud.lock_row(call, real_time_fee_groups, FEE_GROUP_NOT_FOUND)
     crud.check_same_token(call, body)
     check_fees(call, body.fee_tokens)
