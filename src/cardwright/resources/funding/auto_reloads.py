@@ -1,4 +1,4 @@
-"""Auto reloads: what fills an account up by itself when spending has brought it below a threshold."""
+"""Auto reloads: orders that fill up an account when spending reduces its available balance below a threshold."""
 
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -22,7 +22,11 @@ from cardwright.storage.tables import auto_reloads, card_products, users
 
 
 class ReloadAssociation(Shape, frozen=True, kw_only=True):
-    """Whose accounts are filled up: a user's, those behind the cards of a product, or without either everybody's."""
+    """The accounts of an auto reload.
+
+    These are the account of one user, or the accounts behind the cards of one card product. Without a token, they are all
+    accounts.
+    """
 
     blank: ClassVar[Blank | None] = Blank.NOTHING
 
@@ -32,14 +36,14 @@ class ReloadAssociation(Shape, frozen=True, kw_only=True):
 
 
 class GpaScope(Shape, frozen=True, kw_only=True):
-    """Below ``trigger_amount`` the available balance is filled up to ``reload_amount``."""
+    """The threshold and the goal: below ``trigger_amount``, the available balance is filled up to ``reload_amount``."""
 
     trigger_amount: Decimal
     reload_amount: Decimal
 
 
 class OrderScope(Shape, frozen=True, kw_only=True):
-    """What is filled up; there are no merchant-specific accounts."""
+    """The scope of an auto reload: the general purpose account. Merchant-specific accounts are not supported."""
 
     gpa: GpaScope
 
@@ -56,7 +60,7 @@ class ReloadCreate(Shape, frozen=True, kw_only=True):
 
 
 class ReloadUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of an auto reload; what is absent stays."""
+    """Changes of an auto reload. Absent fields stay unchanged."""
 
     order_scope: OrderScope | None = None
     currency_code: CurrencyCode | None = None
@@ -80,7 +84,7 @@ class Reload(Shape, frozen=True, kw_only=True):
 
 
 class ReloadQuery(Shape, frozen=True, kw_only=True):
-    """Whose auto reloads."""
+    """A filter of auto reloads by user, business or card product."""
 
     card_product: str | None = None
     user_token: str | None = None
@@ -91,13 +95,13 @@ class ReloadQuery(Shape, frozen=True, kw_only=True):
 
 
 def without_nulls(association: ReloadAssociation) -> ReloadAssociation:
-    """The same association, null counted as absent."""
+    """Return the association with UNSET in place of null."""
     nulls = {name: UNSET for name, value in structs.asdict(association).items() if value is None}
     return structs.replace(association, **nulls)
 
 
 def amounts_of(reload: Reload) -> tuple[int, int]:
-    """Trigger and goal in minor units. Raises a problem that names the field."""
+    """Return the trigger and the goal in minor units. Raises a problem that names the field."""
     scope = reload.order_scope.gpa
     trigger = parse_amount("order_scope.gpa.trigger_amount", scope.trigger_amount, reload.currency_code)
     goal = parse_amount("order_scope.gpa.reload_amount", scope.reload_amount, reload.currency_code)
@@ -112,11 +116,14 @@ def amounts_of(reload: Reload) -> tuple[int, int]:
 
 
 def columns_of(call: Call, reload: Reload, row_id: int | None = None) -> dict[str, Any]:
-    """The columns beside the document. Raises a problem for what cannot be an auto reload, or is one too many."""
+    """Return the values of the columns beside the document.
+
+    Raises a problem if the auto reload is invalid, or if the same accounts already have an active one.
+    """
     association = reload.association
     user, product = association.user_token or None, association.card_product_token or None
     if sum(1 for token in (user, product, association.business_token) if token) > 1:
-        raise bad_field("association", "may have one of user_token, business_token and card_product_token")
+        raise bad_field("association", "may have at most one of user_token, business_token and card_product_token")
     check_currency(reload.currency_code, call.program)
     trigger, goal = amounts_of(reload)
     if association.business_token:
@@ -137,22 +144,25 @@ def columns_of(call: Call, reload: Reload, row_id: int | None = None) -> dict[st
 
 
 def check_alone(call: Call, user: str | None, product: str | None, row_id: int | None) -> None:
-    """Refuses a second active auto reload for the same accounts."""
+    """Raise a problem if the same accounts already have another active auto reload."""
     columns = auto_reloads.c
     query = select(columns.id).where(columns.program_id == call.program.id, columns.active, columns.id != (row_id or -1))
     query = query.where(columns.user_token.is_not_distinct_from(user), columns.card_product_token.is_not_distinct_from(product))
     if call.db.execute(query).first() is not None:
-        raise bad_field("association", "has an active auto reload already")
+        raise bad_field("association", "already has an active auto reload")
 
 
 # --- Actions: what a caller can do with it -------------------------------------------
 
 
 def create_reload(call: Call, body: ReloadCreate) -> str:
-    """Creates an auto reload. It fills nothing up before something is spent."""
+    """Create an auto reload.
+
+    It fills up an account only after a later transaction spends money.
+    """
     if (replay := crud.find_replay(call, auto_reloads, body)) is not None:
         return replay
-    # The revision is the lock: of two that come at once the second sees the first.
+    # Raising the revision locks the program: of two concurrent requests, the second sees the row of the first.
     history.raise_program_revision(call.db, call.program.id)
     now, token = iso(call.now), body.token or call.app.ids.token()
     association = without_nulls(body.association or ReloadAssociation())
@@ -162,12 +172,12 @@ def create_reload(call: Call, body: ReloadCreate) -> str:
 
 
 def get_reload(call: Call) -> str:
-    """Returns an auto reload."""
+    """Return an auto reload."""
     return str(crud.get_row(call, auto_reloads, RELOAD_NOT_FOUND).doc)
 
 
 def list_reloads(call: Call) -> records.Listing:
-    """Lists auto reloads, of everybody or of one user or card product."""
+    """List auto reloads, all or those of one user or card product."""
     query, columns, conditions = call.query, auto_reloads.c, []
     if query.user_token is not None:
         conditions.append(columns.user_token == query.user_token)
@@ -179,7 +189,7 @@ def list_reloads(call: Call) -> records.Listing:
 
 
 def update_reload(call: Call, body: ReloadUpdate) -> str:
-    """Changes an auto reload."""
+    """Change an auto reload."""
     history.raise_program_revision(call.db, call.program.id)
     row = crud.lock_row(call, auto_reloads, RELOAD_NOT_FOUND)
     crud.check_same_token(call, body)
@@ -188,7 +198,7 @@ def update_reload(call: Call, body: ReloadUpdate) -> str:
         changes["association"] = without_nulls(body.association)
     before = msgspec.json.decode(row.doc, type=Reload)
     after = structs.replace(before, **changes)
-    # Checked before it is compared: a number that is none cannot even be that.
+    # Checked before the comparison: an amount that is not a number cannot be compared.
     columns_of(call, after, row.id)
     if after == before:
         return str(row.doc)

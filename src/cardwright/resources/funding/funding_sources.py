@@ -28,7 +28,7 @@ class SourceCreate(Shape, frozen=True, kw_only=True):
 
 
 class SourceUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a program funding source; what is absent stays."""
+    """Changes of a program funding source. Absent fields stay unchanged."""
 
     name: SourceName | None = None
     active: bool | None = None
@@ -50,7 +50,7 @@ class Source(Shape, frozen=True, kw_only=True):
 
 
 def account_number(number: int) -> str:
-    """A dotted account number from a random number below 10^9."""
+    """Return a dotted account number. ``number`` is a random number below 10^9."""
     return f"12.{number // 1_000_000:03d}.{number // 1000 % 1000:03d}.{number % 1000:06d}"
 
 
@@ -58,7 +58,10 @@ def account_number(number: int) -> str:
 
 
 def record_source_version(call: Call, source_id: int, doc: str) -> None:
-    """Lets every process see what the source says now, and later answers what it said until then."""
+    """Raise the program's revision and save the source's state in its history.
+
+    The new revision invalidates the caches of all processes. The history answers which state the source had at a revision.
+    """
     revision = history.raise_program_revision(call.db, call.program.id)
     history.save_version(call.db, call.program.id, history.Kind.FUNDING_SOURCE, source_id, revision, call.now, doc)
 
@@ -67,7 +70,7 @@ def record_source_version(call: Call, source_id: int, doc: str) -> None:
 
 
 def create_source(call: Call, body: SourceCreate) -> str:
-    """Creates a program funding source."""
+    """Create a program funding source."""
     if (replay := crud.find_replay(call, funding_sources, body)) is not None:
         return replay
     source = Source(
@@ -84,17 +87,17 @@ def create_source(call: Call, body: SourceCreate) -> str:
 
 
 def get_source(call: Call) -> str:
-    """Returns a program funding source, active or not."""
+    """Return a program funding source, active or inactive."""
     return str(crud.get_row(call, funding_sources, SOURCE_NOT_FOUND).doc)
 
 
 def list_sources(call: Call) -> records.Listing:
-    """Lists the program's funding sources."""
+    """List the program's funding sources."""
     return crud.list_resources(call, funding_sources, funding_sources.c.kind == "program")
 
 
 def update_source(call: Call, body: SourceUpdate) -> str:
-    """Renames, activates or deactivates a program funding source."""
+    """Rename, activate or deactivate a program funding source."""
     row = crud.lock_row(call, funding_sources, SOURCE_NOT_FOUND)
     crud.check_same_token(call, body)
     before = msgspec.json.decode(row.doc, type=Source)
@@ -105,7 +108,10 @@ def update_source(call: Call, body: SourceUpdate) -> str:
 
 
 def list_sources_of_user(_call: Call) -> records.Listing:
-    """Lists a user's own funding sources (bank accounts and payment cards); none is a 404 (observed)."""
+    """List a user's funding sources: bank accounts and payment cards.
+
+    Users cannot have any here, so the response is always a 404 (observed).
+    """
     raise Problem(NO_FUNDING_ACCOUNTS)
 
 

@@ -1,4 +1,4 @@
-"""GPA orders: money from a program funding source onto an account, and the unloads that send it back."""
+"""GPA orders: loads of an account from a program funding source, and unloads that return the money."""
 
 from decimal import Decimal
 
@@ -37,7 +37,7 @@ from cardwright.storage.tables import movements
 
 
 class OrderCreate(Shape, frozen=True, kw_only=True):
-    """A new GPA order. Funding source addresses are for payment cards and are not looked at."""
+    """A new GPA order. Funding source addresses belong to payment cards and are ignored."""
 
     amount: Decimal
     currency_code: CurrencyCode
@@ -51,7 +51,7 @@ class OrderCreate(Shape, frozen=True, kw_only=True):
 
 
 class GpaOrder(FundedMovement, frozen=True, kw_only=True):
-    """A GPA order. ``funding.amount`` is what the source paid: the amount and the fees."""
+    """A GPA order. ``funding.amount`` is the amount that the source paid: the amount of the order plus the fees."""
 
     user_token: str
     currency_code: str
@@ -59,7 +59,7 @@ class GpaOrder(FundedMovement, frozen=True, kw_only=True):
 
 
 class UnloadCreate(Shape, frozen=True, kw_only=True):
-    """A new unload, of an order or of what is left of it."""
+    """A new unload of a GPA order, at most of the amount that is left of the order."""
 
     original_order_token: Token
     amount: Decimal
@@ -75,7 +75,7 @@ class GpaUnload(FundedMovement, frozen=True, kw_only=True):
 
 
 class UnloadQuery(Shape, frozen=True, kw_only=True):
-    """Whose unloads, or those of which order."""
+    """A filter of unloads by user, business or GPA order."""
 
     user_token: str | None = None
     business_token: str | None = None
@@ -86,7 +86,7 @@ class UnloadQuery(Shape, frozen=True, kw_only=True):
 
 
 async def create_order(call: EngineCall, body: OrderCreate) -> bytes:
-    """Loads an account from a program funding source; the fees in the order are paid by the source too."""
+    """Load an account from a program funding source. The source also pays the fees of the order."""
 
     def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         user, currency = one_holder(body.user_token, body.business_token), program.settings.currency
@@ -101,7 +101,7 @@ async def create_order(call: EngineCall, body: OrderCreate) -> bytes:
 
 
 async def create_unload(call: EngineCall, body: UnloadCreate) -> bytes:
-    """Sends money of an order back to its funding source, at most what is left of the order."""
+    """Return money of an order to its funding source, at most the amount that is left of the order."""
 
     def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         amount = positive_amount(body.amount, program.settings.currency)
@@ -116,17 +116,17 @@ async def create_unload(call: EngineCall, body: UnloadCreate) -> bytes:
 
 
 def get_order(call: Call) -> str:
-    """Returns a GPA order."""
+    """Return a GPA order."""
     return get_movement(call, MovementKind.ORDER, ORDER_NOT_FOUND)
 
 
 def get_unload(call: Call) -> str:
-    """Returns an unload."""
+    """Return an unload."""
     return get_movement(call, MovementKind.UNLOAD, UNLOAD_NOT_FOUND)
 
 
 def list_unloads(call: Call) -> records.Listing:
-    """Lists unloads, of everybody, of one user or of one order."""
+    """List unloads, all or those of one user or GPA order."""
     query, conditions = call.query, []
     if query.original_order_token is not None:
         order = find_movement(call.db, call.program.id, MovementKind.ORDER, query.original_order_token)
