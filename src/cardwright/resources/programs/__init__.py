@@ -1,1 +1,1 @@
-"""Programs: what a program is and issues: card products and the health check."""
+"""Programs: card products and the health check."""

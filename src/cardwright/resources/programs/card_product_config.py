@@ -1,4 +1,4 @@
-"""The ``config`` tree of a card product: every branch and leaf that can travel, in the order of the wire's echo."""
+"""Card product configuration: all branches and leaves of the ``config`` tree, in the order of the wire's responses."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -11,20 +11,20 @@ from cardwright.resources.common.route import Blank, Shape
 # --- Shapes: what travels on the wire ------------------------------------------------
 
 Text = Annotated[str, Meta(max_length=255)]
-"""A text that the wire reference gives no limit."""
+"""A text for which the wire reference gives no limit."""
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class Branch(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """A part of the tree, in a request (None: not said) and in an answer (None: no value, left out) alike.
+    """A part of the tree, in requests and responses. None means unset in a request, and omitted in a response.
 
-    Fields stand in the order in which the wire echoes them.
+    The order of the fields is that of the wire's responses.
     """
 
 
 class OtherPoi(Branch, frozen=True, kw_only=True):
-    """Everything that is neither online nor an ATM, ordinary points of sale included."""
+    """All points of interaction except e-commerce and ATMs, such as ordinary points of sale."""
 
     allow: bool | None = None
     card_presence_required: bool | None = None
@@ -43,7 +43,7 @@ class Poi(Branch, frozen=True, kw_only=True):
 
 
 class AddressCheck(Branch, frozen=True, kw_only=True):
-    """What an address mismatch does; the two declines count only with ``validate``."""
+    """The effects of an address mismatch. The two decline settings require ``validate``."""
 
     validate: bool | None = None
     decline_on_address_number_mismatch: bool | None = None
@@ -51,20 +51,20 @@ class AddressCheck(Branch, frozen=True, kw_only=True):
 
 
 class AddressChecks(Branch, frozen=True, kw_only=True):
-    """Account verifications and authorizations."""
+    """The address checks of account verifications and authorizations."""
 
     av_messages: AddressCheck | None = None
     auth_messages: AddressCheck | None = None
 
 
 class ScaLimits(Branch, frozen=True, kw_only=True):
-    """European limits of strong customer authentication: read-only on the wire, and none are set here, so it is always empty."""
+    """The European limits of strong customer authentication. They are read-only and always empty."""
 
     blank: ClassVar[Blank | None] = Blank.ANYTHING
 
 
 class TransactionControls(Branch, frozen=True, kw_only=True):
-    """What an authorization is held against."""
+    """The settings that authorizations are checked against."""
 
     accepted_countries_token: Annotated[str, Meta(max_length=50)] | None = None
     always_require_pin: bool | None = None
@@ -91,7 +91,7 @@ class TransactionControls(Branch, frozen=True, kw_only=True):
 
 
 class SelectiveAuth(Branch, frozen=True, kw_only=True):
-    """Programs that are bound to specific merchants."""
+    """Settings of programs that are bound to specific merchants."""
 
     sa_mode: Literal[0, 1, 2] | None = None
     enable_regex_search_chain: bool | None = None
@@ -99,20 +99,20 @@ class SelectiveAuth(Branch, frozen=True, kw_only=True):
 
 
 class Special(Branch, frozen=True, kw_only=True):
-    """Merchant onboarding cards."""
+    """Settings of merchant onboarding cards."""
 
     merchant_on_boarding: bool | None = None
 
 
 class MinOffset(Branch, frozen=True, kw_only=True):
-    """The shortest life of a card; what is absent is taken from the offset itself."""
+    """The minimum lifetime of a card. Absent fields have the values of the offset."""
 
     unit: ExpirationUnit | None = None
     value: Int32 | None = None
 
 
 class ExpirationOffset(Branch, frozen=True, kw_only=True):
-    """How long a card lives."""
+    """The lifetime of a card."""
 
     unit: ExpirationUnit | None = None
     value: Int32 | None = None
@@ -120,7 +120,7 @@ class ExpirationOffset(Branch, frozen=True, kw_only=True):
 
 
 class CardLifeCycle(Branch, frozen=True, kw_only=True):
-    """How a card begins and ends."""
+    """The activation, expiration and reloadability of cards."""
 
     activate_upon_issue: bool | None = None
     expiration_offset: ExpirationOffset | None = None
@@ -130,13 +130,13 @@ class CardLifeCycle(Branch, frozen=True, kw_only=True):
 
 
 class ClearingAndSettlement(Branch, frozen=True, kw_only=True):
-    """The account that goes negative when a clearing exceeds the money available; without effect under JIT funding."""
+    """The account that goes negative if a clearing exceeds the available money. It has no effect under JIT Funding."""
 
     overdraft_destination: Literal["GPA", "MSA", "MERCHANT_CAMPAIGN_ACCOUNT", "GLOBAL_OVERDRAFT_ACCOUNT"] | None = None
 
 
 class PaymentCardFunding(Branch, frozen=True, kw_only=True):
-    """The cardholder's own payment card pays."""
+    """Funding by the cardholder's own payment card."""
 
     enabled: bool | None = None
     refunds_destination: Literal["", "GATEWAY", "GPA", "WATERFALL"] | None = None
@@ -152,7 +152,7 @@ class GatewayFunding(Branch, frozen=True, kw_only=True):
 
 
 class ProgramFunding(Branch, frozen=True, kw_only=True):
-    """Managed JIT Funding. An empty ``refunds_destination`` behaves as PROGRAM_FUNDING_SOURCE."""
+    """Managed JIT Funding. An empty ``refunds_destination`` has the effect of PROGRAM_FUNDING_SOURCE."""
 
     enabled: bool | None = None
     funding_source_token: Annotated[str, Meta(max_length=36)] | None = None
@@ -160,7 +160,7 @@ class ProgramFunding(Branch, frozen=True, kw_only=True):
 
 
 class JitFunding(Branch, frozen=True, kw_only=True):
-    """Where the money of a purchase comes from: at most one of the three is enabled."""
+    """The source of the money for purchases. At most one of the three is enabled."""
 
     paymentcard_funding_source: PaymentCardFunding | None = None
     programgateway_funding_source: GatewayFunding | None = None
@@ -168,13 +168,13 @@ class JitFunding(Branch, frozen=True, kw_only=True):
 
 
 class WalletAddressCheck(Branch, frozen=True, kw_only=True):
-    """Whether an address is checked when a card goes into a wallet."""
+    """The address check when a card is added to a digital wallet."""
 
     validate: bool | None = None
 
 
 class WalletSettings(Branch, frozen=True, kw_only=True):
-    """One way into a digital wallet."""
+    """Settings of one way to add a card to a digital wallet."""
 
     enabled: bool | None = None
     address_verification: WalletAddressCheck | None = None
@@ -189,7 +189,7 @@ class WebPush(Branch, frozen=True, kw_only=True):
 
 
 class ProvisioningControls(Branch, frozen=True, kw_only=True):
-    """The ways into a digital wallet."""
+    """The ways to add a card to a digital wallet."""
 
     manual_entry: WalletSettings | None = None
     wallet_provider_card_on_file: WalletSettings | None = None
@@ -204,7 +204,7 @@ class ProvisioningControls(Branch, frozen=True, kw_only=True):
 
 
 class WalletTokenization(Branch, frozen=True, kw_only=True):
-    """Digital wallets."""
+    """Settings of digital wallets."""
 
     provisioning_controls: ProvisioningControls | None = None
     card_art_id: Text | None = None
@@ -217,7 +217,7 @@ class NameLine(Branch, frozen=True, kw_only=True):
 
 
 class NameLines(Branch, frozen=True, kw_only=True):
-    """The text on the card; the first line is required where there is any."""
+    """The text on the card. The first line is required if ``card_personalization`` is present."""
 
     name_line_1: NameLine | None = None
     name_line_2: NameLine | None = None
@@ -225,27 +225,27 @@ class NameLines(Branch, frozen=True, kw_only=True):
 
 
 class CardImage(Branch, frozen=True, kw_only=True):
-    """The picture on the card."""
+    """The image on the card."""
 
     name: Text | None = None
     thermal_color: Text | None = None
 
 
 class CarrierImage(Branch, frozen=True, kw_only=True):
-    """The picture on the letter."""
+    """The image on the carrier, with a message."""
 
     name: Text | None = None
     message_1: Text | None = None
 
 
 class NamedImage(Branch, frozen=True, kw_only=True):
-    """Another picture."""
+    """An image that has only a name."""
 
     name: Text | None = None
 
 
 class Images(Branch, frozen=True, kw_only=True):
-    """Pictures on the card and its letter."""
+    """The images on the card and its carrier."""
 
     card: CardImage | None = None
     carrier: CarrierImage | None = None
@@ -254,7 +254,7 @@ class Images(Branch, frozen=True, kw_only=True):
 
 
 class Carrier(Branch, frozen=True, kw_only=True):
-    """The letter that the card comes with."""
+    """The carrier: the letter that a card is attached to."""
 
     template_id: Text | None = None
     logo_file: Text | None = None
@@ -265,7 +265,7 @@ class Carrier(Branch, frozen=True, kw_only=True):
 
 
 class Personalization(Branch, frozen=True, kw_only=True):
-    """How plastic is printed."""
+    """The printing of physical cards."""
 
     text: NameLines | None = None
     images: Images | None = None
@@ -274,7 +274,7 @@ class Personalization(Branch, frozen=True, kw_only=True):
 
 
 class ShippingAddress(Branch, frozen=True, kw_only=True):
-    """Where plastic goes, or comes back to."""
+    """An address that physical cards are sent or returned to."""
 
     first_name: Limit40 | None = None
     middle_name: Limit40 | None = None
@@ -290,7 +290,7 @@ class ShippingAddress(Branch, frozen=True, kw_only=True):
 
 
 class Shipping(Branch, frozen=True, kw_only=True):
-    """How plastic travels."""
+    """The shipping of physical cards."""
 
     method: (
         Literal[
@@ -306,14 +306,14 @@ class Shipping(Branch, frozen=True, kw_only=True):
 
 
 class BinPrefix(Branch, frozen=True, kw_only=True):
-    """One of several prefixes."""
+    """A BIN prefix with its status."""
 
     bin_prefix: str
     status: Literal["ACTIVE", "INACTIVE"]
 
 
 class Fulfillment(Branch, frozen=True, kw_only=True):
-    """How numbers are drawn and plastic is made."""
+    """The composition of card numbers and the production of physical cards."""
 
     payment_instrument: (
         Literal["PHYSICAL_MSR", "PHYSICAL_ICC", "PHYSICAL_CONTACTLESS", "PHYSICAL_COMBO", "VIRTUAL_PAN"] | None
@@ -340,7 +340,7 @@ class Fulfillment(Branch, frozen=True, kw_only=True):
 
 
 class ProductConfig(Branch, frozen=True, kw_only=True):
-    """The whole tree."""
+    """The complete configuration of a card product."""
 
     poi: Poi | None = None
     transaction_controls: TransactionControls | None = None

@@ -1,4 +1,4 @@
-"""Card products: the rule set that every card inherits, from where it works to how it is funded."""
+"""Card products: the rules that all cards of a product share, from points of interaction to funding."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -25,7 +25,7 @@ ProductName = Annotated[str, Meta(min_length=1, max_length=40)]
 
 
 class ProductCreate(Shape, frozen=True, kw_only=True):
-    """A new card product. What ``config`` leaves out gets the server's defaults."""
+    """A new card product. Absent fields of ``config`` get the server's defaults."""
 
     name: ProductName
     start_date: Day
@@ -36,7 +36,7 @@ class ProductCreate(Shape, frozen=True, kw_only=True):
 
 
 class ProductUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a card product; what is absent stays, in ``config`` leaf by leaf."""
+    """Changes of a card product. Absent fields stay unchanged, also those inside ``config``."""
 
     name: ProductName | None = None
     active: bool | None = None
@@ -47,7 +47,7 @@ class ProductUpdate(Shape, frozen=True, kw_only=True):
 
 
 class Product(Shape, frozen=True, kw_only=True):
-    """A card product with its complete ``config``. ``active`` informs; it does not control the creation of cards."""
+    """A card product with its complete ``config``. ``active`` is informative and does not control the creation of cards."""
 
     token: str
     name: str
@@ -116,19 +116,21 @@ DEFAULTS = msgspec.convert(
     },
     ProductConfig,
 )  # fmt: skip
-"""What the reference's sandbox really fills in, which is not what its definition says; ``bin_prefix`` is the server's own."""
+"""The values that the reference's sandbox fills in. They differ from its documentation. The server sets ``bin_prefix``."""
 
 GATEWAY_KIND, PROGRAM_KIND = "programgateway", "program"
 JIT_SOURCES = {
     "paymentcard_funding_source": None, "programgateway_funding_source": GATEWAY_KIND, "program_funding_source": PROGRAM_KIND,
 }  # fmt: skip
-"""The branches of ``jit_funding``, and the kind of funding source that each must name; a payment card is the cardholder's."""
+"""The branches of ``jit_funding``, each with the required kind of funding source. A payment card belongs to the cardholder:
+None.
+"""
 
 AnyBranch = TypeVar("AnyBranch", bound=Branch)
 
 
 def leaf(config: Branch | None, path: str) -> Any:
-    """The value at a dotted path, None where any part of the path is missing."""
+    """Return the value at a dotted path, None if a part of the path is missing."""
     value: Any = config
     for name in path.split("."):
         value = None if value is None else getattr(value, name)
@@ -136,13 +138,13 @@ def leaf(config: Branch | None, path: str) -> Any:
 
 
 def default_config(bin_prefix: str) -> ProductConfig:
-    """The tree of a product that says nothing, on a server that issues under ``bin_prefix``."""
+    """Return the configuration of a product without settings, for a server that issues under ``bin_prefix``."""
     fulfillment = leaf(DEFAULTS, "fulfillment")
     return structs.replace(DEFAULTS, fulfillment=structs.replace(fulfillment, bin_prefix=bin_prefix))
 
 
 def merged(before: AnyBranch, changes: AnyBranch | None) -> AnyBranch:
-    """The tree with the leaves of ``changes`` that say something; a list is replaced as a whole."""
+    """Return the tree with the leaves that ``changes`` sets. A list is replaced as a whole."""
     fields = {} if changes is None else {name: value for name, value in structs.asdict(changes).items() if value is not None}
     return structs.replace(before, **{name: _merged_value(getattr(before, name), value) for name, value in fields.items()})
 
@@ -152,7 +154,7 @@ def _merged_value(before: Any, change: Any) -> Any:
 
 
 def completed(config: ProductConfig) -> ProductConfig:
-    """The tree with a half ``min_offset`` completed from the offset that it belongs to (wire reference, "card_life_cycle")."""
+    """Return the tree with missing fields of ``min_offset`` taken from its offset (wire reference, "card_life_cycle")."""
     offset = leaf(config, "card_life_cycle.expiration_offset")
     if offset.min_offset is None:
         return config
@@ -165,11 +167,11 @@ def completed(config: ProductConfig) -> ProductConfig:
 
 
 def check_config(config: ProductConfig | None) -> None:
-    """Refuses what is wrong in a request whatever the product says otherwise. Raises a problem that names the field."""
+    """Raise a problem that names the field if a request is invalid for any product."""
     offset = "card_life_cycle.expiration_offset"
     for present, absent in (("unit", "value"), ("value", "unit")):
         if leaf(config, f"{offset}.{present}") is not None and leaf(config, f"{offset}.{absent}") is None:
-            raise bad_field(f"config.{offset}.{absent}", f"may not be null where {present} is given")
+            raise bad_field(f"config.{offset}.{absent}", f"may not be null if {present} is present")
     service_code = leaf(config, "card_life_cycle.card_service_code")
     if service_code is not None and not 100 <= service_code <= 999:
         raise bad_field("config.card_life_cycle.card_service_code", "must have three digits")
@@ -179,7 +181,7 @@ def check_config(config: ProductConfig | None) -> None:
 
 
 def check_life_time(config: ProductConfig, now: Instant) -> None:
-    """Refuses a life time of cards that is none, or that has no end a date could name."""
+    """Raise a problem if the lifetime of cards is less than 1, or ends after the year 9999."""
     offset = leaf(config, "card_life_cycle.expiration_offset")
     least = offset.min_offset
     for name, value in (("value", offset.value), ("min_offset.value", least.value if least else 1)):
@@ -188,11 +190,11 @@ def check_life_time(config: ProductConfig, now: Instant) -> None:
     try:
         expiration_of(now, offset.unit, offset.value, least.unit if least else None, least.value if least else None)
     except ValueError:
-        raise bad_field("config.card_life_cycle.expiration_offset.value", "reaches beyond the year 9999") from None
+        raise bad_field("config.card_life_cycle.expiration_offset.value", "must not reach beyond the year 9999") from None
 
 
 def check_fulfillment(config: ProductConfig) -> None:
-    """Refuses card numbers that cannot be composed and plastic without its first line."""
+    """Raise a problem if prefix and length allow no card number, or if a personalized card has no first line."""
     prefix, length = leaf(config, "fulfillment.bin_prefix"), leaf(config, "fulfillment.pan_length")
     if not is_bin(prefix):
         raise bad_field("config.fulfillment.bin_prefix", "must have 6 to 14 digits")
@@ -201,23 +203,23 @@ def check_fulfillment(config: ProductConfig) -> None:
     try:
         account_numbers(prefix, int(length))
     except ValueError as error:
-        raise bad_field("config.fulfillment.pan_length", f"does not fit: {error}") from None
+        raise bad_field("config.fulfillment.pan_length", f"is invalid: {error}") from None
     plastic = "fulfillment.card_personalization"
     if leaf(config, plastic) is not None and leaf(config, f"{plastic}.text.name_line_1") is None:
         raise bad_field(f"config.{plastic}.text.name_line_1", "may not be null")
 
 
 def check_dates(start_date: str, end_date: str | UnsetType) -> None:
-    """Refuses a last day before the first. ISO dates sort as text."""
+    """Raise a problem if the end date is before the start date. ISO dates sort as text."""
     if end_date is not UNSET and end_date < start_date:
         raise bad_field("end_date", "may not be before start_date")
 
 
 def enabled_source(config: ProductConfig) -> str | None:
-    """The one branch of ``jit_funding`` that is enabled; a product with more than one is refused."""
+    """Return the enabled branch of ``jit_funding``, None without one. Raises a problem if more than one is enabled."""
     enabled = [name for name in JIT_SOURCES if leaf(config, f"jit_funding.{name}.enabled")]
     if len(enabled) > 1:
-        raise bad_field("config.jit_funding", f"may have one source enabled, not {', '.join(enabled)}")
+        raise bad_field("config.jit_funding", f"may have at most one enabled source, not {', '.join(enabled)}")
     return enabled[0] if enabled else None
 
 
@@ -225,7 +227,10 @@ def enabled_source(config: ProductConfig) -> str | None:
 
 
 def record_product_version(call: Call, product_id: int, doc: str) -> None:
-    """Lets every process see what the product says now, and later answers what it said until then."""
+    """Raise the program's revision and save the product's state in its history.
+
+    The new revision invalidates the caches of all processes. The history answers which state the product had at a revision.
+    """
     revision = history.raise_program_revision(call.db, call.program.id)
     history.save_version(call.db, call.program.id, history.Kind.CARD_PRODUCT, product_id, revision, call.now, doc)
 
@@ -234,9 +239,9 @@ def record_product_version(call: Call, product_id: int, doc: str) -> None:
 
 
 def check_funding(call: Call, config: ProductConfig) -> None:
-    """Refuses a product whose funding source is missing, unknown or of another kind.
+    """Raise a problem if the product's funding source is missing, unknown or of another kind.
 
-    An inactive one may be named: it declines each purchase until it is active again.
+    An inactive source is accepted. Each purchase is declined until it is active again.
     """
     name = enabled_source(config)
     if name is None or JIT_SOURCES[name] is None:
@@ -244,14 +249,14 @@ def check_funding(call: Call, config: ProductConfig) -> None:
     path = f"jit_funding.{name}.funding_source_token"
     token = leaf(config, path)
     if not token:
-        raise bad_field(f"config.{path}", "may not be null where the source is enabled")
+        raise bad_field(f"config.{path}", "may not be null if the source is enabled")
     source = records.find(call.db, funding_sources, call.program.id, token)
     if source is None or source.kind != JIT_SOURCES[name]:
         raise Problem(FUNDING_SOURCE_UNKNOWN, f"config.{path} {token}")
 
 
 def check_lists(call: Call, config: ProductConfig | None) -> None:
-    """Refuses a list of countries or a group of merchants that there is not: an unknown one would let everybody through."""
+    """Raise a problem for an unknown list of countries or merchant group, because an unknown one would restrict nothing."""
     country_list, exempt = (
         leaf(config, f"transaction_controls.{name}")
         for name in ("accepted_countries_token", "quasi_cash_exempt_merchant_group_token")
@@ -262,7 +267,7 @@ def check_lists(call: Call, config: ProductConfig | None) -> None:
 
 
 def create_product(call: Call, body: ProductCreate) -> str:
-    """Creates a card product."""
+    """Create a card product."""
     check_config(body.config)
     defaults = default_config(call.app.bin_prefix)
     config = completed(merged(defaults, body.config))
@@ -293,17 +298,17 @@ def create_product(call: Call, body: ProductCreate) -> str:
 
 
 def get_product(call: Call) -> str:
-    """Returns a card product."""
+    """Return a card product."""
     return str(crud.get_row(call, card_products, PRODUCT_NOT_FOUND).doc)
 
 
 def list_products(call: Call) -> records.Listing:
-    """Lists the program's card products."""
+    """List the program's card products."""
     return crud.list_resources(call, card_products)
 
 
 def update_product(call: Call, body: ProductUpdate) -> str:
-    """Changes a card product, at once for the authorizations of all its cards."""
+    """Change a card product. The change applies immediately to the authorizations of all its cards."""
     row = crud.lock_row(call, card_products, PRODUCT_NOT_FOUND)
     crud.check_same_token(call, body)
     check_config(body.config)

@@ -1,4 +1,4 @@
-"""Ping: is anybody there, and are the credentials right."""
+"""Ping: the health check of the server and the credentials."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from cardwright.resources.common.route import Shape, get, post
 
 
 class PingRequest(Shape, frozen=True, kw_only=True):
-    """Something to be echoed."""
+    """A token and a payload to echo."""
 
     token: Annotated[str, Meta(max_length=36)] | None = None
     payload: Annotated[str, Meta(max_length=255)] | None = None
@@ -23,13 +23,13 @@ class PingRequest(Shape, frozen=True, kw_only=True):
 
 
 def get_ping(call: Call) -> dict[str, Any]:
-    """Answers that the platform is there. The time is written as nowhere else on the wire (observed)."""
+    """Check the health of the server and the credentials. No other response has this timestamp format (observed)."""
     time = datetime.fromtimestamp(call.now // 1000, UTC).strftime("%a %b %d %H:%M:%S UTC %Y")
     return {"success": True, "version": __version__, "revision": "cardwright", "timestamp": time}
 
 
 def post_ping(_call: Call, body: PingRequest) -> dict[str, Any]:
-    """Echoes token and payload."""
+    """Echo the token and the payload."""
     fields = {"id": body.token, "payload": body.payload}
     return {"success": True, **{name: value for name, value in fields.items() if value is not None}}
 
