@@ -1,4 +1,4 @@
-"""The settlement report: what a day drew from each funding source, gave back, captured and left on hold, tied to the journal."""
+"""Settlement report: the amounts that a day drew, returned, captured and held by funding source, tied to the journal."""
 
 from typing import Any
 
@@ -25,13 +25,13 @@ from cardwright.storage.transaction_lists.blocks import Range
 
 
 class DayQuery(Shape, frozen=True, kw_only=True):
-    """A UTC day of the program's clock, ``yyyy-MM-dd``; today when absent."""
+    """A UTC day of the program's clock, ``yyyy-MM-dd``. The default is today."""
 
     date: str | None = None
 
 
 class LinesQuery(DayQuery, frozen=True, kw_only=True):
-    """A day's lines, of one funding source or of all."""
+    """The lines of a day, all or those of one funding source."""
 
     funding_source_token: str | None = None
 
@@ -42,17 +42,17 @@ PAGING = Paging(count=100, count_max=100, sort_by="created_time")
 
 
 SHOWN_AS = {"program_funding": "net_drawn", "held": "on_hold", "settlement": "settled"}
-"""The report's names for accounts of the chart; the others have their own."""
+"""The report's names for accounts of the chart. The other accounts keep their names."""
 
 SIGN_OF = {
     "jit_load": 1, "jit_load_reversal": -1, "capture": 0, "refund_unload": -1, "refund_kept": 0, "gpa_load": 1,
     "gpa_unload": -1, "program_transfer": -1,
 }  # fmt: skip
-"""What a line adds to the money that is drawn from its source."""
+"""The sign of each line in the amount that is drawn from the funding source; 0 means no effect."""
 
 
 def parse_day(given: str | None, now: Instant) -> Instant:
-    """The first instant of a day that has begun. Raises a problem that names the parameter."""
+    """Return the first instant of a day, today by default. Raises a problem for a malformed day and for a future one."""
     today = now - now % DAY_MS
     if not given:
         return today
@@ -61,14 +61,17 @@ def parse_day(given: str | None, now: Instant) -> Instant:
             raise ValueError(given)
         start = parse_instant(given)
     except ValueError:
-        raise bad_parameter("date", "must be a day, yyyy-MM-dd") from None
+        raise bad_parameter("date", "must be a date, yyyy-MM-dd") from None
     if start > today:
-        raise bad_parameter("date", f"must not be after the program's present day, {iso_day(now)}")
+        raise bad_parameter("date", f"must not be after the program's current day, {iso_day(now)}")
     return start
 
 
 def balances_json(balances: Balances, places: int) -> str:
-    """How the accounts stand: ``net_drawn`` is what the source is out of pocket, the others are where that money is."""
+    """Return the JSON of the balances of a funding source.
+
+    ``net_drawn`` is the amount drawn from the source and not returned. The other balances show where that money is.
+    """
     shown = (
         f'"{SHOWN_AS.get(account, account)}":{decimal_text(-amount if account == "program_funding" else amount, places)}'
         for account, amount in zip(JOURNAL_ACCOUNTS, balances, strict=True)
@@ -77,12 +80,12 @@ def balances_json(balances: Balances, places: int) -> str:
 
 
 def quoted(token: str | None) -> str:
-    """A token as JSON."""
+    """Return a token as JSON."""
     return msgspec.json.encode(token).decode()
 
 
 def day_json(token: str | None, currency: str, day: Day) -> str:
-    """A funding source's day."""
+    """Return the JSON of a funding source's day."""
     places = exponent_of(currency) or 0
     lines = ",".join(f'"{name}":{decimal_text(getattr(day.moved, name), places)}' for name in LINES)
     return (
@@ -103,7 +106,10 @@ class _Shown(msgspec.Struct):
 
 
 def order_token(row: TransactionRow) -> str | None:
-    """The token of the order that a row is about: the one of its chain, which a GPA order chose itself; a transfer has none."""
+    """Return the token of the order that a row belongs to, None for a program transfer.
+
+    GPA orders and unloads have it in their documents. For other rows, it is derived from the root of the chain.
+    """
     if row.type_id not in (GPA_CREDIT, GPA_DEBIT, PROGRAM):
         return with_kind(token_of(row) if row.root_id is None else root_token(row), ORDER)
     shown = msgspec.json.decode(f"{{{details_decoder.decode(row.details).movement}}}", type=_Shown)
@@ -116,7 +122,7 @@ def order_token(row: TransactionRow) -> str | None:
 
 
 def tokens_of_sources(call: Call) -> dict[int | None, str | None]:
-    """The tokens of the program's funding sources by id; no source has none."""
+    """Return the tokens of the program's funding sources by id, and None for the id None."""
     rows = call.db.execute(
         select(funding_sources.c.id, funding_sources.c.token).where(funding_sources.c.program_id == call.program.id)
     )
@@ -127,7 +133,7 @@ def tokens_of_sources(call: Call) -> dict[int | None, str | None]:
 
 
 def get_report(call: Call) -> str:
-    """Returns what a day moved by funding source, with opening and closing balances, and whether all of it ties."""
+    """Return the settlement report of a day: balances and amounts by funding source, and a check of both."""
     start = parse_day(call.query.date, call.now)
     tokens = tokens_of_sources(call)
     days = call.app.closings.day(call.db, call.program.id, start, call.now)
@@ -143,7 +149,7 @@ def get_report(call: Call) -> str:
 
 
 def list_lines(call: Call) -> Listing:
-    """Lists a day's lines in the order in which they were booked, each with the running total of its source."""
+    """List the lines of a day in the order of booking, each with the running total of its funding source."""
     start, wanted, page = parse_day(call.query.date, call.now), call.query.funding_source_token, call.list_page
     if page.sort_by not in ("created_time", "createdTime"):
         raise bad_parameter("sort_by", "must be created_time")
