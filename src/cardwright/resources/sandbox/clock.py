@@ -1,4 +1,4 @@
-"""The clock of a program: read, freeze, set and advance it."""
+"""Program clock: its reading, freezing, setting and advancing."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ from cardwright.storage.programs import (
 
 
 class ClockRequest(Shape, frozen=True, kw_only=True):
-    """What to do with the clock: exactly one of ``set`` (a date-time), ``by`` (``8d``, ``90m``, ``1500ms``), ``freeze``."""
+    """A change of the clock: exactly one of ``set`` (a date-time), ``by`` (``8d``, ``90m``, ``1500ms``) and ``freeze``."""
 
     set: str | None = None
     by: str | None = None
@@ -30,7 +30,10 @@ LATEST = parse_instant("9000-01-01")
 
 
 def changed_clock(clock: ProgramClock, request: ClockRequest, real_ms: Instant) -> ProgramClock:
-    """The clock after the request. Time goes forward only: what happened before cannot be unmade, only reset."""
+    """Return the clock after the request. Raises a problem that names the field.
+
+    Time only goes forward, because past decisions cannot be undone. Only a reset goes back.
+    """
     if sum(value is not None for value in (request.set, request.by, request.freeze)) != 1:
         raise bad_field("set, by, freeze", "exactly one of them must be given")
     now = clock.time_at(real_ms)
@@ -38,10 +41,10 @@ def changed_clock(clock: ProgramClock, request: ClockRequest, real_ms: Instant) 
         return ProgramClock(0, now) if request.freeze else ProgramClock(now - real_ms)
     target = now + parse_duration("by", request.by) if request.by is not None else _parse_time(request.set or "")
     if target < now:
-        raise bad_field("set", f"must not be before the program's present time {iso_ms(now)}; POST /sandbox/reset starts again")
+        raise bad_field("set", f"must not be before the program's current time {iso_ms(now)}; POST /sandbox/reset goes back")
     if target > LATEST:
-        raise bad_field("set" if request.set else "by", "must not lead beyond the year 9000")
-    # A frozen clock says nothing of real time, or a seeded run would not repeat.
+        raise bad_field("set" if request.set else "by", "must not lead beyond 9000-01-01T00:00:00Z")
+    # A frozen clock is independent of real time; otherwise a seeded run would not repeat.
     return ProgramClock(0, target) if clock.frozen_ms is not None else ProgramClock(target - real_ms)
 
 
@@ -56,16 +59,19 @@ def _parse_time(text: str) -> Instant:
 
 
 def get_clock(call: Call) -> dict[str, Any]:
-    """Returns the program's time."""
+    """Return the program's time."""
     return _clock_answer(call.program.clock, call.now)
 
 
 async def change_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
-    """Freezes, sets or advances the program's clock; what is due then has happened when this answers."""
+    """Freeze, set or advance the program's clock.
+
+    Everything that becomes due by the change is carried out before the response.
+    """
     app = call.app
     answer = await asyncio.to_thread(_set_clock, call, body)
     await app.settle(call.program_id)
-    # Retries of notifications are due by the program's clock too.
+    # Retries of webhooks are due by the program's clock too.
     app.wake_outbox()
     return answer
 
@@ -80,7 +86,7 @@ def _set_clock(call: EngineCall, body: ClockRequest) -> dict[str, Any]:
 
 def _clock_answer(clock: ProgramClock, now: Instant) -> dict[str, Any]:
     is_frozen = clock.frozen_ms is not None
-    # Who stands still has no distance to the real time that would mean anything, and equal calls give equal bytes.
+    # A frozen clock has no meaningful offset from real time. With 0, equal calls get equal responses.
     return {"now": iso_ms(now), "frozen": is_frozen, "offset_ms": 0 if is_frozen else clock.offset_ms}
 
 

@@ -1,4 +1,4 @@
-"""Programs of the sandbox: creation, settings and reset."""
+"""Sandbox programs: their creation, settings and reset."""
 
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,7 @@ from cardwright.storage.reset import reset_program
 
 
 class ProgramCreate(Shape, frozen=True, kw_only=True):
-    """A new, isolated program with its credentials."""
+    """A new, isolated program."""
 
     token: Token | None = None
     name: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
@@ -30,7 +30,7 @@ class ProgramCreate(Shape, frozen=True, kw_only=True):
 
 
 class ProgramAnswer(Shape, frozen=True, kw_only=True):
-    """A program and the credentials that open it; the only time that they are told."""
+    """A program and its credentials. No later response has the credentials."""
 
     token: str
     name: str
@@ -39,7 +39,7 @@ class ProgramAnswer(Shape, frozen=True, kw_only=True):
 
 
 class SettingsUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a program's settings; what is absent stays."""
+    """Changes of a program's settings. Absent fields stay unchanged."""
 
     mask_funding_source_tokens: bool | None = None
     mask_webhook_secrets: bool | None = None
@@ -60,8 +60,8 @@ def create_program(call: Call, body: ProgramCreate) -> ProgramAnswer:
     token = body.token or call.app.ids.token()
     while find_program_token(call.db, token) is not None:
         if body.token is not None:
-            raise bad_field("token", "is the token of another program; leave it out to have one made")
-        # After a reset a seeded run draws the tokens of programs that are still there once more.
+            raise bad_field("token", "is the token of another program; omit the field to get a generated token")
+        # After a reset, a seeded run draws the same tokens again, also those of programs that still exist.
         token = call.app.ids.token()
     answer = ProgramAnswer(
         token=token, name=body.name or token, application_token=call.app.ids.token(), access_token=call.app.ids.token()
@@ -77,13 +77,13 @@ def create_program(call: Call, body: ProgramCreate) -> ProgramAnswer:
 
 
 def get_program_settings(call: Call) -> dict[str, Any]:
-    """Returns the program that the credentials open, and its settings."""
+    """Return the program of the credentials and its settings."""
     settings = structs.asdict(call.program.settings)
     return {"token": call.program.token, "name": call.program.name, "revision": call.program.revision, "settings": settings}
 
 
 def update_program_settings(call: Call, body: SettingsUpdate) -> dict[str, Any]:
-    """Changes settings of the program."""
+    """Change settings of the program."""
     changes = {name: value for name, value in structs.asdict(body).items() if value is not None}
     settings = structs.replace(call.program.settings, **changes)
     set_settings(call.db, call.program.id, settings)
@@ -91,7 +91,7 @@ def update_program_settings(call: Call, body: SettingsUpdate) -> dict[str, Any]:
 
 
 def reset(call: Call, _body: EmptyBody) -> dict[str, Any]:
-    """Removes everything of the program but its credentials and settings, and sets its clock to where it began."""
+    """Remove all data of the program except its credentials and settings, and set its clock back to the start."""
     removed = reset_program(call.db, call.program.id, call.app.first_clock)
     call.app.ids.restart()
     call.app.engine.clear()

@@ -27,7 +27,7 @@ PAGING = Paging(count=25, sort_by="-createdTime")
 
 
 class DeliveryFilter(Shape, frozen=True, kw_only=True):
-    """Which deliveries: by where they stand, by webhook, by a transaction that they tell of."""
+    """A filter of notifications by state, webhook or transaction."""
 
     state: str | None = None
     webhook_token: str | None = None
@@ -35,7 +35,10 @@ class DeliveryFilter(Shape, frozen=True, kw_only=True):
 
 
 class DeliveryShown(Shape, frozen=True, kw_only=True):
-    """A notification on its way, or where its way ended. Times are the program's; ``tokens`` are the objects that it tells of."""
+    """A notification, with its state and its delivery attempts.
+
+    Times are those of the program's clock. ``tokens`` are those of the objects in the notification.
+    """
 
     id: int
     state: str
@@ -60,7 +63,10 @@ STATE_NAMES = {number: name for name, number in STATES.items()}
 
 
 def load_deliveries(call: Call, *conditions: ColumnElement[bool]) -> tuple[list[Row], bool]:
-    """The page's rows of the outbox with their webhooks, and whether more follow. Raises a problem for an unknown sort name."""
+    """Return the page's rows of the outbox with their webhooks, and True if more follow.
+
+    Raises a problem for an unknown sort name.
+    """
     page = call.list_page
     if page.sort_by.removeprefix("-") != "createdTime":
         raise bad_parameter("sort_by", "must be createdTime or -createdTime")
@@ -71,7 +77,7 @@ def load_deliveries(call: Call, *conditions: ColumnElement[bool]) -> tuple[list[
 
 
 def load_tokens(db: Connection, rows: Sequence[Row]) -> dict[int, str]:
-    """The tokens of the transactions that outbox rows name by id."""
+    """Return the tokens of the transactions that outbox rows refer to, by id."""
     ids = {ref for row in rows if row.category == Category.TRANSACTION for ref in msgspec.json.decode(row.refs)}
     transaction_rows = map(TransactionRow.from_row, db.execute(select(transactions).where(transactions.c.id.in_(ids))))
     return {row.id: details_decoder.decode(row.details).chosen_token or token_of(row) for row in transaction_rows}
@@ -81,7 +87,7 @@ def load_tokens(db: Connection, rows: Sequence[Row]) -> dict[int, str]:
 
 
 def list_deliveries(call: Call) -> Listing:
-    """Lists notifications with where they stand and every attempt to deliver them."""
+    """List notifications with their states and all delivery attempts."""
     conditions = _delivery_conditions(call, call.query)
     rows, is_more = load_deliveries(call, *conditions) if conditions is not None else ([], False)
     tokens = load_tokens(call.db, rows)
@@ -89,7 +95,7 @@ def list_deliveries(call: Call) -> Listing:
 
 
 def _delivery_conditions(call: Call, query: DeliveryFilter) -> list[ColumnElement[bool]] | None:
-    """What a row must fulfil; None when a token of the filter names nothing, so that no row can."""
+    """Return the conditions of the filter, None if no row can match because a token in the filter is unknown."""
     conditions: list[ColumnElement[bool]] = []
     if query.state is not None:
         if query.state not in STATES:
@@ -131,7 +137,7 @@ def _url_of(doc: str | None) -> str | None:
 
 
 def _due_time(state: int, due_ms: Instant) -> str | UnsetType:
-    """Only what is due has a due time; while a row is being sent its ``due_ms`` means something else."""
+    """Return the due time of a row in the state DUE. While a row is being sent, its ``due_ms`` has another meaning."""
     return iso(due_ms) if state == Delivery.DUE else UNSET
 
 

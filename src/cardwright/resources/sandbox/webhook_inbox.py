@@ -1,4 +1,4 @@
-"""Webhook inbox of the sandbox: it receives webhooks in place of a server of the user's, and lists them."""
+"""Webhook inbox of the sandbox: boxes that receive webhooks in place of a user's server, and their messages."""
 
 import asyncio
 import base64
@@ -30,17 +30,17 @@ from cardwright.storage.tables import inbox_messages, outbox, webhooks
 PAGING = Paging(count=25, sort_by="-createdTime")
 BOX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BOX_MAX = 10_000
-"""Messages kept in a box; the oldest go first."""
+"""Messages in a box. The oldest are removed first."""
 
 WAIT_MAX_MS = 30_000
 POLL_S = 0.05
 
 
 class InboxQuery(Shape, frozen=True, kw_only=True):
-    """Which messages, and how long to wait for one: ``wait=5s``; ``after`` is the id of the last one known.
+    """A filter of messages, and the time to wait for one, such as ``wait=5s``.
 
-    ``type`` and ``token`` are those of a transaction or transition in the message. The type of a user transition is its
-    status, and that of a deposit account transition its state, in lower case.
+    ``after`` is the id of the last known message. ``type`` and ``token`` are those of a transaction or transition in the
+    message. The type of a user transition is its status, and that of a deposit account transition its state, in lower case.
     """
 
     type: str | None = None
@@ -50,7 +50,7 @@ class InboxQuery(Shape, frozen=True, kw_only=True):
 
 
 class Signature(Shape, frozen=True, kw_only=True):
-    """What became of checking a message's signature. ``valid`` is null when no secret is known to check it with."""
+    """The result of a signature check. ``valid`` is null if no secret is known."""
 
     present: bool
     algorithm: str | None = None
@@ -58,7 +58,7 @@ class Signature(Shape, frozen=True, kw_only=True):
 
 
 class InboxMessage(Shape, frozen=True, kw_only=True):
-    """A message that arrived. Header names are in lower case; ``body`` is JSON when it is JSON, else text."""
+    """A received message. Header names are in lower case. ``body`` is parsed if it is JSON, and text otherwise."""
 
     id: int
     received_time: str
@@ -73,7 +73,7 @@ DIGITS = {"HMAC_SHA_1": 40, "HMAC_SHA_256": 64}
 
 
 def kept_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers as they are kept: lower-case names, a repeated one joined by commas, and no password."""
+    """Return the headers to store: names in lower case, repeated headers joined by commas, passwords masked."""
     kept: dict[str, str] = {}
     for name, value in headers:
         shown = shown_authorization(value) if name.lower() == "authorization" else value
@@ -82,7 +82,7 @@ def kept_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def shown_authorization(value: str) -> str:
-    """Scheme and user name of an Authorization header; the rest is asterisks."""
+    """Return the scheme and user name of an Authorization header. The rest is masked with asterisks."""
     scheme, _, credentials = value.strip().partition(" ")
     if scheme.lower() != "basic":
         return f"{scheme} **********"
@@ -94,7 +94,7 @@ def shown_authorization(value: str) -> str:
 
 
 def parse_content(body: bytes) -> Any:
-    """JSON with every digit as it was sent, else text."""
+    """Return the body as JSON with its original digits, or as text if it is not JSON."""
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -103,7 +103,7 @@ def parse_content(body: bytes) -> Any:
 
 
 def elements_of(body: bytes) -> list[dict[str, Any]]:
-    """The objects in a notification's one array; none when the body is something else."""
+    """Return the objects in the array of a notification, none if the body is something else."""
     try:
         arrays = msgspec.json.decode(body, type=dict[str, list[dict[str, Any]]])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -112,7 +112,7 @@ def elements_of(body: bytes) -> list[dict[str, Any]]:
 
 
 def does_fit(body: bytes, type_: str | None, token: str | None) -> bool:
-    """Whether one of the message's objects has this type and token; without either every message fits."""
+    """Return True if an object of the message has this type and token. Without both, every message fits."""
     if type_ is None and token is None:
         return True
     return any(
@@ -122,12 +122,12 @@ def does_fit(body: bytes, type_: str | None, token: str | None) -> bool:
 
 
 def type_of(element: dict[str, Any]) -> str:
-    """The type of an object in a notification, which is the end of its event's name."""
+    """Return the type of an object in a notification, which is the end of its event's name."""
     return str(element["type"]) if "type" in element else str(element.get("status", element.get("state", ""))).lower()
 
 
 def check_signature(signature: str | None, body: bytes, secrets: Sequence[str]) -> Signature:
-    """Whether one of the secrets made the signature; its length tells the algorithm."""
+    """Return the result of checking a signature with the secrets. The length of the signature determines the algorithm."""
     if signature is None:
         return Signature(present=False)
     algorithm = next((name for name in SIGNATURE_ALGORITHMS if DIGITS[name] == len(signature)), None)
@@ -138,27 +138,30 @@ def check_signature(signature: str | None, body: bytes, secrets: Sequence[str]) 
 
 
 def path_of(program_token: str, box: str) -> str:
-    """Where a box receives."""
+    """Return the path at which a box receives messages."""
     return f"/sandbox/inbox/{program_token}/{box}"
 
 
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 ORDER_LOCK = 1_768_843_640
-"""PostgreSQL's advisory lock ("inbx") under which a program's messages get their ids."""
+"""PostgreSQL's advisory lock ("inbx"), held while a message of a program gets its id."""
 
 
 def accept(
     database: Database, real_clock: RealClock, program_token: str, box: str, headers: Iterable[tuple[str, str]], body: bytes
 ) -> bool:
-    """Keeps a message in a program's box, in place of the oldest when it is full; False when there is no such program."""
+    """Store a message in a program's box. Returns False if the program does not exist.
+
+    A full box loses its oldest message.
+    """
     with database.read(database.limits.read_s) as db:
         program_id = find_program_token(db, program_token)
     if program_id is None:
         return False
     with database.write(database.limits.read_s) as db:
         if db.dialect.name == "postgresql":
-            # Ids in the order of commits: a reader that asks for what came after an id must not miss a late commit.
+            # Ids follow the order of commits. Otherwise, a reader that asks for messages after an id could miss a late commit.
             db.execute(select(func.pg_advisory_xact_lock(ORDER_LOCK, program_id)))
         real_ms = real_clock()
         now = get_program(db, program_id).clock.time_at(real_ms)
@@ -178,13 +181,13 @@ def _is_in(program_id: int, box: str) -> ColumnElement[bool]:
 
 
 def messages_after(program_id: int, box: str, message_id: int) -> Select[Any]:
-    """The query for a box's messages with a higher id, a few at a time."""
+    """Return the query for a box's messages with a higher id. It yields 50 rows at a time."""
     query = select(inbox_messages).where(_is_in(program_id, box), inbox_messages.c.id > message_id)
     return query.execution_options(yield_per=50)
 
 
 def look_for_news(database: Database, program_id: int, box: str, query: InboxQuery, last_id: int) -> tuple[bool, int]:
-    """Whether a message after ``last_id`` fits, and the newest id that was looked at."""
+    """Return True if a message after ``last_id`` fits, and the id after which the next search starts."""
     news = messages_after(program_id, box, last_id).order_by(inbox_messages.c.id.desc())
     with database.read() as db:
         for row in db.execute(news):
@@ -195,7 +198,10 @@ def look_for_news(database: Database, program_id: int, box: str, query: InboxQue
 
 
 def load_secrets(db: Connection, vault: Vault, program_id: int, path: str) -> list[str]:
-    """The signing secrets of whoever may have posted to a path of ours: webhooks, and the latest simulations."""
+    """Return the signing secrets of all possible senders to a path.
+
+    These are the latest 100 webhooks and the targets of the latest 100 simulations with a webhook.
+    """
     hooks = select(webhooks).where(webhooks.c.program_id == program_id).order_by(webhooks.c.id.desc()).limit(100)
     query = select(outbox.c.target).where(outbox.c.program_id == program_id, outbox.c.target.is_not(None))
     targets = query.order_by(outbox.c.id.desc()).limit(100)
@@ -210,7 +216,7 @@ def load_secrets(db: Connection, vault: Vault, program_id: int, path: str) -> li
 
 
 async def list_inbox(call: EngineCall) -> Listing:
-    """Lists what arrived in a box, newest first; with ``wait`` the answer comes with the first message that fits."""
+    """List the messages of a box, newest first. With ``wait``, the response comes with the first message that fits."""
     query: InboxQuery = call.query
     if query.wait is not None:
         await _wait(call, query, parse_duration("wait", query.wait))
@@ -218,7 +224,10 @@ async def list_inbox(call: EngineCall) -> Listing:
 
 
 async def _wait(call: EngineCall, query: InboxQuery, wait_ms: int) -> None:
-    """Returns when a message fits, or after the wait. Another process may be who takes the message: the database is asked."""
+    """Wait until a message fits, or until the time is over. Raises a problem if ``wait_ms`` is too large.
+
+    Another process can receive the message, so the database is polled.
+    """
     if wait_ms > WAIT_MAX_MS:
         raise bad_parameter("wait", f"may be at most {WAIT_MAX_MS // 1000}s")
     deadline, last_id, has_news = monotonic_ms() + wait_ms, query.after, False
@@ -231,7 +240,7 @@ async def _wait(call: EngineCall, query: InboxQuery, wait_ms: int) -> None:
 
 
 def read_inbox(call: EngineCall, query: InboxQuery) -> Listing:
-    """A page of a box."""
+    """Return a page of a box."""
     messages = messages_after(call.program_id, call.path["box"], query.after)
     with call.app.database.read() as db:
         path = path_of(get_program(db, call.program_id).token, call.path["box"])
@@ -250,7 +259,7 @@ def _message(row: Row, secrets: Sequence[str]) -> InboxMessage:
 
 
 def empty_box(call: Call) -> None:
-    """Empties a box."""
+    """Empty a box."""
     call.db.execute(delete(inbox_messages).where(_is_in(call.program.id, call.path["box"])))
 
 
