@@ -1,4 +1,4 @@
-"""Simulated direct deposits: what a bank would send, through the older path and through Simulations 2.0."""
+"""Simulated direct deposits: the deposits of a bank, by the older path and by Simulations 2.0."""
 
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -22,7 +22,7 @@ from cardwright.storage.tables import deposit_accounts, users
 
 
 class Entry(Shape, frozen=True, kw_only=True):
-    """What a bank says of a deposit. The texts are repeated as they are."""
+    """A direct deposit as a bank sends it. The texts appear unchanged in the response."""
 
     account_number: Annotated[str, Meta(min_length=1, max_length=40)]
     amount: Decimal
@@ -38,7 +38,7 @@ class Entry(Shape, frozen=True, kw_only=True):
 
 
 class DepositRequest(Entry, frozen=True, kw_only=True):
-    """A deposit with its direction, and perhaps a token of the sender's choice."""
+    """A direct deposit with its direction and, optionally, its token."""
 
     type: Literal["CREDIT", "DEBIT"]
     token: Annotated[str, Meta(max_length=36), OR_NONE] | None = None
@@ -53,7 +53,7 @@ REPEATED = (
 
 
 def settlement_ms(text: str) -> Instant:
-    """The instant at which a deposit takes effect. Raises a problem that names the field."""
+    """Return the instant at which a deposit takes effect. Raises a problem that names the field."""
     try:
         return parse_instant(text)
     except ValueError:
@@ -87,17 +87,17 @@ async def _announce(call: EngineCall, body: Entry, *, is_credit: bool, missing: 
 
 
 async def simulate_deposit(call: EngineCall, body: DepositRequest) -> bytes:
-    """Simulates a direct deposit, which waits for its settlement date unless that has come."""
+    """Simulate a direct deposit. It stays pending until its settlement date."""
     return await _announce(call, body, is_credit=body.type == "CREDIT", missing=DEPOSIT_ACCOUNT_UNKNOWN)
 
 
 async def simulate_deposit_credit(call: EngineCall, body: Entry) -> bytes:
-    """Simulates a direct deposit that brings money."""
+    """Simulate a direct deposit that credits the account."""
     return await _announce(call, body, is_credit=True, missing=DEPOSIT_ACCOUNT_NOT_FOUND)
 
 
 async def simulate_deposit_debit(call: EngineCall, body: Entry) -> bytes:
-    """Simulates a direct deposit that takes money."""
+    """Simulate a direct deposit that debits the account."""
     return await _announce(call, body, is_credit=False, missing=DEPOSIT_ACCOUNT_NOT_FOUND)
 
 

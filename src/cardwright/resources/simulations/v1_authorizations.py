@@ -1,4 +1,6 @@
-"""Simulations: messages as a card network would send them, from a JSON body."""
+"""Simulated authorizations: the authorization request, and the path from a JSON body to the engine that all card simulations
+share.
+"""
 
 from decimal import Decimal
 from typing import Any
@@ -41,7 +43,7 @@ from cardwright.storage.engine.store import CardRow
 
 
 async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
-    """Simulates an authorization: a purchase is decided, funded and held. A decline is a 201 too."""
+    """Simulate an authorization: the purchase is decided, funded and held. A decline is a 201 too."""
     return await ask(call, body, RequestType.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True)
 
 
@@ -49,7 +51,7 @@ async def ask(
     call: EngineCall, body: AskRequest, request_type: RequestType, amount: Decimal, cash_back: Decimal | None = None, *,
     is_pre_auth: bool = False, echo: bool = True, **extra_details: Any,
 ) -> bytes:  # fmt: skip
-    """Has a message decided that asks the issuer for something; ``extra_details`` go into it. ``echo``: see ``submit``."""
+    """Submit a request to the issuer. ``extra_details`` become fields of the message's details. For ``echo``, see ``submit``."""
     card, message = await message_of(call, body, request_type, amount, cash_back, is_pre_auth=is_pre_auth, **extra_details)
     return await submit(call.app, card, message, body, body.transaction_options, request=request_type, echo=echo)
 
@@ -58,12 +60,15 @@ async def message_of(
     call: EngineCall, body: AskRequest, request_type: RequestType, amount: Decimal, cash_back: Decimal | None = None, *,
     is_pre_auth: bool = False, **extra_details: Any,
 ) -> tuple[CardEntry, Authorization]:  # fmt: skip
-    """The card and the message that a request asks for; what was typed at the till is compared here and goes no further."""
+    """Return the card and the message of a request.
+
+    The typed PIN, security code and expiration date are compared here. The message has only the results.
+    """
     app, key, options = call.app, (call.program_id, body.card_token), body.transaction_options
     typed_expiry = options is not None and options.card_expiration_date_yymm is not None
     sealed: CardRow | None = None
     if body.card_options is not None or body.pin is not None or typed_expiry:
-        # What was typed is compared here, before any account is locked: with the card as it is now, not as it was cached.
+        # The comparison precedes all locks of accounts. It uses the stored card, not a cached one.
         card, sealed = await app.engine.card_with_secrets(key)
     else:
         card = await app.engine.card(key)
@@ -95,12 +100,14 @@ async def submit(
     request: str = "",
     echo: bool = True,
 ) -> bytes:
-    """Has a message decided and answers as the wire does; ``root_id`` is the row that it names, ``refund_of`` the root of
-    the chain that a refund gives back.
+    """Submit a message to the engine and return the wire's response.
 
-    All simulations share one space of transaction tokens; ``request`` tells equal bodies of different ones apart.
+    ``root_id`` is the row that the message names. ``refund_of`` is the root of the chain that a refund refers to.
 
-    With ``echo`` the network's response message is part of the answer; without, the transaction is alone in it, in model v2.
+    All simulations share one space of transaction tokens. ``request`` distinguishes equal bodies of different simulations.
+
+    With ``echo``, the response includes the network's response message. Without it, the response has only the transaction, in
+    model v2.
     """
     token = options.transaction_token if options is not None else None
     webhook: SimulationWebhook | None = getattr(body, "webhook", None)
@@ -123,7 +130,7 @@ async def submit(
 
 
 def answer_of(outcome: CardResult) -> bytes:
-    """The wire's answer to a simulation: the transaction, and the response message that the network got."""
+    """Return the response of a simulation: the transaction, and the response message to the network."""
     row, card = outcome.row, outcome.card
     details = details_decoder.decode(row.details)
     raw = iso_echo(row, details, card.shown_pan, card.card.expiration, outcome.program.short_code)
@@ -131,7 +138,7 @@ def answer_of(outcome: CardResult) -> bytes:
 
 
 def answer_v2_of(outcome: CardResult) -> bytes:
-    """The answer of Simulations 2.0: the transaction alone, in its model."""
+    """Return the response of Simulations 2.0: the transaction in model v2."""
     return f'{{"transaction":{as_v2(_transaction_of(outcome), details_decoder.decode(outcome.row.details))}}}'.encode()
 
 
@@ -165,7 +172,9 @@ async def _details(
 async def _with_verdicts(
     app: App, card: CardEntry, sealed: CardRow, body: AskRequest, options: CardOptions, plain: Details
 ) -> Details:
-    """Compares what was typed with the card, so that neither code nor PIN goes any further."""
+    """Return the details with the results of comparing the typed data with the card. They contain neither security code nor
+    PIN.
+    """
     cvv, pin = text_or_none(options.cvv, "card_options.cvv", 3), text_or_none(body.pin)
     expiration = text_or_none(options.expiration, "card_options.expiration", 4)
     address = options.billing_address or BillingAddress()
@@ -181,7 +190,7 @@ async def _with_verdicts(
 
 
 def _unless_blank(value: str | int | None) -> str | None:
-    """The text of a part of an address; None for one that is blank."""
+    """Return the text of a part of an address, None if it is blank."""
     text = text_or_none(value)
     return text if text is not None and text.strip() else None
 
@@ -196,24 +205,24 @@ async def _is_right_code(app: App, card: CardEntry, sealed: CardRow, cvv: str) -
 
 
 def _is_right_pin(app: App, sealed: CardRow, pin: str) -> bool:
-    """A card without a PIN has no right one."""
+    """Return True if the PIN is correct. Without a stored PIN, no PIN is."""
     return sealed.pin_sealed is not None and app.vault.open(sealed.pin_sealed, f"pin:{sealed.card_id}") == pin
 
 
 def _sealed_target(app: App, webhook: SimulationWebhook) -> bytes:
-    """The request's own webhook, sealed: its password is a secret at rest like any other."""
+    """Return the webhook of the request, encrypted, because its password is a secret. Raises a problem for a forbidden URL."""
     if (reason := check_url(webhook.endpoint, app.policy)) is not None:
         raise bad_field("webhook.endpoint", reason)
     return app.vault.seal(msgspec.json.encode(webhook).decode(), TARGET_CONTEXT)
 
 
 def _present(metadata: NetworkMetadata) -> dict[str, Any]:
-    """The fields that are there. Raises a problem for free JSON that cannot be stored."""
+    """Return the fields that are present. Raises a problem for JSON that cannot be stored."""
     fields = {name: value for name, value in msgspec.structs.asdict(metadata).items() if value is not None}
     try:
         msgspec.msgpack.encode(fields)
     except OverflowError:
-        raise bad_field("network_metadata.installment_payment", "may have no integers beyond 64 bits") from None
+        raise bad_field("network_metadata.installment_payment", "must not have integers beyond 64 bits") from None
     return fields
 
 

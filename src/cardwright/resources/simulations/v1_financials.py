@@ -1,4 +1,4 @@
-"""Simulations of messages that hold and settle in one: PIN debit, cash machines, balances, original credits."""
+"""Simulated financials: messages that hold and settle in one, such as PIN debits, withdrawals and original credits."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ AccountType = Literal["checking", "savings", "credit"]
 
 
 class FinancialRequest(AskRequest, frozen=True, kw_only=True):
-    """A purchase with PIN; with ``is_pre_auth`` only a hold, which a financial advice completes."""
+    """A purchase with PIN. With ``is_pre_auth``, it is only a hold, which a financial advice completes."""
 
     amount: Decimal
     card_acceptor: CardAcceptor
@@ -31,7 +31,7 @@ class FinancialRequest(AskRequest, frozen=True, kw_only=True):
 
 
 class WithdrawalRequest(AskRequest, frozen=True, kw_only=True):
-    """Cash from a machine."""
+    """A cash withdrawal at an ATM."""
 
     amount: Decimal
     pin: Pin | None = None
@@ -39,7 +39,7 @@ class WithdrawalRequest(AskRequest, frozen=True, kw_only=True):
 
 
 class BalanceInquiryRequest(AskRequest, frozen=True, kw_only=True):
-    """A question for the balances."""
+    """A balance inquiry."""
 
     account_type: AccountType
     card_acceptor: CardAcceptor
@@ -47,7 +47,7 @@ class BalanceInquiryRequest(AskRequest, frozen=True, kw_only=True):
 
 
 class SenderData(Shape, frozen=True, kw_only=True):
-    """Who sends the money of an original credit."""
+    """The sender of an original credit."""
 
     funding_source: Literal[
         "credit", "debit", "prepaid", "deposit_account", "cash", "mobile_money_payment", "non_visa_credit", "check", "ach"
@@ -80,7 +80,7 @@ class SenderData(Shape, frozen=True, kw_only=True):
 
 
 class OriginalCreditRequest(AskRequest, frozen=True, kw_only=True):
-    """Money that somebody sends to a card."""
+    """An original credit: money that another person or a company sends to a card."""
 
     amount: Decimal
     type: Literal[
@@ -103,7 +103,10 @@ FLAGS = ("deferred_hold_by", "fast_funds_enabled")
 
 
 def original_credit_of(body: OriginalCreditRequest) -> dict[str, Any]:
-    """The transaction's ``original_credit``: kinds of account in capitals, the sender's account number left out."""
+    """Return the transaction's ``original_credit``.
+
+    The kinds of account are in upper case. The sender's account number is left out.
+    """
     sent = structs.asdict(body.sender_data) if body.sender_data is not None else {}
     fields: dict[str, Any] = {
         "transaction_type": body.type,
@@ -120,27 +123,27 @@ def original_credit_of(body: OriginalCreditRequest) -> dict[str, Any]:
 
 
 async def simulate_financial(call: EngineCall, body: FinancialRequest) -> bytes:
-    """Simulates a PIN debit: a purchase that is held and settled in one message. A decline is a 201 too."""
+    """Simulate a PIN debit: a purchase that is held and settled in one message. A decline is a 201 too."""
     if not body.is_pre_auth:
         return await ask(call, body, RequestType.PIN_PURCHASE, body.amount, body.cash_back_amount)
     if body.cash_back_amount:
-        raise bad_field("cash_back_amount", "must be absent in a pre-authorization")
+        raise bad_field("cash_back_amount", "must be absent if is_pre_auth is true")
     return await ask(call, body, RequestType.PIN_HOLD, body.amount, is_pre_auth=True)
 
 
 async def simulate_withdrawal(call: EngineCall, body: WithdrawalRequest) -> bytes:
-    """Simulates a withdrawal at a cash machine; the card product must allow them."""
+    """Simulate a cash withdrawal at an ATM. The card product must allow it."""
     check_positive(body.amount)
     return await ask(call, body, RequestType.WITHDRAWAL, body.amount, from_account=body.account_type)
 
 
 async def simulate_balance_inquiry(call: EngineCall, body: BalanceInquiryRequest) -> bytes:
-    """Simulates a question for the balances, which moves nothing."""
+    """Simulate a balance inquiry. It moves no money."""
     return await ask(call, body, RequestType.BALANCE_INQUIRY, Decimal(0), from_account=body.account_type)
 
 
 async def simulate_original_credit(call: EngineCall, body: OriginalCreditRequest) -> bytes:
-    """Simulates money that is sent to a card; it goes where the product's refunds go."""
+    """Simulate an original credit. The money goes to the refunds destination of the card product."""
     check_positive(body.amount)
     return await ask(call, body, RequestType.ORIGINAL_CREDIT, body.amount, original_credit=original_credit_of(body))
 

@@ -1,4 +1,4 @@
-"""Simulations of what follows another message: advice, completion, reversal, clearing, refund, forced clearing."""
+"""Simulated follow-ups of a transaction: advice, completion, reversal, clearing, refund and forced clearing."""
 
 from collections.abc import Callable, Container
 from decimal import Decimal
@@ -33,7 +33,7 @@ OriginalToken = Annotated[str, Meta(min_length=1, max_length=36)]
 
 
 class FollowUp(Shape, frozen=True, kw_only=True):
-    """What all messages that name an earlier transaction say."""
+    """The common fields of all messages that name an earlier transaction."""
 
     original_transaction_token: OriginalToken
     amount: Decimal
@@ -43,18 +43,18 @@ class FollowUp(Shape, frozen=True, kw_only=True):
 
 
 class AdviceRequest(FollowUp, frozen=True, kw_only=True):
-    """News of an authorization's new, lower total."""
+    """An advice with the new, lower total of an authorization."""
 
 
 class ReversalRequest(FollowUp, frozen=True, kw_only=True):
-    """A release of a part of the hold or of all of it."""
+    """A release of the whole hold or of a part of it."""
 
     find_original_window_days: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     is_advice: bool | None = False
 
 
 class ClearingRequest(FollowUp, frozen=True, kw_only=True):
-    """A clearing; with ``is_refund`` or ``force_post`` the original only lends card and merchant."""
+    """A clearing. With ``is_refund`` or ``force_post``, only the card and the merchant of the original are used."""
 
     is_refund: bool | None = False
     force_post: bool | None = False
@@ -66,12 +66,15 @@ class ClearingRequest(FollowUp, frozen=True, kw_only=True):
 
 
 def can_be_followed(original: Original) -> bool:
-    """Whether a later message may name it: what was approved and begins a chain, or is a later member of one."""
+    """Return True if a later message may name it: it is approved, and begins a chain or is a later member of one."""
     return REASON_OF[original.code] in APPROVALS and (original.root_id is not None or original.type_id in FAMILIES)
 
 
 def can_be_named(family: Family, message: Message) -> bool:
-    """Whether a chain of this family knows such a message: a PIN debit has no advice, what was settled at once no clearing."""
+    """Return True if messages of this kind can follow in a chain of this family.
+
+    A PIN debit has no advice. A transaction that was settled at once has no clearing.
+    """
     match message:
         case Advice():
             return family.advice is not None
@@ -82,7 +85,7 @@ def can_be_named(family: Family, message: Message) -> bool:
 
 
 def clearing_of(body: ClearingRequest, amount: int, details: Details) -> Message:
-    """The message that a clearing request means."""
+    """Return the message that a clearing request stands for."""
     if body.is_refund:
         return Refund(amount=amount, details=details)
     return Clearing(amount=amount, details=details, is_forced=body.force_post is True)
@@ -92,12 +95,15 @@ def clearing_of(body: ClearingRequest, amount: int, details: Details) -> Message
 
 
 async def simulate_advice(call: EngineCall, body: AdviceRequest) -> bytes:
-    """Simulates an advice: the authorization's total is lower now."""
+    """Simulate an advice, which lowers the total of an authorization."""
     return await _follow(call, "authorization/advice", body, lambda amount, details: Advice(amount=amount, details=details))
 
 
 async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
-    """Simulates a reversal: the merchant lets go of a part of the hold or of all of it, or a finished message is undone."""
+    """Simulate a reversal.
+
+    The merchant releases the whole hold or a part of it, or undoes a transaction that was settled at once.
+    """
     check_positive(body.amount)
     is_advice, days = body.is_advice is True, body.find_original_window_days
     return await _follow(
@@ -107,7 +113,7 @@ async def simulate_reversal(call: EngineCall, body: ReversalRequest) -> bytes:
 
 
 async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
-    """Simulates a clearing, a refund or a forced clearing."""
+    """Simulate a clearing, a refund or a forced clearing."""
     check_positive(body.amount)
     if body.is_refund and body.force_post:
         raise bad_field("is_refund, force_post", "must not both be true")
@@ -115,7 +121,7 @@ async def simulate_clearing(call: EngineCall, body: ClearingRequest) -> bytes:
 
 
 async def simulate_financial_advice(call: EngineCall, body: AdviceRequest) -> bytes:
-    """Simulates the completion of a PIN debit that was authorized before: the final amount, and the end of the hold."""
+    """Simulate the completion of an authorized PIN debit: the final amount is cleared and the hold ends."""
     check_positive(body.amount)
     roots = frozenset({PIN_HOLD})
     return await _follow(call, "financial/advice", body, lambda amount, details: Clearing(amount=amount, details=details), roots)
@@ -125,7 +131,7 @@ async def _follow(
     call: EngineCall, request: str, body: FollowUp, message_of: Callable[[int, Details], Message],
     roots: Container[int] = FAMILIES,
 ) -> bytes:  # fmt: skip
-    """Has a message decided that names an earlier one; ``roots``: the types that may begin the chain of what it changes."""
+    """Submit a message that names an earlier transaction. ``roots`` are the types that may begin its chain."""
     app, program_id = call.app, call.program_id
     program = await app.engine.cache.program(program_id, 0)
     amount = parse_message_amount("amount", body.amount, program.currency)
@@ -150,7 +156,7 @@ async def _follow(
 
 
 async def root_type(call: EngineCall, original: Original) -> int | None:
-    """The type that began the chain of what a message names; None when nothing can follow that."""
+    """Return the type of the root of a transaction's chain, None if no message can follow the transaction."""
     if not can_be_followed(original):
         return None
     if original.root_id is None:

@@ -1,4 +1,4 @@
-"""What simulations have in common: the shapes of their requests, and the rules that turn these into values."""
+"""Simulation schemas: the common shapes of requests, and the rules that convert them to values."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -20,7 +20,7 @@ Mid = Annotated[str, Meta(min_length=1, max_length=50)]
 
 
 def digits(count: int) -> Meta:
-    """Mark a text of digits whose leading zeros a client may leave out; an empty one says nothing."""
+    """Return the constraint of a text of digits. Leading zeros are optional, and an empty text counts as absent."""
     return reading(lambda text: text.zfill(count) if text else None)
 
 
@@ -31,7 +31,7 @@ CashBack = Annotated[Decimal, reading(lambda amount: amount or None)]
 
 
 HOLD_DAYS_MAX = 100
-"""The longest that a pre-authorization may ask to be held: the wire's limit for the holds of a merchant category."""
+"""Maximum hold of a pre-authorization in days: the wire's limit for the holds of a merchant category."""
 
 HOLD_MAX_MS = HOLD_DAYS_MAX * DAY_MS
 
@@ -42,7 +42,10 @@ FEE_TYPES = (
 
 
 class SimulationWebhook(Shape, frozen=True, kw_only=True):
-    """Where the notification of this one simulation goes. Without user name and password no Authorization header is sent."""
+    """The endpoint for the notification of this simulation.
+
+    Without user name and password, no Authorization header is sent.
+    """
 
     endpoint: Annotated[str, Meta(min_length=1, max_length=512)]
     username: str | None = None
@@ -59,7 +62,7 @@ class NetworkFee(Shape, frozen=True, kw_only=True):
 
 
 class CardAcceptor(Shape, frozen=True, kw_only=True):
-    """The merchant and its terminal; what is absent is the stand-in merchant's."""
+    """The merchant and its terminal. Absent fields have the values of the stand-in merchant."""
 
     blank: ClassVar[Blank | None] = Blank.ANYTHING
 
@@ -88,7 +91,7 @@ class BillingAddress(Shape, frozen=True, kw_only=True):
 
 
 class CardOptions(Shape, frozen=True, kw_only=True):
-    """What was typed or shown at the till."""
+    """The card data typed or presented at the terminal."""
 
     cvv: SecurityCode | None = None
     card_present: bool | None = None
@@ -97,7 +100,10 @@ class CardOptions(Shape, frozen=True, kw_only=True):
 
 
 class TransactionOptions(Shape, frozen=True, kw_only=True):
-    """Diagnostic knobs. ``transaction_token`` names the new transaction: a repeat with it gives the first one's answer."""
+    """Diagnostic options.
+
+    ``transaction_token`` becomes the token of the new transaction. A repeated request with it gets the first response.
+    """
 
     additional_data: Text255 | None = None
     database_transaction_timeout: int | None = None
@@ -112,7 +118,7 @@ class TransactionOptions(Shape, frozen=True, kw_only=True):
 
 
 class NetworkMetadata(Shape, frozen=True, kw_only=True):
-    """What the network says about the card's program; echoed in the transaction."""
+    """The network's data about the program of the card. The transaction repeats it."""
 
     blank: ClassVar[Blank | None] = Blank.ANYTHING
 
@@ -126,7 +132,7 @@ class NetworkMetadata(Shape, frozen=True, kw_only=True):
 
 
 class AskRequest(Shape, frozen=True, kw_only=True):
-    """What every message says that asks the issuer for something."""
+    """The common fields of all requests to the issuer."""
 
     card_token: Annotated[str, Meta(min_length=1, max_length=36)]
     mid: Mid | Number
@@ -140,7 +146,7 @@ class AskRequest(Shape, frozen=True, kw_only=True):
 
 
 class AuthorizationRequest(AskRequest, frozen=True, kw_only=True):
-    """A purchase to be simulated."""
+    """A purchase to simulate."""
 
     amount: Decimal
     cash_back_amount: CashBack | None = None
@@ -148,7 +154,7 @@ class AuthorizationRequest(AskRequest, frozen=True, kw_only=True):
 
 
 class SimulationAnswer(Shape, frozen=True, kw_only=True):
-    """The transaction that the message became, and the network's response message."""
+    """The transaction of the message, and the network's response message."""
 
     transaction: dict[str, Any]
     raw_iso8583: dict[str, Any] = field(default_factory=dict)
@@ -158,13 +164,18 @@ class SimulationAnswer(Shape, frozen=True, kw_only=True):
 
 
 def parse_message_amount(name: str, amount: Decimal, currency: str) -> int:
-    """Return an amount that a network sends: one that no account can hold is declined, so it has a larger limit."""
+    """Return the amount of a network message in minor units.
+
+    Its limit is larger than that of an account, because an amount that no account can hold is declined.
+    """
     return parse_amount(name, amount, currency, STORED_LIMIT)
 
 
 def merchant_of(sent: CardAcceptor | None) -> Merchant:
-    """The merchant as sent, completed from the stand-in. A terminal that is described at all is capable of partial approval
-    only when it says so."""
+    """Return the merchant with absent fields taken from the stand-in merchant.
+
+    A described terminal is capable of partial approval only if ``partial_approval_capable`` is true.
+    """
     if sent is None:
         return STAND_IN_MERCHANT
     mcc = text_or_none(sent.mcc)
@@ -188,7 +199,7 @@ def merchant_of(sent: CardAcceptor | None) -> Merchant:
 
 
 def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str, field: str = "network_fees") -> tuple[Fee, ...]:
-    """Network fees in minor units. Raises a problem that names the field."""
+    """Return the network fees with amounts in minor units. Raises a problem that names the field."""
     fees = []
     for index, fee in enumerate(sent or ()):
         if fee.type not in FEE_TYPES:
@@ -201,12 +212,16 @@ def fees_of(sent: tuple[NetworkFee, ...] | None, currency: str, field: str = "ne
 
 
 def hold_ms_of(options: TransactionOptions | None) -> int | None:
-    """How long a pre-authorization asks to be held: ``pre_auth_time_limit``, a duration such as ``90m``, or plain days."""
+    """Return the requested hold of a pre-authorization in ms, None without one.
+
+    ``pre_auth_time_limit`` is a duration such as ``90m``, or a number of days. Raises a problem if it is 0 or exceeds
+    HOLD_DAYS_MAX.
+    """
     text = text_or_none(options.pre_auth_time_limit) if options is not None else None
     if text is None:
         return None
     days = text.isascii() and text.isdigit()
     limit = parse_duration("transaction_options.pre_auth_time_limit", f"{text}d" if days else text)
     if not 0 < limit <= HOLD_MAX_MS:
-        raise bad_field("transaction_options.pre_auth_time_limit", f"must be more than nothing and at most {HOLD_DAYS_MAX} days")
+        raise bad_field("transaction_options.pre_auth_time_limit", f"must be more than 0 and at most {HOLD_DAYS_MAX} days")
     return limit

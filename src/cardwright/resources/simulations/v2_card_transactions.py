@@ -1,6 +1,6 @@
-"""Simulations 2.0: the event type stands in the path and says which message the network sends.
+"""Simulations 2.0: card events. The event type in the path selects the network message.
 
-One table leads from event types to messages. Everything but the request's shape is shared with the older simulations.
+One table maps event types to messages. All code except the shapes of requests is shared with the older simulations.
 """
 
 from collections.abc import Awaitable, Callable
@@ -64,11 +64,11 @@ from cardwright.resources.simulations.v2_schemas import (
 # --- Rules: pure ---------------------------------------------------------------------
 
 STAND_IN_MID = "11111"
-"""The merchant number of an event that names none (choice)."""
+"""The merchant number of an event without one (choice)."""
 
 SUBNETWORKS = {"VISA": "VISANET"}
 PIN_SUBNETWORKS = {"VISA": "VISANETDEBIT"}
-"""The part of the network that an event comes over unless it says so."""
+"""The default subnetwork of PIN debit events, by network."""
 
 SIGNATURE = frozenset({TYPE_NUMBER["authorization"], TYPE_NUMBER["authorization.cashback"]})
 ATM, QUASI = frozenset({TYPE_OF[RequestType.ATM_HOLD]}), frozenset({TYPE_OF[RequestType.QUASI_HOLD]})
@@ -77,20 +77,20 @@ FUNDING = frozenset({TYPE_OF[RequestType.FUNDING_HOLD]})
 PIN_DEBIT = frozenset(type_id for type_id, family in FAMILIES.items() if family.reversal == PIN_REVERSAL)
 ANNOUNCED_CREDIT = frozenset({TYPE_OF[RequestType.CREDIT_HOLD]})
 REFUNDED = frozenset({ANNOUNCED_REFUND})
-"""What may begin the chain that an event follows."""
+"""The types of transactions that can begin the chain of an event."""
 
 FORCED_CATEGORIES = {
     FAMILIES[TYPE_OF[request_type]].clearing: velocity_category
     for request_type, velocity_category in CATEGORY_OF.items()
     if TYPE_OF[request_type] in FAMILIES
 }
-"""What a forced clearing is to velocity controls, where it is no purchase."""
+"""The category of velocity controls for a forced clearing that is not a purchase."""
 
 MessageOf = Callable[[int, Details], Message]
 
 
 class Event(NamedTuple):
-    """A row of the table: type, request, and how it is served."""
+    """A row of the table: event type, shape of the request, and action."""
 
     name: str
     shape: type[CardEvent]
@@ -98,14 +98,14 @@ class Event(NamedTuple):
 
 
 def network_of(event: CardEvent, defaults: dict[str, str]) -> dict[str, Any]:
-    """What an event says of its way, as fields of the message's details."""
+    """Return the network, the subnetwork and the PAN entry mode of an event as fields of the message's details."""
     network = event.network or "VISA"
     fields = {"network": network, "subnetwork": event.sub_network or defaults.get(network)}
     return fields | {"pan_entry_mode": event.pos.pan_entry_mode if event.pos is not None else None}
 
 
 def acceptor_of(event: CardEvent) -> CardAcceptor:
-    """The merchant and its terminal in the older shape."""
+    """Return the merchant and its terminal in the older shape."""
     acceptor, pos = event.card_acceptor, event.pos
     capable = pos is not None and pos.partial_approval_capable is True
     if acceptor is None:
@@ -120,7 +120,7 @@ def acceptor_of(event: CardEvent) -> CardAcceptor:
 
 
 def mid_of(event: CardEvent) -> str:
-    """The merchant's number, empty when the event names none."""
+    """Return the merchant number of an event, empty without one."""
     return "" if event.card_acceptor is None or event.card_acceptor.mid is None else str(event.card_acceptor.mid)
 
 
@@ -128,7 +128,7 @@ def mid_of(event: CardEvent) -> str:
 
 
 async def simulate_ask(call: EngineCall, event: AskEvent, request_type: RequestType) -> bytes:
-    """An event that asks the issuer for something. A decline is a 201 too."""
+    """Simulate an event that is a request to the issuer. A decline is a 201 too."""
     await _check(call, event)
     if request_type is not RequestType.PURCHASE and request_type is not RequestType.PIN_PURCHASE:
         _check_no_cash(event)
@@ -139,13 +139,13 @@ async def simulate_ask(call: EngineCall, event: AskEvent, request_type: RequestT
 
 
 async def simulate_inquiry(call: EngineCall, event: InquiryEvent) -> bytes:
-    """A question for the balances, which moves nothing."""
+    """Simulate a balance inquiry. It moves no money."""
     await _check(call, event)
     return await _ask(call, event, event.card_token, RequestType.BALANCE_INQUIRY, Decimal(0), from_account=event.account_type)
 
 
 async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset[int], message_of: MessageOf) -> bytes:
-    """An event that changes or ends what one of ``roots`` began."""
+    """Simulate an event that changes or ends a chain whose root has a type of ``roots``."""
     await _check(call, event)
     message = message_of(*await _amount_and_details(call, event, event.amount))
     if not isinstance(message, Advice):
@@ -158,10 +158,10 @@ async def simulate_follow(call: EngineCall, event: FollowEvent, roots: frozenset
 
 
 async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: frozenset[int], forced_as: int) -> bytes:
-    """A clearing. A forced one belongs to no authorization: what it names only lends card and merchant."""
+    """Simulate a clearing. A forced one belongs to no authorization; only the card and the merchant of the original are used."""
     named = event.preceding_related_transaction_token
     if event.card_token is not None:
-        # Official clients send it along. What is named decides, but a card that is not there is no card.
+        # Official clients also send card_token. The named transaction decides the card, but the token must exist.
         await _card(call, event.card_token)
     if not event.force_post:
         if named is None:
@@ -172,12 +172,12 @@ async def simulate_clearing(call: EngineCall, event: ClearingEvent, roots: froze
         )  # fmt: skip
         return await simulate_follow(call, follow, roots, _clearing)
     if named is None and event.card_token is None:
-        raise bad_field("card_token", "may not be null where force_post is true and nothing is named")
+        raise bad_field("card_token", "may not be null if force_post is true and preceding_related_transaction_token is absent")
     return await _standalone(call, event, event.amount, event.card_token, named, partial(_clearing, forced_as=forced_as))
 
 
 async def simulate_refund(call: EngineCall, event: AskEvent, type_id: int) -> bytes:
-    """A refund, which is matched to no purchase."""
+    """Simulate a refund. It is matched to no purchase."""
     _check_no_cash(event)
     return await _standalone(call, event, event.amount, event.card_token, None, partial(_refund, type_id=type_id))
 
@@ -212,7 +212,7 @@ async def _ask(
 async def _standalone(
     call: EngineCall, event: CardEvent, amount: Decimal, card_token: str | None, named: str | None, message_of: MessageOf
 ) -> bytes:
-    """A message that belongs to no chain, on a card or on the card of an earlier transaction."""
+    """Submit a message that belongs to no chain, for a card or for the card of an earlier transaction."""
     await _check(call, event)
     check_positive(amount)
     minor, details = await _amount_and_details(call, event, amount)
@@ -235,15 +235,15 @@ async def _card(call: EngineCall, token: str) -> CardEntry:
 
 
 def _as_here(problem: Problem) -> Problem:
-    """An unknown card is a 404 in Simulations 2.0, where it is a 400 in the older ones."""
+    """Return the problem with 404 for an unknown card, as Simulations 2.0 requires. The older simulations return 400."""
     return Problem(CARD_NOT_FOUND) if problem.kind is CARD_UNKNOWN else problem
 
 
 async def _check(call: EngineCall, event: CardEvent) -> None:
-    """What is refused with the field's own name before anything else looks at it."""
+    """Raise a problem that names the field for a wrong currency, an invalid fee or an invalid currency conversion."""
     program = await call.app.engine.cache.program(call.program_id, 0)
     if event.currency_code is not None and event.currency_code.upper() != program.currency:
-        raise bad_field("currency_code", f"must be the program's, {program.currency}")
+        raise bad_field("currency_code", f"must be the program's currency, {program.currency}")
     fees_of(event.fees, program.currency, "fees")
     if event.currency_conversion is not None:
         check_conversion(event.currency_conversion, program.currency)
@@ -251,11 +251,14 @@ async def _check(call: EngineCall, event: CardEvent) -> None:
 
 def _check_no_cash(event: AskEvent) -> None:
     if event.cash_back_amount:
-        raise bad_field("cash_back_amount", "must be absent here: only a purchase can come with cash")
+        raise bad_field("cash_back_amount", "must be absent: only a purchase can include cash back")
 
 
 async def _amount_and_details(call: EngineCall, event: CardEvent, amount: Decimal) -> tuple[int, Details]:
-    """Amount and details of a message that asks for nothing. Silence about the network means that of the chain."""
+    """Return amount and details of a message that is not a request.
+
+    If a follow-up names no network, the one of the chain applies.
+    """
     program = await call.app.engine.cache.program(call.program_id, 0)
     details = Details(
         mid=mid_of(event),
@@ -344,8 +347,11 @@ EVENTS: tuple[Event, ...] = (
     _clears("original.credit.authorization.clearing", ANNOUNCED_CREDIT),
     _follows("original.credit.authorization.reversal", ANNOUNCED_CREDIT, _reversal),
 )
-"""Every event type of a card. Advice and reversal of announced credits and of PIN refunds have a type but no path of the
-wire's own; they have one here like the others (choice)."""
+"""All event types of a card.
+
+The wire has types but no paths for advice and reversal of announced credits and of PIN refunds. Cardwright adds these paths
+(choice).
+"""
 
 # --- Routes: parse, act, render ------------------------------------------------------
 

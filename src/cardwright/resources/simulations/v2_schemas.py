@@ -1,4 +1,4 @@
-"""The shapes of Simulations 2.0: what an event says, whatever its type, and what of it is shown as it was sent."""
+"""Simulations 2.0 schemas: the fields of events, and the objects that a transaction repeats as sent."""
 
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +17,7 @@ Zip = Annotated[str, Meta(max_length=10)] | Number
 
 
 class Terminal(Shape, frozen=True, kw_only=True):
-    """The terminal, in the older form that stands inside the merchant."""
+    """The terminal, in the older form as a part of the merchant."""
 
     blank: ClassVar[Blank | None] = Blank.ANYTHING
 
@@ -25,7 +25,10 @@ class Terminal(Shape, frozen=True, kw_only=True):
 
 
 class EventMerchant(Shape, frozen=True, kw_only=True):
-    """The merchant; ``zip`` and ``country`` are what official clients send for ``postal_code`` and ``country_code``."""
+    """The merchant.
+
+    ``zip`` and ``country`` are the names that official clients use for ``postal_code`` and ``country_code``.
+    """
 
     blank: ClassVar[Blank | None] = Blank.ANYTHING
 
@@ -43,7 +46,7 @@ class EventMerchant(Shape, frozen=True, kw_only=True):
 
 
 class EventCardOptions(Shape, frozen=True, kw_only=True):
-    """What was typed or shown at the till; the card is there unless this says otherwise."""
+    """The card data typed or presented at the terminal. By default, the card is present."""
 
     cvv: Annotated[str, Meta(max_length=3)] | Number | None = None
     card_present: bool | None = None
@@ -53,7 +56,7 @@ class EventCardOptions(Shape, frozen=True, kw_only=True):
 
 
 class PointOfSale(Shape, frozen=True, kw_only=True):
-    """The terminal."""
+    """The terminal of the merchant."""
 
     blank: ClassVar[Blank | None] = Blank.ANYTHING
 
@@ -68,7 +71,7 @@ class PointOfSale(Shape, frozen=True, kw_only=True):
 
 
 class Conversion(Shape, frozen=True, kw_only=True):
-    """What the merchant charged in its own currency; nothing is converted here."""
+    """The amount in the merchant's currency. It is only repeated, not converted."""
 
     original_amount: Decimal | None = None
     conversion_rate: Decimal | None = None
@@ -91,11 +94,11 @@ Sort = Literal[
     "BUSINESS_TO_BUSINESS_TRANSFER", "CASH_DEPOSIT", "PURCHASE_REPAYMENT", "AFT_OR_OCT_ELIGIBILITY",
     "CONSUMER_BILL_PAYMENT", "REQUEST_TO_PAY", "LIQUID_ASSET", "FAST_REFUND", "GAMING_PAYMENT",
 ]  # fmt: skip
-"""What money is sent for; the two kinds of transfers share one list, which is a little longer for account funding (choice)."""
+"""The kinds of transfers. Both objects share one list, which is a little longer than that of account funding (choice)."""
 
 
 class AccountFunding(Shape, frozen=True, kw_only=True):
-    """For what a card pays into another account, and who gets it."""
+    """The purpose and the receiver of a payment from a card to another account."""
 
     first_name: Text255
     funding_source: Funds
@@ -107,7 +110,7 @@ class AccountFunding(Shape, frozen=True, kw_only=True):
 
 
 class OriginalCreditData(Shape, frozen=True, kw_only=True):
-    """For what money is sent to a card, and by whom."""
+    """The purpose and the sender of a payment to a card."""
 
     funding_source: Funds | None = None
     screening_score: Annotated[str, Meta(max_length=3)] | Number | None = None
@@ -117,7 +120,7 @@ class OriginalCreditData(Shape, frozen=True, kw_only=True):
 
 
 class Person(Shape, frozen=True, kw_only=True):
-    """Somebody's name in parts."""
+    """The parts of a person's name."""
 
     first_name: Text255 | None = None
     middle_name: Text255 | None = None
@@ -125,7 +128,7 @@ class Person(Shape, frozen=True, kw_only=True):
 
 
 class NameVerificationResponse(Shape, frozen=True, kw_only=True):
-    """What came of comparing names."""
+    """The result of a name verification."""
 
     blank: ClassVar[Blank | None] = Blank.ANYTHING
 
@@ -134,7 +137,7 @@ class NameVerificationResponse(Shape, frozen=True, kw_only=True):
 
 
 class NameVerification(Shape, frozen=True, kw_only=True):
-    """A question whose name is on the account, with its answer: both are the network's."""
+    """A name verification of the network: its request and its response."""
 
     request: Person | None = None
     on_file: Person | None = None
@@ -143,7 +146,7 @@ class NameVerification(Shape, frozen=True, kw_only=True):
 
 
 class CardEvent(Shape, frozen=True, kw_only=True):
-    """What every event may say."""
+    """The common fields of all events."""
 
     card_acceptor: EventMerchant | None = None
     card_options: EventCardOptions | None = None
@@ -162,7 +165,7 @@ class CardEvent(Shape, frozen=True, kw_only=True):
 
 
 class AskEvent(CardEvent, frozen=True, kw_only=True):
-    """An event that begins something with a card."""
+    """An event that is a request to the issuer."""
 
     card_token: Token
     amount: Decimal
@@ -171,27 +174,30 @@ class AskEvent(CardEvent, frozen=True, kw_only=True):
 
 
 class CashbackEvent(AskEvent, frozen=True, kw_only=True):
-    """A purchase with cash at the till, which comes on top of the amount."""
+    """A purchase with cash back, which is added to the amount."""
 
     cash_back_amount: Decimal
 
 
 class InquiryEvent(CardEvent, frozen=True, kw_only=True):
-    """A question for the balances."""
+    """A balance inquiry."""
 
     card_token: Token
     account_type: Literal["checking", "savings", "credit"]
 
 
 class FollowEvent(CardEvent, frozen=True, kw_only=True):
-    """An event that follows another; any member of the chain may be named."""
+    """An event that follows another one. It can name any member of the chain."""
 
     preceding_related_transaction_token: Token
     amount: Decimal
 
 
 class ClearingEvent(CardEvent, frozen=True, kw_only=True):
-    """A clearing of what it names; with ``force_post`` of nothing, on a card or on the card of what it names."""
+    """A clearing of the named transaction.
+
+    With ``force_post``, it clears no transaction: it needs a card, or a transaction whose card it uses.
+    """
 
     amount: Decimal
     preceding_related_transaction_token: Token | None = None
@@ -200,7 +206,7 @@ class ClearingEvent(CardEvent, frozen=True, kw_only=True):
 
 
 class EventAnswer(Shape, frozen=True, kw_only=True):
-    """The transaction that the event became, in transaction model v2."""
+    """The transaction of the event, in transaction model v2."""
 
     transaction: dict[str, Any]
 
@@ -213,20 +219,20 @@ ECHOED = {
     "original_credit": ("original.credit.",),
     "account_name_verification": ("authorization", "pindebit"),
 }
-"""Objects of a request that the transaction shows as they were sent, and how the types begin that know them."""
+"""The objects of a request that the transaction repeats, each with the prefixes of the event types that support it."""
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def within_family(name: str, event: CardEvent) -> CardEvent:
-    """The event without what belongs to types of other families, which is ignored as unknown fields are."""
+    """Return the event without the objects that its type does not support. They are ignored like unknown fields."""
     strange = [field for field, families in ECHOED.items() if not name.startswith(families)]
     replacements = {field: None for field in strange if getattr(event, field) is not None}
     return structs.replace(event, **replacements) if replacements else event
 
 
 def check_conversion(conversion: Conversion, currency: str) -> None:
-    """Raises a problem that names the field for an amount or rate that is none. An unknown currency counts as ours."""
+    """Raise a problem that names the field for an invalid amount or rate. An unknown currency is treated like the program's."""
     where = "currency_conversion"
     code = text_or_none(conversion.original_currency_code, f"{where}.original_currency_code", 3)
     if conversion.original_amount is not None:
@@ -236,7 +242,7 @@ def check_conversion(conversion: Conversion, currency: str) -> None:
 
 
 def echoed_of(event: CardEvent) -> str | None:
-    """What the transaction shows as it was sent, as a JSON object; None when nothing of the sort was sent."""
+    """Return the repeated objects as a JSON object, None if there are none."""
     fields = {name: _without_nulls(value) for name in ECHOED if (value := getattr(event, name)) is not None}
     if not fields:
         return None
@@ -247,6 +253,6 @@ def echoed_of(event: CardEvent) -> str | None:
 
 def _without_nulls(value: Any) -> Any:
     if not isinstance(value, msgspec.Struct):
-        # A code or a score is text, even where it was sent as a number.
+        # Codes and scores are text, also if they were sent as numbers.
         return str(value) if isinstance(value, int) else value
     return {name: _without_nulls(item) for name, item in structs.asdict(value).items() if item is not None}
