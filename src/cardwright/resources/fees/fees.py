@@ -48,8 +48,9 @@ class FeeKind(StrEnum):
 
 
 class FeeAttributes(Shape, frozen=True, kw_only=True):
-    """The transactions that a real-time fee applies to. Only ``transaction_type`` has an effect; the other fields are stored as
-    sent.
+    """The transactions that a real-time fee applies to.
+
+    Only ``transaction_type`` has an effect. The other fields are stored as sent.
     """
 
     region: Text255 | UnsetType | None = UNSET

@@ -122,9 +122,7 @@ GATEWAY_KIND, PROGRAM_KIND = "programgateway", "program"
 JIT_SOURCES = {
     "paymentcard_funding_source": None, "programgateway_funding_source": GATEWAY_KIND, "program_funding_source": PROGRAM_KIND,
 }  # fmt: skip
-"""The branches of ``jit_funding``, each with the required kind of funding source. A payment card belongs to the cardholder:
-None.
-"""
+"""The branches of ``jit_funding``, each with the kind of funding source that it requires. Payment cards are no such sources."""
 
 AnyBranch = TypeVar("AnyBranch", bound=Branch)
 

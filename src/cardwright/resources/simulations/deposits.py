@@ -87,7 +87,10 @@ async def _announce(call: EngineCall, body: Entry, *, is_credit: bool, missing: 
 
 
 async def simulate_deposit(call: EngineCall, body: DepositRequest) -> bytes:
-    """Simulate a direct deposit. It stays pending until its settlement date."""
+    """Simulate a direct deposit.
+
+    It takes effect on its settlement date. A credit takes effect immediately if the request or the deposit account asks for it.
+    """
     return await _announce(call, body, is_credit=body.type == "CREDIT", missing=DEPOSIT_ACCOUNT_UNKNOWN)
 
 

@@ -1,6 +1,4 @@
-"""Simulated authorizations: the authorization request, and the path from a JSON body to the engine that all card simulations
-share.
-"""
+"""Simulated authorizations: the request, and the path to the engine that all card simulations share."""
 
 from decimal import Decimal
 from typing import Any
@@ -172,8 +170,9 @@ async def _details(
 async def _with_verdicts(
     app: App, card: CardEntry, sealed: CardRow, body: AskRequest, options: CardOptions, plain: Details
 ) -> Details:
-    """Return the details with the results of comparing the typed data with the card. They contain neither security code nor
-    PIN.
+    """Return the details with the results of comparing typed data with the card.
+
+    The details contain neither the security code nor the PIN.
     """
     cvv, pin = text_or_none(options.cvv, "card_options.cvv", 3), text_or_none(body.pin)
     expiration = text_or_none(options.expiration, "card_options.expiration", 4)

@@ -80,7 +80,7 @@ class SenderData(Shape, frozen=True, kw_only=True):
 
 
 class OriginalCreditRequest(AskRequest, frozen=True, kw_only=True):
-    """An original credit: money that another person or a company sends to a card."""
+    """An original credit: money that a sender transfers to a card."""
 
     amount: Decimal
     type: Literal[
