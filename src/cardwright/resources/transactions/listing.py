@@ -1,4 +1,4 @@
-"""Lists of transactions: which are asked for, in which order, and how a page of them is found in a long past."""
+"""Lists of transactions: their filters, their orders, and the search for a page in a long list."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -36,14 +36,14 @@ DEFAULT_WINDOW_DAYS = 30
 
 
 class ViewQuery(Shape, frozen=True, kw_only=True):
-    """How transactions are shown: ``version`` is the transaction model, the program's when absent."""
+    """The form of transactions: ``version`` is the transaction model. The default is the program's model."""
 
     version: str | None = None
     verbose: bool | None = None
 
 
 class RelatedQuery(ViewQuery, frozen=True, kw_only=True):
-    """The filters of every list of transactions; dates are ``yyyy-MM-dd`` or date-times."""
+    """The filters of every list of transactions. Dates are ``yyyy-MM-dd`` or date-times."""
 
     start_date: str | None = None
     end_date: str | None = None
@@ -53,13 +53,13 @@ class RelatedQuery(ViewQuery, frozen=True, kw_only=True):
 
 
 class SourceQuery(RelatedQuery, frozen=True, kw_only=True):
-    """The filters of what a funding source gave and got."""
+    """The filters of the list of a funding source."""
 
     polarity: str | None = None
 
 
 class TransactionQuery(RelatedQuery, frozen=True, kw_only=True):
-    """The filters of a program's transactions: whose they are, besides."""
+    """The filters of a program's transactions."""
 
     user_token: str | None = None
     acting_user_token: str | None = None
@@ -84,13 +84,13 @@ SORTS = {
 }
 
 DIRECTIONS = {"CREDIT": 1, "DEBIT": -1}
-"""What a load side does to the account, by polarity; what is only announced has none of its own yet."""
+"""The sign of a load's amount for the account, by polarity. Pending polarities have no sign, because no load has them."""
 
 POLARITIES = ("CREDIT", "DEBIT", "PENDING_CREDIT", "PENDING_DEBIT")
 
 
 class ListEntry(NamedTuple):
-    """One entry of a list: a side of a row, at a time."""
+    """An entry of a list: a side of a row, at a time."""
 
     time_ms: Instant
     id: int
@@ -99,10 +99,10 @@ class ListEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which sides of which rows a list has; None is no restriction.
+    """The sides of rows that a list has. None is no restriction.
 
-    Without card sides it has what moved a funding source's money: loads, and the orders that no card made. ``direction``:
-    only those that move it so.
+    Without card sides, the list has the movements of a funding source's money: loads, and orders without a card. ``direction``
+    is the sign of these movements.
     """
 
     states: frozenset[int] | None = None
@@ -112,7 +112,7 @@ class Wanted:
     has_card_sides: bool = True
 
     def weight(self, row: RowClass) -> int:
-        """How many entries of the list such a row is."""
+        """Return the number of entries of such a row in the list."""
         if self.states is not None and row.state not in self.states:
             return 0
         if self.source_id is not None and row.source_id != self.source_id:
@@ -125,7 +125,9 @@ class Wanted:
         return is_own + is_load
 
     def sides(self, start_id: int = 0) -> list[tuple[int, ColumnElement[bool]]]:
-        """The sides that the list has, each with the condition on its row. The load's side has the id after the card's."""
+        """Return the sides of the list, each with the condition on its row. The id of a load's side is that of the card's side
+        plus 1.
+        """
         row, common = transactions.c, list[ColumnElement[bool]]()
         if self.states is not None:
             common.append(row.state.in_(self.states))
@@ -146,13 +148,13 @@ class Wanted:
 
 
 def parse_wanted(query: RelatedQuery, default_states: str, **filters: Any) -> Wanted:
-    """What a query asks for; ``default_states`` when it names none. Raises a problem that names the parameter."""
+    """Return the sides that a query requests, of ``default_states`` by default. Raises a problem that names the parameter."""
     states = parse_states(query.state, default_states)
     return Wanted(None if states == frozenset(State) else states, parse_types(query.type), **filters)
 
 
 def parse_direction(polarity: str | None) -> int | None:
-    """The sign that a polarity means; 0 for one that no load has."""
+    """Return the sign of a polarity, 0 for a pending one, None without a polarity. Raises a problem for an unknown name."""
     if not polarity:
         return None
     if polarity not in POLARITIES:
@@ -161,7 +163,7 @@ def parse_direction(polarity: str | None) -> int | None:
 
 
 def parse_states(given: str | None, default: str) -> frozenset[int]:
-    """The numbers of a comma list of states; ``ALL`` is every one. Raises a problem for an unknown name."""
+    """Return the numbers of a comma-separated list of states. ``ALL`` means all. Raises a problem for an unknown name."""
     names = [name.strip() for name in (given or default).split(",")]
     if "ALL" in names:
         names = [name for name in names if name != "ALL"] + [state.name for state in State]
@@ -169,11 +171,11 @@ def parse_states(given: str | None, default: str) -> frozenset[int]:
         return frozenset(State[name] for name in names)
     except KeyError as error:
         legal = ", ".join(state.name for state in State)
-        raise bad_parameter("state", f"must be of {legal} or ALL, not {str(error.args[0])[:60]}") from None
+        raise bad_parameter("state", f"must be a list of {legal} or ALL, not {str(error.args[0])[:60]}") from None
 
 
 def parse_types(given: str | None) -> frozenset[int] | None:
-    """The numbers of a comma list of types, None for all. Raises a problem for an unknown name."""
+    """Return the numbers of a comma-separated list of types, None for all. Raises a problem for an unknown name."""
     if not given:
         return None
     names = [name.strip() for name in given.split(",")]
@@ -184,10 +186,10 @@ def parse_types(given: str | None) -> frozenset[int] | None:
 
 
 def parse_window(query: RelatedQuery, now: Instant) -> tuple[Instant, Instant | None]:
-    """First and last instant asked for, both inclusive; a plain end date means its whole day.
+    """Return the first and the last instant of the requested window, both inclusive. An end date includes its whole day.
 
-    The window begins 30 days ago by default. It has no end by default: the clock of another host can be ahead of this one's,
-    and a list without the newest entries that another process has shown would make its reader miss as many.
+    By default, the window begins 30 days ago and has no end. The clock of another host can be ahead: with an end at the present
+    time, the list would omit new entries that another process already shows.
     """
     start = _bound("start_date", query.start_date) if query.start_date else now - DEFAULT_WINDOW_DAYS * DAY_MS
     if not query.end_date:
@@ -206,7 +208,7 @@ def _bound(name: str, given: str) -> Instant:
 
 
 def parse_order(sort_by: str) -> tuple[ListOrder, bool]:
-    """What a list is sorted by, and whether the newest comes first. Raises a problem for an unknown name."""
+    """Return the order of a list, and True if the newest entry comes first. Raises a problem for an unknown name."""
     name = sort_by.removeprefix("-")
     if name not in SORTS:
         raise bad_parameter("sort_by", f"must be one of {', '.join(SORTS)}, not {name[:60]}")
@@ -214,7 +216,7 @@ def parse_order(sort_by: str) -> tuple[ListOrder, bool]:
 
 
 def places_of(query: RelatedQuery, now: Instant, *, window: bool) -> Range:
-    """The part of a list that lies in the window; ``window`` is False where none is the default."""
+    """Return the part of a list in the window. If ``window`` is False, the default is the whole list."""
     if not window and not query.start_date and not query.end_date:
         return Range(LOWEST, HIGHEST)
     start, end = parse_window(query, now)
@@ -224,15 +226,18 @@ def places_of(query: RelatedQuery, now: Instant, *, window: bool) -> Range:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 NEAR = 256
-"""Entries from the list's end that are looked for there, without counting."""
+"""Maximum offset of a page that is searched at the list's end, without counts."""
 
 NEAR_ROWS = 1024
-"""Rows at the list's end in which they are looked for."""
+"""Rows at the list's end that this search covers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A list as the database is asked for it: of a program, or of accounts when ``by_account`` is theirs; ``only`` such rows."""
+    """A query for a part of a list: the transactions of a program, or those of accounts if ``by_account`` is set.
+
+    ``only`` is a further condition that few rows meet.
+    """
 
     program_id: int
     order: ListOrder
@@ -242,10 +247,10 @@ class Search:
     only: ColumnElement[bool] | None = None
 
     def parts(self) -> list[IndexPart]:
-        """See ``blocks.parts_of``; rows of which there are only few may come by any index."""
+        """Return the indexes for the search; see ``blocks.parts_of``. With ``only``, any index is suitable."""
         only = [] if self.only is None else [self.only]
         if self.by_account is not None:
-            # Without the program, whose accounts they are: it leads SQLite to the index over everything that the program did.
+            # Accounts belong to one program. A condition on it makes SQLite choose the index of all rows of the program.
             return [part._replace(conditions=[*part.conditions, *only]) for part in account_parts(self.by_account, self.order)]
         only.append(transactions.c.program_id == self.program_id)
         if self.only is not None:
@@ -253,11 +258,11 @@ class Search:
         return [part._replace(conditions=[*part.conditions, *only]) for part in parts_of(self.order)]
 
     def read(self, db: Connection, places: Range, skip: int, take: int) -> list[ListEntry]:
-        """The entries after the first ``skip`` of a part of the list, ``take`` of them at most."""
+        """Return at most ``take`` entries of a part of the list, after the first ``skip``."""
         is_of_no_account = self.by_account is not None and not self.by_account.holder_ids
         if places.low >= places.high or not self.sides or is_of_no_account:
             return []
-        # Each part brings its own first rows in order, so the database never sorts more than what is asked for.
+        # Each part returns its first rows in order, so the database sorts at most the requested number of rows for each.
         read = [
             self._ordered(
                 select(part.time_ms.label("time_ms"), part.id.label("id"), literal(side, SmallInteger).label("side"))
@@ -267,14 +272,14 @@ class Search:
             for part in self.parts()
             for side, condition in self.sides
         ]  # fmt: skip
-        # Not the columns by name: to derive them twice takes SQLAlchemy as long as all the rest.
+        # An asterisk: SQLAlchemy needs as long to derive the names of the columns again as for the rest of the query.
         everything: ColumnElement[Any] = literal_column("*")
         merged = union_all(*(select(everything).select_from(part) for part in read)).subquery()
         query = self._ordered(select(everything).select_from(merged), *(column(name) for name in ListEntry._fields))
         return [ListEntry(*row) for row in db.execute(query.offset(skip).limit(take))]
 
     def near(self, db: Connection, places: Range) -> Range | None:
-        """The part of the list before which NEAR_ROWS rows come at least; None when the whole of it has no more."""
+        """Return a part at the list's end that has at least NEAR_ROWS rows, None if the whole list has no more."""
         keys = list[Key]()
         for part in self.parts():
             query = select(part.time_ms, part.id).where(*part.conditions, *part.within(places))
@@ -291,7 +296,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list that a call asks for: what it has and where. ``is_countable``: ``ListPositions`` can find a position in it."""
+    """A requested list: its query, its sides and its part. If ``is_countable``, ``ListPositions`` can find positions in it."""
 
     search: Search
     wanted: Wanted
@@ -300,10 +305,10 @@ class Listed:
 
 
 def find_page(call: Call, listed: Listed) -> tuple[list[ListEntry], bool]:
-    """Return the page that the call asks for, and whether more follow.
+    """Return the requested page, and True if more entries follow.
 
-    The page begins behind the previous page of the same connection, and otherwise at its plain offset; see
-    ``kit.bookmarks``. A bookmark keeps the window of its list: the default one begins later with every page.
+    The page begins behind the previous page of the same connection, otherwise at its plain offset; see ``kit.bookmarks``. A
+    bookmark keeps the window of its list, because the default window begins later for each page.
     """
     page, descending = call.list_page, listed.search.descending
     start, low = page.start(), listed.places.low
@@ -318,7 +323,7 @@ def find_page(call: Call, listed: Listed) -> tuple[list[ListEntry], bool]:
 
 
 def _after(call: Call, listed: Listed, places: Range, last: ListEntry, take: int) -> list[ListEntry]:
-    """The entries behind one. Its row is read again, for its other side."""
+    """Return the entries behind an entry. The search includes its row, whose other side can follow."""
     descending = listed.search.descending
     if descending:
         places = Range(places.low, min(places.high, (last.time_ms, last.id + 1)))
@@ -331,7 +336,7 @@ def _after(call: Call, listed: Listed, places: Range, last: ListEntry, take: int
 def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> list[ListEntry]:
     search = listed.search
     if places.low >= places.high:
-        # A window that ends before it begins.
+        # The window ends before it begins.
         return []
     if not listed.is_countable:
         return search.read(call.db, places, skip, take)
@@ -353,7 +358,8 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
         if len(entries) == take:
             return entries
     if position.is_full:
-        # The counts are those of a later transaction. What arrived by then is not here, so the page goes on behind its ranges.
+        # The counts are from a later database transaction. Newer entries are not visible here, so the page continues behind its
+        # ranges.
         last = position.ranges[-1]
         rest = Range(places.low, last.low) if search.descending else Range(last.high, places.high)
         entries += search.read(call.db, rest, 0, take - len(entries))
@@ -361,6 +367,6 @@ def _from(call: Call, listed: Listed, places: Range, skip: int, take: int) -> li
 
 
 def load_rows(db: Connection, entries: list[ListEntry]) -> dict[int, TransactionRow]:
-    """The rows of a page by their ids."""
+    """Return the rows of a page by id."""
     rows = db.execute(select(transactions).where(transactions.c.id.in_({entry.id for entry in entries})))
     return {row.id: TransactionRow.from_row(row) for row in rows}

@@ -1,4 +1,4 @@
-"""Transactions: what became of every message, one by one, in lists, and with what belongs together."""
+"""Transactions: single transactions, their lists, and the transactions related to one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ from cardwright.storage.tables import cards, funding_sources, message_tokens, tr
 
 
 def get_transaction(db: Connection, program_id: int, token: str) -> tuple[TransactionRow, int]:
-    """The row and the side (0 the card's, 1 the load's) that a token names. Raises TRANSACTION_NOT_FOUND."""
+    """Return the row and the side (0: card, 1: load) of a token. Raises TRANSACTION_NOT_FOUND."""
     claimed = id_and_kind_of(token)
     if claimed is not None:
         row_id, side = claimed
@@ -63,7 +63,7 @@ def _find_row(db: Connection, program_id: int, row_id: int) -> TransactionRow | 
 
 
 def find_own_holder(db: Connection, program_id: int, user_token: str) -> int | None:
-    """The account that the user owns; None for an unknown user and for one who uses a parent's account."""
+    """Return the account that a user owns, None for an unknown user and for one who uses a parent's account."""
     query = select(users.c.id, users.c.holder_id).where(users.c.program_id == program_id, users.c.token == user_token)
     row = db.execute(query).one_or_none()
     return row.holder_id if row is not None and owner_id_of(db, row.holder_id) == row.id else None
@@ -73,19 +73,19 @@ def find_own_holder(db: Connection, program_id: int, user_token: str) -> int | N
 
 
 def get_one(call: Call) -> str:
-    """Returns a transaction: the card's side or the load's."""
+    """Return a transaction. A JIT load is a transaction too."""
     row, side = get_transaction(call.db, call.program.id, call.token)
     return _shown(call)(row, side)
 
 
 def list_transactions(call: Call) -> Listing:
-    """Lists transactions; without filters those of the last 30 days that are PENDING or COMPLETION."""
+    """List transactions. Without filters, these are the PENDING and COMPLETION transactions of the last 30 days."""
     by_account, only = _owned(call, call.query)
     return _page(call, parse_wanted(call.query, "PENDING,COMPLETION"), by_account=by_account, only=only)
 
 
 def list_related(call: Call) -> Listing:
-    """Lists the other transactions of the chain that a transaction belongs to, its load and its real-time fee among them."""
+    """List the other transactions in the chain of a transaction, with its load and its real-time fee."""
     row, side = get_transaction(call.db, call.program.id, call.token)
     root = row.root_id if row.root_id is not None else row.id
     roots = [root] if (fee := details_decoder.decode(row.details).assessed) is None else [root, fee.row_id]
@@ -94,7 +94,7 @@ def list_related(call: Call) -> Listing:
 
 
 def list_of_source(call: Call) -> Listing:
-    """Lists what was drawn from and returned to a funding source."""
+    """List the transactions of a funding source: money drawn from it and returned to it."""
     source = crud.get_row(call, funding_sources, TRANSACTION_NOT_FOUND, call.path["funding_source_token"])
     direction = parse_direction(call.query.polarity)
     wanted = parse_wanted(call.query, "PENDING,COMPLETION", source_id=source.id, direction=direction, has_card_sides=False)
@@ -125,7 +125,7 @@ def _page(
 
 
 def _shown(call: Call) -> Callable[[TransactionRow, int], str]:
-    """How the call wants a transaction shown: in the model that it names, else in the program's."""
+    """Return a function that renders a transaction in the requested model, by default in the program's model."""
     model = (call.query.version or call.program.settings.transaction_model).lower()
     if model not in MODELS:
         raise bad_parameter("version", f"must be one of {', '.join(MODELS)}")
@@ -136,13 +136,16 @@ def _shown(call: Call) -> Callable[[TransactionRow, int], str]:
 
 
 def _owned(call: Call, query: TransactionQuery) -> tuple[AccountTransactions | None, ColumnElement[bool] | None]:
-    """Whose transactions are asked for, and which of theirs; None for everybody's. An unknown token has none."""
+    """Return the accounts of the filters, and the condition on their rows. Both are None without filters.
+
+    The list is empty for an unknown token.
+    """
     accounts, only, program_id = list[set[int]](), list[ColumnElement[bool]](), call.program.id
     if query.user_token is not None:
         holder_id = find_own_holder(call.db, program_id, query.user_token)
         accounts.append(set() if holder_id is None else {holder_id})
     some = select(cards.c.id, cards.c.holder_id)
-    # The accounts lead to their few transactions; a card has no list.
+    # The index of accounts finds their transactions. There is no index by card.
     if query.acting_user_token is not None:
         user_cards = some.join(users, users.c.id == cards.c.user_id)
         rows = call.db.execute(user_cards.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)).all()
@@ -152,7 +155,7 @@ def _owned(call: Call, query: TransactionQuery) -> tuple[AccountTransactions | N
         rows = call.db.execute(some.where(cards.c.program_id == program_id, cards.c.token == query.card_token)).all()
         accounts.append({row.holder_id for row in rows})
         only.append(transactions.c.card_id.in_([row.id for row in rows]))
-    # None of these exist here, so none of them has transactions.
+    # Cardwright has no objects of these kinds, so the list is empty.
     unknown_owners = (query.business_token, query.account_token, query.merchant_token, query.campaign_token)
     if any(token is not None for token in unknown_owners):
         accounts.append(set())
