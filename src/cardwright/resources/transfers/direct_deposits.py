@@ -1,4 +1,4 @@
-"""Direct deposits: money that a bank sends to an account or takes from it, on its day or when a transition says so."""
+"""Direct deposits: credits and debits of an account by a bank, and their transitions."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -43,7 +43,7 @@ ReasonCode = Literal[REASON_CODES]  # type: ignore[valid-type]
 
 
 class DirectDeposit(Shape, frozen=True, kw_only=True):
-    """A direct deposit, seen from the holder: a CREDIT comes, a DEBIT goes."""
+    """A direct deposit. A CREDIT adds money to the account, a DEBIT takes money from it."""
 
     token: str
     type: Literal["CREDIT", "DEBIT"]
@@ -66,7 +66,7 @@ class DirectDeposit(Shape, frozen=True, kw_only=True):
 
 
 class DepositTransitionCreate(Shape, frozen=True, kw_only=True):
-    """A change of a deposit's state."""
+    """A new state for a direct deposit."""
 
     direct_deposit_token: Token
     state: DepositState
@@ -77,7 +77,10 @@ class DepositTransitionCreate(Shape, frozen=True, kw_only=True):
 
 
 class DepositTransitionDone(Shape, frozen=True, kw_only=True):
-    """A state that a deposit was given, and why; it may be another than asked for where an account cannot pay."""
+    """A transition of a direct deposit.
+
+    Its state can differ from the requested one if the account cannot pay.
+    """
 
     token: str
     channel: str
@@ -92,7 +95,7 @@ class DepositTransitionDone(Shape, frozen=True, kw_only=True):
 
 
 class DepositQuery(Shape, frozen=True, kw_only=True):
-    """Whose deposits, and in which state."""
+    """A filter of direct deposits by user, business or state."""
 
     user_token: str | None = None
     business_token: str | None = None
@@ -100,7 +103,7 @@ class DepositQuery(Shape, frozen=True, kw_only=True):
 
 
 class DepositTransitionQuery(Shape, frozen=True, kw_only=True):
-    """Whose transitions, of which deposit, to which states (a list with commas)."""
+    """A filter of transitions by user, business, deposit or states. ``states`` is a comma-separated list."""
 
     user_token: str | None = None
     business_token: str | None = None
@@ -114,20 +117,20 @@ STATE_OF = {name: state for state, name in DEPOSIT_STATES.items()}
 
 
 def check_reason(body: DepositTransitionCreate, kind: str) -> None:
-    """Refuses a return without a reason that fits. Raises a problem that names the field."""
+    """Raise a problem if the state is PENDING, or if the reason code is missing or invalid for this kind of deposit."""
     if body.state == "PENDING":
-        raise Problem(BAD_DEPOSIT_TRANSITION, "a deposit is PENDING only when it arrives")
+        raise Problem(BAD_DEPOSIT_TRANSITION, "state must not be PENDING, which is only the first state of a deposit")
     if body.state == "REVERSED" and body.reason_code is None:
-        raise bad_field("reason_code", "may not be null where state is REVERSED")
+        raise bad_field("reason_code", "may not be null if state is REVERSED")
     if body.reason_code == REFUSED_CREDIT and kind == "DEBIT":
         raise bad_field("reason_code", f"{REFUSED_CREDIT} can only be used when returning a credit")
 
 
 def states_of(text: str) -> list[str]:
-    """The states in a list with commas. Raises a problem for one that is none."""
+    """Return the states in a comma-separated list. Raises a problem for an unknown state."""
     states = [name.strip() for name in text.split(",")]
     if wrong := [name for name in states if name not in STATE_OF]:
-        raise bad_parameter("states", f"must be of {', '.join(STATE_OF)}, not {wrong[0][:20]}")
+        raise bad_parameter("states", f"must be a list of {', '.join(STATE_OF)}, not {wrong[0][:20]}")
     return states
 
 
@@ -135,14 +138,14 @@ def states_of(text: str) -> list[str]:
 
 
 def in_states(columns: Any, states: list[str]) -> ColumnElement[bool]:
-    """Movements whose deposit, which ``columns`` names, is in one of these states now."""
+    """Return the condition that the deposit with the id in ``columns`` is in one of these states now."""
     numbers = [int(STATE_OF[name]) for name in states]
     query = select(transactions.c.id).where(transactions.c.id == columns, transactions.c.state.in_(numbers))
     return query.exists()
 
 
 def said_in_transition(states: list[str]) -> ColumnElement[bool]:
-    """Transitions to one of these states; the word stands in the document in one way only."""
+    """Return the condition that a transition is to one of these states. A document has this text only as its type."""
     either: ColumnElement[bool] = movements.c.doc.contains(f'"type":"state.{states[0].lower()}"', autoescape=True)
     for name in states[1:]:
         either = either | movements.c.doc.contains(f'"type":"state.{name.lower()}"', autoescape=True)
@@ -153,12 +156,12 @@ def said_in_transition(states: list[str]) -> ColumnElement[bool]:
 
 
 def get_deposit(call: Call) -> str:
-    """Returns a direct deposit."""
+    """Return a direct deposit."""
     return get_movement(call, MovementKind.DEPOSIT, DEPOSIT_NOT_FOUND)
 
 
 def list_deposits(call: Call) -> records.Listing:
-    """Lists direct deposits."""
+    """List direct deposits."""
     query = call.query
     conditions = of_holder(call, query.user_token, query.business_token)
     if query.direct_deposit_state is not None:
@@ -167,7 +170,7 @@ def list_deposits(call: Call) -> records.Listing:
 
 
 async def create_transition(call: EngineCall, body: DepositTransitionCreate) -> bytes:
-    """Lets a direct deposit take effect, returns it or refuses it."""
+    """Apply, return or reject a direct deposit."""
 
     def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         row = find_movement(db, program.id, MovementKind.DEPOSIT, body.direct_deposit_token)
@@ -189,12 +192,12 @@ async def create_transition(call: EngineCall, body: DepositTransitionCreate) -> 
 
 
 def get_transition(call: Call) -> str:
-    """Returns a direct deposit transition."""
+    """Return a direct deposit transition."""
     return get_movement(call, MovementKind.DEPOSIT_TRANSITION, TRANSITION_NOT_FOUND)
 
 
 def list_transitions(call: Call) -> records.Listing:
-    """Lists changes of direct deposits, also those that the platform made by itself."""
+    """List transitions of direct deposits, also those that the platform created."""
     query = call.query
     conditions = of_holder(call, query.user_token, query.business_token)
     if query.direct_deposit_token is not None:

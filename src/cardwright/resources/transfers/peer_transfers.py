@@ -1,4 +1,4 @@
-"""Peer transfers: money from one user's account to another's, on both sides or on neither."""
+"""Peer transfers: transfers of money between the accounts of two users, on both sides or on neither."""
 
 from decimal import Decimal
 
@@ -31,7 +31,7 @@ from cardwright.storage.tables import movements, users
 
 
 class PeerTransferCreate(Shape, frozen=True, kw_only=True):
-    """Money to move from a sender to a recipient."""
+    """A transfer of money from a sender to a recipient."""
 
     amount: Decimal
     currency_code: CurrencyCode
@@ -45,7 +45,7 @@ class PeerTransferCreate(Shape, frozen=True, kw_only=True):
 
 
 class PeerTransferDone(MovementResource, frozen=True, kw_only=True):
-    """Money that was moved."""
+    """A peer transfer."""
 
     currency_code: str
     sender_user_token: str
@@ -58,9 +58,12 @@ PAGING = Paging(count=25)
 
 
 def one_of(role: str, user_token: str | None, business_token: str | None) -> str:
-    """The user's token of a sender or recipient. Raises a problem unless there is exactly one; there are no businesses."""
+    """Return the user token of a sender or recipient.
+
+    Raises a problem unless exactly one token is present, and for a business token, because there are no businesses.
+    """
     if (user_token is None) == (business_token is None):
-        raise bad_field(f"{role}_user_token, {role}_business_token", "must not both be given, and one of them must")
+        raise bad_field(f"{role}_user_token, {role}_business_token", "exactly one of them must be present")
     if user_token is None:
         raise Problem(BUSINESS_UNKNOWN)
     return user_token
@@ -70,7 +73,7 @@ def one_of(role: str, user_token: str | None, business_token: str | None) -> str
 
 
 def holder_of(db: Connection, program: Program, token: str) -> int:
-    """The account that a user draws on. Raises a problem when there is no such user."""
+    """Return the account that a user draws on. Raises USER_UNKNOWN for an unknown user."""
     row = records.find(db, users, program.id, token)
     if row is None:
         raise Problem(USER_UNKNOWN)
@@ -81,7 +84,7 @@ def holder_of(db: Connection, program: Program, token: str) -> int:
 
 
 async def create_transfer(call: EngineCall, body: PeerTransferCreate) -> bytes:
-    """Moves money from the sender's account to the recipient's."""
+    """Move money from the sender's account to the recipient's."""
 
     def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         sender = one_of("sender", body.sender_user_token, body.sender_business_token)
@@ -89,7 +92,7 @@ async def create_transfer(call: EngineCall, body: PeerTransferCreate) -> bytes:
         check_currency(body.currency_code, program)
         amount = positive_amount(body.amount, program.settings.currency)
         if holder_of(db, program, sender) == holder_of(db, program, recipient):
-            raise bad_field("recipient_user_token", "must have another account than the sender")
+            raise bad_field("recipient_user_token", "must have a different account from the sender")
         repeated = echoed_fields(body, "sender_user_token", "recipient_user_token", "memo", "tags")
         return PreparedMovement((sender, recipient), PeerTransfer(token=token, amount=amount, echoed=repeated))
 
@@ -97,23 +100,23 @@ async def create_transfer(call: EngineCall, body: PeerTransferCreate) -> bytes:
 
 
 def get_transfer(call: Call) -> str:
-    """Returns a peer transfer."""
+    """Return a peer transfer."""
     return get_movement(call, MovementKind.PEER_TRANSFER, PEER_TRANSFER_NOT_FOUND)
 
 
 def list_transfers(call: Call) -> records.Listing:
-    """Lists the transfers from and to the account that a user draws on."""
+    """List the transfers from and to the account that a user draws on."""
     holder = _holder_id(call)
     return _list(call, or_(movements.c.holder_id == holder, movements.c.other_holder_id == holder))
 
 
 def list_sent(call: Call) -> records.Listing:
-    """Lists the transfers from the account that a user draws on."""
+    """List the transfers from the account that a user draws on."""
     return _list(call, movements.c.holder_id == _holder_id(call))
 
 
 def list_received(call: Call) -> records.Listing:
-    """Lists the transfers to the account that a user draws on."""
+    """List the transfers to the account that a user draws on."""
     return _list(call, movements.c.other_holder_id == _holder_id(call))
 
 

@@ -1,4 +1,4 @@
-"""Program transfers: money from an account to a program funding source, for a reason that a type names."""
+"""Program transfers: transfers of money from an account to a program funding source, each with a type."""
 
 from decimal import Decimal
 
@@ -37,7 +37,7 @@ from cardwright.storage.tables import movements, program_transfer_types
 
 
 class TransferTypeCreate(Shape, frozen=True, kw_only=True):
-    """A new reason, and the funding source that the money goes to."""
+    """A new program transfer type: a reason, and the funding source that receives the money."""
 
     memo: Memo
     program_funding_source_token: Token
@@ -46,7 +46,7 @@ class TransferTypeCreate(Shape, frozen=True, kw_only=True):
 
 
 class TransferTypeUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a type; what is absent stays. Transfers that were made stay where they went."""
+    """Changes of a program transfer type. Absent fields stay unchanged. Earlier transfers keep their funding source."""
 
     memo: Memo | None = None
     program_funding_source_token: Token | None = None
@@ -55,7 +55,7 @@ class TransferTypeUpdate(Shape, frozen=True, kw_only=True):
 
 
 class TransferType(Shape, frozen=True, kw_only=True):
-    """A reason for program transfers."""
+    """A program transfer type: a reason for transfers, and the funding source that receives the money."""
 
     token: str
     memo: str
@@ -66,7 +66,7 @@ class TransferType(Shape, frozen=True, kw_only=True):
 
 
 class ProgramTransferCreate(Shape, frozen=True, kw_only=True):
-    """Money to move from an account to a program funding source; the account pays the fees too."""
+    """A transfer of money from an account to a program funding source. The account also pays the fees."""
 
     type_token: Token
     amount: Decimal
@@ -80,7 +80,7 @@ class ProgramTransferCreate(Shape, frozen=True, kw_only=True):
 
 
 class ProgramTransferDone(MovementResource, frozen=True, kw_only=True):
-    """Money that was moved."""
+    """A program transfer."""
 
     type_token: str
     user_token: str
@@ -90,7 +90,7 @@ class ProgramTransferDone(MovementResource, frozen=True, kw_only=True):
 
 
 class TransferQuery(Shape, frozen=True, kw_only=True):
-    """Whose transfers, or those of which type."""
+    """A filter of program transfers by user, business or type."""
 
     user_token: str | None = None
     business_token: str | None = None
@@ -101,7 +101,7 @@ class TransferQuery(Shape, frozen=True, kw_only=True):
 
 
 def create_type(call: Call, body: TransferTypeCreate) -> str:
-    """Creates a program transfer type."""
+    """Create a program transfer type."""
     if (replay := crud.find_replay(call, program_transfer_types, body)) is not None:
         return replay
     source_id, now = _source_id(call, body.program_funding_source_token), iso(call.now)
@@ -111,17 +111,17 @@ def create_type(call: Call, body: TransferTypeCreate) -> str:
 
 
 def get_type(call: Call) -> str:
-    """Returns a program transfer type."""
+    """Return a program transfer type."""
     return str(crud.get_row(call, program_transfer_types, TRANSFER_TYPE_NOT_FOUND).doc)
 
 
 def list_types(call: Call) -> records.Listing:
-    """Lists program transfer types."""
+    """List program transfer types."""
     return crud.list_resources(call, program_transfer_types)
 
 
 def update_type(call: Call, body: TransferTypeUpdate) -> str:
-    """Changes a program transfer type."""
+    """Change a program transfer type."""
     row = crud.lock_row(call, program_transfer_types, TRANSFER_TYPE_NOT_FOUND)
     crud.check_same_token(call, body)
     before = msgspec.json.decode(row.doc, type=TransferType)
@@ -135,7 +135,7 @@ def _source_id(call: Call, token: str) -> int:
 
 
 async def create_transfer(call: EngineCall, body: ProgramTransferCreate) -> bytes:
-    """Moves money from an account to a program funding source; fees and amount together, or nothing."""
+    """Move money from an account to a program funding source. Amount and fees are moved together, or not at all."""
 
     def prepare(db: Connection, program: Program, token: str) -> PreparedMovement:
         user, currency = one_holder(body.user_token, body.business_token), program.settings.currency
@@ -153,12 +153,12 @@ async def create_transfer(call: EngineCall, body: ProgramTransferCreate) -> byte
 
 
 def get_transfer(call: Call) -> str:
-    """Returns a program transfer."""
+    """Return a program transfer."""
     return get_movement(call, MovementKind.PROGRAM_TRANSFER, TRANSFER_NOT_FOUND)
 
 
 def list_transfers(call: Call) -> records.Listing:
-    """Lists program transfers, of everybody, of one user or of one type."""
+    """List program transfers, all or those of one user or type."""
     query, conditions = call.query, []
     if query.type_token is not None:
         kind = records.find(call.db, program_transfer_types, call.program.id, query.type_token)
