@@ -1,4 +1,4 @@
-"""Webhooks: addresses to which events are posted; with a test call and a way to have an event posted again."""
+"""Webhooks: endpoints that events are posted to, with pings and resent events."""
 
 import asyncio
 import re
@@ -48,7 +48,7 @@ UNLESS_DEFAULT = reading(lambda algorithm: None if algorithm == DEFAULT_ALGORITH
 
 
 class ConfigBody(Shape, frozen=True, kw_only=True):
-    """Where to post, and with which credentials."""
+    """The URL of an endpoint, and the credentials for its requests."""
 
     url: Annotated[str, Meta(min_length=1, max_length=255)]
     basic_auth_username: Username
@@ -60,7 +60,7 @@ class ConfigBody(Shape, frozen=True, kw_only=True):
 
 
 class WebhookBody(Shape, frozen=True, kw_only=True):
-    """A webhook to create, or all that one shall say from now on: what is absent goes back to its default."""
+    """A webhook, new or as it is after an update. Absent fields get their defaults."""
 
     name: Name
     events: Events
@@ -70,13 +70,16 @@ class WebhookBody(Shape, frozen=True, kw_only=True):
 
 
 class CustomHeaders(Shape, frozen=True, kw_only=True):
-    """Request headers to add, or to give another value."""
+    """Request headers to add or replace."""
 
     custom_header: Headers
 
 
 class Config(Shape, frozen=True, kw_only=True):
-    """A webhook's address and credentials; user name, password and secret are masked unless the program says otherwise."""
+    """The URL and the credentials of a webhook.
+
+    User name, password and secret are masked unless the program's settings disable masking.
+    """
 
     url: str
     basic_auth_username: str
@@ -100,7 +103,7 @@ class Webhook(Shape, frozen=True, kw_only=True):
 
 
 class WebhookFilter(Shape, frozen=True, kw_only=True):
-    """Which webhooks a list shows: all, or only the active ones."""
+    """A filter of webhooks: all of them, or the active ones."""
 
     active: bool = False
 
@@ -113,26 +116,29 @@ HEADER_CHARS_MAX = 500
 PING_TIMEOUT_MS = 5_000
 PING = b'{"pings":[{"token":"marqeta","payload":"healthcheck"}]}'
 
-# These say what is sent and who we are; the rest that a header may not do is the guard's matter.
+# Reserved: they describe the body and authenticate the request. ``check_headers`` applies the other rules.
 OUR_HEADERS = frozenset({"authorization", "content-type", SIGNATURE_HEADER.lower()})
 
-# Everything; everything of one base; one event.
+# All events; all events of one base type; one event.
 EVENT_PATTERN = re.compile(r"\*|[^.*\s]+\.\*|[^*\s]+")
 
-# The wire's list of symbols; whatever is no letter and no digit is either one of them or not allowed.
+# The symbols that the wire lists. No other character is allowed except letters and digits.
 SYMBOLS = "@#$%!^&*()\\_+~-=[]{},;:'\"./<>?`"
 KINDS = {"a digit": r"[0-9]", "a lower-case letter": r"[a-z]", "an upper-case letter": r"[A-Z]"}
 
 
 def check_events(events: tuple[str, ...]) -> None:
-    """A wildcard may stand alone or right after the base type (wire reference 9.4). Unknown names are accepted."""
+    """Raise a problem for an invalid pattern. Unknown event names are accepted.
+
+    A wildcard stands alone or directly after the base type (wire reference 9.4).
+    """
     for event in events:
         if not EVENT_PATTERN.fullmatch(event):
             raise bad_field("events", f"must be *, <base>.* or an event's name, not {event}")
 
 
 def check_config(config: ConfigBody, policy: OutgoingPolicy) -> None:
-    """Raises a problem that names the first field that breaks a rule of the wire, or of who may be called."""
+    """Raise a problem that names the first field that breaks a rule of the wire or the policy for outgoing requests."""
     if (reason := check_url(config.url, policy)) is not None:
         raise bad_field("config.url", f"is refused: {reason}")
     if ":" in config.basic_auth_username or not config.basic_auth_username.isprintable():
@@ -142,11 +148,14 @@ def check_config(config: ConfigBody, policy: OutgoingPolicy) -> None:
         check_secret("config.secret", config.secret)
     check_custom_header("config.custom_header", config.custom_header or {})
     if config.use_mtls:
-        raise bad_field("config.use_mtls", "is not offered: there is no client certificate")
+        raise bad_field("config.use_mtls", "is not supported: there is no client certificate")
 
 
 def check_secret(field: str, secret: str) -> None:
-    """At least one digit, lower-case letter, upper-case letter and symbol, and nothing else. The problem does not quote it."""
+    """Raise a problem unless a secret has a digit, a lower-case letter, an upper-case letter and a symbol, and nothing else.
+
+    The problem does not quote the secret.
+    """
     for kind, pattern in KINDS.items():
         if not re.search(pattern, secret):
             raise bad_field(field, f"must have {kind}")
@@ -158,7 +167,9 @@ def check_secret(field: str, secret: str) -> None:
 
 
 def check_custom_header(field: str, headers: Mapping[str, str]) -> None:
-    """At most three, none of them ours, nothing that changes how the request is framed (wire reference 9.1)."""
+    """Raise a problem for more than three headers, a reserved one, and one that changes the framing of the request (wire
+    reference 9.1).
+    """
     if len(headers) > HEADERS_MAX:
         raise bad_field(field, f"may have at most {HEADERS_MAX} name-value pairs")
     if any(not 0 < len(name) <= HEADER_CHARS_MAX or len(value) > HEADER_CHARS_MAX for name, value in headers.items()):
@@ -172,12 +183,12 @@ def check_custom_header(field: str, headers: Mapping[str, str]) -> None:
 
 
 def mask_secret(secret: str) -> str:
-    """First character, ten asterisks, last character: always twelve (observed)."""
+    """Return the first character, ten asterisks and the last character: always twelve characters (observed)."""
     return f"{secret[0]}{'*' * 10}{secret[-1]}"
 
 
 def endpoint_of(config: ConfigBody) -> Endpoint:
-    """The address and its secrets, as delivery needs them."""
+    """Return the URL and the secrets for delivery."""
     return Endpoint(
         url=config.url, username=config.basic_auth_username, password=config.basic_auth_password, secret=config.secret,
         algorithm=config.signature_algorithm or DEFAULT_ALGORITHM, custom_header=config.custom_header or {},
@@ -185,7 +196,7 @@ def endpoint_of(config: ConfigBody) -> Endpoint:
 
 
 def shown_config(config: ConfigBody, *, masked: bool) -> Config:
-    """What an answer shows of a configuration."""
+    """Return the configuration as a response shows it."""
     show = mask_secret if masked else str
     return Config(
         url=config.url,
@@ -202,21 +213,22 @@ def shown_config(config: ConfigBody, *, masked: bool) -> Config:
 
 
 def lock_program(db: Connection, program_id: int) -> None:
-    """Lets webhooks of a program change one at a time, so that of two which race for the last place the second counts the first.
+    """Lock the program's row, so that its webhooks change one at a time.
 
-    The lock is the one of an UPDATE, which references to the program do not wait for.
+    Of two concurrent requests for the last active webhook, the second counts the first. The lock is the one of an UPDATE. It
+    does not block inserts of rows that refer to the program.
     """
     db.execute(select(programs.c.id).where(programs.c.id == program_id).with_for_update(key_share=True))
 
 
 def count_active(db: Connection, program_id: int) -> int:
-    """How many webhooks of the program are active."""
+    """Return the number of active webhooks of the program."""
     query = select(func.count()).select_from(webhooks).where(webhooks.c.program_id == program_id, webhooks.c.active)
     return db.execute(query).scalar_one()
 
 
 def find_webhook(call: EngineCall) -> Row:
-    """The row with the path's token, outside of any action's transaction. Raises WEBHOOK_NOT_FOUND."""
+    """Return the row with the path's token, outside of any action's transaction. Raises WEBHOOK_NOT_FOUND."""
     with call.app.database.read() as db:
         row = records.find(db, webhooks, call.program_id, call.path["token"])
     if row is None:
@@ -225,7 +237,10 @@ def find_webhook(call: EngineCall) -> Row:
 
 
 def load_event(call: EngineCall) -> bytes:
-    """The notification of the path's event, as the object is now. Raises EVENT_NOT_FOUND, and a 400 for an unknown type."""
+    """Return the notification of the path's event, with the object in its present state.
+
+    Raises EVENT_NOT_FOUND, and a problem for an unknown event type.
+    """
     kind, token = call.path["event_type"], call.path["event_token"]
     category = CATEGORIES.get(kind)
     if category is None:
@@ -252,7 +267,7 @@ def _transaction(db: Connection, program_id: int, token: str) -> str:
 
 
 def create_webhook(call: Call, body: WebhookBody) -> str:
-    """Creates a webhook, which is told of every event from now on that matches its subscriptions."""
+    """Create a webhook. It receives all later events that match its subscriptions."""
     check_events(body.events)
     check_config(body.config, call.app.policy)
     lock_program(call.db, call.program.id)
@@ -266,17 +281,17 @@ def create_webhook(call: Call, body: WebhookBody) -> str:
 
 
 def get_webhook(call: Call) -> str:
-    """Returns a webhook, active or not."""
+    """Return a webhook, active or inactive."""
     return str(crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND).doc)
 
 
 def list_webhooks(call: Call) -> records.Listing:
-    """Lists the program's webhooks."""
+    """List the program's webhooks."""
     return crud.list_resources(call, webhooks, *([webhooks.c.active] if call.query.active else []))
 
 
 def update_webhook(call: Call, body: WebhookBody) -> str:
-    """Replaces a webhook as a whole; what is absent goes back to its default."""
+    """Replace a webhook. Absent fields get their defaults."""
     lock_program(call.db, call.program.id)
     row = crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND)
     crud.check_same_token(call, body)
@@ -288,7 +303,7 @@ def update_webhook(call: Call, body: WebhookBody) -> str:
 
 
 def update_custom_headers(call: Call, body: CustomHeaders) -> str:
-    """Adds custom headers to a webhook, or gives those that it has another value."""
+    """Add custom headers to a webhook, or replace the values of existing ones."""
     lock_program(call.db, call.program.id)
     row = crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND)
     before = msgspec.json.decode(row.doc, type=Webhook)
@@ -299,7 +314,7 @@ def update_custom_headers(call: Call, body: CustomHeaders) -> str:
 
 
 async def ping_webhook(call: EngineCall) -> Reply:
-    """Posts a test message to a webhook, active or not, and answers what it answered."""
+    """Post a test message to a webhook, active or inactive, and return the response of its endpoint."""
     row = await asyncio.to_thread(find_webhook, call)
     answer = await _post(call, row, PING)
     assert answer.status is not None
@@ -307,7 +322,7 @@ async def ping_webhook(call: EngineCall) -> Reply:
 
 
 async def resend_event(call: EngineCall) -> Reply:
-    """Posts a transaction or a transition to a webhook again, and answers what was posted."""
+    """Post a transaction or a transition to a webhook again, and return the posted notification."""
     row = await asyncio.to_thread(find_webhook, call)
     body = await asyncio.to_thread(load_event, call)
     answer = await _post(call, row, body)
@@ -329,7 +344,7 @@ def _webhook(call: Call, body: WebhookBody, token: str, *, created_time: str) ->
 
 
 def _replace(call: Call, row: Row, before: Webhook, after: Webhook, endpoint: Endpoint) -> str:
-    """Stores what changed. Different secrets may look alike under their masks, so they are compared as they are."""
+    """Store the changes of a webhook. Secrets are compared unmasked, because different secrets can have the same mask."""
     now, was = endpoint, open_webhook(call.app.vault, row)
     same_secrets = (now.username, now.password, now.secret) == (was.username, was.password, was.secret)
     sealed = row.sealed if same_secrets else seal_webhook(call.app.vault, call.program.id, row.token, endpoint)
@@ -341,14 +356,14 @@ def _replace(call: Call, row: Row, before: Webhook, after: Webhook, endpoint: En
 
 
 def _make_known(call: Call, becomes_active: bool) -> None:
-    """Lets every process see the change, and sees to the limit."""
+    """Raise the program's revision, so that all processes see the change. Raises a problem beyond ACTIVE_MAX active webhooks."""
     history.raise_program_revision(call.db, call.program.id)
     if becomes_active and count_active(call.db, call.program.id) >= ACTIVE_MAX:
         raise bad_field("active", f"may be true for at most {ACTIVE_MAX} webhooks")
 
 
 async def _post(call: EngineCall, row: Row, body: bytes) -> EndpointResponse:
-    """The endpoint's answer. Raises WEBHOOK_FAILED when there is none within five seconds."""
+    """Return the endpoint's response. Raises WEBHOOK_FAILED without a response within five seconds."""
     endpoint = open_webhook(call.app.vault, row)
     answer = await call.app.client.post(endpoint.url, body, endpoint.headers(body), PING_TIMEOUT_MS)
     if answer.error is not None:
@@ -357,7 +372,7 @@ async def _post(call: EngineCall, row: Row, body: bytes) -> EndpointResponse:
 
 
 POST_S = 15.0
-"""Seconds for requests that wait for the answer of an endpoint."""
+"""Time limit in seconds of requests that wait for the response of an endpoint."""
 
 # --- Routes: parse, act, render ------------------------------------------------------
 
@@ -369,7 +384,7 @@ routes = [
     get("/webhooks/{token}", get_webhook, Webhook),
     put("/webhooks/{token}", WebhookBody, update_webhook, Webhook),
     put("/webhooks/customheaders/{token}", CustomHeaders, update_custom_headers, Webhook),
-    # Both take no body and ignore what is sent as one: the wire's examples differ between nothing and {}.
+    # Neither has a body. A body is ignored, because the wire's examples have either no body or {}.
     Route("POST", "/webhooks/{token}/ping", ping_webhook, fields=False, limit_s=POST_S),
     Route("POST", "/webhooks/{token}/{event_type}/{event_token}", resend_event, fields=False, limit_s=POST_S),
 ]
