@@ -1,4 +1,4 @@
-"""All routes of the platform, one list: the HTTP edge, the OpenAPI document and the tests read it."""
+"""Catalog: all routes of the platform in one list, which the HTTP edge, the OpenAPI document and the tests use."""
 
 from cardwright.resources.account_holders import (
     account_holder_groups,
