@@ -1,4 +1,4 @@
-"""Sandbox programs: their creation, settings and reset."""
+"""Programs of the sandbox: creation, settings and reset."""
 
 from typing import Annotated, Any, Literal
 

@@ -94,7 +94,7 @@ Sort = Literal[
     "BUSINESS_TO_BUSINESS_TRANSFER", "CASH_DEPOSIT", "PURCHASE_REPAYMENT", "AFT_OR_OCT_ELIGIBILITY",
     "CONSUMER_BILL_PAYMENT", "REQUEST_TO_PAY", "LIQUID_ASSET", "FAST_REFUND", "GAMING_PAYMENT",
 ]  # fmt: skip
-"""The kinds of transfers. Account funding and original credits share one list, although their lists differ on the wire (choice)."""
+"""The kinds of transfers. Account funding and original credits share one list; on the wire, their lists differ (choice)."""
 
 
 class AccountFunding(Shape, frozen=True, kw_only=True):

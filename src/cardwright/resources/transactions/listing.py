@@ -125,8 +125,9 @@ class Wanted:
         return is_own + is_load
 
     def sides(self, start_id: int = 0) -> list[tuple[int, ColumnElement[bool]]]:
-        """Return the sides of the list, each with the condition on its row. The id of a load's side is that of the card's side
-        plus 1.
+        """Return the sides of the list, each with the condition on its row.
+
+        The id of a load's side is that of the card's side plus 1.
         """
         row, common = transactions.c, list[ColumnElement[bool]]()
         if self.states is not None:
@@ -188,7 +189,7 @@ def parse_types(given: str | None) -> frozenset[int] | None:
 def parse_window(query: RelatedQuery, now: Instant) -> tuple[Instant, Instant | None]:
     """Return the first and the last instant of the requested window, both inclusive. An end date includes its whole day.
 
-    By default, the window begins 30 days ago and has no end. The clock of another host can be ahead: with an end at the present
+    By default, the window begins 30 days ago and has no end. The clock of another host can be ahead. With an end at the present
     time, the list would omit new entries that another process already shows.
     """
     start = _bound("start_date", query.start_date) if query.start_date else now - DEFAULT_WINDOW_DAYS * DAY_MS

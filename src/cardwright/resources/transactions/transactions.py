@@ -85,7 +85,7 @@ def list_transactions(call: Call) -> Listing:
 
 
 def list_related(call: Call) -> Listing:
-    """List the other transactions in the chain of a transaction, with its load and its real-time fee."""
+    """List the other transactions in the chain of a transaction, including its load and its real-time fee."""
     row, side = get_transaction(call.db, call.program.id, call.token)
     root = row.root_id if row.root_id is not None else row.id
     roots = [root] if (fee := details_decoder.decode(row.details).assessed) is None else [root, fee.row_id]
@@ -145,7 +145,7 @@ def _owned(call: Call, query: TransactionQuery) -> tuple[AccountTransactions | N
         holder_id = find_own_holder(call.db, program_id, query.user_token)
         accounts.append(set() if holder_id is None else {holder_id})
     some = select(cards.c.id, cards.c.holder_id)
-    # The index of accounts finds their transactions. There is no index by card.
+    # Accounts have lists of their transactions, and cards have none. A card's transactions are found in its account's.
     if query.acting_user_token is not None:
         user_cards = some.join(users, users.c.id == cards.c.user_id)
         rows = call.db.execute(user_cards.where(users.c.program_id == program_id, users.c.token == query.acting_user_token)).all()

@@ -167,8 +167,9 @@ def check_secret(field: str, secret: str) -> None:
 
 
 def check_custom_header(field: str, headers: Mapping[str, str]) -> None:
-    """Raise a problem for more than three headers, a reserved one, and one that changes the framing of the request (wire
-    reference 9.1).
+    """Raise a problem for more than HEADERS_MAX headers, a reserved name, or a header that changes the framing of the request.
+
+    See section 9.1 of the wire reference.
     """
     if len(headers) > HEADERS_MAX:
         raise bad_field(field, f"may have at most {HEADERS_MAX} name-value pairs")
@@ -215,8 +216,8 @@ def shown_config(config: ConfigBody, *, masked: bool) -> Config:
 def lock_program(db: Connection, program_id: int) -> None:
     """Lock the program's row, so that its webhooks change one at a time.
 
-    Of two concurrent requests for the last active webhook, the second counts the first. The lock is the one of an UPDATE. It
-    does not block inserts of rows that refer to the program.
+    Of two concurrent requests for the last place of an active webhook, the second counts the first. The lock is the one of an
+    UPDATE. It does not block inserts of rows that refer to the program.
     """
     db.execute(select(programs.c.id).where(programs.c.id == program_id).with_for_update(key_share=True))
 
@@ -384,7 +385,7 @@ routes = [
     get("/webhooks/{token}", get_webhook, Webhook),
     put("/webhooks/{token}", WebhookBody, update_webhook, Webhook),
     put("/webhooks/customheaders/{token}", CustomHeaders, update_custom_headers, Webhook),
-    # Neither has a body. A body is ignored, because the wire's examples have either no body or {}.
+    # Both routes ignore the body, because the wire's examples have either no body or {}.
     Route("POST", "/webhooks/{token}/ping", ping_webhook, fields=False, limit_s=POST_S),
     Route("POST", "/webhooks/{token}/{event_type}/{event_token}", resend_event, fields=False, limit_s=POST_S),
 ]
