@@ -188,7 +188,7 @@ def check_life_time(config: ProductConfig, now: Instant) -> None:
     try:
         expiration_of(now, offset.unit, offset.value, least.unit if least else None, least.value if least else None)
     except ValueError:
-        raise bad_field("config.card_life_cycle.expiration_offset.value", "must not reach beyond the year 9999") from None
+        raise bad_field("config.card_life_cycle.expiration_offset.value", "reaches beyond the year 9999") from None
 
 
 def check_fulfillment(config: ProductConfig) -> None:

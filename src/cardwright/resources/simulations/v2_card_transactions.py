@@ -361,7 +361,7 @@ def _route(event: Event) -> Route:
         return await event.act(call, within_family(event.name, body))
 
     simulate.__name__ = f"simulate_event_{event.name.replace('.', '_')}"
-    simulate.__doc__ = f"Simulates the event `{event.name}`. A decline is a 201 too."
+    simulate.__doc__ = f"Simulate the event `{event.name}`. A decline is a 201 too."
     path = f"/simulations/cardtransactions/{event.name}"
     return post(path, event.shape, simulate, EventAnswer, scope=Scope.SIMULATION)
 
