@@ -5,12 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.postgres import owner_account
+from tests.support.postgres import Account, owner_account
 
 
 @contextmanager
@@ -40,7 +41,13 @@ def without_powers(folder: Path) -> dict[str, Any]:
     account = owner_account()
     for path in (folder, *folder.rglob("*")):
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
-    command = [sys.executable, "-c", "import cardwright.edges.cli.commands"]
-    if subprocess.run(command, capture_output=True, check=False, cwd=folder, **account.popen).returncode:
+    if not _can_import(account):
         pytest.skip(f"the user {account.name} cannot read this environment")
     return account.popen
+
+
+@cache
+def _can_import(account: Account) -> bool:
+    """Return whether processes of this user can import Cardwright."""
+    command = [sys.executable, "-c", "import cardwright.edges.cli.commands"]
+    return subprocess.run(command, capture_output=True, check=False, cwd="/", **account.popen).returncode == 0
