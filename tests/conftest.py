@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.browser import NOT_RUN, Browser, ChromiumMissingError, find_chromium
-from tests.support.databases import chosen_databases, empty_database
+from tests.support.databases import chosen_databases, empty_database, migrated_database
 from tests.support.fixtures import audited_server
 from tests.support.postgres import PostgresMissingError, TestPostgres
 from tests.support.server import RunningServer
@@ -111,4 +111,18 @@ def postgres_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database: a file's path for SQLite, a DSN for PostgreSQL; the test runs once with each."""
     with empty_database(request.param, request, tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def migrated_postgres_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The DSN of a database with all tables, for what SQLite has nothing to do with."""
+    with migrated_database("postgresql", request, tmp_path) as address:
+        yield address
+
+
+@pytest.fixture(params=chosen_databases())
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database with all tables, for what the migrations have nothing to do with; otherwise as ``database_url``."""
+    with migrated_database(request.param, request, tmp_path) as address:
         yield address

@@ -8,13 +8,14 @@ from sqlalchemy import func, select
 from cardwright.storage.tables import metadata
 from tests.stress.check import database_at
 from tests.stress.object_graph import ObjectGraph
+from tests.support.databases import migrated_file
 from tests.support.server import RunningServer
 
 
 @pytest.fixture(scope="package")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The file of the shared database."""
-    return str(tmp_path_factory.mktemp("shared") / "cardwright.db")
+    return migrated_file(tmp_path_factory.mktemp("shared") / "cardwright.db")
 
 
 @pytest.fixture(scope="package")

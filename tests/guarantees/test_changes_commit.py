@@ -70,9 +70,9 @@ def writers_of(db: Connection, category: Category, refs: list[Any]) -> set[int]:
     return {int(writer) for writer in writers}
 
 
-def test_event_is_written_by_the_transaction_that_writes_the_change(postgres_url: str) -> None:
+def test_event_is_written_by_the_transaction_that_writes_the_change(migrated_postgres_url: str) -> None:
     """For each category PostgreSQL names the same writer for the object and for the row of the outbox."""
-    with new_platform(postgres_url) as platform:
+    with new_platform(migrated_postgres_url) as platform:
         subscribe(platform)
         change_everything(platform)
         with platform.database.read() as db:
@@ -107,12 +107,12 @@ def transitions_in(receiver: Receiver) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("moment", ["commit.before", "commit.after"])
-def test_a_kill_loses_neither_change_nor_event(database_url: str, moment: str) -> None:
+def test_a_kill_loses_neither_change_nor_event(migrated_url: str, moment: str) -> None:
     """The process dies right before or right after the commit in which the clock applies a deposit: it is told all the same."""
     with (
         Failpoints() as failpoints,
         a_receiver() as receiver,
-        RunningServer(db=database_url, env=failpoints.environment) as server,
+        RunningServer(db=migrated_url, env=failpoints.environment) as server,
     ):
         payroll = Payroll(server)
         config = {"url": receiver.url, "basic_auth_username": "harbor", "basic_auth_password": "Harb0r-Hook-Passw0rd!"}
@@ -143,9 +143,9 @@ def test_a_kill_loses_neither_change_nor_event(database_url: str, moment: str) -
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_many_changes_of_one_moment_are_told_once(postgres_url: str, workers: int) -> None:
+def test_many_changes_of_one_moment_are_told_once(migrated_postgres_url: str, workers: int) -> None:
     """More deposits settle on one day than one look of the timers takes: each is applied once, told once, ten a notification."""
-    with RunningServer(db=postgres_url, workers=workers) as server:
+    with RunningServer(db=migrated_postgres_url, workers=workers) as server:
         payroll, count = Payroll(server), DUE_MAX + 5
         register = Register(payroll.client, server.root_url, payroll.program["token"], ["directdeposittransition.state.applied"])
         for number in range(count):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.databases import migrated_file
 from tests.support.server import RunningServer
 
 SECONDS = 25
@@ -19,7 +20,7 @@ PASSES_ON = "/ping$"
 
 def test_nothing_leads_to_a_server_error(tmp_path: Path) -> None:
     """Hundreds of valid and invalid calls of all operations, alone and in sequence, and not one internal error."""
-    with RunningServer(db=str(tmp_path / "cardwright.db")) as server:
+    with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server:
         cases = 0
         for run in range(RUNS_MAX):
             cases += _calls(server, tmp_path, seed=42 + run)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.guarantees.test_sqlite_writer import writer_of
-from tests.support.databases import chosen_databases, empty_database
+from tests.support.databases import chosen_databases, migrated_database, migrated_file
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
 
@@ -18,7 +18,7 @@ UNKNOWN = "01e0a1f0-9280-7eee-8000-000002748374"
 
 @pytest.fixture(params=chosen_databases())
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with empty_database(request.param, request, tmp_path) as database_address:
+    with migrated_database(request.param, request, tmp_path) as database_address:
         yield database_address
 
 
@@ -51,7 +51,7 @@ def test_after_a_restart(address: str) -> None:
 
 def test_without_the_process_that_reads(tmp_path: Path) -> None:
     """When it was killed, who asks is told to come again, and the next one is served: no purchase has to come before it."""
-    with RunningServer(db=str(tmp_path / "cardwright.db")) as server:
+    with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server:
         shop = Shop(server)
         late = shop.buy(10, transaction_options={"transaction_token": CHOSEN})
         writer = writer_of(server)

@@ -24,14 +24,14 @@ def failpoints() -> Iterator[Failpoints]:
 
 
 @pytest.fixture
-def server(postgres_url: str, failpoints: Failpoints) -> Iterator[RunningServer]:
-    with RunningServer(db=postgres_url, env=failpoints.environment) as running:
+def server(migrated_postgres_url: str, failpoints: Failpoints) -> Iterator[RunningServer]:
+    with RunningServer(db=migrated_postgres_url, env=failpoints.environment) as running:
         yield running
 
 
 @pytest.fixture
-def hasty(postgres_url: str) -> Iterator[RunningServer]:
-    with RunningServer(db=postgres_url, env={"CARDWRIGHT_ANSWER_LIMIT_S": "3"}) as running:
+def hasty(migrated_postgres_url: str) -> Iterator[RunningServer]:
+    with RunningServer(db=migrated_postgres_url, env={"CARDWRIGHT_ANSWER_LIMIT_S": "3"}) as running:
         yield running
 
 
@@ -76,12 +76,12 @@ def approve(client: Client, card: api_fixtures.Card, token: str) -> None:
     assert reply.json["transaction"]["response"]["code"] == "0000", reply.text
 
 
-def test_a_message_that_was_refused_is_never_decided(hasty: RunningServer, postgres_url: str) -> None:
+def test_a_message_that_was_refused_is_never_decided(hasty: RunningServer, migrated_postgres_url: str) -> None:
     """While another session keeps the account's lock, a purchase is answered 503; when it lets go, nothing is booked."""
     client = hasty.client(timeout_s=SAFETY_S)
     card = api_fixtures.build(client, 1)[0]
     approve(client, card, "first")
-    with psycopg.connect(postgres_url) as other:
+    with psycopg.connect(migrated_postgres_url) as other:
         other.execute("SELECT id FROM holders FOR NO KEY UPDATE")
         reply = client.post("/simulate/authorization", api_fixtures.purchase(card.token, 100, "refused"))
         assert (reply.status, reply.json["error_code"]) == (503, "503001"), reply.text
@@ -99,15 +99,15 @@ def test_a_message_that_was_refused_is_never_decided(hasty: RunningServer, postg
 
 
 def test_a_session_that_ends_before_commit_costs_nothing(
-    server: RunningServer, client: Client, failpoints: Failpoints, postgres_url: str
+    server: RunningServer, client: Client, failpoints: Failpoints, migrated_postgres_url: str
 ) -> None:
     """The batch is run again on a new connection, and the client sees an approval."""
     card = api_fixtures.build(client, 1)[0]
     failpoints.arm("commit.before", "pause")
     thread, replies = in_background(server, "/simulate/authorization", api_fixtures.purchase(card.token, 100, "cut"))
     assert failpoints.wait("commit.before")
-    (pid,) = workers(postgres_url)
-    terminate(postgres_url, pid)
+    (pid,) = workers(migrated_postgres_url)
+    terminate(migrated_postgres_url, pid)
     failpoints.release("commit.before")
     thread.join(SAFETY_S)
     assert replies[0].json["transaction"]["response"]["code"] == "0000", replies[0].text
@@ -115,15 +115,15 @@ def test_a_session_that_ends_before_commit_costs_nothing(
 
 
 def test_a_commit_that_was_cut_is_looked_up(
-    server: RunningServer, client: Client, failpoints: Failpoints, postgres_url: str
+    server: RunningServer, client: Client, failpoints: Failpoints, migrated_postgres_url: str
 ) -> None:
     """The connection is cut inside COMMIT: the look-up finds that nothing was committed, and the batch is run again."""
     card = api_fixtures.build(client, 1)[0]
     failpoints.arm("commit.before", "pause")
     thread, replies = in_background(server, "/simulate/authorization", api_fixtures.purchase(card.token, 100, "doubt"))
     assert failpoints.wait("commit.before")
-    (pid,) = workers(postgres_url)
-    with psycopg.connect(postgres_url, autocommit=True) as admin:
+    (pid,) = workers(migrated_postgres_url)
+    with psycopg.connect(migrated_postgres_url, autocommit=True) as admin:
         # The trigger runs inside COMMIT and waits for the lock that this test holds.
         admin.execute("SELECT pg_advisory_lock(1)")
         admin.execute(
@@ -136,7 +136,7 @@ def test_a_commit_that_was_cut_is_looked_up(
         )
         failpoints.release("commit.before")
         wait_until_it_waits(admin, pid)
-        terminate(postgres_url, pid)
+        terminate(migrated_postgres_url, pid)
         admin.execute("DROP TRIGGER hold ON journal")
         admin.execute("SELECT pg_advisory_unlock(1)")
     thread.join(SAFETY_S)
@@ -144,12 +144,12 @@ def test_a_commit_that_was_cut_is_looked_up(
     expect_once(client, "doubt", card, replies[0])
 
 
-def test_a_commit_without_an_answer_is_looked_up(failpoints: Failpoints, postgres_url: str) -> None:
+def test_a_commit_without_an_answer_is_looked_up(failpoints: Failpoints, migrated_postgres_url: str) -> None:
     """The network loses the answer to COMMIT: the client gets the answer that was booked, by way of a new connection."""
-    port = urlsplit(postgres_url).port
+    port = urlsplit(migrated_postgres_url).port
     assert port is not None
     with Proxy(port) as proxy:
-        through = postgres_url.replace(f":{port}/", f":{proxy.port}/")
+        through = migrated_postgres_url.replace(f":{port}/", f":{proxy.port}/")
         with RunningServer(db=through, env=failpoints.environment) as server, server.client(timeout_s=SAFETY_S) as client:
             card = api_fixtures.build(client, 1)[0]
             failpoints.arm("commit.before", "pause")
@@ -157,7 +157,7 @@ def test_a_commit_without_an_answer_is_looked_up(failpoints: Failpoints, postgre
             assert failpoints.wait("commit.before")
             proxy.mute()
             failpoints.release("commit.before")
-            with psycopg.connect(postgres_url, autocommit=True) as admin:
+            with psycopg.connect(migrated_postgres_url, autocommit=True) as admin:
                 end = monotonic() + SAFETY_S
                 while not admin.execute("SELECT 1 FROM message_tokens WHERE token = 'booked'").fetchall() and monotonic() < end:
                     sleep(0.01)

@@ -25,6 +25,7 @@ from tests.stress.object_graph import (
     place_of,
     working_values,
 )
+from tests.support.databases import migrated_file
 from tests.support.issuing import client_of, new_program
 from tests.support.server import Client, Reply, RunningServer
 from tests.support.waiting import until_all_is_told
@@ -83,7 +84,7 @@ class Twins:
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
     """The two programs on one server."""
-    address = str(tmp_path_factory.mktemp("twins") / "cardwright.db")
+    address = migrated_file(tmp_path_factory.mktemp("twins") / "cardwright.db")
     with RunningServer(db=address) as server:
         alpha, bravo = (new_object_graph(server, name) for name in ("alpha-7q", "bravo-7q"))
         second_graph = ObjectGraph(bravo.client, server.root_url, bravo.program, bravo.mark, prefix="b-")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.stress import readers
 from tests.stress.overlap import running_pair
+from tests.support.databases import migrated_file
 from tests.support.server import RunningServer
 
 
@@ -21,13 +22,13 @@ def check(kinds: tuple[readers.Readings, readers.Readings]) -> None:
 
 def test_readers_of_one_process(tmp_path: Path) -> None:
     """SQLite: over one connection each entry comes once; with a connection for each page none is missed."""
-    with RunningServer(db=str(tmp_path / "cardwright.db"), env=readers.IDLE) as server:
+    with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), env=readers.IDLE) as server:
         check(readers.run([server], readers=12, purchases=60, first=60))
 
 
-def test_readers_of_two_processes(postgres_url: str) -> None:
+def test_readers_of_two_processes(migrated_postgres_url: str) -> None:
     """PostgreSQL: the same, and who opens a connection for each page asks both processes in turn."""
-    with running_pair(postgres_url) as pair:
+    with running_pair(migrated_postgres_url) as pair:
         check(readers.run(pair.servers, readers=12, purchases=60, first=60))
 
 
@@ -40,6 +41,6 @@ def test_a_miss_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return {**page, "data": page["data"][2:] + page["data"][-1:]}
 
     monkeypatch.setattr(readers, "ask", cut)
-    with RunningServer(db=str(tmp_path / "cardwright.db"), env=readers.IDLE) as server:
+    with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), env=readers.IDLE) as server:
         for kind in readers.run([server], readers=1, purchases=2, first=10):
             assert min(kind.missed, kind.repeated) > 0

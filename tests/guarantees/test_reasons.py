@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.stress import api_fixtures
+from tests.support.databases import migrated_file
 from tests.support.failpoints import Failpoints
 from tests.support.server import Client, Reply, RunningServer
 from tests.support.waiting import until
@@ -70,7 +71,7 @@ def waits_for_a_lock(db: "psycopg.Connection[Any]") -> bool:
 
 def test_locked_file_is_the_reason(tmp_path: Path) -> None:
     """A locked SQLite file is told as such: to a purchase, to another write, and by the readiness probe, which books nothing."""
-    path = str(tmp_path / "cardwright.db")
+    path = migrated_file(tmp_path / "cardwright.db")
     with RunningServer(db=path, env=HASTY) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
         with locked_file(path):
@@ -80,22 +81,22 @@ def test_locked_file_is_the_reason(tmp_path: Path) -> None:
             assert ready == {"status": "unavailable", "reason": "another process holds the lock of the database file"}
 
 
-def test_read_does_not_say_that_nothing_was_booked(postgres_url: str) -> None:
+def test_read_does_not_say_that_nothing_was_booked(migrated_postgres_url: str) -> None:
     """A locked table makes reads and writes wait: only the write has an effect to speak of."""
-    with RunningServer(db=postgres_url, env=HASTY) as server, server.client() as client:
+    with RunningServer(db=migrated_postgres_url, env=HASTY) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
-        with psycopg.connect(postgres_url) as other:
+        with psycopg.connect(migrated_postgres_url) as other:
             other.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
             assert text_of(client.get(f"/users/{card.user}")) == CONTENDED + "try again later"
             assert text_of(client.put(f"/users/{card.user}", {"first_name": "Ann"})) == CONTENDED + NOT_CHANGED
             other.rollback()
 
 
-def test_lock_of_an_account_refuses_the_messages_behind_it(postgres_url: str) -> None:
+def test_lock_of_an_account_refuses_the_messages_behind_it(migrated_postgres_url: str) -> None:
     """Six purchases wait behind one row lock. No text says that there are too many messages."""
-    with RunningServer(db=postgres_url, env=HASTY) as server, server.client() as client:
+    with RunningServer(db=migrated_postgres_url, env=HASTY) as server, server.client() as client:
         cards = api_fixtures.build(client, 6)
-        with psycopg.connect(postgres_url) as other:
+        with psycopg.connect(migrated_postgres_url) as other:
             other.execute("SELECT id FROM holders FOR UPDATE")
             with ThreadPoolExecutor(6) as threads:
 
@@ -111,11 +112,11 @@ def test_lock_of_an_account_refuses_the_messages_behind_it(postgres_url: str) ->
     }
 
 
-def test_stop_is_the_reason(postgres_url: str) -> None:
+def test_stop_is_the_reason(migrated_postgres_url: str) -> None:
     """Requests that wait for a lock when the server stops are told of the stop, and a purchase that nothing was booked."""
-    with RunningServer(db=postgres_url) as server, server.client() as client:
+    with RunningServer(db=migrated_postgres_url) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
-        with psycopg.connect(postgres_url) as other, psycopg.connect(postgres_url, autocommit=True) as watcher:
+        with psycopg.connect(migrated_postgres_url) as other, psycopg.connect(migrated_postgres_url, autocommit=True) as watcher:
             other.execute("SELECT id FROM holders FOR UPDATE")
             with in_background(server, buy(card, "refused")) as purchase:
                 until(lambda: waits_for_a_lock(watcher))
@@ -124,11 +125,11 @@ def test_stop_is_the_reason(postgres_url: str) -> None:
             other.rollback()
 
 
-def test_write_that_a_stop_cuts_may_have_been_carried_out(postgres_url: str) -> None:
+def test_write_that_a_stop_cuts_may_have_been_carried_out(migrated_postgres_url: str) -> None:
     """A thread that writes goes on when its request is given up, so the text does not promise that nothing was changed."""
-    with RunningServer(db=postgres_url) as server, server.client() as client:
+    with RunningServer(db=migrated_postgres_url) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
-        with psycopg.connect(postgres_url) as other, psycopg.connect(postgres_url, autocommit=True) as watcher:
+        with psycopg.connect(migrated_postgres_url) as other, psycopg.connect(migrated_postgres_url, autocommit=True) as watcher:
             other.execute("SELECT id FROM users FOR UPDATE")
             with in_background(server, lambda client: client.put(f"/users/{card.user}", {"first_name": "Ann"})) as update:
                 until(lambda: waits_for_a_lock(watcher))
@@ -139,7 +140,7 @@ def test_write_that_a_stop_cuts_may_have_been_carried_out(postgres_url: str) -> 
 
 def test_message_to_the_inbox_that_a_stop_cuts(tmp_path: Path) -> None:
     """A webhook under way when the server stops is answered 503 in the API's form."""
-    with Failpoints() as failpoints, RunningServer(db=str(tmp_path / "x.db"), env=failpoints.environment) as server:
+    with Failpoints() as failpoints, RunningServer(db=migrated_file(tmp_path / "x.db"), env=failpoints.environment) as server:
         failpoints.arm("inbox.answer.before", "pause")
         with in_background(server, lambda client: client.post("/sandbox/inbox/default/box", {})) as message:
             assert failpoints.wait("inbox.answer.before")
@@ -149,7 +150,7 @@ def test_message_to_the_inbox_that_a_stop_cuts(tmp_path: Path) -> None:
 
 def test_stop_after_a_failed_try_leaves_no_doubt(tmp_path: Path) -> None:
     """A locked SQLite file fails the first try to commit. A purchase that the stop cuts after it was not booked, and says so."""
-    path = str(tmp_path / "cardwright.db")
+    path = migrated_file(tmp_path / "cardwright.db")
     # The first try ends after 3 s, SIGTERM cuts the request 2 s later, and its own limit would be 8.9 s.
     with RunningServer(db=path, env={"CARDWRIGHT_ANSWER_LIMIT_S": "10"}) as server:
         with server.client() as client:
@@ -164,13 +165,13 @@ def test_stop_after_a_failed_try_leaves_no_doubt(tmp_path: Path) -> None:
             assert client.get("/transactions/refused").status == 404
 
 
-def test_late_answer_to_a_commit_is_in_doubt(postgres_url: str) -> None:
+def test_late_answer_to_a_commit_is_in_doubt(migrated_postgres_url: str) -> None:
     """A COMMIT whose answer is late may still succeed: the text does not say that the connection was lost."""
     user = {"token": "late"}
     with (
-        RunningServer(db=postgres_url, env=HASTY) as server,
+        RunningServer(db=migrated_postgres_url, env=HASTY) as server,
         server.client() as client,
-        psycopg.connect(postgres_url, autocommit=True) as admin,
+        psycopg.connect(migrated_postgres_url, autocommit=True) as admin,
     ):
         for statement in SLOW_COMMIT:
             admin.execute(statement)
@@ -181,12 +182,12 @@ def test_late_answer_to_a_commit_is_in_doubt(postgres_url: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["GET", "POST"])
-def test_texts_name_no_host(postgres_url: str, verb: str) -> None:
+def test_texts_name_no_host(migrated_postgres_url: str, verb: str) -> None:
     """The reason for callers names neither hosts nor files, which are in the log."""
-    with RunningServer(db=postgres_url, env=HASTY) as server, server.client() as client:
+    with RunningServer(db=migrated_postgres_url, env=HASTY) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
-        name = postgres_url.rpartition("/")[2]
-        with psycopg.connect(postgres_url.replace(f"/{name}", "/postgres"), autocommit=True) as admin:
+        name = migrated_postgres_url.rpartition("/")[2]
+        with psycopg.connect(migrated_postgres_url.replace(f"/{name}", "/postgres"), autocommit=True) as admin:
             admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
             reply = client.get(f"/users/{card.user}") if verb == "GET" else buy(card, "refused")(client)

@@ -15,7 +15,7 @@ from cardwright.resources.common.route import Blank
 from tests.stress.invalid_bodies import MISSING, Field, bare, fields_of, with_value
 from tests.stress.object_graph import ALL, WATCHED, ObjectGraph, Place
 from tests.stress.writings import ABSENT, DEFAULTS, TEXTS, TIMES, VALUES, Values, key_of, sample, writings
-from tests.support.databases import chosen_databases, empty_database
+from tests.support.databases import chosen_databases, migrated_database, migrated_file
 from tests.support.server import Reply, RunningServer
 
 NO_CREATE = {
@@ -88,7 +88,7 @@ NEVER = {
 def object_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectGraph]:
     """One object of every kind, more of some, and money; without notifications."""
     with (
-        RunningServer(db=str(tmp_path_factory.mktemp("repeats") / "cardwright.db")) as server,
+        RunningServer(db=migrated_file(tmp_path_factory.mktemp("repeats") / "cardwright.db")) as server,
         server.client() as client,
     ):  # fmt: skip
         made = ObjectGraph(client, server.root_url, "default", "again")
@@ -330,7 +330,7 @@ def shape_in(kind: inspect.Type) -> type[msgspec.Struct] | None:
 def test_whole_bodies(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """A body with everything written otherwise is the same body, and one under the token of another request is not."""
     with (
-        empty_database(kind, request, tmp_path) as address, RunningServer(db=address) as server, server.client() as client,
+        migrated_database(kind, request, tmp_path) as address, RunningServer(db=address) as server, server.client() as client,
     ):  # fmt: skip
         object_graph = ObjectGraph(client, server.root_url, "default", "whole")
         object_graph.make()

@@ -9,6 +9,7 @@ import pytest
 
 from cardwright.ledger.invariants import verify
 from cardwright.storage.database import Database
+from tests.support.databases import migrated_file
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
 from tests.support.waiting import until
@@ -16,7 +17,7 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
-    with RunningServer(db=str(tmp_path / "cardwright.db")) as running:
+    with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as running:
         yield running
 
 

@@ -17,6 +17,7 @@ from cardwright.core.transaction_types import RequestType
 from cardwright.engine.batch import EngineRequest
 from cardwright.engine.movement_rows import MovementResult
 from cardwright.storage.account_transactions import NOTHING_RECENT, with_newest
+from tests.support.databases import migrate_address
 from tests.support.in_process_platform import InProcessPlatform, card_request, movement_request
 
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
@@ -258,7 +259,7 @@ def sqlite_platform(platform_of: Any, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def postgres_address(postgres: Any) -> Iterator[str]:
     """A database of its own on PostgreSQL."""
-    dsn = postgres.new_database()
+    dsn = postgres.new_database(migrate_address)
     yield dsn
     postgres.drop_database(dsn)
 

@@ -23,11 +23,11 @@ SEED = int(os.environ.get("CARDWRIGHT_WINDOW_SEED") or (42 if os.environ.get("CI
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_no_limit_is_exceeded_while_time_passes(database_url: str, window: str) -> None:
+def test_no_limit_is_exceeded_while_time_passes(migrated_url: str, window: str) -> None:
     """No approval beyond a limit, no refusal with room, no usage below zero, no difference between usage and recount."""
     print(f"seed {SEED}")
-    histories = HISTORIES // 4 if database_url.startswith("postgres") else HISTORIES
-    (figures,) = windows.run(database_url, histories=histories, seed=SEED, windows=[window], people=PEOPLE)
+    histories = HISTORIES // 4 if migrated_url.startswith("postgres") else HISTORIES
+    (figures,) = windows.run(migrated_url, histories=histories, seed=SEED, windows=[window], people=PEOPLE)
     stories = "\n\n".join(figures.stories.values())
     assert not figures.failures, f"seed {SEED}, {windows.failures_of(figures)}\n{stories}"
     assert min(figures.met[name] for name in ("approved", "over an amount", "given back in its window")) > 0

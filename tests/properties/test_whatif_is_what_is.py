@@ -35,9 +35,9 @@ TOUCHING = ("transactions", "journal", "holders", "outbox", "message_tokens", "s
 
 
 @pytest.fixture
-def platform(database_url: str) -> Iterator[InProcessPlatform]:
+def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
     """A hundred cardholders, with and without JIT Funding, under controls and a shadow's eye, some of them not active."""
-    platform = InProcessPlatform(database_url)
+    platform = InProcessPlatform(migrated_url)
     platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     countries = {"accepted_countries_token": "decline_ofac_countries"}

@@ -197,7 +197,7 @@ def test_nothing_is_left_behind(rule: re.Pattern[str], text: str) -> None:
 SERVERS = re.compile(
     r"tests\.(stress|support\.(browser|clusters|databases|fixtures|in_process_platform|issuing|postgres|receiver|server|shop|waiting))\b"
 )
-FIXTURES = {"browser", "database_url", "postgres", "postgres_url", "server"}
+FIXTURES = {"browser", "database_url", "migrated_postgres_url", "migrated_url", "postgres", "postgres_url", "server"}
 
 
 @pytest.mark.parametrize("file", python_files(ROOT / "tests" / "unit"), ids=name_of)

@@ -1,14 +1,17 @@
-"""Which kinds of database a test runs on, an empty one of either kind, and the proof that its books balance."""
+"""Databases of tests: the kinds that a test runs on, an empty or a migrated one of either kind, and the check of its books."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from cardwright.ledger.invariants import verify
 from cardwright.storage.database import Database
+from cardwright.storage.migrate import migrate
 
 DATABASES = ("sqlite", "postgresql")
 
@@ -34,6 +37,43 @@ def empty_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> I
         yield dsn
     finally:
         server.drop_database(dsn)
+
+
+@contextmanager
+def migrated_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """The address of a database that has all tables and no rows, otherwise as ``empty_database``.
+
+    It is a copy of a template, which takes a tenth of the time of the migrations.
+    """
+    if kind == "sqlite":
+        yield migrated_file(folder / "cardwright.db")
+        return
+    server = request.getfixturevalue("postgres")
+    dsn = server.new_database(migrate_address)
+    try:
+        yield dsn
+    finally:
+        server.drop_database(dsn)
+
+
+def migrated_file(path: Path) -> str:
+    """Write a SQLite database that has all tables and no rows; return its address."""
+    path.write_bytes(_migrated_bytes())
+    return str(path)
+
+
+@cache
+def _migrated_bytes() -> bytes:
+    with TemporaryDirectory(prefix="cardwright-template-") as folder:
+        path = Path(folder, "template.db")
+        migrate_address(str(path))
+        return path.read_bytes()
+
+
+def migrate_address(address: str) -> None:
+    """Run the migrations on a database that no process uses."""
+    with closing(Database(address)) as database:
+        migrate(database)
 
 
 def check_books(database: Database) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from cardwright.storage.database import Database
-from tests.support.databases import check_books, empty_database
+from tests.support.databases import check_books, migrated_database
 from tests.support.issuing import Issuer
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
@@ -53,8 +53,8 @@ def module_server(databases: Sequence[str] | None = None, **options: Any) -> Any
 def audited_server(
     kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, **options: Any
 ) -> Iterator[RunningServer]:
-    """A server on an empty database. Raises AssertionError when its books do not balance after it has stopped."""
-    with empty_database(kind, request, tmp_path_factory.mktemp("server")) as address:
+    """A server on a database without rows. Raises AssertionError when its books do not balance after it has stopped."""
+    with migrated_database(kind, request, tmp_path_factory.mktemp("server")) as address:
         with RunningServer(db=address, **options) as running:
             yield running
         with closing(Database(address)) as database:

@@ -60,6 +60,7 @@ from cardwright.storage.tables import (
     shadow_hits,
     transactions,
 )
+from tests.support.databases import migrated_file
 from tests.support.instants import NOON
 
 CREATORS: dict[str, tuple[Callable[..., str], type[msgspec.Struct]]] = {
@@ -99,6 +100,8 @@ class InProcessPlatform:
     """One program on one database; objects are made by the very actions that the API calls."""
 
     def __init__(self, address: str, seed: int = 7) -> None:
+        if not address.startswith("postgres") and not Path(address).exists():
+            migrated_file(Path(address))
         self.database = Database(address)
         migrate(self.database)
         self.ids = Ids(seed)

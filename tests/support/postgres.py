@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -120,6 +120,11 @@ def find_binaries() -> Path:
 def with_database(dsn: str, name: str) -> str:
     """The same server and user, another database."""
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+def database_name(dsn: str) -> str:
+    """The name of the DSN's database."""
+    return urlsplit(dsn).path.removeprefix("/")
 
 
 class Cluster:
@@ -289,6 +294,7 @@ class TestPostgres:
         given = os.environ.get("CARDWRIGHT_TEST_DSN")
         self._cluster = None if given else Cluster(find_binaries(), durable=durable, settings=settings or {})
         self.dsn = self._cluster.dsn if self._cluster else str(given)
+        self._templates: dict[Callable[[str], None], str] = {}
         with psycopg.connect(self.dsn) as db:
             self.version = db.info.server_version // 10_000
 
@@ -297,21 +303,38 @@ class TestPostgres:
         """The folder of the Unix socket, for a DSN like `postgresql://postgres@/name?host=…&port=…`; None on a given server."""
         return self._cluster.home if self._cluster else None
 
-    def new_database(self) -> str:
-        """The DSN of a fresh, empty database."""
+    def new_database(self, fill: Callable[[str], None] | None = None) -> str:
+        """The DSN of a fresh database: an empty one, or a copy of one that ``fill`` has filled.
+
+        The server keeps the original of each ``fill`` as a template until it is closed.
+        """
+        return self._copy_of("template0" if fill is None else self._template(fill))
+
+    def _template(self, fill: Callable[[str], None]) -> str:
+        if fill not in self._templates:
+            dsn = self._copy_of("template0")
+            fill(dsn)
+            self._templates[fill] = dsn
+        return database_name(self._templates[fill])
+
+    def _copy_of(self, template: str) -> str:
         name = f"cardwright_{uuid4().hex}"
-        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         return with_database(self.dsn, name)
 
     def drop_database(self, dsn: str) -> None:
         """Drops what `new_database` made, whoever is still connected to it."""
-        name = urlsplit(dsn).path.removeprefix("/")
+        name = database_name(dsn)
         assert name.startswith("cardwright_"), "only what we made ourselves is ours to drop"
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def close(self) -> None:
         if self._cluster:
             self._cluster.stop()
+            return
+        for dsn in self._templates.values():
+            self.drop_database(dsn)
+        self._templates.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.chains import populate
-from tests.support.databases import chosen_databases, empty_database
+from tests.support.databases import chosen_databases, migrated_database
 from tests.support.in_process_platform import InProcessPlatform, new_platform
 
 
 @pytest.fixture(scope="session", params=chosen_databases())
 def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessPlatform]:
     """A world with a product of each kind; every table takes an account of its own in it."""
-    with empty_database(request.param, request, tmp_path_factory.mktemp("life")) as address, new_platform(address) as platform:
+    with migrated_database(request.param, request, tmp_path_factory.mktemp("life")) as address, new_platform(address) as platform:
         populate(platform)
         yield platform

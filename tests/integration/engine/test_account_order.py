@@ -20,9 +20,9 @@ EARLY, LATE = range(1, 101, 2), range(101, 201, 2)
 
 
 @pytest.fixture
-def platform(database_url: str) -> Iterator[InProcessPlatform]:
+def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
     """A program whose clock runs, with a card under a cap of 100.00 a month."""
-    with new_platform(database_url) as platform:
+    with new_platform(migrated_url) as platform:
         with platform.database.write() as db:
             set_clock(db, platform.program_id, ProgramClock(0))
         platform.make("fundingsources/program", token="f", name="F")

@@ -14,9 +14,9 @@ AMOUNT = TRANSACTION_COLUMNS.index("request_amount")
 
 
 @pytest.fixture
-def platform(database_url: str | Path) -> InProcessPlatform:
+def platform(migrated_url: str | Path) -> InProcessPlatform:
     """A program with cards."""
-    return populated(InProcessPlatform(str(database_url)))
+    return populated(InProcessPlatform(str(migrated_url)))
 
 
 def test_each_message_gets_the_answer_that_its_own_view_made(platform: InProcessPlatform) -> None:

@@ -81,9 +81,9 @@ KINDS: dict[str, tuple[type[Any], bool]] = {
 
 
 @pytest.fixture
-def platform(database_url: str | Path) -> Iterator[InProcessPlatform]:
+def platform(migrated_url: str | Path) -> Iterator[InProcessPlatform]:
     """A program with a Managed JIT product, one whose refunds stay on the account, and a preloaded one."""
-    platform = InProcessPlatform(str(database_url))
+    platform = InProcessPlatform(str(migrated_url))
     platform.make("fundingsources/program", name="Bank", token="bank")
     for product, jit in (
         ("jit", {"enabled": True, "funding_source_token": "bank", "refunds_destination": "PROGRAM_FUNDING_SOURCE"}),

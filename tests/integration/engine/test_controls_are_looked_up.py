@@ -17,9 +17,9 @@ USERS = tuple(f"u{number}" for number in range(6))
 
 
 @pytest.fixture
-def platform(database_url: str) -> Iterator[InProcessPlatform]:
+def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
     """Six users with cards of a Managed JIT product."""
-    platform = InProcessPlatform(database_url)
+    platform = InProcessPlatform(migrated_url)
     platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     config = {"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": jit}

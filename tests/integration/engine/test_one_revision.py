@@ -34,6 +34,7 @@ from cardwright.resources.funding import funding_sources
 from cardwright.resources.programs import card_products
 from cardwright.storage.programs import get_program
 from cardwright.storage.reset import reset_program
+from tests.support.databases import migrate_address
 from tests.support.in_process_platform import InProcessPlatform, card_request
 from tests.support.instants import NOON
 from tests.support.postgres import TestPostgres
@@ -174,7 +175,7 @@ class Counter:
 @pytest.fixture(scope="module")
 def counter(postgres: TestPostgres) -> Iterator[Counter]:
     """A world on PostgreSQL: on SQLite nothing can change while a batch is under way."""
-    address = postgres.new_database()
+    address = postgres.new_database(migrate_address)
     counter = Counter(InProcessPlatform(address))
     yield counter
     counter.close()

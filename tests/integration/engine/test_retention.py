@@ -33,8 +33,8 @@ REMOVED = {"outbox", "inbox_messages", "backtests", "backtest_flips"}
 
 
 @pytest.fixture
-def platform(database_url: str) -> Iterator[InProcessPlatform]:
-    with new_platform(database_url) as platform:
+def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
+    with new_platform(migrated_url) as platform:
         yield platform
 
 
@@ -198,9 +198,9 @@ def test_removed_rows_are_counted(platform: InProcessPlatform) -> None:
     assert counted() - before == ROWS_MAX + 3
 
 
-def test_a_locked_row_is_passed_over(postgres_url: str) -> None:
+def test_a_locked_row_is_passed_over(migrated_postgres_url: str) -> None:
     """While another process removes some rows, a step takes the others and does not wait; later it takes what was left."""
-    with new_platform(postgres_url) as platform:
+    with new_platform(migrated_postgres_url) as platform:
         insert_notifications(platform, Delivery.DELIVERED, 3, due_ms=0)
         post(platform, b"1", 0)
         post(platform, b"2", 0)
@@ -223,12 +223,12 @@ def test_a_locked_row_is_passed_over(postgres_url: str) -> None:
         assert [body for _, body in bodies(platform.database)] == [b"2"]
 
 
-def test_two_processes_remove_together(postgres_url: str) -> None:
+def test_two_processes_remove_together(migrated_postgres_url: str) -> None:
     """Two processes that remove at the same time remove every row once, and neither fails."""
-    with new_platform(postgres_url) as platform:
+    with new_platform(migrated_postgres_url) as platform:
         insert_notifications(platform, Delivery.DELIVERED, 5 * ROWS_MAX, due_ms=0)
         insert_backtest(platform, "done", DONE, 0, flips=5 * ROWS_MAX)
-        databases, together = [Database(postgres_url) for _ in range(2)], threading.Barrier(2)
+        databases, together = [Database(migrated_postgres_url) for _ in range(2)], threading.Barrier(2)
 
         def remove(database: Database) -> int:
             together.wait(30)
@@ -310,12 +310,12 @@ def running(database: Database, real_ms: int) -> Iterator[None]:
             ended.result(30)
 
 
-def test_loop_survives_a_database_that_is_away(postgres_url: str) -> None:
+def test_loop_survives_a_database_that_is_away(migrated_postgres_url: str) -> None:
     """While nobody can connect each round leaves one line of level debug; afterwards the loop removes what is old."""
-    name = postgres_url.rpartition("/")[2]
+    name = migrated_postgres_url.rpartition("/")[2]
     with (
-        new_platform(postgres_url) as platform,
-        psycopg.connect(f"{postgres_url.rpartition('/')[0]}/postgres", autocommit=True) as db,
+        new_platform(migrated_postgres_url) as platform,
+        psycopg.connect(f"{migrated_postgres_url.rpartition('/')[0]}/postgres", autocommit=True) as db,
     ):
         insert_notifications(platform, Delivery.DELIVERED, 3, due_ms=0)
         platform.database.engine.dispose()

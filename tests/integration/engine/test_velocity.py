@@ -400,9 +400,9 @@ STORIES = {
 
 
 @pytest.fixture
-def platform(database_url: str) -> Iterator[InProcessPlatform]:
+def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
     """Two users and a child with cards of a Managed JIT product."""
-    platform = InProcessPlatform(database_url)
+    platform = InProcessPlatform(migrated_url)
     platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}

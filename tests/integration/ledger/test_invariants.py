@@ -122,8 +122,8 @@ def populate(platform: InProcessPlatform) -> None:
 
 
 @pytest.fixture
-def platform(database_url: str) -> Iterator[InProcessPlatform]:
-    with new_platform(database_url) as platform:
+def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
+    with new_platform(migrated_url) as platform:
         populate(platform)
         yield platform
 
@@ -158,9 +158,9 @@ def test_sound_books_contradict_nothing(platform: InProcessPlatform) -> None:
     assert len(report.findings) == len(INVARIANTS) + len(SECRETS)
 
 
-def test_empty_database_is_sound(database_url: str) -> None:
+def test_empty_database_is_sound(migrated_url: str) -> None:
     """Nothing is as true of nothing."""
-    with new_platform(database_url) as platform:
+    with new_platform(migrated_url) as platform:
         assert verify(platform.database, secrets=True).is_sound
 
 

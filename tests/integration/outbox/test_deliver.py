@@ -28,7 +28,7 @@ from cardwright.outbox.endpoint import TARGET_CONTEXT, Endpoint, seal_webhook
 from cardwright.outbox.events import Category, Delivery, outbox_row
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
-from cardwright.storage.tables import metadata, outbox, webhooks
+from cardwright.storage.tables import outbox, webhooks
 from tests.support.failpoints import Failpoints
 from tests.support.receiver import a_receiver
 from tests.support.waiting import until
@@ -57,7 +57,6 @@ class NotificationStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        metadata.create_all(database.engine)
         self.program_id = self.program("mine")
 
     def program(self, token: str) -> int:
@@ -124,8 +123,8 @@ class NotificationStore:
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[NotificationStore]:
-    database = Database(database_url)
+def store(migrated_url: str) -> Iterator[NotificationStore]:
+    database = Database(migrated_url)
     try:
         yield NotificationStore(database)
     finally:
@@ -377,9 +376,9 @@ def test_a_backlog_of_thousands_is_drained(store: NotificationStore) -> None:
 # --- Two processes, kills and stops ------------------------------------------------------
 
 
-def test_two_deliverers_send_nothing_twice(store: NotificationStore, database_url: str) -> None:
+def test_two_deliverers_send_nothing_twice(store: NotificationStore, migrated_url: str) -> None:
     """Two on one database, both woken all the time: five hundred messages, each sent once, and both had a share."""
-    other = Database(database_url)
+    other = Database(migrated_url)
     with a_receiver(holds=True) as receiver:
         hook = store.webhook(receiver.url)
         with delivering(store.database) as first, delivering(other) as second:
@@ -401,9 +400,9 @@ def test_two_deliverers_send_nothing_twice(store: NotificationStore, database_ur
     assert len(set(receiver.bodies)) == len(receiver.bodies) == 500
 
 
-def test_the_program_clock_does_not_end_a_claim(store: NotificationStore, database_url: str) -> None:
+def test_the_program_clock_does_not_end_a_claim(store: NotificationStore, migrated_url: str) -> None:
     """While a post is under way the program's clock is set a year ahead; a second process still leaves the row alone."""
-    other, readings = Database(database_url), list[int]()
+    other, readings = Database(migrated_url), list[int]()
 
     def clock() -> int:
         readings.append(system_ms())
@@ -424,14 +423,14 @@ def test_the_program_clock_does_not_end_a_claim(store: NotificationStore, databa
     assert len(receiver.bodies) == 1
 
 
-def deliver_in_this_process(database_url: str) -> None:
+def deliver_in_this_process(migrated_url: str) -> None:
     """What the child process of the test below does until it is killed."""
-    database = Database(database_url)
+    database = Database(migrated_url)
     with delivering(database):
         threading.Event().wait()
 
 
-def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, database_url: str) -> None:
+def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, migrated_url: str) -> None:
     """Killed after the endpoint said 200 and before that is written: when the claim ends, another sends the same bytes."""
     # The program's clock stands still, which must not keep the dead process's claim alive.
     store.clock(ProgramClock(frozen_ms=system_ms()))
@@ -440,7 +439,7 @@ def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, data
         failpoints.arm("delivery.record.before", "kill")
         env = {**os.environ, **failpoints.environment}
         store.notify(store.webhook(receiver.url, secret=SECRET), 7, now=0)
-        child = subprocess.run([sys.executable, "-c", command, database_url], cwd=ROOT, env=env, timeout=120, check=False)
+        child = subprocess.run([sys.executable, "-c", command, migrated_url], cwd=ROOT, env=env, timeout=120, check=False)
         assert child.returncode == -signal.SIGKILL
         assert len(receiver.bodies) == 1
         assert store.states() == [Delivery.SENDING]

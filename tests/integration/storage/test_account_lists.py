@@ -37,9 +37,9 @@ def store(platform: InProcessPlatform, holder_id: int, listed: list[int], named:
             db.execute(holder_transactions.insert(), {column.name: stored_row[column.name] for column in holder_transactions.c})
 
 
-def test_own_transactions_are_found_once(database_url: str) -> None:
+def test_own_transactions_are_found_once(migrated_url: str) -> None:
     """Both ways of asking give the listed and the newest of the accounts, each of them once, and nobody else's."""
-    with new_platform(database_url) as platform:
+    with new_platform(migrated_url) as platform:
         store(platform, 101, [1, 3, 5], [11, 13])
         store(platform, 102, [7, 9], [])
         with platform.database.read() as db:

@@ -42,6 +42,29 @@ def test_databases_are_fresh_and_apart(postgres: TestPostgres) -> None:
         psycopg.connect(first)
 
 
+def fill_things(dsn: str) -> None:
+    """Write a table with one row."""
+    with psycopg.connect(dsn) as db:
+        db.execute("CREATE TABLE things AS SELECT 1 AS id")
+
+
+def test_copies_of_a_template_are_apart(postgres: TestPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases with the same content are copies of one template; on a given server the template is dropped at the end."""
+    monkeypatch.setenv("CARDWRIGHT_TEST_DSN", postgres.dsn)
+    count = "SELECT count(*) FROM pg_database"
+    with psycopg.connect(postgres.dsn, autocommit=True) as admin:
+        before = admin.execute(count).fetchone()
+        with TestPostgres() as server:
+            first, second = server.new_database(fill_things), server.new_database(fill_things)
+            with psycopg.connect(first) as db:
+                db.execute("DELETE FROM things")
+            with psycopg.connect(second) as db:
+                assert db.execute("SELECT id FROM things").fetchall() == [(1,)]
+            server.drop_database(first)
+            server.drop_database(second)
+        assert admin.execute(count).fetchone() == before
+
+
 @pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
 def test_durability_is_what_was_asked_for(durable: bool, fsync: str) -> None:
     """A benchmark measures a server that really syncs; a test does not wait for the disk. Nothing is left of either."""

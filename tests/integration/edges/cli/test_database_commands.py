@@ -19,16 +19,16 @@ from tests.support.in_process_platform import card_request, new_platform
 
 
 @pytest.fixture
-def books(database_url: str) -> str:
+def books(migrated_url: str) -> str:
     """A database whose default program has a card and a purchase."""
-    with new_platform(database_url) as platform:
+    with new_platform(migrated_url) as platform:
         platform.make("cardproducts", token="p", name="P", start_date="2025-01-01")
         platform.make("users", token="u")
         platform.make("cards", token="c", user_token="u", card_product_token="p")
         platform.run([[card_request(platform, "c", 100, seed=1)]])
         with platform.database.write() as db:
             db.execute(programs.update().values(token=DEFAULT_PROGRAM))
-    return database_url
+    return migrated_url
 
 
 def test_migrate_makes_the_schema_once(cardwright: Callable[..., Any], database_url: str) -> None:

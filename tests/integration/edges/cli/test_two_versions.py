@@ -24,14 +24,14 @@ def set_schema(address: str, revision: str) -> None:
 
 
 def test_old_version_answers_503_with_the_reason(
-    database_url: str, tmp_path: Path, cardwright: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, tmp_path: Path, cardwright: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a migration a running server of the old version books nothing; it works again once the schema is put back."""
     data_dir = tmp_path / "data"
-    with RunningServer(db=database_url, data_dir=data_dir) as server:
+    with RunningServer(db=migrated_url, data_dir=data_dir) as server:
         shop = Shop(server)
         shop.buy()
-        set_schema(database_url, "9999")
+        set_schema(migrated_url, "9999")
         # The first request after the migration is refused already.
         replies = [shop.simulate("authorization", card_token="jit", amount=10, mid="m1"), shop.client.get("/users/ana")]
         replies.append(shop.client.put("/users/ana", {"first_name": "Ana"}))
@@ -48,7 +48,7 @@ def test_old_version_answers_503_with_the_reason(
         assert status.code == 1
         assert f"is not ready: unavailable: {known}" in status.err
         assert "cardwright migrate" not in status.err
-        set_schema(database_url, newest())
+        set_schema(migrated_url, newest())
         until(lambda: shop.client.get("/readyz").status == 200, 60)
         shop.buy()
         assert [transaction["type"] for transaction in shop.listed()].count("authorization") == 2

@@ -11,6 +11,7 @@ from cardwright.edges.http import connections, protocol
 from cardwright.edges.http.connections import LINGER_S, ClientLimits
 from cardwright.edges.http.protocol import PIECE_BYTES
 from cardwright.settings import Settings
+from tests.support.databases import migrated_file
 from tests.support.protocol import Running, read_answer, read_whole, refusals, run_protocol, until
 from tests.support.server import HOST, RunningServer
 
@@ -650,7 +651,7 @@ def exchange(server: RunningServer, sent: bytes) -> bytes:
 def test_a_server_has_the_limits_of_its_settings(tmp_path: Path) -> None:
     """Settings reach the protocol; refusals are in ``/metrics``; half an inbox message is not kept; a stop ends at once."""
     env = {"CARDWRIGHT_BODY_MAX_BYTES": "2000", "CARDWRIGHT_URL_MAX_BYTES": "300", "CARDWRIGHT_HEAD_TIMEOUT_S": "0.1"}
-    with RunningServer(db=str(tmp_path / "cardwright.db"), env=env) as server, server.client() as client:
+    with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), env=env) as server, server.client() as client:
         credential = b"authorization: Basic dGVzdF9hcHBsaWNhdGlvbjp0ZXN0X2FjY2Vzcw==\r\n"
         head = b"POST /v3/users HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n%s\r\n"
         assert exchange(server, head % (100, b"")).startswith(b"HTTP/1.1 401 ")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.databases import migrated_file
 from tests.support.protocol import Running, read_answer, run_protocol
 from tests.support.server import HOST, RunningServer
 
@@ -89,7 +90,10 @@ def test_a_limit_holds_for_a_request_with_an_upgrade_too() -> None:
 def test_the_bytes_of_a_java_client_walk_through_the_guide(tmp_path: Path, is_apart: bool) -> None:
     """What a stock Java HttpClient sends creates program, card and purchase, with head and body apart or together."""
     statuses = []
-    with RunningServer(db=str(tmp_path / "cardwright.db")) as server, socket.create_connection((HOST, server.port), 30) as client:
+    with (
+        RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server,
+        socket.create_connection((HOST, server.port), 30) as client,
+    ):
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         answers = client.makefile("rb")
         for head, body in java_pieces():

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from cardwright.resources.analysis.backtest_worker import MODULE
 from cardwright.storage.database import Database
 from cardwright.storage.tables import backtests
-from tests.support.databases import chosen_databases
+from tests.support.databases import chosen_databases, migrated_file
 from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import made_by, problem_of, read_of
 from tests.support.server import RunningServer
@@ -304,7 +304,7 @@ def test_a_list_has_one_order(shop: Shop) -> None:
 
 def test_an_interrupted_backtest_goes_on(tmp_path: Any) -> None:
     """Of one whose process was lost it is said so, and who looks at it has it go on from where it stood."""
-    address = str(tmp_path / "cardwright.db")
+    address = migrated_file(tmp_path / "cardwright.db")
     with RunningServer(db=address) as server:
         shop = Shop(server)
         limit(shop, "day", 100)

@@ -9,6 +9,7 @@ import pytest
 from cardwright.resources.analysis.what_if import without_drawn
 from cardwright.storage.database import Database
 from cardwright.storage.tables import metadata
+from tests.support.databases import migrated_file
 from tests.support.fixtures import module_server, program_fixture
 from tests.support.issuing import problem_of, read_of
 from tests.support.server import RunningServer
@@ -167,7 +168,7 @@ def test_what_cannot_be_simulated_cannot_be_tried(shop: Shop, body: dict[str, An
 def test_production_offers_no_trials(tmp_path: Path) -> None:
     """Who could try security codes without a trace could find them."""
     keys = {"CARDWRIGHT_MASTER_KEY": "0" * 64}
-    with RunningServer(db=str(tmp_path / "p.db"), mode="production", env=keys) as server, server.client() as client:
+    with RunningServer(db=migrated_file(tmp_path / "p.db"), mode="production", env=keys) as server, server.client() as client:
         reply = client.post("/sandbox/whatif/authorization", {"card_token": "c", "amount": 1, "mid": "m"})
         assert problem_of(reply) == (403, "403001")
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cardwright.kit.clock import parse_instant, system_ms
+from tests.support.databases import migrated_file
 from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import client_of, made_by, problem_of, read_of
 from tests.support.server import Client, Reply, RunningServer
@@ -371,7 +372,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     """Two fresh servers with one seed answer the same calls byte for byte alike; one with another seed does not."""
     runs = []
     for number, seed in enumerate((7, 7, 8)):
-        with RunningServer(db=str(tmp_path / f"{number}.db"), seed=seed) as server:
+        with RunningServer(db=migrated_file(tmp_path / f"{number}.db"), seed=seed) as server:
             runs.append(told_by(server))
     assert runs[0] == runs[1]
     assert [text == other_text for text, other_text in zip(runs[0], runs[2], strict=True)].count(True) < len(runs[0]) / 2
@@ -379,7 +380,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_reset_begins_the_seed_anew(tmp_path: Path) -> None:
     """After a reset a seeded server tells the same story again, card number and clock included; only revisions count on."""
-    with RunningServer(db=str(tmp_path / "again.db"), seed=7) as server:
+    with RunningServer(db=migrated_file(tmp_path / "again.db"), seed=7) as server:
         first = told_by(server)
         with server.client() as client:
             read_of(client.post("/sandbox/reset", {}))

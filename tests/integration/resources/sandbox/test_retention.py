@@ -21,9 +21,9 @@ DAYS = 2
 
 
 @pytest.fixture
-def server(database_url: str) -> Iterator[RunningServer]:
+def server(migrated_url: str) -> Iterator[RunningServer]:
     """A server whose retention time is two days."""
-    with RunningServer(db=database_url, env={"CARDWRIGHT_RETENTION_DAYS": str(DAYS)}) as server:
+    with RunningServer(db=migrated_url, env={"CARDWRIGHT_RETENTION_DAYS": str(DAYS)}) as server:
         yield server
 
 
@@ -47,7 +47,7 @@ def run_backtest(shop: Shop, token: str) -> None:
     until(lambda: shop.get(f"/sandbox/backtests/{token}")["state"] == "DONE", 60)
 
 
-def test_rows_past_the_retention_time_are_removed(server: RunningServer, database_url: str) -> None:
+def test_rows_past_the_retention_time_are_removed(server: RunningServer, migrated_url: str) -> None:
     """Of deliveries, messages and backtests those that ended three days ago are gone, the younger ones and the books stay."""
     started_ms = system_ms()
     shop = Shop(server)
@@ -63,7 +63,7 @@ def test_rows_past_the_retention_time_are_removed(server: RunningServer, databas
     transactions = shop.listed()
     server.stop()
 
-    with closing(Database(database_url)) as database, database.write() as db:
+    with closing(Database(migrated_url)) as database, database.write() as db:
         assert set(db.scalars(select(outbox.c.state))) == {Delivery.DELIVERED}
         assert all(started_ms <= ended_ms <= system_ms() for ended_ms in db.scalars(select(backtests.c.lease_ms)))
         before, by_ms = counts(db), (DAYS + 1) * DAY_MS
@@ -84,7 +84,7 @@ def test_rows_past_the_retention_time_are_removed(server: RunningServer, databas
     assert len(shop.listed("/sandbox/inbox/box")) == before["inbox_messages"] - 1
     assert shop.listed() == transactions
     server.stop()
-    with closing(Database(database_url)) as database:
+    with closing(Database(migrated_url)) as database:
         with database.read() as db:
             assert counts(db) == {name: count - gone[name] for name, count in before.items()}
         check_books(database)

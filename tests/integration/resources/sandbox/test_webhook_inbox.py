@@ -17,7 +17,6 @@ from cardwright.outbox.signature import sign
 from cardwright.resources.sandbox import webhook_inbox
 from cardwright.resources.sandbox.webhook_inbox import check_signature, does_fit, kept_headers, shown_authorization
 from cardwright.storage.database import Database
-from cardwright.storage.migrate import migrate
 from cardwright.storage.programs import ProgramSettings, insert_program
 from cardwright.storage.tables import inbox_messages
 from tests.support.databases import chosen_databases
@@ -354,10 +353,9 @@ def test_nobody_misses_a_message(client: InboxClient) -> None:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """An empty database with one program, "mine"."""
-    database = Database(database_url)
-    migrate(database)
+def database(migrated_url: str) -> Iterator[Database]:
+    """A database with one program, "mine", and nothing else."""
+    database = Database(migrated_url)
     parts: dict[str, Any] = {"short_code": "mine", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
     with database.write() as db:
         insert_program(db, token="mine", name="mine", **parts)

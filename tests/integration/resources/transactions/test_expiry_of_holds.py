@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.support.databases import migrated_file
 from tests.support.fixtures import shared_server
 from tests.support.issuing import made_by
 from tests.support.server import RunningServer
@@ -33,7 +34,7 @@ def test_a_running_clock_is_enough(server: RunningServer) -> None:
 
 def test_what_fell_due_while_nobody_was_there(tmp_path: Path) -> None:
     """The server is killed with a hold open; started again it lets the hold expire by itself, once."""
-    with RunningServer(db=str(tmp_path / "cardwright.db")) as server:
+    with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server:
         shop = Shop(server, frozen=False)
         visit = shop.buy(80, is_pre_auth=True, transaction_options={"pre_auth_time_limit": "1s"})
         server.kill()
@@ -42,10 +43,10 @@ def test_what_fell_due_while_nobody_was_there(tmp_path: Path) -> None:
         assert expired(shop)["preceding_related_transaction_token"] == visit["token"]
 
 
-def test_two_processes_expire_each_hold_once(postgres_url: str) -> None:
+def test_two_processes_expire_each_hold_once(migrated_postgres_url: str) -> None:
     """Both workers look at the same holds at once; every hold has one expiry, and the money is where it was."""
     holds = 250
-    with RunningServer(db=postgres_url, workers=2) as server:
+    with RunningServer(db=migrated_postgres_url, workers=2) as server:
         shop = Shop(server)
         for _ in range(holds):
             made_by(shop.simulate("authorization", card_token="jit", amount=1, mid="m1"))

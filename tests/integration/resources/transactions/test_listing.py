@@ -48,8 +48,8 @@ FILTERS: tuple[dict[str, str], ...] = (
 
 
 @pytest.fixture
-def platform(database_url: str) -> Iterator[InProcessPlatform]:
-    with new_platform(database_url) as platform:
+def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
+    with new_platform(migrated_url) as platform:
         yield platform
 
 
@@ -132,13 +132,13 @@ def test_every_page_is_the_one_that_counting_finds(platform: InProcessPlatform) 
         check(platform, rows, drawn)
 
 
-def test_a_late_commit_is_not_missed(postgres_url: str) -> None:
+def test_a_late_commit_is_not_missed(migrated_postgres_url: str) -> None:
     """On PostgreSQL a row with a lower number may be committed after one with a higher; it counts from then on."""
     rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
     early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
     late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
     oldest, query = "user_transaction_time", {"state": "ALL"}
-    with new_platform(postgres_url) as platform:
+    with new_platform(migrated_postgres_url) as platform:
 
         def check_page(known: list[dict[str, Any]]) -> None:
             assert page_of(platform, query, oldest, 3000, 5) == naive(platform, known, query, oldest)[3000:3005]
@@ -157,13 +157,13 @@ def test_a_late_commit_is_not_missed(postgres_url: str) -> None:
             check_page(rows + late + early)
 
 
-def test_a_late_commit_with_a_higher_number_is_not_missed(postgres_url: str) -> None:
+def test_a_late_commit_with_a_higher_number_is_not_missed(migrated_postgres_url: str) -> None:
     """Of two transactions under way the later one may draw the lower ids, and be under way when the other one has ended."""
     rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
     early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
     late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
     oldest, query = "user_transaction_time", {"state": "ALL"}
-    with new_platform(postgres_url) as platform:
+    with new_platform(migrated_postgres_url) as platform:
 
         def check_page(known: list[dict[str, Any]]) -> None:
             assert page_of(platform, query, oldest, 3000, 5) == naive(platform, known, query, oldest)[3000:3005]
@@ -182,12 +182,12 @@ def test_a_late_commit_with_a_higher_number_is_not_missed(postgres_url: str) -> 
             check_page(rows + late + early)
 
 
-def test_counting_begins_without_waiting(postgres_url: str) -> None:
+def test_counting_begins_without_waiting(migrated_postgres_url: str) -> None:
     """While a transaction is under way pages are plain offsets; the first page after its end is found by counts."""
     rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
     late = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(4001, 4101, 2)]
     newest, query = "-user_transaction_time", {"state": "ALL"}
-    with new_platform(postgres_url) as platform:
+    with new_platform(migrated_postgres_url) as platform:
         with platform.database.write() as db:
             db.exec_driver_sql("SELECT setval('transaction_blocks', 1)")
             past.write(db, rows)

@@ -12,7 +12,7 @@ import pytest
 from cardwright.core.problems import Problem
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.resources.webhooks.webhooks import ConfigBody, check_config, check_events, check_secret, mask_secret
-from tests.support.databases import chosen_databases
+from tests.support.databases import chosen_databases, migrated_file
 from tests.support.fixtures import shared_server
 from tests.support.issuing import client_of, new_program
 from tests.support.receiver import a_receiver
@@ -279,7 +279,7 @@ def test_masks_have_twelve_characters(secret: str, masked: str) -> None:
 
 def test_no_secret_lies_in_the_database(tmp_path: Path) -> None:
     """After a create with secrets shown nowhere, the files of the database do not contain them, nor does the log."""
-    with RunningServer(db=str(tmp_path / "cardwright.db")) as server, server.client() as client:
+    with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server, server.client() as client:
         assert client.post("/webhooks", webhook()).status == 201
         client.post("/webhooks/none/ping", {})
         files = b"".join(file.read_bytes() for file in tmp_path.glob("cardwright.db*"))
