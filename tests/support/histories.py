@@ -1,6 +1,7 @@
 """Random histories: months of purchases and what follows them, lived once and once more under other controls."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,12 +65,13 @@ def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
     """So many purchases within so many days, in steps of about so many, each perhaps followed by something later on."""
     source = random.Random(seed)
     steps, made, opened = list[Step](), 0, list[tuple[int, str, int, RequestType]]()
+    numbers = itertools.count()
     sizes = count // each + 1
     time_ms = BEGIN
     while made < count:
         step = Step(time_ms)
         for _ in range(source.randint(each // 2, 3 * each // 2)):
-            number = sum(len(earlier.messages) for earlier in steps) + len(step.messages)
+            number = next(numbers)
             if opened and source.random() < 0.3:
                 step.messages.append(_follow_up(source, opened.pop(source.randrange(len(opened)))))
                 continue

@@ -1,8 +1,9 @@
 """Backtests: history decided again under a change comes out as the same history lived under that change."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -13,8 +14,9 @@ from cardwright.resources.analysis.backtests import BacktestCreate, job_of
 from cardwright.resources.common.call import Call
 from cardwright.storage.backtests import Sums
 from cardwright.storage.programs import get_program
+from tests.support.databases import chosen_databases, migrated_database
 from tests.support.histories import PlayedHistory, Step, drawn, populated
-from tests.support.in_process_platform import InProcessPlatform
+from tests.support.in_process_platform import InProcessPlatform, new_platform
 
 DAY = {"velocity_window": "DAY", "currency_code": "USD"}
 
@@ -42,6 +44,18 @@ BLOCKS: list[tuple[str, str, dict[str, Any]]] = [
 """Authorization controls and an exemption, with the group of merchants that one of them names."""
 
 
+@cache
+def limited_steps() -> list[Step]:
+    """The steps under velocity controls."""
+    return drawn(2, 1500, days=40, each=16)
+
+
+@cache
+def blocked_steps() -> list[Step]:
+    """The steps under velocity controls, authorization controls and an exemption."""
+    return drawn(3, 700, days=30, each=12)
+
+
 def ruled(
     steps: list[Step], controls: list[tuple[str, dict[str, Any]]], changes: dict[int, Any],
     blocks: list[tuple[str, str, dict[str, Any]]] | None = None,
@@ -67,22 +81,63 @@ def backtest(platform: InProcessPlatform, now_ms: int, **body: Any) -> tuple[Sum
     return sums, flips
 
 
-@pytest.fixture
-def platforms(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Makes worlds: the first on the test's database, the next ones on SQLite, since what they tell is the same on both."""
-    made: list[InProcessPlatform] = []
-
-    def make() -> InProcessPlatform:
-        made.append(populated(InProcessPlatform(database_url if not made else str(tmp_path / f"{len(made)}.db"))))
-        return made[-1]
-
-    yield make
-    for platform in made:
-        platform.close()
+@contextmanager
+def played(address: str, steps: list[Step], again: PlayedHistory | None = None) -> Iterator[PlayedHistory]:
+    """The history played on a platform of this address, which is closed at the end."""
+    with new_platform(address) as platform:
+        yield PlayedHistory(populated(platform), again).play(steps)
 
 
-def lived(platform: InProcessPlatform, steps: list[Step], again: PlayedHistory | None = None) -> PlayedHistory:
-    return PlayedHistory(platform, again).play(steps)
+@pytest.fixture(scope="module", params=chosen_databases())
+def module_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """A function that makes a database with all tables; the tests run once with each kind."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(migrated_database(request.param, request, tmp_path_factory.mktemp("history")))
+
+
+@pytest.fixture(scope="module")
+def limited(module_url: Callable[[], str]) -> Iterator[PlayedHistory]:
+    """A history under velocity controls; backtests leave no trace in it."""
+    with played(module_url(), ruled(limited_steps(), CONTROLS, {})) as history:
+        yield history
+
+
+@pytest.fixture(scope="module")
+def blocked(module_url: Callable[[], str]) -> Iterator[PlayedHistory]:
+    """A history under velocity controls, authorization controls and an exemption."""
+    with played(module_url(), ruled(blocked_steps(), CONTROLS, {}, BLOCKS)) as history:
+        yield history
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The outcomes of a history that was played again: all approvals, and the sum of the approved amounts."""
+
+    approvals: dict[str, bool]
+    amount: int
+
+
+@pytest.fixture(scope="module")
+def played_again(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[Step], PlayedHistory], Decided]:
+    """A function that plays a history again on SQLite, under changed controls.
+
+    The outcomes depend on the steps and on the messages that the first history left out, which are the same on both databases.
+    Then the history is played once.
+    """
+    results: dict[tuple[str, frozenset[Any]], Decided] = {}
+
+    def play(name: str, steps: list[Step], history: PlayedHistory) -> Decided:
+        key = name, frozenset(number for number, outcome in history.outcomes.items() if outcome is None)
+        if key not in results:
+            with played(str(tmp_path_factory.mktemp("again") / "again.db"), steps, history) as again:
+                after = again.approvals
+                amounts = [
+                    outcome.row.amount for number, outcome in again.outcomes.items() if outcome is not None and after.get(number)
+                ]
+                results[key] = Decided(after, sum(amounts))
+        return results[key]
+
+    return play
 
 
 MIDWAY = {
@@ -108,15 +163,14 @@ MIDWAY_BLOCKS = {
 """Changes of authorization controls meanwhile, and of what they name."""
 
 
-def test_unchanged_controls_flip_nothing(platforms: Any) -> None:
+def test_unchanged_controls_flip_nothing(migrated_url: str) -> None:
     """10,000 purchases under controls that were made, edited, switched off and on meanwhile come out as they did.
 
     On PostgreSQL 4,000: what differs there is how history is read.
     """
-    platform = platforms()
-    steps = drawn(1, 10_000 if platform.database.is_sqlite else 4_000)
-    history = lived(platform, ruled(steps, CONTROLS, MIDWAY | MIDWAY_BLOCKS, BLOCKS))
-    sums, flips = backtest(history.platform, steps[-1].time_ms)
+    steps = drawn(1, 4_000 if migrated_url.startswith("postgres") else 10_000)
+    with played(migrated_url, ruled(steps, CONTROLS, MIDWAY | MIDWAY_BLOCKS, BLOCKS)) as history:
+        sums, flips = backtest(history.platform, steps[-1].time_ms)
     approvals = list(history.approvals.values())
     assert (sums.purchases, sums.approved_before) == (len(approvals), sum(approvals))
     assert 0.2 < sum(approvals) / len(approvals) < 0.9, "controls refuse some and not all"
@@ -161,15 +215,14 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_flips_what_it_would_have_flipped(platforms: Any, name: str) -> None:
+def test_a_change_flips_what_it_would_have_flipped(limited: PlayedHistory, played_again: Any, name: str) -> None:
     """The flips are exactly the purchases that come out otherwise when the same history is lived under the change."""
     change, means = CHANGES[name]
-    steps = drawn(2, 1500, days=40, each=16)
-    history = lived(platforms(), ruled(steps, CONTROLS, {}))
-    result = backtest(history.platform, steps[-1].time_ms, velocity_controls=change)
+    result = backtest(limited.platform, limited_steps()[-1].time_ms, velocity_controls=change)
     controls = {token: {**body, **(means.get(token) or {})} for token, body in CONTROLS if means.get(token, {}) is not None}
     controls |= {token: body for token, body in means.items() if body is not None and token not in controls}
-    assert_flipped(history, lived(platforms(), ruled(steps, list(controls.items()), {}), history), *result)
+    again = played_again(name, ruled(limited_steps(), list(controls.items()), {}), limited)
+    assert_flipped(limited, again, *result)
 
 
 BLOCKING: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
@@ -214,12 +267,10 @@ BLOCKING: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
 
 
 @pytest.mark.parametrize("name", BLOCKING)
-def test_a_block_flips_what_it_would_have_flipped(platforms: Any, name: str) -> None:
+def test_a_block_flips_what_it_would_have_flipped(blocked: PlayedHistory, played_again: Any, name: str) -> None:
     """Authorization controls and exemptions likewise; what passes now uses velocity limits, and what does not uses none."""
     change, means = BLOCKING[name]
-    steps = drawn(3, 700, days=30, each=12)
-    history = lived(platforms(), ruled(steps, CONTROLS, {}, BLOCKS))
-    result = backtest(history.platform, steps[-1].time_ms, **change)
+    result = backtest(blocked.platform, blocked_steps()[-1].time_ms, **change)
     known = {token for token, _ in CONTROLS} | {token for _, token, _ in BLOCKS}
     limits = [(token, {**body, **(means.get(token) or {})}) for token, body in CONTROLS if means.get(token, {}) is not None]
     verb = "exempt" if "add" in change.get("exempt_mids", {}) else "block"
@@ -227,15 +278,15 @@ def test_a_block_flips_what_it_would_have_flipped(platforms: Any, name: str) -> 
         *((kind, name, {**body, **(means.get(name) or {})}) for kind, name, body in BLOCKS if means.get(name, {}) is not None),
         *((verb, token, body) for token, body in means.items() if token not in known and body is not None),
     ]
-    assert_flipped(history, lived(platforms(), ruled(steps, limits, {}, blocks), history), *result)
+    again = played_again(f"block: {name}", ruled(blocked_steps(), limits, {}, blocks), blocked)
+    assert_flipped(blocked, again, *result)
 
 
-def assert_flipped(history: PlayedHistory, again: PlayedHistory, sums: Sums, flips: list[dict[str, Any]]) -> None:
+def assert_flipped(history: PlayedHistory, again: Decided, sums: Sums, flips: list[dict[str, Any]]) -> None:
     """A backtest has found just what differs between a history and the same one lived under the change."""
     before, after = history.approvals, again.approvals
     expected = {key: after[key] for key in before if before[key] != after[key]}
     assert {history.tokens[flip["transaction_token"]]: flip["after"]["outcome"] == "APPROVED" for flip in flips} == expected
     assert len(expected) > 20, "the change matters"
     assert (sums.approved_after, sums.purchases) == (sum(after.values()), len(after))
-    amounts = [outcome.row.amount for key, outcome in again.outcomes.items() if outcome is not None and after.get(key)]
-    assert sums.amount_after == sum(amounts)
+    assert sums.amount_after == again.amount
