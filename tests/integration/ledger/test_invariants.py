@@ -1,10 +1,12 @@
 """The invariants hold on sound books, and each one notices what it is there for: a table of sabotage, on both databases."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import Connection
 
 from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
@@ -19,6 +21,7 @@ from cardwright.resources.controls import velocity_controls
 from cardwright.storage.database import Database
 from cardwright.storage.programs import get_program
 from cardwright.storage.tables import message_tokens, outbox, transactions
+from tests.support.databases import chosen_databases, migrated_database
 from tests.support.in_process_platform import InProcessPlatform, card_request, movement_request, new_platform
 from tests.support.instants import NOON
 
@@ -121,15 +124,26 @@ def populate(platform: InProcessPlatform) -> None:
         db.execute(outbox.insert(), [outbox_row(platform.program_id, 0, Category.CARD, [transition], target=b"sealed")])
 
 
+@pytest.fixture(scope="module", params=chosen_databases())
+def sound_platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessPlatform]:
+    """A platform for all tests that leave its database as it was."""
+    folder = tmp_path_factory.mktemp("sound")
+    with migrated_database(request.param, request, folder) as address, new_platform(address) as platform:
+        populate(platform)
+        yield platform
+
+
 @pytest.fixture
 def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
+    """A platform for one test, which writes."""
     with new_platform(migrated_url) as platform:
         populate(platform)
         yield platform
 
 
-def sabotage(database: Database, statement: str) -> set[str]:
-    """What is broken after a statement that no constraint stopped, as by a bug or a hand in the database; undone at the end."""
+@contextmanager
+def unguarded(database: Database) -> Iterator[Connection]:
+    """A transaction in which no constraint stops a statement, as by a bug or a hand in the database; undone at the end."""
     with database.engine.connect() as db:
         if database.is_sqlite:
             triggers = db.exec_driver_sql("SELECT name FROM sqlite_schema WHERE type = 'trigger'").scalars().all()
@@ -140,18 +154,26 @@ def sabotage(database: Database, statement: str) -> set[str]:
                 db.connection.driver_connection.execute(pragma)
         else:
             unlocked = ["SET LOCAL session_replication_role = replica", "ALTER TABLE journal DROP CONSTRAINT ck_journal_balances"]
-        for command in (*unlocked, statement):
-            db.exec_driver_sql(command.replace("%", "%%"))
-        broken = {finding.name for finding in check(db, secrets=True) if finding.broken}
+        for command in unlocked:
+            db.exec_driver_sql(command)
+        yield db
         db.rollback()
         # Not back into the pool: it must never serve anybody else.
         db.invalidate()
+
+
+def sabotage(db: Connection, statement: str) -> set[str]:
+    """What is broken after a statement on an unguarded connection; undone at the end."""
+    savepoint = db.begin_nested()
+    db.exec_driver_sql(statement.replace("%", "%%"))
+    broken = {finding.name for finding in check(db, secrets=True) if finding.broken}
+    savepoint.rollback()
     return broken
 
 
-def test_sound_books_contradict_nothing(platform: InProcessPlatform) -> None:
+def test_sound_books_contradict_nothing(sound_platform: InProcessPlatform) -> None:
     """After purchases and a decline every invariant holds, and none was looked at in vain."""
-    report = verify(platform.database, secrets=True)
+    report = verify(sound_platform.database, secrets=True)
     assert report.is_sound
     assert report.violations == []
     assert [finding.name for finding in report.findings if finding.examined == 0] == []
@@ -397,17 +419,19 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
 }  # fmt: skip
 
 
-def test_sabotage_is_noticed(platform: InProcessPlatform) -> None:
+def test_sabotage_is_noticed(sound_platform: InProcessPlatform) -> None:
     """Books that were tampered with break the invariants that are about it, and no others."""
-    broken = {name: sabotage(platform.database, statement) for name, (statement, _) in SABOTAGE.items()}
+    with unguarded(sound_platform.database) as db:
+        broken = {name: sabotage(db, statement) for name, (statement, _) in SABOTAGE.items()}
     assert broken == {name: expected for name, (_, expected) in SABOTAGE.items()}
-    assert verify(platform.database).is_sound
+    assert verify(sound_platform.database).is_sound
 
 
-def test_forgotten_balance_is_noticed(platform: InProcessPlatform) -> None:
+def test_forgotten_balance_is_noticed(sound_platform: InProcessPlatform) -> None:
     """An account whose stored state was wiped no longer agrees with the books."""
-    wiped = "X'9180'" if platform.database.is_sqlite else "'\\x9180'"
-    broken = sabotage(platform.database, f"UPDATE holders SET state = {wiped}")
+    wiped = "X'9180'" if sound_platform.database.is_sqlite else "'\\x9180'"
+    with unguarded(sound_platform.database) as db:
+        broken = sabotage(db, f"UPDATE holders SET state = {wiped}")
     assert broken == {"balances_are_sums_of_entries", "held_is_open_holds"}
 
 
