@@ -18,7 +18,8 @@ from cardwright.storage.database import Database
 from tests.integration.edges.cli.conftest import Done, command_line
 from tests.support import free_port
 from tests.support.disks import fill, small_disk, without_powers
-from tests.support.postgres import TestPostgres, owner_account, temp_folder, with_database
+from tests.support.forked import Start, run_forked
+from tests.support.postgres import Account, TestPostgres, owner_account, temp_folder, with_database
 
 ON_DATABASES = (("serve", "--port", "0"), ("migrate",), ("verify",), ("reset", "--yes"))
 ON_INSTANCES = (("status",), ("program",), ("explain", "token"), ("backtest", "change.json"))
@@ -46,11 +47,24 @@ def assert_told(done: Done, names: str, code: int = 1) -> None:
 
 
 @pytest.fixture
-def run(cardwright: Callable[..., Done], spawn: Callable[..., Done]) -> Callable[..., Done]:
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Done]:
+    """Run a command in a process of its own, which need not import Cardwright, and wait for its end."""
+    folder = tmp_path_factory.mktemp("output")
+
+    def run(*words: object, cwd: Path | None = None, account: Account | None = None) -> Done:
+        output, errors = folder / "output", folder / "errors"
+        code = run_forked(Start(tuple(map(str, words)), cwd or Path.cwd(), account, output, errors))
+        return Done(code, output.read_text(), errors.read_text())
+
+    return run
+
+
+@pytest.fixture
+def run(cardwright: Callable[..., Done], fork: Callable[..., Done]) -> Callable[..., Done]:
     """Runs a command: ``serve`` in a process of its own, because it takes signals and locks for its whole life."""
 
     def run(*words: object) -> Done:
-        return (spawn if words[0] == "serve" else cardwright)(*words)
+        return (fork if words[0] == "serve" else cardwright)(*words)
 
     return run
 
@@ -232,7 +246,7 @@ def home(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ],
 )
 def test_no_permission(
-    spawn: Callable[..., Done], home: Path, path: str, mode: int, commands: tuple[tuple[str, ...], ...]
+    fork: Callable[..., Done], home: Path, path: str, mode: int, commands: tuple[tuple[str, ...], ...]
 ) -> None:
     """What the user may not read, write or enter is named, to a user to whom permissions apply."""
     folder = home / ".cardwright"
@@ -242,14 +256,15 @@ def test_no_permission(
     (folder / "instance.json").write_text('{"base_url": "http://127.0.0.1:1/v3", "pid": 1, "mode": "sandbox"}')
     (home / "change.json").write_text("{}")
     (home / ".env").write_text("")
-    user = without_powers(home)
+    without_powers(home)
+    account = owner_account()
     (home / path).chmod(mode)
     if path.endswith(".db"):
         for beside in folder.glob("cardwright.db-*"):
             beside.unlink()
     try:
         for words in commands:
-            done = spawn(*words, cwd=home, **user)
+            done = fork(*words, cwd=home, account=account)
             assert_told(done, Path(path).name if mode != 0o500 else "cardwright.db", done.code)
             assert done.code in (1, 2)
             assert "does not exist" not in done.err, "what cannot be read is not missing"
@@ -258,25 +273,26 @@ def test_no_permission(
         (home / path).chmod(0o700)
 
 
-def test_folder_in_which_nothing_can_be_made(spawn: Callable[..., Done], home: Path) -> None:
+def test_folder_in_which_nothing_can_be_made(fork: Callable[..., Done], home: Path) -> None:
     """The first start in a folder without write permission names what it could not make."""
-    user = without_powers(home)
+    without_powers(home)
+    account = owner_account()
     home.chmod(0o500)
     for words in (("serve", "--port", "0"), ("migrate",)):
-        assert_told(spawn(*words, cwd=home, **user), ".cardwright")
-        assert_told(spawn(*words, "--db", "x.db", cwd=home, **user), "x.db" if words[0] == "migrate" else ".cardwright")
+        assert_told(fork(*words, cwd=home, account=account), ".cardwright")
+        assert_told(fork(*words, "--db", "x.db", cwd=home, account=account), "x.db" if words[0] == "migrate" else ".cardwright")
 
 
 # --- A full disk --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("left", [0, 4096, 8192, 32768, 131072])
-def test_full_disk_at_the_first_start(spawn: Callable[..., Done], tmp_path: Path, left: int) -> None:
+def test_full_disk_at_the_first_start(fork: Callable[..., Done], tmp_path: Path, left: int) -> None:
     """Wherever the space ends, the start ends with a clear line and leaves no half file; with space again it works."""
     with small_disk(tmp_path / "disk") as disk:
         filler = fill(disk, left)
         for words in (("serve", "--port", "0"), ("migrate",)):
-            assert_told(spawn(*words, "--data-dir", disk / "data"), "")
+            assert_told(fork(*words, "--data-dir", disk / "data"), "")
         secrets = disk / "data" / "secrets.json"
         assert not secrets.exists() or set(json.loads(secrets.read_text())) == set(SECRETS)
         filler.unlink()
@@ -285,14 +301,14 @@ def test_full_disk_at_the_first_start(spawn: Callable[..., Done], tmp_path: Path
         assert set(json.loads(secrets.read_text())) == set(SECRETS)
 
 
-def test_full_disk_of_a_database_in_use(spawn: Callable[..., Done], tmp_path: Path) -> None:
+def test_full_disk_of_a_database_in_use(fork: Callable[..., Done], tmp_path: Path) -> None:
     """`reset`, `serve` and `verify` on a disk that is full meanwhile."""
     with small_disk(tmp_path / "disk", "2m") as disk:
         with opened(Settings(data_dir=disk)):
             pass
         fill(disk)
         for words in (("serve", "--port", "0"), ("reset", "--yes")):
-            assert_told(spawn(*words, "--data-dir", disk), "--db")
+            assert_told(fork(*words, "--data-dir", disk), "--db")
 
 
 def test_output_that_cannot_be_written(spawn: Callable[..., Done]) -> None:
