@@ -1,9 +1,8 @@
-"""Transactions of an account, without a page of an index for each of them.
+"""Account transactions: the recent transactions in an account's row, and the account's list.
 
-An index over all transactions by account was half of the bytes that a purchase wrote on SQLite: every entry belongs on another
-page, and a whole page is written for it. So the account's own row, which is written anyway, names its newest transactions. The
-one that would be the eighth moves all eight to the list in the same commit, all to the same page. With 100,000 accounts SQLite
-decides four to ten per cent more for it, and PostgreSQL works a tenth less.
+An index over all transactions by account would cost one page for each new transaction, because adjacent entries belong to
+different accounts. So the account's row, which each batch writes anyway, lists the newest transactions. The eighth one moves
+all of them to the list in the same commit, mostly to one page. Decision 0011 has the measurements.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,44 +19,47 @@ ID_SIZE = 5
 """Bytes of a transaction's id, the highest first; see ``core.transaction_row``."""
 
 NOTHING_RECENT = bytes(RECENT_MAX * ID_SIZE)
-"""What the row of an account without transactions says. There is room for all: a row that grows has its page split."""
+"""The value for an account without transactions. Its length is constant, because a row that grows can split its page."""
 
 _listed = holder_transactions.c
 _row = transactions.c
 
 
 def ids_of(recent: bytes) -> tuple[int, ...]:
-    """The transactions that an account's own row names, the oldest first."""
+    """Return the ids of an account's recent transactions, oldest first."""
     # Ids are odd (see ``storage.engine.store``), so the last byte of an id is never zero.
     known = recent.rstrip(b"\0")
     return tuple(int.from_bytes(known[start : start + ID_SIZE], "big") for start in range(0, len(known), ID_SIZE))
 
 
 def with_newest(recent: bytes, row_id: int) -> bytes:
-    """What an account's own row names with one transaction more. There must be room for it."""
+    """Return the recent transactions with one more id. The caller checks ``is_full`` first."""
     return (recent.rstrip(b"\0") + row_id.to_bytes(ID_SIZE, "big")).ljust(len(NOTHING_RECENT), b"\0")
 
 
 def is_full(recent: bytes) -> bool:
-    """Whether there is no room for one more, so that all must move to the list now."""
+    """Return True if all recent transactions must now move to the list."""
     return recent[-1] != 0
 
 
 class AccountTransactions(NamedTuple):
-    """Accounts, and their transactions that are not in a list yet."""
+    """Accounts and the ids of their transactions that are not in a list yet."""
 
     holder_ids: Collection[int]
     recent: Sequence[int]
 
     @property
     def condition(self) -> ColumnElement[bool]:
-        """That a transaction is one of the accounts'."""
+        """The condition that a transaction belongs to one of the accounts."""
         listed = select(_listed.id).where(_listed.holder_id.in_(self.holder_ids))
         return _row.id.in_(union_all(listed, select(_row.id).where(_row.id.in_(self.recent))))
 
 
 def find_own(db: Connection, holder_ids: Collection[int]) -> AccountTransactions:
-    """Return the transactions of accounts. One that moves to the list before the list is read is found there, and shown once."""
+    """Return the transactions of accounts.
+
+    If a transaction moves to the list between both reads, the condition matches it in both places and selects it once.
+    """
     if not holder_ids:
         return AccountTransactions(holder_ids, ())
     rows = db.scalars(select(holders.c.recent).where(holders.c.id.in_(holder_ids)))

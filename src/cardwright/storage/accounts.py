@@ -1,4 +1,4 @@
-"""Accounts as movements name them, by the token of a user who draws on one, and what fills them up by itself."""
+"""Accounts for movements: the account that a user's token refers to, and a program's auto reloads."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -13,7 +13,10 @@ from cardwright.storage.tables import auto_reloads, holders, transactions, users
 
 
 class Account(NamedTuple):
-    """A user and the account that he draws on, with the facts about him and its owner; None for an owner who is the user."""
+    """A user's account, with the facts of the user and of the account's owner.
+
+    ``owner_fact`` is None if the user is the owner.
+    """
 
     holder_id: int
     revision: int
@@ -22,7 +25,7 @@ class Account(NamedTuple):
 
 
 def load_account(db: Connection, program_id: int, token: str) -> Account | None:
-    """The account of the user with this token, seen at one instant; None when there is no such user."""
+    """Return the account of the user with this token, read in one statement. Return None if there is no such user."""
     owners, sharing = users.alias("owners"), users.alias("sharing")
     first = select(func.min(sharing.c.id)).where(sharing.c.holder_id == users.c.holder_id).scalar_subquery()
     query = (
@@ -39,14 +42,14 @@ def load_account(db: Connection, program_id: int, token: str) -> Account | None:
 
 
 def loaded_accounts(db: Connection, holder_ids: Collection[int]) -> set[int]:
-    """Those of these accounts that something was loaded on, whatever became of it."""
+    """Return the accounts among these that ever received a load, whatever their balance is now."""
     row = transactions.c
     query = select(row.holder_id).where(find_own(db, holder_ids).condition, row.type_id.in_(LOADS), row.impacted > 0)
     return set(db.scalars(query.distinct()))
 
 
 def load_reloads(db: Connection, program_id: int) -> list[AutoReload]:
-    """The program's active auto reloads."""
+    """Return the program's active auto reloads, oldest first."""
     columns = auto_reloads.c
     query = select(columns.fact).where(columns.program_id == program_id, columns.active).order_by(columns.id)
     return [msgspec.json.decode(fact, type=AutoReload) for fact in db.scalars(query)]

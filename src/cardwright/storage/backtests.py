@@ -1,4 +1,4 @@
-"""What backtests read of a program's history, and where they keep their progress and what they found."""
+"""Backtests: queries for a program's history, and the storage of progress and results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,11 +24,11 @@ UNFINISHED = (QUEUED, RUNNING)
 FINISHED = (DONE, FAILED)
 
 ROWS_AT_ONCE = 2_000
-"""Rows of one account's history in memory."""
+"""Rows of the history that are in memory at once."""
 
 
 class _Merchants(msgspec.Struct, frozen=True):
-    """A group of merchants, as the history keeps it."""
+    """A merchant group as the configuration history stores it."""
 
     token: str
     mids: tuple[str, ...]
@@ -38,9 +38,9 @@ GroupVersions = Sequence[tuple[int, MccGroup | _Merchants | None]]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backtest has to do: a program's history between two instants, the second excluded, and the changes to try.
+    """The task of a backtest: the period from ``start_ms`` to before ``end_ms``, and the changed spend controls.
 
-    Controls that are new have ids below zero.
+    New controls have negative ids.
     """
 
     program_id: int
@@ -53,8 +53,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sums(msgspec.Struct, kw_only=True):
-    """What a backtest has found so far; amounts in minor units. ``declined_by`` and ``blocked_by``: the token of a velocity or
-    of an authorization control to purchases and amount."""
+    """The sums of a backtest so far. Amounts are in minor units.
+
+    ``declined_by`` and ``blocked_by`` map the token of a velocity or authorization control to a number of purchases and their
+    amount.
+    """
 
     accounts: int = 0
     purchases: int = 0
@@ -72,7 +75,7 @@ class Sums(msgspec.Struct, kw_only=True):
     error: str | None = None
 
     def add(self, other: "Sums") -> None:
-        """Takes in what was found in further accounts."""
+        """Add the sums of further accounts."""
         for name in self.__struct_fields__:
             sum_of = getattr(self, name)
             if isinstance(sum_of, int):
@@ -83,7 +86,7 @@ class Sums(msgspec.Struct, kw_only=True):
 
 
 def count_in(counts: dict[str, tuple[int, int]], token: str, purchases: int, amount: int) -> None:
-    """Counts what a control declines."""
+    """Add declined purchases and their amount to the counts of a control."""
     before = counts.get(token, (0, 0))
     counts[token] = (before[0] + purchases, before[1] + amount)
 
@@ -92,9 +95,10 @@ def count_in(counts: dict[str, tuple[int, int]], token: str, purchases: int, amo
 
 
 def load_versions(db: Connection, program_id: int) -> Versions:
-    """All that the program's controls and exemptions ever said; shadows refuse nobody.
+    """Return all versions of the program's controls and exemptions.
 
-    A change of the group that a control points at is a change of the control.
+    A shadow control counts as absent, because it declines nothing. A change of a group is also a change of each control that
+    refers to the group.
     """
     groups = _Groups(db, program_id)
     velocity, auth, exempt = (
@@ -116,7 +120,7 @@ def _resolved_versions(
     control_id: int, docs: list[tuple[int, str]], groups: "_Groups", parse: Callable[[int, str], C | None],
     resolve: Callable[[C, Groups], C],
 ) -> list[tuple[int, C | None]]:  # fmt: skip
-    """What a control said with its scope worked out, again at each change of the groups that it points at."""
+    """Return a control's versions with resolved scopes. Each change of a group that the control refers to adds a version."""
     versions: list[tuple[int, C | None]] = []
     ends: list[int | None] = [*(revision for revision, _ in docs[1:]), None]
     for (revision, fact), end in zip(docs, ends, strict=True):
@@ -130,7 +134,10 @@ def _resolved_versions(
 
 
 class _Groups:
-    """What each group of a program was from which revision on, by its token; None while it was off."""
+    """The versions of a program's groups by token, each with its first revision.
+
+    A version is None while the group is inactive.
+    """
 
     def __init__(self, db: Connection, program_id: int) -> None:
         mccs = _load_docs(db, program_id, Kind.MCC_GROUP), msgspec.json.Decoder(MccGroup)
@@ -138,11 +145,11 @@ class _Groups:
         self._mccs, self._mids = _by_token(*mccs), _by_token(*mids)
 
     def changes(self, control: Control | MerchantRule) -> list[int]:
-        """The revisions at which what a control points at changed."""
+        """Return the revisions at which the groups of a control changed."""
         return [revision for versions in self._pointed_at(control) for revision, _ in versions]
 
     def groups_at(self, control: Control | MerchantRule, revision: int) -> Groups:
-        """What a control points at as it was at a revision; nothing when it was off or not there."""
+        """Return the groups of a control at a revision, without those that were inactive or absent."""
         mccs, mids = (
             next((group for start, group in reversed(versions) if start <= revision), None)
             for versions in self._pointed_at(control)
@@ -161,7 +168,7 @@ def _by_token(docs_by_object: dict[int, list[tuple[int, str]]], decoder: msgspec
     groups_by_token = dict[str, GroupVersions]()
     for docs in docs_by_object.values():
         groups = [(revision, None if doc == INACTIVE else decoder.decode(doc)) for revision, doc in docs]
-        # One that was never on matches nothing, as one that is not there.
+        # A group that was never active matches no merchant, like a group that does not exist.
         tokens = (group.token for _, group in groups if group is not None)
         if (token := next(tokens, None)) is not None:
             groups_by_token[token] = groups
@@ -169,7 +176,7 @@ def _by_token(docs_by_object: dict[int, list[tuple[int, str]]], decoder: msgspec
 
 
 def _load_docs(db: Connection, program_id: int, kind: Kind) -> dict[int, list[tuple[int, str]]]:
-    """What each object of a kind said from which revision on."""
+    """Return the versions of each object of a kind: first revision and document, by object id."""
     columns = config_history.c
     query = select(columns.object_id, columns.revision, columns.doc).where(columns.program_id == program_id, columns.kind == kind)
     docs: dict[int, list[tuple[int, str]]] = {}
@@ -179,25 +186,25 @@ def _load_docs(db: Connection, program_id: int, kind: Kind) -> dict[int, list[tu
 
 
 def count_accounts(db: Connection, program_id: int) -> int:
-    """How many accounts a backtest of the program goes through."""
+    """Return the number of accounts that a backtest of the program replays."""
     return db.scalar(select(func.count()).select_from(holders).where(holders.c.program_id == program_id)) or 0
 
 
 def next_accounts(db: Connection, program_id: int, after: int, count: int) -> list[int]:
-    """The next accounts of the program, in the order of their ids."""
+    """Return at most ``count`` account ids of the program above ``after``, in ascending order."""
     query = select(holders.c.id).where(holders.c.program_id == program_id, holders.c.id > after)
     return list(db.scalars(query.order_by(holders.c.id).limit(count)))
 
 
 class CardOf(NamedTuple):
-    """A card of an account: its token, and what a backtest must know of it."""
+    """A card's token, and the tokens of its user, account owner and product."""
 
     token: str
     holder: Holder
 
 
 def load_cards_of(db: Connection, holder_ids: Sequence[int]) -> dict[int, CardOf]:
-    """The cards of accounts by id."""
+    """Return the cards of accounts by id."""
     first = select(users.c.holder_id, func.min(users.c.id).label("owner_id")).where(users.c.holder_id.in_(holder_ids))
     owners = first.group_by(users.c.holder_id).subquery()
     owner = users.alias()
@@ -216,7 +223,7 @@ def load_cards_of(db: Connection, holder_ids: Sequence[int]) -> dict[int, CardOf
 def history_of(
     db: Connection, holder_ids: Sequence[int], start_ms: Instant, end_ms: Instant
 ) -> Iterator[tuple[TransactionRow, Details]]:
-    """What happened on accounts, one account after the other, each in the order of time."""
+    """Yield the transactions of accounts in the order of account id and time."""
     query = (
         select(transactions)
         .where(find_own(db, holder_ids).condition, transactions.c.created_ms < end_ms)
@@ -234,7 +241,7 @@ def history_of(
 
 
 class Claimed(NamedTuple):
-    """A backtest that this process works on."""
+    """A backtest that this process has claimed."""
 
     id: int
     program_id: int
@@ -244,7 +251,7 @@ class Claimed(NamedTuple):
 
 
 def claim(db: Connection, real_ms: Instant, lease_ms: int) -> Claimed | None:
-    """Takes the oldest backtest that nobody works on; None when there is none."""
+    """Claim the oldest unfinished backtest without a valid lease, for ``lease_ms`` milliseconds. Return None if there is none."""
     columns = backtests.c
     query = select(backtests).where(columns.state.in_(UNFINISHED), columns.lease_ms < real_ms).order_by(columns.id).limit(1)
     row = db.execute(query.with_for_update(skip_locked=True)).one_or_none()
@@ -256,13 +263,13 @@ def claim(db: Connection, real_ms: Instant, lease_ms: int) -> Claimed | None:
 
 
 def is_idle(db: Connection, real_ms: Instant) -> bool:
-    """Whether there is nothing to claim."""
+    """Return True if there is no backtest to claim."""
     columns = backtests.c
     return db.scalar(select(columns.id).where(columns.state.in_(UNFINISHED), columns.lease_ms < real_ms).limit(1)) is None
 
 
 def save_progress(db: Connection, claimed: Claimed, cursor: int, flips: Sequence[str], **columns: Any) -> bool:
-    """Keeps progress from the claimed cursor to the next; False when the backtest is not this process's any more."""
+    """Store the progress from the claimed cursor to the next one. Return False if this process has lost the claim."""
     mine = (backtests.c.id == claimed.id, backtests.c.state == RUNNING, backtests.c.cursor == claimed.cursor)
     if db.execute(backtests.update().where(*mine).values(cursor=cursor, **columns)).rowcount == 0:
         return False
@@ -277,19 +284,19 @@ def save_progress(db: Connection, claimed: Claimed, cursor: int, flips: Sequence
 
 
 def remove(db: Connection, row: Row) -> None:
-    """Removes a backtest and what it found; whoever works on it notices."""
+    """Delete a backtest and its flips. A process that works on it fails to save progress and stops."""
     db.execute(delete(backtest_flips).where(backtest_flips.c.backtest_id == row.id))
     db.execute(delete(backtests).where(backtests.c.id == row.id))
 
 
 def count_unfinished(db: Connection, program_id: int) -> int:
-    """How many backtests of the program wait or run."""
+    """Return the number of queued and running backtests of the program."""
     query = select(func.count()).select_from(backtests)
     return db.scalar(query.where(backtests.c.program_id == program_id, backtests.c.state.in_(UNFINISHED))) or 0
 
 
 def list_flips(db: Connection, backtest_id: int, start: int, count: int) -> list[str]:
-    """Flips from a position on."""
+    """Return at most ``count`` flips after the first ``start`` ones."""
     columns = backtest_flips.c
     query = select(columns.doc).where(columns.backtest_id == backtest_id, columns.number > start)
     return list(db.scalars(query.order_by(columns.number).limit(count)))

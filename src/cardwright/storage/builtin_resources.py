@@ -1,4 +1,4 @@
-"""What exists in every program by itself and can never be changed: two lists of countries and an account holder group."""
+"""Built-in resources: two country lists and one account holder group that every program has and that cannot be changed."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ COUNTRY_LISTS: tuple[tuple[str, str, bool, list[str]], ...] = (
     (US_ONLY, "Accept US only", True, ["840"]),
     (DECLINE_OFAC, "Decline OFAC countries", False, sorted(map(numeric_country, OFAC_COUNTRIES))),
 )
-"""Token, name, whether it is a whitelist, and its countries."""
+"""Token, name, whitelist flag, and numeric country codes."""
 
 DEFAULT_GROUP = "DEFAULT_AHG"
 DEFAULT_GROUP_NAME = "Default account holder group"
@@ -24,17 +24,17 @@ PRE_KYC_DEFAULTS: dict[str, Any] = {
     "is_reloadable_pre_kyc": False,
 }  # fmt: skip
 GROUP_DEFAULTS: dict[str, Any] = {"kyc_required": "NEVER", "is_reloadable": True, "pre_kyc_controls": PRE_KYC_DEFAULTS}
-"""The configuration of a group that says nothing (observed)."""
+"""The configuration of a group that is created without one (observed)."""
 
 BUILT_IN: dict[str, tuple[str, ...]] = {
     accepted_countries.name: (US_ONLY, DECLINE_OFAC),
     account_holder_groups.name: (DEFAULT_GROUP,),
 }
-"""The tokens of what exists by itself, by table."""
+"""The tokens of the built-in resources by table name."""
 
 
 def insert_built_ins(db: Connection, program_id: int, now: Instant) -> None:
-    """Gives a new program what every program has."""
+    """Insert the built-in resources of a new program."""
     common = {"program_id": program_id, "request_hash": b"", "created_ms": now, "modified_ms": now}
     for token, name, is_whitelist, country_codes in COUNTRY_LISTS:
         doc = {

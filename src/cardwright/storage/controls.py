@@ -1,4 +1,4 @@
-"""Spend controls and the groups they point at, as decisions see them, and the history that velocity controls look back at."""
+"""Spend controls: queries for active controls, their groups and country lists, and the past that velocity controls count."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ from cardwright.storage.tables import (
 )
 
 MEMBER_END = "\n"
-"""Stands before and behind every member of a group in ``members``; a member cannot contain it."""
+"""The separator before and after each member in the column ``members``. A member cannot contain it."""
 
 SHADOW, PROMOTED = 1, 2
-"""What stands in the column ``shadow`` of a velocity control that is one, and of one that was."""
+"""Values of the column ``shadow`` of a velocity control: a shadow control, and a control that was promoted from one."""
 
 SPEND_CONTROLS = (velocity_controls, auth_controls, exempt_mids)
 
@@ -41,7 +41,7 @@ NO_GROUPS = Groups()
 
 @dataclass(frozen=True, slots=True)
 class ActiveControls:
-    """Active controls of some levels, oldest first, with their scopes worked out."""
+    """Active controls with resolved scopes, oldest first."""
 
     velocity: list[Control]
     auth: list[MerchantRule]
@@ -49,7 +49,10 @@ class ActiveControls:
 
 
 def load_active_controls(db: Connection, program_id: int, groups: Groups, of_users: Collection[str] | None) -> ActiveControls:
-    """The active controls of these users, or those that are for no user; ``groups`` gains the merchant groups they name."""
+    """Return the active controls of these users; with None, those for no single user.
+
+    Adds the merchant groups that the controls refer to into ``groups``.
+    """
     velocity, auth, exempt = (_facts(db, table, program_id, of_users) for table in SPEND_CONTROLS)
     rules, exemptions = ([rule_from(row.id, row.fact) for row in rows] for rows in (auth, exempt))
     named = {rule.merchant_group for rule in (*rules, *exemptions) if rule.merchant_group is not None}
@@ -68,7 +71,7 @@ def _facts(db: Connection, table: Table, program_id: int, of_users: Collection[s
 
 
 def has_user_controls(db: Connection, program_id: int) -> bool:
-    """Whether any control of the program is for a single user: those are read when the user buys something."""
+    """Return True if any active control of the program is for a single user. Such controls are read with the user's purchase."""
     conditions = (
         select(table.c.id).where(table.c.program_id == program_id, table.c.user_token.is_not(None), table.c.active).exists()
         for table in SPEND_CONTROLS
@@ -77,7 +80,7 @@ def has_user_controls(db: Connection, program_id: int) -> bool:
 
 
 def count_program_controls(db: Connection, program_id: int, but: tuple[str, str]) -> int:
-    """How many active spend controls are for the whole program, besides the one of this table with this token."""
+    """Return the number of active program-wide controls, without shadow controls and without ``but`` (table name, token)."""
     count = 0
     for table in (velocity_controls, auth_controls):
         columns = table.c
@@ -91,17 +94,17 @@ def count_program_controls(db: Connection, program_id: int, but: tuple[str, str]
 
 
 def control_from(control_id: int, fact: str, groups: Groups = NO_GROUPS) -> Control:
-    """A velocity control from the JSON that is kept of it for decisions."""
+    """Return a velocity control from its stored ``fact``, with a resolved scope."""
     return resolved_control(msgspec.convert({**msgspec.json.decode(fact), "id": control_id}, Control), groups)
 
 
 def rule_from(rule_id: int, fact: str) -> MerchantRule:
-    """An authorization control or exemption from the JSON that is kept of it for decisions; its scope is not worked out yet."""
+    """Return an authorization control or exemption from its stored ``fact``. Its scope is not resolved yet."""
     return msgspec.convert({**msgspec.json.decode(fact), "id": rule_id}, MerchantRule)
 
 
 def load_mcc_groups(db: Connection, program_id: int) -> dict[str, MccGroup]:
-    """The program's active MCC groups by token, oldest first."""
+    """Return the program's active MCC groups by token, oldest first."""
     columns = mcc_groups.c
     query = select(columns.fact).where(columns.program_id == program_id, columns.active).order_by(columns.id)
     groups = [msgspec.json.decode(fact, type=MccGroup) for fact in db.scalars(query)]
@@ -109,7 +112,7 @@ def load_mcc_groups(db: Connection, program_id: int) -> dict[str, MccGroup]:
 
 
 def load_merchant_groups(db: Connection, program_id: int, groups: Groups, tokens: Iterable[str]) -> None:
-    """Adds these merchant groups to those that are known; one that is inactive has no members."""
+    """Add the members of these merchant groups to ``groups.mids``. An inactive group has no members."""
     missing = {token for token in tokens if token not in groups.mids}
     if not missing:
         return
@@ -122,23 +125,23 @@ def load_merchant_groups(db: Connection, program_id: int, groups: Groups, tokens
 
 
 def members_text(members: Iterable[str]) -> str:
-    """The column ``members`` of a group."""
+    """Return the value of the column ``members`` for these members."""
     return MEMBER_END + "".join(f"{member}{MEMBER_END}" for member in members)
 
 
 def members_of(text: str) -> frozenset[str]:
-    """What the column ``members`` says."""
+    """Return the members that the column ``members`` lists."""
     return frozenset(text.split(MEMBER_END)) - {""}
 
 
 def has_member(table: Table, member: str) -> ColumnElement[bool]:
-    """The condition that a group has a member, exactly as it is spelt."""
-    # Both databases know replace(), and it minds upper and lower case on both, which LIKE does not.
+    """Return the condition that a group has a member. The comparison is case-sensitive."""
+    # Both databases have replace(), which is case-sensitive on both. LIKE is not case-sensitive on SQLite.
     return func.replace(table.c.members, members_text([member]), "") != table.c.members
 
 
 def load_countries(db: Connection, program_id: int, tokens: Iterable[str]) -> dict[str, CountryList]:
-    """These lists of countries by token."""
+    """Return these country lists by token."""
     columns = accepted_countries.c
     query = select(columns.doc).where(columns.program_id == program_id, columns.token.in_(list(tokens)))
     lists = [msgspec.json.decode(doc, type=CountryList) for doc in db.scalars(query)]
@@ -154,19 +157,19 @@ class _HolderGroup(msgspec.Struct):
 
 
 def pre_kyc_of(doc: str) -> PreKyc:
-    """What an account holder group allows before KYC."""
+    """Return the pre-KYC controls from the document of an account holder group."""
     return msgspec.json.decode(doc, type=_HolderGroup).config.pre_kyc_controls
 
 
 def load_pre_kyc(db: Connection, program_id: int) -> dict[str, PreKyc]:
-    """What each account holder group allows before KYC, by token."""
+    """Return the pre-KYC controls of each account holder group by token."""
     columns = account_holder_groups.c
     rows: Any = db.execute(select(columns.token, columns.doc).where(columns.program_id == program_id))
     return {row.token: pre_kyc_of(row.doc) for row in rows}
 
 
 def load_past(db: Connection, holder_id: int, user_token: str) -> list[Past]:
-    """Return what a user did on an account, as controls count it, in the order of the decisions."""
+    """Return the usage changes of a user's transactions on an account, in the order of time and row id."""
     query = (
         select(transactions, cards.c.doc.label("card_doc"))
         .join(cards, cards.c.id == transactions.c.card_id)
@@ -188,5 +191,5 @@ class _Card(msgspec.Struct):
 
 
 def product_token_of(card_doc: str) -> str:
-    """The card product that a card belongs to."""
+    """Return the token of a card's product from the card's document."""
     return msgspec.json.decode(card_doc, type=_Card).card_product_token

@@ -1,8 +1,7 @@
-"""Connections to the database: SQLite in a file or PostgreSQL, with the same interface.
+"""Database connections: one interface for a SQLite file and for PostgreSQL.
 
-Every transaction has a time limit. When it is reached, the wait for the database is aborted from outside: the socket is shut
-down, the statement of SQLite interrupted. A database that cannot work for now raises ``Unavailable`` here, whatever the driver
-calls it.
+Every transaction of a server has a time limit. At the limit a watchdog aborts the wait: it shuts the socket of PostgreSQL down,
+or interrupts the statement of SQLite. If the database temporarily cannot work, all driver errors become ``Unavailable``.
 """
 
 import contextlib
@@ -44,19 +43,20 @@ if TYPE_CHECKING:
     import psycopg
 
 IDLE_MS = 60_000
-"""After so long the server ends a transaction whose client has fallen silent, and with it its locks."""
+"""Milliseconds after which the PostgreSQL server ends an idle transaction and releases its locks."""
 
 SILENT_CLIENT = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
-"""How soon the server gives up a client whose host has fallen silent, and with it the locks of its transaction."""
+"""TCP settings of the server's end. The server closes the connection of an unreachable client within about 11 seconds."""
 
 PEER_OPTIONS = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "5000"}
-"""How soon libpq gives up a host that has fallen silent."""
+"""TCP settings of libpq's end: it closes the connection to an unreachable host within about 11 seconds."""
 
 
 class Database:
-    """Connections for reading and for writing. ``address`` is a file path or ``postgresql://…``, with several hosts if need be.
+    """Connections for reading and for writing.
 
-    ``limits`` holds for every wait; the default is for commands.
+    ``address`` is a file path or ``postgresql://…``, which may name several hosts. ``limits`` applies to every wait; the default
+    is for commands.
     """
 
     def __init__(self, address: str, limits: Limits = PATIENT) -> None:
@@ -68,10 +68,10 @@ class Database:
         self._watchdog = Watchdog()
         self._is_closed = False
         self.outage = Outage()
-        # SQLite has one writer. Threads wait here, in order and without polling, rather than on the file's lock.
+        # SQLite has one writer. This lock is FIFO and does not poll; the file's lock does neither.
         self.write_lock = FairLock()
         self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine()
-        # In SQLite a transaction sees the database as its first read found it; PostgreSQL must be asked for that.
+        # A SQLite transaction reads one snapshot. PostgreSQL does so only from REPEATABLE READ on.
         self._reader = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         self._writer = self.engine.execution_options(immediate=True) if self.is_sqlite else self.engine
 
@@ -89,24 +89,24 @@ class Database:
 
     @property
     def place(self) -> str:
-        """Where the data lives, for people to read; without a password."""
+        """The file path or the PostgreSQL address, for display. A password is replaced by ``***``."""
         return self._address if self.is_sqlite else without_password(self._address)
 
     @contextmanager
     def read(self, limit_s: float | None = None) -> Iterator[Connection]:
-        """A transaction that only reads: all of it sees what was committed when its first statement began.
+        """Yield the connection of a read transaction, whose snapshot is taken at its first statement.
 
-        Raises Unavailable when the database cannot work for now, or not within ``limit_s`` seconds.
+        Raises Unavailable if the database cannot work, or does not finish within ``limit_s`` seconds.
         """
         with self._guarded(self._reader, self._deadline(limit_s)) as (connection, _), connection.begin():
             yield connection
 
     @contextmanager
     def write(self, limit_s: float | None = None) -> Iterator[Connection]:
-        """A transaction that writes: committed at the end, rolled back on any exception.
+        """Yield the connection of a write transaction, which is committed at the end and rolled back on any exception.
 
-        Raises Unavailable when nothing was committed, and InDoubt when the connection was lost during COMMIT. Nothing is
-        committed after the limit.
+        Raises Unavailable if nothing was committed, and InDoubt if the connection was lost during COMMIT. After ``limit_s``
+        seconds no commit begins.
         """
         deadline = self._deadline(limit_s)
         with self._turn(deadline), self._guarded(self._writer, deadline) as (connection, watch):
@@ -126,17 +126,17 @@ class Database:
         self.engine.dispose()
 
     def abort(self) -> None:
-        """Abort the transactions under way that have a limit."""
+        """Abort all running transactions that have a time limit."""
         self._watchdog.expire()
 
     def close(self) -> None:
-        """Abort what is under way and end all connections."""
+        """Abort all running transactions that have a time limit, and close the idle connections."""
         self._is_closed = True
         self._watchdog.close()
         self.engine.dispose()
 
     def connect_postgres(self, options: str, *, autocommit: bool = False) -> "psycopg.Connection[Any]":
-        """A new connection of psycopg; ``options`` set the server's session. Raises psycopg.OperationalError."""
+        """Return a new psycopg connection. ``options`` are settings of the session. Raises psycopg.OperationalError."""
         import psycopg
 
         parameters: dict[str, Any] = self._parameters()
@@ -150,7 +150,7 @@ class Database:
 
     @contextmanager
     def _turn(self, deadline: float | None) -> Iterator[None]:
-        """The turn among the writers of SQLite in this process."""
+        """Hold the lock of this process's SQLite writers. Raises Contended at the deadline."""
         if not self.is_sqlite:
             yield
             return
@@ -163,18 +163,21 @@ class Database:
             self.write_lock.release()
 
     def _turn_s(self, left_s: float) -> float:
-        """How long to wait for the turn: what is left must do for the file's lock, whose wait SQLite does not break off."""
+        """Return the longest wait for the write lock, in seconds.
+
+        The rest of the time is for the file's lock, because the watchdog cannot interrupt SQLite's wait for it.
+        """
         return max(0.0, left_s / 2, left_s - self.limits.lock_s)
 
     @contextmanager
     def _guarded(self, engine: Engine, deadline: float | None) -> Iterator[tuple[Connection, Watch | None]]:
-        """A connection under the watchdog. Errors that mean that the database is away become Unavailable."""
+        """Yield a connection under the watchdog. Errors of a database that is away become Unavailable."""
         watch: Watch | None = None
         try:
             if self._is_closed:
                 raise Unavailable("the database has been closed")
             if deadline is not None and monotonic() >= deadline:
-                raise TimedOut("there is no time left to ask the database")
+                raise TimedOut("the time limit passed before the database was asked")
             with engine.connect() as connection, _discarded_when_void(connection):
                 if deadline is None:
                     yield connection, None
@@ -212,18 +215,18 @@ class Database:
             commit()
         except DBAPIError as error:
             if not is_away_error(error) or isinstance(error.orig, sqlite3.Error):
-                # SQLite reports a COMMIT that failed; nothing was committed then.
+                # If SQLite reports an error from COMMIT, nothing was committed.
                 raise
             raise InDoubt(f"the connection was lost during COMMIT ({reason_of(error)})") from error
 
     # --- Engines -----------------------------------------------------------------------------
 
     def _postgres_engine(self) -> Engine:
-        # libpq gets the address as it is: SQLAlchemy's own form knows no list of hosts.
+        # libpq gets the address unchanged: the URL of SQLAlchemy supports no list of hosts.
         options = f"{SILENT_CLIENT} -c lock_timeout={int(self.limits.lock_s * 1000)}"
         options += f" -c idle_in_transaction_session_timeout={IDLE_MS}"
         if self.limits.transaction_s is not None:
-            # The server notices that the client of a running statement is gone.
+            # Every second the server checks that the client of a running statement is still connected.
             options += " -c client_connection_check_interval=1000"
         engine = create_engine(
             "postgresql+psycopg://",
@@ -236,17 +239,17 @@ class Database:
         return engine
 
     def _parameters(self) -> dict[str, str]:
-        """Parameters of libpq that the address does not set itself."""
+        """Return our libpq parameters, without those that the address sets."""
         ours = {"connect_timeout": str(self.limits.connect_s), "application_name": f"cardwright/{os.getpid()}", **PEER_OPTIONS}
         if "," in urlsplit(self._address).netloc:
-            # Of several hosts the one that takes writes: a standby refuses them.
+            # Choose the host that accepts writes: a standby refuses them.
             ours["target_session_attrs"] = "read-write"
         given = {name for name, _ in parse_qsl(urlsplit(self._address).query)}
         return {name: value for name, value in ours.items() if name not in given}
 
     def _sqlite_engine(self) -> Engine:
         path, busy_s = self._address, self.limits.lock_s
-        # The address is in the creator; without a pool named here SQLAlchemy would take this for a database in memory.
+        # The creator has the path. Without an explicit pool class, SQLAlchemy would use the pool of an in-memory database.
         engine = create_engine(
             "sqlite://", creator=lambda: connect_sqlite(path, busy_s), poolclass=QueuePool, pool_size=16, max_overflow=16,
             pool_timeout=self.limits.lock_s,
@@ -254,7 +257,7 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            # A read that turns into a write gets SQLITE_BUSY at once, whatever the timeout: writers begin as writers.
+            # A read transaction that starts to write can get SQLITE_BUSY at once, whatever the timeout. So writers use IMMEDIATE.
             immediate = connection.get_execution_options().get("immediate", False)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
@@ -263,7 +266,7 @@ class Database:
 
 @contextmanager
 def _discarded_when_void(connection: Connection) -> Iterator[None]:
-    """Keep a connection that the database refuses to work on out of the pool.
+    """Invalidate a connection after an error that means that the database is away, so that the pool drops it.
 
     Its prepared statements may be void, or on SQLite it may have been opened while the disk was read-only.
     """
@@ -276,11 +279,12 @@ def _discarded_when_void(connection: Connection) -> Iterator[None]:
 
 
 def _check_out(raw: Any, _record: object, _proxy: object) -> None:
-    """Have a connection replaced that broke while it was idle: a server that goes says so, or closes its end.
+    """Raise DisconnectionError if an idle connection is broken, so that the pool replaces it.
 
-    A round trip would tell too, but takes its time, and with a frozen server has no end.
+    An idle connection is readable only after a message of the server or the end of the connection. A query as a test would cost
+    a round trip, and would hang if the server is frozen.
     """
-    # Not ``select``, which takes no descriptor above 1,023.
+    # ``select`` accepts no descriptor above 1,023.
     poll = select.poll()
     poll.register(raw.fileno(), select.POLLIN)
     if poll.poll(0):
@@ -289,11 +293,11 @@ def _check_out(raw: Any, _record: object, _proxy: object) -> None:
 
 @contextmanager
 def _abort_of(raw: Any) -> Iterator[Callable[[], None]]:
-    """How to abort what a driver's connection waits for, from another thread."""
+    """Yield a function that aborts the wait of a driver's connection from another thread."""
     if isinstance(raw, sqlite3.Connection):
         yield raw.interrupt
         return
-    # A copy of the socket: psycopg closes its own when it notices a loss, and its number may be another connection's then.
+    # A copy of the socket: when psycopg notices a loss, it closes its descriptor, and another connection may get the same number.
     with socket.socket(fileno=os.dup(raw.fileno())) as copy:
 
         def shut_down() -> None:
@@ -306,7 +310,7 @@ def _abort_of(raw: Any) -> Iterator[Callable[[], None]]:
 def without_password(dsn: str) -> str:
     """Return a PostgreSQL address with its password replaced by ``***``."""
     rest = dsn.partition("://")[2]
-    # The last @ ends the password, whatever characters it has.
+    # A password may contain @, so the last @ ends it.
     user, separator, hosts = rest.rpartition("@")
     name, colon, _ = user.partition(":")
     shown = f"{name}{':***' if colon else ''}{separator}{hosts}"
@@ -314,4 +318,4 @@ def without_password(dsn: str) -> str:
 
 
 Row = Any
-"""A SQLAlchemy row: its columns are attributes."""
+"""A SQLAlchemy row. Its columns are attributes."""

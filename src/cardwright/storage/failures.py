@@ -1,4 +1,4 @@
-"""Failures of the database: what the rest of the code catches, and which errors of a driver mean that."""
+"""Failures of the database: exceptions, and the mapping from driver errors to them."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ AWAY_STATES = frozenset({"25006", "25P03", "26000", "0A000", LOCK_NOT_AVAILABLE}
 statement, statement that is no longer valid, lock not available in time."""
 
 MIGRATED_STATES = frozenset({"42703"})
-"""Undefined column: another version has migrated the database, which a new worker tells by the schema."""
+"""Undefined column: another version has migrated the database. A new worker detects this by the schema revision."""
 
 LOST_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03"})
 """The server ends the connection: by an administrator's command, after a crash, when it starts or stops, idle for too long."""
@@ -29,37 +29,37 @@ RETRIABLE_STATES = frozenset({"23505", "40001", "40P01", LOCK_NOT_AVAILABLE})
 
 
 class Conflict(Exception):
-    """Another process committed what this batch wanted to commit too, or holds its lock: run the batch again."""
+    """A conflict with another process, which committed the same key or holds a lock. The batch must run again."""
 
 
 class Refused(Exception):
-    """The database refuses a statement for a reason that does not pass, such as a broken check: a bug."""
+    """A statement that the database refuses permanently, such as a violated CHECK constraint. It is a bug."""
 
 
 class Unavailable(Exception):
-    """The database cannot be reached or refuses work for now. Nothing was committed, except with ``InDoubt``."""
+    """A database that is unreachable or temporarily refuses work. Nothing was committed, except perhaps with ``InDoubt``."""
 
 
 class ConnectionLost(Unavailable):
-    """A connection that was open has ended. A new one tells whether the database is away."""
+    """The loss of an open connection. The database may still be available on a new one."""
 
 
 class Contended(Unavailable):
-    """The database works, but other work keeps a lock, or all connections, for too long."""
+    """A wait for a lock, or for a connection of the pool, that took too long. The database itself works."""
 
 
 class TimedOut(Unavailable):
-    """The database did not answer in time, which says nothing about the reason."""
+    """A missing answer within the time limit. The reason is unknown."""
 
 
 class Locked(Unavailable):
-    """Another process kept the lock of the SQLite file until the wait for it ended."""
+    """A lock of the SQLite file that another process kept until the wait ended."""
 
 
 class InDoubt(Unavailable):
-    """The connection was lost, or the time ran out, after COMMIT was sent: the transaction may have been committed.
+    """A transaction that may have been committed: the connection was lost, or the time ran out, after COMMIT was sent.
 
-    ``row_ids`` are ids of transactions that it inserts, all or none, ``holder_ids`` the accounts that it has locked.
+    ``row_ids`` are the ids of the rows that it inserts, all or none. ``holder_ids`` are the accounts that it has locked.
     """
 
     def __init__(self, text: str, row_ids: Sequence[int] = (), holder_ids: Sequence[int] = ()) -> None:
@@ -69,22 +69,22 @@ class InDoubt(Unavailable):
 
 
 class Damaged(Unavailable):
-    """The SQLite file is damaged. It must be restored: the server ends."""
+    """A damaged SQLite file. The server stops, and the file must be restored."""
 
 
 class SchemaChanged(Unavailable):
-    """The database has another schema than this version of the program works with."""
+    """A database whose schema revision differs from the one that this version of Cardwright requires."""
 
 
 def is_away(state: str) -> bool:
-    """Whether an SQLSTATE means that the database cannot work for now."""
+    """Return True if an SQLSTATE means that the database temporarily cannot work."""
     return state in AWAY_STATES or state.startswith(AWAY_CLASSES)
 
 
 def is_away_error(error: Exception) -> bool:
-    """Whether an error of SQLAlchemy or of a driver means that the database cannot work for now.
+    """Return True if an error of SQLAlchemy or a driver means that the database temporarily cannot work.
 
-    All others are bugs, or facts such as a unique violation.
+    All other errors are bugs, or results such as a unique violation.
     """
     if isinstance(error, (PoolTimeoutError, InvalidatePoolError)):
         return True
@@ -95,18 +95,18 @@ def is_away_error(error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in SQLITE_AWAY
     if state := getattr(error, "sqlstate", None):
         return is_away(state)
-    # psycopg reports a lost or refused connection without a state. It is not imported where SQLite is used.
+    # psycopg reports a lost or refused connection without an SQLSTATE. With SQLite psycopg is not imported, so compare the name.
     return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error means that the SQLite file is damaged."""
+    """Return True if an error means that the SQLite file is damaged."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in SQLITE_DAMAGED
 
 
 def is_contention(error: Exception) -> bool:
-    """Whether the database works, but others kept a lock or all connections of the pool for too long."""
+    """Return True if the database works, but a wait for a lock, a statement or the connection pool took too long."""
     if isinstance(error, PoolTimeoutError):
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -114,20 +114,20 @@ def is_contention(error: Exception) -> bool:
 
 
 def is_locked(error: Unavailable) -> bool:
-    """Whether the database works, but another transaction kept a lock until the wait for it ended."""
+    """Return True if another transaction kept a lock until the wait for it ended."""
     cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else error.__cause__
     return isinstance(error, Locked) or getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE
 
 
 def unavailability(error: Exception) -> Unavailable:
-    """The failure that a driver's error means of which ``is_away_error`` is true."""
+    """Return the exception for a driver's error. ``is_away_error`` must be true for the error."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     is_file_locked = isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in SQLITE_BLOCKED
     return (Locked if is_file_locked else Unavailable)(reason_of(error))
 
 
 def public_reason(error: Exception) -> str:
-    """The reason of a failure as callers may know it: the driver's text names hosts and files, which are for the log."""
+    """Return the reason of a failure for API callers. The driver's text names hosts and files, so it goes to the log only."""
     match error:
         case SchemaChanged():
             return str(error)
@@ -144,6 +144,6 @@ def public_reason(error: Exception) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what the driver reports."""
+    """Return the first line of a driver's error text, or the name of its class."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return str(cause).strip().partition("\n")[0] or type(cause).__name__

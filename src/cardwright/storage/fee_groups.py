@@ -1,4 +1,4 @@
-"""Real-time fee groups as decisions see them, and the fee transactions that a batch must look at."""
+"""Real-time fee groups: queries for the fees that decisions charge, and for the fee transactions that a batch needs."""
 
 from collections.abc import Collection
 
@@ -9,11 +9,11 @@ from cardwright.core.transaction_row import TransactionRow
 from cardwright.storage.tables import account_holder_groups, fees, real_time_fee_groups, transactions
 
 FeesByGroup = dict[str, tuple[RealTimeFee, ...]]
-"""The fees that members pay, by the token of their account holder group."""
+"""The fees by the token of the account holder group whose members pay them."""
 
 
 def load_fees(db: Connection, program_id: int, currency: str) -> FeesByGroup | None:
-    """What the members of a program's account holder groups pay; None where the program has never had a fee group."""
+    """Return the real-time fees by account holder group. Return None if the program never had a fee group."""
     groups = _docs(db, real_time_fee_groups, program_id)
     if not groups:
         return None
@@ -27,6 +27,6 @@ def _docs(db: Connection, table: Table, program_id: int) -> dict[str, str]:
 
 
 def load_rows(db: Connection, ids: Collection[int]) -> list[TransactionRow]:
-    """Transactions by their ids."""
+    """Return the transactions with these ids."""
     columns = (transactions.c[name] for name in TransactionRow._fields)
     return [TransactionRow(*row) for row in db.execute(select(*columns).where(transactions.c.id.in_(ids)))]

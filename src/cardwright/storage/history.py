@@ -1,4 +1,4 @@
-"""Revisions of configuration: who caches an object knows from a number whether it is still true, and what it said before.
+"""Configuration revisions: caches compare a revision number to detect changes, and past versions can be read.
 
 A change of a card or of its user raises the revision of the account that the card draws on, in the row that a decision
 locks anyway. A change of a product, a funding source or the program's settings raises the program's revision.
@@ -13,7 +13,7 @@ from cardwright.storage.tables import cards, config_history, holders, programs, 
 
 
 class Kind(IntEnum):
-    """What kind of object a row of the history is about."""
+    """The kind of object that a row of the configuration history describes."""
 
     FUNDING_SOURCE = 1
     CARD_PRODUCT = 2
@@ -31,28 +31,31 @@ class Kind(IntEnum):
 
 
 INACTIVE = "null"
-"""What the history says of an object that is off."""
+"""The document of an inactive object in the history."""
 
 
 _AT_HAND = {Kind.USER: users, Kind.CARD: cards}
 
 
 def raise_program_revision(db: Connection, program_id: int) -> int:
-    """Counts a change of what a whole program shares and returns the new revision."""
+    """Increase the program's revision after a change of shared configuration, and return the new revision."""
     statement = programs.update().where(programs.c.id == program_id).values(revision=programs.c.revision + 1)
     return int(db.execute(statement.returning(programs.c.revision)).scalar_one())
 
 
 def raise_holder_revision(db: Connection, holder_id: int) -> int:
-    """Counts a change of a user or card that draws on the account, waiting for a batch that has it locked."""
+    """Increase the account's revision after a change of one of its users or cards, and return the new revision.
+
+    The update waits for a batch that has the account locked.
+    """
     statement = holders.update().where(holders.c.id == holder_id).values(revision=holders.c.revision + 1)
     return int(db.execute(statement.returning(holders.c.revision)).scalar_one())
 
 
 def save_version(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int, now: Instant, doc: str) -> None:
-    """Keeps what an object says from a revision on; the last word at one revision counts.
+    """Store the document of an object from a revision on. A second call for the same revision replaces the document.
 
-    What decisions read for each purchase, users and cards, has the newest word in its own row too.
+    The row of a user or card also stores its newest document, because decisions read it for each purchase.
     """
     key = {"program_id": program_id, "kind": kind, "object_id": object_id, "revision": revision}
     changed = config_history.update().values(at_ms=now, doc=doc)
@@ -77,13 +80,13 @@ _DOC_AS_OF = (
 
 
 def doc_as_of(db: Connection, program_id: int, kind: Kind, object_id: int, revision: int) -> str:
-    """What an object said at a revision; it must have existed."""
+    """Return the document of an object at a revision. The object must have existed."""
     parameters = {"program_id": program_id, "kind": kind, "object_id": object_id, "revision": revision}
     return str(db.execute(_DOC_AS_OF, parameters).scalar_one())
 
 
 def docs_as_of(db: Connection, program_id: int, kind: Kind, revision: int) -> list[tuple[int, str]]:
-    """Id and words of every object of a kind that there was and that was not off at a revision, oldest first."""
+    """Return id and document of every object of a kind that was active at a revision, oldest first."""
     columns = config_history.c
     newest = (
         select(columns.object_id, func.max(columns.revision).label("revision"))

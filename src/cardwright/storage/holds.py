@@ -1,4 +1,4 @@
-"""Open holds whose time is up and deposits whose day has come, by an index of these alone: closed ones are never looked at."""
+"""Due holds and deposits: queries over a partial index that contains no closed rows."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,19 @@ from cardwright.core.transaction_row import TransactionRow
 from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.storage.tables import cards, programs, transactions
 
-# A literal, not a parameter: the databases take the index only where they see its own condition.
+# A literal, not a parameter: a database uses a partial index only if the query repeats the index's condition.
 _HAS_END = text("transactions.due_ms > 0")
 
 
 class DueHold(NamedTuple):
-    """The transaction that holds, and the token of its card."""
+    """The id of an authorization with an open hold, and the token of its card."""
 
     row_id: int
     card_token: str
 
 
 def programs_with_due_holds(db: Connection, real_ms: Instant) -> list[int]:
-    """The ids of the programs in whose own time some hold should have ended."""
+    """Return the ids of the programs that have a due hold or deposit by their own clock."""
     first = select(func.min(transactions.c.due_ms)).where(transactions.c.program_id == programs.c.id, _HAS_END).scalar_subquery()
     query = select(programs.c.id, programs.c.clock_offset_ms, programs.c.clock_frozen_ms, first.label("first"))
     rows = db.execute(query.order_by(programs.c.id))
@@ -31,7 +31,7 @@ def programs_with_due_holds(db: Connection, real_ms: Instant) -> list[int]:
 
 
 def load_due_deposits(db: Connection, program_id: int, now: Instant, count: int) -> list[TransactionRow]:
-    """The first transactions of at most so many direct deposits whose day has come, those that were due first first."""
+    """Return the first transactions of at most ``count`` due direct deposits, earliest first."""
     row = transactions.c
     columns = (transactions.c[name] for name in TransactionRow._fields)
     due = select(*columns).where(row.program_id == program_id, row.due_ms <= now, _HAS_END, row.card_id.is_(None))
@@ -39,7 +39,7 @@ def load_due_deposits(db: Connection, program_id: int, now: Instant, count: int)
 
 
 def load_due_holds(db: Connection, program_id: int, now: Instant, count: int) -> list[DueHold]:
-    """At most so many holds of a program whose time is up, those that were due first first."""
+    """Return at most ``count`` due holds of a program, earliest first."""
     row = transactions.c
     due = select(row.id, row.card_id, row.due_ms).where(
         row.program_id == program_id, row.due_ms <= now, _HAS_END, row.card_id.is_not(None)

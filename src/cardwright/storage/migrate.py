@@ -1,4 +1,4 @@
-"""Schema of a database: its revision, the check that this version works with it, and the migrations to it."""
+"""Schema of the database: revision, compatibility check, and migrations."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -13,39 +13,39 @@ from cardwright.storage.database import Database
 from cardwright.storage.failures import SchemaChanged, Unavailable, is_locked
 
 if TYPE_CHECKING:
-    # Alembic takes 0.2 s to import, which only a database that must be changed should cost.
+    # The import of Alembic takes 0.2 s, so it happens only if a database must be migrated.
     from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 LOCK_WAIT_S = 30.0
-"""The longest wait for another migration, and on PostgreSQL for each table that a transaction holds."""
+"""Maximum wait in seconds for another migration, and on PostgreSQL also for the lock of each table."""
 
 LOCK_ID = 727274
 
 SELECT_SCHEMA = "SELECT version_num FROM alembic_version"
 
 PROBE = "UPDATE alembic_version SET version_num = version_num"
-"""Write a row without a change: if this can be committed, purchases can."""
+"""An update that changes nothing. If it can be committed, purchases can be too."""
 
 
 class MigrationBlocked(Exception):
-    """Another migration, or a transaction, held a lock until the wait ended; nothing was changed."""
+    """A migration that another migration or transaction blocked until the wait ended. Nothing was changed."""
 
 
 @cache
 def revisions() -> tuple[str, ...]:
-    """Return the revisions that this version knows, oldest first: they are in the names of the migration files."""
+    """Return the revisions that this version knows, oldest first. The names of the migration files contain them."""
     return tuple(sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
 
 
 def newest() -> str:
-    """Return the revision that this version works with."""
+    """Return the revision that this version requires."""
     return revisions()[-1]
 
 
 def check_schema(stored: Sequence[str]) -> None:
-    """Raise SchemaChanged unless the database has the revision that this version works with."""
+    """Raise SchemaChanged unless the database has the revision that this version requires."""
     if list(stored) != [newest()]:
         known = f"this version of Cardwright works with {newest()}; install the matching version and restart"
         text = f"the database has schema {', '.join(stored) or 'none'}, {known}"
@@ -53,7 +53,7 @@ def check_schema(stored: Sequence[str]) -> None:
 
 
 def present(database: Database) -> str | None:
-    """Return the revision of the database; None when it is empty."""
+    """Return the revision of the database, or None if the database is empty."""
     with database.read() as db:
         return _present(db)
 
@@ -65,9 +65,9 @@ def _present(db: Connection) -> str | None:
 
 
 def migrate(database: Database, wait_s: float = LOCK_WAIT_S) -> bool:
-    """Run the migrations that are missing in one transaction; return whether there were any.
+    """Run the missing migrations in one transaction. Return True if there were any.
 
-    Two processes that start at once do it one after the other. Raises MigrationBlocked, after ``wait_s`` on PostgreSQL and
+    A lock serializes processes that start at the same time. Raises MigrationBlocked after ``wait_s`` seconds on PostgreSQL, and
     after the connection's busy timeout on SQLite.
     """
     if present(database) == newest():
@@ -75,23 +75,23 @@ def migrate(database: Database, wait_s: float = LOCK_WAIT_S) -> bool:
     from alembic import command
 
     with _locked(database, wait_s) as db:
-        # Looked up under the lock: another process may have migrated while this one waited.
+        # Read again under the lock: another process may have migrated during the wait.
         if (revision := _present(db)) == newest():
             return False
         command.upgrade(_config(db), "head")
         if revision is not None:
-            # Running servers read a program's configuration again, and with it the schema, when its revision has changed.
+            # A new revision makes running servers reload the program's configuration and check the schema.
             db.execute(text("UPDATE programs SET revision = revision + 1"))
     return True
 
 
 @contextmanager
 def _locked(database: Database, wait_s: float) -> Iterator[Connection]:
-    """A transaction that no other migration runs beside. Raises MigrationBlocked."""
+    """Yield a transaction that excludes other migrations. Raises MigrationBlocked."""
     try:
         with database.write() as db:
             if not database.is_sqlite:
-                # A migration may take longer than any other statement is allowed to.
+                # A migration has no time limit, unlike other statements.
                 db.execute(text("SET LOCAL statement_timeout = 0"))
                 db.execute(text(f"SET LOCAL lock_timeout = {int(wait_s * 1000)}"))
                 db.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_ID})"))
@@ -103,7 +103,7 @@ def _locked(database: Database, wait_s: float) -> Iterator[Connection]:
 
 
 def sql_of_all(database: Database) -> str:
-    """The migrations as SQL, for those who run it themselves."""
+    """Return all migrations as SQL, for operators who run it manually."""
     from alembic import command
 
     config, output = _config(None), io.StringIO()

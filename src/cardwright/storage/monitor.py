@@ -1,4 +1,4 @@
-"""The monitor of the database: notices that it is away while nothing else asks it, and that it is back."""
+"""Database monitor: detects the beginning and the end of an outage, also without other traffic."""
 
 import asyncio
 import contextlib
@@ -12,18 +12,18 @@ from cardwright.storage.failures import Contended, Damaged, Unavailable
 from cardwright.storage.migrate import PROBE, SELECT_SCHEMA, check_schema
 
 HEARTBEAT_S = 1.0
-"""How often a database that works is asked for its schema."""
+"""Seconds between two reads of the schema while the database works."""
 
 PROBE_S = 0.2
-"""How often a database that is away is tried."""
+"""Seconds between two attempts to commit while the database is away."""
 
 log = structlog.get_logger()
 
 
 class Monitor:
-    """Asks the database again and again. One for each process, in its event loop.
+    """A periodic check of the database, one in the event loop of each process.
 
-    ``on_damage`` is called once when a SQLite file turns out to be damaged.
+    It calls ``on_damage`` once if the SQLite file is damaged, and ends.
     """
 
     def __init__(self, database: Database, on_damage: Callable[[Damaged], None]) -> None:
@@ -35,7 +35,7 @@ class Monitor:
         self._written_at = -HEARTBEAT_S
 
     async def run(self) -> None:
-        """Ask until ``stop`` is called."""
+        """Check the database until ``stop`` is called or the file is damaged."""
         outage = self._database.outage
         while not self._stopped.is_set():
             is_away = outage.text is not None
@@ -46,12 +46,12 @@ class Monitor:
             except Unavailable as error:
                 outage.begin(error)
                 if not is_away:
-                    # What still waits for an answer would wait in vain.
+                    # Running transactions would only wait until their time limit.
                     self._database.abort()
             except Exception:
                 log.exception("the database could not be monitored")
             else:
-                # A read that succeeds says nothing of a failed write that was noted meanwhile.
+                # Only a commit ends an outage: a read can succeed while writes fail.
                 if is_away:
                     outage.end()
             await self._rest()
@@ -60,14 +60,14 @@ class Monitor:
                 return
 
     def stop(self) -> None:
-        """End ``run`` and do not wait for what it asks."""
+        """End ``run`` without waiting for the current check."""
         self._stopped.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def unreadiness(self) -> str | None:
-        """Why the database cannot serve requests now; None if it can, which it has shown by a commit within the last second.
+        """Return the reason why the database cannot serve requests, or None if a commit succeeded within the last second.
 
-        Answers within ``ready_s`` seconds.
+        If the last commit is older, try one. The answer comes within ``ready_s`` seconds.
         """
         if (text := self._database.outage.text) is not None:
             return text
@@ -76,10 +76,10 @@ class Monitor:
             return None
         if self._check is None or self._check.done():
             self._check = asyncio.ensure_future(self._in_thread(self._write))
-            # When nothing waits for it any more, its failure is of no interest.
+            # Retrieve the exception also if all callers have stopped waiting, or asyncio logs a warning.
             self._check.add_done_callback(lambda check: check.cancelled() or check.exception())
         try:
-            # One check at a time, which all callers share: with a database that hangs they would use up the threads.
+            # All callers share one check: with a hanging database, one check for each caller would use up the threads.
             await asyncio.wait_for(asyncio.shield(self._check), self._database.limits.ready_s)
         except TimeoutError:
             return "the database does not answer in time"
@@ -92,7 +92,7 @@ class Monitor:
         return None
 
     async def _rest(self) -> None:
-        """Wait until the next heartbeat is due, or the next probe once the database is away."""
+        """Wait until the next heartbeat is due, or the next probe if the database is away."""
         left_s = HEARTBEAT_S
         while left_s > 0 and not self._stopped.is_set():
             with contextlib.suppress(TimeoutError):
@@ -107,12 +107,12 @@ class Monitor:
             check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
 
     def _probe(self) -> None:
-        """Commit a change of nothing on a new connection."""
+        """Commit an update without a change, on a new connection."""
         self._database.renew()
         self._write()
 
     def _write(self) -> None:
-        """Commit a change of nothing."""
+        """Commit an update without a change. Raises SchemaChanged."""
         with self._database.write(self._database.limits.statement_s) as db:
             check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
             db.exec_driver_sql(PROBE)

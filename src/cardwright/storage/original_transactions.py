@@ -1,4 +1,4 @@
-"""The transaction that a later message names, as far as it must be known before its account is locked."""
+"""Original transactions: the constant part of a transaction that later messages refer to, readable without a lock."""
 
 from typing import NamedTuple, Self
 
@@ -9,7 +9,7 @@ TokenKey = tuple[int, str]
 
 
 class Original(NamedTuple):
-    """A transaction that others can follow: what never changes of its row, and the card's token."""
+    """A transaction that later messages can refer to: the columns of its row that never change, and the token of its card."""
 
     id: int
     program_id: int
@@ -23,32 +23,32 @@ class Original(NamedTuple):
 
     @classmethod
     def of(cls, row: TransactionRow, card_token: str) -> Self:
-        """What is kept of a row."""
+        """Return the original of a transaction row."""
         return cls(
             row.id, row.program_id, row.type_id, row.code, row.created_ms, row.user_time_ms, row.root_id, row.seed, card_token
         )
 
     @property
     def first_id(self) -> int:
-        """The row of the chain's root, which is its own when it follows nothing."""
+        """The row id of the chain's root: the row's own id if it is a root."""
         return self.id if self.root_id is None else self.root_id
 
     @property
     def root_key(self) -> TokenKey:
-        """By which the chain's root is found, whatever token its sender chose: its row's own token always names it, too."""
+        """The key that finds the chain's root. A row's generated token is valid even if its sender chose another token."""
         return self.program_id, root_token(self)
 
 
 ORIGINAL_COLUMNS = ", ".join([*(f"t.{name}" for name in Original._fields[:-1]), "c.token"])
-"""An original's columns, of transactions as ``t`` and cards as ``c``."""
+"""The columns of an original in SQL, with ``t`` for transactions and ``c`` for cards."""
 
 
 def claimed_id(token: str) -> int | None:
-    """The row that a token says it names, as the card's side of it."""
+    """Return the row id that a token contains if it has the kind CARD_SIDE, else None. The token is not verified."""
     claim = id_and_kind_of(token)
     return claim[0] if claim is not None and claim[1] == CARD_SIDE else None
 
 
 def is_named(original: Original, key: TokenKey) -> bool:
-    """A token carries its row's id; what it claims counts only when the whole of it is right."""
+    """Return True if a key refers to this transaction: program and complete token must match, not only the row id."""
     return original.program_id == key[0] and token_of(original) == key[1]

@@ -1,4 +1,4 @@
-"""Outages of the database: since when it is away, one log line when one begins and one when it ends, and metrics."""
+"""Outages of the database: beginning, end and reason, with one log line each, and metrics."""
 
 import threading
 from collections.abc import Callable
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 class Outage:
-    """Whether the database is away. Safe for use from several threads."""
+    """The current outage of the database, if any. It is thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -25,25 +25,25 @@ class Outage:
         self._since: float | None = None
         self._text = ""
         self.damage: Damaged | None = None
-        """What was found to be damaged; such an outage does not end."""
+        """The damage of the SQLite file. Such an outage does not end."""
 
     @property
     def text(self) -> str | None:
-        """The reason as callers may know it; None while the database works."""
+        """The reason for API callers; None while the database works."""
         return self._text if self._since is not None else None
 
     def lasts(self, seconds: float) -> bool:
-        """Whether the database has been away for at least so long."""
+        """Return True if the database has been away for at least this many seconds."""
         since = self._since
         return since is not None and self._clock() - since >= seconds
 
     def begin(self, error: Exception) -> None:
-        """Note a failure; the first one begins an outage."""
+        """Record a failure. The first failure begins an outage."""
         with self._mutex:
             if isinstance(error, Damaged):
                 self.damage = error
             if self._since is None or not isinstance(error, TimedOut):
-                # A wait that ends while the database is away says less than the reason that is known.
+                # A timeout during an outage does not replace the more precise reason of the first failure.
                 self._text = public_reason(error)
             if self._since is not None:
                 return
@@ -52,7 +52,7 @@ class Outage:
         log.error("database unavailable", reason=reason_of(error))
 
     def end(self) -> None:
-        """Note that the database commits again."""
+        """End the outage after a successful commit, unless the file is damaged."""
         with self._mutex:
             if self._since is None or self.damage is not None:
                 return

@@ -1,4 +1,4 @@
-"""Programs: the worlds that objects belong to, their settings, clocks and credentials."""
+"""Programs: isolated sets of objects, with their settings, clocks and credentials."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ from cardwright.storage.migrate import check_schema
 from cardwright.storage.tables import credentials, meta, programs
 
 SCHEMA = select(column("version_num")).select_from(table("alembic_version")).scalar_subquery().label("schema")
-"""The schema of the database, as a column of another statement."""
+"""The schema revision of the database, as a column of another statement."""
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite takes to run it.
 _PROGRAM = select(programs, SCHEMA).where(programs.c.id == bindparam("program_id"))
 
 
 class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator decides for a program; the wire has no field for these.
+    """Settings of a program that an operator chooses. The API has no fields for them.
 
-    ``mask_funding_source_tokens`` shows them in orders as ten asterisks and the last four characters, as the real
-    platform does; off, because the guide promises the full token. ``mask_webhook_secrets`` is on, as on the real one.
-    ``transaction_model`` (``v1``, ``v2``) is what the lists and a single transaction are read in unless a call says otherwise.
-    ``deposit_accounts``: every new user has an account number to which banks can send direct deposits.
+    ``mask_funding_source_tokens`` shows these tokens in orders as ten asterisks and the last four characters, as the real
+    platform does. It is off, because the guide promises the full token. ``mask_webhook_secrets`` is on, as on the real platform.
+    ``transaction_model`` (``v1`` or ``v2``) is the default model of transactions and their lists. With ``deposit_accounts``,
+    every new user gets an account number for direct deposits.
     """
 
     currency: str = "USD"
@@ -36,7 +36,7 @@ class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program as one transaction sees it. ``revision`` counts the changes of its products, sources and settings."""
+    """A program at the snapshot of one transaction. ``revision`` counts changes of products, sources and settings."""
 
     id: int
     token: str
@@ -50,8 +50,8 @@ class Program:
 def get_program(db: Connection, program_id: int) -> Program:
     """Return the program with this id, which must exist. Raises SchemaChanged.
 
-    Every reader of configuration comes here. The schema is read in the same statement, and a migration counts up each
-    program's revision, so that a process of another version notices the migration with its next batch or request.
+    Every reader of configuration calls this function. The statement also reads the schema, and a migration increases each
+    program's revision. So a process of another version detects the migration with its next batch or request.
     """
     row = db.execute(_PROGRAM, {"program_id": program_id}).one()
     check_schema([] if row.schema is None else [row.schema])
@@ -59,7 +59,7 @@ def get_program(db: Connection, program_id: int) -> Program:
 
 
 def program_of(row: Row) -> Program:
-    """A row of ``programs`` as a value."""
+    """Return the value of a row of ``programs``."""
     return Program(
         id=row.id,
         token=row.token,
@@ -72,14 +72,14 @@ def program_of(row: Row) -> Program:
 
 
 def find_program_of(db: Connection, digest: bytes) -> int | None:
-    """The id of the program that a credential's keyed hash opens."""
+    """Return the id of the program that a credential belongs to. ``digest`` is the keyed hash of the credential."""
     return db.scalar(select(credentials.c.program_id).where(credentials.c.digest == digest))
 
 
 def insert_program(
     db: Connection, *, token: str, name: str, short_code: str, settings: ProgramSettings, clock: ProgramClock, now: Instant
 ) -> int:
-    """Inserts a program at revision 1, with what exists in every program by itself, and returns its id."""
+    """Insert a program at revision 1 with the built-in resources, and return its id."""
     columns = {
         "token": token,
         "name": name,
@@ -97,18 +97,18 @@ def insert_program(
 
 
 def insert_credential(db: Connection, program_id: int, digest: bytes) -> None:
-    """Lets a credential, known by its keyed hash only, open the program."""
+    """Insert a credential of a program. Only its keyed hash is stored."""
     db.execute(credentials.insert().values(digest=digest, program_id=program_id))
 
 
 def find_value(db: Connection, key: str) -> str | None:
-    """Return the value that the database keeps under a key."""
+    """Return the value of a key in the table ``meta``, or None."""
     value: str | None = db.scalar(select(meta.c.value).where(meta.c.key == key))
     return value
 
 
 def kept_value(db: Connection, key: str, value: str) -> str:
-    """The value that the database keeps under a key: the one that was there, else this one from now on."""
+    """Return the stored value of a key in the table ``meta``. If there is none, insert ``value``."""
     stored_value = find_value(db, key)
     if stored_value is None:
         db.execute(meta.insert().values(key=key, value=value))
@@ -116,17 +116,17 @@ def kept_value(db: Connection, key: str, value: str) -> str:
 
 
 def set_clock(db: Connection, program_id: int, clock: ProgramClock) -> None:
-    """Sets a program's clock; every process sees it with its next transaction."""
+    """Set a program's clock. Every process uses it from its next transaction on."""
     values = {"clock_offset_ms": clock.offset_ms, "clock_frozen_ms": clock.frozen_ms}
     db.execute(programs.update().where(programs.c.id == program_id).values(values))
 
 
 def set_settings(db: Connection, program_id: int, settings: ProgramSettings) -> None:
-    """Sets a program's settings and counts the change."""
+    """Set a program's settings and increase its revision."""
     values = {"settings": msgspec.json.encode(settings).decode(), "revision": programs.c.revision + 1}
     db.execute(programs.update().where(programs.c.id == program_id).values(values))
 
 
 def find_program_token(db: Connection, token: str) -> int | None:
-    """The id of the program with this token."""
+    """Return the id of the program with this token, or None."""
     return db.scalar(select(programs.c.id).where(programs.c.token == token))

@@ -1,4 +1,4 @@
-"""Reading and writing wire resources: rows whose ``doc`` is the JSON that a GET answers."""
+"""Records: queries for API resources whose column ``doc`` is the JSON that a GET returns."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ SYSTEM_SORTS = {
     "id": "id",
     "token": "token",
 }
-"""Sort names of the wire (camelCase system names, and the response names a tolerant server also takes) and their columns."""
+"""Sort names of the API and their columns. The names of response fields are accepted beside the camelCase names."""
 
-# Amounts are numbers on the wire, never strings; keys in their declared order.
+# Amounts are JSON numbers, not strings. Keys have their declared order.
 encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 class SortOrder(NamedTuple):
-    """The sort keys of a list, which are unique together."""
+    """The sort keys and direction of a list. The keys are unique together."""
 
     keys: Sequence[ColumnElement[Any]]
     descending: bool
@@ -40,7 +40,7 @@ class SortOrder(NamedTuple):
         return query.order_by(*(key.desc() if self.descending else key.asc() for key in self.keys))
 
     def behind(self, position: Position) -> ColumnElement[bool]:
-        """The condition that a row stands behind a position."""
+        """Return the condition that a row comes after a position."""
         keys = tuple_(*self.keys)
         values = tuple_(*(literal(value, key.type) for value, key in zip(position, self.keys, strict=True)))
         return keys < values if self.descending else keys > values
@@ -48,14 +48,14 @@ class SortOrder(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One page of documents and whether more follow."""
+    """One page of documents. ``is_more`` is True if more follow."""
 
     docs: Sequence[str]
     is_more: bool
 
 
 def text_of(doc: msgspec.Struct | Mapping[str, Any]) -> str:
-    """A resource's JSON as it is stored and answered."""
+    """Return the JSON of a resource for storage and for responses."""
     return encoder.encode(doc).decode()
 
 
@@ -71,12 +71,12 @@ def _locked_by_token(table: Table) -> Select[Any]:
 
 
 def find(db: Connection, table: Table, program_id: int, token: str | None) -> Row | None:
-    """The row with this token in this program, or None."""
+    """Return the row with this token in this program, or None."""
     return db.execute(_by_token(table), {"program_id": program_id, "token": token}).one_or_none()
 
 
 def find_replay(db: Connection, table: Table, program_id: int, token: str | None, fingerprint: bytes) -> Row | None:
-    """The row that an earlier, equal request made. Raises TOKEN_TAKEN when the earlier request had another body."""
+    """Return the row that an earlier, equal request created, or None. Raises TOKEN_TAKEN if that request had another body."""
     row = find(db, table, program_id, token) if token is not None else None
     if row is not None and bytes(row.request_hash) != fingerprint:
         raise Problem(TOKEN_TAKEN)
@@ -84,24 +84,24 @@ def find_replay(db: Connection, table: Table, program_id: int, token: str | None
 
 
 def insert(db: Connection, table: Table, **columns: Any) -> int:
-    """Inserts a row and returns its id."""
+    """Insert a row and return its id."""
     key = db.execute(table.insert().values(**columns)).inserted_primary_key
     assert key is not None
     return int(key[0])
 
 
 def change(db: Connection, table: Table, row_id: int, **columns: Any) -> None:
-    """Sets columns of one row."""
+    """Set columns of one row."""
     db.execute(table.update().where(table.c.id == row_id).values(**columns))
 
 
 def lock(db: Connection, table: Table, program_id: int, token: str) -> Row | None:
-    """The row with this token, held against other changes until the commit: a change reads it before it writes it."""
+    """Return the row with this token, or None, and lock it until the commit, because its new value depends on the old one."""
     return db.execute(_locked_by_token(table), {"program_id": program_id, "token": token}).one_or_none()
 
 
 def order_of(table: Table, sort_by: str) -> SortOrder:
-    """The order that a list is asked for in; creation order breaks ties. Raises a problem for an unknown sort name."""
+    """Return the order that a request asks for. The row id breaks ties. Raises a problem for an unknown sort name."""
     name = sort_by.removeprefix("-")
     if name not in SYSTEM_SORTS:
         raise bad_parameter("sort_by", f"must be one of {', '.join(SYSTEM_SORTS)}, not {name[:60]}")
@@ -111,9 +111,9 @@ def order_of(table: Table, sort_by: str) -> SortOrder:
 def read_page(
     db: Connection, query: Select[Any], order: SortOrder, page: Page, fits: Callable[[Row], bool] | None = None
 ) -> tuple[list[Row], bool]:
-    """Return the rows of a page, and whether more follow. ``fits`` filters the rows that the query finds.
+    """Return the rows of a page, and True if more follow. ``fits`` filters the rows of the query.
 
-    The next page of the same connection begins behind the last row of this one; see ``kit.bookmarks``.
+    The next page of the same connection begins after the last row of this one; see ``kit.bookmarks``.
     """
     start, width = page.start(), len(order.keys)
     query = order.sort(query.add_columns(*(key.label(f"sort_key_{number}") for number, key in enumerate(order.keys))))
@@ -131,7 +131,7 @@ def read_page(
 
 
 def list_page(db: Connection, table: Table, program_id: int, page: Page, *conditions: ColumnElement[bool]) -> Listing:
-    """The page's documents in its order. Raises a problem for an unknown sort name."""
+    """Return the documents of a page in its order. Raises a problem for an unknown sort name."""
     query = select(table.c.doc).where(and_(table.c.program_id == program_id, *conditions))
     rows, is_more = read_page(db, query, order_of(table, page.sort_by), page)
     return Listing([row.doc for row in rows], is_more)

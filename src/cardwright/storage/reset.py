@@ -1,4 +1,4 @@
-"""A clean slate: everything that a program has collected is removed, its credentials and settings stay."""
+"""Program reset: the deletion of all objects of a program. Its credentials, settings and built-in resources stay."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ RESET_ORDER = tuple(table for table in reversed(metadata.sorted_tables) if "prog
 """All tables with data of programs. A table comes before the tables that its foreign keys refer to."""
 
 RESETTING = "resetting"
-"""The key in ``meta`` that lets a transaction delete from the append-only journal; it never outlives the transaction."""
+"""The key in ``meta`` that permits deletion from the append-only journal. The same transaction inserts and deletes it."""
 
 
 def reset_program(db: Connection, program_id: int, clock: ProgramClock) -> dict[str, Any]:
-    """Removes the program's objects in one transaction and tells how many of each."""
-    # Whoever wants to change or lock something of this program waits here until the slate is clean.
+    """Delete the program's objects and set its clock. Return the number of deleted rows by table."""
+    # This lock blocks every transaction that changes the program or inserts one of its objects.
     db.execute(select(programs.c.id).where(programs.c.id == program_id).with_for_update())
-    # And whoever decides on an account has committed before anything is deleted: what came later would be left behind.
+    # Lock all accounts, so that running batches commit first. Rows of a later commit would remain.
     db.execute(select(holders.c.id).where(holders.c.program_id == program_id).order_by(holders.c.id).with_for_update()).all()
     db.execute(meta.insert().values(key=RESETTING, value=str(program_id)))
     removed = {}
     for table in RESET_ORDER:
         statement = delete(table).where(table.c.program_id == program_id)
         if table.name in BUILT_IN:
-            # What exists by itself cannot be changed, so it is as it was.
+            # Built-in resources cannot be changed, so they need no reset.
             statement = statement.where(table.c.token.not_in(BUILT_IN[table.name]))
         removed[table.name] = db.execute(statement).rowcount
     db.execute(delete(meta).where(meta.c.key == RESETTING))

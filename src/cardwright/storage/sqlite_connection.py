@@ -1,4 +1,4 @@
-"""Connections to a SQLite file."""
+"""SQLite connections: pragmas and result codes."""
 
 import sqlite3
 from time import monotonic, sleep
@@ -11,10 +11,10 @@ SQLITE_AWAY = frozenset(
         sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL,
     }
 )  # fmt: skip
-"""Primary result codes of a SQLite file that is locked, full, read-only or unreadable for now."""
+"""Primary result codes of a SQLite file that is temporarily locked, full, read-only or unreadable."""
 
 SQLITE_BLOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-"""Those of them that mean a lock."""
+"""The codes among ``SQLITE_AWAY`` that mean a lock."""
 
 SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 """Primary result codes of a SQLite file that must be restored."""
@@ -22,24 +22,24 @@ SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 POLL_S = 0.01
 
 SQLITE_PRAGMAS = (
-    # Small pages keep a batch's WAL frames small: one changed row costs a page.
+    # Small pages keep the WAL frames of a batch small, because one changed row costs a page.
     "PRAGMA page_size=2048",
     "PRAGMA journal_mode=WAL",
-    # FULL, not NORMAL: what was answered must survive a power cut, not only a killed process.
+    # FULL, not NORMAL: an answered commit must survive a power failure, not only a killed process.
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
-    # A checkpoint inside somebody's commit costs that somebody a second; the server runs it beside the commits.
+    # An automatic checkpoint can delay its commit by a second. The server runs checkpoints in a separate thread (Checkpointer).
     "PRAGMA wal_autocheckpoint=0",
     "PRAGMA cache_size=-2048",
-    # What is not in that cache is read from the system's without a call: a third off the lookup of one card among a million.
+    # Memory-mapped reads avoid a system call: a lookup of one card among a million takes a third less time.
     "PRAGMA mmap_size=2147418112",
 )
 
 
 def connect_sqlite(path: str, busy_s: float = PATIENT.lock_s) -> sqlite3.Connection:
-    """A connection with our pragmas and no transaction control of its own; may be used from any one thread at a time.
+    """Return a connection with our pragmas and without implicit transactions. One thread at a time may use it.
 
-    It waits at most ``busy_s`` seconds for a lock that another process holds.
+    It waits at most ``busy_s`` seconds for a lock of another process.
     """
     connection = sqlite3.connect(path, timeout=busy_s, check_same_thread=False, isolation_level=None)
     until = monotonic() + busy_s
@@ -49,7 +49,10 @@ def connect_sqlite(path: str, busy_s: float = PATIENT.lock_s) -> sqlite3.Connect
 
 
 def _run(connection: sqlite3.Connection, pragma: str, until: float) -> None:
-    """Run a pragma. Two connections that switch a new file to WAL at once get SQLITE_BUSY without waiting, so it is repeated."""
+    """Run a pragma, and repeat it until ``until`` while the file is busy.
+
+    If two connections switch a new file to WAL at once, one gets SQLITE_BUSY without a wait.
+    """
     while True:
         try:
             connection.execute(pragma)

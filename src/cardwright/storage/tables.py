@@ -1,4 +1,4 @@
-"""The tables of both databases, as SQLAlchemy Core metadata; migrations create exactly these."""
+"""Tables of both databases, as SQLAlchemy Core metadata. The migrations create exactly these tables."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ metadata = MetaData(
     }
 )
 
-# SQLite only hands out row numbers for a column declared INTEGER.
+# SQLite generates ids only for a column that is declared INTEGER.
 Id = BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -45,28 +45,33 @@ def _program() -> Column[int]:
 
 
 def _program_of_batch() -> Column[int]:
-    # Batches write these rows. A foreign key makes PostgreSQL look up and lock the program for each row: a third of its time.
+    # Batches write these rows. With a foreign key PostgreSQL would look up and lock the program for each row.
     return Column("program_id", Id, nullable=False)
 
 
 ACCOUNT_COLUMNS: dict[str, str] = {}
-"""The tables of account data, and the column by which a row's account is known: its own id, the account's (``holder_id``), or the
-id of a user, a card, a deposit account or a transaction of the account."""
+"""The tables of account data, and the column that leads to a row's account.
+
+It is the account's id (``id`` or ``holder_id``), or the id of a user, card, deposit account or transaction of the account.
+"""
 
 
 def _account_table(name: str, account: str, *columns: SchemaItem, **options: Any) -> Table:
-    """A table whose rows belong to one account each, named by the column ``account``. A distribution key is added here."""
+    """Return a table whose rows each belong to one account, which the column ``account`` leads to.
+
+    This is the place for a distribution key.
+    """
     ACCOUNT_COLUMNS[name] = account
     return Table(name, metadata, *columns, **options)
 
 
 def _fact() -> Column[Any]:
-    # The newest word of the history about the object, where a decision finds it; absent only within the commit that makes it.
+    # A copy of the newest document in the configuration history, for decisions. NULL only within the transaction that creates it.
     return Column("fact", Text)
 
 
 def _resource(name: str, *columns: SchemaItem, account: str | None = None) -> Table:
-    """A table of wire resources: ``doc`` is the JSON that a GET answers, the other columns are what SQL must see."""
+    """Return a table of API resources: ``doc`` is the JSON that a GET returns, the other columns are for SQL."""
     items: tuple[SchemaItem, ...] = (
         _key(),
         _program(),
@@ -117,10 +122,10 @@ holders = _account_table(
     _program(),
     Column("revision", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False),
-    # The ids of its newest transactions, those that are not among the ``holder_transactions`` yet: see ``account_lists``.
+    # The ids of the account's recent transactions, which are not in ``holder_transactions`` yet: see ``account_transactions``.
     Column("recent", LargeBinary, nullable=False),
     Index(None, "program_id"),
-    # Room on every page, so that a new version of an account stays on it and no index has to be touched.
+    # Free space on each page keeps a new version of a row on its page, so that PostgreSQL updates no index (HOT).
     postgresql_with={"fillfactor": 60},
 )
 
@@ -143,7 +148,7 @@ users = _resource(
     account="holder_id",
 )
 
-# Where direct deposits arrive: account numbers, which are no card numbers, of users.
+# Users' account numbers for direct deposits. They are not card numbers.
 deposit_accounts = _resource(
     "deposit_accounts",
     Column("user_id", Id, ForeignKey("users.id"), nullable=False),
@@ -189,7 +194,7 @@ cards = _resource(
     account="holder_id",
 )
 
-# Every card number ever issued, so that none is issued twice: a reissue shares its source's row.
+# Every card number ever issued, so that none is issued twice. A reissued card shares the row of its source.
 pans = Table(
     "pans",
     metadata,
@@ -206,7 +211,7 @@ card_transitions = _resource(
 
 
 def _control(name: str, *columns: Column[object]) -> Table:
-    """A table of controls: ``fact`` is what decisions must know, as JSON."""
+    """Return a table of controls. ``fact`` is the JSON that decisions need."""
     return _resource(
         name,
         Column("active", Boolean, nullable=False),
@@ -221,7 +226,7 @@ def _control(name: str, *columns: Column[object]) -> Table:
 
 velocity_controls = _control(
     "velocity_controls",
-    # 0: never a shadow; 1: counts and refuses nobody; 2: was one and is a real control now.
+    # 0: never a shadow control; 1: a shadow control, which declines nothing; 2: promoted from a shadow control.
     Column("shadow", SmallInteger, nullable=False, server_default="0"),
 )
 
@@ -229,7 +234,7 @@ auth_controls = _control("auth_controls")
 
 exempt_mids = _control("exempt_mids")
 
-# ``members`` has every code or merchant id between line feeds, so that SQL can tell who is in the group.
+# ``members`` has every code or merchant id between line feeds, so that SQL can test for a member.
 mcc_groups = _resource(
     "mcc_groups",
     Column("active", Boolean, nullable=False),
@@ -257,7 +262,8 @@ webhooks = _resource(
     Column("sealed", LargeBinary, nullable=False),
 )
 
-# What a configuration object said from a revision on: an answer is rendered and a decision explained as of its own day.
+# Versions of configuration objects, each from a revision on. Responses are rendered, and decisions explained, with the version of
+# their time.
 config_history = Table(
     "config_history",
     metadata,
@@ -269,8 +275,8 @@ config_history = Table(
     Column("doc", Text, nullable=False),
 )
 
-# A row is one message and its outcome. A load or unload that a card's message caused is in the same row (`moved`); its token has
-# the kind LOAD_SIDE.
+# One row for each message and its outcome. A load or unload that a card's message caused is in the same row (`moved`); its token
+# has the kind LOAD_SIDE.
 transactions = _account_table(
     "transactions",
     "holder_id",
@@ -304,7 +310,8 @@ transactions = _account_table(
     Column("details", LargeBinary, nullable=False),
     Index(None, "program_id", "user_time_ms", "id"),
     Index(None, "root_id", postgresql_where=text("root_id IS NOT NULL"), sqlite_where=text("root_id IS NOT NULL")),
-    # Only of what follows another: the others were made when they began, so a purchase pays nothing for this order.
+    # Only rows that follow another: for a root both times are equal, and the index above serves it. So a purchase adds no entry
+    # here.
     Index(
         None,
         "program_id",
@@ -313,11 +320,11 @@ transactions = _account_table(
         postgresql_where=text("root_id IS NOT NULL"),
         sqlite_where=text("root_id IS NOT NULL"),
     ),
-    # Open holds by the time at which they expire; whoever closes one takes it out.
+    # Open holds and pending deposits by their due time. A row leaves the index when `due_ms` becomes 0.
     Index(None, "program_id", "due_ms", postgresql_where=text("due_ms > 0"), sqlite_where=text("due_ms > 0")),
 )
 
-# Whose transactions they are, in the order in which an account's are listed; but for its newest, which its own row names.
+# The list of each account's transactions in list order, without the recent transactions, which the account's row lists.
 holder_transactions = _account_table(
     "holder_transactions",
     "holder_id",
@@ -328,8 +335,8 @@ holder_transactions = _account_table(
     sqlite_with_rowid=False,
 )
 
-# Orders, unloads, fees, transfers and direct deposits with their transitions: what moved money without a card. The id is that
-# of its first transaction, which a deposit shares with the transition that its arrival makes.
+# Movements: orders, unloads, fees, transfers and direct deposits with their transitions. The id is the id of the first
+# transaction. A deposit shares it with the transition of its arrival.
 movements = _account_table(
     "movements",
     "holder_id",
@@ -342,8 +349,8 @@ movements = _account_table(
     Column("modified_ms", BigInteger, nullable=False),
     Column("holder_id", Id, nullable=False),
     Column("other_holder_id", Id),
-    # What it is about: the order of an unload, the fee's transaction of a refund, the type of a program transfer,
-    # the account of a deposit, the deposit of a transition.
+    # The object that the movement refers to: the order of an unload, the fee transaction of a refund, the type of a program
+    # transfer, the account of a deposit, the deposit of a transition.
     Column("ref_id", Id),
     Column("doc", Text, nullable=False),
     UniqueConstraint("program_id", "kind", "token"),
@@ -369,7 +376,7 @@ program_transfer_types = _resource(
     Column("source_id", Id, ForeignKey("funding_sources.id"), nullable=False),
 )
 
-# Messages whose sender chose the token: a repeat finds the first one's outcome.
+# Tokens that senders chose for their messages. A replay finds the first outcome here.
 message_tokens = _account_table(
     "message_tokens",
     "transaction_id",
@@ -379,7 +386,7 @@ message_tokens = _account_table(
     Column("request_hash", LargeBinary, nullable=False),
 )
 
-# Purchases that were approved and that a shadow control would have refused.
+# Approved purchases that a shadow control would have declined.
 shadow_hits = _account_table(
     "shadow_hits",
     "transaction_id",
@@ -390,7 +397,7 @@ shadow_hits = _account_table(
 
 JOURNAL_ACCOUNTS = ("program_funding", "available", "held", "settlement", "fees", "transit", "overdraft", "deposits")
 
-# One entry a row, one account of the chart a column: the database itself refuses an entry that does not sum to zero.
+# One row for each entry, one column for each account of the chart. A CHECK constraint refuses an entry that does not sum to zero.
 journal = _account_table(
     "journal",
     "holder_id",
@@ -404,7 +411,7 @@ journal = _account_table(
     CheckConstraint(" + ".join(JOURNAL_ACCOUNTS) + " = 0", name="balances"),
 )
 
-# Notifications on their way: one row for up to ten events to one address, written in the commit of what they tell.
+# Notifications: one row for up to ten events to one address, written in the commit that caused the events.
 outbox = Table(
     "outbox",
     metadata,
@@ -423,7 +430,7 @@ outbox = Table(
     Index(None, "program_id", "id"),
 )
 
-# What arrived at the addresses under /sandbox/inbox: `received_ms` is the program's time, `stored_ms` is real time.
+# Requests to the addresses under /sandbox/inbox. `received_ms` is the program's time, `stored_ms` is real time.
 inbox_messages = Table(
     "inbox_messages",
     metadata,
@@ -437,8 +444,8 @@ inbox_messages = Table(
     Index(None, "program_id", "box", "id"),
 )
 
-# History decided again under other controls: what was asked, how far it is, and what came of it so far. `lease_ms` is the
-# real time until which a process works on it; when it is finished, the real time of its end.
+# Backtests: task, progress and sums. `lease_ms` is the real time at which the claim of a process ends, or, for a finished
+# backtest, the real time of its end.
 backtests = _resource(
     "backtests",
     Column("state", String(12), nullable=False),
@@ -448,7 +455,7 @@ backtests = _resource(
     Column("lease_ms", BigInteger, nullable=False),
 )
 
-# The purchases that a backtest decided otherwise, in the order in which it found them.
+# The purchases whose decision a backtest changed, in the order of the replay.
 backtest_flips = Table(
     "backtest_flips",
     metadata,

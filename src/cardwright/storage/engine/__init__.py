@@ -1,1 +1,1 @@
-"""Engine stores: how the engine reads and writes its batches, for SQLite and for PostgreSQL."""
+"""Engine stores: reads and writes of the engine's batches, on SQLite and on PostgreSQL."""

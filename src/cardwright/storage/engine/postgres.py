@@ -1,7 +1,7 @@
-"""The engine's PostgreSQL: two round trips a batch, the first locks and reads, the second writes and commits.
+"""PostgreSQL store of the engine: two round trips a batch, the first to lock and read, the second to write and commit.
 
-Rows travel as binary arrays (``arrays.Columns``): a batch of 200 rows is one statement for each table. Every wait has an end,
-here and in the server's session.
+Rows are sent as binary arrays (``postgres_arrays.Columns``), so a batch of 200 rows is one statement for each table. Every wait
+has a limit, in the client and in the server's session.
 """
 
 import asyncio
@@ -49,31 +49,31 @@ from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original,
 from cardwright.storage.tables import metadata
 
 Encode = Callable[[Collection[Sequence[Any]]], Sequence[bytes]]
-"""Rows, at least one, as the parameters of a statement."""
+"""A function from rows, at least one, to the parameters of a statement."""
 
 _ENCODERS: dict[str, Callable[[Sequence[Any]], bytes]] = {"int8": int_array, "text": text_array, "bytea": bytes_array}
 
 
 def _array_type(column: Column[Any]) -> str:
-    """The type that the values of a column travel as."""
+    """Return the array type for the values of a column."""
     return "text" if isinstance(column.type, String) else "bytea" if isinstance(column.type, LargeBinary) else "int8"
 
 
 def _columns(change: Insert) -> Columns:
-    """How the rows of a table travel."""
+    """Return the codec for the inserted rows of a table."""
     columns = [metadata.tables[change.table].c[name] for name in change.columns]
     others = {column.name: kind for column in columns if (kind := _array_type(column)) != "int8"}
     return Columns(change.columns, others, [column.name for column in columns if column.nullable])
 
 
 def _by_column(*types: str) -> Encode:
-    """Rows with columns of these types as an array for each column."""
+    """Return an encoder of rows with columns of these types: one array for each column."""
     encoders = [_ENCODERS[kind] for kind in types]
     return lambda rows: [encode(values) for encode, values in zip(encoders, zip(*rows, strict=True), strict=True)]
 
 
 def _prepared(change: Insert | Update) -> tuple[str, Encode]:
-    """A change's SQL, and how its rows become parameters."""
+    """Return the SQL of a change, and the encoder of its rows."""
     names = ", ".join(change.columns)
     if isinstance(change, Insert):
         columns = _columns(change)
@@ -95,13 +95,13 @@ ENCODE: dict[str, Encode] = {
     "list_transactions": _by_column("int8"),
     **{name: encode for name, (_, encode) in _PREPARED.items()},
 }
-"""How the rows of each statement of a commit become its parameters."""
+"""The encoder for the rows of each statement of a commit."""
 
 PROBES = {"probe": PROBE, "schema": SELECT_SCHEMA}
 
 STATEMENTS = {
-    # What finds rows takes an array for each column: of ``unnest`` in FROM the planner expects ten rows, and looks each up.
-    # Rows are locked after sorting, so every process locks in the same order and none waits in a circle.
+    # Statements that find rows take one array for each column: the planner expects ten rows of ``unnest`` in FROM, so it chooses
+    # index lookups. Rows are locked in the order of their ids, so that processes cannot deadlock.
     "lock_holders": f"{SELECT_HOLDERS}holders h WHERE h.id = ANY($1::int8[]) ORDER BY h.id FOR NO KEY UPDATE",
     "programs": f"{SELECT_PROGRAMS}= ANY($1::int8[])",
     "replays": f"{SELECT_REPLAYS}"
@@ -130,14 +130,14 @@ READ_STATEMENTS = {
 SESSION = " ".join(
     f"-c {setting}"
     for setting in (
-        # Every statement finds rows by key. A plan made once and by index is right for ten rows and for ten million;
-        # without this the server plans again for every batch, or reads a whole table while it is small.
+        # Every statement finds rows by key, so one generic plan with index lookups fits every table size. Without these settings
+        # the server plans again for every batch, or scans a whole table while it is small.
         "plan_cache_mode=force_generic_plan",
         "enable_seqscan=off",
         "enable_hashjoin=off",
         "enable_mergejoin=off",
         "jit=off",
-        # The server notices that the client of a running statement is gone.
+        # Every second the server checks that the client of a running statement is still connected.
         "client_connection_check_interval=1000",
     )
 )
@@ -157,7 +157,7 @@ def _maybe(value: bytes | None) -> int | None:
 
 
 class PostgresStore:
-    """Workers on a PostgreSQL server: two of them, so that one batch commits while the next is decided."""
+    """The store on a PostgreSQL server. Two workers let one batch commit while the next is decided."""
 
     workers_max = 2
 
@@ -171,12 +171,12 @@ class PostgresStore:
         self._threads = self._new_threads()
 
     def _new_threads(self) -> ThreadPoolExecutor:
-        """Return separate threads: connections must be opened while all other threads wait for a database that is away."""
+        """Return a thread pool for connecting. All other threads may wait for a database that is away."""
         return ThreadPoolExecutor(self.workers_max + 2, thread_name_prefix="connect")
 
     async def open_worker(self) -> "PostgresWorker":
-        """See ``store.EngineStore``; the connection is made in a thread."""
-        # The schema is checked first: the statements of this version cannot be prepared on another one.
+        """Implement ``store.EngineStore``. A thread opens the connection."""
+        # Check the schema first: the statements of this version cannot be prepared on another schema.
         pipeline = await self._open(PROBES)
         worker = PostgresWorker(pipeline)
         try:
@@ -188,7 +188,7 @@ class PostgresStore:
         return worker
 
     async def _open(self, statements: Mapping[str, str]) -> PipelineConnection:
-        """A new connection. Raises Unavailable."""
+        """Return a new connection with prepared statements. Raises Unavailable."""
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(self._threads, self._connect)
         try:
@@ -217,25 +217,25 @@ class PostgresStore:
         return self._database.connect_postgres(self._session, autocommit=True)
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
-        """The cards with these (program id, token)."""
+        """Implement ``store.EngineStore``."""
         return [_card(row) for row in await self._read("cards", *_keys(keys))]
 
     async def load_originals(self, ids: Sequence[int]) -> list[Original]:
-        """See ``store.EngineStore``."""
+        """Implement ``store.EngineStore``."""
         return [_original(row) for row in await self._read("originals", int_array(ids))]
 
     async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
-        """See ``store.EngineStore``."""
+        """Implement ``store.EngineStore``."""
         rows = await self._read("chosen_originals", *_keys(keys))
         return {(_integer(program_id), _text(token)): _original(row) for program_id, token, *row in rows}
 
     async def _read(self, name: str, *arrays: bytes) -> Rows:
-        """What a statement finds, over a connection of its own that stays open."""
+        """Return the rows of a statement. A separate connection for these reads stays open."""
         async with self._reading:
             try:
                 return await self._ask(name, arrays)
             except Unavailable:
-                # It may have gone while it was idle, as when the server was restarted.
+                # The connection may have ended while it was idle, such as in a restart of the server.
                 self._close_reader()
                 return await self._ask(name, arrays)
 
@@ -255,13 +255,13 @@ class PostgresStore:
             reader.close()
 
     async def close(self) -> None:
-        """End the connection that cards and transactions are read over."""
+        """Close the connection for reads of cards and transactions."""
         self._close_reader()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._threads = self._new_threads()
 
     def next_ids(self) -> range:
-        """See ``store.EngineStore``. No other process gets the block."""
+        """Implement ``store.EngineStore``. A sequence gives each block to one process only."""
         failpoint("ids.before")
         with self._database.write(self._database.limits.read_s) as db:
             block = db.exec_driver_sql("SELECT nextval('transaction_blocks')").scalar_one()
@@ -270,13 +270,13 @@ class PostgresStore:
 
 
 def _discard(opening: "asyncio.Future[psycopg.Connection[Any]]") -> None:
-    """Close a connection that nothing waits for any more."""
+    """Close a connection whose opening was cancelled."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 
 
 class PostgresWorker:
-    """See ``store.Worker``."""
+    """A worker on one connection, see ``store.Worker``."""
 
     def __init__(self, pipeline: PipelineConnection) -> None:
         self._pipeline = pipeline
@@ -284,7 +284,7 @@ class PostgresWorker:
         self._deadline = 0.0
 
     async def probe(self, deadline: float) -> None:
-        """Commit a change of nothing. Raises Unavailable when the database takes no writes, SchemaChanged."""
+        """Commit an update without a change. Raises Unavailable if the database accepts no writes, and SchemaChanged."""
         self._pipeline.send("probe")
         self._pipeline.send("schema")
         try:
@@ -294,7 +294,7 @@ class PostgresWorker:
         check_schema([_text(row[0]) for row in rows_of(result)])
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
-        """See ``store.Worker``. The transaction held the locks of its accounts: who has them knows that it is over."""
+        """Implement ``store.Worker``. The transaction held the locks of its accounts, so it has ended once they can be taken."""
         self._pipeline.send("lock_holders", int_array(doubt.holder_ids))
         self._pipeline.send("is_committed", int_array(doubt.row_ids))
         try:
@@ -304,9 +304,9 @@ class PostgresWorker:
         return bool(result.ntuples)
 
     async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
-        """Locks and reads in one round trip; a second one only when a chosen token was seen before.
+        """Lock and read in one round trip. A replay of a chosen token needs a second one.
 
-        Each statement sees what was committed when it begins: those after the lock see what the lock waited for.
+        Each statement has its own snapshot (READ COMMITTED), so those after the lock see the commits that the lock waited for.
         """
         self._want, self._deadline = want, deadline
         self._pipeline.send("lock_holders", int_array(want.holder_ids))
@@ -347,7 +347,7 @@ class PostgresWorker:
             loaded.rows[row.id] = row
 
     async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
-        """Writes and commits in one round trip."""
+        """Write and commit in one round trip."""
         for name, rows in changes_of(write):
             self._pipeline.send(name, *ENCODE[name](rows))
         try:
@@ -356,11 +356,11 @@ class PostgresWorker:
             raise doubt_about(self._want, write, str(doubt)) from doubt
 
     async def abort(self) -> None:
-        """Ends the transaction; nothing was written in it."""
+        """End the transaction, in which nothing was written."""
         await self._pipeline.end(self._deadline)
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         self._pipeline.close()
 
 

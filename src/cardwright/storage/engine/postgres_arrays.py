@@ -1,8 +1,8 @@
-"""Rows as PostgreSQL's one-dimensional binary arrays, which travel faster than rows of parameters.
+"""PostgreSQL arrays: rows encoded as one-dimensional binary arrays, which are faster than one parameter for each value.
 
-All whole numbers of all rows go in one array, row after row, and each column of text or byte strings in one of its own. With
-an array for each of a transaction's 28 columns a single row took four times as long to encode, and the database twice as
-long to take apart: it kept every column aside before it put the rows together.
+One array contains the whole numbers of all rows, row after row. Each column of text or byte strings has a separate array.
+An array for each column would cost more: a transaction has 28 columns, and PostgreSQL would store each array before it joins the
+rows.
 """
 
 import struct
@@ -13,7 +13,7 @@ from typing import Any
 OIDS = {"int8": 20, "text": 25, "bytea": 17}
 
 NULL = -(1 << 63)
-"""What stands for a NULL among whole numbers; no id, amount or time is ever this low."""
+"""The value for NULL among whole numbers: -2**63, lower than any id, amount or time."""
 
 
 @lru_cache(maxsize=8192)
@@ -23,7 +23,7 @@ def _packer(count: int) -> struct.Struct:
 
 @lru_cache(maxsize=8192)
 def _header(oid: int, count: int, has_null: bool) -> bytes:
-    """The head of a one-dimensional array in PostgreSQL's binary form."""
+    """Return the header of a one-dimensional array in PostgreSQL's binary format."""
     return struct.pack("!iiiii", 1, int(has_null), oid, count, 1)
 
 
@@ -32,20 +32,20 @@ _MISSING = _length(-1)
 
 
 def int_array(values: Sequence[int]) -> bytes:
-    """Whole numbers as a binary array; one ``struct`` call for all."""
+    """Return whole numbers as a binary array, encoded with one ``struct`` call."""
     flat = [8] * (2 * len(values))
     flat[1::2] = values
     return _header(OIDS["int8"], len(values), False) + _packer(len(values)).pack(*flat)
 
 
 def bytes_array(values: Sequence[bytes | None], kind: str = "bytea") -> bytes:
-    """Byte strings, or encoded text, as a binary array."""
+    """Return byte strings, or encoded text, as a binary array."""
     parts = [_MISSING if value is None else _length(len(value)) + value for value in values]
     return _header(OIDS[kind], len(values), None in values) + b"".join(parts)
 
 
 def text_array(values: Sequence[str]) -> bytes:
-    """Text as a binary array."""
+    """Return text as a binary array."""
     return bytes_array([value.encode() for value in values], "text")
 
 
@@ -53,11 +53,10 @@ _NULL = f"'{NULL}'::int8"
 
 
 class Columns:
-    """How rows with these columns travel. ``types`` are those of columns that are no whole numbers, ``text`` or ``bytea``.
+    """A codec for rows with these columns. ``types`` has the type, ``text`` or ``bytea``, of each column that is no whole number.
 
-    ``rows`` is a query that gives new rows; its parameters are what ``encode`` makes of them. ``selected`` is what to select of
-    stored ones for ``decode``: few values to fetch of a row, and one call to read its numbers. Whole numbers may be NULL where
-    the column is among ``nullable``.
+    ``rows`` is a query that returns new rows; ``encode`` makes its parameters. ``selected`` is the SELECT list for ``decode``,
+    with all numbers of a row in one array. Whole numbers may be NULL in the columns of ``nullable``.
     """
 
     def __init__(self, names: Sequence[str], types: Mapping[str, str], nullable: Collection[str] = ()) -> None:
@@ -66,7 +65,7 @@ class Columns:
         self._numbers = _stretches(len(names), [index for index, _ in self._others])
         count = len(names) - len(types)
         self._flat = [8] * (2 * count)
-        # One for each row: packers for whole batches would be as many as there are sizes, and tens of kilobytes each.
+        # One packer for a row: packers for whole batches would need one object for each batch size, of tens of kilobytes each.
         self._pack = _packer(count).pack
         self._unpack = struct.Struct("!20x" + "4xq" * count).unpack
         numbers = [name for name in names if name not in types]
@@ -80,7 +79,7 @@ class Columns:
         for index, name in enumerate(numbers):
             value = f"($1::int8[])[base + {index}]"
             values[name] = f"NULLIF({value}, {_NULL}) AS {name}" if name in nullable else f"{value} AS {name}"
-        # Functions that give rows, in the list of what is selected, go on in step with each other and keep nothing aside.
+        # Set-returning functions in the SELECT list advance in step with each other and need no temporary storage.
         together = [f"generate_series(1, cardinality($1::int8[]), {len(numbers)}) AS base"]
         for number, (index, kind) in enumerate(self._others, 2):
             name = self.names[index]
@@ -89,7 +88,7 @@ class Columns:
         return f"SELECT {', '.join(values.values())} FROM (SELECT {', '.join(together)}) AS unfolded"
 
     def encode(self, rows: Collection[Sequence[Any]]) -> list[bytes]:
-        """The rows, at least one, as parameters."""
+        """Return the parameters for the rows, of which there is at least one."""
         flat, pack, stretches = self._flat, self._pack, self._numbers
         packed = []
         for row in rows:
@@ -107,7 +106,7 @@ class Columns:
         return encoded
 
     def decode(self, selected: Sequence[bytes | None]) -> list[Any]:
-        """The values of a stored row, in the order of the columns."""
+        """Return the values of a stored row, in the order of the columns."""
         values: list[Any] = list(self._unpack(selected[0] or b""))
         for index in self._nullable:
             if values[index] == NULL:
@@ -118,6 +117,6 @@ class Columns:
 
 
 def _stretches(count: int, gaps: Sequence[int]) -> list[slice]:
-    """The parts of ``count`` columns between the gaps, in order."""
+    """Return the ranges of ``count`` columns between the gaps, in order."""
     ends = zip([-1, *gaps], [*gaps, count], strict=True)
     return [slice(before + 1, after) for before, after in ends if before + 1 < after]

@@ -1,14 +1,14 @@
-"""A PostgreSQL connection in libpq's pipeline mode, driven from the event loop.
+"""Pipeline connections: PostgreSQL connections in libpq's pipeline mode, driven by the event loop without threads.
 
-Statements are prepared once (``prepare``). There is no thread to hand over to: the loop calls back when the socket has an answer.
+Statements are prepared once (``prepare``). The event loop reads the answers when the socket becomes readable.
 
-All statements between two synchronisation points are one transaction, so BEGIN and COMMIT are implicit: ``ask`` gets its
-answers with a flush, which leaves the transaction and its locks open, ``end`` synchronises, which commits, or rolls back
+All statements between two synchronisation points are one transaction, so BEGIN and COMMIT are implicit. ``ask`` gets its
+answers with a flush, which leaves the transaction and its locks open. ``end`` synchronises, which commits, or rolls back
 after an error.
 
-Each round trip has a deadline. A connection that is lost, or whose answer is late, is closed at once and stays closed: the
-server rolls back what was not committed. The loop watches a copy of the socket's descriptor. libpq closes its own one as soon
-as the connection breaks, and the next connection of a client would get the same number while the loop still watches it.
+Each round trip has a deadline. A connection that is lost, or whose answer is late, is closed at once and stays closed, and the
+server rolls back the open transaction. The loop watches a copy of the socket's descriptor. libpq closes the original as soon
+as the connection breaks, and another connection could get the same number while the loop still watches it.
 """
 
 import asyncio
@@ -43,17 +43,17 @@ from cardwright.storage.outage import TIMEOUTS
 BINARY = 1
 
 AWAKE_S = 0.000_2
-"""How long a connection that waits for rows keeps the event loop awake. They come within half of that from a server that has
-nothing else to do. Who falls asleep for so short a time pays twice: he is late, and then slow, for everything that he needs is
-far away. This takes a tenth off the time of a purchase that is alone, and no more of the processor's; where there is other work
-the loop does that meanwhile, as ever.
+"""Seconds for which a connection polls for rows before it waits in ``epoll``.
+
+A short ``epoll`` sleep costs more than it saves: the wake-up is late, and CPU caches are cold. An idle server answers within half
+of this time. Polling reduces the time of a lone purchase by a tenth; meanwhile the event loop runs all other work.
 """
 
 Rows = list[list[bytes | None]]
 
 
 class PipelineConnection:
-    """One connection; it belongs to one user at a time."""
+    """A connection with prepared statements. One task at a time may use it."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
@@ -73,7 +73,7 @@ class PipelineConnection:
         self._poll.register(self._descriptor, select.POLLIN)
 
     async def prepare(self, statements: Mapping[str, str], deadline: float) -> None:
-        """Prepare the statements that ``send`` knows by name. Raises Unavailable."""
+        """Prepare the statements that ``send`` refers to by name. Raises Unavailable."""
         try:
             for name, statement in statements.items():
                 self._wire.send_prepare(name.encode(), statement.encode())
@@ -83,7 +83,7 @@ class PipelineConnection:
         await self.end(deadline)
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._lose(ConnectionLost("the connection was closed"))
 
     def send(self, name: str, *arrays: bytes) -> None:
@@ -97,7 +97,7 @@ class PipelineConnection:
         self._unanswered += 1
 
     async def ask(self, deadline: float) -> list[pq.abc.PGresult]:
-        """Send what was queued and wait for its answers; the transaction stays open unless one is an error.
+        """Send the queued statements and return their results. The transaction stays open unless one of them fails.
 
         ``deadline`` is a time of the event loop. Raises Conflict or Unavailable, after which the transaction has ended.
         """
@@ -114,10 +114,10 @@ class PipelineConnection:
         return self._results
 
     async def end(self, deadline: float, meanwhile: Callable[[], None] = noop, *, commits: bool = False) -> list[pq.abc.PGresult]:
-        """Send what was queued and end the transaction: with a commit, or after an error without a trace.
+        """Send the queued statements, end the transaction and return the results. It is committed, or rolled back after an error.
 
-        ``meanwhile`` is called when everything is on its way. Raises Conflict or Unavailable; InDoubt if the transaction
-        ``commits`` anything and no answer came.
+        Calls ``meanwhile`` after sending. Raises Conflict or Unavailable, and InDoubt if the transaction ``commits`` changes
+        and no answer arrived.
         """
         self._unanswered += 1
         self._set_out(self._wire.pipeline_sync, commits=commits)
@@ -128,7 +128,7 @@ class PipelineConnection:
         return self._results
 
     def _set_out(self, ask: Callable[[], None], *, commits: bool) -> None:
-        """Begin a round trip. Raises Unavailable when nothing of it can have reached the server."""
+        """Begin a round trip. Raises Unavailable if the connection is already lost, so that nothing can reach the server."""
         if self._loss is not None:
             raise self._loss
         self._results, self._error, self._commits = [], None, commits
@@ -142,7 +142,7 @@ class PipelineConnection:
     async def _stay_awake(self) -> None:
         end = perf_counter() + AWAKE_S
         while self._waiter is not None and perf_counter() < end:
-            # Who else wants this processor goes first, the database above all.
+            # Yield the processor to other processes, such as a database on the same machine.
             os.sched_yield()
             await asyncio.sleep(0)
 
@@ -161,7 +161,7 @@ class PipelineConnection:
             raise self._error
 
     def _abandon(self) -> None:
-        """Answers that nothing waits for would be taken for those of the next round trip."""
+        """Close the connection after a cancelled wait. Its late answers would be taken for those of the next round trip."""
         self._lose(ConnectionLost("the wait for the answer was cancelled"))
 
     def _time_out(self) -> None:
@@ -177,13 +177,13 @@ class PipelineConnection:
         if is_sent:
             self._loop.remove_writer(self._descriptor)
         else:
-            # The server does not take all of it at once; go on when it takes more.
+            # The socket's buffer is full. Continue when the socket is writable.
             self._loop.add_writer(self._descriptor, self._flush)
 
     def _on_readable(self) -> None:
         try:
             self._read()
-            # After a reset the loop calls back once and no more, and the end may stand behind what was read.
+            # After a connection reset the loop calls back only once, and more data or the end may follow the data that was read.
             while self._unanswered and self._poll.poll(0):
                 self._read()
         except psycopg.OperationalError as error:
@@ -195,7 +195,7 @@ class PipelineConnection:
     def _read(self) -> None:
         self._wire.consume_input()
         while self._unanswered and not self._wire.is_busy():
-            # None only separates the answers of two statements.
+            # None separates the answers of two statements.
             if (result := self._wire.get_result()) is not None:
                 self._take(result)
 
@@ -212,9 +212,9 @@ class PipelineConnection:
                 self._results.append(result)
 
     def _error_of(self, state: str, text: str) -> Exception:
-        """The failure that an error of the server means."""
+        """Return the exception for an error of the server."""
         if state in LOST_STATES or not state:
-            # The end of the connection, in the place of any answer: also of the one to COMMIT.
+            # The server ends the connection. This error can replace any answer, also the answer to COMMIT.
             return InDoubt(text) if self._commits else ConnectionLost(text)
         if state in RETRIABLE_STATES:
             return Conflict(text)
@@ -223,7 +223,7 @@ class PipelineConnection:
         return Unavailable(text) if is_away(state) or state in MIGRATED_STATES else Refused(text)
 
     def _lose(self, loss: Unavailable) -> Unavailable:
-        """Give the connection up; the round trip under way fails. Return why it was given up."""
+        """Close the connection and let the current round trip fail. Return the first reason of the loss."""
         if self._loss is None:
             self._loss = loss
             self._loop.remove_reader(self._descriptor)
@@ -247,7 +247,7 @@ def _loss_of(error: psycopg.OperationalError) -> ConnectionLost:
 
 
 def rows_of(result: pq.abc.PGresult) -> Rows:
-    """All values of a result."""
+    """Return all rows of a result."""
     get: Callable[[int, int], bytes | None] = result.get_value
     columns = range(result.nfields)
     return [[get(row, column) for column in columns] for row in range(result.ntuples)]

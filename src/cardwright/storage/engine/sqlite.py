@@ -1,4 +1,4 @@
-"""The engine's SQLite: two round trips a batch to the process that reads and writes it (``sqlite_worker``)."""
+"""SQLite store of the engine: two round trips a batch to the process that reads and writes the file (``sqlite_worker``)."""
 
 import asyncio
 import contextlib
@@ -47,20 +47,20 @@ from cardwright.storage.sqlite_connection import connect_sqlite
 ID_BLOCK = 1_000_000
 
 FRAMES_MAX = 50_000
-"""Pages of 2 KiB in the write-ahead log after which it begins anew."""
+"""Pages of 2 KiB in the write-ahead log (WAL) above which the checkpointer makes it restart."""
 
 FRAMES_MIN = 128
-"""Pages that are moved so quickly that hardly ever a commit falls into it."""
+"""Pages whose checkpoint is so short that a commit rarely falls into it."""
 
 CARD_LOCK_S = 0.05
-"""The longest wait for a lock when cards are read, which happens on the event loop."""
+"""Maximum wait in seconds for a lock when cards are read, because the read runs on the event loop."""
 
 PASSES_MAX = 8
-"""How often in a row what came meanwhile is moved."""
+"""Maximum number of consecutive checkpoints in one move."""
 
 
 def _sql(change: Insert | Update) -> str:
-    """A change as SQL whose parameters are a row."""
+    """Return the SQL of a change. Its parameters are the columns of one row."""
     if isinstance(change, Insert):
         marks = ", ".join("?" * len(change.columns))
         return f"INSERT INTO {change.table} ({', '.join(change.columns)}) VALUES ({marks})"
@@ -70,7 +70,7 @@ def _sql(change: Insert | Update) -> str:
 
 
 STATEMENTS = {
-    # One statement for all, which takes half of what one for each does; a list of numbers is JSON as Python writes it.
+    # One statement for all accounts takes half the time of one for each. Python's text of a list of numbers is valid JSON.
     "holders": f"{SELECT_HOLDERS}json_each(?) AS k CROSS JOIN holders AS h ON h.id = k.value",
     "programs": f"{SELECT_PROGRAMS}= ?",
     "transactions": f"SELECT {', '.join(TRANSACTION_COLUMNS)} FROM transactions WHERE id = ?",
@@ -89,7 +89,7 @@ SELECT_CARD = SELECT_CARDS.format(cards="cards c") + "WHERE c.program_id = ? AND
 
 
 class SqliteStore:
-    """Workers on a SQLite file: two of them, so that one batch is read and decided while the other is written."""
+    """The store on a SQLite file. Two workers let one batch be read and decided while the other is written."""
 
     workers_max = 2
 
@@ -100,7 +100,7 @@ class SqliteStore:
         self._reader: sqlite3.Connection | None = None
 
     async def open_worker(self) -> "SqliteWorker":
-        """See ``store.EngineStore``; all workers share the process that writes."""
+        """Implement ``store.EngineStore``. All workers share the process that writes."""
         worker = SqliteWorker(self._database.write_lock, await self._open_client())
         try:
             await worker.probe(asyncio.get_running_loop().time() + self._database.limits.statement_s)
@@ -110,22 +110,22 @@ class SqliteStore:
         return worker
 
     async def _open_client(self) -> SqliteClient:
-        """The way to the process, with a new one in place of one that ended. Raises Unavailable."""
+        """Return the client of the process, and start a new process if the last one has ended. Raises Unavailable."""
         async with self._opening:
             if self._client is None or not self._client.is_open:
                 failpoint("connect.before")
                 if self._client is not None:
-                    # As long as it lives it may still commit.
+                    # The old process may commit until it has ended.
                     await self._client.reap()
                 self._client = SqliteClient(self._database.path, STATEMENTS, self._database.limits.lock_s)
             return self._client
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
-        """The cards with these (program id, token), over a connection of their own, which never waits for a writer."""
+        """Implement ``store.EngineStore``. A separate connection reads the cards, so that the read never waits for a writer."""
         try:
             if self._reader is None:
                 self._reader = connect_sqlite(self._database.path, CARD_LOCK_S)
-                # What it keeps is void with the next commit of another connection.
+                # A small cache, because each commit of another connection invalidates it.
                 self._reader.execute("PRAGMA cache_size=-1024")
             rows = [self._reader.execute(SELECT_CARD, key).fetchone() for key in keys]
         except sqlite3.Error as error:
@@ -142,29 +142,32 @@ class SqliteStore:
             reader.close()
 
     async def load_originals(self, ids: Sequence[int]) -> list[Original]:
-        """See ``store.EngineStore``. Old ones may be on the disk, and here only those wait for it who ask for them."""
+        """Implement ``store.EngineStore``.
+
+        The process reads them: old rows may need a disk read, which must not block the loop.
+        """
         return [Original(*row) for row in await self._read("originals", [(row_id,) for row_id in ids])]
 
     async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
-        """See ``store.EngineStore``."""
+        """Implement ``store.EngineStore``."""
         rows = await self._read("chosen_originals", keys)
         return {(program_id, token): Original(*row) for program_id, token, *row in rows}
 
     async def _read(self, name: str, keys: Sequence[Sequence[Any]]) -> list[Any]:
-        """What a statement finds, in the process that also writes: it comes after what was asked there before."""
+        """Return the rows of a statement from the process that also writes. It runs after all earlier requests."""
         client = await self._open_client()
         _, (rows,) = await client.read([(name, keys)], asyncio.get_running_loop().time() + self._database.limits.read_s)
         return list(rows)
 
     async def close(self) -> None:
-        """Ends the connection that cards are read over, and the process that writes."""
+        """Close the connection for reads of cards, and end the process that writes."""
         self._close_reader()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
 
     def next_ids(self) -> range:
-        """See ``store.EngineStore``. The ids after the last one used: only one process decides on a SQLite file."""
+        """Implement ``store.EngineStore``. The block begins after the highest used id: one process decides on a SQLite file."""
         failpoint("ids.before")
         with self._database.read(self._database.limits.read_s) as db:
             last = db.exec_driver_sql("SELECT coalesce(max(id), -1) FROM transactions").scalar_one()
@@ -172,10 +175,10 @@ class SqliteStore:
 
 
 class SqliteWorker:
-    """See ``store.Worker``.
+    """A worker on the shared process, see ``store.Worker``.
 
-    Between reading and writing no transaction is open. Other writers of this process wait at the lock meanwhile, which the
-    workers share, for no account is in two of them; and when another process has committed, what was read is void.
+    No transaction is open between reading and writing. The workers share the write lock, because no account is in two of them;
+    other writers of this process wait for it. If another process commits in between, the write raises Conflict.
     """
 
     def __init__(self, lock: FairLock, client: SqliteClient) -> None:
@@ -188,7 +191,7 @@ class SqliteWorker:
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="worker")
 
     async def probe(self, deadline: float) -> None:
-        """Commit a change of nothing. Raises Unavailable when the file takes no writes, SchemaChanged."""
+        """Commit an update without a change. Raises Unavailable if the file accepts no writes, and SchemaChanged."""
         try:
             await self._share(deadline)
             try:
@@ -201,12 +204,12 @@ class SqliteWorker:
             raise Contended(str(conflict)) from conflict
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
-        """See ``store.Worker``. The process that was to commit has ended, or this worker could not have been opened."""
+        """Implement ``store.Worker``. A new worker opens only after the process that was to commit has ended."""
         _, (rows,) = await self._client.read([("is_committed", [(row_id,) for row_id in doubt.row_ids[:1]])], deadline)
         return bool(rows)
 
     async def _share(self, deadline: float) -> None:
-        """Wait for the turn among the writers. Raises Conflict when it does not come in time."""
+        """Wait for a shared hold of the write lock. Raises Conflict if the deadline passes first."""
         if self._lock.share(0):
             return
         left_s = max(0.0, deadline - self._loop.time())
@@ -220,13 +223,13 @@ class SqliteWorker:
             raise Conflict("another write takes too long")
 
     async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
-        """Waits for its turn among the writers and reads."""
+        """Wait for the write lock and read."""
         self._want, self._deadline = want, deadline
         await self._share(deadline)
         try:
             return await self._read(want)
         except BaseException:
-            # Refused or cancelled, it is neither committed nor aborted, and the other writers would never get their turn.
+            # After a failure here the engine calls neither commit nor abort, and other writers would never get the lock.
             self._lock.unshare()
             raise
 
@@ -253,7 +256,7 @@ class SqliteWorker:
         return loaded
 
     async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
-        """Writes and commits in one round trip."""
+        """Write and commit in one round trip."""
         try:
             await self._client.write(self._version, changes_of(write), self._deadline, meanwhile)
         except InDoubt as doubt:
@@ -262,20 +265,20 @@ class SqliteWorker:
             self._lock.unshare()
 
     async def abort(self) -> None:
-        """Lets the other writers in; nothing was written."""
+        """Release the write lock. Nothing was written."""
         self._lock.unshare()
 
     async def close(self) -> None:
-        """Ends its thread; the process that writes ends with the store."""
+        """End the worker's thread. The process that writes ends with the store."""
         self._waiting.shutdown(wait=False)
 
 
 class Checkpointer:
-    """Moves what is in the write-ahead log into the database file, beside the commits rather than inside somebody's.
+    """A thread that copies the write-ahead log (WAL) into the database file, so that no commit waits for a checkpoint.
 
-    Left to itself SQLite does it in the commit that fills the log, and that one waits for it, up to seconds. Under steady load
-    there is always a commit that is not moved yet, and the log would grow without end: when it is long, the writers pause
-    for the last few commits to be moved, and the next one begins the log anew; if somebody reads just then, one of a later time.
+    SQLite's automatic checkpoint runs in the commit that fills the WAL, which can take seconds. Under steady load some commit is
+    always uncopied, and the WAL would grow without limit. If it is longer than ``frames_max`` pages, the thread takes the write
+    lock and copies the last commits, so that the next commit restarts the WAL. A reader at that moment delays the restart.
     """
 
     def __init__(self, database: Database, every_s: float = 0.5, frames_max: int = FRAMES_MAX) -> None:
@@ -286,19 +289,19 @@ class Checkpointer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread after a last checkpoint."""
+        """End the thread after a last checkpoint."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            # A disk that is full or read-only for a while must not end the thread: the log would grow without end.
+            # A temporarily full or read-only disk must not end the thread, because the WAL would grow without limit.
             with contextlib.suppress(sqlite3.Error), contextlib.closing(PinnedLog(self._path)) as log:
                 self._move_often(log)
             self._stop.wait(self._every_s)
 
     def _move_often(self, log: "PinnedLog") -> None:
-        """Move pages until the thread is stopped. Raises sqlite3.Error."""
+        """Copy pages until the thread is stopped. Raises sqlite3.Error."""
         while not self._stop.wait(self._every_s):
             if self._move(log) > self._frames_max:
                 with self._lock:
@@ -306,18 +309,17 @@ class Checkpointer:
         log.move()
 
     def _move(self, log: "PinnedLog") -> int:
-        """Moves what there is; how many pages the log has then, 0 while it cannot begin anew.
+        """Copy all pages. Return the number of pages in the WAL, or 0 while a reader keeps the WAL from restarting.
 
-        SQLite has the file written to the disk only by a checkpoint during which nobody commits, so there are several, each
-        of what came during the last. Otherwise the pages of seconds were written while the writers paused, a tenth of a second
-        each time, and at half of the peak the p99 was 90 ms instead of 12.
+        SQLite syncs the file only after a checkpoint that copies the whole WAL. So repeat the checkpoint, each time for the pages
+        of the last one. Otherwise that sync would happen while the writers wait, for a tenth of a second.
         """
         moved = 0
         for _ in range(PASSES_MAX):
             before = moved
             frames, moved = log.move()
             if frames - moved >= FRAMES_MIN:
-                # Somebody who reads an older state, for a snapshot, needs the log as it is.
+                # A reader of an older snapshot needs the WAL as it is.
                 return 0
             if moved - before < FRAMES_MIN:
                 break
@@ -325,23 +327,22 @@ class Checkpointer:
 
 
 class PinnedLog:
-    """The write-ahead log of a SQLite file for whoever moves it, so that nobody begins it anew meanwhile.
+    """A write-ahead log (WAL) that cannot restart during a checkpoint, because a pinning reader is open.
 
-    In SQLite before 3.51.3 a checkpoint that begins while a commit begins the log anew may take the new log's pages for moved:
-    they are skipped, and what was committed is lost or the file malformed (sqlite.org/wal.html, "The WAL-Reset Bug"). It takes
-    checkpoints in quick succession beside commits, which is what ``Checkpointer`` does: looking every 10 ms beside two writers
-    it spoiled 10 of 12 files within a minute, with a pin none of 12. The pin is a reader. One that began with pages still to be
-    moved keeps the log from beginning anew; one that began with none keeps the checkpoint from moving any.
+    SQLite before 3.51.3 has a bug: a checkpoint that begins while a commit restarts the WAL may treat pages of the new WAL as
+    copied. These commits are lost, or the file is damaged (sqlite.org/wal.html, "The WAL-Reset Bug"). Frequent checkpoints beside
+    commits trigger it (decision 0002). A pin that begins while pages are uncopied prevents the restart; a pin that begins without
+    such pages keeps the checkpoint from copying any.
     """
 
     def __init__(self, path: str) -> None:
         self.mover, self._pin = connect_sqlite(path), connect_sqlite(path)
 
     def move(self) -> tuple[int, int]:
-        """Moves what was committed before; pages in the log, and how many of them are in the database file by now."""
+        """Copy all earlier commits. Return the number of pages in the WAL, and the number of copied pages."""
         self._pin.execute("BEGIN")
         try:
-            # The transaction reads from here on.
+            # The read transaction begins with its first read.
             self._pin.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
             _, frames, moved = self.mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         finally:
@@ -349,6 +350,6 @@ class PinnedLog:
         return frames, moved
 
     def close(self) -> None:
-        """Ends its connections."""
+        """Close both connections."""
         self._pin.close()
         self.mover.close()

@@ -1,4 +1,4 @@
-"""The way to the process that reads and writes SQLite for the engine (``sqlite_worker``), driven from the event loop."""
+"""SQLite client: the event loop's connection to the process that reads and writes SQLite (``sqlite_worker``)."""
 
 import asyncio
 import marshal
@@ -20,27 +20,27 @@ from cardwright.storage.outage import TIMEOUTS
 FAILURES = {CONFLICT: Conflict, LOCKED: Locked, LATE: TimedOut, UNAVAILABLE: Unavailable, DAMAGED: Damaged, REFUSED: Refused}
 
 MARGIN_S = 0.2
-"""What the process leaves of a request's time, so that a refusal arrives before the deadline."""
+"""Seconds by which the limit of the process is earlier than the deadline, so that a refusal arrives in time."""
 
 REAP_S = 1.0
-"""The longest wait for a killed process to end; one that hangs in the disk does not."""
+"""Maximum wait in seconds for the process to end. A process that hangs in a disk operation does not end."""
 
 
 POLL_S = 0.005
 
 
 class _Waiter(NamedTuple):
-    """A request under way."""
+    """A request without an answer yet."""
 
     answer: "asyncio.Future[bytes]"
     commits: bool
 
 
 class SqliteClient:
-    """One such process; its requests are carried out in the order of asking.
+    """A process and the connection to it. The process runs requests in the order of their arrival.
 
-    A request waits at most ``lock_s`` seconds for the lock of the file. One that has no answer at its deadline ends the
-    process, and with it all requests that wait behind.
+    A request waits at most ``lock_s`` seconds for the lock of the file. If a request has no answer at its deadline, the client
+    kills the process, and all later requests fail too.
     """
 
     def __init__(self, path: str, statements: Mapping[str, str], lock_s: float = PATIENT.lock_s) -> None:
@@ -58,24 +58,24 @@ class SqliteClient:
         self._send(packed(statements))
 
     async def read(self, parts: Sequence[StatementRows], deadline: float) -> tuple[int, list[Any]]:
-        """The version of the database, and what each statement found. Raises Unavailable."""
+        """Return the version of the database, and the rows of each statement. Raises Unavailable."""
         _, version, results = await self._ask(None, parts, deadline, noop)
         return version, results
 
     async def write(self, version: int, parts: Sequence[StatementRows], deadline: float, meanwhile: Callable[[], None]) -> None:
-        """Commit, unless another process did since that version was read; ``meanwhile`` is called when the request is on its way.
+        """Commit, unless another process has committed since that version was read. Calls ``meanwhile`` after sending.
 
-        Raises Conflict when nothing was written and it must be run again, Unavailable, and InDoubt without an answer.
+        Raises Conflict if nothing was written and the batch must run again, Unavailable, and InDoubt without an answer.
         """
         await self._ask(version, parts, deadline, meanwhile)
 
     async def close(self) -> None:
-        """Let the process end, and wait for it."""
+        """Close the connection, which ends the process, and wait for the end."""
         self._end(ConnectionLost("the process that writes SQLite was closed"))
         await self.reap()
 
     async def reap(self) -> None:
-        """Wait until the process has ended, which is killed if it does not. Raises Unavailable when it hangs."""
+        """Wait until the process has ended, and kill it after ``REAP_S`` seconds. Raises Unavailable if it hangs."""
         if await self._ends():
             return
         self._process.kill()
@@ -83,7 +83,7 @@ class SqliteClient:
             raise Unavailable("the process that writes SQLite does not end")
 
     async def _ends(self) -> bool:
-        """Whether the process ends in time. No thread waits for it: all of them may be waiting for the database."""
+        """Return True if the process ends in time. Polls without a thread, because all threads may wait for the database."""
         end = self._loop.time() + REAP_S
         while self._process.poll() is None and self._loop.time() < end:
             await asyncio.sleep(POLL_S)
@@ -111,7 +111,7 @@ class SqliteClient:
 
     def _time_out(self, waiter: _Waiter) -> None:
         TIMEOUTS.labels("commit" if waiter.commits else "statement").inc()
-        # At once: what it has not begun to commit it shall not commit later.
+        # Kill the process before failing the requests: it must not begin a commit after its deadline.
         self._process.kill()
         self._end(TimedOut("the process that writes SQLite did not answer in time"))
 

@@ -1,4 +1,4 @@
-"""What the engine asks of a database: one read and one write a batch. Two implementations, one for each database."""
+"""Engine store interface: one read and one write a batch, with an implementation for each database."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -29,14 +29,14 @@ _outbox_row = itemgetter(*OUTBOX_COLUMNS)
 
 
 class Insert(NamedTuple):
-    """A statement that adds rows with these columns to a table."""
+    """A statement that inserts rows with these columns into a table."""
 
     table: str
     columns: Sequence[str]
 
 
 class Update(NamedTuple):
-    """A statement that sets columns of rows, which it finds by the first of ``columns`` and a further condition."""
+    """A statement that sets columns of rows. It finds a row by the first of ``columns`` and a further condition."""
 
     table: str
     columns: Sequence[str]
@@ -52,21 +52,22 @@ CHANGES: dict[str, Insert | Update] = {
     "insert_outbox": Insert("outbox", OUTBOX_COLUMNS),
     "insert_tokens": Insert("message_tokens", ("program_id", "token", "transaction_id", "request_hash")),
     "insert_movements": Insert("movements", MOVEMENT_COLUMNS),
-    # The only movements that change are deposits: their transitions reword them, and one of these has the same id.
+    # Only deposits change after their insertion. The condition on the kind is necessary, because a deposit's first transition
+    # has the same id.
     "reword_movements": Update("movements", ("id", "modified_ms", "doc"), f" AND kind = {int(MovementKind.DEPOSIT)}"),
-    # Those of an entry that no card made, and of a clearing that the program's overdraft account helped with.
+    # Entries of movements, and of clearings that use the program's overdraft account.
     "insert_account_journal": Insert("journal", (*JOURNAL_COLUMNS, "fees", "transit", "overdraft", "deposits")),
     "insert_shadow_hits": Insert("shadow_hits", ("program_id", "control_id", "transaction_id")),
 }
-"""The statements of a commit and the columns of their rows; ``LIST_TRANSACTIONS`` is one more, with ids as its rows."""
+"""The statements of a commit and the columns of their rows. ``LIST_TRANSACTIONS`` is one more, with ids as its rows."""
 
 LIST_TRANSACTIONS = (
     "INSERT INTO holder_transactions (program_id, holder_id, user_time_ms, id) "
     "SELECT program_id, holder_id, user_time_ms, id FROM transactions "
 )
-"""Transactions, which a condition behind it chooses, get their places in the lists of their accounts."""
+"""The insertion of transactions into the lists of their accounts. A condition that chooses the transactions follows."""
 
-# What both databases read; behind each of them comes the way in which a database takes keys.
+# The reads of both databases. Each store appends its condition for the keys.
 SELECT_HOLDERS = "SELECT h.id, h.revision, h.state, h.recent FROM "
 
 SELECT_PROGRAMS = "SELECT id, revision, clock_offset_ms, clock_frozen_ms FROM programs WHERE id "
@@ -79,9 +80,8 @@ SELECT_COMMITTED = "SELECT 1 FROM transactions WHERE id "
 
 SELECT_ORIGINALS = f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id "
 
-# What the engine must know of a card, its user and the owner of its account. Only a child may draw on an account that is not
-# its own; the owner is the account's first user then.
-# {cards} is the table of cards as ``c`` with the way that a database takes keys.
+# A card, its user and the owner of its account. Only a child may use the account of another user; then the owner is the account's
+# first user. Each store replaces {cards} by the table of cards as ``c`` with its condition for the keys.
 SELECT_CARDS = """
     SELECT c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed, h.revision, c.fact, u.fact,
         CASE WHEN o.id = u.id THEN NULL ELSE o.fact END
@@ -93,11 +93,11 @@ SELECT_CARDS = """
 
 
 POSTGRES_ID_BLOCK = 20_000
-"""Ids of transactions that a process on PostgreSQL draws at a time, even and odd."""
+"""Size of an id block on PostgreSQL, counting even and odd ids."""
 
 
 class CardRow(NamedTuple):
-    """A card as the engine loads it: keys, sealed secrets, and facts as JSON; the owner's is None when it is the user."""
+    """A card as the engine loads it: keys, sealed secrets, and facts as JSON. ``owner_fact`` is None if the user is the owner."""
 
     program_id: int
     token: str
@@ -117,7 +117,7 @@ class CardRow(NamedTuple):
 
 
 class HolderRow(NamedTuple):
-    """An account, locked for the batch: revision of its configuration, packed state, its newest transactions."""
+    """A locked account: revision of its configuration, packed state, and recent transactions."""
 
     revision: int
     state: bytes
@@ -125,7 +125,7 @@ class HolderRow(NamedTuple):
 
 
 class ProgramRow(NamedTuple):
-    """A program as the batch finds it: revision of its configuration, clock."""
+    """A program as the batch reads it: revision of its configuration, and clock."""
 
     revision: int
     offset_ms: int
@@ -133,7 +133,7 @@ class ProgramRow(NamedTuple):
 
 
 class ChainRow(NamedTuple):
-    """What changes of a chain's root when a later message arrives."""
+    """The columns of a chain's root that a later message changes."""
 
     id: int
     state: int
@@ -144,18 +144,18 @@ class ChainRow(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """A message with this token was decided before."""
+    """An earlier message with the same token: its transaction and the hash of its request."""
 
     transaction_id: int
     request_hash: bytes
 
 
 MovementKey = tuple[int, int, str]
-"""Program id, kind and token of a movement: each kind has a space of tokens of its own."""
+"""Program id, kind and token of a movement. Tokens are unique for each kind."""
 
 
 class MovementReplay(NamedTuple):
-    """A movement with this token was carried out before."""
+    """An earlier movement with the same token: the hash of its request, and its document."""
 
     request_hash: bytes
     doc: str
@@ -163,7 +163,7 @@ class MovementReplay(NamedTuple):
 
 @dataclass(slots=True)
 class LoadedRows:
-    """What one read brings; ``rows`` are the transactions that the batch's messages follow, or repeat."""
+    """The rows of one read. ``rows`` are the transactions that the batch's messages follow or replay."""
 
     holders: dict[int, HolderRow]
     programs: dict[int, ProgramRow]
@@ -174,7 +174,7 @@ class LoadedRows:
 
 @dataclass(frozen=True, slots=True)
 class ReadSet:
-    """What a batch must see. Holder ids are in ascending order: the order of locks."""
+    """The keys that a batch must read. Holder ids are in ascending order, the order of the locks."""
 
     holder_ids: Sequence[int]
     program_ids: Sequence[int]
@@ -185,9 +185,11 @@ class ReadSet:
 
 @dataclass(slots=True)
 class WriteSet:
-    """What one commit leaves: rows in the order of the columns of ``CHANGES``. ``grown`` are the details of chains' roots
-    that know of a further increment, ``reworded`` times and documents of direct deposits that changed, ``listed`` the ids of
-    transactions that no account's own row names any more (see ``account_lists``)."""
+    """The rows that one commit writes, in the order of the columns of ``CHANGES``.
+
+    ``grown`` has changed details of chains' roots, such as a further increment. ``reworded`` has times and documents of changed
+    direct deposits. ``listed`` has the ids that move from account rows to account lists (see ``account_transactions``).
+    """
 
     holders: list[tuple[int, bytes, bytes]] = field(default_factory=list)
     transactions: list[TransactionRow] = field(default_factory=list)
@@ -204,11 +206,11 @@ class WriteSet:
 
 
 StatementRows = tuple[str, Collection[Sequence[Any]]]
-"""The name of a statement, and the rows of parameters that it is run with."""
+"""The name of a statement, and its rows of parameters."""
 
 
 def changes_of(write: WriteSet) -> list[StatementRows]:
-    """Return the statements of a commit in the order in which both databases run them, each with its rows, at least one."""
+    """Return the statements of a commit in execution order. Each has at least one row."""
     changes: tuple[StatementRows, ...] = (
         ("update_holders", write.holders),
         ("insert_transactions", write.transactions),
@@ -227,45 +229,47 @@ def changes_of(write: WriteSet) -> list[StatementRows]:
 
 
 def doubt_about(want: ReadSet, write: WriteSet, reason: str) -> InDoubt:
-    """The doubt whether a batch was committed."""
+    """Return the exception for a batch that may have been committed."""
     return InDoubt(reason, [row.id for row in write.transactions], want.holder_ids)
 
 
 def noop() -> None:
-    """What there is to do while the database works, where nobody has anything."""
+    """Do nothing: the default for ``meanwhile``."""
 
 
 class Worker(Protocol):
-    """One batch at a time: ``begin``, then ``commit`` or ``abort``. After Unavailable the worker can only be closed."""
+    """A connection that processes one batch at a time: ``begin``, then ``commit`` or ``abort``.
+
+    After Unavailable the worker can only be closed.
+    """
 
     async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
-        """Opens a transaction, locks the accounts in the order of their ids and reads everything the batch needs.
+        """Open a transaction, lock the accounts in the order of their ids and read all rows that the batch needs.
 
-        ``deadline`` is the time of the event loop until which the whole batch may take. Raises Conflict and Unavailable.
+        ``deadline`` is a time of the event loop, the limit for the whole batch. Raises Conflict and Unavailable.
         """
         ...
 
     async def commit(self, write: WriteSet, meanwhile: Callable[[], None]) -> None:
-        """Writes and commits; ``meanwhile`` is called once, when the commit is on its way and there is nothing but to wait.
+        """Write and commit. Calls ``meanwhile`` once, after sending and before waiting. ``meanwhile`` must not raise.
 
-        Raises Conflict when it must be run again, Unavailable when it failed, InDoubt when it may have been committed, and
-        what ``meanwhile`` raises never.
+        Raises Conflict if the batch must run again, Unavailable if it failed, and InDoubt if it may have been committed.
         """
         ...
 
     async def is_committed(self, doubt: InDoubt, deadline: float) -> bool:
-        """Whether the transaction in doubt, of a connection that is lost, was committed; it is over then, and cannot be later.
+        """Return True if the transaction in doubt, of a lost connection, was committed. The answer is final.
 
-        Raises Unavailable when that cannot be found out.
+        Raises Unavailable if the database cannot be asked.
         """
         ...
 
     async def abort(self) -> None:
-        """Ends the transaction without a trace."""
+        """End the transaction without a change."""
         ...
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         ...
 
 
@@ -275,30 +279,30 @@ class EngineStore(Protocol):
     workers_max: int
 
     async def open_worker(self) -> Worker:
-        """A new worker with its own connection, on which a commit has just succeeded.
+        """Return a new worker with a separate connection, after a test commit.
 
-        Raises Unavailable, SchemaChanged.
+        Raises Unavailable and SchemaChanged.
         """
         ...
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
-        """The cards with these (program id, token); unknown ones are left out. Raises Unavailable."""
+        """Return the cards with these program ids and tokens, without unknown ones. Raises Unavailable."""
         ...
 
     async def load_originals(self, ids: Sequence[int]) -> list[Original]:
-        """The transactions of cards with these ids; unknown ones are left out. Raises Unavailable."""
+        """Return the card transactions with these ids, without unknown ones. Raises Unavailable."""
         ...
 
     async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
-        """Those whose senders chose these tokens; unknown ones are left out. Raises Unavailable."""
+        """Return the card transactions whose senders chose these tokens, without unknown ones. Raises Unavailable."""
         ...
 
     async def close(self) -> None:
-        """Ends what the store itself has open; workers are closed by those who opened them."""
+        """Close the store's own connections and processes. The caller of ``open_worker`` closes the workers."""
         ...
 
     def next_ids(self) -> range:
-        """A block of transaction ids for this process alone, in steps of two: the second is the load side's.
+        """Return a block of odd transaction ids for this process alone. Each even id in between belongs to a load side.
 
         Raises Unavailable.
         """

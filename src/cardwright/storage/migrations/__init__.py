@@ -1,1 +1,1 @@
-"""Alembic's environment and the migrations, shipped with the package."""
+"""Migrations: Alembic's environment and the revisions, shipped with the package."""

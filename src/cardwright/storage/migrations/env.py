@@ -1,4 +1,4 @@
-"""Alembic's environment: runs migrations on the connection it is given, or prints their SQL."""
+"""Alembic environment: runs migrations on the configured connection, or prints their SQL."""
 
 from alembic import context
 

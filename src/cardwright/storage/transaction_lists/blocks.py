@@ -1,7 +1,7 @@
-"""Blocks: a program's list of transactions cut into blocks of rows whose counts lead to the n-th entry.
+"""Blocks: adjacent rows of a program's transaction list, with counts that lead to the n-th entry.
 
-A list in order of time is cut into blocks of some hundred rows, and of each block is known how many rows of which kind are
-in it. To find row n the counts are added up; what lies before it is not read.
+A list in order of time is divided into blocks of about 256 rows. Each block has the number of its rows by class. The sums of
+these counts give the block of the n-th entry, so that no earlier row is read.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,16 +19,16 @@ from cardwright.storage.account_transactions import AccountTransactions
 from cardwright.storage.tables import holder_transactions, transactions
 
 BLOCK_ROWS = 256
-"""Rows in a block when it is cut; reading so many takes less than a millisecond."""
+"""Rows in a new block. Reading them takes less than a millisecond."""
 
 BLOCK_ROWS_MAX = 3 * BLOCK_ROWS // 2
-"""A block that grew beyond this is cut again."""
+"""A block with more rows than this is divided again."""
 
 MANY_BLOCKS = 64
-"""Blocks that are counted again one by one, however few there are in all."""
+"""Up to this number of changed blocks, each is recounted separately. Above it, a quarter of all blocks is the limit."""
 
 FILTERS_MAX = 16
-"""Filters whose sums are kept for each order; the least recently used goes first."""
+"""Filters whose sums are cached for each order. The least recently used is evicted first."""
 
 Key = tuple[int, int]
 """A place in a list: milliseconds and row id."""
@@ -38,15 +38,14 @@ HIGHEST: Key = (2**62, 0)
 
 
 class ListOrder(Enum):
-    """What a list is sorted by, then by row id: when the chain's root was made (a row that follows has its root's time), or when
-    the row itself was made."""
+    """The sort key of a list, before the row id: the creation time of the chain's root (BEGUN), or of the row itself (MADE)."""
 
     BEGUN = "user_time_ms"
     MADE = "created_ms"
 
 
 class RowClass(NamedTuple):
-    """What a filter of a whole program's list can see of a row; ``direction`` is the sign of ``moved``."""
+    """The properties of a row that a filter of a program's list can use. ``direction`` is the sign of ``moved``."""
 
     type_id: int
     state: int
@@ -55,14 +54,17 @@ class RowClass(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Places from ``low`` on and before ``high``."""
+    """Places from ``low`` to before ``high``."""
 
     low: Key
     high: Key
 
 
 class ListPosition(NamedTuple):
-    """Where entries of a list are: the ranges in the list's order, how many entries to skip in them, whether all are there."""
+    """The location of entries of a list: ranges in the list's order, and the number of entries to skip in them.
+
+    ``is_full`` is True if the ranges contain as many entries as requested.
+    """
 
     ranges: list[Range]
     skip: int
@@ -70,7 +72,7 @@ class ListPosition(NamedTuple):
 
 
 Weight = Callable[[RowClass], int]
-"""How many entries of a list such a row is: none, its card's side or its load's side, or both."""
+"""The number of list entries of a row: 0, 1 for its card's side or its load's side, or 2 for both."""
 
 _row = transactions.c
 _listed = holder_transactions.c
@@ -78,17 +80,17 @@ _DIRECTION = case((_row.moved > 0, 1), (_row.moved < 0, -1), else_=0)
 
 
 class IndexPart(NamedTuple):
-    """Some of the rows: by which time and id an index has them in order, and which they are."""
+    """A part of the rows: the time and id by which an index sorts them, and the conditions that select them."""
 
     time_ms: ColumnElement[int]
     id: ColumnElement[int]
     conditions: list[ColumnElement[bool]]
 
     def within(self, places: Range) -> list[ColumnElement[bool]]:
-        """The condition that a row of it lies in a range of places."""
+        """Return the conditions that a row of the part lies in a range of places."""
         key = tuple_(self.time_ms, self.id)
         bounds = []
-        # Without a bound there is no condition: an open end costs the database nothing then.
+        # An open end adds no condition, so it costs the database nothing.
         if places.low != LOWEST:
             bounds.append(key >= _literal(places.low))
         if places.high != HIGHEST:
@@ -97,10 +99,10 @@ class IndexPart(NamedTuple):
 
 
 def parts_of(order: ListOrder) -> list[IndexPart]:
-    """Return the indexes that together give an order.
+    """Return the index parts that together contain all rows in an order.
 
-    A root (``root_id`` is NULL) was made when it began, so one index serves it in both orders. Rows that follow have another
-    index by the time at which they were made.
+    For a root (``root_id`` is NULL) both times are equal, so one index serves both orders. Rows that follow a root have another
+    index, by their creation time.
     """
     if order is ListOrder.BEGUN:
         return [IndexPart(_row.user_time_ms, _row.id, [])]
@@ -111,9 +113,9 @@ def parts_of(order: ListOrder) -> list[IndexPart]:
 
 
 def account_parts(account_transactions: AccountTransactions, order: ListOrder) -> list[IndexPart]:
-    """Return the sources that together give the accounts' transactions, each of them once.
+    """Return the parts that together contain the accounts' transactions, each of them once.
 
-    The list of an account is in the order BEGUN. In the order MADE all its rows are read and sorted.
+    The list of an account has the order BEGUN. For the order MADE, all its rows are read and sorted.
     """
     listed = [_listed.holder_id.in_(account_transactions.holder_ids), _row.id == _listed.id]
     in_order = IndexPart(_listed.user_time_ms, _listed.id, listed)
@@ -130,7 +132,7 @@ def _literal(key: Key) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows from ``edge`` on, up to the next block's. They lie between ``first_ms`` and ``last_ms``."""
+    """The rows from ``edge`` to before the edge of the next block. Their times lie between ``first_ms`` and ``last_ms``."""
 
     edge: Key
     counts: tuple[tuple[RowClass, int], ...]
@@ -138,16 +140,16 @@ class Block:
     last_ms: int
 
     def total(self, weight: Weight) -> int:
-        """How many entries of a list are in it."""
+        """Return the number of list entries in the block."""
         return sum(weight(row_class) * count for row_class, count in self.counts)
 
     def is_within(self, places: Range) -> bool:
-        """Whether the whole of it lies in a range."""
+        """Return True if the whole block lies in a range."""
         return places.low <= (self.first_ms, 0) and (self.last_ms + 1, 0) <= places.high
 
 
 def read_blocks(db: Connection, program_id: int, order: ListOrder, places: Range) -> list[Block]:
-    """Counts the rows of a range in one statement; the first block begins where the range does."""
+    """Count the rows of a range in one statement. The first block begins at the low end of the range."""
     blocks: list[Block] = []
     for number, rows in groupby(db.execute(_blocks_query(program_id, order, places)), key=attrgetter("block")):
         classes = list(rows)
@@ -181,7 +183,7 @@ def _blocks_query(program_id: int, order: ListOrder, places: Range) -> Select[An
 
 @dataclass(slots=True)
 class BlockIndex:
-    """A program's list in one order, in blocks, and their sums for the filters that were asked for."""
+    """The blocks of a program's list in one order, and their cached sums for each filter."""
 
     program_id: int
     order: ListOrder
@@ -193,14 +195,14 @@ class BlockIndex:
         self.edges = [block.edge for block in self.blocks]
 
     def block_of(self, key: Key) -> int:
-        """The number of the block that a place belongs to."""
+        """Return the number of the block that a place belongs to."""
         return max(0, bisect_right(self.edges, key) - 1)
 
     def recount(self, db: Connection, keys: set[Key]) -> None:
-        """Counts the blocks again that something happened in."""
+        """Recount the blocks that contain these places."""
         numbers = {self.block_of(key) for key in keys}
         if len(numbers) > max(MANY_BLOCKS, len(self.blocks) // 4):
-            # So much is new that one walk over everything is quicker than many over parts.
+            # So many blocks changed that one scan of the whole list is faster than many scans of parts.
             self.blocks = read_blocks(db, self.program_id, self.order, Range(LOWEST, HIGHEST))
             self.edges = [block.edge for block in self.blocks]
             self.sums.clear()
@@ -216,7 +218,7 @@ class BlockIndex:
                 totals[number : number + 1] = [block.total(weight) for block in fresh]
 
     def totals(self, name: Hashable, weight: Weight) -> list[int]:
-        """How many entries of a filter's list are in each block."""
+        """Return the number of entries of a filter's list in each block."""
         if name not in self.sums:
             self.sums[name] = weight, [block.total(weight) for block in self.blocks]
             if len(self.sums) > FILTERS_MAX:
@@ -225,15 +227,15 @@ class BlockIndex:
         return self.sums[name][1]
 
     def count(self, db: Connection, weight: Weight, places: Range) -> int:
-        """The entries in a part of a block."""
+        """Return the number of entries in a part of a block."""
         return sum(block.total(weight) for block in read_blocks(db, self.program_id, self.order, places))
 
     def find(
         self, db: Connection, name: Hashable, weight: Weight, places: Range, *, skip: int, take: int, descending: bool
     ) -> ListPosition:
-        """The ranges that hold the entries after the first ``skip``: ``take`` of them where there are so many.
+        """Return the ranges that contain the entries after the first ``skip``: ``take`` entries, or fewer at the end of the list.
 
-        There is no block without an entry among them.
+        The ranges omit blocks without an entry.
         """
         first, end = self.block_of(places.low), bisect_left(self.edges, places.high)
 
@@ -242,7 +244,7 @@ class BlockIndex:
             return Range(max(self.edges[number], places.low), high)
 
         totals = self.totals(name, weight)[first:end]
-        # Only at its ends can the part that is asked for cut through a block.
+        # Only the first and the last block can lie partly outside of the range.
         for number in {first, end - 1}:
             if self.blocks[number].counts and not self.blocks[number].is_within(places):
                 totals[number - first] = self.count(db, weight, part(number))
@@ -261,7 +263,7 @@ class BlockIndex:
 
 
 def _joined(ranges: Sequence[Range]) -> list[Range]:
-    """Neighbours as one range."""
+    """Return the ranges with adjacent ones joined."""
     joined: list[Range] = []
     for places in ranges:
         if joined and joined[-1].high == places.low:

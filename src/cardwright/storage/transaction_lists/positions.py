@@ -1,11 +1,10 @@
-"""Positions: where the n-th entry of a program's list is, without reading what lies before it.
+"""Positions: the location of the n-th entry of a program's list, without reading earlier entries.
 
-The counts of a list's blocks live in the process: the first position that is looked for costs a walk over the program's rows,
-later ones what is new since. Nothing is written, so a purchase pays nothing.
+The process caches the counts of a list's blocks. The first position costs a scan of the program's rows, later ones a scan of the
+new rows. Nothing is written, so a purchase pays nothing.
 
-What is counted of a block is true until a row arrives in it, because rows are final but for the state of a chain's root,
-and that changes only with a new row of the chain, which began at the same time as the root. So the rows that are new since
-the last look tell which blocks have to be counted again.
+The counts of a block stay valid until a row arrives in it. Rows are final except for the state of a chain's root, which changes
+only with a new row of the chain, and that row has the time of the root. So the new rows determine which blocks to recount.
 """
 
 import threading
@@ -30,7 +29,7 @@ from cardwright.storage.transaction_lists.blocks import (
 )
 
 PROGRAMS_MAX = 32
-"""Programs whose counts are kept, about 1 KB for each block; the least recently used goes first."""
+"""Programs whose counts are cached, about 1 KB for each block. The least recently used is evicted first."""
 
 _row = transactions.c
 
@@ -39,11 +38,12 @@ _row = transactions.c
 
 
 class Moment(NamedTuple):
-    """The state of the database that a transaction sees; a later state is greater.
+    """The snapshot of a database transaction, in an order: a later snapshot is greater.
 
-    On SQLite ``ended`` is the highest id of a row. On PostgreSQL it is the number after the highest one of a transaction that
-    has ended. Lower numbers can be under way: ``oldest`` is the lowest of them, ``under_way`` minus their count. ``given`` is
-    the number that the next transaction gets, no earlier than the moment. Transactions from ``ended`` on are under way too.
+    On SQLite ``ended`` is the highest row id. On PostgreSQL it is the snapshot's xmax: the transaction id after the highest one
+    that has ended. Transactions below it can be active: ``oldest`` is the lowest active id (xmin), and ``under_way`` is minus
+    their number. ``given`` is the id of the next transaction, read at the snapshot or later. All ids from ``ended`` on are active
+    too.
     """
 
     ended: int
@@ -53,22 +53,22 @@ class Moment(NamedTuple):
 
 
 def moment_of(db: Connection) -> Moment:
-    """Return the moment of a transaction that reads."""
+    """Return the moment of a read transaction."""
     if db.dialect.name == "sqlite":
         return Moment(int(db.scalar(select(func.max(_row.id))) or 0))
     ended, oldest, under_way, age = db.execute(_MOMENT).one()
-    # The age of transaction 3, the first one, counted modulo 2^32.
+    # The age of transaction 3, the first one, modulo 2^32, gives the low bits of the next id.
     return Moment(ended, oldest, under_way, ended + (3 + age - ended) % 2**32)
 
 
 class NewRows:
     """The rows that arrived since the last look. No row is missed; a row may be returned twice.
 
-    SQLite has one writer, so ids arrive in order. On PostgreSQL each process draws ids from id blocks of its own, and commits
-    in an id block can be out of order. A look notes the highest id of each id block (``reached``), and the number that the next
-    transaction gets (``by``). A lower id can still be committed only by a transaction that had its number by then, because a
-    transaction locks the account, which gives it its number, before it draws ids. When all those have ended, nothing new can
-    appear below the look, and reading goes on from there. Until then the same span is read again.
+    SQLite has one writer, so ids arrive in order. On PostgreSQL each process draws ids from separate id blocks, and commits
+    within an id block can be out of order. A look records the highest id of each id block (``reached``), and the id of the next
+    database transaction (``by``). A batch locks its accounts before it draws row ids, and the lock assigns its transaction id. So
+    only transactions below ``by`` can still commit a row id below ``reached``. When all of them have ended, no new row can appear
+    below the look, and reading continues from there. Until then the same span is read again.
     """
 
     def __init__(self, program_id: int) -> None:
@@ -77,9 +77,9 @@ class NewRows:
         self._last_look: tuple[dict[int, int], int] | None = None
 
     def begin(self, db: Connection, moment: Moment) -> bool:
-        """Take what there is for known. Return False if a transaction is under way that had begun by the first look.
+        """Mark all present rows as known. Return False while a transaction is active that had begun by the first look.
 
-        A transaction sees one moment, so it cannot wait for the end of another: a later call succeeds.
+        A transaction reads one snapshot, so it cannot see the end of another. A later call succeeds.
         """
         if self._last_look is None:
             self._look(db, moment)
@@ -94,7 +94,7 @@ class NewRows:
         return True
 
     def rows(self, db: Connection, moment: Moment) -> list[Row]:
-        """Ids, times and roots of the program's new rows."""
+        """Return ids, times and roots of the program's new rows."""
         if db.dialect.name == "sqlite":
             columns = select(_row.program_id, _row.id, _row.user_time_ms, _row.created_ms, _row.root_id)
             rows = list(db.execute(columns.where(_row.id > self._low(0))))
@@ -110,27 +110,27 @@ class NewRows:
         if is_complete:
             self._read_to = reached
         else:
-            # Under steady traffic some transaction is always under way, so the older look is kept until its transactions ended.
+            # Under steady traffic some transaction is always active, so keep the older look until its transactions have ended.
             self._last_look = reached, by
         return self._program_rows(rows)
 
     def _program_rows(self, rows: list[Row]) -> list[Row]:
-        # Not a condition of the query: it would lead the database to an index over everything that the program ever did.
+        # This is not a condition of the query: the database would choose an index over all rows of the program.
         return [row for row in rows if row.program_id == self._program_id]
 
     def _low(self, block: int) -> int:
         return self._read_to.get(block, block * POSTGRES_ID_BLOCK)
 
     def _spans(self, db: Connection) -> dict[str, list[int]]:
-        """The parts of all blocks in which new rows may be."""
+        """Return the parts of all id blocks that may contain new rows."""
         last = int(db.execute(_BLOCKS).scalar_one())
         spans = [(self._low(block), (block + 1) * POSTGRES_ID_BLOCK) for block in range(last)]
-        # The last id of a block is odd, as all are.
+        # All ids are odd, so the last id of a block is ``high - 1``.
         spans = [(low, high) for low, high in spans if low < high - 1]
         return {"low": [low for low, _ in spans], "high": [high for _, high in spans]}
 
     def _look(self, db: Connection, moment: Moment) -> None:
-        """Note how far the ids reach, and the number of the next transaction."""
+        """Record the highest ids, and the id of the next database transaction."""
         if db.dialect.name == "sqlite":
             self._read_to = {0: max(self._low(0), moment.ended)}
             return
@@ -156,7 +156,7 @@ _NEWEST = text(f"SELECT (SELECT max(t.id) FROM transactions t WHERE t.id > s.low
 
 
 class _Program:
-    """What is known of one program's list."""
+    """The cached counts of one program's list."""
 
     def __init__(self, program_id: int) -> None:
         self.lock = threading.Lock()
@@ -167,11 +167,11 @@ class _Program:
         self._anchor: tuple[int, int] | None = None
 
     def up_to_date(self, db: Connection, order: ListOrder) -> BlockIndex | None:
-        """The blocks as the transaction sees them, or as a later one does; None when they cannot be counted at the moment."""
+        """Return the blocks as of this transaction or a later one, or None if they cannot be counted at present."""
         try:
             return self._up_to_date(db, order)
         except BaseException:
-            # Whatever it is, half of the new rows may be in; who asks next counts anew.
+            # After any exception only a part of the new rows may be counted, so the next call counts again from the start.
             self._clear()
             raise
 
@@ -181,7 +181,7 @@ class _Program:
             self._clear()
         moment = moment_of(db)
         if self._counted and moment < self._counted_at:
-            # What this transaction counts lacks rows that are known, so they would not be told again.
+            # A count of this older snapshot would lack rows that are already known, and they would never be added.
             return self._counted.get(order)
         if self._counted:
             self._take_in(self._new_rows.rows(db, moment), db)
@@ -204,7 +204,7 @@ class _Program:
         return self._new_rows.begin(db, moment)
 
     def _is_anchored(self, db: Connection) -> bool:
-        """Whether the newest row of the beginning is still there. If not, another process has reset the program."""
+        """Return True if the newest row of the first count still exists. If not, another process has reset the program."""
         if self._anchor is None:
             return False
         query = select(_row.seed).where(_row.id == self._anchor[0], _row.program_id == self.program_id)
@@ -213,15 +213,15 @@ class _Program:
     def _take_in(self, rows: Sequence[Row], db: Connection) -> None:
         for order, counted in self._counted.items():
             keys = {(getattr(row, order.value), row.id) for row in rows}
-            # What follows a card's message has the begin time of its root, so the root's block is counted again too. What follows
-            # a GPA order has its own begin time: its key then names another block, which does no harm, because the state of an
-            # order's row never changes.
+            # A row that follows a card's message has the begin time of its root, so the root's block is recounted too. A row that
+            # follows a GPA order has another begin time, so its key leads to another block. This is harmless, because the state
+            # of an order's row never changes.
             keys |= {(row.user_time_ms, row.root_id) for row in rows if row.root_id is not None}
             counted.recount(db, keys)
 
 
 class ListPositions:
-    """The counts of the programs whose lists were read far from their ends."""
+    """The cached counts of programs whose lists were read far from their ends."""
 
     def __init__(self) -> None:
         self._programs: OrderedDict[int, _Program] = OrderedDict()
@@ -231,7 +231,10 @@ class ListPositions:
         self, db: Connection, program_id: int, order: ListOrder, name: Hashable, weight: Weight, places: Range,
         *, skip: int, take: int, descending: bool,
     ) -> ListPosition | None:  # fmt: skip
-        """See ``BlockIndex.find``; None when nothing can be counted at the moment. The counts can be those of a later moment."""
+        """Return the position from ``BlockIndex.find``, or None if nothing can be counted at present.
+
+        The counts can be those of a later snapshot than that of ``db``.
+        """
         with self._lock:
             program = self._programs.setdefault(program_id, _Program(program_id))
             self._programs.move_to_end(program_id)
@@ -244,6 +247,6 @@ class ListPositions:
             return counted.find(db, name, weight, places, skip=skip, take=take, descending=descending)
 
     def clear(self, program_id: int) -> None:
-        """Drops what is known of a program: its rows are gone."""
+        """Drop the counts of a program after a reset."""
         with self._lock:
             self._programs.pop(program_id, None)

@@ -9,7 +9,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# SQLite only hands out row numbers for a column declared INTEGER.
+# SQLite generates ids only for a column that is declared INTEGER.
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 SQLITE_APPEND_ONLY = """
@@ -32,7 +32,7 @@ CREATE TRIGGER journal_is_not_truncated BEFORE TRUNCATE ON journal FOR EACH STAT
 
 
 def upgrade() -> None:
-    """Creates every table, and what the databases need to keep the journal append-only."""
+    """Create every table, and the triggers that keep the journal append-only."""
     create_tables()
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):
@@ -43,7 +43,7 @@ def upgrade() -> None:
 
 
 def create_tables() -> None:
-    """The tables as they were when this migration was written; later changes are later migrations."""
+    """Create the tables of this revision. Later migrations contain all later changes."""
     op.create_table(
         "journal",
         sa.Column("id", ID, autoincrement=False, nullable=False),
@@ -418,7 +418,7 @@ def create_tables() -> None:
 
 
 def create_resource(name: str, *items: sa.schema.SchemaItem) -> None:
-    """A table of wire resources with what all of them have, and more."""
+    """Create a table of API resources with the common columns and further ones."""
     op.create_table(
         name,
         sa.Column("id", ID, sa.Identity(), nullable=False),

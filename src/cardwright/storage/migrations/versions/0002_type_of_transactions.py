@@ -9,5 +9,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Rename the column in place: both databases change their catalog only, whatever the size of the table."""
+    """Rename the column in place. Both databases change only their catalog, so the size of the table does not matter."""
     op.execute("ALTER TABLE transactions RENAME COLUMN kind TO type_id")
