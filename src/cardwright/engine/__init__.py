@@ -1,1 +1,1 @@
-"""The engine: an inbox of messages, decided in batches, one commit a batch."""
+"""Engine: an inbox of messages, and batches that decide them with one commit each."""

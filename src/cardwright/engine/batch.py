@@ -1,4 +1,4 @@
-"""A batch on its way through the engine: what is asked, what must be read for it, and what was found before deciding begins."""
+"""Batch: its requests, the read set, and the rows and configuration that are loaded before the decisions."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,13 +27,12 @@ _account = msgspec.msgpack.Decoder(Account)
 
 
 class CardRequest(NamedTuple):
-    """A message on its way into a batch.
+    """A message about a card, and all that a batch needs to decide it.
 
-    ``card`` is as this process last saw it; the batch looks again when it has changed. ``root_id`` is the row of the chain
-    that the message names, ``refund_of`` the root of the chain that a refund gives back. ``seed`` are the 63 random bits of
-    its identifiers, drawn on arrival; ``received_ms`` is real time. ``inline_target`` is the sealed address of a webhook that
-    the request itself names. ``request_hash`` belongs to a token that the sender chose. ``view`` renders the answer;
-    a message of the clock has none.
+    ``card`` is the cached card; the batch reloads it if it is out of date. ``root_id`` is the row of the transaction that the
+    message refers to, ``refund_of`` the root of the chain that a refund returns. ``seed`` contains the 63 random bits of its
+    identifiers, drawn on arrival. ``received_ms`` is real time. ``inline_target`` is the encrypted address of a webhook in the
+    request. ``request_hash`` goes with ``chosen_token``. ``view`` renders the answer; an expiry has none.
     """
 
     card: CardEntry
@@ -49,14 +48,14 @@ class CardRequest(NamedTuple):
 
 
 NEWEST_ID = 2**62
-"""Higher than all ids of transactions."""
+"""A number above all transaction ids."""
 
 EngineRequest = CardRequest | MovementRequest
-"""Whatever the engine decides: a message to a card, or one to accounts."""
+"""A request to the engine: a message about a card, or a movement between accounts."""
 
 
 class CardResult(NamedTuple):
-    """What a message became: its row, what it takes to render it, and the answer that the message's view made of that."""
+    """The result of a message: its row, the entries that rendering needs, and the rendered answer."""
 
     row: TransactionRow
     card: CardEntry
@@ -70,9 +69,9 @@ Result = CardResult | MovementResult | Problem
 
 @dataclass(slots=True)
 class Batch:
-    """What a batch found out before deciding, and how things stand after the messages decided so far.
+    """The state of a batch: the loaded data, with the changes of the messages decided so far.
 
-    ``events`` are those that no transaction tells of.
+    ``events`` contains the events that are not derived from a transaction row.
     """
 
     loaded: LoadedRows
@@ -93,7 +92,7 @@ class Batch:
 def read_set_of(
     requests: Sequence[EngineRequest],
 ) -> tuple[dict[CardKey, CardEntry], dict[AccountKey, AccountEntry], list[MovementRequest], ReadSet]:
-    """The cards and accounts of a batch, its movements, and what it must read."""
+    """Return the cards, accounts, movements and read set of a batch."""
     for_cards = [request for request in requests if isinstance(request, CardRequest)]
     movements = (
         [request for request in requests if isinstance(request, MovementRequest)] if len(for_cards) < len(requests) else []
@@ -116,7 +115,7 @@ async def configure(
     cache: Cache, cards: dict[CardKey, CardEntry], holders: dict[AccountKey, AccountEntry], loaded: LoadedRows, real_ms: Instant,
     instructed: Sequence[MovementRequest] = (), first_id: int = NEWEST_ID,
 ) -> Batch:  # fmt: skip
-    """Replace configuration that the locked revisions show to be out of date, and read what is new to it.
+    """Return the batch, with configuration of the locked revisions: reload outdated entries and load missing ones.
 
     ``first_id`` is the lowest id that a message of the batch can get.
     """
@@ -132,7 +131,7 @@ async def configure(
         account = accounts[entry.holder_id]
         counted_controls = programs[key[0]].limits_of(entry.card).counted
         if account.has_history and counted_controls:
-            # At the instant of the decisions: usage of an earlier window would be none in theirs.
+            # Use the time of the decisions, because usage of an earlier window does not count in theirs.
             time_ms = account.time_of(first_id, now[key[0]])
             accounts[entry.holder_id] = await _look_back(cache, entry, counted_controls, account, time_ms)
     roots = dict(loaded.rows)
@@ -147,7 +146,10 @@ async def _refresh(
     reload: Callable[[Sequence[tuple[int, str]]], Awaitable[dict[tuple[int, str], CachedEntry]]],
     loaded: LoadedRows,
 ) -> None:
-    """Loads the entries again that the locked accounts show to be out of date."""
+    """Reload the entries whose revision differs from that of the locked account.
+
+    Raises Conflict if an entry now belongs to an account that is not locked.
+    """
     stale = [key for key, entry in entries.items() if _is_stale(entry, loaded)]
     if not stale:
         return
@@ -155,16 +157,16 @@ async def _refresh(
     for key in stale:
         entry = fresh.get(key)
         if entry is None:
-            # It went with a reset of its program; whoever asked for it is told so.
+            # A reset of its program deleted it. Its requests get CARD_UNKNOWN or USER_UNKNOWN.
             del entries[key]
         elif _is_stale(entry, loaded):
-            raise Conflict("a card draws on another account now")
+            raise Conflict("a card or user belongs to another account now")
         else:
             entries[key] = entry
 
 
 def _needs(program_id: int, cards: dict[CardKey, CardEntry], loaded: LoadedRows, instructed: Sequence[MovementRequest]) -> Needs:
-    """What a batch needs of a program: what its cards are subject to, the sources of its chains and those that movements name."""
+    """Return the needs of a batch: the cards, and the funding sources of its chains and movements."""
     sources = {row.source_id for row in loaded.rows.values() if row.program_id == program_id}
     sources |= {request.source_id for request in instructed if request.program_id == program_id}
     facts = [entry.card for key, entry in cards.items() if key[0] == program_id]
@@ -172,7 +174,7 @@ def _needs(program_id: int, cards: dict[CardKey, CardEntry], loaded: LoadedRows,
 
 
 async def _look_back(cache: Cache, entry: CardEntry, controls: Sequence[Control], account: Account, now: Instant) -> Account:
-    """The account with the usage that its history gives to controls that are new to it, or were edited."""
+    """Return the account with the usage of controls that are new or edited, counted from its history."""
     keys = usage_keys(controls, entry.user.token, entry.owner.token)
     missing = [pair for pair in zip(controls, keys, strict=True) if pair[1] not in account.usages]
     if not missing:

@@ -1,7 +1,7 @@
-"""One batch: load once, decide each message in order, write once.
+"""Batch runner: loads once, decides each message in order, and writes once.
 
-The batch is one database transaction, and no network call but the database's happens inside it. What a message left
-behind is what the next message of the same account sees. A batch leaves the same rows as its messages one by one.
+A batch is one database transaction, without other network calls inside. Each message sees the changes of the earlier messages
+of the batch. A batch leaves the same rows as its messages one by one.
 """
 
 import asyncio
@@ -77,11 +77,11 @@ log = structlog.get_logger()
 
 
 COMMIT_S = 0.3
-"""Less time than this is too little to commit: the answer would come too late, and the outcome would be unknown."""
+"""Seconds before the deadline after which no commit begins. Its answer could come too late, and the outcome would be unknown."""
 
 
 class BatchInDoubt(Exception):
-    """The batch may have been committed: ``results`` are its answers if it was."""
+    """A batch that may have been committed. ``results`` are its answers if it was."""
 
     def __init__(self, doubt: InDoubt, results: list[Result]) -> None:
         super().__init__(str(doubt))
@@ -98,12 +98,12 @@ async def run_batch(
     deadline: float | None = None,
     begin_commit: Callable[[], None] = noop,
 ) -> list[Result]:
-    """Decides a batch in one transaction and answers each message, in order, after the commit.
+    """Decide a batch in one transaction, and return the result of each message, in order, after the commit.
 
-    ``begin_commit`` is called before the commit and may raise Conflict. Nothing is committed after ``deadline``, a time of the
-    event loop; without one the batch may take as long as a command. Raises Conflict when the batch must be run again and
-    Unavailable when the database failed: nothing is kept in either case. Raises BatchInDoubt when the answer to COMMIT did not
-    come.
+    ``begin_commit`` is called before the commit and may raise Conflict. ``deadline`` is a time of the event loop; no commit
+    begins less than ``COMMIT_S`` before it. Without a deadline the limit is that of a command. Raises Conflict if the batch must
+    run again, and Unavailable if the database failed; in both cases nothing is committed. Raises BatchInDoubt if the answer to
+    COMMIT did not arrive.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENT.answer_s if deadline is None else deadline
@@ -114,7 +114,7 @@ async def run_batch(
         results = [answer(batch, ids, request) for request in requests]
         _conclude(batch)
     except BaseException:
-        # Whatever happened, the accounts must not stay locked.
+        # After any exception the locks of the accounts must be released.
         await worker.abort()
         raise
     if not batch.write.transactions:
@@ -124,13 +124,12 @@ async def run_batch(
     try:
         await async_failpoint("commit.before")
         if clock() >= deadline - COMMIT_S:
-            raise Conflict("no time is left to commit")
+            raise Conflict("too little time is left to commit")
         begin_commit()
     except BaseException:
         await worker.abort()
         raise
-    # The answers are made while the disk works, and leave together: without work between one and the next a fifth more
-    # purchases are decided in a second, and whoever asks alone has his answer a tenth of the time earlier.
+    # Render the answers while the database commits: a lone purchase takes a tenth less time, and the rate is a fifth higher.
     try:
         await worker.commit(batch.write, partial(_render, requests, results))
     except InDoubt as doubt:
@@ -140,23 +139,23 @@ async def run_batch(
 
 
 def _render(requests: Sequence[EngineRequest], results: list[Result]) -> None:
-    """Puts the answers into the results."""
+    """Render the answers and store them in the results."""
     for index, (request, result) in enumerate(zip(requests, results, strict=True)):
         if isinstance(request, CardRequest) and request.view is not None and isinstance(result, CardResult):
             try:
                 results[index] = result._replace(answer=request.view(result))
             except Exception:
-                # What was decided stands, and its asker can look it up; the others get their answers.
+                # The decision is committed, and the caller can look it up. The other messages still get their answers.
                 log.exception("an answer could not be rendered", about=_name_of(request))
                 results[index] = Problem(INTERNAL)
 
 
 def answer(batch: Batch, ids: IdSource, request: EngineRequest) -> Result:
-    """One message's answer; what it changes is in the batch afterwards."""
+    """Return the result of one message, and apply its changes to the batch."""
     try:
         return _decide(batch, ids, request) if isinstance(request, CardRequest) else _move(batch, ids, request)
     except Exception:
-        # Deciding touches nothing, so a message that trips over a bug spoils only itself.
+        # A decision has no side effects, so a bug affects only its own message.
         log.exception("a message could not be decided", about=_name_of(request))
         return Problem(INTERNAL)
 
@@ -172,10 +171,10 @@ def _decide(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult | P
     if request.root_id is not None:
         root = batch.roots.get(request.root_id)
         refunded = root if request.refund_of is None else batch.roots.get(request.refund_of)
-        # It went with a reset, or a seeded run gave its number to another purchase afterwards.
+        # A reset deleted the row, or a seeded run has since given its id to another purchase.
         if root is None or refunded is None or not root.card_id == refunded.card_id == card.card_id:
             return Problem(ORIGINAL_NOT_FOUND)
-        # Another process was faster, or the hold has been used or prolonged since it was found.
+        # Another process expired the hold first, or the hold was used or prolonged since it was found.
         if isinstance(request.message, Expiry) and not is_due(chain_of(root), batch.now[request.card.key[0]]):
             return Problem(HOLD_NOT_DUE)
     if request.chosen_token is not None and (earlier := _find_earlier(batch, request)) is not None:
@@ -184,7 +183,7 @@ def _decide(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult | P
 
 
 def _find_earlier(batch: Batch, request: CardRequest) -> CardResult | Problem | None:
-    """The outcome of the message that had this token first; a problem when that message said something else."""
+    """Return the outcome of the first message with this token, or None. Return TOKEN_TAKEN if its request was different."""
     key = (request.card.key[0], request.chosen_token or "")
     if key in batch.by_token:
         digest, outcome = batch.by_token[key]
@@ -199,8 +198,7 @@ def _find_earlier(batch: Batch, request: CardRequest) -> CardResult | Problem | 
 
 
 class _View(NamedTuple):
-    """What one message is decided by: the snapshot, the message as the transaction that it names completes it, its chain's
-    root, and the funding source."""
+    """The input of one decision: snapshot, message completed by its original transaction, root of its chain, funding source."""
 
     snapshot: Snapshot
     message: Message
@@ -209,7 +207,7 @@ class _View(NamedTuple):
 
 
 def see(batch: Batch, request: CardRequest) -> _View:
-    """The view of a message at this point of the batch."""
+    """Return the input for the decision of a message at this point of the batch."""
     entry, program = batch.cards[request.card.key], batch.programs[request.card.key[0]]
     named = batch.roots[request.root_id] if request.root_id is not None else None
     message = request.message if named is None else completed(request.message, named)
@@ -217,7 +215,7 @@ def see(batch: Batch, request: CardRequest) -> _View:
     if root is not None and message.details.assessed is not None:
         message = unless_refunded(message, root, batch.roots)
     product = program.products[entry.card.card_product_token]
-    # A chain stays with the funding source that it began with.
+    # A chain keeps the funding source of its root.
     source = program.source_of(product) if root is None else program.sources_by_id.get(root.source_id or 0)
     limits = program.limits_of(entry.card)
     snapshot = Snapshot(
@@ -248,7 +246,7 @@ def _decide_one(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult
         root=root,
         seed=request.seed,
         now=now,
-        # On a frozen clock nothing takes any time, or the same calls would not give the same bytes.
+        # On a frozen clock the duration is 0, so that equal calls give equal bytes.
         duration_ms=max(0, batch.real_ms - request.received_ms) if program_row.frozen_ms is None else 0,
     )
     outcome = CardResult(row, entry, program, source)
@@ -282,9 +280,10 @@ def _decide_one(batch: Batch, ids: IdSource, request: CardRequest) -> CardResult
 
 
 def _changes(batch: Batch, row: TransactionRow, details: Details) -> tuple[Sequence[Change], tuple[ChainPart, ...] | None]:
-    """Return what a message changes for velocity controls, and the parts of its chain where the root must keep them.
+    """Return the usage changes of a message, and the parts of its chain if the root must store them.
 
-    ``Decision.use`` is in the row's details. A give-back is limited here to what its chain counted, in the windows of its parts.
+    ``Decision.use`` is in the row's details. A give-back is at most the amount that its chain counted, in the windows of its
+    parts.
     """
     event = event_of(row, details)
     if event is None:
@@ -301,12 +300,12 @@ def _changes(batch: Batch, row: TransactionRow, details: Details) -> tuple[Seque
 def _keep(
     batch: Batch, request: CardRequest, outcome: CardResult, decision: Decision, root: TransactionRow | None, account: Account
 ) -> None:
-    """Takes a decision into the batch: the next message sees it, and it is among what will be written."""
+    """Add a decision to the batch: to the state that the next message sees, and to the write set."""
     row, write = outcome.row, batch.write
     batch.accounts[row.holder_id] = account
     write.transactions.append(row)
     if row.impacted:
-        # Most entries have no leg beyond the four card accounts, and the shorter statement is cheaper.
+        # Most entries have legs only on the four card accounts, and the shorter statement is cheaper.
         if decision.legs.overdraft:
             write.account_journal.append(journal_entry(row, decision.legs))
         else:
@@ -325,7 +324,7 @@ def _keep(
 
 
 def _move(batch: Batch, ids: IdSource, request: MovementRequest) -> MovementResult | Problem:
-    """Decides a movement: all its transactions and its document, or the problem that stands in its way."""
+    """Decide a movement and its auto reload. Return its result, or the problem that prevents it."""
     entries = [batch.holders[account.key] for account in request.accounts if account.key in batch.holders]
     if len(entries) < len(request.accounts):
         return Problem(USER_UNKNOWN)
@@ -334,7 +333,7 @@ def _move(batch: Batch, ids: IdSource, request: MovementRequest) -> MovementResu
         return earlier
     root = batch.roots.get(request.root_id) if request.root_id is not None else None
     if request.root_id is not None and (root is None or root.card_id is not None or root.holder_id != entries[0].holder_id):
-        # It went with a reset, or a seeded run gave its number to another transaction afterwards.
+        # A reset deleted the row, or a seeded run has since given its id to another transaction.
         return Problem(ORIGINAL_NOT_FOUND)
     first = len(batch.write.transactions)
     moved = _carry_out(batch, ids, program, request, entries, root)
@@ -351,10 +350,10 @@ def _carry_out(
     entries: Sequence[AccountEntry],
     root: TransactionRow | None,
 ) -> MovementResult | Problem:
-    """Decides a movement whose accounts are known, and takes it into the batch."""
+    """Decide a movement whose accounts are known, and add it to the batch. Return its result or a problem."""
     source = program.sources_by_id.get(request.source_id) if request.source_id is not None else None
     if request.source_id is not None and source is None:
-        # It went with a reset.
+        # A reset deleted the source.
         return Problem(ORIGINAL_NOT_FOUND)
     accounts = [batch.accounts[entry.holder_id] for entry in entries]
     snapshot = view_of(program, entries, accounts, source, root, batch.now[program.id], batch.holders_with_loads)
@@ -393,13 +392,13 @@ def _carry_out(
 def _reload(
     batch: Batch, ids: IdSource, program: ProgramEntry, spender: AccountEntry, product_token: str | None, spent: TransactionRow
 ) -> None:
-    """Fills the account up when what was just spent left less than its auto reload wants; what cannot be ordered is not."""
+    """Decide an auto reload if the available balance is below its trigger amount. If its order has a problem, skip it."""
     reload = program.reload_of(spender.owner.token, product_token)
     ledger, held = batch.accounts[spender.holder_id].money(program.currency)
     available = ledger - held
     if reload is None or available >= reload.trigger:
         return
-    # No other resource has a row's token of this kind, so an order of this token is made once for each row.
+    # No other resource uses a row's token of the kind RELOAD, so each row causes at most one order.
     order = reload.order(with_kind(token_of(spent), RELOAD), spender.user.token, available)
     instructed = MovementRequest(
         (spender,), MovementKind.ORDER, order, spent.seed, batch.real_ms, b"", source_id=reload.source_id
@@ -408,7 +407,7 @@ def _reload(
 
 
 def _find_earlier_movement(batch: Batch, program: ProgramEntry, request: MovementRequest) -> MovementResult | Problem | None:
-    """The movement that had this token first; a problem when it said something else."""
+    """Return the result of the first movement with this token, or None. Return TOKEN_TAKEN if its request was different."""
     if request.key in batch.by_movement:
         digest, moved = batch.by_movement[request.key]
         return moved if digest == request.request_hash else Problem(TOKEN_TAKEN)
@@ -418,7 +417,7 @@ def _find_earlier_movement(batch: Batch, program: ProgramEntry, request: Movemen
 
 
 def _conclude(batch: Batch) -> None:
-    """What is written once for the whole batch: each account that changed, and who is told."""
+    """Add the rows that are written once a batch: each changed account, and the notifications."""
     write, recent = batch.write, dict[int, bytes]()
     for row in write.transactions:
         named = with_newest(recent.get(row.holder_id) or batch.loaded.holders[row.holder_id].recent, row.id)

@@ -1,8 +1,7 @@
-"""Cards kept in the process: a quarter of a kilobyte each, so that a million fit beside the rest of it.
+"""Card cache: up to a million cards in the process, about 0.25 KB each.
 
-A purchase whose card is not here waits for the database once more, and costs it three rows in places that nobody else has
-just been at. So as many cards as possible are kept, each as one byte string under another. What many cards have in common is
-kept once and never unpacked again.
+A purchase with an uncached card needs one more round trip and three rows that are rarely in the database's cache. So the cache
+is large. Each card is one byte string with a byte string as key. Traits that many cards share are stored once, unpacked.
 """
 
 from typing import NamedTuple
@@ -17,14 +16,14 @@ from cardwright.engine.packed_cache import PackedCache
 from cardwright.storage.engine.store import CardRow
 
 CARDS_MAX = 1_000_000
-"""Cards kept in a process; the oldest goes first."""
+"""Cards that a process caches. The oldest is evicted first."""
 
 CardKey = tuple[int, str]
 """Program id and card token."""
 
 
 class CardEntry(NamedTuple):
-    """A card as decisions see it, true while its account's revision is ``revision``."""
+    """A card for decisions, valid while its account has the revision ``revision``."""
 
     key: CardKey
     card_id: int
@@ -38,11 +37,11 @@ class CardEntry(NamedTuple):
 
 
 class _User(UserFact, frozen=True, kw_only=True, array_like=True):
-    """A user's fact without the names of its fields, which take more room than what they say."""
+    """A user's fact, packed without field names, which would take more space than the values."""
 
 
 class _Traits(msgspec.Struct, frozen=True, array_like=True):
-    """What many cards and their users have in common."""
+    """The properties that many cards and their users share."""
 
     card_product_token: str
     state: CardState
@@ -55,7 +54,7 @@ class _Traits(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Kept(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
-    """A card, packed. Its traits are the number that they are kept under; the owner is None when it is the user."""
+    """A packed card. ``traits`` is the number of its shared traits. ``owner`` is None if the user is the owner."""
 
     card_id: int
     holder_id: int
@@ -77,7 +76,7 @@ _unpack = msgspec.msgpack.Decoder(_Kept).decode
 
 
 class Cards:
-    """The cards of a process by key."""
+    """The cached cards of a process by key."""
 
     def __init__(self) -> None:
         self._packed = PackedCache[bytes](CARDS_MAX)
@@ -85,12 +84,12 @@ class Cards:
         self._numbers: dict[bytes, int] = {}
 
     def find(self, key: CardKey) -> CardEntry | None:
-        """The card if it is here; it may be out of date, which only its account's revision tells."""
+        """Return the cached card, or None. It is out of date if its account has another revision."""
         packed = self._packed.get(_place(key))
         return None if packed is None else self._entry(key, _unpack(packed))
 
     def add(self, row: CardRow, shown_pan: str) -> CardEntry:
-        """Keeps a card as it was just loaded, in place of what was known of it."""
+        """Cache a loaded card in place of an earlier version, and return its entry."""
         key, card, user = (row.program_id, row.token), _card.decode(row.card_fact), _user.decode(row.user_fact)
         assert card.last_four == shown_pan[-4:], "a card number ends with its last four digits, masked or not"
         owner = None if row.owner_fact is None else _User(**asdict(_user.decode(row.owner_fact)))
@@ -98,12 +97,12 @@ class Cards:
             row.card_id, row.holder_id, row.revision, shown_pan, _short(user.token), self._number(_traits_of(card, user)),
             user.address1, user.postal_code, owner, card.metadata, user.metadata,
         )  # fmt: skip
-        # The copy has just the room that it needs; the packer's own result has what it needed on the way.
+        # The copy has the exact size; the packer's result may have a larger buffer.
         self._packed.put(_place(key), bytes(memoryview(_pack(kept))))
         return self._entry(key, kept)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drop all cards."""
         self._packed.clear()
         self._shared.clear()
         self._numbers.clear()
@@ -132,25 +131,25 @@ class Cards:
 
 
 def _place(key: CardKey) -> bytes:
-    # One byte string is half of what a pair of a number and a text takes.
+    # One byte string takes half the memory of a pair of a number and a string.
     return b"%d:%b" % (key[0], _short(key[1]))
 
 
 def _short(token: str) -> bytes:
-    """A token in less room: a UUID as the wire writes it as its 16 bytes after a ``u``, any other text after a ``t``."""
+    """Return a short form of a token: ``u`` and 16 bytes for a lower-case UUID, else ``t`` and the text."""
     if len(token) == 36 and token[8] == token[13] == token[18] == token[23] == "-" and token.islower():
         try:
             digits = bytes.fromhex(token.replace("-", ""))
         except ValueError:
             digits = b""
-        # Spaces are no digits, but are passed over.
+        # ``fromhex`` ignores spaces, so check the length.
         if len(digits) == 16:
             return b"u" + digits
     return b"t" + token.encode()
 
 
 def _long(short: bytes) -> str:
-    """The token that ``_short`` made shorter."""
+    """Return the token of a short form from ``_short``."""
     if short.startswith(b"t"):
         return short[1:].decode()
     digits = short.hex()

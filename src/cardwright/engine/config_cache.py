@@ -1,4 +1,4 @@
-"""Configuration kept in the process, and the revisions by which the engine knows that it is still true."""
+"""Configuration cache: programs, cards and original transactions, validated by the revisions that a batch reads."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -33,18 +33,18 @@ from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
 ORIGINALS_MAX = 50_000
-"""Transactions kept for the messages that follow them, about 0.2 KB each."""
+"""Transactions that are cached for the messages that follow them, about 0.2 KB each."""
 
 USERS_MAX = 300_000
-"""Users of a program of whom it is kept whether they have controls of their own."""
+"""Users of a program whose own controls are cached. If there are more, the entry is dropped."""
 
 T = TypeVar("T")
 
 AccountKey = tuple[int, str]
-"""Program id and token of a user, for his account or the one that he shares."""
+"""Program id and token of a user, for the account that the user owns or shares."""
 
 ShowPan = Callable[[CardRow], str]
-"""The card number as an answer to a simulation shows it: masked in production mode."""
+"""A function that returns the card number for answers to simulations. It is masked in production mode."""
 
 
 _user = msgspec.json.Decoder(UserFact)
@@ -53,7 +53,7 @@ _unpack_original = msgspec.msgpack.Decoder(Original).decode
 
 
 class AccountEntry(NamedTuple):
-    """A user's account as movements see it, true while its revision is ``revision``."""
+    """A user's account for movements, valid while the account has the revision ``revision``."""
 
     key: AccountKey
     holder_id: int
@@ -74,8 +74,8 @@ class SourceEntry:
 class VelocityLimits(NamedTuple):
     """The velocity controls that apply to a card.
 
-    When the ``strictest`` pass, all of ``applicable`` pass. ``counted`` has one control for each thing that is counted, shadow
-    controls included.
+    If the ``strictest`` pass, all of ``applicable`` pass. ``counted`` has one control for each separate usage, shadow controls
+    included.
     """
 
     applicable: tuple[Control, ...] = ()
@@ -87,15 +87,14 @@ NO_LIMITS = VelocityLimits()
 
 
 class Needs(NamedTuple):
-    """What is needed of a program besides what every batch needs: what these cards are subject to, and the funding sources of
-    these ids."""
+    """The parts of a program that a batch needs in addition: products and controls of these cards, and these funding sources."""
 
     cards: Sequence[CardFact] = ()
     sources: AbstractSet[int] = frozenset()
 
 
 class Missing(NamedTuple):
-    """What has to be read: products by token, the controls that are for these users alone, funding sources by id."""
+    """The missing parts of a program: products by token, controls of single users by user token, funding sources by id."""
 
     products: AbstractSet[str]
     users: AbstractSet[str]
@@ -107,7 +106,7 @@ NO_NEEDS = Needs()
 
 @dataclass(slots=True)
 class ProgramEntry:
-    """What a whole program shares, true while its revision is ``revision``, all of it; more is added as batches need it."""
+    """The shared configuration of a program, all of the revision ``revision``. Batches add the parts that they need."""
 
     id: int
     revision: int
@@ -127,17 +126,20 @@ class ProgramEntry:
     limits_by_card: dict[tuple[str, str], VelocityLimits] = field(default_factory=dict)
 
     def missing(self, needs: Needs) -> Missing:
-        """What of this the entry does not hold yet."""
+        """Return the needs that the entry does not contain yet."""
         products = {card.card_product_token for card in needs.cards} - self.products.keys()
         users = {card.user_token for card in needs.cards} - self.spend.users if self.spend.has_user_controls else frozenset[str]()
         return Missing(products, users, needs.sources - self.sources_by_id.keys())
 
     def controls_of(self, card: CardFact) -> tuple[Control, ...]:
-        """The velocity controls that a purchase with the card is measured by: the user's, the product's, the program's."""
+        """Return the velocity controls for a purchase with the card: the user's, the product's and the program's."""
         return applying(self.controls, card.user_token, card.card_product_token)
 
     def limits_of(self, card: CardFact) -> VelocityLimits:
-        """What a purchase with the card is measured by, worked out once for each card product, and each user with controls."""
+        """Return the limits for a purchase with the card.
+
+        They are cached by card product, and by user if the user has controls.
+        """
         if not self.controls and not self.shadows:
             return NO_LIMITS
         user = ("user", card.user_token)
@@ -150,40 +152,40 @@ class ProgramEntry:
         return limits
 
     def shadows_of(self, card: CardFact) -> tuple[Control, ...]:
-        """The shadow controls that look on when the card is used."""
+        """Return the shadow controls for a purchase with the card."""
         return applying(self.shadows, card.user_token, card.card_product_token)
 
     def spend_of(self, card: CardFact, user: UserFact, product: ProductFact, mcc: str) -> Spend:
-        """The other spend controls that a purchase with the card in this category is subject to."""
+        """Return the other spend controls for a purchase with the card in this merchant category."""
         if not self.spend.is_used and user.status is not HolderStatus.LIMITED:
             return NO_SPEND
         return self.spend.of(card, user, product.config.transaction_controls, mcc)
 
     def add_controls(self, controls: ActiveControls) -> None:
-        """Adds controls that were read when their user bought something."""
+        """Add loaded controls of the program or of single users."""
         self.controls.update(by_level(control for control in controls.velocity if not control.shadow))
         self.shadows.update(by_level(control for control in controls.velocity if control.shadow))
         self.limits_by_card.clear()
         self.spend.add(controls)
 
     def reload_of(self, owner_token: str, product_token: str | None) -> AutoReload | None:
-        """The auto reload of an account: the holder's own, else the card product's, else the program's."""
+        """Return the auto reload of an account: the owner's, else the card product's, else the program's, else None."""
         get = self.reloads.get
         of_product = get(("product", product_token)) if product_token is not None else None
         return get(("user", owner_token)) or of_product or get(PROGRAM_LEVEL)
 
     def source_of(self, product: ProductFact) -> SourceEntry | None:
-        """The funding source that the product's Managed JIT Funding draws on, None without it."""
+        """Return the funding source of the product's Managed JIT Funding, or None if that is disabled."""
         funding = product.config.jit_funding.program_funding_source
         return self.sources[funding.funding_source_token] if funding.enabled else None
 
     def add_source(self, entry: SourceEntry) -> None:
-        """Adds a funding source."""
+        """Add a funding source."""
         self.sources[entry.fact.token] = self.sources_by_id[entry.id] = entry
 
 
 class Cache:
-    """Cards and programs by key. Loading runs in threads, many cards in one query."""
+    """The configuration cache of a process. Missing entries are loaded outside the event loop, many cards in one query."""
 
     def __init__(self, database: Database, store: EngineStore, executor: Executor, show_pan: ShowPan) -> None:
         self._database = database
@@ -197,19 +199,22 @@ class Cache:
         self._original_loader = Loader[TokenKey, Original](self._load_originals)
 
     def find_card(self, key: CardKey) -> CardEntry | None:
-        """The card if it is here; it may be out of date, which only its account's revision tells."""
+        """Return the cached card, or None. It is out of date if its account has another revision."""
         return self._cards.find(key)
 
     async def load_card(self, key: CardKey) -> CardEntry | None:
-        """The card, loaded with those that others ask for meanwhile; None when there is none. Raises Unavailable."""
+        """Load a card, in one query with cards that are requested at the same time. Return None if it does not exist.
+
+        Raises Unavailable.
+        """
         return await self._card_loader.want(key)
 
     async def reload_accounts(self, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
-        """The accounts of these users as they are now; those that there are."""
+        """Load the current accounts of these users, without unknown users. Raises Unavailable."""
         return await self.look(find_accounts, keys)
 
     async def look(self, query: Callable[..., T], *arguments: object) -> T:
-        """What a query finds, in a transaction that only reads; it runs in a thread and gets the connection first.
+        """Run a query in a thread, in a read transaction, and return its result. Its first argument is the connection.
 
         Raises Unavailable.
         """
@@ -221,11 +226,11 @@ class Cache:
         return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
     def add_original(self, original: Original) -> None:
-        """Keeps what later messages will ask for: a purchase is usually followed soon."""
+        """Cache a transaction for later messages, because most purchases are followed soon."""
         self._originals.put(original.id, _pack(original))
 
     async def past(self, holder_id: int, user_token: str) -> list[Past]:
-        """The history of an account as far as the user made it, for controls that must look back."""
+        """Return the past of a user on an account, for controls that count it again. Raises Unavailable."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_past, holder_id, user_token)
 
     def _load_past(self, holder_id: int, user_token: str) -> list[Past]:
@@ -233,13 +238,13 @@ class Cache:
             return load_past(db, holder_id, user_token)
 
     def clear(self) -> None:
-        """Drops everything, as after a reset."""
+        """Drop all entries after a reset."""
         self._cards.clear()
         self._originals.clear()
         self._programs.clear()
 
     async def want_original(self, key: TokenKey) -> Original | None:
-        """The transaction with this token, None when the program has none. Raises Unavailable."""
+        """Return the transaction with this token, or None if the program has none. Raises Unavailable."""
         row_id = claimed_id(key[1])
         packed = self._originals.get(row_id) if row_id is not None else None
         if packed is not None and is_named(original := _unpack_original(packed), key):
@@ -250,7 +255,7 @@ class Cache:
         claims = {key: row_id for key in keys if (row_id := claimed_id(key[1])) is not None}
         rows = {row.id: row for row in await self._store.load_originals(list(claims.values()))} if claims else {}
         originals = {key: rows[row_id] for key, row_id in claims.items() if row_id in rows and is_named(rows[row_id], key)}
-        # What is no row's own token is one that its sender chose.
+        # All other tokens can only be tokens that a sender chose.
         if rest := [key for key in keys if key not in originals]:
             originals |= await self._store.load_chosen(rest)
         for original in originals.values():
@@ -258,21 +263,21 @@ class Cache:
         return originals
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
-        """Loads cards as they are now; those that there are."""
+        """Load and cache the current cards, without unknown ones. Raises Unavailable."""
         return {row.key: self._cards.add(row, self._show_pan(row)) for row in await self._store.load_cards(keys)}
 
     async def card_with_secrets(self, key: CardKey) -> tuple[CardEntry, CardRow] | None:
-        """The card as it is now, with its row; None when there is none.
+        """Load the current card and its row with the encrypted secrets. Return None if it does not exist.
 
-        Secrets are not kept: what compares them is rare, and must not compare with yesterday's.
+        Secrets are not cached: comparisons are rare, and need the current value.
         """
         rows = await self._store.load_cards([key])
         return (self._cards.add(rows[0], self._show_pan(rows[0])), rows[0]) if rows else None
 
     async def program(self, program_id: int, revision: int, needs: Needs = NO_NEEDS) -> ProgramEntry:
-        """The program's configuration at this revision or a later one, with what is needed of it: all of one revision."""
+        """Return the program's configuration with the needed parts, all of one revision: this one or a later one."""
         entry = self._programs.get(program_id)
-        # Nothing is asked for once for each request: it is not worth even a look.
+        # Requests without needs are frequent, so skip the check for missing parts.
         if entry is None or entry.revision < revision or (needs is not NO_NEEDS and any(entry.missing(needs))):
             load = asyncio.get_running_loop().run_in_executor(self._executor, self._load_program, program_id, entry, needs)
             entry = await load
@@ -280,12 +285,12 @@ class Cache:
             if known is None or known.revision <= entry.revision:
                 self._programs[program_id] = entry
         if len(entry.spend.users) > USERS_MAX and self._programs.get(program_id) is entry:
-            # The entry is left to those who hold it, and the next batch begins a small one.
+            # Callers keep this entry; the next batch loads a new, small one.
             del self._programs[program_id]
         return entry
 
     def _load_program(self, program_id: int, entry: ProgramEntry | None, needs: Needs) -> ProgramEntry:
-        """The entry with what it lacked; another one when the program has changed since: what is read now is no part of it."""
+        """Return the entry with the missing parts. If the program has changed since, return a new entry instead."""
         with self._database.read(self._database.limits.read_s) as db:
             program = get_program(db, program_id)
             if entry is None or entry.revision != program.revision:
@@ -302,7 +307,7 @@ class Cache:
 
 
 def _begun(db: Connection, program: Program) -> ProgramEntry:
-    """A program's entry with what every batch needs."""
+    """Return a new entry of a program with the parts that every batch needs."""
     subscriptions = load_subscriptions(db, program.id)
     spend, controls = load_spend(db, program.id)
     reloads = {level_of(auto_reload): auto_reload for auto_reload in load_reloads(db, program.id)}
@@ -325,7 +330,7 @@ def _add_sources(db: Connection, entry: ProgramEntry, ids: Collection[int]) -> N
 
 
 def _add_products(db: Connection, entry: ProgramEntry, tokens: Collection[str]) -> None:
-    """Adds card products, and what they name: their funding sources, groups of merchants and lists of countries."""
+    """Add card products with the funding sources, merchant groups and country lists that they refer to."""
     query = select(card_products.c.token, card_products.c.doc).where(
         card_products.c.program_id == entry.id, card_products.c.token.in_(tokens)
     )
@@ -341,7 +346,7 @@ def _add_products(db: Connection, entry: ProgramEntry, tokens: Collection[str]) 
 
 
 def find_accounts(db: Connection, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
-    """The accounts of the users with these (program id, token); unknown users are left out."""
+    """Return the accounts of the users with these program ids and tokens, without unknown users."""
     accounts = {key: load_account(db, *key) for key in keys}
     return {key: _account_of(key, account) for key, account in accounts.items() if account is not None}
 

@@ -1,4 +1,4 @@
-"""Loading by key, where all who ask at the same time share one query."""
+"""Data loader: loads values by key, with one query for all keys that are requested at the same time."""
 
 import asyncio
 import itertools
@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 class Loader(Generic[K, V]):
-    """Collects keys while a query is under way and loads them with the next one."""
+    """A loader that collects keys during a query and loads them with the next one."""
 
     def __init__(self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
         self._load = load
@@ -18,8 +18,8 @@ class Loader(Generic[K, V]):
         self._task: asyncio.Task[None] | None = None
 
     async def want(self, key: K) -> V | None:
-        """What the key leads to, None when to nothing. Raises what the query raises."""
-        # Each caller waits by itself: one that gives up must not take the others' answer along.
+        """Return the value of a key, or None. Raises the exceptions of the query."""
+        # Each caller has a future, so that a cancelled caller does not cancel the others.
         waiter: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
         self._wanted.setdefault(key, []).append(waiter)
         if self._task is None:
@@ -32,7 +32,8 @@ class Loader(Generic[K, V]):
             try:
                 results = await self._load(list(wanted))
             except Exception as error:
-                # Whatever it is, those who wait get it; the task goes on, or all who ask later would wait for ever.
+                # Pass any exception to the callers of this query. The task must continue, or later callers would never get an
+                # answer.
                 for waiter in itertools.chain.from_iterable(wanted.values()):
                     if not waiter.done():
                         waiter.set_exception(error)

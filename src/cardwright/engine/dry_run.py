@@ -1,4 +1,4 @@
-"""A trial: what a message would become if it came now, read and decided as in a batch of its own, and then dropped."""
+"""Dry run: a message that is loaded and decided like a batch of one, and then rolled back."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,13 @@ from cardwright.kit.clock import Instant, RealClock
 from cardwright.storage.engine.store import Worker
 
 TRIAL_IDS = 64
-"""Ids that mean nothing, enough for one purchase and the auto reloads that it sets off."""
+"""Size of the id range for a dry run: enough for one purchase, its fee and its auto reloads. The ids are never stored."""
 
 
 class Trial(NamedTuple):
-    """What a message would have become: its outcome, and what it would have been decided by, and when.
+    """The result of a dry run: the outcome of the message, and the snapshot and time of its decision.
 
-    ``snapshot`` is None when the message only repeats one that was decided before.
+    ``snapshot`` is None if the message is a replay of a decided one.
     """
 
     outcome: CardResult
@@ -29,9 +29,9 @@ class Trial(NamedTuple):
 
 
 async def try_out(worker: Worker, cache: Cache, real_clock: RealClock, request: CardRequest, deadline: float) -> Trial | Problem:
-    """What a batch of this message alone would answer, by the same reading and deciding; then the batch is dropped.
+    """Return the result that a batch of this message alone would have, or a problem, and abort the batch.
 
-    Raises what ``run_batch`` raises. The row's id and seed mean nothing.
+    Raises Conflict and Unavailable like ``run_batch``. The id and seed of the row have no meaning.
     """
     cards, holders, _, want = read_set_of([request])
     loaded = await worker.begin(want, deadline)
@@ -39,7 +39,7 @@ async def try_out(worker: Worker, cache: Cache, real_clock: RealClock, request: 
         batch = await configure(cache, cards, holders, loaded, real_clock())
         view = see(batch, request) if request.card.key in batch.cards else None
         ids = IdSource()
-        # Newer than what the account has, so that the message gets the time that a batch would give it.
+        # The id is above the account's last one, so that the message gets the same time as in a batch.
         first_id = 1 + max((account.last_id for account in batch.accounts.values()), default=0)
         ids.refill(range(first_id, first_id + TRIAL_IDS, 2))
         result = answer(batch, ids, request)

@@ -1,31 +1,32 @@
-"""Where the ids of transactions come from: blocks that a process has for itself."""
+"""Id blocks: the source of transaction ids, from ranges that one process has for itself."""
 
 
 class IdSource:
-    """Transaction ids for this process: odd ones for messages, each followed by the id of its load side."""
+    """A source of transaction ids for this process. They are odd; the even id after each belongs to its load side."""
 
     def __init__(self) -> None:
         self._left = range(0)
         self._end = 0
 
     def refill(self, block: range) -> None:
-        """Takes over a block; what was left of the one before is given up.
+        """Replace the current block by a new one. Ids that are left in the current block are not used.
 
-        A block that begins after what is stored may begin among ids that a batch has and did not write yet: these are left out.
+        On SQLite a block begins after the highest stored id, so it can contain ids that a batch has drawn and not written yet.
+        These are skipped.
         """
         self._left = range(max(block.start, self._end), block.stop, block.step)
         self._end = block.stop
 
     def has(self, count: int) -> bool:
-        """Whether so many ids are left."""
+        """Return True if at least ``count`` ids are left."""
         return len(self._left) >= count
 
     @property
     def first(self) -> int:
-        """The id that is drawn next; all later ones are higher."""
+        """The next id. All later ids are higher."""
         return self._left.start
 
     def next(self) -> int:
-        """The next id."""
+        """Draw the next id."""
         row_id, self._left = self._left[0], self._left[1:]
         return row_id

@@ -1,7 +1,7 @@
-"""The loop around the engine: an inbox, and workers that take from it whatever arrived while they were busy.
+"""Engine loop: an inbox of messages, and workers that process them in batches.
 
-There is no timer: a batch is what came in while the previous commit was under way. With two workers one batch commits
-while the next is decided; no account is in both, so neither waits for the other's locks.
+There is no timer: a batch contains the messages that arrived during the previous commit. With two workers, one batch commits
+while the next is decided. No account is in both batches, so neither waits for the other's locks.
 """
 
 import asyncio
@@ -42,32 +42,32 @@ from cardwright.storage.original_transactions import Original, TokenKey
 from cardwright.storage.outage import RECONNECTS, TIMEOUTS, Outage
 
 INBOX_MAX = 4_096
-"""Messages that may wait; the next one is refused at once."""
+"""Maximum number of waiting messages. Further ones are refused at once."""
 
 BATCH_MAX = 256
-"""Messages in one commit."""
+"""Maximum number of messages in one commit."""
 
 SWEEP_S = 0.1
-"""How often the inbox is searched for messages that have waited too long while no worker takes any."""
+"""Seconds between two searches of the inbox for messages past their deadline, in case no worker takes any."""
 
 OUTAGE_S = 2.0
-"""When the database has been away for so long, messages are refused at once instead of waiting for it."""
+"""Seconds of an outage of the database after which messages are refused at once."""
 
 RETRY_S = 0.1
-"""The pause before another connection is tried."""
+"""Seconds before the next attempt to connect."""
 
 STOP_S = 0.7
-"""The longest wait for the batches under way when the engine stops."""
+"""Maximum wait in seconds for the current batches when the engine stops."""
 
 TRIALS_MAX = 64
-"""Messages that may wait to be tried out; the next one is refused at once."""
+"""Maximum number of waiting dry runs. Further ones are refused at once."""
 ROWS_MAX = 3 * (BATCH_MAX + CHARGES_MAX)
-"""Transactions in one commit: a batch is full when its messages may become as many as BATCH_MAX, the last of them several;
-and each may have a real-time fee and set off an auto reload.
+"""Maximum number of transactions in one commit. The messages of a batch become up to BATCH_MAX rows, and the last message can
+add up to CHARGES_MAX more. Each row may have a real-time fee and cause an auto reload.
 """
 
 RETRIES_MAX = 20
-"""How often a batch that met another process's commit is run again before its messages are refused."""
+"""Maximum number of runs of a batch that conflicts with commits of other processes. Then its messages are refused."""
 
 BATCHES = Histogram("cardwright_batch_messages", "Messages decided in one commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
 WAITING = Gauge("cardwright_inbox_messages", "Messages that wait for a batch")
@@ -89,7 +89,7 @@ class _Waiting:
 
 
 class Engine:
-    """Takes messages, answers outcomes. One for each process; several processes may work on one PostgreSQL."""
+    """The engine of a process: it decides messages and returns results. Several processes may use one PostgreSQL database."""
 
     def __init__(
         self, store: EngineStore, cache: Cache, real_clock: RealClock, executor: Executor, outage: Outage, limits: Limits
@@ -113,7 +113,7 @@ class Engine:
         self._trials = 0
 
     async def start(self) -> None:
-        """Open the workers. A database that is away is waited for: this process may have been started in an outage."""
+        """Start the workers. If the database is away, they connect later, because a process may start during an outage."""
         for _ in range(self._store.workers_max):
             worker: Worker | None = None
             try:
@@ -124,7 +124,7 @@ class Engine:
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
-        """Decide what is in the inbox, answer it, and close the workers; what takes too long is answered 503."""
+        """Decide and answer the messages in the inbox, and close the workers. Answer 503 after ``STOP_S`` seconds."""
         self._stopping = True
         while self._idle:
             self._wake()
@@ -141,28 +141,28 @@ class Engine:
         await self._store.close()
 
     def clear(self) -> None:
-        """Drops what is cached and takes a fresh block of ids with the next batch, as after a reset."""
+        """Drop the caches and the id block after a reset. The next batch draws a new block."""
         self.cache.clear()
         self._ids = IdSource()
 
     async def card(self, key: CardKey) -> CardEntry:
-        """The card as this process last saw it. Raises CARD_UNKNOWN, and OUT_OF_ORDER without a database."""
+        """Return the card, cached or loaded. Raises CARD_UNKNOWN, and UNAVAILABLE if the database is away."""
         entry = self.cache.find_card(key)
         return entry if entry is not None else await _there(self.cache.load_card(key), CARD_UNKNOWN)
 
     async def card_with_secrets(self, key: CardKey) -> tuple[CardEntry, CardRow]:
-        """The card as it is now, with the row that its secrets are sealed in. Raises what ``card`` raises."""
+        """Return the current card and its row with the encrypted secrets. Raises the same problems as ``card``."""
         return await _there(self.cache.card_with_secrets(key), CARD_UNKNOWN)
 
     async def submit(self, request: CardRequest) -> CardResult:
-        """Has a message decided; returns after its commit. Raises BUSY when too many wait, and what the message itself raises."""
+        """Decide a message and return its result after the commit. Raises BUSY if the inbox is full, and other problems."""
         result = await self._decided(request, (request.card.holder_id,), 1)
         assert isinstance(result, CardResult)
         self.cache.add_original(Original.of(result.row, result.card.card.token))
         return result
 
     async def move(self, request: MovementRequest) -> MovementResult:
-        """Has a movement carried out, as ``submit`` has a card's message decided."""
+        """Decide a movement and return its result after the commit. Raises problems like ``submit``."""
         result = await self._decided(request, tuple(entry.holder_id for entry in request.accounts), request.rows_max)
         assert isinstance(result, MovementResult)
         return result
@@ -183,20 +183,19 @@ class Engine:
         try:
             result = await waiting.answer
         except asyncio.CancelledError:
-            # The edge gives the request up before the batch does: after a stall of the event loop, or because the server stops.
+            # The HTTP edge cancels a request before its batch ends, after a stall of the event loop or when the server stops.
             result = _given_up(waiting, loop.time())
         if isinstance(result, Problem):
             raise result
         return result
 
     async def try_out(self, request: CardRequest) -> Trial:
-        """What a message would become if it came now; nothing is written. Raises BUSY when too many ask, and what the
-        message itself would raise.
+        """Decide a message in a dry run and return the result. Raises BUSY if too many dry runs wait, and other problems.
 
-        It uses a separate worker, opened for the first dry run, so batches wait for nothing but the accounts' locks.
+        Nothing is written. A separate worker, opened for the first dry run, serves it, so batches wait only for account locks.
         """
         if self._trials >= TRIALS_MAX or self._stopping:
-            raise Problem(BUSY, "too many trials, try again later")
+            raise Problem(BUSY, "too many dry runs, try again later")
         self._trials += 1
         try:
             async with self._trying:
@@ -217,9 +216,9 @@ class Engine:
                 trial = await try_out(worker, self.cache, self._real_clock, request, until)
             except Conflict as conflict:
                 self._dry_run_worker = worker
-                log.info("trial is run again", conflict=str(conflict))
+                log.info("dry run is run again", conflict=str(conflict))
             except BaseException as error:
-                # Also when the request is cancelled: the worker may be in the middle of a transaction.
+                # Close the worker also after a cancellation, because a transaction may be open.
                 await self._close(worker)
                 if not isinstance(error, Unavailable):
                     raise
@@ -232,11 +231,11 @@ class Engine:
         return Problem(BUSY, "too many conflicts, try again later")
 
     async def original(self, key: TokenKey) -> Original:
-        """The transaction that a message names. Raises ORIGINAL_NOT_FOUND, and OUT_OF_ORDER without a database."""
+        """Return the transaction that a message refers to. Raises ORIGINAL_NOT_FOUND, and UNAVAILABLE if the database is away."""
         return await _there(self.cache.want_original(key), ORIGINAL_NOT_FOUND)
 
     def _wake(self) -> None:
-        """Sets an idle worker to work, if there is one; a busy one looks into the inbox by itself when it is done."""
+        """Wake an idle worker, if there is one. A busy worker reads the inbox after its batch."""
         while self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
@@ -254,7 +253,7 @@ class Engine:
         await self._close(worker)
 
     async def _next_batch(self) -> list[_Waiting] | None:
-        """What may be decided now; waits for it. None when the engine stops and nothing is left."""
+        """Wait for the next batch and return it. Return None if the engine stops and the inbox is empty."""
         while not (batch := self._take()):
             if self._stopping and not self._inbox:
                 return None
@@ -263,7 +262,7 @@ class Engine:
         return batch
 
     def _take(self) -> list[_Waiting]:
-        """The oldest messages whose accounts are in no other worker; the others keep their place."""
+        """Remove and return the oldest messages whose accounts are in no other batch. The others keep their order."""
         batch, passed_over, busy = list[_Waiting](), deque[_Waiting](), self._busy
         earliest, room = asyncio.get_running_loop().time() + self._limits.batch_s, BATCH_MAX
         while self._inbox and room > 0:
@@ -275,7 +274,8 @@ class Engine:
             elif not busy.isdisjoint(waiting.holder_ids):
                 passed_over.append(waiting)
                 if len(waiting.holder_ids) > 1:
-                    # Who waits for one of two accounts is not overtaken at the other, or he might wait for ever.
+                    # A transfer blocked on one account also blocks later messages for its other account; otherwise it could
+                    # starve.
                     busy = busy.union(waiting.holder_ids)
             else:
                 batch.append(waiting)
@@ -285,7 +285,7 @@ class Engine:
         return batch
 
     async def _sweep(self) -> None:
-        """Refuse messages that wait while no worker takes any. The inbox is nearly in the order of deadlines."""
+        """Refuse messages past their deadline while no worker takes any. The inbox is nearly in the order of deadlines."""
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -297,7 +297,7 @@ class Engine:
         _answer(waiting, refusal("waited", text))
 
     async def _serve(self, worker: Worker | None, batch: Sequence[_Waiting]) -> Worker | None:
-        """Decide a batch and answer it; return the worker for the next one, None when it broke."""
+        """Decide a batch and answer it. Return the worker for the next batch, or None if it broke."""
         try:
             worker, results = await self._settle(worker, batch, min(waiting.deadline for waiting in batch))
         except asyncio.CancelledError:
@@ -306,7 +306,7 @@ class Engine:
             await self._close(worker)
             raise
         except Exception:
-            # Nothing may end the worker's task but the engine's own end: without it no message would be decided any more.
+            # No exception may end the worker's task before the engine stops, or no further message would be decided.
             log.exception("a batch failed", messages=len(batch))
             await self._close(worker)
             worker, results = None, [Problem(INTERNAL)] * len(batch)
@@ -321,7 +321,7 @@ class Engine:
         DECIDED.inc(len(batch))
 
     async def _settle(self, worker: Worker | None, batch: Sequence[_Waiting], until: float) -> tuple[Worker | None, list[Result]]:
-        """Decide a batch: again on a new worker while the database fails it and there is time."""
+        """Decide a batch. If the database fails, decide it again on a new worker until the deadline."""
         while True:
             try:
                 if worker is None:
@@ -346,12 +346,12 @@ class Engine:
                     return None, [problem] * len(batch)
 
     async def _can_retry(self, error: Unavailable, until: float) -> bool:
-        """Wait a moment before the next try; return whether there is time for one."""
+        """Wait ``RETRY_S`` seconds. Return True if there is time for another try."""
         await asyncio.sleep(RETRY_S)
         return not isinstance(error, SchemaChanged) and not self._stopping and asyncio.get_running_loop().time() < until
 
     def _failure(self, error: Unavailable) -> Problem:
-        """The answer to what the database failed, which is noted."""
+        """Record a failure of the database, and return the problem for its messages."""
         if isinstance(error, Contended):
             return not_booked(public_reason(error))
         if not isinstance(error, ConnectionLost):
@@ -359,7 +359,7 @@ class Engine:
         return not_booked(self._outage.text or public_reason(error))
 
     async def _open(self, until: float) -> Worker:
-        """A new worker in place of a broken one. Raises Unavailable."""
+        """Open a new worker in place of a broken one. Raises Unavailable."""
         try:
             async with asyncio.timeout_at(until):
                 worker = await self._store.open_worker()
@@ -367,13 +367,13 @@ class Engine:
             TIMEOUTS.labels("connect").inc()
             raise TimedOut("the database does not accept a connection in time") from None
         except OSError as error:
-            # No descriptor or no process is left, for instance.
+            # For example, no file descriptor or process is left.
             raise Unavailable(str(error)) from error
         RECONNECTS.inc()
         return worker
 
     async def _resolve(self, doubt: InDoubt, until: float) -> tuple[Worker | None, bool | None]:
-        """Find out whether a batch was committed, on a new worker; None if there is no time to."""
+        """Look up on a new worker if a batch was committed. Return the worker and the answer, None if time runs out."""
         clock = asyncio.get_running_loop().time
         while clock() < until and not self._stopping:
             worker: Worker | None = None
@@ -384,7 +384,7 @@ class Engine:
                 if isinstance(error, Unavailable):
                     self._failure(error)
                 else:
-                    # A bug must not turn the doubt into an answer that there is none.
+                    # After a bug the outcome is still in doubt, so try again.
                     log.exception("a batch in doubt could not be looked up")
                 await self._close(worker)
                 await asyncio.sleep(RETRY_S)
@@ -396,11 +396,11 @@ class Engine:
             if worker is not None:
                 await worker.close()
         except Exception as error:
-            # A connection in any state may raise anything: it is given up in either case.
+            # A broken connection may raise any exception. It is dropped in any case.
             log.info("a broken worker did not close", error=str(error))
 
     async def _decide(self, worker: Worker, batch: Sequence[_Waiting], until: float) -> list[Result]:
-        """Runs the batch; when it conflicts with another process's commit, again."""
+        """Run the batch, and again after each conflict with another process."""
         if not self._ids.has(ROWS_MAX * self._store.workers_max):
             await self._refill(until)
         requests = [waiting.request for waiting in batch]
@@ -408,7 +408,7 @@ class Engine:
 
         def begin_commit() -> None:
             if any(waiting.answer.cancelled() for waiting in batch):
-                raise Conflict("a message was given up")
+                raise Conflict("a message of the batch was cancelled")
             for waiting in batch:
                 waiting.is_committing = True
 
@@ -420,12 +420,12 @@ class Engine:
                 log.info("batch is run again", conflict=str(conflict), messages=len(batch))
                 if clock() + self._limits.lock_s >= until:
                     return [refusal("conflict", CONFLICTS)] * len(batch)
-                # A card may draw on another account by now, which the batch has found out and the cache knows.
+                # A card may belong to another account now. The failed run has updated the cache.
                 requests = [self._looked_up(request) for request in requests]
         return [Problem(BUSY, "too many conflicts, try again later")] * len(batch)
 
     def _looked_up(self, request: EngineRequest) -> EngineRequest:
-        """The message with its card as it is known by now; a user's account never becomes another."""
+        """Return the request with its card from the cache. A movement is unchanged, because a user's account never changes."""
         if isinstance(request, MovementRequest):
             return request
         return request._replace(card=self.cache.find_card(request.card.key) or request.card)
@@ -441,7 +441,7 @@ class Engine:
 
 
 def _end_try(batch: Sequence[_Waiting]) -> None:
-    """Note that the last try to commit has left nothing: a message that is given up from here on was not booked."""
+    """Record that the last try committed nothing. A message that is cancelled from now on was not booked."""
     for waiting in batch:
         waiting.is_committing = False
 
@@ -452,9 +452,9 @@ def _answer(waiting: _Waiting, result: Result) -> None:
 
 
 def _given_up(waiting: _Waiting, now: float) -> Problem:
-    """The answer to a message that is not waited for any longer: its time is over, or else the server stops.
+    """Return the answer to a cancelled message, whose deadline has passed or whose server stops.
 
-    Its batch does not commit unless that is under way.
+    Its batch does not commit, unless the commit has already begun.
     """
     is_late = now >= waiting.deadline
     if not waiting.is_committing:
@@ -466,7 +466,7 @@ def _given_up(waiting: _Waiting, now: float) -> Problem:
 
 
 def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
-    """The answers to a batch whose outcome is unknown; what it refused, or had decided before, is certain."""
+    """Return the answers to a batch whose outcome is unknown. Problems and replays in it are certain."""
     answers = list[Result]()
     for waiting, result in zip(batch, in_doubt.results, strict=True):
         request = waiting.request
@@ -480,11 +480,11 @@ def _unknown(batch: Sequence[_Waiting], in_doubt: BatchInDoubt) -> list[Result]:
 
 
 async def _there(lookup: Awaitable[T | None], missing: Kind) -> T:
-    """What was found. Raises a problem of the kind ``missing`` when it was nothing, and OUT_OF_ORDER without a database."""
+    """Return the result of a lookup. Raises a problem of the kind ``missing`` for None, and UNAVAILABLE without a database."""
     try:
         entry = await lookup
     except Unavailable as error:
-        log.info("the database failed to find what a message names", error=str(error))
+        log.info("lookup failed, database unavailable", error=str(error))
         raise not_booked(public_reason(error)) from None
     if entry is None:
         raise Problem(missing)

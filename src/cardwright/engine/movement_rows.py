@@ -1,4 +1,4 @@
-"""Movements on their way through the engine: who asked for what, and the rows that a decided one becomes."""
+"""Movement rows: requests for movements, and the rows of a decided movement."""
 
 from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
@@ -24,14 +24,14 @@ from cardwright.storage.engine.store import MovementKey
 _pack = msgspec.msgpack.encode
 
 CHARGES_MAX = 20
-"""Fees of one movement; each is a transaction of its own."""
+"""Maximum number of fees in one movement. Each fee is a separate transaction."""
 
 
 class MovementRequest(NamedTuple):
-    """A movement on its way into a batch, addressed to one account or two, the payer's first, as they were last seen.
+    """A movement of one account or two, the payer's first, and all that a batch needs to decide it.
 
-    ``root_id`` is the row of the order to unload from or of the fee to refund, ``ref_id`` what the resource refers to.
-    The rest is as in ``batch.CardRequest``.
+    ``accounts`` are the cached accounts. ``root_id`` is the row of the order to unload from, the fee to refund or the deposit to
+    change. ``ref_id`` is the object that the resource refers to. The other fields are as in ``batch.CardRequest``.
     """
 
     accounts: tuple[AccountEntry, ...]
@@ -51,17 +51,17 @@ class MovementRequest(NamedTuple):
 
     @property
     def rows_max(self) -> int:
-        """How many transactions it may become: one on each side, one for each fee, and what a deposit does at once."""
+        """The maximum number of its transactions: one for each account and each fee, and one for an immediate deposit."""
         return len(self.accounts) + len(self.movement.charges) + isinstance(self.movement, Deposit)
 
     @property
     def key(self) -> MovementKey:
-        """By what a repeat is recognised."""
+        """The key by which a replay is recognised."""
         return self.program_id, int(self.kind), self.movement.token
 
 
 class Change(NamedTuple):
-    """A change of a direct deposit's state: the transaction that makes it, the token of its transition and the JSON of that."""
+    """A change of a direct deposit's state: its transaction, and the token and JSON of its transition."""
 
     row: TransactionRow
     token: str
@@ -69,12 +69,12 @@ class Change(NamedTuple):
 
     @property
     def event(self) -> Event:
-        """The event that tells of the transition."""
+        """The event of the transition."""
         name = f"{Category.DEPOSIT.base}.{deposit_event(self.row.type_id)}"
         return Event(self.row.program_id, self.row.created_ms, Category.DEPOSIT, name, self.token)
 
     def movement_row(self, deposit_id: int) -> tuple[object, ...]:
-        """The row of a transition that a deposit's arrival makes. No request asked for it, so no request repeats it."""
+        """Return the row of a transition that the arrival of a deposit causes. It has no request, and thus no request hash."""
         row, kind = self.row, int(MovementKind.DEPOSIT_TRANSITION)
         return (
             row.id, row.program_id, kind, self.token, b"", row.created_ms, row.created_ms, row.holder_id, None, deposit_id,
@@ -83,7 +83,7 @@ class Change(NamedTuple):
 
 
 class MovementResult(NamedTuple):
-    """What a movement became: the document that its GET answers, and the program, which knows who is told."""
+    """The result of a movement: the document that its GET returns, and the program entry."""
 
     doc: str
     program: ProgramEntry
@@ -93,7 +93,7 @@ def view_of(
     program: ProgramEntry, entries: Sequence[AccountEntry], accounts: Sequence[Account], source: SourceEntry | None,
     root: TransactionRow | None, now: Instant, loaded: Set[int],
 ) -> MovementSnapshot:  # fmt: skip
-    """What the decision sees; ``loaded`` are accounts of those before KYC that had a load."""
+    """Return the snapshot for the decision. ``loaded`` contains the accounts that had a load before KYC."""
     parties = tuple(
         Party(entry.user, entry.owner, account, program.spend.pre_kyc_of(entry.user), entry.holder_id in loaded)
         for entry, account in zip(entries, accounts, strict=True)
@@ -103,27 +103,27 @@ def view_of(
 
 
 async def load_holders_with_loads(cache: Cache, entries: Iterable[AccountEntry]) -> set[int]:
-    """The accounts of those who have not passed KYC that were loaded before; of all others nobody asks."""
+    """Return the accounts of users before KYC that ever had a load. No decision needs this for other users."""
     ids = {entry.holder_id for entry in entries if entry.user.status is HolderStatus.LIMITED}
     return await cache.look(loaded_accounts, ids) if ids else set()
 
 
 def holders_loaded_by(rows: Sequence[TransactionRow]) -> set[int]:
-    """The accounts that a movement loaded."""
+    """Return the accounts that these rows of a movement loaded."""
     return {row.holder_id for row in rows if row.type_id in LOADS and (row.impacted or 0) > 0}
 
 
 def first_row(
     step: Step, entry: AccountEntry, program: ProgramEntry, request: MovementRequest, account: Account, row_id: int, now: Instant
 ) -> TransactionRow:
-    """A step's row without its details, which need the tokens of all rows. ``account`` is as the step leaves it."""
+    """Return a step's row without details, which need the tokens of all rows. ``account`` is the account after the step."""
     ledger, held = account.money(program.currency)
     return TransactionRow(
         id=row_id,
         program_id=program.id,
         holder_id=entry.holder_id,
         card_id=None,
-        # Only what moved money from or to the source is its business; fees are the program's own.
+        # Only rows that move money from or to the source refer to it. Fees belong to the program.
         source_id=request.source_id if step.moved else None,
         type_id=step.type_id,
         state=step.state.value,
@@ -155,7 +155,10 @@ def complete(
     rows: Sequence[TransactionRow], steps: Sequence[Step], entries: Sequence[AccountEntry], request: MovementRequest,
     source: SourceEntry | None, root: TransactionRow | None,
 ) -> tuple[list[TransactionRow], str]:  # fmt: skip
-    """The rows with their details, and the movement's document, which they show; a transition's show the deposit."""
+    """Return the rows with their details, and the document of the movement.
+
+    The rows show this document; the rows of a deposit's transition show the deposit instead.
+    """
     doc = document(request.movement, rows, source.fragments if source is not None else None, steps, root)
     shown = doc
     if isinstance(request.movement, DepositTransition) and root is not None:
@@ -174,7 +177,7 @@ def complete(
 
 
 def changes_of(movement: AnyMovement, rows: Sequence[TransactionRow], steps: Sequence[Step], doc: str) -> list[Change]:
-    """The changes of a direct deposit's state that a movement makes; ``rows`` are its transactions, ``doc`` is its document."""
+    """Return the changes of a direct deposit's state that a movement causes. ``doc`` is the document of the movement."""
     match movement:
         case DepositTransition():
             return [Change(rows[0], movement.token, doc)]
@@ -186,19 +189,19 @@ def changes_of(movement: AnyMovement, rows: Sequence[TransactionRow], steps: Seq
 
 
 def root_id_of(row: TransactionRow, first: TransactionRow, step: Step) -> int | None:
-    """The chain that a row belongs to: the recipient's side of a transfer is in the sender's."""
+    """Return the root id of a row's chain. The recipient's row of a transfer belongs to the sender's chain."""
     return first.id if (step.party or step.follows) and row.id != first.id else row.root_id
 
 
 def entry_of(row: TransactionRow, step: Step) -> tuple[object, ...]:
-    """The journal row of a step."""
+    """Return the journal row of a step."""
     return journal_entry(row, step.legs)
 
 
 def movement_row(
     request: MovementRequest, entries: Sequence[AccountEntry], first: TransactionRow, doc: str
 ) -> tuple[object, ...]:
-    """The resource's row, which shares the id of its first transaction."""
+    """Return the row of a movement. It has the id of the movement's first transaction."""
     other = entries[1].holder_id if len(entries) > 1 else None
     return (
         first.id, first.program_id, int(request.kind), request.movement.token, request.request_hash, first.created_ms,

@@ -1,8 +1,7 @@
-"""A bounded store of packed values: the oldest go first.
+"""Packed cache: a bounded number of packed values, with first-in, first-out eviction.
 
-What is kept for a hundred thousand cards should be few objects. Each value is one byte string, so that looking at it touches
-one place in memory, and the garbage collector has nothing to look through. There is no order of use to keep up either: with
-plain oldest-first a hit writes nothing, and what goes too early is cheap to load again.
+Each value is one byte string, so that a read touches one place in memory, and the garbage collector has no objects to scan. The
+eviction does not depend on use, so a hit writes nothing. A value that is evicted too early is cheap to load again.
 """
 
 from collections.abc import Hashable
@@ -12,28 +11,28 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 PART = 64
-"""A full store gives up this part of its room at once: to find the oldest, one has to pass over those that went before."""
+"""A full cache evicts one part in 64 at once, because finding the oldest key skips the slots of all deleted keys."""
 
 
 class PackedCache(Generic[K]):
-    """At most ``limit`` byte strings by key."""
+    """A cache of at most ``limit`` byte strings by key."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._packed: dict[K, bytes] = {}
 
     def get(self, key: K) -> bytes | None:
-        """What is kept under the key."""
+        """Return the value of a key, or None."""
         return self._packed.get(key)
 
     def put(self, key: K, packed: bytes) -> None:
-        """Keeps a value, in place of an earlier one under the key."""
+        """Store the value of a key, in place of an earlier one."""
         self._packed[key] = packed
         if len(self._packed) > self._limit:
-            # A dictionary is in the order in which its keys came.
+            # A dictionary has insertion order.
             for oldest in list(islice(self._packed, 1 + self._limit // PART)):
                 del self._packed[oldest]
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drop all values."""
         self._packed.clear()

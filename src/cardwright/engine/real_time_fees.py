@@ -1,4 +1,4 @@
-"""Real-time fees on their way through the engine: the rows that a decision's fee becomes, beside the message's own."""
+"""Real-time fees: the additional rows for the fee of a decision."""
 
 from typing import NamedTuple
 
@@ -22,13 +22,15 @@ _pack = msgspec.msgpack.encode
 
 
 def assessed_of(step: FeeStep, row_id: int) -> Assessed:
-    """What a purchase remembers of its fee, whose first transaction has this id."""
+    """Return the record of a fee that its purchase stores. ``row_id`` is the fee's first transaction."""
     return Assessed(row_id, step.amount, step.load_left, step.fee, step.group)
 
 
 class FeeTaken(NamedTuple):
-    """What a message does to a fee: the step, the fee as its purchase remembers it, the id of the step's row, the message's
-    row, whose card it was, and the chain's funding source."""
+    """A change of a fee by a message: the step and its row id, the fee as its purchase stores it, and the message's row.
+
+    ``user_token`` is the user of the card, ``source`` the chain's funding source.
+    """
 
     step: FeeStep
     assessed: Assessed
@@ -39,9 +41,10 @@ class FeeTaken(NamedTuple):
 
 
 def _row_of(taken: FeeTaken, first: TransactionRow | None, account: Account) -> TransactionRow:
-    """A fee's row; ``first`` is the first of the fee's chain, None when this is, ``account`` as the fee leaves it.
+    """Return the row of a fee. ``first`` is the root of the fee's chain, None for the root itself.
 
-    It is of the message's account, funding source, currency and moment, and has its seed and revisions, but no card.
+    ``account`` is the account after the fee. The row has the account, funding source, currency, time, seed and revisions of the
+    message's row, but no card.
     """
     step, beside = taken.step, taken.beside
     ledger, held = account.money(beside.currency)
@@ -77,10 +80,10 @@ def _row_of(taken: FeeTaken, first: TransactionRow | None, account: Account) -> 
 
 
 def add_fee(taken: FeeTaken, write: WriteSet, accounts: dict[int, Account], roots: dict[int, TransactionRow]) -> None:
-    """Takes a fee's transaction into a batch, right after the message's own: the next message sees what it left."""
+    """Add a fee's transaction to a batch, directly after that of its message. The next message sees its changes."""
     step, beside, legs = taken.step, taken.beside, taken.step.legs
     account = accounts[beside.holder_id].moved(beside.currency, legs.available + legs.held, legs.held)
-    # Id, time and seed, from which a token is made, follow from any row of the purchase's chain.
+    # Any row of the purchase's chain has the time and seed that the token of the fee's root is derived from.
     first = None if step.root is None else beside._replace(id=taken.assessed.row_id, created_ms=beside.user_time_ms)
     row = _row_of(taken, first, account)
     accounts[row.holder_id] = account
@@ -95,9 +98,9 @@ def add_fee(taken: FeeTaken, write: WriteSet, accounts: dict[int, Account], root
 
 
 async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], loaded: LoadedRows) -> dict[int, TransactionRow]:
-    """The fees of purchases that were settled at once and may be undone: one that was refunded is not given back again.
+    """Load the fee rows of purchases that were settled at once, because a refunded fee must not be returned again.
 
-    Only programs with fee groups have some. The accounts are locked, so nobody changes them meanwhile.
+    Only programs with fee groups have such fees. The accounts are locked, so the rows cannot change.
     """
     ids = set[int]()
     for row in loaded.rows.values():
@@ -108,7 +111,10 @@ async def load_charged(cache: Cache, programs: dict[int, ProgramEntry], loaded: 
 
 
 def unless_refunded(message: Message, root: TransactionRow, roots: dict[int, TransactionRow]) -> Message:
-    """The message without the fee of its chain, if that was charged at once and refunded since: it is not given back again."""
+    """Return the message, without its chain's fee if that fee was charged at once and has been refunded since.
+
+    So the fee is not returned twice.
+    """
     assessed = message.details.assessed
     if assessed is None or root.type_id not in SETTLED_AT_ONCE or not roots[assessed.row_id].cleared:
         return message

@@ -11,18 +11,18 @@ REFUSED = Counter("cardwright_messages_refused_total", "Messages answered 429 or
 
 
 def not_booked(reason: str) -> Problem:
-    """The answer to a message that was not booked and will not be booked later."""
+    """Return the problem for a message that was not booked and will not be booked later."""
     return Problem(UNAVAILABLE, f"{reason}; nothing was booked, try again later")
 
 
 def refusal(label: str, reason: str) -> Problem:
-    """The same, counted in ``/metrics`` under the label."""
+    """Return the problem of ``not_booked``, and count it in ``/metrics`` under a label."""
     REFUSED.labels(label).inc()
     return not_booked(reason)
 
 
 def unknown_outcome(name: str | None, when: str = "in time") -> Problem:
-    """The answer to a message whose batch may have been committed; ``name`` is its token, if that is known."""
+    """Return the problem for a message whose batch may have been committed. ``name`` contains its token, if known."""
     subject = "the outcome" if name is None else f"the outcome of {name}"
     next_step = "look it up by its token, or repeat the request with the same token"
     return Problem(UNAVAILABLE, f"the database did not confirm the commit {when}, so {subject} is unknown; {next_step}")

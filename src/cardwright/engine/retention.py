@@ -31,7 +31,7 @@ PAUSE_S: Final = 0.05
 """The shortest pause between two steps."""
 
 PAUSE_SHARE: Final = 9
-"""A pause lasts at least so many times as long as the step before it: nine tenths of the time belong to others."""
+"""Minimum ratio of a pause to the step before it, so that nine tenths of the time remain for other work."""
 
 ROUND_S: Final = 60.0
 """The time between the end of a round, which removes all that is old enough, and the beginning of the next."""
@@ -113,7 +113,7 @@ def remove_some(database: Database, removal: Removal, before_ms: Instant) -> int
     """Remove the rows of one step in one transaction and return their number; 0 if there are none."""
     ended, table = removal.find_ended(before_ms), removal.table
     with database.read() as db:
-        # Nearly always there is nothing to remove, and a transaction that writes holds up purchases on SQLite.
+        # Usually there is nothing to remove, and a write transaction would delay purchases on SQLite.
         if db.execute(ended.limit(1)).first() is None:
             return 0
     # A common table expression that locks rows runs once; a plain subquery with a limit may run once for each row. It is

@@ -1,7 +1,7 @@
-"""What happens by itself when time passes: holds expire and direct deposits take effect, each as a message through the engine.
+"""Scheduler: expiry of due holds and settlement of due direct deposits, each as a message to the engine.
 
-The loop looks every second, and at once when somebody moves a clock. Several processes may look at the same time: whoever
-comes second finds under the account's lock that there is nothing left to expire.
+The loop runs every second, and at once after a change of a program's clock. Several processes may run it at the same time: the
+second one finds under the account's lock that the hold has expired already.
 """
 
 import asyncio
@@ -29,25 +29,25 @@ from cardwright.storage.holds import DueHold, load_due_deposits, load_due_holds,
 from cardwright.storage.programs import get_program
 
 DUE_MAX: Final = 200
-"""Holds that expire, or deposits that take effect, in one go."""
+"""Maximum number of holds, and of deposits, in one step."""
 
 POLL_S: Final = 1.0
-"""How often the loop looks without being asked to."""
+"""Seconds between two rounds of the loop."""
 
 SETTLE_S: Final = 5.0
-"""How long ``settle`` goes on; the loop comes back to the rest."""
+"""Maximum duration of ``settle`` in seconds. The next round of the loop processes the rest."""
 
 DueDeposit = tuple[TransactionRow, AccountEntry]
-"""The first transaction of a deposit whose day has come, and the account that it is for."""
+"""The first transaction of a due deposit, and its account."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 
 class Timers:
-    """Lets holds expire and direct deposits take effect. One for each process, in its event loop.
+    """The loop that lets holds expire and direct deposits take effect. One for each process, in its event loop.
 
-    ``wake_outbox`` is called when there is news to tell.
+    ``wake_outbox`` is called after new events.
     """
 
     def __init__(
@@ -62,30 +62,30 @@ class Timers:
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        """Looks until ``stop`` is called."""
+        """Process due holds and deposits until ``stop`` is called."""
         while not self._stopped.is_set():
             try:
                 for program_id in await self._in_thread(self._programs):
                     await self.settle(program_id)
             except Unavailable as error:
-                # The outage has been logged; the next look is due in a second.
-                log.debug("the timers wait for the database", error=str(error))
+                # The outage has been logged. The next round begins in a second.
+                log.debug("timers postponed, database unavailable", error=str(error))
             except Exception:
-                # A bug must not end the task: no hold would ever end again.
-                log.exception("the timers could not be looked at")
+                # A bug must not end the task, because no hold would expire any more.
+                log.exception("due holds and deposits could not be processed")
             try:
                 await asyncio.wait_for(self._stopped.wait(), POLL_S)
             except TimeoutError:
                 continue
 
     def stop(self) -> None:
-        """Ends ``run`` after the messages under way."""
+        """End ``run`` after the current messages."""
         self._stopped.set()
 
     async def settle(self, program_id: int) -> None:
-        """Lets everything happen that is due in a program's present time, the longest due first.
+        """Process all holds and deposits that are due at a program's present time, earliest first.
 
-        What cannot be decided now stays due, and the loop comes back to it.
+        A hold or deposit that cannot be decided now stays due for the next round of the loop.
         """
         clock = asyncio.get_running_loop().time
         end = clock() + SETTLE_S
@@ -101,8 +101,8 @@ class Timers:
         return await (self._expire(program_id, item) if isinstance(item, DueHold) else self._apply(*item))
 
     async def _apply(self, deposit: TransactionRow, account: AccountEntry) -> bool:
-        """Whether the deposit waits no longer afterwards."""
-        # No other resource has a row's token of this kind, so a deposit takes effect by itself once.
+        """Settle a deposit. Return True if it is no longer due."""
+        # No other resource uses a row's token of the kind SETTLEMENT, so a deposit is settled at most once.
         change = DepositTransition(
             token=with_kind(token_of(deposit), SETTLEMENT), amount=0, to=State.COMPLETION, channel="SYSTEM", reason=APPLY_REASON
         )
@@ -120,9 +120,9 @@ class Timers:
         return True
 
     async def _expire(self, program_id: int, hold: DueHold) -> bool:
-        """Whether the hold is gone afterwards."""
+        """Expire a hold. Return True if it is no longer due."""
         message = Expiry(details=Details(mid=""))
-        # The seed of a message that follows another is its chain's; nothing is drawn, so a seeded run repeats.
+        # The row takes the seed of its chain. So no random bits are drawn, and a seeded run is reproducible.
         try:
             card = await self._engine.card((program_id, hold.card_token))
             await self._engine.submit(CardRequest(card, message, 0, self._real_clock(), root_id=hold.row_id))
@@ -150,6 +150,6 @@ class Timers:
 
 
 def _note(event: str, row_id: int, problem: Problem) -> None:
-    """Log what stays due. An outage has its own line, and would give one for each hold here."""
+    """Log a hold or deposit that stays due. During an outage, which has a separate log line, use the level debug."""
     level = logging.DEBUG if problem.kind is UNAVAILABLE else logging.WARNING
     log.log(level, event, transaction=row_id, problem=str(problem))

@@ -1,4 +1,4 @@
-"""The spend controls of one program, kept in the process: what could apply to a card is looked up, never searched for."""
+"""Spend control cache: the authorization controls, exemptions, groups and country lists of a program, by lookup key."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,10 +37,11 @@ NO_MIDS: frozenset[str] = frozenset()
 
 @dataclass(slots=True)
 class SpendEntry:
-    """What a program's revision says of spending, besides velocity controls.
+    """The spend controls of a program's revision, without velocity controls.
 
-    Controls for a single user are added when that user buys something (``users`` are those who did), merchant groups and
-    lists of countries when a control or a product names them. ``is_used`` is False where a purchase has nothing to look up.
+    Controls of a single user are loaded with the user's first purchase; ``users`` contains these users. Merchant groups and
+    country lists are loaded with the first control or product that refers to them. ``is_used`` is False if no purchase has
+    anything to look up.
     """
 
     groups: Groups = field(default_factory=lambda: Groups({}, {}))
@@ -54,7 +55,7 @@ class SpendEntry:
     is_used: bool = False
 
     def of(self, card: CardFact, user: UserFact, rules: TransactionControls, mcc: str) -> Spend:
-        """What a purchase with the card at a merchant of this category is subject to."""
+        """Return the spend controls for a purchase with the card at a merchant of this category."""
         exempt_group = rules.quasi_cash_exempt_merchant_group_token
         return Spend(
             applying(self.controls, card.user_token, card.card_product_token),
@@ -66,26 +67,26 @@ class SpendEntry:
         )
 
     def pre_kyc_of(self, user: UserFact) -> PreKyc | None:
-        """What the user's group allows before KYC; None when he has passed it."""
+        """Return the pre-KYC controls of the user's group, or None for a user after KYC."""
         if user.status is not HolderStatus.LIMITED:
             return None
         return self.pre_kyc.get(user.account_holder_group_token, PreKyc())
 
     def categories_of(self, mcc: str) -> Categories:
-        """What the MCC groups say of a category: worked out once for each that is met."""
+        """Return the settings of the MCC groups for a category. They are computed once for each category."""
         categories = self.categories.get(mcc)
         if categories is None:
             categories = self.categories[mcc] = categories_of(mcc, self.groups.mccs.values())
         return categories
 
     def add(self, controls: ActiveControls) -> None:
-        """Adds controls and exemptions of levels that are not known yet."""
+        """Add controls and exemptions of further levels."""
         self.controls.update(by_level(controls.auth))
         self.exemptions.update(by_level(controls.exempt))
         self.is_used = bool(self.is_used or self.controls)
 
     def load_groups(self, db: Connection, program_id: int, products: Iterable[TransactionControls]) -> None:
-        """Reads the groups and lists that card products name."""
+        """Load the merchant groups and country lists that card products refer to."""
         for rules in products:
             if rules.accepted_countries_token not in (*BUILT_IN_LISTS, *self.countries):
                 self.countries |= load_countries(db, program_id, [rules.accepted_countries_token])
@@ -96,7 +97,7 @@ class SpendEntry:
 
 
 def load_spend(db: Connection, program_id: int) -> tuple[SpendEntry, ActiveControls]:
-    """A program's entry, and the controls that are for no single user."""
+    """Return a program's entry, and its active controls for no single user."""
     groups = Groups(load_mcc_groups(db, program_id), {})
     entry = SpendEntry(groups, load_pre_kyc(db, program_id), has_user_controls(db, program_id), is_used=bool(groups.mccs))
     return entry, load_active_controls(db, program_id, groups, None)

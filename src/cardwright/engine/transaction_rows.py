@@ -1,4 +1,4 @@
-"""From decisions to rows: the transaction, its journal entry, what changes of its chain, and who is told."""
+"""Transaction rows: the rows of a decision, which are the transaction, its journal entry, its chain's changes and its events."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,11 +18,11 @@ from cardwright.storage.engine.store import ChainRow
 _pack = msgspec.msgpack.encode
 
 CARD_ACCOUNTS = 4
-"""What a card's message never books to, fees and transit, is last in the chart and left out of its entry."""
+"""Number of chart accounts in the journal entry of most card messages. The other accounts come last in the chart."""
 
 
 def chain_of(root: TransactionRow) -> Chain:
-    """A chain's root as a decision sees it."""
+    """Return the chain of a root row, for a decision."""
     return Chain(
         State(root.state), root.request_amount, root.hold_left, root.load_left, root.cleared,
         max(0, root.amount - root.request_amount), root.type_id, root.due_ms, root.created_ms,
@@ -30,25 +30,25 @@ def chain_of(root: TransactionRow) -> Chain:
 
 
 def after_chain(root: TransactionRow, chain: Chain) -> TransactionRow:
-    """The chain's root after a decision."""
+    """Return the root row of a chain after a decision."""
     return root._replace(
         state=chain.state.value, hold_left=chain.hold_left, load_left=chain.load_left, cleared=chain.cleared, due_ms=chain.due_ms
     )
 
 
 def chain_row(root: TransactionRow) -> ChainRow:
-    """What is written of a changed root."""
+    """Return the written columns of a changed root."""
     return ChainRow(root.id, root.state, root.hold_left, root.load_left, root.cleared, root.due_ms)
 
 
 def completed(message: Message, original: TransactionRow) -> Message:
-    """A message with the merchant of the transaction that it names, as far as it names none itself."""
+    """Return a message with the missing details of the transaction that it refers to, such as the merchant."""
     new, known = message.details, details_decoder.decode(original.details)
     details = Details(
         mid=new.mid or known.mid,
         merchant=known.merchant if new.merchant == STAND_IN_MERCHANT else new.merchant,
         fees=new.fees,
-        # What belongs to no chain only borrows card and merchant: a forced clearing is what it says itself.
+        # A message that joins no chain, such as a forced clearing, takes only merchant and network of the transaction.
         velocity_category=known.velocity_category if message.follows else new.velocity_category,
         additional_data=new.additional_data,
         root_token=(known.root_token or known.chosen_token) if message.follows else None,
@@ -63,7 +63,7 @@ def completed(message: Message, original: TransactionRow) -> Message:
 
 
 def with_increment(root: TransactionRow, increment: TransactionRow) -> TransactionRow:
-    """A chain's root that knows of one increment more."""
+    """Return a chain's root with one more increment in its details."""
     known = details_decoder.decode(root.details)
     chosen = details_decoder.decode(increment.details).chosen_token
     grown = msgspec.structs.replace(known, increments=(*known.increments, (increment.id, chosen or token_of(increment))))
@@ -71,13 +71,13 @@ def with_increment(root: TransactionRow, increment: TransactionRow) -> Transacti
 
 
 def with_parts(root: TransactionRow, parts: tuple[ChainPart, ...]) -> TransactionRow:
-    """A chain's root that knows the parts of its chain."""
+    """Return a chain's root with the parts of its chain in its details."""
     known = details_decoder.decode(root.details)
     return root._replace(details=_pack(msgspec.structs.replace(known, parts=parts)))
 
 
 def closed_increment(row_id: int) -> ChainRow:
-    """What is written of an increment when its authorization holds nothing any more: it has been taken up as well."""
+    """Return the written columns of an increment when its authorization's hold is closed: the increment is CLEARED too."""
     return ChainRow(row_id, State.CLEARED.value, 0, 0, 0, 0)
 
 
@@ -93,9 +93,10 @@ def record(
     now: Instant,
     duration_ms: int,
 ) -> TransactionRow:
-    """The row of a decided message. ``keys``: program, holder, card, funding source; ``revisions``: program's, account's.
+    """Return the row of a decided message.
 
-    A message that follows another shares the root's seed and the time at which the cardholder began it all.
+    ``keys`` are the ids of program, account, card and funding source. ``revisions`` are those of program and account. A message
+    that follows another has the seed and the begin time of the root.
     """
     ledger, held = decision.account.money(decision.currency)
     program_id, holder_id, card_id, source_id = keys
@@ -134,7 +135,7 @@ def record(
 def details_of(
     message: Message, snapshot: Snapshot, decision: Decision, chosen_token: str | None, refund_of: int | None
 ) -> Details:
-    """What is kept of a message beyond its amounts: what it said, and what the decision added."""
+    """Return the details that a row stores: those of the message, and those that the decision adds."""
     fields: dict[str, object] = {
         "address_verdict": address_verdict(snapshot, message) if isinstance(message, Authorization) else None,
         "order_refused": decision.order_refused,
@@ -149,22 +150,22 @@ def details_of(
         fields["unload"] = decision.unload
     if decision.left:
         fields["left"] = decision.left
-    # Usually there is nothing, and a copy would be the dearest part of the row.
+    # Usually the decision adds nothing, and a copy would be the most expensive part of the row.
     return msgspec.structs.replace(message.details, **fields) if any(fields.values()) else message.details
 
 
 def journal_entry(row: TransactionRow, legs: tuple[int, ...]) -> tuple[object, ...]:
-    """The journal row of a decision that moved money; it shares the transaction's id."""
+    """Return the journal row of a decision that moved money. It has the transaction's id."""
     return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *legs)
 
 
 def inline_notification(row: TransactionRow, target: bytes) -> dict[str, object]:
-    """The outbox row to the webhook that the request itself named."""
+    """Return the outbox row for the webhook address in the request."""
     return outbox_row(row.program_id, row.created_ms, Category.TRANSACTION, [row.id], target=target)
 
 
 def events_of(rows: Sequence[TransactionRow], subscriptions: Mapping[int, Sequence[Subscription]]) -> list[Event]:
-    """The events of transactions, of those programs only that have a subscription."""
+    """Return the events of transactions, without programs that have no subscription."""
     return [
         Event(row.program_id, row.created_ms, Category.TRANSACTION, f"transaction.{TYPES[row.type_id]}", row.id)
         for row in rows
