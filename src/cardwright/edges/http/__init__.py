@@ -1,1 +1,1 @@
-"""HTTP: bytes to shapes and back, by one declarative route table."""
+"""HTTP: the server, and the translation between bytes and shapes for the routes of one declarative table."""

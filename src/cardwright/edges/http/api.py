@@ -1,4 +1,4 @@
-"""The API: credential, route, body, action, answer, in this order for every route."""
+"""API: the processing of a request in five steps: credential, route, body, action, answer."""
 
 import asyncio
 import inspect
@@ -43,7 +43,7 @@ from cardwright.storage.programs import get_program
 from cardwright.storage.records import Listing, encoder
 
 SWEEP_S = 0.1
-"""How often requests under way are searched for those that have reached their limit."""
+"""Seconds between two searches of the open requests for those that have reached their limit."""
 
 PROXY_FIELDS = frozenset({b"via", b"forwarded", b"x-real-ip"})
 """Header fields, besides ``X-Forwarded-…``, that a proxy adds."""
@@ -52,12 +52,12 @@ TIMEOUTS = Counter("cardwright_http_timeouts_total", "API requests that reached 
 
 log = structlog.get_logger()
 
-# Amounts keep their decimals on the way through a `fields` filter.
+# A decoder for the `fields` filter. Amounts keep their decimals.
 _exact = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Request(NamedTuple):
-    """An API request as it came: the path still encoded, header names in lower case, of the body what was read.
+    """An API request: the path is still percent-encoded, and header names are in lower case.
 
     ``bookmarks`` are those of its connection.
     """
@@ -71,7 +71,7 @@ class Request(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """Its answer: status, JSON, and the verbs that a path has when it was asked with another one."""
+    """The answer to an API request: status and JSON. For a 405, ``allow`` lists the verbs of the path."""
 
     status: int
     body: bytes
@@ -82,24 +82,27 @@ class RequestHandler(Protocol):
     """The application as the protocol uses it for API requests."""
 
     def is_api(self, verb: str, path: bytes) -> bool:
-        """Whether the request is the API's."""
+        """Return True if the request is for the API."""
         ...
 
     def check_head(self, verb: str, path: bytes, authorization: bytes | None) -> bool:
-        """Judge a request before its body is read: False if its credential must be looked up. Raises the refusing problem."""
+        """Check a request before its body is read. Return False if its credential must be looked up first.
+
+        Raises the problem that refuses the request.
+        """
         ...
 
     async def look_up(self, authorization: bytes | None) -> None:
-        """Look a credential up, so that ``check_head`` knows it. Raises BAD_CREDENTIAL."""
+        """Look up a credential for ``check_head``. Raises BAD_CREDENTIAL."""
         ...
 
     async def answer(self, request: Request) -> HttpResponse:
-        """Answers it; never raises but for cancellation."""
+        """Return the answer to a request. Raises nothing except on cancellation."""
         ...
 
 
 class Api:
-    """Serves the route table. Plain actions run in a thread with a transaction; ``async`` ones are the engine's."""
+    """The server of the route table. Plain actions run in a thread with a transaction, ``async`` actions in the event loop."""
 
     def __init__(self, app: App, routes: Iterable[Route], threads: int = 8) -> None:
         self._app = app
@@ -108,7 +111,7 @@ class Api:
         for route in routes:
             (sandbox if route.scope in (Scope.SANDBOX, Scope.SANDBOX_ONLY) else wire).append(route)
         self._routers = {"v3": Router(wire), "sandbox": Router(sandbox)}
-        # A path without parameters is found by itself; the hot one is.
+        # Paths without parameters are found by one lookup. The most frequent requests, simulated purchases, have such a path.
         self._literal = {
             f"/{prefix}{route.path}".encode(): router.find(route.path.strip("/").split("/"))
             for (prefix, router), of_prefix in zip(self._routers.items(), (wire, sandbox), strict=True)
@@ -123,7 +126,7 @@ class Api:
         self._under_way: dict[asyncio.Task[Any], float] = {}
 
     async def answer(self, request: Request) -> HttpResponse:
-        """One request, from its credential to its answer. Nothing but the answer's status is logged or counted."""
+        """Return the answer to one request. Metrics count its verb and status; only bugs are logged."""
         allow = ""
         task = asyncio.current_task()
         assert task is not None
@@ -136,12 +139,12 @@ class Api:
             status, body = problem.kind.status, problem_body(problem)
             allow = problem.detail if problem.kind is METHOD_NOT_ALLOWED else ""
         except Unavailable as error:
-            # While the credential was looked up: nothing else was done yet.
+            # The lookup of the credential failed. Nothing else was done yet.
             status, body = UNAVAILABLE.status, problem_body(database_problem(error, TRY_AGAIN))
         except asyncio.CancelledError:
             status, body = UNAVAILABLE.status, problem_body(unavailable(self._reason_given_up(task), TRY_AGAIN))
         except Exception:
-            # A bug: the caller learns nothing of it, the log everything.
+            # A bug: the details go to the log, not to the caller.
             log.exception("unhandled error", path=request.path, verb=request.verb)
             status, body = 500, INTERNAL_BODY
         self._under_way.pop(task, None)
@@ -149,7 +152,10 @@ class Api:
         return HttpResponse(status, body, allow)
 
     async def sweep(self) -> None:
-        """Cancel requests that have reached their limit, until cancelled itself. A timer for each request would cost more."""
+        """Cancel requests that have reached their limit, until cancelled itself.
+
+        One loop for all requests costs less than a timer for each.
+        """
         while True:
             await asyncio.sleep(SWEEP_S)
             now = monotonic()
@@ -159,9 +165,9 @@ class Api:
                 task.cancel()
 
     def check_head(self, verb: str, path: bytes, authorization: bytes | None) -> bool:
-        """Judge a request before its body is read. Return False if the credential has to be looked up first.
+        """Check a request before its body is read. Return False if its credential must be looked up first.
 
-        Raises the problem that refuses the request whatever its body is.
+        Raises the problem that refuses the request with any body.
         """
         if not self._credentials.is_known(authorization):
             return False
@@ -169,7 +175,7 @@ class Api:
         return True
 
     async def look_up(self, authorization: bytes | None) -> None:
-        """Look a credential up in the database, so that ``check_head`` knows it. Raises BAD_CREDENTIAL."""
+        """Look up a credential in the database for ``check_head``. Raises BAD_CREDENTIAL."""
         await self._credentials.program_of(authorization, self._threads)
 
     async def _serve(self, request: Request, task: "asyncio.Task[Any]") -> tuple[int, bytes]:
@@ -195,7 +201,7 @@ class Api:
         self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], page: Page | None,
         arguments: list[Any],
     ) -> Any:  # fmt: skip
-        """What the route's action returns."""
+        """Run the route's action and return its result."""
         if self._is_async[route]:
             query = parse_query(pairs, route.query) if route.query is not None else None
             return await route.action(EngineCall(self._app, program_id, parameters, query, page), *arguments)
@@ -207,35 +213,38 @@ class Api:
             self._app.wake_outbox()
         return result
 
-    # --- Requests without an answer of their own -----------------------------------------
+    # --- Cancelled and failed requests ----------------------------------------------------
 
     def _reason_given_up(self, task: "asyncio.Task[Any]") -> str:
-        """Why a request was cancelled: the sweeper takes it off the list before, the end of the server does not."""
+        """Return the reason of a cancellation.
+
+        The sweeper removes a late request from the list first; a stopping server does not.
+        """
         task.uncancel()
         return STOPPING if task in self._under_way else LATE
 
     def _is_message(self, route: Route) -> bool:
-        """Whether the route's action is one message for the engine, and no more."""
+        """Return True if the route's action submits exactly one message to the engine."""
         return self._is_async[route] and route.longer_s is None
 
     def _effect_refused(self, route: Route) -> str:
-        """The effect of a request that the database failed before a commit."""
+        """Return the effect of a request after a failure of the database before a commit."""
         if not route.writes:
             return TRY_AGAIN
         if self._is_message(route):
             return NOT_BOOKED
-        # An action that takes several steps may have done some of them.
+        # An ``async`` action may have completed some of its steps.
         return MAYBE_DONE if self._is_async[route] else NOT_CHANGED
 
     def _effect_given_up(self, route: Route) -> str:
-        """The effect of a request that was cancelled. A thread that had begun to write goes on without it."""
+        """Return the effect of a cancelled request. A thread that has begun to write continues."""
         if not route.writes:
             return TRY_AGAIN
-        # A message that the engine had taken was answered by the engine: this one was still being prepared.
+        # The engine answers each message that it has accepted. So this message was not submitted yet.
         return NOT_BOOKED if self._is_message(route) else MAYBE_DONE
 
     def _route_of(self, verb: str, path: bytes) -> tuple[Route, dict[str, str]]:
-        """The route of a request and the path's parameters. Raises NOT_FOUND, METHOD_NOT_ALLOWED, FORBIDDEN."""
+        """Return the route of a request and the path's parameters. Raises NOT_FOUND, METHOD_NOT_ALLOWED and FORBIDDEN."""
         match = self._literal.get(path) or self._find(path)
         if verb not in match.routes:
             raise Problem(METHOD_NOT_ALLOWED, ", ".join(match.routes))
@@ -244,9 +253,9 @@ class Api:
         return route, dict(zip(names, match.values, strict=True))
 
     def _page(self, request: Request, route: Route, program_id: int, pairs: dict[str, str]) -> Page:
-        """The part of a list that a request asks for, with the bookmarks of a connection that one reader has to itself.
+        """Return the requested page of a list, with the bookmarks of its connection unless a proxy shares the connection.
 
-        Filters and sort name the list. So does every other parameter but ``count`` and ``start_index``, and the credential.
+        The key of a list is made of path, body, credential and all parameters except ``count`` and ``start_index``.
         """
         assert route.paging is not None
         page = parse_page(pairs, route.paging)
@@ -259,7 +268,7 @@ class Api:
         return replace(page, bookmarks=request.bookmarks, key=key)
 
     def _find(self, path: bytes) -> RouteMatch:
-        """The routes of a path. Raises NOT_FOUND."""
+        """Return the routes of a path. Raises NOT_FOUND."""
         prefix, *segments = segments_of(path)
         match = self._routers[prefix].find(segments)
         if match is None:
@@ -277,11 +286,11 @@ class Api:
         self, route: Route, program_id: int, parameters: dict[str, str], pairs: dict[str, str], page: Page | None,
         arguments: list[Any], until: float,
     ) -> tuple[Any, bool]:  # fmt: skip
-        """Runs a plain action in one transaction, in a thread."""
+        """Run a plain action in one transaction. A thread calls this method."""
         try:
             return self._act_once(route, program_id, parameters, pairs, page, arguments, until)
         except IntegrityError:
-            # Somebody inserted the same token between our look and our insert: now the look finds it.
+            # Another request inserted the same token between the lookup and the insert. The second run finds it.
             return self._act_once(route, program_id, parameters, pairs, page, arguments, until)
 
     def _act_once(
@@ -299,18 +308,18 @@ class Api:
 
 
 def is_forwarded(headers: dict[bytes, bytes]) -> bool:
-    """Whether a request came through a proxy (RFC 9110, 7.6.3; RFC 7239), which may send many clients' over one connection."""
+    """Return True if a proxy forwarded the request (RFC 9110, 7.6.3; RFC 7239). Its connections may serve many clients."""
     return any(name in PROXY_FIELDS or name.startswith(b"x-forwarded-") for name in headers)
 
 
 def segments_of(raw_path: bytes) -> list[str]:
-    """The path's segments, each decoded by itself: a token may hold a slash, which then comes as ``%2F``."""
+    """Return the path's segments. They are decoded after the split, because a token may contain a slash as ``%2F``."""
     path = raw_path.decode("ascii").strip("/")
     return [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
 
 
 def _answer(route: Route, result: Any, pairs: dict[str, str]) -> tuple[int, bytes]:
-    """Status and bytes of what an action returned: ready JSON, a list page, a reply with its own status, a shape, nothing."""
+    """Return status and body for the result of an action: JSON, a list page, a reply with a status, a shape, or None."""
     match result:
         case bytes():
             return route.status, result
@@ -336,7 +345,7 @@ def _list_body(route: Route, listing: Listing, pairs: dict[str, str]) -> bytes:
     if route.fields and "fields" in pairs:
         docs = [_filtered(doc, pairs["fields"]) for doc in docs]
     is_more = "true" if listing.is_more else "false"
-    # An empty list ends where it begins: the wire's examples have end_index 0 there.
+    # For an empty page end_index equals start_index: the wire's examples have end_index 0.
     end = max(start + count - 1, 0) if count else start
     envelope = f'{{"count":{count},"start_index":{start},"end_index":{end},"is_more":{is_more},"data":[{",".join(docs)}]}}'
     return envelope.encode()

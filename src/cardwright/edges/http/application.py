@@ -1,4 +1,4 @@
-"""The ASGI application: the API, the webhook inbox, the explorer, health and metrics."""
+"""ASGI application: the API, the webhook inbox, the explorer, health and metrics."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ from cardwright.wiring import Platform
 
 
 class Application:
-    """Dispatches by the path; starts and stops the platform with the server."""
+    """The ASGI application. It dispatches requests by path, and starts and stops the platform with the server."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -47,26 +47,26 @@ class Application:
         )
 
     def is_api(self, verb: str, path: bytes) -> bool:
-        """Whether the request is the API's: all of ``/v3`` and ``/sandbox`` but what strangers send to the inbox."""
+        """Return True for requests to ``/v3`` and ``/sandbox``, except webhooks that are posted to the inbox."""
         return path.startswith((b"/v3/", b"/sandbox/")) and not (verb == "POST" and path.startswith(b"/sandbox/inbox/"))
 
     def check_head(self, verb: str, path: bytes, authorization: bytes | None) -> bool:
-        """Judge an API request before its body is read, see ``Api.check_head``."""
+        """Check an API request before its body is read, see ``Api.check_head``."""
         assert self._api is not None
         return self._api.check_head(verb, path, authorization)
 
     async def look_up(self, authorization: bytes | None) -> None:
-        """Look an API credential up, see ``Api.look_up``."""
+        """Look up an API credential, see ``Api.look_up``."""
         assert self._api is not None
         await self._api.look_up(authorization)
 
     async def answer(self, request: ApiRequest) -> HttpResponse:
-        """Answers an API request."""
+        """Return the answer to an API request."""
         assert self._api is not None
         return await self._api.answer(request)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """One connection's event, or one request that is not the API's."""
+        """Serve the lifespan of the server, or one request that is not for the API."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
@@ -79,15 +79,15 @@ class Application:
             self._platform = Platform(self._settings)
             await self._platform.start()
         except Exception as error:
-            # Whatever keeps it from starting, the server prints it and ends.
+            # The server prints any reason of a failed start, and ends.
             await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
             return
         app = self._platform.app
         self._api = Api(app, ROUTES)
         sweeper = asyncio.create_task(self._api.sweep())
         self._inbox = InboxReceiver(app)
-        # What is loaded by now stays, and requests leave next to no cycles behind: at the usual thresholds the collector
-        # takes a tenth of the process's time to find nothing.
+        # Loaded objects stay in memory, and requests create almost no reference cycles. With the default thresholds the garbage
+        # collector would take a tenth of the process's time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -98,11 +98,11 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _healthz(self, _request: Request) -> Response:
-        """The process answers."""
+        """Return 200: the process answers."""
         return JSONResponse({"status": "ok", "version": __version__})
 
     async def _readyz(self, _request: Request) -> Response:
-        """The database answers, commits, and has the schema that this version works with."""
+        """Return 200 if the database commits and has the schema of this version, else 503 with the reason."""
         assert self._platform is not None
         if (reason := await self._platform.monitor.unreadiness()) is not None:
             return JSONResponse({"status": "unavailable", "reason": reason}, 503)
@@ -113,7 +113,7 @@ class Application:
 
 
 async def _page_problem(request: Request, error: Exception) -> Response:
-    """A path that is no page, or not with this verb, in the wire's error shape."""
+    """Return a 404 or 405 of a page in the error shape of the API."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == METHOD_NOT_ALLOWED.status:
@@ -124,9 +124,9 @@ async def _page_problem(request: Request, error: Exception) -> Response:
 
 
 def from_environment() -> Application:
-    """The application as the server's workers make it: settings come from the environment."""
+    """Return the application for a worker of the server, with settings from the environment."""
     settings = Settings()
-    # A worker is a process of its own: without this its log would go past the redaction.
+    # A worker is a separate process, so configure the log here too; otherwise its log lines would not be redacted.
     logs.configure(settings.log_level, settings.log_json, sys.stderr)
     end_with_parent()
     guard_stop()

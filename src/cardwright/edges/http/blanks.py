@@ -1,4 +1,4 @@
-"""Blank objects: parts of a request that say nothing once their unknown fields are dropped, and may not."""
+"""Blank objects: the refusal of objects in a request that have no value in a known field, where one is required."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -15,7 +15,7 @@ Path = tuple[str | int, ...]
 
 
 class _Field(NamedTuple):
-    """A field that holds an object, or an array of them; ``blank`` is that object without values, None if it is legal."""
+    """A field with an object, or an array of objects. ``blank`` is the object without values, or None if that is legal."""
 
     name: str
     wire_name: str
@@ -23,7 +23,7 @@ class _Field(NamedTuple):
 
 
 def check_blanks(body: Any, parse: Callable[[], Any]) -> None:
-    """Refuse a body with an object that says nothing and may not. ``parse`` returns the body's JSON as it was sent."""
+    """Raise INVALID_INPUT if the body has an illegal blank object. ``parse`` returns the JSON of the body."""
     blanks = list(_blanks_in(body, ()))
     if body.blank is not None and _is_blank(body, type(body)()):
         blanks.append(((), type(body)))
@@ -34,7 +34,7 @@ def check_blanks(body: Any, parse: Callable[[], Any]) -> None:
 
 
 def _check_blank(document: Any, path: Path, shape: type[Shape]) -> None:
-    """Refuse an object unless it is absent or empty, or ``shape`` lets it have what it has."""
+    """Raise INVALID_INPUT unless the object is absent, empty, or legal for ``shape``."""
     for part in path:
         if document is None:
             return
@@ -43,7 +43,7 @@ def _check_blank(document: Any, path: Path, shape: type[Shape]) -> None:
         return
     names = [field.encode_name for field in msgspec.structs.fields(shape)]
     known = [document[name] for name in names if name in document]
-    where, legal = _text_of(path), f"there are: {', '.join(names)}"
+    where, legal = _text_of(path), f"the fields are: {', '.join(names)}"
     if not known:
         raise Problem(INVALID_INPUT, f"{where} has no known field; {legal}")
     if shape.blank is Blank.NOTHING and all(value is None for value in known):
@@ -60,7 +60,7 @@ def _blanks_in(value: msgspec.Struct, path: Path) -> Iterator[tuple[Path, type[S
         for place, item in objects:
             if blank is not None and _is_blank(item, blank):
                 yield place, type(item)
-            # A default may be an object with objects inside.
+            # A default value may contain further objects.
             yield from _blanks_in(item, place)
 
 
@@ -72,7 +72,7 @@ def _is_blank(item: Shape, blank: msgspec.Struct) -> bool:
 
 @cache
 def _fields_of(shape: type[msgspec.Struct]) -> tuple[_Field, ...]:
-    """Return the fields whose objects can be blank and may not, or have such objects within."""
+    """Return the fields whose objects can be illegally blank, or contain such objects."""
     info = inspect.type_info(shape)
     assert isinstance(info, inspect.StructType)
     fields = []
@@ -85,7 +85,7 @@ def _fields_of(shape: type[msgspec.Struct]) -> tuple[_Field, ...]:
 
 
 def _objects_in(kind: inspect.Type) -> Iterator[type[Shape]]:
-    """Return the shapes of the objects that a field may hold."""
+    """Yield the shapes of the objects that a field may contain."""
     match kind:
         case inspect.Metadata():
             yield from _objects_in(kind.type)
@@ -102,6 +102,6 @@ def _objects_in(kind: inspect.Type) -> Iterator[type[Shape]]:
 
 
 def _text_of(path: Path) -> str:
-    """Return a path as error messages name it."""
+    """Return a path in the form of error messages, such as ``config.fees[0]``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".") or "body"

@@ -1,4 +1,4 @@
-"""Connections: the limits for clients, and the timer that enforces the limits in time for all connections of a process."""
+"""Connections: limits for clients, and the timer that enforces the time limits of all connections of a process."""
 
 import asyncio
 import time
@@ -10,23 +10,23 @@ from typing import Protocol
 from cardwright.settings import Settings
 
 SWEEP_S = 1.0
-"""Interval of the timer; a limit in time is enforced at most this much late."""
+"""Interval of the timer in seconds. A time limit is enforced at most this much late."""
 
 REFUSED_MAX = 256
-"""Connections beyond the maximum that may be kept open until the client has read its 503; more are closed at once."""
+"""Refused connections that may stay open until the client has read its 503. Further ones are closed at once."""
 
 
 FRAMING_MAX = 2
-"""A body in chunks may take this many times the largest body in bytes received: a chunk of one byte takes six."""
+"""A chunked body may take at most this many times ``body_max_bytes`` with its framing. A chunk of one byte takes six bytes."""
 
 LINGER_S = 2.0
-"""How long bytes are still received, and dropped, after a refusal. Closing at once would reset the connection while the client
-sends, and a client whose connection is reset may lose the answer (RFC 9112, 9.6)."""
+"""Seconds after a refusal in which bytes are still received and dropped. An immediate close would reset the connection while the
+client sends, and the client could lose the answer (RFC 9112, 9.6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLimits:
-    """Limits for the clients of a process. Seconds count from the first byte of a head, from the end of a head for a body."""
+    """Limits for the clients of a process, see ``Settings``."""
 
     head_max_bytes: int = 65_536
     url_max_bytes: int = 8_192
@@ -41,7 +41,7 @@ class ClientLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> "ClientLimits":
-        """Return the limits that the settings name."""
+        """Return the limits of the settings."""
         return cls(**{name: getattr(settings, name) for name in cls.__slots__})
 
 
@@ -49,19 +49,19 @@ class Connection(Protocol):
     """A connection as the registry uses it."""
 
     def check_time(self, now: float) -> None:
-        """Enforce the limits in time."""
+        """Enforce the time limits."""
         ...
 
     def parse_backlog(self) -> None:
-        """Parse the next piece of the bytes that were received and not parsed."""
+        """Parse the next piece of the received bytes that are not parsed yet."""
         ...
 
 
 class Connections:
     """The open connections of a process.
 
-    Every connection has deadlines, and one timer compares them with the clock. A timer for each connection or request would
-    have to be set and cancelled for each request. The timer runs only while a connection is open.
+    Every connection has deadlines, and one timer compares them with the clock. A timer for each connection would have to be set
+    and cancelled with each request. The timer runs only while a connection is open.
     """
 
     def __init__(self, limits: ClientLimits, clock: Callable[[], float] = time.monotonic, sweep_s: float = SWEEP_S) -> None:
@@ -74,7 +74,7 @@ class Connections:
         self._is_sweeping = False
 
     def add(self, connection: Connection, address: str) -> bool:
-        """Register a connection. Return False if a maximum was reached before it."""
+        """Register a connection. Return False if a maximum was already reached."""
         self._open.add(connection)
         if not self._is_sweeping:
             self._is_sweeping = True
@@ -88,7 +88,7 @@ class Connections:
         return True
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection that is closed."""
+        """Remove a closed connection."""
         self._open.discard(connection)
         address = self._admitted.pop(connection, None)
         if address is not None:
@@ -97,11 +97,11 @@ class Connections:
                 del self._by_address[address]
 
     def has_room_for_refused(self) -> bool:
-        """Whether a refused connection may stay open until its client has read the answer."""
+        """Return True if a refused connection may stay open until its client has read the answer."""
         return len(self._open) - len(self._admitted) <= REFUSED_MAX
 
     def parse_later(self, connection: Connection) -> None:
-        """Queue a connection that has a backlog of bytes: one piece of one connection is parsed in a turn of the event loop."""
+        """Queue a connection with unparsed bytes. Each turn of the event loop parses one piece of one connection."""
         self._backlogged.append(connection)
         if len(self._backlogged) == 1:
             asyncio.get_running_loop().call_soon(self._parse_next)

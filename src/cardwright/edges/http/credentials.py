@@ -1,4 +1,4 @@
-"""HTTP Basic credentials: an application token and an admin access token open one program."""
+"""HTTP Basic credentials: an application token and an admin access token that give access to one program."""
 
 import asyncio
 import base64
@@ -15,9 +15,9 @@ KNOWN_MAX = 10_000
 
 
 class Credentials:
-    """Finds the program of a request's ``Authorization`` header.
+    """A lookup of the program for a request's ``Authorization`` header, with a cache of valid headers.
 
-    Tokens are compared by their keyed hash only, so the time of a comparison tells nothing about them. Missing, wrong
+    Tokens are compared by their keyed hash only, so the time of a comparison reveals nothing about them. Missing, wrong
     and swapped halves all give the same answer (observed).
     """
 
@@ -27,11 +27,11 @@ class Credentials:
         self._key = os.urandom(32)
 
     def is_known(self, header: bytes | None) -> bool:
-        """Whether the header was found valid before, so that ``program_of`` needs no look-up in the database."""
+        """Return True if the header is cached as valid, so that ``program_of`` needs no database lookup."""
         return self.key_of(header) in self._known
 
     async def program_of(self, header: bytes | None, threads: Executor) -> int:
-        """The program's id. Raises BAD_CREDENTIAL."""
+        """Return the program's id. Raises BAD_CREDENTIAL."""
         key = self.key_of(header)
         program_id = self._known.get(key)
         if program_id is None:
@@ -43,8 +43,8 @@ class Credentials:
         return program_id
 
     def key_of(self, header: bytes | None) -> bytes:
-        """Return the key under which a header is known."""
-        # Known headers are found by a keyed hash, so that neither their bytes nor a comparison's time are left behind.
+        """Return the cache key of a header."""
+        # The key is a keyed hash, so that the cache contains no header, and the time of a comparison reveals nothing.
         return blake2b(header or b"", key=self._key, digest_size=16).digest()
 
     def _look_up(self, digest: bytes) -> int:
@@ -56,7 +56,7 @@ class Credentials:
 
 
 def parse_basic(header: bytes | None) -> tuple[str, str]:
-    """User name and password of a Basic header (RFC 7617). Raises BAD_CREDENTIAL when there is none."""
+    """Return user name and password of a Basic header (RFC 7617). Raises BAD_CREDENTIAL if there is none."""
     if header is None or header[:6].lower() != b"basic ":
         raise Problem(BAD_CREDENTIAL)
     try:

@@ -1,7 +1,7 @@
 """Descriptions: the text that the OpenAPI document has for each field and parameter, from ``descriptions.toml``.
 
-A field has one meaning wherever it appears, so its text is found by its name. Where a shape gives a name another meaning, its own
-entry comes first. A table of the file may name several shapes, separated by spaces.
+Most fields have one meaning in all shapes, so the name of the field finds the text. An entry for a shape and a field takes
+precedence. A table of the file may name several shapes, separated by spaces.
 """
 
 import tomllib
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Descriptions(NamedTuple):
-    """The texts by field, by shape and field, and by the kind of object that a parameter of a path names."""
+    """The texts by field, by shape and field, and by the kind of object that a path parameter refers to."""
 
     fields: dict[str, str]
     shapes: dict[str, dict[str, str]]
@@ -24,7 +24,7 @@ class Descriptions(NamedTuple):
 
 @cache
 def descriptions() -> Descriptions:
-    """Return all texts; the file is read once."""
+    """Return all texts. The file is read once."""
     text = resources.files(__package__).joinpath("descriptions.toml").read_text(encoding="utf-8")
     tables = tomllib.loads(text)
     shapes: dict[str, dict[str, str]] = {}

@@ -1,21 +1,21 @@
-"""Examples for the OpenAPI document. Sent as they are, in the guide's order, they lead from nothing to a paid coffee."""
+"""Examples of the OpenAPI document. In the order of the guide, the unchanged requests lead to an approved purchase."""
 
 from typing import Any
 
 HERE = "http://127.0.0.1:8181"
-"""The server's first port; the explorer puts its own address in its place."""
+"""The default address of a server. The explorer replaces it by the address of its server."""
 
 PURCHASE = "token-of-the-purchase"
-"""Stands for a token that nobody knows beforehand; the explorer puts that of the last purchase in its place."""
+"""A placeholder for the token of a purchase. The explorer replaces it by the token of the last purchase."""
 
 NUMBER = "19000000000000"
-"""Stands for an account number, which nobody knows beforehand either; the explorer puts that of the last account in its place."""
+"""A placeholder for an account number. The explorer replaces it by the number of the last deposit account."""
 
 DAY = "2036-03-31T09:00:00Z"
-"""When deposits settle: far ahead, because one that has taken effect can be returned for two days only."""
+"""The settlement date of deposits. It is far in the future, because an applied deposit can be returned for two days only."""
 
 FEE = "token-of-the-fee"
-"""Stands for the token of a transaction that charged a fee."""
+"""A placeholder for the token of a transaction that charged a fee."""
 
 TOKENS = {
     "funding_source": "main_account",
@@ -48,10 +48,10 @@ TOKENS = {
     "phone_number": "+15105551212",
     "event_type": "transaction",
 }
-"""A name for each kind of object that a path can ask for; the bodies below use the same."""
+"""A token for each kind of object that a path can refer to. The bodies use the same tokens."""
 
 BODIES: dict[tuple[str, str], Any] = {
-    ("POST", "/v3/ping"): {"token": "hello", "payload": "Is anybody there?"},
+    ("POST", "/v3/ping"): {"token": "hello", "payload": "Hello"},
     ("POST", "/v3/fundingsources/program"): {"token": "main_account", "name": "Main account"},
     ("PUT", "/v3/fundingsources/program/{token}"): {"name": "Main account, renamed"},
     ("POST", "/v3/cardproducts"): {
@@ -242,7 +242,7 @@ BODIES: dict[tuple[str, str], Any] = {
     },
     ("POST", "/v3/webhooks"): {
         "token": "news",
-        "name": "News for the inbox",
+        "name": "Webhook for the inbox",
         "events": ["*"],
         "config": {
             "url": f"{HERE}/sandbox/inbox/default/news",
@@ -251,7 +251,7 @@ BODIES: dict[tuple[str, str], Any] = {
         },
     },
     ("PUT", "/v3/webhooks/{token}"): {
-        "name": "News of transactions only",
+        "name": "Transaction events only",
         "events": ["transaction.*"],
         "config": {
             "url": f"{HERE}/sandbox/inbox/default/news",
@@ -260,11 +260,11 @@ BODIES: dict[tuple[str, str], Any] = {
         },
     },
     ("PUT", "/v3/webhooks/customheaders/{token}"): {"custom_header": {"x-from": "cardwright"}},
-    ("POST", "/sandbox/programs"): {"name": "A world of its own", "currency": "EUR"},
+    ("POST", "/sandbox/programs"): {"name": "Euro program", "currency": "EUR"},
     ("PUT", "/sandbox/program"): {"mask_webhook_secrets": False},
     ("POST", "/sandbox/backtests"): {
         "token": "tighter_days",
-        "name": "What if a day's coffee ended at 20, and bars were closed?",
+        "name": "Coffee at most 20.00 a day, and no bars",
         "velocity_controls": {"change": [{"token": "coffee_budget", "amount_limit": 20.00}]},
         "auth_controls": {"add": [{"name": "No bars", "merchant_scope": {"mcc": "5813"}}]},
     },
@@ -341,11 +341,11 @@ GUIDE: tuple[tuple[str, tuple[Location, ...]], ...] = (
     ("A program funding source", (("POST", "/v3/fundingsources/program"),)),
     ("A card product with Managed JIT Funding", (("POST", "/v3/cardproducts"),)),
     ("A cardholder", (("POST", "/v3/users"),)),
-    ("A card, and a webhook for the news", (("POST", "/v3/cards"), ("POST", "/v3/webhooks"))),
+    ("A card and a webhook", (("POST", "/v3/cards"), ("POST", "/v3/webhooks"))),
     ("A purchase", (("POST", "/v3/simulate/authorization"),)),
     (
-        "The news, and the record",
+        "The webhook and the transaction",
         (("GET", "/sandbox/inbox/{box}"), ("GET", "/v3/transactions/{token}"), ("GET", "/sandbox/decisions/{token}")),
     ),
 )
-"""The six steps, and the operations of each."""
+"""The six steps of the guide, and the operations of each step."""

@@ -1,4 +1,4 @@
-"""Exchange: an API request and its answer on a connection, and the parts that the protocol is made of."""
+"""Exchange: an API request and its answer on a connection, with helpers of the protocol."""
 
 from http import HTTPStatus
 from typing import Any
@@ -14,14 +14,14 @@ CONTENT_TYPE = b"content-type: application/json;charset=UTF-8\r\n"
 
 
 class _NullEvent:
-    """In the place of the event that tells a general cycle of more body: here nobody waits for that."""
+    """A replacement for the event of uvicorn's cycle that signals more body. An exchange has no reader that waits for it."""
 
     def set(self) -> None:
-        """Nobody waits."""
+        """Do nothing."""
 
 
 class Exchange:
-    """One API request and its answer, with the names by which uvicorn's protocol knows a cycle."""
+    """One API request and its answer, with the attributes that uvicorn's protocol expects of a cycle."""
 
     __slots__ = ("body", "disconnected", "headers", "keep_alive", "path", "query", "response_complete", "task", "verb")
 
@@ -35,12 +35,12 @@ class Exchange:
         self.task: Any = None
 
     def request(self, bookmarks: Bookmarks) -> Request:
-        """Return the request as the API takes it, with the bookmarks of its connection."""
+        """Return the request for the API, with the bookmarks of its connection."""
         return Request(self.verb, self.path, self.query, dict(self.headers), bytes(self.body), bookmarks)
 
 
 class Flow(FlowControl):
-    """Flow control that does not resume reading while the protocol holds bytes that are not parsed."""
+    """A flow control that does not resume reading while the protocol has unparsed bytes."""
 
     is_held = False
 
@@ -55,16 +55,16 @@ class Flow(FlowControl):
         self.resume_reading()
 
     def resume_reading(self) -> None:
-        """Resume reading unless it is held."""
+        """Resume reading, unless ``hold`` is in effect."""
         if not self.is_held:
             super().resume_reading()
 
 
 def answer_head(answer: HttpResponse, *, keep_alive: bool) -> bytes:
-    """The status line and the header lines of an answer."""
+    """Return the status line and the header lines of an answer."""
     status, body, allow = answer
     content_type = CONTENT_TYPE if body else b""
-    # RFC 9110, 15.5.6: who is told that a method is not allowed is told which are.
+    # RFC 9110, 15.5.6: an answer 405 must have the field Allow.
     extra_lines = b"allow: %s\r\n" % allow.encode() if allow else b""
     if not keep_alive:
         extra_lines += b"connection: close\r\n"
@@ -72,17 +72,17 @@ def answer_head(answer: HttpResponse, *, keep_alive: bool) -> bytes:
 
 
 def content_length(headers: list[tuple[bytes, bytes]]) -> int:
-    """The announced size of a body, 0 if there is none; the parser has checked that it is a number."""
+    """Return the announced size of a body in bytes, 0 without one. The parser has checked that it is a number."""
     return int(dict(headers).get(b"content-length", b"0"))
 
 
 def head_size(method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
-    """Bytes of the request line and of the header lines, as sent with one space after a colon."""
+    """Return the size of the request line and the header lines in bytes, with one space after each colon."""
     request_line = len(method) + len(url) + len(b"  HTTP/1.1\r\n")
     return request_line + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)
 
 
 def head_without_upgrade(method: bytes, url: bytes, version: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The bytes of a request's head without its field ``Upgrade``."""
+    """Return the bytes of a request's head without its field ``Upgrade``."""
     lines = [b"%s %s HTTP/%s" % (method, url, version), *(b"%s: %s" % field for field in headers if field[0] != b"upgrade")]
     return b"\r\n".join([*lines, b"\r\n"])

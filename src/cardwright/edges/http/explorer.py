@@ -1,4 +1,4 @@
-"""The API explorer at ``/docs``: one page, its script and its style, from our own package and from nowhere else."""
+"""API explorer at ``/docs``: one page with its script and its style sheet, all from this package."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cardwright.edges.http.openapi import document_bytes
 
 FOLDER = Path(__file__).with_name("explorer")
 
-# Whatever an answer of ours may hold, it cannot run in the page: scripts and styles are files of this server.
+# Only files of this server may be scripts or styles, so the content of an API answer cannot run in the page.
 POLICY = "; ".join(
     f"{directive} {sources}"
     for directive, sources in {
@@ -43,7 +43,7 @@ FILES = {
 
 
 def explorer_paths() -> list[Route]:
-    """The page, its files and the document that it shows; none needs a credential."""
+    """Return the routes of the page, its files and the OpenAPI document. None of them needs a credential."""
     return [Route("/openapi.json", _document), *(_file(path, name, kind) for path, (name, kind) in FILES.items())]
 
 

@@ -1,4 +1,4 @@
-"""What ``/metrics`` tells of the API, in Prometheus' text form."""
+"""HTTP metrics: counters of answers and refusals for ``/metrics``."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ KNOWN_VERBS = frozenset({"GET", "POST", "PUT", "DELETE"})
 
 
 class Answers(Collector):
-    """Answered requests by verb and status. Counted on the event loop alone, so without the lock of a general counter."""
+    """A counter of answered requests by verb and status. Only the event loop uses it, so it needs no lock."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, int]] = Counter()
 
     def count(self, verb: str, status: int) -> None:
-        """Counts an answered request; a verb that nobody knows is not given a series of its own."""
+        """Count an answered request. All unknown verbs share the label ``other``."""
         self._counts[verb if verb in KNOWN_VERBS else "other", status] += 1
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """What has been counted so far."""
+        """Yield the counter family."""
         family = CounterMetricFamily("cardwright_http_requests", "Answered API requests", labels=["verb", "status"])
         for (verb, status), count in sorted(self._counts.items()):
             family.add_metric([verb, str(status)], count)
@@ -29,7 +29,7 @@ class Answers(Collector):
 
 
 class Refusals(Collector):
-    """Requests and connections that were refused because of a limit or of malformed bytes, by reason."""
+    """A counter of refused requests and connections by reason: an exceeded limit, or malformed bytes."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -39,7 +39,7 @@ class Refusals(Collector):
         self._counts[reason] += 1
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Return the counter family."""
+        """Yield the counter family."""
         family = CounterMetricFamily("cardwright_refused_connections", "Connections ended by the server", labels=["reason"])
         for reason, count in sorted(self._counts.items()):
             family.add_metric([reason], count)

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the route table, its shapes and the error table; nothing in it is said twice."""
+"""OpenAPI 3.1 document: generated from the route table, its shapes and the table of problems."""
 
 import inspect
 import re
@@ -24,23 +24,23 @@ ABOUT = """\
 A card-issuing platform with Just-in-Time Funding, wire-compatible with Marqeta's Core API.
 
 - **Credentials**: HTTP Basic on every request, the application token as user name and the access token as password.
-- **Tokens** name objects. Choose one when you create an object, or leave it out and one is made. The same request with the \
-same token may be repeated: it answers with the same object. Another request with that token is a 409.
-- **Amounts** are numbers in major units, `10.00`; a string with a number in it is taken too.
-- **Bodies** are read leniently: unknown fields are ignored (except in a backtest), `null` counts as absent, `"true"` and `"10"` \
-are taken for what they spell.
-- **Lists** come in pages: add the `count` of a page to `start_index` until `is_more` is false. Over one kept-open connection \
-every object comes once; otherwise one may come twice when others arrive.
-- **Times** are UTC. A program may have a clock of its own, see *Sandbox*.
+- **Tokens** identify objects. Choose one when you create an object; without one, the server generates it. A repeated request \
+with the same token is idempotent: it returns the same object. A different request with that token gets a 409.
+- **Amounts** are numbers in major units, such as `10.00`. A string with a number is accepted too.
+- **Bodies** are parsed leniently: unknown fields are ignored (except in a backtest), `null` counts as absent, and the strings \
+`"true"` and `"10"` are accepted as a boolean and a number.
+- **Lists** have pages: add the `count` of a page to `start_index` until `is_more` is false. Over one open connection \
+every object is listed once; otherwise a new object can repeat an earlier one on the next page.
+- **Times** are UTC. Each program has a clock, which the sandbox can stop and advance; see *Sandbox*.
 """
 
 ERROR_RULES: dict[int, str] = {
-    400: "The request is not valid, or its body names an object that is not there.",
+    400: "The request is not valid, or its body refers to an object that does not exist.",
     401: "The credentials are missing or wrong.",
     403: "Not available in production mode.",
-    404: "The path names an object that is not there.",
-    409: "The token was used before, with another body.",
-    413: "The body or the page asked for is too large.",
+    404: "The path refers to an object that does not exist.",
+    409: "The token was used before with a different body.",
+    413: "The body or the requested page is too large.",
     415: "The body is not `application/json`.",
 }
 
@@ -50,17 +50,17 @@ SAME_AS = {
     "acceptedcountries": "accepted_countries", "balances": "user", "customheaders": "webhook", "decisions": "transaction",
     "parent": "user", "program": "funding_source",
 }  # fmt: skip
-"""Words in paths, and in names of parameters, that stand for another kind of object."""
+"""Words in paths and parameter names that refer to an object of another kind."""
 
 
 @cache
 def document_bytes() -> bytes:
-    """The document as it is served; made at the first call."""
+    """Return the JSON of the document. It is generated once, at the first call."""
     return encoder.encode(document())
 
 
 def document() -> Json:
-    """The document. Every route of the catalog is an operation in it."""
+    """Return the document. Every route of the catalog is an operation in it."""
     schemas = Schemas(catalog.ROUTES)
     homes, ids = home_of_routes(), operation_ids(catalog.ROUTES)
     paths: dict[str, Json] = {}
@@ -93,23 +93,23 @@ def document() -> Json:
     }
 
 
-# --- Names: every operation has one, and belongs to a resource --------------------------
+# --- Names and resources of operations --------------------------------------------------
 
 
 def full_path(route: Route) -> str:
-    """The path with the prefix of its scope."""
+    """Return the path with the prefix of its scope."""
     return ("/sandbox" if route.scope in (Scope.SANDBOX, Scope.SANDBOX_ONLY) else "/v3") + route.path
 
 
 def home_of_routes() -> dict[Route, ModuleType]:
-    """The resource of each route, in the order of the catalog: an action may live in a neighbour's file, its route may not."""
+    """Return the module of each route, in the order of the catalog. An action may be in another module than its route."""
     modules = [module for module in vars(catalog).values() if isinstance(module, ModuleType)]
     homes = {route: module for module in modules for route in getattr(module, "routes", ())}
     return {route: homes[route] for route in catalog.ROUTES}
 
 
 def operation_ids(routes: Sequence[Route]) -> dict[Route, str]:
-    """Return the name of each operation: that of its action, unless the route gives it another. No two may be equal."""
+    """Return the unique name of each operation: that of its action, unless the route has an ``operation_id``."""
     ids = {route: route.operation_id or route.action.__name__ for route in routes}
     assert len(set(ids.values())) == len(ids), "two operations have one name; give one of the routes an operation_id"
     return ids
@@ -132,7 +132,7 @@ def _operation(route: Route, ids: dict[Route, str], tag: str, schemas: Schemas) 
 
 
 def _description(route: Route) -> str:
-    """The rest of the action's docstring, what the query struct says of its parameters, and where the route is not there."""
+    """Return the description: the action's docstring after its first line, the query's docstring, and the available modes."""
     docstring = inspect.cleandoc(route.action.__doc__ or "")
     parts = [docstring.partition("\n")[2], (route.query.__doc__ or "") if route.query is not None else ""]
     if route.scope is Scope.SANDBOX_ONLY:
@@ -170,14 +170,14 @@ def _query_parameters(route: Route, schemas: Schemas) -> Iterator[Json]:
             }
     yield from paging
     if route.fields:
-        text = "Names of fields, separated by commas; the answer has only these. A nested field needs its parents' names too."
+        text = "The fields of the answer, separated by commas. A nested field needs the names of its parents too."
         yield {"name": "fields", "in": "query", "description": text, "schema": {"type": "string"}, "example": "token"}
 
 
 def _paging_parameters(paging: Paging) -> Iterator[Json]:
     count = {"type": "integer", "minimum": paging.count_min, "maximum": paging.count_max, "default": paging.count}
     start = {"type": "integer", "minimum": 0, "maximum": START_INDEX_MAX, "default": 0}
-    yield {"name": "count", "in": "query", "description": "The largest number of objects in the answer.", "schema": count}
+    yield {"name": "count", "in": "query", "description": "The maximum number of objects in the answer.", "schema": count}
     yield {
         "name": "start_index",
         "in": "query",
@@ -194,9 +194,9 @@ def _paging_parameters(paging: Paging) -> Iterator[Json]:
 def _good_response(route: Route, ids: dict[Route, str], schemas: Schemas) -> Json:
     returned = inspect.signature(route.action).return_annotation
     if returned is None:
-        return {"204": {"description": "Done; there is no body."}}
+        return {"204": {"description": "Success, without a body."}}
     if returned is Reply:
-        return {str(route.status): {"description": "What the other side answered.", "content": {"application/json": {}}}}
+        return {str(route.status): {"description": "The answer of the endpoint.", "content": {"application/json": {}}}}
     is_list = route.paging is not None or returned is Listing
     schema = (schemas.list_of if is_list else schemas.of)(route.answer, is_cut=route.fields)
     response: Json = {"description": HTTPStatus(route.status).phrase, "content": {"application/json": {"schema": schema}}}
@@ -206,7 +206,7 @@ def _good_response(route: Route, ids: dict[Route, str], schemas: Schemas) -> Jso
 
 
 def _bad_responses(route: Route) -> Json:
-    """The problems that follow from the route's form, and ``default`` for what its rules may refuse besides."""
+    """Return the problems that follow from the route's form, and ``default`` for all other problems."""
     has_body, has_query = route.body is not None, route.paging is not None or route.query is not None
     applies = {
         400: has_body or has_query,
@@ -233,7 +233,7 @@ def _response_name(status: int) -> str:
 
 
 def _problem_response(status: int) -> Json:
-    """A status with every problem that has it, from the table of problems."""
+    """Return the response for a status, with each problem of that status as an example."""
     examples = {
         name: {"value": {"error_code": kind.code, "error_message": kind.text.replace("{}", "…")}}
         for name, kind in _kinds_by_status()[status]
@@ -241,18 +241,21 @@ def _problem_response(status: int) -> Json:
     return {"description": ERROR_RULES[status], "content": {"application/json": {"schema": PROBLEM, "examples": examples}}}
 
 
-# --- Links: where a token from an answer can be used -------------------------------------
+# --- Links: operations that accept a token of an answer ----------------------------------
 
 
 def kind_of(path: str, name: str) -> str:
-    """What a path's parameter names, a user, a card …: its own name tells it, or else the word before it."""
+    """Return the kind of object that a path parameter refers to, such as user or card.
+
+    The name of the parameter decides, or for ``token`` the word before it in the path.
+    """
     before = path.partition(f"/{{{name}}}")[0].rpartition("/")[2]
     word = before if name == "token" else name.removesuffix("_token")
     return SAME_AS.get(word, word.removesuffix("s"))
 
 
 def _links(route: Route, ids: dict[Route, str]) -> Json:
-    """The operations on what a route has made, which need nothing but its token."""
+    """Return the operations on a created object whose only path parameter is its token."""
     if route.verb != "POST" or route.status != 201:
         return {}
     kind, pointer = kind_of(f"{route.path}/{{token}}", "token"), "$response.body#/token"

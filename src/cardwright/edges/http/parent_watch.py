@@ -1,4 +1,4 @@
-"""Parent watch: a worker process ends when the process that started it is gone."""
+"""Parent watch: the end of a worker process after the end of its parent process."""
 
 import multiprocessing
 import os
@@ -9,9 +9,9 @@ from multiprocessing.process import BaseProcess
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM when its parent ends, also by SIGKILL; does nothing in a process that is no worker.
+    """Send SIGTERM to this process when its parent ends, also by SIGKILL. Do nothing in a process that is no worker.
 
-    The stop guard sees to it that SIGTERM ends the process in bounded time.
+    The stop guard limits the time from SIGTERM to the end of the process.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -19,6 +19,6 @@ def end_with_parent() -> None:
 
 
 def _watch(parent: BaseProcess) -> None:
-    # The kernel closes the parent's end of this pipe when the parent ends; waiting for that costs nothing.
+    # The kernel closes the parent's end of this pipe when the parent ends. The wait needs no polling.
     wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)

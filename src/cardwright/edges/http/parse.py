@@ -1,4 +1,4 @@
-"""From bytes to shapes: bodies and query strings, with every mistake answered in the wire's words and naming the field."""
+"""Parsing: bodies and query strings to shapes, with errors that name the field."""
 
 import re
 from typing import Any, get_args, get_type_hints
@@ -19,7 +19,7 @@ from cardwright.kit.page import Page
 from cardwright.resources.common.route import Paging
 
 DEPTH_MAX = 32
-"""The deepest nesting of a body; the deepest legal one, a card product, has eight levels."""
+"""Maximum nesting of a body. The deepest legal body, a card product, has eight levels."""
 
 START_INDEX_MAX = 1_000_000_000
 
@@ -31,7 +31,10 @@ _SIZE = re.compile(r"^Expected `(?:str|array|object|bytes)` of length")
 
 
 def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> Any:
-    """The shape that a request's body holds. Strings that hold numbers or booleans are taken as such (observed)."""
+    """Parse a request's body to a shape. Strings with numbers or booleans are accepted as such (observed).
+
+    Raises a problem for a wrong content type, malformed JSON or an invalid field.
+    """
     if not content_type.lower().startswith("application/json"):
         raise Problem(WRONG_CONTENT_TYPE, content_type.split(";")[0].strip() or "nothing")
     check_depth(raw)
@@ -48,7 +51,10 @@ def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> An
 
 
 def plain(raw: bytes) -> Any:
-    """A body without a shape. Its parser may fail where a shape's did not: that one passes over what it does not know."""
+    """Parse a body without a shape.
+
+    Raises MALFORMED, also for errors inside unknown fields, which the parser of a shape skips.
+    """
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -56,7 +62,7 @@ def plain(raw: bytes) -> Any:
 
 
 def check_depth(raw: bytes) -> None:
-    """Refuses nesting beyond DEPTH_MAX before any parser recurses into it."""
+    """Raise MALFORMED for nesting beyond ``DEPTH_MAX``, before a parser recurses into the body."""
     if raw.count(b"{") + raw.count(b"[") <= DEPTH_MAX:
         return
     depth, quoted, escaped = 0, False, False
@@ -76,7 +82,7 @@ def check_depth(raw: bytes) -> None:
 
 
 def problem_of(error: msgspec.ValidationError, raw: bytes, shape: type[msgspec.Struct]) -> Problem:
-    """A decoding error in the wire's words: 400001 for what is missing or of the wrong size, 400037 for the wrong type."""
+    """Return the problem for a decoding error: 400001 for a missing field, size or range, 400037 for a wrong type."""
     match = _LOCATED.match(str(error))
     assert match is not None
     reason, where = match["problem"], (match["where"] or "$").removeprefix("$").lstrip(".")
@@ -86,7 +92,7 @@ def problem_of(error: msgspec.ValidationError, raw: bytes, shape: type[msgspec.S
         return Problem(INVALID_INPUT, ", ".join(f"{prefix}{name} may not be null" for name in names))
     if unknown := _UNKNOWN.match(reason):
         name = f"{where}.{unknown[1]}" if where else unknown[1]
-        return Problem(INVALID_INPUT, f"{name} is no field here; there are: {', '.join(_names_at(shape, where))}")
+        return Problem(INVALID_INPUT, f"{name} is an unknown field; the fields are: {', '.join(_names_at(shape, where))}")
     if _SIZE.match(reason):
         return Problem(INVALID_INPUT, f"{where or 'body'} size is wrong: {reason}")
     if _RANGE.match(reason):
@@ -97,7 +103,7 @@ def problem_of(error: msgspec.ValidationError, raw: bytes, shape: type[msgspec.S
 
 
 def parse_query(pairs: dict[str, str], shape: type[msgspec.Struct]) -> Any:
-    """The shape that a query string holds; parameters that the shape does not know are ignored."""
+    """Parse the parameters of a query string to a shape. Unknown parameters are ignored. Raises a problem for an invalid one."""
     try:
         return msgspec.convert(pairs, shape, strict=False)
     except msgspec.ValidationError as error:
@@ -109,7 +115,7 @@ def parse_query(pairs: dict[str, str], shape: type[msgspec.Struct]) -> Any:
 
 
 def parse_pairs(query: bytes) -> dict[str, str]:
-    """The parameters of a query string; of a repeated one the last counts. Raises a problem for what is no text."""
+    """Parse a query string. Of a repeated parameter the last value counts. Raises a problem for invalid encoding."""
     try:
         pairs = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50))
     except (UnicodeDecodeError, ValueError):
@@ -121,7 +127,7 @@ def parse_pairs(query: bytes) -> dict[str, str]:
 
 
 def parse_page(pairs: dict[str, str], paging: Paging) -> Page:
-    """The part of a list that the parameters ask for."""
+    """Parse the page parameters of a list. Raises a problem for a value out of bounds."""
     count = _whole(pairs, "count", paging.count)
     if count > paging.count_max:
         raise Problem(TOO_LARGE, f"count may be at most {paging.count_max}")
@@ -143,14 +149,14 @@ def _whole(pairs: dict[str, str], name: str, default: int) -> int:
 
 
 def _missing_names(raw: bytes, shape: type[msgspec.Struct]) -> list[str]:
-    """Every required field that is absent, not only the first that the decoder met."""
+    """Return all absent required fields. The decoder reports only the first."""
     body = plain(raw)
     required = [field.encode_name for field in msgspec.structs.fields(shape) if field.required]
     return [name for name in required if body.get(name) is None]
 
 
 def _names_at(shape: type[msgspec.Struct], where: str) -> list[str]:
-    """The fields of the part of a body that a path of names leads to."""
+    """Return the field names of the object at a path in the body."""
     for name in filter(None, where.split(".")):
         hint = get_type_hints(shape)[name]
         shape = next(kind for kind in (*get_args(hint), hint) if isinstance(kind, type) and issubclass(kind, msgspec.Struct))
@@ -158,7 +164,7 @@ def _names_at(shape: type[msgspec.Struct], where: str) -> list[str]:
 
 
 def _nul_in(value: Any, where: str) -> str | None:
-    """The path of the first text with a NUL, which no database takes."""
+    """Return the path of the first text with a NUL, which PostgreSQL cannot store, or None."""
     match value:
         case str():
             return where if "\x00" in value else None

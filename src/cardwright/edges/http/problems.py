@@ -1,4 +1,4 @@
-"""Errors on the wire, made here alone: two text properties, nothing else."""
+"""Problem responses: JSON errors with a code and a message, which only this module renders."""
 
 import msgspec
 
@@ -10,29 +10,29 @@ LATE, STOPPING, UNCONFIRMED = "the request took too long", "the server is stoppi
 
 TRY_AGAIN = "try again later"
 NOT_BOOKED, NOT_CHANGED = f"nothing was booked, {TRY_AGAIN}", f"nothing was changed, {TRY_AGAIN}"
-"""Effects of a read, a message and another write that were answered 503, each with the next step."""
+"""Effects of a 503 for a read, a message and another write, each with the next step."""
 
 MAYBE_DONE = "the request may have been carried out: repeat it with the same token if you chose one, else look it up first"
-"""The effect of a write that had begun when its answer was given up."""
+"""The effect of a write that had begun when its request was cancelled."""
 
 
 def error_body(code: str, message: str) -> bytes:
-    """The wire's error body."""
+    """Return the JSON of an error."""
     return msgspec.json.encode({"error_code": code, "error_message": message})
 
 
 def problem_body(problem: Problem) -> bytes:
-    """The body that tells a problem."""
+    """Return the JSON of a problem."""
     return error_body(problem.kind.code, str(problem))
 
 
 def unavailable(reason: str, effect: str) -> Problem:
-    """The problem of a request that cannot be answered for now: a reason, and an effect with the next step."""
+    """Return the problem for a request that temporarily cannot be served. ``effect`` includes the next step."""
     return Problem(UNAVAILABLE, f"{reason}; {effect}")
 
 
 def database_problem(error: Unavailable, effect: str) -> Problem:
-    """The problem that tells of a failure of the database; ``effect`` holds unless the failure leaves it in doubt."""
+    """Return the problem for a failure of the database. ``effect`` applies unless the commit is in doubt."""
     if isinstance(error, InDoubt):
         return unavailable(UNCONFIRMED, MAYBE_DONE)
     return unavailable(public_reason(error), effect)

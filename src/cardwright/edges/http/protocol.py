@@ -1,11 +1,10 @@
-"""HTTP/1.1 protocol: uvicorn's, with a short path for API requests and with limits for clients.
+"""HTTP/1.1 protocol: uvicorn's protocol with a short path for API requests and with limits for clients.
 
-A general ASGI answer is sent in two messages through a cycle object, and each of its headers is checked; that costs more than
-the decision of a purchase. For an API request the parser's callbacks fill an ``Exchange``, the API answers it, and head and
-body are written in one system call. Pages, the inbox and all other requests take uvicorn's path.
+A general ASGI answer is sent in two messages through a cycle object, which costs more than the decision of a purchase. For an API
+request the parser's callbacks fill an ``Exchange``, and head and body of the answer are written in one system call. Pages, the
+inbox and all other requests use uvicorn's cycle.
 
-A request that exceeds a limit, and bytes that are no HTTP, are answered in the wire's error form; then the connection is closed.
-The answer waits for the answers to earlier requests of the connection.
+A request beyond a limit, or malformed bytes, get a JSON error after the answers to earlier requests. Then the connection closes.
 """
 
 from math import inf
@@ -25,25 +24,25 @@ from cardwright.edges.http.rejections import Rejection
 from cardwright.kit.bookmarks import Bookmarks
 
 UNDER_WAY_MAX = 2_048
-"""Requests that may be under way in a process: at the rates that one reaches they are answered within half a second."""
+"""Maximum number of open requests in a process. At its peak rate a process answers so many within half a second."""
 
 PIECE_BYTES = 16_384
-"""Bytes of a connection that are parsed in a turn of the event loop: as one-byte chunks they take about a millisecond."""
+"""Maximum number of bytes of a connection that one turn of the event loop parses. One-byte chunks take about a millisecond."""
 
 # Stages of a connection.
 IDLE, HEAD, BODY, CONNECTED, REFUSED, LINGERING, CLOSING = range(7)
-"""Between two messages; in a head; in a body; before the first message; refused, while earlier requests are under way; refused
-and answered; closed by us, while the transport still has bytes to send. From REFUSED on nothing is parsed."""
+"""Stages: between two messages; in a head; in a body; before the first message; refused, with open earlier requests; refused and
+answered; closed by the server, with bytes left to send. From REFUSED on nothing is parsed."""
 
 TOO_BUSY_ANSWER = HttpResponse(BUSY.status, problem_body(rejections.TOO_BUSY.problem))
 
 
 class _StoppedError(Exception):
-    """Ends the parser's run from within one of its callbacks."""
+    """A signal from a callback that stops the parser."""
 
 
 class ApiProtocol(HttpToolsProtocol):
-    """One connection."""
+    """The protocol of one connection."""
 
     flow: Flow
     cycle: Any
@@ -53,19 +52,19 @@ class ApiProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._registry, self._limits, self._clock = connections, connections.limits, connections.clock
         self._handler, self._bookmarks = cast(RequestHandler, self.app), Bookmarks(connections.clock)
-        # Below this many bytes of a head in earlier pieces its size need not be summed up.
+        # The exact size of a head is computed only if its earlier pieces have at least this many bytes.
         self._head_sum_from = self._limits.head_max_bytes - PIECE_BYTES
         self._stage = CONNECTED
         self._deadline = self._write_deadline = inf
         self._stage_bytes = self._body_bytes = 0
         self._current: Any = None
-        """The cycle whose answer is the next one on the wire, until that is complete."""
+        """The cycle whose answer is sent next, or was sent last."""
         self._backlog = bytearray()
         self._is_queued = self._is_checking = False
-        """Whether the registry is to parse from the backlog; whether a credential is being looked up."""
+        """The connection is queued for parsing its backlog; a credential lookup is running."""
         self._rejection: Rejection | None = None
         self._refusal = b""
-        """The answer of a refusal that waits for the answers to earlier requests."""
+        """The answer of a refusal, to be sent after the answers to earlier requests."""
 
     # --- The connection -------------------------------------------------------------------
 
@@ -80,7 +79,7 @@ class ApiProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection and end the wait of a request under way."""
+        """Remove the connection from the registry, and notify an open request."""
         super().connection_lost(exc)
         self._registry.remove(self)
         self._backlog.clear()
@@ -89,7 +88,7 @@ class ApiProtocol(HttpToolsProtocol):
             self._current.message_event.set()
 
     def shutdown(self) -> None:
-        """Close the connection after the answers to the requests that have arrived as a whole; called when the server stops."""
+        """Close the connection after the answers to all complete requests. The stopping server calls this method."""
         if self._stage == BODY:
             self._drop_incomplete()
         last = self.pipeline[0][0] if self.pipeline else self._current
@@ -100,12 +99,12 @@ class ApiProtocol(HttpToolsProtocol):
             last.keep_alive = False
 
     def pause_writing(self) -> None:
-        """The client does not take its answers: begin to count the time."""
+        """Start the write timeout, because the send buffer is full."""
         super().pause_writing()
         self._write_deadline = self._clock() + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
-        """The client has taken its answers."""
+        """End the write timeout, because the client has received enough."""
         super().resume_writing()
         self._write_deadline = inf
 
@@ -118,12 +117,13 @@ class ApiProtocol(HttpToolsProtocol):
     # --- Limits in time -------------------------------------------------------------------
 
     def check_time(self, now: float) -> None:
-        """Enforce the limits in time; called by the registry's timer."""
+        """Enforce the time limits. The registry's timer calls this method."""
         if now >= self._write_deadline:
             count_refusal("write_time")
             self.transport.abort()
         elif self.transport.is_closing() and self._stage != CLOSING:
-            # The transport sends what it has; a client that does not take it must not hold the connection.
+            # The transport still sends its buffer. Limit the time, so that a client that does not read cannot keep the
+            # connection.
             self._stop_parsing(CLOSING)
             self._deadline = now + self._limits.write_timeout_s
         elif now >= self._deadline:
@@ -132,7 +132,7 @@ class ApiProtocol(HttpToolsProtocol):
     def _end(self, now: float) -> None:
         limits = self._limits
         if self._stage in (HEAD, BODY) and self.flow.read_paused:
-            # We do not read: the client is not late.
+            # The server has paused reading, so the client is not late.
             self._deadline = now + (limits.head_timeout_s if self._stage == HEAD else limits.body_timeout_s)
         elif self._stage == HEAD:
             self._refuse(rejections.late_head(limits))
@@ -149,7 +149,7 @@ class ApiProtocol(HttpToolsProtocol):
     # --- Parsing --------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse the bytes, or keep them for a later turn of the event loop."""
+        """Parse the bytes, or store them for a later turn of the event loop."""
         if self.flow.is_held or len(data) > PIECE_BYTES or self._stage >= REFUSED:
             self._keep(data)
             return
@@ -167,7 +167,7 @@ class ApiProtocol(HttpToolsProtocol):
         self._go_on()
 
     def parse_backlog(self) -> None:
-        """Parse one piece of the bytes that were kept; called by the registry."""
+        """Parse one piece of the stored bytes. The registry calls this method."""
         self._is_queued = False
         if self._is_checking or self.pipeline or self._stage >= REFUSED or self.transport.is_closing():
             return
@@ -178,7 +178,7 @@ class ApiProtocol(HttpToolsProtocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Have parsed what was kept; read on when nothing is left and nothing must be waited for."""
+        """Queue the connection if bytes are stored. Else resume reading, unless the next request must wait."""
         if self._backlog:
             self.flow.hold()
         if self._is_checking or self.pipeline or self._is_queued or self._stage >= REFUSED:
@@ -190,7 +190,7 @@ class ApiProtocol(HttpToolsProtocol):
             self.flow.release()
 
     def _recover(self, error: Exception, data: bytes) -> None:
-        """Go on behind a request to upgrade; refuse what is not HTTP or what a callback has rejected."""
+        """Continue after a request to upgrade. Refuse malformed bytes and requests that a callback has rejected."""
         try:
             while isinstance(error, httptools.HttpParserUpgrade):
                 data = data[error.args[0] :]
@@ -212,7 +212,7 @@ class ApiProtocol(HttpToolsProtocol):
     def _parse_head_without_upgrade(self) -> None:
         """Parse the head again without its field ``Upgrade``, which a server may ignore (RFC 9110, 7.8).
 
-        The parser ends at a request to upgrade, and what follows, a body too, would not be HTTP to it.
+        The parser stops at a request to upgrade, and would not treat the following bytes, such as a body, as HTTP.
         """
         version = self.parser.get_http_version().encode()
         head = head_without_upgrade(self.parser.get_method(), self.url, version, self.headers)
@@ -221,7 +221,7 @@ class ApiProtocol(HttpToolsProtocol):
         self.parser.feed_data(head)
 
     def _check_incomplete(self, size: int) -> None:
-        """Enforce the limits on a request of which ``size`` more bytes have arrived, but not its end."""
+        """Enforce the limits on an incomplete request after the arrival of ``size`` more bytes."""
         is_first = self._deadline == inf
         if not is_first:
             self._stage_bytes += size
@@ -239,14 +239,14 @@ class ApiProtocol(HttpToolsProtocol):
                 self._refuse(rejections.body_rejection(self._limits))
 
     def _reject(self, rejection: Rejection) -> NoReturn:
-        """Stop the parser from within a callback; the request is refused when the parser has returned."""
+        """Stop the parser from within a callback. The request is refused after the parser has returned."""
         self._rejection = rejection
         raise _StoppedError
 
     # --- The parser's callbacks -----------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Begin a request; uvicorn's description of it is made only if the request takes uvicorn's path."""
+        """Begin a request. The scope for ASGI is created only if the request uses uvicorn's cycle."""
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -255,12 +255,12 @@ class ApiProtocol(HttpToolsProtocol):
         self._stage_bytes = self._body_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """Begin an exchange, or hand the request over to uvicorn's path."""
+        """Begin an exchange, or a cycle of uvicorn."""
         if self.parser.get_method() == b"CONNECT":
-            # We are no proxy, and the parser would take all that follows for a tunnel.
+            # The server is no proxy, and the parser would treat all following bytes as a tunnel.
             self._reject(rejections.BAD_TARGET)
         if self.parser.should_upgrade():
-            # Still in the head: it is parsed again, without the field Upgrade.
+            # ``_recover`` parses the head again, without the field Upgrade.
             return
         limits = self._limits
         if (
@@ -286,13 +286,13 @@ class ApiProtocol(HttpToolsProtocol):
         self._deadline = inf
         keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
         exchange = Exchange(verb, path, url.query or b"", self.headers, keep_alive=keep_alive)
-        # Fields after a body in chunks are no part of the head.
+        # Trailer fields after a chunked body do not belong to the head.
         self.headers = []
         earlier, self.cycle = self.cycle, exchange
         if earlier is None or earlier.response_complete:
             self._current = exchange
         else:
-            # Requests that were sent without waiting are answered in their order.
+            # Pipelined requests are answered in their order.
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))
 
@@ -311,7 +311,7 @@ class ApiProtocol(HttpToolsProtocol):
         self.headers = []
 
     def on_body(self, body: bytes) -> None:
-        """Collect the body. The cost is linear in its bytes: a ``bytearray`` grows in place."""
+        """Collect the body. A ``bytearray`` grows in place, so the cost is linear in the number of bytes."""
         self._body_bytes += len(body)
         if self._body_bytes > self._limits.body_max_bytes:
             self._reject(rejections.body_rejection(self._limits))
@@ -326,9 +326,9 @@ class ApiProtocol(HttpToolsProtocol):
             cycle.body += body
 
     def on_message_complete(self) -> None:
-        """The request is whole: answer it, if it is its turn."""
+        """End a request, and answer it unless earlier requests are open."""
         if self._stage == HEAD:
-            # A request to upgrade: its head is parsed again.
+            # This is a request to upgrade, whose head is parsed again.
             return
         self._stage = IDLE
         self._deadline = inf
@@ -342,10 +342,10 @@ class ApiProtocol(HttpToolsProtocol):
         else:
             super().on_message_complete()
 
-    # --- The head's judgement -------------------------------------------------------------
+    # --- Check of the head ----------------------------------------------------------------
 
     def _check_head(self, exchange: Any) -> None:
-        """Judge an API request whose body has not arrived: a credential that is not known is looked up before more is read."""
+        """Check an API request before its body arrives. Reading pauses during the lookup of an unknown credential."""
         if type(exchange) is not Exchange:
             return
         authorization = dict(exchange.headers).get(b"authorization")
@@ -376,7 +376,7 @@ class ApiProtocol(HttpToolsProtocol):
         except Problem as problem:
             refusal = problem
         except Exception:
-            # The look-up failed, which says nothing of the request: the API looks again, and answers, when the body is there.
+            # A failed lookup does not refuse the request. The API looks up again, and answers, after the body has arrived.
             refusal = None
         finally:
             self.tasks.discard(exchange.task)
@@ -390,7 +390,7 @@ class ApiProtocol(HttpToolsProtocol):
             self._go_on()
 
     def _ask_for_body(self) -> None:
-        """Send the interim answer that a client may wait for before it sends the body (RFC 9110, 10.1.1)."""
+        """Send the interim answer 100, if the client waits for it before it sends the body (RFC 9110, 10.1.1)."""
         if self.expect_100_continue and self.cycle is self._current:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -414,7 +414,7 @@ class ApiProtocol(HttpToolsProtocol):
             self._send_refusal()
 
     def _drop_incomplete(self) -> bool:
-        """Drop the request whose body has not arrived. Return whether it may still be answered."""
+        """Drop the request whose body is incomplete. Return True if it can still be answered."""
         cycle = self.cycle
         if cycle is not self._current:
             self.pipeline.popleft()
@@ -445,7 +445,7 @@ class ApiProtocol(HttpToolsProtocol):
     # --- Answers --------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
-        """Go on to the next request of the connection, or wait for one."""
+        """Begin the next request of the connection, or wait for one."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -471,7 +471,7 @@ class ApiProtocol(HttpToolsProtocol):
     def _begin(self, exchange: Exchange) -> None:
         if len(self.tasks) >= UNDER_WAY_MAX:
             count_answer(exchange.verb, BUSY.status)
-            # Not within the parser's callback: the next of many requests sent together would be refused inside this one.
+            # Answer after the parser's callback has returned. Otherwise the refusals of pipelined requests would be nested.
             self.loop.call_soon(self._write, exchange, TOO_BUSY_ANSWER)
             return
         exchange.task = self.loop.create_task(self._answer(exchange))
@@ -484,7 +484,7 @@ class ApiProtocol(HttpToolsProtocol):
                 await self.flow.drain()
             self._write(exchange, answer)
         finally:
-            # Not by a callback, which is a turn of the loop for each request.
+            # A done callback would cost one more turn of the event loop for each request.
             self.tasks.discard(exchange.task)
 
     def _write(self, exchange: Exchange, answer: HttpResponse) -> None:
@@ -492,7 +492,7 @@ class ApiProtocol(HttpToolsProtocol):
         if exchange.disconnected:
             return
         head = answer_head(answer, keep_alive=exchange.keep_alive)
-        # An answer to HEAD has the head of the answer to GET alone (RFC 9110, 9.3.2).
+        # An answer to HEAD has only the head of the answer to GET (RFC 9110, 9.3.2).
         self.transport.write(head if exchange.verb == "HEAD" else head + answer.body)
         if not exchange.keep_alive:
             self.transport.close()

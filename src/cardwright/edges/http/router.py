@@ -1,4 +1,4 @@
-"""Finding a route: a tree of path segments, where a literal segment goes before a parameter."""
+"""Router: a tree of path segments in which a literal segment takes precedence over a parameter."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class RouteMatch:
 
 
 class Router:
-    """All routes of one scope prefix."""
+    """The routes of one scope prefix."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
@@ -42,7 +42,7 @@ class Router:
         node.routes[route.verb] = (route, tuple(names))
 
     def find(self, segments: list[str]) -> RouteMatch | None:
-        """The routes of a path, None when no route has it."""
+        """Return the routes of a path, or None if there are none."""
         return _walk(self._root, segments, ())
 
 
@@ -52,7 +52,7 @@ def _walk(node: _Node, segments: list[str], values: tuple[str, ...]) -> RouteMat
     head, rest = segments[0], segments[1:]
     if head in node.literal and (match := _walk(node.literal[head], rest, values)) is not None:
         return match
-    # An empty segment or a NUL names nothing.
+    # An empty segment or a NUL is no valid parameter.
     if node.parameter is None or not head or "\x00" in head:
         return None
     return _walk(node.parameter, rest, (*values, head))

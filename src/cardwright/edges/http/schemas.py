@@ -1,4 +1,4 @@
-"""The route table's shapes as JSON Schemas, tidied up for readers: no ``anyOf`` where a list of types will do."""
+"""JSON Schemas of the route table's shapes, simplified for readers: a list of types in place of ``anyOf`` where possible."""
 
 import inspect
 import re
@@ -23,18 +23,18 @@ AMOUNT: Schema = {
 }
 
 
-PART: Schema = {"description": "What is left of an object when `fields` names only some of it.", "type": "object"}
+PART: Schema = {"description": "A part of an object: only the fields that the parameter `fields` names.", "type": "object"}
 
 
 class Problem(Shape, frozen=True, kw_only=True):
-    """What went wrong. ``error_code`` is the HTTP status and three more digits."""
+    """An error. ``error_code`` is the HTTP status and three more digits."""
 
     error_code: str
     error_message: str
 
 
 class Schemas:
-    """Every shape of the routes by its name, and what a route points to."""
+    """The schemas of all shapes of the routes."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         routes = list(routes)
@@ -47,19 +47,19 @@ class Schemas:
         self._lists: dict[str, Schema] = {}
 
     def of(self, shape: Any, *, is_cut: bool = False) -> Schema:
-        """A shape's schema, or a reference to it; ``is_cut`` where a caller can ask for less than the whole."""
+        """Return a shape's schema, or a reference to it. ``is_cut`` is True if a request can select some of the fields."""
         schema = self._of[shape]
         return {"anyOf": [schema, {"$ref": TEMPLATE.format(name="Part")}]} if is_cut and "$ref" in schema else schema
 
     def list_of(self, shape: Any, *, is_cut: bool) -> Schema:
-        """A reference to the envelope that a list of the shape comes in."""
+        """Return a reference to the envelope of a list of the shape."""
         name = f"{_name_of(self._of[shape])}List"
         made = envelope(self.of(shape, is_cut=is_cut))
         assert self._lists.setdefault(name, made) == made, f"two kinds of lists would be called {name}"
         return {"$ref": TEMPLATE.format(name=name)}
 
     def fields_of(self, query: type[msgspec.Struct] | None) -> Iterator[tuple[str, tuple[Schema, bool]]]:
-        """The parameters of a query: name, schema, whether it is required. There is no null in a query string."""
+        """Yield the parameters of a query: name, schema without null, and True if it is required."""
         if query is None:
             return
         component = self._components[_name_of(self._of[query])]
@@ -67,11 +67,11 @@ class Schemas:
             yield name, (without_null(schema), name in component.get("required", ()))
 
     def shapes(self) -> dict[str, Schema]:
-        """All shapes by name, those of queries included."""
+        """Return the schemas of all shapes by name, including queries."""
         return self._components
 
     def components(self) -> Iterator[tuple[str, Schema]]:
-        """All that is referred to; query structs are spelt out as parameters and are not."""
+        """Yield the schemas that the document refers to. Queries are omitted, because their fields are parameters."""
         left_out = {_name_of(self._of[query]) for query in self._queries}
         yield from (("Amount", AMOUNT), ("Part", PART))
         yield from self._lists.items()
@@ -83,7 +83,7 @@ def _name_of(schema: Schema) -> str:
 
 
 def envelope(item: Schema) -> Schema:
-    """One page of a list."""
+    """Return the schema for one page of a list."""
     number = {"type": "integer"}
     properties = {
         "count": {**number, "description": "The number of objects in `data`."},
@@ -96,7 +96,7 @@ def envelope(item: Schema) -> Schema:
 
 
 def tidied(schema: Any) -> Any:
-    """A schema in the form that is easiest to read; it allows what it allowed before."""
+    """Return an equivalent schema that is easier to read."""
     match schema:
         case {"type": "string", "format": "decimal"}:
             return {"$ref": TEMPLATE.format(name="Amount")}
@@ -114,7 +114,7 @@ def tidied(schema: Any) -> Any:
 
 
 def described(name: str, schema: Schema) -> Schema:
-    """The schema of a shape with a description for each of its fields; a field's own description comes first."""
+    """Return the schema of a shape with descriptions of its fields. A description in the shape takes precedence."""
     fields = schema.get("properties", {})
     texts = {field: descriptions().of_field(name, field) for field in fields if "description" not in fields[field]}
     properties = {field: {**kind, "description": texts[field]} if texts.get(field) else kind for field, kind in fields.items()}
@@ -122,7 +122,7 @@ def described(name: str, schema: Schema) -> Schema:
 
 
 def _one_of_kinds(kinds: list[Schema]) -> Schema:
-    """Several kinds in one schema where that is the same: keywords such as ``maxLength`` bind one type only."""
+    """Return alternatives as one schema if that is equivalent, because keywords such as ``maxLength`` apply to one type only."""
     values = [value for kind in kinds for value in kind.get("enum", [None] if kind == {"type": "null"} else [])]
     if all("enum" in kind or kind == {"type": "null"} for kind in kinds):
         return {"type": _types_of(values), "enum": values}
@@ -138,7 +138,7 @@ def _types_of(values: list[Any]) -> str | list[str]:
 
 
 def without_null(schema: Schema) -> Schema:
-    """The schema for a place that cannot be null."""
+    """Return a schema without null."""
     match schema:
         case {"anyOf": [kind, {"type": "null"}]}:
             return {**kind, **{name: value for name, value in schema.items() if name != "anyOf"}}
@@ -150,6 +150,6 @@ def without_null(schema: Schema) -> Schema:
 
 
 def prose(docstring: str) -> str:
-    """A docstring as Markdown, without the notes on where we know it from."""
+    """Return a docstring as Markdown, without notes on the source of a fact, such as "(observed)"."""
     text = re.sub(r" \((?:observed|documented|wire reference)[^)]*\)", "", inspect.cleandoc(docstring))
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text.replace("``", "`")).strip()

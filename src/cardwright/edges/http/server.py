@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn, in one process or several."""
+"""HTTP server: the application under uvicorn, in one process or several."""
 
 import errno
 import os
@@ -21,25 +21,28 @@ TRIES = 50
 BACKLOG = 4096
 
 GRACEFUL_S = 2
-"""How long a stop waits for the answers under way and for clients to take them, before they are answered 503."""
+"""Seconds that a stop waits for open requests and for clients to receive answers. Then the requests get a 503."""
 
 SPARE_FILES = 512
 """File descriptors beside the connections: databases, webhooks, refused connections."""
 
 
 class PortTaken(Exception):
-    """The port asked for belongs to somebody else."""
+    """A requested port that another process uses, or no free port in the default range."""
 
 
 def bind(host: str, port: int | None) -> socket.socket:
-    """A listening socket on the port asked for, or on the first free one from 8181 on. Raises PortTaken, OSError for the rest."""
+    """Return a listening socket on the requested port, or on the first free port from 8181 on.
+
+    Raises PortTaken, and OSError for all other errors.
+    """
     for candidate in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + TRIES):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, candidate))
-            # Only who listens keeps others off: two sockets that are merely bound may have the same port.
+            # Listen at once: with SO_REUSEADDR, two sockets can be bound to the same port until one listens.
             listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
@@ -54,7 +57,7 @@ def bind(host: str, port: int | None) -> socket.socket:
 
 
 def run(settings: Settings, listener: socket.socket, certificate: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first. ``certificate`` is a PEM file with its key."""
+    """Serve until SIGTERM or SIGINT, and answer open requests before the end. ``certificate`` is a PEM file with its key."""
     config = uvicorn.Config(
         "cardwright.edges.http.application:from_environment",
         factory=True,
@@ -95,7 +98,7 @@ def raise_file_limit(count: int) -> None:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables, for the application and its worker processes."""
+    """Return the settings as environment variables, for the application and its worker processes."""
     values = settings.model_dump(exclude_none=True)
     secrets = {"application_token", "access_token", "master_key"}
     plain = {name: value.get_secret_value() if name in secrets else str(value) for name, value in values.items()}

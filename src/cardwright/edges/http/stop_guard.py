@@ -10,19 +10,19 @@ from types import FrameType
 import structlog
 
 STOP_MAX_S = 4.5
-"""From the signal to the forced exit. The documented limit is 5 s; the rest is for the kernel and a busy machine."""
+"""Seconds from the signal to the forced exit. The documented limit is 5 s; the rest is for the kernel and a busy machine."""
 
 LOG_MAX_S = 0.2
-"""The longest wait for the last log line: the reader of a full pipe may have stopped reading."""
+"""Maximum wait in seconds for the last log line, because the reader of a full pipe may have stopped."""
 
 log = structlog.get_logger()
 
 
 def guard_stop(last_act: Callable[[], None] = lambda: None, limit_s: float = STOP_MAX_S) -> None:
-    """End this process with exit code 1 if it still runs ``limit_s`` after its first SIGTERM or SIGINT.
+    """End this process with exit code 1 if it still runs ``limit_s`` seconds after its first SIGTERM or SIGINT.
 
-    ``last_act`` is called before that. The signal handlers that are installed now stay in force: call this in the main thread
-    after the server has installed its own.
+    ``last_act`` is called before the exit. The new handlers call the present ones, so call this function in the main thread after
+    the server has installed its handlers.
     """
     guard = _Guard(last_act, limit_s)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -30,7 +30,7 @@ def guard_stop(last_act: Callable[[], None] = lambda: None, limit_s: float = STO
 
 
 class _Guard:
-    """The countdown, which the first signal starts. It runs in a thread, so that a blocked event loop does not stop it."""
+    """A countdown that the first signal starts. It runs in a thread, so that a blocked event loop cannot delay it."""
 
     def __init__(self, last_act: Callable[[], None], limit_s: float) -> None:
         self._last_act = last_act
@@ -38,7 +38,7 @@ class _Guard:
         self._is_armed = False
 
     def before(self, handler: object) -> Callable[[int, FrameType | None], None]:
-        """A signal handler that starts the countdown and then does what ``handler`` does."""
+        """Return a signal handler that starts the countdown and then calls ``handler``."""
 
         def handle(number: int, frame: FrameType | None) -> None:
             if not self._is_armed:

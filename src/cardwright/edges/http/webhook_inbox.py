@@ -1,4 +1,4 @@
-"""Receiving end of the webhook inbox: accepts any webhook without a credential, and fails on request."""
+"""Webhook inbox receiver: an endpoint that accepts any webhook without a credential, and can simulate failures."""
 
 import asyncio
 import re
@@ -23,17 +23,17 @@ DELAY_MAX_MS = 30_000
 
 
 class InboxReceiver:
-    """``POST /sandbox/inbox/{program}/{box}``: keeps the message and answers 200, or what the address asks for.
+    """The endpoint ``POST /sandbox/inbox/{program}/{box}``, which stores the message and answers 200.
 
-    ``?status=500`` answers with that status, ``?delay=2s`` answers so much later; the message is kept in any case. Not there
-    in production mode, where nobody may write without a credential.
+    ``?status=500`` sets the status, and ``?delay=2s`` delays the answer; the message is stored in any case. In production mode
+    the endpoint answers 404, because it needs no credential.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """One message."""
+        """Serve one request."""
         try:
             status, body = await self._served(scope, receive)
         except Problem as problem:
@@ -43,13 +43,13 @@ class InboxReceiver:
         await send({"type": "http.response.body", "body": body})
 
     async def _served(self, scope: ASGIScope, receive: Receive) -> tuple[int, bytes]:
-        """Status and body. Raises Problem, also when the database fails or the server stops."""
+        """Store a message and return status and body. Raises Problem, also if the database fails or the server stops."""
         try:
             return await self._serve(scope, receive)
         except Unavailable as error:
             raise database_problem(error, NOT_CHANGED) from error
         except asyncio.CancelledError:
-            # The server stops and cannot wait any longer.
+            # The server stops and cancels open requests.
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
             raise unavailable(STOPPING, MAYBE_DONE) from None
@@ -66,8 +66,8 @@ class InboxReceiver:
             async with asyncio.timeout(limits.answer_s - limits.margin_s):
                 kept = await asyncio.to_thread(accept, app.database, app.real_clock, program_token, box, headers, body)
         except TimeoutError:
-            # The thread goes on, and may still commit.
-            raise InDoubt("the message could not be kept in time") from None
+            # The thread continues, and may still commit.
+            raise InDoubt("the message could not be stored in time") from None
         if not kept:
             raise Problem(NOT_FOUND, "no such program")
         await asyncio.sleep(delay_ms / 1000)
@@ -75,7 +75,7 @@ class InboxReceiver:
         return status, b"" if status in (204, 304) else b"{}"
 
     def _place(self, path: str) -> tuple[str, str]:
-        """Program token and box of the path. Raises NOT_FOUND."""
+        """Return the program token and the box of a path. Raises NOT_FOUND."""
         parts = path.removeprefix("/sandbox/inbox/").split("/")
         if not self._app.sandbox or len(parts) != 2 or not BOX.fullmatch(parts[1]) or "\x00" in parts[0]:
             raise Problem(NOT_FOUND, "no such inbox; the path is /sandbox/inbox/{program}/{box}")
@@ -83,7 +83,7 @@ class InboxReceiver:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Return the request's whole body, whose size the protocol limits. Raises BAD_REQUEST if the connection ends before it."""
+    """Return the request's body, whose size the protocol limits. Raises BAD_REQUEST if the connection ends early."""
     chunks, is_whole = list[bytes](), False
     while not is_whole:
         message = await receive()

@@ -69,7 +69,7 @@ def test_what_is_misspelt_is_not_passed_over(cardwright: Callable[..., Any]) -> 
     """A report about a change that was not tried would say that all is well."""
     Path("change.json").write_text('{"auth_control": {"remove": ["day"]}}')
     done = cardwright("backtest", "change.json")
-    assert (done.code, "auth_control is no field here" in done.err) == (2, True), done
+    assert (done.code, "auth_control is an unknown field" in done.err) == (2, True), done
 
 
 @pytest.mark.parametrize(("limit", "bound", "code"), [(50, 33.33, 1), (50, 33.34, 0), (100, 0, 0), (200, 0, 0), (1, 99, 1)])

@@ -110,7 +110,7 @@ def test_search_narrows_the_list(page: Page) -> None:
     assert listed_operations(page) == ["update_user"]
     page.type("#search", "no such operation")
     assert listed_operations(page) == []
-    assert page.text("#operations") == "Nothing fits."
+    assert page.text("#operations") == "No operation matches."
     page.type("#search", "")
     assert len(listed_operations(page)) == len(OPERATIONS)
 

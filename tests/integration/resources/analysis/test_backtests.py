@@ -276,9 +276,15 @@ NEW = {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD"}
         ({"exempt_mids": {"add": [{"name": "n"}]}}, "exempt_mids.add[0].mid"),
         ({"exempt_mids": {"add": [{"name": "n", "merchant_group_token": "none"}]}}, "exempt_mids.add[0].merchant_group_token"),
         # What cannot be tried is not passed over: the answer would be about something else.
-        ({"exempt_mids": {"change": [{"token": "x", "active": True}]}}, "exempt_mids.change is no field here; there are: add"),
+        (
+            {"exempt_mids": {"change": [{"token": "x", "active": True}]}},
+            "exempt_mids.change is an unknown field; the fields are: add",
+        ),
         ({"mcc_groups": {"change": []}}, "velocity_controls, auth_controls, exempt_mids"),
-        ({"velocity_controls": {"remvoe": ["day"]}}, "velocity_controls.remvoe is no field here; there are: add, change, remove"),
+        (
+            {"velocity_controls": {"remvoe": ["day"]}},
+            "velocity_controls.remvoe is an unknown field; the fields are: add, change, remove",
+        ),
     ],
 )
 def test_what_is_no_backtest(shop: Shop, body: dict[str, Any], field: str) -> None:

@@ -1,12 +1,12 @@
-// The API explorer: shows what /openapi.json says, and lets one try it on the server that it came from.
+// API explorer: shows the operations of /openapi.json, and sends requests to the server of the page.
 
 const $ = (id) => document.getElementById(id);
-// What stands in examples for what only we can know: our own address, and what an earlier answer told.
+// Placeholders of the examples. The page replaces them by its own address and by values of earlier answers.
 const HERE = 'http://127.0.0.1:8181', PURCHASE = 'token-of-the-purchase', NUMBER = '19000000000000';
 const TOKEN = /"(?:\\.|[^"\\])*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null|[{}[\],:]/g;
 
-const remembered = new Map(); // Tokens from answers, by the operation and parameter that can use them.
-const drafts = new Map(); // What was typed into a form, by operation.
+const remembered = new Map(); // Tokens of answers, by the operation and parameter that accept them.
+const drafts = new Map(); // Unsent input of forms, by operation.
 let api, operations;
 
 function h(tag, attributes, ...children) {
@@ -25,7 +25,7 @@ const verbOf = (operation) => h('span', { class: `verb ${operation.verb}` }, ope
 const breakable = (path) => path.split(/(?=\/)/).flatMap((part) => [h('wbr'), part]);
 const linkTo = (operation, text) => h('a', { href: `#${operation.id}` }, verbOf(operation), text);
 
-// Paragraphs, lists, `code` and **strong** are all that the document uses of Markdown.
+// The document uses only paragraphs, lists, `code` and **strong** of Markdown.
 function inline(text) {
   return text.split(/(`[^`]+`|\*\*[^*]+\*\*|\*[^*]+\*)/).map((part) => {
     if (part.startsWith('`')) return h('code', {}, part.slice(1, -1));
@@ -57,7 +57,7 @@ function showList() {
     return items.length ? h('details', { open: true }, h('summary', { title: tag.description }, tag.name), h('ul', {}, links)) : '';
   });
   $('operations').replaceChildren(...groups.filter(Boolean));
-  if (!$('operations').firstChild) $('operations').append(h('p', { class: 'soft' }, 'Nothing fits.'));
+  if (!$('operations').firstChild) $('operations').append(h('p', { class: 'soft' }, 'No operation matches.'));
   markCurrent();
 }
 
@@ -87,11 +87,11 @@ function welcomePage() {
   return [
     h('h1', {}, 'From nothing to a paid coffee, in six steps'),
     h('p', {}, 'Fill in the credentials above; the server printed them when it started, and they stay in this tab. Then open ',
-      'each step and press ', h('strong', {}, 'Send'), ': the examples fit together as they are.'),
+      'each step and press ', h('strong', {}, 'Send'), ': the examples work unchanged.'),
     h('ol', { class: 'guide' }, steps),
-    h('h2', {}, 'Good to know'),
+    h('h2', {}, 'Conventions'),
     ...markdown(api.info.description),
-    h('p', { class: 'soft' }, 'The document that this page is made of: ', h('a', { href: '/openapi.json' }, '/openapi.json'), '.'),
+    h('p', { class: 'soft' }, 'This page shows the OpenAPI document ', h('a', { href: '/openapi.json' }, '/openapi.json'), '.'),
   ];
 }
 
@@ -122,7 +122,7 @@ function answerView([status, response]) {
 
 // --- Schemas ---
 
-// In a request null means absent and goes without saying.
+// In a request null means absent, so it is not listed as a type.
 function typeOf(schema, isRequest) {
   if (schema.$ref) return schema.$ref.split('/').pop();
   const shown = (kinds) => kinds.filter((kind) => kind !== 'null' || !isRequest).join(' or ');
@@ -144,7 +144,7 @@ function limitsOf(schema) {
   ].filter(Boolean);
 }
 
-// The schema inside: an object's own, or what a list or an alternative has in it.
+// The inner schema: that of an object, or of the items of a list or an alternative.
 function innerOf(schema) {
   const item = resolve(schema);
   if (item?.properties) return item;
@@ -187,11 +187,11 @@ function tryForm(operation, body) {
   const request = () => readForm(operation, form);
   const form = h('form', {
     onsubmit: (event) => { event.preventDefault(); send(operation, request(), answer); },
-    // Only the field that was typed into: the others still take tokens of later answers.
+    // Store only the edited field. The others still get tokens of later answers.
     oninput: ({ target }) => drafts.set(operation.id, { ...drafts.get(operation.id), [target.id]: target.value }),
     onkeydown: (event) => {
       if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return;
-      event.preventDefault(); // Enter in a field or on a button submits the form by itself.
+      event.preventDefault(); // Enter in a field or on a button already submits the form.
       form.requestSubmit();
     },
   },
@@ -244,7 +244,7 @@ async function send(operation, { verb, url, body }, answer) {
     const text = await response.text();
     answer.replaceChildren(resultView(response, text, performance.now() - start));
     answer.scrollIntoView({ block: 'nearest' });
-    $('said').textContent = `The answer is ${response.status} ${response.statusText}.`; // For those who hear the page.
+    $('said').textContent = `The answer is ${response.status} ${response.statusText}.`; // For screen readers.
     remember(operation, response.status, text);
   } catch (error) {
     answer.replaceChildren(h('div', { class: 'answer' }, h('p', { class: 'bad' }, `The server does not answer: ${error.message}`)));
@@ -263,7 +263,7 @@ function resultView(response, text, time) {
     text ? pretty(text) : '');
 }
 
-// Works on the text itself, so that 10.00 stays 10.00, which a parsed number would not.
+// Formats the text of the JSON. A parsed number would show 10.00 as 10.
 function pretty(text) {
   try { JSON.parse(text); } catch { return h('pre', { tabindex: 0 }, text); }
   const tokens = text.match(TOKEN), out = [];
@@ -280,7 +280,7 @@ function pretty(text) {
   return h('pre', { tabindex: 0 }, out);
 }
 
-// An answer's links say which parameters of other operations its tokens are for.
+// The links of a response list the operations and parameters that accept its tokens.
 function remember(operation, status, text) {
   if (operation.id === 'simulate_authorization' && status === 201) remembered.set(PURCHASE, JSON.parse(text).transaction.token);
   if (operation.id === 'create_account' && status === 201) remembered.set(NUMBER, JSON.parse(text).account_number);
@@ -305,7 +305,7 @@ async function copy(text, button) {
   const label = button.textContent;
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // Browsers have no clipboard for pages from other machines without TLS.
+  } catch { // Without TLS, browsers offer the clipboard only to pages of the same machine.
     const area = h('textarea', {});
     area.value = text;
     document.body.append(area);
@@ -344,7 +344,7 @@ operations = readOperations();
 $('version').textContent = api.info.version;
 $('search').addEventListener('input', showList);
 document.querySelector('.skip').addEventListener('click', (event) => {
-  event.preventDefault(); // The address keeps the operation.
+  event.preventDefault(); // Keep the operation in the address.
   $('content').focus();
 });
 document.addEventListener('keydown', (event) => {
