@@ -1,4 +1,4 @@
-"""Joins the parts into a running platform; the only file that knows them all."""
+"""Wiring: the construction of a running platform from its parts. Only this module imports all of them."""
 
 import asyncio
 import os
@@ -54,20 +54,20 @@ from cardwright.storage.programs import (
 DEFAULT_PROGRAM = "default"
 
 SECRETS_FILE = "secrets.json"
-"""The file in the data directory that keeps the secrets which the first start made."""
+"""The file in the data directory with the secrets that the first start generated."""
 
 KEY_CHECK = "master key"
-"""Where the database keeps a keyed hash by which the master key is recognised."""
+"""The key in the table ``meta`` of a keyed hash that identifies the master key."""
 
 SEEDED_START = "2026-01-01T12:00:00+00:00"
-"""With a seed the default program's clock stands still here until somebody moves it: time is an input like any other."""
+"""The frozen time of the default program with a seed, until a request changes the clock. So a seeded run is reproducible."""
 
 
 STOP_S = 1.2
-"""The longest wait for deliveries and timers under way when the platform stops."""
+"""Maximum wait in seconds for current deliveries and timers when the platform stops."""
 
 LAST_S = 0.3
-"""The longest wait for those that were late and that have been aborted."""
+"""Maximum wait in seconds for the tasks that were aborted after ``STOP_S``."""
 
 
 OTHER_KEY_ADVICE = f"set CARDWRIGHT_MASTER_KEY to the key of this database, or --data-dir to the folder with its {SECRETS_FILE}"
@@ -85,9 +85,9 @@ class Misconfigured(Exception):
 
 @contextmanager
 def resolved_settings(settings: Settings) -> Iterator[Settings]:
-    """The settings with ``:memory:`` replaced by a private directory, on a RAM disk where the machine has one.
+    """Yield the settings, with ``:memory:`` replaced by a private directory, on a RAM disk if the machine has one.
 
-    Everything in it, the database and its keys, is gone at the end.
+    The directory with the database and its keys is deleted at the end.
     """
     if settings.db != ":memory:":
         yield settings
@@ -111,7 +111,10 @@ SECRET_NAMES = frozenset(Secrets.__slots__)
 
 
 def data_dir_of(settings: Settings) -> Path:
-    """Where keys and the embedded database live: beside an explicit SQLite file, else ``.cardwright``."""
+    """Return the directory of keys and embedded database.
+
+    It is the configured one, else ``.cardwright`` beside an explicit SQLite file, else ``.cardwright``.
+    """
     if settings.data_dir is not None:
         return settings.data_dir
     if settings.db is not None and "://" not in settings.db:
@@ -120,12 +123,12 @@ def data_dir_of(settings: Settings) -> Path:
 
 
 def address_of(settings: Settings) -> str:
-    """The database's address: the one asked for, or a file in the data directory."""
+    """Return the address of the database: the configured one, or a file in the data directory."""
     return settings.db if settings.db is not None else str(data_dir_of(settings) / "cardwright.db")
 
 
 def load_secrets(settings: Settings) -> Secrets:
-    """Return keys and credentials: from the settings, else from the data directory. Raises Misconfigured, OSError."""
+    """Return keys and credentials from the settings, else from the data directory. Raises Misconfigured and OSError."""
     given = _given_secrets(settings)
     if given.keys() == SECRET_NAMES:
         return Secrets(**given)
@@ -138,10 +141,10 @@ def load_secrets(settings: Settings) -> Secrets:
 
 
 def ensure_secrets(settings: Settings, key_check: str | None) -> Secrets:
-    """Return keys and credentials like ``load_secrets``; a first start in sandbox mode makes those that are missing.
+    """Return keys and credentials like ``load_secrets``. The first start in sandbox mode generates missing ones.
 
-    ``key_check`` is the one that the database holds. If the database was filled under another master key than the one made
-    here, nothing is written. Raises Misconfigured, OSError.
+    ``key_check`` is the stored key check of the database. If it belongs to another master key, nothing is written. Raises
+    Misconfigured and OSError.
     """
     given = _given_secrets(settings)
     path = data_dir_of(settings) / SECRETS_FILE
@@ -162,9 +165,9 @@ def ensure_secrets(settings: Settings, key_check: str | None) -> Secrets:
 
 
 def find_secrets(settings: Settings) -> dict[str, str]:
-    """Return the credentials that exist, for those who only use them.
+    """Return the existing credentials without generating any, for commands that only use them.
 
-    Raises FileNotFoundError when they were never made, Misconfigured when the file is damaged, OSError.
+    Raises FileNotFoundError if no server has generated them, Misconfigured if the file is damaged, and OSError.
     """
     given = _given_secrets(settings)
     if given.keys() >= CREDENTIAL_NAMES:
@@ -191,7 +194,7 @@ def _made_secrets(settings: Settings) -> dict[str, str]:
 
 
 class _SecretsFile(msgspec.Struct, omit_defaults=True):
-    """The content of ``secrets.json``; what the environment gave at the first start is not in it."""
+    """The content of ``secrets.json``, without secrets that the environment set at the first start."""
 
     master_key: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
     application_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
@@ -199,7 +202,7 @@ class _SecretsFile(msgspec.Struct, omit_defaults=True):
 
 
 def _kept_secrets(path: Path) -> dict[str, str]:
-    """Return the secrets in the file. Raises Misconfigured when it is damaged, OSError when it cannot be read."""
+    """Return the secrets in the file. Raises Misconfigured if it is damaged, and OSError if it cannot be read."""
     try:
         kept = msgspec.json.decode(read_file(path), type=_SecretsFile)
     except (msgspec.DecodeError, UnicodeError) as error:
@@ -211,30 +214,30 @@ def _kept_secrets(path: Path) -> dict[str, str]:
 
 
 def make_vault(settings: Settings, keys: Secrets) -> Vault:
-    """The vault under the master key; with a seed its nonces are counted rather than drawn, so that bytes repeat."""
+    """Return the vault of the master key. With a seed its nonces are counted, not random, so that its output is reproducible."""
     return Vault.from_hex(keys.master_key, random_nonce if settings.seed is None else counted_nonces(settings.seed))
 
 
 def first_clock(settings: Settings) -> ProgramClock:
-    """The clock that a program begins with."""
+    """Return the clock of a new program."""
     return ProgramClock() if settings.seed is None else ProgramClock(0, parse_instant(SEEDED_START))
 
 
 def fingerprint_of(vault: Vault) -> str:
-    """Return the key check of a vault, by which a database tells whether it was filled under the same master key."""
+    """Return the key check of a vault. The database stores it to detect another master key."""
     return vault.pan_digest(KEY_CHECK, KEY_CHECK).hex()
 
 
 def find_key_check(database: Database) -> str | None:
-    """Return the key check that the database holds; None before the first start of a server."""
+    """Return the stored key check of the database, or None before the first start of a server."""
     with database.read() as db:
         return find_value(db, KEY_CHECK)
 
 
 def ensure_default_program(database: Database, vault: Vault, settings: Settings, keys: Secrets) -> None:
-    """Sees to it that the default program is there and that the credentials open it.
+    """Insert the default program and its credentials if they do not exist.
 
-    Raises Misconfigured when the database was filled under another master key: nothing in it could be decrypted.
+    Raises Misconfigured if the database was filled under another master key, because nothing in it could be decrypted.
     """
     digest = vault.credential_digest(keys.application_token, keys.access_token)
     with database.write() as db:
@@ -253,13 +256,16 @@ def ensure_default_program(database: Database, vault: Vault, settings: Settings,
 
 
 def policy_of(settings: Settings) -> OutgoingPolicy:
-    """Which addresses webhooks may go to."""
+    """Return the policy for the addresses of webhooks."""
     hosts = [host.strip() for host in settings.outgoing_hosts.split(",") if host.strip()]
     return OutgoingPolicy.sandbox() if settings.is_sandbox else OutgoingPolicy.production(allowed_hosts=hosts)
 
 
 def pan_shower(vault: Vault, *, sandbox: bool) -> ShowPan:
-    """How simulations show card numbers: in clear in the sandbox, where all are made up, else masked."""
+    """Return the function that shows card numbers in simulations.
+
+    The sandbox shows whole numbers, because its cards are fictitious. Production mode shows masked ones.
+    """
 
     def show(row: CardRow) -> str:
         pan = vault.decrypt_pan(row.pan_sealed, str(row.program_id), row.token)
@@ -269,9 +275,9 @@ def pan_shower(vault: Vault, *, sandbox: bool) -> ShowPan:
 
 
 class Platform:
-    """A running platform inside one process; made inside its event loop.
+    """A running platform in one process. It must be created in the event loop.
 
-    ``is_damaged``: whether the process ends because its SQLite file is damaged.
+    ``is_damaged`` is True if the process ends because its SQLite file is damaged.
     """
 
     is_damaged = False
@@ -316,13 +322,13 @@ class Platform:
         self._checkpointer: Checkpointer | None = None
 
     def _end(self, damage: Damaged) -> None:
-        """End the process: a damaged file must be restored, and until then every answer from it may be wrong."""
+        """End the process. A damaged file must be restored first, because every answer from it may be wrong."""
         log.critical("the database is damaged; restore it from a backup", database=self.database.place, reason=str(damage))
         Platform.is_damaged = True
         signal.raise_signal(signal.SIGTERM)
 
     async def start(self) -> None:
-        """Opens the engine's workers, begins delivering, and lets time pass."""
+        """Start the engine's workers and all background loops."""
         await self.app.engine.start()
         if self.database.is_sqlite:
             self._checkpointer = Checkpointer(self.database)
@@ -331,10 +337,10 @@ class Platform:
         self._timing = asyncio.create_task(self._timers.run())
 
     async def stop(self) -> None:
-        """Answers what is in the inbox, ends deliveries, closes every connection. Nothing that hangs holds it up."""
+        """Answer the messages in the inbox, end the loops and close all connections, within bounded time."""
         await async_failpoint("stop.before")
         if self.database.outage.text is not None:
-            # Nothing can be written down any more: no task shall wait for that.
+            # Nothing can be written during an outage, so no task must wait for a write.
             self.database.close()
         self._timers.stop()
         self.monitor.stop()
@@ -344,7 +350,7 @@ class Platform:
         self._retention.stop()
         tasks = [*self._tasks, self._timing] if self._timing is not None else self._tasks
         _, late = await asyncio.wait(tasks, timeout=STOP_S)
-        # What still waits for the database is aborted, so that the threads and the tasks end.
+        # Abort all waits for the database, so that the threads and the tasks end.
         self.database.close()
         if late:
             await asyncio.wait(late, timeout=LAST_S)
@@ -358,13 +364,13 @@ class Platform:
 def _engine_store(database: Database) -> EngineStore:
     if database.is_sqlite:
         return SqliteStore(database)
-    # psycopg takes a sixth of a second to import, which an instance on SQLite should not wait for.
+    # The import of psycopg takes 0.17 s, so it happens only with PostgreSQL.
     from cardwright.storage.engine.postgres import PostgresStore
 
     return PostgresStore(database)
 
 
 def render_for_delivery(db: Connection, program_id: int, row_ids: list[int]) -> list[str]:
-    """Transactions as notifications tell them."""
+    """Return the JSON of transactions for notifications, with their first states."""
     program = get_program(db, program_id)
     return render_first_states(db, program_id, row_ids, masked=program.settings.mask_funding_source_tokens)
