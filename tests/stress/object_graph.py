@@ -180,7 +180,7 @@ class ObjectGraph:
     def reusable_body_of(self, place: Place) -> Any:
         """The body of the route's last request if that was refused, else a new one; see ``keep``.
 
-        A refusal leaves the purchase that a body names as it was, so the next request needs no purchase of its own.
+        A refusal leaves the purchase that a body names as it was, so the next request needs no new purchase.
         """
         return self.refused_bodies[place] if place in self.refused_bodies else self.body_of(place)
 

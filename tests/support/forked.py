@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked from a process that has imported Cardwright: the import takes most of a start."""
+"""Forked commands: each forks from a process that has imported Cardwright, because the import takes most of a start."""
 
 import multiprocessing
 import os

@@ -95,7 +95,7 @@ class ChainPart(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Data of a message besides its amount. It is stored with the transaction and rendered from there.
+    """Data of a message without its amount. It is stored with the transaction, and responses are rendered from it.
 
     ``cash_back`` is the requested cash; ``transaction_row.cash_back_of`` returns the part that is paid out. ``use`` is the
     change of velocity usage by a message that follows another. ``limited_by`` names the control that declined the message.

@@ -24,7 +24,7 @@ class FrameReader:
         """Return the messages that a chunk completes, in order."""
         received, messages = self._received + chunk, list[bytes]()
         while len(received) >= LENGTH_BYTES:
-            end = LENGTH_BYTES + int.from_bytes(received[:LENGTH_BYTES], "big")
+            end = LENGTH_BYTES + length_of(received[:LENGTH_BYTES])
             if len(received) < end:
                 break
             messages.append(received[LENGTH_BYTES:end])

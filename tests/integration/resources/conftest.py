@@ -17,7 +17,7 @@ def database(server: RunningServer) -> Path:
 
 @pytest.fixture(scope="module")
 def api(server: RunningServer) -> Iterator[Client]:
-    """A client of a program for the module. All tests of a module share it: each makes objects with tokens of its own."""
+    """A client of a program for the module. All tests of a module share it, so each makes objects with different tokens."""
     with client_of(server, new_program(server)) as client:
         yield client
 

@@ -68,6 +68,7 @@ BaseUrl = Annotated[
         envvar="CARDWRIGHT_BASE_URL", help="Base URL of another instance.", show_default="the instance of the data directory"
     ),
 ]
+Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the output: text, or env for a shell.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -222,9 +223,7 @@ def reset(
 def status(
     db: Db = None,
     data_dir: DataDir = None,
-    output_format: Annotated[
-        OutputFormat, typer.Option("--output", "-o", help="Format of the output: text, or env for a shell.")
-    ] = OutputFormat.TEXT,
+    output_format: Output = OutputFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
     """Show URL, credentials and data of the instance that runs in this folder or in --data-dir."""
@@ -239,9 +238,7 @@ def program(
     base_url: BaseUrl = None,
     db: Db = None,
     data_dir: DataDir = None,
-    output_format: Annotated[
-        OutputFormat, typer.Option("--output", "-o", help="Format of the output: text, or env for a shell.")
-    ] = OutputFormat.TEXT,
+    output_format: Output = OutputFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
     """Create an isolated program on the running instance and show its credentials, which are shown only once."""

@@ -181,7 +181,7 @@ _POINTERS = (
 
 
 def programs_stay_apart(db: Connection) -> Iterator[Discrepancy]:
-    """Every user, card, transaction, entry and movement refers only to objects of its own program."""
+    """Every user, card, transaction, entry and movement refers only to objects of the same program."""
     for table, pointer, pointed in _POINTERS:
         target = pointed.alias("target")
         query = select(table.c.id, pointer.label("target_id"), table.c.program_id, target.c.program_id.label("other"))

@@ -35,11 +35,11 @@ from cardwright.storage.tables import card_products
 def configuration_as_of(db: Connection, row: TransactionRow) -> Snapshot:
     """Return the snapshot of the decision on a row, without balances, usages and velocity controls."""
     card, user, owner = facts_as_of(db, row)
-    by_token = select(card_products.c.id).where(
+    product_of_card = select(card_products.c.id).where(
         card_products.c.program_id == row.program_id, card_products.c.token == card.card_product_token
     )
-    product_id = db.execute(by_token).scalar_one()
-    doc = history.doc_as_of(db, row.program_id, history.Kind.CARD_PRODUCT, product_id, row.program_revision)
+    product_id = db.execute(product_of_card).scalar_one()
+    doc = history.doc_as_of(db, row.program_id, Kind.CARD_PRODUCT, product_id, row.program_revision)
     product: ProductFact = fact_from(ProductFact, doc)
     source = source_as_of(db, row) if row.source_id is not None else None
     spend = spend_as_of(db, row, card, user, product, groups_as_of(db, row))

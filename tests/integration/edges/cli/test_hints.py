@@ -470,7 +470,7 @@ def fail_here(words: list[str], cardwright: Callable[..., Done], monkeypatch: py
 
 
 def fail_in_a_process(words: list[str], patch: str) -> tuple[Done, str]:
-    """Run a command in a process of its own, because it takes locks and signals for its whole life."""
+    """Run a command in a separate process, because it keeps its locks and signal handlers until it ends."""
     env = {**os.environ, "RECORD": "record", "PATCH": patch}
     command = [sys.executable, "-c", DRIVER, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=env)

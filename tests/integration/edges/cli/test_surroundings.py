@@ -48,7 +48,7 @@ def assert_told(done: Done, names: str, code: int = 1) -> None:
 
 @pytest.fixture
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Done]:
-    """Run a command in a process of its own, which need not import Cardwright, and wait for its end."""
+    """Run a command in a forked process, which need not import Cardwright, and wait for its end."""
     folder = tmp_path_factory.mktemp("output")
 
     def run(*words: object, cwd: Path | None = None, account: Account | None = None) -> Done:
