@@ -248,6 +248,14 @@ def program(
     create_program(settings, token, base_url=base_url, output_format=output_format, as_json=as_json)
 
 
+@cli.command("format")
+def format_json() -> None:
+    """Read JSON from standard input and print it indented; numbers keep their digits."""
+    from cardwright.edges.cli.format_json import format_json
+
+    print(format_json(sys.stdin.buffer.read()), end="")
+
+
 @cli.command()
 def explain(
     token: Annotated[str, typer.Argument(help="Token of a transaction.")],
