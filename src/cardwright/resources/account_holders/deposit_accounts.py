@@ -68,7 +68,7 @@ class ShownAccount(Shape, frozen=True, kw_only=True):
 
 
 class AccountQuery(Shape, frozen=True, kw_only=True):
-    """A filter of deposit accounts by ``state``."""
+    """The query filters deposit accounts by ``state``."""
 
     state: Annotated[str, Meta(max_length=20)] | None = None
 

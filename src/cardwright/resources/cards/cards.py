@@ -67,7 +67,7 @@ class Expand(Shape, frozen=True, kw_only=True):
 
 
 class ByLastFour(Expand, frozen=True, kw_only=True):
-    """A filter of cards by their last four digits."""
+    """The query filters cards by their last four digits."""
 
     last_four: str
 

@@ -58,7 +58,7 @@ class AcceptedCountries(Shape, frozen=True, kw_only=True):
 
 
 class CountriesQuery(Shape, frozen=True, kw_only=True):
-    """A filter of lists by name and kind. ``search_type`` has no effect: every search is exact."""
+    """The query filters lists by name and kind. ``search_type`` has no effect: every search is exact."""
 
     name: str | None = None
     whitelist: bool | None = None

@@ -84,7 +84,7 @@ class AuthControl(Shape, frozen=True, kw_only=True):
 
 
 class AuthControlQuery(Shape, frozen=True, kw_only=True):
-    """A filter of controls by user, card product and state.
+    """The query filters controls by user, card product and state.
 
     The literal ``null`` selects controls that name no user, or no card product. Inactive controls are listed on request.
     """

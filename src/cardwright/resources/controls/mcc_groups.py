@@ -78,7 +78,7 @@ class MccGroupAnswer(Shape, frozen=True, kw_only=True):
 
 
 class MccGroupQuery(Shape, frozen=True, kw_only=True):
-    """A filter of groups by category code."""
+    """The query filters groups by category code."""
 
     mcc: str | None = None
 

@@ -52,7 +52,7 @@ class MerchantGroup(Shape, frozen=True, kw_only=True):
 
 
 class MerchantGroupQuery(Shape, frozen=True, kw_only=True):
-    """A filter of groups by merchant id."""
+    """The query filters groups by merchant id."""
 
     mid: str | None = None
 

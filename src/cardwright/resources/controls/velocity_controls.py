@@ -130,7 +130,7 @@ class VelocityControl(Shape, frozen=True, kw_only=True):
 
 
 class ControlQuery(Shape, frozen=True, kw_only=True):
-    """A filter of controls by user or card product.
+    """The query filters controls by user or card product.
 
     The literal ``null`` selects controls that name no user, or no card product.
     """

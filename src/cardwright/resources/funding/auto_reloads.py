@@ -84,7 +84,7 @@ class Reload(Shape, frozen=True, kw_only=True):
 
 
 class ReloadQuery(Shape, frozen=True, kw_only=True):
-    """A filter of auto reloads by user, business or card product."""
+    """The query filters auto reloads by user, business or card product."""
 
     card_product: str | None = None
     user_token: str | None = None

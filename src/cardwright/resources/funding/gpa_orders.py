@@ -75,7 +75,7 @@ class GpaUnload(FundedMovement, frozen=True, kw_only=True):
 
 
 class UnloadQuery(Shape, frozen=True, kw_only=True):
-    """A filter of unloads by user, business or GPA order."""
+    """The query filters unloads by user, business or GPA order."""
 
     user_token: str | None = None
     business_token: str | None = None

@@ -25,13 +25,13 @@ from cardwright.storage.transaction_lists.blocks import Range
 
 
 class DayQuery(Shape, frozen=True, kw_only=True):
-    """A UTC day of the program's clock, ``yyyy-MM-dd``. The default is today."""
+    """``date`` is a UTC day of the program's clock, ``yyyy-MM-dd``. The default is today."""
 
     date: str | None = None
 
 
 class LinesQuery(DayQuery, frozen=True, kw_only=True):
-    """The lines of a day, all or those of one funding source."""
+    """The query selects the lines of a day: all of them, or those of one funding source."""
 
     funding_source_token: str | None = None
 

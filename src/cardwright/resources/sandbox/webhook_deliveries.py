@@ -27,7 +27,7 @@ PAGING = Paging(count=25, sort_by="-createdTime")
 
 
 class DeliveryFilter(Shape, frozen=True, kw_only=True):
-    """A filter of notifications by state, webhook or transaction."""
+    """The query filters notifications by state, webhook or transaction."""
 
     state: str | None = None
     webhook_token: str | None = None

@@ -37,7 +37,7 @@ POLL_S = 0.05
 
 
 class InboxQuery(Shape, frozen=True, kw_only=True):
-    """A filter of messages, and the time to wait for one, such as ``wait=5s``.
+    """The query filters messages. ``wait`` is the time to wait for the first one, such as ``wait=5s``.
 
     ``after`` is the id of the last known message. ``type`` and ``token`` are those of a transaction or transition in the
     message. The type of a user transition is its status, and that of a deposit account transition its state, in lower case.

@@ -43,7 +43,7 @@ class ViewQuery(Shape, frozen=True, kw_only=True):
 
 
 class RelatedQuery(ViewQuery, frozen=True, kw_only=True):
-    """The filters of every list of transactions. Dates are ``yyyy-MM-dd`` or date-times."""
+    """The query filters transactions. Dates are ``yyyy-MM-dd`` or date-times."""
 
     start_date: str | None = None
     end_date: str | None = None
@@ -53,13 +53,13 @@ class RelatedQuery(ViewQuery, frozen=True, kw_only=True):
 
 
 class SourceQuery(RelatedQuery, frozen=True, kw_only=True):
-    """The filters of the list of a funding source."""
+    """The query filters the transactions of a funding source."""
 
     polarity: str | None = None
 
 
 class TransactionQuery(RelatedQuery, frozen=True, kw_only=True):
-    """The filters of a program's transactions."""
+    """The query filters a program's transactions."""
 
     user_token: str | None = None
     acting_user_token: str | None = None

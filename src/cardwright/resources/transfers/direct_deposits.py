@@ -95,7 +95,7 @@ class DepositTransitionDone(Shape, frozen=True, kw_only=True):
 
 
 class DepositQuery(Shape, frozen=True, kw_only=True):
-    """A filter of direct deposits by user, business or state."""
+    """The query filters direct deposits by user, business or state."""
 
     user_token: str | None = None
     business_token: str | None = None
@@ -103,7 +103,7 @@ class DepositQuery(Shape, frozen=True, kw_only=True):
 
 
 class DepositTransitionQuery(Shape, frozen=True, kw_only=True):
-    """A filter of transitions by user, business, deposit or states. ``states`` is a comma-separated list."""
+    """The query filters transitions by user, business, deposit or states. ``states`` is a comma-separated list."""
 
     user_token: str | None = None
     business_token: str | None = None

@@ -90,7 +90,7 @@ class ProgramTransferDone(MovementResource, frozen=True, kw_only=True):
 
 
 class TransferQuery(Shape, frozen=True, kw_only=True):
-    """A filter of program transfers by user, business or type."""
+    """The query filters program transfers by user, business or type."""
 
     user_token: str | None = None
     business_token: str | None = None

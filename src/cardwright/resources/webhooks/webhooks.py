@@ -103,7 +103,7 @@ class Webhook(Shape, frozen=True, kw_only=True):
 
 
 class WebhookFilter(Shape, frozen=True, kw_only=True):
-    """A filter of webhooks: all of them, or the active ones."""
+    """The query selects all webhooks or only the active ones."""
 
     active: bool = False
 
