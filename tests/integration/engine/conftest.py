@@ -1,4 +1,4 @@
-"""What the tables of a transaction's life share: one world for each database."""
+"""Fixture of the tables of transaction chains: one populated program for each database."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.support.in_process_platform import InProcessPlatform, new_platform
 
 @pytest.fixture(scope="session", params=chosen_databases())
 def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessPlatform]:
-    """A world with a product of each kind; every table takes an account of its own in it."""
+    """Yield a program with a product of each kind. Each table opens a new account in it."""
     with migrated_database(request.param, request, tmp_path_factory.mktemp("life")) as address, new_platform(address) as platform:
         populate(platform)
         yield platform

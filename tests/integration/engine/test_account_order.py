@@ -1,4 +1,4 @@
-"""The transactions of an account are in the order of their decisions, whatever the clocks of the deciding processes say."""
+"""Order of an account's transactions: it is the order of the decisions, also if the clocks of the deciding processes differ."""
 
 import asyncio
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
 
 
 def decide(platform: InProcessPlatform, now: int, ids: range, messages: list[CardRequest]) -> list[CardResult]:
-    """Decide messages one by one as a process of this clock and this block of ids does."""
+    """Decide messages one by one, as a process with this clock and this id block does."""
 
     async def run() -> list[CardResult]:
         worker, source = await platform.store.open_worker(), IdSource()
@@ -57,7 +57,7 @@ def decide(platform: InProcessPlatform, now: int, ids: range, messages: list[Car
 
 
 def test_a_clock_that_lags_reopens_no_window(platform: InProcessPlatform) -> None:
-    """The cap of April is used up; a process that still has March does not begin an empty window, and ends none."""
+    """A process whose clock still shows March opens no new window and ends none: it declines under April's exhausted limit."""
     (first,) = decide(platform, DAY_2, EARLY, [card_request(platform, "c", 100_00, seed=1)])
     late = decide(platform, DAY_1, LATE, [card_request(platform, "c", 1, seed=2), card_request(platform, "c", 100_00, seed=3)])
     (again,) = decide(platform, DAY_2, range(11, 21, 2), [card_request(platform, "c", 1, seed=4)])
@@ -68,7 +68,7 @@ def test_a_clock_that_lags_reopens_no_window(platform: InProcessPlatform) -> Non
 
 
 def test_history_is_counted_at_the_instant_of_the_decision(platform: InProcessPlatform) -> None:
-    """A control that is new to an account counts the window that the decision is in, not that of the lagging clock."""
+    """A control that is new to an account counts the window of the decision, not the window of the lagging clock."""
     (first,) = decide(platform, DAY_2, EARLY, [card_request(platform, "c", 90_00, seed=1)])
     with platform.database.write() as db:
         call = Call(platform.app, db, get_program(db, platform.program_id), DAY_2, {"token": "month"})
@@ -78,7 +78,7 @@ def test_history_is_counted_at_the_instant_of_the_decision(platform: InProcessPl
 
 
 def test_ids_that_go_back_within_a_millisecond(platform: InProcessPlatform) -> None:
-    """A process whose block of ids is lower decides later: its transaction is a millisecond later, and so in order."""
+    """A process with a lower id block decides second: its transaction gets the next millisecond, so the order stays correct."""
     (first,) = decide(platform, DAY_2, LATE, [card_request(platform, "c", 60_00, seed=1)])
     (second,) = decide(platform, DAY_2, EARLY, [card_request(platform, "c", 60_00, kind=Reversal, root_id=first.row.id, seed=2)])
     assert (first.row.created_ms, second.row.created_ms) == (DAY_2, DAY_2 + 1)

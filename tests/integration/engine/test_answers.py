@@ -1,4 +1,4 @@
-"""Answers are made while the database commits: everybody gets his own, and a broken one spoils no other."""
+"""Answers of a batch: each message gets the answer of its view, and a view that raises affects no other message."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def platform(migrated_url: str | Path) -> InProcessPlatform:
 
 
 def test_each_message_gets_the_answer_that_its_own_view_made(platform: InProcessPlatform) -> None:
-    """Two messages of a batch, one of them sent twice under one token: three answers, each of the view that came with it."""
+    """Three messages, two of them with one token, get three answers, each rendered by the view of its message."""
     first, second = card_request(platform, "u1", 100, seed=1, token="once"), card_request(platform, "w1", 200, seed=2)
     batch = [
         first._replace(view=lambda outcome: b"first %d" % outcome.row.id),
@@ -40,7 +40,7 @@ def test_each_message_gets_the_answer_that_its_own_view_made(platform: InProcess
 
 
 def test_an_answer_that_cannot_be_made_spoils_no_other(platform: InProcessPlatform) -> None:
-    """The view of one message raises: it is answered with an internal error, the other as ever, and both are in the books."""
+    """A view that raises causes an internal error for its message. The other message gets its answer, and both are booked."""
 
     def broken(_outcome: CardResult) -> bytes:
         raise ValueError("no words")

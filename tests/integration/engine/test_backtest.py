@@ -1,4 +1,4 @@
-"""Backtests: history decided again under a change comes out as the same history lived under that change."""
+"""Backtests: a replay of history under a change gives the outcomes of the same history played under that change."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,18 +41,18 @@ BLOCKS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("exempt", "friends", {"name": "Friends", "association": {"card_product_token": "jit2"}, "mid": "m1"}),
 ]  # fmt: skip
-"""Authorization controls and an exemption, with the group of merchants that one of them names."""
+"""Authorization controls and an exemption, with the merchant group that one of them names."""
 
 
 @cache
 def limited_steps() -> list[Step]:
-    """The steps under velocity controls."""
+    """Return the steps under velocity controls."""
     return drawn(2, 1500, days=40, each=16)
 
 
 @cache
 def blocked_steps() -> list[Step]:
-    """The steps under velocity controls, authorization controls and an exemption."""
+    """Return the steps under velocity controls, authorization controls and an exemption."""
     return drawn(3, 700, days=30, each=12)
 
 
@@ -60,14 +60,14 @@ def ruled(
     steps: list[Step], controls: list[tuple[str, dict[str, Any]]], changes: dict[int, Any],
     blocks: list[tuple[str, str, dict[str, Any]]] | None = None,
 ) -> list[Step]:  # fmt: skip
-    """The history with these controls from its beginning, and changes of them at some steps."""
+    """Return the history with these controls from its first step, and with changes of them at some steps."""
     first = [*(("create", token, body) for token, body in controls), *(blocks or [])]
     changes_at = {**changes, 0: [*first, *changes.get(0, [])]}
     return [replace(step, changes=changes_at.get(number, [])) for number, step in enumerate(steps)]
 
 
 def backtest(platform: InProcessPlatform, now_ms: int, **body: Any) -> tuple[Sums, list[dict[str, Any]]]:
-    """What a backtest of the world finds, all parts added up."""
+    """Run a backtest of the program's history and return the sums and flips of all parts."""
     with platform.database.write() as db:
         call = Call(platform.app, db, get_program(db, platform.program_id), now_ms, {})
         job = job_of(call, msgspec.convert(body, BacktestCreate))
@@ -83,21 +83,21 @@ def backtest(platform: InProcessPlatform, now_ms: int, **body: Any) -> tuple[Sum
 
 @contextmanager
 def played(address: str, steps: list[Step], again: PlayedHistory | None = None) -> Iterator[PlayedHistory]:
-    """The history played on a platform of this address, which is closed at the end."""
+    """Yield the history after it was played on a platform at this address. The platform is closed at the end."""
     with new_platform(address) as platform:
         yield PlayedHistory(populated(platform), again).play(steps)
 
 
 @pytest.fixture(scope="module", params=chosen_databases())
 def module_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """A function that makes a database with all tables; the tests run once with each kind."""
+    """Yield a function that creates a database with all tables. The tests run once with each kind of database."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(migrated_database(request.param, request, tmp_path_factory.mktemp("history")))
 
 
 @pytest.fixture(scope="module")
 def limited(module_url: Callable[[], str]) -> Iterator[PlayedHistory]:
-    """A history under velocity controls; backtests leave no trace in it."""
+    """A history under velocity controls. Backtests do not change it."""
     with played(module_url(), ruled(limited_steps(), CONTROLS, {})) as history:
         yield history
 
@@ -111,7 +111,7 @@ def blocked(module_url: Callable[[], str]) -> Iterator[PlayedHistory]:
 
 @dataclass(frozen=True)
 class Decided:
-    """The outcomes of a history that was played again: all approvals, and the sum of the approved amounts."""
+    """The outcomes of a history that was replayed: all approvals, and the sum of the approved amounts."""
 
     approvals: dict[str, bool]
     amount: int
@@ -119,10 +119,10 @@ class Decided:
 
 @pytest.fixture(scope="module")
 def played_again(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[Step], PlayedHistory], Decided]:
-    """A function that plays a history again on SQLite, under changed controls.
+    """Return a function that replays a history on SQLite under changed controls.
 
-    The outcomes depend on the steps and on the messages that the first history left out, which are the same on both databases.
-    Then the history is played once.
+    The outcomes depend on the steps and on the messages that the first history omits. Both databases omit the same messages, so
+    one replay serves both.
     """
     results: dict[tuple[str, frozenset[Any]], Decided] = {}
 
@@ -148,7 +148,7 @@ MIDWAY = {
     60: [("update", "month", {"merchant_scope": {"mcc": "5411"}, "amount_limit": 500})],
     80: [("update", "week", {"active": True})],
 }
-"""Changes of controls while history goes on, by the number of the step."""
+"""Changes of controls during the history, by the number of the step."""
 
 
 MIDWAY_BLOCKS = {
@@ -160,13 +160,13 @@ MIDWAY_BLOCKS = {
     65: [("reblock", "dinner", {"active": True}), ("switch exemption", "friends", {"active": True})],
     70: [("regroup merchants", "fair", {"active": False})],
 }
-"""Changes of authorization controls meanwhile, and of what they name."""
+"""Changes of authorization controls, groups and exemptions during the history, by the number of the step."""
 
 
 def test_unchanged_controls_flip_nothing(migrated_url: str) -> None:
-    """10,000 purchases under controls that were made, edited, switched off and on meanwhile come out as they did.
+    """A backtest without changes flips none of 10,000 purchases, although controls were edited and switched meanwhile.
 
-    On PostgreSQL 4,000: what differs there is how history is read.
+    PostgreSQL gets 4,000 purchases, because only the reading of history differs there.
     """
     steps = drawn(1, 4_000 if migrated_url.startswith("postgres") else 10_000)
     with played(migrated_url, ruled(steps, CONTROLS, MIDWAY | MIDWAY_BLOCKS, BLOCKS)) as history:
@@ -211,12 +211,12 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
         },
     ),
 }  # fmt: skip
-"""What is tried, and what that means for the controls of a fresh world."""
+"""The changes of a backtest's request, and the same changes as fields of the controls for a replay; None omits the control."""
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_flips_what_it_would_have_flipped(limited: PlayedHistory, played_again: Any, name: str) -> None:
-    """The flips are exactly the purchases that come out otherwise when the same history is lived under the change."""
+    """The flips are exactly the purchases whose outcome differs when the same history is played under the change."""
     change, means = CHANGES[name]
     result = backtest(limited.platform, limited_steps()[-1].time_ms, velocity_controls=change)
     controls = {token: {**body, **(means.get(token) or {})} for token, body in CONTROLS if means.get(token, {}) is not None}
@@ -263,12 +263,12 @@ BLOCKING: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
          "day": {"amount_limit": 60}, "month": None},
     ),
 }  # fmt: skip
-"""What is tried, and what that means for authorization controls and exemptions of a fresh world."""
+"""The same for authorization controls and exemptions."""
 
 
 @pytest.mark.parametrize("name", BLOCKING)
 def test_a_block_flips_what_it_would_have_flipped(blocked: PlayedHistory, played_again: Any, name: str) -> None:
-    """Authorization controls and exemptions likewise; what passes now uses velocity limits, and what does not uses none."""
+    """The flips of changed blocks and exemptions are exact: new approvals use velocity limits, and new declines use none."""
     change, means = BLOCKING[name]
     result = backtest(blocked.platform, blocked_steps()[-1].time_ms, **change)
     known = {token for token, _ in CONTROLS} | {token for _, token, _ in BLOCKS}
@@ -283,7 +283,7 @@ def test_a_block_flips_what_it_would_have_flipped(blocked: PlayedHistory, played
 
 
 def assert_flipped(history: PlayedHistory, again: Decided, sums: Sums, flips: list[dict[str, Any]]) -> None:
-    """A backtest has found just what differs between a history and the same one lived under the change."""
+    """Check that a backtest found exactly the differences between a history and its replay under the change."""
     before, after = history.approvals, again.approvals
     expected = {key: after[key] for key in before if before[key] != after[key]}
     assert {history.tokens[flip["transaction_token"]]: flip["after"]["outcome"] == "APPROVED" for flip in flips} == expected

@@ -1,4 +1,4 @@
-"""The money at each step of a chain, as tables: order, effect, balances, and what the funding source has given."""
+"""Money at each step of a chain, as tables: order, impact, balances, and the net amount from the funding source."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +100,7 @@ def platform(migrated_url: str | Path) -> Iterator[InProcessPlatform]:
 
 
 def transaction_of(outcome: CardResult) -> dict[str, Any]:
-    """The wire's transaction of an outcome; its load side is rendered too and must agree."""
+    """Return the outcome's transaction as the API shows it. Its load side is rendered too and must agree."""
     fragments, source = outcome.card.fragments, outcome.source.fragments if outcome.source else None
     transaction: dict[str, Any] = msgspec.json.decode(render(outcome.row, fragments, source))
     order = transaction.get("gpa_order") or transaction.get("gpa_order_unload")
@@ -112,7 +112,7 @@ def transaction_of(outcome: CardResult) -> dict[str, Any]:
 
 
 def observed(platform: InProcessPlatform, message: str, outcome: CardResult) -> str:
-    """A row of the table as it really is."""
+    """Return the actual row of the table for an outcome."""
     transaction = transaction_of(outcome)
     order = transaction.get("gpa_order") or transaction.get("gpa_order_unload")
     impacted = transaction["gpa"].get("impacted_amount")
@@ -127,14 +127,14 @@ def observed(platform: InProcessPlatform, message: str, outcome: CardResult) -> 
 
 
 def expected_rows(table: str) -> list[str]:
-    """The rows of a table with single spaces."""
+    """Return the rows of a table, with single spaces."""
     lines = [" | ".join(" ".join(cell.split()) for cell in line.split("|")) for line in table.strip().splitlines()]
     return lines[1:]
 
 
 @pytest.mark.parametrize(("card", "table"), [("jit", MANAGED_JIT), ("keeps", REFUNDS_TO_THE_ACCOUNT), ("gpa", PRELOADED_250)])
 def test_a_chain_moves_the_money_as_the_table_says(platform: InProcessPlatform, card: str, table: str) -> None:
-    """Each message of a long story leaves order, effect and balances as the reference's tables have them."""
+    """Each message of a long chain leaves the order, impact and balances of the tables in the reference."""
     rows, outcomes = expected_rows(table), list[CardResult]()
     for expected in rows:
         verb, amount, *of = expected.split(" | ")[0].split()
@@ -148,7 +148,7 @@ def test_a_chain_moves_the_money_as_the_table_says(platform: InProcessPlatform, 
 
 
 def test_an_order_keeps_its_token_through_the_chain(platform: InProcessPlatform) -> None:
-    """Authorization, partial reversal and clearing show one order token and first time, each its own load transaction."""
+    """Authorization, partial reversal and clearing share one order token. Each of them has its own load transaction."""
     (auth,) = platform.run([[card_request(platform, "jit", 250_00, seed=11)]])
     assert isinstance(auth, CardResult)
     steps = ((Reversal, 100_00), (Clearing, 150_00))

@@ -1,4 +1,4 @@
-"""What a decision costs follows from the controls that are for its card: all others are not even read."""
+"""Lookup of controls: a decision loads only the controls that apply to its card."""
 
 import asyncio
 from collections.abc import Iterator
@@ -32,12 +32,12 @@ def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
 
 
 def entry_of(platform: InProcessPlatform) -> ProgramEntry:
-    """What the process knows of the program."""
+    """Return the program's entry in the cache of the process."""
     return asyncio.run(platform.cache.program(platform.program_id, 0))
 
 
 def buy(platform: InProcessPlatform, *users: str, seed: int = 0) -> list[str]:
-    """The codes of purchases in one batch."""
+    """Return the response codes of purchases in one batch."""
     results: list[Any] = platform.run(
         [[card_request(platform, user, 100, seed=seed + number) for number, user in enumerate(users)]]
     )
@@ -46,7 +46,7 @@ def buy(platform: InProcessPlatform, *users: str, seed: int = 0) -> list[str]:
 
 
 def block(platform: InProcessPlatform, user: str) -> None:
-    """Closes all shops to a user, and limits him too."""
+    """Block all merchants for a user, and add a velocity control and an exemption for the user."""
     association = {"user_token": user}
     platform.make("authcontrols", name=user, association=association)
     platform.make("velocitycontrols", amount_limit=1000, velocity_window="DAY", currency_code="USD", association=association)
@@ -54,7 +54,7 @@ def block(platform: InProcessPlatform, user: str) -> None:
 
 
 def test_a_users_controls_are_read_when_he_buys(platform: InProcessPlatform) -> None:
-    """Six users have controls; of those who bought nothing the process knows nothing, whatever changes meanwhile."""
+    """The cache holds the controls of exactly the users who bought something under the current revision."""
     for user in USERS:
         block(platform, user)
     assert buy(platform, "u1", "u3") == ["1821", "1821"]
@@ -68,7 +68,7 @@ def test_a_users_controls_are_read_when_he_buys(platform: InProcessPlatform) -> 
 
 
 def test_controls_of_products_and_of_everybody_are_there_from_the_start(platform: InProcessPlatform) -> None:
-    """They are few, and every purchase may need them; nobody asks for users' controls where there are none."""
+    """Controls of products and of the program are loaded with the program. Controls of users are not looked up if none exist."""
     platform.make("authcontrols", name="x", association={"card_product_token": "p"}, merchant_scope={"mid": "m9"})
     platform.make("authcontrols", name="y", merchant_scope={"mid": "m8"})
     assert buy(platform, "u1") == ["0000"]
@@ -78,7 +78,7 @@ def test_controls_of_products_and_of_everybody_are_there_from_the_start(platform
 
 
 def test_without_controls_there_is_nothing_to_do(platform: InProcessPlatform) -> None:
-    """A program without any gives every purchase the same empty rules, and a second batch asks the database for nothing of it."""
+    """Without controls every purchase gets the same empty rules, and a second batch executes no statement about controls."""
     assert buy(platform, *USERS) == ["0000"] * len(USERS)
     entry = entry_of(platform)
     product: ProductFact = entry.products["p"]
@@ -94,7 +94,7 @@ def test_without_controls_there_is_nothing_to_do(platform: InProcessPlatform) ->
     assert buy(platform, *USERS, seed=10) == ["0000"] * len(USERS)
     about_controls = ("control", "group", "exempt")
     assert [text for text in statements if any(word in text for word in about_controls)] == []
-    # With one of somebody's own there is something to ask, and it would have been heard.
+    # With a control of one user, a statement about controls appears. This shows that the listener detects them.
     platform.make("authcontrols", name="x", association={"user_token": "u1"}, merchant_scope={"mid": "m9"})
     statements.clear()
     assert buy(platform, *USERS, seed=20) == ["0000"] * len(USERS)
@@ -102,7 +102,7 @@ def test_without_controls_there_is_nothing_to_do(platform: InProcessPlatform) ->
 
 
 def test_a_category_is_worked_out_once(platform: InProcessPlatform) -> None:
-    """The MCC groups are gone through for the first purchase in a category, and not again before they change."""
+    """The MCC groups are evaluated once for a category. A later purchase reuses the result."""
     platform.make("mccgroups", token="g", name="Groceries", mccs=("5411",))
     assert buy(platform, "u1", "u2") == ["0000", "0000"]
     entry = entry_of(platform)

@@ -1,4 +1,4 @@
-"""Money that comes in by card, where it goes, and what a clearing does to an empty account, as tables."""
+"""Credits and overdrafts, as tables: the destination of credited money, and a clearing on an empty account."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.support.chains import check_table
 from tests.support.in_process_platform import InProcessPlatform
 
 # Letters of the postings: F funding source, A available, H held, S settlement, O the program's overdraft account.
-# In the names of types authorization is shortened to auth, and .auth_plus_capture is left out.
+# Names of types abbreviate authorization to auth and omit .auth_plus_capture.
 
 # Refunds_destination PROGRAM_FUNDING_SOURCE.
 CREDITS_SOURCE = """
@@ -46,7 +46,7 @@ CREDITS_WATERFALL = """
     reverse 5 of 4 | original.credit.reversal COMPLETION | COMPLETION 5    | -5 0 0                  | F-5 S+5
 """
 
-# Purchases may not use the account (allow_gpa_auth).
+# Purchases do not use the account's own money (allow_gpa_auth is false).
 FENCED = """
     message       | type state code            | order         | impact ledger available | postings
     credit 30     | original.credit COMPLETION | -             | +30 30 30               | A+30 S-30
@@ -70,7 +70,7 @@ OVERDRAFT_GPA = """
     refund 30 of 2 | refund COMPLETION          | -     | +30 13 10               | A+30 S-30
 """
 
-# Overdraft_destination GLOBAL_OVERDRAFT_ACCOUNT: the program gives what is missing.
+# Overdraft_destination GLOBAL_OVERDRAFT_ACCOUNT: the program pays the shortfall.
 OVERDRAFT_GLOBAL = """
     message        | type state code            | order | impact ledger available | postings
     credit 10      | original.credit COMPLETION | -     | +10 10 10               | A+10 S-10
@@ -96,5 +96,5 @@ TABLES = [
 
 @pytest.mark.parametrize(("product", "table"), TABLES)
 def test_every_message_leaves_what_the_table_says(life: InProcessPlatform, product: str, table: str) -> None:
-    """Type, state and code, order, effect and balances, and the entry in the books, message by message; the books are sound."""
+    """Each message produces the type, state, code, order, impact, balances and postings of its row, and the books balance."""
     check_table(life, product, table)

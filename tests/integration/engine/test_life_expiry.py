@@ -1,4 +1,4 @@
-"""Holds whose time is up, as tables."""
+"""Expiry of holds, as tables."""
 
 import pytest
 
@@ -6,9 +6,9 @@ from tests.support.chains import check_table
 from tests.support.in_process_platform import InProcessPlatform
 
 # Letters of the postings: F funding source, A available, H held, S settlement, O the program's overdraft account.
-# In the names of types authorization is shortened to auth, and .auth_plus_capture is left out.
+# Names of types abbreviate authorization to auth and omit .auth_plus_capture.
 
-# With Managed JIT Funding; 409003 is what the timers are told when there is nothing to expire.
+# With Managed JIT Funding. The timers get 409003 if no hold is due to expire.
 EXPIRY = """
     message             | type state code                                 | order         | impact ledger available | postings
     auth 100            | auth PENDING                                    | PENDING 100   | -100 100 0              | F-100 H+100
@@ -50,7 +50,7 @@ EXPIRY = """
     expire 34           | auth.reversal.issuerexpiration CLEARED          | REVERSED 4    | +4 0 0                  | F+4 H-4
 """
 
-# With money of its own.
+# On a preloaded account.
 EXPIRY_PLAIN = """
     message      | type state code                                 | order | impact ledger available | postings
     credit 50    | original.credit COMPLETION                      | -     | +50 50 50               | A+50 S-50
@@ -76,5 +76,5 @@ TABLES = [
 
 @pytest.mark.parametrize(("product", "table"), TABLES)
 def test_every_message_leaves_what_the_table_says(life: InProcessPlatform, product: str, table: str) -> None:
-    """Type, state and code, order, effect and balances, and the entry in the books, message by message; the books are sound."""
+    """Each message produces the type, state, code, order, impact, balances and postings of its row, and the books balance."""
     check_table(life, product, table)

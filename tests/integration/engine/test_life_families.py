@@ -1,4 +1,4 @@
-"""The families of card events beyond purchases and PIN debits: cash, quasi-cash, account funding, announcements, as tables."""
+"""Card events beyond purchases and PIN debits, as tables: cash, quasi-cash, account funding, announced refunds and credits."""
 
 import pytest
 
@@ -6,9 +6,9 @@ from tests.support.chains import check_table
 from tests.support.in_process_platform import InProcessPlatform
 
 # Letters of the postings: F funding source, A available, H held, S settlement, O the program's overdraft account.
-# In the names of types authorization is shortened to auth, and .auth_plus_capture is left out.
+# Names of types abbreviate authorization to auth and omit .auth_plus_capture.
 
-# Cash and quasi-cash that are cleared later, once for all; account funding, which may be cleared in parts.
+# Cash and quasi-cash have one final clearing. Account funding may be cleared in parts.
 HELD_AND_AT_ONCE = """
     message          | type state code                             | order         | impact ledger available | postings
     cash 100         | auth.atm.withdrawal PENDING                 | PENDING 100   | -100 100 0              | F-100 H+100
@@ -46,7 +46,7 @@ HELD_AND_AT_ONCE = """
     fund 0           | account.funding CLEARED 1830                | -             | - 0 0                   | -
 """
 
-# Money that is announced changes nothing before it is there; a PIN refund is there at once and can be taken back.
+# An announced amount changes no balance before its clearing. A PIN refund is booked at once and can be reversed.
 ANNOUNCED = """
     message         | type state code                             | order           | impact ledger available | postings
     announce 10     | refund.auth PENDING                         | unPENDING 10    | 0 0 0                   | -
@@ -80,7 +80,7 @@ ANNOUNCED = """
     reverse 1 of 25 | pindebit.refund.reversal DECLINED 1017      | -               | - 0 0                   | -
 """
 
-# Clearings of nothing, under names of their own.
+# Forced clearings without an authorization. Each family has its own type.
 FORCED = """
     message               | type state code                         | order          | impact ledger available | postings
     force 7 as announce   | refund.auth.clearing COMPLETION         | unCOMPLETION 7 | +7 0 0                  | F+7 S-7
@@ -88,7 +88,7 @@ FORCED = """
     force 6 as cash       | auth.clearing.atm.withdrawal COMPLETION | COMPLETION 6   | -6 0 0                  | F-6 S+6
 """
 
-# The same with money of its own: what is announced cannot be spent.
+# On a preloaded account: an announced amount cannot be spent.
 PLAIN = """
     message          | type state code                          | order | impact ledger available | postings
     credit 100       | original.credit COMPLETION               | -     | +100 100 100            | A+100 S-100
@@ -146,7 +146,7 @@ NO_ATM = """
     fundhold 1    | account.funding.auth DECLINED 1016 | -     | - 0 0                   | -
 """
 
-# A funding source that is switched off: it can refuse to pay, but not to be paid.
+# A funding source that is not active: it pays nothing, but still receives money.
 DRY = """
     message       | type state code                       | order           | impact ledger available | postings
     cash 10       | auth.atm.withdrawal DECLINED 1016     | DECLINED 10     | - 0 0                   | -
@@ -174,5 +174,5 @@ TABLES = [
 
 @pytest.mark.parametrize(("product", "table"), TABLES)
 def test_every_message_leaves_what_the_table_says(life: InProcessPlatform, product: str, table: str) -> None:
-    """Type, state and code, order, effect and balances, and the entry in the books, message by message; the books are sound."""
+    """Each message produces the type, state, code, order, impact, balances and postings of its row, and the books balance."""
     check_table(life, product, table)

@@ -1,4 +1,4 @@
-"""Holds that are cleared, let go of, lowered and grown, as tables: state, order, balances and postings of every message."""
+"""Holds that are cleared, reversed, reduced and increased, as tables: state, order, balances and postings of each message."""
 
 import pytest
 
@@ -6,9 +6,9 @@ from tests.support.chains import check_table
 from tests.support.in_process_platform import InProcessPlatform
 
 # Letters of the postings: F funding source, A available, H held, S settlement, O the program's overdraft account.
-# In the names of types authorization is shortened to auth, and .auth_plus_capture is left out.
+# Names of types abbreviate authorization to auth and omit .auth_plus_capture.
 
-# In part, in full, beyond the hold, and after its end.
+# Clearings in part, in full, beyond the hold, and after its end.
 CLEARINGS = """
     message          | type state code             | order         | impact ledger available | postings
     auth 100         | auth PENDING                | PENDING 100   | -100 100 0              | F-100 H+100
@@ -41,7 +41,7 @@ CLEARINGS = """
     reverse 5 of 23  | auth.reversal DECLINED 1018 | -             | - 0 0                   | -
 """
 
-# An authorization that grows.
+# Increments of an authorization.
 INCREMENTS = """
     message          | type state code                | order          | impact ledger available | postings
     auth 100         | auth PENDING                   | PENDING 100    | -100 100 0              | F-100 H+100
@@ -63,7 +63,7 @@ INCREMENTS = """
     clear 70 of 15   | auth.clearing COMPLETION       | COMPLETION 70  | -70 0 0                 | H-70 S+70
 """
 
-# A total that is lowered.
+# Advice, which lowers the total of an authorization.
 ADVICE = """
     message         | type state code           | order         | impact ledger available | postings
     auth 100        | auth PENDING              | PENDING 100   | -100 100 0              | F-100 H+100
@@ -82,7 +82,7 @@ ADVICE = """
     advise 60 of 13 | auth.advice DECLINED 1018 | -             | - 0 0                   | -
 """
 
-# Reversals that cannot be declined, and such as look back only so far.
+# Reversal advice, which cannot be declined, and reversals with a limit on the age of their original.
 REVERSAL_ADVICE = """
     message                 | type state code             | order         | impact ledger available | postings
     auth 50                 | auth PENDING                | PENDING 50    | -50 50 0                | F-50 H+50
@@ -102,7 +102,7 @@ REVERSAL_ADVICE = """
     reverse 1 of 13 told    | pindebit.reversal CLEARED   | -             | 0 6 0                   | -
 """
 
-# Less money than asked for.
+# Partial approval: the account has less than the requested amount.
 PARTIAL = """
     message        | type state code            | order | impact ledger available | postings
     credit 20      | original.credit COMPLETION | -     | +20 20 20               | A+20 S-20
@@ -114,7 +114,7 @@ PARTIAL = """
     auth 10        | auth DECLINED 1016         | -     | - 5 0                   | -
 """
 
-# The same where the product takes all or nothing.
+# The same with a product that does not allow partial approval.
 PARTIAL_OFF = """
     message     | type state code                | order | impact ledger available | postings
     credit 20   | original.credit COMPLETION     | -     | +20 20 20               | A+20 S-20
@@ -135,5 +135,5 @@ TABLES = [
 
 @pytest.mark.parametrize(("product", "table"), TABLES)
 def test_every_message_leaves_what_the_table_says(life: InProcessPlatform, product: str, table: str) -> None:
-    """Type, state and code, order, effect and balances, and the entry in the books, message by message; the books are sound."""
+    """Each message produces the type, state, code, order, impact, balances and postings of its row, and the books balance."""
     check_table(life, product, table)

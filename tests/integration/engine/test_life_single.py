@@ -1,4 +1,4 @@
-"""Messages that hold and settle in one, and the PIN debit that is completed later, as tables."""
+"""Single-message transactions, and the PIN debit with a later completion, as tables."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.support.chains import check_table
 from tests.support.in_process_platform import InProcessPlatform
 
 # Letters of the postings: F funding source, A available, H held, S settlement, O the program's overdraft account.
-# In the names of types authorization is shortened to auth, and .auth_plus_capture is left out.
+# Names of types abbreviate authorization to auth and omit .auth_plus_capture.
 
 # PIN debit, cash and balances with Managed JIT Funding.
 SINGLE = """
@@ -39,7 +39,7 @@ SINGLE = """
     inquiry 0          | pindebit.balanceinquiry CLEARED      | -               | - 20 0                  | -
 """
 
-# The same with money of its own.
+# The same on a preloaded account.
 SINGLE_PLAIN = """
     message          | type state code                       | order | impact ledger available | postings
     credit 100       | original.credit COMPLETION            | -     | +100 100 100            | A+100 S-100
@@ -64,7 +64,7 @@ SINGLE_PLAIN = """
     clear 100 of 14  | auth.clearing COMPLETION              | -     | -100 -45 -45            | A-100 S+100
 """
 
-# Purchases with cash back and less money than asked for: a part of the goods, and no cash.
+# Partial approval of purchases with cash back: a part of the goods, and no cash.
 CASH_IN_PART = """
     message           | type state code                  | order | impact ledger available | postings
     credit 15         | original.credit COMPLETION       | -     | +15 15 15               | A+15 S-15
@@ -86,7 +86,7 @@ CASH_IN_PART = """
     auth 1+1          | auth.cashback DECLINED 1016      | -     | - 7 0                   | -
 """
 
-# The same where the product takes all or nothing.
+# The same with a product that does not allow partial approval.
 CASH_WHOLE = """
     message    | type state code                 | order | impact ledger available | postings
     credit 15  | original.credit COMPLETION      | -     | +15 15 15               | A+15 S-15
@@ -95,7 +95,7 @@ CASH_WHOLE = """
     auth 10+5  | auth.cashback PENDING           | -     | -15 15 0                | A-15 H+15
 """
 
-# A funding source that is switched off.
+# A funding source that is not active.
 DRY = """
     message       | type state code                       | order          | impact ledger available | postings
     auth 10       | auth DECLINED 1016                    | DECLINED 10    | - 0 0                   | -
@@ -131,5 +131,5 @@ TABLES = [
 
 @pytest.mark.parametrize(("product", "table"), TABLES)
 def test_every_message_leaves_what_the_table_says(life: InProcessPlatform, product: str, table: str) -> None:
-    """Type, state and code, order, effect and balances, and the entry in the books, message by message; the books are sound."""
+    """Each message produces the type, state, code, order, impact, balances and postings of its row, and the books balance."""
     check_table(life, product, table)

@@ -1,4 +1,4 @@
-"""Money without a card, a table on both databases: what was before, what is asked, the answer, the balances, the postings."""
+"""Movements without a card, as a table on both databases: prior steps, message, answer, balances and journal entries."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +13,9 @@ from tests.support.fixtures import module_server
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
 
-# `before` are steps like `message`, all of which succeed; then the answer's type or error, ledger and available balance of the
-# user and of his friend, and the entries of the message (f: program funding, a: available, h: held, e: fees, t: transit).
-# The fees are `one` (1.00), `tenth` (10 %), `off` (not active), `live` (real-time), `euro` (in EUR).
+# `before` has steps like `message`; all of them succeed. Next come the type of the answer or the error, then ledger and available
+# balance of the user and of a friend. The last column has the entries of the message (f: program funding, a: available, h: held,
+# e: fees, t: transit). The fees are `one` (1.00), `tenth` (10 %), `off` (not active), `live` (real-time), `euro` (in EUR).
 TABLE = """
     before                         | message                 | answer            | user     friend  | entries
     -                              | order 100               | gpa.credit        | 100 100  0 0     | f-100 a100
@@ -87,7 +87,7 @@ ROWS = [[cell.strip() for cell in line.split("|")] for line in TABLE.strip().spl
 
 
 class MovementShop(Shop):
-    """A shop that also plays the table: each row has a user, a friend and a funding source of its own."""
+    """A shop that also plays the table. Each row has a new user, friend and funding source."""
 
     def __init__(self, server: RunningServer) -> None:
         super().__init__(server)
@@ -100,7 +100,7 @@ class MovementShop(Shop):
         self.make("fees", token="euro", name="Euro", amount=1, currency_code="EUR")
 
     def play(self, steps: list[str]) -> Reply:
-        """Plays the steps for new people; the answer to the last one."""
+        """Play the steps for new users and return the answer to the last one."""
         self.rows += 1
         self.user, self.friend, self.source = f"user{self.rows}", f"friend{self.rows}", f"source{self.rows}"
         self.make("fundingsources/program", token=self.source, name="Source")
@@ -119,7 +119,7 @@ class MovementShop(Shop):
         return reply
 
     def step(self, verb: str, *words: str) -> Reply:
-        """One step; its answer."""
+        """Execute one step and return its answer."""
         usd = {"currency_code": "USD", "amount": words[0] if words else None}
         user, post = {"user_token": self.user}, self.client.post
         match verb:
@@ -154,25 +154,25 @@ class MovementShop(Shop):
                 raise AssertionError(verb)
 
     def to_refund(self, verb: str = "fee") -> str:
-        """The token of the transaction that a refund names."""
+        """Return the token of the transaction that a refund names."""
         if verb == "buy":
             return str(self.last["buy"]["transaction"]["token"])
         return str((self.last.get("fee") or self.last["order"])["fees"][0]["transaction_token"])
 
     def entries(self) -> list[str]:
-        """The journal of the row's people, in its order."""
+        """Return all journal entries in their order."""
         with self.database.read() as db:
             rows = db.execute(select(*(journal.c[name] for name in LETTERS)).order_by(journal.c.id)).all()
         return [" ".join(f"{letter}{amount / 100:g}" for letter, amount in zip(LETTERS.values(), row, strict=True) if amount)
                 for row in rows]  # fmt: skip
 
     def new_entries(self) -> str:
-        """What the last step has booked."""
+        """Return the entries that the last step booked."""
         return ", ".join(self.entries()[len(self.entries_before) :])
 
 
 def fees_of(words: tuple[str, ...]) -> list[dict[str, str]]:
-    """Fees from words like ``one`` and ``one=4``."""
+    """Return the fees that words like ``one`` and ``one=4`` stand for."""
     pairs = [word.partition("=") for word in words]
     return [{"token": name, **({"overrideAmount": amount} if is_set else {})} for name, is_set, amount in pairs]
 
@@ -191,7 +191,7 @@ def shop(server: RunningServer) -> Iterator[MovementShop]:
 
 @pytest.mark.parametrize(("before", "message", "answer", "balances", "entries"), ROWS, ids=lambda cell: cell or "none")
 def test_movement(shop: MovementShop, before: str, message: str, answer: str, balances: str, entries: str) -> None:
-    """Each row of the table: the answer, both balances, the entries, and a resource that is read again as it was told."""
+    """Each row of the table has the expected answer, balances and entries. A created resource is read back unchanged."""
     reply = shop.play([*(step.strip() for step in before.split(";") if step != "-"), message])
     money = [f"{amount:g}" for user in (shop.user, shop.friend) for amount in shop.money(user)]
     assert (money, shop.new_entries()) == (balances.split(), entries)
@@ -215,7 +215,7 @@ OBJECTS = {
 
 
 def check_told(shop: MovementShop, verb: str, kind: str, answer: dict[str, Any]) -> None:
-    """GET answers what the create told; its transaction is listed, has the type and shows the object."""
+    """Check that GET returns the created object, and that its transaction is listed, has the type and shows the object."""
     if verb == "buy":
         assert answer["transaction"]["type"] == kind
         return
@@ -241,5 +241,5 @@ def check_told(shop: MovementShop, verb: str, kind: str, answer: dict[str, Any])
 
 
 def test_the_table_is_long_enough() -> None:
-    """Every kind of movement meets the situations that change its answer."""
+    """The table has at least 55 rows."""
     assert len(ROWS) >= 55

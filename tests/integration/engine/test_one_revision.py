@@ -1,7 +1,7 @@
-"""What a batch decides by is of one revision of its program, and that is the one which the record names.
+"""Configuration revisions: a batch decides with one revision of its program, and the decision's record names that revision.
 
-Something is changed, and committed, just before each statement in turn with which a batch reads its configuration. Whether the
-purchase sees the change or not, its explanation from history must come out as the decision did; and the next one sees it.
+Each case commits a change just before one of the statements with which a batch reads its configuration. The explanation from
+history must agree with the decision, whether or not the purchase sees the change. The next purchase sees it.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from tests.support.instants import NOON
 from tests.support.postgres import TestPostgres
 
 STATEMENTS_MAX = 60
-"""More statements than any batch needs for what it has to read."""
+"""More statements than any batch executes."""
 
 ACTIONS: dict[str, tuple[Callable[[Call, Any], Any], type[msgspec.Struct]]] = {
     "create auth": (auth_controls.create_auth_control, auth_controls.AuthControlCreate),
@@ -68,8 +68,10 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Case(NamedTuple):
-    """A change while a purchase is decided: what is there before, the change, what purchases are answered before and after
-    it; ``controls`` are of the product, ``mcc`` is the shop's."""
+    """A change during the decision of a purchase: the state before, the change, and the response codes without and with it.
+
+    ``controls`` belong to the product, ``mcc`` to the merchant, and ``user`` has fields of the user.
+    """
 
     before: tuple[tuple[str, dict[str, Any]], ...]
     change: tuple[str, dict[str, Any]]
@@ -80,7 +82,7 @@ class Case(NamedTuple):
 
 
 def mine(**body: Any) -> dict[str, Any]:
-    """The body of a control of the buyer's, whose tokens end in the round's name."""
+    """Return the body of a control of the buyer. The name of the round replaces ``$`` in its tokens."""
     return {"name": "n", "token": "of-$", "association": {"user_token": "u-$"}, **body}
 
 
@@ -135,7 +137,7 @@ CASES: dict[str, Case] = {
 
 
 class Counter:
-    """Where the cards are used: one worker of the engine, open all the time."""
+    """An open worker of the engine that decides purchases."""
 
     def __init__(self, platform: InProcessPlatform) -> None:
         self.platform, self.ids, self.runner = platform, IdSource(), asyncio.Runner()
@@ -143,21 +145,21 @@ class Counter:
         self.worker = self.runner.run(platform.store.open_worker())
 
     def close(self) -> None:
-        """Closes the worker and the world."""
+        """Close the worker and the platform."""
         self.runner.run(self.worker.close())
         self.runner.run(self.platform.store.close())
         self.runner.close()
         self.platform.close()
 
     def empty(self) -> None:
-        """Begins again with a program that has nothing but one buyer."""
+        """Reset the program, so that it has only one buyer."""
         with self.platform.database.write() as db:
             reset_program(db, self.platform.program_id, ProgramClock(0, NOON))
         self.platform.cache.clear()
         make_ready(self.platform, CASES["a product"], "other")
 
     def bought(self, case: Case, name: str) -> CardResult:
-        """What became of a purchase of 5.00, abroad where the case is about that."""
+        """Return the outcome of a purchase of 5.00. It is made in Canada if the case sets fields of the user."""
         request: CardRequest = card_request(self.platform, f"c-{name}", 500, seed=1)
         country = "CAN" if case.user else "USA"
         merchant = msgspec.structs.replace(request.message.details.merchant, mcc=case.mcc, country=country)
@@ -174,7 +176,7 @@ class Counter:
 
 @pytest.fixture(scope="module")
 def counter(postgres: TestPostgres) -> Iterator[Counter]:
-    """A world on PostgreSQL: on SQLite nothing can change while a batch is under way."""
+    """A program on PostgreSQL. On SQLite nothing can change while a batch runs."""
     address = postgres.new_database(migrate_address)
     counter = Counter(InProcessPlatform(address))
     yield counter
@@ -183,14 +185,14 @@ def counter(postgres: TestPostgres) -> Iterator[Counter]:
 
 
 def named(template: Any, name: str) -> Any:
-    """The same with the round's name wherever there is a dollar sign."""
+    """Return the template with each dollar sign replaced by the name of the round."""
     if isinstance(template, Mapping):
         return {key: named(value, name) for key, value in template.items()}
     return template.replace("$", name) if isinstance(template, str) else template
 
 
 def act(platform: InProcessPlatform, action: str, body: dict[str, Any], name: str) -> None:
-    """Does what a request would do, committed at the end."""
+    """Execute the action of a request and commit it."""
     done, shape = ACTIONS[action]
     with platform.database.write() as db:
         call = Call(platform.app, db, get_program(db, platform.program_id), NOON, {"token": f"of-{name}"})
@@ -198,10 +200,10 @@ def act(platform: InProcessPlatform, action: str, body: dict[str, Any], name: st
 
 
 def make_ready(platform: InProcessPlatform, case: Case, name: str) -> None:
-    """A user with a card of a product of his own, and what there is besides."""
+    """Create a user with a card and a card product, and the objects that the case needs."""
     controls = named(case.controls, name)
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": f"of-{name}"}}
-    # What the product and the user name comes before them, and what names those after them.
+    # Create groups before the product and user that name them, and controls after the product and user that they name.
     groups = [step for step in case.before if "association" not in step[1]]
     for action, body in groups:
         act(platform, action, body, name)
@@ -218,7 +220,7 @@ def make_ready(platform: InProcessPlatform, case: Case, name: str) -> None:
 
 
 def explained(platform: InProcessPlatform, outcome: CardResult) -> dict[str, Any]:
-    """What the record explains a decision by."""
+    """Return the explanation in the record of a decision."""
     with platform.database.read() as db:
         call = Call(platform.app, db, get_program(db, platform.program_id), NOON, {"token": token_of(outcome.row)})
         return get_decision(call)
@@ -227,7 +229,7 @@ def explained(platform: InProcessPlatform, outcome: CardResult) -> dict[str, Any
 def changing_before(
     platform: InProcessPlatform, number: int, change: Callable[[], None], then: Callable[[], Any]
 ) -> tuple[Any, bool]:
-    """Does something, with a change just before its so manieth statement; tells whether there were so many."""
+    """Call ``then``, and ``change`` just before its statement ``number``, counted from 0. Also return whether it was reached."""
     statement_count = 0
 
     def listen(*_: Any) -> None:
@@ -246,14 +248,14 @@ def changing_before(
 @pytest.mark.parametrize("is_known", [False, True], ids=["the program is read", "the program is known"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_change_is_seen_whole_or_not_at_all(counter: Counter, name: str, is_known: bool) -> None:
-    """Just before any statement of a batch that reads everything, or what is new to it: decision and explanation agree."""
+    """Decision and explanation agree if a change is committed before any statement of a batch, with or without cache."""
     platform, case, met = counter.platform, CASES[name], set[str]()
     counter.empty()
     for number in range(STATEMENTS_MAX):
         this = str(number)
         make_ready(platform, case, this)
         if is_known:
-            # Somebody else has bought at this revision, so the program is known, and nothing of what is this buyer's.
+            # A purchase by another user at this revision caches the program, but nothing of this buyer.
             counter.bought(CASES["a product"], "other")
         else:
             platform.cache.clear()

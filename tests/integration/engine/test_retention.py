@@ -1,4 +1,4 @@
-"""Retention on both databases: rows that ended long ago go, in small steps; everything else stays, and the books balance."""
+"""Retention on both databases: old finished rows are removed in small steps, all other rows stay, and the books balance."""
 
 import asyncio
 import threading
@@ -45,7 +45,7 @@ def remove_all(database: Database, real_ms: int) -> None:
 
 
 def insert_notifications(platform: InProcessPlatform, state: Delivery, count: int, due_ms: int) -> None:
-    """Insert notifications of nothing, in a state and with a time."""
+    """Insert notifications without content, with a state and a due time."""
     row = outbox_row(platform.program_id, NOON, Category.TRANSACTION, [], target=b"sealed")
     with platform.database.write() as db:
         db.execute(outbox.insert(), [{**row, "state": int(state), "due_ms": due_ms}] * count)
@@ -69,31 +69,31 @@ def insert_backtest(platform: InProcessPlatform, token: str, state: str, lease_m
 
 
 def post(platform: InProcessPlatform, body: bytes, real_ms: int) -> None:
-    """Let a message arrive in the inbox at an instant of real time."""
+    """Deliver a message to the webhook inbox at an instant of real time."""
     assert webhook_inbox.accept(platform.database, lambda: real_ms, "world", "box", [], body)
 
 
 def bodies(database: Database) -> list[tuple[int, bytes]]:
-    """The inbox messages, id and body, oldest first."""
+    """Return id and body of the inbox messages, oldest first."""
     with database.read() as db:
         rows = db.execute(select(inbox_messages.c.id, inbox_messages.c.body).order_by(inbox_messages.c.id))
         return [(row.id, bytes(row.body)) for row in rows]
 
 
 def states(database: Database) -> list[int]:
-    """The states of all notifications."""
+    """Return the states of all notifications."""
     with database.read() as db:
         return sorted(db.scalars(select(outbox.c.state)))
 
 
 def tokens(database: Database) -> list[str]:
-    """The tokens of all backtests."""
+    """Return the tokens of all backtests."""
     with database.read() as db:
         return list(db.scalars(select(backtests.c.token).order_by(backtests.c.id)))
 
 
 def count(database: Database, table: Any) -> int:
-    """The number of a table's rows."""
+    """Return the number of rows of a table."""
     with database.read() as db:
         return db.scalar(select(func.count()).select_from(table)) or 0
 
@@ -102,7 +102,7 @@ def count(database: Database, table: Any) -> int:
 
 
 CLOCKS = [ProgramClock(40 * DAY_MS), ProgramClock(frozen_ms=NOON - 40 * DAY_MS)]
-"""A program's clock that was moved 40 days forward, and one that stands still 40 days back."""
+"""A clock 40 days ahead of real time, and a frozen clock 40 days behind it."""
 
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=["ahead", "behind"])
@@ -110,7 +110,7 @@ CLOCKS = [ProgramClock(40 * DAY_MS), ProgramClock(frozen_ms=NOON - 40 * DAY_MS)]
 def test_notification_ages_by_real_time(
     platform: InProcessPlatform, status: int | None, state: Delivery, clock: ProgramClock
 ) -> None:
-    """A settled notification goes 30 real days after its outcome and not before, wherever its program's clock stands."""
+    """A settled notification is removed 30 real days after its outcome and not before, independent of the program's clock."""
     insert_notifications(platform, Delivery.DUE, 1, due_ms=0)
     with platform.database.write() as db:
         set_clock(db, platform.program_id, clock)
@@ -124,7 +124,7 @@ def test_notification_ages_by_real_time(
 
 
 def test_notification_that_waits_stays(platform: InProcessPlatform) -> None:
-    """A notification that is due or is being sent is never removed, however old it is."""
+    """A notification that is due or is being sent is never removed, at any age."""
     for state in Delivery:
         insert_notifications(platform, state, 1, due_ms=0)
     remove_all(platform.database, NOON)
@@ -133,7 +133,7 @@ def test_notification_that_waits_stays(platform: InProcessPlatform) -> None:
 
 @pytest.mark.parametrize("clock", CLOCKS, ids=["ahead", "behind"])
 def test_message_ages_by_real_time(platform: InProcessPlatform, clock: ProgramClock) -> None:
-    """An inbox message goes 30 real days after it arrived and not before, wherever its program's clock stands."""
+    """An inbox message is removed 30 real days after its arrival and not before, independent of the program's clock."""
     with platform.database.write() as db:
         set_clock(db, platform.program_id, clock)
     for number, body in enumerate((b"old", b"new", b"newest")):
@@ -145,7 +145,7 @@ def test_message_ages_by_real_time(platform: InProcessPlatform, clock: ProgramCl
 
 
 def test_ids_of_messages_never_come_again(platform: InProcessPlatform) -> None:
-    """After everything is old the newest message is still there, so that the next one has a higher id than all before."""
+    """When all messages are old, the newest one still stays. The next message therefore has a higher id than all before."""
     for body in (b"1", b"2", b"3"):
         post(platform, body, NOON)
     newest = bodies(platform.database)[-1]
@@ -156,7 +156,7 @@ def test_ids_of_messages_never_come_again(platform: InProcessPlatform) -> None:
 
 
 def test_finished_backtest_goes_with_its_flips(platform: InProcessPlatform) -> None:
-    """Backtests that ended more than 30 days ago go with all their flips; younger and unfinished ones keep theirs."""
+    """Backtests that ended more than 30 days ago are removed with all their flips. Younger and unfinished ones keep theirs."""
     old = NOON - DAYS * DAY_MS - 1
     insert_backtest(platform, "done", DONE, old, flips=2 * ROWS_MAX + 1)
     insert_backtest(platform, "failed", FAILED, old)
@@ -172,7 +172,7 @@ def test_finished_backtest_goes_with_its_flips(platform: InProcessPlatform) -> N
 
 
 def test_a_step_is_small(platform: InProcessPlatform) -> None:
-    """One transaction removes at most 200 rows or 5 messages, the steps together all, and the counter counts each row."""
+    """One transaction removes at most 200 rows or 5 messages. The steps together remove all old rows."""
     insert_notifications(platform, Delivery.DELIVERED, 2 * ROWS_MAX + 7, due_ms=0)
     insert_backtest(platform, "done", DONE, 0, flips=ROWS_MAX + 2)
     for _ in range(MESSAGES_MAX + 2):
@@ -199,7 +199,7 @@ def test_removed_rows_are_counted(platform: InProcessPlatform) -> None:
 
 
 def test_a_locked_row_is_passed_over(migrated_postgres_url: str) -> None:
-    """While another process removes some rows, a step takes the others and does not wait; later it takes what was left."""
+    """A step skips rows that another process has locked, and does not wait. A later round removes them."""
     with new_platform(migrated_postgres_url) as platform:
         insert_notifications(platform, Delivery.DELIVERED, 3, due_ms=0)
         post(platform, b"1", 0)
@@ -211,7 +211,7 @@ def test_a_locked_row_is_passed_over(migrated_postgres_url: str) -> None:
         with ThreadPoolExecutor(1) as executor, platform.database.write() as other:
             for lock in locks:
                 assert len(other.execute(lock).all()) == 1
-            # A step that waited for a lock would not end: the locks are released after all steps.
+            # The locks are released after all steps. A step that waited for a lock would therefore not end.
             removing = [executor.submit(remove_some, platform.database, removal, NOON) for removal in REMOVALS]
             assert [future.result(30) for future in removing] == [2, 0, 0, 2, 0]
         remove_all(platform.database, NOON)
@@ -224,7 +224,7 @@ def test_a_locked_row_is_passed_over(migrated_postgres_url: str) -> None:
 
 
 def test_two_processes_remove_together(migrated_postgres_url: str) -> None:
-    """Two processes that remove at the same time remove every row once, and neither fails."""
+    """Two processes that remove rows at the same time remove each row once, and neither fails."""
     with new_platform(migrated_postgres_url) as platform:
         insert_notifications(platform, Delivery.DELIVERED, 5 * ROWS_MAX, due_ms=0)
         insert_backtest(platform, "done", DONE, 0, flips=5 * ROWS_MAX)
@@ -242,17 +242,17 @@ def test_two_processes_remove_together(migrated_postgres_url: str) -> None:
             removed = sum(executor.map(remove, databases))
         for database in databases:
             database.close()
-        # A process that finds every old row locked ends its round, and the next round finds them removed.
+        # A process that finds every old row locked ends its round. The next round finds these rows removed.
         remove_all(platform.database, NOON)
         assert removed == 10 * ROWS_MAX + 1
         assert tokens(platform.database) == []
 
 
-# --- What stays ---------------------------------------------------------------------------
+# --- Rows that stay -----------------------------------------------------------------------
 
 
 def make_purchases(platform: InProcessPlatform) -> None:
-    """Two cards, purchases with and without a chosen token, one of which tells an address of its own."""
+    """Create two cards and purchases with and without a chosen token. One purchase names a webhook address."""
     platform.make("fundingsources/program", token="source", name="Source")
     funding = {"program_funding_source": {"enabled": True, "funding_source_token": "source"}}
     config = {"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": funding}
@@ -266,13 +266,13 @@ def make_purchases(platform: InProcessPlatform) -> None:
 
 
 def dump(database: Database) -> dict[str, list[str]]:
-    """Every row of every table, as text."""
+    """Return every row of every table, as text."""
     with database.read() as db:
         return {table.name: sorted(map(repr, db.execute(select(table)).all())) for table in metadata.sorted_tables}
 
 
 def test_everything_else_stays(platform: InProcessPlatform) -> None:
-    """When all that may be removed is removed, every row of every other table is as it was, and the books balance."""
+    """After all removable rows are removed, every other table is unchanged, and the books balance."""
     make_purchases(platform)
     with platform.database.write() as db:
         assert db.execute(update(outbox).values(state=int(Delivery.DELIVERED), due_ms=NOON)).rowcount == 1
@@ -292,7 +292,7 @@ def test_everything_else_stays(platform: InProcessPlatform) -> None:
 
 @contextmanager
 def running(database: Database, real_ms: int) -> Iterator[None]:
-    """The loop at work in a thread, with rounds that follow one another at once; it must end when it is stopped."""
+    """Run the loop in a thread, with 10 ms between rounds. It must end when it is stopped."""
     with ThreadPoolExecutor(2) as executor:
         started: list[tuple[asyncio.AbstractEventLoop, Retention]] = []
 
@@ -311,7 +311,7 @@ def running(database: Database, real_ms: int) -> Iterator[None]:
 
 
 def test_loop_survives_a_database_that_is_away(migrated_postgres_url: str) -> None:
-    """While nobody can connect each round leaves one line of level debug; afterwards the loop removes what is old."""
+    """While the database refuses connections, each round logs one debug line. Afterwards the loop removes the old rows."""
     name = migrated_postgres_url.rpartition("/")[2]
     with (
         new_platform(migrated_postgres_url) as platform,

@@ -1,4 +1,4 @@
-"""Velocity controls: what is counted, in which window, and what is left; the reference's examples and each window's edge."""
+"""Velocity controls: counted amounts and uses, windows, and the available rest; the reference's examples and the window edges."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -42,10 +42,10 @@ KINDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
 }
 REFUNDS = {"announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
 
-# Each story: lines of "when | what | answer". What: a message of a card (`auth 80+20 at 5411 on u` with 20 of cash back,
-# `reverse 80 of 2`), a new control (`control NAME key=value …`), a change (`edit NAME …`, `off NAME`, `turn NAME` on again).
-# A refund names an original, `repay` does not. The answer: a code, or `left AMOUNT USES` of a control. Dates are UTC; the day
-# is that of the line before when it is left out.
+# Each story has lines of "when | step | answer". A step is a message of a card (`auth 80+20 at 5411 on u` with 20 of cash back,
+# `reverse 80 of 2`), a new control (`control NAME key=value …`) or a change (`edit NAME …`, `off NAME`, `turn NAME` on again). A
+# refund names an original, and `repay` does not. The answer is a code, or `left AMOUNT USES` of a control. Dates are UTC. A line
+# without a date has the day of the line before.
 STORIES = {
     "amount and count within a day": """
         2025-03-04 09:00 | control day amount_limit=120 usage_limit=4 user=u |
@@ -418,7 +418,7 @@ def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
 
 
 class Story:
-    """Plays the lines of a story."""
+    """The player of a story's lines."""
 
     def __init__(self, platform: InProcessPlatform) -> None:
         self.platform = platform
@@ -426,26 +426,26 @@ class Story:
         self.now = 0
 
     def set_time(self, when: str, day: str) -> str:
-        """Sets the clock; answers the day."""
+        """Set the clock and return the day."""
         day, _, time = when.rpartition(" ") if " " in when else (day, "", when)
         self.set(parse_instant(f"{day}T{time if time.count(':') == 2 else time + ':00'}"))
         return day
 
     def set(self, now: int) -> None:
-        """Sets the clock to an instant."""
+        """Set the clock to an instant."""
         self.now = now
         with self.platform.database.write() as db:
             set_clock(db, self.platform.program_id, ProgramClock(0, now))
 
     def act(self, action: Any, body: msgspec.Struct | None, **path: str) -> Any:
-        """Runs an action of the API."""
+        """Run an action of the API."""
         with self.platform.database.write() as db:
             program = get_program(db, self.platform.program_id)
             call = Call(self.platform.app, db, program, self.now, path, page=Page(100, 0, controls.PAGING.sort_by))
             return action(call, body) if body is not None else action(call)
 
     def play(self, step: str) -> str:
-        """One line: what was answered."""
+        """Play one line and return its answer."""
         verb, *words = step.split()
         match verb:
             case "control":
@@ -472,12 +472,12 @@ class Story:
                 return self.message(verb, words)
 
     def left(self, user: str) -> dict[str, tuple[int, int]]:
-        """What the API says that each control has left for a user: minor units and uses."""
+        """Return the rest of each control of a user as the API shows it: minor units and uses."""
         docs = map(msgspec.json.decode, self.act(controls.list_available, None, user_token=user).docs)
         return {doc["token"]: (round(doc["available"]["amount"] * 100), doc["available"]["uses"]) for doc in docs}
 
     def message(self, verb: str, words: list[str]) -> str:
-        """A message of a card."""
+        """Decide a message of a card and return its code, with the limiting control if there is one."""
         words = ["0", *words] if verb == "expire" else words
         options = dict(zip(words[1::2], words[2::2], strict=True))
         kind, request_type = KINDS[verb]
@@ -509,7 +509,7 @@ class Story:
 
 
 def control_fields(words: list[str]) -> dict[str, Any]:
-    """``key=value`` words as fields of a control."""
+    """Return ``key=value`` words as fields of a control."""
     pairs = dict(word.split("=") for word in words)
     body: dict[str, Any] = {key: value for key, value in pairs.items() if key not in ("user", "product", "window", "mcc")}
     if "window" in pairs:
@@ -527,7 +527,7 @@ def control_fields(words: list[str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", STORIES)
 def test_a_story_of_controls_goes_as_told(platform: InProcessPlatform, name: str) -> None:
-    """Each line of the story is answered as it says."""
+    """Each line of a story has the expected answer. An independent count agrees with the outcomes and the available amounts."""
     story, day = Story(platform), ""
     for line in STORIES[name].strip().splitlines():
         when, step, answer = (" ".join(cell.split()) for cell in line.split("|"))
@@ -539,7 +539,7 @@ def test_a_story_of_controls_goes_as_told(platform: InProcessPlatform, name: str
         assert books.left(user, datetime.fromtimestamp(story.now / 1000, UTC)) == story.left(user)
 
 
-# How a purchase of 80 is given back: what it is, what follows at once, and what follows in a later window.
+# Ways to give back a purchase of 80: its kind, the messages that follow at once, and the messages in a later window.
 GIVE_BACKS = {
     "a reversal": ("auth", (), ("reverse 80 of {n}",)),
     "two reversals": ("auth", (), ("reverse 30 of {n}", "reverse 50 of {n}")),
@@ -555,7 +555,7 @@ GIVE_BACKS = {
 
 @pytest.mark.parametrize("window", [window for window in Window if window is not Window.TRANSACTION])
 def test_no_give_back_lifts_the_room_above_the_limit(platform: InProcessPlatform, window: Window) -> None:
-    """80 of a cap of 100 is given back after the window's end: 100 is available, and no cent more is approved."""
+    """After the window's end, 80 of a limit of 100 is given back: exactly 100 is available, and one more cent is declined."""
     story, start_ms = Story(platform), parse_instant("2025-03-28T12:00:00")
     story.set(start_ms)
     roots = {}
@@ -566,7 +566,7 @@ def test_no_give_back_lifts_the_room_above_the_limit(platform: InProcessPlatform
         roots[name] = {"n": str(len(story.outcomes)), "mcc": mcc, "control": f"c{number}"}
         for line in follow_ups:
             assert story.play(line.format(**roots[name])) == "0000", name
-    # Holds expire after seven days. A window without an end gives back what it counted.
+    # Holds expire after seven days. A window without an end gives back the amount that it counted.
     story.set(max(window_end(window, start_ms) or 0, start_ms + 8 * DAY_MS))
     for name, (_, _, lines) in GIVE_BACKS.items():
         root = roots[name]
@@ -579,7 +579,7 @@ def test_no_give_back_lifts_the_room_above_the_limit(platform: InProcessPlatform
 
 
 def test_the_second_count_finds_what_is_wrong(platform: InProcessPlatform) -> None:
-    """A limit that had been lower, or higher, when purchases were decided: each wrong approval and refusal is found."""
+    """The independent count finds a wrong approval or decline after the limit in the history was lowered or raised."""
     story = Story(platform)
     story.set(parse_instant("2025-03-04T09:00:00"))
     story.play("control day amount_limit=20 usage_limit=2 user=u")
@@ -602,14 +602,14 @@ EDGES = [
 
 @pytest.mark.parametrize(("window", "last", "first", "end"), EDGES)
 def test_windows_end_where_the_next_begins(window: str, last: str, first: str, end: str) -> None:
-    """The last millisecond belongs to the old window, the next to the new one, and the end is told exactly."""
+    """The last millisecond of a window belongs to it, the next one to the following window, and window_end is exactly between."""
     kind = Window(window)
     assert windows_at(parse_instant(last))[kind] + 1 == windows_at(parse_instant(first))[kind]
     assert window_end(kind, parse_instant(last)) == parse_instant(end)
 
 
-# The last second of a window and the first of the next. A message carries no time of its own: what counts is the program's
-# clock, and an instant is the same in whichever zone it is written, so midnight elsewhere is no edge.
+# The last second of a window and the first of the next. The clock of the program counts, because messages carry no time. An
+# instant is the same in every time zone, so midnight in another zone is no edge.
 LAST_SECONDS = [
     ("DAY", "2025-03-04T23:59:59Z", "2025-03-05T00:00:00Z"),
     ("DAY", "2025-03-06T00:59:59+01:00", "2025-03-06T01:00:00+01:00"),
@@ -638,10 +638,10 @@ NO_EDGES = [
 
 
 def test_each_window_ends_to_the_second_whatever_the_time_zone(platform: InProcessPlatform) -> None:
-    """What is used up in the last second is free again in the next exactly where a window ends, by amount and by count."""
+    """A limit that is exhausted in the last second of a window is free in the next second, by amount and by count."""
     story = Story(platform)
     edges = [(*row, True) for row in LAST_SECONDS] + [(*row, False) for row in NO_EDGES]
-    # Time goes forward only.
+    # The clock only moves forward.
     edges.sort(key=lambda row: parse_instant(row[1]))
     for number, (window, last, first, is_edge) in enumerate(edges):
         amount_cap = (f"a{number}", 2000 + 2 * number, "amount_limit=10")
@@ -660,7 +660,7 @@ def test_each_window_ends_to_the_second_whatever_the_time_zone(platform: InProce
 
 
 def test_a_transaction_is_a_window_of_its_own(platform: InProcessPlatform) -> None:
-    """In one second as many purchases pass as one likes, each up to the limit; a cent more than it is refused."""
+    """Any number of purchases pass within one second, each up to the limit. A purchase of one cent more is declined."""
     story = Story(platform)
     story.set(parse_instant("2025-03-04T23:59:59+01:00"))
     story.play("control once amount_limit=10 window=TRANSACTION user=u")
