@@ -1,4 +1,4 @@
-"""The invariants hold on sound books, and each one notices what it is there for: a table of sabotage, on both databases."""
+"""Invariants: they hold on sound books, and each manipulation breaks exactly the expected ones, on both databases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ WITH_FEE, FEES, ENDS = 3, 5, 2
 
 
 def follow_up(platform: InProcessPlatform, purchases: list[int]) -> None:
-    """Every kind of message that comes after a purchase: released, settled in part, over it and without one, given back."""
+    """Send each kind of follow-up: reversals, clearings in part, above the hold and without a hold, an advice and a refund."""
 
     def after(number: int, kind: type[Any], amount: int, **options: Any) -> CardRequest:
         card = ("ben_card", "ana_card")[number % 2]
@@ -44,7 +44,7 @@ def follow_up(platform: InProcessPlatform, purchases: list[int]) -> None:
 
 
 def move_money(platform: InProcessPlatform) -> None:
-    """Money without a card: an order with a fee, what is unloaded of it, a fee, and transfers to a friend and the program."""
+    """Move money without a card: an order with a fee, a partial unload, a fee, a peer transfer and a program transfer."""
     order = movement_request(platform, GpaLoad, ["ana"], 1000, seed=201, fees=[10], source="source")
     (_,) = platform.run([[order]])
     with platform.database.read() as db:
@@ -60,7 +60,7 @@ def move_money(platform: InProcessPlatform) -> None:
 
 
 def send_deposits(platform: InProcessPlatform) -> None:
-    """A direct deposit that is there, one that waits, one that was returned, and a debit that was paid."""
+    """Create a settled direct deposit, a pending one, a returned one, and a paid debit."""
     platform.make("depositaccounts", token="account", user_token="ben")
     far, echo = 10**14, {"user_token": "ben", "direct_deposit_account_token": "account"}
     credit, debit = {"is_credit": True, "echoed": echo}, {"is_credit": False, "echoed": echo}
@@ -79,7 +79,7 @@ def send_deposits(platform: InProcessPlatform) -> None:
 
 
 def pay_fees(platform: InProcessPlatform) -> None:
-    """A third cardholder, whose purchases have a real-time fee: one waits, one was charged, one was let go of."""
+    """Create a third cardholder and purchases with a real-time fee. One fee is pending, one charged, one released."""
     attributes = {"fee_attributes": {"transaction_type": "authorization"}, "category": "REALTIME"}
     platform.make("fees", token="fee", name="Fee", amount=0.25, currency_code="USD", **attributes)
     platform.make("realtimefeegroups", token="fees", name="Fees", fee_tokens=("fee",))
@@ -94,7 +94,7 @@ def pay_fees(platform: InProcessPlatform) -> None:
 
 
 def populate(platform: InProcessPlatform) -> None:
-    """Two cardholders on a JIT product, purchases of both, a decline, a chosen token, and news on their way."""
+    """Create two cardholders with purchases, a decline, a chosen token, fees, follow-ups, movements and notifications."""
     platform.make("fundingsources/program", token="source", name="Source")
     funding = {"program_funding_source": {"enabled": True, "funding_source_token": "source"}}
     config = {"card_life_cycle": {"activate_upon_issue": True}, "jit_funding": funding}
@@ -126,7 +126,7 @@ def populate(platform: InProcessPlatform) -> None:
 
 @pytest.fixture(scope="module", params=chosen_databases())
 def sound_platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessPlatform]:
-    """A platform for all tests that leave its database as it was."""
+    """Yield a platform for the tests that leave the database unchanged."""
     folder = tmp_path_factory.mktemp("sound")
     with migrated_database(request.param, request, folder) as address, new_platform(address) as platform:
         populate(platform)
@@ -135,7 +135,7 @@ def sound_platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
-    """A platform for one test, which writes."""
+    """Yield a platform for a test that writes."""
     with new_platform(migrated_url) as platform:
         populate(platform)
         yield platform
@@ -143,13 +143,13 @@ def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
 
 @contextmanager
 def unguarded(database: Database) -> Iterator[Connection]:
-    """A transaction in which no constraint stops a statement, as by a bug or a hand in the database; undone at the end."""
+    """Yield a transaction without constraints, as after a bug or a manual change. It is rolled back at the end."""
     with database.engine.connect() as db:
         if database.is_sqlite:
             triggers = db.exec_driver_sql("SELECT name FROM sqlite_schema WHERE type = 'trigger'").scalars().all()
             unlocked = [f"DROP TRIGGER {name}" for name in triggers]
             db.rollback()
-            # These two are heeded outside of a transaction only.
+            # SQLite does not change `foreign_keys` inside a transaction.
             for pragma in ("PRAGMA ignore_check_constraints = ON", "PRAGMA foreign_keys = OFF"):
                 db.connection.driver_connection.execute(pragma)
         else:
@@ -158,12 +158,12 @@ def unguarded(database: Database) -> Iterator[Connection]:
             db.exec_driver_sql(command)
         yield db
         db.rollback()
-        # Not back into the pool: it must never serve anybody else.
+        # The connection must not return to the pool, because its guards are off.
         db.invalidate()
 
 
 def sabotage(db: Connection, statement: str) -> set[str]:
-    """What is broken after a statement on an unguarded connection; undone at the end."""
+    """Return the invariants that a statement on an unguarded connection breaks. The statement is rolled back."""
     savepoint = db.begin_nested()
     db.exec_driver_sql(statement.replace("%", "%%"))
     broken = {finding.name for finding in check(db, secrets=True) if finding.broken}
@@ -172,7 +172,7 @@ def sabotage(db: Connection, statement: str) -> set[str]:
 
 
 def test_sound_books_contradict_nothing(sound_platform: InProcessPlatform) -> None:
-    """After purchases and a decline every invariant holds, and none was looked at in vain."""
+    """After purchases, movements and a decline every invariant holds, and each one examined at least one row."""
     report = verify(sound_platform.database, secrets=True)
     assert report.is_sound
     assert report.violations == []
@@ -181,7 +181,7 @@ def test_sound_books_contradict_nothing(sound_platform: InProcessPlatform) -> No
 
 
 def test_empty_database_is_sound(migrated_url: str) -> None:
-    """Nothing is as true of nothing."""
+    """A program without transactions satisfies every invariant."""
     with new_platform(migrated_url) as platform:
         assert verify(platform.database, secrets=True).is_sound
 
@@ -194,7 +194,7 @@ DECLINED = "WHERE id = (SELECT min(id) FROM transactions WHERE impacted IS NULL 
 ZERO_ENTRY = "INSERT INTO journal (id, program_id, holder_id, source_id, currency, booked_ms)"
 
 LISTS = {"listed_is_a_transaction", "transaction_is_in_one_list"}
-"""What an account's list says of a transaction that became another."""
+"""The invariants that break if an entry of an account's list does not match its transaction."""
 
 PENDING = TYPE_NUMBER["directdeposit.credit.pending"]
 
@@ -420,7 +420,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
 
 
 def test_sabotage_is_noticed(sound_platform: InProcessPlatform) -> None:
-    """Books that were tampered with break the invariants that are about it, and no others."""
+    """Each manipulation breaks exactly the expected invariants."""
     with unguarded(sound_platform.database) as db:
         broken = {name: sabotage(db, statement) for name, (statement, _) in SABOTAGE.items()}
     assert broken == {name: expected for name, (_, expected) in SABOTAGE.items()}
@@ -428,7 +428,7 @@ def test_sabotage_is_noticed(sound_platform: InProcessPlatform) -> None:
 
 
 def test_forgotten_balance_is_noticed(sound_platform: InProcessPlatform) -> None:
-    """An account whose stored state was wiped no longer agrees with the books."""
+    """An account with an erased state contradicts the books."""
     wiped = "X'9180'" if sound_platform.database.is_sqlite else "'\\x9180'"
     with unguarded(sound_platform.database) as db:
         broken = sabotage(db, f"UPDATE holders SET state = {wiped}")
@@ -436,13 +436,13 @@ def test_forgotten_balance_is_noticed(sound_platform: InProcessPlatform) -> None
 
 
 def test_every_invariant_is_sabotaged() -> None:
-    """The table above leaves none out, so a new invariant comes with its proof."""
+    """The table covers every invariant, so a new invariant needs a row."""
     proven = set().union(*(names for _, names in SABOTAGE.values()))
     assert proven == {invariant.name for invariant in (*INVARIANTS, *SECRETS)}
 
 
 def test_violations_say_where_and_what(platform: InProcessPlatform) -> None:
-    """A report names the row, what it should say and what it says; beyond twenty violations it only counts."""
+    """A report names the row, the expected and the actual value. Above 20 violations of one invariant it only counts."""
     platform.run([[card_request(platform, "ana_card", 100, seed=number) for number in range(SHOWN_MAX)]])
     with platform.database.write() as db:
         db.execute(message_tokens.update().values(transaction_id=99999))
@@ -460,7 +460,7 @@ def test_violations_say_where_and_what(platform: InProcessPlatform) -> None:
 
 
 def test_books_in_use_are_seen_at_one_instant(platform: InProcessPlatform) -> None:
-    """Purchases that are committed while the books are checked do not look like contradictions."""
+    """Purchases that are committed during a verification cause no violation."""
     all_findings = []
     for number, finding in enumerate(findings(platform.database)):
         platform.run([[card_request(platform, "ana_card", 100, seed=1000 + number)]])
@@ -483,5 +483,5 @@ def test_books_in_use_are_seen_at_one_instant(platform: InProcessPlatform) -> No
     ],
 )
 def test_card_number_is_found(value: Any, count: int) -> None:
-    """Only a number with our prefix, the full length and a right check digit is one; what stands around it plays no part."""
+    """Only a number with the given prefix, the full length and a valid check digit counts. Adjacent characters are ignored."""
     assert len(list(numbers_in(value, [pattern_of("111111", 16)]))) == count
