@@ -1,4 +1,4 @@
-"""Which transactions an account has: its own row names the newest, its list has the others."""
+"""Transactions of an account: its row has the newest ids, and its list has the others."""
 
 from functools import reduce
 
@@ -14,7 +14,7 @@ DAY_MS = 86_400_000
 
 
 def test_an_account_names_its_newest_until_there_is_no_room() -> None:
-    """Up to RECENT_MAX ids of any size, in order; what an account's own row holds has one size, however many they are."""
+    """The row of an account holds up to RECENT_MAX ids in order, and its size does not depend on their number."""
     ids = [1, 3, 255, 257, 65_537, 2**40 - 3, 2**40 - 257, 2**40 - 1]
     recent = NOTHING_RECENT
     for index, row_id in enumerate(ids):
@@ -27,7 +27,7 @@ def test_an_account_names_its_newest_until_there_is_no_room() -> None:
 
 
 def store(platform: InProcessPlatform, holder_id: int, listed: list[int], named: list[int]) -> None:
-    """An account whose list has some transactions and whose own row names others."""
+    """Store an account with some transactions in its list and others in its row."""
     recent = reduce(with_newest, named, NOTHING_RECENT)
     rows = [row(row_id, row_id * DAY_MS, program_id=platform.program_id, holder_id=holder_id) for row_id in listed + named]
     with platform.database.write() as db:
@@ -38,7 +38,7 @@ def store(platform: InProcessPlatform, holder_id: int, listed: list[int], named:
 
 
 def test_own_transactions_are_found_once(migrated_url: str) -> None:
-    """Both ways of asking give the listed and the newest of the accounts, each of them once, and nobody else's."""
+    """The condition and the parts of the list both select exactly the transactions of the accounts, each once."""
     with new_platform(migrated_url) as platform:
         store(platform, 101, [1, 3, 5], [11, 13])
         store(platform, 102, [7, 9], [])

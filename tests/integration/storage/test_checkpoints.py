@@ -1,4 +1,4 @@
-"""SQLite's write-ahead log under steady load: it begins anew when it is long, and nobody who reads is in the way for long."""
+"""SQLite's write-ahead log (WAL) under steady load: it restarts when it is long, and a reader delays no commit."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +26,11 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 WRITE_S = 120
-"""The longest that a test writes; only a safety limit."""
+"""Maximum time of a test's writes, in seconds. It is only a safety limit."""
 
 
 def write(database: Database, is_enough: Callable[[int], bool]) -> int:
-    """Commits one row after the other through the lock, as the engine does, until enough were written: how many."""
+    """Commit rows through the lock, as the engine does, until ``is_enough`` returns True. Return their number."""
     connection, count, deadline = connect_sqlite(database.path), 0, time.monotonic() + WRITE_S
     while not is_enough(count):
         assert time.monotonic() < deadline, f"not enough in {WRITE_S} s: {count} rows, {frames(database)} pages in the log"
@@ -46,7 +46,7 @@ def frames(database: Database) -> int:
 
 
 def test_the_log_begins_anew_under_steady_load(database: Database) -> None:
-    """There is never a moment without a commit, and still the log becomes much shorter than what was written."""
+    """Under a load without pauses the WAL restarts: it has fewer pages than half of the written rows."""
     keeper = Checkpointer(database, every_s=0.01, frames_max=FRAMES_MAX)
     count = write(database, lambda count: count > 5 * FRAMES_MAX and count > 2 * frames(database))
     keeper.stop()
@@ -55,7 +55,7 @@ def test_the_log_begins_anew_under_steady_load(database: Database) -> None:
 
 
 def test_a_long_reader_stops_nobody(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While somebody reads an older state the log grows, and no commit waits for him."""
+    """While a reader keeps an older state, the WAL grows, and no commit waits for the reader."""
     tries, real_move = list[tuple[int, int]](), PinnedLog.move
 
     def move(log: PinnedLog) -> tuple[int, int]:
@@ -68,7 +68,7 @@ def test_a_long_reader_stops_nobody(database: Database, monkeypatch: pytest.Monk
     reader.execute("BEGIN")
     (row_count,) = reader.execute("SELECT count(*) FROM rows").fetchone()
     keeper = Checkpointer(database, every_s=0.01, frames_max=FRAMES_MAX)
-    # Commits that waited for the reader would wait for ever: he stays until they are done.
+    # The reader stays until the commits are done. A commit that waited for it would never end.
     write(database, lambda count: count > 2 * FRAMES_MAX and sum(frames > FRAMES_MAX for frames, _ in tries) > 5)
     assert reader.execute("SELECT count(*) FROM rows").fetchone() == (row_count,)
     reader.close()
@@ -76,10 +76,10 @@ def test_a_long_reader_stops_nobody(database: Database, monkeypatch: pytest.Monk
 
 
 def test_a_checkpoint_and_a_log_that_begins_anew_keep_apart(database: Database) -> None:
-    """A commit that falls into the beginning of a checkpoint either leaves the log as it is, or is not moved by it.
+    """If a commit at the start of a checkpoint restarts the WAL, the checkpoint copies no page.
 
-    Otherwise SQLite before 3.51.3 may take pages for moved that are not. It happens between two of its instructions, so what is
-    shown here is that they cannot meet, not that they do no harm.
+    Otherwise SQLite before 3.51.3 may treat pages as copied that are not. The race lies between two of its instructions. The test
+    therefore shows that both cannot meet, not that a meeting does no harm.
     """
     log, writer = PinnedLog(database.path), connect_sqlite(database.path)
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_and_a_log_that_begins_anew_keep_apart(database: Database) 
 
     commit()
     began = salt(database)
-    # Whether the log has pages to be moved or has none when the checkpoint begins.
+    # The WAL has pages to copy, or has none, when the checkpoint begins.
     for is_empty in (False, True, False, True):
         if is_empty:
             log.move()
@@ -106,5 +106,5 @@ def test_a_checkpoint_and_a_log_that_begins_anew_keep_apart(database: Database) 
 
 
 def salt(database: Database) -> bytes:
-    """What the log has in its header since it began: two numbers at the 16th byte (sqlite.org/fileformat2.html, 4.1)."""
+    """Return the salt of the WAL, which changes at each restart: 8 bytes at byte 16 (sqlite.org/fileformat2.html, 4.1)."""
     return Path(f"{database.path}-wal").read_bytes()[16:24]

@@ -1,4 +1,4 @@
-"""Every transaction has an end: a database that does not answer, refuses or goes away raises Unavailable in time."""
+"""Limits of transactions: a database that does not answer, refuses or is away raises Unavailable in time."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ SLOW_COMMIT = (
     "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3600); RETURN NULL; END'",
     "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON things DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
 )
-"""A table whose inserts have their COMMIT wait for an hour."""
+"""A table on which the COMMIT of an insert takes an hour."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def insert(database: Database, number: int) -> None:
 
 @contextmanager
 def terminated_while(dsn: str, waits: str) -> Iterator[None]:
-    """Terminates the session that waits for this event as soon as it does."""
+    """Terminate the session that waits for this event as soon as it waits."""
 
     def terminate() -> None:
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = %s AND datname = current_database()"
@@ -69,7 +69,7 @@ def terminated_while(dsn: str, waits: str) -> Iterator[None]:
 
 
 def test_a_statement_without_end_is_aborted(database: Database) -> None:
-    """At the limit the wait is aborted, and the next transaction works."""
+    """A statement is aborted at its limit with Unavailable, and the next transaction works."""
     with pytest.raises(Unavailable, match="in time"), database.read(0.1) as db:
         db.execute(text(ENDLESS[database.is_sqlite]))
     insert(database, 1)
@@ -77,7 +77,7 @@ def test_a_statement_without_end_is_aborted(database: Database) -> None:
 
 
 def test_nothing_is_committed_after_the_limit(database: Database) -> None:
-    """A write whose statements succeed but whose limit has passed is rolled back: its caller was answered already."""
+    """A write is rolled back after its limit although its statements succeed, because its caller already has an answer."""
 
     def outlive() -> None:
         with database.write(SERVER.lock_s + 0.2) as db:
@@ -92,7 +92,7 @@ def test_nothing_is_committed_after_the_limit(database: Database) -> None:
 
 
 def test_an_outage_aborts_what_waits(database: Database) -> None:
-    """``abort`` ends transactions under way long before their limit, so that no thread stays blocked."""
+    """``abort`` ends transactions in progress before their limit, so that no thread stays blocked."""
     ended = threading.Event()
 
     def wait() -> None:
@@ -110,7 +110,7 @@ def test_an_outage_aborts_what_waits(database: Database) -> None:
 
 
 def test_what_is_no_outage_keeps_its_kind(database: Database) -> None:
-    """A unique violation is for the caller, and no outage."""
+    """A unique violation raises IntegrityError for the caller and is no outage."""
     insert(database, 1)
     with pytest.raises(IntegrityError):
         insert(database, 1)
@@ -118,7 +118,7 @@ def test_what_is_no_outage_keeps_its_kind(database: Database) -> None:
 
 
 def test_a_lock_of_another_transaction_has_an_end(database: Database, database_url: str) -> None:
-    """Who waits for a lock that another process keeps gets Unavailable; on PostgreSQL that is no outage, on SQLite it is one."""
+    """A wait for the lock of another process ends with Unavailable. It is an outage on SQLite, but not on PostgreSQL."""
     insert(database, 1)
     with closing(Database(database_url)) as other, other.write() as db:
         db.execute(text("UPDATE things SET id = id"))
@@ -129,7 +129,7 @@ def test_a_lock_of_another_transaction_has_an_end(database: Database, database_u
 
 
 def test_a_session_that_was_terminated_while_idle_is_replaced(postgres_url: str) -> None:
-    """A pooled connection that broke while nobody used it costs no request anything, and is no outage."""
+    """A pooled connection that broke while idle is replaced without an error, and is no outage."""
     with closing(Database(postgres_url, SERVER)) as database:
         with database.read() as db:
             pid = db.scalar(text("SELECT pg_backend_pid()"))
@@ -143,7 +143,7 @@ def test_a_session_that_was_terminated_while_idle_is_replaced(postgres_url: str)
 
 
 def test_a_session_terminated_in_the_middle(postgres_url: str) -> None:
-    """The caller learns that the connection was lost; whether the database is away the next connection tells."""
+    """A session that is terminated during a statement raises ConnectionLost. It is no outage until a new connection fails."""
     with closing(Database(postgres_url, SERVER)) as database:
         with terminated_while(postgres_url, "PgSleep"), pytest.raises(ConnectionLost), database.read() as db:
             db.execute(text(ENDLESS[False]))
@@ -151,7 +151,7 @@ def test_a_session_terminated_in_the_middle(postgres_url: str) -> None:
 
 
 def test_a_connection_lost_during_commit_is_in_doubt(postgres_url: str) -> None:
-    """When the session ends inside COMMIT, the caller must not be told that nothing was committed."""
+    """If the session ends inside COMMIT, InDoubt is raised, because the commit may have succeeded."""
     with closing(Database(postgres_url, SERVER)) as database:
         with database.write() as db:
             for statement in SLOW_COMMIT:
@@ -161,7 +161,7 @@ def test_a_connection_lost_during_commit_is_in_doubt(postgres_url: str) -> None:
 
 
 def test_a_standby_is_an_outage(postgres_url: str) -> None:
-    """A server that takes no writes (SQLSTATE 25006) counts as away."""
+    """A server that accepts no writes (SQLSTATE 25006) is an outage."""
     with closing(Database(postgres_url, SERVER)) as database:
         with database.write() as db:
             db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
@@ -173,7 +173,7 @@ def test_a_standby_is_an_outage(postgres_url: str) -> None:
 
 
 def test_one_of_several_hosts_is_enough(postgres_url: str) -> None:
-    """Addresses with several hosts are tried in turn; the first here answers nothing."""
+    """The hosts of an address are tried in turn. The first one here refuses the connection."""
     host = postgres_url.partition("@")[2].partition("/")[0]
     several = postgres_url.replace(f"@{host}", f"@127.0.0.1:1,{host}")
     with closing(Database(several, SERVER)) as database, database.read() as db:
@@ -192,12 +192,12 @@ def test_one_of_several_hosts_is_enough(postgres_url: str) -> None:
     ],
 )
 def test_a_password_is_never_shown(address: str, shown: str) -> None:
-    """The place of the data, which `serve` prints, names no password."""
+    """The database address that `serve` prints contains no password."""
     assert Database(address).place == shown
 
 
 def test_a_full_file_is_an_outage(tmp_path: object) -> None:
-    """SQLITE_FULL raises Unavailable; when there is room again the same database works."""
+    """SQLITE_FULL raises Unavailable. When there is space again, the same database works."""
     with closing(Database(f"{tmp_path}/full.db", SERVER)) as database:
         with database.write() as db:
             db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY, filling BLOB)"))
@@ -213,19 +213,19 @@ def test_a_full_file_is_an_outage(tmp_path: object) -> None:
 
 
 def test_the_driver_errors_are_told_apart() -> None:
-    """A damaged file is no outage that passes by itself."""
+    """A damaged file is no outage, because it does not recover without a repair."""
     error = sqlite3.DatabaseError("database disk image is malformed")
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     assert not is_away_error(error)
 
 
 def test_a_statement_that_is_no_longer_valid_is_prepared_anew(postgres_url: str) -> None:
-    """After a change of a table (SQLSTATE 0A000) one transaction fails; the connection is replaced, and the next one works."""
+    """After a change of a table (SQLSTATE 0A000) one transaction fails. The next one uses a new connection and works."""
     query = text("SELECT * FROM things")
     with closing(Database(postgres_url, SERVER)) as database:
         with database.write() as db:
             db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
-        # psycopg prepares a statement that is used often.
+        # psycopg prepares a statement after several executions.
         for _ in range(10):
             with database.read() as db:
                 db.execute(query)
@@ -238,7 +238,7 @@ def test_a_statement_that_is_no_longer_valid_is_prepared_anew(postgres_url: str)
 
 
 def test_a_damaged_file_is_told_apart(tmp_path: object) -> None:
-    """A file that SQLite calls malformed raises Damaged: no wait repairs it."""
+    """A file that SQLite reports as malformed raises Damaged, because no retry repairs it."""
     path = f"{tmp_path}/damaged.db"
     with closing(Database(path, SERVER)) as database, database.write() as db:
         db.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY, filling BLOB)"))
@@ -252,7 +252,7 @@ def test_a_damaged_file_is_told_apart(tmp_path: object) -> None:
 
 
 def test_connections_with_high_descriptors(postgres_url: str) -> None:
-    """A process with more than 1,024 open descriptors gets its connections back from the pool: ``select`` would refuse them."""
+    """A process with more than 1,024 open descriptors can reuse pooled connections, which ``select`` would not support."""
     with contextlib.ExitStack() as stack:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))

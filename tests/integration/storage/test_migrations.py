@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables that the code works with."""
+"""Migrations: they create the tables of the code, run once, and wait for one another up to a limit."""
 
 import shutil
 import sqlite3
@@ -37,7 +37,7 @@ def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> None:
 
 
 def test_upgrade_keeps_the_types_of_transactions(database_url: str) -> None:
-    """A database of schema 0001 has the same transactions after the column of their type was renamed."""
+    """An upgrade from schema 0001 keeps the types of transactions, although their column is renamed."""
     database = Database(database_url)
     with database.write() as db:
         command.upgrade(module._config(db), "0001")
@@ -51,7 +51,7 @@ def test_upgrade_keeps_the_types_of_transactions(database_url: str) -> None:
 
 
 def test_a_second_run_does_nothing(database_url: str) -> None:
-    """An up-to-date database is recognised and left alone."""
+    """A second run leaves an up-to-date database unchanged."""
     database = Database(database_url)
     assert migrate(database)
     assert not migrate(database)
@@ -60,7 +60,7 @@ def test_a_second_run_does_nothing(database_url: str) -> None:
 
 
 def test_the_sql_can_be_printed(database_url: str) -> None:
-    """The migrations are also there as SQL, for either database, with the journal's guard in it."""
+    """The migrations are available as SQL for either database, including the guard of the journal."""
     database = Database(database_url)
     sql = sql_of_all(database)
     assert "CREATE TABLE journal" in sql
@@ -69,7 +69,7 @@ def test_the_sql_can_be_printed(database_url: str) -> None:
 
 
 def test_the_journal_is_append_only(database_url: str) -> None:
-    """A posting can neither be changed nor removed nor left unbalanced, whoever tries."""
+    """The database rejects a change, a removal and an unbalanced insert of journal entries."""
     database = Database(database_url)
     migrate(database)
     columns = "id, program_id, holder_id, currency, booked_ms, available, held"
@@ -88,7 +88,7 @@ def test_the_journal_is_append_only(database_url: str) -> None:
 
 
 def with_a_program(address: str) -> Database:
-    """A database at the schema of this version, with a program at revision 1."""
+    """Create a database at the current schema, with a program at revision 1."""
     database = Database(address)
     migrate(database)
     columns = "token, name, short_code, settings, revision, clock_offset_ms, created_ms"
@@ -100,7 +100,7 @@ def with_a_program(address: str) -> Database:
 def test_an_upgrade_counts_up_the_revisions_of_programs(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Running servers read a program again when its revision has changed: an upgrade changes it, a run without work does not."""
+    """An upgrade increments the revision of each program, so that running servers reload it. A run without work does not."""
     database = with_a_program(database_url)
     folder = tmp_path / "migrations"
     shutil.copytree(module.MIGRATIONS, folder)
@@ -119,7 +119,7 @@ def test_an_upgrade_counts_up_the_revisions_of_programs(
 
 
 def test_migrations_that_start_at_once_run_one_after_the_other(database_url: str) -> None:
-    """Of two that find an empty database one makes the tables; the other waits and then finds them."""
+    """If two migrations start on an empty database, one creates the tables. The other waits and changes nothing."""
     barrier, changed = threading.Barrier(2), list[bool]()
 
     def run() -> None:
@@ -137,7 +137,7 @@ def test_migrations_that_start_at_once_run_one_after_the_other(database_url: str
 
 
 def test_a_migration_does_not_wait_for_ever(database_url: str) -> None:
-    """While another one holds the lock it gives up at its limit, says why and has changed nothing; afterwards it runs."""
+    """A migration gives up at its limit while another one holds the lock. It reports the reason and changes nothing."""
     database = Database(database_url)
     if database.is_sqlite:
         event.listen(database.engine, "connect", lambda raw, _record: raw.execute("PRAGMA busy_timeout=50"))

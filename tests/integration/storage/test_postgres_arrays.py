@@ -1,4 +1,4 @@
-"""Rows on their way into PostgreSQL and out of it: what goes in comes out, from a real server."""
+"""Array parameters for PostgreSQL: a real server returns the rows unchanged."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
 
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS.keys())
 def test_rows_arrive_as_they_were_sent(postgres: TestPostgres, rows: list[tuple[Any, ...]]) -> None:
-    """Numbers, NULLs, text and byte strings of any number of rows keep their values, their columns and their order."""
+    """Numbers, NULLs, text and byte strings keep their values, columns and order, for any number of rows."""
     dsn = postgres.new_database()
     try:
         with psycopg.connect(dsn) as connection:

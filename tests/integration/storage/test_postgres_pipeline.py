@@ -1,4 +1,4 @@
-"""A connection that is lost, frozen or late fails the round trip under way, and leaves nothing behind in the event loop."""
+"""Pipeline connections to PostgreSQL: a lost, late or cancelled one fails its round trip and leaves no watched descriptor."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ STATEMENTS = {
 
 
 def with_pipe(dsn: str, use: Callable[[PipelineConnection, "psycopg.Connection"], Awaitable[None]]) -> None:
-    """Runs a test with a connection, and another one that looks on."""
+    """Run a test with a pipeline connection and with a separate one for the administrator."""
 
     async def run() -> None:
         with closing(Database(dsn)) as database, psycopg.connect(dsn, autocommit=True) as admin:
@@ -43,20 +43,20 @@ def later(seconds: float = 60) -> float:
 
 
 async def pid_of(pipeline: PipelineConnection) -> int:
-    """The server's process behind a connection; the transaction stays open."""
+    """Return the process id of the server's session. The transaction stays open."""
     pipeline.send("pid")
     return int.from_bytes(rows_of((await pipeline.ask(later()))[0])[0][0] or b"", "big")
 
 
 async def asking_on(pipeline: PipelineConnection) -> None:
-    """Uses the connection until that fails."""
+    """Use the connection until it fails."""
     while True:
         pipeline.send("pid")
         await pipeline.end(later())
 
 
 def sockets() -> set[int]:
-    """Descriptors of this process that are sockets."""
+    """Return the descriptors of this process that are sockets."""
     return {int(name) for name in os.listdir("/proc/self/fd") if _is_socket(int(name))}
 
 
@@ -68,7 +68,7 @@ def _is_socket(descriptor: int) -> bool:
 
 
 def test_a_lost_connection_fails_what_waits(postgres_url: str) -> None:
-    """A session that is terminated while its answer is awaited raises ConnectionLost, and so does every later use."""
+    """A session that is terminated during a wait raises ConnectionLost, and so does every later use."""
 
     async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         pid = await pid_of(pipeline)
@@ -87,7 +87,7 @@ def test_a_lost_connection_fails_what_waits(postgres_url: str) -> None:
 
 
 def test_a_connection_lost_after_commit_was_sent_is_in_doubt(postgres_url: str) -> None:
-    """Nobody may be told that nothing was committed when COMMIT was on its way."""
+    """If the connection is lost after COMMIT was sent, InDoubt is raised, because the commit may have succeeded."""
 
     async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         pid = await pid_of(pipeline)
@@ -103,7 +103,7 @@ def test_a_connection_lost_after_commit_was_sent_is_in_doubt(postgres_url: str) 
 
 
 def test_an_answer_that_is_late_ends_the_transaction(postgres_url: str) -> None:
-    """At the deadline the connection is closed, and the server lets go of the locks and of what was written."""
+    """At the deadline the connection is closed. The server then rolls the transaction back and releases its locks."""
 
     async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         pipeline.send("insert")
@@ -111,7 +111,7 @@ def test_an_answer_that_is_late_ends_the_transaction(postgres_url: str) -> None:
         pipeline.send("sleep")
         with pytest.raises(Unavailable, match="in time"):
             await pipeline.ask(later(0.05))
-        # The insert's row is locked as long as its transaction lives: a second one would wait for it.
+        # The first insert locks its key until its transaction ends. A second insert would wait for that.
         admin.execute("SET statement_timeout = '60s'")
         admin.execute("INSERT INTO things VALUES (1)")
 
@@ -119,7 +119,7 @@ def test_an_answer_that_is_late_ends_the_transaction(postgres_url: str) -> None:
 
 
 def test_a_wait_that_is_cancelled_spoils_no_later_one(postgres_url: str) -> None:
-    """Answers to a request that was cancelled are never taken for another's: the connection is given up."""
+    """A cancelled wait closes the connection, so that no later request takes the answers of the cancelled one."""
 
     async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         pipeline.send("sleep")
@@ -135,7 +135,7 @@ def test_a_wait_that_is_cancelled_spoils_no_later_one(postgres_url: str) -> None
 
 
 def test_a_conflict_leaves_the_connection_usable(postgres_url: str) -> None:
-    """A unique violation ends the transaction only."""
+    """A unique violation ends the transaction, and the connection stays usable."""
 
     async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         admin.execute("INSERT INTO things VALUES (1)")
@@ -148,7 +148,7 @@ def test_a_conflict_leaves_the_connection_usable(postgres_url: str) -> None:
 
 
 def test_what_never_succeeds_is_refused(postgres_url: str) -> None:
-    """A broken check is a bug of ours and no outage: it is not tried again."""
+    """A violated check raises Refused. It is a bug and no outage, so it is not retried."""
 
     async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         admin.execute("ALTER TABLE things ADD CHECK (id > 1)")
@@ -160,7 +160,7 @@ def test_what_never_succeeds_is_refused(postgres_url: str) -> None:
 
 
 def test_locks_hold_between_the_round_trips(postgres_url: str) -> None:
-    """Between the round trip that locks and the one that commits, another session's lock on the same row fails."""
+    """Between the round trip that locks and the commit, another session cannot lock the same row."""
 
     async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:
         admin.execute("INSERT INTO things VALUES (1)")
@@ -175,9 +175,9 @@ def test_locks_hold_between_the_round_trips(postgres_url: str) -> None:
 
 
 def test_a_lost_connection_leaves_no_descriptor_watched(postgres_url: str) -> None:
-    """Connections that get the numbers of the lost one's descriptors are heard: the loop does not watch for the lost one.
+    """New sockets with the descriptor numbers of a lost connection receive their data.
 
-    Before, the event loop went on watching the number, and two of ten new clients were never answered.
+    While the event loop still watched the old numbers, two of ten new clients got no answer.
     """
 
     async def use(pipeline: PipelineConnection, admin: "psycopg.Connection") -> None:

@@ -1,4 +1,4 @@
-"""The process that reads and writes SQLite for the engine: when others write, when it dies, and with much to carry."""
+"""SQLite client of the engine: conflicts with other writers, the end of its process, and large messages."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> str:
 
 
 def later() -> float:
-    """A deadline that no test reaches."""
+    """Return a deadline that no test reaches."""
     return asyncio.get_running_loop().time() + 60
 
 
@@ -49,7 +49,7 @@ def with_wire(path: str, use: Callable[[SqliteClient], Awaitable[None]]) -> None
 
 
 def test_what_was_read_is_void_when_another_commits(path: str) -> None:
-    """A batch writes only if nobody else committed since it read; its own process's commits in between do not count."""
+    """A batch raises Conflict if another process has committed since its read. Commits of the same process do not count."""
 
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([("all", [()])], later())
@@ -68,7 +68,7 @@ def test_what_was_read_is_void_when_another_commits(path: str) -> None:
 
 
 def test_a_transaction_is_whole_or_nothing(path: str) -> None:
-    """A batch whose last statement fails leaves nothing of its first."""
+    """If the last statement of a batch fails, nothing of the batch is committed."""
 
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([], later())
@@ -81,7 +81,7 @@ def test_a_transaction_is_whole_or_nothing(path: str) -> None:
 
 
 def test_messages_longer_than_a_socket_holds(path: str) -> None:
-    """Megabytes go there and come back as they were, while another request waits behind them."""
+    """A message of 5 MB arrives unchanged and returns unchanged, while another request waits behind it."""
 
     async def use(client: SqliteClient) -> None:
         rows = [(number, os.urandom(50_000)) for number in range(100)]
@@ -94,7 +94,7 @@ def test_messages_longer_than_a_socket_holds(path: str) -> None:
 
 
 def test_when_it_dies_everybody_is_told(path: str) -> None:
-    """Who waits for an answer gets Unavailable, and so does who asks afterwards."""
+    """When the process dies, a waiting request and every later one raise Unavailable."""
 
     async def use(client: SqliteClient) -> None:
         await client.read([], later())
@@ -111,7 +111,7 @@ def test_when_it_dies_everybody_is_told(path: str) -> None:
 
 
 def test_a_commit_without_an_answer_is_in_doubt(path: str) -> None:
-    """Whoever commits when the process dies gets InDoubt; the process that comes next tells whether it was committed."""
+    """A commit in progress raises InDoubt when the process dies."""
 
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([], later())
@@ -126,7 +126,7 @@ def test_a_commit_without_an_answer_is_in_doubt(path: str) -> None:
 
 
 def test_a_process_that_does_not_answer_is_killed(path: str) -> None:
-    """At its deadline a request ends the process, so that nothing is committed later, and what waits behind it fails too."""
+    """At its deadline a request kills the process, so that nothing is committed later. Requests behind it fail too."""
 
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([], later())
@@ -145,7 +145,7 @@ def test_a_process_that_does_not_answer_is_killed(path: str) -> None:
 
 
 def test_a_database_that_cannot_be_opened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The process answers what is wrong, without a traceback, and works as soon as the file can be opened."""
+    """The process reports the error without a traceback, and works as soon as the file can be opened."""
     path = tmp_path / "folder" / "rows.db"
 
     async def use(client: SqliteClient) -> None:
@@ -164,7 +164,7 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path, capfd: pytest.CaptureF
 
 @pytest.mark.parametrize(("name", "row"), [("check", (10,)), ("none", ()), ("insert", (2**63, b""))])
 def test_what_never_succeeds_is_refused(path: str, name: str, row: tuple[object, ...]) -> None:
-    """A broken check, an unknown table and a number that SQLite cannot hold are no outage, and the process goes on."""
+    """A violated check, an unknown table and a number above 2^63 - 1 raise Refused. The process keeps working."""
 
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([], later())
@@ -177,7 +177,7 @@ def test_what_never_succeeds_is_refused(path: str, name: str, row: tuple[object,
 
 
 def test_a_damaged_file_is_told_apart(path: str) -> None:
-    """A page that is no page raises Damaged: no wait repairs it."""
+    """An overwritten page raises Damaged, because no retry repairs it."""
     with connect_sqlite(path) as connection:
         connection.executemany("INSERT INTO rows VALUES (?, ?)", [(number, b"x" * 1500) for number in range(200)])
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -194,7 +194,7 @@ def test_a_damaged_file_is_told_apart(path: str) -> None:
 
 
 def test_it_outlives_a_terminals_interrupt(path: str) -> None:
-    """Ctrl-C reaches all processes of a terminal; this one ends with the server, which has still to commit."""
+    """The process ignores SIGINT and SIGTERM, because Ctrl-C reaches all processes of a terminal and the server still commits."""
 
     async def use(client: SqliteClient) -> None:
         version, _ = await client.read([], later())
@@ -206,7 +206,7 @@ def test_it_outlives_a_terminals_interrupt(path: str) -> None:
 
 
 def test_a_server_that_dies_with_answers_unread(path: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """It ends without a word: a killed server has asked and did not read."""
+    """The process ends without output if the server dies with unread answers."""
 
     async def use(client: SqliteClient) -> None:
         await client.read([], later())
