@@ -1,4 +1,4 @@
-"""Chromium for tests: found in the documented order, driven over its pipe, reported with its output, removed afterwards."""
+"""Chromium for tests: its search order, its control over a pipe, its error reports and its removal."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def test_chromium_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first of the names on PATH is used, and none is None, not an error."""
+    """The first of the names on PATH is used. Without one the result is None."""
     monkeypatch.delenv(support.VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_chromium() is None
@@ -63,7 +63,7 @@ def test_variable_names_the_chromium(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_module_prints_the_line_only_without_chromium(tmp_path: Path) -> None:
-    """The last line of `make test` appears if there is no Chromium, and nothing does if there is one."""
+    """The line of `make test` about missing browser tests appears only without Chromium."""
     missing = run_module(PATH=str(tmp_path))
     assert (missing.returncode, missing.stdout) == (0, "browser tests not run: no Chromium (make browser)\n")
     path = executable(tmp_path / "chromium")
@@ -76,13 +76,13 @@ def test_module_prints_the_line_only_without_chromium(tmp_path: Path) -> None:
 
 
 def test_browser_that_does_not_start_is_reported_with_its_output(tmp_path: Path) -> None:
-    """A program that ends at once is an error that has its last words, not a wait."""
+    """A program that ends at once raises BrowserError with its output, without a wait."""
     path = executable(tmp_path / "chromium", "echo no such display >&2; exit 1")
     with Browser(str(path)) as browser, pytest.raises(BrowserError, match="Chromium ended\nno such display"):
         browser.new_page()
 
 
-# --- With one -----------------------------------------------------------------------------
+# --- With Chromium ------------------------------------------------------------------------
 
 
 def test_script_is_evaluated(page: Page) -> None:
@@ -97,7 +97,7 @@ def test_script_is_evaluated(page: Page) -> None:
 
 
 def test_wait_ends(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A condition that becomes true ends the wait. One that does not is an AssertionError with the condition in its text."""
+    """A condition that becomes true ends the wait. If it stays false, an AssertionError names it."""
     page.evaluate("setTimeout(() => { window.done = 'yes'; }, 50) && null")
     assert page.wait_for("window.done") == "yes"
     monkeypatch.setattr(support, "LIMIT_SECONDS", 1)
@@ -106,7 +106,7 @@ def test_wait_ends(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_errors_are_noted(page: Page) -> None:
-    """An error on the console, an exception without a handler and a rejected promise are errors; other output is not."""
+    """Console errors, uncaught exceptions and rejected promises count as errors. Other output does not."""
     page.evaluate("console.log('harmless'), console.error('first', 1)")
     page.evaluate("setTimeout(() => { throw new Error('second'); }), null")
     page.evaluate("setTimeout(() => { Promise.reject(new Error('third')); }), null")
@@ -115,7 +115,7 @@ def test_errors_are_noted(page: Page) -> None:
 
 
 def test_requests_to_others_are_noted(page: Page) -> None:
-    """A request counts although it fails. Requests below the server's own address and data without a host do not count."""
+    """A failed request counts, too. Requests below the server's own address and data URLs do not count."""
     urls = ["http://elsewhere.invalid/a", "http://127.0.0.1:9/b", "data:text/plain,c"]
     page.evaluate("(urls) => Promise.allSettled(urls.map((url) => fetch(url)))", urls)
     assert page.requests_to_others("http://127.0.0.1:9") == ["http://elsewhere.invalid/a"]
@@ -123,7 +123,7 @@ def test_requests_to_others_are_noted(page: Page) -> None:
 
 
 def test_mouse_and_keys_do_what_a_user_does(page: Page) -> None:
-    """Typing replaces the content of a field, a key reaches the focused element, and a click hits what is on top."""
+    """Typing replaces the content of a field, a key reaches the focused element, and a click hits the topmost element."""
     page.evaluate(
         """(html) => {
           document.body.innerHTML = html;
@@ -141,7 +141,7 @@ def test_mouse_and_keys_do_what_a_user_does(page: Page) -> None:
 
 
 def test_covered_element_is_not_clicked(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A click waits for as long as something lies over the element."""
+    """A click waits while another element covers the target."""
     page.evaluate(
         "(html) => { document.body.innerHTML = html; }", "<button>Send</button><p style='position: fixed; inset: 0'></p>"
     )
@@ -151,7 +151,7 @@ def test_covered_element_is_not_clicked(page: Page, monkeypatch: pytest.MonkeyPa
 
 
 def test_pages_share_nothing(browser: Browser, tmp_path: Path) -> None:
-    """A page begins with empty storage, whatever an earlier page stored for the same address."""
+    """A page begins with empty storage, although an earlier page stored data for the same address."""
     file = tmp_path / "page.html"
     file.write_text("<p>Hello</p>")
     for _ in range(2):

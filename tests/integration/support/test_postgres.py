@@ -1,4 +1,4 @@
-"""The private PostgreSQL is fresh, separate, found in the promised order, and gone afterwards."""
+"""Private PostgreSQL server of the tests: empty and separate databases, the documented search order, and complete removal."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import pytest
 from tests.support import postgres as support
 from tests.support.postgres import Cluster, PostgresMissingError, TestPostgres, find_binaries
 
-# So that these tests, too, fail where there is no PostgreSQL, and are left out where it is left out on purpose.
+# These tests, too, fail without PostgreSQL, and are skipped if CARDWRIGHT_TEST_DB excludes it.
 pytestmark = pytest.mark.usefixtures("postgres")
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +28,7 @@ def setting(dsn: str, name: str) -> str:
 
 
 def test_databases_are_fresh_and_apart(postgres: TestPostgres) -> None:
-    """What is written into one new database is in no other, and dropping one takes it away under an open connection."""
+    """A new database shows no data of another one, and is dropped although a connection is open."""
     first, second = postgres.new_database(), postgres.new_database()
     with psycopg.connect(first, autocommit=True) as db:
         db.execute("CREATE TABLE only_here ()")
@@ -43,13 +43,13 @@ def test_databases_are_fresh_and_apart(postgres: TestPostgres) -> None:
 
 
 def fill_things(dsn: str) -> None:
-    """Write a table with one row."""
+    """Create a table with one row."""
     with psycopg.connect(dsn) as db:
         db.execute("CREATE TABLE things AS SELECT 1 AS id")
 
 
 def test_copies_of_a_template_are_apart(postgres: TestPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Databases with the same content are copies of one template; on a given server the template is dropped at the end."""
+    """Databases with the same content are copies of one template. A given server loses the template at the end."""
     monkeypatch.setenv("CARDWRIGHT_TEST_DSN", postgres.dsn)
     count = "SELECT count(*) FROM pg_database"
     with psycopg.connect(postgres.dsn, autocommit=True) as admin:
@@ -67,7 +67,7 @@ def test_copies_of_a_template_are_apart(postgres: TestPostgres, monkeypatch: pyt
 
 @pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
 def test_durability_is_what_was_asked_for(durable: bool, fsync: str) -> None:
-    """A benchmark measures a server that really syncs; a test does not wait for the disk. Nothing is left of either."""
+    """A durable server syncs to disk, and another server does not. Both leave no folder and no process."""
     with TestPostgres(durable=durable, settings={"work_mem": "7MB"}) as server:
         assert server.version >= support.OLDEST
         assert setting(server.dsn, "fsync") == fsync
@@ -83,7 +83,7 @@ def test_durability_is_what_was_asked_for(durable: bool, fsync: str) -> None:
 
 
 def test_given_server_is_used(postgres: TestPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With CARDWRIGHT_TEST_DSN nothing is started, and closing leaves that server alone."""
+    """With CARDWRIGHT_TEST_DSN no server is started, and the given one keeps running at the end."""
     monkeypatch.setenv("CARDWRIGHT_TEST_DSN", postgres.dsn)
     with TestPostgres() as server:
         dsn = server.new_database()
@@ -93,13 +93,13 @@ def test_given_server_is_used(postgres: TestPostgres, monkeypatch: pytest.Monkey
 
 
 def test_only_own_databases_are_dropped(postgres: TestPostgres) -> None:
-    """A slip of the hand does not drop somebody's database on a given server."""
+    """Only a database with the tests' name prefix can be dropped."""
     with pytest.raises(AssertionError):
         postgres.drop_database(postgres.dsn)
 
 
 def test_newest_of_the_right_age_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too old ones and empty folders are passed over; when nothing is left, the message says what to do."""
+    """Versions that are too old and empty folders are skipped. If no version is left, the error names the package to install."""
     for version in (9, 14, 15, 17):
         folder = tmp_path / str(version)
         folder.mkdir()
@@ -115,7 +115,7 @@ def test_newest_of_the_right_age_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_failed_start_tells_the_servers_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that refuses its settings is reported with its own log, and leaves nothing behind."""
+    """A server that refuses its settings raises an error with its log, and leaves no folder."""
     homes: list[Path] = []
     make = support.new_home
 
@@ -130,7 +130,7 @@ def test_failed_start_tells_the_servers_words(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_home_can_be_entered_by_its_owner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A temp folder that only we may enter does for ourselves, but not for the account that root hands the cluster to."""
+    """A temporary folder with mode 0700 is used for the current account. For another account the folder is /tmp."""
     tmp_path.chmod(0o700)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ours, others = support.Account(os.geteuid(), os.getegid(), "ourselves"), support.Account(12345, 12345, "somebody")
@@ -139,7 +139,7 @@ def test_home_can_be_entered_by_its_owner(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_killed_run_leaves_nothing() -> None:
-    """When the tests are killed with no time to tidy up, the guard stops the server and removes its folder."""
+    """When the tests are killed, the guard process stops the server and removes its folder."""
     script = "import time; from tests.support.postgres import *; print(TestPostgres().socket_dir, flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None

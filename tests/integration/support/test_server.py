@@ -1,4 +1,4 @@
-"""The running server of the tests is really a process of its own, and its client hides nothing."""
+"""Running server of the tests: a separate process, and a client that returns every response."""
 
 import http.client
 import http.server
@@ -13,7 +13,7 @@ from tests.support.server import Client, RunningServer
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
-    """Answers with what it was asked, and from which connection."""
+    """A handler that answers with the request and the port of its connection."""
 
     protocol_version = "HTTP/1.1"
 
@@ -29,7 +29,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = answer
 
     def log_message(self, *_: object) -> None:
-        """Keeps the terminal quiet."""
+        """Suppress the log."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def client() -> Iterator[Client]:
 
 
 def test_client_sends_what_it_was_given(client: Client) -> None:
-    """Verb, path, JSON body and credentials arrive; the same connection serves one request after the other."""
+    """Verb, path, JSON body and credentials arrive, and one connection serves all requests."""
     made = client.post("/users", {"token": "ana"})
     assert (made.status, made.json["method"], made.json["path"]) == (200, "POST", "/v3/users")
     assert json.loads(made.json["body"]) == {"token": "ana"}
@@ -66,24 +66,24 @@ def test_client_sends_what_it_was_given(client: Client) -> None:
     ],
 )
 def test_paths_of_the_root_and_of_the_api(client: Client, path: str, full: str) -> None:
-    """A test writes the short path; what is not the API's goes to the root."""
+    """Short paths go to the API under /v3. Paths of the root stay unchanged."""
     assert client.get(path).json["path"] == full
 
 
 def test_client_tells_of_errors_and_of_text(client: Client) -> None:
-    """An error status is a reply like any other, and a body that is no JSON is there as text."""
+    """An error status is a normal reply, and a body that is not JSON is available as text."""
     assert client.get("/nowhere").status == 404
     assert (client.get("/text").json, client.get("/text").text) == (None, "no JSON")
 
 
 def test_server_that_cannot_start_tells_why(tmp_path: Path) -> None:
-    """The reason is the server's own words, at once and not after the time limit."""
+    """The error of a server that cannot start contains the server's output."""
     with pytest.raises(RuntimeError, match=r"\n(.*\n)*.*[Nn]o such option"):
         RunningServer(db=str(tmp_path / "cardwright.db"), arguments=("--no-such-option",))
 
 
 def test_server_runs_crashes_and_runs_again(tmp_path: Path) -> None:
-    """It answers when it is there, is gone at once when killed, comes back on the same data, and stops when asked to."""
+    """A server answers when it runs, fails at once when killed, restarts on the same data, and stops on request."""
     with RunningServer(db=str(tmp_path / "cardwright.db")) as server:
         with server.client() as client:
             assert client.get("/readyz").status == 200
