@@ -1,4 +1,4 @@
-"""The guarded client in a sandbox: what it makes of real servers, good, slow, rude and broken."""
+"""Guarded client in a sandbox: its results for correct, slow, invalid and broken servers."""
 
 import asyncio
 import contextlib
@@ -27,20 +27,20 @@ from tests.support.held_time import HeldLoop, run_held
 
 SANDBOX = OutgoingPolicy.sandbox()
 PATIENT_MS = 60_000
-"""The time limit of posts that are answered; only a safety limit."""
+"""The time limit of posts that are answered. It is only a safety limit."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def monotonic_ms() -> int:
-    """Milliseconds that only ever grow."""
+    """Return the time of the monotonic clock, in milliseconds."""
     return time.monotonic_ns() // 1_000_000
 
 
 @asynccontextmanager
 async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """An aiohttp server that answers every path with `handler`; gives its port."""
+    """Yield the port of an aiohttp server that answers every path with `handler`."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -55,7 +55,7 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
 
 @asynccontextmanager
 async def serving_raw(handler: RawHandler) -> AsyncIterator[int]:
-    """A bare TCP server, for answers that no HTTP library would send; gives its port."""
+    """Yield the port of a bare TCP server, for responses that no HTTP library would send."""
 
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
@@ -73,7 +73,7 @@ async def serving_raw(handler: RawHandler) -> AsyncIterator[int]:
 async def a_client(
     policy: OutgoingPolicy = SANDBOX, connections_max: int = 64, trusted_ca_pem: str | None = None
 ) -> AsyncIterator[GuardedClient]:
-    """A client that is closed afterwards."""
+    """Yield a client and close it afterwards."""
     client = GuardedClient(policy, monotonic_ms, connections_max=connections_max, trusted_ca_pem=trusted_ca_pem)
     try:
         yield client
@@ -84,13 +84,13 @@ async def a_client(
 async def post_once(
     url: str, *, headers: Mapping[str, str] | None = None, timeout_ms: int = PATIENT_MS, trusted_ca_pem: str | None = None
 ) -> EndpointResponse:
-    """One post of `{}` by a sandbox client of its own."""
+    """Send one post of `{}` with a new sandbox client."""
     async with a_client(trusted_ca_pem=trusted_ca_pem) as client:
         return await client.post(url, b"{}", headers or {}, timeout_ms)
 
 
 def answering(raw: bytes) -> RawHandler:
-    """Reads the request's head, sends `raw`, and hangs up."""
+    """Return a handler that reads the head of a request, sends `raw` and closes the connection."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -101,7 +101,7 @@ def answering(raw: bytes) -> RawHandler:
 
 
 class Silent:
-    """A handler that reads requests and never answers; `arrived` is released once for each."""
+    """A handler that reads requests and never answers. It releases `arrived` once for each request."""
 
     def __init__(self) -> None:
         self.arrived = asyncio.Semaphore(0)
@@ -114,7 +114,7 @@ class Silent:
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_what_is_posted_arrives_and_what_is_answered_returns(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Method, path, body and headers arrive as given, and status and body come back; on both event loops."""
+    """Method, path, body and headers arrive as given, and status and body come back, on both kinds of event loop."""
     requests: list[tuple[str, str, bytes, dict[str, str]]] = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -137,7 +137,7 @@ def test_what_is_posted_arrives_and_what_is_answered_returns(new_loop: Callable[
 
 @pytest.mark.parametrize("status", [200, 204, 400, 404, 429, 500, 503])
 def test_every_status_is_an_answer(status: int) -> None:
-    """A refusal by the other side is news for the caller, not trouble of the network."""
+    """Every status is a response without an error, also a refusal."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(status=status)
@@ -152,7 +152,7 @@ def test_every_status_is_an_answer(status: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_an_answer_and_not_an_order(status: int) -> None:
-    """The server's redirect comes back as its answer; nobody goes where it points."""
+    """A redirect is returned as the response and is not followed."""
     paths: list[str] = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -168,7 +168,7 @@ def test_a_redirect_is_an_answer_and_not_an_order(status: int) -> None:
 
 
 def test_a_hanging_server_costs_the_timeout_and_no_more() -> None:
-    """A server that never answers gives an error after the time we gave it, though it is no whole number of seconds."""
+    """A server that never answers causes an error exactly at the timeout, also for a fraction of a second."""
 
     async def story(loop: HeldLoop) -> EndpointResponse:
         silent = Silent()
@@ -189,7 +189,7 @@ def test_a_hanging_server_costs_the_timeout_and_no_more() -> None:
 
 
 def test_a_dripping_server_cannot_hold_the_line() -> None:
-    """The timeout covers the body too: a byte every 10 ms does not prolong it."""
+    """The timeout includes the body: one byte every 10 ms does not extend it."""
 
     async def story(loop: HeldLoop) -> EndpointResponse:
         drips = asyncio.Semaphore(0)
@@ -216,7 +216,7 @@ def test_a_dripping_server_cannot_hold_the_line() -> None:
 
 
 def test_a_name_server_that_hangs_is_a_timeout() -> None:
-    """The look-up of the name is inside the time we give."""
+    """The timeout includes the name resolution."""
 
     class Hanging(ThreadedResolver):
         def __init__(self) -> None:
@@ -259,7 +259,7 @@ def test_a_name_server_that_hangs_is_a_timeout() -> None:
     ],
 )
 def test_a_garbled_answer_is_no_answer(raw: bytes, error: str) -> None:
-    """Whatever comes back that is not one whole HTTP answer is an error with a sentence, never an exception."""
+    """Any response that is not one complete HTTP message is an error with a description, never an exception."""
 
     async def story() -> EndpointResponse:
         async with serving_raw(answering(raw)) as port:
@@ -270,7 +270,7 @@ def test_a_garbled_answer_is_no_answer(raw: bytes, error: str) -> None:
 
 
 def test_a_reset_is_an_error() -> None:
-    """A connection torn down under the request is an error with a sentence."""
+    """A connection that is reset during the request is an error with a description."""
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -284,7 +284,7 @@ def test_a_reset_is_an_error() -> None:
 
 
 def test_a_closed_port_is_refused() -> None:
-    """Nobody listens: the error says so in two words."""
+    """A closed port gives the error "connection refused"."""
 
     async def story() -> EndpointResponse:
         async with serving_raw(answering(b"")) as port:
@@ -296,14 +296,14 @@ def test_a_closed_port_is_refused() -> None:
 
 
 def test_a_name_that_nobody_has_is_an_error() -> None:
-    """A name under .invalid (RFC 6761) never resolves."""
+    """A name under .invalid (RFC 6761) gives the error that it cannot be resolved."""
     answer = asyncio.run(post_once("http://nobody.invalid/"))
     assert (answer.status, answer.error) == (None, "host name could not be resolved")
 
 
 @pytest.mark.parametrize("length", [65_535, 65_536, 65_537, 1_000_000])
 def test_a_long_body_is_cut(length: int) -> None:
-    """Of a long answer the first 65,536 bytes are kept, and the client stays usable."""
+    """At most 65,536 bytes of a response are kept, and the client stays usable."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(body=b"x" * length)
@@ -318,7 +318,7 @@ def test_a_long_body_is_cut(length: int) -> None:
 
 
 def test_an_endless_body_is_cut() -> None:
-    """An answer that never ends is an answer as soon as we have read enough of it."""
+    """A response that never ends is returned after its first 65,536 bytes."""
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -336,7 +336,7 @@ def test_an_endless_body_is_cut() -> None:
 
 
 def test_a_packed_body_is_not_unpacked() -> None:
-    """Ten megabytes packed into a few kilobytes stay packed."""
+    """A compressed body of 10 MB is returned compressed."""
     bomb = gzip.compress(b"0" * 10_000_000)
 
     async def handler(_: web.Request) -> web.Response:
@@ -350,7 +350,7 @@ def test_a_packed_body_is_not_unpacked() -> None:
 
 
 def test_cookies_are_forgotten() -> None:
-    """What one answer sets is not sent with the next request."""
+    """A cookie of one response is not sent with the next request."""
     cookies: list[str | None] = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -367,7 +367,7 @@ def test_cookies_are_forgotten() -> None:
 
 
 def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy would dial in our place, unjudged; so none is used."""
+    """Proxy settings of the environment are ignored, because a proxy would connect without the guard."""
     proxied: list[bytes] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -385,7 +385,7 @@ def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_connections_have_a_limit() -> None:
-    """Of ten posts at once, no more than the limit are ever under way; all are answered."""
+    """Of ten posts at once, at most three are in progress. All of them are answered."""
     under_way: list[int] = [0]
     most: list[int] = [0]
 
@@ -417,7 +417,7 @@ def test_connections_have_a_limit() -> None:
 
 
 def test_waiting_for_our_own_connections_is_not_blamed_on_the_other_side() -> None:
-    """When all connections hang, the next post says that none was free, not that its server was silent."""
+    """While all connections hang, the next post reports that no connection was free, not that its server was silent."""
 
     async def story(loop: HeldLoop) -> list[str | None]:
         silent = Silent()
@@ -436,7 +436,7 @@ def test_waiting_for_our_own_connections_is_not_blamed_on_the_other_side() -> No
 
 
 def test_a_post_that_got_its_connection_late_blames_the_server_again() -> None:
-    """Once the wait for a connection is over, silence is the server's."""
+    """After the wait for a connection has ended, a missing response is reported as the server's."""
 
     async def story(loop: HeldLoop) -> list[str | None]:
         silent = Silent()
@@ -456,7 +456,7 @@ def test_a_post_that_got_its_connection_late_blames_the_server_again() -> None:
 
 
 def test_a_connection_serves_more_than_one_post() -> None:
-    """Posts that follow one another share a connection, each judged by the rules it was dialled under."""
+    """Consecutive posts to one address share a connection."""
     peers: set[object] = set()
 
     async def handler(request: web.Request) -> web.Response:
@@ -474,7 +474,7 @@ def test_a_connection_serves_more_than_one_post() -> None:
 
 
 def test_the_duration_is_measured_with_the_clock_we_are_given() -> None:
-    """A held clock gives exact durations, for answers and for refusals."""
+    """Durations come from the given clock, for responses and refusals."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response()
@@ -491,7 +491,7 @@ def test_the_duration_is_measured_with_the_clock_we_are_given() -> None:
 
 
 def test_an_allowed_host_is_reached_in_production() -> None:
-    """An operator's own gateway, named with its port, is posted to over plain http; its neighbour is not."""
+    """A host and port that the operator allows is reached over plain HTTP in production. Other addresses are refused."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response()
@@ -509,7 +509,7 @@ def test_an_allowed_host_is_reached_in_production() -> None:
 
 
 def test_headers_that_bend_the_request_are_not_sent() -> None:
-    """A smuggled header never reaches the wire."""
+    """A header value with a line break is refused, and nothing is sent."""
 
     async def handler(_: web.Request) -> web.Response:
         raise AssertionError("nothing should arrive")
@@ -523,7 +523,7 @@ def test_headers_that_bend_the_request_are_not_sent() -> None:
 
 
 def test_errors_and_reprs_tell_no_secrets() -> None:
-    """Whatever fails, neither the URL's path nor a header's value nor an answer's body shows in what gets logged."""
+    """No result of a post shows the path of the URL, a header value or the body of the response in its repr."""
 
     async def story(loop: HeldLoop) -> list[EndpointResponse]:
         headers, silent = {"Authorization": "Basic hush"}, Silent()
@@ -550,7 +550,7 @@ def test_errors_and_reprs_tell_no_secrets() -> None:
 
 
 def test_closing_ends_what_is_under_way() -> None:
-    """A post that is waiting when the client closes gives an error, and later posts are a bug."""
+    """A post in progress returns an error when the client closes. A later post raises AssertionError."""
 
     async def story() -> None:
         silent = Silent()
@@ -567,7 +567,7 @@ def test_closing_ends_what_is_under_way() -> None:
 
 
 def test_cancelling_a_post_is_not_swallowed() -> None:
-    """A shutdown that cancels a post gets its CancelledError, not an Answer."""
+    """A cancelled post raises CancelledError instead of returning a response."""
 
     async def story() -> None:
         silent = Silent()
@@ -585,7 +585,7 @@ def test_cancelling_a_post_is_not_swallowed() -> None:
 
 
 def write_certificate(folder: Path, *, address: str, valid_days: tuple[int, int]) -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for an IP address, valid between two days counted from today; and a server's context."""
+    """Create a self-signed certificate for an IP address and a server context. Its validity is in days from today."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cardwright test")])
     today = datetime.datetime.now(datetime.UTC)
@@ -619,7 +619,7 @@ def write_certificate(folder: Path, *, address: str, valid_days: tuple[int, int]
 def test_certificates_are_checked(
     tmp_path: Path, address: str, valid_days: tuple[int, int], is_trusted: bool, error: str | None
 ) -> None:
-    """Our own certificate is accepted when its file is given, for its own host and time only."""
+    """A given certificate is accepted only for its own host and within its validity."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response()
@@ -634,7 +634,7 @@ def test_certificates_are_checked(
 
 
 def test_a_server_without_tls_is_an_error() -> None:
-    """https spoken to a server that speaks http fails in the handshake."""
+    """An https request to a server without TLS fails in the handshake."""
 
     async def bad_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -650,6 +650,6 @@ def test_a_server_without_tls_is_an_error() -> None:
 
 
 def test_a_missing_certificate_file_is_found_at_the_start() -> None:
-    """A wrong path in the settings fails when the client is made, not at the first post."""
+    """A missing certificate file raises OSError when the client is created, not at the first post."""
     with pytest.raises(OSError, match="No such file"):
         GuardedClient(SANDBOX, monotonic_ms, trusted_ca_pem="/nowhere/ca.pem")

@@ -1,4 +1,4 @@
-"""Delivery against real receivers, on both databases: at least once, the same bytes each time, and nobody waits for the slow."""
+"""Delivery to real receivers, on both databases: at least once, identical bytes, and no waits for slow endpoints."""
 
 import asyncio
 import hmac
@@ -38,17 +38,17 @@ VAULT = Vault(bytes(range(32)))
 PASSWORD = "Harb0r-Hook-Passw0rd!"
 SECRET = "Quiet-Harbor_7421!Lantern"
 PATIENT = RetryRules(timeout_ms=600_000)
-"""Rules under which no post that is answered runs out of time, on a slow machine either."""
+"""Rules under which no answered post reaches its timeout, even on a slow machine."""
 
 GONE = 4711
 """The id of a webhook that does not exist."""
 
 
-# --- Our side ----------------------------------------------------------------------------
+# --- The store and the deliverer ---------------------------------------------------------
 
 
 def first_states(_: Connection, program_id: int, ids: list[int]) -> list[str]:
-    """Stands in for the rendering of transactions."""
+    """Return transactions as JSON. This replaces the rendering from the database."""
     return [f'{{"token":"{program_id}-{number}","type":"authorization"}}' for number in ids]
 
 
@@ -107,9 +107,9 @@ class NotificationStore:
         return [row.state for row in self.rows()]
 
     def wait_for_a_look(self) -> None:
-        """Return when a deliverer has claimed all that was due before the call.
+        """Wait until a deliverer has claimed all rows that were due before the call.
 
-        A row that nobody can get is due too, and is given up by the look that claims it; then it is removed.
+        The row that is inserted here has an unknown webhook. Its claim sets it to DEAD, and it is removed.
         """
         self.notify(GONE, 0, now=0)
         until(lambda: [row.state for row in self.rows() if row.webhook_id == GONE] == [Delivery.DEAD])
@@ -117,7 +117,7 @@ class NotificationStore:
             db.execute(outbox.delete().where(outbox.c.webhook_id == GONE))
 
     def attempts(self) -> list[dict[str, Any]]:
-        """Those of the only row."""
+        """Return the attempts of the only row."""
         (row,) = self.rows()
         return msgspec.json.decode(row.attempts, type=list[dict[str, Any]])
 
@@ -135,7 +135,7 @@ def store(migrated_url: str) -> Iterator[NotificationStore]:
 def delivering(
     database: Database, rules: RetryRules = PATIENT, real_clock: Callable[[], int] = system_ms, **limits: int
 ) -> Iterator[Deliverer]:
-    """A deliverer at work in an event loop of its own; stopped at the end."""
+    """Run a deliverer in an event loop of a separate thread, and stop it at the end."""
     started = threading.Event()
     deliverers: list[Deliverer] = []
 
@@ -159,12 +159,12 @@ def delivering(
             assert not thread.is_alive(), "the deliverer did not stop"
 
 
-# --- What arrives ------------------------------------------------------------------------
+# --- Content of a notification -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(("algorithm", "digest"), [("HMAC_SHA_1", sha1), ("HMAC_SHA_256", sha256)])
 def test_a_notification_arrives_signed_and_with_credentials(store: NotificationStore, algorithm: str, digest: Any) -> None:
-    """Body, Basic header, signature over the very bytes, custom header; and the row says delivered."""
+    """A post has body, Basic credentials, a signature of the exact bytes and the custom header. Its row becomes DELIVERED."""
     with a_receiver() as receiver:
         hook = store.webhook(receiver.url, secret=SECRET, algorithm=algorithm, custom_header={"X-City": "Ávila"})
         store.notify(hook, 7)
@@ -181,7 +181,7 @@ def test_a_notification_arrives_signed_and_with_credentials(store: NotificationS
 
 
 def test_without_secret_no_signature_without_user_no_credentials(store: NotificationStore) -> None:
-    """An address that a simulation names may have no credentials; then nothing is sent in their place."""
+    """A webhook of a simulation without credentials gets no Authorization header and no signature."""
     with a_receiver() as receiver:
         store.notify_inline(7, endpoint=receiver.url)
         with delivering(store.database):
@@ -190,7 +190,7 @@ def test_without_secret_no_signature_without_user_no_credentials(store: Notifica
 
 
 def test_an_address_of_one_simulation_has_its_own_credentials(store: NotificationStore) -> None:
-    """User name, password and secret of the simulation's own webhook are used."""
+    """User name, password and secret of the simulation's webhook are used."""
     with a_receiver() as receiver:
         store.notify_inline(7, endpoint=receiver.url, username="u", password="p", secret="s")
         with delivering(store.database):
@@ -200,7 +200,7 @@ def test_an_address_of_one_simulation_has_its_own_credentials(store: Notificatio
 
 
 def test_a_wake_up_is_not_lost(store: NotificationStore) -> None:
-    """Each notification is sent when `wake` is called, though the next look by itself would be in a day."""
+    """`wake` causes delivery at once, although the next poll is a day away."""
     with a_receiver() as receiver:
         hook = store.webhook(receiver.url)
         with delivering(store.database, poll_ms=86_400_000) as deliverer:
@@ -210,12 +210,12 @@ def test_a_wake_up_is_not_lost(store: NotificationStore) -> None:
                 until(lambda number=number: len(receiver.bodies) == number)  # type: ignore[misc]
 
 
-# --- What fails --------------------------------------------------------------------------
+# --- Failures ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [201, 204, 302, 400, 404, 410, 500, 503])
 def test_only_200_is_a_success(store: NotificationStore, status: int) -> None:
-    """Any other answer, another 2xx or a redirect too, is a failure that is tried again four seconds later."""
+    """Any status but 200, also another 2xx or a redirect, is a failure that is retried four seconds later."""
     frozen = 1_700_000_000_000
     store.clock(ProgramClock(frozen_ms=frozen))
     with a_receiver(answers=[status]) as receiver:
@@ -230,7 +230,7 @@ def test_only_200_is_a_success(store: NotificationStore, status: int) -> None:
 
 
 def test_retries_follow_the_program_clock(store: NotificationStore) -> None:
-    """Ten retries, 4, 16, 64 … 4^10 seconds apart by the program's clock, each of the very same bytes; then it is given up."""
+    """Ten retries follow 4, 16, 64 … 4^10 seconds apart by the program's clock, with identical bytes. Then the row is DEAD."""
     now = 1_700_000_000_000
     store.clock(ProgramClock(frozen_ms=now))
     with a_receiver(answers=[500] * 50) as receiver:
@@ -254,7 +254,7 @@ def test_retries_follow_the_program_clock(store: NotificationStore) -> None:
 
 
 def test_an_offset_moves_due_times_too(store: NotificationStore) -> None:
-    """A clock that runs ahead by a week finds a retry of next week due now."""
+    """With a clock a week ahead, a notification that is due in six days is sent now."""
     with a_receiver() as receiver:
         store.notify(store.webhook(receiver.url), 7, now=system_ms() + 6 * 86_400_000)
         with delivering(store.database):
@@ -265,7 +265,7 @@ def test_an_offset_moves_due_times_too(store: NotificationStore) -> None:
 
 
 def test_an_address_of_one_simulation_gets_three_tries(store: NotificationStore) -> None:
-    """Its notification is given up after three retries."""
+    """A notification to a simulation's webhook is given up after three retries."""
     with a_receiver(answers=[500] * 50) as receiver:
         store.notify_inline(7, endpoint=receiver.url)
         with delivering(store.database):
@@ -278,7 +278,7 @@ def test_an_address_of_one_simulation_gets_three_tries(store: NotificationStore)
 
 @pytest.mark.parametrize("active", [False, None])
 def test_nobody_to_send_to_is_the_end(store: NotificationStore, active: bool | None) -> None:
-    """A webhook that was switched off, or is no more, gets nothing; the row is dead and says why."""
+    """For a webhook that is not active or does not exist nothing is sent. The row is DEAD and has the reason."""
     with a_receiver() as receiver:
         store.notify(GONE if active is None else store.webhook(receiver.url, active=False), 7)
         with delivering(store.database):
@@ -289,7 +289,7 @@ def test_nobody_to_send_to_is_the_end(store: NotificationStore, active: bool | N
 
 
 def test_refused_connections_and_forbidden_addresses_are_failures(store: NotificationStore) -> None:
-    """Nobody listens, or the address may not be dialled: the reason is kept and the row is due again."""
+    """A refused connection or a forbidden address is a failure: the reason is recorded and the row is due again."""
     store.notify(store.webhook("http://127.0.0.1:9/hook", name="deaf"), 1)
     store.notify(store.webhook("http://169.254.169.254/latest", name="metadata"), 2)
     with delivering(store.database):
@@ -300,7 +300,7 @@ def test_refused_connections_and_forbidden_addresses_are_failures(store: Notific
 
 
 def test_a_message_that_cannot_be_made_spoils_only_itself(store: NotificationStore) -> None:
-    """A row that names nothing, and a target that another key sealed, fail by themselves; the others arrive."""
+    """An unknown object or a target under another key fails only its own notification. The others are delivered."""
     with a_receiver() as receiver:
         hook = store.webhook(receiver.url)
         with store.database.write() as db:
@@ -314,7 +314,7 @@ def test_a_message_that_cannot_be_made_spoils_only_itself(store: NotificationSto
 
 
 def test_no_secret_is_kept_of_an_answer(store: NotificationStore) -> None:
-    """An endpoint that echoes all it got leaves neither password, secret, credential pair nor card number in our books."""
+    """An endpoint that echoes the request leaves no password, secret, credential pair or card number in the attempts."""
     with a_receiver(echo=True, answers=[500]) as receiver:
         hook = store.webhook(receiver.url, secret=SECRET, custom_header={"A": f"{PASSWORD} {SECRET}", "B": "4111111111111111"})
         store.notify(hook, 7)
@@ -328,11 +328,11 @@ def test_no_secret_is_kept_of_an_answer(store: NotificationStore) -> None:
     assert len(store.attempts()[0]["body"]) <= 256
 
 
-# --- Nobody waits for the slow -----------------------------------------------------------
+# --- Slow endpoints ----------------------------------------------------------------------
 
 
 def test_a_hanging_endpoint_holds_up_no_other(store: NotificationStore) -> None:
-    """Two hundred messages for a hanging endpoint stand in the queue; the one behind them, for another, arrives."""
+    """Two hundred notifications for a hanging endpoint do not delay the later one for another endpoint."""
     with a_receiver(holds=True) as hanging, a_receiver() as quick:
         slow, fast = store.webhook(hanging.url, name="slow"), store.webhook(quick.url, name="fast")
         store.notify(slow, *range(200), now=system_ms() - 60_000)
@@ -348,7 +348,7 @@ def test_a_hanging_endpoint_holds_up_no_other(store: NotificationStore) -> None:
 
 
 def test_a_silent_endpoint_is_tried_one_post_at_a_time(store: NotificationStore) -> None:
-    """After a timeout an endpoint has one place, until the endpoint answers again; many silent ones leave room for others."""
+    """After a timeout an endpoint gets one post at a time, until it answers again."""
     with a_receiver(holds=True) as receiver:
         store.notify(store.webhook(receiver.url), *range(20))
         with delivering(store.database, RetryRules(timeout_ms=300)):
@@ -365,7 +365,7 @@ def test_a_silent_endpoint_is_tried_one_post_at_a_time(store: NotificationStore)
 
 
 def test_a_backlog_of_thousands_is_drained(store: NotificationStore) -> None:
-    """Two thousand messages, to one endpoint, each exactly once when nothing fails."""
+    """Two thousand notifications for one endpoint are sent exactly once if nothing fails."""
     with a_receiver() as receiver:
         store.notify(store.webhook(receiver.url), *range(2_000))
         with delivering(store.database):
@@ -377,7 +377,7 @@ def test_a_backlog_of_thousands_is_drained(store: NotificationStore) -> None:
 
 
 def test_two_deliverers_send_nothing_twice(store: NotificationStore, migrated_url: str) -> None:
-    """Two on one database, both woken all the time: five hundred messages, each sent once, and both had a share."""
+    """Two deliverers on one database, both woken repeatedly, send each of 500 notifications once. Both claim rows."""
     other = Database(migrated_url)
     with a_receiver(holds=True) as receiver:
         hook = store.webhook(receiver.url)
@@ -386,7 +386,7 @@ def test_two_deliverers_send_nothing_twice(store: NotificationStore, migrated_ur
                 store.notify(hook, *range(start, start + 10))
                 first.wake()
                 second.wake()
-            # Each has claimed as much as it may while nothing is answered.
+            # Each deliverer claims its maximum while no post is answered.
             until(lambda: first._sends_to.total() == second._sends_to.total() == 8)
             receiver.over.set()
 
@@ -401,7 +401,7 @@ def test_two_deliverers_send_nothing_twice(store: NotificationStore, migrated_ur
 
 
 def test_the_program_clock_does_not_end_a_claim(store: NotificationStore, migrated_url: str) -> None:
-    """While a post is under way the program's clock is set a year ahead; a second process still leaves the row alone."""
+    """A second process leaves a claimed row alone, although the program's clock moves a year ahead during the post."""
     other, readings = Database(migrated_url), list[int]()
 
     def clock() -> int:
@@ -414,7 +414,7 @@ def test_the_program_clock_does_not_end_a_claim(store: NotificationStore, migrat
             until(lambda: len(receiver.bodies) == 1)
             store.clock(ProgramClock(offset_ms=365 * 86_400_000))
             with delivering(other, real_clock=clock):
-                # Each look reads the clock once when it begins, so two looks have ended.
+                # Each poll reads the clock once at its start, so two polls have ended.
                 until(lambda: len(readings) > 2)
                 assert len(receiver.bodies) == 1
                 receiver.over.set()
@@ -424,15 +424,15 @@ def test_the_program_clock_does_not_end_a_claim(store: NotificationStore, migrat
 
 
 def deliver_in_this_process(migrated_url: str) -> None:
-    """What the child process of the test below does until it is killed."""
+    """Deliver until the process is killed. The next test runs this in a child process."""
     database = Database(migrated_url)
     with delivering(database):
         threading.Event().wait()
 
 
 def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, migrated_url: str) -> None:
-    """Killed after the endpoint said 200 and before that is written: when the claim ends, another sends the same bytes."""
-    # The program's clock stands still, which must not keep the dead process's claim alive.
+    """After a kill between the response and its record, another process sends the same bytes when the claim ends."""
+    # The frozen clock of the program must not extend the claim of the killed process.
     store.clock(ProgramClock(frozen_ms=system_ms()))
     command = "import sys; from tests.integration.outbox.test_deliver import deliver_in_this_process as run; run(sys.argv[1])"
     with a_receiver() as receiver, Failpoints() as failpoints:
@@ -456,7 +456,7 @@ def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, migr
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_who_lost_the_claim_has_no_say(store: NotificationStore, status: int) -> None:
-    """The row was claimed anew, or is another one after a reset, before the first post was answered: it stays as it is."""
+    """A response is not recorded if the row has another claim by then, as after a new claim or a reset."""
     with a_receiver(holds=True, answers=[status]) as receiver:
         store.notify(store.webhook(receiver.url), 7)
         with delivering(store.database):
@@ -464,19 +464,19 @@ def test_who_lost_the_claim_has_no_say(store: NotificationStore, status: int) ->
             with store.database.write() as db:
                 db.execute(update(outbox).values(due_ms=outbox.c.due_ms + 1))
             receiver.over.set()
-            # The end waits for the answer, which is written down by the last turn.
+            # The deliverer stops only after the response and its last turn.
     (row,) = store.rows()
     assert (row.state, row.tries, row.attempts) == (Delivery.SENDING, 0, "[]")
 
 
 @pytest.fixture
 def patient_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop waits longer for answers than a slow machine takes to give them."""
+    """Set a limit of a stop that is longer than any response of a slow machine."""
     monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 60.0)
 
 
 def test_a_stop_waits_for_answers_and_claims_nothing_more(store: NotificationStore, patient_stop: None) -> None:
-    """What is under way is answered and written down; what came in meanwhile stays due."""
+    """A stop records the response of the post in progress. A later notification stays due."""
     with a_receiver(holds=True) as receiver:
         hook = store.webhook(receiver.url)
         store.notify(hook, 1)
@@ -491,11 +491,11 @@ def test_a_stop_waits_for_answers_and_claims_nothing_more(store: NotificationSto
 
 
 def test_a_stop_does_not_wait_for_ever(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A post without an answer is given up after STOP_S; it may have arrived, so it is due again and not lost."""
+    """A post without a response is given up after STOP_S. It is due again, because it may not have arrived."""
     monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 0.2)
     with a_receiver(holds=True) as receiver:
         store.notify(store.webhook(receiver.url), 1)
-        # It returns although the endpoint holds its answer and the post has ten minutes.
+        # The stop returns although the endpoint does not answer and the timeout of the post is ten minutes.
         with delivering(store.database):
             until(lambda: len(receiver.bodies) == 1)
     assert store.states() == [Delivery.DUE]
@@ -503,7 +503,7 @@ def test_a_stop_does_not_wait_for_ever(store: NotificationStore, monkeypatch: py
 
 
 def test_cancelling_is_a_stop(store: NotificationStore, patient_stop: None) -> None:
-    """A cancelled task leaves no row half-way: what was answered is written down."""
+    """Cancellation of the task records the response of the post in progress."""
 
     async def story(threads: ThreadPoolExecutor) -> None:
         client = GuardedClient(OutgoingPolicy.sandbox(), monotonic_ms)
@@ -512,7 +512,7 @@ def test_cancelling_is_a_stop(store: NotificationStore, patient_stop: None) -> N
         while not receiver.bodies:
             await asyncio.sleep(0.01)
         task.cancel()
-        # One turn of the loop: the cancellation reaches the task while the post is under way.
+        # After one turn of the loop, the cancellation has reached the task during the post.
         await asyncio.sleep(0)
         receiver.over.set()
         with pytest.raises(asyncio.CancelledError):
@@ -526,7 +526,7 @@ def test_cancelling_is_a_stop(store: NotificationStore, patient_stop: None) -> N
 
 
 def test_trouble_with_the_database_is_survived(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outcome that could not be written is kept and written when the database is back: nothing is sent twice."""
+    """An outcome that cannot be written is kept and written when the database is back. Nothing is sent twice."""
     monkeypatch.setattr("cardwright.outbox.deliver.TROUBLE_S", 0.05)
     broken, failures = threading.Event(), list[OSError]()
     real_write = store.database.write
@@ -549,7 +549,7 @@ def test_trouble_with_the_database_is_survived(store: NotificationStore, monkeyp
 
 
 def test_idling_writes_nothing(store: NotificationStore) -> None:
-    """Looking for work takes no write transaction, whose lock others would wait for."""
+    """Polling for work opens no write transaction, because others would wait for its lock."""
     store.notify(store.webhook("http://127.0.0.1:9/hook"), 1, now=system_ms() + 3_600_000)
     readings = list[int]()
 
@@ -557,7 +557,7 @@ def test_idling_writes_nothing(store: NotificationStore) -> None:
         readings.append(system_ms())
         return readings[-1]
 
-    # Each look reads the clock once when it begins. One that wants to write would wait, and none would follow it.
+    # Each poll reads the clock once at its start. A poll that writes would wait, and no other would follow.
     with delivering(store.database, real_clock=clock), store.database.write():
         count = len(readings)
         until(lambda: len(readings) > count + 2)
