@@ -1,4 +1,4 @@
-"""The command line as its users meet it: in this process where that is enough, in one of its own where signals matter."""
+"""Fixtures of the command line: commands in this process, or in a separate one if signals matter."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a command."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -22,7 +22,7 @@ class Done:
 
 @pytest.fixture(autouse=True)
 def a_clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test begins in an empty folder and without a setting in the environment."""
+    """Start each test in an empty folder and without variables of Cardwright. Return the folder."""
     for name in [name for name in os.environ if name.startswith("CARDWRIGHT_") and not name.startswith("CARDWRIGHT_TEST_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -31,7 +31,7 @@ def a_clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cardwright(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs a command in this process, which is twenty times faster than starting one."""
+    """Return a function that runs a command in this process, which is twenty times faster than a separate one."""
     from cardwright.edges.cli.commands import main
 
     def run(*arguments: object) -> Done:
@@ -49,13 +49,13 @@ def cardwright(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 
 def command_line(*arguments: object) -> list[str]:
-    """The command in a process of its own."""
+    """Return the arguments that start a command in a separate process."""
     return [sys.executable, "-m", "cardwright", *map(str, arguments)]
 
 
 @pytest.fixture
 def spawn() -> Callable[..., Done]:
-    """Runs a command in a process of its own and waits for its end."""
+    """Return a function that runs a command in a separate process and waits for its end."""
 
     def run(*arguments: object, **options: Any) -> Done:
         done = subprocess.run(command_line(*arguments), capture_output=True, text=True, check=False, timeout=120, **options)

@@ -1,4 +1,4 @@
-"""`cardwright backtest`: a change of controls tried on an instance, for people, for machines, and for builds that must fail."""
+"""`cardwright backtest`: its report, its JSON, and its exit code for builds."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -33,20 +33,20 @@ def instance() -> Iterator[Fresh]:
 
 @pytest.fixture(autouse=True)
 def environment(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands find the instance where `cardwright status -o env` says it is."""
+    """Set the variables that `cardwright status -o env` prints for the instance."""
     for name, value in instance.environment.items():
         monkeypatch.setenv(name, value)
 
 
 def written(limit: int) -> Path:
-    """A file that asks for another limit."""
+    """Write a file with a changed limit and return its path."""
     path = Path("change.json")
     path.write_text(json.dumps({"velocity_controls": {"change": [{"token": "day", "amount_limit": limit}]}}))
     return path
 
 
 def test_a_change_is_told(cardwright: Callable[..., Any]) -> None:
-    """Rates before and after, who refuses, and the purchases that come out otherwise; without a bound it is no failure."""
+    """The report has the flips by purchase and control. Without a bound the exit code is 0."""
     done = cardwright("backtest", written(50))
     assert done.code == 0, done.err
     assert "1 would be declined (40.00), 0 would be approved (0.00)" in done.out
@@ -56,7 +56,7 @@ def test_a_change_is_told(cardwright: Callable[..., Any]) -> None:
 
 
 def test_an_authorization_control_is_told(cardwright: Callable[..., Any]) -> None:
-    """A file may change authorization controls too; which control declines what stands in the report."""
+    """A file may change authorization controls, too. The report counts the declines of each control."""
     new = {"token": "no_m1", "name": "Not there", "merchant_scope": {"mid": "m1"}}
     Path("change.json").write_text(json.dumps({"auth_controls": {"add": [new]}, "velocity_controls": {"remove": ["day"]}}))
     done = cardwright("backtest", "change.json", "--max-approval-drop", 99)
@@ -66,7 +66,7 @@ def test_an_authorization_control_is_told(cardwright: Callable[..., Any]) -> Non
 
 
 def test_what_is_misspelt_is_not_passed_over(cardwright: Callable[..., Any]) -> None:
-    """A report about a change that was not tried would say that all is well."""
+    """A misspelt field is refused, because a report without the change would be misleading."""
     Path("change.json").write_text('{"auth_control": {"remove": ["day"]}}')
     done = cardwright("backtest", "change.json")
     assert (done.code, "auth_control is an unknown field" in done.err) == (2, True), done
@@ -74,7 +74,7 @@ def test_what_is_misspelt_is_not_passed_over(cardwright: Callable[..., Any]) -> 
 
 @pytest.mark.parametrize(("limit", "bound", "code"), [(50, 33.33, 1), (50, 33.34, 0), (100, 0, 0), (200, 0, 0), (1, 99, 1)])
 def test_a_build_fails_when_too_much_is_declined(limit: int, bound: float, code: int, cardwright: Callable[..., Any]) -> None:
-    """A third of the purchases more or less: the bound is in percentage points, and equality passes."""
+    """A build fails if the approval rate drops by more than the bound, in percentage points. Equality passes."""
     done = cardwright("backtest", written(limit), "--json", "--max-approval-drop", bound)
     assert done.code == code, done.err
     report = json.loads(done.out)
@@ -83,7 +83,7 @@ def test_a_build_fails_when_too_much_is_declined(limit: int, bound: float, code:
 
 
 def test_what_cannot_be_tried(cardwright: Callable[..., Any]) -> None:
-    """No file, no JSON, and no such control are told apart, and are not mistaken for a bad rate."""
+    """A missing file, invalid JSON and an unknown control have exit code 2. An address without a server has exit code 1."""
     assert (cardwright("backtest", "nothing.json").code, cardwright("backtest", "change.json").code) == (2, 2)
     Path("change.json").write_text("{")
     assert "is not JSON" in cardwright("backtest", "change.json").err

@@ -1,4 +1,4 @@
-"""The commands that start an instance of their own, or talk to one: `exec`, `demo`, `explain`."""
+"""Commands with a temporary or a running instance: `exec`, `explain`, `demo`."""
 
 import json
 import os
@@ -41,7 +41,7 @@ time.sleep(600)
 
 
 def test_exec_gives_the_command_an_instance(spawn: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command finds a ready instance in its environment; its exit code is passed on, and nothing is left behind."""
+    """The command gets a ready instance in its environment. Its exit code is passed on, and no file remains."""
     monkeypatch.setenv("CARDWRIGHT_PROGRAM", "of_another_instance")
     done = spawn("exec", "--seed", 5, "--", sys.executable, "-c", LOOK_AROUND)
     assert done.code == 7, done.err
@@ -55,7 +55,7 @@ def test_exec_gives_the_command_an_instance(spawn: Callable[..., Any], monkeypat
 
 
 def test_exec_uses_the_database_it_is_given(spawn: Callable[..., Any], cardwright: Callable[..., Any]) -> None:
-    """With --db the data stays, under keys that a later `serve` finds again."""
+    """With --db the database and its keys stay for a later `serve`."""
     assert spawn("exec", "--db", "kept.db", "--", "true").code == 0
     assert cardwright("verify", "--db", "kept.db").code == 0
     assert Path(".cardwright/secrets.json").exists()
@@ -66,14 +66,14 @@ def test_exec_uses_the_database_it_is_given(spawn: Callable[..., Any], cardwrigh
     [([], 2, "no command is given"), (["--", "no-such-program"], 127, "command not found"), (["--", "."], 127, "not executable")],
 )
 def test_exec_tells_what_cannot_be_run(command: list[str], code: int, message: str, cardwright: Callable[..., Any]) -> None:
-    """The exit codes are those of a shell, and the reason is told."""
+    """The exit codes are those of a shell, and the error has the reason."""
     done = cardwright("exec", *command)
     assert done.code == code
     assert message in done.err
 
 
 def test_exec_forwards_signals() -> None:
-    """A signal to `exec` reaches the command, whose answer to it becomes the exit code; then the instance is gone too."""
+    """A signal to `exec` reaches the command. The command's exit code is passed on, and the instance ends."""
     command = [sys.executable, "-m", "cardwright", "exec", "--", sys.executable, "-c", WAIT_FOR_A_SIGNAL]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -84,7 +84,7 @@ def test_exec_forwards_signals() -> None:
 
 
 def test_instance_does_not_outlive_a_killed_parent() -> None:
-    """Even SIGKILL, which nobody can catch, leaves no instance behind."""
+    """The instance ends even if `exec` is killed with SIGKILL."""
     waits = "import os, time; print(os.environ['CARDWRIGHT_URL'], os.getpid(), flush=True); time.sleep(600)"
     command = [sys.executable, "-m", "cardwright", "exec", "--", sys.executable, "-c", waits]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -109,7 +109,7 @@ def is_answering(root_url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Fresh]:
-    """One instance on which the whole story was played."""
+    """An instance on which the complete demo was played."""
     with fresh_instance() as fresh:
         story = Story(fresh.client)
         list(story.play())
@@ -119,7 +119,7 @@ def instance() -> Iterator[Fresh]:
 
 @pytest.fixture
 def tokens(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tokens of the story's purchases, the declined one first; the environment knows the instance."""
+    """Return the tokens of the demo's purchases, the declined one first, and set the variables of the instance."""
     for name, value in instance.environment.items():
         monkeypatch.setenv(name, value)
     transactions = instance.client.request("GET", "/v3/transactions?state=ALL&type=authorization").body["data"]
@@ -127,7 +127,7 @@ def tokens(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_explain_shows_the_first_refusal(tokens: list[str], cardwright: Callable[..., Any]) -> None:
-    """A declined purchase is explained by the check that refused it and by what would have had to differ."""
+    """The explanation of a declined purchase names the check that declined it. Later checks are marked as not reached."""
     done = cardwright("explain", tokens[0])
     assert done.code == 0
     lines = done.out.splitlines()
@@ -148,7 +148,7 @@ def test_explain_shows_an_approval(tokens: list[str], cardwright: Callable[..., 
 
 
 def test_explain_tells_what_is_wrong(tokens: list[str], cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown token, wrong credentials, no credentials and an address without a server are told apart."""
+    """An unknown token, a missing server, an invalid URL, and wrong or missing credentials cause different errors."""
     assert "nothing: there is no such transaction in the program default at " in cardwright("explain", "nothing").err
     assert "cannot connect to" in cardwright("explain", tokens[0], "--base-url", "http://127.0.0.1:1/v3").err
     for wrong in ("here", "http://here:x/v3", "ftp://here/v3"):
@@ -165,7 +165,7 @@ def test_explain_tells_what_is_wrong(tokens: list[str], cardwright: Callable[...
 
 
 def test_demo_keeps_its_promises(spawn: Callable[..., Any]) -> None:
-    """The story runs from an empty folder to its end, every promise is kept, and nothing is left behind."""
+    """The demo runs in an empty folder to its end, keeps each of its promises, and leaves no file."""
     done = spawn("demo", "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)
@@ -178,7 +178,7 @@ def test_demo_keeps_its_promises(spawn: Callable[..., Any]) -> None:
 
 
 def test_demo_is_told_in_plain_lines(instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where stdout is no terminal the story has neither colours nor blanks at the ends of its lines."""
+    """If stdout is no terminal, the demo prints neither colours nor blanks at the ends of lines."""
     instance.client.request("POST", "/sandbox/reset", {})
     use(instance, monkeypatch)
     done = cardwright("demo")
@@ -195,7 +195,7 @@ def test_demo_is_told_in_plain_lines(instance: Fresh, cardwright: Callable[..., 
 def test_demo_fails_when_a_promise_is_broken(
     instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A platform that answers otherwise than promised ends the demo with an error that says what was not so."""
+    """A response that breaks a promise ends the demo with an error that names the promise."""
     instance.client.request("POST", "/sandbox/reset", {})
     instance.client.request("PUT", "/sandbox/program", {"mask_funding_source_tokens": True})
     use(instance, monkeypatch)
@@ -209,7 +209,7 @@ def test_demo_fails_when_a_promise_is_broken(
 
 
 def use(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the demo play on an instance that is there already: starting another would prove nothing more."""
+    """Let the demo use the running instance, because a separate one would prove nothing more."""
 
     class Here:
         def __enter__(self) -> Fresh:
@@ -222,7 +222,7 @@ def use(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_refused_step_ends_the_demo(instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that is refused is told with the platform's own words."""
+    """A step that the platform refuses ends the demo with the request and the status."""
     instance.client.request("POST", "/sandbox/reset", {})
     instance.client.request("POST", "/v3/fundingsources/program", {"token": "demo_funding", "name": "Somebody else's"})
     use(instance, monkeypatch)

@@ -1,4 +1,4 @@
-"""The commands that work on a database itself: `migrate`, `verify`, `reset`."""
+"""Commands on a database: `migrate`, `verify`, `reset`."""
 
 import json
 import sqlite3
@@ -32,7 +32,7 @@ def books(migrated_url: str) -> str:
 
 
 def test_migrate_makes_the_schema_once(cardwright: Callable[..., Any], database_url: str) -> None:
-    """The first run brings an empty database to this version, the second finds nothing to do; both say so."""
+    """The first run migrates an empty database to this version. The second finds nothing to do. Both report it."""
     first, second = cardwright("migrate", "--db", database_url), cardwright("migrate", "--db", database_url)
     assert (first.code, second.code) == (0, 0)
     assert "migrated to the schema" in first.err
@@ -43,13 +43,13 @@ def test_migrate_makes_the_schema_once(cardwright: Callable[..., Any], database_
 
 
 def test_migrate_without_a_database_makes_the_default_one(cardwright: Callable[..., Any]) -> None:
-    """Without --db it is the file that `serve` would use."""
+    """Without --db `migrate` creates the default file of `serve`."""
     assert cardwright("migrate").code == 0
     assert Path(".cardwright/cardwright.db").exists()
 
 
 def test_migrate_prints_statements(cardwright: Callable[..., Any], database_url: str) -> None:
-    """With --sql the statements for that kind of database go to stdout and nothing is done."""
+    """With --sql the statements for this kind of database go to stdout, and the database stays unchanged."""
     done = cardwright("migrate", "--sql", "--db", database_url)
     assert done.code == 0
     for name in metadata.tables:
@@ -61,7 +61,7 @@ def test_migrate_prints_statements(cardwright: Callable[..., Any], database_url:
 
 
 def test_printed_statements_make_the_schema(cardwright: Callable[..., Any]) -> None:
-    """Whoever runs the printed statements has what `migrate` would have made."""
+    """The printed statements create the same schema as `migrate`."""
     script = cardwright("migrate", "--sql", "--db", "by-hand.db").out
     with sqlite3.connect("by-hand.db") as db:
         db.executescript(script)
@@ -74,7 +74,7 @@ def test_printed_statements_make_the_schema(cardwright: Callable[..., Any]) -> N
 
 
 def test_database_of_a_later_version_is_left_alone(cardwright: Callable[..., Any]) -> None:
-    """A database that a newer version wrote is refused rather than guessed at."""
+    """A database of a later version is refused."""
     cardwright("migrate", "--db", "x.db")
     with sqlite3.connect("x.db") as db:
         db.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -84,7 +84,7 @@ def test_database_of_a_later_version_is_left_alone(cardwright: Callable[..., Any
 
 
 def test_verify_finds_sound_books(cardwright: Callable[..., Any], books: str) -> None:
-    """On sound books every invariant is listed with what it looked at, and the exit code is 0."""
+    """On sound books each invariant is listed as holding, and the exit code is 0."""
     done = cardwright("verify", "--db", books)
     assert done.code == 0
     assert done.out.count("  holds\n") == len(INVARIANTS)
@@ -96,7 +96,7 @@ def test_verify_finds_sound_books(cardwright: Callable[..., Any], books: str) ->
 
 
 def test_verify_explains_in_80_columns(cardwright: Callable[..., Any], books: str) -> None:
-    """Each promise and each invariant is explained in words, and no line is longer than 80 characters, violations included."""
+    """Each promise and invariant is explained, and no line is longer than 80 characters, also with violations."""
     database = Database(books)
     with database.write() as db:
         db.exec_driver_sql("UPDATE users SET fact = '{}'")
@@ -134,7 +134,7 @@ def test_json_has_one_spelling() -> None:
 
 
 def test_verify_tells_what_is_wrong(cardwright: Callable[..., Any], books: str) -> None:
-    """On books that contradict themselves it says where, what was expected and what is there; the exit code is 1."""
+    """A violation is reported with its place, the expected and the actual value, and the exit code is 1."""
     database = Database(books)
     with database.write() as db:
         db.exec_driver_sql("UPDATE transactions SET hold_left = 7")
@@ -147,7 +147,7 @@ def test_verify_tells_what_is_wrong(cardwright: Callable[..., Any], books: str) 
 
 
 def test_verify_needs_a_database(cardwright: Callable[..., Any]) -> None:
-    """A file that is not there is not made, and an empty one is not called sound."""
+    """A missing file is not created, and an empty one is refused."""
     missing = cardwright("verify", "--db", "x.db")
     assert missing.code == 1
     assert "--db x.db does not exist" in missing.err
@@ -160,7 +160,7 @@ def test_verify_needs_a_database(cardwright: Callable[..., Any]) -> None:
 
 
 def test_file_that_is_no_database_is_told(cardwright: Callable[..., Any]) -> None:
-    """Another kind of file is a sentence, not a traceback."""
+    """A file of another kind causes an error with the reason."""
     Path("x.db").write_text("a letter to my aunt, " * 50)
     done = cardwright("verify", "--db", "x.db")
     assert done.code == 1
@@ -168,7 +168,7 @@ def test_file_that_is_no_database_is_told(cardwright: Callable[..., Any]) -> Non
 
 
 def test_reset_removes_when_told_so(cardwright: Callable[..., Any], books: str) -> None:
-    """Where nobody can be asked it insists on --yes; then the cards are gone, and the program is still there."""
+    """Without a terminal `reset` requires --yes. It removes the cards and keeps the program."""
     refused = cardwright("reset", "--db", books)
     assert refused.code == 2
     assert "next:  cardwright reset --yes --db " in refused.err, "typed without --db it would empty another database"
@@ -184,7 +184,7 @@ def test_reset_removes_when_told_so(cardwright: Callable[..., Any], books: str) 
 
 
 def test_reset_keeps_what_production_booked(cardwright: Callable[..., Any], books: str) -> None:
-    """In production mode nothing is removed."""
+    """In production mode `reset` is refused and removes nothing."""
     done = cardwright("reset", "--db", books, "--yes", "--mode", "production")
     assert done.code == 2
     assert "--mode production" in done.err
@@ -201,14 +201,14 @@ def test_reset_of_an_empty_database_says_so(cardwright: Callable[..., Any]) -> N
 
 
 def test_wrong_address_names_the_option(cardwright: Callable[..., Any]) -> None:
-    """An address of a third kind of database is refused with the kinds there are."""
+    """An address of an unknown kind of database is refused with the accepted forms."""
     done = cardwright("verify", "--db", "mysql://x")
     assert done.code == 2
     assert "--db takes a file path" in done.err
 
 
 def test_settings_have_the_modes_of_the_options() -> None:
-    """The option's values are spelled out twice, for a quick `--help`; they must stay the same."""
+    """The modes are listed twice, because `--help` does not import the settings. Both lists are equal."""
     from cardwright.edges.cli.commands import ModeName
     from cardwright.settings import Mode
 

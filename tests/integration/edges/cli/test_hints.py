@@ -35,7 +35,7 @@ from tests.support import free_port
 
 SRC = Path(output.__file__).parents[2]
 TIMEOUT_S = 120
-"""Only a safety limit."""
+"""A safety limit only, in seconds."""
 
 CHANGES_SHELL = ("unset ", "export ", "mkdir ", "rm ")
 """Beginnings of commands after which the failed command must not fail in the same way."""
@@ -112,7 +112,7 @@ class Scene:
         Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
 
     def record(self, root_url: str, **values: object) -> None:
-        """Record an instance in the data directory, with credentials that are its own if it is the real one."""
+        """Record an instance in the data directory, with the credentials ``a`` and ``b``."""
         known = {"base_url": f"{root_url}/v3", "pid": os.getpid(), "mode": "sandbox"}
         self.write(".cardwright/instance.json", {**known, **values})
         self.write(".cardwright/secrets.json", {"application_token": "a", "access_token": "b"})
@@ -181,7 +181,7 @@ class Scene:
             file.write(b"\x17" * 40_000)
 
     def read_only(self) -> None:
-        """Take the write permission, which root always has otherwise."""
+        """Simulate a missing write permission, because root always has it."""
         self.database()
         allowed = os.access
         self.monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and allowed(path, mode))
@@ -400,7 +400,7 @@ def migrated_file() -> bytes:
 
 
 def test_every_failure_has_a_case() -> None:
-    """Each call of ``Failure`` in the source is provoked below; a new one needs a case."""
+    """Each call of ``Failure`` in the source has a case."""
     assert {case.site for case in CASES} == set(sites())
 
 
@@ -486,7 +486,7 @@ def test_hint_leads_out(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The failure occurs, and its command exits 0 or leads on to another state; advice in words is marked as such."""
+    """Each failure occurs. Its command exits 0 or ends with another error. Advice without a command is marked as help."""
     words = shlex.split(case.words)
     with ExitStack() as stack:
         scene = Scene(monkeypatch, instance, stack)
@@ -516,7 +516,7 @@ def test_hint_leads_out(
 
 
 def follow(command: str, case: Case, error: str) -> None:
-    """Type the command; then, if it changes the surroundings of the failed command, type that one again."""
+    """Run the command. If it changes the surroundings of the failed command, run that one again."""
     result = typed(command)
     assert "Syntax error" not in result.err, result.err
     if result.code != 0 and not command.startswith(MAY_FAIL):
@@ -554,6 +554,6 @@ def test_options_are_repeated_and_quoted() -> None:
 
 
 def test_cases_are_distinct() -> None:
-    """No case is there twice."""
+    """All cases differ."""
     assert len({(case.site, case.words, str(case.command), case.contains) for case in CASES}) == len(CASES)
     assert replace(CASES[0], command="x") != CASES[0]

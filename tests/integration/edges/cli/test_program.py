@@ -1,4 +1,4 @@
-"""`cardwright program`: an isolated program on a running instance, for a shell, for a client and for people."""
+"""`cardwright program`: a new isolated program on a running instance, for shells, clients and people."""
 
 import json
 import subprocess
@@ -37,13 +37,13 @@ def instance() -> Iterator[Fresh]:
 
 @pytest.fixture
 def environment(instance: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands find the instance by the variables of `cardwright status -o env`."""
+    """Set the variables that `cardwright status -o env` prints for the instance."""
     for name, value in instance.environment.items():
         monkeypatch.setenv(name, value)
 
 
 def program_of(instance: Fresh, application_token: str, access_token: str) -> dict[str, Any]:
-    """The program that credentials open."""
+    """Return the program of some credentials."""
     answer = Client(instance.instance.root_url, application_token, access_token).request("GET", "/sandbox/program")
     assert answer.status == 200, answer.body
     body: dict[str, Any] = answer.body
@@ -67,7 +67,7 @@ def test_a_shell_enters_the_program(instance: Fresh, cardwright: Callable[..., A
 
 @pytest.mark.usefixtures("environment")
 def test_a_client_reads_json(instance: Fresh, cardwright: Callable[..., Any]) -> None:
-    """`--json` prints the answer of the instance with its URLs; a token that is given is the program's."""
+    """`--json` prints the response of the instance and its URLs. A given token becomes the token of the program."""
     printed = json.loads(cardwright("program", "chosen", "--json").out)
     assert (printed["token"], printed["name"], printed["base_url"]) == ("chosen", "chosen", instance.instance.base_url)
     assert printed["url"] == instance.instance.root_url
@@ -86,7 +86,7 @@ def test_people_read_two_columns(instance: Fresh, cardwright: Callable[..., Any]
 
 @pytest.mark.usefixtures("environment")
 def test_a_taken_token_is_refused(cardwright: Callable[..., Any]) -> None:
-    """The error names the token, and the next command draws one."""
+    """The error names the taken token, and the next command draws another one."""
     assert cardwright("program", "taken").code == 0
     done = cardwright("program", "taken", "-o", "env")
     assert (done.code, done.out) == (2, "")
@@ -97,7 +97,7 @@ def test_a_taken_token_is_refused(cardwright: Callable[..., Any]) -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_wrong_credentials_are_refused(cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program is created with the credentials of another program only."""
+    """Wrong credentials cause the error 401, and no program is created."""
     monkeypatch.setenv("CARDWRIGHT_ACCESS_TOKEN", "wrong")
     done = cardwright("program")
     assert (done.code, done.out, "401: Invalid credential" in done.err) == (1, "", True), done
@@ -105,7 +105,7 @@ def test_wrong_credentials_are_refused(cardwright: Callable[..., Any], monkeypat
 
 
 def test_an_instance_is_needed(cardwright: Callable[..., Any]) -> None:
-    """In an empty folder the next command starts a server."""
+    """Without an instance the error names the data directory, and the next command starts a server."""
     done = cardwright("program", "-o", "env")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("error: no instance runs in --data-dir ")
@@ -123,7 +123,7 @@ def test_an_address_without_a_server_is_named(cardwright: Callable[..., Any], mo
 
 
 def test_production_mode_has_no_new_programs(cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says so, and the advice names an instance in sandbox mode."""
+    """In production mode the error is 403, and the advice names an instance in sandbox mode."""
     for name, value in PRODUCTION.items():
         monkeypatch.setenv(name, value)
     command = command_line("serve", "--json", "--port", 0, "--db", Path.cwd() / "production.db", "--until-eof")

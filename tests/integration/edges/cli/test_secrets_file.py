@@ -1,4 +1,4 @@
-"""The file of secrets: made whole or not at all, by one of several starters, and never for a database that has other keys."""
+"""File of secrets: created atomically by one of several starters, and never for a database with other keys."""
 
 import json
 import os
@@ -42,13 +42,13 @@ for size in range(100):
 
 
 def test_full_disk_at_any_byte_leaves_no_file() -> None:
-    """Wherever the space ends, a new file does not exist, an old one is as it was, and no temporary file is left."""
+    """If the disk is full at any byte, a new file does not exist, an old one is unchanged, and no temporary file remains."""
     done = subprocess.run([sys.executable, "-c", LIMITS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_crash_before_the_file_exists_leaves_none(spawn: Callable[..., Done]) -> None:
-    """A process that is killed between the writing and the naming leaves no secrets.json; the next start makes one."""
+    """A process that is killed before the written file gets its name leaves no secrets.json. The next start creates it."""
     with Failpoints() as failpoints:
         failpoints.arm("file.written", "kill")
         done = spawn("serve", "--port", 0, env={**os.environ, **failpoints.environment})
@@ -60,7 +60,7 @@ def test_crash_before_the_file_exists_leaves_none(spawn: Callable[..., Done]) ->
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_files_are_private(tmp_path: Path, umask: int) -> None:
-    """Whatever the umask, only the owner may read the file."""
+    """The file is readable only for its owner under any umask."""
     before = os.umask(umask)
     try:
         create_file(tmp_path / "a", b"a")
@@ -71,7 +71,7 @@ def test_files_are_private(tmp_path: Path, umask: int) -> None:
 
 
 def test_first_of_concurrent_starters_wins() -> None:
-    """Starters that find no file all get the secrets of the one that made it; nobody reads a part of it."""
+    """Concurrent starters without a file all get the secrets of the first one, and none reads a partial file."""
     for _ in range(20):
         barrier, all_secrets = threading.Barrier(8), list[Secrets]()
 
@@ -91,7 +91,7 @@ def test_first_of_concurrent_starters_wins() -> None:
 
 
 def test_filled_database_gets_no_new_secrets(spawn: Callable[..., Done], database_url: str) -> None:
-    """`serve` without the file on a database that was filled refuses and writes nothing; with the file it starts again."""
+    """`serve` without the file is refused on a filled database and writes nothing. With the file the database opens again."""
     settings = Settings(db=database_url, data_dir=FILE.parent)
     FILE.parent.mkdir()
     with opened(settings):
@@ -113,7 +113,7 @@ def test_filled_database_gets_no_new_secrets(spawn: Callable[..., Done], databas
 
 
 def test_lost_tokens_are_made_again_under_the_same_key() -> None:
-    """With the right master key in the environment lost tokens are replaced, and the file holds no key."""
+    """With the master key in the environment, lost tokens are created again, and the file contains no key."""
     with opened(Settings()):
         key = json.loads(FILE.read_text())["master_key"]
     FILE.unlink()
@@ -124,7 +124,7 @@ def test_lost_tokens_are_made_again_under_the_same_key() -> None:
 
 
 def test_seed_makes_the_same_secrets_again() -> None:
-    """With a seed a lost file is made again, because its keys are the same; another seed does not replace them."""
+    """With the same seed a lost file is created again with the same content. Another seed is refused."""
     with opened(Settings(seed=7)):
         kept = FILE.read_bytes()
     FILE.unlink()
@@ -136,7 +136,7 @@ def test_seed_makes_the_same_secrets_again() -> None:
 
 
 def test_server_process_makes_no_secrets() -> None:
-    """Only the first start of the command makes secrets; a worker that does not find them fails."""
+    """A worker process creates no secrets: it fails if the file is missing or incomplete."""
     with pytest.raises(FileNotFoundError):
         load_secrets(Settings())
     FILE.parent.mkdir()
@@ -146,7 +146,7 @@ def test_server_process_makes_no_secrets() -> None:
 
 
 def test_server_goes_on_without_its_instance_file() -> None:
-    """A data directory that refuses instance.json costs a warning, not the server."""
+    """A data directory that cannot store instance.json causes a warning, and the server runs."""
     Path(".cardwright/instance.json").mkdir(parents=True)
     with subprocess.Popen(command_line("serve", "--port", 0, "--json"), stdout=-1, stderr=-1, text=True) as process:
         assert process.stdout is not None

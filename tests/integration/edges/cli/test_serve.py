@@ -1,4 +1,4 @@
-"""`cardwright serve` from its first check to its last answer: what it refuses, what it says, how it ends."""
+"""`cardwright serve`: refused settings, output, certificate, and end."""
 
 import http.client
 import json
@@ -32,7 +32,7 @@ PRODUCTION = {"mode": "production", "application_token": "app", "access_token": 
 
 
 class Server:
-    """A server in a process of its own, and what it said when it was ready."""
+    """A server in a separate process, and the announcement that it printed when it was ready."""
 
     def __init__(self, *arguments: object, **options: Any) -> None:
         command = [sys.executable, "-m", "cardwright", "serve", "--json", *map(str, arguments)]
@@ -45,7 +45,7 @@ class Server:
         self.place = urlsplit(self.announcement["base_url"])
 
     def post(self, path: str) -> int:
-        """The status of a POST with an empty object."""
+        """Return the status of a POST with an empty object."""
         connection = http.client.HTTPConnection(str(self.place.hostname), self.place.port, timeout=60)
         connection.request("POST", path, "{}", {"Content-Type": "application/json"})
         status = connection.getresponse().status
@@ -53,7 +53,7 @@ class Server:
         return status
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Its exit code after a signal."""
+        """Send a signal and return the exit code."""
         self.process.send_signal(number)
         try:
             return self.process.wait(60)
@@ -71,7 +71,7 @@ def running(*arguments: object, **options: Any) -> Iterator[Server]:
         server.end()
 
 
-# --- What it refuses ----------------------------------------------------------------------
+# --- Refused starts -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def running(*arguments: object, **options: Any) -> Iterator[Server]:
     ],
 )
 def test_settings_that_cannot_work_are_refused(given: dict[str, Any], names: str, hint: str) -> None:
-    """Each mistake is told with the option that it is about and with what to type next."""
+    """Each wrong setting causes an error with its option, a hint and exit code 2."""
     with pytest.raises(Failure) as failure:
         check(Settings(**given))
     assert names in str(failure.value)
@@ -101,12 +101,12 @@ def test_settings_that_cannot_work_are_refused(given: dict[str, Any], names: str
 
 
 def test_production_with_its_secrets_is_accepted() -> None:
-    """The check above refuses what is missing and not the mode."""
+    """Production mode with all its secrets passes the check."""
     check(Settings(**PRODUCTION))
 
 
 def test_refused_start_tells_the_option(spawn: Callable[..., Any]) -> None:
-    """A mistake ends the command at once: the reason on stderr, nothing on stdout, exit code 2, no file made."""
+    """A wrong option ends the command with exit code 2, the reason on stderr, an empty stdout and no file."""
     done = spawn("serve", "--workers", 2)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: --workers 2 needs PostgreSQL")
@@ -116,7 +116,7 @@ def test_refused_start_tells_the_option(spawn: Callable[..., Any]) -> None:
 
 
 def test_wrong_environment_is_told_without_its_value(spawn: Callable[..., Any]) -> None:
-    """A variable that is no setting's value is named; what it holds may be a secret and is not repeated."""
+    """An invalid variable is named without its value, which may be a secret."""
     done = spawn("serve", env={**os.environ, "CARDWRIGHT_LOG_JSON": "hunter2"})
     assert done.code == 2
     assert "CARDWRIGHT_LOG_JSON" in done.err
@@ -124,7 +124,7 @@ def test_wrong_environment_is_told_without_its_value(spawn: Callable[..., Any]) 
 
 
 def test_taken_port_is_told(spawn: Callable[..., Any]) -> None:
-    """Who asks for a port gets that one or an error that says so."""
+    """A taken port causes an error that names the address. The server chooses no other port."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -136,14 +136,14 @@ def test_taken_port_is_told(spawn: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("arguments", [("--host", "203.0.113.7"), ("--host", "no.such.host.invalid", "--port", 0)])
 def test_wrong_host_is_told(arguments: tuple[object, ...], spawn: Callable[..., Any]) -> None:
-    """An address that is not this machine's is not tried on fifty ports."""
+    """A host that is not this machine causes an error that names it."""
     done = spawn("serve", *arguments)
     assert done.code == 1
     assert done.err.startswith(f"error: --host {arguments[1]}")
 
 
 def test_database_that_does_not_answer_is_told(spawn: Callable[..., Any]) -> None:
-    """An unreachable database is a sentence with its address, not a traceback."""
+    """An unreachable database causes an error with its address, without the password and a traceback."""
     done = spawn("serve", "--db", f"postgresql://me:hunter2@127.0.0.1:{free_port()}/x", "--port", 0)
     assert done.code == 1
     assert done.err.startswith("error: --db postgresql://me:***@127.0.0.1:")
@@ -151,11 +151,11 @@ def test_database_that_does_not_answer_is_told(spawn: Callable[..., Any]) -> Non
     assert "hunter2" not in done.err
 
 
-# --- What it says -------------------------------------------------------------------------
+# --- Output -------------------------------------------------------------------------------
 
 
 def test_two_servers_take_two_ports_but_not_one_file(spawn: Callable[..., Any]) -> None:
-    """Without a port the next free one is taken; a second server on the same SQLite file is refused."""
+    """Without a port the next free one is taken. A second server on the same SQLite file is refused."""
     with running("--db", "one.db") as first, running("--db", "two.db") as second:
         assert first.place.port != second.place.port
         assert min(first.place.port or 0, second.place.port or 0) >= 8181
@@ -169,7 +169,7 @@ def test_two_servers_take_two_ports_but_not_one_file(spawn: Callable[..., Any]) 
 
 
 def test_life_of_an_instance(cardwright: Callable[..., Any], spawn: Callable[..., Any]) -> None:
-    """It says where it is, leaves word of it, is found by `status`, ends with exit code 0 and takes its word back."""
+    """A server writes instance.json, and `status` finds it. A signal ends it with exit code 0 and removes the file."""
     with running("--port", 0) as server:
         announcement, word = server.announcement, Path(".cardwright/instance.json")
         assert announcement["base_url"].endswith("/v3")
@@ -202,7 +202,7 @@ def test_life_of_an_instance(cardwright: Callable[..., Any], spawn: Callable[...
 
 
 def test_word_of_a_dead_instance_is_not_believed(cardwright: Callable[..., Any]) -> None:
-    """After a crash the file is still there; `status` asks and finds that nobody answers."""
+    """If instance.json remains after a crash, `status` reports that it cannot connect."""
     folder = Path(".cardwright")
     folder.mkdir()
     word = {"base_url": f"http://127.0.0.1:{free_port()}/v3", "pid": 1, "mode": "sandbox"}
@@ -214,7 +214,7 @@ def test_word_of_a_dead_instance_is_not_believed(cardwright: Callable[..., Any])
 
 
 def test_banner_tells_what_one_needs() -> None:
-    """People are told the base URL, both tokens, the explorer, the inbox, the mode and where the data lives."""
+    """The banner has the base URL, both tokens, the explorer, the inbox, the mode and the place of the data."""
     command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", "--seed", "7"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -233,7 +233,7 @@ def test_banner_tells_what_one_needs() -> None:
 
 @pytest.mark.parametrize("place", [[], ["--data-dir", "it's here"], ["--db", "elsewhere/one.db"], ["--db", ":memory:"]])
 def test_hint_leads_to_the_instance(place: list[str]) -> None:
-    """The line for another terminal, typed as it is printed, sets the variables of this instance, not of the default one."""
+    """The printed line for another terminal sets the variables of this instance, not of the default one."""
     Path("elsewhere").mkdir()
     command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", *place]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -252,7 +252,7 @@ def test_hint_leads_to_the_instance(place: list[str]) -> None:
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_production_keeps_its_tokens_to_itself(form: list[str]) -> None:
-    """What a production server prints ends in somebody's logs, so the tokens are not in it."""
+    """The output of a production server contains no tokens, because it may be logged."""
     secrets = {f"CARDWRIGHT_{name.upper()}": value for name, value in PRODUCTION.items()}
     env = {**os.environ, **secrets, "CARDWRIGHT_APPLICATION_TOKEN": "hunter2-app", "CARDWRIGHT_ACCESS_TOKEN": "hunter2-access"}
     command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", *form]
@@ -267,7 +267,7 @@ def test_production_keeps_its_tokens_to_itself(form: list[str]) -> None:
 
 
 def test_tls_is_trusted_with_the_certificate_it_names(cardwright: Callable[..., Any]) -> None:
-    """With --tls the server speaks HTTPS under a certificate of its own, which `status` tells programs to trust."""
+    """With --tls the server uses HTTPS with a certificate of a private CA. `status -o env` exports the CA file."""
     with running("--port", 0, "--tls") as server:
         assert server.place.scheme == "https"
         context = ssl.create_default_context(cafile=server.announcement["ca"])
@@ -286,7 +286,7 @@ def test_tls_is_trusted_with_the_certificate_it_names(cardwright: Callable[..., 
 def test_machine_name_is_left_out_where_a_certificate_cannot_hold_it(
     machine: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With --tls the server starts under every name that an operating system may give the machine."""
+    """A machine name that is invalid in a certificate is left out, so that --tls starts on any machine."""
     monkeypatch.setattr(socket, "gethostname", lambda: machine)
     _, server = certificate_for(Settings(tls=True, host="0.0.0.0"), tmp_path)
     names = x509.load_pem_x509_certificate(server.read_bytes()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -294,17 +294,17 @@ def test_machine_name_is_left_out_where_a_certificate_cannot_hold_it(
     assert [str(name.value) for name in names.value] == expected
 
 
-# --- How it ends --------------------------------------------------------------------------
+# --- End ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_request_under_way_is_answered_before_the_end(number: int) -> None:
-    """A signal stops the taking of requests, not the answering."""
+    """After a signal the server accepts no request, but answers the one in progress."""
     end_during_a_request(number, lambda server: lambda: not is_listening(server), "--db", ":memory:", "--port", 0)
 
 
 def test_request_under_way_is_answered_by_every_worker(postgres_url: str) -> None:
-    """The same with two processes on PostgreSQL: the one without a request ends, the other one answers first."""
+    """With two processes on PostgreSQL, the idle one ends, and the other one answers first."""
 
     def one_ends(server: Server) -> Callable[[], bool]:
         count = children(server)
@@ -314,9 +314,9 @@ def test_request_under_way_is_answered_by_every_worker(postgres_url: str) -> Non
 
 
 def end_during_a_request(number: int, effect: Callable[[Server], Callable[[], bool]], *arguments: object) -> None:
-    """Send a signal while a request pauses at a failpoint; let the request go on when the signal has had an effect.
+    """Send a signal while a request pauses at a failpoint. Release the request when the signal has an effect.
 
-    ``effect`` is called before the signal and makes the condition for that.
+    ``effect`` runs before the signal and returns the condition that detects the effect.
     """
     with Failpoints() as failpoints, running(*arguments, env={**os.environ, **failpoints.environment}) as server:
         failpoints.arm("inbox.answer.before", "pause")
@@ -333,7 +333,7 @@ def end_during_a_request(number: int, effect: Callable[[Server], Callable[[], bo
 
 
 def is_listening(server: Server) -> bool:
-    """Whether a new connection is taken."""
+    """Return True if the server accepts a new connection."""
     try:
         socket.create_connection((server.place.hostname, server.place.port)).close()
     except ConnectionRefusedError:
@@ -342,14 +342,14 @@ def is_listening(server: Server) -> bool:
 
 
 def children(server: Server) -> int:
-    """How many child processes it has; one that has ended and is not waited for yet (state Z) does not count."""
+    """Return the number of child processes. One that has ended and is not waited for yet (state Z) does not count."""
     listed = subprocess.run(["ps", "-A", "-o", "ppid=,stat="], capture_output=True, text=True, check=True).stdout.split()
     return sum(int(parent) == server.process.pid and state[0] != "Z" for parent, state in zip(*[iter(listed)] * 2, strict=True))
 
 
 @pytest.mark.parametrize("after_s", [0.2, 0.6, 1.0])
 def test_signal_before_it_is_ready_ends_it_too(after_s: float) -> None:
-    """Whenever the signal comes, the command ends, and no file tells of an instance that does not run."""
+    """A signal during the start ends the command, and no instance.json remains."""
     command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(after_s)
@@ -361,7 +361,7 @@ def test_signal_before_it_is_ready_ends_it_too(after_s: float) -> None:
 
 
 def test_memory_leaves_nothing() -> None:
-    """A server in memory keeps its data in a folder that is gone when it ends."""
+    """A server in memory keeps its data in a folder that is removed at the end."""
     with running("--db", ":memory:", "--port", 0) as server:
         folder = Path(server.announcement["data"]).parent
         assert folder.is_dir()
@@ -371,7 +371,7 @@ def test_memory_leaves_nothing() -> None:
 
 
 def test_quick_answers_import_little() -> None:
-    """What is not needed is not imported: `--help` and `--version` do without the database, the server and the settings."""
+    """The code of `--help` and `--version` imports neither database, server nor settings."""
     heavy = ("sqlalchemy", "uvicorn", "pydantic", "aiohttp", "alembic", "psycopg", "rich.console")
     code = f"import cardwright.edges.cli.commands, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -379,14 +379,14 @@ def test_quick_answers_import_little() -> None:
 
 
 def test_sqlite_needs_nothing_of_postgresql() -> None:
-    """A server on SQLite does not load the driver of PostgreSQL, which would cost it a sixth of a second and 9 MB."""
+    """A server on SQLite does not load the driver of PostgreSQL, which takes a sixth of a second and 9 MB."""
     code = "import cardwright.edges.cli.serve, cardwright.wiring, sys; print('psycopg' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_another_master_key_is_noticed_at_start(tmp_path: Path) -> None:
-    """A database that was filled under one master key is not opened under another, and the error says what to set."""
+    """A database that was filled under one master key is not opened under another."""
     first, second = (
         Settings(db=str(tmp_path / "x.db"), application_token="app", access_token="access", master_key=key)  # type: ignore[arg-type]
         for key in (KEY, "cd" * 32)

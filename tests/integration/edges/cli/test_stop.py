@@ -1,4 +1,4 @@
-"""How server processes end: within their limit whatever hangs, and with the process that started them."""
+"""End of server processes: within a limit if the shutdown hangs, and together with their parent."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ from tests.support.failpoints import Failpoints
 from tests.support.waiting import until
 
 SAFETY_S = 60
-"""Only a safety limit: a busy machine may take its time."""
+"""A safety limit only, in seconds, for a busy machine."""
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes that a process has started, and those that these have started."""
+    """Return all descendants of a process."""
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = {int(child): int(parent) for child, parent in (line.split() for line in listing.splitlines())}
     children = {child for child, parent in parents.items() if parent == pid}
@@ -23,14 +23,14 @@ def descendants(pid: int) -> set[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
+    """Return True if the process runs and is no zombie."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip()
     return state != "" and not state.startswith("Z")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_that_hangs_is_ended(number: int) -> None:
-    """A server whose shutdown does not come to its end is ended, says so in one line, and leaves no process."""
+    """A server whose shutdown hangs is ended with exit code 1 and one line on stderr, and leaves no process."""
     with Failpoints() as failpoints, running("--port", 0, env={**os.environ, **failpoints.environment}) as server:
         failpoints.arm("stop.before", "pause")
         started = descendants(server.process.pid)
@@ -44,7 +44,7 @@ def test_stop_that_hangs_is_ended(number: int) -> None:
 
 
 def test_worker_that_hangs_is_ended(postgres_url: str) -> None:
-    """The same with two workers, one of which hangs."""
+    """With two workers, one of which hangs in its shutdown, all processes end."""
     with Failpoints() as failpoints:
         environment = {**os.environ, **failpoints.environment}
         with running("--db", postgres_url, "--workers", 2, "--port", 0, env=environment) as server:
@@ -59,7 +59,7 @@ def test_worker_that_hangs_is_ended(postgres_url: str) -> None:
 
 
 def test_workers_end_with_a_killed_parent(postgres_url: str) -> None:
-    """SIGKILL of the parent alone ends its workers too."""
+    """SIGKILL of the parent also ends its workers."""
     server = Server("--db", postgres_url, "--workers", 2, "--port", 0)
     started = descendants(server.process.pid)
     assert len(started) >= 2
@@ -70,6 +70,6 @@ def test_workers_end_with_a_killed_parent(postgres_url: str) -> None:
 
 
 def test_clean_stop_has_exit_code_0() -> None:
-    """A server that stops in time is not touched by the guard."""
+    """A server that stops in time ends with exit code 0."""
     with running("--port", 0) as server:
         assert server.end() == 0

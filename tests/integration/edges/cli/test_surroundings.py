@@ -1,4 +1,4 @@
-"""Commands in surroundings that do not work: each ends with one clear line and the next command, never with a traceback."""
+"""Commands in broken surroundings: each failure is one error line with a hint, without a traceback."""
 
 import json
 import os
@@ -37,7 +37,7 @@ SECRETS = {"master_key": "ab" * 32, "application_token": "a", "access_token": "b
 
 
 def assert_told(done: Done, names: str, code: int = 1) -> None:
-    """The command ended with an error line that names ``names``, and with advice, the next command, or both."""
+    """Check the exit code, and an error line with ``names`` that is followed by advice, the next command, or both."""
     assert "Traceback" not in done.err, done.err
     assert done.code == code, done.err
     lines = [line for line in done.err.splitlines() if not line.startswith("warning: ")]
@@ -48,7 +48,7 @@ def assert_told(done: Done, names: str, code: int = 1) -> None:
 
 @pytest.fixture
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Done]:
-    """Run a command in a forked process, which need not import Cardwright, and wait for its end."""
+    """Return a function that runs a command in a forked process, which has already imported Cardwright."""
     folder = tmp_path_factory.mktemp("output")
 
     def run(*words: object, cwd: Path | None = None, account: Account | None = None) -> Done:
@@ -61,7 +61,7 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Done]:
 
 @pytest.fixture
 def run(cardwright: Callable[..., Done], fork: Callable[..., Done]) -> Callable[..., Done]:
-    """Runs a command: ``serve`` in a process of its own, because it takes signals and locks for its whole life."""
+    """Return a function that runs a command. ``serve`` gets a forked process, because it keeps signal handlers and locks."""
 
     def run(*words: object) -> Done:
         return (fork if words[0] == "serve" else cardwright)(*words)
@@ -70,7 +70,7 @@ def run(cardwright: Callable[..., Done], fork: Callable[..., Done]) -> Callable[
 
 
 def broken(path: Path, how: str) -> None:
-    """Put something else where a file should be."""
+    """Create something at a path that is no valid file."""
     path.parent.mkdir(exist_ok=True)
     match how:
         case "a folder":
@@ -91,14 +91,14 @@ def broken(path: Path, how: str) -> None:
 @pytest.mark.parametrize("words", [*ON_DATABASES, *ON_INSTANCES], ids=lambda words: words[0])
 @pytest.mark.parametrize("folder", ["file", "file/below"])
 def test_data_directory_that_is_a_file(run: Callable[..., Done], words: tuple[str, ...], folder: str) -> None:
-    """A file in the place of the data directory, or of a folder above it, is named."""
+    """A file in the place of the data directory or of a parent folder is named."""
     Path("file").write_text("")
     Path("change.json").write_text("{}")
     assert_told(run(*words, "--data-dir", folder), "file")
 
 
 def test_data_directory_that_is_a_file_beside_a_command(spawn: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`exec` repeats the words of the instance that did not start."""
+    """`exec` repeats the error of the instance that did not start."""
     Path("file").write_text("")
     monkeypatch.setenv("CARDWRIGHT_DATA_DIR", "file")
     done = spawn("exec", "--db", "x.db", "--", "true")
@@ -140,7 +140,7 @@ def test_damaged_instance_file(run: Callable[..., Done], how: str) -> None:
 
 
 def test_secrets_with_a_part_missing(run: Callable[..., Done]) -> None:
-    """A secrets.json without a master key is not completed by a new key, which could not decrypt the database."""
+    """A secrets.json without a master key gets no new key, because a new key could not decrypt the database."""
     broken(Path(".cardwright/secrets.json"), "a dangling link")
     Path(".cardwright/secrets.json").unlink()
     kept = '{"application_token": "a", "access_token": "b"}'
@@ -158,7 +158,7 @@ def test_damaged_certificate_key(run: Callable[..., Done]) -> None:
 
 
 def test_damaged_env_file(run: Callable[..., Done]) -> None:
-    """A .env that is no text is named."""
+    """A .env that is not UTF-8 is named."""
     Path(".env").write_bytes(b"CARDWRIGHT_PORT=\xff")
     assert_told(run("verify"), ".env", 2)
 
@@ -169,7 +169,7 @@ def test_damaged_env_file(run: Callable[..., Done]) -> None:
 @pytest.mark.parametrize("words", ON_DATABASES, ids=lambda words: words[0])
 @pytest.mark.parametrize("how", ["a folder", "a FIFO", "no JSON", "a link to itself", "a dangling link"])
 def test_file_that_is_no_database(run: Callable[..., Done], words: tuple[str, ...], how: str) -> None:
-    """What is no SQLite file is named with --db; a dangling link is a file that does not exist yet."""
+    """A path that is no SQLite file is named with --db. A dangling link is a file that does not exist yet."""
     broken(Path("x.db"), how)
     if how == "a dangling link":
         if words[0] in ("verify", "reset"):
@@ -193,7 +193,7 @@ def test_malformed_database(run: Callable[..., Done], words: tuple[str, ...]) ->
 @pytest.mark.parametrize("words", ON_DATABASES, ids=lambda words: words[0])
 @pytest.mark.parametrize("revision", ["0000", "abc", "9999"])
 def test_unknown_revision(run: Callable[..., Done], migrated_url: str, words: tuple[str, ...], revision: str) -> None:
-    """A database at a revision that this version does not know, older or newer, is left alone."""
+    """A database at an unknown revision, older or newer, is refused."""
     database = Database(migrated_url)
     with database.write() as db:
         db.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
@@ -203,7 +203,7 @@ def test_unknown_revision(run: Callable[..., Done], migrated_url: str, words: tu
 
 @pytest.mark.parametrize("db", ["~no-such-user/x.db", "postgresql://me:hunter2@[/y", "mysql://x"])
 def test_address_that_is_none(run: Callable[..., Done], db: str) -> None:
-    """A wrong --db is wrong usage, and no password is repeated."""
+    """A wrong --db is a usage error, and its password is not printed."""
     for words in ON_DATABASES[1:]:
         done = run(*words, "--db", db)
         assert_told(done, "--db", 2)
@@ -215,7 +215,7 @@ def test_address_that_is_none(run: Callable[..., Done], db: str) -> None:
 
 @pytest.fixture(scope="module")
 def reachable() -> Iterator[Path]:
-    """A folder that a user without powers can reach."""
+    """Yield a folder that a user without privileges can reach."""
     folder = Path(tempfile.mkdtemp(prefix="cardwright-cli-", dir=temp_folder(owner_account())))
     (folder / "compiled").mkdir()
     yield folder
@@ -224,7 +224,7 @@ def reachable() -> Iterator[Path]:
 
 @pytest.fixture
 def home(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder in it; what the user's processes compile is kept beside it."""
+    """Yield an empty folder in ``reachable``. The bytecode of the user's processes is kept beside it."""
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(reachable / "compiled"))
     folder = reachable / "home"
     folder.mkdir()
@@ -248,7 +248,7 @@ def home(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_no_permission(
     fork: Callable[..., Done], home: Path, path: str, mode: int, commands: tuple[tuple[str, ...], ...]
 ) -> None:
-    """What the user may not read, write or enter is named, to a user to whom permissions apply."""
+    """A path without the needed permission is named, for a user to whom permissions apply."""
     folder = home / ".cardwright"
     folder.mkdir(mode=0o700)
     with opened(Settings(data_dir=folder)):
@@ -274,7 +274,7 @@ def test_no_permission(
 
 
 def test_folder_in_which_nothing_can_be_made(fork: Callable[..., Done], home: Path) -> None:
-    """The first start in a folder without write permission names what it could not make."""
+    """The first start in a folder without write permission names the path that it cannot create."""
     without_powers(home)
     account = owner_account()
     home.chmod(0o500)
@@ -288,7 +288,7 @@ def test_folder_in_which_nothing_can_be_made(fork: Callable[..., Done], home: Pa
 
 @pytest.mark.parametrize("left", [0, 4096, 8192, 32768, 131072])
 def test_full_disk_at_the_first_start(fork: Callable[..., Done], tmp_path: Path, left: int) -> None:
-    """Wherever the space ends, the start ends with a clear line and leaves no half file; with space again it works."""
+    """A start on a full disk ends with an error and leaves no partial secrets.json. With free space it works again."""
     with small_disk(tmp_path / "disk") as disk:
         filler = fill(disk, left)
         for words in (("serve", "--port", "0"), ("migrate",)):
@@ -302,7 +302,7 @@ def test_full_disk_at_the_first_start(fork: Callable[..., Done], tmp_path: Path,
 
 
 def test_full_disk_of_a_database_in_use(fork: Callable[..., Done], tmp_path: Path) -> None:
-    """`reset`, `serve` and `verify` on a disk that is full meanwhile."""
+    """`serve` and `reset` report that the disk is full."""
     with small_disk(tmp_path / "disk", "2m") as disk:
         with opened(Settings(data_dir=disk)):
             pass
@@ -312,7 +312,7 @@ def test_full_disk_of_a_database_in_use(fork: Callable[..., Done], tmp_path: Pat
 
 
 def test_output_that_cannot_be_written(spawn: Callable[..., Done]) -> None:
-    """A full disk under the output of a command is told too."""
+    """A full disk for the output of a command is reported."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     import subprocess
@@ -328,7 +328,7 @@ def test_output_that_cannot_be_written(spawn: Callable[..., Done]) -> None:
 
 
 def test_postgresql_that_is_away(run: Callable[..., Done]) -> None:
-    """A server that does not listen is named without the password."""
+    """An address without a server is named without the password."""
     for words in ON_DATABASES:
         done = run(*words, "--db", f"postgresql://me:hunter2@127.0.0.1:{free_port()}/x")
         assert_told(done, "--db postgresql://me:***@127.0.0.1:")
@@ -342,9 +342,9 @@ def test_postgresql_without_the_database(run: Callable[..., Done], postgres: Tes
 
 
 def test_postgresql_that_refuses_the_password(run: Callable[..., Done], postgres: TestPostgres, postgres_url: str) -> None:
-    """A wrong password is told, and not repeated."""
+    """A rejected password is reported, and not printed."""
     if postgres.socket_dir is None:
-        pytest.skip("the access rules of a given server are its owner's")
+        pytest.skip("the test does not change the access rules of a given server")
     rules = postgres.socket_dir / "data" / "pg_hba.conf"
     before = rules.read_text()
     with psycopg.connect(postgres_url, autocommit=True) as db:
@@ -364,9 +364,9 @@ def test_postgresql_that_refuses_the_password(run: Callable[..., Done], postgres
 
 
 def test_postgresql_without_rights(run: Callable[..., Done], postgres: TestPostgres, postgres_url: str) -> None:
-    """A role that may not make tables is told so."""
+    """For a role without the right to create tables, the error is permission denied."""
     if postgres.socket_dir is None:
-        pytest.skip("on a given server roles are its owner's")
+        pytest.skip("the test does not create roles on a given server")
     with psycopg.connect(postgres_url, autocommit=True) as db:
         db.execute("CREATE ROLE guest LOGIN")
         try:

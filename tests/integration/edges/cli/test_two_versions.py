@@ -1,4 +1,4 @@
-"""Two versions connected to one database: an old process answers 503 with the reason until the schema is its own."""
+"""Two versions on one database: a process of the old version answers 503 with the reason until the schema matches again."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.waiting import until
 
 
 def set_schema(address: str, revision: str) -> None:
-    """Do what a migration does last."""
+    """Set the revision of the schema and increment those of the programs, as the last step of a migration does."""
     database = Database(address)
     with database.write() as db:
         db.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
@@ -26,13 +26,13 @@ def set_schema(address: str, revision: str) -> None:
 def test_old_version_answers_503_with_the_reason(
     migrated_url: str, tmp_path: Path, cardwright: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a migration a running server of the old version books nothing; it works again once the schema is put back."""
+    """After a migration a server of the old version answers 503 and books nothing. It works again with its schema."""
     data_dir = tmp_path / "data"
     with RunningServer(db=migrated_url, data_dir=data_dir) as server:
         shop = Shop(server)
         shop.buy()
         set_schema(migrated_url, "9999")
-        # The first request after the migration is refused already.
+        # The first request after the migration already gets 503.
         replies = [shop.simulate("authorization", card_token="jit", amount=10, mid="m1"), shop.client.get("/users/ana")]
         replies.append(shop.client.put("/users/ana", {"first_name": "Ana"}))
         for reply in replies:
@@ -57,7 +57,7 @@ def test_old_version_answers_503_with_the_reason(
 
 
 def test_old_version_answers_503_where_a_column_is_gone(database_url: str, tmp_path: Path) -> None:
-    """A clearing reads its purchase's row; where the new version has renamed a column of it, it is refused for the schema."""
+    """If the new version has renamed a column of the purchase's row, a clearing gets 503 with the schema as the reason."""
     with RunningServer(db=database_url, data_dir=tmp_path / "data") as server:
         shop = Shop(server)
         purchase = shop.buy()
