@@ -1,4 +1,4 @@
-"""The API explorer's files: part of the package, served under a strict policy, without another host's address."""
+"""Files of the API explorer: part of the package, served under a strict policy, without addresses of other hosts."""
 
 import re
 import urllib.request
@@ -19,14 +19,14 @@ server = shared_server()
 
 
 def fetch(server: RunningServer, path: str) -> tuple[int, Message, str]:
-    """An answer to somebody without credentials."""
+    """Return status, headers and text of a response, requested without credentials."""
     with urllib.request.urlopen(server.root_url + path, timeout=60) as answer:
         return answer.status, answer.headers, answer.read().decode()
 
 
 @pytest.mark.parametrize("path", [*FILES, "/openapi.json"])
 def test_file_is_served(server: RunningServer, path: str) -> None:
-    """Anybody may read the page, its files and the document; each says what it is, and the browser is told not to guess."""
+    """Page, files and document are public. Each has its content type, and the browser must not guess another one."""
     status, headers, text = fetch(server, path)
     assert status == 200
     assert headers.get_content_type() == (FILES[path][1] if path in FILES else "application/json")
@@ -36,7 +36,7 @@ def test_file_is_served(server: RunningServer, path: str) -> None:
 
 @pytest.mark.parametrize("path", FILES)
 def test_policy_is_strict(server: RunningServer, path: str) -> None:
-    """Only files of this server may run, style or be called; nobody may put the page into a frame."""
+    """The policy allows only files of this server and no embedding in a frame."""
     policy = dict(part.strip().split(" ", 1) for part in fetch(server, path)[1]["content-security-policy"].split(";"))
     assert policy["default-src"] == "'self'"
     assert set(policy.values()) == {"'self'", "'none'"}
@@ -44,28 +44,28 @@ def test_policy_is_strict(server: RunningServer, path: str) -> None:
 
 
 def test_root_leads_to_the_page(server: RunningServer) -> None:
-    """Who opens the server's address in a browser finds the explorer."""
+    """The root address and /docs/ show the explorer."""
     assert fetch(server, "/")[2] == PAGE
     assert fetch(server, "/docs/")[2] == PAGE
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.iterdir()))
 def test_file_asks_no_stranger(name: str) -> None:
-    """No file of the explorer holds another machine's address: it works without a network."""
+    """No file of the explorer has an address of another host: the explorer works without a network."""
     text = FOLDER.joinpath(name).read_text(encoding="utf-8").replace(SVG_NAME, "").replace(HERE, "")
     assert not re.findall(r"(?:[a-z]+:)?//[\w.-]+\.\w+", text)
     assert "@import" not in text
 
 
 def test_folder_is_what_is_served() -> None:
-    """The page names only files that are served, and no file lies about unused."""
+    """The page names only files that are served, and the folder has no other file."""
     named = set(re.findall(r'(?:src|href)="(/docs/[^"]+)"', PAGE))
     assert named == set(FILES) - {"/docs"}
     assert {path.name for path in FOLDER.iterdir()} == {name for name, _ in FILES.values()}
 
 
 def test_script_knows_what_examples_leave_open() -> None:
-    """What stands in an example for this server's address, a purchase and an account number is what the script replaces."""
+    """The script has the same placeholders as the examples for the server's address, a purchase and an account number."""
     script = FOLDER.joinpath("explorer.js").read_text(encoding="utf-8")
     assert f"HERE = '{HERE}'" in script
     assert f"PURCHASE = '{PURCHASE}'" in script
@@ -73,12 +73,12 @@ def test_script_knows_what_examples_leave_open() -> None:
 
 
 def test_page_has_nothing_inline() -> None:
-    """Script and style are files of their own, because the policy runs nothing else."""
+    """Script and style are separate files, because the policy does not allow inline code."""
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=|javascript:", PAGE)
 
 
 def test_every_field_of_the_page_has_a_label() -> None:
-    """Who cannot see the page can still fill it in."""
+    """Each field of the page has a label for screen readers."""
     page = re.sub(r"<label>.*?</label>", "", PAGE, flags=re.DOTALL)
     fields = re.findall(r"<(?:input|button|nav)[^>]*>", page)
     assert fields

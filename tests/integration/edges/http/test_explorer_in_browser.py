@@ -39,7 +39,7 @@ def faults(page: Page, server: RunningServer) -> list[str]:
 
 @pytest.fixture
 def page(server: RunningServer, browser: Browser) -> Iterator[Page]:
-    """The explorer in a page with empty storage. At the end of each test its console has no error, and it used this host only."""
+    """The explorer in a page with empty storage. After each test its console has no error, and all requests went to this host."""
     with browser.new_page() as page:
         open_explorer(page, server)
         yield page
@@ -146,7 +146,7 @@ def test_every_operation_opens(page: Page, server: RunningServer) -> None:
 
 
 def test_request_is_sent_and_answered(page: Page, program: dict[str, Any]) -> None:
-    """The body that was typed is sent with the credentials that were typed; the answer's status and JSON appear."""
+    """The typed body is sent with the typed credentials. Status and JSON of the response appear."""
     open_operation(page, "create_user")
     page.type("#body", '{"token": "mara", "first_name": "Mara", "metadata": {"note": "a \\"quoted\\" ünïcode"}}')
     status, user = send(page)
@@ -156,7 +156,7 @@ def test_request_is_sent_and_answered(page: Page, program: dict[str, Any]) -> No
 
 
 def test_created_object_is_found_again(page: Page, program: dict[str, Any]) -> None:
-    """The token that the server chose for a new object is filled in where that object is read."""
+    """The token that the server chose for a new object is filled in at operations that read the object."""
     open_operation(page, "create_user")
     page.type("#body", '{"first_name": "Mara"}')
     status, created = send(page)
@@ -169,7 +169,7 @@ def test_created_object_is_found_again(page: Page, program: dict[str, Any]) -> N
 
 
 def test_guide_leads_to_a_purchase(page: Page, program: dict[str, Any]) -> None:
-    """The operations of the guide, sent as they are in their order, succeed; amounts are shown with their decimals."""
+    """The operations of the guide succeed in their order with unchanged examples. Amounts are shown with their decimals."""
     for operation_id in GUIDE:
         page.click(f".guide a[href='#{operation_id}']")
         status, answer = send(page)
@@ -181,7 +181,7 @@ def test_guide_leads_to_a_purchase(page: Page, program: dict[str, Any]) -> None:
 
 
 def test_wrong_credential_is_refused(page: Page, program: dict[str, Any]) -> None:
-    """A wrong access token shows the 401 and its error. Without one, the page says where credentials are typed."""
+    """A wrong access token shows the status 401 and the error. Without a token the page asks for the credentials."""
     open_operation(page, "list_users")
     page.type("input[name=access]", "wrong")
     status, problem = send(page)
@@ -196,7 +196,7 @@ def test_wrong_credential_is_refused(page: Page, program: dict[str, Any]) -> Non
 
 
 def test_validation_error_names_the_field(page: Page, program: dict[str, Any]) -> None:
-    """A body that the server refuses shows the 400, and its message has the name of the field."""
+    """A body that the server refuses shows the status 400, and its message has the name of the field."""
     open_operation(page, "create_user")
     page.type("#body", json.dumps({"first_name": "x" * 41}))
     status, problem = send(page)
@@ -235,7 +235,7 @@ def test_ctrl_enter_sends_once(page: Page, server: RunningServer, program: dict[
 
 
 def test_credentials_stay_in_the_tab(page: Page, server: RunningServer, program: dict[str, Any]) -> None:
-    """Credentials outlive the page in its tab. They are neither in its address nor in storage that outlives the tab."""
+    """Credentials stay in the tab when its page changes. They are neither in the address nor in storage beyond the tab."""
     page.navigate("about:blank")
     open_explorer(page, server, "#list_users")
     assert value_of(page, "input[name=application]") == program["application_token"]
@@ -244,7 +244,7 @@ def test_credentials_stay_in_the_tab(page: Page, server: RunningServer, program:
 
 
 def test_skip_link_leaves_the_operation_open(page: Page, server: RunningServer) -> None:
-    """The skip link moves the focus to the content and changes nothing else; its target as an address shows the guide."""
+    """The skip link moves the focus to the content and changes nothing else. As an address, its target shows the guide."""
     open_operation(page, "create_user")
     page.evaluate("document.querySelector('.skip').focus()")
     page.press("Enter")
@@ -275,7 +275,7 @@ def test_form_keeps_only_what_was_typed(page: Page, program: dict[str, Any]) -> 
 
 
 def test_colours_are_kept(page: Page, server: RunningServer) -> None:
-    """The button turns light into dark, and the choice survives a reload."""
+    """The button switches between light and dark, and the choice survives a reload."""
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("#theme")
     after = page.evaluate("getComputedStyle(document.body).backgroundColor")

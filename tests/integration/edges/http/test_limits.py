@@ -1,4 +1,4 @@
-"""Limits for clients: what exceeds one is refused in the wire's error form, its connection is closed, and others go on."""
+"""Limits for clients: a request beyond a limit gets a JSON error, its connection is closed, and other clients are served."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ API_OR_PAGE = pytest.mark.parametrize("path", [b"/v3/a", b"/body"])
 
 
 async def check_refused(running: Running, reader: asyncio.StreamReader, status: int) -> str:
-    """The answer has this status and the wire's form, the connection ends, and another client is answered. Return the message."""
+    """Check status and form of an error, the end of the connection, and that another client is served. Return the message."""
     answered, fields, body = await read_whole(reader)
     error = json.loads(body)
     assert (answered, error["error_code"][:3]) == (status, str(status))
@@ -39,7 +39,7 @@ async def check_refused(running: Running, reader: asyncio.StreamReader, status: 
 
 
 def check_refusal(sent: bytes, status: int, reason: str, **limits: float) -> None:
-    """These bytes are refused with this status, and ``/metrics`` counts the reason."""
+    """Check that these bytes are refused with this status, and that ``/metrics`` counts the reason."""
     before = refusals()
 
     async def say(running: Running) -> None:
@@ -56,7 +56,7 @@ def check_refusal(sent: bytes, status: int, reason: str, **limits: float) -> Non
 
 
 def test_the_settings_have_the_documented_defaults() -> None:
-    """The limits without settings are those of the settings' defaults."""
+    """The limits without settings equal the defaults of the settings."""
     assert ClientLimits.of(Settings(_env_file=None)) == ClientLimits()  # type: ignore[call-arg]
 
 
@@ -64,12 +64,12 @@ def test_the_settings_have_the_documented_defaults() -> None:
 @pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["half", "whole"])
 @pytest.mark.parametrize("line", [b"a: %s\r\n" % (b"x" * 100_000), b"a: %s\r\n" % (b"x" * 1_100) * 90], ids=["line", "lines"])
 def test_a_head_has_a_size(path: bytes, end: bytes, line: bytes) -> None:
-    """One long line, or many, beyond 64 KiB: 431, also when the head never ends."""
+    """A head of more than 64 KiB in one line or in many gets 431, also if it never ends."""
     check_refusal(b"GET %s HTTP/1.1\r\nhost: x\r\n%s%s" % (path, line, end), 431, "head_size")
 
 
 def test_the_size_of_a_small_head_is_exact() -> None:
-    """A head of the largest size is taken, one byte more is not."""
+    """A head of the maximum size is accepted, and one more byte is refused."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -83,7 +83,7 @@ def test_the_size_of_a_small_head_is_exact() -> None:
 
 
 async def check_refused_alone(reader: asyncio.StreamReader, status: int) -> None:
-    """The answer has this status, and the connection ends."""
+    """Check that the response has this status and that the connection ends."""
     assert (await read_answer(reader))[0] == status
     assert await reader.read() == b""
 
@@ -91,7 +91,7 @@ async def check_refused_alone(reader: asyncio.StreamReader, status: int) -> None
 @API_OR_PAGE
 @pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["half", "whole"])
 def test_header_lines_are_counted(path: bytes, end: bytes) -> None:
-    """More than 100 header lines: 431; 100 are taken."""
+    """More than 100 header lines get 431. 100 lines are accepted."""
     lines = b"".join(b"a%d: b\r\n" % number for number in range(99))
     check_refusal(b"GET %s HTTP/1.1\r\nhost: x\r\n%sb: c\r\nd: e\r\n%s" % (path, lines, end), 431, "headers")
 
@@ -107,7 +107,7 @@ def test_header_lines_are_counted(path: bytes, end: bytes) -> None:
 @pytest.mark.parametrize("rest", [b"", b" HTTP/1.1\r\nhost: x\r\n\r\n"], ids=["half", "whole"])
 @pytest.mark.parametrize("size", [8_193, 60_000, 1_000_000])
 def test_a_url_has_a_length(rest: bytes, size: int) -> None:
-    """A URL longer than 8 KiB: 414, however long, and also when it never ends."""
+    """A URL of more than 8 KiB gets 414, for any length, and also if it never ends."""
     check_refusal(b"GET /v3/%s%s" % (b"a" * (size - 4), rest), 414, "url_size")
 
 
@@ -123,7 +123,7 @@ def test_a_url_has_a_length(rest: bytes, size: int) -> None:
     ids=["head only", "some body", "expect", "one chunk"],
 )
 def test_a_body_has_a_size(path: bytes, body: bytes) -> None:
-    """A body that is announced too large is refused by the head alone; one in chunks as soon as it is too large."""
+    """A Content-Length beyond the limit is refused by the head. A body in chunks is refused when it exceeds the limit."""
     check_refusal(b"POST %s HTTP/1.1\r\nhost: x\r\n%s" % (path, body), 413, "body_size", body_max_bytes=1_000_000)
 
 
@@ -134,14 +134,14 @@ def test_a_body_has_a_size(path: bytes, body: bytes) -> None:
     ids=["one-byte chunks", "extensions", "trailers"],
 )
 def test_the_framing_of_a_body_has_a_size(path: bytes, framing: bytes) -> None:
-    """A small body in much framing is refused: bytes count as they are received, twice the largest body of them."""
+    """A small body with large framing is refused: the received bytes have a limit of twice the largest body."""
     head = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path
     check_refusal(head + framing, 413, "body_size", body_max_bytes=200_000)
 
 
 @API_OR_PAGE
 def test_the_largest_body_is_taken(path: bytes) -> None:
-    """With a length and in chunks of 4 KiB, in pieces as the network delivers them."""
+    """The largest body is accepted with a Content-Length and in chunks of 4 KiB."""
     size = 1_048_576
     chunks = b"1000\r\n%s\r\n" % (b"x" * 4096) * 256 + b"0\r\n\r\n"
 
@@ -157,7 +157,7 @@ def test_the_largest_body_is_taken(path: bytes) -> None:
 
 
 def test_fields_behind_a_body_are_no_header_fields() -> None:
-    """A trailer cannot bring or replace a credential (RFC 9110, 6.5.1)."""
+    """Trailer fields neither add nor replace header fields such as credentials (RFC 9110, 6.5.1)."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -171,12 +171,12 @@ def test_fields_behind_a_body_are_no_header_fields() -> None:
     run_protocol(say)
 
 
-# --- One client's bytes delay nobody ------------------------------------------------------
+# --- Fairness between clients -------------------------------------------------------------
 
 
 @API_OR_PAGE
 def test_bytes_are_parsed_in_pieces(path: bytes) -> None:
-    """Of 240 KB that one read delivers, 16 KiB are parsed in a turn of the loop; others are served between, copies are none."""
+    """At most 16 KiB of a large read are parsed in one turn of the event loop, and the body is not copied."""
     head = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path
     count = 40_000
 
@@ -203,7 +203,7 @@ def test_bytes_are_parsed_in_pieces(path: bytes) -> None:
 
 
 def test_one_piece_is_parsed_in_a_turn_for_all_connections_together() -> None:
-    """Twenty clients that send much at once cost a turn of the loop as much as one."""
+    """Twenty clients that send large bodies at once cost a turn of the event loop as much as one client."""
 
     async def say(running: Running) -> None:
         head = b"POST /v3/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -226,7 +226,7 @@ def test_one_piece_is_parsed_in_a_turn_for_all_connections_together() -> None:
 
 
 def test_requests_of_a_large_piece_are_answered_in_their_order() -> None:
-    """3,000 requests sent together, far more than a piece, are answered one after the other, slow ones and pages among them."""
+    """3,000 requests that are sent together are answered in their order, slow ones and pages included."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -262,7 +262,7 @@ def test_requests_of_a_large_piece_are_answered_in_their_order() -> None:
     ],
 )
 def test_head_and_body_must_arrive_in_time(first: bytes, sent: bytes, reason: str, seconds: int) -> None:
-    """408 after 10 s for a head and after 30 s for a body; bytes that drip in do not prolong the time."""
+    """A head gets 408 after 10 s and a body after 30 s. Single bytes in between do not extend the time."""
     before = refusals()
 
     async def say(running: Running) -> None:
@@ -289,7 +289,7 @@ def test_head_and_body_must_arrive_in_time(first: bytes, sent: bytes, reason: st
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n"])
 def test_a_silent_connection_is_closed(sent: bytes) -> None:
-    """A client that sends nothing, or only line ends, within the time for a head gets no answer and no connection."""
+    """A client that sends nothing, or only line ends, within the time limit of a head is disconnected without a response."""
     before = refusals()
 
     async def say(running: Running) -> None:
@@ -308,7 +308,7 @@ def test_a_silent_connection_is_closed(sent: bytes) -> None:
 
 @pytest.mark.parametrize("extra_headers", [b"", b"connection: close\r\n"])
 def test_a_client_that_does_not_take_its_answers_is_disconnected(extra_headers: bytes) -> None:
-    """After 30 s its connection ends, no task waits for it, and what it asked for is forgotten."""
+    """A client that reads no responses is disconnected after 30 s. No task waits for it, and its requests are dropped."""
     before = refusals()
 
     async def say(running: Running) -> None:
@@ -330,7 +330,7 @@ def test_a_client_that_does_not_take_its_answers_is_disconnected(extra_headers: 
 
 
 def test_a_refused_client_that_goes_on_sending_is_disconnected() -> None:
-    """It may read the answer for two seconds, in which its bytes are dropped; then the connection ends."""
+    """A refused client may read the response for two seconds while its bytes are dropped. Then the connection ends."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -350,7 +350,7 @@ def test_a_refused_client_that_goes_on_sending_is_disconnected() -> None:
 
 
 def test_time_that_the_server_takes_does_not_count() -> None:
-    """A half request behind one that is answered slowly is not late: its bytes were not read meanwhile."""
+    """A partial request behind a slow one does not time out, because its bytes are not read meanwhile."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -373,7 +373,7 @@ def test_time_that_the_server_takes_does_not_count() -> None:
 
 @pytest.mark.parametrize("limits", [{"connections_max": 3}, {"connections_per_address_max": 3}])
 def test_connections_are_counted(limits: dict[str, float]) -> None:
-    """The fourth connection gets 503; those that are there go on, and when one has ended another takes its place."""
+    """The fourth connection gets 503 and the first three are served. When one ends, another one is accepted."""
     before = refusals()
 
     async def say(running: Running) -> None:
@@ -400,7 +400,7 @@ def test_connections_are_counted(limits: dict[str, float]) -> None:
 
 
 def test_refused_connections_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a few that may read their answer in peace, refused connections are closed at once."""
+    """Above REFUSED_MAX, refused connections are closed at once."""
     monkeypatch.setattr(connections, "REFUSED_MAX", 2)
 
     async def say(running: Running) -> None:
@@ -416,7 +416,7 @@ def test_refused_connections_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("path", [b"/page", b"/body"])
 def test_pages_are_answered_while_the_api_is_busy(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many API requests as may be under way do not keep ``/healthz`` and its like from an answer."""
+    """The maximum of API requests in progress does not delay ``/healthz`` and other pages."""
     monkeypatch.setattr(protocol, "UNDER_WAY_MAX", 2)
 
     async def say(running: Running) -> None:
@@ -446,7 +446,7 @@ HALF_BODY = b"POST %s HTTP/1.1\r\nhost: x\r\nauthorization: %s\r\nexpect: 100-co
     [(b"/v3/a", b"bad", 401, "credential"), (b"/v3/nowhere", b"known", 404, "route"), (b"/v3/nowhere", b"stored", 404, "route")],
 )
 def test_a_head_that_is_refused_needs_no_body(path: bytes, credential: bytes, status: int, reason: str) -> None:
-    """An unknown credential or path is answered when the head is there; the API is not called, the body is not asked for."""
+    """An unknown credential or path is refused by the head. The API is not called, and no body is requested."""
     before = refusals()
 
     async def say(running: Running) -> None:
@@ -462,7 +462,7 @@ def test_a_head_that_is_refused_needs_no_body(path: bytes, credential: bytes, st
 
 @pytest.mark.parametrize("credential", [b"stored", b"broken"])
 def test_little_of_a_body_is_kept_until_the_credential_is_found(credential: bytes) -> None:
-    """While it is looked up the socket is not read; a failed look-up decides nothing, the API answers then."""
+    """During the lookup of a credential the socket is not read. After a failed lookup the API answers."""
 
     async def say(running: Running) -> None:
         running.handler.look_up_may_end.clear()
@@ -525,7 +525,7 @@ def test_little_of_a_body_is_kept_until_the_credential_is_found(credential: byte
     ],
 )
 def test_what_is_not_http_is_refused(request_bytes: bytes, path: bytes) -> None:
-    """400 in the wire's form, then the connection ends; no answer of 5xx, no silence, no traceback."""
+    """Bytes that are not HTTP get 400 with a JSON error, and the connection ends."""
     sent = request_bytes.replace(b"%s", path)
 
     async def say(running: Running) -> None:
@@ -540,7 +540,7 @@ def test_what_is_not_http_is_refused(request_bytes: bytes, path: bytes) -> None:
 
 @pytest.mark.parametrize("path", [b"/v3/a", b"/page"])
 def test_a_folded_header_line_is_read_or_refused(path: bytes) -> None:
-    """A value that goes on in the next line (obs-fold; RFC 9112, 5.2): an answer below 500."""
+    """A value that continues on the next line (obs-fold; RFC 9112, 5.2) gets a status of 200 or 400."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -563,7 +563,7 @@ def test_a_folded_header_line_is_read_or_refused(path: bytes) -> None:
     ],
 )
 def test_a_refusal_comes_after_earlier_answers(sent: bytes, status: int) -> None:
-    """Requests under way on the connection are answered first, each in its turn; what follows a refused one is dropped."""
+    """Earlier requests on the connection are answered first, in their order. Bytes after a refused request are dropped."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -594,7 +594,7 @@ def test_a_refusal_comes_after_earlier_answers(sent: bytes, status: int) -> None
 )
 @pytest.mark.parametrize("first", [b"", GET])
 def test_a_stop_does_not_wait_for_clients(sent: bytes, first: bytes) -> None:
-    """When the server stops, a connection without a whole request under way is closed at once; no time has to pass."""
+    """When the server stops, a connection without a complete request is closed at once."""
 
     async def say(running: Running) -> None:
         if b"bad" in sent:
@@ -620,7 +620,7 @@ def test_a_stop_does_not_wait_for_clients(sent: bytes, first: bytes) -> None:
 
 @pytest.mark.parametrize("behind", [b"", HALF_HEAD, b"POST /body HTTP/1.1\r\ncontent-length: 5\r\n\r\nhe", b"nonsense\r\n\r\n"])
 def test_a_stop_waits_for_requests_under_way(behind: bytes) -> None:
-    """Requests that have arrived as a whole are answered, the last one with ``connection: close``; what is half there is not."""
+    """After a stop complete requests are answered, the last one with ``connection: close``. Partial ones are dropped."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -638,18 +638,18 @@ def test_a_stop_waits_for_requests_under_way(behind: bytes) -> None:
     run_protocol(say)
 
 
-# --- A whole server -----------------------------------------------------------------------
+# --- A complete server --------------------------------------------------------------------
 
 
 def exchange(server: RunningServer, sent: bytes) -> bytes:
-    """All that the server answers until it closes the connection."""
+    """Return all bytes that the server sends until it closes the connection."""
     with socket.create_connection((HOST, server.port), 30) as client:
         client.sendall(sent)
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 def test_a_server_has_the_limits_of_its_settings(tmp_path: Path) -> None:
-    """Settings reach the protocol; refusals are in ``/metrics``; half an inbox message is not kept; a stop ends at once."""
+    """Limits come from the settings, and refusals are in ``/metrics``. A partial inbox message is not kept and delays no stop."""
     env = {"CARDWRIGHT_BODY_MAX_BYTES": "2000", "CARDWRIGHT_URL_MAX_BYTES": "300", "CARDWRIGHT_HEAD_TIMEOUT_S": "0.1"}
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), env=env) as server, server.client() as client:
         credential = b"authorization: Basic dGVzdF9hcHBsaWNhdGlvbjp0ZXN0X2FjY2Vzcw==\r\n"

@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the platform does: every route, every shape, every problem, and examples that work."""
+"""OpenAPI document: every route, shape and problem, and examples that the platform accepts."""
 
 import copy
 import re
@@ -25,7 +25,7 @@ from tests.support.server import Client, Reply, RunningServer
 DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.document_bytes())
 OPERATIONS = {(verb.upper(), path): operation for path, verbs in DOCUMENT["paths"].items() for verb, operation in verbs.items()}
 CALLS_MAX = 1_500
-"""Calls of Python functions that an operation of the document may cost; it costs 600, which take 0.4 ms."""
+"""Maximum number of calls of Python functions for each operation. The document needs 600, which take 0.4 ms."""
 
 BODY_ROUTES = [route for route in ROUTES if route.body is not None]
 
@@ -44,7 +44,7 @@ def parameters_of(route: Route, place: str) -> dict[str, dict[str, Any]]:
 
 
 def nodes_of(node: Any) -> Iterator[dict[str, Any]]:
-    """Every object in the document."""
+    """Yield every object in the document."""
     match node:
         case dict():
             yield node
@@ -72,7 +72,7 @@ def validator_of(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validato
 
 
 def test_document_is_openapi() -> None:
-    """It is valid OpenAPI 3.1, and a mistake in it would be noticed."""
+    """The document is valid OpenAPI 3.1, and a missing title is detected."""
     schemathesis.openapi.from_dict(copy.deepcopy(DOCUMENT)).validate()
     broken = copy.deepcopy(DOCUMENT)
     del broken["info"]["title"]
@@ -82,13 +82,13 @@ def test_document_is_openapi() -> None:
 
 @pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
 def test_schema_is_json_schema(name: str) -> None:
-    """Every shape is valid JSON Schema, which OpenAPI's own schema does not look into."""
+    """Every shape is valid JSON Schema, which the schema of OpenAPI does not check."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     jsonschema_rs.meta.validate({**dialect, **DOCUMENT["components"]["schemas"][name]})
 
 
 def test_every_reference_leads_somewhere() -> None:
-    """No reference is broken, and nothing among the components is without one."""
+    """No reference is broken, and each component has a reference."""
     references = {node["$ref"] for node in nodes_of(DOCUMENT) if isinstance(node.get("$ref"), str)}
     for reference in references:
         assert isinstance(find(reference), dict), reference
@@ -97,26 +97,26 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def test_every_route_is_an_operation() -> None:
-    """What can be called is in the document, and nothing else is."""
+    """The document has exactly the operations of the routes."""
     assert set(OPERATIONS) == {(route.verb, openapi.full_path(route)) for route in ROUTES}
 
 
 def test_operation_names_are_unique() -> None:
-    """Programs that are made from the document need a name for each operation."""
+    """Each operation has a unique name, which generated clients need."""
     names = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in names)
 
 
 def test_every_tag_is_explained() -> None:
-    """Operations belong to resources, in the order of the catalog, and each resource says what it is."""
+    """Tags are in the order of the catalog, and each has a description."""
     used = list(dict.fromkeys(tag for operation in OPERATIONS.values() for tag in operation["tags"]))
     assert [tag["name"] for tag in DOCUMENT["tags"]] == used
     assert all(tag["description"].endswith(".") for tag in DOCUMENT["tags"])
 
 
 def test_every_field_is_described() -> None:
-    """Each field of each shape and each parameter has a description that is a sentence or a noun phrase with a full stop."""
+    """Each field of each shape and each parameter has a description that ends with a full stop."""
     shapes = DOCUMENT["components"]["schemas"]
     fields = {f"{name}.{field}": kind for name, shape in shapes.items() for field, kind in shape.get("properties", {}).items()}
     parameters = {
@@ -131,7 +131,7 @@ def test_every_field_is_described() -> None:
 
 
 def test_no_description_is_left_over() -> None:
-    """Each text of the tables is the description of a field or of a parameter that the document has."""
+    """Each description in the tables belongs to a field or parameter of the document."""
     shapes = openapi.Schemas(ROUTES).shapes()
     used = {(name, field) for name, shape in shapes.items() for field in shape.get("properties", {})}
     texts = descriptions()
@@ -143,7 +143,7 @@ def test_no_description_is_left_over() -> None:
 
 
 def test_document_is_made_cheaply_and_once() -> None:
-    """It is made with a bounded number of calls for each operation, and only for the first reader."""
+    """The document takes a limited number of calls for each operation, and is created only once."""
     calls = [0]
 
     def count(_frame: FrameType, event: str, _argument: object) -> None:
@@ -163,7 +163,7 @@ def test_document_is_made_cheaply_and_once() -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 def test_operation_tells_its_route(route: Route) -> None:
-    """Summary, path parameters, body, answer and the problems that follow from the route's form."""
+    """An operation has summary, path parameters, body, status and the errors of its route."""
     operation = operation_of(route)
     assert operation["summary"] == schemas.prose(route.summary)
     assert list(parameters_of(route, "path")) == re.findall(r"{(\w+)}", route.path)
@@ -186,7 +186,7 @@ def test_operation_has_its_query_parameters(route: Route) -> None:
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.paging is not None], ids=name_of)
 def test_list_tells_its_pages(route: Route) -> None:
-    """Limits and defaults are those of the route, and the answer is the envelope of a list."""
+    """A list has the limits and defaults of its route, and its response is the envelope of a list."""
     assert route.paging is not None
     count = parameters_of(route, "query")["count"]["schema"]
     assert (count["minimum"], count["maximum"], count["default"]) == (
@@ -199,7 +199,7 @@ def test_list_tells_its_pages(route: Route) -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 def test_fields_parameter_is_where_it_works(route: Route) -> None:
-    """``fields`` is offered where the answer can be cut, and there the answer may be a part."""
+    """``fields`` is a parameter where the response can be reduced, and there the response may be a part."""
     assert ("fields" in parameters_of(route, "query")) == route.fields
     whole = validator_of({"$ref": "#/components/schemas/Source"})
     part = validator_of({"anyOf": [{"$ref": "#/components/schemas/Source"}, {"$ref": "#/components/schemas/Part"}]})
@@ -207,7 +207,7 @@ def test_fields_parameter_is_where_it_works(route: Route) -> None:
 
 
 def test_links_fit() -> None:
-    """A link names an operation and one of its path parameters."""
+    """A link names an operation and exactly its path parameters."""
     by_id = {operation["operationId"]: operation for operation in OPERATIONS.values()}
     links = [link for node in nodes_of(DOCUMENT) for link in node.get("links", {}).values()]
     for link in links:
@@ -234,12 +234,12 @@ def test_links_fit() -> None:
     ],
 )
 def test_path_parameter_names_a_kind(path: str, name: str, kind: str) -> None:
-    """What a parameter names is read from the path, so that examples and links need no second table."""
+    """The kind of a path parameter follows from the path, so that examples and links need no second table."""
     assert openapi.kind_of(path, name) == kind
 
 
 def test_every_problem_is_told() -> None:
-    """Each row of the table of problems whose status an operation names is an example in the document."""
+    """Each kind of problem whose status an operation names is an example in the document."""
     responses = DOCUMENT["components"]["responses"].values()
     documented = {
         (example["value"]["error_code"], example["value"]["error_message"])
@@ -260,7 +260,7 @@ def test_every_problem_is_told() -> None:
     [(10, True), (4.75, True), ("10.00", True), ("ten", False), ("NaN", False), ("", False), (None, False), (True, False)],
 )
 def test_amounts_are_numbers_or_text_with_a_number(amount: object, is_good: bool) -> None:
-    """The wire's amounts are numbers, and a client that sends text is understood."""
+    """An amount is a number, or a text that contains a number."""
     body = {"type": "ISSUER_FEE", "credit_debit": "C", "amount": amount}
     assert validator_of({"$ref": "#/components/schemas/NetworkFee"}).is_valid(body) == is_good
 
@@ -286,7 +286,7 @@ VALUES: tuple[Any, ...] = (None, True, 1, 2, 3, 4.5, "", "a", "b", "abc", [], ["
     ids=str,
 )
 def test_tidying_changes_no_meaning(plain: dict[str, Any]) -> None:
-    """A tidied schema takes and refuses the same values as the one that it was made from."""
+    """A tidied schema accepts the same values as the original one."""
     before, after = jsonschema_rs.Draft202012Validator(plain), jsonschema_rs.Draft202012Validator(schemas.tidied(plain))
     assert [after.is_valid(value) for value in VALUES] == [before.is_valid(value) for value in VALUES]
 
@@ -302,14 +302,14 @@ def test_tidying_changes_no_meaning(plain: dict[str, Any]) -> None:
     ids=str,
 )
 def test_without_null_only_null_is_refused(schema: dict[str, Any]) -> None:
-    """A parameter takes what the field takes, except null, which no query string can hold."""
+    """A parameter accepts the values of its field, except null, which a query string cannot contain."""
     before = jsonschema_rs.Draft202012Validator(schema)
     after = jsonschema_rs.Draft202012Validator(schemas.without_null(schemas.tidied(schema)))
     assert [after.is_valid(value) for value in VALUES] == [value is not None and before.is_valid(value) for value in VALUES]
 
 
 def test_prose_is_markdown_without_sources() -> None:
-    """Readers get paragraphs and code; where we know something from is for those who read the code."""
+    """Descriptions contain paragraphs and code, but no references to sources."""
     text = 'Renames ``x`` (observed),\n    once.\n\n    More (wire reference, "Errors").\n    '
     assert schemas.prose(text) == "Renames `x`, once.\n\nMore."
 
@@ -319,7 +319,7 @@ def test_prose_is_markdown_without_sources() -> None:
 
 @pytest.mark.parametrize("route", BODY_ROUTES, ids=name_of)
 def test_every_body_has_a_good_example(route: Route) -> None:
-    """The example is what the document calls valid and what the route takes."""
+    """The example of a body is valid by the document and accepted by the route."""
     content = operation_of(route)["requestBody"]["content"]["application/json"]
     assert "example" in content, f"add an example of {name_of(route)} to src/cardwright/edges/http/examples.py"
     validator_of(content["schema"]).validate(content["example"])
@@ -328,20 +328,20 @@ def test_every_body_has_a_good_example(route: Route) -> None:
 
 
 def test_no_example_is_left_over() -> None:
-    """Examples and guide speak of routes that are there."""
+    """Examples and guide name only existing routes."""
     assert set(BODIES) == {(route.verb, openapi.full_path(route)) for route in BODY_ROUTES}
     assert {place for _, places in GUIDE for place in places} <= set(OPERATIONS)
 
 
 class Walker:
-    """Sends examples as they are; tokens that were made on the way go where the document's links say."""
+    """A client that sends the examples unchanged and uses created tokens as the document's links describe."""
 
     def __init__(self, server: RunningServer, client: Client) -> None:
         self._open, self._client = {HERE: server.root_url}, client
         self._known: dict[tuple[str, str], str] = {}
 
     def send(self, verb: str, place: str) -> Reply:
-        """The answer, which is a success and as the document says."""
+        """Return the response, which must be a success and match the document."""
         operation = OPERATIONS[verb, place]
         body = msgspec.json.encode(BODIES[verb, place]) if verb == "POST" else None
         for placeholder, value in self._open.items():
@@ -376,7 +376,7 @@ server = module_server()
 
 
 def test_the_guide_works_as_it_stands(server: RunningServer) -> None:
-    """Sent in order and unchanged, the examples lead to an approved purchase, its notification and its explanation."""
+    """The examples of the guide, sent in order and unchanged, lead to an approved purchase, a notification and a decision."""
     with server.client() as client:
         walker = Walker(server, client)
         answers = {place: walker.send(verb, place).json for _, places in GUIDE for verb, place in places}
@@ -389,7 +389,7 @@ RETURN = ("/v3/users", "/v3/depositaccounts", "/v3/simulate/directdeposits", "/v
 
 
 def test_a_deposit_can_be_returned_as_it_stands(server: RunningServer) -> None:
-    """Sent in order, the examples lead to a direct deposit that is sent back, now and in years to come."""
+    """The examples, sent in order, lead to a returned direct deposit, also with a clock in 2035."""
     with client_of(server, new_program(server)) as client:
         read_of(client.post("/sandbox/clock", {"set": "2035-12-31T23:59:59Z"}))
         walker = Walker(server, client)

@@ -1,4 +1,4 @@
-"""Bookmarks over HTTP: what belongs to a connection, and what finds no bookmark."""
+"""Bookmarks over HTTP: they belong to a connection, a program and a list."""
 
 import json
 import socket
@@ -28,7 +28,7 @@ def connection(server: RunningServer) -> Iterator[OpenConnection]:
 def page(
     connection: OpenConnection, shop: Shop, start: int, path: str = PATH, headers: Mapping[str, str] | None = None
 ) -> list[str]:
-    """The tokens of a page of two."""
+    """Return the tokens of a page with two entries."""
     credential = {"Authorization": shop.client._authorization}
     connection.request("GET", f"{path}&count=2&start_index={start}", headers={**credential, **(headers or {})})
     answer = json.loads(connection.getresponse().read())
@@ -36,12 +36,12 @@ def page(
 
 
 def buy(shop: Shop, count: int) -> list[str]:
-    """The tokens of new purchases, the newest first."""
+    """Return the tokens of new purchases, the newest first."""
     return [str(shop.buy()["token"]) for _ in range(count)][::-1]
 
 
 def test_a_page_begins_behind_the_one_before(shop: Shop, connection: OpenConnection) -> None:
-    """Over the same connection arrivals shift nothing, and a page can be repeated; over another one the offset is plain."""
+    """On the same connection new entries shift no page, and a page can be repeated. On another one the offset is plain."""
     before = buy(shop, 7)
     assert page(connection, shop, 0) == before[:2]
     after = buy(shop, 3) + before
@@ -57,7 +57,7 @@ def test_a_page_begins_behind_the_one_before(shop: Shop, connection: OpenConnect
 
 @pytest.mark.parametrize("field", ["Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP"])
 def test_a_proxy_gets_plain_offsets(shop: Shop, connection: OpenConnection, field: str) -> None:
-    """A proxy's connection can have any number of readers, so its requests neither find bookmarks nor leave any."""
+    """Requests through a proxy neither use nor create bookmarks, because many readers may share its connection."""
     before, forwarded = buy(shop, 6), {field: "for=192.0.2.7"}
     page(connection, shop, 0, headers=forwarded)
     after = buy(shop, 1) + before
@@ -68,7 +68,7 @@ def test_a_proxy_gets_plain_offsets(shop: Shop, connection: OpenConnection, fiel
 
 
 def test_programs_share_a_connection_and_nothing_else(server: RunningServer, shop: Shop, connection: OpenConnection) -> None:
-    """The bookmark of one program's list is none of another program's, at the same index of the same path."""
+    """A bookmark of one program is not used for another one, at the same index of the same path."""
     other = Shop(server)
     ours, theirs = buy(shop, 5), buy(other, 5)
     assert page(connection, shop, 0) == ours[:2]
@@ -81,7 +81,7 @@ def test_programs_share_a_connection_and_nothing_else(server: RunningServer, sho
 
 @pytest.mark.parametrize("parameter", ["state=ALL", "sort_by=created_time", "user_token=ana", "reader=7"])
 def test_every_parameter_names_the_list(shop: Shop, connection: OpenConnection, parameter: str) -> None:
-    """A bookmark of one list is none of a list with another filter or order, or of a reader that adds its name."""
+    """A bookmark is not used for a list with another filter, another order or an additional parameter."""
     before = buy(shop, 6)
     page(connection, shop, 0)
     after = buy(shop, 2) + before
@@ -92,7 +92,7 @@ def test_every_parameter_names_the_list(shop: Shop, connection: OpenConnection, 
 
 
 def test_pages_that_are_asked_for_together_follow_one_another(shop: Shop, server: RunningServer) -> None:
-    """Requests sent without waiting are served in their order, so each finds the bookmark of the one before."""
+    """Requests that are sent without waiting run in their order, so each uses the bookmark of the one before."""
     before, got = buy(shop, 12), list[str]()
     with socket.create_connection((HOST, server.port), timeout=60) as sock:
         for first in (0, 6):
@@ -109,7 +109,7 @@ def test_pages_that_are_asked_for_together_follow_one_another(shop: Shop, server
 
 
 def tokens_of(answers: Any) -> list[str]:
-    """The tokens in the next answer of a connection."""
+    """Return the tokens in the next response of a connection."""
     size = 0
     while (line := answers.readline()) not in (b"\r\n", b""):
         if line.lower().startswith(b"content-length:"):
@@ -118,7 +118,7 @@ def tokens_of(answers: Any) -> list[str]:
 
 
 def test_a_reset_removes_the_bookmarks(shop: Shop, connection: OpenConnection) -> None:
-    """What they point at is gone, and the program's clock goes back."""
+    """A reset removes the bookmarks, because their entries are gone and the program's clock goes back."""
     buy(shop, 6)
     assert len(page(connection, shop, 0)) == 2
     assert shop.client.post("/sandbox/reset", {}).status == 200

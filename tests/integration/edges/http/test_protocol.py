@@ -1,4 +1,4 @@
-"""The short way of an API request through HTTP/1.1: what RFC 9112 asks of a connection still holds on it."""
+"""Short path of API requests through HTTP/1.1: it keeps the rules of RFC 9112 for a connection."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.support.server import HOST
 
 
 def test_requests_sent_together_are_answered_in_their_order() -> None:
-    """A slow request holds back the answers of those behind it on its connection, API and pages alike."""
+    """A slow request delays the responses of later requests on its connection, of the API and of pages alike."""
 
     async def say(running: Running) -> None:
         handler, port = running.handler, running.port
@@ -40,7 +40,7 @@ def test_requests_sent_together_are_answered_in_their_order() -> None:
     ],
 )
 def test_bodies_and_targets_of_all_forms_are_read(request_bytes: bytes, body: bytes) -> None:
-    """With a length, in chunks, sent byte by byte; and a target that is a whole URL (RFC 9112, 3.2.2)."""
+    """A body is read with a Content-Length, in chunks, and byte by byte. A target may be a complete URL (RFC 9112, 3.2.2)."""
 
     async def say(running: Running) -> None:
         port = running.port
@@ -56,7 +56,7 @@ def test_bodies_and_targets_of_all_forms_are_read(request_bytes: bytes, body: by
 
 
 def test_who_waits_to_be_told_to_go_on_is_told() -> None:
-    """``Expect: 100-continue``: the body is asked for, then the request is answered (RFC 9110, 10.1.1)."""
+    """With ``Expect: 100-continue`` the server requests the body and then answers (RFC 9110, 10.1.1)."""
 
     async def say(running: Running) -> None:
         port = running.port
@@ -72,7 +72,7 @@ def test_who_waits_to_be_told_to_go_on_is_told() -> None:
 
 @pytest.mark.parametrize("head", ["GET /v3/a HTTP/1.0\r\n", "GET /v3/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"])
 def test_a_connection_that_shall_end_ends(head: str) -> None:
-    """HTTP/1.0 and ``Connection: close``: the answer says so and nothing follows it."""
+    """With HTTP/1.0 or ``Connection: close`` the response has ``connection: close``, and nothing follows it."""
 
     async def say(running: Running) -> None:
         port = running.port
@@ -87,7 +87,7 @@ def test_a_connection_that_shall_end_ends(head: str) -> None:
 
 
 def test_an_answer_to_head_has_no_body() -> None:
-    """The head tells the length that GET's answer would have, and the next answer follows at once (RFC 9110, 9.3.2)."""
+    """The response to HEAD has the Content-Length of GET, and the next response follows at once (RFC 9110, 9.3.2)."""
 
     async def say(running: Running) -> None:
         port = running.port
@@ -101,7 +101,7 @@ def test_an_answer_to_head_has_no_body() -> None:
 
 
 def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more than can be under way is told so while the others still wait, and all is as before when they are done."""
+    """A request beyond the maximum in progress gets 429 at once. When the others are done, requests succeed again."""
     monkeypatch.setattr(protocol, "UNDER_WAY_MAX", 4)
 
     async def say(running: Running) -> None:
@@ -130,7 +130,7 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("path", [b"/v3/a", b"/page"])
 def test_an_idle_connection_is_ended_and_a_used_one_is_not(path: bytes) -> None:
-    """The idle time begins with each answer, and does not run while a request is under way. Line ends are no use."""
+    """The idle time begins with each response and does not run during a request. Line ends alone do not extend it."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()

@@ -1,4 +1,4 @@
-"""``Upgrade: h2c`` is ignored (RFC 9110, 7.8): a request with it is answered as one without it."""
+"""Requests with ``Upgrade: h2c``: the header is ignored (RFC 9110, 7.8), and the response is the same as without it."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-setting
 LENGTH = b"content-length: 5\r\n\r\nhello"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
 
-# TransactionRow from `HttpClient.newHttpClient()` of OpenJDK 17.0.15, in the pieces in which it wrote them; the Host is ours.
+# Recorded from `HttpClient.newHttpClient()` of OpenJDK 17.0.15, in the pieces that it wrote. Only the Host differs.
 JAVA_HEAD = (
     "{verb} {path} HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: {length}\r\nHost: 127.0.0.1:45593\r\n"
     "HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA\r\nUpgrade: h2c\r\nUser-Agent: Java-http-client/17.0.15\r\n"
@@ -41,7 +41,7 @@ JAVA_GUIDE = [
 
 
 def java_pieces() -> Iterator[tuple[bytes, bytes]]:
-    """Head and body of each request; the client wrote most of them apart."""
+    """Yield head and body of each request. The client wrote most of them separately."""
     for verb, path, body in JAVA_GUIDE:
         head = JAVA_HEAD.format(verb=verb, path=path, length=len(body)) + (JAVA_CONTENT_TYPE if body else "")
         yield f"{head}\r\n".encode(), body.encode()
@@ -51,7 +51,7 @@ def java_pieces() -> Iterator[tuple[bytes, bytes]]:
 @pytest.mark.parametrize("body", [LENGTH, CHUNKED], ids=["length", "chunked"])
 @pytest.mark.parametrize("path", [b"/v3/a", b"/body"])
 def test_a_body_is_read_wherever_the_bytes_are_split(verb: bytes, body: bytes, path: bytes) -> None:
-    """API and general path, both framings, split at every byte; the connection serves the next request, sent together too."""
+    """A body is read on both paths and with both framings, split at every byte. The connection serves later requests."""
     request = b"%s %s HTTP/1.1\r\nhost: x\r\n%s%s" % (verb, path, UPGRADE, body)
     expected = (200, b"/v3/a  5") if path == b"/v3/a" else (200, b"page")
 
@@ -59,7 +59,7 @@ def test_a_body_is_read_wherever_the_bytes_are_split(verb: bytes, body: bytes, p
         reader, writer = await running.connect()
         protocol = running.protocols[0]
         for index in range(1, len(request)):
-            # As the transport delivers them: two pieces, in two calls.
+            # The transport delivers the two pieces in two calls.
             protocol.data_received(request[:index])
             protocol.data_received(request[index:])
             assert await read_answer(reader) == expected
@@ -73,7 +73,7 @@ def test_a_body_is_read_wherever_the_bytes_are_split(verb: bytes, body: bytes, p
 
 
 def test_a_limit_holds_for_a_request_with_an_upgrade_too() -> None:
-    """The body's limit is enforced although the head is parsed twice, and the answer comes in the wire's form."""
+    """The limit of a body also applies to a request with an upgrade, although its head is parsed twice."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()
@@ -88,7 +88,7 @@ def test_a_limit_holds_for_a_request_with_an_upgrade_too() -> None:
 
 @pytest.mark.parametrize("is_apart", [True, False])
 def test_the_bytes_of_a_java_client_walk_through_the_guide(tmp_path: Path, is_apart: bool) -> None:
-    """What a stock Java HttpClient sends creates program, card and purchase, with head and body apart or together."""
+    """The bytes of a Java HttpClient create program, card and purchase, with head and body separate or together."""
     statuses = []
     with (
         RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server,
