@@ -173,7 +173,7 @@ def test_unchanged_controls_flip_nothing(migrated_url: str) -> None:
         sums, flips = backtest(history.platform, steps[-1].time_ms)
     approvals = list(history.approvals.values())
     assert (sums.purchases, sums.approved_before) == (len(approvals), sum(approvals))
-    assert 0.2 < sum(approvals) / len(approvals) < 0.9, "controls refuse some and not all"
+    assert 0.2 < sum(approvals) / len(approvals) < 0.9, "controls must decline some purchases, but not all"
     assert flips == []
     assert set(sums.blocked_by) == {"dinner", "pumps", "fairs", "lent", "late"}
     assert (sums.approved_after, sums.amount_after) == (sums.approved_before, sums.amount_before)
@@ -287,6 +287,6 @@ def assert_flipped(history: PlayedHistory, again: Decided, sums: Sums, flips: li
     before, after = history.approvals, again.approvals
     expected = {key: after[key] for key in before if before[key] != after[key]}
     assert {history.tokens[flip["transaction_token"]]: flip["after"]["outcome"] == "APPROVED" for flip in flips} == expected
-    assert len(expected) > 20, "the change matters"
+    assert len(expected) > 20, "the change must flip more than 20 purchases"
     assert (sums.approved_after, sums.purchases) == (sum(after.values()), len(after))
     assert sums.amount_after == again.amount

@@ -269,5 +269,5 @@ def test_a_change_is_seen_whole_or_not_at_all(counter: Counter, name: str, is_kn
         assert f"{counter.bought(case, this).row.code:04d}" == case.codes[1]
         if name == "a control of everybody":
             act(platform, "update auth", {"active": False}, this)
-    assert 1 < number < STATEMENTS_MAX, "statements of the batch were met, and all of them"
-    assert met == set(case.codes), "some purchases were before the change, and some after it"
+    assert 1 < number < STATEMENTS_MAX, "a change must precede each statement of the batch"
+    assert met == set(case.codes), "some purchases must precede the change, and some must follow it"

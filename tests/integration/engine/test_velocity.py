@@ -418,7 +418,7 @@ def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
 
 
 class Story:
-    """The player of a story's lines."""
+    """A player of the lines of a story."""
 
     def __init__(self, platform: InProcessPlatform) -> None:
         self.platform = platform

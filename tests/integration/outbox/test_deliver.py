@@ -241,7 +241,7 @@ def test_retries_follow_the_program_clock(store: NotificationStore) -> None:
                 assert store.rows()[0].due_ms == now + 1000 * 4**retry
                 store.clock(ProgramClock(frozen_ms=now + 1000 * 4**retry - 1))
                 store.wait_for_a_look()
-                assert (store.states(), store.rows()[0].tries) == ([Delivery.DUE], retry), "a millisecond too early"
+                assert (store.states(), store.rows()[0].tries) == ([Delivery.DUE], retry), "sent a millisecond too early"
                 now += 1000 * 4**retry
                 store.clock(ProgramClock(frozen_ms=now))
             until(lambda: store.states() == [Delivery.DEAD])
@@ -321,7 +321,7 @@ def test_no_secret_is_kept_of_an_answer(store: NotificationStore) -> None:
         with delivering(store.database):
             until(lambda: store.rows()[0].tries == 1)
     kept = store.rows()[0].attempts
-    assert PASSWORD in receiver.headers[0]["A"], "the endpoint did see it"
+    assert PASSWORD in receiver.headers[0]["A"], "the endpoint must receive the password"
     assert "[redacted]" in kept
     for secret in (PASSWORD, SECRET, "aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ==", "4111111111111111"):
         assert secret not in kept
@@ -445,7 +445,7 @@ def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, migr
         assert store.states() == [Delivery.SENDING]
         with delivering(store.database):
             store.wait_for_a_look()
-            assert store.states() == [Delivery.SENDING], "the claim still holds"
+            assert store.states() == [Delivery.SENDING], "the claim must still hold"
         later = PATIENT.timeout_ms + LEASE_MARGIN_MS
         with delivering(store.database, real_clock=lambda: system_ms() + later):
             until(lambda: store.states() == [Delivery.DELIVERED])

@@ -98,7 +98,7 @@ def test_a_checkpoint_and_a_log_that_begins_anew_keep_apart(database: Database) 
         log.mover.set_trace_callback(commit)
         frames, moved = log.move()
         log.mover.set_trace_callback(None)
-        assert frames > moved, "what was committed meanwhile was moved"
+        assert frames > moved, "the checkpoint copied a commit that was made meanwhile"
         assert (salt(database) != began, moved == 0) in ((True, True), (False, False))
         began = salt(database)
     log.close()

@@ -187,9 +187,9 @@ def test_a_lost_connection_leaves_no_descriptor_watched(postgres_url: str) -> No
         with pytest.raises(Unavailable):
             await asking_on(pipeline)
         gone = before - sockets()
-        assert gone, "the connection is closed"
+        assert gone, "the connection must be closed"
         pairs = [socket.socketpair() for _ in range(2 * len(gone) + 8)]
-        assert gone <= {end.fileno() for pair in pairs for end in pair}, "the numbers are in use again"
+        assert gone <= {end.fileno() for pair in pairs for end in pair}, "the descriptor numbers must be in use again"
         for ours, theirs in pairs:
             ours.setblocking(False)
             theirs.send(b"heard")

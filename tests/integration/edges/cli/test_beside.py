@@ -51,7 +51,7 @@ def test_exec_gives_the_command_an_instance(spawn: Callable[..., Any], monkeypat
     assert variables["CARDWRIGHT_BASE_URL"] == f"{variables['CARDWRIGHT_URL']}/v3"
     assert list(Path.cwd().iterdir()) == []
     again = spawn("exec", "--seed", 5, "--", sys.executable, "-c", LOOK_AROUND)
-    assert json.loads(again.out)["CARDWRIGHT_ACCESS_TOKEN"] == variables["CARDWRIGHT_ACCESS_TOKEN"], "the seed decides"
+    assert json.loads(again.out)["CARDWRIGHT_ACCESS_TOKEN"] == variables["CARDWRIGHT_ACCESS_TOKEN"], "a seed gives the same token"
 
 
 def test_exec_uses_the_database_it_is_given(spawn: Callable[..., Any], cardwright: Callable[..., Any]) -> None:

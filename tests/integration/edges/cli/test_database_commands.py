@@ -171,7 +171,7 @@ def test_reset_removes_when_told_so(cardwright: Callable[..., Any], books: str) 
     """Without a terminal `reset` requires --yes. It removes the cards and keeps the program."""
     refused = cardwright("reset", "--db", books)
     assert refused.code == 2
-    assert "next:  cardwright reset --yes --db " in refused.err, "typed without --db it would empty another database"
+    assert "next:  cardwright reset --yes --db " in refused.err, "without --db the command would empty another database"
     done = cardwright("reset", "--db", books, "--yes")
     assert done.code == 0
     assert "1 cards" in done.err

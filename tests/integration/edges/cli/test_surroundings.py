@@ -267,7 +267,7 @@ def test_no_permission(
             done = fork(*words, cwd=home, account=account)
             assert_told(done, Path(path).name if mode != 0o500 else "cardwright.db", done.code)
             assert done.code in (1, 2)
-            assert "does not exist" not in done.err, "what cannot be read is not missing"
+            assert "does not exist" not in done.err, "an unreadable path must not be reported as missing"
             assert "no instance runs" not in done.err
     finally:
         (home / path).chmod(0o700)
