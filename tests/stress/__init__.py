@@ -1,1 +1,1 @@
-"""Bad weather on purpose: the machinery that tries to make Cardwright break its promises. `python -m tests.stress` runs it."""
+"""Stress tests: kills, outages, races and mixed load against a real server. `python -m tests.stress` runs them."""

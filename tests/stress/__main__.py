@@ -1,7 +1,8 @@
-"""`make stress`: kills and outages on both databases, failovers, races between processes, a mixed load; figures come at the end.
+"""Stress tests: kills and outages on both databases, failovers, races between processes, and a mixed load.
 
-Races for the last room under a velocity control are among them; `make stress-limits` runs more of those.
-The parts outages and failover keep their counts in a file; `--resume FILE` goes on with a run that was broken off.
+`make stress` runs all parts and prints the figures at the end. The part limits races for the last room under a velocity
+control; `make stress-limits` runs more rounds of it. The parts outages and failover store their counts in a file;
+`--resume FILE` continues an interrupted run.
 """
 
 import argparse
@@ -20,7 +21,7 @@ DATABASES = ("sqlite", "postgres")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the stress test. Exits with 1 when a promise was not kept, and when a danger was never met: that proves nothing."""
+    """Run the stress tests. Return 1 if a guarantee was violated, or if a dangerous state was never reached."""
     options = _parser().parse_args(arguments)
     unproven = list[str]()
     _say(f"seed {options.seed}")
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _kills_and_races(options: argparse.Namespace, unproven: list[str]) -> None:
-    """Runs the other parts; prints their tables. Raises AssertionError for the first promise that was not kept."""
+    """Run the other parts and print their tables. Raises AssertionError for the first violated guarantee."""
     tables = list[str]()
     with TestPostgres(durable=False) as postgres:
         if "kills" in options.parts:
@@ -56,12 +57,12 @@ def _kills_and_races(options: argparse.Namespace, unproven: list[str]) -> None:
 
 
 def _outages(options: argparse.Namespace, unproven: list[str]) -> list[str]:
-    """Runs the parts outages and failover; prints their tables and returns all violations."""
+    """Run the parts outages and failover, print their tables, and return all violations."""
     file = options.resume or Path(tempfile.gettempdir(), f"cardwright-outages-{options.seed}.json")
     if options.resume is None:
         file.unlink(missing_ok=True)
     state = outages.State.read(file, options.seed)
-    _say(f"counts are kept in {file}; --resume {file} goes on with a run that was broken off")
+    _say(f"counts are stored in {file}; --resume {file} continues an interrupted run")
     not_tried = ""
     if "outages" in options.parts and "postgres" in options.db:
         outages.run_postgres(state, _say, cuts=options.cuts)
@@ -103,18 +104,18 @@ def _say(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
-    parser.add_argument("--seed", type=int, default=42, help="the same seed asks for the same things and strikes alike")
-    parser.add_argument("--kills", type=int, default=200, help="how often the server dies, shared between the databases")
-    parser.add_argument("--rounds", type=int, default=100, help="how often each race is run")
-    parser.add_argument("--races", type=int, default=200, help="how many rounds of each race for the last room under a limit")
-    parser.add_argument("--mixed-load", type=float, default=60, help="how many seconds every route is called at once")
-    parser.add_argument("--cuts", type=int, default=30, help="PostgreSQL outages of each kind; half as many with two processes")
-    parser.add_argument("--disk-cuts", type=int, default=20, help="SQLite outages of each kind")
-    parser.add_argument("--failovers", type=int, default=10, help="promotions of a standby")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="go on with the outages whose counts are in this file")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the requests, kills and outages (default: 42)")
+    parser.add_argument("--kills", type=int, default=200, help="number of kills, divided among the databases (default: 200)")
+    parser.add_argument("--rounds", type=int, default=100, help="rounds of each race (default: 100)")
+    parser.add_argument("--races", type=int, default=200, help="rounds of each race for a limit (default: 200)")
+    parser.add_argument("--mixed-load", type=float, default=60, help="duration of the mixed load, in seconds (default: 60)")
+    parser.add_argument("--cuts", type=int, default=30, help="PostgreSQL outages of each kind, half as many with two processes")
+    parser.add_argument("--disk-cuts", type=int, default=20, help="SQLite outages of each kind (default: 20)")
+    parser.add_argument("--failovers", type=int, default=10, help="promotions of a standby (default: 10)")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="continue the outages whose counts are in this file")
     parser.add_argument("--db", nargs="*", choices=DATABASES, default=DATABASES)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
-    parser.add_argument("--write", action="store_true", help="put the figures into docs/reference/reliability.md")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/reference/reliability.md")
     return parser
 
 

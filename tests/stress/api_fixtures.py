@@ -1,4 +1,4 @@
-"""What stress tests spend: cards on Just-in-Time Funding and cards on a preloaded account, made through the public API alone."""
+"""API fixtures: cards on Just-in-Time Funding and on preloaded accounts, made through the public API."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from tests.support.server import Client, Reply
 
 SOURCE = "bank"
-"""The funding source of every card that draws on one."""
+"""The program funding source of every JIT-funded card."""
 
 ALIVE: dict[str, Any] = {
     "fulfillment": {"payment_instrument": "VIRTUAL_PAN"},
@@ -17,20 +17,20 @@ ALIVE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card's token and its user's."""
+    """A card: its token and the token of its user."""
 
     token: str
     user: str
 
 
 def made(reply: Reply) -> dict[str, Any]:
-    """What a create answered, which it must have done."""
+    """Return the object in the answer to a create. Raises AssertionError if the create failed."""
     assert reply.status in (200, 201), reply.text
     return dict(reply.json)
 
 
 def build(client: Client, cards: int) -> list[Card]:
-    """A funding source, products and so many cards, each with an account of its own. May be repeated: tokens are fixed."""
+    """Create a funding source, products and ``cards`` cards, each with a separate account. Idempotent: tokens are fixed."""
     made(client.post("/fundingsources/program", {"token": SOURCE, "name": "Bank"}))
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": SOURCE, "refunds_destination": "GPA"}}
     for token, fields in (("jit", {"jit_funding": jit}), ("prepaid", {})):
@@ -40,7 +40,7 @@ def build(client: Client, cards: int) -> list[Card]:
 
 
 def card(client: Client, name: str, product: str = "jit", user: str | None = None) -> Card:
-    """A card of a user of its own, or of one who is there already."""
+    """Create a card of an existing user, or of a new user if ``user`` is None."""
     if user is None:
         made(client.post("/users", {"token": f"user-{name}"}))
     user = user or f"user-{name}"
@@ -49,9 +49,9 @@ def card(client: Client, name: str, product: str = "jit", user: str | None = Non
 
 
 def preloaded(client: Client, name: str, cents: int) -> Card:
-    """A card that can spend so much and no more.
+    """Create a card on an account that holds exactly ``cents``.
 
-    The money comes by a refund to another card of the same user, so that the books balance from the beginning.
+    The money comes from a refund to another card of the same user, so the books balance from the start.
     """
     lender = card(client, f"{name}-lender")
     bought = made(client.post("/simulate/authorization", purchase(lender.token, cents, f"{name}-bought")))
@@ -65,23 +65,23 @@ def preloaded(client: Client, name: str, cents: int) -> Card:
 
 
 def amount(cents: int) -> str:
-    """Cents as the wire takes them: a decimal, which may come as text."""
+    """Return cents as a decimal in text, which the wire accepts."""
     return f"{cents // 100}.{cents % 100:02d}"
 
 
 def cents_of(number: float) -> int:
-    """Cents of a JSON number."""
+    """Return the cents of a JSON number."""
     return round(number * 100)
 
 
 def purchase(card_token: str, cents: int, token: str) -> dict[str, Any]:
-    """An authorization whose transaction has a token of our choice."""
+    """Return the body of an authorization with a chosen transaction token."""
     options = {"transaction_token": token}
     return {"card_token": card_token, "amount": amount(cents), "mid": "stress", "transaction_options": options}
 
 
 def follow_up(original: str, cents: int, token: str) -> dict[str, Any]:
-    """A clearing, reversal or advice of an earlier transaction."""
+    """Return the body of a clearing, reversal or advice of an earlier transaction."""
     return {
         "original_transaction_token": original,
         "amount": amount(cents),
@@ -90,15 +90,15 @@ def follow_up(original: str, cents: int, token: str) -> dict[str, Any]:
 
 
 def ledger_cents(client: Client, user: str) -> int:
-    """The ledger balance of a user's account."""
+    """Return the ledger balance of a user's account."""
     return cents_of(made(client.get(f"/balances/{user}"))["gpa"]["ledger_balance"])
 
 
 def available_cents(client: Client, user: str) -> int:
-    """What a user's account could still spend without a funding source."""
+    """Return the available balance of a user's account."""
     return cents_of(made(client.get(f"/balances/{user}"))["gpa"]["available_balance"])
 
 
 def held_cents(client: Client, users: Sequence[str]) -> int:
-    """What is on hold on these users' accounts."""
+    """Return the total of the holds on these users' accounts."""
     return sum(ledger_cents(client, user) - available_cents(client, user) for user in users)

@@ -1,4 +1,4 @@
-"""What must be true after every restart: nothing acknowledged is lost, nothing happened twice, the books balance."""
+"""Checks after a restart: no acknowledged message is lost, no request has a second effect, and the books balance."""
 
 import json
 import random
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from tests.stress.kills import Figures
 
 REPEATS_MAX = 24
-"""How many acknowledged requests are sent again after each restart, half of them with another body."""
+"""Number of acknowledged requests that are sent again after each restart, half of them with another body."""
 
 NEWEST = 150
-"""How many answers are looked up after each restart, the newest; at the end all are."""
+"""Number of newest answers that are looked up after each restart. The last check looks up all answers."""
 
 
 def after_restart(
     client: Client, address: str, memory: Memory, figures: "Figures", dice: random.Random, newest: int | None = NEWEST
 ) -> None:
-    """All of it, with so many of the answers, or all when None. Raises AssertionError, and OSError when the server dies."""
+    """Run all checks on the ``newest`` answers, or on all if None. Raises AssertionError, and OSError if the server dies."""
     answered = memory.answered()[-newest if newest is not None else None :]
     lost = [message.token for message in answered if not _is_kept(client, message)]
     assert not lost, f"acknowledged and lost: {lost}"
@@ -53,12 +53,12 @@ def _is_kept(client: Client, message: Message) -> bool:
         return False
     assert reply.status == 200, reply.text
     changed = list(differences(message.answer, reply.json))
-    assert not changed, f"{message.token} is not what was told: {changed}"
+    assert not changed, f"{message.token} differs from its answer: {changed}"
     return True
 
 
 def _resolve(client: Client, message: Message, figures: "Figures") -> None:
-    """Asks again with the same token and body: the outcome is the one that is there, or a new one."""
+    """Send an unanswered request again: it gets the stored outcome, or a new one if nothing was stored."""
     stored = client.get(f"/transactions/{message.token}")
     assert stored.status in (200, 404), stored.text
     reply = client.post(message.path, message.body)
@@ -66,13 +66,13 @@ def _resolve(client: Client, message: Message, figures: "Figures") -> None:
     if stored.status == 200:
         figures.committed_untold += 1
         changed = list(differences(stored.json, reply.json["transaction"]))
-        assert not changed, f"{message.token} became another one: {changed}"
+        assert not changed, f"the repeat of {message.token} differs from the stored transaction: {changed}"
     figures.unanswered += 1
     message.answer = reply.json["transaction"]
 
 
 def _repeat(client: Client, memory: Memory, figures: "Figures", dice: random.Random) -> None:
-    """Sends some again: the same body gives the same bytes, another body is a conflict; neither has an effect."""
+    """Repeat some answered requests: the same body gets the same answer, another body a conflict; neither has an effect."""
     answered = memory.answered()
     for number, message in enumerate(dice.sample(answered, min(REPEATS_MAX, len(answered)))):
         if number % 2:
@@ -86,26 +86,26 @@ def _repeat(client: Client, memory: Memory, figures: "Figures", dice: random.Ran
 
 
 def _compare_books(client: Client, address: str, memory: Memory) -> None:
-    """The invariants; no transaction beyond those that were asked for; balances as the answers add up to."""
+    """Check the invariants, the number of transactions, and each balance against the sum of the answers."""
     with database_at(address) as database:
         verify(database)
         with database.read() as db:
             counts = [db.scalar(select(func.count()).select_from(table)) for table in (transactions, message_tokens)]
     assert counts == [len(memory.by_token)] * 2, f"{counts} rows for {len(memory.by_token)} requests"
     for user, held in memory.held_cents().items():
-        # What Just-in-Time Funding brought is on hold or spent, so nothing is ever left over.
+        # Every JIT load is on hold or spent, so the available balance is always 0.
         balances = (api_fixtures.ledger_cents(client, user), api_fixtures.available_cents(client, user))
         assert balances == (held, 0), f"{user}: (ledger, available) {balances}, by the answers {(held, 0)}"
 
 
 def verify(database: Database) -> None:
-    """The invariants of `cardwright verify`. Raises AssertionError."""
+    """Check the invariants of `cardwright verify`. Raises AssertionError if one is broken."""
     broken = [finding for finding in findings(database) if finding.broken]
     assert not broken, "\n".join(f"{finding.name}: {finding.violations}" for finding in broken)
 
 
 def verify_from_outside(address: str, data_dir: Path) -> None:
-    """`cardwright verify`, as an operator types it, card numbers in clear included. Raises AssertionError."""
+    """Run `cardwright verify --secrets` as a command. Raises AssertionError if it reports a violation."""
     command = [sys.executable, "-m", "cardwright", "verify", "--db", address, "--data-dir", str(data_dir), "--secrets", "--json"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=data_dir, check=False)
     assert (run.returncode, json.loads(run.stdout)["sound"]) == (0, True), f"{run.stdout[-4000:]}{run.stderr[-2000:]}"
@@ -113,7 +113,7 @@ def verify_from_outside(address: str, data_dir: Path) -> None:
 
 @contextmanager
 def database_at(address: str) -> Iterator[Database]:
-    """The database from outside, as an auditor sees it."""
+    """Yield the database at an address, opened without its server."""
     database = Database(address)
     try:
         yield database
@@ -122,13 +122,13 @@ def database_at(address: str) -> Iterator[Database]:
 
 
 def expire_claims(address: str) -> None:
-    """Lets half a minute pass for the notifications that a dead process had claimed."""
+    """End the half-minute claims on notifications that a killed process had made."""
     with database_at(address) as database, database.write() as db:
         db.execute(text("UPDATE outbox SET due_ms = 0 WHERE state = 4"))
 
 
 def deliveries(memory: Memory, figures: "Figures", inline: Receiver, hook: Receiver, patience_s: float) -> None:
-    """Every transaction reached the registered webhook, and the address that its own request named, at least once."""
+    """Check that each transaction reached the webhook, and the endpoint that its request named, at least once."""
     wanted = {
         "hook": (hook, set(memory.by_token)),
         "inline": (inline, {token for token, message in memory.by_token.items() if "webhook" in message.body}),
@@ -137,7 +137,7 @@ def deliveries(memory: Memory, figures: "Figures", inline: Receiver, hook: Recei
     for name, (receiver, tokens) in wanted.items():
         while (missing := tokens - heard(receiver).keys()) and time.monotonic() < deadline:
             time.sleep(0.5)
-        assert not missing, f"{name}: {len(missing)} of {len(tokens)} notifications never came, such as {sorted(missing)[:5]}"
+        assert not missing, f"{name}: {len(missing)} of {len(tokens)} notifications did not arrive, such as {sorted(missing)[:5]}"
         figures.due += len(tokens)
     for receiver, _ in wanted.values():
         figures.delivered += sum(heard(receiver).values())
@@ -146,18 +146,18 @@ def deliveries(memory: Memory, figures: "Figures", inline: Receiver, hook: Recei
 
 
 def heard(receiver: Receiver) -> Counter[str]:
-    """How often a receiver was told of each transaction."""
+    """Return the number of notifications of each transaction that a receiver got."""
     return Counter(element["token"] for element in elements(receiver))
 
 
 def elements(receiver: Receiver) -> Iterator[dict[str, Any]]:
-    """Every transaction that a receiver was told of, repeats included."""
+    """Yield the transaction of each notification that a receiver got, repeats included."""
     for body in list(receiver.bodies):
         yield from json.loads(body)["transactions"]
 
 
 def _compare_notifications(memory: Memory, receiver: Receiver) -> None:
-    """A notification says what the answer said, each time it comes."""
+    """Check that each notification has the content of the answer."""
     for element in elements(receiver):
         message = memory.by_token[element["token"]]
         assert message.answer == element, f"{message.token}: {list(differences(message.answer or {}, element))}"

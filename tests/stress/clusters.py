@@ -1,7 +1,7 @@
 """Outages of a PostgreSQL cluster: restart, ended sessions, a killed backend, a freeze, and a failover to a standby.
 
 An outage has two steps. ``strike`` begins it and returns at once, so that a paused failpoint is released while the database is
-away. ``mend`` ends it and returns the moment, in seconds of ``time.monotonic``, at which a new connection could use the database.
+unavailable. ``mend`` ends it and returns the moment, in seconds of ``time.monotonic``, from which a new connection works.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import psycopg
 from tests.support.postgres import Cluster, find_binaries, with_database
 
 FREEZE_S = 5.0
-"""How long all processes of PostgreSQL are stopped."""
+"""Time for which all processes of PostgreSQL are stopped."""
 
 WAIT_S = 20.0
 """The longest wait for a state of the cluster; only a safety limit."""
@@ -33,19 +33,19 @@ Control = psycopg.Connection[Any]
 
 
 class Outage(Protocol):
-    """A way in which a database goes away and comes back."""
+    """An outage of a database, and the recovery from it."""
 
     def strike(self) -> None:
         """Begin the outage."""
         ...
 
     def mend(self) -> float:
-        """End the outage; return the moment from which the database is there again."""
+        """End the outage; return the moment from which the database is available."""
         ...
 
 
 class Restart:
-    """The cluster is shut down by a signal, SIGINT (fast) or SIGQUIT (immediate), and started again after a pause."""
+    """A shutdown of the cluster by SIGINT (fast) or SIGQUIT (immediate), and a start after a pause."""
 
     def __init__(self, cluster: Cluster, sign: signal.Signals, pause_s: float) -> None:
         self._cluster, self._sign, self._pause_s = cluster, sign, pause_s
@@ -62,7 +62,7 @@ class Restart:
 
 
 class Terminate:
-    """All sessions are ended by ``pg_terminate_backend``; the cluster itself is never away."""
+    """The end of all sessions by ``pg_terminate_backend``; the cluster keeps running."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._control = connect(cluster.dsn)
@@ -78,19 +78,19 @@ class Terminate:
 
 
 class KillBackend:
-    """One backend is killed with SIGKILL; the postmaster then ends all others and recovers from the log."""
+    """A SIGKILL to one backend; the postmaster then ends all others and recovers from the log."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self._control = cluster, connect(cluster.dsn)
 
     def strike(self) -> None:
-        """Kill the backend with the oldest transaction, or any backend of a client."""
+        """Kill the client backend with the oldest transaction, or the control backend if there are no clients."""
         row = self._control.execute(f"SELECT pid {BACKENDS} ORDER BY xact_start NULLS LAST, pid LIMIT 1").fetchone()
         os.kill(row[0] if row is not None else self._control.info.backend_pid, signal.SIGKILL)
 
     def mend(self) -> float:
         """Wait for the end of the crash recovery."""
-        # The connection from before ends with all others. From then on a new connection means that the recovery is over.
+        # The control connection ends with all others. From then on, a new connection succeeds only after the recovery.
         wait_until(self._is_over)
         self._control.close()
         wait_for_connection(self._cluster.dsn)
@@ -105,20 +105,20 @@ class KillBackend:
 
 
 class Freeze:
-    """The postmaster and all its children are stopped with SIGSTOP for some seconds."""
+    """A SIGSTOP to the postmaster and all its children, for some seconds."""
 
     def __init__(self, cluster: Cluster, seconds: float) -> None:
         self._cluster, self._seconds = cluster, seconds
         self._stopped: list[int] = []
 
     def strike(self) -> None:
-        """Stop the processes, the postmaster first: it starts no further child then."""
+        """Stop the processes, the postmaster first, so that it starts no further child."""
         send_all([self._cluster.pid], signal.SIGSTOP)
         self._stopped = [*children_of(self._cluster.pid), self._cluster.pid]
         send_all(self._stopped, signal.SIGSTOP)
 
     def mend(self) -> float:
-        """Let the processes go on when the time is over."""
+        """Continue the processes after the freeze."""
         time.sleep(self._seconds)
         send_all(self._stopped, signal.SIGCONT)
         return time.monotonic()
@@ -141,11 +141,11 @@ class Pair:
 
     @property
     def primary_dsn(self) -> str:
-        """The address of the database on the present primary."""
+        """The address of the database on the current primary."""
         return with_database(self.primary.dsn, self._name)
 
     def exchange(self) -> None:
-        """Take the old standby for the primary, and build a new standby on the port of the old primary."""
+        """Make the old standby the primary, and build a new standby on the port of the old primary."""
         old, self.primary = self.primary, self.standby
         port = next(port for port in self._ports if port != self.primary.port)
         old.stop()
@@ -163,12 +163,12 @@ class Pair:
         self.close()
 
     def _new_standby(self, port: int | None = None) -> Cluster:
-        """A standby that every commit of the primary waits for from now on."""
+        """Start a standby that every later commit of the primary waits for."""
         standby = Cluster(find_binaries(), durable=True, settings={}, primary=self.primary, port=port)
         with connect(self.primary.dsn) as control:
             streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
             assert wait_until(lambda: control.execute(streaming).fetchone() == (1,)), "the standby does not stream"
-            # Only now, and not in the data that the standby was copied from: once promoted, it has no standby to wait for.
+            # Set after the copy: the data of the standby must not contain it, because a promoted standby has no standby.
             control.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             control.execute("SELECT pg_reload_conf()")
             is_sync = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
@@ -177,13 +177,13 @@ class Pair:
 
 
 class Failover:
-    """The primary ends by SIGQUIT (immediate) or SIGKILL, and the standby is promoted after a pause."""
+    """The end of the primary by SIGQUIT (immediate) or SIGKILL, and a promotion of the standby after a pause."""
 
     def __init__(self, pair: Pair, sign: signal.Signals, pause_s: float) -> None:
         self._pair, self._sign, self._pause_s = pair, sign, pause_s
 
     def strike(self) -> None:
-        """End the primary, with SIGKILL all its processes at once."""
+        """End the primary; SIGKILL goes to all its processes."""
         end_primary(self._pair.primary, self._sign)
 
     def mend(self) -> float:
@@ -194,13 +194,13 @@ class Failover:
 
 
 class ReadOnlyStandby:
-    """The primary ends and the standby starts on its port, still read-only; it is promoted after a pause."""
+    """The end of the primary and a read-only standby on its port, which is promoted after a pause."""
 
     def __init__(self, pair: Pair, pause_s: float) -> None:
         self._pair, self._pause_s = pair, pause_s
 
     def strike(self) -> None:
-        """End the primary and put the standby in its place."""
+        """End the primary and start the standby on its port."""
         primary, standby = self._pair.primary, self._pair.standby
         end_primary(primary, signal.SIGQUIT)
         primary.wait()
@@ -215,7 +215,7 @@ class ReadOnlyStandby:
 
 
 def end_primary(primary: Cluster, sign: signal.Signals) -> None:
-    """Send the postmaster a signal, and SIGKILL to its children as well: they would end by themselves, but later."""
+    """Send the postmaster a signal. Send SIGKILL to its children too: without it they would end later than the postmaster."""
     children = children_of(primary.pid) if sign == signal.SIGKILL else []
     send_all([primary.pid, *children], sign)
 
@@ -229,7 +229,7 @@ def promote(standby: Cluster) -> None:
 
 
 def create_database(cluster: Cluster) -> str:
-    """The name of a new, empty database."""
+    """Create an empty database and return its name."""
     name = f"cardwright_{uuid4().hex}"
     with connect(cluster.dsn) as control:
         control.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
@@ -237,12 +237,12 @@ def create_database(cluster: Cluster) -> str:
 
 
 def connect(dsn: str) -> Control:
-    """A connection for control statements."""
+    """Open a connection for control statements."""
     return psycopg.connect(dsn, autocommit=True, connect_timeout=10, application_name=CONTROL)
 
 
 def terminate_sessions(control: Control) -> None:
-    """End all sessions of clients but those that control the cluster."""
+    """End all client sessions except those that control the cluster."""
     control.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
 
 
@@ -262,12 +262,12 @@ def wait_for_connection(dsn: str) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    """The process ids of a process's children."""
+    """Return the process ids of a process's children."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def send_all(pids: list[int], sign: signal.Signals) -> None:
-    """Send processes a signal; those that are gone are left out."""
+    """Send processes a signal; ignore those that have ended."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sign)
@@ -283,7 +283,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = WAIT_S) -> bool:
 
 @contextmanager
 def stopped_backends(cluster: Cluster, *, resumes: bool = True) -> Iterator[None]:
-    """Stop the backends of all clients, until the end if ``resumes``: what is sent to them stays undone and unanswered."""
+    """Stop all client backends, so that statements stay unread and unanswered. ``resumes`` continues them at the end."""
     with connect(cluster.dsn) as control:
         pids = [row[0] for row in control.execute(f"SELECT pid {BACKENDS}")]
     send_all(pids, signal.SIGSTOP)
@@ -298,7 +298,7 @@ def stopped_backends(cluster: Cluster, *, resumes: bool = True) -> Iterator[None
 def unanswered_commits(cluster: Cluster) -> Iterator[Callable[[], bool]]:
     """Keep commits unanswered although they are on disk: they wait for a synchronous standby that does not exist.
 
-    Gives a function that waits until a commit is in this state and then returns True; False if none is.
+    Yield a function that returns True as soon as a commit waits, and False if none does within 5 s.
     """
     with connect(cluster.dsn) as control:
         control.execute("ALTER SYSTEM SET synchronous_standby_names = 'nowhere'")
@@ -308,7 +308,7 @@ def unanswered_commits(cluster: Cluster) -> Iterator[Callable[[], bool]]:
         with connect(cluster.dsn) as control:
             query = f"SELECT EXISTS (SELECT {BACKENDS} AND wait_event = 'SyncRep')"
             is_reached = wait_until(lambda: control.execute(query).fetchone() == (True,), 5)
-            # In the file only: the running cluster keeps the setting until it reads the file again.
+            # This changes only the file: the running cluster keeps the setting until it reads the file again.
             control.execute("ALTER SYSTEM RESET synchronous_standby_names")
         return is_reached
 

@@ -1,4 +1,4 @@
-"""Requests that really are under way at the same time: connections opened beforehand, everything written at once."""
+"""Concurrent requests: connections that are opened beforehand, and requests that are written at the same time."""
 
 import asyncio
 import base64
@@ -23,7 +23,7 @@ ANSWER_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer and when its request was under way, in nanoseconds."""
+    """One answer, with the times of its request and its answer in nanoseconds."""
 
     status: int
     text: bytes
@@ -35,7 +35,7 @@ class Response:
         return json.loads(self.text)
 
     def overlaps(self, other: "Response") -> bool:
-        """Whether both were under way at some instant."""
+        """Return whether both requests were under way at some instant."""
         return self.sent_ns < other.answered_ns and other.sent_ns < self.answered_ns
 
 
@@ -50,24 +50,24 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Response] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the server has no reason to hang up on it."""
+        """True if the connection is open and was used within the last ``IDLE_SECONDS``, so the server keeps it open."""
         return not self.transport.is_closing() and time.monotonic_ns() - self._sent_ns < IDLE_SECONDS * 1e9
 
     def send(self, request: bytes) -> "asyncio.Future[Response]":
-        """Writes a request; the answer comes later."""
+        """Write a request; return the future of its answer."""
         self._answer = asyncio.get_running_loop().create_future()
         self._sent_ns = time.monotonic_ns()
         self.transport.write(request)
         return self._answer
 
     def data_received(self, data: bytes) -> None:
-        """Collects an answer; its length is in its head."""
+        """Collect an answer, whose length is in its head."""
         self._buffer += data
         head, end, rest = self._buffer.partition(b"\r\n\r\n")
         lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._answer.set_result(Response(int(head[9:12]), rest[:length], self._sent_ns, time.monotonic_ns()))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The server is gone, or we are."""
+        """Fail the pending answer."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error or ConnectionResetError("the server closed the connection"))
 
@@ -106,7 +106,7 @@ class Connections:
         self._loop.close()
 
     def _refresh(self) -> None:
-        """Opens what is not open yet, and anew what was idle for so long that the server may close it."""
+        """Open the missing connections, and reopen those that were idle for so long that the server may close them."""
         stale = [place for place in range(self._size) if not self._is_fresh(place)]
         self._loop.run_until_complete(self._open(stale))
 
@@ -117,7 +117,7 @@ class Connections:
         return connection is not None and connection.is_fresh
 
     def fire(self, requests: Sequence[Request]) -> list[Response]:
-        """Sends each request on a connection of its own: in turn to each of the servers."""
+        """Send each request on a separate connection, to the servers in turn."""
         self._refresh()
         return self._loop.run_until_complete(asyncio.wait_for(self._fire(requests), ANSWER_S))
 
@@ -129,10 +129,10 @@ class Connections:
         answered: Sequence[int] = (),
         last: Sequence[int] = (),
     ) -> list[Response]:
-        """The same while accounts are held. They are released when batches of both processes wait for them.
+        """Send requests while accounts are held, and release the accounts when batches of both processes wait for them.
 
         Requests whose numbers are in ``first`` wait for an account before the others are sent. Those in ``answered`` need no
-        account and are answered before the release. Those in ``last`` are sent right before it.
+        account and are answered before the release. Those in ``last`` are sent right before the release.
         """
         self._refresh()
         story = self._fire_held(requests, held, first, answered, last)
@@ -141,7 +141,7 @@ class Connections:
     def keep_firing(
         self, next_request: Callable[[], Request], meanwhile: Callable[[], T], before: int, after: int
     ) -> tuple[list[Response], T]:
-        """Keeps every connection busy from ``before`` answers before until ``after`` answers after what a thread does."""
+        """Keep all connections busy: ``before`` answers, then ``meanwhile`` in a thread, then ``after`` more answers."""
         self._refresh()
         return self._loop.run_until_complete(self._keep_firing(next_request, meanwhile, before, after))
 

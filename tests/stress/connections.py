@@ -1,7 +1,8 @@
-"""Connections: clients that stop half-way and clients that send one-byte chunks, beside the requests of others.
+"""Connections: clients that stop half-way or send one-byte chunks, and their effect on the requests of others.
 
-`python -m tests.stress.connections` prints the figures: memory and the latency of purchases beside 3,000 connections that
-send nothing, half a head or half a body; the latency of others while 10 MB of one-byte chunks arrive.
+`python -m tests.stress.connections` prints two sets of figures. The first is the memory, and the latency of purchases, with
+3,000 connections that send nothing, half a head or half a body. The second is the latency of other requests while 10 MB of
+one-byte chunks arrive.
 """
 
 import argparse
@@ -23,7 +24,7 @@ KIND_CONNECTIONS = 1_000
 """Connections of each kind: nothing sent, half a head, half a body."""
 
 ARRIVAL_S = 0.2
-"""When they all arrive after the purchases begin, whose connections are open by then: the accept queue delays new ones only."""
+"""Delay before the connections arrive. The purchases have open connections by then: the accept queue delays only new ones."""
 
 HALF_BODY_BYTES = 30_000
 CHUNKS_BYTES = 10_000_000
@@ -35,7 +36,7 @@ P99_RATIO_MAX = 2
 DELAY_MAX_MS = 50
 
 ENVIRONMENT = {"CARDWRIGHT_HEAD_TIMEOUT_S": "600", "CARDWRIGHT_BODY_TIMEOUT_S": "600"}
-"""Half requests stay for the whole run; with the default times most of them would be gone before its end."""
+"""Timeouts longer than the run. With the defaults the server would close most half requests before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,13 @@ class Held:
 
     @property
     def is_kept(self) -> bool:
-        """Whether memory and latency stay within the promised bounds."""
+        """True if memory and latency are within the guaranteed bounds."""
         return self.growth_mb <= GROWTH_MAX_MB and self.p99_ms <= P99_RATIO_MAX * self.p99_before_ms and not self.lost
 
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """Figures of the one-byte chunks, for one kind of request of the others."""
+    """Figures of the one-byte chunks, for one kind of request of other clients."""
 
     name: str
     sent_bytes: int
@@ -68,23 +69,23 @@ class Chunked:
 
     @property
     def delay_ms(self) -> float:
-        """What the chunks add to the slowest answer."""
+        """The increase of the largest latency, in milliseconds."""
         return self.max_ms - self.max_before_ms
 
     @property
     def is_kept(self) -> bool:
-        """Whether the delay stays within the promised bound."""
+        """True if the delay is within the guaranteed bound."""
         return self.delay_ms <= DELAY_MAX_MS
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process in MB (Linux)."""
+    """Return the resident memory of a process in MB (Linux)."""
     lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 
 def hold(server: RunningServer, count: int, sent: bytes) -> list[socket.socket]:
-    """Open connections, each of which sends these bytes and nothing more."""
+    """Open ``count`` connections, each of which sends only these bytes."""
     connections = []
     for _ in range(count):
         connection = socket.create_connection((HOST, server.port), 30)
@@ -99,7 +100,7 @@ def _hold_all(server: RunningServer, kinds: Sequence[bytes], held: list[socket.s
 
 
 def run_held(server: RunningServer, shop: Shop, seconds: float, rounds: int) -> Held:
-    """Measure purchases without and with the connections that stop half-way, in turn. Latencies are medians of the rounds."""
+    """Measure purchases in turn without and with the half-way connections. Latencies are medians of the rounds."""
     request = purchase_request(shop)
     head = post("/v3/users", b"", credentials_of(shop)).replace(b"Content-Length: 0\r\n\r\n", b"")
     half_head = head + b"X-Padding: %s\r\n" % (b"x" * 1_000)
@@ -122,7 +123,7 @@ def run_held(server: RunningServer, shop: Shop, seconds: float, rounds: int) -> 
 
 
 def run_chunks(server: RunningServer, shop: Shop, seconds: float, rounds: int) -> list[Chunked]:
-    """Measure GET /healthz and purchases without and with one-byte chunks, which a known client and a stranger send."""
+    """Measure GET /healthz and purchases without and with one-byte chunks from an authenticated and an anonymous client."""
     known = post("/v3/users", b"", credentials_of(shop)).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
     stranger = b"POST /sandbox/inbox/default/box HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     health = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -142,7 +143,7 @@ def run_chunks(server: RunningServer, shop: Shop, seconds: float, rounds: int) -
 
 
 class _Attack(threading.Thread):
-    """Sends 10 MB of one-byte chunks at a time, on a new connection when the server has ended one, until it is stopped."""
+    """A thread that sends requests of 10 MB in one-byte chunks, each on a new connection, until it is stopped."""
 
     def __init__(self, server: RunningServer, heads: Sequence[bytes]) -> None:
         super().__init__()
@@ -164,7 +165,7 @@ class _Attack(threading.Thread):
                         left -= len(piece)
                         self.sent_bytes += len(piece)
                 except OSError:
-                    # Refused: 413 and the connection's end.
+                    # The server answered 413 and closed the connection.
                     continue
 
     def stop(self) -> None:
@@ -174,43 +175,43 @@ class _Attack(threading.Thread):
 
 
 def credentials_of(shop: Shop) -> tuple[str, str]:
-    """Application token and access token of a shop's program."""
+    """Return the application token and the access token of a shop's program."""
     return shop.program["application_token"], shop.program["access_token"]
 
 
 def purchase_request(shop: Shop) -> bytes:
-    """A purchase on the shop's card."""
+    """Return a request for a purchase on the shop's JIT-funded card."""
     return post("/v3/simulate/authorization", purchase(b"jit"), credentials_of(shop))
 
 
 def buy(server: RunningServer, request: bytes, seconds: float) -> Result:
-    """200 purchases a second from one client, at random instants."""
+    """Send 200 purchases a second from one client, at random instants."""
     phases = [(PURCHASES_PER_S, seconds)]
     return asyncio.run(open_loop(place_of(server), constant(request), phases, connections=PURCHASE_CONNECTIONS))
 
 
 def repeat(server: RunningServer, request: bytes, seconds: float) -> Result:
-    """The same request again and again on one connection."""
+    """Repeat a request on one connection."""
     return asyncio.run(closed_loop(place_of(server), constant(request), 1, seconds))
 
 
 def constant(request: bytes) -> NextRequest:
-    """Always the same request."""
+    """Return a source that always gives the same request."""
     return lambda: request
 
 
 def place_of(server: RunningServer) -> Place:
-    """Where a server listens."""
+    """Return the address of a server."""
     return Place(HOST, server.port)
 
 
 def latencies(results: Sequence[Result]) -> tuple[float, float]:
-    """The p99 and the largest latency of a run in milliseconds, each the median of the runs."""
+    """Return the p99 and the largest latency in milliseconds, each the median of the runs."""
     return median(result.quantile_ms(0.99) for result in results), median(max(result.latencies_ms()) for result in results)
 
 
 def report(held: Held, chunked: Sequence[Chunked]) -> str:
-    """The figures as lines of text."""
+    """Return the figures as lines of text."""
     lines = [
         f"{held.connections:,} connections that send nothing, half a head or half a body ({HALF_BODY_BYTES:,} bytes): "
         f"memory +{held.growth_mb:.0f} MB (at most {GROWTH_MAX_MB}); p99 of {PURCHASES_PER_S} purchases a second "
@@ -226,7 +227,7 @@ def report(held: Held, chunked: Sequence[Chunked]) -> str:
 
 
 def run(db: str, seconds: float, rounds: int) -> tuple[Held, list[Chunked]]:
-    """Run both parts against a server of their own. Fails if the server has printed a traceback."""
+    """Run both parts against a new server. Raises AssertionError if the server has printed a traceback."""
     with RunningServer(db=db, env=ENVIRONMENT) as server:
         shop = Shop(server, frozen=False)
         figures = run_held(server, shop, seconds, rounds), run_chunks(server, shop, seconds, rounds)
@@ -235,11 +236,11 @@ def run(db: str, seconds: float, rounds: int) -> tuple[Held, list[Chunked]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the figures. Exit with 1 if a bound is exceeded."""
+    """Print the figures. Return 1 if a bound is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.connections", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=5, help="duration of each measurement, default 5")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each measurement is made; medians count, default 3")
-    parser.add_argument("--db", help="a file or a DSN, default: a new file")
+    parser.add_argument("--seconds", type=float, default=5, help="duration of each measurement, in seconds (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the medians are printed (default: 3)")
+    parser.add_argument("--db", help="file or DSN of the database (default: a new file)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="cardwright-stress-") as folder:
         db = options.db or str(Path(folder, "cardwright.db"))

@@ -1,8 +1,8 @@
 """Outages of a SQLite database: a full disk, files that cannot be written, a lock that another process holds.
 
-The database lies on a small ext4 file system of its own, whose image is in memory. ``mount -o remount,ro`` is refused while a
-server has files open for writing, and a tmpfs lets such a server write even into immutable files. On ext4 an immutable file
-refuses every write, of open files too, as a file system that went read-only after an error does.
+The database is on a separate small ext4 file system, whose image is in memory. ``mount -o remount,ro`` fails while a server has
+files open for writing, and a tmpfs lets such a server write into immutable files. On ext4 an immutable file refuses every
+write, also of open files. A file system that became read-only after an error does the same.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ IMAGE_BYTES = 96 << 20
 MEMORY = Path("/dev/shm")
 
 NOTICED_S = 8.0
-"""The longest wait for the first refusal of a full or read-only disk; an outage that is never felt counts as not met."""
+"""The longest wait for the first refusal of a full or read-only disk."""
 
 FELT_S = 1.0
-"""How long an outage goes on after the first refusal."""
+"""Duration of an outage after the first refusal."""
 
 
 class MountError(RuntimeError):
-    """Mounting is not allowed or not possible here; the text says why."""
+    """An error for a machine on which nothing can be mounted; the text has the reason."""
 
 
 class Disk:
@@ -39,7 +39,7 @@ class Disk:
         with image.open("wb") as file:
             file.truncate(IMAGE_BYTES)
         try:
-            # -m 0: nothing is reserved for root, who often runs this.
+            # -m 0: ext4 reserves no blocks for root, because the tests often run as root.
             _run("mkfs.ext4", "-q", "-m", "0", str(image))
             _run("mount", "-o", "loop", str(image), str(self.folder))
         except MountError:
@@ -52,7 +52,7 @@ class Disk:
         return str(self.folder / "cardwright.db")
 
     def fill(self) -> None:
-        """Leave no free byte."""
+        """Fill the disk to less than 1 KiB of free space."""
         with (self.folder / "ballast").open("wb") as file:
             size, end = IMAGE_BYTES, 0
             while size >= 1024:
@@ -64,16 +64,16 @@ class Disk:
                     end += size
 
     def empty(self) -> None:
-        """Remove what ``fill`` wrote."""
+        """Remove the file that ``fill`` wrote."""
         (self.folder / "ballast").unlink()
 
     def set_read_only(self, is_read_only: bool) -> None:
-        """Make the database and its log immutable, or writable again. The shared memory beside them stays: it is mapped."""
+        """Make the database and its log immutable, or writable again. The shared-memory file is mapped, so it is left alone."""
         files = [name for name in (self.database, f"{self.database}-wal") if Path(name).exists()]
         _run("chattr", "+i" if is_read_only else "-i", *files)
 
     def close(self) -> None:
-        """Unmount and remove it."""
+        """Unmount and remove the file system."""
         with contextlib.suppress(MountError):
             self.set_read_only(False)
         _run("umount", str(self.folder))
@@ -87,7 +87,7 @@ class Disk:
 
 
 class DiskFull:
-    """The disk is filled; it has room again some time after the first refusal."""
+    """A full disk, until ``FELT_S`` after the first refusal."""
 
     def __init__(self, disk: Disk, is_felt: Callable[[], bool]) -> None:
         self._disk, self._is_felt = disk, is_felt
@@ -97,14 +97,14 @@ class DiskFull:
         self._disk.fill()
 
     def mend(self) -> float:
-        """Make room."""
+        """Free the disk."""
         _wait_until_felt(self._is_felt)
         self._disk.empty()
         return time.monotonic()
 
 
 class ReadOnly:
-    """The files refuse every write until some time after the first refusal."""
+    """Immutable files, until ``FELT_S`` after the first refusal."""
 
     def __init__(self, disk: Disk, is_felt: Callable[[], bool]) -> None:
         self._disk, self._is_felt = disk, is_felt
@@ -114,14 +114,14 @@ class ReadOnly:
         self._disk.set_read_only(True)
 
     def mend(self) -> float:
-        """Make them writable."""
+        """Make the files writable."""
         _wait_until_felt(self._is_felt)
         self._disk.set_read_only(False)
         return time.monotonic()
 
 
 class HeldLock:
-    """Another process holds SQLite's write lock for some seconds."""
+    """A write lock of SQLite that another process holds for some seconds."""
 
     def __init__(self, path: str, seconds: float) -> None:
         self._seconds = seconds

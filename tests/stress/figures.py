@@ -1,4 +1,4 @@
-"""What stress tests counted, as tables for people: each zero beside the number of tries that it stands on."""
+"""Figures: the counts of the stress tests as Markdown tables, with the number of attempts beside each zero."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,19 +10,19 @@ from tests.stress.phases import PHASES
 
 BEGIN, END = "<!-- figures: make stress WRITE=1 -->", "<!-- end of figures -->"
 OUTAGES = "<!-- outages: make outages WRITE=1 -->"
-"""Begins the figures of outages, which have a place of their own."""
+"""The mark before the figures of outages, which are in another section."""
 
 Line = tuple[str, ...]
 
 
 def table(head: Line, lines: Iterable[Line]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     rows = [head, ("---",) * len(head), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
-    """The kills, a column for each database. A run that got here broke no promise: it would have stopped at once."""
+    """Return the table of kills, with a column for each database. A finished run has no violation: the first one ends it."""
     columns = [
         (
             f"{run.kills:,}",
@@ -46,7 +46,7 @@ def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
         "acknowledged messages lost, or different on GET",
         "repeats with another outcome · repeats with another body that were accepted",
         "restarts after which an invariant, the number of rows or a balance was wrong",
-        "notifications that never arrived",
+        "notifications that did not arrive",
         "*reached:* notifications sent, not recorded as sent, and sent again with the same content",
         "duration",
     )
@@ -55,7 +55,7 @@ def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
 
 
 def races_table(run: races.Figures, rounds: int) -> str:
-    """The races. A run that got here broke no promise."""
+    """Return the table of races. A finished run has no violation."""
     reached = "*reached:*"
     lines = [
         (f"{reached} pairs of overlapping requests, one in each process", f"**{run.overlapping:,}** of {run.pairs:,}"),
@@ -75,7 +75,7 @@ def races_table(run: races.Figures, rounds: int) -> str:
 
 
 def mixed_load_table(runs: Sequence[mixed_load.Figures]) -> str:
-    """The mixed load, a column for each database. A run that got here had no 5xx and sound books at the end."""
+    """Return the table of the mixed load, with a column for each database. A finished run had no 5xx and sound books."""
     statuses = sorted({status for run in runs for status in run.statuses})
     lines = [
         ("calls answered with 5xx", *(f"0 of {run.statuses.total():,}" for run in runs)),
@@ -88,7 +88,7 @@ def mixed_load_table(runs: Sequence[mixed_load.Figures]) -> str:
 
 
 def outages_tables(records: Sequence[Record], seed: int) -> str:
-    """The outages: counts for each kind and site, times, and how often each phase was reached."""
+    """Return the tables of outages: counts and times for each kind and site, and counts for each phase."""
     groups = {(record.site, record.kind): list[Record]() for record in records}
     for record in records:
         groups[record.site, record.kind].append(record)
@@ -143,8 +143,8 @@ def _p99(measured: Sequence[int], slowest: int) -> str:
 
 
 def written_into(page: str, figures: str, begin: str = BEGIN) -> str:
-    """The page with the figures after a mark replaced."""
+    """Return the page with new figures after a mark."""
     before, _, rest = page.partition(begin)
     _, mark, after = rest.partition(END)
-    assert mark, f"the page has no place for figures: {begin} … {END}"
+    assert mark, f"the page must have the marks {begin} and {END}"
     return f"{before}{begin}\n\n{figures}\n\n{END}{after}"

@@ -1,4 +1,4 @@
-"""Bad input made from the shapes of the route table: every field of every body, each in every way that is wrong."""
+"""Invalid bodies, made from the shapes of the route table: every field of every body with each kind of invalid value."""
 
 import copy
 import itertools
@@ -11,21 +11,21 @@ import msgspec
 from msgspec import inspect
 
 Path = tuple[str | int, ...]
-"""Where a value stands in a body: names of fields, and places in arrays."""
+"""The path of a value in a body: names of fields, and indexes of arrays."""
 
 RATES = ("conversion_rate",)
-"""Numbers that are no amounts: they may have any decimals."""
+"""Numbers that are not amounts: they may have any number of decimals."""
 
 LEGAL = {"type": "ISSUER_FEE", "credit_debit": "C"}
-"""Values of fields that take only certain words although their type does not say so."""
+"""Valid values of fields that accept only certain words, although their type is plain text."""
 
 MISSING = object()
-"""Takes the field out."""
+"""A value that removes the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a body, however deep: its place, what it may be besides null, whether it must be there, and its default."""
+    """A field of a body at any depth: its path, its types without null, whether it is required, and its default."""
 
     path: Path
     types: tuple[inspect.Type, ...]
@@ -34,25 +34,25 @@ class Field:
 
     @property
     def name(self) -> str:
-        """The name that an error message must have."""
+        """The name that an error message must contain."""
         return str(next(part for part in reversed(self.path) if isinstance(part, str)))
 
 
 @cache
 def _info_of(shape: type[msgspec.Struct]) -> inspect.Type:
-    """The type of a shape. To inspect a product takes milliseconds, and a test does it for each of its thousands of bodies."""
+    """Return the type of a shape. Cached, because an inspection takes milliseconds and tests need it for thousands of bodies."""
     return inspect.type_info(shape)
 
 
 def fields_of(shape: type[msgspec.Struct]) -> Iterator[Field]:
-    """Every field of a shape, and of the shapes within it."""
+    """Yield every field of a shape and of its nested shapes."""
     info = _info_of(shape)
     assert isinstance(info, inspect.StructType)
     yield from _fields_in(info, ())
 
 
 def texts_of(shape: type[msgspec.Struct]) -> Iterator[Field]:
-    """The fields that may be text."""
+    """Return the fields that may be text."""
     return (field for field in fields_of(shape) if any(isinstance(kind, inspect.StrType) for kind in field.types))
 
 
@@ -72,36 +72,36 @@ def _fields_in(info: inspect.StructType, above: Path) -> Iterator[Field]:
 
 
 def _default_of(field: inspect.Field) -> Any:
-    """What a field is when it is absent, as JSON; None when it is nothing."""
+    """Return the default of a field as JSON values, None if it has none."""
     default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
     return None if default in (None, msgspec.UNSET, msgspec.NODEFAULT) else msgspec.to_builtins(default)
 
 
 def _types_of(kind: inspect.Type) -> tuple[inspect.Type, ...]:
-    """What a field may be, without null and without being absent."""
+    """Return the types of a field without null and absence."""
     several = (bare(member) for member in (kind.types if isinstance(kind, inspect.UnionType) else (kind,)))
     return tuple(member for member in several if type(member).__name__ not in ("NoneType", "UnsetType"))
 
 
 def bare(kind: inspect.Type) -> inspect.Type:
-    """The type without what is said of it besides."""
+    """Return the type without its metadata."""
     return bare(kind.type) if isinstance(kind, inspect.Metadata) else kind
 
 
 def wrong_values(field: Field, number: int = 0) -> Iterator[Any]:
-    """Values that no reading of the field's type allows. Of the wrong types it takes one, another one for each ``number``."""
+    """Yield values that the field's type does not allow. ``number`` selects one value of another type."""
     if field.is_required:
         yield from (MISSING, None)
     strange = [value for value in ([], {}, 5, True, "x") if not any(_may_be(kind, value) for kind in field.types)]
     yield strange[number % len(strange)]
-    # A field that may be text or a number is only wrong where both are.
+    # If a field may be text or a number, a value must be invalid for both.
     for value in _wrong_for(field.types[0]):
         if not any(_may_be(kind, value) for kind in field.types[1:]) and not (field.name in RATES and value in ("1.001", 1.001)):
             yield value
 
 
 def _may_be(kind: inspect.Type, value: Any) -> bool:
-    """Whether a type may take such a value, as far as a glance tells. Text that holds a number or a boolean is taken as one."""
+    """Return whether a type accepts the kind of a value. Ranges, lengths and text with a number in it are not considered."""
     match kind:
         case inspect.StrType():
             return isinstance(value, str)
@@ -118,7 +118,7 @@ def _may_be(kind: inspect.Type, value: Any) -> bool:
 
 
 def _wrong_for(kind: inspect.Type) -> list[Any]:
-    """What is wrong for a type although its form is right."""
+    """Return invalid values of a type, such as a text that is too long or a number that is not finite."""
     match kind:
         case inspect.StrType():
             return [*(["x" * (kind.max_length + 1)] if kind.max_length else []), *([""] if kind.min_length else [])]
@@ -134,11 +134,11 @@ def _wrong_for(kind: inspect.Type) -> list[Any]:
         case inspect.StructType() | inspect.DictType() | inspect.VarTupleType():
             return []
         case _:
-            raise AssertionError(f"what is wrong for {kind}? Say so here")
+            raise AssertionError(f"no invalid values for {kind}; add them here")
 
 
 def with_value(body: Any, path: Path, value: Any, shape: type[msgspec.Struct] | None = None) -> Any:
-    """The body with another value in one place. What is missing on the way there is made, with a shape to be complete."""
+    """Return the body with another value at a path. Missing parents are created; a shape gives them their required fields."""
     changed = copy.deepcopy(body)
     info = _info_of(shape) if shape is not None else None
     parent = changed
@@ -158,7 +158,7 @@ def with_value(body: Any, path: Path, value: Any, shape: type[msgspec.Struct] | 
 
 
 def _missing(info: inspect.Type | None, following: str | int) -> Any:
-    """What is made where a body has nothing on the way to a value."""
+    """Return the parent to create at a path of which the body has no value."""
     return [] if isinstance(following, int) else _sample(info)
 
 
@@ -174,7 +174,7 @@ def _inner(info: inspect.Type | None, part: str | int) -> inspect.Type | None:
 
 
 def _sample(info: inspect.Type | None, name: str = "") -> Any:
-    """A value of a type, with all that it must have."""
+    """Return a valid value of a type with its required fields only."""
     match info:
         case None:
             return {}

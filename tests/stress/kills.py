@@ -1,4 +1,4 @@
-"""The stress test of kills: SIGKILL at random moments and at armed points under load, a restart, and everything compared."""
+"""Kills: SIGKILL under load at random moments and at armed failpoints, a restart, and a comparison with all answers."""
 
 import http.client
 import random
@@ -22,16 +22,16 @@ from tests.support.waiting import until
 LOAD_CLIENTS = 16
 CARDS = 24
 SLOWEST_S = 60.0
-"""The longest wait for an armed point or for answers; only a safety limit."""
+"""The longest wait for an armed failpoint or for answers; only a safety limit."""
 
 ANSWERS = (20, 300)
-"""A kill at a random moment comes after so many answers: the fewest and the most."""
+"""The minimum and maximum number of answers before a kill at a random moment."""
 
 POINTS = ("commit.before", "commit.after", "answer.before", "delivery.record.before")
-"""The failpoints (``kit/failpoints.py``) at which the process can be made to die."""
+"""The failpoints (``kit/failpoints.py``) at which the process can be killed."""
 
 BLOWS = ("random", "commit.after", "random", "answer.before", "random", "commit.before", "random", "delivery.record.before")
-"""What comes after what; a stress test begins at the beginning."""
+"""The order of the kills, which repeats."""
 
 HOOK = {
     "token": "hook",
@@ -43,7 +43,7 @@ HOOK = {
 
 @dataclass(slots=True)
 class Figures:
-    """What a stress test counted. Zeros are worth as much as the number of tries beside them."""
+    """The counts of a kill test: violations, and the number of attempts for each."""
 
     database: str = ""
     blows: Counter[str] = field(default_factory=Counter)
@@ -62,17 +62,17 @@ class Figures:
 
     @property
     def kills(self) -> int:
-        """How often the server died."""
+        """The number of kills."""
         return self.blows.total()
 
 
 class ServerDied(Exception):
-    """An armed point was passed while the stress test was still looking at what the last blow had left."""
+    """A kill at an armed failpoint during the checks that follow the previous kill."""
 
 
 @dataclass
 class KillRun:
-    """One database, its clients, and the servers that come and go on it."""
+    """One database, its clients, and the servers that run on it one after the other."""
 
     address: str
     seed: int
@@ -81,7 +81,7 @@ class KillRun:
     inline: Receiver
     hook: Receiver
     failpoints: Failpoints
-    # Without patience the claims of a dead process are made to run out at once, which takes half a minute otherwise.
+    # If False, the claims of a killed process end at once instead of after half a minute.
     patient: bool
     say: Callable[[str], None]
     memory: Memory = field(default_factory=Memory)
@@ -90,11 +90,11 @@ class KillRun:
 
     @property
     def dice(self) -> random.Random:
-        """Chances that depend on the seed and on how far the stress test has come, not on how fast it went."""
+        """Random numbers that depend on the seed and on the number of kills, not on the speed of the machine."""
         return random.Random(f"{self.seed}-{self.figures.kills}")
 
     def start(self, fault: str = "") -> RunningServer:
-        """A server on the stress test's database, with a point armed or none."""
+        """Start a server on the database, with a failpoint armed if ``fault`` names one."""
         self.failpoints.disarm()
         if fault:
             self.failpoints.arm(*fault.split(":"))
@@ -102,7 +102,7 @@ class KillRun:
         return RunningServer(db=self.address, workers=self.workers, data_dir=self.folder, env=env)
 
     def settle(self) -> None:
-        """The first start: cards, a webhook, clients."""
+        """Start the server for the first time, and create cards, a webhook and clients."""
         with self.start() as server, server.client() as client:
             cards = api_fixtures.build(client, CARDS)
             config = {**HOOK["config"], "url": self.hook.url}  # type: ignore[dict-item]
@@ -111,14 +111,14 @@ class KillRun:
         self.load_clients = [PurchaseClient(number, seeds, cards, self.memory, self.inline.url) for number in range(LOAD_CLIENTS)]
 
     def strike(self, blow: str) -> None:
-        """One life of the server: it starts, what is there is looked at, it works, it dies."""
+        """Start the server, check the effects of the previous kill, run load, and kill the server."""
         fault = "" if blow == "random" else f"{blow}:kill {self._passes(blow)}"
         with self._life(blow, fault) as server:
             try:
                 self._look(server)
             except ServerDied:
-                # A death like any other, only sooner: what comes next is another life.
-                assert fault, f"the server died by itself:\n{server.output()[-4000:]}"
+                # The kill came during the checks and counts too. The next kill starts a new server.
+                assert fault, f"the server ended without a kill:\n{server.output()[-4000:]}"
                 return
             self._work(server, armed=bool(fault))
 
@@ -136,7 +136,7 @@ class KillRun:
             check.expire_claims(self.address)
 
     def _passes(self, blow: str) -> int:
-        # The look at what is there passes some points too; those come first.
+        # The checks pass some failpoints too, before the load does.
         looks = {"answer.before": check.REPEATS_MAX + LOAD_CLIENTS, "delivery.record.before": 10}.get(blow, LOAD_CLIENTS)
         return looks + self.dice.randint(1, 40)
 
@@ -156,7 +156,7 @@ class KillRun:
             until(lambda: len(crowd.answered) >= enough, SLOWEST_S)
         server.kill()
         crowd.stop()
-        assert not crowd.odd, f"answers that nobody should get: {crowd.odd[:5]}"
+        assert not crowd.odd, f"unexpected answers: {crowd.odd[:5]}"
 
     def _hear_last_words(self, server: RunningServer) -> None:
         output = server.output()
@@ -164,7 +164,7 @@ class KillRun:
             assert word not in output, f"the server's log has {word!r}:\n{output[-6000:]}"
 
     def end(self) -> None:
-        """The last start: all answers are looked up once more, and every notification must have arrived."""
+        """Start the server for the last time. Check the answers (all if ``patient``) and that every notification arrived."""
         with self.start() as server:
             with server.client() as client:
                 newest = None if self.patient else check.NEWEST
@@ -176,7 +176,7 @@ class KillRun:
 
 def run(address: str, *, seed: int, blows: int, workers: int | None = None, patient: bool = True,
         order: tuple[str, ...] = BLOWS, say: Callable[[str], None] = print) -> Figures:  # fmt: skip
-    """So many kills on one database. Raises AssertionError for the first promise that was not kept."""
+    """Kill the server ``blows`` times on one database. Raises AssertionError for the first violated guarantee."""
     started = time.monotonic()
     with _kill_run(address, seed, workers, patient, say) as kill_run:
         kill_run.figures.database = "PostgreSQL" if "://" in address else "SQLite"
@@ -191,10 +191,10 @@ def run(address: str, *, seed: int, blows: int, workers: int | None = None, pati
 
 
 def progress(figures: Figures, memory: Memory) -> str:
-    """How far it is, in a line."""
+    """Return the progress in one line."""
     return (
         f"{len(memory.by_token)} requests, {len(memory.unanswered())} of them open, "
-        f"{figures.committed_untold} so far were committed and nobody was told"
+        f"{figures.committed_untold} committed without an answer so far"
     )
 
 
@@ -208,10 +208,10 @@ def _kill_run(address: str, seed: int, workers: int | None, patient: bool, say: 
 
 
 def unproven(figures: Figures) -> list[str]:
-    """Dangerous situations that were never reached: a stress test without them proves nothing."""
+    """Return the dangerous states that were never reached. Without them the test proves nothing."""
     wanted = {
-        "a commit that nobody was told of": figures.committed_untold,
-        "a notification that was sent and not marked": figures.delivered_again,
-        **{f"death at {point}": figures.blows[point] for point in POINTS},
+        "a commit without an answer": figures.committed_untold,
+        "a notification that was sent and not recorded as sent": figures.delivered_again,
+        **{f"a kill at {point}": figures.blows[point] for point in POINTS},
     }
     return [name for name, count in wanted.items() if count == 0]

@@ -1,9 +1,9 @@
 """Races for the last room under a velocity control, between two processes on one PostgreSQL; `make stress-limits RACES=2000`.
 
-A round is four or so purchases of one user at the same time, half of them at each process, of which each would be approved
-if it came alone. The test holds the user's account until batches of both processes wait for it (`overlap.py`). What was
-approved is compared with the limits there and then, and afterwards with a second, naive count over all that is stored
-(`recount.py`).
+A round sends four requests for one user at the same time, two to each process. Three or four of them are purchases, each of
+which fits the limit if it is the only one. The test holds the user's account until batches of both processes wait for it
+(`overlap.py`). Each round compares the number of approvals with the limit. Afterwards a second, naive count of all stored
+messages checks every decision (`naive_velocity.py`).
 """
 
 import argparse
@@ -34,13 +34,13 @@ REQUESTS = 4
 ROUNDS_AT_ONCE = IN_FLIGHT // REQUESTS
 
 ROUNDS_OF_A_USER = 8
-"""So many rounds, each at a merchant of its own with a control of its own, before others take the place of the users."""
+"""Rounds of the same users, each at a new merchant with a new control. Then new users follow."""
 
 REVERSAL = "/v3/simulate/reversal"
 CONTROLS = "/v3/velocitycontrols"
 
 BUSY = (429, 503)
-"""Statuses of requests that were not answered in time and have no effect."""
+"""Statuses of a busy server: the request is repeated, or its round does not count."""
 
 TRIES_MAX = 5
 
@@ -50,7 +50,7 @@ PROGRAM_ID = 1
 
 @dataclass(slots=True)
 class Figures:
-    """What the rounds of one kind came to."""
+    """The counts of the rounds of one kind."""
 
     kind: str
     rounds: int = 0
@@ -67,7 +67,7 @@ class Figures:
 
     @property
     def unproven(self) -> list[str]:
-        """Dangerous situations that were reached too seldom."""
+        """The dangerous states that were not reached often enough."""
         wanted = {
             "rounds under way at the same time": self.overlapping == self.rounds > 0,
             "a decline only because of a concurrent request": self.declined_for_another > 0,
@@ -78,7 +78,7 @@ class Figures:
 
 @dataclass(slots=True)
 class Arena:
-    """A user with cards, and where the present round takes place: a merchant and a control that is for it alone."""
+    """A user with cards, and the merchant of the current round, which has a separate control."""
 
     user: str
     cards: list[str]
@@ -87,7 +87,7 @@ class Arena:
     room: int = 0
 
     def control(self, amount: int, uses: int = -1) -> Request:
-        """A request for the round's control."""
+        """Return a request for the round's control."""
         body = {
             "token": self.name, "association": {"user_token": self.user}, "merchant_scope": {"mid": self.name},
             "currency_code": "USD", "velocity_window": "DAY", "amount_limit": api_fixtures.amount(amount), "usage_limit": uses,
@@ -95,7 +95,7 @@ class Arena:
         return ("POST", CONTROLS, body)
 
     def purchases(self, number: int, salt: str) -> list[Request]:
-        """So many requests for a purchase, with the user's cards in turn."""
+        """Return ``number`` requests for a purchase, with the user's cards in turn."""
         tokens = [f"{self.name}-{salt}{place}" for place in range(number)]
         cards = [self.cards[place % len(self.cards)] for place in range(number)]
         bodies = [api_fixtures.purchase(card, self.cents, token) for card, token in zip(cards, tokens, strict=True)]
@@ -106,10 +106,10 @@ class Arena:
 class Kind:
     """A kind of race.
 
-    ``before`` are the requests, one after the other, that make the round ready, ``at_once`` those that race; the control
-    lets ``room`` purchases of the arena's ``cents`` through at the end of it. ``most`` purchases may be approved, those
-    counted that were decided before something changed. ``is_exact``: the race itself takes all the room that there is;
-    otherwise purchases sent afterwards must get what it left.
+    ``before`` gives the requests that prepare the round, one after the other, and ``at_once`` those that race. At the end of
+    the race the control has room for ``room`` purchases of ``cents`` in all. ``most`` is the largest valid number of approvals,
+    with those that were decided before a change. ``is_exact``: the race uses all the room. Otherwise purchases after the race
+    must get the rest.
     """
 
     name: str
@@ -126,7 +126,7 @@ def _slots(arena: Arena, dice: random.Random) -> list[Request]:
 
 
 def _cents(arena: Arena, dice: random.Random) -> list[Request]:
-    # As much as so many purchases cost, or a cent less than one more would.
+    # Exactly the amount of ``room`` purchases, or a cent less than one purchase more needs.
     return [arena.control(arena.room * arena.cents + dice.choice((0, arena.cents - 1)))]
 
 
@@ -145,14 +145,14 @@ def _nothing(arena: Arena, dice: random.Random) -> list[Request]:
 
 
 def _used_up(arena: Arena, dice: random.Random) -> list[Request]:
-    # By amount, or by count: a full reversal gives both back.
+    # The first purchase uses up the amount or the count; a full reversal gives both back.
     arena.room = 1
     control = dice.choice((arena.control(2 * arena.cents - 1), arena.control(9 * arena.cents, 1)))
     return [control, *arena.purchases(1, "first")]
 
 
 def _with(arena: Arena, request: Request) -> list[Request]:
-    """Three purchases and something else, which is not always sent first."""
+    """Return three purchases and another request, at a position that depends on the amount."""
     requests = arena.purchases(REQUESTS - 1, "")
     requests.insert(arena.cents % REQUESTS, request)
     return requests
@@ -191,14 +191,14 @@ KINDS = (
 
 
 class Race:
-    """The rounds of all kinds on one server."""
+    """The rounds of all kinds on one pair of servers."""
 
     def __init__(self, ring: Ring, address: str, seed: int, say: Callable[[str], None]) -> None:
         self.ring, self.address, self.dice, self.say = ring, address, random.Random(seed), say
         self.numbers: Iterator[int] = count(1)
 
     def run(self, kind: Kind, rounds: int) -> Figures:
-        """So many rounds of a kind. Raises AssertionError when a limit was not kept."""
+        """Run rounds of a kind. Raises AssertionError if a limit was exceeded."""
         figures, started, progress_s = Figures(kind.name), time.monotonic(), time.monotonic()
         while figures.rounds < rounds and figures.busy <= rounds:
             arenas = self.people(kind, min(rounds - figures.rounds, ROUNDS_AT_ONCE))
@@ -208,12 +208,12 @@ class Race:
             self.compare([arena.user for arena in arenas], figures)
             if time.monotonic() - progress_s > 10:
                 progress_s = time.monotonic()
-                self.say(f"{kind.name}: {figures.rounds:,} of {rounds:,} rounds, {figures.overlapping:,} truly overlapping")
+                self.say(f"{kind.name}: {figures.rounds:,} of {rounds:,} rounds, {figures.overlapping:,} overlapping")
         figures.seconds = time.monotonic() - started
         return figures
 
     def people(self, kind: Kind, number: int) -> list[Arena]:
-        """Users with cards, made at once."""
+        """Create users with cards, in concurrent requests."""
         arenas = []
         for _ in range(number):
             name = f"{kind.name}-{next(self.numbers)}"
@@ -226,13 +226,13 @@ class Race:
         return arenas
 
     def sent(self, requests: Sequence[Request]) -> list[Response]:
-        """Answers to requests, sent as many at a time as there are connections; each must succeed, if not at the first try."""
+        """Send requests, at most one a connection at a time, and return the answers. Each must succeed in ``TRIES_MAX`` tries."""
         responses = list[Response]()
         for start in range(0, len(requests), IN_FLIGHT):
             part = requests[start : start + IN_FLIGHT]
             for _ in range(TRIES_MAX):
                 answers = self.ring.connections.fire(part)
-                # The same token and body again is the same request.
+                # A repeat is idempotent: token and body are the same.
                 if all(response.status not in BUSY for response in answers):
                     break
             responses += answers
@@ -241,7 +241,7 @@ class Race:
         return responses
 
     def send_concurrent_requests(self, kind: Kind, arenas: Sequence[Arena], figures: Figures) -> None:
-        """A round in each of the arenas."""
+        """Run a round in each of the arenas."""
         ready = []
         for arena in arenas:
             arena.name, arena.cents = f"{kind.name}-{next(self.numbers)}", self.dice.randrange(2, 20_000)
@@ -252,7 +252,7 @@ class Race:
         requests = [request for arena in arenas for request in kind.at_once(arena)]
         first, answered, last = list[int](), list[int](), list[int]()
         for number, (_, path, _) in enumerate(requests):
-            # In every other round the reversal comes before the purchases, and a change between their arrival and decision.
+            # In even rounds a reversal arrives before the purchases, and a change of a control is answered before the release.
             is_even = number // REQUESTS % 2 == 0
             if path == REVERSAL and is_even:
                 first.append(number)
@@ -264,7 +264,7 @@ class Race:
         for number, arena in enumerate(arenas):
             where = slice(number * REQUESTS, (number + 1) * REQUESTS)
             if any(response.status in BUSY for response in responses[where]):
-                # A machine that is too slow to answer in time says so; the round proves nothing, and is run in another's place.
+                # The machine was too slow to answer in time. The round does not count, and another one replaces it.
                 figures.busy += 1
                 continue
             self.judge(kind, arena, requests, responses, where, figures)
@@ -275,7 +275,7 @@ class Race:
     def judge(
         self, kind: Kind, arena: Arena, requests: Sequence[Request], responses: Sequence[Response], where: slice, figures: Figures
     ) -> None:
-        """Looks at one round: not more was approved than the limit lets through, and nothing refused without a reason."""
+        """Check one round: the approvals are within the limit, and no purchase within it is declined."""
         raced = responses[where]
         assert {response.status for response in raced} <= {200, 201}, [(response.status, response.text) for response in raced]
         is_overlapping = max(response.sent_ns for response in raced) < min(response.answered_ns for response in raced)
@@ -290,12 +290,12 @@ class Race:
         figures.overlapping += is_overlapping
         figures.purchases += len(bought)
         figures.approved += approved
-        # Alone each would have been approved, that is how rounds are made; but of a reversal's only after it.
+        # Each purchase fits the limit if it is the only one. In a round with a reversal this holds only after the reversal.
         figures.declined_for_another += len(bought) - approved if kind.name != "reversal" or approved else 0
         arena.room -= approved
 
     def afterwards(self, kind: Kind, arenas: Sequence[Arena], figures: Figures) -> None:
-        """What the race left of the room can be had afterwards, and no more: who asks now is bound by the change."""
+        """Check that purchases after the race get the remaining room, and no more."""
         responses = self.sent([request for arena in arenas for request in arena.purchases(2, "after")])
         for number, arena in enumerate(arenas):
             codes = Counter(code_of(response) for response in responses[2 * number : 2 * number + 2])
@@ -303,7 +303,7 @@ class Race:
             figures.undecided += arena.room > 0
 
     def compare(self, users: Sequence[str], figures: Figures) -> None:
-        """Counts again all that these users did, and asks the server what it thinks that they have left."""
+        """Compare the decisions for these users, and the available amounts of the API, with the naive count."""
         with check.database_at(self.address) as database:
             books = naive_velocity.read(database, PROGRAM_ID, users)
         verdict = books.judged()
@@ -317,7 +317,7 @@ class Race:
 
 
 def agree(answer: Any, books: naive_velocity.Books, user: str) -> int:
-    """How many controls the server and the naive count agree about. Raises AssertionError when they differ over one."""
+    """Return the number of compared controls. Raises AssertionError if the server and the naive count differ for one."""
     available = {
         control["token"]: (api_fixtures.cents_of(control["available"]["amount"]), control["available"]["uses"])
         for control in answer["data"]
@@ -331,7 +331,7 @@ def agree(answer: Any, books: naive_velocity.Books, user: str) -> int:
 def run(
     address: str, *, rounds: int, seed: int = 42, kinds: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
 ) -> list[Figures]:
-    """So many rounds of each kind on one empty PostgreSQL database. Raises AssertionError for a limit that was not kept."""
+    """Run rounds of each kind on one empty PostgreSQL database. Raises AssertionError if a limit was exceeded."""
     all_figures = []
     with running_pair(address) as pair:
         with ExitStack() as stack:
@@ -350,7 +350,7 @@ def run(
 
 
 def table(all_figures: Sequence[Figures]) -> str:
-    """The figures for people, each zero beside the number of tries that it stands on."""
+    """Return the figures as a Markdown table, with the number of attempts beside each zero."""
     head = ("race for a velocity limit", "limit exceeded, or purchase within it declined", "*reached:* all requests overlap",
             "*reached:* declined only because of a concurrent request", "recounted", "duration")  # fmt: skip
     says = {kind.name: kind.says for kind in KINDS}
@@ -368,12 +368,12 @@ def table(all_figures: Sequence[Figures]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the races. Exits with 1 when a promise was not kept, and when a danger was never met: that proves nothing."""
+    """Run the races. Return 1 if a dangerous state was never reached. Raises AssertionError if a limit was exceeded."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.limits", description=__doc__)
-    parser.add_argument("--races", type=int, default=2_000, help="rounds of each kind")
+    parser.add_argument("--races", type=int, default=2_000, help="rounds of each kind (default: 2000)")
     parser.add_argument("--kinds", nargs="*", choices=[kind.name for kind in KINDS], default=[])
-    parser.add_argument("--seed", type=int, default=42, help="the same seed asks for the same things")
-    parser.add_argument("--json", type=Path, help="a file for the figures")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the requests (default: 42)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(arguments)
     with TestPostgres(durable=False) as postgres:
         all_figures = run(

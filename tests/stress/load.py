@@ -1,4 +1,4 @@
-"""Load during outages: clients that buy, a reader, and pollers of `/healthz` and `/readyz`; every request with its times."""
+"""Load during outages: clients that buy, a reader, and pollers of `/healthz` and `/readyz`, with the times of each request."""
 
 import http.client
 import threading
@@ -14,18 +14,18 @@ from tests.support.server import Client, RunningServer
 
 BUYERS = 12
 PACE_S = 0.06
-"""The pause of a client between two requests, so that two cores are enough for the load and what is tested."""
+"""The pause of a client between two requests, so that two cores suffice for the load and the server."""
 
 STOPPED_S = 0.5
-"""The pause after a connection was lost or refused: the server is being stopped."""
+"""The pause after a lost or refused connection, when the server is stopping."""
 
 POLL_S = 0.1
 PROBE_S = 0.05
 CLIENT_S = 12.0
-"""After this time a client gives a request up; by then it counts as never answered."""
+"""The timeout of a client. A request without an answer by then counts as unanswered."""
 
 LEAVES_OPEN = ("is unknown", "may have been carried out")
-"""Parts of the texts of a 503 that leave the outcome open."""
+"""Parts of the texts of a 503 whose outcome is unknown."""
 
 PURCHASE, READ, HEALTHZ, READYZ = "purchase", "read", "/healthz", "/readyz"
 
@@ -49,20 +49,20 @@ class Exchange:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the client was refused, by the server or, as it was stopped, by the operating system."""
+        """True if the server refused the request, or the operating system did because the server had stopped."""
         return self.status == 503 or "ConnectionRefusedError" in self.text
 
     @property
     def is_unknown(self) -> bool:
-        """Whether the client does not know if its message was carried out."""
+        """True if the message may have been booked."""
         return any(text in self.text for text in LEAVES_OPEN) if self.is_refused else self.status == 0
 
 
 class Buyer(PurchaseClient):
-    """A client that leaves a chain alone when the outcome of one of its messages is unknown."""
+    """A client that sends nothing more to a chain after a message with an unknown outcome."""
 
     def send(self, load: "Load", client: Client) -> Exchange:
-        """Send the next message."""
+        """Send the next message and return its exchange."""
         message = self._next()
         exchange = load.send(client, message)
         if exchange.is_unknown and message.root in self._roots:
@@ -71,7 +71,7 @@ class Buyer(PurchaseClient):
 
 
 class Load:
-    """Clients at work on one run of the server; ``memory`` and ``exchanges`` hold what they sent and got."""
+    """Clients of one run of the server; ``memory`` and ``exchanges`` hold their requests and answers."""
 
     def __init__(self, server: RunningServer, cards: Sequence[api_fixtures.Card], inline_url: str, seed: str) -> None:
         self.memory = Memory()
@@ -87,44 +87,44 @@ class Load:
         self._threads = [threading.Thread(target=work, args=arguments, daemon=True) for work, arguments in works]
 
     def start(self) -> None:
-        """Begin."""
+        """Start the clients."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End; return when every client has got an answer or given up."""
+        """Stop the clients; return after each has its answer or its timeout."""
         self._over.set()
         for thread in (*self._threads, *self._probe_threads):
             if thread.ident is not None:
                 thread.join()
 
     def send(self, client: Client, message: Message) -> Exchange:
-        """Send a message; keep it and its answer."""
+        """Send a message; record it and its answer."""
         self.memory.ask(message)
         return self._exchange(client, PURCHASE, "POST", message.path, message)
 
     def approved(self) -> int:
-        """How many messages were answered with 201."""
+        """Return the number of messages that were answered with 201."""
         return sum(exchange.status == 201 for exchange in list(self.exchanges))
 
     def is_felt_since(self, moment: float) -> bool:
-        """Whether a message was refused, or its connection lost, after a moment."""
+        """Return whether a message was refused, or its connection lost, after a moment."""
         return any(e.target == PURCHASE and e.status in (503, 0) and e.answered_s > moment for e in list(self.exchanges))
 
     def is_approved_since(self, moment: float) -> bool:
-        """Whether a message that was answered after a moment was carried out."""
+        """Return whether a message was answered with 201 after a moment."""
         return any(e.status == 201 and e.answered_s > moment for e in list(self.exchanges))
 
     def is_ready_since(self, moment: float) -> bool:
-        """Whether `/readyz` was asked after a moment and said ready."""
+        """Return whether a poll of `/readyz` that was sent after a moment got 200."""
         return any(e.target == READYZ and e.status == 200 and e.sent_s > moment for e in list(self.exchanges))
 
     def has_all_since(self, moment: float) -> bool:
-        """Whether each buyer, and with them each server process, had a message carried out after a moment."""
+        """Return whether each buyer has sent a message after a moment and got 201. The buyers use all server processes."""
         return min(self._last_approved_s) > moment
 
     def probe(self, moment: float, limit_s: float) -> None:
-        """Send purchases on new connections every 50 ms until a message is carried out after a moment, or time is over."""
+        """Send purchases on new connections every 50 ms, until one is approved after a moment or ``limit_s`` is over."""
         while not self.is_approved_since(moment) and time.monotonic() < moment + limit_s:
             self._probes += 1
             thread = threading.Thread(target=self._probe, args=(self._probes,), daemon=True)
@@ -157,7 +157,7 @@ class Load:
 
     def _poll(self, path: str) -> None:
         while not self._over.wait(POLL_S):
-            # A new connection each time: it may get a file descriptor that a lost connection had.
+            # A new connection each time, because it may get the file descriptor of a lost database connection.
             with self._server.client(timeout_s=CLIENT_S) as client:
                 self._exchange(client, path, "GET", path)
 

@@ -1,4 +1,4 @@
-"""Clients under load: each buys, clears, reverses and lowers, one request after the other, until the server is gone."""
+"""Load clients: each sends purchases, clearings, reversals and advices, one after the other, until the server ends."""
 
 import http.client
 import random
@@ -10,13 +10,13 @@ from tests.stress.request_log import Memory, Message, hold_of
 from tests.support.server import Client, RunningServer
 
 INLINE_SHARE = 0.1
-"""How many of the purchases name a webhook of their own."""
+"""Share of the purchases that name a webhook endpoint in the request."""
 
 PATHS = {"clearing": "/simulate/clearing", "reversal": "/simulate/reversal", "advice": "/simulate/authorization/advice"}
 
 
 class PurchaseClient:
-    """One client with its own sequence of chances. Follows up only its own purchases, so that it knows what must come out."""
+    """A client with a seeded random sequence. It follows up only its purchases, so the expected results are known."""
 
     def __init__(
         self, number: int, seed: str, cards: Sequence[api_fixtures.Card], memory: Memory, inline_url: str, prefix: str = ""
@@ -30,7 +30,7 @@ class PurchaseClient:
         self._count = 0
 
     def shop(self, client: Client, crowd: "Crowd") -> None:
-        """Sends until the crowd stops or the connection breaks; an answer other than 201 is put among the odd ones."""
+        """Send until the crowd stops or the connection breaks; record each answer other than 201 in ``crowd.odd``."""
         while not crowd.over.is_set():
             message = self._next()
             self._memory.ask(message)
@@ -65,14 +65,14 @@ class PurchaseClient:
         chain = self._memory.chains[root]
         hold = hold_of(chain)
         kind = self._dice.choice(("clearing", "clearing", "reversal", "advice"))
-        # A clearing may take more than was held, a reversal may not, and most take a part.
+        # A clearing may exceed the hold, a reversal may not. Half of the follow-ups take the whole hold.
         most = hold + 100 if kind == "clearing" else hold
         cents = hold if self._dice.random() < 0.5 else self._dice.randint(1, most)
         return Message(token, PATHS[kind], api_fixtures.follow_up(root, cents, token), root, chain[0].user)
 
 
 class Crowd:
-    """Load clients at work on one run of the server."""
+    """The load clients of one run of the server."""
 
     def __init__(self, server: RunningServer, load_clients: Sequence[PurchaseClient]) -> None:
         self.over, self.failed = threading.Event(), threading.Event()
@@ -86,7 +86,7 @@ class Crowd:
             thread.start()
 
     def stop(self) -> None:
-        """Returns when everybody has heard something or lost the connection."""
+        """Stop the clients; return after each has its answer or a broken connection."""
         self.over.set()
         for thread in self._threads:
             thread.join()

@@ -1,4 +1,4 @@
-"""Every route at the same time from many clients, with tokens that they share: no 5xx, and the books balance afterwards."""
+"""Mixed load: many clients call every route at once with shared tokens; no answer is 5xx, and the books balance afterwards."""
 
 import random
 import threading
@@ -17,15 +17,15 @@ LEFT_OUT = {
     ("POST", "/sandbox/reset"), ("POST", "/sandbox/clock"), ("POST", "/sandbox/clock/advance"), ("POST", "/sandbox/programs"),
     ("GET", "/sandbox/inbox/{box}"), ("POST", "/v3/webhooks/{token}/ping"),
 }  # fmt: skip
-"""What would end everything for all the others, and what waits for other servers."""
+"""Routes that disturb all other clients, and routes that wait for other servers."""
 
 GOOD_AGAIN = {"state": "ACTIVE", "status": "ACTIVE"}
-"""Most transitions lead here, or soon nothing would be active any more."""
+"""Values of most transitions. Without them no card or user would stay active."""
 
 
 @dataclass(slots=True)
 class Figures:
-    """What The mixed load counted."""
+    """The counts of a mixed load."""
 
     database: str = ""
     statuses: Counter[int] = field(default_factory=Counter)
@@ -33,7 +33,7 @@ class Figures:
 
 
 def run(address: str, *, seconds: float, seed: int, workers: int | None = None) -> Figures:
-    """So long a mixed load on an empty database. Raises AssertionError."""
+    """Run a mixed load for some seconds on an empty database. Raises AssertionError for a 5xx or a broken invariant."""
     figures = Figures("PostgreSQL" if "://" in address else "SQLite", seconds=seconds)
     with RunningServer(db=address, workers=workers) as server:
         with server.client(timeout_s=60) as client:
@@ -52,12 +52,12 @@ def run(address: str, *, seconds: float, seed: int, workers: int | None = None) 
 
 
 def _values(object_graph: ObjectGraph, place: Place) -> tuple[str, ...] | None:
-    # What a removal would find is found without removing it.
+    # Find the values of a DELETE with the GET of the same path, which removes nothing.
     return working_values(object_graph, ("GET", place[1]) if ("GET", place[1]) in ALL else place)
 
 
 class LoadClient:
-    """One client that calls whatever comes to its mind."""
+    """A client that calls routes at random."""
 
     def __init__(self, server: RunningServer, first: ObjectGraph, number: int, seed: int, targets: dict[Place, Any]) -> None:
         self.statuses: Counter[int] = Counter()
@@ -68,7 +68,7 @@ class LoadClient:
         self._targets = targets
 
     def run(self, deadline: float) -> None:
-        """Until the deadline, or until something is answered with a 5xx."""
+        """Call routes until the deadline or the first 5xx."""
         places = sorted(self._targets)
         while time.monotonic() < deadline and not self.odd:
             place = self._dice.choice(places)

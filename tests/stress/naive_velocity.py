@@ -1,21 +1,21 @@
-"""Velocity usage counted a second time: from every stored message, by the documented sentences.
+"""Naive velocity: a second, independent count of velocity usage from every stored message, by the documented rules.
 
-It shares no line with `core/velocity.py` and `core/velocity_events.py`. Of what they note in a transaction it reads one
-field, the original that a refund names. Races, stress tests and the property of `tests/properties/test_velocity_windows.py`
-compare it with the product.
+It shares no line with `core/velocity.py` and `core/velocity_events.py`. Of the fields that they write into a transaction it
+reads only one: the original that a refund names. Races, stress tests and the property in
+`tests/properties/test_velocity_windows.py` compare it with the product.
 
-The sentences:
+The rules:
 
-* An approved request counts its amount as a *part*: goods, cash, and one use. An increment is no further use.
+* An approved request counts its amount as a *part*: goods, cash, and one use. An increment adds no use.
 * A clearing counts the amount beyond its hold as a part. A forced clearing counts its whole amount and one use.
 * The parts of one purchase are its *chain*.
-* A reversal, an advice, an expiry, the rest of a hold that a final clearing releases, and a refund that names an original
-  take their amount from the parts of their own chain: the newest part first, goods before cash.
-* A use is given back when the whole purchase is undone before anything of it was cleared.
+* These messages take their amount from the parts of their chain, the newest part first, goods before cash: a reversal, an
+  advice, an expiry, and a refund that names an original. The rest of a hold that a final clearing releases is taken too.
+* A use is given back if the whole purchase is reversed before any part of it is cleared.
 * A refund without an original lowers the usage by its amount. The reversal of such a refund counts its amount again.
-* A control counts a part that lies in its present window, if the part's merchant, product and sort match. What is taken from
-  such a part lowers the usage; what is taken from any other part lowers nothing.
-* A control with `approvals_only` false counts the declined requests alone.
+* A control counts a part in its current window, if the part's merchant, product and sort match. An amount that is taken from
+  such a part lowers the usage. An amount that is taken from another part lowers nothing.
+* A control with `approvals_only` false counts only declined requests.
 * Usage is never below zero.
 """
 
@@ -53,7 +53,7 @@ FINAL_CLEARINGS = (
 """Clearings that release the rest of their hold."""
 
 UNDONE = ("pindebit.reversal", "account.funding.auth_plus_capture.reversal", "original.credit.auth_plus_capture.reversal")
-"""Reversals of what was settled in one message."""
+"""Reversals of messages that settled their amount at once."""
 
 REFUNDS = ("refund", "refund.authorization.clearing", "pindebit.refund")
 ANNOUNCEMENTS = ("refund.authorization", "refund.authorization.advice", "refund.authorization.reversal")
@@ -66,7 +66,7 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChainPart:
-    """What a message adds to a chain: its amount as goods and cash, and its uses. ``is_approved`` is False for a decline."""
+    """The amount that a message adds to a chain, as goods and cash, and its uses. ``is_approved`` is False for a decline."""
 
     at_ms: int
     product: str
@@ -81,7 +81,7 @@ class ChainPart:
 
 
 class Move(NamedTuple):
-    """A part that is counted, or what is taken from it: signed amounts and uses."""
+    """A change of the usage by a part: signed amounts and uses, negative for a give-back."""
 
     part: ChainPart
     goods: int
@@ -90,7 +90,7 @@ class Move(NamedTuple):
 
 
 class UsageEvent(NamedTuple):
-    """A stored message. ``request`` is what it asked for, None when it asked for nothing."""
+    """A stored message. ``request`` is the part that it requests, None if it requests nothing."""
 
     row_id: int
     created_ms: int
@@ -103,7 +103,7 @@ class UsageEvent(NamedTuple):
 
 @dataclass(slots=True)
 class Rest:
-    """What no message has taken yet of a part."""
+    """The remaining amounts of a part, which no message has taken yet."""
 
     part: ChainPart
     goods: int
@@ -119,12 +119,12 @@ class Chain:
     rests: list[Rest] = field(default_factory=list)
 
     def count(self, part: ChainPart) -> list[Move]:
-        """Adds a part."""
+        """Add a part."""
         self.rests.append(Rest(part, part.goods, part.cash))
         return [Move(part, part.goods, part.cash, part.uses)]
 
     def give_back(self, amount: int, *, is_undone: bool = False) -> list[Move]:
-        """Takes an amount from the parts, the newest first, goods before cash; the uses too when the purchase is undone."""
+        """Take an amount from the parts, the newest first, goods before cash. ``is_undone`` gives the uses back too."""
         moves = []
         for rest in reversed(self.rests):
             goods = min(amount, rest.goods)
@@ -139,7 +139,7 @@ class Chain:
 
 
 class Version(NamedTuple):
-    """A control as it stood from a revision of its program on; None is one that is off."""
+    """The settings of a control from a revision of its program on; None if it is inactive."""
 
     revision: int
     settings: Mapping[str, Any] | None
@@ -147,14 +147,14 @@ class Version(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Limit:
-    """A control and everything that it has said so far."""
+    """A control and all its versions."""
 
     token: str
     created_ms: int
     versions: list[Version] = field(default_factory=list)
 
     def settings_at(self, revision: int) -> Mapping[str, Any] | None:
-        """What it said when the program stood at a revision."""
+        """Return the settings at a revision of the program."""
         for version in reversed(self.versions):
             if version.revision <= revision:
                 return version.settings
@@ -162,31 +162,33 @@ class Limit:
 
     @property
     def now(self) -> Mapping[str, Any] | None:
-        """What it says."""
+        """The current settings."""
         return self.versions[-1].settings if self.versions else None
 
 
 @dataclass(slots=True)
 class LimitResult:
-    """Purchases approved over a limit, and purchases refused by a control though every limit had room: by the controls as
-    they stood at the revision that the purchase notes."""
+    """Wrong decisions: purchases approved over a limit, and purchases that a control declined although every limit had room.
+
+    Each is judged by the controls of the revision that the purchase records.
+    """
 
     breaches: list[str] = field(default_factory=list)
 
 
 class Wording(NamedTuple):
-    """A control as it stands: what it says, and the codes that are in its MCC group."""
+    """A version of a control: its settings, and the codes of its MCC group."""
 
     limit: Limit
     settings: Mapping[str, Any]
     codes: Collection[str] | None
 
     def is_same_as(self, other: "Wording | None") -> bool:
-        """Whether the other is of the same version of the control, and the group has the same codes."""
+        """Return whether the other has the same version of the control and the same codes of the group."""
         return other is not None and other.settings is self.settings and other.codes == self.codes
 
     def looks_at(self, part: ChainPart, user: str) -> bool:
-        """Whether it is for the user, the card product, the currency and the merchant."""
+        """Return whether it applies to the user and to the part's card product, currency and merchant."""
         settings = self.settings
         if settings["user_token"] not in (None, user) or settings["card_product_token"] not in (None, part.product):
             return False
@@ -197,7 +199,7 @@ class Wording(NamedTuple):
         return self.codes is None or part.mcc in self.codes
 
     def share(self, sort: str, goods: int, cash: int) -> int:
-        """How much of an amount it includes."""
+        """Return the included part of an amount."""
 
         def includes(name: str, default: bool = True) -> bool:
             return bool(self.settings.get(f"include_{name}", default))
@@ -211,14 +213,14 @@ class Wording(NamedTuple):
         return (goods if includes("purchases") else 0) + (cash if includes("cashback") else 0)
 
     def window_of(self, at_ms: int) -> object:
-        """The window that an instant is in. LIFETIME has one, which begins with the control."""
+        """Return the window of an instant. LIFETIME has one window, which begins with the control."""
         if self.settings["window"] == "LIFETIME":
             return at_ms >= self.limit.created_ms
         return window_on(self.settings["window"], at_ms // DAY_MS)
 
 
 class Tally:
-    """The usage of one control by one user. It counts on from where it stood, and anew when the control or its window changed."""
+    """The usage of one control by one user. The count is continued, and restarted if the control or its window has changed."""
 
     def __init__(self, user: str, usage_events: Sequence[UsageEvent]) -> None:
         self.user, self.usage_events = user, usage_events
@@ -227,7 +229,7 @@ class Tally:
         self.place = self.amount = self.count = 0
 
     def usage(self, wording: Wording, now_ms: int, place: int) -> tuple[int, int]:
-        """Amount and count in the window of an instant, after so many of the user's messages."""
+        """Return amount and count in the window of an instant, after the first ``place`` messages of the user."""
         window = wording.window_of(now_ms)
         if not wording.is_same_as(self.wording) or window != self.window or place < self.place:
             self.wording, self.window = wording, window
@@ -250,9 +252,9 @@ class Tally:
 
 @dataclass(slots=True)
 class Books:
-    """Everything of one program that limits are about: who did what, in the order of the decisions, and the controls.
+    """The messages of one program by user, in the order of the decisions, and its velocity controls.
 
-    ``only``: these users alone. ``limits`` are kept by the user that they are or were for, None for everybody.
+    ``only`` restricts the books to these users. The key of ``limits`` is the user of a control at any time, None for all users.
     """
 
     program_id: int
@@ -268,20 +270,20 @@ class Books:
     last_id: int = 0
     last_revision: int = 0
 
-    # --- What is asked of the books ----------------------------------------------------------
+    # --- Questions ---------------------------------------------------------------------------
 
     def judged(self) -> LimitResult:
-        """Every purchase that was not judged before, against every limit that was in force when it was decided."""
+        """Judge every new purchase by every limit that was active at its decision."""
         return LimitResult([text for user in list(self.usage_events) for text in self.judge(user)])
 
     def judge(self, user: str) -> list[str]:
-        """What is wrong with the decisions on a user's purchases that were not judged before."""
+        """Return the wrong decisions on a user's new purchases."""
         usage_events, first = self.usage_events[user], self.judged_of[user]
         self.judged_of[user] = len(usage_events)
         return [text for place in range(first, len(usage_events)) for text in self._wrong(user, place, usage_events[place])]
 
     def _wrong(self, user: str, place: int, usage_event: UsageEvent) -> list[str]:
-        """What is wrong with the decision on a purchase by the limits of the revision that it notes."""
+        """Return the errors of the decision on a purchase, by the limits of the revision that it records."""
         if usage_event.request is None or not (usage_event.is_approved or usage_event.code in (OVER_AMOUNT, OVER_COUNT)):
             return []
         texts = (self._over(limit, user, place, usage_event, usage_event.request) for limit in self._limits_of(user))
@@ -292,7 +294,7 @@ class Books:
         return [] if over else [f"{user}: {refusal}, and every limit had room"]
 
     def _over(self, limit: Limit, user: str, place: int, usage_event: UsageEvent, request: ChainPart) -> str | None:
-        """How a purchase goes over a limit; None when it does not."""
+        """Return how a purchase exceeds a limit, None if it does not."""
         wording = self._wording(limit, limit.settings_at(usage_event.revision))
         if wording is None or not wording.looks_at(request, user):
             return None
@@ -310,7 +312,7 @@ class Books:
         return None
 
     def usages(self, user: str, now: datetime) -> Iterator[tuple[Limit, Mapping[str, Any], int, int]]:
-        """Each control that applies to a user, what it says, and its amount and count in the window of an instant."""
+        """Yield each control of a user, its settings, and its amount and count in the window of an instant."""
         products, usage_events, now_ms = self.products.get(user, ()), self.usage_events[user], _ms(now)
         for limit in self._limits_of(user):
             wording = self._wording(limit, limit.now)
@@ -322,7 +324,7 @@ class Books:
             yield limit, settings, *self._tally(user, limit).usage(wording, now_ms, len(usage_events))
 
     def left(self, user: str, now: datetime) -> dict[str, tuple[int, int]]:
-        """What each control has left for a user, in minor units and uses (-1: as many as one likes), as the API must say."""
+        """Return the available amount (minor units) and uses (-1: unlimited) of each control, as the API must show them."""
         return {
             limit.token: (
                 max(0, settings["amount_limit"] - amount),
@@ -333,7 +335,7 @@ class Books:
 
     def _limits_of(self, user: str) -> Iterator[Limit]:
         yield from self.limits[user].values()
-        # A control that was for a user and is for everybody now stands in both places.
+        # A control that was for one user and is for all users now is in both dictionaries.
         yield from (limit for limit_id, limit in self.limits[None].items() if limit_id not in self.limits[user])
 
     def _wording(self, limit: Limit, settings: Mapping[str, Any] | None) -> Wording | None:
@@ -348,10 +350,10 @@ class Books:
             self.tallies[key] = Tally(user, self.usage_events[user])
         return self.tallies[key]
 
-    # --- What is read --------------------------------------------------------------------------
+    # --- Reading -----------------------------------------------------------------------------
 
     def read_on(self, db: Connection) -> "Books":
-        """Reads what was stored since the last time: messages, controls; groups and cards as they are now."""
+        """Read the messages and controls that were stored since the last call, and the current groups and cards."""
         self._read_messages(db)
         self._read_controls(db)
         self.mccs, self.products = _mccs(db, self.program_id), _products(db, self.program_id)
@@ -377,7 +379,7 @@ class Books:
         name, is_approved, details = NAMES[row.type_id], row.impacted is not None, details_decoder.decode(row.details)
         is_request = name in HELD or name in AT_ONCE
         amount = row.amount if is_approved else row.request_amount
-        # Cash back is paid in full or not at all: a partial approval is for goods.
+        # Cash back is paid in full or not at all, so a partial approval contains only goods.
         cash = details.cash_back if is_request and row.code != PARTLY_APPROVED else 0
         first_of_chain = is_request and name != "authorization.incremental"
         is_forced = ".clearing" in name and row.root_id is None
@@ -402,11 +404,11 @@ class Books:
         return UsageEvent(row.id, row.created_ms, row.program_revision, row.code, is_approved, request, moves)
 
     def _chain(self, row_id: int) -> Chain:
-        """The chain that a message belongs to."""
+        """Return the chain of a message."""
         return self.chains.setdefault(self.roots.get(row_id, row_id), Chain())
 
     def _request(self, name: str, row: Any, part: ChainPart) -> list[Move]:
-        """What a request counts: nothing when it asks for nothing."""
+        """Return the moves of a request: none if it requests nothing."""
         if part.goods + part.cash == 0:
             return []
         if not part.is_approved:
@@ -419,7 +421,7 @@ class Books:
         return chain.count(part)
 
     def _follow(self, name: str, row: Any, part: ChainPart, refund_of: int | None) -> list[Move]:
-        """What counts of a message that asks for nothing."""
+        """Return the moves of a message that is not a request."""
         chain, amount = self._chain(row.id), row.amount
         if name in ANNOUNCEMENTS:
             return []
@@ -434,13 +436,13 @@ class Books:
         if name in UNDONE:
             chain.settled -= amount
             return chain.give_back(amount, is_undone=amount > 0 and chain.settled == 0)
-        # What an advice is for is the new total; its effect is what it takes from the hold.
+        # The amount of an advice is the new total; `impacted` is the part that it releases from the hold.
         amount = row.impacted if name == "authorization.advice" else amount
         chain.held -= amount
         return chain.give_back(amount, is_undone=amount > 0 and chain.held == 0 and chain.settled == 0)
 
     def _clear(self, name: str, row: Any, part: ChainPart, chain: Chain) -> list[Move]:
-        """What a clearing counts: all of a forced one, else the amount beyond the hold; a final one releases the rest."""
+        """Return the moves of a clearing: all of a forced one, else the excess over the hold. A final one releases the rest."""
         if row.root_id is None:
             return chain.count(part)
         covered = min(row.amount, chain.held)
@@ -478,7 +480,7 @@ class Books:
 
 @lru_cache(maxsize=100_000)
 def window_on(name: str, day: int) -> tuple[int, ...]:
-    """The calendar window that a day since 1970-01-01 is in, in UTC. Weeks begin on Sunday."""
+    """Return the calendar window of a day, counted from 1970-01-01, in UTC. Weeks begin on Sunday."""
     on = date(1970, 1, 1) + timedelta(days=day)
     if name == "WEEK":
         on -= timedelta(days=on.isoweekday() % 7)
@@ -488,13 +490,13 @@ def window_on(name: str, day: int) -> tuple[int, ...]:
 
 
 def read(database: Database, program_id: int, only: Collection[str] | None = None) -> Books:
-    """The books of a program, of these users alone if any are named."""
+    """Return the books of a program, restricted to the users ``only`` if given."""
     with database.read() as db:
         return Books(program_id, only).read_on(db)
 
 
 def _products(db: Connection, program_id: int) -> dict[str, set[str]]:
-    """The card products of each user's cards."""
+    """Return the card products of each user's cards."""
     products = defaultdict[str, set[str]](set)
     query = (
         select(users.c.token, card_products.c.token.label("product"))
@@ -514,7 +516,7 @@ def _settings_of(doc: str) -> dict[str, Any] | None:
 
 
 def _mccs(db: Connection, program_id: int) -> dict[str, set[str]]:
-    """The codes of each active MCC group, as they are now: scopes follow their groups."""
+    """Return the current codes of each active MCC group: a changed group changes the scope of its controls."""
     columns = mcc_groups.c
     query = select(columns.token, columns.doc).where(columns.program_id == program_id, columns.active)
     groups = dict[str, set[str]]()

@@ -1,4 +1,4 @@
-"""One object of every kind in a program, made by the examples of the API's own document, and the routes that lead to them."""
+"""Object graph: one object of every kind in a program, made from the examples of the OpenAPI document, and its routes."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ Place = tuple[str, str]
 """Verb and full path of a route."""
 
 DEPOSIT = "token-of-the-deposit"
-"""Stands for the token of a direct deposit that nothing has happened to."""
+"""Placeholder for the token of a new direct deposit."""
 
 AMPLE: dict[str, Any] = {"amount_limit": 9_000_000, "velocity_window": "DAY", "currency_code": "USD"}
 
@@ -45,40 +45,40 @@ OTHER_BODIES: dict[Place, Any] = {
     },
     TRANSITION: {**BODIES[TRANSITION], "direct_deposit_token": DEPOSIT},
 }  # fmt: skip
-"""Bodies that suit an object graph: the document's examples would refuse most of its purchases."""
+"""Bodies instead of the document's examples, whose controls would decline most purchases of the object graph."""
 
 EXAMPLES: dict[Place, Any] = {**BODIES, **OTHER_BODIES}
 
 WATCHED = "/sandbox/backtests"
-"""What is made here goes on by itself; only when it is done does nothing change any more."""
+"""The route of objects that run in the background: they change until their state is DONE."""
 
 IN_THE_SANDBOX = (WATCHED, "/sandbox/shadow-controls")
-"""Objects outside of the wire's API that paths lead to."""
+"""Sandbox routes whose objects are part of the graph."""
 
 UNDONE: dict[Place, dict[str, Any]] = {
     ("POST", "/v3/cardtransitions"): {"card_token": "anas_card", "state": "ACTIVE", "channel": "API"},
     ("POST", "/v3/usertransitions"): {"user_token": "ana", "status": "ACTIVE", "reason_code": "00", "channel": "API"},
 }
-"""What hinders everything else, and the body with which the same route makes it good again."""
+"""Routes that disable an object of the graph, and the body with which the same route enables it again."""
 
 COMPLETES = {("POST", "/v3/simulate/financial/advice"): "/v3/simulate/financial"}
-"""What follows a pre-authorization rather than any purchase, and where that is made."""
+"""Routes that follow a pre-authorization instead of any purchase, and the route that makes it."""
 
 FRUITLESS = {"/v3/fundingsources/user/{user_token}": ("ana",)}
-"""Paths that never find anything, because nobody can make yet what they look for, and values that are as good as any."""
+"""Paths without an object, because no route creates such objects yet, and values for their parameters."""
 
 SHOWN = frozenset({"name", "first_name", "last_name", "city", "payload", "favourite", "colour", "reason"})
-"""Fields whose text we choose, so that one program's differs from another's."""
+"""Fields whose text gets the mark of the program, so that the texts of two programs differ."""
 
 TELLTALE = re.compile(r"(^|_)token$|^barcode$|^phone$|^pan$|^identifier$|^account_number$")
-"""Names of fields by whose values something could be asked for."""
+"""Names of fields whose values may identify an object."""
 
 WORDS = ("transaction", "cardtransition", "usertransition", TOKENS["box"], TOKENS["phone_number"], "gpa")
-"""What else a path may ask for."""
+"""Further values of path parameters."""
 
 
 def place_of(route: Route) -> Place:
-    """The key of a route in the tables above."""
+    """Return the key of a route in the tables above."""
     return route.verb, full_path(route)
 
 
@@ -86,12 +86,12 @@ ALL: dict[Place, Route] = {place_of(route): route for route in ROUTES}
 
 
 def names_in(path: str) -> list[str]:
-    """The parameters of a path."""
+    """Return the parameters of a path."""
     return re.findall(r"\{(\w+)\}", path)
 
 
 def filled(path: str, values: Sequence[str]) -> str:
-    """A path with values for its parameters."""
+    """Return a path with values for its parameters."""
     for name, value in zip(names_in(path), values, strict=True):
         path = path.replace(f"{{{name}}}", quote(value, safe=""))
     return path
@@ -102,19 +102,19 @@ _FOLLOWING = ("advice", "clearing", "incremental", "reversal")
 
 
 def _begun_by(event: str) -> str:
-    """The event that begins what this one follows: its name without the word that says how it goes on."""
+    """Return the first event of the chain that an event follows: its name without the words in ``_FOLLOWING``."""
     return ".".join(word for word in event.split(".") if word not in _FOLLOWING)
 
 
 FOLLOWS = COMPLETES | {
     (verb, path): _begun_by(path) for (verb, path), body in BODIES.items() if path.startswith(_EVENTS) and PURCHASE in str(body)
 }
-"""What follows something else than a purchase of the older kind, and where that is made."""
+"""Routes that follow a message other than a v1 authorization, and the route that makes that message."""
 
 
 @dataclass
 class ObjectGraph:
-    """A program with something of everything in it. ``prefix`` stands before every token that a client chooses."""
+    """A program with one object of every kind. ``prefix`` begins every token that a client chooses."""
 
     client: Client
     root_url: str
@@ -130,7 +130,7 @@ class ObjectGraph:
     token_by_path: dict[str, str] = field(default_factory=dict)
 
     def make(self) -> None:
-        """Makes everything, and somebody to send money to."""
+        """Create all objects, and a second user as recipient of transfers."""
         self.learn(self.client.post("/v3/users", self._dressed({"token": "ben"})).json)
         for place in EXAMPLES:
             is_made = not place[1].startswith("/sandbox") or place[1] in IN_THE_SANDBOX
@@ -141,11 +141,11 @@ class ObjectGraph:
         self.learn(self.client.get(f"/v3/cards/{self.words['card_token']}/showpan").json)
 
     def wait_for(self, path: str) -> None:
-        """Waits until what goes on by itself is done."""
+        """Wait until the state of an object is DONE."""
         until(lambda: self.client.get(path).json["state"] == "DONE")
 
     def send(self, place: Place, path: str | None = None) -> Reply:
-        """Sends the example of a route; what it answers is a source of further tokens."""
+        """Send the example of a route, and learn the tokens of its answer."""
         reply = self.client.request(place[0], path or place[1], self.body_of(place))
         assert reply.status < 500, (place, reply.text)
         if reply.status < 300:
@@ -156,13 +156,13 @@ class ObjectGraph:
         return reply
 
     def undo(self, place: Place) -> None:
-        """Makes good what this route has done."""
+        """Enable the object again that the route has disabled."""
         if place in UNDONE:
             undone = self.client.request(*place, self._dressed(UNDONE[place]))
             assert undone.status < 300, undone.text
 
     def body_of(self, place: Place) -> Any:
-        """The route's example in this program's words, after a purchase when it needs one."""
+        """Return the route's example with the tokens of this program, after a new purchase if the example needs one."""
         example = EXAMPLES.get(place)
         if PURCHASE in str(example):
             path = FOLLOWS.get(place, "/v3/simulate/authorization")
@@ -178,21 +178,21 @@ class ObjectGraph:
         return self._dressed(example)
 
     def reusable_body_of(self, place: Place) -> Any:
-        """The body of the route's last request if that was refused, else a new one; see ``keep``.
+        """Return the body of the route's last request if that was refused, else a new body.
 
-        A refusal leaves the purchase that a body names as it was, so the next request needs no new purchase.
+        A refusal does not change the purchase that a body names, so the next request needs no new purchase.
         """
         return self.refused_bodies[place] if place in self.refused_bodies else self.body_of(place)
 
     def keep(self, place: Place, body: Any, reply: Reply) -> None:
-        """Keeps a body that was refused for the next request of the route."""
+        """Keep a refused body for the next request of the route."""
         if reply.status >= 400:
             self.refused_bodies[place] = body
         else:
             self.refused_bodies.pop(place, None)
 
     def charged(self) -> str:
-        """The transaction of a fee that was just charged, with money that was just loaded for it."""
+        """Load money, charge a fee, and return the fee's transaction token."""
         for path in ("/v3/gpaorders", "/v3/feecharges"):
             body = {name: value for name, value in EXAMPLES["POST", path].items() if name != "token"}
             made = self.client.post(path, self._dressed(body))
@@ -201,7 +201,7 @@ class ObjectGraph:
         return str(made.json["fees"][0]["transaction_token"])
 
     def announced(self) -> str:
-        """A direct deposit that waits for its day."""
+        """Create a pending direct deposit and return its token."""
         path = "/v3/simulate/directdeposits"
         body = {name: value for name, value in EXAMPLES["POST", path].items() if name != "token"}
         made = self.client.post(path, self._dressed(body))
@@ -210,9 +210,9 @@ class ObjectGraph:
         return str(made.json["token"])
 
     def learn(self, answer: Any) -> None:
-        """Remembers the values in an answer by which something could be asked for."""
+        """Keep the values of an answer that may identify an object."""
         for name, value in named_values(answer):
-            # A masked number leads nowhere.
+            # A masked card number identifies nothing.
             if isinstance(value, str) and value and "_" not in (value if name == "pan" else ""):
                 self.words[name] = value
                 if TELLTALE.search(name):
@@ -247,7 +247,7 @@ class ObjectGraph:
 
 
 def named_values(answer: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in a JSON answer with the name of its field."""
+    """Yield every value of a JSON answer with the name of its field."""
     match answer:
         case dict():
             for key, value in answer.items():
@@ -260,14 +260,14 @@ def named_values(answer: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def working_values(object_graph: ObjectGraph, place: Place) -> tuple[str, ...] | None:
-    """Values for the path's parameters with which the route finds something of the object graph's; None when there are none.
+    """Return values for the path's parameters with which the route finds an object of the graph; None if there are none.
 
-    An empty list is something too where a token that nobody has is not found.
+    An empty list counts only if the route refuses an unknown token.
     """
     if place[1] in FRUITLESS:
         return FRUITLESS[place[1]]
     names = names_in(place[1])
-    # The token that the path's own POST answered is nearly always the right one.
+    # The token in the answer to the path's POST is nearly always the right one.
     token = object_graph.token_by_path.get(place[1].partition("/{")[0])
     known = list(dict.fromkeys([*([token] if token else []), *TOKENS.values(), *object_graph.lookup_values, *WORDS]))
     second_best = None
@@ -283,7 +283,7 @@ def working_values(object_graph: ObjectGraph, place: Place) -> tuple[str, ...] |
 
 
 def ask(object_graph: ObjectGraph, place: Place, values: Sequence[str], **query: str) -> Reply:
-    """Calls a route with these values in its path, with its example as body."""
+    """Call a route with these values in its path and its example as body."""
     pairs = {**required_query(object_graph, place), **query}
     path = filled(place[1], values) + (f"?{urlencode(pairs)}" if pairs else "")
     body = object_graph.reusable_body_of(place)
@@ -296,12 +296,12 @@ def ask(object_graph: ObjectGraph, place: Place, values: Sequence[str], **query:
 
 
 def required_query(object_graph: ObjectGraph, place: Place) -> dict[str, str]:
-    """What the route's query must have."""
+    """Return the required query parameters of a route."""
     shape = ALL[place].query
     required = [parameter.name for parameter in msgspec.structs.fields(shape) if parameter.required] if shape is not None else []
     return {name: object_graph.words[name] for name in required}
 
 
 def is_empty(reply: Reply) -> bool:
-    """Whether an answer is a list without entries."""
+    """Return whether an answer is an empty list."""
     return isinstance(reply.json, dict) and reply.json.get("count") == 0

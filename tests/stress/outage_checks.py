@@ -1,4 +1,4 @@
-"""Checks after an outage: times of all answers, and no acknowledged message lost, no refused message carried out."""
+"""Checks after an outage: times of all answers, no acknowledged message lost, and no refused message booked."""
 
 import time
 from collections import Counter
@@ -17,21 +17,21 @@ from tests.support.receiver import Receiver
 from tests.support.server import Client
 
 SAMPLE = 40
-"""How many acknowledged messages, the nearest to the outage, are read and compared after each. All are checked to exist."""
+"""Number of acknowledged messages nearest to the outage that are read and compared. All must exist."""
 
 REPEATS = 6
-"""How many acknowledged, and how many refused messages are sent again after each outage."""
+"""Number of acknowledged messages, and of refused messages, that are sent again after each outage."""
 
 TRIES = 5
-"""How often a message is repeated while it is answered 503: on a busy machine a time limit may be reached without an outage."""
+"""Attempts of a repeat that is answered 503: on a busy machine a time limit may be reached without an outage."""
 
 GRACE_S = 0.1
-"""A request that is sent so shortly before SIGTERM may meet a closed connection."""
+"""Time before SIGTERM: a request that is sent later may find a closed connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The times within which a server must act, in seconds."""
+    """The time limits of a server, in seconds."""
 
     answer_s: float = 5.0
     recovery_s: float = 2.0
@@ -50,7 +50,7 @@ class Moments:
 
 @dataclass
 class Record:
-    """An outage and all that was counted about it; the JSON file of a run holds one of these for each outage."""
+    """An outage and its counts. The JSON file of a run has one record for each outage."""
 
     site: str
     kind: str
@@ -68,7 +68,7 @@ class Record:
     log_lines: int = 0
     acknowledged: int = 0
     certain: int = 0
-    """Refusals that say that nothing was done."""
+    """Refusals whose outcome is known: the message was not booked."""
     unknown: int = 0
     unknown_booked: int = 0
     repeated: int = 0
@@ -78,22 +78,22 @@ class Record:
 
     @property
     def name(self) -> tuple[str, str, int]:
-        """What distinguishes it in a run."""
+        """The key of the outage in a run."""
         return self.site, self.kind, self.number
 
     def json(self) -> dict[str, Any]:
-        """As it is stored."""
+        """Return the stored form."""
         return asdict(self)
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> "Record":
-        """From what was stored."""
+        """Return the record of a stored form."""
         return cls(**{**stored, "times_ms": {int(time_ms): count for time_ms, count in stored["times_ms"].items()}})
 
 
 @dataclass
 class Books:
-    """What the database must hold by all answers of a run; kept small, as a run has tens of thousands of messages."""
+    """The expected contents of the database: sums and tokens only, because a run has tens of thousands of messages."""
 
     held: Counter[str] = field(default_factory=Counter)
     booked: int = 0
@@ -102,7 +102,7 @@ class Books:
     due_inline: set[str] = field(default_factory=set)
 
     def add(self, memory: Memory) -> None:
-        """Add the messages of one outage; those without an answer must never be carried out."""
+        """Add the messages of one outage. Those without an answer must never be booked."""
         self.held.update(memory.held_cents())
         for message in memory.by_token.values():
             if message.answer is None:
@@ -115,7 +115,7 @@ class Books:
 
 
 def check_times(record: Record, exchanges: Sequence[Exchange], moments: Moments, limits: Limits) -> None:
-    """Count and time what was answered from the strike on; note every answer that is wrong or late."""
+    """Count and time the answers since the start of the outage; record every answer that is wrong or late."""
     during = [exchange for exchange in exchanges if exchange.answered_s >= moments.strike_s]
     answered = [exchange for exchange in during if not _met_stop(exchange, moments)]
     record.requests = len(answered)
@@ -129,7 +129,7 @@ def check_times(record: Record, exchanges: Sequence[Exchange], moments: Moments,
 
 
 def _met_stop(exchange: Exchange, moments: Moments) -> bool:
-    """Whether the server was ordered to stop before the request was sent, so that nothing had to answer it."""
+    """Return whether an unanswered request was sent after SIGTERM, so no answer is due."""
     return moments.stop_s is not None and exchange.status == 0 and exchange.sent_s > moments.stop_s - GRACE_S
 
 
@@ -151,7 +151,7 @@ def _fault(exchange: Exchange, moments: Moments, limits: Limits) -> str:
 
 
 def _check_recovery(record: Record, during: Sequence[Exchange], moments: Moments, limits: Limits) -> None:
-    """From the database's return to the first message carried out and, if later, to the last sending of a refused one."""
+    """Check the time from the database's return to the first approval or, if later, to the last refused request."""
     purchases = [exchange for exchange in during if exchange.target == PURCHASE]
     first = min((e.answered_s for e in purchases if e.status == 201 and e.answered_s > moments.return_s), default=None)
     if first is None:
@@ -168,27 +168,27 @@ def _check_recovery(record: Record, during: Sequence[Exchange], moments: Moments
     polls = [e for e in during if e.target == READYZ and e.status == 200 and e.sent_s > moments.return_s]
     ready = min((e.answered_s for e in polls), default=None)
     if ready is None:
-        record.violations.append("/readyz never said ready again")
+        record.violations.append("/readyz did not answer ready again")
         return
     record.ready_ms = round((ready - moments.return_s) * 1000)
     if ready > max(first, moments.return_s) + limits.ready_s:
-        record.violations.append(f"/readyz said ready {ready - moments.return_s:.2f} s after the return only")
+        record.violations.append(f"/readyz answered ready only {ready - moments.return_s:.2f} s after the return")
 
 
 def _check_readiness(record: Record, during: Sequence[Exchange], moments: Moments, limits: Limits) -> None:
-    """While purchases have been refused for longer than the limit, `/readyz` must not say ready."""
+    """Check that `/readyz` does not answer ready while purchases have been refused for longer than the limit."""
     purchases = sorted((e for e in during if e.target == PURCHASE and e.status), key=lambda exchange: exchange.answered_s)
     ready = [exchange for exchange in during if exchange.target == READYZ and exchange.status == 200]
     for begin_s, end_s in _refusals(purchases, moments):
         wrong = [e for e in ready if e.sent_s > begin_s + limits.ready_s and e.answered_s < end_s]
         if wrong:
             record.violations.append(
-                f"/readyz said ready {len(wrong)} times, {wrong[0].sent_s - begin_s:.2f} s after purchases began to be refused"
+                f"/readyz answered ready {len(wrong)} times, {wrong[0].sent_s - begin_s:.2f} s after the first refused purchase"
             )
 
 
 def _refusals(purchases: Sequence[Exchange], moments: Moments) -> Iterator[tuple[float, float]]:
-    """Spans in which every purchase was refused, from the sending of the first to the sending of the last of them."""
+    """Yield spans in which every purchase was refused, from the first sending to the last."""
     run = list[Exchange]()
     for exchange in (*purchases, None):
         if exchange is not None and exchange.status == 503:
@@ -199,7 +199,7 @@ def _refusals(purchases: Sequence[Exchange], moments: Moments) -> Iterator[tuple
 
 
 def check_messages(record: Record, client: Client, address: str, load: Load, moments: Moments, dice: Random) -> None:
-    """Compare the database with the answers, find out or repeat what is unknown, repeat some of the others."""
+    """Compare the database with the answers, resolve the unknown outcomes, and repeat some of the other messages."""
     memory = load.memory
     sent = [exchange for exchange in load.exchanges if exchange.message is not None]
     booked = booked_tokens(address, memory)
@@ -213,7 +213,7 @@ def check_messages(record: Record, client: Client, address: str, load: Load, mom
         record.violations += _lookup_faults(client, exchange)
     for exchange in unknown:
         _resolve(record, client, exchange, booked, dice)
-    # A message that was refused is repeated only while no later one has changed its chain: another outcome would be right then.
+    # Repeat a refused message only if it is the newest of its chain. After a later message another outcome would be right.
     newest = {chain[-1].token for chain in memory.chains.values()}
     last = [exchange for exchange in certain if exchange.message is not None and exchange.message.token in newest]
     for repeatable in (acknowledged, last):
@@ -226,7 +226,7 @@ def _tokens(exchanges: Sequence[Exchange]) -> set[str]:
 
 
 def booked_tokens(address: str, memory: Memory) -> set[str]:
-    """Those of the memory's tokens that the database has a transaction of."""
+    """Return the tokens of the memory that have a transaction in the database."""
     tokens, booked = list(memory.by_token), set[str]()
     with check.database_at(address) as database, database.read() as db:
         for start in range(0, len(tokens), 500):
@@ -247,7 +247,7 @@ def _lookup_faults(client: Client, exchange: Exchange) -> list[str]:
 
 
 def _resolve(record: Record, client: Client, exchange: Exchange, booked: set[str], dice: Random) -> None:
-    """Look an unknown outcome up; what was carried out is repeated, what was not is repeated or left alone for ever."""
+    """Look up an unknown outcome. Repeat a booked message; repeat half of the others, which must otherwise stay unbooked."""
     message = exchange.message
     assert message is not None
     is_booked = message.token in booked
@@ -263,7 +263,7 @@ def _resolve(record: Record, client: Client, exchange: Exchange, booked: set[str
 
 
 def _repeat(record: Record, client: Client, exchange: Exchange) -> None:
-    """Send a message again: the first answer comes, or, if there was none, the message is carried out now."""
+    """Send a message again. It must get the first answer, or be booked now if it had none."""
     message = exchange.message
     assert message is not None
     for _ in range(TRIES):
@@ -282,7 +282,7 @@ def _repeat(record: Record, client: Client, exchange: Exchange) -> None:
 
 
 def check_books(record: Record, client: Client, address: str, books: Books) -> None:
-    """All invariants, the number of rows, every balance; no message that was refused was carried out later."""
+    """Check all invariants, the number of rows and every balance, and that no refused message was booked later."""
     with check.database_at(address) as database:
         try:
             check.verify(database)
@@ -303,20 +303,20 @@ def check_books(record: Record, client: Client, address: str, books: Books) -> N
 
 @dataclass
 class Arrivals:
-    """Notifications that a receiver got, counted by the token of their transaction; bodies are dropped once counted."""
+    """Notifications that a receiver got, counted by transaction token. Counted bodies are dropped."""
 
     receiver: Receiver
     tokens: Counter[str] = field(default_factory=Counter)
 
     def count(self) -> None:
-        """Count what has arrived since the last time."""
+        """Count the notifications since the last call."""
         with self.receiver.lock:
             self.tokens += check.heard(self.receiver)
             self.receiver.bodies.clear()
             self.receiver.headers.clear()
 
     def missing(self, due: set[str], patience_s: float) -> set[str]:
-        """Those of the due tokens that have not arrived when the time is over."""
+        """Return the due tokens that have not arrived within ``patience_s`` seconds."""
         deadline = time.monotonic() + patience_s
         while True:
             self.count()
@@ -330,9 +330,9 @@ LAST_OF_BANNER = "In another terminal:"
 
 
 def log_lines_since(output: str, length: int) -> list[str]:
-    """Return the log lines of a server's output after so many characters.
+    """Return the log lines of a server's output after the first ``length`` characters.
 
-    A server that was started just before answers before it prints its addresses, and these are no log lines.
+    A new server answers before it prints its banner, so the output may contain the banner, which has no log lines.
     """
     lines = [line for line in output[length:].splitlines() if line.strip()]
     banner_ends = [number for number, line in enumerate(lines, 1) if line.startswith(LAST_OF_BANNER)]

@@ -1,4 +1,4 @@
-"""The stress run for outages: the database goes away in every phase of the server's work, comes back, and all is compared."""
+"""Outages: the database fails in every phase of the server's work and recovers, and all answers are compared."""
 
 import json
 import signal
@@ -45,19 +45,19 @@ POSTGRES_KINDS = (RESTART_FAST, RESTART_IMMEDIATE, TERMINATE, KILL_BACKEND, FREE
 SQLITE_KINDS = (DISK_FULL, READ_ONLY, HELD_LOCK)
 
 MAY_ONLY_DELAY = (TERMINATE, HELD_LOCK)
-"""Outages so short that a retry of the server may hide them from all clients."""
+"""Kinds of outages that a retry of the server may hide from all clients."""
 
 CHECK_EVERY = 10
-"""After so many outages the server is stopped in order, timed, and the books are checked as a whole."""
+"""Number of outages between two full checks of the books, each with a timed stop of the server."""
 
 SAFETY_S = 15.0
-"""The longest wait for a recovery; a server that is not back by then is killed and started again."""
+"""The longest wait for a recovery. A server that has not recovered by then is killed and started again."""
 
 PATIENCE_S = 90.0
-"""The longest wait for the last notifications: a claim of one that was lost with its connection lasts half a minute."""
+"""The longest wait for the last notifications: a claim that was lost with its connection lasts half a minute."""
 
 LOG_LINES_MAX = 12
-"""Lines that one process may log about one outage."""
+"""The maximum number of log lines of one process for one outage."""
 
 HOOK = {
     "token": "hook",
@@ -68,11 +68,11 @@ HOOK = {
 
 
 class Site(Protocol):
-    """A database that can go away, with the address for the server and the one for looking into it from outside."""
+    """A database that can fail, with its address for the server and its address for the checks."""
 
     @property
     def name(self) -> str:
-        """The site in the tables."""
+        """The name of the site in the tables."""
         ...
 
     @property
@@ -87,30 +87,30 @@ class Site(Protocol):
 
     @property
     def address(self) -> str:
-        """The address that the server gets."""
+        """The address for the server."""
         ...
 
     @property
     def inspected_address(self) -> str:
-        """The address at which the database can be looked into."""
+        """The address for the checks."""
         ...
 
     @property
     def cluster(self) -> Cluster | None:
-        """The cluster that the server works on at present."""
+        """The current cluster of the server."""
         ...
 
     def outage(self, kind: str, dice: Random, is_felt: Callable[[], bool]) -> Outage:
-        """An outage of a kind; ``is_felt`` tells whether a client has noticed it."""
+        """Return an outage of a kind. ``is_felt`` returns whether a client has got a refusal."""
         ...
 
     def renew(self) -> None:
-        """Restore what the outage used up."""
+        """Restore the parts that the outage has used up."""
         ...
 
 
 class PostgresSite:
-    """A cluster with ``fsync``."""
+    """A PostgreSQL cluster with ``fsync``."""
 
     phases = tuple(PHASES)
 
@@ -136,11 +136,11 @@ class PostgresSite:
                 return clusters.Freeze(self.cluster, self._freeze_s)
 
     def renew(self) -> None:
-        """Nothing was used up."""
+        """Do nothing: these outages use nothing up."""
 
 
 class PairSite:
-    """A primary and a synchronous standby; the server knows both hosts."""
+    """A primary and a synchronous standby; the server's URL names both hosts."""
 
     phases = tuple(PHASES)
 
@@ -149,17 +149,17 @@ class PairSite:
 
     @property
     def address(self) -> str:
-        """Both hosts."""
+        """The address of both hosts."""
         return self._pair.dsn
 
     @property
     def inspected_address(self) -> str:
-        """The present primary."""
+        """The address of the current primary."""
         return self._pair.primary_dsn
 
     @property
     def cluster(self) -> Cluster | None:
-        """The present primary."""
+        """The current primary."""
         return self._pair.primary
 
     def outage(self, kind: str, dice: Random, is_felt: Callable[[], bool]) -> Outage:
@@ -173,7 +173,7 @@ class PairSite:
 
 
 class SingleHostSite(PairSite):
-    """A primary and a standby; the server knows the primary's host only, where the standby is put, read-only at first."""
+    """A primary and a standby that takes its port, read-only at first. The server's URL names only that host."""
 
     def __init__(self, pair: clusters.Pair) -> None:
         super().__init__(pair)
@@ -181,7 +181,7 @@ class SingleHostSite(PairSite):
 
     @property
     def address(self) -> str:
-        """The one host."""
+        """The address of the host."""
         return self._address
 
     def outage(self, kind: str, dice: Random, is_felt: Callable[[], bool]) -> Outage:
@@ -191,7 +191,7 @@ class SingleHostSite(PairSite):
 
 
 class DiskSite:
-    """SQLite on a small disk of its own."""
+    """SQLite on a separate small disk."""
 
     workers, cluster, phases = None, None, SQLITE_PHASES
 
@@ -210,11 +210,11 @@ class DiskSite:
                 return disks.HeldLock(self.address, dice.uniform(1, 7))
 
     def renew(self) -> None:
-        """Nothing was used up."""
+        """Do nothing: these outages use nothing up."""
 
 
 class FileSite:
-    """SQLite in a folder, whose lock can be held; its disk cannot be touched."""
+    """SQLite in a folder: its lock can be held, its disk cannot fail."""
 
     workers, cluster, phases = None, None, SQLITE_PHASES
 
@@ -227,12 +227,12 @@ class FileSite:
         return disks.HeldLock(self.address, self._lock_s or dice.uniform(1, 7))
 
     def renew(self) -> None:
-        """Nothing was used up."""
+        """Do nothing: these outages use nothing up."""
 
 
 @dataclass
 class State:
-    """The records of a run in a JSON file, so that a run that was broken off goes on after its last outage."""
+    """The records of a run in a JSON file. An interrupted run continues after its last outage."""
 
     file: Path
     seed: int
@@ -240,7 +240,7 @@ class State:
 
     @classmethod
     def read(cls, file: Path, seed: int) -> "State":
-        """What the file holds; nothing if there is none. Raises ValueError if it is of a run with another seed."""
+        """Return the state in the file, or an empty one if there is no file. Raises ValueError if its seed differs."""
         if not file.exists():
             return cls(file, seed)
         stored = json.loads(file.read_text("utf-8"))
@@ -249,7 +249,7 @@ class State:
         return cls(file, seed, [Record.of(record) for record in stored["records"]])
 
     def has(self, site: str, kind: str, number: int) -> bool:
-        """Whether an outage was recorded."""
+        """Return whether an outage is recorded."""
         return any(record.name == (site, kind, number) for record in self.records)
 
     def add(self, record: Record) -> None:
@@ -258,7 +258,7 @@ class State:
         self.write()
 
     def write(self) -> None:
-        """Write the file anew."""
+        """Replace the file."""
         content = {"seed": self.seed, "records": [record.json() for record in self.records]}
         new = self.file.with_name(f"{self.file.name}.new")
         new.write_text(json.dumps(content), "utf-8")
@@ -267,7 +267,7 @@ class State:
 
 @dataclass
 class Run:
-    """One server on one site, with its clients' cards, its failpoints and the receivers of its notifications."""
+    """One server on one site, with the cards of its clients, its failpoints and the receivers of its notifications."""
 
     site: Site
     seed: int
@@ -281,7 +281,7 @@ class Run:
     _other_program: dict[str, object] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Make cards, a webhook, and a second program that may be reset."""
+        """Create cards, a webhook, and a second program that may be reset."""
         with self.server.client() as client:
             self.cards = api_fixtures.build(client, CARDS)
             config = {**HOOK["config"], "url": self.hook.receiver.url}  # type: ignore[dict-item]
@@ -289,7 +289,7 @@ class Run:
             self._other_program = made_by(client.post("/sandbox/programs", {}))
 
     def cut(self, kind: str, phase: str, number: int) -> Record:
-        """One outage in one phase, with all checks after it."""
+        """Carry out one outage in one phase, and all checks after it."""
         record, started_s = Record(self.site.name, kind, phase, number), time.monotonic()
         dice = Random(f"{self.seed}-{record.name}")
         load = self._new_load(f"{''.join(word[0] for word in kind.split())}{number}")
@@ -326,18 +326,18 @@ class Run:
         return record
 
     def conclude(self, record: Record) -> None:
-        """Check the books and stop the server in order; all that is wrong goes into the record."""
+        """Check the books and stop the server with SIGTERM. Violations go into the record."""
         with self.server.client() as client:
             check_books(record, client, self.site.inspected_address, self.books)
         self._note_end(record, Stopping(self.server))
         self.server.kill()
 
     def check_arrivals(self, record: Record) -> None:
-        """Every notification has arrived."""
+        """Check that every notification has arrived. Violations go into the record."""
         for name, arrivals, due in (("hook", self.hook, self.books.due), ("inline", self.inline, self.books.due_inline)):
             missing = arrivals.missing(due, PATIENCE_S)
             if missing:
-                record.violations.append(f"{name}: {len(missing)} of {len(due)} notifications never came: {sorted(missing)[:3]}")
+                record.violations.append(f"{name}: {len(missing)} of {len(due)} notifications missing: {sorted(missing)[:3]}")
 
     def _new_load(self, prefix: str) -> Load:
         return Load(self.server, self.cards, self.inline.receiver.url, prefix)
@@ -368,7 +368,7 @@ class Run:
         if moments.stop_s is None and load.has_all_since(moments.return_s):
             return
         if moments.stop_s is None:
-            record.violations.append("the server is not back on every connection and was killed")
+            record.violations.append("the server did not recover on every connection and was killed")
         self.server.kill()
         self.server.start()
 
@@ -382,7 +382,7 @@ class Run:
 
 
 class Stopping:
-    """A stop of the server by SIGTERM; a thread notes the moment of its end."""
+    """A stop of the server by SIGTERM; a thread records the moment of its end."""
 
     def __init__(self, server: RunningServer) -> None:
         self.sent_s = time.monotonic()
@@ -392,7 +392,7 @@ class Stopping:
         self._thread.start()
 
     def ended_s(self, seconds: float) -> float | None:
-        """The moment of the end; None if it does not come within some seconds."""
+        """Return the moment of the end, None if the server does not end within ``seconds``."""
         self._thread.join(seconds)
         return self._end_s
 
@@ -403,7 +403,7 @@ class Stopping:
 
 @contextmanager
 def running(site: Site, *, seed: int, limits: Limits) -> Iterator[Run]:
-    """A server on a site, with everything that a run needs."""
+    """Yield a run with a new server on a site."""
     with ExitStack() as stack:
         failpoints = stack.enter_context(Failpoints())
         inline, hook = (Arrivals(stack.enter_context(a_receiver())) for _ in range(2))
@@ -417,9 +417,9 @@ def running(site: Site, *, seed: int, limits: Limits) -> Iterator[Run]:
 
 def run_site(site: Site, plan: Sequence[tuple[str, str, int]], state: State, say: Callable[[str], None],
              *, limits: Limits | None = None, patient: bool = True) -> None:  # fmt: skip
-    """Carry out a plan of outages, each a kind, a phase and a number; those that are recorded already are left out.
+    """Carry out a plan of outages, each a kind, a phase and a number; skip those that are recorded already.
 
-    Without ``patient`` the claims of notifications that were lost with a connection are made to run out at the end.
+    If not ``patient``, the claims of notifications that were lost with a connection are ended before the last check.
     """
     left = [entry for entry in plan if not state.has(site.name, entry[0], entry[2])]
     if not left:
@@ -440,9 +440,9 @@ def run_site(site: Site, plan: Sequence[tuple[str, str, int]], state: State, say
 
 
 def progress(record: Record, count: int, total: int) -> str:
-    """An outage in a line, and its violations in lines of their own."""
+    """Return an outage in one line, and its first violations in further lines."""
     times = f"slowest answer {record.slowest_ms} ms"
-    times += f", back in {record.recovery_ms} ms" if record.recovery_ms is not None else ""
+    times += f", recovered in {record.recovery_ms} ms" if record.recovery_ms is not None else ""
     times += f", stopped in {record.stop_ms} ms" if record.stop_ms is not None else ""
     line = (
         f"{record.site} {count}/{total}: {record.kind}, {PHASES[record.phase]}{'' if record.is_reached else ' (missed)'}: "
@@ -455,19 +455,19 @@ def progress(record: Record, count: int, total: int) -> str:
 
 
 def plan(kinds: Sequence[str], phases: Sequence[str], cuts: int) -> list[tuple[str, str, int]]:
-    """So many outages of each kind; every kind meets all phases in turn, and neighbours differ in both."""
+    """Return ``cuts`` outages of each kind. Each kind takes the phases in turn; neighbours differ in kind and phase."""
     return [
         (kind, phases[(number + 3 * place) % len(phases)], number) for number in range(cuts) for place, kind in enumerate(kinds)
     ]
 
 
 def durable_cluster() -> Cluster:
-    """A cluster with ``fsync``, which after a crash asks the operating system once to write all files, not for each of 1,500."""
+    """Start a cluster with ``fsync``. After a crash it syncs the file system once instead of each of 1,500 files."""
     return Cluster(find_binaries(), durable=True, settings={"recovery_init_sync_method": "syncfs"})
 
 
 def run_postgres(state: State, say: Callable[[str], None], *, cuts: int) -> None:
-    """With one server process so many outages of each kind, with two half as many."""
+    """Run ``cuts`` outages of each kind with one server process, and half as many with two."""
     cluster = durable_cluster()
     try:
         for workers, count in ((1, cuts), (2, (cuts + 1) // 2)):
@@ -478,10 +478,10 @@ def run_postgres(state: State, say: Callable[[str], None], *, cuts: int) -> None
 
 
 def run_sqlite(state: State, say: Callable[[str], None], *, cuts: int) -> str:
-    """So many outages of each kind; returns why those of the disk were left out, or nothing."""
+    """Run ``cuts`` outages of each kind. Return why those of the disk were skipped, or an empty text."""
     try:
         for kind in SQLITE_KINDS:
-            # A disk for each kind: it is small, and the database grows.
+            # One disk for each kind, because the disk is small and the database grows.
             with disks.Disk() as disk:
                 site = DiskSite(disk)
                 run_site(site, plan((kind,), site.phases, cuts), state, say)
@@ -489,12 +489,12 @@ def run_sqlite(state: State, say: Callable[[str], None], *, cuts: int) -> str:
         with tempfile.TemporaryDirectory(prefix="cardwright-stress-") as folder:
             site_without_disk = FileSite(str(Path(folder, "cardwright.db")))
             run_site(site_without_disk, plan((HELD_LOCK,), site_without_disk.phases, cuts), state, say)
-        return f"not tried, because nothing can be mounted here: {DISK_FULL}, {READ_ONLY} ({error})"
+        return f"skipped, because nothing can be mounted here: {DISK_FULL}, {READ_ONLY} ({error})"
     return ""
 
 
 def run_failovers(state: State, say: Callable[[str], None], *, cuts: int) -> None:
-    """So many failovers to a standby, and a third as many in which the server meets the standby while it is read-only."""
+    """Run ``cuts`` failovers to a standby, and a third as many to a standby that is still read-only."""
     for make_site, kind, count in ((PairSite, FAILOVER, cuts), (SingleHostSite, READ_ONLY_STANDBY, (cuts + 2) // 3)):
         with clusters.Pair() as pair:
             site = make_site(pair)
@@ -502,7 +502,7 @@ def run_failovers(state: State, say: Callable[[str], None], *, cuts: int) -> Non
 
 
 def unproven(records: Sequence[Record]) -> list[str]:
-    """Phases that were reached fewer than three times, and kinds of outages that no purchase ever felt."""
+    """Return the phases that were reached fewer than three times, and the kinds of outages without a refused purchase."""
     missing = list[str]()
     for site in dict.fromkeys(record.site for record in records):
         of_site = [record for record in records if record.site == site]

@@ -1,7 +1,7 @@
-"""Overlap by construction: two server processes on one PostgreSQL, and row locks that hold their batches until both wait.
+"""Overlap: two server processes on one PostgreSQL, and row locks that hold their batches until both wait.
 
-The test locks accounts on a connection of its own, sends requests for them to both processes, and commits when
-``pg_stat_activity`` shows a backend of each process waiting for a lock. The requests then overlap however slow the machine is.
+The test locks accounts on a separate connection, sends requests for them to both processes, and commits when
+``pg_stat_activity`` shows that a backend of each process waits for a lock. So the requests overlap at any machine speed.
 """
 
 import time
@@ -16,12 +16,12 @@ from tests.support.failpoints import Failpoints
 from tests.support.server import RunningServer
 
 MEET_S = 60.0
-"""The longest wait for backends to wait for a lock; only a safety limit."""
+"""The longest wait for blocked backends; only a safety limit."""
 
 POLL_S = 0.002
 
 MASTER_KEY = "ab" * 32
-"""Both servers open the same vault."""
+"""The master key of both servers, because they share one vault."""
 
 LOCK_ACCOUNTS = """
     SELECT h.id FROM holders h JOIN users u ON u.holder_id = h.id WHERE u.token = ANY(%s) ORDER BY h.id FOR NO KEY UPDATE OF h
@@ -55,11 +55,11 @@ class HeldAccounts:
         """Return when backends of so many processes wait for a lock in the statement. Raises AssertionError after ``MEET_S``."""
         deadline = time.monotonic() + MEET_S
         while len(names := self._waiting(statement)) < processes:
-            assert time.monotonic() < deadline, f"in {MEET_S} s only {sorted(names)} waited for a lock in {statement}"
+            assert time.monotonic() < deadline, f"within {MEET_S} s only {sorted(names)} waited for a lock in {statement}"
             time.sleep(POLL_S)
 
     def release(self) -> None:
-        """Commit, which gives the locks to the backends that wait for them."""
+        """Commit, so that the waiting backends get the locks."""
         self._holder.commit()
 
     def __enter__(self) -> Self:
@@ -74,9 +74,9 @@ class HeldAccounts:
 
 
 class Pair:
-    """Two servers of one process each on one database, each at an address of its own, so that a request has a chosen process.
+    """Two servers of one process each on one database, at two addresses, so that a test chooses the process of a request.
 
-    ``failpoints`` has those of each server, in the order of ``servers``.
+    ``failpoints`` has the failpoints of each server, in the order of ``servers``.
     """
 
     def __init__(self, address: str, servers: Sequence[RunningServer], failpoints: Sequence[Failpoints]) -> None:
@@ -99,7 +99,7 @@ def running_pair(address: str) -> Iterator[Pair]:
         servers = list[RunningServer]()
         for number, points in enumerate(failpoints):
             env = {"CARDWRIGHT_LOG_LEVEL": "info", "CARDWRIGHT_MASTER_KEY": MASTER_KEY, **points.environment}
-            # Names by which pg_stat_activity tells the backends of one process from those of the other.
+            # The application name identifies the process of a backend in pg_stat_activity.
             name = f"{'&' if '?' in address else '?'}application_name=process-{number}"
             servers.append(stack.enter_context(RunningServer(db=address + name, env=env)))
         yield Pair(address, servers, failpoints)

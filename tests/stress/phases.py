@@ -1,4 +1,4 @@
-"""Phases: the places in the server at which an outage begins, each reached by a failpoint that pauses a process."""
+"""Phases: the places in the server's work at which an outage begins. A failpoint pauses a process at each."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,18 +25,18 @@ PHASES = {
     DELIVERY: "delivering a notification",
     STOP: "stop after SIGTERM",
 }
-"""The failpoint of each phase, and the phase in words; an idle server needs no failpoint."""
+"""The phases by failpoint, with their names in the tables; an idle server needs no failpoint."""
 
 SQLITE_PHASES = (IDLE, LOCKED, DELIVERY, STOP)
 
 REACH_S = 5.0
-"""The longest wait for a phase. When it is over, the outage begins all the same and the phase counts as missed."""
+"""The longest wait for a phase. Afterwards the outage begins anyway, and the phase counts as missed."""
 
 
 class Phases:
-    """Brings a server that works under load into a phase: `with phases.enter(SENT, dice) as is_reached: outage.strike()`.
+    """The phases of a server under load: `with phases.enter(SENT, dice) as is_reached: outage.strike()`.
 
-    ``reset`` empties a program that the load does not use: the process that does it draws a new block of ids.
+    ``reset`` resets a program that the load does not use, for which the process reserves a new id block.
     ``terminate`` sends the server SIGTERM.
     """
 
@@ -47,7 +47,7 @@ class Phases:
 
     @contextmanager
     def enter(self, phase: str, dice: Random, *, resumes: bool = True) -> Iterator[bool]:
-        """Pause a process in a phase, let it go on at the end. Without ``resumes`` the outage lets stopped backends go on."""
+        """Pause a process in a phase until the end. If not ``resumes``, the outage itself continues stopped backends."""
         match phase:
             case "idle":
                 yield True
@@ -61,7 +61,7 @@ class Phases:
                 with self._paused(phase, "pause", self._lose_connections) as is_reached:
                     yield is_reached
             case "stop.before":
-                # A batch is under way when SIGTERM comes, or, half of the time, all are answered and the engine stops.
+                # SIGTERM arrives during a batch in half of the cases, and otherwise after all answers, when the engine stops.
                 name, provoke = (LOCKED, self._await_stop) if dice.random() < 0.5 else (STOP, self._terminate)
                 with self._paused(name, "pause", provoke) as is_reached:
                     yield is_reached
@@ -80,7 +80,7 @@ class Phases:
 
     @contextmanager
     def _sent_and_undone(self, resumes: bool) -> Iterator[bool]:
-        """The backends stop before the COMMIT is sent: they have not read it when the outage begins."""
+        """Stop the backends before the COMMIT is sent, so that they have not read it when the outage begins."""
         assert self._cluster is not None
         with (
             self._paused(LOCKED, "pause", lambda: None) as is_locked,
@@ -91,13 +91,13 @@ class Phases:
 
     @contextmanager
     def _sent_and_done(self) -> Iterator[bool]:
-        """The COMMIT is on disk, and its answer waits for a standby that does not exist."""
+        """Keep a COMMIT unanswered that is on disk: its answer waits for a standby that does not exist."""
         assert self._cluster is not None
         with unanswered_commits(self._cluster) as is_waiting, self._paused(SENT, "pause", lambda: None) as is_sent:
             yield is_waiting() and is_sent
 
     def _await_stop(self) -> None:
-        """Send SIGTERM when a batch is under way."""
+        """Send SIGTERM during a batch."""
         self._failpoints.wait(LOCKED, REACH_S)
         self._terminate()
 

@@ -1,6 +1,6 @@
-"""Races between two processes on one PostgreSQL: the same token twice, the last cent, something switched off meanwhile.
+"""Races between two processes on one PostgreSQL: equal tokens, the last cent, the last use, deactivations and resets.
 
-Every race overlaps by construction (``overlap.py``): the test holds the accounts until batches of both processes wait for them.
+The requests of every race overlap (``overlap.py``): the test holds the accounts until batches of both processes wait for them.
 """
 
 import time
@@ -23,12 +23,12 @@ from tests.stress.request_log import APPROVED
 from tests.support.server import Client, Reply
 
 PAIRS = 32
-"""Pairs of requests that are sent at once, one of each pair to each process."""
+"""Pairs of concurrent requests, one of each pair to each process."""
 
 IN_FLIGHT = 2 * PAIRS
 
 CONFLICT = "batch is run again"
-"""What the log says when two processes wanted to commit the same token (level info)."""
+"""The log line (level info) of a commit that conflicts with the other process's commit of the same token."""
 
 SOURCE_PATH = f"/fundingsources/program/{api_fixtures.SOURCE}"
 PRODUCT_PATH = "/cardproducts/jit"
@@ -39,7 +39,7 @@ NO_FUNDS = "1016"
 
 @dataclass(slots=True)
 class Figures:
-    """What the races counted."""
+    """The counts of the races."""
 
     pairs: int = 0
     overlapping: int = 0
@@ -59,7 +59,7 @@ class Figures:
 
 @dataclass(slots=True)
 class Ring:
-    """Where races take place: two servers, open connections to both, and a client of each."""
+    """The environment of a race: two servers, open connections to both, and a client of each."""
 
     pair: Pair
     clients: list[Client]
@@ -74,17 +74,17 @@ class Ring:
         return self.clients[0]
 
     def token(self) -> str:
-        """One that nobody used before."""
+        """Return an unused token."""
         return f"race-{next(self.numbers)}"
 
     def purchase(self, card: api_fixtures.Card, cents: int, token: str | None = None) -> Request:
-        """A request for a purchase."""
+        """Return a request for a purchase."""
         return ("POST", AUTHORIZATION, api_fixtures.purchase(card.token, cents, token or self.token()))
 
     def fire_pairs(
         self, cards: Sequence[api_fixtures.Card], pairs: Sequence[tuple[Request, Request]]
     ) -> list[tuple[Response, Response]]:
-        """Fires both of each pair at once, one at each process; all are about the accounts of these cards."""
+        """Send both requests of each pair at once, one to each process. All are for the accounts of these cards."""
         with self.pair.held([card.user for card in cards]) as held:
             responses = self.connections.fire_held([request for pair in pairs for request in pair], held)
         raced = list(zip(responses[::2], responses[1::2], strict=True))
@@ -97,7 +97,7 @@ class Ring:
 
 
 def same_token(ring: Ring, rounds: int) -> None:
-    """The same request to both processes at once: one effect, and both are told the same bytes."""
+    """Send the same request to both processes at once: it has one effect, and both answers have the same transaction."""
     for _ in range(rounds):
         tokens = [ring.token() for _ in range(PAIRS)]
         before = ledger(ring, ring.cards[0])
@@ -109,9 +109,9 @@ def same_token(ring: Ring, rounds: int) -> None:
 
 
 def contradicting_bodies(ring: Ring, rounds: int) -> None:
-    """The same token with different bodies to both processes at once: one is carried out, the other is a conflict.
+    """Send two bodies with one token to both processes at once: one is booked, the other is a conflict.
 
-    On two cards nothing but the token's own uniqueness stands between the two: their accounts share no lock.
+    If the bodies name two cards, only the uniqueness of the token prevents a second effect: their accounts share no lock.
     """
     for number in range(rounds):
         cards = (ring.cards[1], ring.cards[1 if number % 4 == 3 else 0])
@@ -132,9 +132,9 @@ def contradicting_bodies(ring: Ring, rounds: int) -> None:
 
 
 def meeting_commits(ring: Ring, rounds: int) -> None:
-    """A process decides, and the other commits the same token before it does: its batch is run again and finds a conflict.
+    """Commit a token in one process between decision and commit in the other: that batch runs again and finds a conflict.
 
-    A failpoint between the decision and the commit makes the two meet in each round, each process in turn being the late one.
+    A failpoint between decision and commit forces this in each round. The processes take turns as the late one.
     """
     for number in range(rounds):
         late, early = number % 2, 1 - number % 2
@@ -157,11 +157,11 @@ def meeting_commits(ring: Ring, rounds: int) -> None:
         ring.figures.met += 1
 
 
-# --- Never over a limit -------------------------------------------------------------------
+# --- Limits and balances ------------------------------------------------------------------
 
 
 def last_cent(ring: Ring, rounds: int) -> None:
-    """More purchases at once than a preloaded account can pay, each sent twice: exactly what is there is spent."""
+    """Send more purchases at once than a preloaded account can pay, each twice: exactly its balance is spent."""
     for _ in range(rounds):
         card = api_fixtures.preloaded(ring.client, ring.token(), 10_50)
         tokens = [ring.token() for _ in range(PAIRS)]
@@ -179,7 +179,7 @@ def last_cent(ring: Ring, rounds: int) -> None:
 
 
 def last_slot(ring: Ring, rounds: int) -> None:
-    """More purchases at once than a velocity control lets through, each sent twice: exactly as many as it says."""
+    """Send more purchases at once than a velocity control allows, each twice: exactly the allowed number is approved."""
     for number in range(rounds):
         card = api_fixtures.card(ring.client, ring.token())
         control = {"association": {"user_token": card.user}, "currency_code": "USD", "velocity_window": "DAY"}
@@ -194,14 +194,14 @@ def last_slot(ring: Ring, rounds: int) -> None:
         ring.figures.declined_for_another += len(raced) - 5
 
 
-# --- What is switched off stays off --------------------------------------------------------
+# --- Deactivations -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Something that decides whether a card may pay, and the calls that turn it off and on.
+    """An object that must be active for a purchase, and the calls that deactivate and activate it.
 
-    ``is_locked``: a batch holds the lock of what is changed, so a change waits for the batches that are under way.
+    ``is_locked``: a batch locks the object, so a change waits for the current batches.
     """
 
     name: str
@@ -232,10 +232,10 @@ SWITCHES = (
 
 
 def switched_off(ring: Ring, switch: Switch, rounds: int) -> None:
-    """Purchases while something is switched off: none that is sent after the change's answer arrived is approved.
+    """Send purchases during a deactivation: none that is sent after its answer is approved.
 
-    Batches of both processes wait for the account when the change is sent. If it locks the account too, it waits behind them;
-    otherwise it is answered before they go on.
+    Batches of both processes wait for the account when the change is sent. If the change locks the account too, it waits
+    after them. Otherwise it is answered before they continue.
     """
     card = ring.cards[2]
     for number in range(rounds):
@@ -261,27 +261,27 @@ def switched_off(ring: Ring, switch: Switch, rounds: int) -> None:
         assert not odd, odd
         after = [response for response in responses if response.sent_ns > answered_ns]
         approved = [response.text for response in after if code_of(response) == APPROVED]
-        assert not approved, f"{switch.name}: approved after it was off: {approved[:2]}"
+        assert not approved, f"{switch.name}: sent after the answer and approved: {approved[:2]}"
         decided_late = [
             response.text for response in responses if code_of(response) == APPROVED and decided_ms(response) > answered_ms
         ]
-        # What a whole program shares is read without a lock: a batch under way may still decide by what it read before.
-        assert not (decided_late and switch.is_locked), f"{switch.name}: decided after it was off: {decided_late[:2]}"
+        # Products and funding sources are read without a lock, so a current batch may still decide by their old state.
+        assert not (decided_late and switch.is_locked), f"{switch.name}: approved after the answer: {decided_late[:2]}"
         ring.figures.decided_late += len(decided_late)
         earlier = [response for response in responses if response.answered_ns < asked_ns]
-        assert any(code_of(response) == APPROVED for response in earlier), f"{switch.name}: nothing was approved even before"
-        assert after, f"{switch.name}: nothing was asked afterwards"
+        assert any(code_of(response) == APPROVED for response in earlier), f"{switch.name}: no approval before the change"
+        assert after, f"{switch.name}: no purchase after the answer"
         ring.figures.changes += 1
         ring.figures.under_way += len(responses) - len(earlier) - len(after)
         ring.figures.refused_after += len(after)
         api_fixtures.made(switch.on(ring.client, card))
 
 
-# --- A clean slate ---------------------------------------------------------------------------
+# --- Resets ----------------------------------------------------------------------------------
 
 
 def clean_slate(ring: Ring, address: str, rounds: int) -> None:
-    """Resets while purchases run: a purchase is either removed or finds no card any more, and nothing of it is left over.
+    """Reset the program during purchases: each is removed, or refused because its card does not exist. No row remains.
 
     The reset waits for accounts that batches of both processes wait for.
     """
@@ -309,31 +309,31 @@ def clean_slate(ring: Ring, address: str, rounds: int) -> None:
             check.verify(database)
             with database.read() as db:
                 left = db.scalar(select(func.count()).select_from(transactions))
-        assert left == 0, f"{left} transactions outlived a reset"
+        assert left == 0, f"{left} transactions remain after a reset"
         ring.cards = api_fixtures.build(ring.client, len(ring.cards))
         ring.figures.resets += 1
 
 
 def code_of(response: Response) -> str:
-    """The response code of a simulation's answer."""
+    """Return the response code of a simulation's answer."""
     return str(response.json["transaction"]["response"]["code"])
 
 
 def decided_ms(response: Response) -> int:
-    """When the decision was made, by the clock of this machine."""
+    """Return the time of the decision by the clock of this machine, in milliseconds."""
     return parse_instant(response.json["transaction"]["issuer_received_time"])
 
 
 def ledger(ring: Ring, card: api_fixtures.Card) -> int:
-    """The ledger balance of the card's account."""
+    """Return the ledger balance of the card's account."""
     return api_fixtures.ledger_cents(ring.client, card.user)
 
 
-# --- All of it -----------------------------------------------------------------------------
+# --- The run -------------------------------------------------------------------------------
 
 
 def run(address: str, *, rounds: int) -> Figures:
-    """Every race so many times on one empty PostgreSQL database. Raises AssertionError for a promise that was not kept."""
+    """Run rounds of every race on one empty PostgreSQL database. Raises AssertionError for a violated guarantee."""
     started, figures = time.monotonic(), Figures()
     with running_pair(address) as pair:
         with ExitStack() as stack:
@@ -357,11 +357,11 @@ def run(address: str, *, rounds: int) -> Figures:
 
 
 def unproven(figures: Figures) -> list[str]:
-    """Dangerous situations that were not reached, though they are made to happen in every round."""
+    """Return the dangerous states that were not reached, although every round forces them."""
     wanted = {
         "pairs under way at the same time": figures.overlapping == figures.pairs > 0,
         "the same token in two processes": figures.conflicts >= figures.met > 0,
         "a decline only because of a concurrent purchase": figures.declined_for_another > 0,
-        "purchases under way while something was switched off": figures.under_way >= 2 * figures.changes > 0,
+        "purchases under way during a deactivation": figures.under_way >= 2 * figures.changes > 0,
     }
     return [name for name, is_reached in wanted.items() if not is_reached]

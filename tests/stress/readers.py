@@ -1,4 +1,4 @@
-"""Readers: many clients page through lists of transactions while purchases arrive; both promises about pages are checked.
+"""Readers: many clients page through lists of transactions while purchases arrive; no entry is repeated or missed.
 
 ``python -m tests.stress.readers`` runs 50 readers of each kind and 2,000 purchases, on SQLite and with two processes on
 PostgreSQL.
@@ -34,23 +34,23 @@ KEPT_OPEN: tuple[dict[str, str], ...] = (
     {}, {"state": "ALL"}, {"state": "ALL", "type": "authorization"}, {"state": "ALL", "sort_by": "created_time"},
     {"sort_by": "user_transaction_time"}, {"user_token": "ana"}, {"state": "ALL", "card_token": "jit"},
 )  # fmt: skip
-"""Lists that readers of a kept-open connection read."""
+"""The lists of readers that keep one connection open."""
 
 PLAIN: tuple[dict[str, str], ...] = tuple(query for query in KEPT_OPEN if query.get("state") == "ALL")
-"""Lists of readers that open a connection for each page: those that nothing leaves."""
+"""The lists of readers that open a connection for each page: lists that no entry leaves."""
 
 DATABASES = ("sqlite", "postgres")
 
 CLEARED_EVERY = 8
-"""Of so many purchases one is cleared, so it leaves the lists of the default states."""
+"""One of this number of purchases is cleared, so it leaves the lists of the default states."""
 
 IDLE = {"CARDWRIGHT_IDLE_TIMEOUT_S": "600"}
-"""A connection stays open although its reader waits for purchases."""
+"""An idle timeout longer than a reader's wait for purchases."""
 
 
 @dataclass
 class Purchases:
-    """What was bought so far. A page that was read allows one purchase more."""
+    """The purchases so far. Each page that is read allows one more purchase."""
 
     shop: Shop
     bought: list[str] = field(default_factory=list)
@@ -59,18 +59,18 @@ class Purchases:
     _numbers: Iterator[int] = field(default_factory=count)
 
     def arrive(self, number: int) -> None:
-        """Return when so many purchases were made; allow them one by one."""
+        """Allow purchases one by one; return after the purchase ``number``."""
         while (bought := len(self.bought)) < number:
             self.allowed.release()
             until(lambda before=bought: len(self.bought) > before)  # type: ignore[misc]
 
     def buy(self) -> None:
-        """Buy once, and clear some of what was bought before."""
+        """Buy once, and clear every eighth purchase."""
         with closing(self.shop.connect()) as client:
             self._buy(client)
 
     def run(self, end: int) -> None:
-        """Buy what is allowed, up to ``end`` purchases in all."""
+        """Buy as allowed, up to ``end`` purchases in all."""
         with closing(self.shop.connect()) as client:
             while len(self.bought) < end:
                 self.allowed.acquire()
@@ -91,7 +91,7 @@ class Purchases:
 
 @dataclass
 class Readings:
-    """What the readers of one kind came to."""
+    """The counts of the readers of one kind."""
 
     kind: str
     readers: int = 0
@@ -103,13 +103,13 @@ class Readings:
     missed: int = 0
 
     def add(self, other: "Readings") -> None:
-        """Add those of a reader."""
+        """Add the counts of another reader."""
         for name in ("readers", "pages", "pages_after_arrivals", "entries", "expected", "repeated", "missed"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def ask(connection: OpenConnection, headers: Mapping[str, str], query: Mapping[str, object]) -> dict[str, Any]:
-    """A page of the list."""
+    """Return a page of the list."""
     connection.request("GET", f"/v3/transactions?{urlencode(query)}", headers=headers)
     answer = connection.getresponse()
     text = answer.read()
@@ -120,9 +120,9 @@ def ask(connection: OpenConnection, headers: Mapping[str, str], query: Mapping[s
 def read_all(
     purchases: Purchases, ports: Sequence[int], query: Mapping[str, str], size: int, begin: int, end: int, *, kept_open: bool
 ) -> Readings:
-    """Read a list to its end: over one connection, or with a new one for each page, at each process in turn.
+    """Read a list to its end over one connection, or with a new connection for each page, to the processes in turn.
 
-    The reading begins after ``begin`` purchases. Before every page another one arrives, up to ``end``.
+    The reader starts after ``begin`` purchases. Another purchase arrives after every page, up to ``end``.
     """
     purchases.arrive(begin)
     headers = {"Authorization": purchases.shop.client._authorization}
@@ -152,9 +152,9 @@ def read_all(
 def run(
     servers: Sequence[RunningServer], *, readers: int, purchases: int, first: int = 300, seed: int = 1
 ) -> tuple[Readings, Readings]:
-    """Let readers of both kinds read while the purchases arrive. ``first`` purchases are there before.
+    """Run readers of both kinds while the purchases arrive. ``first`` purchases are made before.
 
-    The readers begin one after the other during the first half of the purchases.
+    The readers start one after the other during the purchases.
     """
     shop, drawn = Shop(servers[0], frozen=False), random.Random(seed)
     bought = Purchases(shop)
@@ -181,7 +181,7 @@ def run(
 
 
 def report(name: str, kinds: Sequence[Readings], seconds: float) -> Iterator[str]:
-    """The figures as lines."""
+    """Yield the figures as lines."""
     for readings in kinds:
         yield (
             f"{name}, {readings.kind}: {readings.readers} readers, {readings.pages:,} pages, {readings.pages_after_arrivals:,} "
@@ -192,10 +192,10 @@ def report(name: str, kinds: Sequence[Readings], seconds: float) -> Iterator[str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the readers on both databases. Exits with 1 when a promise was not kept."""
+    """Run the readers on both databases. Return 1 if an entry was missed, or repeated on one connection."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.readers", description=__doc__)
-    parser.add_argument("--readers", type=int, default=50, help="readers of each kind")
-    parser.add_argument("--purchases", type=int, default=2_000, help="purchases that arrive meanwhile")
+    parser.add_argument("--readers", type=int, default=50, help="readers of each kind (default: 50)")
+    parser.add_argument("--purchases", type=int, default=2_000, help="purchases during the reading (default: 2000)")
     parser.add_argument("--db", nargs="*", choices=DATABASES, default=DATABASES)
     options = parser.parse_args(arguments)
     is_broken = False

@@ -1,4 +1,4 @@
-"""What clients asked and what they were told: the memory that a crash must not contradict."""
+"""Request log: the requests of all clients and their answers, with which the database must agree after a crash."""
 
 import threading
 from collections import Counter
@@ -13,7 +13,7 @@ APPROVED = "0000"
 
 @dataclass(slots=True)
 class Message:
-    """One request and its answer: None as long as whoever sent it has heard nothing."""
+    """One request and its answer, None while there is none."""
 
     token: str
     path: str
@@ -24,39 +24,39 @@ class Message:
 
     @property
     def cents(self) -> int:
-        """What was asked for."""
+        """The requested amount."""
         return cents_of(float(self.body["amount"]))
 
     @property
     def is_approved(self) -> bool:
-        """Whether it was answered with a yes."""
+        """True if the answer is an approval."""
         return self.answer is not None and self.answer["response"]["code"] == APPROVED
 
 
 @dataclass
 class Memory:
-    """Every request by its token, in the order of asking; safe for several threads."""
+    """All requests by token, in the order of sending; thread-safe."""
 
     by_token: dict[str, Message] = field(default_factory=dict)
     chains: dict[str, list[Message]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, message: Message) -> None:
-        """Remembers a request before it is sent."""
+        """Record a request before it is sent."""
         with self.lock:
             self.by_token[message.token] = message
             self.chains.setdefault(message.root, []).append(message)
 
     def answered(self) -> list[Message]:
-        """What was acknowledged, oldest first."""
+        """Return the acknowledged messages, oldest first."""
         return [message for message in self.by_token.values() if message.answer is not None]
 
     def unanswered(self) -> list[Message]:
-        """What nobody was told the outcome of."""
+        """Return the messages without an answer."""
         return [message for message in self.by_token.values() if message.answer is None]
 
     def held_cents(self) -> Counter[str]:
-        """What must be on hold on each user's account, reckoned from nothing but the answers."""
+        """Return the total hold of each user's account, derived from the answers only."""
         held = Counter[str]()
         for chain in self.chains.values():
             held[chain[0].user] += hold_of(chain)
@@ -64,14 +64,14 @@ class Memory:
 
 
 def hold_of(chain: list[Message]) -> int:
-    """What is still on hold of one authorization: the answers of its chain, one after the other."""
+    """Return the open hold of one authorization, derived from the answers of its chain."""
     hold = cleared = 0
     for message in (message for message in chain if message.is_approved):
         match message.path.rpartition("/")[2]:
             case "authorization":
                 hold = message.cents
             case "advice":
-                # The new total has what was cleared of it already.
+                # The new total includes the cleared amount.
                 hold = message.cents - cleared
             case "clearing":
                 hold, cleared = max(0, hold - message.cents), cleared + message.cents
@@ -81,7 +81,7 @@ def hold_of(chain: list[Message]) -> int:
 
 
 def differences(answer: dict[str, Any], stored: dict[str, Any]) -> Iterator[str]:
-    """Where two pictures of a transaction differ. Its state is the one thing that may move on."""
+    """Yield the differences between an answer and a stored transaction. Only the state may differ."""
     for name in sorted(answer.keys() | stored.keys()):
         if name != "state" and answer.get(name) != stored.get(name):
-            yield f"{name}: told {answer.get(name)!r}, found {stored.get(name)!r}"
+            yield f"{name}: answered {answer.get(name)!r}, stored {stored.get(name)!r}"

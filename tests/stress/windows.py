@@ -1,12 +1,12 @@
 """Random histories under velocity controls while time passes; `make windows HISTORIES=2000` runs the full size.
 
-Each history has 40 steps: messages of one card, changes of controls, and time. For a window with an end they cross at least
-two ends. After every step the histories are compared with a second count of all that is stored (`recount.py`):
+Each history has 40 steps: messages of one card, changes of controls, and time. It crosses at least two window ends, if the
+window has an end. After every step a second, naive count of all stored messages (`naive_velocity.py`) checks:
 
-* No request was approved whose amount, added to the recount of that instant, is beyond a limit.
-* No request was refused by a control though every limit had room.
+* No approved request exceeds a limit together with the count at its decision.
+* No control declined a request although every limit had room.
 * No stored usage is below zero.
-* What is available of each control is its limit minus the recount, and 0 at least.
+* The available amount of each control is its limit minus the count, and at least 0.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from tests.support.limit_histories import WINDOWS, WRONG, Figures, play
 from tests.support.postgres import TestPostgres
 
 PEOPLE = 100
-"""Histories of one program, which has a clock and controls of its own."""
+"""Histories of one program; each program has a separate clock and separate controls."""
 
 
 def run(address: str, *, histories: int, seed: int, windows: Sequence[str] = WINDOWS, people: int = PEOPLE, stories: int = 1,
         say: Callable[[str], None] = lambda _: None) -> list[Figures]:  # fmt: skip
-    """So many histories for each window on one empty database. Of so many kinds of failures one history is told."""
+    """Play ``histories`` histories for each window on one empty database. Up to ``stories`` kinds of failures get an example."""
     all_figures = []
     platform = InProcessPlatform(address)
     try:
@@ -45,20 +45,20 @@ def run(address: str, *, histories: int, seed: int, windows: Sequence[str] = WIN
 
 
 def failures_of(figures: Figures) -> dict[str, Counter[str]]:
-    """In how many histories something of each kind was wrong, by the steps after which it was wrong for the first time."""
+    """Return the number of wrong histories for each kind of failure and for the steps before its first occurrence."""
     counts = dict[str, Counter[str]]()
     for failure in figures.failures:
         verbs = {
             line.step.verb for line in failure.place.lines if line.turn == failure.turn and line.owner == failure.person.name
         }
-        counts.setdefault(failure.kind, Counter())[" + ".join(sorted(verbs)) or "a change for everybody"] += 1
+        counts.setdefault(failure.kind, Counter())[" + ".join(sorted(verbs)) or "a change for all users"] += 1
     return counts
 
 
 def table(all_figures: Sequence[Figures]) -> str:
-    """The figures for people, each zero beside the number of histories that it stands on."""
-    head = ("velocity limits while time passes", "histories with something wrong", "steps", "*met:* requests approved",
-            "*met:* over a limit", "*met:* given back in a later window", "took")  # fmt: skip
+    """Return the figures as a Markdown table, with the number of histories beside each zero."""
+    head = ("velocity limits while time passes", "histories with a violation", "steps", "*reached:* requests approved",
+            "*reached:* declined by a limit", "*reached:* given back in a later window", "duration")  # fmt: skip
     lines = [
         (
             figures.window, f"{figures.wrong:,} of {figures.histories:,}", f"{figures.steps:,}", f"{figures.met['approved']:,}",
@@ -72,14 +72,14 @@ def table(all_figures: Sequence[Figures]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Plays the histories. Exits with 1 when something was wrong, and when a situation was never met: that proves nothing."""
+    """Play the histories. Return 1 if a history was wrong, or if a dangerous state was never reached."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.windows", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--histories", type=int, default=2_000, help="histories for each window")
-    parser.add_argument("--people", type=int, default=PEOPLE, help="histories of one program")
+    parser.add_argument("--histories", type=int, default=2_000, help="histories for each window (default: 2000)")
+    parser.add_argument("--people", type=int, default=PEOPLE, help="histories of one program (default: 100)")
     parser.add_argument("--windows", nargs="*", choices=WINDOWS, default=WINDOWS)
-    parser.add_argument("--seed", type=int, default=42, help="the same seed draws the same histories")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the histories (default: 42)")
     parser.add_argument("--db", choices=("sqlite", "postgres"), default="sqlite")
-    parser.add_argument("--json", type=Path, help="a file for what was met")
+    parser.add_argument("--json", type=Path, help="file for the counts of reached states")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""Ways of writing one value as JSON, made from the types of the route table, and values that differ from it."""
+"""Writings: equivalent JSON texts of one value, made from the types of the route table, and different values."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -9,15 +9,15 @@ from msgspec import inspect
 from tests.stress.invalid_bodies import Field, bare
 
 ABSENT = "absent"
-"""Takes the place of JSON where a field is left out."""
+"""A placeholder for a field that is left out."""
 
 Values = tuple[str, str | None]
-"""Two different legal values as JSON; None where no second one is legal."""
+"""Two different valid values as JSON; the second is None if only one is valid."""
 
 # --- Times -------------------------------------------------------------------------------
 
 Writings = tuple[tuple[str, ...], str]
-"""Writings of one time, and another time."""
+"""Equivalent texts of one time, and a different time."""
 
 DAY: Writings = (
     ('"2035-05-06"', '"2035-05-06T00:00:00Z"', '"2035-05-06T19:30:00.000Z"', '"2035-05-06T19:30:00"'), '"2035-05-07"',
@@ -39,10 +39,10 @@ TIMES = {
     "/sandbox/backtests start_date": PAST, "/sandbox/backtests end_date": PAST_END, "birth_date": DAY, "start_date": DAY,
     "end_date": DAY, "start_time": MOMENT, "end_time": MOMENT, "settlement_date": INSTANT,
 }  # fmt: skip
-"""Fields that are read as times."""
+"""Fields that are parsed as times."""
 
 TEXTS = frozenset({"passport_expiration_date", "id_card_expiration_date", "expiration_date"})
-"""Fields with the name of a time that are kept as the text that was sent."""
+"""Fields with the name of a time that are stored as sent."""
 
 # --- Values ------------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ VALUES: dict[str, Values] = {
     "auth_controls.change.token": ('"no_betting"', '"no_bars"'), "cash_back_amount": ("10", "11"),
     "pre_auth_time_limit": ('"3"', '"4"'), "expiration_offset.value": ("3", "4"), "min_offset.value": ("9", "8"),
 }  # fmt: skip
-"""Legal values where any value of the type will not do, by the end of the field's path, perhaps with its route before it."""
+"""Valid values of fields that do not accept every value of their type. The key is the end of the path, or route and end."""
 
 DEFAULTS = {
     "config.signature_algorithm": ('"HMAC_SHA_1"',), "/v3/velocitycontrols usage_limit": ("-1",),
@@ -93,17 +93,17 @@ DEFAULTS = {
     "translate_pin_from_card_token": ('""',), "account_token": ('""',), "bulk_issuance_token": ('""',),
     "real_time_fee_group_token": ('""',), "/v3/users password": ('""',),
 }  # fmt: skip
-"""Values that mean the same as a field that is left out, besides what the answer and the shape say."""
+"""Values equivalent to a missing field, in addition to the defaults in the answer and the shape."""
 
 
 def key_of(table: dict[str, Any], route: str, name: str) -> str | None:
-    """The entry of a table for a field: by the end of its path, the longest first, with its route before those without."""
+    """Return the key of a field in a table: the longest end of its path, keys with the route first. None if there is none."""
     ends = [name.split(".", number)[-1] for number in range(name.count(".") + 1)]
     return next((key for key in [*(f"{route} {end}" for end in ends), *ends] if key in table), None)
 
 
 def writings(field: Field, value: str) -> Iterator[str]:
-    """The other ways of writing a value, which is JSON, that a field of this type takes."""
+    """Yield the other JSON texts of a value that a field of this type accepts as equal."""
     kinds = [bare(kind) for kind in field.types]
     is_text = any(isinstance(kind, inspect.StrType) for kind in kinds)
     digits = value.strip('"')
@@ -113,7 +113,7 @@ def writings(field: Field, value: str) -> Iterator[str]:
                 number = Decimal(value)
                 yield from (f'"{number:.2f}"', f"{number:.1f}", f"{number:E}")
             case inspect.IntType() if is_text:
-                # A text of digits that begins with no zero is a number too.
+                # A text of digits without a leading zero may also be sent as a number.
                 if digits.isdigit() and not digits.startswith("0"):
                     yield from (digits, f"{digits}.0")
             case inspect.IntType():
@@ -133,7 +133,7 @@ METADATA: Values = ('{"a": 7, "b": true}', '{"a": 8, "b": true}')
 
 
 def sample(field: Field) -> Values:
-    """Two values of a field's type."""
+    """Return two values of a field's type."""
     kind = bare(field.types[0])
     if any(isinstance(bare(other), inspect.IntType) for other in field.types[1:]):
         assert isinstance(kind, inspect.StrType)
@@ -158,4 +158,4 @@ def sample(field: Field) -> Values:
         case inspect.VarTupleType():
             return '["x", "y"]', '["y", "x"]'
         case _:
-            raise AssertionError(f"what is a value of {kind}? Say so here")
+            raise AssertionError(f"no sample of {kind}; add one here")
