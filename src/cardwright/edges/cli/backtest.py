@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 SHOWN_MAX = 20
-"""Maximum of flips in the report; all of them are at /sandbox/backtests/TOKEN/flips."""
+"""Maximum number of flips in the report; all of them are at /sandbox/backtests/TOKEN/flips."""
 
 EXAMPLE = '{"velocity_controls": {"change": [{"token": "TOKEN", "amount_limit": 50}]}}'
 

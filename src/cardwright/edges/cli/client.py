@@ -23,7 +23,7 @@ class ApiResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientHints:
-    """Ways out of a client's failures: no connection, a certificate authority that cannot be read, a wrong address."""
+    """Hints for a client's failures: no connection, a certificate authority that cannot be read, a wrong address."""
 
     connect: Hint
     ca: Hint
@@ -35,7 +35,7 @@ TEMPORARY = ClientHints(
     ca=Hint(text="start the server again"),
     address=Hint(text="use an address such as http://127.0.0.1:8181/v3"),
 )
-"""Ways out for an instance that the command itself started."""
+"""Hints for an instance that the command itself started."""
 
 
 class Client:

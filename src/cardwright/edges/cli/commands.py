@@ -14,7 +14,7 @@ from cardwright.edges.cli.status import OutputFormat
 from cardwright.edges.cli.surroundings import failure_of_file, variable_hint
 
 if TYPE_CHECKING:
-    # pydantic takes a fifth of a second to import: `cardwright --help` does without it.
+    # Functions import the settings late, because `cardwright --help` does not use pydantic (decision 10).
     from cardwright.settings import Settings
 
 # Help has frames only on a terminal, not in files and pipes.

@@ -105,7 +105,7 @@ def check_database_file(path: str, *, is_read: bool = False) -> None:
 
 @contextmanager
 def migrated(settings: "Settings", *, is_made: bool = False) -> Iterator[tuple["Database", bool]]:
-    """Migrate the database to the schema of this version, and tell whether it had another one. Raises Failure.
+    """Migrate the database to the schema of this version. Yield it, and True if it had another schema. Raises Failure.
 
     An empty database is migrated only if ``is_made``.
     """
@@ -125,12 +125,12 @@ def migrated(settings: "Settings", *, is_made: bool = False) -> Iterator[tuple["
 
 
 def _empty(database: "Database") -> Failure:
-    """Return the failure for a database that no server has used; a migration would only make an empty one of it."""
+    """Return the failure for a database without tables. A migration would only create empty ones."""
     return Failure(f"--db {database.place} has no tables of Cardwright", Hint(text="name the database of a server with --db"))
 
 
 def check_revision(database: "Database", revision: str | None) -> None:
-    """Check that this version knows the revision of the database. Raises Failure."""
+    """Check that the revision of the database is among the migrations of this version. Raises Failure."""
     from cardwright.storage.migrate import newest, revisions
 
     if revision is None or revision in revisions():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_MAX = 110
-"""Maximum of characters of a request in the output."""
+"""Maximum length of a request in the output, in characters."""
 
 
 def demo(*, as_json: bool) -> None:

@@ -138,7 +138,7 @@ def client_of(settings: "Settings", base_url: str | None) -> Client:
 
 
 def client_hints(instance: Instance, settings: "Settings") -> ClientHints:
-    """Return the ways out for the instance that the data directory records."""
+    """Return the hints for the instance that the data directory records."""
     start = on_its_database(instance, settings, "cardwright serve")
     ca = Hint(text="restart the server with --tls, which writes the certificate authority again")
     return ClientHints(connect=start, ca=ca, address=Hint(text="restart the server, which writes its address again"))
@@ -154,7 +154,7 @@ def on_its_database(instance: Instance, settings: "Settings", command: str) -> H
 
 
 def _hints_of_address(settings: "Settings") -> ClientHints:
-    """Return the ways out for an instance that ``--base-url`` or ``CARDWRIGHT_BASE_URL`` names."""
+    """Return the hints for an instance that ``--base-url`` or ``CARDWRIGHT_BASE_URL`` names."""
     format_text = "use an address such as http://127.0.0.1:8181/v3"
     connect = command_with_place(settings, "cardwright status", "start that server, or correct its address")
     ca_text = "CARDWRIGHT_CA must name the ca.pem of that server; without it, the authorities of this system apply"
@@ -167,7 +167,7 @@ def _hints_of_address(settings: "Settings") -> ClientHints:
 
 
 def credentials_hint(settings: "Settings") -> Hint:
-    """Return the way out if an instance does not accept the credentials."""
+    """Return the hint for an instance that does not accept the credentials."""
     from cardwright.wiring import SECRETS_FILE, data_dir_of
 
     names = ["CARDWRIGHT_APPLICATION_TOKEN", "CARDWRIGHT_ACCESS_TOKEN"]
@@ -207,7 +207,7 @@ def fresh_instance(*, db: str | None = None, options: Sequence[str] = ()) -> Ite
     command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", "--json", "--until-eof"]
     command += ["--db", db or ":memory:", *options]
     env = dict(os.environ) if db else {name: value for name, value in os.environ.items() if not name.startswith("CARDWRIGHT_")}
-    # The root directory has no .env whose settings would leak in. A new session: Ctrl-C is for the command.
+    # The root directory has no .env with other settings. In a new session, Ctrl-C reaches only the command.
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=None if db else "/", start_new_session=True
     )

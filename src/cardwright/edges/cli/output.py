@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    # Rich takes a tenth of a second to import, and `serve` does not use it.
+    # Functions import Rich late, because `serve` does not use it (decision 10).
     from rich.console import Console
 
 PLAIN_WIDTH = 200
@@ -16,14 +16,14 @@ PLAIN_WIDTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """The way out of a failure: a shell command that works as printed, or advice in words, or both."""
+    """The next step after a failure: a shell command that works as printed, or advice in words, or both."""
 
     command: str = ""
     text: str = ""
 
 
 class Failure(Exception):
-    """The reason why a command cannot do its work. The text names the option or the file; ``hint`` is the way out.
+    """The reason why a command cannot do its work. The text names the option or the file; ``hint`` is the next step.
 
     A plain string as ``hint`` is a command, which a user may paste into a shell. Advice in words needs ``Hint(text=…)``.
     """

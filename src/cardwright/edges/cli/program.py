@@ -42,7 +42,7 @@ def create_program(
 
 
 def _failure(client: Client, response: ApiResponse, token: str | None, settings: "Settings") -> Failure:
-    """Return the failure for a status other than 201: the reason of the instance, and the way out."""
+    """Return the failure for a status other than 201: the reason of the instance, and a hint."""
     reason = response.body.get("error_message", response.body) if isinstance(response.body, dict) else response.body
     if response.status == 400 and token is not None:
         hint = command_with_place(settings, "cardwright program", "without TOKEN, the instance draws a token")

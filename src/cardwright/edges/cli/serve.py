@@ -92,7 +92,7 @@ def _leave_at_eof() -> None:
 
 
 def check(settings: "Settings") -> None:
-    """Check that the settings work together. Raises Failure, which names the option and the way out; OSError."""
+    """Check that the settings work together. Raises Failure with the option and a hint, and OSError."""
     from cardwright.core.pan import is_bin
     from cardwright.wiring import address_of
 

@@ -80,7 +80,7 @@ def show_exports(variables: Mapping[str, str]) -> None:
 
 
 def _readiness(instance: Instance, settings: "Settings") -> ApiResponse:
-    """Return the response of ``/readyz``. Raises Failure, which says so if the process has ended."""
+    """Return the response of ``/readyz``. Raises Failure, with a note if the process has ended."""
     try:
         return Client(instance.root_url, ca=instance.ca, hints=client_hints(instance, settings)).request("GET", "/readyz")
     except Failure as failure:
@@ -102,7 +102,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _not_ready(instance: Instance, response: ApiResponse, settings: "Settings") -> Failure:
-    """Return the failure for a response other than 200: its ``status`` and ``reason``, and the way out."""
+    """Return the failure for a response other than 200: its ``status`` and ``reason``, and a hint."""
     body = response.body if isinstance(response.body, dict) else {}
     state = str(body.get("status", f"HTTP status {response.status}"))
     text = f"{instance.root_url} is not ready: {state}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 PLACE = ("db", "data_dir")
-"""The settings that say where an instance keeps its data."""
+"""The settings for the location of an instance's data."""
 
 SERVE_OPTIONS = (*PLACE, "host", "port", "workers", "tls", "mode", "seed", "allow_simulate", "log_level")
 """The settings that are options of ``serve``."""
@@ -83,7 +83,7 @@ def has_password(address: str) -> bool:
 
 
 def variable_hint(names: list[str], text: str = "") -> Hint:
-    """Return the way to get rid of wrong settings: ``unset`` for variables, the lines to correct for ``.env``."""
+    """Return the hint for wrong settings: ``unset`` for variables, the lines to correct for ``.env``."""
     wanted = {name.upper() for name in names}
     if variables := sorted(name for name in os.environ if name.upper() in wanted):
         return Hint(f"unset {' '.join(variables)}", text)
