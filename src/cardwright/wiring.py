@@ -76,7 +76,7 @@ log = structlog.get_logger()
 
 
 class Misconfigured(Exception):
-    """Settings that cannot work together, or a damaged file. The text names the setting or file, ``advice`` the way out."""
+    """Settings that cannot work together, or a damaged file. The text names the setting or file, ``advice`` the next step."""
 
     def __init__(self, text: str, advice: str) -> None:
         super().__init__(text)
@@ -364,7 +364,7 @@ class Platform:
 def _engine_store(database: Database) -> EngineStore:
     if database.is_sqlite:
         return SqliteStore(database)
-    # The import of psycopg takes 0.17 s, so it happens only with PostgreSQL.
+    # Imported only with PostgreSQL, because the import of psycopg is slow (decision 10).
     from cardwright.storage.engine.postgres import PostgresStore
 
     return PostgresStore(database)

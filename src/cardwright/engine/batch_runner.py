@@ -129,7 +129,7 @@ async def run_batch(
     except BaseException:
         await worker.abort()
         raise
-    # Render the answers while the database commits: a lone purchase takes a tenth less time, and the rate is a fifth higher.
+    # Render the answers while the database commits, which makes answers faster and the rate higher (decision 2).
     try:
         await worker.commit(batch.write, partial(_render, requests, results))
     except InDoubt as doubt:

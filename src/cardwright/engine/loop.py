@@ -113,7 +113,7 @@ class Engine:
         self._trials = 0
 
     async def start(self) -> None:
-        """Start the workers. If the database is away, they connect later, because a process may start during an outage."""
+        """Start the workers. During an outage they connect later, because a process may start during an outage."""
         for _ in range(self._store.workers_max):
             worker: Worker | None = None
             try:
@@ -146,7 +146,7 @@ class Engine:
         self._ids = IdSource()
 
     async def card(self, key: CardKey) -> CardEntry:
-        """Return the card, cached or loaded. Raises CARD_UNKNOWN, and UNAVAILABLE if the database is away."""
+        """Return the card, cached or loaded. Raises CARD_UNKNOWN, and UNAVAILABLE during an outage."""
         entry = self.cache.find_card(key)
         return entry if entry is not None else await _there(self.cache.load_card(key), CARD_UNKNOWN)
 
@@ -231,7 +231,7 @@ class Engine:
         return Problem(BUSY, "too many conflicts, try again later")
 
     async def original(self, key: TokenKey) -> Original:
-        """Return the transaction that a message refers to. Raises ORIGINAL_NOT_FOUND, and UNAVAILABLE if the database is away."""
+        """Return the transaction that a message refers to. Raises ORIGINAL_NOT_FOUND, and UNAVAILABLE during an outage."""
         return await _there(self.cache.want_original(key), ORIGINAL_NOT_FOUND)
 
     def _wake(self) -> None:

@@ -15,7 +15,7 @@ HEARTBEAT_S = 1.0
 """Seconds between two reads of the schema while the database works."""
 
 PROBE_S = 0.2
-"""Seconds between two attempts to commit while the database is away."""
+"""Seconds between two attempts to commit during an outage."""
 
 log = structlog.get_logger()
 
@@ -92,7 +92,7 @@ class Monitor:
         return None
 
     async def _rest(self) -> None:
-        """Wait until the next heartbeat is due, or the next probe if the database is away."""
+        """Wait until the next heartbeat is due, or the next probe during an outage."""
         left_s = HEARTBEAT_S
         while left_s > 0 and not self._stopped.is_set():
             with contextlib.suppress(TimeoutError):

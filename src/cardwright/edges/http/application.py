@@ -86,8 +86,8 @@ class Application:
         self._api = Api(app, ROUTES)
         sweeper = asyncio.create_task(self._api.sweep())
         self._inbox = InboxReceiver(app)
-        # Loaded objects stay in memory, and requests create almost no reference cycles. With the default thresholds the garbage
-        # collector would take a tenth of the process's time.
+        # Loaded objects stay in memory, and requests create almost no reference cycles. So garbage collection runs rarely
+        # (decision 14).
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)

@@ -45,8 +45,8 @@ BINARY = 1
 AWAKE_S = 0.000_2
 """Seconds for which a connection polls for rows before it waits in ``epoll``.
 
-A short ``epoll`` sleep costs more than it saves: the wake-up is late, and CPU caches are cold. An idle server answers within half
-of this time. Polling reduces the time of a lone purchase by a tenth; meanwhile the event loop runs all other work.
+A short ``epoll`` sleep costs more than it saves: the wake-up is late, and CPU caches are cold (decision 2). While the connection
+polls, the event loop runs all other work.
 """
 
 Rows = list[list[bytes | None]]
