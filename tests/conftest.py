@@ -37,18 +37,18 @@ settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
-# What a test recorded under this name is told at the end of the run, by whichever process it ran in.
-TOLD_AT_THE_END = "not run"
+NOT_RUN_BLOCK = "not run"
+"""The property of a test report with a block of the documentation that is not run. The summary of the run lists these blocks."""
 
 FIGURE = "figure"
-"""A figure that a test recorded under this name is told there too."""
+"""The property of a test report with a figure, which the summary prints too."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Lists what the documentation shows and the tests leave out, so that it is never out of sight."""
+    """List the blocks of the documentation that are not run, and the recorded figures, of all test processes."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     calls = [report for report in reports if getattr(report, "when", "") == "call"]
-    texts = sorted(str(text) for report in calls for name, text in report.user_properties if name == TOLD_AT_THE_END)
+    texts = sorted(str(text) for report in calls for name, text in report.user_properties if name == NOT_RUN_BLOCK)
     if texts:
         terminalreporter.section("blocks of the documentation that are not run")
         terminalreporter.write_line("\n".join(texts))

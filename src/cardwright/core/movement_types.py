@@ -40,8 +40,8 @@ ANNOUNCED = frozenset({CREDITED.pending, DEBITED.pending})
 Such a row is PENDING and has a due time until the deposit is applied, rejected or reversed.
 """
 
-NEWS = ANNOUNCED | {CREDITED.rejected, DEBITED.rejected, CREDITED.pending_reversal, DEBITED.pending_reversal}
-"""Types of a deposit's transactions that move no money."""
+DEPOSITS_WITHOUT_ENTRY = ANNOUNCED | {CREDITED.rejected, DEBITED.rejected, CREDITED.pending_reversal, DEBITED.pending_reversal}
+"""Types of a deposit's transactions that move no money, so they have no journal entry."""
 
 CARDLESS = frozenset(
     {GPA_CREDIT, GPA_DEBIT, FEE_CHARGE, FEE_REFUND, FEE_PENDING, FEE_REVERSAL, PEER, PROGRAM, *CREDITED, *DEBITED}

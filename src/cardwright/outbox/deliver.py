@@ -30,7 +30,7 @@ from cardwright.storage.tables import webhooks
 STOP_S: Final = 1.0
 """Maximum wait of `stop` for the responses to posts in progress, in seconds."""
 
-TROUBLE_S: Final = 1.0
+ERROR_PAUSE_S: Final = 1.0
 """Pause of the loop after an error of the database, in seconds."""
 
 OUTCOMES = prometheus_client.Counter("cardwright_deliveries_total", "Attempts to deliver a notification", ["outcome"])
@@ -126,12 +126,12 @@ class Deliverer:
             except Unavailable as error:
                 # The outage is already logged.
                 log.debug("outbox waits for the database", error=str(error))
-                await self._rest(TROUBLE_S)
+                await self._rest(ERROR_PAUSE_S)
                 continue
             except Exception:
                 # A bug must not end the loop, or all deliveries would stop.
                 log.exception("outbox could not be read or written")
-                await self._rest(TROUBLE_S)
+                await self._rest(ERROR_PAUSE_S)
                 continue
             if claimed == 0:
                 await self._rest(self._poll_s)

@@ -307,7 +307,7 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         {"deposits_are_what_banks_sent", "what_is_sent_arrives"},
     ),
     "a deposit is said to have been refused": (
-        f"UPDATE transactions SET state = 4 WHERE type_id = {PENDING} AND state = 3", {"deposit_ends_as_it_was_told"},
+        f"UPDATE transactions SET state = 4 WHERE type_id = {PENDING} AND state = 3", {"deposit_state_matches_transactions"},
     ),
     "a deposit waits for ever": (
         f"UPDATE transactions SET due_ms = 0 WHERE type_id = {PENDING} AND state = 1",
@@ -385,21 +385,21 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
     "a source has no history": ("DELETE FROM config_history WHERE kind = 1", {"configuration_has_history"}),
     "a product has no history": ("DELETE FROM config_history WHERE kind = 2", {"configuration_has_history"}),
     "a user has no history": (
-        "DELETE FROM config_history WHERE kind = 3", {"configuration_has_history", "facts_are_the_newest_words"},
+        "DELETE FROM config_history WHERE kind = 3", {"configuration_has_history", "facts_match_history"},
     ),
     "a card has no history": (
-        "DELETE FROM config_history WHERE kind = 4", {"configuration_has_history", "facts_are_the_newest_words"},
+        "DELETE FROM config_history WHERE kind = 4", {"configuration_has_history", "facts_match_history"},
     ),
     "a card is thought to be what it is not": (
-        "UPDATE cards SET fact = replace(fact, 'ACTIVE', 'SUSPENDED')", {"facts_are_the_newest_words"},
+        "UPDATE cards SET fact = replace(fact, 'ACTIVE', 'SUSPENDED')", {"facts_match_history"},
     ),
     "a control is not what it was said to be": (
-        "UPDATE velocity_controls SET fact = replace(fact, '1000', '2000')", {"controls_are_the_newest_words"},
+        "UPDATE velocity_controls SET fact = replace(fact, '1000', '2000')", {"controls_match_history"},
     ),
-    "a control is switched off in silence": ("UPDATE auth_controls SET active = false", {"controls_are_the_newest_words"}),
-    "an exemption has no history": ("DELETE FROM config_history WHERE kind = 11", {"controls_are_the_newest_words"}),
+    "a control is switched off in silence": ("UPDATE auth_controls SET active = false", {"controls_match_history"}),
+    "an exemption has no history": ("DELETE FROM config_history WHERE kind = 11", {"controls_match_history"}),
     "a group grows in silence": (
-        "UPDATE mcc_groups SET fact = replace(fact, '5813', '5814')", {"controls_are_the_newest_words"},
+        "UPDATE mcc_groups SET fact = replace(fact, '5813', '5814')", {"controls_match_history"},
     ),
     "a revision is taken back": ("UPDATE holders SET revision = 1", {"configuration_has_history"}),
     "an account changes hands": ("UPDATE holders SET program_id = 99", {"programs_stay_apart"}),

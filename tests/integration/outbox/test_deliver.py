@@ -527,7 +527,7 @@ def test_cancelling_is_a_stop(store: NotificationStore, patient_stop: None) -> N
 
 def test_trouble_with_the_database_is_survived(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outcome that cannot be written is kept and written when the database is back. Nothing is sent twice."""
-    monkeypatch.setattr("cardwright.outbox.deliver.TROUBLE_S", 0.05)
+    monkeypatch.setattr("cardwright.outbox.deliver.ERROR_PAUSE_S", 0.05)
     broken, failures = threading.Event(), list[OSError]()
     real_write = store.database.write
 

@@ -11,7 +11,16 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, or_, select
 
 from cardwright.core.enums import TYPE_NUMBER, State
-from cardwright.core.movement_types import ANNOUNCED, CREDITED, DEBITED, FEE_CHARGE, FEE_PENDING, FEE_REFUND, FEE_REVERSAL, NEWS
+from cardwright.core.movement_types import (
+    ANNOUNCED,
+    CREDITED,
+    DEBITED,
+    DEPOSITS_WITHOUT_ENTRY,
+    FEE_CHARGE,
+    FEE_PENDING,
+    FEE_REFUND,
+    FEE_REVERSAL,
+)
 from cardwright.core.snapshot import Account
 from cardwright.core.transaction_types import (
     CARD_CREDITS,
@@ -98,7 +107,7 @@ def approved_has_one_entry(db: Connection) -> Iterator[Discrepancy]:
     A direct deposit moves money only when it is applied or reversed. An announced credit has an effect of 0.
     """
     row = transactions.c
-    moved_money = and_(row.impacted.is_not(None), row.impacted != 0, row.type_id.not_in(NEWS))
+    moved_money = and_(row.impacted.is_not(None), row.impacted != 0, row.type_id.not_in(DEPOSITS_WITHOUT_ENTRY))
     has_entry = journal.c.id.is_not(None)
     query = select(transactions.c.id, moved_money.label("expected"), has_entry.label("actual"))
     query = query.outerjoin_from(transactions, journal, journal.c.id == transactions.c.id)
@@ -194,7 +203,7 @@ def deposits_are_what_banks_sent(db: Connection) -> Iterator[Discrepancy]:
     return _booked_otherwise(db, "deposits", sent)
 
 
-def deposit_ends_as_it_was_told(db: Connection) -> Iterator[Discrepancy]:
+def deposit_state_matches_transactions(db: Connection) -> Iterator[Discrepancy]:
     """A direct deposit has the state of its latest transaction, and at most one transaction of each type."""
     row, later = transactions.c, transactions.alias("later").c
     newest_first = select(later.type_id).where(later.root_id == row.id).order_by(later.id.desc())

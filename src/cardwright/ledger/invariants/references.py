@@ -131,7 +131,7 @@ def configuration_has_history(db: Connection) -> Iterator[Discrepancy]:
             yield f"{table.name} {row.id}", f"a version in the history up to revision {row.revision}", row.known
 
 
-def _newest_word(kind: Kind, table: Table) -> ScalarSelect[str]:
+def _newest_version(kind: Kind, table: Table) -> ScalarSelect[str]:
     """Return the query of the newest version in the history of each object of a table."""
     return (
         select(config_history.c.doc)
@@ -143,10 +143,10 @@ def _newest_word(kind: Kind, table: Table) -> ScalarSelect[str]:
     )
 
 
-def facts_are_the_newest_words(db: Connection) -> Iterator[Discrepancy]:
+def facts_match_history(db: Connection) -> Iterator[Discrepancy]:
     """The facts of users and cards that decisions read are the newest versions in the history."""
     for kind, table in ((Kind.USER, users), (Kind.CARD, cards)):
-        newest = _newest_word(kind, table)
+        newest = _newest_version(kind, table)
         query = select(table.c.id, newest.label("newest"), table.c.fact).where(table.c.fact.is_distinct_from(newest))
         for row in stream(db, query):
             yield f"{table.name} {row.id}", f"{row.newest}", f"{row.fact}"
@@ -158,10 +158,10 @@ _CONTROLS = (
 )  # fmt: skip
 
 
-def controls_are_the_newest_words(db: Connection) -> Iterator[Discrepancy]:
+def controls_match_history(db: Connection) -> Iterator[Discrepancy]:
     """The controls and MCC groups that decisions read are the newest versions in the history, inactive ones included."""
     for kind, table in _CONTROLS:
-        newest = _newest_word(kind, table)
+        newest = _newest_version(kind, table)
         read = case((table.c.active, table.c.fact), else_=INACTIVE)
         query = select(table.c.id, newest.label("newest"), read.label("read")).where(read.is_distinct_from(newest))
         for row in stream(db, query):

@@ -21,7 +21,7 @@ from cardwright.storage.tables import user_transitions, users
 
 # --- Rules: pure ---------------------------------------------------------------------
 
-ROADS = {
+API_TRANSITIONS = {
     HolderStatus.UNVERIFIED: {HolderStatus.ACTIVE, HolderStatus.CLOSED},
     HolderStatus.LIMITED: {HolderStatus.ACTIVE, HolderStatus.SUSPENDED, HolderStatus.CLOSED},
     HolderStatus.ACTIVE: {HolderStatus.SUSPENDED, HolderStatus.CLOSED, HolderStatus.UNVERIFIED},
@@ -35,14 +35,14 @@ ROADS = {
 def may_change(before: HolderStatus, after: HolderStatus, channel: str) -> bool:
     """Return True if a user with the status ``before`` may get the status ``after``.
 
-    The same status again is always allowed, and nothing follows TERMINATED. ``ROADS`` restricts only channel API. TERMINATED is
-    newer than the documented changes, so it may follow every status.
+    The same status again is always allowed, and nothing follows TERMINATED. ``API_TRANSITIONS`` restricts only channel API.
+    TERMINATED is newer than the documented changes, so it may follow every status.
     """
     if after is before:
         return True
     if before is HolderStatus.TERMINATED:
         return False
-    return channel != "API" or after is HolderStatus.TERMINATED or after in ROADS[before]
+    return channel != "API" or after is HolderStatus.TERMINATED or after in API_TRANSITIONS[before]
 
 
 # --- Actions: what a caller can do with it -------------------------------------------

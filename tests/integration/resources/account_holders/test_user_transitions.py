@@ -15,8 +15,8 @@ from tests.support.fixtures import shared_server
 from tests.support.issuing import fresh, made_by
 from tests.support.server import Client
 
-# The documented roads for channel API, as letters: U L A S C T. TERMINATED can be reached from everywhere and left by nobody.
-ROADS = {
+# The documented changes for channel API, by first letters. TERMINATED follows every status, and no other status follows it.
+API_TRANSITIONS = {
     "UNVERIFIED": "UACT",
     "LIMITED": "LASCT",
     "ACTIVE": "ASCUT",
@@ -24,7 +24,7 @@ ROADS = {
     "CLOSED": "CALUST",
     "TERMINATED": "T",
 }
-PAIRS = list(product(ROADS, ROADS))
+PAIRS = list(product(API_TRANSITIONS, API_TRANSITIONS))
 
 server = shared_server()
 
@@ -77,7 +77,7 @@ def test_what_is_not_said_is_made_or_left_out(api: Client) -> None:
     assert "reason" not in made
 
 
-@pytest.mark.parametrize("status", ROADS)
+@pytest.mark.parametrize("status", API_TRANSITIONS)
 def test_the_user_shows_its_status(api: Client, status: str) -> None:
     """A transition changes the user's ``status`` and the ``active`` that follows from it, and its other fields stay."""
     somebody = user(api, first_name="Mara")
@@ -134,7 +134,7 @@ def test_a_program_keeps_to_the_roads(api: Client, before: str, after: str) -> N
     somebody = user(api)
     assert lead(api, somebody, before, channel="SYSTEM").status == 201
     reply = lead(api, somebody, after)
-    if after[0] in ROADS[before]:
+    if after[0] in API_TRANSITIONS[before]:
         assert reply.status == 201
     else:
         assert (reply.status, reply.json["error_code"]) == (412, "412003")

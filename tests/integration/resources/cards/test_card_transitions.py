@@ -21,14 +21,14 @@ issuer = program_fixture(Issuer)
 
 NOTHING_VALIDATED = {"user": {"birth_date": False, "phone": False, "ssn": False, "random_name_line1_postfix": False}}
 
-ROADS = {
+STATE_PATHS = {
     "UNACTIVATED": [],
     "ACTIVE": ["ACTIVE"],
     "LIMITED": ["ACTIVE", "LIMITED"],
     "SUSPENDED": ["SUSPENDED"],
     "TERMINATED": ["TERMINATED"],
 }
-"""How a new card gets into each state."""
+"""The states that a new card passes to reach each state."""
 
 STATES = """
     from        | to ACTIVE        | LIMITED       | SUSPENDED       | TERMINATED
@@ -51,7 +51,7 @@ def machine() -> list[tuple[str, str, str]]:
 def test_state_machine(issuer: Issuer, before: str, after: str, outcome: str) -> None:
     """Each state leads to some others; a step that is not allowed is a 400 that changes and records nothing."""
     issuer.card(token="c")
-    for state in ROADS[before]:
+    for state in STATE_PATHS[before]:
         issuer.enter("c", state)
     steps = len(issuer.transitions("c"))
     reply = issuer.transition("c", after, reason="because")
