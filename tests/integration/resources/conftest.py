@@ -11,19 +11,19 @@ from tests.support.server import Client, RunningServer
 
 @pytest.fixture(scope="module")
 def database(server: RunningServer) -> Path:
-    """The file of the server's database, which is SQLite."""
+    """Return the SQLite file of the server's database."""
     return Path(server.db)
 
 
 @pytest.fixture(scope="module")
 def api(server: RunningServer) -> Iterator[Client]:
-    """A client of a program for the module. All tests of a module share it, so each makes objects with different tokens."""
+    """Yield a client of a program that the tests of a module share. Each test creates objects with different tokens."""
     with client_of(server, new_program(server)) as client:
         yield client
 
 
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[Client]:
-    """A client of a program of the test's own, with nothing in it."""
+    """Yield a client of a new, empty program."""
     with client_of(server, new_program(server)) as client:
         yield client

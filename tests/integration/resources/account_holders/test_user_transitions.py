@@ -1,4 +1,4 @@
-"""User transitions over the real API: the roads between statuses, their record, and what a change reaches."""
+"""User transitions over HTTP: allowed changes of status, the record of each, their effects, and refused input."""
 
 import json
 import sqlite3
@@ -15,7 +15,7 @@ from tests.support.fixtures import shared_server
 from tests.support.issuing import fresh, made_by
 from tests.support.server import Client
 
-# The documented changes for channel API, by first letters. TERMINATED follows every status, and no other status follows it.
+# The documented changes that channel API may make, as initial letters. TERMINATED may follow every status, and it is final.
 API_TRANSITIONS = {
     "UNVERIFIED": "UACT",
     "LIMITED": "LASCT",
@@ -30,21 +30,21 @@ server = shared_server()
 
 
 def user(api: Client, **fields: Any) -> str:
-    """A new user's token."""
+    """Create a user and return its token."""
     return str(made_by(api.post("/users", fields))["token"])
 
 
 def lead(api: Client, user_token: str, status: str, channel: str = "API", **fields: Any) -> Any:
-    """The answer to a transition."""
+    """Request a transition and return the answer."""
     body = {"user_token": user_token, "status": status, "reason_code": "05", "channel": channel, **fields}
     return api.post("/usertransitions", body)
 
 
-# --- The record ---------------------------------------------------------------------------------------
+# --- Fields and lists ---------------------------------------------------------------------------------
 
 
 def test_a_transition_is_shown_whole(api: Client) -> None:
-    """The answer has every field of the reference in its order, the time in two precisions, and the user's metadata."""
+    """The answer has all fields of the reference in order, the time in seconds and in milliseconds, and the user's metadata."""
     somebody = user(api, metadata={"berth": "7"})
     token = fresh("ut")
     reply = lead(api, somebody, "SUSPENDED", token=token, reason="Under review", idempotentHash="ignored")
@@ -71,7 +71,7 @@ def test_a_transition_is_shown_whole(api: Client) -> None:
 
 
 def test_what_is_not_said_is_made_or_left_out(api: Client) -> None:
-    """Without a token we make one; without a reason there is none in the answer."""
+    """The server generates a missing token. The answer has no reason if the request has none."""
     made = lead(api, user(api), "CLOSED").json
     assert made["token"]
     assert "reason" not in made
@@ -79,7 +79,7 @@ def test_what_is_not_said_is_made_or_left_out(api: Client) -> None:
 
 @pytest.mark.parametrize("status", API_TRANSITIONS)
 def test_the_user_shows_its_status(api: Client, status: str) -> None:
-    """A transition changes the user's ``status`` and the ``active`` that follows from it, and its other fields stay."""
+    """A transition changes ``status``, ``last_modified_time`` and the derived ``active`` of the user, and no other field."""
     somebody = user(api, first_name="Mara")
     before = api.get(f"/users/{somebody}").json
     assert lead(api, somebody, status, channel="SYSTEM").status == 201
@@ -89,7 +89,7 @@ def test_the_user_shows_its_status(api: Client, status: str) -> None:
 
 
 def test_a_users_transitions_are_listed_newest_first(api: Client) -> None:
-    """Five at a time, the newest first, the first of all the user's creation; another user's are not among them."""
+    """A page has five transitions of this user, newest first; the oldest is the creation. A count above 100 is a 413."""
     somebody = user(api)
     lead(api, user(api), "SUSPENDED")
     statuses = ["SUSPENDED", "ACTIVE", "SUSPENDED", "CLOSED", "LIMITED"]
@@ -106,7 +106,7 @@ def test_a_users_transitions_are_listed_newest_first(api: Client) -> None:
 
 
 def test_a_repeat_changes_nothing_twice(api: Client) -> None:
-    """The same token and body give the first transition again, even when the status has moved on; another body is 409."""
+    """The same token and body replay the first transition, even if the status has changed since. Another body is a 409."""
     somebody, token = user(api), fresh("once")
     first = lead(api, somebody, "SUSPENDED", token=token)
     lead(api, somebody, "ACTIVE")
@@ -120,17 +120,17 @@ def test_a_repeat_changes_nothing_twice(api: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/usertransitions/nothing", "/usertransitions/user/nobody"])
 def test_unknown_tokens_are_not_found(api: Client, path: str) -> None:
-    """A path that names nothing is 404 with the message of the reference."""
+    """An unknown token in the path is a 404 with the message of the reference."""
     reply = api.get(path)
     assert (reply.status, reply.json) == (404, {"error_code": "404004", "error_message": "Cardholder not found"})
 
 
-# --- The roads ------------------------------------------------------------------------------------------
+# --- Allowed changes ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS, ids=[f"{before} to {after}" for before, after in PAIRS])
 def test_a_program_keeps_to_the_roads(api: Client, before: str, after: str) -> None:
-    """Channel API follows the documented table; a refusal is 412 and leaves the user and its record as they were."""
+    """Channel API makes only the documented changes. Any other change is a 412 and leaves user and transitions unchanged."""
     somebody = user(api)
     assert lead(api, somebody, before, channel="SYSTEM").status == 201
     reply = lead(api, somebody, after)
@@ -145,24 +145,24 @@ def test_a_program_keeps_to_the_roads(api: Client, before: str, after: str) -> N
 
 @pytest.mark.parametrize("channel", ["IVR", "FRAUD", "ADMIN", "SYSTEM"])
 def test_other_channels_are_free_but_for_the_end(channel: str) -> None:
-    """Whoever is not the program may lead a user anywhere, but not out of TERMINATED."""
+    """Channels other than API may set every status. Only TERMINATED is final for them too."""
     for before, after in product(HolderStatus, HolderStatus):
         expected = before is not HolderStatus.TERMINATED or after is before
         assert may_change(before, after, channel) is expected
 
 
 def test_the_observed_walk_of_the_system(api: Client) -> None:
-    """The statuses that the reference's clients walk through with channel SYSTEM are accepted one after the other."""
+    """Channel SYSTEM may set the statuses in the order in which the clients of the reference set them."""
     somebody = user(api)
     for status in ("UNVERIFIED", "LIMITED", "ACTIVE", "SUSPENDED", "CLOSED", "LIMITED", "SUSPENDED", "UNVERIFIED", "UNVERIFIED"):
         assert lead(api, somebody, status, channel="SYSTEM", reason_code="00").status == 201
 
 
-# --- What a change reaches ----------------------------------------------------------------------------------
+# --- Effects ------------------------------------------------------------------------------------------------
 
 
 def test_decisions_learn_of_it(api: Client, database: Path) -> None:
-    """A new status is a fact under a new revision of the account; repeating a status is recorded but is no news to decisions."""
+    """A new status adds a version of the user under a new revision of the account. A repeated status adds a transition only."""
     somebody = user(api, address1="1 Quay")
     lead(api, somebody, "SUSPENDED")
     lead(api, somebody, "SUSPENDED")
@@ -173,7 +173,7 @@ def test_decisions_learn_of_it(api: Client, database: Path) -> None:
 
 
 def test_the_parents_account_learns_of_a_sharing_child(api: Client, database: Path) -> None:
-    """A child that spends its parent's money changes under the parent's revision."""
+    """A transition of a child that shares its parent's account increases the revision of that account."""
     parent = user(api)
     child = user(api, parent_token=parent, uses_parent_account=True)
     start = revision_of(database, parent)
@@ -184,7 +184,7 @@ def test_the_parents_account_learns_of_a_sharing_child(api: Client, database: Pa
 
 
 def test_subscribers_are_told(api: Client, database: Path) -> None:
-    """Creation and every transition are events with the status in lower case, by the token of the transition."""
+    """Creation and each transition write one event for each subscribed webhook. The event has the token of the transition."""
     config = {"url": "http://127.0.0.1:9/hook", "basic_auth_username": "harbor", "basic_auth_password": "Harbor#2026harbor#2026"}
     for events in (["usertransition.*"], ["usertransition.suspended"]):
         hook = api.post("/webhooks", {"name": fresh("hook"), "active": True, "config": config, "events": events})
@@ -222,7 +222,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("wrong", "code", "names"), REFUSED, ids=[str(row[0])[:50] for row in REFUSED])
 def test_bad_input_is_refused_by_name(api: Client, wrong: dict[str, Any], code: str, names: str) -> None:
-    """Every wrong field is a 400 with the code of its kind and a message that names it; the user stays as it was."""
+    """A wrong field is a 400 with the code of its kind and a message that names the field. The user is unchanged."""
     somebody = user(api)
     body = {"user_token": somebody, "status": "SUSPENDED", "reason_code": "01", "channel": "API", **wrong}
     reply = api.post("/usertransitions", body)
@@ -232,7 +232,7 @@ def test_bad_input_is_refused_by_name(api: Client, wrong: dict[str, Any], code: 
 
 
 def test_all_missing_fields_are_named_at_once(api: Client) -> None:
-    """An empty object is told everything that it lacks."""
+    """The error for an empty object names all missing fields."""
     message = api.post("/usertransitions", {}).json["error_message"]
     for field in ("user_token", "status", "reason_code", "channel"):
         assert f"{field} may not be null" in message
@@ -240,5 +240,5 @@ def test_all_missing_fields_are_named_at_once(api: Client) -> None:
 
 @pytest.mark.parametrize("code", [*(f"{number:02d}" for number in range(33)), "86"])
 def test_every_reason_code_is_known(api: Client, code: str) -> None:
-    """All reason codes of the reference are accepted and come back."""
+    """Every reason code of the reference is accepted and returned."""
     assert lead(api, user(api), "SUSPENDED", reason_code=code).json["reason_code"] == code

@@ -1,4 +1,4 @@
-"""Users over the real API: what is asked, shown and hidden, families, looking up, and what is refused."""
+"""Users over HTTP: fields, secrets, replays, updates, parents and children, lists, look-ups, and refused input."""
 
 import json
 import sqlite3
@@ -18,7 +18,7 @@ from tests.support.server import Client, RunningServer
 
 MASK = "_" * 11
 
-# Everything that can be said of a user, but for its family and its `active`.
+# The plain fields of a user: no email, secrets, metadata, group or parent.
 PROFILE: dict[str, Any] = {
     "honorific": "Dr.",
     "gender": "F",
@@ -49,20 +49,20 @@ server = module_server()
 
 
 def user(api: Client, **fields: Any) -> dict[str, Any]:
-    """A new user."""
+    """Create a user and return it."""
     return made_by(api.post("/users", fields))
 
 
 def change(api: Client, made: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """The user after an update that must succeed."""
+    """Update a user and return it. Raises AssertionError if the update is refused."""
     return read_of(api.put(f"/users/{made['token']}", body))
 
 
-# --- What is shown ----------------------------------------------------------------------------------
+# --- Fields of the answer ---------------------------------------------------------------------------
 
 
 def test_nothing_is_required(api: Client) -> None:
-    """An empty object makes an active user, and the answer is the reference's minimal one, names in its order."""
+    """An empty object creates an active user. The answer is the minimal one of the reference, with its order of fields."""
     made = user(api)
     assert made["created_time"] == made["last_modified_time"]
     assert json.dumps(made) == json.dumps(
@@ -81,7 +81,7 @@ def test_nothing_is_required(api: Client) -> None:
 
 
 def test_everything_said_is_shown(api: Client) -> None:
-    """All fields of the profile come back as they were sent, at creation and later."""
+    """All fields of the profile are returned as sent, by a create and by an update."""
     email = f"{fresh('mara')}@harbor.example"
     fields = {**PROFILE, "email": email, "corporate_card_holder": True, "metadata": {"berth": "7"}}
     made = user(api, **fields, account_holder_group_token="DEFAULT_AHG")
@@ -89,7 +89,7 @@ def test_everything_said_is_shown(api: Client) -> None:
     assert made["authentication"] == {"email_verified": False}
     assert "zip" not in made
     assert api.get(f"/users/{made['token']}").json == made
-    # The same by an update of an empty user.
+    # Free the email address for the update of an empty user.
     api.put(f"/users/{made['token']}", {"email": f"{fresh('old')}@harbor.example"})
     changed = change(api, user(api), fields)
     assert {name: changed.get(name) for name in fields} == fields
@@ -97,7 +97,7 @@ def test_everything_said_is_shown(api: Client) -> None:
 
 
 def test_secrets_are_masked_and_the_password_is_never_shown(api: Client) -> None:
-    """A tax number shows as eleven underscores, other numbers by their last four, a password only as the time it was set."""
+    """``ssn`` is fully masked, a longer identification shows its last four characters, and a password only its change time."""
     numbers = [
         {"type": "TIN", "value": "912345678", "expiration_date": "2030-01-01", "issuing_country": "USA"},
         {"type": "PASSPORT_NUMBER", "value": "X123456"},
@@ -116,7 +116,7 @@ def test_secrets_are_masked_and_the_password_is_never_shown(api: Client) -> None
 
 
 def test_zip_is_an_older_name_of_postal_code(api: Client) -> None:
-    """Whoever sends ``zip`` is answered with both, and they stay equal; whoever does not never sees it."""
+    """``zip`` in a request adds it to all later answers, always equal to ``postal_code``. ``postal_code`` alone does not."""
     made = user(api, zip="94607")
     assert (made["zip"], made["postal_code"]) == ("94607", "94607")
     changed = change(api, made, {"postal_code": "10001"})
@@ -127,13 +127,13 @@ def test_zip_is_an_older_name_of_postal_code(api: Client) -> None:
 
 
 def test_birth_dates_are_cut_to_the_day(api: Client) -> None:
-    """A full date-time as birth date is taken, and its day is kept."""
+    """A birth date with a time is accepted, and only its day is stored."""
     assert user(api, birth_date="1991-01-01T00:00:00.000Z")["birth_date"] == "1991-01-01"
     assert user(api, birth_date="1931-07-08")["birth_date"] == "1931-07-08"
 
 
 def test_metadata_is_text_and_replaced_as_a_whole(api: Client) -> None:
-    """Scalars become text at creation, null values go, and an update replaces the map."""
+    """Scalars are stored as text, null values are dropped, and an update replaces the whole map."""
     made = user(api, metadata={"site": 1, "open": True, "rate": 1.5, "none": None, "name": "x"})
     assert made["metadata"] == {"site": "1", "open": "true", "rate": "1.5", "name": "x"}
     assert change(api, made, {"metadata": {"only": "this"}})["metadata"] == {"only": "this"}
@@ -142,7 +142,7 @@ def test_metadata_is_text_and_replaced_as_a_whole(api: Client) -> None:
 
 
 def test_created_inactive_means_suspended(api: Client) -> None:
-    """``active: false`` at creation is a status of its own: the user is there and can spend nothing."""
+    """A user created with ``active: false`` has the status SUSPENDED, and its first transition shows that status."""
     made = user(api, active=False)
     assert (made["active"], made["status"]) == (False, "SUSPENDED")
     transitions = api.get(f"/usertransitions/user/{made['token']}").json["data"]
@@ -150,7 +150,7 @@ def test_created_inactive_means_suspended(api: Client) -> None:
 
 
 def test_creation_is_the_first_transition(api: Client) -> None:
-    """The record of a user's status begins at its creation, by the system, with reason 00."""
+    """The first transition of a user has the time of the creation, channel SYSTEM and reason code 00."""
     made = user(api, metadata={"a": "b"})
     (first,) = api.get(f"/usertransitions/user/{made['token']}").json["data"]
     assert {name: first[name] for name in ("status", "reason_code", "channel", "user_token", "metadata")} == {
@@ -163,11 +163,11 @@ def test_creation_is_the_first_transition(api: Client) -> None:
     assert first["created_time"] == made["created_time"]
 
 
-# --- Repeating --------------------------------------------------------------------------------------
+# --- Replays ----------------------------------------------------------------------------------------
 
 
 def test_a_repeat_makes_nobody_new(api: Client) -> None:
-    """Equal bodies with one token give the user as it is now; another body is 409; secrets count as part of the body."""
+    """The same token and body return the user as it is now. A different body, even in a secret only, is a 409."""
     token = fresh("once")
     secrets = {"ssn": "111223333", "password": "Harbor#2026"}
     body = {"token": token, "first_name": "Ana", "email": f"{token}@harbor.example", **secrets}
@@ -181,7 +181,7 @@ def test_a_repeat_makes_nobody_new(api: Client) -> None:
 
 
 def test_repeats_at_once_make_one_user(server: RunningServer) -> None:
-    """Of many equal requests in flight one creates the user, and all are answered with it."""
+    """Eight concurrent equal requests create one user and get the same answer."""
     program = new_program(server)
     body = {"token": fresh("race"), "first_name": "Ana", "email": f"{fresh('race')}@harbor.example"}
 
@@ -195,11 +195,11 @@ def test_repeats_at_once_make_one_user(server: RunningServer) -> None:
     assert len({reply.text for reply in replies}) == 1
 
 
-# --- Changing ---------------------------------------------------------------------------------------
+# --- Updates ----------------------------------------------------------------------------------------
 
 
 def test_an_update_touches_what_it_names(api: Client) -> None:
-    """Absent and null fields stay; an update that changes nothing leaves even the time of the last change."""
+    """Absent and null fields keep their values. An update without a change keeps ``last_modified_time``."""
     made = user(api, first_name="Mara", last_name="Okafor", ssn="123456789")
     changed = change(api, made, {"first_name": "Maria", "last_name": None, "token": made["token"], "created_time": "ignored"})
     assert changed == {**made, "first_name": "Maria", "last_modified_time": changed["last_modified_time"]}
@@ -208,7 +208,7 @@ def test_an_update_touches_what_it_names(api: Client) -> None:
 
 
 def test_numbers_and_passwords_change(api: Client) -> None:
-    """A new number replaces the old one in the vault, a list of them as a whole; the same password again is no change."""
+    """A new number replaces the old one in the vault, and a list replaces the whole list. The same password is no change."""
     made = user(api, ssn="123456789", identifications=[{"type": "TIN", "value": "912345678"}], password="Harbor#2026")
     url = f"/users/{made['token']}/ssn?full_ssn=true"
     assert change(api, made, {"password": "Harbor#2026"}) == made
@@ -230,7 +230,7 @@ UNCHANGEABLE: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("body", "names"), UNCHANGEABLE, ids=[row[1] for row in UNCHANGEABLE])
 def test_what_never_changes_is_refused(api: Client, body: dict[str, Any], names: str) -> None:
-    """An update that believes it changes what it cannot is told so and changes nothing else either."""
+    """An update of a field that cannot change is a 400 that names the field, and no other field of it is applied."""
     made = user(api)
     reply = api.put(f"/users/{made['token']}", {"first_name": "Mara", **body})
     assert problem_of(reply) == (400, "400001")
@@ -248,13 +248,13 @@ def test_what_never_changes_is_refused(api: Client, body: dict[str, Any], names:
     ],
 )
 def test_an_unknown_user_is_not_found(api: Client, method: str, path: str, body: object) -> None:
-    """A token in the path that names nobody is 404 with the reference's message."""
+    """An unknown token in the path is a 404 with the message of the reference."""
     reply = api.request(method, path, body)
     assert (reply.status, reply.json) == (404, {"error_code": "404004", "error_message": "Cardholder not found"})
 
 
 def test_an_email_belongs_to_one_user(api: Client) -> None:
-    """An address in use is refused in any spelling, at creation and in an update; one's own may be said again."""
+    """An address in use is refused in upper and lower case, in a create and an update. A user may repeat its own address."""
     email = f"{fresh('mara')}@harbor.example"
     owner, other = user(api, email=email.upper()), user(api)
     assert owner["email"] == email.upper()
@@ -262,12 +262,12 @@ def test_an_email_belongs_to_one_user(api: Client) -> None:
     for reply in (api.post("/users", {"email": email}), api.put(f"/users/{other['token']}", {"email": email})):
         assert (reply.status, reply.json) == (400, taken)
     assert change(api, owner, {"email": email})["email"] == email
-    # Given up, it is free again.
+    # The owner's new address frees the old one.
     change(api, owner, {"email": f"new_{email}"})
     assert change(api, other, {"email": email})["email"] == email
 
 
-# --- Families ---------------------------------------------------------------------------------------
+# --- Parents and children ---------------------------------------------------------------------------
 
 
 def holder_of(database: Path, token: str) -> int:
@@ -276,7 +276,7 @@ def holder_of(database: Path, token: str) -> int:
 
 
 def test_children_share_an_account_only_when_asked(api: Client, database: Path) -> None:
-    """A child has an account of its own unless it uses its parent's, and then it is the parent's account itself."""
+    """A child has a separate account by default, and its parent's account with ``uses_parent_account``."""
     parent = user(api)
     alone = user(api, parent_token=parent["token"])
     sharing = user(api, parent_token=parent["token"], uses_parent_account=True)
@@ -287,7 +287,7 @@ def test_children_share_an_account_only_when_asked(api: Client, database: Path) 
 
 
 def test_children_are_listed(api: Client) -> None:
-    """A user's children, the last changed first, in pages and with ``fields``; none is an empty list."""
+    """Children are listed in pages, the last changed first, and cut to ``fields``. Without children the list is empty."""
     parent = user(api)
     tokens = [user(api, parent_token=parent["token"])["token"] for _ in range(6)]
     url = f"/users/{parent['token']}/children"
@@ -302,7 +302,7 @@ def test_children_are_listed(api: Client) -> None:
 
 
 def test_a_child_can_be_freed_and_given_again(api: Client) -> None:
-    """``parent_token`` null ends the parenthood, and only there does null say something."""
+    """``parent_token: null`` removes the parent, and another token sets a new one. An absent ``parent_token`` keeps it."""
     parent, other = user(api), user(api)
     child = user(api, parent_token=parent["token"])
     assert change(api, child, {"first_name": "Ana"})["parent_token"] == parent["token"]
@@ -334,7 +334,7 @@ FAMILIES_REFUSED: list[tuple[str, str, dict[str, Any], str, str]] = [
 def test_impossible_families_are_refused(
     api: Client, case: str, whom: str, body: dict[str, Any], code: str, message: str
 ) -> None:
-    """Parents exist, families have two generations, and who shares an account keeps it."""
+    """A parent must exist and have no parent. A child that shares an account cannot change its parent."""
     parent, loner = user(api)["token"], user(api)["token"]
     family = {
         "PARENT": parent,
@@ -349,7 +349,7 @@ def test_impossible_families_are_refused(
 
 
 def test_a_childs_parent_may_be_repeated(api: Client) -> None:
-    """Saying the same parent again is no change, also for who shares its account."""
+    """Repeating the same parent is no change, even for a child that shares its account."""
     parent = user(api)
     child = user(api, parent_token=parent["token"], uses_parent_account=True)
     assert change(api, child, {"parent_token": parent["token"], "uses_parent_account": True}) == child
@@ -359,7 +359,7 @@ def test_a_childs_parent_may_be_repeated(api: Client) -> None:
 
 
 def test_the_list_has_the_last_changed_first(api: Client) -> None:
-    """Five users at a time, up to a hundred; a change brings a user to the front; ``fields`` cuts the answer."""
+    """A page has five users by default and at most 100, the last changed first. ``fields`` cuts each user."""
     tokens = [user(api)["token"] for _ in range(6)]
     page = api.get("/users").json
     assert [row["token"] for row in page["data"]] == tokens[:0:-1]
@@ -382,7 +382,7 @@ BAD_PAGES = [
 @pytest.mark.parametrize(("query", "status", "code", "names"), BAD_PAGES, ids=[row[0] for row in BAD_PAGES])
 @pytest.mark.parametrize("path", ["/users", "/users/phonenumber/1", "LOOKUP", "LOOKUP_BY_NAME"])
 def test_bad_pages_are_refused(api: Client, path: str, query: str, status: int, code: str, names: str) -> None:
-    """Every list of users takes the same parameters and names the one that is wrong."""
+    """All lists of users take the same parameters, and the error names the wrong one."""
     if path.startswith("LOOKUP"):
         reply = api.post(f"/users/lookup?{query}", {"first_name": "A"} if path == "LOOKUP_BY_NAME" else {})
     else:
@@ -392,7 +392,7 @@ def test_bad_pages_are_refused(api: Client, path: str, query: str, status: int, 
 
 
 def test_a_phone_number_is_matched_exactly(api: Client) -> None:
-    """The number as it was sent, plus sign included; no match is an empty list, and a new number replaces the old."""
+    """A phone number matches exactly, plus sign included. No match is an empty list, and only the newest number matches."""
     number = "+15105550146"
     made = user(api, phone=number)
     page = api.get(f"/users/phonenumber/{quote(number)}").json
@@ -405,7 +405,7 @@ def test_a_phone_number_is_matched_exactly(api: Client) -> None:
 
 @pytest.fixture(scope="module")
 def people(api: Client) -> dict[str, str]:
-    """Three people to look for, by a name for each."""
+    """Create three users to look up, and return their names by token."""
     known: dict[str, dict[str, Any]] = {
         "alex": {"first_name": "Alexander", "last_name": "Quayside", "phone": "q-1", "email": "alex@quay.example"},
         "alexa": {"first_name": "alexa", "last_name": "Quayle", "phone": "q-2"},
@@ -444,14 +444,14 @@ LOOKUPS: list[tuple[dict[str, Any], set[str]]] = [
 
 @pytest.mark.parametrize(("body", "expected"), LOOKUPS, ids=[str(row[0]) for row in LOOKUPS])
 def test_people_are_looked_up(api: Client, people: dict[str, str], body: dict[str, Any], expected: set[str]) -> None:
-    """Names by their beginning in any case, the rest exactly; conditions hold together; no match is an empty list."""
+    """Names match by their beginning in any case, other fields exactly. All conditions must hold; no match is an empty list."""
     reply = api.post("/users/lookup?count=100", body)
     assert reply.status == 200
     assert {people[person["token"]] for person in reply.json["data"]} == expected
 
 
 def test_lookup_by_deposit_account(api: Client) -> None:
-    """The number of a deposit account finds the user who has it and no other user; other conditions hold as well."""
+    """The number of a deposit account matches only its user. Other conditions of the search must hold too."""
     users = [made_by(api.post("/users", {"first_name": f"Holder{number}"}))["token"] for number in range(2)]
     numbers = [made_by(api.post("/depositaccounts", {"user_token": user}))["account_number"] for user in users]
     for body, expected in (
@@ -464,7 +464,7 @@ def test_lookup_by_deposit_account(api: Client) -> None:
 
 
 def test_look_ups_come_in_pages(api: Client) -> None:
-    """A search by name pages and sorts like any list, and cuts to ``fields``."""
+    """A search by name has pages, ``sort_by`` and ``fields`` like any list."""
     name = fresh("Paged")
     tokens = [user(api, first_name=f"{name}{number}")["token"] for number in range(7)]
     first = api.post("/users/lookup", {"first_name": name}).json
@@ -480,17 +480,17 @@ def test_look_ups_come_in_pages(api: Client) -> None:
 
 
 def test_a_search_without_conditions_lists_everybody(api: Client) -> None:
-    """An empty object looks for anybody; empty names and nulls are no conditions."""
+    """An empty search matches all users. Empty names and nulls are no conditions."""
     newest = user(api)["token"]
     for body in ({}, {"first_name": None}, {"first_name": ""}):
         assert api.post("/users/lookup?count=1", body).json["data"][0]["token"] == newest
 
 
-# --- Numbers ----------------------------------------------------------------------------------------
+# --- Identification numbers -------------------------------------------------------------------------
 
 
 def test_numbers_are_shown_on_request(api: Client) -> None:
-    """The last four digits by default, whole when asked, of every kind that has a field; nothing stored is an empty object."""
+    """Numbers are cut to four digits by default, and whole with ``full_ssn=true``. A user without numbers has an empty object."""
     kinds = [{"type": kind, "value": f"{number}23456789"} for number, kind in enumerate(("SSN", "TIN", "SIN", "NIN"), 1)]
     kinds[0]["value"] = "123456789"
     made = user(api, identifications=[*kinds, {"type": "DRIVERS_LICENSE", "value": "D123"}])
@@ -504,14 +504,14 @@ def test_numbers_are_shown_on_request(api: Client) -> None:
 
 
 def test_four_digits_stay_four(api: Client) -> None:
-    """Where only the last four digits are known, they are the answer either way."""
+    """If only the last four digits are stored, both forms return them."""
     made = user(api, ssn="6789")
     for query in ("", "?full_ssn=true"):
         assert api.get(f"/users/{made['token']}/ssn{query}").json == {"ssn": "6789"}
 
 
 def test_secrets_are_nowhere_in_the_database_file(api: Client, database: Path, server: RunningServer) -> None:
-    """Numbers and passwords reach the disk only in envelopes, and the server's output not at all."""
+    """Numbers and passwords are encrypted in the database file and absent from the server's output."""
     canaries = ["731946285", "Zq9#canary-Password", "LICENSE-canary-4711"]
     license = {"type": "DRIVERS_LICENSE", "value": canaries[2]}
     made = user(api, first_name="Visible-Vera", ssn=canaries[0], password=canaries[1], identifications=[license])
@@ -537,7 +537,7 @@ LIMITS = {
 @pytest.mark.parametrize(("field", "limit"), LIMITS.items(), ids=LIMITS)
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_texts_have_limits(api: Client, field: str, limit: int, method: str) -> None:
-    """One character more than the reference allows is a 400 that names the field, at creation and in an update."""
+    """A text one character above the limit of the reference is a 400 that names the field, in a create and an update."""
     path = "/users" if method == "POST" else f"/users/{user(api)['token']}"
     reply = api.request(method, path, {field: "x" * (limit + 1)})
     assert problem_of(reply) == (400, "400001")
@@ -549,7 +549,7 @@ PLAIN_LIMITS = [name for name in LIMITS if name not in SPECIAL]
 
 
 def test_texts_may_reach_their_limits(api: Client) -> None:
-    """The limit itself is allowed, and so is the empty text where the reference says so."""
+    """A text may have exactly the maximum length. It may be empty where the reference allows that."""
     longest = {name: "é" * LIMITS[name] for name in PLAIN_LIMITS}
     made = user(api, **longest, email="x" * 240 + "@harbor.example", token="t" * 36)
     assert {name: made[name] for name in longest} == longest
@@ -600,7 +600,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("wrong", "code", "names"), REFUSED, ids=[f"{row[2]}: {str(row[0])[:50]}" for row in REFUSED])
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_bad_input_is_refused_by_name(api: Client, method: str, wrong: dict[str, Any], code: str, names: str) -> None:
-    """Every wrong field is a 400 with the code of its kind and a message that names it, and no secret is repeated."""
+    """A wrong field is a 400 with the code of its kind and a message that names the field and quotes no secret."""
     made = user(api)
     reply = api.request(method, "/users" if method == "POST" else f"/users/{made['token']}", wrong)
     assert problem_of(reply) == (400, code), reply.text
@@ -611,7 +611,7 @@ def test_bad_input_is_refused_by_name(api: Client, method: str, wrong: dict[str,
 
 
 def test_bad_searches_are_refused(api: Client) -> None:
-    """What cannot be a name or an address is a 400 that names the field."""
+    """A condition that is too long or malformed is a 400 that names the field."""
     for wrong in ({"first_name": "x" * 41}, {"last_name": "x" * 41}, {"phone": "x" * 256}, {"email": "x" * 256}, {"email": ""}):
         reply = api.post("/users/lookup", wrong)
         assert problem_of(reply) == (400, "400001")
@@ -619,11 +619,11 @@ def test_bad_searches_are_refused(api: Client) -> None:
     assert problem_of(api.post("/users/lookup", {"phone": 5})) == (400, "400037")
 
 
-# --- What decisions read ----------------------------------------------------------------------------
+# --- Versions that decisions read -------------------------------------------------------------------
 
 
 def test_the_history_says_what_decisions_see(api: Client, database: Path) -> None:
-    """Creation and every real change leave a fact under a new revision of the account; nothing secret is in it."""
+    """Creation and each real change store a version of the user without secrets, under a new revision of the account."""
     made = user(api, address1="1 Quay", postal_code="94607", ssn="123456789", metadata={"a": "b"})
     change(api, made, {"zip": "10001", "metadata": {"c": "d"}})
     change(api, made, {})
@@ -638,7 +638,7 @@ def test_the_history_says_what_decisions_see(api: Client, database: Path) -> Non
 
 
 def test_a_sharing_child_raises_its_parents_revision(api: Client, database: Path) -> None:
-    """Who draws on a parent's account is news to that account."""
+    """Creation and update of a child that shares its parent's account each increase the revision of that account."""
     parent = user(api)
     start = revision_of(database, parent["token"])
     child = user(api, parent_token=parent["token"], uses_parent_account=True)
