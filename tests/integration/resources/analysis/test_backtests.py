@@ -1,4 +1,4 @@
-"""Backtests over HTTP: begun, watched, read page by page, taken away; and what cannot be one."""
+"""Backtests over HTTP: replays under changed controls, pages of flips, deletion, continuation, and refused requests."""
 
 from typing import Any
 
@@ -22,19 +22,19 @@ shop = program_fixture(Shop)
 
 
 def limit(shop: Shop, token: str, amount: int, **fields: Any) -> dict[str, Any]:
-    """Makes a velocity control of a day."""
+    """Create a daily velocity control."""
     return shop.make("velocitycontrols", token=token, amount_limit=amount, velocity_window="DAY", currency_code="USD", **fields)
 
 
 def ended(shop: Shop, token: str) -> dict[str, Any]:
-    """The backtest when it has come to its end."""
+    """Wait for the end of a backtest and return it."""
     path = f"/sandbox/backtests/{token}"
     until(lambda: shop.get(path)["state"] not in ("QUEUED", "RUNNING", "INTERRUPTED"), WAIT_S)
     return shop.get(path)
 
 
 def tried(shop: Shop, **body: Any) -> dict[str, Any]:
-    """A backtest from its beginning to its end."""
+    """Run a backtest to its end and return it. Raises AssertionError unless its state is DONE."""
     made = made_by(shop.client.post("/sandbox/backtests", body))
     assert made["state"] in ("QUEUED", "RUNNING")
     backtest = ended(shop, made["token"])
@@ -43,7 +43,7 @@ def tried(shop: Shop, **body: Any) -> dict[str, Any]:
 
 
 def test_a_lower_limit_is_tried(shop: Shop) -> None:
-    """Two of three purchases would be declined; the one after them would fit again, and money and rates say so."""
+    """A lower limit declines two of the four approved purchases. Counts, amounts, rates and flips of the backtest agree."""
     limit(shop, "day", 100)
     bought = [shop.buy(amount) for amount in (30, 40, 20)]
     shop.follow("reversal", bought[1], 40)
@@ -51,7 +51,7 @@ def test_a_lower_limit_is_tried(shop: Shop) -> None:
     backtest = tried(shop, name="Tighter", velocity_controls={"change": [{"token": "day", "amount_limit": 50}]})
     assert (backtest["name"], backtest["purchases"]) == ("Tighter", 5)
     assert backtest["before"] == {"approved": 4, "declined": 1, "approved_amount": "105.00", "approval_rate": 80.0}
-    # 30; 40 is too much now; 20 fits to the cent; the reversal of what was declined gives nothing back, so 15 does not.
+    # 30 passes, 40 is too much, 20 uses up the limit. The reversal of the declined 40 gives nothing back, so 15 is declined.
     assert backtest["after"] == {"approved": 2, "declined": 3, "approved_amount": "50.00", "approval_rate": 40.0}
     assert backtest["approval_rate_change"] == -40.0
     assert backtest["flips"] == {
@@ -73,7 +73,7 @@ def test_a_lower_limit_is_tried(shop: Shop) -> None:
 
 
 def test_a_control_is_taken_away_and_another_tried(shop: Shop) -> None:
-    """What was declined passes now, and what the new control refuses is told with it."""
+    """A purchase passes without the control that declined it. A flip to declined names the added control and its code."""
     limit(shop, "day", 50)
     declined = shop.buy(60)
     approved = shop.buy(45)
@@ -89,7 +89,7 @@ def test_a_control_is_taken_away_and_another_tried(shop: Shop) -> None:
 
 
 def test_an_authorization_control_is_planted(shop: Shop) -> None:
-    """It declines just what is bought where it acts, from when it acts; what was declined for want of room fits then."""
+    """An added authorization control declines purchases in its scope from its start time. Freed room approves a later one."""
     limit(shop, "day", 50)
     early = shop.buy(10, mid="bar")
     shop.clock("2035-06-01T12:00:00Z")
@@ -114,14 +114,14 @@ def test_an_authorization_control_is_planted(shop: Shop) -> None:
 
 
 def test_an_authorization_control_is_taken_away(shop: Shop) -> None:
-    """Just what it declined passes, as long as limits have room: what passes now has used some of it."""
+    """Without a control the purchases that it declined pass, as far as limits have room. They use up room of later ones."""
     limit(shop, "day", 50)
     shop.make("authcontrols", token="dry", name="No bars", merchant_scope={"mid": "bar"})
     bought = [shop.buy(30, mid="bar"), shop.buy(15), shop.buy(20, mid="bar"), shop.buy(10)]
     assert [transaction["response"]["code"] for transaction in bought] == ["1821", "0000", "1821", "0000"]
     backtest = tried(shop, auth_controls={"remove": ["dry"]})
     flips = shop.listed(f"/sandbox/backtests/{backtest['token']}/flips")
-    # 30 and 15 fit; 20 does not, which the control had declined anyway; and there is nothing left for 10.
+    # 30 and 15 fit. 20 does not, but the control had declined it, so it is no flip. 10 exceeds the 5 that are left.
     assert {flip["transaction_token"]: flip["after"]["outcome"] for flip in flips} == {
         bought[0]["token"]: "APPROVED", bought[3]["token"]: "DECLINED",
     }  # fmt: skip
@@ -132,7 +132,7 @@ def test_an_authorization_control_is_taken_away(shop: Shop) -> None:
 
 
 def test_authorization_controls_are_as_they_were(shop: Shop) -> None:
-    """Switched off, pointed elsewhere, overridden: without a change nothing flips, and with one only what it is about."""
+    """A replay applies each control as it was then: inactive, with another scope, or exempted. Only a change causes flips."""
     shop.make("merchantgroups", token="pubs", name="Pubs", mids=["bar"])
     shop.make("authcontrols", token="dry", name="No bars", merchant_scope={"merchant_group_token": "pubs"})
     codes = [shop.buy(1, mid="bar")["response"]["code"]]
@@ -148,7 +148,7 @@ def test_authorization_controls_are_as_they_were(shop: Shop) -> None:
     assert tried(shop)["flips"]["kept"] == 0
     assert tried(shop, exempt_mids={"remove": ["ours"]})["flips"]["to_declined"] == 1
     assert tried(shop, exempt_mids={"add": [{"name": "Every bar", "mid": "bar"}]})["flips"]["to_approved"] == 3
-    # Where it is pointed at the bar itself, it was in force but for the time when it was off, and the bar is exempt now.
+    # With the bar itself as scope the control also declines purchase 2. It is inactive at purchase 4, and 6 is exempt.
     changed = {"token": "dry", "merchant_scope": {"mid": "bar"}}
     flips = tried(shop, auth_controls={"change": [changed]})["flips"]
     assert (flips["to_declined"], flips["to_approved"]) == (1, 0)
@@ -167,12 +167,12 @@ BEGUN = {
     "original.credit.authorization": ("original.credit.authorization.clearing", "original.credit.authorization.reversal"),
     "original.credit.auth_plus_capture": ("original.credit.auth_plus_capture.reversal",),
 }
-"""What begins something, and what may follow it."""
+"""The events that start a chain, and the events that may follow each of them."""
 
 
 @pytest.mark.parametrize("is_blocked", [True, False], ids=["blocked then", "blocked now"])
 def test_everything_that_asks_is_blocked(shop: Shop, is_blocked: bool) -> None:
-    """Whatever a card is used for, and whatever followed it: what a control declined passes without it, and the other way."""
+    """An authorization control declines every event that spends, whatever follows it. Removing or adding it flips them all."""
     dry = {"token": "dry", "name": "EmptyBody", "association": {"card_product_token": "jit"}}
     if is_blocked:
         shop.make("authcontrols", **dry)
@@ -191,7 +191,7 @@ def test_everything_that_asks_is_blocked(shop: Shop, is_blocked: bool) -> None:
 
 
 def test_a_range_is_tried(shop: Shop) -> None:
-    """Only purchases of the range are decided again; what came before still fills the window."""
+    """Only purchases of the range are replayed. Earlier ones still count in the window."""
     shop.buy(30)
     shop.clock("2035-06-01T15:00:00Z")
     second = shop.buy(30)
@@ -208,7 +208,7 @@ def test_a_range_is_tried(shop: Shop) -> None:
 
 
 def test_what_other_checks_declined_stays_declined(shop: Shop) -> None:
-    """A country, and money that is not there: no control changes that."""
+    """Purchases declined for their country or for lack of funds stay declined without the control."""
     limit(shop, "day", 10)
     shop.buy(5, card_acceptor={"country": "CUB"})
     shop.buy(5, "plain")
@@ -218,7 +218,7 @@ def test_what_other_checks_declined_stays_declined(shop: Shop) -> None:
 
 
 def test_nothing_is_changed_by_it(shop: Shop) -> None:
-    """Balances, transactions and controls are as they were, and an empty program is tried as quickly."""
+    """A backtest changes no transaction, balance or usage. Without purchases its rates are null."""
     backtest = tried(shop)
     assert (backtest["purchases"], backtest["before"]["approval_rate"], backtest["approval_rate_change"]) == (0, None, None)
     limit(shop, "day", 100)
@@ -229,7 +229,7 @@ def test_nothing_is_changed_by_it(shop: Shop) -> None:
 
 
 def test_the_same_request_is_one_backtest(shop: Shop) -> None:
-    """Repeated it is the same; with another body a conflict."""
+    """The same token and body return the same backtest. Another body is a conflict."""
     body = {"token": "one", "velocity_controls": {}}
     made_by(shop.client.post("/sandbox/backtests", body))
     assert made_by(shop.client.post("/sandbox/backtests", body))["token"] == "one"
@@ -237,7 +237,7 @@ def test_the_same_request_is_one_backtest(shop: Shop) -> None:
 
 
 def test_a_backtest_is_taken_away(shop: Shop) -> None:
-    """With its flips, whether it was done or not; another program's is not found."""
+    """A deleted backtest and its flips are a 404, and so is a backtest of another program."""
     backtest = tried(shop)
     assert shop.client.delete(f"/sandbox/backtests/{backtest['token']}").status == 204
     for path in (backtest["token"], f"{backtest['token']}/flips"):
@@ -275,7 +275,7 @@ NEW = {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD"}
         ({"exempt_mids": {"remove": ["dry"]}}, "exempt_mids.remove[0]"),
         ({"exempt_mids": {"add": [{"name": "n"}]}}, "exempt_mids.add[0].mid"),
         ({"exempt_mids": {"add": [{"name": "n", "merchant_group_token": "none"}]}}, "exempt_mids.add[0].merchant_group_token"),
-        # What cannot be tried is not passed over: the answer would be about something else.
+        # An unknown field is refused: if it were ignored, the backtest would answer another question.
         (
             {"exempt_mids": {"change": [{"token": "x", "active": True}]}},
             "exempt_mids.change is an unknown field; the fields are: add",
@@ -288,7 +288,7 @@ NEW = {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD"}
     ],
 )
 def test_what_is_no_backtest(shop: Shop, body: dict[str, Any], field: str) -> None:
-    """A range that is none, a control that is not there or cannot be one: a 400 that names the place."""
+    """An empty range, an unknown control or an invalid change is a 400 that names the field with its index."""
     limit(shop, "day", 100)
     shop.make("authcontrols", token="dry", name="No bars", merchant_scope={"mid": "bar"})
     reply = shop.client.post("/sandbox/backtests", body)
@@ -296,20 +296,20 @@ def test_what_is_no_backtest(shop: Shop, body: dict[str, Any], field: str) -> No
 
 
 def test_an_unknown_user_in_a_control(shop: Shop) -> None:
-    """A control of somebody who is not there cannot be tried either."""
+    """An added control for an unknown user is a 400."""
     body = {"velocity_controls": {"add": [{**NEW, "association": {"user_token": "nobody"}}]}}
     assert problem_of(shop.client.post("/sandbox/backtests", body)) == (400, "400003")
 
 
 def test_a_list_has_one_order(shop: Shop) -> None:
-    """Flips come in the order in which they were found; another one is refused by name."""
+    """Flips are listed only in the order in which they were found. Any other ``sort_by`` is a 400 that names the parameter."""
     backtest = tried(shop)
     reply = shop.client.get(f"/sandbox/backtests/{backtest['token']}/flips?sort_by=-createdTime")
     assert (reply.status, "sort_by" in reply.json["error_message"]) == (400, True)
 
 
 def test_an_interrupted_backtest_goes_on(tmp_path: Any) -> None:
-    """Of one whose process was lost it is said so, and who looks at it has it go on from where it stood."""
+    """A GET of a backtest whose process has ended continues it from its cursor. The results are the same."""
     address = migrated_file(tmp_path / "cardwright.db")
     with RunningServer(db=address) as server:
         shop = Shop(server)
@@ -319,7 +319,7 @@ def test_an_interrupted_backtest_goes_on(tmp_path: Any) -> None:
         server.kill()
         database = Database(address)
         with database.write() as db:
-            # As a server leaves it that was killed after it had begun.
+            # The row that a server leaves if it is killed after the start of the backtest.
             db.execute(update(backtests).values(state="RUNNING", lease_ms=1, cursor=0, sums="{}"))
             db.exec_driver_sql("DELETE FROM backtest_flips")
         database.close()

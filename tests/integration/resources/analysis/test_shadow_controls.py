@@ -1,4 +1,4 @@
-"""Shadow controls: they count like real ones, tell what they would have refused, refuse nobody, and can become real."""
+"""Shadow controls: they count like velocity controls, record declines, decline nothing, and can be promoted."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ shop = program_fixture(Shop)
 
 
 def shadow(shop: Shop, amount: int = 50, **fields: Any) -> dict[str, Any]:
-    """Makes a shadow control of a day."""
+    """Create a daily shadow control."""
     body = {"token": "quiet", "amount_limit": amount, "velocity_window": "DAY", "currency_code": "USD", **fields}
     return made_by(shop.client.post("/sandbox/shadow-controls", body))
 
 
 def summary(shop: Shop) -> tuple[str, int, str]:
-    """State, purchases and amount of the shadow."""
+    """Return the state of the shadow control, and the number and amount of its recorded declines."""
     control = shop.get("/sandbox/shadow-controls/quiet")
     return control["state"], control["would_have_declined"]["purchases"], control["would_have_declined"]["amount"]
 
 
 def left(shop: Shop) -> float:
-    """What is left of the only real control of ana."""
+    """Return the amount left under the only velocity control of ``ana``."""
     (control,) = shop.listed("/velocitycontrols/user/ana/available")
     return float(control["available"]["amount"])
 
@@ -36,7 +36,7 @@ def promote(shop: Shop) -> dict[str, Any]:
 
 
 def test_a_shadow_refuses_nobody_and_tells_whom_it_would_have(shop: Shop) -> None:
-    """Purchases beyond its limit are approved, counted and listed; those that were declined anyway are not its doing."""
+    """A purchase above the limit is approved and recorded. A purchase that another check declines is not recorded."""
     made = shadow(shop, name="Fifty")
     assert (made["state"], made["control"]["name"], made["control"]["amount_limit"]) == ("ACTIVE", "Fifty", 50)
     fitting, too_much = shop.buy(40), shop.buy(20)
@@ -50,12 +50,12 @@ def test_a_shadow_refuses_nobody_and_tells_whom_it_would_have(shop: Shop) -> Non
     }  # fmt: skip
     shop.follow("reversal", fitting, 40)
     shop.buy(30)
-    assert summary(shop) == ("ACTIVE", 1, "20.00"), "what was given back is there again"
+    assert summary(shop) == ("ACTIVE", 1, "20.00"), "the reversal gives the usage back"
     assert [control["token"] for control in shop.listed("/sandbox/shadow-controls")] == ["quiet"]
 
 
 def test_the_decision_shows_the_shadow(shop: Shop) -> None:
-    """Its verdict stands among the others and is nobody's refusal, in the explanation and in what-if alike."""
+    """Explanation and dry run show the verdict ``would_refuse`` of a shadow control. It is not the first refusal."""
     shadow(shop)
     transaction = shop.buy(60)
     for answer in (
@@ -68,7 +68,7 @@ def test_the_decision_shows_the_shadow(shop: Shop) -> None:
 
 
 def test_a_promoted_shadow_refuses_with_its_usage_intact(shop: Shop) -> None:
-    """From then on it is a velocity control like any other: what it has counted is used up, and it is listed as one."""
+    """A promoted shadow control becomes a velocity control with its usage so far, and declines purchases."""
     shadow(shop, velocity_window="LIFETIME")
     shop.buy(40)
     assert shop.listed("/velocitycontrols") == []
@@ -83,7 +83,7 @@ def test_a_promoted_shadow_refuses_with_its_usage_intact(shop: Shop) -> None:
 
 
 def test_a_deleted_shadow_looks_no_more(shop: Shop) -> None:
-    """What it found stays, what follows is not its business; promoted after that it counts the day anew."""
+    """A deleted shadow control keeps its records and adds none. If it is promoted later, it counts the current day again."""
     shadow(shop)
     shop.buy(60)
     assert read_of(shop.client.delete("/sandbox/shadow-controls/quiet"))["state"] == "OFF"
@@ -95,7 +95,7 @@ def test_a_deleted_shadow_looks_no_more(shop: Shop) -> None:
 
 
 def test_a_shadow_is_no_velocity_control_yet(shop: Shop) -> None:
-    """By the wire's own API it is not there: not to be read, changed, switched off or made again; nor is one the other way."""
+    """A shadow control cannot be listed, changed, deleted or created again as a velocity control, nor the other way round."""
     shadow(shop)
     body = {"token": "quiet", "amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD"}
     assert problem_of(shop.client.post("/velocitycontrols", body)) == (409, "409002")
@@ -111,7 +111,7 @@ def test_a_shadow_is_no_velocity_control_yet(shop: Shop) -> None:
 
 
 def test_a_backtest_knows_no_shadows(shop: Shop) -> None:
-    """A shadow refuses nobody in a backtest either, and cannot be changed by one."""
+    """A backtest that removes a shadow control is a 400 that names the entry."""
     shadow(shop)
     reply = shop.client.post("/sandbox/backtests", {"velocity_controls": {"remove": ["quiet"]}})
     assert (reply.status, "remove[0]" in reply.json["error_message"]) == (400, True)
@@ -125,7 +125,7 @@ def test_a_backtest_knows_no_shadows(shop: Shop) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_shadow(shop: Shop, fields: dict[str, Any], text: str) -> None:
-    """What could not be a velocity control cannot be its shadow."""
+    """An invalid field, or ``active: false``, is a 400 with its cause, and no shadow control is created."""
     body = {"amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD", **fields}
     reply = shop.client.post("/sandbox/shadow-controls", body)
     assert (reply.status, text in reply.json["error_message"]) == (400, True), reply.text

@@ -1,4 +1,4 @@
-"""What if, over HTTP: the answer is the transaction that the same request then becomes, and why; nothing is written."""
+"""Dry runs over HTTP: the answer is the transaction of the same real request with its checks, and nothing is written."""
 
 import random
 from pathlib import Path
@@ -20,14 +20,14 @@ shop = program_fixture(Shop)
 
 
 def whatif(shop: Shop, amount: Any = 10, card: str = "jit", **fields: Any) -> dict[str, Any]:
-    """What would become of a purchase."""
+    """Dry-run a purchase and return the answer."""
     return read_of(
         shop.client.post("/sandbox/whatif/authorization", {"card_token": card, "amount": amount, "mid": "m1", **fields})
     )
 
 
 def rows(file: Path) -> dict[str, list[str]]:
-    """Everything in the database."""
+    """Return the rows of each table, sorted."""
     database = Database(str(file))
     with database.read() as db:
         tables = {table.name: sorted(map(repr, db.execute(table.select()))) for table in metadata.sorted_tables}
@@ -36,12 +36,12 @@ def rows(file: Path) -> dict[str, list[str]]:
 
 
 def velocity(shop: Shop, token: str, amount: Any, **fields: Any) -> None:
-    """Makes a velocity control."""
+    """Create a velocity control, by default for a day."""
     shop.make("velocitycontrols", **{"velocity_window": "DAY", **fields}, token=token, amount_limit=amount, currency_code="USD")
 
 
 def test_the_answer_is_what_then_happens(shop: Shop) -> None:
-    """Any request: the transaction that would be is the one that is, but for what is drawn; its trace names the same refusal."""
+    """A dry run has the transaction of the same real request, except generated fields, and the check that declines it."""
     velocity(shop, "day", 200, usage_limit=9)
     source = random.Random(3)
     outcomes = set[str]()
@@ -68,7 +68,7 @@ def test_the_answer_is_what_then_happens(shop: Shop) -> None:
 
 
 def test_nothing_is_written(shop: Shop, database: Path) -> None:
-    """Approved or declined, chosen token or webhook: every table is as it was, and nothing later is numbered otherwise."""
+    """A dry run leaves every table unchanged, approved or declined, even with a webhook. A chosen token stays unused."""
     velocity(shop, "day", 50)
     shop.buy(1)
     before = rows(database)
@@ -81,7 +81,7 @@ def test_nothing_is_written(shop: Shop, database: Path) -> None:
 
 
 def test_a_token_that_was_used_repeats(shop: Shop) -> None:
-    """A token that names a transaction already: the answer tells of that one, or of the conflict, as the simulation would."""
+    """A dry run with the token of a transaction returns that transaction, or a 409 if the body differs."""
     chosen = {"transaction_options": {"transaction_token": "mine"}}
     made = shop.buy(10, **chosen)
     would = whatif(shop, 10, **chosen)
@@ -91,12 +91,12 @@ def test_a_token_that_was_used_repeats(shop: Shop) -> None:
 
 
 def step(answer: dict[str, Any], control: str) -> dict[str, Any]:
-    """What the answer says of a control."""
+    """Return the check of a control in an answer."""
     return next(check for check in answer["checks"] if check["inputs"].get("control") == control)
 
 
 def test_a_control_tells_all_of_itself(shop: Shop) -> None:
-    """Whom, where and when it limits, how much there was, is and would be left; and what alone would have been enough."""
+    """The check of a velocity control has scope, window, limits and usage. The answer lists each change that suffices alone."""
     velocity(shop, "week", 100, velocity_window="WEEK", name="A week", merchant_scope={"mcc": "5812"}, usage_limit=5)
     shop.buy(70, card_acceptor={"mcc": "5812"})
     would = whatif(shop, 40, card_acceptor={"mcc": "5812"})
@@ -120,7 +120,7 @@ def test_a_control_tells_all_of_itself(shop: Shop) -> None:
 
 
 def test_the_smallest_change_is_enough_and_a_cent_less_is_not(shop: Shop) -> None:
-    """What is told is tried: the amount passes and a cent more does not; the limits do, and the time does."""
+    """The suggested amount and limits approve the purchase, and one cent more is declined."""
     velocity(shop, "day", 50, usage_limit=2)
     velocity(shop, "month", 80, velocity_window="MONTH", association={"user_token": "ana"})
     shop.buy(45)
@@ -142,7 +142,7 @@ def test_the_smallest_change_is_enough_and_a_cent_less_is_not(shop: Shop) -> Non
 
 
 def test_no_change_of_a_control_helps_against_another_check(shop: Shop) -> None:
-    """A suspended card is refused first: nothing is promised of smaller amounts, and the controls still show how they stand."""
+    """For a suspended card no change is suggested. The check of a control without room has the verdict ``not_reached``."""
     velocity(shop, "day", 50)
     shop.make("cardtransitions", card_token="jit", state="SUSPENDED", reason_code="00", channel="API")
     would = whatif(shop, 60)
@@ -158,7 +158,7 @@ def test_no_change_of_a_control_helps_against_another_check(shop: Shop) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_simulated_cannot_be_tried(shop: Shop, body: dict[str, Any], status: int, text: str) -> None:
-    """The same body is refused in the same words."""
+    """Dry run and simulation answer an invalid body with the same error."""
     whole = {"card_token": "jit", "amount": 10, "mid": "m1", **body} if body else {}
     tried = shop.client.post("/sandbox/whatif/authorization", whole)
     assert (tried.status, text in tried.json["error_message"]) == (status, True), tried.text
@@ -166,7 +166,7 @@ def test_what_cannot_be_simulated_cannot_be_tried(shop: Shop, body: dict[str, An
 
 
 def test_production_offers_no_trials(tmp_path: Path) -> None:
-    """Who could try security codes without a trace could find them."""
+    """Production mode refuses dry runs with a 403, because a caller could guess security codes unnoticed."""
     keys = {"CARDWRIGHT_MASTER_KEY": "0" * 64}
     with RunningServer(db=migrated_file(tmp_path / "p.db"), mode="production", env=keys) as server, server.client() as client:
         reply = client.post("/sandbox/whatif/authorization", {"card_token": "c", "amount": 1, "mid": "m"})
@@ -175,7 +175,7 @@ def test_production_offers_no_trials(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("token", ['a"b', "a\\b", "a\tb", "a\r\nb"])
 def test_a_chosen_token_may_hold_anything(shop: Shop, token: str) -> None:
-    """Quotation marks and control characters come back as they were sent, in trials, answers and what follows."""
+    """A chosen token with quotation marks or control characters is accepted and returned unchanged, by a reversal too."""
     chosen = {"transaction_options": {"transaction_token": token}}
     assert whatif(shop, **chosen)["outcome"] == "APPROVED"
     made = shop.buy(**chosen)
