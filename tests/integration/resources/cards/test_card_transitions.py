@@ -1,4 +1,4 @@
-"""Card transitions over HTTP: which state follows which, who may cause it, what it changes and what it tells."""
+"""Card transitions over HTTP: allowed states, validations, expiration, and effects on webhooks and purchases."""
 
 import json
 import sqlite3
@@ -14,7 +14,7 @@ from cardwright.resources.cards.card_transitions import CardTransitionCreate
 from tests.support.fixtures import module_server, program_fixture
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 
-# With a seed the clock of the server stands still at noon of 1 January 2026.
+# With a seed, the clock of the server is frozen at noon of 1 January 2026.
 server = module_server(seed=5)
 issuer = program_fixture(Issuer)
 
@@ -28,7 +28,7 @@ STATE_PATHS = {
     "SUSPENDED": ["SUSPENDED"],
     "TERMINATED": ["TERMINATED"],
 }
-"""The states that a new card passes to reach each state."""
+"""The transitions that bring a new card into each state."""
 
 STATES = """
     from        | to ACTIVE        | LIMITED       | SUSPENDED       | TERMINATED
@@ -41,7 +41,7 @@ STATES = """
 
 
 def machine() -> list[tuple[str, str, str]]:
-    """The table as rows of state before, state asked for, and what comes of it."""
+    """Return the table as rows of current state, requested state and outcome."""
     rows = [[cell.strip() for cell in line.split("|")] for line in STATES.strip().splitlines()[1:]]
     targets = ("ACTIVE", "LIMITED", "SUSPENDED", "TERMINATED")
     return [(before, after, cell) for before, *cells in rows for after, cell in zip(targets, cells, strict=True)]
@@ -49,7 +49,7 @@ def machine() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("before", "after", "outcome"), machine())
 def test_state_machine(issuer: Issuer, before: str, after: str, outcome: str) -> None:
-    """Each state leads to some others; a step that is not allowed is a 400 that changes and records nothing."""
+    """An allowed change has the type of the table. Any other is a 400 and leaves card and transitions unchanged."""
     issuer.card(token="c")
     for state in STATE_PATHS[before]:
         issuer.enter("c", state)
@@ -67,7 +67,7 @@ def test_state_machine(issuer: Issuer, before: str, after: str, outcome: str) ->
 
 
 def test_first_transitions_tell_of_the_issue(issuer: Issuer) -> None:
-    """A new card has a transition that says so; one that is active at issue has a second, after the first."""
+    """A new card has a transition ``fulfillment.issued``. A card that is active at issue has ``state.activated`` after it."""
     product = issuer.product(life_cycle={"activate_upon_issue": True})
     card = issuer.card(issuer.user(metadata={"team": "blue"}), product, metadata={"purpose": "travel"})
     issued, activated = issuer.transitions(card["token"])
@@ -97,7 +97,7 @@ def test_first_transitions_tell_of_the_issue(issuer: Issuer) -> None:
 
 
 def test_transition_tells_the_request_and_the_card(issuer: Issuer) -> None:
-    """What was given comes back, and what the card has is copied; a later GET says the same for ever."""
+    """A transition has the fields of its request and a copy of the card's. A later change of the card does not alter it."""
     user, product = issuer.user(), issuer.product()
     issuer.card(user, product, token="old")
     issuer.card(user, product, token="c", expedite=True, fulfillment=TEXT, bulk_issuance_token="b", new_pan_from_card_token="old")
@@ -116,7 +116,7 @@ def test_transition_tells_the_request_and_the_card(issuer: Issuer) -> None:
 
 
 def test_card_says_why_even_when_nobody_did(issuer: Issuer) -> None:
-    """A transition without reason has none; the card's state_reason, which is always there, then tells the change itself."""
+    """Without a reason, or with an empty one, the card gets a default ``state_reason`` that names the change."""
     issuer.card(token="c", metadata={})
     assert "reason" not in issuer.enter("c", "ACTIVE")
     assert issuer.get("/cards/c")["state_reason"] == "Card activated"
@@ -125,7 +125,7 @@ def test_card_says_why_even_when_nobody_did(issuer: Issuer) -> None:
 
 
 def test_repeat_with_token_moves_nothing(issuer: Issuer) -> None:
-    """The same request gives the first one's answer, also when its step could not be made again; another is a conflict."""
+    """The same token and body replay the first answer, even after a final state. Another body is a conflict."""
     issuer.card(token="c")
     first = issuer.enter("c", "TERMINATED", token="t", validations={"user": {}})
     assert issuer.enter("c", "TERMINATED", token="t", validations={"user": {}}) == first
@@ -160,7 +160,7 @@ BAD_BODIES: list[tuple[dict[str, Any], str, str]] = [
     ("change", "code", "message"), BAD_BODIES, ids=[f"{sorted(body)}-{text}" for body, _, text in BAD_BODIES]
 )
 def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any], code: str, message: str) -> None:
-    """A wrong field is a 400 that names it, and the card stays as it was."""
+    """A wrong field is a 400 that names it, and the card is unchanged."""
     before = issuer.card(token="c")
     body = {"card_token": "c", "state": "ACTIVE", "channel": "API", **change}
     reply = issuer.client.post("/cardtransitions", body)
@@ -170,7 +170,7 @@ def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any],
 
 
 def test_several_missing_fields_are_told_together(issuer: Issuer) -> None:
-    """All violations come in one message."""
+    """One message names all missing fields."""
     reply = issuer.client.post("/cardtransitions", {})
     assert problem_of(reply) == (400, "400001")
     for name in ("card_token", "channel", "state"):
@@ -198,7 +198,7 @@ def test_several_missing_fields_are_told_together(issuer: Issuer) -> None:
     ],
 )
 def test_claims_about_the_holder_are_checked(issuer: Issuer, claims: dict[str, str], outcome: list[str] | str) -> None:
-    """Right claims are told as validated; one wrong claim refuses the transition, names the field and never the truth."""
+    """Correct values are shown as validated. One wrong value is a 400 that names the field and hides the stored value."""
     issuer.card(issuer.user(birth_date="1991-05-17", phone="+15105551212", ssn="123456789"), token="c")
     reply = issuer.transition("c", "ACTIVE", validations={"user": claims})
     if isinstance(outcome, str):
@@ -212,14 +212,14 @@ def test_claims_about_the_holder_are_checked(issuer: Issuer, claims: dict[str, s
 
 
 def test_claims_about_what_is_not_known_are_wrong(issuer: Issuer) -> None:
-    """A user without birth date, phone and number cannot be validated by them."""
+    """A validation of a field that the user does not have fails."""
     issuer.card(token="c")
     for name, value in (("birth_date", "1991-05-17"), ("phone", "1"), ("ssn", "6789")):
         assert problem_of(issuer.transition("c", "ACTIVE", validations={"user": {name: value}})) == (400, "400001")
 
 
 def test_claimed_number_leaves_no_trace(issuer: Issuer, database: Path) -> None:
-    """The digits are compared and forgotten; a repeat is still known as one."""
+    """A validated number is stored neither in clear nor as an unkeyed hash. An equal request is still a replay."""
     issuer.card(issuer.user(ssn="918273645"), token="c")
     body = {"token": "t", "validations": {"user": {"ssn": "918273645"}}}
     assert issuer.enter("c", "ACTIVE", **body) == issuer.enter("c", "ACTIVE", **body)
@@ -229,13 +229,13 @@ def test_claimed_number_leaves_no_trace(issuer: Issuer, database: Path) -> None:
     plain = {"card_token": "c", "state": "ACTIVE", "channel": "API", **body}
     with sqlite3.connect(database) as db:
         hashes = {digest for (digest,) in db.execute("SELECT request_hash FROM card_transitions WHERE token = 't'")}
-    # Nine digits are soon guessed from a plain hash of them.
+    # An attacker can find nine digits from an unkeyed hash by trying all of them.
     assert hashes
     assert sha256(canonical(msgspec.convert(plain, CardTransitionCreate))).digest()[:16] not in hashes
 
 
 def test_only_a_card_of_an_active_user_is_activated(issuer: Issuer) -> None:
-    """The holder himself counts; other states are open to an inactive holder's card."""
+    """A card of a suspended user cannot be activated. It can be suspended and terminated."""
     user = issuer.user()
     issuer.card(user, token="c")
     issuer.suspend_user(user)
@@ -246,7 +246,7 @@ def test_only_a_card_of_an_active_user_is_activated(issuer: Issuer) -> None:
 
 
 def test_parent_does_not_matter_to_an_activation(issuer: Issuer) -> None:
-    """An active child who spends a suspended parent's money may still activate its card."""
+    """A child that shares the account of a suspended parent can activate its card."""
     parent = issuer.user()
     child = issuer.user(parent_token=parent, uses_parent_account=True)
     issuer.card(child, token="c")
@@ -255,7 +255,7 @@ def test_parent_does_not_matter_to_an_activation(issuer: Issuer) -> None:
 
 
 def test_transitions_of_a_card_come_newest_first(issuer: Issuer) -> None:
-    """In pages, also an empty one; within one second the later comes first."""
+    """A page has five transitions, newest first, even within one second. ``count=0`` is an empty page."""
     issuer.card(token="c")
     issuer.card(token="other")
     for state in ("ACTIVE", "SUSPENDED", "ACTIVE", "LIMITED", "TERMINATED"):
@@ -285,7 +285,7 @@ def test_transitions_of_a_card_come_newest_first(issuer: Issuer) -> None:
     ],
 )
 def test_expired_card_is_not_activated(issuer: Issuer, offset: dict[str, Any], last: str, first_without: str) -> None:
-    """Days and longer: the named second still counts. Hours and shorter: the named time is the end. The state itself stays."""
+    """The expiration second is valid for a lifetime in days or months, not in hours or seconds. Expiry changes no state."""
     issuer.set_clock("2026-01-01T12:00:00.700Z")
     user, product = issuer.user(), issuer.product()
     for token in ("in_time", "too_late", "active"):
@@ -303,13 +303,13 @@ def test_expired_card_is_not_activated(issuer: Issuer, offset: dict[str, Any], l
 
 
 def test_life_can_begin_with_the_first_activation(issuer: Issuer) -> None:
-    """With update_expiration_upon_activation the first activation, and it alone, measures the life anew, and the code with it."""
+    """With update_expiration_upon_activation, only the first activation restarts the lifetime. The security code follows."""
     product = issuer.product(life_cycle={"update_expiration_upon_activation": True})
     issuer.card(product=product, token="own", expiration_offset={"unit": "HOURS", "value": 1})
     made = issuer.card(product=product, token="c", query="?show_cvv_number=true")
     assert made["expiration"] == "0130"
     issuer.set_clock("2027-05-20T10:00:00Z")
-    # Longer than its hour ago; but that hour begins now.
+    # More than an hour has passed since the issue, but the activation restarts the hour.
     assert issuer.enter("own", "ACTIVE")["expiration_time"] == "2027-05-20T11:00:00.000Z"
     issuer.enter("c", "SUSPENDED")
     assert issuer.get("/cards/c")["expiration"] == "0130"
@@ -328,7 +328,7 @@ def test_life_can_begin_with_the_first_activation(issuer: Issuer) -> None:
 
 
 def test_life_cycle_is_that_of_the_card_s_own_day(issuer: Issuer) -> None:
-    """A product's life-cycle settings apply to cards made afterwards."""
+    """Life-cycle settings of a product apply only to cards issued after the change."""
     product = issuer.product(life_cycle={"update_expiration_upon_activation": True})
     issuer.card(product=product, token="before")
     change = {"update_expiration_upon_activation": False, "expiration_offset": {"unit": "YEARS", "value": 1}}
@@ -339,11 +339,11 @@ def test_life_cycle_is_that_of_the_card_s_own_day(issuer: Issuer) -> None:
     assert issuer.enter("after", "ACTIVE")["expiration"] == "0127"
 
 
-# --- What others learn --------------------------------------------------------------------
+# --- Webhooks and purchases ---------------------------------------------------------------
 
 
 def test_every_transition_is_told_in_its_commit(issuer: Issuer, database: Path) -> None:
-    """A listener to all card transitions gets one event for each, in order; a listener to some gets those."""
+    """A webhook for all card transitions gets one event for each, in order. A webhook for one type gets only that type."""
     auth = {"basic_auth_username": "listener", "basic_auth_password": "Aa1!Aa1!Aa1!Aa1!Aa1!"}
     for name, event in (("all", "cardtransition.*"), ("some", "cardtransition.state.terminated")):
         config = {"url": f"http://127.0.0.1:9/{name}", **auth}
@@ -367,7 +367,7 @@ def test_every_transition_is_told_in_its_commit(issuer: Issuer, database: Path) 
 
 
 def events_of(database: Path, issuer: Issuer, webhook: str) -> list[str]:
-    """The tokens that the outbox has for a webhook of the program, in the order in which they were written."""
+    """Return the transition tokens in the outbox for a webhook of the program, in the order of the rows."""
     program = issuer.get("/sandbox/program")["token"]
     query = (
         "SELECT o.refs FROM outbox o JOIN webhooks w ON w.id = o.webhook_id JOIN programs p ON p.id = o.program_id "
@@ -378,7 +378,7 @@ def events_of(database: Path, issuer: Issuer, webhook: str) -> list[str]:
 
 
 def test_purchases_follow_the_state_at_once(issuer: Issuer) -> None:
-    """Each state has its own answer to a purchase; a terminated card's depends on the reason of its end."""
+    """Only an active card approves purchases. The decline code depends on the state, for TERMINATED on the reason code."""
     user, source = issuer.user(), made_by(issuer.client.post("/fundingsources/program", {"name": "Bank"}))["token"]
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": source}}
     body = {"name": "JIT", "start_date": "2020-01-01", "config": {"jit_funding": jit}}
@@ -400,7 +400,7 @@ def test_purchases_follow_the_state_at_once(issuer: Issuer) -> None:
         issuer.card(user, product, token=f"ended-{code}")
         issuer.enter(f"ended-{code}", "ACTIVE")
         issuer.enter(f"ended-{code}", "TERMINATED", reason_code=code)
-        # A look at the number is a transition too, but no reason for anything.
+        # showpan adds a transition too. It must not replace the reason code of the termination.
         issuer.get(f"/cards/ended-{code}/showpan")
         outcomes[code] = purchase(f"ended-{code}")
     assert {name for name, (state, _) in outcomes.items() if state == "PENDING"} == {"ACTIVE", "ACTIVE again"}

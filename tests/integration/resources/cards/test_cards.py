@@ -1,4 +1,4 @@
-"""Cards over HTTP: how they are made, found, changed and reissued, and that their numbers stay where they belong."""
+"""Cards over HTTP: creation, look-ups, updates, reissues, PINs, and the secrecy of card numbers."""
 
 import sqlite3
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.in_process_platform import new_platform
 from tests.support.issuing import TEXT, Issuer, made_by, problem_of, read_of
 from tests.support.server import RunningServer
 
-# With a seed the clock of the server stands still at noon of 1 January 2026.
+# With a seed, the clock of the server is frozen at noon of 1 January 2026.
 server = module_server(seed=4)
 issuer = program_fixture(Issuer)
 
@@ -26,14 +26,14 @@ LISTENER = {
         "url": "http://127.0.0.1:9/nobody", "basic_auth_username": "listener", "basic_auth_password": "Aa1!Aa1!Aa1!Aa1!Aa1!",
     },
 }  # fmt: skip
-"""A webhook to which nobody listens: what would be told stays in the outbox."""
+"""A webhook without a listener: its events stay in the outbox."""
 
 
-# --- Making a card ------------------------------------------------------------------------
+# --- Creation -----------------------------------------------------------------------------
 
 
 def test_new_card_says_what_the_reference_says(issuer: Issuer) -> None:
-    """Every field that is always there is there, in the wire's form, and no other."""
+    """A new card has exactly the fields that are always present, in the form of the reference."""
     product, user = issuer.product(), issuer.user(token="ana")
     card = issuer.card(user, product, token="card_01")
     pan, barcode = card.pop("pan"), card.pop("barcode")
@@ -60,7 +60,7 @@ def test_new_card_says_what_the_reference_says(issuer: Issuer) -> None:
 
 
 def test_what_was_asked_for_comes_back(issuer: Issuer) -> None:
-    """Optional fields are echoed; defaults inside activation_actions are filled in; metadata is text."""
+    """Optional fields are returned as sent, metadata as text, and activation_actions with its default."""
     wishes = {**TEXT, "card_fulfillment_reason": "NEW", "shipping": {"method": "GROUND", "return_address": {"city": "Oslo"}}}
     card = issuer.card(
         expedite=True, fulfillment=wishes, metadata={"site": 1, "vip": True, "none": None}, activation_actions={},
@@ -75,7 +75,7 @@ def test_what_was_asked_for_comes_back(issuer: Issuer) -> None:
 
 
 def test_equal_requests_without_token_make_two_cards(issuer: Issuer) -> None:
-    """The token is the only key of a repeat, so without one there is a second card with a number of its own."""
+    """Equal requests without a token create two cards with different tokens, numbers and barcodes."""
     body = {"user_token": issuer.user(), "card_product_token": issuer.product()}
     first, second = (made_by(issuer.client.post("/cards?show_pan=true", body)) for _ in range(2))
     for name in ("token", "pan", "barcode"):
@@ -83,7 +83,7 @@ def test_equal_requests_without_token_make_two_cards(issuer: Issuer) -> None:
 
 
 def test_repeat_with_token_makes_nothing_new(issuer: Issuer) -> None:
-    """The same body gives the card as it is now, with its number only for who asks again; another body is a conflict."""
+    """The same body returns the card as it is now, with its number only on request. Another body is a conflict."""
     body = {"user_token": issuer.user(), "card_product_token": issuer.product(), "token": "c"}
     first = made_by(issuer.client.post("/cards?show_pan=true", body))
     issuer.enter("c", "ACTIVE")
@@ -105,7 +105,7 @@ def test_repeat_with_token_makes_nothing_new(issuer: Issuer) -> None:
     ],
 )
 def test_new_card_shows_what_is_asked_for(issuer: Issuer, pan: bool, code: bool, status: str) -> None:
-    """Each flag shows its own value in this one answer; only both together present the card."""
+    """Each flag shows its value in this answer only. Both flags together set DIGITALLY_PRESENTED."""
     card = issuer.card(query=f"?show_pan={str(pan).lower()}&show_cvv_number={str(code).lower()}")
     assert passes_luhn(card["pan"]) is pan
     assert ("cvv_number" in card) is code
@@ -118,7 +118,7 @@ def test_new_card_shows_what_is_asked_for(issuer: Issuer, pan: bool, code: bool,
 
 
 def test_only_a_chip_has_a_chip_code(issuer: Issuer) -> None:
-    """The chip's own code comes with the printed one, and differs in general; a virtual card has none."""
+    """Chip and contactless cards have a separate chip code. Virtual cards and magnetic stripe cards have none."""
     chips = [
         issuer.card(product=issuer.product(payment_instrument=kind), query="?show_cvv_number=true")
         for kind in ("PHYSICAL_ICC", "PHYSICAL_CONTACTLESS", "PHYSICAL_COMBO")
@@ -131,7 +131,7 @@ def test_only_a_chip_has_a_chip_code(issuer: Issuer) -> None:
 
 EXPIRIES = """
     now                  | product        | card         | expiration | expiration_time
-    2026-01-01T12:00:00Z | YEARS 1        | -            | 0127       | 2027-01-31T23:59:59Z   # the reference's own examples
+    2026-01-01T12:00:00Z | YEARS 1        | -            | 0127       | 2027-01-31T23:59:59Z   # an example of the reference
     2026-06-02T08:00:00Z | YEARS 4        | -            | 0630       | 2030-06-30T23:59:59Z
     2026-01-15T00:00:00Z | MONTHS 1       | -            | 0226       | 2026-02-28T23:59:59Z
     2026-05-01T00:00:00Z | MONTHS 1       | -            | 0626       | 2026-06-30T23:59:59Z
@@ -140,22 +140,22 @@ EXPIRIES = """
     2026-03-01T10:00:00Z | MINUTES 90     | -            | 0326       | 2026-03-01T11:30:00Z
     2026-12-31T23:59:50Z | SECONDS 15     | -            | 0127       | 2027-01-01T00:00:05Z
     2027-10-31T12:00:00Z | MONTHS 4       | -            | 0228       | 2028-02-29T23:59:59Z   # a leap year
-    2026-03-01T10:00:00Z | YEARS 4        | MONTHS 2     | 0526       | 2026-05-31T23:59:59Z   # the card hides its product
-    2026-03-01T10:00:00Z | DAYS 1 MONTHS 1 | -           | 0426       | 2026-04-30T23:59:59Z   # the product's least is later
-    2026-03-01T10:00:00Z | MONTHS 1 DAYS 2 | -           | 0426       | 2026-04-30T23:59:59Z   # and here earlier
-    2026-03-01T10:00:00Z | DAYS 1 MONTHS 1 | HOURS 1     | 0326       | 2026-03-01T11:00:00Z   # it is the product's alone
+    2026-03-01T10:00:00Z | YEARS 4        | MONTHS 2     | 0526       | 2026-05-31T23:59:59Z   # the card has precedence
+    2026-03-01T10:00:00Z | DAYS 1 MONTHS 1 | -           | 0426       | 2026-04-30T23:59:59Z   # the minimum is later
+    2026-03-01T10:00:00Z | MONTHS 1 DAYS 2 | -           | 0426       | 2026-04-30T23:59:59Z   # the minimum is earlier
+    2026-03-01T10:00:00Z | DAYS 1 MONTHS 1 | HOURS 1     | 0326       | 2026-03-01T11:00:00Z   # no minimum for the card's
 """
 
 
 def table(text: str) -> list[tuple[str, ...]]:
-    """The rows of a table without its head and its remarks."""
+    """Return the rows of a table without its heading and its comments."""
     lines = [line.split("#")[0] for line in text.strip().splitlines()[1:]]
     return [tuple(cell.strip() for cell in line.split("|")) for line in lines]
 
 
 @pytest.mark.parametrize(("now", "product", "period", "expiration", "expiration_time"), table(EXPIRIES))
 def test_expiry_is_rounded_up(issuer: Issuer, now: str, product: str, period: str, expiration: str, expiration_time: str) -> None:
-    """A card's life is counted from its issue in its own or its product's unit, and ends with that unit's month or day."""
+    """A lifetime in years or months ends with a month, one in days with a day. A shorter one ends to the second."""
     issuer.set_clock(now)
     unit, value, *least = product.split()
     offset: dict[str, Any] = {"unit": unit, "value": int(value)}
@@ -167,7 +167,7 @@ def test_expiry_is_rounded_up(issuer: Issuer, now: str, product: str, period: st
 
 
 def test_card_of_an_active_user_can_be_active_at_issue(issuer: Issuer) -> None:
-    """With activate_upon_issue there are two transitions; an inactive user's card waits, and cannot be activated either."""
+    """With activate_upon_issue a card is active at issue. The card of a suspended user stays UNACTIVATED."""
     product, user = issuer.product(life_cycle={"activate_upon_issue": True}), issuer.user()
     card = issuer.card(user, product)
     assert (card["state"], card["state_reason"]) == ("ACTIVE", "New card activated")
@@ -179,7 +179,7 @@ def test_card_of_an_active_user_can_be_active_at_issue(issuer: Issuer) -> None:
 
 
 def test_numbers_follow_the_product(issuer: Issuer) -> None:
-    """Prefix and length are the product's."""
+    """A card number has the prefix and the length that the product sets."""
     card = issuer.card(product=issuer.product(bin_prefix="65000012", pan_length="19"), query="?show_pan=true")
     assert (card["pan"][:8], len(card["pan"]), passes_luhn(card["pan"])) == ("65000012", 19, True)
     masked = issuer.get(f"/cards/{card['token']}")["pan"]
@@ -187,7 +187,7 @@ def test_numbers_follow_the_product(issuer: Issuer) -> None:
 
 
 def test_numbers_of_a_small_range_are_all_used_and_then_none(issuer: Issuer) -> None:
-    """Fourteen fixed digits leave room for ten cards: each number is found, none twice, and the eleventh card is refused."""
+    """A prefix of 14 digits leaves room for ten card numbers. All ten are issued, and the eleventh card is a 400."""
     user, product = issuer.user(), issuer.product(bin_prefix="11111155555555")
     pans = {issuer.card(user, product, query="?show_pan=true")["pan"] for _ in range(10)}
     assert len(pans) == 10
@@ -238,7 +238,7 @@ BAD_BODIES: list[tuple[dict[str, Any], str, str]] = [
     ("change", "code", "message"), BAD_BODIES, ids=[f"{sorted(body)}-{text}" for body, _, text in BAD_BODIES]
 )
 def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any], code: str, message: str) -> None:
-    """A wrong field is a 400 that names it, and leaves no card."""
+    """A wrong field is a 400 that names it, and no card is created."""
     user, product = issuer.user(), issuer.product()
     reply = issuer.client.post("/cards", {"user_token": user, "card_product_token": product, **change})
     assert reply.status == 400, reply.text
@@ -248,7 +248,7 @@ def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any],
 
 
 def test_several_missing_fields_are_told_together(issuer: Issuer) -> None:
-    """All violations come in one message."""
+    """One message names all missing fields."""
     reply = issuer.client.post("/cards", {})
     assert problem_of(reply) == (400, "400001")
     assert "user_token may not be null" in reply.json["error_message"]
@@ -256,14 +256,14 @@ def test_several_missing_fields_are_told_together(issuer: Issuer) -> None:
 
 
 def test_bad_flag_names_the_parameter(issuer: Issuer) -> None:
-    """A flag is true or false."""
+    """A flag other than true or false is a 400 that names it."""
     reply = issuer.client.post("/cards?show_pan=perhaps", {"user_token": "u", "card_product_token": "p"})
     assert problem_of(reply) == (400, "400002")
     assert "show_pan" in reply.json["error_message"]
 
 
 def test_product_may_make_no_cards(issuer: Issuer) -> None:
-    """allow_card_creation blocks cards, whatever `active` says."""
+    """A product without ``allow_card_creation`` issues no card. An inactive product with it does."""
     product = issuer.product(allow_card_creation=False)
     reply = issuer.client.post("/cards", {"user_token": issuer.user(), "card_product_token": product})
     assert problem_of(reply) == (400, "400012")
@@ -276,7 +276,7 @@ def test_product_may_make_no_cards(issuer: Issuer) -> None:
 
 
 def test_cards_are_found_by_their_last_four(issuer: Issuer) -> None:
-    """Four digits find the cards that end in them; other text finds none; without any the parameter is named."""
+    """Four digits match the cards that end in them, and other text matches none. A missing parameter is a 400."""
     user, product = issuer.user(), issuer.product(bin_prefix="111111777777")
     made = [issuer.card(user, product) for _ in range(12)]
     wanted = made[0]["last_four"]
@@ -292,7 +292,7 @@ def test_cards_are_found_by_their_last_four(issuer: Issuer) -> None:
 
 
 def test_cards_of_a_user_come_in_pages(issuer: Issuer) -> None:
-    """The card changed last comes first; cards of others stay out; an unknown user is a 404."""
+    """The cards of a user are listed in pages, the last changed first. An unknown user is a 404."""
     user, product = issuer.user(), issuer.product()
     tokens = [issuer.card(user, product)["token"] for _ in range(7)]
     issuer.card(product=product)
@@ -310,7 +310,7 @@ def test_cards_of_a_user_come_in_pages(issuer: Issuer) -> None:
 
 
 def test_card_is_found_by_its_barcode(issuer: Issuer) -> None:
-    """A barcode belongs to one card."""
+    """A barcode finds its card. An unknown barcode is a 404."""
     card = issuer.card()
     assert issuer.get(f"/cards/barcode/{card['barcode']}") == card
     reply = issuer.client.get("/cards/barcode/0")
@@ -318,7 +318,7 @@ def test_card_is_found_by_its_barcode(issuer: Issuer) -> None:
 
 
 def test_user_and_product_can_be_embedded(issuer: Issuer) -> None:
-    """expand adds the whole objects on every GET of cards, beside the tokens; unknown names are refused."""
+    """``expand`` adds the user and the product to each card that a GET returns. An unknown name is a 400."""
     card = issuer.card(token="c")
     user, product = issuer.get(f"/users/{card['user_token']}"), issuer.get(f"/cardproducts/{card['card_product_token']}")
     assert issuer.get("/cards/c", expand="user") == {**card, "user": user}
@@ -336,7 +336,7 @@ def test_user_and_product_can_be_embedded(issuer: Issuer) -> None:
 
 
 def test_cards_of_another_program_do_not_exist(issuer: Issuer, server: RunningServer) -> None:
-    """No path leads to another program's card, and no body can name it."""
+    """A card of another program is found by no path, and no body can name it."""
     card = issuer.card(token="theirs", query="?show_pan=true")
     stranger = Issuer(server)
     for path in ("/cards/theirs", "/cards/theirs/showpan", f"/cards/barcode/{card['barcode']}", "/cardtransitions/card/theirs"):
@@ -350,11 +350,11 @@ def test_cards_of_another_program_do_not_exist(issuer: Issuer, server: RunningSe
     stranger.client.close()
 
 
-# --- The number ---------------------------------------------------------------------------
+# --- Card numbers -------------------------------------------------------------------------
 
 
 def test_showpan_shows_the_number_and_presents_the_card(issuer: Issuer) -> None:
-    """The first look is a transition and changes the card; a second look shows the same and changes nothing."""
+    """The first showpan adds a transition and sets DIGITALLY_PRESENTED. A second one shows the same and changes nothing."""
     made = issuer.card(token="c", query="?show_pan=true")
     issuer.set_clock("2026-01-02T00:00:00Z")
     shown = issuer.get("/cards/c/showpan")
@@ -375,7 +375,7 @@ def test_showpan_shows_the_number_and_presents_the_card(issuer: Issuer) -> None:
 
 
 def test_number_is_shown_in_every_state(issuer: Issuer) -> None:
-    """Also a terminated card has its number, and its code is the one it always had."""
+    """showpan returns the same number and security code in every state, even for a terminated card."""
     made = issuer.card(token="c", query="?show_pan=true&show_cvv_number=true")
     for state in ("ACTIVE", "SUSPENDED", "TERMINATED"):
         issuer.enter("c", state)
@@ -384,7 +384,7 @@ def test_number_is_shown_in_every_state(issuer: Issuer) -> None:
 
 
 def test_code_stays_when_the_product_changes(issuer: Issuer) -> None:
-    """A product's service code binds the cards made afterwards: a code that is printed on plastic cannot change."""
+    """A new service code of the product leaves the security codes of issued cards unchanged, as they may be printed."""
     product = issuer.product()
     made = issuer.card(product=product, token="c", query="?show_cvv_number=true")
     for service_code in (121, 201, 999):
@@ -394,7 +394,7 @@ def test_code_stays_when_the_product_changes(issuer: Issuer) -> None:
 
 
 def test_shown_code_is_the_one_that_a_purchase_is_checked_by(issuer: Issuer) -> None:
-    """The code belongs to the product's service code, here and where a purchase types it."""
+    """A purchase accepts only the security code that the issue has shown, also with service code 201."""
     product = issuer.product(life_cycle={"card_service_code": 201, "activate_upon_issue": True})
     card = issuer.card(product=product, query="?show_cvv_number=true")
     verdicts = {}
@@ -406,7 +406,7 @@ def test_shown_code_is_the_one_that_a_purchase_is_checked_by(issuer: Issuer) -> 
 
 
 def test_card_is_found_by_its_number(issuer: Issuer) -> None:
-    """What else is given must be right; the answer has no number in it."""
+    """A number finds its card if a given code and expiration are correct. No answer contains the number."""
     card = issuer.card(token="c", query="?show_pan=true&show_cvv_number=true")
     pan, code = card["pan"], card["cvv_number"]
     owner = {
@@ -435,9 +435,9 @@ def test_card_is_found_by_its_number(issuer: Issuer) -> None:
 
 
 def test_two_hundred_numbers_stay_in(server: RunningServer, database: Path) -> None:
-    """No number of 200 cards is in any document, event, history or log, nor anywhere in the database's bytes.
+    """No clear number of 200 cards is in a table, in the bytes of the database files or in the server's output.
 
-    The cards have lived: presented, activated, reissued, moved and told to a webhook.
+    All cards were activated, with a webhook subscribed. Ten were also shown, suspended, reissued and found by number.
     """
     issuer = Issuer(server)
     made_by(issuer.client.post("/webhooks", LISTENER))
@@ -464,18 +464,18 @@ def test_two_hundred_numbers_stay_in(server: RunningServer, database: Path) -> N
         assert pan.encode() not in files
         assert pan not in server.output()
     assert "cvv_number" not in "".join(texts.values())
-    # All of that was worth looking at: the same cards are there by their masked number, in every place that tells of cards.
+    # The search was not empty: the tables have all cards, by masked number or by token.
     for name in ("cards", "card_transitions"):
         assert texts[name].count("111111______") >= 200
     assert texts["config_history"].count("canary-") >= 200
     assert texts["outbox"].count("[") >= 400
 
 
-# --- Changing a card ----------------------------------------------------------------------
+# --- Updates ------------------------------------------------------------------------------
 
 
 def test_update_changes_what_it_names(issuer: Issuer) -> None:
-    """Metadata is replaced, fulfilment merged leaf by leaf; nothing said, or nothing new, changes nothing."""
+    """An update replaces metadata and merges the fulfillment leaf by leaf. Absent and equal fields change nothing."""
     before = issuer.card(token="c", metadata={"a": "1", "b": "2"}, fulfillment={**TEXT, "shipping": {"method": "GROUND"}})
     issuer.set_clock("2026-01-05T00:00:00Z")
     same = {"metadata": {"a": "1", "b": "2"}, "user_token": before["user_token"], "expedite": False}
@@ -509,7 +509,7 @@ def test_update_changes_what_it_names(issuer: Issuer) -> None:
     ],
 )
 def test_bad_update_names_what_is_wrong(issuer: Issuer, body: dict[str, Any], problem: tuple[int, str], message: str) -> None:
-    """A wrong field is a 400 that names it, and the card stays as it was."""
+    """A wrong field is a 400 that names it, and the card is unchanged."""
     before = issuer.card(token="c")
     reply = issuer.client.put("/cards/c", body)
     assert problem_of(reply) == problem
@@ -518,20 +518,20 @@ def test_bad_update_names_what_is_wrong(issuer: Issuer, body: dict[str, Any], pr
 
 
 def test_update_of_an_unknown_card(issuer: Issuer) -> None:
-    """The path's token must name a card."""
+    """An update of an unknown card is a 404."""
     assert problem_of(issuer.client.put("/cards/nobody", {})) == (404, "404002")
 
 
 def test_card_changes_hands_until_it_is_activated(issuer: Issuer) -> None:
-    """An inventory card goes to its real holder and back, spends the holder's money afterwards, and then stays with him."""
+    """Until its activation a card can move between users. Purchases use the account of the user who has it at activation."""
     inventory, ana, _ = (issuer.user(token=name) for name in ("inventory", "ana", "bo"))
     card = issuer.card(inventory, token="c")
-    # A purchase before anybody may make one: the engine knows the card by its first holder now.
+    # This declined purchase puts the card with its first user into the engine's cache.
     purchase = {"card_token": "c", "amount": 10, "mid": "shop"}
     declined = made_by(issuer.client.post("/simulate/authorization", purchase))["transaction"]
     assert (declined["state"], declined["user_token"]) == ("DECLINED", "inventory")
     for holder in ("ana", "inventory", "ana"):
-        # The first holder's account has seen more changes than the others': what is newest is no question of their number.
+        # These cards raise the revision of the first account: the newest state of the card must win even so.
         issuer.card(inventory)
         issuer.card(inventory)
         moved = read_of(issuer.client.put("/cards/c", {"user_token": holder, "metadata": {"of": holder}}))
@@ -548,7 +548,7 @@ def test_card_changes_hands_until_it_is_activated(issuer: Issuer) -> None:
 
 
 def test_number_belongs_to_one_user(issuer: Issuer) -> None:
-    """A card that shares its number with a reissue cannot go to another user."""
+    """Neither a reissue nor its source can move to another user, because both have the same number."""
     user, other = issuer.user(), issuer.user()
     issuer.card(user, token="source")
     issuer.card(user, token="reissue", reissue_pan_from_card_token="source")
@@ -562,7 +562,7 @@ def test_number_belongs_to_one_user(issuer: Issuer) -> None:
 
 
 def test_reissue_with_the_same_number_ends_its_source_when_activated(issuer: Issuer) -> None:
-    """Renewal: the number stays, life begins again, and the old card works until the new one does."""
+    """A reissue has the same number and a new lifetime. The source stays active until the reissue is activated."""
     user, product = issuer.user(), issuer.product()
     source = issuer.card(user, product, token="old", query="?show_pan=true&show_cvv_number=true")
     issuer.enter("old", "ACTIVE")
@@ -574,7 +574,7 @@ def test_reissue_with_the_same_number_ends_its_source_when_activated(issuer: Iss
     assert (source["expiration"], renewed["expiration"]) == ("0130", "0331")
     assert renewed["barcode"] != source["barcode"]
     assert issuer.get("/cards/old")["state"] == "ACTIVE"
-    # The number alone finds the newest; what is printed on the old one still finds the old one.
+    # The number alone finds the newest card. With the old expiration it finds the old card.
     pan = source["pan"]
     assert read_of(issuer.client.post("/cards/getbypan", {"pan": pan}))["card_token"] == "new"
     assert read_of(issuer.client.post("/cards/getbypan", {"pan": pan, "expiration": "0130"}))["card_token"] == "old"
@@ -583,7 +583,7 @@ def test_reissue_with_the_same_number_ends_its_source_when_activated(issuer: Iss
     last = issuer.transitions("old")[-1]
     assert (last["type"], last["channel"], last["reason"]) == ("state.terminated", "SYSTEM", "Card reissued")
     assert issuer.transitions("new")[0]["reissue_pan_from_card_token"] == "old"
-    # Another activation finds nothing left to end.
+    # Another activation adds no transition to the source.
     issuer.enter("new", "SUSPENDED")
     issuer.enter("new", "ACTIVE")
     assert len(issuer.transitions("old")) == 3
@@ -612,7 +612,7 @@ def test_reissue_with_the_same_number_ends_its_source_when_activated(issuer: Iss
 def test_what_a_reissue_does_to_its_source(
     issuer: Issuer, fields: dict[str, Any], same_number: bool, at_once: str, in_the_end: str
 ) -> None:
-    """The table of reissues: whose number, and what becomes of the source at creation and at activation."""
+    """Each kind of reissue keeps or changes the number, and terminates its source at creation, at activation or never."""
     user, product = issuer.user(), issuer.product()
     source = issuer.card(user, product, token="old", query="?show_pan=true")
     issuer.enter("old", "ACTIVE")
@@ -626,7 +626,7 @@ def test_what_a_reissue_does_to_its_source(
 
 
 def test_reissue_that_is_active_at_once_ends_its_source_at_once(issuer: Issuer) -> None:
-    """Activation at issue is an activation; the repeat of the request still finds the card that it made."""
+    """A reissue that is active at issue terminates its source at once. A replay returns the same card."""
     user, product = issuer.user(), issuer.product(life_cycle={"activate_upon_issue": True})
     issuer.card(user, product, token="old")
     body = {"user_token": user, "card_product_token": product, "token": "new", "reissue_pan_from_card_token": "old"}
@@ -636,7 +636,7 @@ def test_reissue_that_is_active_at_once_ends_its_source_at_once(issuer: Issuer) 
 
 
 def test_source_must_be_the_users_own_and_alive(issuer: Issuer) -> None:
-    """Another user's card is never a source; a terminated one lends no number, but can be replaced."""
+    """A card of another user cannot be a source. A terminated card can be replaced, but not with the same number."""
     user, product = issuer.user(), issuer.product()
     issuer.card(product=product, token="theirs")
     issuer.card(user, product, token="dead")
@@ -667,7 +667,7 @@ def test_source_must_be_the_users_own_and_alive(issuer: Issuer) -> None:
     ],
 )
 def test_pin_goes_along_when_it_should(tmp_path: Path, fields: dict[str, Any], has_pin: bool) -> None:
-    """A copied PIN is the same four digits, sealed for the new card alone."""
+    """A copied PIN has the same four digits, encrypted for the new card alone."""
     with new_platform(tmp_path / "cardwright.db") as platform:
         platform.make("cardproducts", token="p", name="P", start_date="2020-01-01")
         platform.make("users", token="u")
