@@ -1,4 +1,4 @@
-"""Spend controls over HTTP on both databases: what is stored and shown, what is refused, and stories of purchases they decide."""
+"""Spend controls over HTTP on both databases: fields, lists, refused input, and purchases under each control."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,12 +16,12 @@ shop = program_fixture(Shop)
 
 
 def change(shop: Shop, path: str, **body: Any) -> dict[str, Any]:
-    """What a PUT answers."""
+    """Change a resource and return the answer."""
     return read_of(shop.client.put(path, body))
 
 
 def answer(shop: Shop, amount: Any = 10, card: str = "jit", mid: str = "m1", mcc: str = "5411", **fields: Any) -> str:
-    """Code of a purchase, and what was said of the control that refused it; its explanation must agree."""
+    """Return the code of a new purchase and the name of the control that declined it. The replay must agree."""
     merchant = {"mcc": mcc, "country": fields.pop("country", "USA")}
     transaction = shop.buy(amount, card, mid=mid, card_acceptor=merchant, **fields)
     decision = shop.get(f"/sandbox/decisions/{transaction['token']}")
@@ -31,11 +31,11 @@ def answer(shop: Shop, amount: Any = 10, card: str = "jit", mid: str = "m1", mcc
     return " ".join(filter(None, (response["code"], response.get("additional_information"))))
 
 
-# --- What is stored and shown ------------------------------------------------------------
+# --- Fields and lists --------------------------------------------------------------------
 
 
 def test_an_authorization_control_is_shown_as_it_was_made(shop: Shop) -> None:
-    """Defaults, times in UTC, partial changes, lists by user, product and activity; no DELETE."""
+    """Authorization controls have defaults, UTC times, partial updates, lists by user, product and state, and no DELETE."""
     shop.make("mccgroups", token="drinks", name="Drinks", mccs=["5812-5814", "5921"])
     made = shop.make(
         "authcontrols", token="a", name="No drinks", association={"user_token": "ana", "card_product_token": None},
@@ -69,7 +69,7 @@ def test_an_authorization_control_is_shown_as_it_was_made(shop: Shop) -> None:
 
 
 def test_an_exemption_is_shown_as_it_was_made(shop: Shop) -> None:
-    """Its times have names of their own, a PUT knows ``active`` alone and answers nothing, an empty one switches off."""
+    """An exemption has ``created`` and ``last_updated``. A PUT sets only ``active``, answers 204, and deactivates if empty."""
     made = shop.make("authcontrols/exemptmids", token="e", name="Friend", mid="000123")
     times = {"created": f"{YEAR}-01T09:00:00Z", "last_updated": f"{YEAR}-01T09:00:00Z"}
     assert made == {"token": "e", "name": "Friend", "association": {}, "mid": "000123", "active": True, **times}
@@ -85,7 +85,7 @@ def test_an_exemption_is_shown_as_it_was_made(shop: Shop) -> None:
 
 
 def test_groups_are_shown_as_they_were_made(shop: Shop) -> None:
-    """Ranges unexpanded, no times of MCC groups, lists by member, whole replacement of members; spelling counts."""
+    """MCC groups keep ranges as sent and have no times. Lists filter by exact member. An update replaces all members."""
     increase = {"authorization_controls": {"hold_increase": {"type": "PERCENT", "value": 12.5}, "hold_expiration_days": 3}}
     made = shop.make("mccgroups", token="g", name="Food", mccs=["5812-5814", "5411"], config=increase)
     assert made == {"token": "g", "name": "Food", "mccs": ["5812-5814", "5411"], "active": True, "config": increase}
@@ -103,7 +103,7 @@ def test_groups_are_shown_as_they_were_made(shop: Shop) -> None:
 
 
 def test_two_lists_of_countries_and_a_group_of_holders_are_everywhere(shop: Shop) -> None:
-    """They are listed and read like any other, cannot be changed, cannot be made again and outlive a reset."""
+    """Every program has the built-in lists and group. They cannot be changed or created again, and a reset keeps them."""
     shop.make("acceptedcountries", token="own", name="Own", is_whitelist=False, country_codes=["643"])
     shop.make("accountholdergroups", token="mine", name="Mine")
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_two_lists_of_countries_and_a_group_of_holders_are_everywhere(shop: Shop
 
 
 def test_a_repeated_create_is_the_same_object(shop: Shop) -> None:
-    """The same body with the same token answers what is there, another body is a conflict."""
+    """The same token and body return the existing object. Another body is a conflict."""
     bodies: dict[str, dict[str, Any]] = {
         "mccgroups": {"name": "x", "mccs": ["5411"]}, "merchantgroups": {"name": "x", "mids": ["a"]},
         "authcontrols": {"name": "x", "merchant_scope": {"mid": "a"}}, "authcontrols/exemptmids": {"name": "x", "mid": "a"},
@@ -136,7 +136,7 @@ def test_a_repeated_create_is_the_same_object(shop: Shop) -> None:
         assert problem_of(shop.client.post(f"/{path}", {"token": "t", **body, "name": "y"})) == (409, "409002"), path
 
 
-# --- What is refused ---------------------------------------------------------------------
+# --- Refused input -----------------------------------------------------------------------
 
 AUTH, EXEMPT = "authcontrols", "authcontrols/exemptmids"
 MCCS, MIDS, LISTS, HOLDERS = "mccgroups", "merchantgroups", "acceptedcountries", "accountholdergroups"
@@ -214,7 +214,7 @@ def config(**controls: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_name(twenty: Shop, path: str, body: dict[str, Any], field: str) -> None:
-    """A 400 that names the field, and nothing is stored."""
+    """Invalid input is a 400 that names the field, and nothing is stored."""
     before = twenty.get(f"/{path}", count=10)
     reply = twenty.client.post(f"/{path}", body)
     assert reply.status == 400, reply.text
@@ -224,14 +224,14 @@ def test_what_cannot_be_is_refused_by_name(twenty: Shop, path: str, body: dict[s
 
 @pytest.fixture(scope="module")
 def twenty(server: RunningServer) -> Iterator[Shop]:
-    """A program that all refusals share."""
+    """Yield one program for all refused requests."""
     shop = Shop(server)
     yield shop
     shop.client.close()
 
 
 def test_a_program_has_ninety_controls_of_its_own_and_any_number_of_others(shop: Shop) -> None:
-    """Velocity and authorization controls count together; inactive ones and those of users and products do not."""
+    """At most 90 controls of both kinds apply to a whole program. Inactive ones and those of a user do not count."""
     for number in range(45):
         shop.make("authcontrols", name=f"a{number}", merchant_scope={"mid": f"x{number}"})
         shop.make("velocitycontrols", amount_limit=1000, velocity_window="DAY", currency_code="USD")
@@ -247,12 +247,11 @@ def test_a_program_has_ninety_controls_of_its_own_and_any_number_of_others(shop:
     assert change(shop, f"/authcontrols/{off['token']}", active=True)["active"] is True
 
 
-# --- Stories -----------------------------------------------------------------------------
+# --- Purchases under controls ------------------------------------------------------------
 
 
 def test_a_bar_is_closed_to_one_and_a_friend_opens_it(shop: Shop) -> None:
-    """A user's control, an exemption over it, both switched, the group under it changed: each counts from the next purchase on,
-    and every old decision is still explained as it was."""
+    """A change of a control, its exemption or its group applies to the next purchase. Explanations show the old control."""
     shop.make("mccgroups", token="bars", name="Bars", mccs=["5813"])
     bars = {"mcc_group": "bars"}
     shop.make("authcontrols", token="sober", name="Sober", association={"user_token": "ana"}, merchant_scope=bars)
@@ -286,7 +285,7 @@ def test_a_bar_is_closed_to_one_and_a_friend_opens_it(shop: Shop) -> None:
 
 
 def test_a_week_of_closed_shops(shop: Shop) -> None:
-    """A control from Saturday to Monday in another time zone begins and ends to the second; a merchant group moves under it."""
+    """Times with a UTC offset start and end a control to the second. It applies only to its merchant group and product."""
     shop.make("merchantgroups", token="toys", name="Toys", mids=["t1"])
     shop.make(
         "authcontrols", name="Weekend", association={"card_product_token": "jit"},
@@ -302,7 +301,7 @@ def test_a_week_of_closed_shops(shop: Shop) -> None:
 
 
 def test_a_budget_for_a_group_of_categories(shop: Shop) -> None:
-    """A velocity control on an MCC group counts what was spent there, and counts again when the group changes."""
+    """A velocity control on an MCC group counts purchases in the group, and counts its window again if the group changes."""
     shop.make("mccgroups", token="food", name="Food", mccs=["5812-5814"])
     shop.make(
         "velocitycontrols", token="v", name="Food budget", association={"user_token": "ana"}, amount_limit=30,
@@ -328,7 +327,7 @@ def test_a_budget_for_a_group_of_categories(shop: Shop) -> None:
 
 
 def test_a_refund_gives_back_what_its_purchase_counted(shop: Shop) -> None:
-    """Whether it names the purchase or its clearing: once, in this month only, and not above the limit."""
+    """A refund of a purchase or of its clearing gives back at most the usage that the purchase counted in this month."""
     shop.make("velocitycontrols", token="v", amount_limit=100, velocity_window="MONTH", currency_code="USD")
 
     def left() -> float:
@@ -353,7 +352,7 @@ def test_a_refund_gives_back_what_its_purchase_counted(shop: Shop) -> None:
 
 
 def test_a_finer_choice_of_money_coming_in_is_kept(shop: Shop) -> None:
-    """It is shown as it was sent, and a control without it does not speak of it."""
+    """``money_in_transaction`` is returned as sent and absent by default. It cannot be combined with ``include_credits``."""
     window = {"amount_limit": 30, "velocity_window": "DAY", "currency_code": "USD"}
     chosen = {"include_credits_types": ["ALL"], "include_network_load_types": ["NONE"]}
     assert shop.make("velocitycontrols", token="v", money_in_transaction=chosen, **window)["money_in_transaction"] == chosen
@@ -362,7 +361,7 @@ def test_a_finer_choice_of_money_coming_in_is_kept(shop: Shop) -> None:
 
 
 def test_a_pump_holds_more_than_it_asks(shop: Shop) -> None:
-    """The hold is the group's, the request the merchant's; taken back whole it is gone whole; the product may opt out."""
+    """A hold increase raises the hold, not the request. A full reversal releases the whole hold. A product can opt out."""
     increase = {"authorization_controls": {"hold_increase": {"type": "AMOUNT", "value": 25}}}
     shop.make("mccgroups", token="pumps", name="Pumps", mccs=["5542"], config=increase)
     pump = {"mid": "pump", "card_acceptor": {"mcc": "5542", "country": "USA"}}
@@ -385,7 +384,7 @@ def test_a_pump_holds_more_than_it_asks(shop: Shop) -> None:
 
 
 def test_a_product_with_countries_of_its_own(shop: Shop) -> None:
-    """Whitelist and blacklist, changed under the product; the built-in lists are as they were."""
+    """A product accepts or declines the countries of its list. A change of the list applies to the next purchase."""
     shop.make("acceptedcountries", token="america", name="America", is_whitelist=True, country_codes=["840", "124"])
     controls = {"accepted_countries_token": "america"}
     change(shop, "/cardproducts/jit", config={"transaction_controls": controls})
@@ -399,7 +398,7 @@ def test_a_product_with_countries_of_its_own(shop: Shop) -> None:
 
 
 def test_friends_may_sell_casino_chips(shop: Shop) -> None:
-    """The group that a product exempts from the quasi-cash rule, and that group changed."""
+    """Merchants of the product's exempt group may sell quasi-cash. A change of the group applies to the next purchase."""
     shop.make("merchantgroups", token="friends", name="Friends", mids=["f1"])
     controls = {"quasi_cash_exempt_merchant_group_token": "friends"}
     assert answer(shop, mcc="7995", mid="f1") == "1956"
@@ -412,7 +411,7 @@ def test_friends_may_sell_casino_chips(shop: Shop) -> None:
 
 
 def test_a_newcomer_passes_kyc(shop: Shop) -> None:
-    """A group decides the first status of its members, and what they may do until they have passed."""
+    """A group sets the first status of its members, and restricts cash and foreign countries until they pass KYC."""
     pre_kyc = {"cash_access_enabled": False, "international_enabled": False}
     made = shop.make("accountholdergroups", token="new", config={"kyc_required": "CONDITIONAL", "pre_kyc_controls": pre_kyc})
     assert made["config"]["is_reloadable"] is True
@@ -434,7 +433,7 @@ def test_a_newcomer_passes_kyc(shop: Shop) -> None:
 
 
 def test_many_users_with_controls_of_their_own(shop: Shop) -> None:
-    """Each user meets his own controls and nobody else's, though they are read only when he buys something."""
+    """The controls of each of twelve users decline that user's purchases, and no purchase of another user."""
     users = [f"u{number}" for number in range(12)]
     for user in users:
         shop.make("users", token=user)
@@ -451,7 +450,7 @@ def test_many_users_with_controls_of_their_own(shop: Shop) -> None:
 
 
 FORCED = [
-    # what is named, the forced clearing, and what of 100.00 a control of purchases and one of withdrawals have left.
+    # The named transaction, the forced clearing, and the amounts left of 100 for purchases and for withdrawals.
     ("credit", "v1", (10, 100)),
     ("withdrawal", "v1", (10, 99)),
     ("credit", "authorization.clearing", (10, 100)),
@@ -462,7 +461,7 @@ FORCED = [
 
 @pytest.mark.parametrize(("named", "forced", "left"), FORCED)
 def test_a_forced_clearing_counts_as_what_it_is(shop: Shop, named: str, forced: str, left: tuple[int, int]) -> None:
-    """It borrows card and merchant of the transaction that it names, and not whether that was a purchase."""
+    """A forced clearing takes card and merchant from the transaction that it names, but counts by its own type."""
     window = {"velocity_window": "DAY", "currency_code": "USD", "amount_limit": 100, "association": {"user_token": "ana"}}
     shop.make("velocitycontrols", token="purchases", include_withdrawals=False, **window)
     shop.make("velocitycontrols", token="withdrawals", include_purchases=False, include_cashback=False, **window)
