@@ -1,4 +1,4 @@
-"""Real-time fees: the groups as a resource, and a fee's way beside its purchase, on both databases."""
+"""Real-time fees on both databases: charges along with purchases, refunds, and the groups as a resource."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +31,7 @@ class Club(Shop):
             self.put(f"users/{user}", account_holder_group_token="members")
 
     def fee(self, token: str, amount: Any, transaction_type: str, **fields: Any) -> None:
-        """A real-time fee for a type of transaction."""
+        """Create a real-time fee for a type of transaction."""
         attributes = {"transaction_type": transaction_type}
         self.make(
             "fees", token=token, name=token, amount=amount,
@@ -39,20 +39,20 @@ class Club(Shop):
         )  # fmt: skip
 
     def put(self, path: str, **body: Any) -> None:
-        """Changes a resource."""
+        """Change a resource."""
         read_of(self.client.request("PUT", f"/{path}", body))
 
     def order(self, amount: Any, user: str = "bo") -> None:
-        """Loads an account."""
+        """Load an account."""
         self.make("gpaorders", user_token=user, amount=amount, funding_source_token="harbor_funding", **USD)
 
     def debit(self, amount: Any, card: str = "jit") -> dict[str, Any]:
-        """The transaction of a PIN debit."""
+        """Make a PIN debit and return its transaction."""
         made = made_by(self.simulate("financial", card_token=card, amount=amount, mid="m1", card_acceptor={}))
         return dict(made["transaction"])
 
     def fees(self, user: str) -> list[tuple[str, str, float]]:
-        """Type, state and effect of a user's fees, the oldest first."""
+        """Return type, state and impacted amount of a user's fees, the oldest first."""
         listed = self.listed(user_token=user, state="ALL", sort_by="created_time")
         return [
             (transaction["type"].removeprefix("fee."), transaction["state"], transaction["gpa"]["impacted_amount"])
@@ -61,7 +61,7 @@ class Club(Shop):
         ]
 
     def entries(self, database: Database, user: str) -> str:
-        """What the last two journal entries booked, the message's before the fee's."""
+        """Return the legs of the last two journal entries: that of the message, then that of the fee."""
         (last, *_) = self.listed(user_token=user, state="ALL", sort_by="-created_time")
         entries = select(journal).join(programs, programs.c.id == journal.c.program_id)
         entries = entries.where(programs.c.token == self.program["token"], journal.c.id <= int(last["identifier"]))
@@ -90,7 +90,7 @@ def database(server: RunningServer) -> Iterator[Database]:
 
 
 def test_a_fee_waits_beside_its_purchase(club: Club, database: Database) -> None:
-    """JIT Funding draws amount and fee, each with an order of its own; the fee is held, and taken with the clearing."""
+    """JIT Funding loads amount and fee with separate orders. The fee is held with the purchase and charged by its clearing."""
     coffee = club.buy(10)
     assert (coffee["amount"], coffee["gpa_order"]["amount"]) == (10, 10)
     assert (coffee["real_time_fee_group"]["token"], coffee["real_time_fee_group"]["fee_tokens"][0]) == ("fees", "half")
@@ -117,24 +117,24 @@ def test_a_fee_waits_beside_its_purchase(club: Club, database: Database) -> None
 @pytest.mark.parametrize(
     ("user", "act", "fees", "money", "entries"),
     [
-        # A reversal of all gives the fee back, one of a part does not; an advice to nothing and the expiry are alike.
+        # A full reversal releases the fee, a partial one does not. An advice to 0 and the expiry of the hold release it too.
         ("ana", lambda c: c.follow("reversal", c.buy(10), 10), "charge.reversal", (0, 0), "f10 h-10, f0.5 h-0.5"),
         ("bo", lambda c: c.follow("reversal", c.buy(10, "plain"), 10), "charge.reversal", (100, 100), "a10 h-10, a0.5 h-0.5"),
         ("ana", lambda c: c.follow("reversal", c.buy(10), 4), "charge.pending", (6.5, 0), None),
         ("ana", lambda c: c.follow("authorization/advice", c.buy(10), 0), "charge.reversal", (0, 0), None),
         ("ana", lambda c: (c.buy(10), c.clock("2035-06-09T09:00:00Z")), "charge.reversal", (0, 0), "f10 h-10, f0.5 h-0.5"),
-        # The first clearing takes it whole, and what comes after changes nothing.
+        # The first clearing charges the whole fee. Later messages change nothing.
         ("ana", lambda c: c.follow("clearing", c.buy(10), 4), "charge", (6, 0), "h-4 s4, h-0.5 e0.5"),
         ("ana", lambda c: c.follow("clearing", c.follow("reversal", c.buy(10), 10), 10), "charge.reversal", (0, 0), None),
         ("bo", lambda c: c.follow("clearing", c.buy(10, "plain"), 12), "charge", (87.5, 87.5), "a-2 h-10 s12, h-0.5 e0.5"),
-        # What is settled at once is charged at once, and given back when all of it is undone.
+        # A financial is charged at once. A full reversal returns the fee.
         ("ana", lambda c: c.debit(10), "charge", (0, 0), "f-10 s10, f-1 e1"),
         ("bo", lambda c: c.debit(9.95, "plain"), "charge", (89.05, 89.05), "a-9.95 s9.95, a-1 e1"),
         ("ana", lambda c: c.follow("reversal", c.debit(10), 10), "charge.reversal", (0, 0), "f10 s-10, f1 e-1"),
         ("ana", lambda c: c.follow("reversal", c.debit(10), 9), "charge", (0, 0), None),
-        # Cash at the till is another type, with another fee.
+        # Cash back is another transaction type with another fee.
         ("ana", lambda c: c.buy(10, cash_back_amount=5), "charge.pending", (17.5, 0), "f-15 h15, f-2.5 h2.5"),
-        # Nothing is asked for, or nothing is for this type.
+        # The amount is 0, or the percentage rounds to 0.
         ("ana", lambda c: c.buy(0), None, (0, 0), None),
         ("ana", lambda c: c.debit(0.04), None, (0, 0), None),
     ],
@@ -142,7 +142,7 @@ def test_a_fee_waits_beside_its_purchase(club: Club, database: Database) -> None
 def test_what_becomes_of_a_fee(
     club: Club, database: Database, user: str, act: Any, fees: str | None, money: tuple[float, float], entries: str | None
 ) -> None:
-    """The last word of a purchase's fee, the account's balances after it, and what was booked."""
+    """Each message leaves the listed last fee transaction, balances and journal entries."""
     club.order(100)
     act(club)
     listed_fees = club.fees(user)
@@ -153,7 +153,7 @@ def test_what_becomes_of_a_fee(
 
 
 def test_who_cannot_pay_the_fee_cannot_pay(club: Club) -> None:
-    """Without JIT Funding the account must have amount and fee, and a purchase with a fee is not approved in part."""
+    """Without JIT Funding the account must cover amount and fee. A purchase with a fee is not approved in part."""
     club.order(10)
     refused = club.buy(9.6, "plain")
     assert (refused["state"], refused["response"]["code"], club.money("bo")) == ("DECLINED", "1016", (10, 10))
@@ -172,7 +172,7 @@ def test_who_cannot_pay_the_fee_cannot_pay(club: Club) -> None:
 
 
 def test_an_inactive_source_pays_no_fee(club: Club) -> None:
-    """Money for the purchase alone is not enough when the funding source gives nothing for the fee."""
+    """With an inactive funding source, a balance that covers only the purchase and not the fee is not enough."""
     club.order(10, "ana")
     club.put("fundingsources/program/harbor_funding", active=False)
     assert club.buy(10)["response"]["code"] == "1016"
@@ -180,14 +180,14 @@ def test_an_inactive_source_pays_no_fee(club: Club) -> None:
 
 
 def test_fees_are_not_counted(club: Club) -> None:
-    """A velocity control of 10 has room for a purchase of 10 with its fee, and for nothing after it."""
+    """Velocity controls do not count fees: a limit of 10 approves a purchase of 10 with a fee, and then not a cent more."""
     club.make("velocitycontrols", token="ten", amount_limit=10, velocity_window="DAY", **USD)
     assert club.buy(10)["state"] == "PENDING"
     assert club.buy(0.01)["response"]["code"] == "1834"
 
 
 def test_a_charged_fee_is_refunded_once(club: Club) -> None:
-    """A fee that was taken with a clearing can be refunded; one that was refunded is not given back again by a reversal."""
+    """A charged fee is refunded at most once. A reversal does not return a refunded fee again."""
     club.follow("clearing", club.buy(10), 10)
     (charged,) = club.listed(type="fee.charge")
     refund = {"original_fee_transaction_token": charged["token"]}
@@ -212,7 +212,7 @@ def test_a_charged_fee_is_refunded_once(club: Club) -> None:
 
 
 def test_fees_change_for_purchases_to_come(club: Club) -> None:
-    """A changed amount, a fee and a group that are off, and a user who leaves the group: each counts from then on."""
+    """A new amount, an inactive fee or group, and a user's new group apply to later purchases only."""
     first = club.buy(10)
     club.put("fees/half", amount=1)
     club.buy(10)
@@ -236,7 +236,7 @@ def test_fees_change_for_purchases_to_come(club: Club) -> None:
 
 
 def test_a_fee_sets_off_an_auto_reload(club: Club) -> None:
-    """The account is filled up by what purchase and fee together took."""
+    """Purchase and fee together bring the account below the trigger of 10, and the auto reload restores 20."""
     club.order(20)
     scope = {"gpa": {"trigger_amount": 10, "reload_amount": 20}}
     club.make("autoreloads", association={"user_token": "bo"}, funding_source_token="harbor_funding", order_scope=scope, **USD)
@@ -259,7 +259,7 @@ def test_a_fee_sets_off_an_auto_reload(club: Club) -> None:
     ],
 )
 def test_groups_that_cannot_be(club: Club, body: dict[str, Any], named: str) -> None:
-    """A group needs a name, and real-time fees of the program's currency, each for a type of transaction of its own."""
+    """A group needs a name, and real-time fees in the program's currency for different types of transactions."""
     club.make("fees", token="monthly", name="Monthly", amount=1, **USD)
     club.make("fees", token="vague", name="Vague", amount=1, category="REALTIME", **USD)
     club.fee("euro", 1, "pindebit", currency_code="EUR")
@@ -273,7 +273,7 @@ def test_groups_that_cannot_be(club: Club, body: dict[str, Any], named: str) -> 
 
 
 def test_a_group_is_a_resource(club: Club) -> None:
-    """Made once for each token, found, listed newest first, changed in part; a holder group names one that there is."""
+    """A group is created, replayed, read, listed and changed. An account holder group cannot name an unknown one."""
     made = club.make("realtimefeegroups", token="none", name="None")
     assert (made["active"], "fee_tokens" in made) == (True, False)
     assert club.make("realtimefeegroups", token="none", name="None") == made
