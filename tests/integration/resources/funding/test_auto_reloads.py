@@ -1,4 +1,4 @@
-"""Auto reloads: the resource, and the orders that they make when spending brings an account below its threshold."""
+"""Auto reloads on both databases: the resource, and the orders that they create if an account falls below its trigger."""
 
 from typing import Any
 
@@ -21,12 +21,12 @@ class Filled(Shop):
         self.make("gpaorders", user_token="bo", amount=100, funding_source_token="harbor_funding", token="start", **USD)
 
     def reload(self, trigger: Any, goal: Any, **fields: Any) -> Reply:
-        """The answer to a new auto reload, whatever it is."""
+        """Request an auto reload and return the answer."""
         scope = {"gpa": {"trigger_amount": trigger, "reload_amount": goal}}
         return self.client.post("/autoreloads", {"order_scope": scope, "funding_source_token": "harbor_funding", **USD, **fields})
 
     def reloaded(self) -> list[float]:
-        """The amounts of the orders that auto reloads made, the oldest first."""
+        """Return the amounts of the orders that auto reloads created, the oldest first."""
         made = [load for load in self.listed(type="gpa.credit", sort_by="created_time") if "auto_reload" in load]
         return [load["amount"] for load in made]
 
@@ -36,7 +36,7 @@ shop = program_fixture(Filled)
 
 
 def test_a_card_that_is_never_empty(shop: Filled) -> None:
-    """Below 20 the account is filled up to 50, at once and by an order that names the auto reload; at 20 nothing happens."""
+    """Below the trigger of 20 an order that names the auto reload restores 50 at once. At exactly 20 there is no order."""
     reload = shop.reload(20, 50, token="never_empty", association={"user_token": "bo"}).json
     assert (shop.money("bo"), shop.reloaded()) == ((100, 100), [])
 
@@ -52,7 +52,7 @@ def test_a_card_that_is_never_empty(shop: Filled) -> None:
     assert (order["auto_reload"], order["gpa_order"]["funding"]["source"]["token"]) == (reload, "harbor_funding")
     assert shop.get(f"/gpaorders/{order['gpa_order']['token']}") == order["gpa_order"]
 
-    # What was loaded so can be unloaded, which sets nothing off.
+    # The order of an auto reload can be unloaded, and the unload triggers no auto reload.
     back = {"original_order_token": order["gpa_order"]["token"], "amount": 30.5}
     shop.make("gpaorders/unloads", **back)
     assert (shop.money("bo")[1], shop.reloaded()) == (19.5, [30.5])
@@ -81,7 +81,7 @@ def test_a_card_that_is_never_empty(shop: Filled) -> None:
     ids=["purchase", "partial purchase", "clearing", "reversal", "fee", "peer", "program", "unload", "new user", "source closed"],
 )  # fmt: skip
 def test_what_sets_it_off(shop: Filled, act: Any, left: float, orders: list[float]) -> None:
-    """Spending does, of whatever kind; unloads and new accounts do not; a funding source that is closed gives nothing."""
+    """Purchases, fees and transfers trigger an auto reload, unloads and new accounts do not. An inactive source loads nothing."""
     shop.make("fees", token="fee", name="Fee", amount=99, **USD)
     shop.make("programtransfers/types", token="debts", memo="Debts", program_funding_source_token="harbor_funding")
     assert shop.reload(20, 50, association={"user_token": "bo"}).status == 201
@@ -90,7 +90,7 @@ def test_what_sets_it_off(shop: Filled, act: Any, left: float, orders: list[floa
 
 
 def test_the_holders_own_comes_first(shop: Filled) -> None:
-    """Account holder before card product before program, and a fee, which no card is behind, asks the product for nothing."""
+    """The holder's auto reload precedes the product's, and that the program's. A fee has no card, so it skips the product's."""
     shop.make("fees", token="fee", name="Fee", amount=1, **USD)
     assert shop.reload(10, 11, token="everybodys").status == 201
     shop.buy(95, "plain")
@@ -129,7 +129,7 @@ BO = {"association": {"user_token": "bo"}}
     ],
 )
 def test_bad_input(shop: Filled, change: dict[str, Any], code: str, named: str) -> None:
-    """What cannot be an auto reload is refused by name, a second active one for the same account too."""
+    """Invalid input is refused with the name of the field, and so is a second active auto reload for one account."""
     assert shop.reload(20, 50, token="first", **BO).status == 201
     known = {"trigger": 20, "goal": 50, "association": {"user_token": "ana"}, **change}
     reply = shop.reload(**known)

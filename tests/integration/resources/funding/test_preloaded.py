@@ -1,4 +1,4 @@
-"""A preloaded program beside a Just-in-Time one: money comes by orders, goes by purchases, fees and transfers, and is told."""
+"""Preloaded accounts on both databases: GPA orders, unloads, fees, transfers, their webhooks, replays, races and errors."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,23 +21,23 @@ FEE = {"name": "Fee", "amount": 1, **USD}
 
 
 class Bank(Shop):
-    """A shop with words for money without a card: user ``bo`` has one without JIT Funding, ``plain``, and ``ana`` has ``jit``."""
+    """A shop with helpers for movements. User ``bo`` has the card ``plain`` without JIT Funding, and ``ana`` the card ``jit``."""
 
     def order(self, user: str, amount: Any, **fields: Any) -> dict[str, Any]:
-        """A load of an account."""
+        """Load an account and return the order."""
         return self.make("gpaorders", user_token=user, amount=amount, funding_source_token="harbor_funding", **{**USD, **fields})
 
     def unload(self, order: str, amount: Any, **fields: Any) -> Reply:
-        """The answer to an unload, whatever it is."""
+        """Request an unload and return the answer."""
         return self.client.post("/gpaorders/unloads", {"original_order_token": order, "amount": amount, **fields})
 
     def pay(self, sender: str, recipient: str, amount: Any, **fields: Any) -> Reply:
-        """The answer to a peer transfer, whatever it is."""
+        """Request a peer transfer and return the answer."""
         body = {"sender_user_token": sender, "recipient_user_token": recipient, "amount": amount, **USD, **fields}
         return self.client.post("/peertransfers", body)
 
     def at_once(self, requests: list[tuple[str, dict[str, Any]]]) -> list[Reply]:
-        """The answers to POSTs that are sent at the same time, twelve at most, each thread with a connection of its own."""
+        """Send POSTs concurrently, at most twelve at a time on separate connections, and return the answers in order."""
         mine = threading.local()
 
         def connect() -> None:
@@ -50,7 +50,7 @@ class Bank(Shop):
             return list(threads.map(send, requests))
 
     def notifications(self) -> list[dict[str, Any]]:
-        """The transactions that the webhook was told of, in their order."""
+        """Wait for all deliveries, and return the transactions that the webhook has received, the oldest first."""
         until_all_is_told(self.client)
         box = self.listed("/sandbox/inbox/news")
         transactions = [transaction for message in box for transaction in message["body"]["transactions"]]
@@ -62,7 +62,7 @@ bank = program_fixture(Bank)
 
 
 def test_a_preloaded_card_from_first_to_last_cent(bank: Bank) -> None:
-    """Loaded on the first of June, spent in part, approved in part, and what is left goes back where it came from."""
+    """A preloaded account is loaded, spent, approved in part, and unloaded to its source. An unload needs available money."""
     order = bank.order("bo", 100, token="june", memo="Pocket money", tags="a,b")
     assert (order["state"], order["amount"], order["memo"], order["tags"]) == ("COMPLETION", 100, "Pocket money", "a,b")
     assert bank.money("bo") == (100, 100)
@@ -89,7 +89,7 @@ def test_a_preloaded_card_from_first_to_last_cent(bank: Bank) -> None:
     assert problem_of(bank.unload("june", 31)) == (412, "412002")
     assert bank.buy(1, "plain")["response"]["code"] == "1016"
 
-    # More than thirty days after the order, what happened now is in the list of now.
+    # The unload is listed although its order is outside the default window of thirty days.
     (newest,) = bank.listed(user_token="bo")
     assert (newest["type"], newest["preceding_related_transaction_token"]) == ("gpa.debit", order["transaction_token"])
     (related,) = bank.listed(f"/transactions/{order['transaction_token']}/related")
@@ -100,7 +100,7 @@ def test_a_preloaded_card_from_first_to_last_cent(bank: Bank) -> None:
 
 
 def test_own_money_is_spent_before_the_programs(bank: Bank) -> None:
-    """A JIT card whose account was loaded uses that first, and asks the funding source for what is missing."""
+    """A JIT purchase uses the account balance first, and loads only the difference from the funding source."""
     order = bank.order("ana", 20)
     coffee = bank.buy(30, "jit")
     assert (coffee["gpa_order"]["amount"], coffee["gpa_order"]["token"] != order["token"]) == (10, True)
@@ -111,7 +111,7 @@ def test_own_money_is_spent_before_the_programs(bank: Bank) -> None:
 
 
 def test_two_friends_and_a_pizza(bank: Bank) -> None:
-    """Half of a pizza changes hands: both see their side, each finds it in the lists, and the webhook is told of both."""
+    """A peer transfer has a transaction for each user. Both are listed and sent to the webhook."""
     url = f"{bank.server.root_url}/sandbox/inbox/{bank.program['token']}/news"
     config = {"url": url, "basic_auth_username": "user", "basic_auth_password": "Password-of-20-letters"}
     bank.make("webhooks", name="News", events=["transaction.*"], config=config)
@@ -136,7 +136,7 @@ def test_two_friends_and_a_pizza(bank: Bank) -> None:
 
 
 def test_a_childs_transfer_moves_the_parents_money(bank: Bank) -> None:
-    """A child that shares its parent's account pays from it; between the two of them nothing could move."""
+    """A child that shares its parent's account pays from that account. A transfer between the two is a 400."""
     bank.make("users", token="child", parent_token="bo", uses_parent_account=True)
     bank.order("child", 10)
     assert bank.pay("child", "ana", 4).status == 201
@@ -146,7 +146,7 @@ def test_a_childs_transfer_moves_the_parents_money(bank: Bank) -> None:
 
 
 def test_a_fee_is_charged_and_given_back(bank: Bank) -> None:
-    """A fee keeps the amount of its day whatever becomes of the fee; its refund names it and comes once."""
+    """A charged fee keeps its amount if the fee changes later. It is refunded once, and the refund names the charge."""
     bank.order("bo", 10)
     bank.make("fees", token="monthly", name="Monthly", amount=1.5, tags="regular", **USD)
     charged = bank.make("feecharges", user_token="bo", fees=[{"token": "monthly", "memo": "June"}], tags="june")
@@ -168,7 +168,7 @@ def test_a_fee_is_charged_and_given_back(bank: Bank) -> None:
 
 
 def test_lists_of_unloads_and_program_transfers(bank: Bank) -> None:
-    """By user, by order and by type; who or what is unknown has none."""
+    """Unloads are listed by user and order, program transfers by user and type. An unknown filter value has an empty list."""
     for user in ("ana", "bo"):
         bank.order(user, 50, token=f"order_{user}")
         assert bank.unload(f"order_{user}", 5, token=f"unload_{user}").status == 201
@@ -191,7 +191,7 @@ def test_lists_of_unloads_and_program_transfers(bank: Bank) -> None:
     assert tokens("/programtransfers/types") == ["debts", "gifts"]
 
 
-# --- Once, and no more than there is -----------------------------------------------------
+# --- Replays and races -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_lists_of_unloads_and_program_transfers(bank: Bank) -> None:
     ],
 )
 def test_a_repeat_moves_nothing_twice(bank: Bank, path: str, body: dict[str, Any], change: dict[str, Any]) -> None:
-    """The same token and body, many at once: one answer and one effect. Another body is a conflict. Kinds share no tokens."""
+    """Eight concurrent equal requests have one answer and one effect. Another body is a conflict."""
     bank.order("bo", 100, token="start")
     bank.make("fees", token="fee", name="Fee", amount=1, **USD)
     bank.make("programtransfers/types", token="debts", memo="Debts", program_funding_source_token="harbor_funding")
@@ -220,7 +220,7 @@ def test_a_repeat_moves_nothing_twice(bank: Bank, path: str, body: dict[str, Any
 
 
 def test_the_last_cent_goes_one_way(bank: Bank) -> None:
-    """Purchases, transfers, fees, unloads and program transfers race for the same ten; together they take no more than that."""
+    """Concurrent purchases, transfers, fees and unloads of 4 spend a balance of 10 exactly twice."""
     bank.order("bo", 10, token="ten")
     bank.make("fees", token="fee", name="Fee", amount=4, **USD)
     bank.make("programtransfers/types", token="debts", memo="Debts", program_funding_source_token="harbor_funding")
@@ -241,7 +241,7 @@ def test_the_last_cent_goes_one_way(bank: Bank) -> None:
 
 
 def test_transfers_in_a_circle_neither_block_nor_lose(bank: Bank) -> None:
-    """Three users pay one another at the same time, in every direction, while two of them shop: nobody waits for ever."""
+    """Concurrent transfers among three users in every direction, along with purchases, all succeed and lose no money."""
     bank.make("users", token="cy")
     for user in ("ana", "bo", "cy"):
         bank.order(user, 100)
@@ -304,7 +304,7 @@ def test_transfers_in_a_circle_neither_block_nor_lose(bank: Bank) -> None:
     ],
 )
 def test_bad_input_moves_nothing(server: RunningServer, path: str, body: dict[str, Any], code: str, named: str) -> None:
-    """What cannot be meant is refused by name, and leaves accounts and lists as they were."""
+    """Invalid input is refused with the name of the field, and leaves balances and lists unchanged."""
     bank = REFUSING.setdefault(server.root_url, None) or refusing(server)
     reply = bank.client.post(f"/{path}", body)
     assert problem_of(reply)[1] == code, reply.text
@@ -313,11 +313,11 @@ def test_bad_input_moves_nothing(server: RunningServer, path: str, body: dict[st
 
 
 REFUSING: dict[str, Bank | None] = {}
-"""The program that is asked for what it must refuse, by server."""
+"""The shared program of the refused requests, by server."""
 
 
 def refusing(server: RunningServer) -> Bank:
-    """Ten dollars that nobody gets."""
+    """Create the program of the refused requests, in which ``bo`` has 10."""
     bank = REFUSING[server.root_url] = Bank(server)
     bank.order("bo", 10)
     bank.make("fees", token="fee", **FEE)
