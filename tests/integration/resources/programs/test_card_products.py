@@ -1,4 +1,4 @@
-"""Card products over the real API: what the server fills in, how changes merge, and what is refused."""
+"""Card products over HTTP: defaults, replays, lists, merged updates, funding, refused input, and the stored versions."""
 
 import copy
 import json
@@ -101,7 +101,7 @@ DEFAULT_CONFIG: dict[str, Any] = {
     },
 }
 
-# Every leaf that a client can set, each with a value that is not its default.
+# Every leaf that a client can set. All but two `enabled` flags have a value other than the default.
 FULL_CONFIG: dict[str, Any] = {
     "poi": {
         "other": {
@@ -251,22 +251,22 @@ def api(server: RunningServer) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def source(api: Client) -> str:
-    """A program funding source."""
+    """Create a program funding source and return its token."""
     return str(api.post("/fundingsources/program", {"name": "Harbor"}).json["token"])
 
 
 def product(api: Client, **fields: Any) -> dict[str, Any]:
-    """A new card product."""
+    """Create a card product."""
     return made_by(api.post("/cardproducts", {"name": "Harbor Virtual", "start_date": "2026-01-01", **fields}))
 
 
 def managed(token: str, **fields: Any) -> dict[str, Any]:
-    """A config with Managed JIT Funding."""
+    """Return a config with Managed JIT Funding."""
     return {"jit_funding": {"program_funding_source": {"enabled": True, "funding_source_token": token, **fields}}}
 
 
 def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every leaf of a JSON tree with its path."""
+    """Yield every leaf of a JSON tree with its path."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from leaves(value, (*path, name))
@@ -275,15 +275,15 @@ def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[t
 
 
 def tree_of(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """A tree with one leaf."""
+    """Return a tree with one leaf."""
     return {path[0]: tree_of(path[1:], value) if len(path) > 1 else value}
 
 
-# --- What the server fills in -----------------------------------------------------------------
+# --- Defaults and fields ----------------------------------------------------------------------
 
 
 def test_a_product_with_name_and_date_only_gets_the_observed_defaults(api: Client) -> None:
-    """The whole answer, names and order included, is the one that the reference observed."""
+    """A product with a name and a start date gets the defaults of the reference, in its order of fields."""
     made = product(api)
     assert list(made) == ["token", "name", "active", "start_date", "config", "created_time", "last_modified_time"]
     assert made["active"] is True
@@ -292,7 +292,7 @@ def test_a_product_with_name_and_date_only_gets_the_observed_defaults(api: Clien
 
 
 def test_the_tutorials_product_is_echoed_whole(api: Client, source: str) -> None:
-    """What is sent stands in the echo beside every default, in the order of the reference."""
+    """The config of the tutorial is returned with all defaults, in the order of the reference."""
     token = fresh("harbor_card_product")
     config = {
         "fulfillment": {"payment_instrument": "VIRTUAL_PAN"},
@@ -315,37 +315,37 @@ def test_the_tutorials_product_is_echoed_whole(api: Client, source: str) -> None
 
 
 def test_every_leaf_can_be_set_and_comes_back(api: Client) -> None:
-    """All fields of the wire reference travel in both directions; none is dropped, none is a default in disguise."""
+    """Every field of the wire reference is returned as sent."""
     assert json.dumps(product(api, config=FULL_CONFIG)["config"]) == json.dumps(FULL_CONFIG)
     defaults = dict(leaves(DEFAULT_CONFIG))
     same = [path for path, value in leaves(FULL_CONFIG) if defaults.get(path) == value]
-    # At most one source can be enabled, so two of the three show their default here.
+    # At most one source can be enabled, so two of the three have their default.
     assert same == [("jit_funding", name, "enabled") for name in ("programgateway_funding_source", "program_funding_source")]
 
 
 def test_read_only_limits_are_ignored(api: Client) -> None:
-    """The limits of strong customer authentication cannot be set; whoever sends them gets the empty object."""
+    """The limits of strong customer authentication are read-only: values in a request are ignored."""
     limits = {"sca_lvp_transaction_limit": 30, "enable_issuer_tra_exemption": True}
     made = product(api, config={"transaction_controls": {"strong_customer_authentication_limits": limits}})
     assert made["config"]["transaction_controls"]["strong_customer_authentication_limits"] == {}
 
 
 def test_a_half_minimum_life_is_completed_from_the_offset(api: Client) -> None:
-    """What ``min_offset`` leaves out is that of the offset it belongs to."""
+    """A missing unit or value of ``min_offset`` is taken from the offset that contains it."""
     offset = {"unit": "MONTHS", "value": 6, "min_offset": {"unit": "DAYS"}}
     made = product(api, config={"card_life_cycle": {"expiration_offset": offset}})
     assert made["config"]["card_life_cycle"]["expiration_offset"]["min_offset"] == {"unit": "DAYS", "value": 6}
 
 
 def test_dates_are_cut_to_the_day(api: Client) -> None:
-    """A full date-time in a date field is taken, and its day is kept."""
+    """A date-time in a date field is accepted, and only its day is stored."""
     made = product(api, start_date="2026-08-24T14:15:22Z", end_date="2027-08-24T00:00:00.000Z")
     assert (made["start_date"], made["end_date"]) == ("2026-08-24", "2027-08-24")
     assert list(made)[3:5] == ["start_date", "end_date"]
 
 
 def test_text_for_booleans_and_numbers_is_taken(api: Client) -> None:
-    """Clients that send "true" and "12" mean true and 12."""
+    """The texts "true" and "12" are accepted as true and 12."""
     config = {"poi": {"atm": "true"}, "card_life_cycle": {"expiration_offset": {"unit": "MONTHS", "value": "12"}}}
     made = product(api, active="false", config=config)
     assert made["active"] is False
@@ -353,11 +353,11 @@ def test_text_for_booleans_and_numbers_is_taken(api: Client) -> None:
     assert made["config"]["card_life_cycle"]["expiration_offset"] == {"unit": "MONTHS", "value": 12}
 
 
-# --- Repeating, finding, listing ----------------------------------------------------------------
+# --- Replays, reads and lists -------------------------------------------------------------------
 
 
 def test_a_repeat_makes_nothing_new_and_another_body_is_a_conflict(api: Client) -> None:
-    """The token is the idempotency key: equal bodies give the same product again, different ones 409."""
+    """The token is the idempotency key: an equal body returns the same product, another body is a 409."""
     token = fresh("twice")
     body = {"token": token, "name": "Once", "start_date": "2026-01-01"}
     first = api.post("/cardproducts", body)
@@ -369,7 +369,7 @@ def test_a_repeat_makes_nothing_new_and_another_body_is_a_conflict(api: Client) 
 
 
 def test_the_list_is_newest_first_and_short(api: Client) -> None:
-    """Five products at a time unless asked for up to ten; more is 413; ``fields`` has no effect here."""
+    """A page has five products by default and at most ten, newest first; more is a 413. ``fields`` has no effect."""
     tokens = [product(api, token=fresh("listed"))["token"] for _ in range(6)]
     page = api.get("/cardproducts").json
     assert [row["token"] for row in page["data"]] == tokens[:0:-1]
@@ -383,17 +383,17 @@ def test_the_list_is_newest_first_and_short(api: Client) -> None:
 
 @pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", {})])
 def test_an_unknown_product_is_not_found(api: Client, method: str, body: object) -> None:
-    """A token that names nothing is 404 with the product's own message."""
+    """An unknown token is a 404 with the message for card products."""
     reply = api.request(method, "/cardproducts/nowhere", body)
     assert reply.status == 404
     assert reply.json == {"error_code": "404003", "error_message": "Card product not found"}
 
 
-# --- Changing -----------------------------------------------------------------------------------
+# --- Updates ------------------------------------------------------------------------------------
 
 
 def test_a_change_reaches_only_the_leaves_that_it_names(api: Client, source: str) -> None:
-    """Branches merge leaf by leaf, null says nothing at any depth, and the rest stays."""
+    """An update merges the config leaf by leaf. Null and absent fields keep their values at every depth."""
     made = product(api, config={"poi": {"ecommerce": True}, **managed(source)}, end_date="2030-01-01")
     changes = {
         "name": None,
@@ -413,7 +413,7 @@ def test_a_change_reaches_only_the_leaves_that_it_names(api: Client, source: str
 
 
 def test_plain_fields_change(api: Client) -> None:
-    """Name, active and the two dates change; the token of the path may be repeated in the body."""
+    """Name, active and both dates can change. The body may repeat the token of the path."""
     made = product(api)
     fields = {"name": "Other", "active": False, "start_date": "2026-02-01T00:00:00Z", "end_date": "2026-03-01"}
     changed = api.put(f"/cardproducts/{made['token']}", {"token": made["token"], **fields}).json
@@ -422,7 +422,7 @@ def test_plain_fields_change(api: Client) -> None:
 
 
 def test_lists_are_replaced_as_a_whole(api: Client) -> None:
-    """An array has no leaves to merge."""
+    """An update replaces an array as a whole."""
     made = product(api, config={"fulfillment": {"bin_prefixes": [{"bin_prefix": "111111", "status": "ACTIVE"}]}})
     prefixes = [{"bin_prefix": "22222233", "status": "INACTIVE"}]
     changed = api.put(f"/cardproducts/{made['token']}", {"config": {"fulfillment": {"bin_prefixes": prefixes}}}).json
@@ -430,7 +430,7 @@ def test_lists_are_replaced_as_a_whole(api: Client) -> None:
 
 
 def test_each_leaf_merges_alone() -> None:
-    """Whichever leaf of the tree is sent alone, it is the only one that differs afterwards."""
+    """A change of one leaf changes no other leaf, for every leaf of the config."""
     before = default_config("111111")
     known = dict(leaves(DEFAULT_CONFIG))
     for path, value in leaves(FULL_CONFIG):
@@ -440,18 +440,18 @@ def test_each_leaf_merges_alone() -> None:
 
 
 def test_a_branch_that_says_nothing_changes_nothing() -> None:
-    """Merging the empty tree, or a tree with itself, is the identity."""
+    """Merging a tree with an empty tree, with itself or with None leaves it unchanged."""
     tree = msgspec.convert(FULL_CONFIG, ProductConfig)
     assert merged(tree, ProductConfig()) == tree
     assert merged(tree, tree) == tree
     assert merged(tree, None) == tree
 
 
-# --- Money comes from somewhere -------------------------------------------------------------------
+# --- Funding sources ------------------------------------------------------------------------------
 
 
 def test_funding_can_be_switched_on_later(api: Client, source: str) -> None:
-    """The token may come first and the switch later: what counts is what the product says in the end."""
+    """JIT Funding can be enabled by a later update, if the product has the token of the source by then."""
     made = product(api, config={"jit_funding": {"program_funding_source": {"funding_source_token": source}}})
     switch = {"config": {"jit_funding": {"program_funding_source": {"enabled": True}}}}
     changed = api.put(f"/cardproducts/{made['token']}", switch).json
@@ -460,7 +460,7 @@ def test_funding_can_be_switched_on_later(api: Client, source: str) -> None:
 
 
 def test_a_switch_that_would_lose_the_source_is_refused(api: Client, source: str) -> None:
-    """An update that leaves an enabled source without a token is refused and changes nothing."""
+    """An update that would leave an enabled source without a token is a 400 and changes nothing."""
     made = product(api, config=managed(source))
     reply = api.put(f"/cardproducts/{made['token']}", {"config": managed("")})
     assert (reply.status, reply.json["error_code"]) == (400, "400001")
@@ -468,7 +468,7 @@ def test_a_switch_that_would_lose_the_source_is_refused(api: Client, source: str
 
 
 def test_an_inactive_source_may_be_named(api: Client) -> None:
-    """A sleeping source declines purchases; the product that names it is no mistake."""
+    """A product may name an inactive funding source, which declines purchases."""
     sleeping = api.post("/fundingsources/program", {"name": "Asleep", "active": False}).json["token"]
     assert product(api, config=managed(sleeping))["config"]["jit_funding"]["program_funding_source"]["enabled"] is True
 
@@ -545,7 +545,7 @@ FUNDING_REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 def test_funding_that_cannot_work_is_refused(
     api: Client, source: str, name: str, jit: dict[str, Any], code: str, names: str
 ) -> None:
-    """Each wrong ``jit_funding`` is a 400 that names the field or the token, at creation and in an update alike."""
+    """An invalid ``jit_funding`` is a 400 that names the field or the token, in a create and in an update."""
     config = {"jit_funding": json.loads(json.dumps(jit).replace('"SOURCE"', f'"{source}"'))}
     made = product(api)
     replies = [
@@ -629,14 +629,14 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("wrong", "code", "names"), REFUSED, ids=[f"{row[2]}: {str(row[0])[:60]}" for row in REFUSED])
 def test_bad_input_is_refused_by_name(api: Client, wrong: dict[str, Any], code: str, names: str) -> None:
-    """Every wrong field is a 400 with the code of its kind and a message that names it."""
+    """A wrong field is a 400 with the code of its kind and a message that names the field."""
     reply = api.post("/cardproducts", {"name": "Wrong", "start_date": "2026-01-01", **wrong})
     assert (reply.status, reply.json["error_code"]) == (400, code), reply.text
     assert names in reply.json["error_message"]
 
 
 def test_all_missing_fields_are_named_at_once(api: Client) -> None:
-    """An empty object is told everything that it lacks."""
+    """The error for an empty object names all missing fields."""
     reply = api.post("/cardproducts", {})
     expected = {"error_code": "400001", "error_message": "Invalid input(s): name may not be null, start_date may not be null"}
     assert (reply.status, reply.json) == (400, expected)
@@ -654,7 +654,7 @@ UPDATES_REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("wrong", "names"), UPDATES_REFUSED, ids=[row[1] + str(row[0])[:40] for row in UPDATES_REFUSED])
 def test_a_bad_update_changes_nothing(api: Client, wrong: dict[str, Any], names: str) -> None:
-    """An update is judged with what the product already says, and refused as a whole."""
+    """An update is validated together with the stored product. If it is invalid, none of its fields is applied."""
     made = product(api, end_date="2030-01-01")
     reply = api.put(f"/cardproducts/{made['token']}", {"active": False, **wrong})
     assert (reply.status, reply.json["error_code"]) == (400, "400001")
@@ -662,12 +662,12 @@ def test_a_bad_update_changes_nothing(api: Client, wrong: dict[str, Any], names:
     assert api.get(f"/cardproducts/{made['token']}").json == made
 
 
-# --- What decisions read --------------------------------------------------------------------------
+# --- Versions that decisions read -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [{}, FULL_CONFIG], ids=["defaults", "everything"])
 def test_a_stored_product_is_what_a_decision_reads(api: Client, config: dict[str, Any]) -> None:
-    """The document decodes as the fact of the decision engine, with the same values in every leaf that it reads."""
+    """The JSON of a product decodes as the engine's ``ProductFact``, with equal values in every leaf that the engine reads."""
     made = product(api, config=config, end_date="2031-12-31")
     fact = msgspec.json.decode(api.get(f"/cardproducts/{made['token']}").text, type=ProductFact)
     assert isinstance(fact, ProductFact)
@@ -678,7 +678,7 @@ def test_a_stored_product_is_what_a_decision_reads(api: Client, config: dict[str
 
 
 def test_changes_are_remembered_and_raise_the_programs_revision(api: Client, database: Path) -> None:
-    """Each change is a row of the history under a new revision of the program; an update that changes nothing is none."""
+    """Each change adds a version under a new revision of the program. An update without a change adds none."""
     made = product(api)
     url = f"/cardproducts/{made['token']}"
     changed = api.put(url, {"name": "Renamed"}).json
@@ -697,7 +697,7 @@ def test_changes_are_remembered_and_raise_the_programs_revision(api: Client, dat
 
 
 def test_shapes_have_no_value_of_their_own() -> None:
-    """A tree nobody filled in is empty: defaults live in one place, so that an update never brings one back."""
+    """The shapes of the config have no defaults other than None: an update would reset stored values to them."""
 
     def check(shape: type[Branch]) -> None:
         for field in structs.fields(shape):
