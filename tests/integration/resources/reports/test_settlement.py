@@ -1,4 +1,4 @@
-"""The settlement report: dated days of a shop, compared with a naive sum over the journal."""
+"""Settlement report: days, lines and pages, compared with a naive sum over the journal."""
 
 import sqlite3
 from decimal import Decimal
@@ -22,7 +22,7 @@ SOURCE, ACCOUNT = "harbor_funding", None
 
 
 class Till(Shop):
-    """A shop with a second product, which keeps refunds on the account and another source pays for."""
+    """A shop with a second card product, which has another funding source and keeps refunds on the account."""
 
     def __init__(self, server: RunningServer) -> None:
         super().__init__(server)
@@ -32,14 +32,14 @@ class Till(Shop):
         self.make("cards", token="keeper", user_token="bo", card_product_token="keeper")
 
     def day(self, date: str, source: str | None = SOURCE) -> dict[str, Any]:
-        """A source's day; the report must tie."""
+        """Return a source's day. Raises AssertionError if the report does not tie."""
         report = self.get(REPORT, date=date)
         assert report["check"] == {"ties": True, "differences": []}
         quiet = {"opening": ZERO, "closing": ZERO}
         return next((row for row in report["sources"] if row["funding_source_token"] == source), quiet)
 
     def lines(self, date: str, **query: object) -> list[tuple[str, float, float]]:
-        """Kind, amount and running total of a day's lines."""
+        """Return kind, amount and running total of a day's lines."""
         rows = self.get(LINES, date=date, **query)["data"]
         return [(row["kind"], row["amount"], row["net_drawn"]) for row in rows]
 
@@ -52,9 +52,9 @@ def figures(day: dict[str, Any], *names: str) -> tuple[float, ...]:
 
 
 def test_a_week_of_settlement(server: RunningServer) -> None:
-    """Money is drawn on the day of the purchase and captured on the day of the clearing; a day opens as the last one closed."""
+    """Money is loaded on the day of a purchase and captured on the day of its clearing. A day opens as the last one closed."""
     till = Till(server)
-    # Friday: two purchases, one of them is let go of in part.
+    # Friday: two purchases, one of them partly reversed.
     coffee, hotel = till.buy(10), till.buy(250)
     till.follow("reversal", hotel, 100)
     friday = till.day("2035-06-01")
@@ -62,7 +62,7 @@ def test_a_week_of_settlement(server: RunningServer) -> None:
     assert friday["opening"] == ZERO
     assert figures(friday["closing"], "net_drawn", "on_hold", "settled", "available") == (160, 160, 0, 0)
     assert till.get(REPORT)["is_over"] is False
-    # Saturday: the coffee is cleared with a tip, which is loaded at that moment.
+    # Saturday: the coffee is cleared with a tip, and the clearing loads the tip.
     till.clock("2035-06-02T10:00:00Z")
     cleared = till.follow("clearing", coffee, 12)
     assert cleared["settlement_date"] == "2035-06-02T00:00:00Z"
@@ -71,7 +71,7 @@ def test_a_week_of_settlement(server: RunningServer) -> None:
     assert figures(saturday, "jit_load", "capture") == (2, 12)
     assert figures(saturday["closing"], "net_drawn", "on_hold", "settled") == (162, 150, 12)
     assert till.lines("2035-06-02") == [("JIT_LOAD", 2, 162), ("CAPTURE", 12, 162)]
-    # Monday: the hotel settles, and gives something back, which goes on to the source.
+    # Monday: the hotel purchase is cleared and partly refunded, and the refund returns to the source.
     till.clock("2035-06-04T10:00:00Z")
     till.follow("clearing", hotel, 150)
     till.follow("clearing", hotel, 30, is_refund=True)
@@ -79,7 +79,7 @@ def test_a_week_of_settlement(server: RunningServer) -> None:
     assert figures(monday, "jit_load", "capture", "refund_unload", "refund_kept") == (0, 150, 30, 0)
     assert figures(monday["closing"], "net_drawn", "on_hold", "settled", "available") == (132, 0, 132, 0)
     assert till.lines("2035-06-04") == [("CAPTURE", 150, 162), ("REFUND_UNLOAD", 30, 132)]
-    # Sunday was quiet, and what is past has not changed.
+    # Sunday has no entries, and past days are unchanged.
     sunday = till.day("2035-06-03")
     assert sunday["opening"] == sunday["closing"] == saturday["closing"] == monday["opening"]
     assert sunday["entries"] == 0
@@ -87,7 +87,7 @@ def test_a_week_of_settlement(server: RunningServer) -> None:
 
 
 def test_a_refund_can_stay_on_the_account(server: RunningServer) -> None:
-    """What no source gets back is a line of its own, under the source of the card; money without a source has a place too."""
+    """A refund that stays on the account is a separate line of the card's source. Money without a source has a separate row."""
     till = Till(server)
     bought = till.buy(40, "keeper")
     till.follow("clearing", bought, 40)
@@ -105,7 +105,7 @@ def test_a_refund_can_stay_on_the_account(server: RunningServer) -> None:
 
 
 def test_the_report_is_what_the_journal_says(server: RunningServer, database: Path) -> None:
-    """Every account of every day, opening and closing, as a second, naive walk over the journal finds it."""
+    """Opening and closing of every account on every day equal a naive sum over the journal."""
     till = Till(server)
     for number, (card, amount) in enumerate([("jit", 10), ("keeper", 20), ("jit", 30), ("keeper", 7), ("jit", 99)]):
         till.clock(f"2035-06-{number + 2:02d}T23:59:59.9Z")
@@ -132,7 +132,7 @@ def test_the_report_is_what_the_journal_says(server: RunningServer, database: Pa
 
 
 def test_lines_come_in_pages(server: RunningServer) -> None:
-    """Pages of lines are the day's lines, each with the transaction and the order that it belongs to."""
+    """The pages of a day together have all its lines, each with its transaction and its order."""
     till = Till(server)
     bought = [till.buy(amount) for amount in (1, 2, 3)]
     till.follow("clearing", bought[0], 1)
@@ -147,7 +147,7 @@ def test_lines_come_in_pages(server: RunningServer) -> None:
 
 
 def test_money_without_a_card_has_lines_of_its_own(server: RunningServer) -> None:
-    """An order is no JIT load, and neither its unload nor a transfer to the program reverses one; each line names its order."""
+    """GPA orders, unloads and program transfers have separate kinds of lines, not those of JIT loads. A line names its order."""
     till, usd = Till(server), {"currency_code": "USD"}
     till.make("fees", token="fee", name="Fee", amount=2, **usd)
     loaded = {"user_token": "bo", "funding_source_token": SOURCE, **usd}
@@ -168,7 +168,7 @@ def test_money_without_a_card_has_lines_of_its_own(server: RunningServer) -> Non
 
 
 def test_a_real_time_fee_is_drawn_like_its_purchase(server: RunningServer) -> None:
-    """What JIT Funding brings for a fee is a JIT load under the same source, and what is earned stands with it."""
+    """The JIT load of a fee is a JIT load of the same source. The closing balances show the earned fees."""
     till = Till(server)
     kind = {"category": "REALTIME", "fee_attributes": {"transaction_type": "authorization"}}
     till.make("fees", token="fee", name="Fee", amount=1, currency_code="USD", **kind)
@@ -188,18 +188,18 @@ def test_a_real_time_fee_is_drawn_like_its_purchase(server: RunningServer) -> No
 @pytest.mark.parametrize("path", [REPORT, LINES])
 @pytest.mark.parametrize("date", ["yesterday", "2035-13-01", "2035-06", "2035-06-01T00:00:00Z", "2035-06-02", "1969-12-31"])
 def test_a_bad_day_is_named(server: RunningServer, path: str, date: str) -> None:
-    """No day at all, and one that has not begun, are refused by name."""
+    """An invalid date and a day that has not begun are a 400 that names ``date``."""
     reply = Shop(server).client.get(path, query={"date": date})
     assert (reply.status, "date" in reply.json["error_message"]) == (400, True)
 
 
 def standing(*amounts: int) -> tuple[int, ...]:
-    """Accounts of the chart, the first ones with these amounts."""
+    """Return balances of the accounts of the chart, the first ones with these amounts."""
     return (*amounts, *NOTHING[len(amounts) :])
 
 
 def test_what_does_not_tie_is_told() -> None:
-    """The report's own check finds a leg without its line, a line without its leg, and accounts that do not sum to zero."""
+    """The check of the report finds a leg without a line, a line without a leg, and accounts that do not sum to zero."""
     sound = Day(NOTHING, DayTotals(jit_load=10, entries=1), standing(-10, 0, 10))
     assert sound.differences() == {}
     assert Day(NOTHING, DayTotals(), standing(-10, 0, 10)).differences() == {"program_funding": -10}
