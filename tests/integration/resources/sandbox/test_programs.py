@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: clocks, programs, settings, clean slates, explained decisions, and seeds."""
+"""Sandbox over HTTP: clocks, programs, settings, resets, explanations, and seeds."""
 
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ shop = program_fixture(Shop)
 
 
 def clock(client: Client, **body: Any) -> dict[str, Any]:
-    """The clock after a request, or as it is."""
+    """Return the clock, after a change if there is one."""
     return read_of(client.post("/sandbox/clock", body) if body else client.get("/sandbox/clock"))
 
 
 def test_a_clock_runs_with_the_real_one(client: Client) -> None:
-    """Untouched it is the real time."""
+    """The clock of a new program shows the real time."""
     before = system_ms()
     answer = clock(client)
     assert before <= parse_instant(answer["now"]) <= system_ms()
@@ -33,7 +33,7 @@ def test_a_clock_runs_with_the_real_one(client: Client) -> None:
 
 
 def test_a_frozen_clock_stands_and_can_be_set(client: Client) -> None:
-    """Frozen it tells the same instant until it is set; what is made then has that time; thawed it goes on from there."""
+    """A frozen clock shows one instant until it is set. New objects have that time. Unfrozen, it continues from there."""
     frozen = clock(client, freeze=True)
     assert frozen["frozen"] is True
     assert clock(client) == frozen
@@ -45,7 +45,7 @@ def test_a_frozen_clock_stands_and_can_be_set(client: Client) -> None:
 
 
 def test_a_running_clock_goes_on_when_it_is_set(client: Client) -> None:
-    """Set without being frozen it runs on with an offset."""
+    """A running clock that is set continues from the new time, with an offset."""
     assert clock(client, set="2035-06-01")["frozen"] is False
     assert 0 <= parse_instant(clock(client)["now"]) - parse_instant("2035-06-01") < 60_000
     assert clock(client)["offset_ms"] > 0
@@ -61,7 +61,7 @@ def test_a_running_clock_goes_on_when_it_is_set(client: Client) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/sandbox/clock", "/sandbox/clock/advance"])
 def test_a_clock_is_moved_by_a_duration(client: Client, path: str, by: str, now: str) -> None:
-    """A frozen clock is exactly so much later, at either address, and still stands."""
+    """A frozen clock advances exactly by the duration, through either path, and stays frozen."""
     clock(client, freeze=True)
     clock(client, set="2035-06-01T09:00:00Z")
     answer = read_of(client.post(path, {"by": by}))
@@ -88,7 +88,7 @@ def test_a_clock_is_moved_by_a_duration(client: Client, path: str, by: str, now:
     ],
 )
 def test_a_clock_refuses(client: Client, body: dict[str, Any], field: str) -> None:
-    """Backwards, by no duration, to no time, or two things at once: the field is named and the clock stands where it stood."""
+    """An earlier time, an invalid value or several fields are a 400 that names the field. The clock is unchanged."""
     clock(client, freeze=True)
     stood = clock(client, set="2035-06-01T09:00:00Z")
     reply = client.post("/sandbox/clock", body)
@@ -97,7 +97,7 @@ def test_a_clock_refuses(client: Client, body: dict[str, Any], field: str) -> No
 
 
 def test_a_clock_is_its_programs_own(server: RunningServer, client: Client) -> None:
-    """Moving one program's clock moves no other."""
+    """A change of one program's clock changes no other clock."""
     clock(client, set="2035-06-01")
     with server.client() as operator:
         assert clock(operator)["now"] < "2035"
@@ -116,7 +116,7 @@ def test_a_new_program_begins_at_the_present(server: RunningServer, client: Clie
 
 
 def test_a_program_is_made_with_credentials_of_its_own(server: RunningServer) -> None:
-    """Token and name as chosen, fresh credentials that open it and nothing else."""
+    """A program has the requested token and name. Its credentials give access to its data and to no other program's."""
     with server.client() as operator:
         made = made_by(operator.post("/sandbox/programs", {"token": "harbor", "name": "Harbor"}))
         assert (made["token"], made["name"], len({*made.values()})) == ("harbor", "Harbor", 4)
@@ -135,19 +135,19 @@ def test_a_program_is_made_with_credentials_of_its_own(server: RunningServer) ->
     [({"token": "twice"}, "token"), ({"currency": "XYZ"}, "currency"), ({"currency": "US"}, "currency"), ({"name": ""}, "name")],
 )
 def test_a_program_cannot_be_made_so(client: Client, body: dict[str, Any], field: str) -> None:
-    """Another one's token, a currency that there is not and an empty name are refused by name."""
+    """A token in use, an unknown currency or an empty name is a 400 that names the field."""
     client.post("/sandbox/programs", {"token": "twice"})
     reply = client.post("/sandbox/programs", body)
     assert (reply.status, field in reply.json["error_message"]) == (400, True), reply.text
 
 
 def source_tokens(transaction: dict[str, Any]) -> tuple[str, str]:
-    """Where an order names its funding source."""
+    """Return both tokens of the funding source in a transaction's order."""
     return transaction["gpa_order"]["funding_source_token"], transaction["gpa_order"]["funding"]["source"]["token"]
 
 
 def test_masking_hides_the_funding_source_everywhere(shop: Shop) -> None:
-    """Ten asterisks and the last four characters, in new answers, in old transactions too, in lists and loads; and back."""
+    """Masked tokens show four characters, in new and old transactions, lists and loads. Without masking they are whole again."""
     full, masked = ("harbor_funding",) * 2, ("**********ding",) * 2
     old = shop.buy(10)
     assert source_tokens(old) == full
@@ -166,16 +166,16 @@ def test_masking_hides_the_funding_source_everywhere(shop: Shop) -> None:
 
 
 def test_an_empty_change_changes_no_setting(client: Client) -> None:
-    """What is absent stays, and the currency cannot be changed."""
+    """An update keeps absent settings, and ignores the currency."""
     before = read_of(client.get("/sandbox/program"))["settings"]
     assert read_of(client.put("/sandbox/program", {"currency": "EUR"}))["settings"] == before
 
 
-# --- A clean slate -----------------------------------------------------------------------
+# --- Reset -------------------------------------------------------------------------------
 
 
 def test_a_reset_leaves_nothing_but_the_credentials(shop: Shop) -> None:
-    """Objects, transactions and journal are gone and counted, the clock is back, settings stay, and all can be made anew."""
+    """A reset removes and counts all objects, transactions and journal entries, resets the clock, and keeps the settings."""
     read_of(shop.client.put("/sandbox/program", {"mask_funding_source_tokens": True}))
     auth = shop.buy(10)
     shop.follow("clearing", auth, 10)
@@ -196,7 +196,7 @@ def test_a_reset_leaves_nothing_but_the_credentials(shop: Shop) -> None:
 
 
 def test_a_reset_touches_no_other_program(server: RunningServer, shop: Shop) -> None:
-    """Another program's card still pays, its transactions and balances are as they were."""
+    """A reset leaves the cards, transactions, balances and clock of another program unchanged."""
     other = Shop(server)
     transaction = other.buy(10)
     read_of(shop.client.post("/sandbox/reset", {}))
@@ -207,7 +207,7 @@ def test_a_reset_touches_no_other_program(server: RunningServer, shop: Shop) -> 
 
 
 def test_after_a_reset_the_same_tokens_begin_anew(server: RunningServer) -> None:
-    """What was made again under the same token owes nothing to what was there: no balance, no replay, no cached card."""
+    """After a reset objects with the same tokens start anew: without balance, replay or cached card."""
     shop = Shop(server)
     chosen = {"transaction_options": {"transaction_token": "once"}}
     first = shop.buy(10, **chosen)
@@ -225,7 +225,7 @@ def test_after_a_reset_the_same_tokens_begin_anew(server: RunningServer) -> None
 
 
 def decision(shop: Shop, transaction: dict[str, Any]) -> dict[str, Any]:
-    """Why a transaction came out as it did; the decision made again must agree."""
+    """Return the explanation of a transaction, which must agree with the transaction and with its replay."""
     answer = shop.get(f"/sandbox/decisions/{transaction['token']}")
     assert answer["replay_agrees"] is True
     assert answer["response"] == {name: transaction["response"][name] for name in ("code", "memo")}
@@ -234,17 +234,17 @@ def decision(shop: Shop, transaction: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdicts(answer: dict[str, Any]) -> dict[str, str]:
-    """What each check said."""
+    """Return the verdict of each check."""
     return {step["check"]: step["verdict"] for step in answer["checks"]}
 
 
 def step_of(answer: dict[str, Any], check: str) -> dict[str, Any]:
-    """One step of a decision."""
+    """Return the step of a check."""
     return next(step for step in answer["checks"] if step["check"] == check)
 
 
 def test_an_approval_passes_every_check(shop: Shop) -> None:
-    """All checks pass, funding last, with its inputs as they were before the purchase."""
+    """An approval passes all checks. The inputs of ``funds_are_found`` are those before the purchase."""
     shop.buy(4)
     answer = decision(shop, shop.buy(10))
     assert (answer["outcome"], answer["request_amount"], answer["amount"]) == ("APPROVED", "10.00", "10.00")
@@ -256,7 +256,7 @@ def test_an_approval_passes_every_check(shop: Shop) -> None:
 
 
 def test_a_refusal_names_its_check_and_what_would_pass(shop: Shop) -> None:
-    """The first check that refuses is named; those before passed, those after were not reached."""
+    """The first check that declines is named. The checks before it pass, and those after it are not reached."""
     transaction = shop.buy(10, card_acceptor={"country": "CUB"}, card_options={"cvv": "x"})
     answer = decision(shop, transaction)
     assert (answer["outcome"], answer["first_refusal"]) == ("DECLINED", "country_is_accepted")
@@ -281,12 +281,12 @@ def test_a_refusal_names_its_check_and_what_would_pass(shop: Shop) -> None:
     ],
 )
 def test_every_purchase_can_be_explained(shop: Shop, fields: dict[str, Any]) -> None:
-    """Whatever a purchase said, the decision made again from what is stored comes out the same."""
+    """The replay of a purchase from stored data gives the same decision, for every kind of field in its request."""
     decision(shop, shop.buy(**fields))
 
 
 def test_a_partial_approval_can_be_explained(shop: Shop) -> None:
-    """A part was approved, and the explanation says of what."""
+    """The explanation of a partial approval has the requested amount, the approved amount and the balance."""
     shop.fill(40)
     answer = decision(shop, shop.buy(100, "plain"))
     assert (answer["outcome"], answer["request_amount"], answer["amount"]) == ("APPROVED", "100.00", "40.00")
@@ -294,7 +294,7 @@ def test_a_partial_approval_can_be_explained(shop: Shop) -> None:
 
 
 def test_a_follow_up_is_checked_against_its_chain(shop: Shop) -> None:
-    """Clearing, reversal and refund have one step; a refused reversal says why and what would pass."""
+    """Clearing, reversal and refund have one check, ``chain_has_room``. A declined reversal has its reason in would_pass_if."""
     auth = shop.buy(10)
     cleared = shop.follow("clearing", auth, 10)
     refused = shop.follow("reversal", auth, 10)
@@ -308,7 +308,7 @@ def test_a_follow_up_is_checked_against_its_chain(shop: Shop) -> None:
 
 
 def test_a_decision_is_explained_as_of_then(shop: Shop) -> None:
-    """Card, user, product, source and clock have all changed since: the explanation is word for word the one of before."""
+    """Later changes of card, user, product, source, controls and clock do not change an explanation."""
     approved, refused = shop.buy(10), shop.buy(10, card_acceptor={"country": "CUB"})
     before = [decision(shop, transaction) for transaction in (approved, refused)]
     controls = {"config": {"transaction_controls": {"accepted_countries_token": "accept_us_only", "allow_gpa_auth": False}}}
@@ -321,19 +321,19 @@ def test_a_decision_is_explained_as_of_then(shop: Shop) -> None:
     shop.make("usertransitions", user_token="ana", status="SUSPENDED", reason_code="05", channel="API")
     shop.clock("2045-01-01T00:00:00Z")
     assert [decision(shop, transaction) for transaction in (approved, refused)] == before
-    # The hold has expired meanwhile; nothing else of the purchase has changed.
+    # Only the state differs, because the hold has expired.
     assert shop.get(f"/transactions/{approved['token']}") == {**approved, "state": "CLEARED"}
     assert decision(shop, shop.buy(10))["first_refusal"] == "card_is_active"
 
 
 def test_a_load_is_explained_by_its_purchase(shop: Shop) -> None:
-    """The load's token leads to the decision on the purchase that it was made for."""
+    """The token of a JIT load has the explanation of its purchase."""
     purchase = shop.buy(10)
     assert shop.get(f"/sandbox/decisions/{purchase['gpa_order']['transaction_token']}") == decision(shop, purchase)
 
 
 def test_an_unknown_decision(server: RunningServer, shop: Shop) -> None:
-    """What is not there, or is another program's, is a 404."""
+    """An unknown token and a token of another program are a 404."""
     for token in ("nobody", Shop(server).buy(10)["token"]):
         assert problem_of(shop.client.get(f"/sandbox/decisions/{token}")) == (404, "404011")
 
@@ -342,7 +342,7 @@ def test_an_unknown_decision(server: RunningServer, shop: Shop) -> None:
 
 
 def told_by(server: RunningServer) -> list[str]:
-    """All that a server answers to a session, byte for byte."""
+    """Send the requests of a session, and return the text of each answer."""
     replies = list[Reply]()
     with server.client() as client:
 
@@ -369,7 +369,7 @@ def told_by(server: RunningServer) -> list[str]:
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Two fresh servers with one seed answer the same calls byte for byte alike; one with another seed does not."""
+    """Servers with the same seed answer the same requests with the same bytes. With another seed most answers differ."""
     runs = []
     for number, seed in enumerate((7, 7, 8)):
         with RunningServer(db=migrated_file(tmp_path / f"{number}.db"), seed=seed) as server:
@@ -379,7 +379,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_reset_begins_the_seed_anew(tmp_path: Path) -> None:
-    """After a reset a seeded server tells the same story again, card number and clock included; only revisions count on."""
+    """After a reset a seeded server gives the same answers again, except for the program revision."""
     with RunningServer(db=migrated_file(tmp_path / "again.db"), seed=7) as server:
         first = told_by(server)
         with server.client() as client:

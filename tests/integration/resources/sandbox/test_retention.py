@@ -1,4 +1,4 @@
-"""Retention over the real API, on both databases: what a client and an operator see of it, and the setting that decides."""
+"""Retention on both databases: rows removed after the retention time, their metrics, and the bounds of the setting."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,19 +22,19 @@ DAYS = 2
 
 @pytest.fixture
 def server(migrated_url: str) -> Iterator[RunningServer]:
-    """A server whose retention time is two days."""
+    """Yield a server with a retention time of two days."""
     with RunningServer(db=migrated_url, env={"CARDWRIGHT_RETENTION_DAYS": str(DAYS)}) as server:
         yield server
 
 
 def counts(db: Connection) -> dict[str, int]:
-    """The number of rows of each table that retention touches."""
+    """Return the number of rows of each table that retention removes rows from."""
     tables: tuple[Table, ...] = (outbox, inbox_messages, backtest_flips, backtests)
     return {table.name: db.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
 
 
 def removed(server: RunningServer) -> dict[str, int]:
-    """The counters of removed rows as ``/metrics`` shows them."""
+    """Return the counters of removed rows from ``/metrics``."""
     with server.client() as client:
         lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("cardwright_removed_rows_total{")]
     return {line.split('"')[1]: int(float(line.split()[-1])) for line in lines}
@@ -48,7 +48,7 @@ def run_backtest(shop: Shop, token: str) -> None:
 
 
 def test_rows_past_the_retention_time_are_removed(server: RunningServer, migrated_url: str) -> None:
-    """Of deliveries, messages and backtests those that ended three days ago are gone, the younger ones and the books stay."""
+    """Deliveries, inbox messages and backtests past the retention time are removed. Younger ones and the books stay."""
     started_ms = system_ms()
     shop = Shop(server)
     config = {"url": f"{server.root_url}/sandbox/inbox/{shop.program['token']}/box"}
@@ -67,7 +67,7 @@ def test_rows_past_the_retention_time_are_removed(server: RunningServer, migrate
         assert set(db.scalars(select(outbox.c.state))) == {Delivery.DELIVERED}
         assert all(started_ms <= ended_ms <= system_ms() for ended_ms in db.scalars(select(backtests.c.lease_ms)))
         before, by_ms = counts(db), (DAYS + 1) * DAY_MS
-        # The first of two rows each: of the outbox, of the inbox and of the backtests.
+        # Age the first row of the outbox, of the inbox and of the backtests.
         for table, column in ((outbox, "due_ms"), (inbox_messages, "stored_ms"), (backtests, "lease_ms")):
             first = db.scalar(select(func.min(table.c.id)))
             older = update(table).where(table.c.id == first).values({column: table.c[column] - by_ms})

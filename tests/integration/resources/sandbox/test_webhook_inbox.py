@@ -1,4 +1,4 @@
-"""The sandbox's inbox over the real API, on both databases: what arrives, what is shown of it, and the list of deliveries."""
+"""Webhook inbox on both databases: received messages, signatures, filters, waiting, concurrent posts, and deliveries."""
 
 import http.client
 import select
@@ -32,7 +32,7 @@ PURCHASE = b'{"transactions":[{"type":"authorization","state":"PENDING","token":
 
 
 class InboxClient(Client):
-    """A program of the test's own, and the address of its inbox."""
+    """A client of a new program, with helpers for its inbox."""
 
     def __init__(self, server: RunningServer) -> None:
         made = new_program(server)
@@ -56,7 +56,7 @@ class InboxClient(Client):
         return token
 
     def buy(self, amount: int, **fields: Any) -> dict[str, Any]:
-        """A purchase with a card that is made for it."""
+        """Make a purchase; create its card first if there is none."""
         if self.get("/cards/card").status == 404:
             self.post("/fundingsources/program", {"token": "source", "name": "bank"})
             funding = {"enabled": True, "funding_source_token": "source", "refunds_destination": "GPA"}
@@ -81,14 +81,14 @@ def client(server: RunningServer) -> Iterator[InboxClient]:
 
 
 def connect(url: str) -> http.client.HTTPConnection:
-    """A connection to the server of a URL."""
+    """Return a connection to the server of a URL."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     return http.client.HTTPConnection(parts.hostname, parts.port, timeout=90)
 
 
 def send(url: str, body: bytes = PURCHASE, headers: dict[str, str] | None = None, verb: str = "POST") -> tuple[int, bytes]:
-    """One request of a stranger, without credentials."""
+    """Send a request without credentials, and return status and body of the answer."""
     parts = urlsplit(url)
     with closing(connect(url)) as connection:
         connection.request(verb, f"{parts.path}?{parts.query}" if parts.query else parts.path, body, headers or {})
@@ -100,7 +100,7 @@ def send(url: str, body: bytes = PURCHASE, headers: dict[str, str] | None = None
 
 
 def test_a_stranger_may_post_and_only_the_program_may_read(client: InboxClient) -> None:
-    """No credential is needed to post, the program's are needed to read, and another program sees nothing."""
+    """A post needs no credentials. A read needs those of the program, and another program sees no message."""
     assert send(client.address()) == (200, b"{}")
     assert client.get("/sandbox/inbox/box", headers={"Authorization": "Basic eDp5"}).status == 401
     with InboxClient(client.server) as other:
@@ -110,20 +110,20 @@ def test_a_stranger_may_post_and_only_the_program_may_read(client: InboxClient) 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 404, 500, 503])
 def test_it_fails_when_asked_to(client: InboxClient, status: int) -> None:
-    """`status` in the address is the answer; the message is kept all the same."""
+    """``status`` in the URL sets the status of the answer. The message is stored in every case."""
     assert send(client.address(query=f"?status={status}"))[0] == status
     assert len(client.inbox()) == 1
 
 
 def test_it_hangs_when_asked_to(client: InboxClient) -> None:
-    """`delay` in the address holds the answer, not the message."""
+    """``delay`` in the URL delays the answer, but not the storage of the message."""
     began = time.monotonic()
     assert send(client.address(query="?delay=200ms")) == (200, b"{}")
     assert time.monotonic() - began >= 0.2
     with closing(connect(client.address())) as connection:
         connection.request("POST", urlsplit(client.address()).path + "?delay=30s", PURCHASE)
         until(lambda: len(client.inbox()) == 2)
-        # Nothing has come although the message is there; nobody waits for the rest of the half minute.
+        # The message is stored and its answer has not come. The test does not wait for the rest of the 30 s.
         assert select.select([connection.sock], [], [], 0)[0] == []
 
 
@@ -143,20 +143,20 @@ def test_it_hangs_when_asked_to(client: InboxClient) -> None:
     ],
 )
 def test_bad_addresses_are_refused(client: InboxClient, path: str, status: int) -> None:
-    """An unknown program, a path of another shape and faults that cannot be had keep nothing."""
+    """An unknown program or a malformed path is a 404, an invalid status or delay a 400. No message is stored."""
     assert send(client.server.root_url + path.replace("{program}", client.program))[0] == status
     assert client.inbox() == []
 
 
 def test_a_body_has_a_limit(client: InboxClient) -> None:
-    """A megabyte is taken, a byte more is not."""
+    """A body of 1 MiB is accepted. One more byte is a 413."""
     assert send(client.address(), b"x" * 1_048_576)[0] == 200
     assert send(client.address(), b"x" * 1_048_577)[0] == 413
     assert [len(message["body"]) for message in client.inbox()] == [1_048_576]
 
 
 def test_production_has_no_inbox() -> None:
-    """Where money is real nobody may write without a credential, nor read what was written."""
+    """Production mode has no inbox: a post is a 404, and a read is a 403. Deliveries are listed."""
     keys = {"CARDWRIGHT_MASTER_KEY": "ab" * 32}
     with RunningServer(db=":memory:", mode="production", env=keys) as production, production.client() as client:
         assert send(f"{production.root_url}/sandbox/inbox/default/box")[0] == 404
@@ -164,11 +164,11 @@ def test_production_has_no_inbox() -> None:
         assert client.get("/sandbox/deliveries").status == 200
 
 
-# --- What is shown -----------------------------------------------------------------------
+# --- Content of a message ----------------------------------------------------------------
 
 
 def test_passwords_are_not_kept(client: InboxClient) -> None:
-    """Scheme and user name are shown; the password is gone."""
+    """The Authorization header is stored with scheme and user name, and with a masked password."""
     send(client.address(), headers={"Authorization": "Basic aGFyYm9yOkhhcmIwci1Ib29rLVBhc3N3MHJkIQ==", "X-Pier": "7"})
     (message,) = client.inbox()
     assert message["headers"]["authorization"] == "Basic harbor:**********"
@@ -189,19 +189,19 @@ def test_passwords_are_not_kept(client: InboxClient) -> None:
     ],
 )
 def test_what_is_shown_of_credentials(value: str, shown: str) -> None:
-    """Whatever a header holds, nothing after the user name is shown."""
+    """Everything after scheme and user name is masked, even in a malformed header."""
     assert shown_authorization(value) == shown
 
 
 def test_repeated_headers_are_joined() -> None:
-    """Two headers of one name are one line, as HTTP reads them; two Authorization headers are both masked."""
+    """Repeated headers are joined by commas. Repeated Authorization headers are all masked."""
     headers = [("X-A", "1"), ("x-a", "2"), ("Authorization", "Basic dTpw"), ("AUTHORIZATION", "Bearer x")]
     assert kept_headers(headers) == {"x-a": "1, 2", "authorization": "Basic u:**********, Bearer **********"}
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b'{"a":', b"\xff\xfe", b"[" * 100_000, b'{"a":NaN}'])
 def test_what_is_no_json_is_text(client: InboxClient, body: bytes) -> None:
-    """Anything may arrive; what cannot be parsed is shown as text, and filters pass it by."""
+    """Any body is accepted. A body that is not JSON is shown as text, and no filter matches it."""
     assert send(client.address(), body)[0] == 200
     (message,) = client.inbox()
     assert message["body"] == body.decode(errors="replace")
@@ -209,14 +209,14 @@ def test_what_is_no_json_is_text(client: InboxClient, body: bytes) -> None:
 
 
 def test_amounts_keep_their_digits(client: InboxClient) -> None:
-    """JSON is shown as it came: 10.00 does not become 10.0."""
+    """Numbers in a JSON body keep their digits: 10.00 does not become 10.0."""
     send(client.address())
     assert '"amount":10.00' in client.get("/sandbox/inbox/box").text
 
 
 @pytest.mark.parametrize("algorithm", ["HMAC_SHA_1", "HMAC_SHA_256"])
 def test_signatures_are_checked(client: InboxClient, algorithm: str) -> None:
-    """Valid with the webhook's secret, invalid with another or for another body; unknown where no webhook points."""
+    """A signature is valid only for its body under the secret of the box's webhook. Without a webhook the result is null."""
     client.webhook(client.address("signed", "?status=200"), secret=SECRET, signature_algorithm=algorithm)
     signature = sign(SECRET, PURCHASE, algorithm)
     for box, body, header in [
@@ -240,7 +240,7 @@ def test_signatures_are_checked(client: InboxClient, algorithm: str) -> None:
 
 
 def test_a_signature_of_strange_characters_is_only_wrong() -> None:
-    """Text outside ASCII in the header, of the right length, raises nothing."""
+    """A signature outside ASCII is invalid, even with the right length, and raises no error."""
     assert check_signature("é" * 40, b"{}", [SECRET]).valid is False
 
 
@@ -248,7 +248,7 @@ def test_a_signature_of_strange_characters_is_only_wrong() -> None:
 
 
 def test_pages_go_from_new_to_old(client: InboxClient) -> None:
-    """The newest message comes first; the envelope counts as all lists do."""
+    """Pages list the newest message first. ``after`` returns only messages with a higher id."""
     for number in range(5):
         send(client.address(), b'{"n":%d}' % number)
     first = client.get("/sandbox/inbox/box", query={"count": 2}).json
@@ -264,7 +264,7 @@ def test_pages_go_from_new_to_old(client: InboxClient) -> None:
     "query", ["count=0", "count=x", "start_index=-1", "after=-1", "after=99999999999999999999", "wait=5", "wait=31s"]
 )
 def test_bad_parameters_are_refused(client: InboxClient, query: str) -> None:
-    """A 400 for each, and 413 for a page that is too large."""
+    """An invalid parameter is a 400, and a count above 100 is a 413."""
     assert client.get(f"/sandbox/inbox/box?{query}").status == 400
     assert client.get("/sandbox/inbox/box?count=101").status == 413
 
@@ -282,23 +282,23 @@ def test_bad_parameters_are_refused(client: InboxClient, query: str) -> None:
     ],
 )
 def test_filters_look_at_every_object(query: dict[str, str], fits: bool) -> None:
-    """Type and token must be those of one and the same object, be it the first of the message or the last."""
+    """A message fits if one of its objects, first or last, has both the type and the token."""
     body = b'{"transactions":[{"type":"authorization","token":"t1"},{"type":"authorization.clearing","token":"t2"}]}'
     assert does_fit(body, query.get("type_"), query.get("token")) is fits
 
 
 def test_a_user_transition_is_found_by_its_status() -> None:
-    """User transitions have no type on the wire; the event's name ends with the status."""
+    """The type of a user transition is its status in lower case, because it has no type on the wire."""
     assert does_fit(b'{"usertransitions":[{"status":"ACTIVE","token":"u1"}]}', "active", None)
 
 
 def test_waiting_ends_with_the_message(client: InboxClient) -> None:
-    """The answer comes with the first message that fits and is new, not with those that do not fit and not after the time."""
+    """A waiting read returns with the first new message that fits. Messages that do not fit do not end it."""
     send(client.address())
     (known,) = client.inbox(wait="30s")
 
     def look() -> None:
-        """Wait until a look at the box has found nothing."""
+        """Wait until a search of the box finds no message."""
         assert FAILPOINTS.wait("inbox.wait.found_nothing")
 
     with ThreadPoolExecutor(1) as threads:
@@ -316,14 +316,14 @@ def test_waiting_ends_with_the_message(client: InboxClient) -> None:
 
 
 def test_waiting_in_vain_ends_in_time(client: InboxClient) -> None:
-    """Nothing comes: an empty list, after the time."""
+    """Without a message a waiting read returns an empty list at the end of its time."""
     began = time.monotonic()
     assert client.inbox(wait="500ms") == []
     assert time.monotonic() - began >= 0.5
 
 
 def test_a_box_is_emptied(client: InboxClient) -> None:
-    """DELETE answers 204 and empties this box alone; once more changes nothing."""
+    """DELETE empties one box and answers 204, also if the box is empty. Other boxes keep their messages."""
     send(client.address())
     send(client.address("other"))
     assert [client.delete("/sandbox/inbox/box").status for _ in range(2)] == [204, 204]
@@ -331,7 +331,7 @@ def test_a_box_is_emptied(client: InboxClient) -> None:
 
 
 def test_nobody_misses_a_message(client: InboxClient) -> None:
-    """Eight strangers post at once while a reader always asks for what came after the last id: it sees every message once."""
+    """With eight concurrent senders, a reader that continues after the last id sees each of 200 messages once."""
     posted, numbers, last = 200, list[int](), 0
     over = threading.Event()
 
@@ -354,7 +354,7 @@ def test_nobody_misses_a_message(client: InboxClient) -> None:
 
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Database]:
-    """A database with one program, "mine", and nothing else."""
+    """Yield a database with only the program "mine"."""
     database = Database(migrated_url)
     parts: dict[str, Any] = {"short_code": "mine", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
     with database.write() as db:
@@ -364,13 +364,13 @@ def database(migrated_url: str) -> Iterator[Database]:
 
 
 def boxes(database: Database) -> list[str]:
-    """The boxes of all messages, oldest first."""
+    """Return the boxes of all messages, oldest first."""
     with database.read() as db:
         return [row.box for row in db.execute(inbox_messages.select().order_by(inbox_messages.c.id))]
 
 
 def is_any_waiting(database: Database) -> bool:
-    """Whether somebody waits for a lock: on SQLite at the lock, on PostgreSQL for the advisory lock."""
+    """Return True if a writer waits: for the write lock on SQLite, for an advisory lock on PostgreSQL."""
     if database.is_sqlite:
         return bool(database.write_lock._waiting)
     with database.read() as db:
@@ -379,7 +379,7 @@ def is_any_waiting(database: Database) -> bool:
 
 
 def test_no_message_appears_before_an_older_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a message has its number but is not committed, the next one waits: who asks for what came after misses nothing."""
+    """A message waits for the commit of a message with a lower id, so that a reader with ``after`` misses none."""
     numbered, go_on = threading.Event(), threading.Event()
     real_place = webhook_inbox._is_in
 
@@ -403,7 +403,7 @@ def test_no_message_appears_before_an_older_one(database: Database, monkeypatch:
 
 
 def test_the_oldest_make_room(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A box keeps its newest messages up to the limit; other boxes are not touched."""
+    """A box above its limit drops its oldest messages. Other boxes keep theirs."""
     monkeypatch.setattr(webhook_inbox, "BOX_MAX", 3)
     for box in ("a", "b", "a", "a", "a", "a"):
         assert webhook_inbox.accept(database, lambda: 0, "mine", box, [], b"{}")
@@ -414,7 +414,7 @@ def test_the_oldest_make_room(database: Database, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_purchase_arrives_in_the_inbox(client: InboxClient) -> None:
-    """A registered webhook that points at the inbox: user, card and purchase arrive, each signed and shown as valid."""
+    """A purchase arrives at a webhook that points at the inbox, with a valid signature and a masked password."""
     client.webhook(client.address(), secret=SECRET)
     transaction = client.buy(10)
     (message,) = client.inbox(wait="30s", type="authorization")
@@ -425,7 +425,7 @@ def test_a_purchase_arrives_in_the_inbox(client: InboxClient) -> None:
 
 
 def test_a_simulation_may_name_the_inbox_itself(client: InboxClient) -> None:
-    """No webhook is registered; the simulation's own one arrives and its signature is known to be valid."""
+    """The webhook in a simulation's request can point at the inbox. Its signature is verified with its own secret."""
     transaction = client.buy(
         10, webhook={"endpoint": client.address("mine"), "username": "u", "password": "p", "secret": "s3cret"}
     )
@@ -436,7 +436,7 @@ def test_a_simulation_may_name_the_inbox_itself(client: InboxClient) -> None:
 
 
 def test_deliveries_are_listed_with_their_attempts(client: InboxClient) -> None:
-    """A delivered one and one that failed: where they stand, what was tried, when the next try is due; secrets nowhere."""
+    """A delivery shows its state, its attempts and, while it is due, the next attempt. It shows no password or secret."""
     good = client.webhook(client.address("good"), secret=SECRET)
     bad = client.webhook(client.address("bad", "?status=500"))
     transaction = client.buy(10)
@@ -461,7 +461,7 @@ def test_deliveries_are_listed_with_their_attempts(client: InboxClient) -> None:
 
 
 def test_deliveries_can_be_filtered(client: InboxClient) -> None:
-    """By state, webhook and transaction; a token that names nothing has no deliveries, an unknown state is a mistake."""
+    """Deliveries are filtered by state, webhook and transaction. An unknown token has none, an unknown state is a 400."""
     good = client.webhook(client.address("good"))
     first, second = client.buy(10), client.buy(11)
     client.inbox("good", wait="30s", token=second["token"])
@@ -483,7 +483,7 @@ def test_deliveries_can_be_filtered(client: InboxClient) -> None:
 
 
 def test_retries_come_when_the_clock_is_advanced(client: InboxClient) -> None:
-    """An endpoint fails; the clock is set on, retry by retry; after the tenth the delivery is dead and says why."""
+    """A failing endpoint gets ten retries as the clock advances, all with the same body. Then the delivery is DEAD."""
     client.webhook(client.address("bad", "?status=500"))
     client.post("/sandbox/clock", {"freeze": True})
     client.post("/users", {"token": "ana"})
