@@ -1,4 +1,4 @@
-"""Address verification over HTTP: what is compared, what declines, and where the outcome and the address on file are shown."""
+"""Address verification over HTTP: compared parts, declines, and the places that show outcome and address on file."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ WAYS = (
     "/simulate/authorization", "/simulate/financial", f"{EVENTS}authorization", f"{EVENTS}pindebit",
     f"{EVENTS}pindebit.authorization", f"{EVENTS}account.funding.authorization", f"{EVENTS}account.funding.auth_plus_capture",
 )  # fmt: skip
-"""Paths that take an amount of 0 and an address."""
+"""The paths that accept an amount of 0 and a billing address."""
 
 STRICT = {"validate": True, "decline_on_address_number_mismatch": True, "decline_on_postal_code_mismatch": True}
 LENIENT = {"validate": True, "decline_on_address_number_mismatch": False, "decline_on_postal_code_mismatch": False}
@@ -25,11 +25,11 @@ RULES = {
     "strict": STRICT, "lenient": LENIENT, "off": OFF, "street": {**STRICT, "decline_on_postal_code_mismatch": False},
     "zip": {**STRICT, "decline_on_address_number_mismatch": False},
 }  # fmt: skip
-"""The rules of the card products, for account verifications or for authorizations."""
+"""The rules of the card products, each for account verifications and for authorizations."""
 
 
 class Checkout(Shop):
-    """A shop with card products of every rule: ``av-strict`` is strict with account verifications, lenient otherwise."""
+    """A shop with card products for each rule: ``av-strict`` is strict for account verifications, lenient otherwise."""
 
     def __init__(self, server: Any) -> None:
         super().__init__(server)
@@ -40,7 +40,7 @@ class Checkout(Shop):
         self.checking("unset")
 
     def checking(self, token: str, **rules: Any) -> None:
-        """A card product with these rules, a card of ``ana`` for it, and one of ``nobody``, who has no address."""
+        """Create a card product with these rules, a card of it for ``ana``, and one for a user without an address."""
         controls = {"accepted_countries_token": "decline_ofac_countries", "address_verification": rules}
         jit = {"enabled": True, "funding_source_token": "harbor_funding", "refunds_destination": "GPA"}
         self.product(token, transaction_controls=controls, jit_funding={"program_funding_source": jit})
@@ -48,7 +48,7 @@ class Checkout(Shop):
         self.make("cards", token=f"{token} nobody", user_token="nobody", card_product_token=token)
 
     def pay(self, way: str, amount: Any, card: str, **fields: Any) -> dict[str, Any]:
-        """The answered transaction of a purchase with a billing address, or with none."""
+        """Make a purchase, with a billing address or without, and return its transaction."""
         address = {name: fields.pop(name) for name in ("address", "zip", "compressed_zip", "first_name") if name in fields}
         options = {"card_options": {"billing_address": address, "card_present": False}} if address else {}
         body = {"card_token": card, "amount": amount, "card_acceptor": {"name": "Kiosk"}, **options, **fields}
@@ -62,12 +62,12 @@ checkout = program_fixture(Checkout, scope="module")
 
 
 def outcome(transaction: dict[str, Any]) -> tuple[str, str | None]:
-    """Response code and outcome of the address verification."""
+    """Return the response code and the code of the address verification."""
     verification = transaction.get("address_verification")
     return transaction["response"]["code"], None if verification is None else verification["response"]["code"]
 
 
-# On file are "12 Main Street" and "94501". Sent | outcome, whether the street differs, whether the postal code does.
+# On file: "12 Main Street" and "94501". Columns: sent address, verification code, street differs, postal code differs.
 ADDRESSES = [
     ({"address": "12 Main St", "zip": "94501"}, "0000", False, False),
     ({"address": "12 MAIN ST.", "zip": "94501-1234"}, "0000", False, False),
@@ -91,12 +91,12 @@ ADDRESSES = [
 ]
 DIFFERENT = [row for row in ADDRESSES if row[2] or row[3]]
 FULLY = ("/simulate/authorization", f"{EVENTS}authorization")
-"""The ways that take every address of the table; the others take those that differ."""
+"""The paths that are tested with every address of the table. The others are tested with the different ones."""
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_declines(checkout: Checkout, way: str) -> None:
-    """Each rule for account verifications and for authorizations: only its own mismatch declines, and only its own messages."""
+    """A rule declines only its mismatch, and only in the messages that it is for. Without ``validate`` the code is 0303."""
     for name, rule in RULES.items():
         for sent, verdict, wrong_street, wrong_zip in ADDRESSES if way in FULLY else DIFFERENT:
             declines = rule["validate"] and (
@@ -113,7 +113,7 @@ def test_what_declines(checkout: Checkout, way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_on_file_declines_nothing(checkout: Checkout, way: str) -> None:
-    """Where no address is on file each part is unavailable: the strictest rules approve, and ``on_file`` is empty."""
+    """If no address is on file, each sent part is unavailable. Even strict rules approve, and ``on_file`` is empty."""
     expected = [
         ({"address": "12 Main St", "zip": "94501"}, "0303"), ({"address": "12 Main St"}, "0302"), ({"zip": "94501"}, "0203"),
     ]  # fmt: skip
@@ -126,7 +126,7 @@ def test_nothing_on_file_declines_nothing(checkout: Checkout, way: str) -> None:
 
 
 def test_the_defaults_of_a_product(checkout: Checkout) -> None:
-    """A product that says nothing: a wrong postal code declines an account verification, and no authorization."""
+    """By default a wrong postal code declines an account verification, but no authorization. A wrong street declines neither."""
     way, wrong = "/simulate/authorization", {"address": "13 Main St", "zip": "10000"}
     assert outcome(checkout.pay(way, 0, "unset", **wrong)) == ("1953", "0101")
     assert outcome(checkout.pay(way, 10, "unset", **wrong)) == ("0000", "0101")
@@ -135,7 +135,7 @@ def test_the_defaults_of_a_product(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_place_shows_the_same(checkout: Checkout, way: str) -> None:
-    """Answer, record in both models, list and notification show what was sent, what is on file, and the outcome."""
+    """Answer, transaction in both models, list and notification show sent address, address on file and outcome."""
     box = way.replace("/", ".").strip(".")
     inbox = f"{checkout.server.root_url}/sandbox/inbox/{checkout.program['token']}/{box}"
     hook = {"endpoint": inbox, "username": "u", "password": "p"}
@@ -159,7 +159,7 @@ def test_every_place_shows_the_same(checkout: Checkout, way: str) -> None:
 
 
 def test_the_address_on_file_is_the_one_that_was_compared(checkout: Checkout) -> None:
-    """A user who moves changes no transaction of the past; a child is compared with its own address, not its parent's."""
+    """A transaction keeps the compared address if the user's changes. A child is compared with its own address."""
     way = "/simulate/authorization"
     checkout.make("users", token="mover", address1="1 Old Road", zip="10001")
     family = {"parent_token": "mover", "uses_parent_account": True}
@@ -195,7 +195,7 @@ def test_half_an_address_on_file(checkout: Checkout) -> None:
 
 
 def test_what_follows_shows_no_verification(checkout: Checkout) -> None:
-    """A clearing and a reversal carry no address; an original credit that carries one is not declined for it."""
+    """Clearings and reversals have no verification. An original credit with a wrong address has one and is approved."""
     transaction = checkout.pay("/simulate/authorization", 10, "auth-strict", address="12 Main", zip="94501")
     for event, amount in (("clearing", 4), ("reversal", 6)):
         assert "address_verification" not in checkout.follow(event, transaction, amount)
@@ -207,7 +207,7 @@ def test_what_follows_shows_no_verification(checkout: Checkout) -> None:
 
 
 def test_what_if_shows_it_too(checkout: Checkout) -> None:
-    """The trial of a purchase has the same verification, and names the check that would refuse."""
+    """A dry run has the same verification as the purchase, and names the check that declines."""
     options = {"billing_address": {"address": "13 Main St", "zip": "94501"}}
     body = {"card_token": "auth-street", "amount": 10, "mid": "m1", "card_options": options}
     would = read_of(checkout.client.post("/sandbox/whatif/authorization", body))

@@ -1,4 +1,4 @@
-"""Cash back over HTTP: with less money than asked for only goods are paid, and every page that tells of it agrees."""
+"""Cash back over HTTP: a partial approval pays only goods, and lists, explanations and controls agree on its amount."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ WAYS = (
     "/simulate/authorization", "/simulate/financial", f"{EVENTS}authorization", f"{EVENTS}authorization.cashback",
     f"{EVENTS}pindebit", f"{EVENTS}pindebit.cashback",
 )  # fmt: skip
-"""Every path that a purchase with cash back can come by."""
+"""The paths that accept a purchase with cash back."""
 
 
 class Till(Shop):
-    """A shop whose till pays out cash; card ``plain`` of user ``bo`` has money of its own, ``whole`` takes all or nothing."""
+    """A shop in which user ``bo`` has two preloaded cards: ``plain``, and ``whole`` without partial approvals."""
 
     def __init__(self, server: Any) -> None:
         super().__init__(server)
@@ -30,7 +30,7 @@ class Till(Shop):
         self.make("cards", token="whole", user_token="bo", card_product_token="whole")
 
     def pay(self, way: str, goods: Any, cash: Any, card: str = "plain", *, capable: bool = True, **fields: Any) -> dict[str, Any]:
-        """The transaction of a purchase with cash back, in transaction model v1."""
+        """Make a purchase with cash back, and return its transaction in model v1."""
         body = {"card_token": card, "amount": goods, "cash_back_amount": cash, **fields}
         if way.startswith("/simulate/"):
             body |= {"mid": "m1", "card_acceptor": {"partial_approval_capable": capable}}
@@ -42,24 +42,24 @@ class Till(Shop):
         return self.get(f"/transactions/{answer['token']}")
 
     def fill(self, amount: Any) -> None:
-        """Puts money on the account of ``bo``. No velocity control counts an original credit."""
+        """Load the account of ``bo`` with an original credit, which the velocity controls of this module do not count."""
         made_by(self.client.post(f"{EVENTS}original.credit.auth_plus_capture", {"card_token": "plain", "amount": amount}))
 
     def spend_the_rest(self) -> None:
-        """Leaves nothing on the account of ``bo``."""
+        """Spend the balance of ``bo``."""
         ledger, _ = self.money("bo")
         if ledger:
             self.pay("/simulate/financial", ledger, 0)
 
     def limit(self, token: str, amount: Any, *, purchases: bool = True, cash: bool = True, **fields: Any) -> None:
-        """A velocity control of the day that counts purchases, cash back, or both."""
+        """Create a daily velocity control that counts purchases, cash back, or both."""
         self.make(
             "velocitycontrols", token=token, amount_limit=amount, velocity_window="DAY", currency_code="USD",
             include_purchases=purchases, include_cashback=cash, association={"user_token": "bo"}, **fields,
         )  # fmt: skip
 
     def left(self) -> dict[str, tuple[float, int]]:
-        """What is left of each control, amount and uses."""
+        """Return the remaining amount and uses of each control."""
         rows = self.listed("/velocitycontrols/user/bo/available")
         return {row["token"]: (row["available"]["amount"], row["available"]["uses"]) for row in rows}
 
@@ -69,11 +69,11 @@ till = program_fixture(Till)
 
 
 def brief(transaction: dict[str, Any]) -> tuple[str, float, float | None]:
-    """Response code, amount and cash back of a transaction."""
+    """Return response code, amount and cash back of a transaction."""
     return transaction["response"]["code"], transaction["amount"], transaction.get("cash_back_amount")
 
 
-# On the account, goods, cash, card, whether the terminal takes a part, the acquirer's fee | code, amount, cash back.
+# Balance, goods, cash back, card, terminal with partial approvals, acquirer fee | code, amount, cash back.
 TABLE = [
     ((15, 20, 20, "plain", True, 0), ("0002", 15, 0)),
     ((20, 20, 20, "plain", True, 0), ("0002", 20, 0)),
@@ -95,7 +95,7 @@ TABLE = [
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_part_is_of_the_goods(till: Till, way: str) -> None:
-    """Whichever way it comes: what is approved in part has no cash back; its record, lists and explanation say the same."""
+    """A partial approval has no cash back, through every path. Transaction, list and explanation have the same amounts."""
     for (money, goods, cash, card, capable, fee), expected in TABLE:
         name = (way, money, goods, cash, card, capable, fee)
         if money:
@@ -123,7 +123,7 @@ def test_a_part_is_of_the_goods(till: Till, way: str) -> None:
 
 
 def test_what_if_says_the_same(till: Till) -> None:
-    """The trial of each purchase of the table without a fee is the purchase that is made then."""
+    """A dry run of each purchase without a fee has the same transaction as the purchase."""
     for (money, goods, cash, card, capable, fee), expected in TABLE:
         if fee:
             continue
@@ -144,7 +144,7 @@ def test_what_if_says_the_same(till: Till) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_controls_count_what_was_approved(till: Till, way: str) -> None:
-    """The cash that was not paid out is counted by nobody, nor is it a use; a control that is made later counts the same."""
+    """Cash that is not paid out counts neither as an amount nor as a use. A control created later counts the same."""
     till.limit("both", 100, usage_limit=9)
     till.limit("goods", 100, usage_limit=9, cash=False)
     till.limit("cash", 100, usage_limit=9, purchases=False)
@@ -154,7 +154,7 @@ def test_controls_count_what_was_approved(till: Till, way: str) -> None:
     assert till.left() == {"both": (85, 8), "goods": (85, 8), "cash": (100, 9)}
     for name, (purchases, cash) in {"both": (True, True), "goods": (True, False), "cash": (False, True)}.items():
         till.limit(f"late {name}", 100, usage_limit=9, purchases=purchases, cash=cash)
-    # A control that the account has not met looks back with the next purchase.
+    # A new control counts earlier purchases of an account at the next purchase of that account.
     assert till.pay("/simulate/authorization", 1, 0)["response"]["code"] == "1016"
     left = till.left()
     assert {name: left[f"late {name}"] for name in ("both", "goods", "cash")} == {
@@ -171,7 +171,7 @@ def test_controls_count_what_was_approved(till: Till, way: str) -> None:
 
 
 def test_a_control_of_either_part_refuses_the_whole(till: Till) -> None:
-    """Controls look at what is asked, before the money does: no part is approved to fit a limit."""
+    """Controls check the requested amount before the funds. No partial approval is made to fit a limit."""
     till.limit("cash", 15, purchases=False)
     till.fill(15)
     assert brief(till.pay("/simulate/authorization", 20, 20)) == ("1834", 40, 20)
@@ -181,7 +181,7 @@ def test_a_control_of_either_part_refuses_the_whole(till: Till) -> None:
 
 
 def test_what_follows_a_part(till: Till) -> None:
-    """The clearing takes the goods and shows no cash; a reversal lets go of what was approved and of no more."""
+    """The clearing of a partial approval shows no cash back. A reversal releases at most the approved amount."""
     till.fill(15)
     transaction = till.pay("/simulate/authorization", 20, 20)
     refused = till.follow("reversal", transaction, 20)
@@ -193,7 +193,7 @@ def test_what_follows_a_part(till: Till) -> None:
 
 
 def test_a_backtest_counts_what_was_approved(till: Till) -> None:
-    """A limit on purchases that is tried afterwards sees the goods that were paid, and one on cash sees nothing."""
+    """A backtest counts the approved goods under a limit on purchases, and nothing under a limit on cash back."""
     till.fill(15)
     assert brief(till.pay("/simulate/authorization", 20, 20)) == ("0002", 15, 0)
     till.fill(20)
@@ -207,7 +207,7 @@ def test_a_backtest_counts_what_was_approved(till: Till) -> None:
 
 
 def test_a_shadow_sees_the_request(till: Till) -> None:
-    """A shadow control of cash back would have refused what was asked, though no cash was paid out."""
+    """A shadow control of cash back checks the requested cash, even if no cash is paid out."""
     path = "/sandbox/shadow-controls"
     body = {
         "token": "shadow", "amount_limit": 15, "velocity_window": "DAY", "currency_code": "USD", "include_purchases": False,

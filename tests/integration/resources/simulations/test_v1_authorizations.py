@@ -1,4 +1,4 @@
-"""Simulations over HTTP: every field of a request, and the answers field by field as the wire reference has them."""
+"""Simulations of authorizations and follow-ups over HTTP: fields of requests, answers and raw messages."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ ROOT_KEYS = {
     "user", "card", "issuer_received_time", "issuer_payment_node", "network_reference_id", "card_acceptor", "is_recurring",
     "is_installment",
 }  # fmt: skip
-"""Of the transaction in the tutorial's answer (wire reference, "The tutorial, executed")."""
+"""The keys of the transaction in the tutorial's answer (wire reference, "The tutorial, executed")."""
 
 ECHO_KEYS = {
     "0", "2", "3", "4", "7", "11", "12", "13", "14", "15", "17", "21", "24", "26", "37", "38", "39", "42", "43", "44", "54",
     "63", "112", "113", "180",
 }  # fmt: skip
-"""Of its raw message; "22" and "112.22", whose content nobody knows, are optional and left out."""
+"""The keys of its raw message, without the optional "22" and "112.22", whose content is unknown."""
 
 APPROVED = {"code": "0000", "memo": "Approved or completed successfully"}
 
@@ -35,7 +35,7 @@ shop = program_fixture(Shop, scope="module")
 
 
 def test_the_tutorials_answer_field_by_field(shop: Shop) -> None:
-    """The purchase of the tutorial has the reference's keys, all of them and no others, and its values."""
+    """The purchase of the tutorial has exactly the keys and the values of the reference."""
     purchase = shop.auth(10, mid="1234567890")["transaction"]
     source = shop.get("/fundingsources/program/harbor_funding")
     money = {
@@ -77,7 +77,7 @@ def test_the_tutorials_answer_field_by_field(shop: Shop) -> None:
 
 
 def test_identifiers_have_the_wires_forms(shop: Shop) -> None:
-    """Tokens are UUIDs of their own each, codes and references have their numbers of digits, the node 32 hex characters."""
+    """Transaction, order and load have different UUIDs. Codes, references and the payment node have fixed lengths."""
     transaction = shop.buy()
     order = transaction["gpa_order"]
     tokens = {transaction["token"], order["token"], order["transaction_token"]}
@@ -92,7 +92,7 @@ def test_identifiers_have_the_wires_forms(shop: Shop) -> None:
 
 
 def test_amounts_are_exact_decimals_with_the_currencys_places(shop: Shop) -> None:
-    """In the bytes of the answer an amount has two decimals, never one, and never a binary fraction."""
+    """Amounts in the bytes of an answer have exactly two decimals."""
     text = shop.simulate("authorization", card_token="jit", amount=7.7, mid="m").text
     assert '"request_amount":7.70,"amount":7.70,' in text
     assert '"impacted_amount":-7.70' in text
@@ -100,7 +100,7 @@ def test_amounts_are_exact_decimals_with_the_currencys_places(shop: Shop) -> Non
 
 
 def test_the_raw_message_of_a_purchase(shop: Shop) -> None:
-    """The ISO 8583 echo agrees with the transaction element by element."""
+    """Each element of the raw ISO 8583 message agrees with the transaction."""
     answer = shop.auth(12.5, mid="1234567890")
     transaction, raw = answer["transaction"], answer["raw_iso8583"]
     assert set(raw) == ECHO_KEYS
@@ -123,25 +123,25 @@ def test_the_raw_message_of_a_purchase(shop: Shop) -> None:
 
 
 def test_the_balances_of_the_raw_message_are_the_references_example(server: RunningServer) -> None:
-    """A first purchase of 10 has in element 54 the very 42 characters of the reference: two groups of 21."""
+    """Element 54 of a first purchase of 10 has the 42 characters of the reference: two groups of 21."""
     balances = Shop(server).auth(10)["raw_iso8583"]["54"]
     assert balances == "00028402C00000000000000018402C000000001000"
     assert [len(balances), balances[:9], balances[21:30]] == [42, "00028402C", "00018402C"]
 
 
 def test_a_balance_below_zero_is_a_debit_in_the_raw_message(server: RunningServer) -> None:
-    """After a forced clearing beyond its money an account without JIT Funding shows D and the amount without a sign."""
+    """Element 54 shows a negative balance with D and an amount without a sign."""
     shop = Shop(server)
     refused = shop.buy(1, "plain")
     body = {"original_transaction_token": refused["token"], "amount": 5, "force_post": "true"}
     assert shop.simulate("clearing", **body).json["raw_iso8583"]["54"] == "00028402D00000000050000018402D000000000500"
 
 
-# --- A refusal ---------------------------------------------------------------------------
+# --- Declines ----------------------------------------------------------------------------
 
 
 def test_a_refusal_is_a_201_without_effect(shop: Shop) -> None:
-    """A decline has no approval code, no effect, no order and no balances in the raw message; all else is as ever."""
+    """A decline has no approval code, impacted amount or order, and its raw message no balances. All other keys are present."""
     answer = shop.auth(10, "plain", mid="m1")
     transaction, raw = answer["transaction"], answer["raw_iso8583"]
     assert set(transaction) == ROOT_KEYS - {"approval_code", "gpa_order"}
@@ -156,7 +156,7 @@ def test_a_refusal_is_a_201_without_effect(shop: Shop) -> None:
 
 
 def test_a_source_that_is_off_refuses_the_order_too(server: RunningServer) -> None:
-    """Where funding was tried the declined purchase has an order, declined with 1842, and no load of it."""
+    """A purchase declined by an inactive funding source has an order, which is declined with 1842 and has no load."""
     shop = Shop(server)
     assert shop.client.put("/fundingsources/program/harbor_funding", {"active": False}).status == 200
     transaction = shop.buy(10)
@@ -219,13 +219,13 @@ def test_a_source_that_is_off_refuses_the_order_too(server: RunningServer) -> No
     ],
 )  # fmt: skip
 def test_a_field_of_the_request_shows_in_the_answer(shop: Shop, sent: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Each field does what the reference says: values by dotted path, None for a key that must not be there."""
+    """Each field of a request sets the values of the table in the answer. None stands for an absent key."""
     transaction = shop.auth(**sent)["transaction"]
     assert {path: value_at(transaction, path) for path in expected} == expected
 
 
 def test_the_merchant_is_echoed(shop: Shop) -> None:
-    """All that a request says of the merchant comes back under the names of the answer, and in the raw message."""
+    """The merchant fields of a request are returned under the names of the answer, and in the raw message."""
     sent = {
         "mcc": "5411", "name": "Grünbaum & Söhne", "address": "1 \"Quay\" St", "city": "Köln", "state": "NW", "zip": 50667,
         "country": "DEU", "phone": "+49 221 1", "url": "https://shop.example", "customer_service_phone": "+49 221 2",
@@ -243,7 +243,7 @@ def test_the_merchant_is_echoed(shop: Shop) -> None:
 
 
 def value_at(tree: dict[str, Any], path: str) -> Any:
-    """What is at a dotted path, None when nothing is."""
+    """Return the value at a dotted path, None if there is none."""
     here: Any = tree
     for name in path.split("."):
         here = here.get(name) if isinstance(here, dict) else None
@@ -251,7 +251,7 @@ def value_at(tree: dict[str, Any], path: str) -> Any:
 
 
 def test_the_security_code_is_compared(shop: Shop) -> None:
-    """The code that the card's answer showed is right, also as a number; another one is refused with 1952."""
+    """The security code of the card is accepted, also as a number. Another one is declined with 1952."""
     right = shop.made["cvv_number"]
     wrong = f"{(int(right) + 1) % 1000:03d}"
     for typed, code, verdict in ((right, "0000", "0000"), (int(right), "0000", "0000"), (wrong, "1952", "0001")):
@@ -263,7 +263,7 @@ def test_the_security_code_is_compared(shop: Shop) -> None:
 
 
 def test_the_expiration_is_compared(shop: Shop) -> None:
-    """The card's own MMyy passes, another is refused as expired."""
+    """The expiration of the card (MMyy) is accepted. Another one is declined with 1001."""
     expiration = shop.made["expiration"]
     other = f"{int(expiration[:2]) % 12 + 1:02d}{expiration[2:]}"
     assert [shop.buy(card_options={"expiration": typed})["response"]["code"] for typed in (expiration, other)] == ["0000", "1001"]
@@ -283,7 +283,7 @@ def test_the_expiration_is_compared(shop: Shop) -> None:
     ],
 )
 def test_the_billing_address_is_compared(shop: Shop, typed: dict[str, Any], verdict: str | None) -> None:
-    """The verdict on street and postal code is told with what was typed; without either of them there is none."""
+    """The answer has the verification of street and postal code with the sent address. Without either it has none."""
     transaction = shop.buy(card_options={"billing_address": typed})
     assert value_at(transaction, "address_verification.response.code") == verdict
     assert transaction["state"] == "PENDING"
@@ -294,7 +294,7 @@ def test_the_billing_address_is_compared(shop: Shop, typed: dict[str, Any], verd
 
 
 def test_a_terminal_that_can_gets_a_part(server: RunningServer) -> None:
-    """Of an account with 40 a purchase of 100 gets 40 with 0002 at a capable terminal and nothing at another."""
+    """With a balance of 40, a purchase of 100 is approved for 40 with 0002 at a capable terminal, and declined at another."""
     shop = Shop(server)
     shop.fill(40)
     assert shop.buy(100, "plain", card_acceptor={"name": "Kiosk"})["response"]["code"] == "1016"
@@ -308,7 +308,7 @@ def test_a_terminal_that_can_gets_a_part(server: RunningServer) -> None:
 
 
 def test_a_chosen_token_makes_a_purchase_repeatable(shop: Shop) -> None:
-    """The same request with a token gives the same bytes and no second transaction; another request with it is a 409."""
+    """The same request with a chosen token gives the same bytes and no second transaction. Another request is a 409."""
     body = {"card_token": "jit", "mid": "m1", "transaction_options": {"transaction_token": "chosen-1"}}
     first, again = (shop.simulate("authorization", amount=10, **body) for _ in range(2))
     assert (first.status, first.json["transaction"]["token"]) == (201, "chosen-1")
@@ -321,7 +321,7 @@ def test_a_chosen_token_makes_a_purchase_repeatable(shop: Shop) -> None:
 
 
 def test_without_a_token_every_call_is_a_purchase(shop: Shop) -> None:
-    """Simulations are never taken for duplicates."""
+    """Equal requests without a token make two transactions."""
     assert shop.buy(10)["token"] != shop.buy(10)["token"]
 
 
@@ -330,7 +330,7 @@ def test_without_a_token_every_call_is_a_purchase(shop: Shop) -> None:
     [({}, None), ({"username": "harbor", "password": "Harb0r-Hook-Passw0rd!"}, "Basic ")],
 )
 def test_the_requests_own_webhook_is_told(shop: Shop, credentials: dict[str, str], header: str | None) -> None:
-    """The transaction arrives as it was answered; without a user name and password no Authorization header is sent."""
+    """The webhook of a request receives the answered transaction. Without credentials it gets no Authorization header."""
     box = f"box-{len(credentials)}"
     address = f"{shop.server.root_url}/sandbox/inbox/{shop.program['token']}/{box}"
     transaction = shop.buy(webhook={"endpoint": address, **credentials})
@@ -364,26 +364,26 @@ def test_the_requests_own_webhook_is_told(shop: Shop, credentials: dict[str, str
     ],
 )
 def test_a_bad_field_is_named(shop: Shop, changes: dict[str, Any], status: int, name: str) -> None:
-    """What cannot become a transaction is an HTTP error that says which field it is."""
+    """An invalid field is a 400 that names it."""
     reply = shop.simulate("authorization", **{"card_token": "jit", "amount": 10, "mid": "m1", **changes})
     assert (reply.status, name in reply.json["error_message"]) == (status, True), reply.text
 
 
-# --- What follows ------------------------------------------------------------------------
+# --- Follow-ups --------------------------------------------------------------------------
 
 
 Answer = tuple[dict[str, Any], dict[str, Any]]
 
 
 def answer_to(shop: Shop, path: str, original: dict[str, Any], amount: float, **fields: Any) -> Answer:
-    """Transaction and raw message of a message that names another."""
+    """Simulate a follow-up, and return its transaction and raw message."""
     reply: Reply = shop.simulate(path, original_transaction_token=original["token"], amount=amount, **fields)
     assert reply.status == 201, reply.text
     return reply.json["transaction"], reply.json["raw_iso8583"]
 
 
 def test_a_clearing(server: RunningServer) -> None:
-    """A clearing is the table's column: copied approval code and purchase time, an own settlement, the same order completed."""
+    """A clearing copies approval code and purchase time, has a new settlement date, and completes the same order."""
     shop = Shop(server)
     auth = shop.buy(10)
     shop.clock("2035-06-03T10:00:00Z")
@@ -412,14 +412,14 @@ def test_a_clearing(server: RunningServer) -> None:
 
 
 def test_what_a_clearing_leaves_out_is_the_originals(shop: Shop) -> None:
-    """Without a merchant of its own a clearing has the authorization's."""
+    """A clearing without a merchant has the merchant of its authorization."""
     auth = shop.buy(10, mid="m42", card_acceptor={"name": "Pier 9", "mcc": "5812"})
     transaction = shop.follow("clearing", auth, 10)
     assert [transaction["card_acceptor"][name] for name in ("mid", "name", "mcc")] == ["m42", "Pier 9", "5812"]
 
 
 def test_a_reversal_in_parts(server: RunningServer) -> None:
-    """Parts leave the chain open, the rest closes it: states, amounts, order and raw message of the reference's example."""
+    """A partial reversal leaves the chain open, and the last part closes it. The fields equal the reference's example."""
     shop = Shop(server)
     auth = shop.buy(250)
     part, raw = answer_to(shop, "reversal", auth, 100)
@@ -448,7 +448,7 @@ def test_a_reversal_in_parts(server: RunningServer) -> None:
 
 
 def test_a_reversal_of_more_than_is_held(shop: Shop) -> None:
-    """Too much is declined as an invalid amount; after a clearing there is nothing to reverse."""
+    """A reversal of more than the hold is declined with 1810, and one after the clearing with 1018."""
     auth = shop.buy(10)
     assert shop.follow("reversal", auth, 10.01)["response"]["code"] == "1810"
     shop.follow("clearing", auth, 10)
@@ -456,7 +456,7 @@ def test_a_reversal_of_more_than_is_held(shop: Shop) -> None:
 
 
 def test_an_advice(server: RunningServer) -> None:
-    """An advice of 40 lowers an authorization of 100 and leaves it open; the advice may be named by the clearing."""
+    """An advice of 40 lowers an authorization of 100 and leaves it open. A clearing may name the advice."""
     shop = Shop(server)
     auth = shop.buy(100)
     transaction, raw = answer_to(shop, "authorization/advice", auth, 40)
@@ -473,7 +473,7 @@ def test_an_advice(server: RunningServer) -> None:
 
 
 def test_a_refund(server: RunningServer) -> None:
-    """A refund follows nothing; under JIT Funding the money goes on to the source at once, as an unload."""
+    """A refund belongs to no chain. With JIT Funding the money returns to the source at once, as an unload."""
     shop = Shop(server)
     cleared = shop.follow("clearing", shop.buy(10), 10)
     transaction, raw = answer_to(shop, "clearing", cleared, 10, is_refund="true")
@@ -488,7 +488,7 @@ def test_a_refund(server: RunningServer) -> None:
 
 
 def test_a_refund_without_jit_funding_stays(server: RunningServer) -> None:
-    """On an account with money of its own a refund is the cardholder's, whatever became of the purchase that it names."""
+    """Without JIT Funding a refund stays on the account, even if the purchase that it names was declined."""
     shop = Shop(server)
     refused = shop.buy(5, "plain")
     assert refused["state"] == "DECLINED"
@@ -497,7 +497,7 @@ def test_a_refund_without_jit_funding_stays(server: RunningServer) -> None:
 
 
 def test_a_forced_clearing(server: RunningServer) -> None:
-    """It takes card and merchant from another transaction, leaves that one's hold alone, and brings a load of its own."""
+    """A forced clearing leaves the hold of the transaction that it names unchanged, and has a separate load."""
     shop = Shop(server)
     auth = shop.buy(10)
     transaction = shop.follow("clearing", auth, 7.7, force_post="true")
@@ -510,7 +510,7 @@ def test_a_forced_clearing(server: RunningServer) -> None:
 @pytest.mark.parametrize("path", ["clearing", "reversal", "authorization/advice"])
 @pytest.mark.parametrize("token", ["nobody", "00000000-0000-4000-8000-000000000000"])
 def test_an_unknown_original_is_not_found(shop: Shop, path: str, token: str) -> None:
-    """A message that names nothing that is there is a 404, whatever the token looks like."""
+    """A follow-up of an unknown transaction is a 404, for a token of any form."""
     reply = shop.simulate(path, original_transaction_token=token, amount=1)
     assert problem_of(reply) == (404, "404014")
     assert reply.json["error_message"] == "Original transaction not found"
@@ -518,7 +518,7 @@ def test_an_unknown_original_is_not_found(shop: Shop, path: str, token: str) -> 
 
 @pytest.mark.parametrize("path", ["clearing", "reversal", "authorization/advice"])
 def test_a_refused_purchase_and_another_programs_cannot_be_followed(server: RunningServer, shop: Shop, path: str) -> None:
-    """A declined authorization has no hold to follow, and a program sees nothing of another one's."""
+    """A follow-up of a declined authorization, or of another program's, is a 404."""
     refused, foreign = shop.buy(10, "plain"), Shop(server).buy(10)
     for original in (refused, foreign):
         reply = shop.simulate(path, original_transaction_token=original["token"], amount=1)
@@ -539,14 +539,14 @@ def test_a_refused_purchase_and_another_programs_cannot_be_followed(server: Runn
     ],
 )
 def test_a_bad_field_of_a_follow_up_is_named(shop: Shop, path: str, changes: dict[str, Any], name: str) -> None:
-    """Messages that follow refuse bad fields as purchases do; only an advice may be of zero."""
+    """An invalid field of a follow-up is a 400 that names it. Only an advice may have the amount 0."""
     body = {"original_transaction_token": shop.buy(10)["token"], "amount": 1, **changes}
     reply = shop.simulate(path, **body)
     assert (reply.status, name in reply.json["error_message"]) == (400, True), reply.text
 
 
 def test_a_follow_up_with_a_chosen_token_is_repeatable(shop: Shop) -> None:
-    """A clearing, too, is made once for a token."""
+    """A clearing with a chosen token is idempotent. Another body is a 409."""
     auth = shop.buy(10)
     body = {"original_transaction_token": auth["token"], "transaction_options": {"transaction_token": f"c-{auth['identifier']}"}}
     first, again = (shop.simulate("clearing", amount=4, **body) for _ in range(2))
@@ -567,7 +567,7 @@ def test_a_follow_up_with_a_chosen_token_is_repeatable(shop: Shop) -> None:
 def test_a_currency_has_its_own_decimals(
     server: RunningServer, currency: str, amount: float, bad: float, shown: str, zero: str, balances: str
 ) -> None:
-    """Amounts have as many decimals as the currency, in the transaction and in the raw message; more of them are refused."""
+    """Amounts have the decimals of their currency, in transaction and raw message. More decimals are a 400."""
     shop = Shop(server, currency=currency)
     reply = shop.simulate("authorization", card_token="jit", amount=amount, mid="m1")
     assert f'"request_amount":{shown},"amount":{shown},' in reply.text
@@ -583,7 +583,7 @@ def test_a_currency_has_its_own_decimals(
 
 
 def test_integers_beyond_64_bits_in_free_json(shop: Shop) -> None:
-    """What cannot be stored is refused with the field's name."""
+    """Free JSON may have integers from -2**63 to 2**64 - 1. Any other is a 400 that names the field."""
     for number in (2**64, -(2**63) - 1):
         metadata = {"installment_payment": {"plans": [number]}}
         reply = shop.simulate("authorization", card_token="jit", mid="m", amount=1, network_metadata=metadata)

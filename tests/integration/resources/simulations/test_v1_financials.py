@@ -1,4 +1,4 @@
-"""Single-message simulations over HTTP: every field of a request, what is refused, and the answers."""
+"""Simulations of financials over HTTP: fields of requests, refused input, answers, and effects on controls."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ ACCEPTOR: dict[str, Any] = {"name": "Corner", "mcc": "5411"}
 
 
 server = shared_server()
-# One shop for all: no test here leaves a hold.
+# The tests share a program, because none of them leaves a hold.
 shop = program_fixture(Shop, "module")
 
 
 def decided(shop: Shop, path: str, **body: Any) -> dict[str, Any]:
-    """Transaction and raw message."""
+    """Simulate a message, and return its transaction and raw message."""
     return made_by(shop.simulate(path, **HERE, **body))
 
 
@@ -52,17 +52,17 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("path", "wrong", "field"), REFUSED)
 def test_a_wrong_field_is_named(shop: Shop, path: str, wrong: dict[str, Any], field: str) -> None:
-    """A request that is no message is a 400 that names the field, and nothing is written."""
+    """An invalid request is a 400 that names the field, and nothing is written."""
     before = shop.listed(state="ALL")
     reply = shop.simulate(path, **{**HERE, **BODIES[path], **wrong})
-    # An unknown word of an enumeration is malformed on the real platform (observed), the rest is invalid.
+    # The real platform answers an unknown enum value as malformed (observed), and any other error as invalid.
     assert problem_of(reply) in [(400, "400001"), (400, "400037")]
     assert field in reply.json["error_message"]
     assert shop.listed(state="ALL") == before
 
 
 def test_an_unknown_card_is_told(shop: Shop) -> None:
-    """Every simulation answers 400 for a card that is not there."""
+    """Every simulation of a financial for an unknown card is a 400."""
     for path, body in BODIES.items():
         assert problem_of(shop.simulate(path, **{**body, "card_token": "nobody", "mid": "m"})) == (400, "400008")
 
@@ -82,7 +82,7 @@ def test_an_unknown_card_is_told(shop: Shop) -> None:
 def test_type_state_and_raw_message(
     shop: Shop, path: str, body: dict[str, Any], kind: str, state: str, codes: tuple[str, str]
 ) -> None:
-    """Each message has its type, its first state, and its codes in ISO 8583."""
+    """Each message has the type, first state and ISO 8583 codes of the table, and leaves no balance."""
     answer = decided(shop, path, **{**BODIES[path], **body})
     assert (answer["transaction"]["type"], answer["transaction"]["state"]) == (kind, state)
     assert (answer["raw_iso8583"]["0"], answer["raw_iso8583"]["3"]) == codes
@@ -91,7 +91,7 @@ def test_type_state_and_raw_message(
 
 
 def test_fees_and_cash_are_in_the_total(shop: Shop) -> None:
-    """An acquirer's fee is part of what is asked; other fees are only told, and an inquiry or a credit pays none."""
+    """An acquirer fee is part of the amount, except for inquiries and credits. An interchange fee is only shown."""
     fees = [
         {"type": "ACQUIRER_FEE", "amount": 2, "credit_debit": "D"},
         {"type": "INTERCHANGE_FEE", "amount": "0.35", "credit_debit": "C"},
@@ -107,7 +107,7 @@ def test_fees_and_cash_are_in_the_total(shop: Shop) -> None:
 
 
 def test_what_the_network_says_is_echoed(shop: Shop) -> None:
-    """Network metadata, account type and sender come back in the transaction; the sender's account number does not."""
+    """The transaction has network metadata, account type and sender, but not the sender's account number."""
     metadata = {"product_id": "F", "spend_qualifier": "Y"}
     transaction = decided(shop, "financial/withdrawal", amount=1, account_type="credit", network_metadata=metadata)["transaction"]
     assert (transaction["network_metadata"], transaction["from_account"]) == (metadata, "credit")
@@ -125,7 +125,7 @@ def test_what_the_network_says_is_echoed(shop: Shop) -> None:
 
 
 def test_the_expiry_that_is_sent_is_compared(shop: Shop) -> None:
-    """An expiration in the message itself counts like a typed one."""
+    """An expiration date in ``transaction_options`` is compared with that of the card."""
     month, year = shop.made["expiration"][:2], shop.made["expiration"][2:]
     for sent, code in ((f"{year}{month}", "0000"), (int(f"{year}{month}"), "0000"), ("2001", "1001")):
         options = {"card_expiration_date_yymm": sent, "send_expiration_date": True}
@@ -134,7 +134,7 @@ def test_the_expiry_that_is_sent_is_compared(shop: Shop) -> None:
 
 
 def test_every_decision_is_explained(shop: Shop) -> None:
-    """What asked for something is decided again from history with the same result; what told something has one step."""
+    """The replay of each decision from the history has the same result."""
     for path, body in [*BODIES.items()] * 3:
         decided(shop, path, **body)
     tokens = [transaction["token"] for transaction in shop.listed(state="ALL") if transaction["network"] != "MARQETA"]
@@ -143,7 +143,7 @@ def test_every_decision_is_explained(shop: Shop) -> None:
 
 
 def test_velocity_controls_count_what_they_are_told_to(shop: Shop) -> None:
-    """Withdrawals and credits are amounts of their own; an increment is no further use."""
+    """A control can count withdrawals without purchases. With ``include_credits``, credits are uses too."""
     base = {"velocity_window": "DAY", "currency_code": "USD", "association": {"user_token": "bo"}}
     shop.make("velocitycontrols", token="cash", amount_limit=50, include_purchases=False, include_cashback=False, **base)
     shop.make("velocitycontrols", token="uses", amount_limit=5000, usage_limit=3, include_credits=True, **base)

@@ -1,4 +1,4 @@
-"""Simulations 2.0: every event type, what official clients do with them, and the names of transaction model v2."""
+"""Simulations 2.0: every event type, the requests of official clients, and the fields of transaction model v2."""
 
 from typing import Any
 
@@ -14,30 +14,30 @@ PATH = "/simulations/cardtransactions/{}"
 
 
 class Network(Shop):
-    """A shop that also speaks Simulations 2.0, and sells chips."""
+    """A shop with helpers for Simulations 2.0. Its card products allow quasi-cash."""
 
     def product(self, token: str, **config: Any) -> None:
-        """A card product that pays for quasi-cash as well."""
+        """Create a card product that allows quasi-cash."""
         controls = {"accepted_countries_token": "decline_ofac_countries", "allow_quasi_cash": True}
         super().product(token, transaction_controls=controls, **config)
 
     def send(self, event: str, **body: Any) -> Reply:
-        """The answer to an event, whatever it is."""
+        """Send an event and return the answer."""
         return self.client.post(PATH.format(event), body)
 
     def event(self, event: str, **body: Any) -> dict[str, Any]:
-        """The transaction that an event became."""
+        """Send an event and return its transaction. Raises AssertionError if the answer is no transaction."""
         reply = self.send(event, **body)
         assert reply.status == 201, reply.text
         assert set(reply.json) == {"transaction"}
         return dict(reply.json["transaction"])
 
     def begin(self, event: str, amount: Any, **fields: Any) -> dict[str, Any]:
-        """An event with card ``jit``."""
+        """Send an event with the card ``jit``, and return its transaction."""
         return self.event(event, card_token="jit", amount=amount, **fields)
 
     def after(self, event: str, original: dict[str, Any], amount: Any, **fields: Any) -> dict[str, Any]:
-        """An event that names another."""
+        """Send an event that names an earlier transaction, and return its transaction."""
         return self.event(event, preceding_related_transaction_token=original["token"], amount=amount, **fields)
 
 
@@ -49,11 +49,11 @@ def brief(transaction: dict[str, Any]) -> tuple[str, str, float]:
     return transaction["type"], transaction["state"], transaction["amount"]
 
 
-# --- Which message -------------------------------------------------------------------------
+# --- Event types ---------------------------------------------------------------------------
 
 
 BEGINNINGS = [
-    # event, what it says besides card and amount 10 | type, state, amount, ledger of the account afterwards
+    # event, fields besides card and amount 10 | type, state, amount, ledger balance afterwards
     ("authorization", {}, "authorization", "PENDING", 10, 10),
     ("authorization", {"cash_back_amount": 5}, "authorization.cashback", "PENDING", 15, 15),
     ("authorization.cashback", {"cash_back_amount": 10}, "authorization.cashback", "PENDING", 20, 20),
@@ -84,14 +84,14 @@ BEGINNINGS = [
 def test_what_an_event_becomes(
     network: Network, event: str, fields: dict[str, Any], kind: str, state: str, amount: float, ledger: float
 ) -> None:
-    """The event type of the path decides which message it is, and its money moves like that of the older simulations."""
+    """The event type in the path determines the type of the transaction, its state, its amount and the balance."""
     transaction = network.begin(event, "10", **fields)
     assert (*brief(transaction), network.money("ana")[0]) == (kind, state, amount, ledger)
     assert network.get(f"/transactions/{transaction['token']}", version="v2") == transaction
 
 
 FOLLOWERS = [
-    # what begins it | event, amount | state
+    # root event | event, amount | state
     ("authorization", "authorization.incremental", 4, "PENDING"),
     ("authorization", "authorization.advice", 4, "PENDING"),
     ("authorization", "authorization.clearing", 10, "COMPLETION"),
@@ -116,14 +116,14 @@ FOLLOWERS = [
 
 @pytest.mark.parametrize(("root", "event", "amount", "state"), FOLLOWERS)
 def test_what_follows(network: Network, root: str, event: str, amount: int, state: str) -> None:
-    """What follows names what it follows, comes over the same network, and is refused for what another family began."""
+    """A follow-up names its root and has the same network. For a root of another family it is a 404."""
     begun = network.begin(root, 10, network="MASTERCARD", sub_network="MAESTRO")
     transaction = network.after(event, begun, amount)
     assert (transaction["type"], transaction["state"], transaction["preceding_related_transaction_token"]) == (
         event, state, begun["token"],
     )  # fmt: skip
     assert (transaction["network"], transaction["subnetwork"]) == ("MASTERCARD", "MAESTRO")
-    # Advice and reversal of an authorization are those of cash and quasi-cash too, and PIN debits share their reversal.
+    # Advice and reversal of an authorization also follow withdrawals and quasi-cash.
     shared = {"authorization.advice", "authorization.reversal"}
     akin = {"authorization.atm.withdrawal", "authorization.quasi.cash"} if event in shared else set()
     for other in {family for family, *_ in FOLLOWERS} - {root} - akin:
@@ -133,7 +133,7 @@ def test_what_follows(network: Network, root: str, event: str, amount: int, stat
 
 
 def test_every_event_type_is_tested() -> None:
-    """The tables above have every row of the table of events."""
+    """The tables of roots and follow-ups together have every event type."""
     assert {event.name for event in EVENTS} == {event for event, *_ in BEGINNINGS} | {event for _, event, *_ in FOLLOWERS}
 
 
@@ -147,11 +147,11 @@ CARD_PATHS = """
     pindebit.authorization.clearing pindebit.authorization.reversal pindebit.balanceinquiry pindebit.cashback
     pindebit.quasi.cash pindebit.refund refund refund.authorization refund.authorization.clearing refund.authorization.reversal
 """
-"""The event types that the wire has a path for; two more are direct deposits."""
+"""The card event types that have a path on the wire. Two more paths are direct deposits."""
 
 
 def test_the_wires_paths_are_there() -> None:
-    """All 32 card events of the wire, and besides them only what ends or changes one of them."""
+    """All 32 card events of the wire exist. The only additions are three reversals and an advice."""
     wire, ours = set(CARD_PATHS.split()), {event.name for event in EVENTS}
     assert len(wire) == 32
     assert ours >= wire
@@ -161,7 +161,7 @@ def test_the_wires_paths_are_there() -> None:
 
 
 def test_the_rest_of_cash_goes_back_at_once(network: Network) -> None:
-    """Cash that was not paid out is released with the clearing, which says how much; account funding keeps the rest held."""
+    """The clearing of a withdrawal or of quasi-cash releases the rest of the hold and shows it. Account funding keeps it."""
     for root, clearing, held in (
         ("authorization.atm.withdrawal", "authorization.clearing.atm.withdrawal", 0),
         ("authorization.quasi.cash", "authorization.clearing.quasi.cash", 0),
@@ -199,7 +199,7 @@ CONVERSION = {"original_amount": 8.10, "conversion_rate": 1.2346, "original_curr
     ],
 )
 def test_what_is_shown_as_it_was_sent(network: Network, event: str, field: str, value: dict[str, Any]) -> None:
-    """What the network says of a transfer, a name or a foreign currency comes back as it was, from the store too."""
+    """Data on a transfer, a name or a currency conversion is returned as sent, also by a later GET."""
     transaction = network.begin(event, 10, **{field: value})
     assert transaction[field] == value
     assert network.get(f"/transactions/{transaction['token']}", version="v2") == transaction
@@ -208,7 +208,7 @@ def test_what_is_shown_as_it_was_sent(network: Network, event: str, field: str, 
 
 
 def test_what_belongs_to_another_family_is_ignored(network: Network) -> None:
-    """A refund has no receiver and no sender."""
+    """A refund ignores the data of account funding, original credits and name verification."""
     transaction = network.begin(
         "refund", 10, account_funding=FUNDING_DATA, original_credit=CREDIT_DATA, account_name_verification=NAMES
     )
@@ -217,7 +217,7 @@ def test_what_belongs_to_another_family_is_ignored(network: Network) -> None:
 
 @pytest.mark.parametrize("event", ["refund.authorization", "original.credit.authorization"])
 def test_announced_money_has_an_unload_that_waits(network: Network, event: str) -> None:
-    """What will go on to the funding source is shown before it comes: PENDING, then COMPLETION; REVERSED when called off."""
+    """A pending credit has a PENDING unload. Its clearing sets COMPLETION, and its full reversal sets REVERSED."""
     transaction = network.begin(event, 10)
     unload = transaction["gpa_order_unload"]
     assert (unload["state"], unload["amount"], unload["funding"]["source"]["type"]) == ("PENDING", 10, "program")
@@ -232,12 +232,12 @@ def test_announced_money_has_an_unload_that_waits(network: Network, event: str) 
     rest = network.after(f"{event}.reversal", transaction, 6)["gpa_order_unload"]
     assert (rest["state"], rest["amount"], rest["token"]) == ("REVERSED", 6, transaction["gpa_order_unload"]["token"])
 
-    # What stays on the account goes nowhere.
+    # Without JIT Funding the money stays on the account, so there is no unload.
     assert "gpa_order_unload" not in network.event(event, card_token="plain", amount=10)
 
 
 def test_announced_money_is_told_and_explained(network: Network) -> None:
-    """The webhook hears of an announced credit under its own type, and its decision is explained like any other."""
+    """A pending credit is sent to the webhook under its type, and its decision is explained like any other."""
     inbox = f"{network.server.root_url}/sandbox/inbox/{network.program['token']}/listener"
     transaction = network.begin("original.credit.authorization", 10, webhook={"endpoint": inbox})
     path, query = "/sandbox/inbox/listener", {"type": transaction["type"], "wait": "30s", "count": 1}
@@ -247,11 +247,11 @@ def test_announced_money_is_told_and_explained(network: Network) -> None:
     assert (explained["outcome"], explained["replay_agrees"]) == ("APPROVED", True)
 
 
-# --- What official clients do --------------------------------------------------------------
+# --- Requests of official clients ----------------------------------------------------------
 
 
 def test_a_clearing_with_more_than_it_needs(network: Network) -> None:
-    """Card, merchant number at the root and the merchant's address come along, and do no harm."""
+    """A clearing with a card, a ``mid`` at the root and a merchant's address is accepted, and shows the address."""
     transaction = network.begin("authorization", 12)
     cleared = network.after(
         "authorization.clearing",
@@ -279,7 +279,7 @@ def test_a_clearing_with_more_than_it_needs(network: Network) -> None:
     ],
 )
 def test_what_official_clients_do_to_an_authorization(network: Network, steps: list[tuple[str, int, int]]) -> None:
-    """Each step names an earlier one by its place in the chain, is accepted, and at the end nothing is held."""
+    """Each message names an earlier one of the chain and is approved. At the end nothing is on hold."""
     amounts = {"clearing": 15, "reversal": 12, "advice": 100, "incremental": 100}
     first = amounts[steps[0][0]] if len(steps) == 1 else 50 if steps[-1][0] == "reversal" else 100
     chain = [network.begin("authorization", 12 if steps == [("clearing", 15, 0)] else first)]
@@ -291,7 +291,7 @@ def test_what_official_clients_do_to_an_authorization(network: Network, steps: l
 
 
 def test_a_forced_clearing_with_nothing_else(network: Network) -> None:
-    """Texts for flag and amount, a card, and nothing else."""
+    """A forced clearing needs only a card and an amount. Flag and amount may be texts."""
     transaction = network.event("authorization.clearing", force_post="true", amount="7.70", card_token="jit")
     assert brief(transaction) == ("authorization.clearing", "COMPLETION", 7.70)
     named = network.after("authorization.clearing", transaction, 2, force_post=True)
@@ -299,7 +299,7 @@ def test_a_forced_clearing_with_nothing_else(network: Network) -> None:
 
 
 def test_a_refund_after_the_bill(network: Network) -> None:
-    """Amount and card are enough; the money goes back to where it came from."""
+    """A refund needs only a card and an amount. The money returns to the funding source."""
     transaction = network.begin("authorization", 12)
     network.after("authorization.clearing", transaction, 12)
     assert brief(network.begin("refund", 12)) == ("refund", "COMPLETION", 12)
@@ -307,18 +307,18 @@ def test_a_refund_after_the_bill(network: Network) -> None:
 
 
 def test_a_refusal_is_an_answer(network: Network) -> None:
-    """A decline is a 201 too; a wrong PIN is one."""
+    """A decline is a 201, for insufficient funds and for a wrong PIN."""
     declined = network.event("authorization", card_token="plain", amount=5)
     assert (declined["state"], declined["response"]["code"]) == ("DECLINED", "1016")
     wrong = network.begin("pindebit", 5, card_options={"pin": "9999"})
     assert (wrong["state"], wrong["response"]["code"]) == ("DECLINED", "1809")
 
 
-# --- What it looks like --------------------------------------------------------------------
+# --- Transaction model v2 ------------------------------------------------------------------
 
 
 def test_model_v2_by_its_names(network: Network) -> None:
-    """The names of transaction model v2, pinned; model v1 has the same values under its own."""
+    """Merchant and terminal have other names in transaction model v2 than in v1. All other fields of v2 are equal in v1."""
     transaction = network.begin(
         "authorization", 10, pos={"pan_entry_mode": "MANUAL", "partial_approval_capable": True},
         card_acceptor={
@@ -346,7 +346,7 @@ def test_model_v2_by_its_names(network: Network) -> None:
 
 
 def test_silence_is_a_card_at_a_visa_terminal(network: Network) -> None:
-    """Unlike in the older simulations the card is present, the terminal takes no part approvals, and the network is VISA."""
+    """By default the card is present, the terminal takes no partial approvals, and the network is VISA."""
     transaction = network.begin("authorization", 10)
     assert (transaction["pos"]["card_presence"], transaction["pos"]["partial_approval_capable"]) == (True, False)
     assert (network.begin("pindebit", 10)["subnetwork"], transaction["subnetwork"]) == ("VISANETDEBIT", "VISANET")
@@ -354,7 +354,7 @@ def test_silence_is_a_card_at_a_visa_terminal(network: Network) -> None:
 
 
 def test_the_programs_model(network: Network) -> None:
-    """The program's setting is what lists and single transactions are read in; a call may say otherwise."""
+    """The program's setting is the default model of lists and single transactions. ``version`` overrides it."""
     transaction = network.buy(10)
     network.client.put("/sandbox/program", {"transaction_model": "v2"})
     assert "pos" in network.get(f"/transactions/{transaction['token']}")
@@ -367,13 +367,13 @@ def test_the_programs_model(network: Network) -> None:
 @pytest.mark.parametrize("path", ["/transactions", "/transactions/{}", "/transactions/{}/related",
                                   "/transactions/fundingsource/harbor_funding"])  # fmt: skip
 def test_an_unknown_model_is_named(network: Network, path: str) -> None:
-    """There are two models, on every path that shows transactions."""
+    """An unknown ``version`` or an invalid ``verbose`` is a 400 that names it, on every path that shows transactions."""
     for query in ({"version": "v3"}, {"verbose": "perhaps"}):
         reply = network.client.get(path.format(network.buy(10)["token"]), query=query)
         assert (reply.status, next(iter(query)) in reply.json["error_message"]) == (400, True)
 
 
-# --- What is wrong -------------------------------------------------------------------------
+# --- Refused input -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_an_unknown_model_is_named(network: Network, path: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(network: Network, event: str, body: dict[str, Any], status: int, named: str) -> None:
-    """A request that cannot become a message is refused with the name of what is wrong, and nothing is written."""
+    """An invalid request is refused with the name of the field or object, and nothing is written."""
     reply = network.send(event, **body)
     assert (reply.status, named in reply.text) == (status, True), reply.text
     assert network.listed(state="ALL") == []
