@@ -1,4 +1,4 @@
-"""Amounts at the edges: nothing, and more than any account can hold. None of them is ever a 500."""
+"""Extreme amounts on both databases: 0, and more than an account can hold. None of them is a 500."""
 
 import json
 from decimal import Decimal
@@ -16,25 +16,25 @@ from tests.support.server import Reply
 from tests.support.shop import Shop
 
 TOO_LARGE = ("10000000000", "9999999999999999.99")
-"""More than twelve digits of cents, and the most that a message may say."""
+"""The smallest amount with more than twelve digits of cents, and the largest that a message may have."""
 
 NO_AMOUNTS = ("10000000000000000", "1e30", "1" * 400)
-"""More than eighteen digits of cents."""
+"""Amounts with more than eighteen digits of cents."""
 
 ROOTS = {event: root for root, event, *_ in FOLLOWERS}
-"""What an event follows."""
+"""The root event of each follow-up."""
 
 AMOUNTS = sorted(event.name for event in EVENTS if event.name != "pindebit.balanceinquiry")
-"""Events that have an amount."""
+"""The events that have an amount."""
 
 ASKS = {name for name in AMOUNTS if name not in ROOTS and "refund" not in name} | {"authorization.incremental"}
-"""Events that ask the issuer, and may be told that there is not so much money."""
+"""The events that request an approval, and so are declined with 1016 instead of 1810."""
 
 VERIFIES = {
     "authorization", "authorization.cashback", "authorization.quasi.cash", "account.funding.authorization",
     "account.funding.auth_plus_capture", "pindebit", "pindebit.cashback", "pindebit.authorization", "pindebit.quasi.cash",
 }  # fmt: skip
-"""Events that may ask for nothing."""
+"""The events that accept an amount of 0."""
 
 OLDER: dict[str, tuple[str, dict[str, Any]]] = {
     "a purchase": ("authorization", {}),
@@ -43,7 +43,7 @@ OLDER: dict[str, tuple[str, dict[str, Any]]] = {
     "a withdrawal": ("financial/withdrawal", {}),
     "an original credit": ("financial/originalcredit", {"type": "disbursement"}),
 }
-"""Older simulations that ask."""
+"""The older simulations that request an approval."""
 
 FOLLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "an advice": ("authorization/advice", {}),
@@ -52,25 +52,25 @@ FOLLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "a forced clearing": ("clearing", {"force_post": True}),
     "a refund": ("clearing", {"is_refund": True}),
 }
-"""Older simulations that name an authorization."""
+"""The older simulations that name an authorization."""
 
 
 class Till(Shop):
-    """A shop that pays for quasi-cash too."""
+    """A shop whose card products allow quasi-cash."""
 
     def product(self, token: str, **config: Any) -> None:
-        """A card product."""
+        """Create a card product that allows quasi-cash."""
         controls = {"accepted_countries_token": "decline_ofac_countries", "allow_quasi_cash": True}
         super().product(token, transaction_controls=controls, **config)
 
     def event(self, name: str, amount: Any, original: str | None = None, card: str = "jit", **fields: Any) -> Reply:
-        """The answer to an event of Simulations 2.0."""
+        """Send an event of Simulations 2.0 and return the answer."""
         whose = {"card_token": card} if original is None else {"preceding_related_transaction_token": original}
         cash = {"cash_back_amount": 0} if name.endswith("cashback") else {}
         return self.client.post(PATH.format(name), {"amount": amount, **cash, **whose, **fields})
 
     def check_declined(self, reply: Reply, amount: str, code: str) -> None:
-        """The message was declined, its row is found, and its decision is explained as it was made."""
+        """Check that a message is declined and stored, and that the replay of its decision agrees."""
         assert reply.status == 201, reply.text
         transaction = json.loads(reply.text, parse_float=Decimal)["transaction"]
         assert (transaction["state"], transaction["response"]["code"]) == ("DECLINED", code)
@@ -89,13 +89,13 @@ till = program_fixture(Till, scope="module")
 fresh = program_fixture(Till)
 
 
-# --- Nothing -------------------------------------------------------------------------------
+# --- Amount 0 ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in AMOUNTS if name not in ROOTS])
 @pytest.mark.parametrize("card", ["jit", "plain"])
 def test_an_amount_of_zero_verifies_the_card(till: Till, name: str, card: str) -> None:
-    """Approved as a verification: no order, no effect, no hold. What cannot ask for nothing says so."""
+    """An amount of 0 is approved as a verification, without order or impacted amount. Other events answer it with a 400."""
     reply = till.event(name, 0, card=card)
     if name not in VERIFIES:
         assert (problem_of(reply)[0], "amount" in reply.text) == (400, True)
@@ -112,7 +112,7 @@ def test_an_amount_of_zero_verifies_the_card(till: Till, name: str, card: str) -
 
 @pytest.mark.parametrize("name", OLDER)
 def test_the_older_simulations_verify_too(till: Till, name: str) -> None:
-    """A purchase and a PIN debit of zero; the network is told that there is no reason to decline."""
+    """A purchase or PIN debit of 0 is a verification, with 85 in the raw message. A withdrawal or credit of 0 is a 400."""
     path, body = OLDER[name]
     reply = till.simulate(path, card_token="jit", mid="m1", amount=0, **body)
     if name in ("a withdrawal", "an original credit"):
@@ -126,7 +126,7 @@ def test_the_older_simulations_verify_too(till: Till, name: str) -> None:
 
 
 def test_a_verification_counts_nowhere(fresh: Till) -> None:
-    """No control counts it, no hold is left of it, and it is tried out without a trace like a purchase."""
+    """No velocity control counts a verification, even after its limit of uses. A dry run approves one too."""
     association = {"user_token": "ana"}
     fresh.make("velocitycontrols", token="once", amount_limit=100, usage_limit=1, velocity_window="DAY", currency_code="USD",
                association=association)  # fmt: skip
@@ -137,12 +137,12 @@ def test_a_verification_counts_nowhere(fresh: Till) -> None:
     assert (tried["outcome"], tried["transaction"]["response"]["code"]) == ("APPROVED", "1830")
 
 
-# --- Too much ------------------------------------------------------------------------------
+# --- Too large amounts ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", AMOUNTS)
 def test_an_amount_that_no_account_can_hold_is_declined(till: Till, name: str) -> None:
-    """What asks is told that there is not so much money, anything else that the amount is invalid; a longer number is none."""
+    """A request for 10¹² cents or more is declined with 1016, and any other message with 1810. From 10¹⁸ cents on it is a 400."""
     root = None
     if name in ROOTS:
         root = till.event(ROOTS[name], 10, currency_code="USD").json["transaction"]["token"]
@@ -157,7 +157,7 @@ def test_an_amount_that_no_account_can_hold_is_declined(till: Till, name: str) -
 
 @pytest.mark.parametrize("name", [*OLDER, *FOLLOWS, "a completion"])
 def test_the_older_simulations_decline_it_too(till: Till, name: str) -> None:
-    """The same through the paths of the older simulations."""
+    """The older simulations decline too large amounts with the same codes."""
     if name in OLDER:
         path, body = OLDER[name]
         body = {"card_token": "jit", "mid": "m1", **body}
@@ -175,7 +175,7 @@ def test_the_older_simulations_decline_it_too(till: Till, name: str) -> None:
 
 
 def test_the_total_is_what_counts(till: Till) -> None:
-    """Purchase, cash and the acquirer's fee are too much together, as they are alone; what is only told may be large."""
+    """The limit applies to the sum of purchase, cash back and acquirer fee. An interchange fee may be larger."""
     most, fee = "9999999999.99", {"type": "ACQUIRER_FEE", "credit_debit": "D"}
     till.check_declined(till.simulate("authorization", card_token="jit", mid="m", amount=most, cash_back_amount="0.01"),
                         "10000000000", "1016")  # fmt: skip
@@ -192,7 +192,7 @@ def test_the_total_is_what_counts(till: Till) -> None:
 
 
 def test_an_increase_cannot_lift_a_hold_beyond_it(fresh: Till) -> None:
-    """What an MCC group holds beyond the amount counts too, while the transaction shows what was asked for."""
+    """The limit applies to the hold with its increase. The transaction shows the requested amount."""
     increase = {"type": "AMOUNT", "value": 1}
     fresh.make("mccgroups", token="pumps", name="Pumps", mccs=["5542"], config={"authorization_controls": {
         "hold_increase": increase}})  # fmt: skip
@@ -203,7 +203,7 @@ def test_an_increase_cannot_lift_a_hold_beyond_it(fresh: Till) -> None:
 
 
 def test_many_of_them_overflow_nothing(fresh: Till) -> None:
-    """Neither a control that counts what was declined nor a backtest adds up what no number of 64 bits could hold."""
+    """Twenty declines of the largest amount overflow neither a control that counts declines nor a backtest."""
     limits = {"velocity_window": "DAY", "currency_code": "USD", "association": {"user_token": "ana"}}
     fresh.make("velocitycontrols", token="fails", amount_limit=1000, approvals_only=False, **limits)
     codes = {fresh.buy(TOO_LARGE[1])["response"]["code"] for _ in range(20)}

@@ -1,4 +1,4 @@
-"""The amounts of every message of a chain: the tables of docs/reference/amounts.md, sent both ways and read back everywhere."""
+"""Amounts of every message: the tables of docs/reference/amounts.md, sent through both interfaces and read back."""
 
 import json
 import re
@@ -21,7 +21,7 @@ PAGE = Path(__file__).parents[4] / "docs" / "reference" / "amounts.md"
 V2 = "/simulations/cardtransactions/{}"
 EXPIRY = "authorization.reversal.issuerexpiration"
 
-# Which path of the older simulations begins what, and what it has to say besides card, merchant and amount.
+# The path of the older simulations for each root event, and its fields besides card, merchant and amount.
 OLDER: dict[str, tuple[str, dict[str, Any]]] = {
     "authorization": ("authorization", {}),
     "authorization.cashback": ("authorization", {}),
@@ -35,7 +35,7 @@ OLDER: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Line(NamedTuple):
-    """A row of a table: the message, and what a transaction must show of it."""
+    """A row of a table: the message, and the expected values of its transaction."""
 
     number: str
     message: str
@@ -49,18 +49,18 @@ class Line(NamedTuple):
 
     @property
     def states(self) -> tuple[str, str]:
-        """The first state and the last one, with the response code where it is not 0000."""
+        """The first state and the last one, each with the response code if it is not 0000."""
         first, _, last = self.state.partition(", then ")
         code = first.partition(" ")[2]
         return first, f"{last or first.partition(' ')[0]}{f' {code}' if code else ''}"
 
     def with_state(self, state: str) -> dict[str, str]:
-        """What is compared, in a given state."""
+        """Return the row as a dictionary, with the given state."""
         return {**self._asdict(), "state": state}
 
 
 def tables_of(page: str) -> dict[str, list[Line]]:
-    """The tables of amounts by their headings."""
+    """Return the tables of amounts of a page by their headings."""
     tables = {}
     for section in page.split("\n## ")[1:]:
         cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in section.splitlines() if line.startswith("|")]
@@ -72,7 +72,7 @@ TABLES = tables_of(PAGE.read_text(encoding="utf-8"))
 
 
 class Stage(Shop):
-    """A program for one table: its account, a webhook, and one of the two interfaces to send messages through."""
+    """A program for one table, with its account, a webhook, and one of the two interfaces for messages."""
 
     def __init__(self, server: RunningServer, heading: str, way: str) -> None:
         super().__init__(server)
@@ -95,12 +95,12 @@ class Stage(Shop):
             self.make("cardtransitions", card_token="jit", state="SUSPENDED", channel="API", reason_code="01")
 
     def product(self, token: str, **config: Any) -> None:
-        """A card product that pays for quasi-cash too."""
+        """Create a card product that allows quasi-cash."""
         controls = {"accepted_countries_token": "decline_ofac_countries", "allow_quasi_cash": True}
         super().product(token, transaction_controls=controls, **config)
 
     def send(self, line: Line) -> dict[str, Any]:
-        """The transaction that a row's message becomes, in the answer."""
+        """Send the message of a row, and return its transaction from the answer."""
         parts = re.fullmatch(
             r"(\S+?)(?: ([0-9.]+)(?:\+(\d+))?)?(?: of (\d+))?( with force_post)?( with partial approval)?", line.message
         )
@@ -122,7 +122,7 @@ class Stage(Shop):
         return transaction
 
     def older(self, event: str, fields: dict[str, Any], original: str | None, forced: bool, capable: bool) -> Reply | None:
-        """The answer of the older simulations; None where they do not know the message."""
+        """Send a message through the older simulations, and return the answer; None if they do not have the message."""
         named = {"original_transaction_token": original, **fields}
         if event == "refund":
             return None if original is None else self.simulate("clearing", **named, is_refund=True)
@@ -142,7 +142,7 @@ class Stage(Shop):
         return self.simulate(path, **{"card_token": self.card, "mid": "m1", **terminal, **defaults, **fields})
 
     def newer(self, event: str, fields: dict[str, Any], original: str | None, forced: bool, capable: bool) -> Reply:
-        """The answer of Simulations 2.0, which know every message."""
+        """Send a message through Simulations 2.0, which have every message, and return the answer."""
         body = dict(fields)
         if original is not None and event != "refund" and not forced:
             body["preceding_related_transaction_token"] = original
@@ -155,42 +155,42 @@ class Stage(Shop):
         return self.client.post(V2.format(event), body)
 
     def expired(self, original: str) -> dict[str, Any]:
-        """The expiry of a hold, which comes by itself when its time is up."""
+        """Advance the clock by eight days, and return the expiry of a hold."""
         self.days += 8
         self.clock(f"{YEAR}-{self.days:02}T09:00:00Z")
         (expiry,) = self.rows(f"/transactions/{original}/related", type=EXPIRY, version="v1")
         return expiry
 
     def read(self, token: str, version: str) -> dict[str, Any]:
-        """A transaction by itself."""
+        """Return a transaction by its token."""
         return exact(self.client.get(f"/transactions/{token}", query={"version": version}))
 
     def rows(self, path: str = "/transactions", **query: object) -> list[dict[str, Any]]:
-        """A list's transactions in all states."""
+        """Return a list's transactions in all states."""
         return list(exact(self.client.get(path, query={"count": 100, "state": "ALL", **query}))["data"])
 
     def notifications(self) -> list[dict[str, Any]]:
-        """What the webhook was told."""
+        """Wait for all deliveries, and return the transactions that the webhook has received."""
         until_all_is_told(self.client)
         box = exact(self.client.get("/sandbox/inbox/news", query={"count": 100}))["data"]
         return [transaction for message in box for transaction in message["body"]["transactions"]]
 
 
 def exact(reply: Reply) -> Any:
-    """What an answer says, with its numbers as they were written."""
+    """Return the JSON of an answer, with exact decimals."""
     assert reply.status < 300, reply.text
     return json.loads(reply.text, parse_float=Decimal)
 
 
 def plain(number: Any, sign: str = "") -> str:
-    """A number as a table shows it."""
+    """Return a number as a table shows it."""
     value = Decimal(number)
     whole = value == value.to_integral_value()
     return f"{int(value) if whole else value:{sign if value else ''}}"
 
 
 def line_of(line: Line, transaction: dict[str, Any]) -> dict[str, str]:
-    """What a transaction shows of its amounts, as a row of the table would."""
+    """Return the amounts of a transaction as a row of the table."""
     code = transaction["response"]["code"]
     unload, order = transaction.get("gpa_order_unload"), transaction.get("gpa_order")
     assert unload is None or order is None
@@ -220,7 +220,7 @@ server = shared_server(chosen_databases())
 @pytest.mark.parametrize("way", ["v1", "2.0"])
 @pytest.mark.parametrize("heading", TABLES)
 def test_every_message_shows_the_amounts_of_the_table(server: RunningServer, heading: str, way: str) -> None:
-    """Answer, single read, list and notification, in both transaction models: the same amounts, which are the page's."""
+    """Answer, single read, list and notification have the amounts of the table, in both transaction models."""
     stage, lines = Stage(server, heading, way), TABLES[heading]
     for line in lines:
         answered = stage.send(line)
@@ -239,7 +239,7 @@ def test_every_message_shows_the_amounts_of_the_table(server: RunningServer, hea
 
 
 def test_the_page_has_every_message() -> None:
-    """No event is without a row, and every row names its source."""
+    """Every event has a row, and every row has a source and a consecutive number."""
     lines = [line for table in TABLES.values() for line in table]
     assert {event.name for event in EVENTS} - {line.message.split(" ")[0] for line in lines} == set()
     assert [line for line in lines if not line.source] == []

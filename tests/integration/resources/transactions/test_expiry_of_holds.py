@@ -1,4 +1,4 @@
-"""Holds that expire, beyond the stories: by the wall clock, after a restart, with two processes, many at a time."""
+"""Expiry of holds: with a running clock, after a restart, in two processes, with a time limit, and after a reset."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,13 +17,13 @@ server = shared_server()
 
 
 def expired(shop: Shop, within_s: float = 10) -> dict[str, Any]:
-    """The expiry of the only hold, once it is there."""
+    """Wait for the expiry of the only hold and return it."""
     (expiry,) = until(lambda: shop.listed(type=EXPIRY, state="ALL"), within_s)
     return expiry
 
 
 def test_a_running_clock_is_enough(server: RunningServer) -> None:
-    """Nobody touches the clock: a hold of a fifth of a second is gone soon, without any request."""
+    """With a running clock, a hold of 200 ms expires without a request."""
     shop = Shop(server, frozen=False)
     options = {"pre_auth_time_limit": "200ms"}
     visit = shop.buy(80, is_pre_auth=True, transaction_options=options)
@@ -33,7 +33,7 @@ def test_a_running_clock_is_enough(server: RunningServer) -> None:
 
 
 def test_what_fell_due_while_nobody_was_there(tmp_path: Path) -> None:
-    """The server is killed with a hold open; started again it lets the hold expire by itself, once."""
+    """If the server is killed, an open hold expires once after the restart, without a request."""
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server:
         shop = Shop(server, frozen=False)
         visit = shop.buy(80, is_pre_auth=True, transaction_options={"pre_auth_time_limit": "1s"})
@@ -44,7 +44,7 @@ def test_what_fell_due_while_nobody_was_there(tmp_path: Path) -> None:
 
 
 def test_two_processes_expire_each_hold_once(migrated_postgres_url: str) -> None:
-    """Both workers look at the same holds at once; every hold has one expiry, and the money is where it was."""
+    """Two processes expire each of 250 holds exactly once, and all money returns to the funding source."""
     holds = 250
     with RunningServer(db=migrated_postgres_url, workers=2) as server:
         shop = Shop(server)
@@ -60,7 +60,7 @@ def test_two_processes_expire_each_hold_once(migrated_postgres_url: str) -> None
 
 
 def test_bad_time_limits_name_the_field(server: RunningServer) -> None:
-    """A limit that is no duration, nothing at all, or longer than any hold may be, is refused, and nothing is held."""
+    """A ``pre_auth_time_limit`` that is no duration, zero or too long is a 400 that names it, without a hold."""
     shop = Shop(server)
     for limit in ("soon", "0", "0s", "101", "2500h", "-1", 10**17):
         options = {"pre_auth_time_limit": limit}
@@ -68,14 +68,14 @@ def test_bad_time_limits_name_the_field(server: RunningServer) -> None:
         reply = shop.simulate("authorization", **body)
         assert (reply.status, "pre_auth_time_limit" in reply.json["error_message"]) == (400, True), limit
     assert shop.money("ana") == (0, 0)
-    # Without a pre-authorization it means nothing.
+    # Without ``is_pre_auth`` the limit has no effect.
     assert shop.buy(1, transaction_options={"pre_auth_time_limit": "3h"})["state"] == "PENDING"
     shop.clock("2035-06-01T13:00:00Z")
     assert shop.money("ana") == (1, 0)
 
 
 def test_a_reset_forgets_holds(server: RunningServer) -> None:
-    """After a reset nothing is left that could expire."""
+    """An open hold from before a reset does not expire."""
     shop = Shop(server)
     shop.buy(5)
     assert shop.client.post("/sandbox/reset", {}).status == 200

@@ -1,4 +1,4 @@
-"""Pages of transactions: any page of any list is the one that plain counting finds, costs the same, and follows its neighbour."""
+"""Lists of transactions: every page equals that of a naive list, pages follow one another, and their cost is bounded."""
 
 import itertools
 import random
@@ -62,13 +62,13 @@ def call_of(
     count: int,
     kept: Bookmarks | None = None,
 ) -> Call:
-    """The call of a connection with these bookmarks, or of one without any."""
+    """Return the call of a connection with these bookmarks, by default with none."""
     page = Page(count, start, sort_by, kept or Bookmarks())
     return Call(platform.app, db, get_program(db, platform.program_id), NOON, {}, query=TransactionQuery(**query), page=page)
 
 
 def listed_of(call: Call, holder_id: int | None = None) -> Listed:
-    """The list that a call asks for, of the whole program or of one account."""
+    """Return the list that a call requests, of the whole program or of one account."""
     order, descending = parse_order(call.list_page.sort_by)
     wanted = parse_wanted(call.query, "PENDING,COMPLETION")
     account_transactions = None if holder_id is None else find_own(call.db, [holder_id])
@@ -79,14 +79,14 @@ def listed_of(call: Call, holder_id: int | None = None) -> Listed:
 def page_of(
     platform: InProcessPlatform, query: dict[str, Any], sort_by: str, start: int, count: int, holder_id: int | None = None
 ) -> list[tuple[int, int]]:
-    """Row and side of a page's entries, found without the help of the page before."""
+    """Return row id and side of a page's entries, found without bookmarks."""
     with platform.database.read() as db:
         call = call_of(platform, db, query, sort_by, start, count)
         return [(entry.id, entry.side) for entry in find_page(call, listed_of(call, holder_id))[0]]
 
 
 def naive(platform: InProcessPlatform, rows: list[dict[str, Any]], query: dict[str, Any], sort_by: str) -> list[tuple[int, int]]:
-    """The whole list as a loop over all rows finds it."""
+    """Return the whole list from a loop over all rows."""
     states = {"PENDING", "COMPLETION"} if "state" not in query else set(query["state"].split(","))
     key = "created_ms" if "created" in sort_by else "user_time_ms"
     with platform.database.read() as db:
@@ -111,7 +111,7 @@ def check(platform: InProcessPlatform, rows: list[dict[str, Any]], drawn: random
 
 
 def test_every_page_is_the_one_that_counting_finds(platform: InProcessPlatform) -> None:
-    """Any filter, order and offset, before and after new rows have arrived in the middle of the past and closed old holds."""
+    """Pages of any filter, order and offset equal the naive list, also after new rows have arrived and closed old holds."""
     drawn = random.Random(5)
     rows = past.some_rows(drawn, 6000, first_id=1, begin_ms=BEGIN)
     with platform.database.write() as db:
@@ -133,7 +133,7 @@ def test_every_page_is_the_one_that_counting_finds(platform: InProcessPlatform) 
 
 
 def test_a_late_commit_is_not_missed(migrated_postgres_url: str) -> None:
-    """On PostgreSQL a row with a lower number may be committed after one with a higher; it counts from then on."""
+    """Rows that are committed after rows with higher ids are in the pages from their commit on."""
     rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
     early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
     late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
@@ -158,7 +158,7 @@ def test_a_late_commit_is_not_missed(migrated_postgres_url: str) -> None:
 
 
 def test_a_late_commit_with_a_higher_number_is_not_missed(migrated_postgres_url: str) -> None:
-    """Of two transactions under way the later one may draw the lower ids, and be under way when the other one has ended."""
+    """Rows appear from their commit on, even if the later of two active transactions draws lower ids and ends last."""
     rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
     early = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4001, 4201, 2)]
     late = [past.row(row_id, NOON - 9000 + row_id - 4000) for row_id in range(4201, 4301, 2)]
@@ -183,7 +183,7 @@ def test_a_late_commit_with_a_higher_number_is_not_missed(migrated_postgres_url:
 
 
 def test_counting_begins_without_waiting(migrated_postgres_url: str) -> None:
-    """While a transaction is under way pages are plain offsets; the first page after its end is found by counts."""
+    """While a writing transaction is active, pages are plain offsets. The first page after its end uses counts."""
     rows = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(1, 4001, 2)]
     late = [past.row(row_id, NOON - 9000 + row_id) for row_id in range(4001, 4101, 2)]
     newest, query = "-user_transaction_time", {"state": "ALL"}
@@ -203,7 +203,7 @@ def test_counting_begins_without_waiting(migrated_postgres_url: str) -> None:
 
 @pytest.mark.parametrize("sort_by", SORTS)
 def test_a_transaction_that_began_earlier_spoils_no_counts(platform: InProcessPlatform, sort_by: str) -> None:
-    """It sees fewer rows than the counts have. Its pages are whole and in front of its offset; those of others stay right."""
+    """A reader with an older snapshot than the counts gets whole pages, at or before its offset. New readers get exact ones."""
     drawn, query = random.Random(11), {"state": "ALL"}
     rows = past.some_rows(drawn, 4000, first_id=1, begin_ms=BEGIN)
     with platform.database.write() as db:
@@ -220,7 +220,7 @@ def test_a_transaction_that_began_earlier_spoils_no_counts(platform: InProcessPl
         with platform.database.write() as db:
             past.write(db, fresh)
         now = naive(platform, rows + fresh, query, sort_by)
-        # Counts of one order are there and take in what is new; the other order is first asked for by the earlier transaction.
+        # This page adds the new rows to the counts of its order. The earlier transaction is the first to read the other orders.
         assert page_of(platform, query, SORTS[0], 2000, 5) == naive(platform, rows + fresh, query, SORTS[0])[2000:2005]
         for start in range(300, len(before) - 30, 97):
             call = call_of(platform, early, query, sort_by, start, 20)
@@ -234,7 +234,7 @@ def test_a_transaction_that_began_earlier_spoils_no_counts(platform: InProcessPl
 
 
 def test_another_processs_reset_is_noticed(platform: InProcessPlatform) -> None:
-    """Counts of rows that are gone are given up, also by a process that did not reset the program itself."""
+    """The counts of removed rows are dropped, even if another process has reset the program."""
     rows = past.some_rows(random.Random(1), 3000, first_id=1, begin_ms=BEGIN)
     with platform.database.write() as db:
         past.write(db, rows)
@@ -246,13 +246,13 @@ def test_another_processs_reset_is_noticed(platform: InProcessPlatform) -> None:
     assert page_of(platform, {"state": "ALL"}, SORTS[1], 900, 3) == naive(platform, fresh, {"state": "ALL"}, SORTS[1])[900:903]
 
 
-# --- While others write -------------------------------------------------------------------
+# --- Concurrent writes --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sort_by", SORTS)
 @pytest.mark.parametrize("query", [{"state": "ALL"}, {}, {"state": "ALL", "end_date": "2026-01-01"}])
 def test_pages_follow_one_another_while_rows_arrive(platform: InProcessPlatform, sort_by: str, query: dict[str, str]) -> None:
-    """Who pages through a list gets each entry that is in it all the while once, whatever arrives in front or in between."""
+    """A reader of successive pages gets each entry that stays in the list exactly once, wherever new rows arrive."""
     drawn = random.Random(9)
     rows = past.some_rows(drawn, 900, first_id=1, begin_ms=BEGIN)
     with platform.database.write() as db:
@@ -285,7 +285,7 @@ def test_pages_follow_one_another_while_rows_arrive(platform: InProcessPlatform,
 
 
 def test_a_page_without_a_bookmark_is_a_plain_offset(platform: InProcessPlatform) -> None:
-    """Page zero always begins anew, and another connection finds no bookmark."""
+    """The first page uses no bookmark, and a connection without bookmarks uses plain offsets."""
     rows = [past.row(row_id, NOON - 1000 + row_id) for row_id in range(1, 41, 2)]
     with platform.database.write() as db:
         past.write(db, rows)
@@ -307,7 +307,7 @@ def test_a_page_without_a_bookmark_is_a_plain_offset(platform: InProcessPlatform
 
 @pytest.mark.parametrize("sort_by", SORTS)
 def test_the_default_window_stays_for_a_reader(platform: InProcessPlatform, sort_by: str) -> None:
-    """It begins thirty days before each request; what has become too old since the first page is still on the next one."""
+    """The default window begins 30 days before each request. An entry that leaves it between two pages is still listed."""
     at_ms = NOON - 30 * past.DAY_MS
     rows = [past.row(row_id, at_ms + 10 * row_id, moved=0) for row_id in range(1, 41, 2)]
     with platform.database.write() as db:
@@ -322,14 +322,14 @@ def test_the_default_window_stays_for_a_reader(platform: InProcessPlatform, sort
     assert sorted(got) == [row["id"] for row in rows]
 
 
-# --- What it costs ------------------------------------------------------------------------
+# --- Costs --------------------------------------------------------------------------------
 
 
 COSTED: tuple[dict[str, Any], ...] = ({}, {"state": "ALL"}, {"state": "ALL", "type": "refund"}, {"state": "ERROR"})
 
 
 def cost_of(platform: InProcessPlatform, query: dict[str, Any], sort_by: str, start: int, holder_id: int | None = None) -> int:
-    """What the database does for a page once the counts are there: steps of SQLite's machine, or pages PostgreSQL reads."""
+    """Return the cost of a page with existing counts: tens of SQLite instructions, or buffers that PostgreSQL reads."""
     page_of(platform, query, sort_by, start, 10, holder_id)
     statements: list[tuple[str, Any]] = []
     steps = 0
@@ -364,9 +364,9 @@ def cost_of(platform: InProcessPlatform, query: dict[str, Any], sort_by: str, st
 
 
 def test_a_page_costs_the_same_however_long_the_past(platform: InProcessPlatform) -> None:
-    """At 50,000 rows the first page and pages in the middle make the database do at most half as much again as at 2,000.
+    """At 50,000 rows the first page and pages in the middle cost at most 1.5 times as much as at 2,000, plus 100.
 
-    A page skips up to a block of rows, so of several in the middle the dearest counts.
+    A page skips up to a block of rows, so the most expensive of eight pages in the middle counts.
     """
     costs: list[dict[tuple[str, str, str], int]] = []
     drawn, stored = random.Random(3), 0
@@ -381,7 +381,7 @@ def test_a_page_costs_the_same_however_long_the_past(platform: InProcessPlatform
         if not platform.database.is_sqlite:
             with platform.database.engine.connect() as db:
                 db.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE transactions")
-        # Blocks that grew may be half as large again as fresh ones, at any size of the past.
+        # Blocks that have grown may be 1.5 times as large as new ones, at any number of rows.
         platform.app.list_positions.clear(platform.program_id)
         places = {"first": [0], "middle": [stored // 3 + 61 * number for number in range(8)]}
         costs.append({
@@ -393,8 +393,10 @@ def test_a_page_costs_the_same_however_long_the_past(platform: InProcessPlatform
 
 
 def test_an_accounts_first_page_costs_the_same_however_much_it_did(platform: InProcessPlatform) -> None:
-    """An account with 8,000 transactions shows its newest for at most half as much again as one with 80, and both show the
-    right ones: those that its own row names, and then those of its list."""
+    """The first page of an account with 8,000 transactions costs at most 1.5 times as much as with 80, plus 100.
+
+    Its pages have the recent transactions in the row of the account, and then those of its list.
+    """
     newest, holders_of = "-user_transaction_time", {101: 80, 102: 8_000}
     query = {"state": "ALL", "type": "authorization"}
     expected: dict[int, list[tuple[int, int]]] = {}
@@ -420,7 +422,7 @@ def test_an_accounts_first_page_costs_the_same_however_much_it_did(platform: InP
 
 
 def test_the_counts_are_not_built_for_nothing(platform: InProcessPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first pages of an ordinary list are found at its end; nobody counts for them."""
+    """The first pages of a list are read at its end, without counts."""
     with platform.database.write() as db:
         past.write(db, past.some_rows(random.Random(2), 5000, first_id=1, begin_ms=BEGIN))
 
@@ -435,7 +437,7 @@ def test_the_counts_are_not_built_for_nothing(platform: InProcessPlatform, monke
 
 
 def test_counts_of_many_programs_and_filters_are_dropped(platform: InProcessPlatform) -> None:
-    """What is kept in memory has a limit: the least recently used goes."""
+    """At most PROGRAMS_MAX programs have counts in memory."""
     kept = ListPositions()
     with platform.database.read() as db:
         for program_id in range(positions.PROGRAMS_MAX + 3):

@@ -1,4 +1,4 @@
-"""Transactions over HTTP: one by one, in lists with every filter and order, with their chain, and by funding source."""
+"""Transactions over HTTP: single reads, filters, orders, pages, chains, lists of funding sources, and balances."""
 
 import itertools
 import re
@@ -11,8 +11,8 @@ from tests.support.issuing import problem_of
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
 
-# The story that the lists are of. Each line: day and time, what happens, and the name that the tests call it by; `name+` is
-# its load side. A clearing has the purchase's user time, so it stands beside the purchase in the default order.
+# The transactions of the lists. Each line has day and time, the action, and the name of the transaction; `name+` is its load
+# side. A clearing has the user time of its purchase, so it is next to the purchase in the default order.
 STORY = """
     01 09:00 | buy 10.10 jit      | coffee
     02 00:00 | buy 20 child       | toys
@@ -31,11 +31,11 @@ DECLINED = {"refused"}
 ALL = PENDING | SETTLED | CLEARED | DECLINED
 
 NOBODY = ("business_token", "account_token", "merchant_token", "campaign_token")
-"""Filters by what does not exist here."""
+"""Filters that match no transaction, because Cardwright does not have such objects."""
 
 
 class Story(Shop):
-    """A shop in which the story has happened; ``names`` finds a transaction's name by its token."""
+    """A shop with the transactions of ``STORY``. ``names`` has the name of each transaction by its token."""
 
     def __init__(self, server: RunningServer) -> None:
         super().__init__(server)
@@ -51,24 +51,24 @@ class Story(Shop):
         self.clock("2035-06-08T00:00:00Z")
 
     def act(self, verb: str, amount: str, which: str, *flags: str) -> dict[str, Any]:
-        """One line of the story."""
+        """Perform an action and return its transaction."""
         if verb == "buy":
             return self.buy(amount, which)
         return self.follow(verb, self.known[which], amount, **({"is_refund": True} if flags else {}))
 
     def remember(self, name: str, transaction: dict[str, Any]) -> None:
-        """Both sides of a transaction under its name."""
+        """Store both sides of a transaction under its name."""
         self.known[name], self.names[transaction["token"]] = transaction, name
         order = transaction.get("gpa_order") or transaction.get("gpa_order_unload")
         if order is not None:
             self.names[order["transaction_token"]] = f"{name}+"
 
     def named(self, path: str = "/transactions", **query: object) -> list[str]:
-        """The names of a list's transactions, in its order."""
+        """Return the names of a list's transactions, in its order."""
         return [self.names[transaction["token"]] for transaction in self.listed(path, **query)]
 
     def load_token(self, name: str) -> str:
-        """The token of a load side."""
+        """Return the token of a load side."""
         return next(token for token, known in self.names.items() if known == f"{name}+")
 
 
@@ -76,7 +76,7 @@ server = shared_server()
 story = program_fixture(Story, scope="module")
 
 
-# --- Which -------------------------------------------------------------------------------
+# --- Filters -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,14 @@ story = program_fixture(Story, scope="module")
     ],
 )
 def test_a_list_has_what_was_asked_for(story: Story, query: dict[str, str], expected: set[str]) -> None:
-    """Each filter leaves exactly the transactions that it names, loads among them."""
+    """A filter returns exactly the matching transactions, loads included."""
     names = story.named(**query)
     assert set(names) == expected
     assert len(names) == len(expected)
 
 
 def test_the_default_window_is_thirty_days(server: RunningServer) -> None:
-    """Of a purchase of thirty days ago one still hears without asking, of an older one only with a start date."""
+    """By default a list has the purchases of the last thirty days. A start date adds older ones."""
     shop = Shop(server)
     transaction = shop.buy(10)
     shop.clock("2035-07-01T09:00:00Z")
@@ -145,14 +145,14 @@ def test_the_default_window_is_thirty_days(server: RunningServer) -> None:
 
 
 def test_the_window_is_over_what_the_list_is_sorted_by(story: Story) -> None:
-    """The clearing of a purchase of the third was made on the fourth: sorted by creation it is in the fourth's list."""
+    """The window applies to the time that sorts the list. A clearing has its purchase's user time and a later creation time."""
     day = {"state": "ALL", "start_date": "2035-06-04", "end_date": "2035-06-04"}
     assert story.named(**day) == []
     assert set(story.named(**day, sort_by="created_time")) == {"shoes cleared", "shoes cleared+"}
 
 
 def test_a_list_can_begin_at_an_identifier(story: Story) -> None:
-    """`start_identifier` leaves out what has a smaller one, a load side by its own."""
+    """``start_identifier`` leaves out smaller identifiers. A load side has a separate identifier."""
     everything = story.listed(state="ALL")
     assert len(everything) == len(ALL)
     for first in everything:
@@ -160,7 +160,7 @@ def test_a_list_can_begin_at_an_identifier(story: Story) -> None:
         assert {row["token"] for row in story.listed(state="ALL", start_identifier=first["identifier"])} == expected
 
 
-# --- In which order and how many ---------------------------------------------------------
+# --- Order and pages ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("minus", ["", "-"])
@@ -176,14 +176,14 @@ def test_a_list_can_begin_at_an_identifier(story: Story) -> None:
     ],
 )
 def test_a_list_is_in_order(story: Story, minus: str, sort_by: str, key: str) -> None:
-    """By time, then by identifier; a minus turns the whole list around."""
+    """A list is sorted by time, then by identifier. A minus reverses the whole order."""
     rows = story.listed(state="ALL", sort_by=minus + sort_by)
     assert len(rows) == len(ALL)
     assert rows == sorted(rows, key=lambda row: (row[key], int(row["identifier"])), reverse=bool(minus))
 
 
 def test_the_newest_purchase_comes_first(story: Story) -> None:
-    """Without an order it is the user's time, descending: a clearing stands beside its purchase."""
+    """The default order is the user time, newest first, so a clearing is next to its purchase."""
     by_user, by_creation = story.named(state="ALL", type="authorization,authorization.clearing"), "shoes cleared"
     assert by_user == ["hotel", "shoes cleared", "shoes", "refused", "toys", "coffee"]
     created = story.named(state="ALL", type="authorization,authorization.clearing", sort_by="-created_time")
@@ -191,7 +191,7 @@ def test_the_newest_purchase_comes_first(story: Story) -> None:
 
 
 def test_pages_have_no_gaps(story: Story) -> None:
-    """Pages of any size, one after the other, are the whole list, and each tells where it is and whether more follows."""
+    """Successive pages of any size form the whole list. Each page has its indexes and ``is_more``."""
     whole = story.named(state="ALL")
     for count in (1, 2, 5, len(whole)):
         pages = list[str]()
@@ -207,13 +207,13 @@ def test_pages_have_no_gaps(story: Story) -> None:
 
 
 def test_a_page_has_ten(story: Story) -> None:
-    """Ten is the default size."""
+    """A page has ten transactions by default."""
     page = story.get("/transactions", state="ALL")
     assert (page["count"], page["end_index"], page["is_more"]) == (10, 9, True)
 
 
 def test_an_empty_list(story: Story) -> None:
-    """Nothing found is an answer too."""
+    """A list without entries is a 200 with an empty page."""
     empty = {"count": 0, "start_index": 0, "end_index": 0, "is_more": False, "data": []}
     assert story.get("/transactions", card_token="nobody") == empty
 
@@ -232,16 +232,16 @@ def test_an_empty_list(story: Story) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/transactions", "/transactions/{one}/related", "/transactions/fundingsource/harbor_funding"])
 def test_a_bad_parameter_is_named(story: Story, path: str, query: dict[str, object], status: int) -> None:
-    """What a list cannot be asked is refused in every one of the lists, with the name of the parameter."""
+    """An invalid parameter is refused with its name, in every list of transactions."""
     reply = story.client.get(path.replace("{one}", story.known["coffee"]["token"]), query=query)
     assert (reply.status, next(iter(query)) in reply.text) == (status, True), reply.text
 
 
-# --- Which fields ------------------------------------------------------------------------
+# --- Fields ------------------------------------------------------------------------------
 
 
 def test_the_fields_filter_keeps_exact_decimals(story: Story) -> None:
-    """Only what was named comes back, at every level, and an amount keeps its two decimals."""
+    """``fields`` keeps only the named fields, at every level. Amounts keep two decimals."""
     token = story.known["coffee"]["token"]
     text = story.client.get(f"/transactions/{token}", query={"fields": "token,amount,gpa,ledger_balance"}).text
     assert re.fullmatch(rf'{{"token":"{token}","gpa":{{"ledger_balance":\d+\.\d\d}},"amount":10\.10}}', text)
@@ -249,11 +249,11 @@ def test_the_fields_filter_keeps_exact_decimals(story: Story) -> None:
     assert listed.text.endswith('"data":[{"amount":20.00},{"amount":10.10}]}')
 
 
-# --- One ---------------------------------------------------------------------------------
+# --- Single transactions -----------------------------------------------------------------
 
 
 def test_a_purchase_reads_as_it_was_answered(story: Story) -> None:
-    """A GET gives what the simulation gave; only the state of what has been cleared since is another."""
+    """A GET returns the transaction as the simulation answered it. Only the state of a cleared one has changed."""
     for name, transaction in story.known.items():
         read = story.get(f"/transactions/{transaction['token']}")
         assert read | {"state": transaction["state"]} == transaction
@@ -261,7 +261,7 @@ def test_a_purchase_reads_as_it_was_answered(story: Story) -> None:
 
 
 def test_a_load_has_the_references_fields(story: Story) -> None:
-    """The load side names the purchase, moves the money the other way, and has neither merchant nor approval code."""
+    """A load names its purchase, has the opposite impacted amount, and has neither merchant nor approval code."""
     purchase, load = story.known["coffee"], story.get(f"/transactions/{story.load_token('coffee')}")
     assert (load["type"], load["state"], load["network"], load["subnetwork"]) == (
         "gpa.credit.authorization", "PENDING", "MARQETA", "MANAGED_JIT",
@@ -275,7 +275,7 @@ def test_a_load_has_the_references_fields(story: Story) -> None:
 
 
 def test_whose_a_purchase_is(story: Story) -> None:
-    """A child who uses the parent's account acts, the parent pays."""
+    """For a child that shares its parent's account, the child is the acting user and the parent the user."""
     toys = story.get(f"/transactions/{story.known['toys']['token']}")
     assert (toys["user_token"], toys["acting_user_token"], toys["card_token"]) == ("ana", "child", "child")
     assert toys["gpa_order"]["user_token"] == "ana"
@@ -283,7 +283,7 @@ def test_whose_a_purchase_is(story: Story) -> None:
 
 @pytest.mark.parametrize("path", ["/transactions/{}", "/transactions/{}/related", "/transactions/fundingsource/{}"])
 def test_unknown_tokens_are_not_found(server: RunningServer, story: Story, path: str) -> None:
-    """Nothing there, a token that only looks right, the load of a purchase without one, another program's: all are 404."""
+    """An unknown token, the load token of a purchase without a load, and a token of another program are a 404."""
     foreign = Shop(server).buy(10)
     first, last = story.known["refused"]["token"][:-1], story.known["refused"]["token"][-1]
     load_of_refused = first + "0123456789abcdef"[int(last, 16) ^ 1]
@@ -291,7 +291,7 @@ def test_unknown_tokens_are_not_found(server: RunningServer, story: Story, path:
         assert problem_of(story.client.get(path.format(token))) == (404, "404011")
 
 
-# --- What belongs together ---------------------------------------------------------------
+# --- Chains and funding sources ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -306,18 +306,18 @@ def test_unknown_tokens_are_not_found(server: RunningServer, story: Story, path:
     ],
 )
 def test_related_transactions_are_the_rest_of_the_chain(story: Story, of: str, expected: list[str]) -> None:
-    """All other members, whatever their state, loads too; a refund is no member of the purchase's chain."""
+    """Related transactions are all other members of the chain with their loads. A refund belongs to no purchase's chain."""
     assert story.named(f"/transactions/{story.known[of]['token']}/related") == expected
 
 
 def test_a_loads_relatives_are_the_purchases(story: Story) -> None:
-    """Asked by its load a chain is the same but for the one that was asked for."""
+    """The related transactions of a load are all other members of the chain."""
     names = story.named(f"/transactions/{story.load_token('shoes')}/related")
     assert names == ["shoes cleared+", "shoes cleared", "shoes"]
 
 
 def test_related_transactions_are_filtered_and_paged(story: Story) -> None:
-    """Type, state and page work on a chain as on any list; its age does not matter."""
+    """Related transactions are filtered by type, state and date, and paged, like any list."""
     path = f"/transactions/{story.known['shoes']['token']}/related"
     assert story.named(path, type="authorization.clearing") == ["shoes cleared"]
     assert story.named(path, state="CLEARED") == ["shoes+"]
@@ -339,18 +339,18 @@ def test_related_transactions_are_filtered_and_paged(story: Story) -> None:
     ],
 )
 def test_what_a_source_gave_and_got(story: Story, query: dict[str, str], expected: set[str]) -> None:
-    """The load sides of a funding source, by default the open and the settled ones; a polarity leaves one direction."""
+    """A funding source lists its loads, by default PENDING and COMPLETION. ``polarity`` selects a direction."""
     assert set(story.named("/transactions/fundingsource/harbor_funding", **query)) == expected
 
 
 def test_a_bad_polarity(story: Story) -> None:
-    """A direction that does not exist is a 400."""
+    """An unknown ``polarity`` is a 400 that names the parameter."""
     reply = story.client.get("/transactions/fundingsource/harbor_funding", query={"polarity": "UP"})
     assert (reply.status, "polarity" in reply.json["error_message"]) == (400, True)
 
 
 def test_another_source_gave_nothing(story: Story) -> None:
-    """A source sees its own orders only."""
+    """A funding source without orders has an empty list."""
     story.client.post("/fundingsources/program", {"token": "other", "name": "Other"})
     assert story.named("/transactions/fundingsource/other", state="ALL") == []
 
@@ -359,7 +359,7 @@ def test_another_source_gave_nothing(story: Story) -> None:
 
 
 def test_balances_are_what_the_chains_left(story: Story) -> None:
-    """Open holds are on the ledger and not available; a child who shares an account sees the parent's."""
+    """The ledger balance includes open holds, the available balance does not. A child that shares an account has the same."""
     answer = story.get("/balances/ana")
     usd = {"currency_code": "USD", "ledger_balance": 30.1, "available_balance": 0, "credit_balance": 0, "pending_credits": 0}
     assert answer == {
@@ -371,7 +371,7 @@ def test_balances_are_what_the_chains_left(story: Story) -> None:
 
 
 def test_balances_of_a_user_who_did_nothing(story: Story) -> None:
-    """A fresh account has zeros in the program's currency; an unknown user is a 404."""
+    """A new account has zero balances in the program's currency. An unknown user is a 404."""
     story.client.post("/users", {"token": "fresh"})
     assert story.money("fresh") == (0, 0)
     assert '"ledger_balance":0.00,' in story.client.get("/balances/fresh").text
