@@ -1,4 +1,4 @@
-"""Direct deposits over HTTP on both databases: a table of what arrives, when and to whom, and the books afterwards."""
+"""Direct deposits over HTTP on both databases: a table of deposits and their outcomes, the resources, replays, and errors."""
 
 from typing import Any
 
@@ -21,26 +21,26 @@ class Payroll(Shop):
         self.number = self.make("depositaccounts", token="bos", user_token="bo")["account_number"]
 
     def send(self, kind: str, amount: Any, day: str = FRIDAY, **fields: Any) -> dict[str, Any]:
-        """A deposit as the older simulation answers it."""
+        """Simulate a deposit through the older simulation and return it."""
         body = {"account_number": self.number, "amount": amount, "type": kind, "settlement_date": day, **fields}
         return read_of(self.simulate("directdeposits", **body))
 
     def move(self, deposit: str, state: str, **fields: Any) -> Reply:
-        """The answer to a transition, whatever it is."""
+        """Request a transition of a deposit and return the answer."""
         body = {"direct_deposit_token": deposit, "state": state, "channel": "API", "reason": "Because", **fields}
         return self.client.post("/directdeposits/transitions", body)
 
     def deposit(self, token: str) -> dict[str, Any]:
-        """A deposit as it is now."""
+        """Return a deposit in its present state."""
         return self.get(f"/directdeposits/{token}")
 
     def gpa(self, user: str = "bo") -> tuple[float, float, float]:
-        """Ledger balance, available balance and what is to come."""
+        """Return ledger balance, available balance and pending credits."""
         gpa = self.get(f"/balances/{user}")["gpa"]
         return gpa["ledger_balance"], gpa["available_balance"], gpa["pending_credits"]
 
     def types(self, user: str) -> list[tuple[str, str, float]]:
-        """Types, states and effects of the deposits' transactions, the oldest first."""
+        """Return type, state and impacted amount of the deposits' transactions, the oldest first."""
         rows = [row for row in self.listed(state="ALL", user_token=user, start_date="2035-06-01") if "direct_deposit" in row]
         rows.sort(key=lambda row: int(row["identifier"]))
         return [(row["type"].removeprefix("directdeposit."), row["state"], row["gpa"]["impacted_amount"]) for row in rows]
@@ -50,9 +50,8 @@ server = shared_server(chosen_databases())
 bank = program_fixture(Payroll)
 
 
-# A deposit of 40 to an account that has 100 (``poor``: 10), with what happens then: the days pass, it is applied, returned or
-# refused. Afterwards: state and code of the deposit, ledger balance, what is to come, and its transactions (DONE: COMPLETION)
-# with their effects.
+# A deposit of 40 to an account with 100 (``poor``: 10), and the steps after it: days pass, or a transition, or a purchase. Then
+# the expected state and reason code, ledger balance, pending credits, and transactions (DONE: COMPLETION) with impacted amounts.
 TABLE = """
 CREDIT  tomorrow  -                 | PENDING  -    100  40 | credit.pending:PENDING
 DEBIT   tomorrow  -                 | PENDING  -    100   0 | debit.pending:PENDING
@@ -86,7 +85,7 @@ SPENT = {"spent": 70, "bigspend": 120}
 
 
 class Row:
-    """A line of the table on its way: a user of its own in a program that all lines share."""
+    """A line of the table in progress, with its user in the program that all lines share."""
 
     def __init__(self, bank: Payroll, line: str, number: int) -> None:
         (self.kind, self.situation, steps), self.expected, self.rows = (part.split() for part in line.split("|"))
@@ -98,7 +97,7 @@ class Row:
         self.number = account["account_number"]
 
     def arrives(self) -> None:
-        """The account is filled, and the deposit comes."""
+        """Load the account and simulate the deposit."""
         load = 10 if self.situation == "poor" else 100
         self.bank.make("gpaorders", user_token=self.user, amount=load, funding_source_token="harbor_funding", currency_code="USD")
         if self.situation == "inactive":
@@ -109,7 +108,7 @@ class Row:
         assert sent == self.bank.deposit(self.deposit)
 
     def happens(self, step: str) -> None:
-        """One step of the line but for the days."""
+        """Perform a step of the line other than ``days``."""
         if step == "suspended":
             self.bank.make("usertransitions", user_token=self.user, status="SUSPENDED", reason_code="02", channel="API")
         elif step in SPENT:
@@ -120,7 +119,7 @@ class Row:
             assert done["state"] == self.bank.deposit(self.deposit)["state"]
 
     def outcome(self) -> tuple[list[str], list[str]]:
-        """What the line tells, as it is."""
+        """Return the actual values of the columns of the line."""
         now, (ledger, _, pending) = self.bank.deposit(self.deposit), self.bank.gpa(self.user)
         done = {"COMPLETION": "DONE"}
         transactions = [
@@ -131,7 +130,7 @@ class Row:
 
 
 def test_what_becomes_of_deposits(bank: Payroll) -> None:
-    """Every line of the table: told by the resource, the balances and the transactions; and after a year nothing more."""
+    """Deposit, balances and transactions have the values of the table, and do not change within a year after the last step."""
     rows = [Row(bank, line, number) for number, line in enumerate(TABLE.strip().splitlines())]
     for row in rows:
         row.arrives()
@@ -151,7 +150,7 @@ def test_what_becomes_of_deposits(bank: Payroll) -> None:
 
 
 def test_resources_are_read(bank: Payroll) -> None:
-    """The account in every place that shows it; deposits and transitions by token, by user and by state."""
+    """Every place shows the same deposit account. Deposits and transitions are read by token, user and state."""
     account = bank.get("/depositaccounts/bos")
     assert (account["state"], account["type"], len(account["account_number"])) == ("ACTIVE", "DEPOSIT_ACCOUNT", 14)
     shown = {name: account[name] for name in ("token", "account_number", "routing_number", "allow_immediate_credit")}
@@ -187,7 +186,7 @@ def test_resources_are_read(bank: Payroll) -> None:
 
 
 def test_every_user_of_a_program_with_deposit_accounts_has_one(bank: Payroll) -> None:
-    """With the setting a new user's answer shows the account, so does a repeat, and money arrives there."""
+    """With ``deposit_accounts`` a new user, its replay and its GET show a deposit account, which accepts deposits."""
     read_of(bank.client.request("PUT", "/sandbox/program", {"deposit_accounts": True}))
     made = bank.make("users", token="cy")
     assert bank.client.post("/users", {"token": "cy"}).json == made == bank.get("/users/cy")
@@ -197,7 +196,7 @@ def test_every_user_of_a_program_with_deposit_accounts_has_one(bank: Payroll) ->
 
 
 def test_a_repeat_moves_nothing_twice(bank: Payroll) -> None:
-    """The same token and body give the first answer; another body is a conflict. Both resources have tokens of their own."""
+    """The same token and body replay the first answer, and another body is a conflict. Both resources have separate tokens."""
     body = {"account_number": bank.number, "amount": 7, "type": "CREDIT", "settlement_date": FRIDAY, "token": "once"}
     first = bank.simulate("directdeposits", **body)
     assert bank.simulate("directdeposits", **body).text == first.text
@@ -220,7 +219,7 @@ BAD = [
 
 
 def test_bad_deposits_name_the_field(bank: Payroll) -> None:
-    """A request that cannot be is a 400 that names the field, and nothing is written."""
+    """An invalid field is a 400 that names it, and nothing is written."""
     for change, field in BAD:
         body = {"account_number": bank.number, "amount": 1, "type": "CREDIT", "settlement_date": TODAY, **change}
         reply = bank.simulate("directdeposits", **body)
@@ -229,7 +228,7 @@ def test_bad_deposits_name_the_field(bank: Payroll) -> None:
 
 
 def test_what_is_not_there_or_not_allowed(bank: Payroll) -> None:
-    """Unknown numbers, deposits, accounts and users; transitions that cannot be; one account too many."""
+    """Unknown objects, transitions that are not allowed, and a sixth deposit account are refused with their codes."""
     entry = {"account_number": "19", "amount": 1, "settlement_date": FRIDAY}
     assert problem_of(bank.simulate("directdeposits", **entry, type="CREDIT")) == (400, "400021")
     assert problem_of(bank.client.post("/simulations/directdeposits/credit", entry)) == (404, "404010")
@@ -262,7 +261,7 @@ def test_what_is_not_there_or_not_allowed(bank: Payroll) -> None:
     ],
 )  # fmt: skip
 def test_a_return_has_its_time(bank: Payroll, code: str, day: str, is_late: bool) -> None:
-    """Two days on which banks work, a weekend between, or sixty days of any kind, by the reason of the return."""
+    """A deposit can be reversed for two bank days or for sixty calendar days, depending on the reason code."""
     bank.send("CREDIT", 9, token="gift")
     bank.clock(day)
     reply = bank.move("gift", "REVERSED", reason_code=code)

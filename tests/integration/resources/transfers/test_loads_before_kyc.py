@@ -1,4 +1,4 @@
-"""Loads of those who have not passed KYC, on both databases: what their group's ``pre_kyc_controls`` let in."""
+"""Loads before KYC on both databases: orders, transfers and deposits that ``pre_kyc_controls`` allow or refuse."""
 
 from typing import Any
 
@@ -16,21 +16,21 @@ TODAY = "2035-06-01T00:00:00Z"
 
 
 class Bank(Shop):
-    """A shop where ``bo`` has 500, and ``cy``, who is LIMITED and whose group says what it says, a deposit account."""
+    """A shop in which ``bo`` has 500. ``newcomer`` adds ``cy``, a LIMITED user with a deposit account."""
 
     def __init__(self, server: RunningServer) -> None:
         super().__init__(server)
         self.load("order", 500, "bo")
 
     def newcomer(self, **controls: Any) -> None:
-        """Makes ``cy``."""
+        """Create ``cy`` in a group with these ``pre_kyc_controls``."""
         config = {"kyc_required": "CONDITIONAL", "pre_kyc_controls": controls}
         self.make("accountholdergroups", token="newcomers", config=config)
         assert self.make("users", token="cy", account_holder_group_token="newcomers")["status"] == "LIMITED"
         self.number = self.make("depositaccounts", token="cys", user_token="cy")["account_number"]
 
     def load(self, how: str, amount: Any, user: str = "cy") -> str:
-        """What became of a load: OK, an error code, or the reason why a deposit was returned."""
+        """Request a load and return its result: OK, an error code, or the reason code of a rejected deposit."""
         if how == "order":
             body = {"user_token": user, "amount": amount, "funding_source_token": "harbor_funding", **USD}
             reply = self.client.post("/gpaorders", body)
@@ -52,22 +52,22 @@ bank = program_fixture(Bank)
 @pytest.mark.parametrize(
     ("controls", "loads"),
     [
-        # A group that says nothing: one load of at most 1000, from a program funding source.
+        # By default: one load of at most 1000, from a program funding source.
         ({}, "order 1000 OK, order 1 422006"),
         ({}, "order 1000.01 422006, order 5 OK"),
         ({}, "peer 5 422006, deposit 5 R23, order 5 OK"),
-        # A second load, whatever the first one was; one that is refused is none.
+        # Further loads, or one load of another kind.
         ({"is_reloadable_pre_kyc": True}, "order 5 OK, order 5 OK, peer 5 422006"),
         ({"enable_non_program_loads": True}, "peer 5 OK, order 5 422006, deposit 5 R23"),
         ({"enable_non_program_loads": True}, "deposit 5 OK, deposit 5 R23, peer 5 422006"),
-        # The largest balance, counted with what is there.
+        # The maximum balance after the load.
         ({**ANY, "balance_max": 20}, "order 12 OK, peer 8.01 422006, deposit 8.01 R23, peer 8 OK, order 0.01 422006"),
         ({**ANY, "balance_max": 0}, "order 0.01 422006, deposit 0.01 R23"),
         (ANY, "order 5 OK, peer 5 OK, deposit 5 OK"),
     ],
 )  # fmt: skip
 def test_what_is_let_in(bank: Bank, controls: dict[str, Any], loads: str) -> None:
-    """Each load in turn: how, how much, and what became of it. Nothing of one that is refused is left on either side."""
+    """Each load in turn has the result of the table. A refused load changes no balance on either side."""
     bank.newcomer(**controls)
     came, paid = 0.0, 0.0
     for load in loads.split(", "):
@@ -79,7 +79,7 @@ def test_what_is_let_in(bank: Bank, controls: dict[str, Any], loads: str) -> Non
 
 
 def test_who_has_passed_kyc_is_free(bank: Bank) -> None:
-    """The limits end with the status, and so do those of the sender, who is not loaded."""
+    """The limits end with the status LIMITED. They do not apply to the sender of a transfer."""
     bank.newcomer()
     assert (bank.load("order", 10), bank.load("order", 10)) == ("OK", "422006")
     back = {"sender_user_token": "cy", "recipient_user_token": "bo", "amount": 4, **USD}
@@ -89,7 +89,7 @@ def test_who_has_passed_kyc_is_free(bank: Bank) -> None:
 
 
 def test_a_reload_by_itself_is_a_reload(bank: Bank) -> None:
-    """An auto reload fills nobody's account up before KYC unless the group lets him be reloaded."""
+    """Before KYC an auto reload loads an account only if its group allows reloads."""
     bank.newcomer()
     bank.make("cards", token="cys", user_token="cy", card_product_token="plain")
     scope = {"gpa": {"trigger_amount": 10, "reload_amount": 20}}
